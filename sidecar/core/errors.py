@@ -1,0 +1,45 @@
+"""Why the sidecar itself ended an exchange: one token for the log, the metric and the answer.
+
+This module names the reasons and knows nothing of HTTP; `downstream/respond.py` is the one place that turns a
+reason into a status and header fields.
+"""
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """A fixed, snake_case token: `error.type` in spans and metrics, `reason` in logs."""
+
+    CIRCUIT_OPEN = "circuit_open"
+    OVERLOADED = "overloaded"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    """The budget was spent, or too small, before anything was sent."""
+    TIMEOUT = "timeout"
+    """The deadline or the attempt's timeout passed during the exchange."""
+    CONNECTION_TIMEOUT = "connection_timeout"
+    CONNECTION_REFUSED = "connection_refused"
+    DNS_ERROR = "dns_error"
+    CONNECTION_RESET = "connection_reset"
+    INCOMPLETE_RESPONSE = "incomplete_response"
+    """The upstream closed in the middle of its answer; reported as `connection_reset`."""
+    PROTOCOL_ERROR = "protocol_error"
+    NO_ROUTE = "no_route"
+    BAD_REQUEST = "bad_request"
+    HEAD_TOO_LARGE = "head_too_large"
+    URL_TOO_LONG = "url_too_long"
+    DRAINING = "draining"
+    CALLER_GONE = "caller_gone"
+    """The inbound exchange that this call descends from was cancelled."""
+    CLIENT_GONE = "client_gone"
+
+    @property
+    def error_type(self) -> str:
+        """The value of the `error.type` attribute (several reasons may share one, see SPEC table)."""
+        return _ERROR_TYPES.get(self, self.value)
+
+
+_ERROR_TYPES = {
+    Reason.INCOMPLETE_RESPONSE: "connection_reset",
+    Reason.HEAD_TOO_LARGE: "bad_request",
+    Reason.URL_TOO_LONG: "bad_request",
+}

@@ -1,0 +1,165 @@
+"""What the data path tells its observers, and an observer that says nothing.
+
+The data path calls these three methods and never learns who listens. They run on the event loop inside an
+exchange, so an observer copies what it needs (plain numbers and bytes) and returns at once: it never awaits,
+never does I/O, never raises. Exchanges and attempts are live objects of the loop; nothing may keep them after
+the call. Times are seconds on the monotonic clock (`time.monotonic`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint
+from sidecar.core.transition import State, Transition
+
+
+class ObservedAttempt(Protocol):
+    """One try against one endpoint, as an observer may read it."""
+
+    @property
+    def upstream(self) -> str: ...
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """None when no endpoint could be had."""
+    @property
+    def span_id(self) -> bytes:
+        """16 hex digits: the parent id that the upstream saw."""
+    @property
+    def started(self) -> float: ...
+    @property
+    def ended(self) -> float: ...
+    @property
+    def status(self) -> int:
+        """The upstream's status, 0 if there was none."""
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed; None for a complete response, whatever its status."""
+    @property
+    def sent_ms(self) -> int | None:
+        """The budget sent to the upstream, None if none was sent."""
+    @property
+    def is_reused(self) -> bool:
+        """True on a pooled connection."""
+
+
+class ObservedExchange(Protocol):
+    """One request from a client to the end of its response, as an observer may read it."""
+
+    @property
+    def request_id(self) -> bytes: ...
+    @property
+    def listener(self) -> str: ...
+    @property
+    def route_name(self) -> str | None:
+        """None when no route matched."""
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def target(self) -> bytes:
+        """As the client sent it. Never an attribute of a metric."""
+    @property
+    def host(self) -> bytes: ...
+    @property
+    def http_version(self) -> str:
+        """`1.0` or `1.1`."""
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address, None for UNIX sockets."""
+    @property
+    def user_agent(self) -> bytes | None: ...
+    @property
+    def trace_id(self) -> bytes:
+        """32 hex digits."""
+    @property
+    def span_id(self) -> bytes:
+        """16 hex digits: this exchange's SERVER span."""
+    @property
+    def parent_id(self) -> bytes | None:
+        """16 hex digits, None for a trace that starts here."""
+    @property
+    def is_sampled(self) -> bool: ...
+    @property
+    def tracestate(self) -> bytes: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def ended(self) -> float: ...
+    @property
+    def status(self) -> int:
+        """Sent to the client; 499 if it went away first."""
+    @property
+    def reason(self) -> Reason | None:
+        """Why the sidecar itself answered or gave up; None when the upstream's answer was relayed whole."""
+    @property
+    def detail(self) -> str: ...
+    @property
+    def request_bytes(self) -> int:
+        """Body bytes received."""
+    @property
+    def response_bytes(self) -> int:
+        """Body bytes relayed."""
+    @property
+    def budget_seconds(self) -> float:
+        """At entry."""
+    @property
+    def budget_source(self) -> str:
+        """`header`, `route` or `trace`."""
+    @property
+    def breaker_state(self) -> State | None:
+        """At admission; None if no breaker was asked."""
+    @property
+    def refused_by(self) -> Transition | None:
+        """The transition that opened the breaker which refused this exchange."""
+    @property
+    def tripped(self) -> Transition | None:
+        """The transition that this exchange's outcome caused."""
+    @property
+    def fallback(self) -> str | None:
+        """What served instead of the upstream: `response` or an upstream's name."""
+    @property
+    def attempts(self) -> Sequence[ObservedAttempt]: ...
+
+
+class Observe(Protocol):
+    """The data path's only way to the outside world of logs, numbers and spans."""
+
+    def started(self, exchange: ObservedExchange) -> None:
+        """A route was found for `exchange`."""
+
+    def finished(self, exchange: ObservedExchange) -> None:
+        """`exchange` ended; called exactly once for each, also for those without a route."""
+
+    def transitioned(self, transition: Transition) -> None:
+        """A breaker changed its state; called in the order of its sequence numbers."""
+
+
+class Silent:
+    """Observes nothing: tests, and the baseline of the benchmarks."""
+
+    def started(self, exchange: ObservedExchange) -> None: ...
+    def finished(self, exchange: ObservedExchange) -> None: ...
+    def transitioned(self, transition: Transition) -> None: ...
+
+
+class Several:
+    """Tells each of its observers, in order."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, observers: Sequence[Observe]) -> None:
+        self._observers = tuple(observers)
+
+    def started(self, exchange: ObservedExchange) -> None:
+        for observer in self._observers:
+            observer.started(exchange)
+
+    def finished(self, exchange: ObservedExchange) -> None:
+        for observer in self._observers:
+            observer.finished(exchange)
+
+    def transitioned(self, transition: Transition) -> None:
+        for observer in self._observers:
+            observer.transitioned(transition)

@@ -1,0 +1,379 @@
+"""One immutable, validated configuration: what `config/` builds and everything else reads.
+
+A snapshot is shared freely between threads and exchanges because nothing in it can change. All durations are
+seconds, all shares are 0..1, all sizes are bytes; header names are lower-case bytes. The values here are valid
+from birth: `config/load.py` has checked them against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Mode(Enum):
+    """What a policy does with what it finds: act, only measure, or nothing."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+    OFF = "off"
+
+
+class BreakerMode(Enum):
+    ENFORCE = "enforce"
+    METRICS_ONLY = "metrics_only"
+    DISABLED = "disabled"
+    FORCED_OPEN = "forced_open"
+
+
+class WindowType(Enum):
+    TIME = "time"
+    COUNT = "count"
+
+
+class PathKind(Enum):
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+
+
+class Failure(Enum):
+    """A class of outcomes that `failure_on` may name, besides single statuses."""
+
+    STATUS_5XX = "5xx"
+    CONNECT = "connect_failure"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+
+
+class CancelWithCaller(Enum):
+    SAFE = "safe"
+    ALL = "all"
+    OFF = "off"
+
+
+class Trust(Enum):
+    """Whether a listener believes the mesh-internal header fields of its callers."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One `host:port`, or one UNIX socket (`path` set, host empty and port 0)."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    @property
+    def is_literal(self) -> bool:
+        """True when no name has to be resolved."""
+        return self.path is not None or _is_ip(self.host)
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_ip(host: str) -> bool:
+    return ":" in host or re.fullmatch(r"\d+\.\d+\.\d+\.\d+", host) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener, the admin or the probe server binds: `host:port` or a UNIX socket path."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path is not None else str(Endpoint(self.host, self.port))
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    connections: int = 10_000
+    """Accepted at once; the next one is closed at once and counted."""
+    head_bytes: int = 64 * 1024
+    """Request line and header fields of one request (431 beyond)."""
+    headers: int = 128
+    """Header fields of one request (431 beyond)."""
+    url_bytes: int = 16 * 1024
+    """Request target (414 beyond)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTimeouts:
+    head_seconds: float = 10.0
+    """From a request's first byte to the end of its head (408-like close beyond)."""
+    idle_seconds: float = 75.0
+    """Between two requests on one connection."""
+    body_seconds: float = 30.0
+    """Without any progress while a body is being read from, or an answer written to, the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    name: str
+    address: Address
+    limits: ListenerLimits = ListenerLimits()
+    timeouts: ListenerTimeouts = ListenerTimeouts()
+    trust: Trust = Trust.ALL
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    max_connections: int = 1024
+    max_pending: int = 1024
+    """Exchanges that may wait for a connection."""
+    max_requests: int = 1024
+    """Exchanges in flight at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    limits: UpstreamLimits = UpstreamLimits()
+    connect_seconds: float = 5.0
+    idle_seconds: float = 60.0
+    """An idle pooled connection is closed after this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """One condition on a header field or query parameter. Exactly one of `exact`, `regex`, `present` is set."""
+
+    name: str
+    """Lower-case for header fields, as written for query parameters."""
+    exact: str | None = None
+    regex: re.Pattern[str] | None = None
+    """Matched against the whole value."""
+    present: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    kind: PathKind
+    value: str
+    """Always starts with `/` for exact and prefix. A prefix holds whole segments: `/v1` is not in `/v10`."""
+    regex: re.Pattern[str] | None = None
+    """Set for `PathKind.REGEX`; matched against the whole path, without the query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All given conditions must hold; an empty one matches everything."""
+
+    hosts: tuple[str, ...] = ()
+    """Lower-case, without port; `*.example.com` stands for one or more labels in front, `*` for any host."""
+    path: PathMatch | None = None
+    methods: frozenset[str] = frozenset()
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOps:
+    """Applied in the order remove, set, add. Names are lower-case."""
+
+    set: tuple[tuple[bytes, bytes], ...] = ()
+    add: tuple[tuple[bytes, bytes], ...] = ()
+    remove: frozenset[bytes] = frozenset()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.set or self.add or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    prefix: str | None = None
+    """Replaces the matched prefix (needs a prefix match), as in Gateway API's ReplacePrefixMatch."""
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTimeouts:
+    request_seconds: float = 15.0
+    """All attempts together."""
+    attempt_seconds: float | None = None
+    idle_seconds: float = 300.0
+    """Without a byte in either direction, for the exchange's bodies and for tunnels."""
+
+
+TIMEOUT_HEADERS = (
+    b"grpc-timeout",
+    b"x-envoy-expected-rq-timeout-ms",
+    b"x-envoy-upstream-rq-timeout-ms",
+    b"x-request-timeout-ms",
+    b"l5d-timeout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePolicy:
+    mode: Mode = Mode.ENFORCE
+    max_seconds: float | None = None
+    """Cap on what a caller may ask for."""
+    offset_seconds: float = 0.005
+    """Taken off what a caller or a trace gave; at most a tenth of that budget."""
+    headers: tuple[bytes, ...] = TIMEOUT_HEADERS
+    recover_from_trace: bool = True
+    cancel_with_caller: CancelWithCaller = CancelWithCaller.SAFE
+    inject_baggage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionPolicy:
+    mode: Mode = Mode.OFF
+    min_budget: float | str = "p50"
+    """Seconds, or `p50`/`p95` of the route's own recent successful attempts."""
+    max_reject_ratio: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy:
+    type: WindowType = WindowType.TIME
+    size: float = 10.0
+    """Seconds for `time`, calls for `count`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePolicy:
+    """The thresholds of a second policy that sees the same traffic and never acts (each one unset = as active)."""
+
+    window: WindowPolicy | None = None
+    minimum_calls: int | None = None
+    failure_rate_threshold: float | None = None
+    consecutive_failures: int | None = None
+    slow_call_seconds: float | None = None
+    slow_call_rate_threshold: float | None = None
+    open_seconds: float | None = None
+    max_open_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    mode: BreakerMode = BreakerMode.ENFORCE
+    window: WindowPolicy = WindowPolicy()
+    minimum_calls: int = 20
+    failure_rate_threshold: float = 0.5
+    consecutive_failures: int = 5
+    """0 = this trigger is off."""
+    slow_call_seconds: float | None = None
+    slow_call_rate_threshold: float = 0.8
+    open_seconds: float = 5.0
+    max_open_seconds: float = 60.0
+    half_open_max_calls: int = 1
+    half_open_successes: int = 1
+    half_open_max_wait_seconds: float = 10.0
+    ramp_seconds: float = 0.0
+    failure_on: frozenset[Failure | int] = frozenset(
+        {Failure.STATUS_5XX, Failure.CONNECT, Failure.RESET, Failure.TIMEOUT}
+    )
+    """Classes and single statuses (ints)."""
+    failure_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Response header fields (lower-case name, exact value) that mark a failure."""
+    count_timeout_after_seconds: float = 1.0
+    """A timed-out attempt that had less than this says nothing. `load` derives the default (SPEC 3)."""
+    candidate: CandidatePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FallbackPolicy:
+    """Either a fixed response (status, headers, body) or the name of another upstream."""
+
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+    upstream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    """Its identity across reloads."""
+    listener: str
+    matches: tuple[Match, ...]
+    """Any of them; never empty (one empty `Match` stands for "everything")."""
+    upstreams: tuple[tuple[str, int], ...]
+    """Upstream names with their weights; never empty, at least one weight above zero."""
+    rewrite: Rewrite = Rewrite()
+    request_headers: HeaderOps = HeaderOps()
+    response_headers: HeaderOps = HeaderOps()
+    timeouts: RouteTimeouts = RouteTimeouts()
+    deadline: DeadlinePolicy = DeadlinePolicy()
+    admission: AdmissionPolicy = AdmissionPolicy()
+    breaker: BreakerPolicy = BreakerPolicy()
+    fallback: FallbackPolicy | None = None
+
+
+class LogFormat(Enum):
+    JSON = "json"
+    TEXT = "text"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    format: LogFormat = LogFormat.JSON
+    sample_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Otlp:
+    endpoint: str
+    protocol: str = "grpc"
+    """`grpc` or `http/protobuf`."""
+    headers: tuple[tuple[str, str], ...] = ()
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    service_name: str | None = None
+    otlp: Otlp | None = None
+    """None = nothing is exported."""
+    trace_sample_ratio: float = 0.01
+    metrics_interval_seconds: float = 10.0
+    access_log: AccessLog = AccessLog()
+    logs: bool = False
+    """Events and access log also as OTLP log records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    address: Address
+    token_file: str | None = None
+    trace_url: str | None = None
+    """Template for links to a trace, with `{trace_id}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    timeout_seconds: float = 25.0
+    delay_seconds: float = 0.0
+    """New connections are still served this long after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    listeners: Mapping[str, Listener]
+    upstreams: Mapping[str, Upstream]
+    routes: tuple[Route, ...]
+    """In the order of the file."""
+    probes: Address
+    admin: Admin
+    telemetry: Telemetry = Telemetry()
+    drain: Drain = Drain()
+    files: tuple[str, ...] = ()
+    """Every file this snapshot was read from."""
+    digest: str = ""
+    """Of the files' content, to tell a real change from a touched file."""

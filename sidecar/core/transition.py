@@ -1,0 +1,83 @@
+"""The words of a breaker's life: its states, why they change, and the immutable record of each change.
+
+Records cross threads (telemetry, admin), so nothing here can change after birth. `sequence` counts the
+transitions of one breaker from 1 without gaps: a reader that sees n and n+2 knows that it missed one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+class TransitionReason(Enum):
+    """`sidecar.circuit_breaker.reason`."""
+
+    CONSECUTIVE_FAILURES = "consecutive_failures"
+    FAILURE_RATE = "failure_rate"
+    SLOW_CALL_RATE = "slow_call_rate"
+    PROBE_FAILED = "probe_failed"
+    PROBE_TIMEOUT = "probe_timeout"
+    PROBE_SUCCEEDED = "probe_succeeded"
+    WAIT_ELAPSED = "wait_elapsed"
+    FORCED = "forced"
+    RELOAD = "reload"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """An exchange that contributed to a transition; ids are lower-case hex, as on the wire."""
+
+    trace_id: bytes
+    span_id: bytes
+    request_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WindowNumbers:
+    """The sliding window at one moment. Rates are 0..1, and 0 for an empty window."""
+
+    total: int = 0
+    failed: int = 0
+    slow: int = 0
+    consecutive_failures: int = 0
+
+    @property
+    def failure_rate(self) -> float:
+        return self.failed / self.total if self.total else 0.0
+
+    @property
+    def slow_rate(self) -> float:
+        return self.slow / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of one breaker's state."""
+
+    sequence: int
+    route: str
+    upstream: str
+    from_state: State
+    to_state: State
+    reason: TransitionReason
+    at: float
+    """Seconds on the process's monotonic clock."""
+    window: WindowNumbers
+    wait_seconds: float | None = None
+    """After a trip: how long the breaker stays open; None for the other states."""
+    causes: tuple[Cause, ...] = ()
+    """At most the last 32."""
+
+    @property
+    def breaker(self) -> str:
+        """The breaker's name: route and upstream."""
+        return f"{self.route}/{self.upstream}"
