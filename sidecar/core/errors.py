@@ -27,6 +27,8 @@ class Reason(Enum):
     BAD_REQUEST = "bad_request"
     HEAD_TOO_LARGE = "head_too_large"
     URL_TOO_LONG = "url_too_long"
+    REQUEST_TIMEOUT = "request_timeout"
+    """The client took too long to send its request."""
     DRAINING = "draining"
     CALLER_GONE = "caller_gone"
     """The inbound exchange that this call descends from was cancelled."""
@@ -42,4 +44,5 @@ _ERROR_TYPES = {
     Reason.INCOMPLETE_RESPONSE: "connection_reset",
     Reason.HEAD_TOO_LARGE: "bad_request",
     Reason.URL_TOO_LONG: "bad_request",
+    Reason.REQUEST_TIMEOUT: "bad_request",
 }

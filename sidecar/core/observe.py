@@ -1,6 +1,6 @@
 """What the data path tells its observers, and an observer that says nothing.
 
-The data path calls these three methods and never learns who listens. They run on the event loop inside an
+The data path calls these methods and never learns who listens. They run on the event loop inside an
 exchange, so an observer copies what it needs (plain numbers and bytes) and returns at once: it never awaits,
 never does I/O, never raises. Exchanges and attempts are live objects of the loop; nothing may keep them after
 the call. Times are seconds on the monotonic clock (`time.monotonic`).
@@ -9,6 +9,7 @@ the call. Times are seconds on the monotonic clock (`time.monotonic`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol
 
 from sidecar.core.errors import Reason
@@ -123,6 +124,15 @@ class ObservedExchange(Protocol):
     def attempts(self) -> Sequence[ObservedAttempt]: ...
 
 
+class Notice(Enum):
+    """Something small that happened on a route, and is only counted."""
+
+    INVALID_TIMEOUT_HEADER = "invalid_timeout_header"
+    """A caller's timeout header could not be read and was ignored."""
+    RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
+    """A retry was due and the retry budget forbade it."""
+
+
 class Observe(Protocol):
     """The data path's only way to the outside world of logs, numbers and spans."""
 
@@ -135,6 +145,9 @@ class Observe(Protocol):
     def transitioned(self, transition: Transition) -> None:
         """A breaker changed its state; called in the order of its sequence numbers."""
 
+    def noticed(self, notice: Notice, route_name: str) -> None:
+        """Something that is only counted happened on a route."""
+
 
 class Silent:
     """Observes nothing: tests, and the baseline of the benchmarks."""
@@ -142,6 +155,7 @@ class Silent:
     def started(self, exchange: ObservedExchange) -> None: ...
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
+    def noticed(self, notice: Notice, route_name: str) -> None: ...
 
 
 class Several:
@@ -163,3 +177,7 @@ class Several:
     def transitioned(self, transition: Transition) -> None:
         for observer in self._observers:
             observer.transitioned(transition)
+
+    def noticed(self, notice: Notice, route_name: str) -> None:
+        for observer in self._observers:
+            observer.noticed(notice, route_name)

@@ -1,0 +1,92 @@
+"""The read-only listener for the kubelet and Prometheus: /livez /readyz /startupz /metrics.
+
+Knows nothing of the data path but what it is given as `Vitals`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from aiohttp import web
+
+from sidecar.admin import prometheus
+from sidecar.core.numbers import Numbers
+from sidecar.core.snapshot import Address
+from sidecar.core.sources import Sources
+
+
+class Vitals(Protocol):
+    """What the probes ask the process."""
+
+    numbers: Numbers
+    is_started: bool
+
+    @property
+    def is_ready(self) -> bool: ...
+    def sources(self) -> Sources: ...
+
+
+class Probes:
+    """An aiohttp server of four resources."""
+
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, address: Address) -> None:
+        """Bind and serve.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        app = web.Application()
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/startupz", self._startupz)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await site(self._runner, address).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        return _yes_or_no(self._vitals.is_ready, "draining or not started")
+
+    async def _startupz(self, _request: web.Request) -> web.Response:
+        return _yes_or_no(self._vitals.is_started, "not started")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return metrics_response(request, self._vitals)
+
+
+def metrics_response(request: web.Request, vitals: Vitals) -> web.Response:
+    """The numbers as Prometheus text, or OpenMetrics where that is asked for."""
+    is_open = prometheus.wants_openmetrics(request.headers.get("Accept", ""))
+    wall_offset = time.time() - time.monotonic()
+    text = "".join(
+        prometheus.render(vitals.numbers, vitals.sources(), openmetrics=is_open, wall_offset=wall_offset)
+    )
+    content_type = (
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        if is_open
+        else "text/plain; version=0.0.4; charset=utf-8"
+    )
+    return web.Response(body=text.encode(), headers={"Content-Type": content_type})
+
+
+def site(runner: web.AppRunner, address: Address) -> web.BaseSite:
+    """Where an aiohttp server listens."""
+    if address.path is not None:
+        return web.UnixSite(runner, address.path)
+    return web.TCPSite(runner, address.host, address.port)
+
+
+def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:
+    return web.Response(text="ok\n") if is_yes else web.Response(status=503, text=f"{why_not}\n")

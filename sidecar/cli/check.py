@@ -1,0 +1,25 @@
+"""`sidecar check FILE…`: is each of these files (or directories) a configuration that would be taken?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from sidecar.config.load import ConfigError, load_file
+
+
+def run(files: Sequence[str]) -> int:
+    """Check each of `files` with this process's environment; 0 when all are good, else 2.
+
+    A good one prints `FILE: ok` on stdout; a bad one prints every problem, with its line, on stderr.
+    """
+    status = 0
+    for file in files:
+        try:
+            load_file(file)
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            status = 2
+        else:
+            print(f"{file}: ok")
+    return status

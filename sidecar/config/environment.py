@@ -1,0 +1,41 @@
+"""`${NAME}` and `${NAME:-default}` in the text of one scalar; `$${` stands for a literal `${`.
+
+Works on a scalar that the YAML parser has already delimited, so a value can hold any character without
+becoming structure. A default is used when the variable is unset or empty, as in a shell; it is taken as
+written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+_VARIABLE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<tail>:-[^}]*)?\}|\{)")
+_MALFORMED = "malformed ${…}: write ${NAME} or ${NAME:-default}, or $${ for the characters ${"
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def has_variable(text: str) -> bool:
+    return "${" in text
+
+
+def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str], None]) -> str:
+    """Replace every variable in `text`; `fail(written, message)` is called for each that cannot be."""
+
+    def replacement(match: re.Match[str]) -> str:
+        if match["escape"]:
+            return "${"
+        name, tail = match["name"], match["tail"]
+        if name is None:
+            fail(match[0], _MALFORMED)
+            return ""
+        value = environ.get(name)
+        if tail is not None and not value:
+            return str(tail[2:])
+        if value is None:
+            fail(match[0], f"environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+        elif _SURROGATE.search(value):
+            fail(match[0], f"environment variable {name} is not valid UTF-8")
+        return value or ""
+
+    return _VARIABLE.sub(replacement, text)

@@ -1,0 +1,94 @@
+"""Reads what a configuration is made of: one file or a directory of them, and the bodies of fallbacks.
+
+Everything that is read is kept with its content, so that the snapshot can name its files and carry their
+digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from sidecar.config.nodes import Scalar
+from sidecar.config.problems import Problem, Report
+
+MAX_BODY_BYTES = 1024 * 1024
+"""Of a fallback's body: it is held in memory for every route that has one."""
+_SUFFIXES = (".yaml", ".yml")
+
+
+class Files:
+    """The files of one load. Owned by that load."""
+
+    __slots__ = ("_contents",)
+
+    def __init__(self) -> None:
+        self._contents: dict[str, bytes] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._contents)
+
+    def digest(self) -> str:
+        """Of all names and contents, in the order they were read."""
+        digest = hashlib.sha256()
+        for name, content in self._contents.items():
+            for part in (name.encode(errors="surrogateescape"), content):
+                digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
+
+    def keep(self, name: str, content: bytes) -> None:
+        self._contents[name] = content
+
+    def read(self, name: str) -> bytes:
+        """Raises: OSError."""
+        if name not in self._contents:
+            self._contents[name] = Path(name).read_bytes()
+        return self._contents[name]
+
+    def read_configuration(self, path: str, report: Report) -> dict[str, bytes]:
+        """The file at `path`, or every *.yaml and *.yml of the directory at `path` in the order of their
+        names.
+        """
+        found: dict[str, bytes] = {}
+        for name in self._names_at(path, report):
+            try:
+                found[name] = self.read(name)
+            except OSError as error:
+                report.add(Problem(name, 1, 1, f"cannot be read: {error.strerror or error}"))
+        return found
+
+    def _names_at(self, path: str, report: Report) -> list[str]:
+        if not os.path.isdir(path):
+            return [path]
+        try:
+            listed = sorted(os.listdir(path))
+        except OSError as error:
+            report.add(Problem(path, 1, 1, f"cannot be read: {error.strerror or error}"))
+            return []
+        names = [name for name in listed if name.endswith(_SUFFIXES) and not name.startswith(".")]
+        if not names:
+            report.add(Problem(path, 1, 1, "the directory holds no *.yaml or *.yml"))
+        return [os.path.join(path, name) for name in names]
+
+    def read_body(self, node: Scalar, report: Report) -> bytes:
+        """The content of the file that `node` names, relative to the file that `node` stands in."""
+        name = beside(node)
+        try:
+            if not os.path.isfile(name):
+                report.add(node.problem(f"{name}: there is no such file"))
+                return b""
+            if os.path.getsize(name) > MAX_BODY_BYTES:
+                report.add(node.problem(f"{name}: a fallback's body has at most {MAX_BODY_BYTES} bytes"))
+                return b""
+            return self.read(name)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            report.add(node.problem(f"{name}: cannot be read: {reason}"))
+            return b""
+
+
+def beside(node: Scalar) -> str:
+    """A path that the configuration names, relative to the file it is named in."""
+    return os.path.join(os.path.dirname(node.source.name), str(node.value))

@@ -1,0 +1,329 @@
+"""The policies of a route as the file writes them: every one may stand in a route and in `defaults`.
+
+Every key is optional and None means "not given": the built-in values live in `core/snapshot.py`, and the
+texts below that name them are made from there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from sidecar.config import fields
+from sidecar.config.fields import OrShorthand, Section, setting
+from sidecar.config.units import format_duration, format_share
+from sidecar.core.snapshot import (
+    AdmissionPolicy,
+    BreakerPolicy,
+    DeadlinePolicy,
+    Failure,
+    FallbackPolicy,
+    RouteTimeouts,
+)
+
+_TIMEOUTS = RouteTimeouts()
+_DEADLINE = DeadlinePolicy()
+_ADMISSION = AdmissionPolicy()
+_BREAKER = BreakerPolicy()
+
+
+class Rewrite(Section):
+    prefix: fields.Path | None = setting(
+        "Replaces the prefix that `match.path.prefix` matched, so every match of the route needs one. "
+        "Unset: the path is sent as it came.",
+        examples=["/", "/api"],
+    )
+    host: fields.RewriteHost | None = setting(
+        "The Host that the upstream sees. Unset: the caller's own.", examples=["payments.internal"]
+    )
+
+
+class RequestHeaders(Section):
+    """Applied in the order remove, set, add."""
+
+    set: dict[fields.SettableRequestHeader, fields.HeaderValue | None] | None = setting(
+        "Fields to replace, or to add when they are missing. "
+        "In a route, null takes back what `defaults` sets.",
+        examples=[{"x-mesh": "a"}],
+    )
+    add: dict[fields.SettableRequestHeader, fields.HeaderValue | None] | None = setting(
+        "Fields to append beside those of the same name.", examples=[{"x-hop": "sidecar"}]
+    )
+    remove: list[fields.SettableRequestHeader] | None = setting("Fields to drop.", examples=[["x-debug"]])
+
+
+class ResponseHeaders(Section):
+    """Applied in the order remove, set, add."""
+
+    set: dict[fields.SettableHeader, fields.HeaderValue | None] | None = setting(
+        "Fields to replace, or to add when they are missing. "
+        "In a route, null takes back what `defaults` sets.",
+        examples=[{"cache-control": "no-store"}],
+    )
+    add: dict[fields.SettableHeader, fields.HeaderValue | None] | None = setting(
+        "Fields to append beside those of the same name.", examples=[{"x-hop": "sidecar"}]
+    )
+    remove: list[fields.SettableHeader] | None = setting("Fields to drop.", examples=[["server"]])
+
+
+class Timeouts(Section):
+    request: fields.Duration | None = setting(
+        "For all attempts together, from the request's head to the end of the response; "
+        "answered with 504 beyond. "
+        "A caller's own shorter deadline wins.",
+        default=format_duration(_TIMEOUTS.request_seconds),
+    )
+    attempt: fields.Duration | None = setting(
+        "For one attempt; at most `request`. Unset: an attempt may take all that is left.", examples=["800ms"]
+    )
+    idle: fields.Duration | None = setting(
+        "Without a byte in either direction, for bodies and tunnels; the exchange is given up beyond.",
+        default=format_duration(_TIMEOUTS.idle_seconds),
+    )
+
+
+class Deadline(Section):
+    mode: fields.PolicyMode | None = setting(
+        "`enforce` acts on deadlines, `observe` measures and acts on none, `off` ignores them.",
+        default=_DEADLINE.mode.value,
+    )
+    max: fields.Duration | None = setting(
+        "Cap on what a caller may ask for. Unset: `timeouts.request` alone bounds it.", examples=["10s"]
+    )
+    offset: fields.DurationOrZero | None = setting(
+        "Taken off what a caller or a trace gave, to answer before the caller gives up; "
+        "at most a tenth of that budget.",
+        default=format_duration(_DEADLINE.offset_seconds),
+    )
+    headers: list[fields.HeaderName] | None = setting(
+        "Timeout header fields that are read from callers; the smallest valid one counts.",
+        default=[name.decode() for name in _DEADLINE.headers],
+    )
+    recover_from_trace: fields.Flag | None = setting(
+        "Find the deadline of the inbound exchange that caused an outbound request by its trace context.",
+        default=_DEADLINE.recover_from_trace,
+    )
+    cancel_with_caller: fields.CancelMode | None = setting(
+        "Which outbound exchanges end with the inbound one that caused them: `safe` (GET, HEAD, OPTIONS), "
+        "`all` or `off`.",
+        default=_DEADLINE.cancel_with_caller.value,
+    )
+    inject_baggage: fields.Flag | None = setting(
+        "Also write the budget into `baggage` as `deadline-ms`, for hops without a sidecar.",
+        default=_DEADLINE.inject_baggage,
+    )
+
+
+class Admission(Section):
+    mode: fields.PolicyMode | None = setting(
+        "`enforce` answers 504 at once when the budget is too small to succeed, `observe` counts what "
+        "it would have refused, `off` does neither.",
+        default=_ADMISSION.mode.value,
+    )
+    min_budget: fields.MinBudget | None = setting(
+        "The smallest budget worth trying: a duration, or `p50` or `p95` of the route's recent successes.",
+        default=_ADMISSION.min_budget,
+        examples=["p50", "20ms"],
+    )
+    max_reject_ratio: fields.Share | None = setting(
+        "At most this share of requests is refused, so that the estimate keeps learning.",
+        default=_ADMISSION.max_reject_ratio,
+    )
+
+
+class SlidingWindow(Section):
+    type: fields.WindowTypeName | None = setting(
+        "`time` keeps the calls of the last `size` seconds, `count` the last `size` calls.",
+        default=_BREAKER.window.type.value,
+    )
+    size: fields.WindowSize | None = setting(
+        "A duration for `time`, a number of calls for `count` (which has no built-in one).",
+        default=format_duration(_BREAKER.window.size),
+        examples=["10s", 100],
+    )
+
+
+class HalfOpen(Section):
+    max_calls: fields.Count | None = setting(
+        "Probes at the same time; further requests are refused.", default=_BREAKER.half_open_max_calls
+    )
+    successes: fields.Count | None = setting(
+        "Good probes that close the breaker.", default=_BREAKER.half_open_successes
+    )
+    max_wait: fields.Duration | None = setting(
+        "Without a verdict for this long the breaker opens again.",
+        default=format_duration(_BREAKER.half_open_max_wait_seconds),
+    )
+
+
+class Thresholds(Section):
+    """When a breaker trips and how long it stays open; what a candidate may vary."""
+
+    sliding_window: SlidingWindow | None = setting("The calls that the rates are computed over.")
+    minimum_calls: fields.Count | None = setting(
+        "Below this many calls in the window no rate trips the breaker. "
+        "The built-in one shrinks with a shorter count window.",
+        default=_BREAKER.minimum_calls,
+    )
+    failure_rate_threshold: fields.PositiveShare | None = setting(
+        "Share of failed calls at which the breaker opens.",
+        default=format_share(_BREAKER.failure_rate_threshold),
+    )
+    consecutive_failures: fields.CountOrZero | None = setting(
+        "Failures in a row that open the breaker, whatever the rate; 0 switches this trigger off.",
+        default=_BREAKER.consecutive_failures,
+    )
+    slow_call_duration: fields.Duration | None = setting(
+        "A call that takes longer is slow. Unset: slowness is not judged.", examples=["1s"]
+    )
+    slow_call_rate_threshold: fields.PositiveShare | None = setting(
+        "Share of slow calls at which the breaker opens.",
+        default=format_share(_BREAKER.slow_call_rate_threshold),
+    )
+    open_for: fields.Duration | None = setting(
+        "How long the breaker refuses before its first probe; doubles, with jitter, at each failed recovery.",
+        default=format_duration(_BREAKER.open_seconds),
+    )
+    max_open_for: fields.Duration | None = setting(
+        "Where that doubling ends; at least `open_for`.", default=format_duration(_BREAKER.max_open_seconds)
+    )
+
+
+class CircuitBreaker(Thresholds):
+    mode: fields.BreakerModeName | None = setting(
+        "`enforce` refuses while open, `metrics_only` counts and never refuses, `disabled` does neither, "
+        "`forced_open` refuses everything.",
+        default=_BREAKER.mode.value,
+    )
+    half_open: HalfOpen | None = setting("How recovery is tried.")
+    ramp: fields.DurationOrZero | None = setting(
+        "After closing, admit a growing share of requests over this long; 0s admits all at once.",
+        default=format_duration(_BREAKER.ramp_seconds),
+    )
+    failure_on: list[fields.FailureItem] | None = setting(
+        "What counts as a failure: 5xx, connect_failure, reset, timeout, or a status such as 429. "
+        "Judged at the end of the response.",
+        default=[member.value for member in Failure if member in _BREAKER.failure_on],
+        examples=[["5xx", 429]],
+    )
+    failure_header: dict[fields.HeaderName, fields.HeaderValue | None] | None = setting(
+        "Response header fields that mark a failure whatever the status: any of them, "
+        "with exactly this value.",
+        examples=[{"x-fail": "1"}],
+    )
+    count_timeout_after: fields.Duration | None = setting(
+        "An attempt that timed out with less time than this says nothing about the upstream. "
+        "Unset: the smallest of the route's timeouts, slow_call_duration and "
+        f"{format_duration(_BREAKER.count_timeout_after_seconds)}.",
+        examples=["1s"],
+    )
+    candidate: Thresholds | None = setting(
+        "A second policy on the same traffic: counted in metrics, never acts. "
+        "What it leaves out is as above.",
+        examples=[{"failure_rate_threshold": "30%"}],
+    )
+
+
+class Fallback(Section):
+    """A fixed response (status, headers, body or body_file), or another upstream."""
+
+    status: fields.Status | None = setting("Of the fixed response.", default=FallbackPolicy().status)
+    headers: dict[fields.SettableHeader, fields.HeaderValue | None] | None = setting(
+        "Of the fixed response.", examples=[{"content-type": "application/json"}]
+    )
+    body: fields.Text | None = setting("Of the fixed response, sent as UTF-8.", examples=['{"items": []}'])
+    body_file: fields.NonEmptyText | None = setting(
+        "A file that holds the body, relative to the configuration file; read at each load and watched.",
+        examples=["fallback.json"],
+    )
+    upstream: fields.UpstreamName | None = setting(
+        "Send the request there instead: a name, or http://host:port. Excludes the fixed response."
+    )
+
+
+class Policies(Section):
+    """What may stand in a route and, for all routes at once, in `defaults`. A route's own key wins, key by
+    key.
+    """
+
+    rewrite: Rewrite | None = setting("Changes to what the upstream is asked for.")
+    request_headers: RequestHeaders | None = setting("Changes to the request's header fields.")
+    response_headers: ResponseHeaders | None = setting("Changes to the response's header fields.")
+    timeouts: Timeouts | None = setting("How long an exchange may take.")
+    deadline: Deadline | None = setting("How callers' deadlines are read, bounded and handed on.")
+    admission: Admission | None = setting("Whether to refuse what cannot finish in time.")
+    circuit_breaker: CircuitBreaker | None = setting(
+        "When to stop asking an upstream that fails; one breaker for each route and upstream."
+    )
+    fallback: Fallback | None = setting(
+        "What the client gets instead of the sidecar's own error. Unset: the error; null takes back what "
+        "`defaults` gives."
+    )
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+def exact(value: object) -> object:
+    """The short form of a value's condition: the text itself."""
+    return value if isinstance(value, dict) else {"exact": fields.text(value)}
+
+
+class PathCondition(Section):
+    """Exactly one of the three."""
+
+    exact: fields.Path | None = setting("The whole path.", examples=["/healthz"])
+    prefix: fields.PathPrefix | None = setting(
+        "Whole segments: /v1 matches /v1 and /v1/a, not /v10.", examples=["/v1"]
+    )
+    regex: fields.Regex | None = setting(
+        "Matches the whole path, without the query.", examples=["/v[0-9]+/.*"]
+    )
+
+
+class ValueCondition(Section):
+    """Exactly one of the three; a plain text stands for `exact`."""
+
+    exact: fields.Text | None = setting("The whole value.", examples=["gold"])
+    regex: fields.Regex | None = setting("Matches the whole value.", examples=["gold|silver"])
+    present: fields.Flag | None = setting(
+        "true: there, whatever its value; false: not there.", examples=[True]
+    )
+
+
+_Value = Annotated[ValueCondition, OrShorthand(exact, {"type": "string"})]
+
+
+class Match(Section):
+    """All given conditions must hold; none at all matches everything."""
+
+    hosts: list[fields.HostPattern] | None = setting(
+        "Any of these: a host without port, `*.suffix` for one or more labels in front, `*` for every host.",
+        examples=[["payments", "*.payments.svc"]],
+    )
+    path: PathCondition | None = setting("A condition on the path.")
+    methods: list[fields.Method] | None = setting("Any of these.", examples=[["GET", "HEAD"]])
+    headers: dict[fields.HeaderName, _Value] | None = setting(
+        "All of these, by field name.", examples=[{"x-tenant": "gold"}]
+    )
+    query: dict[fields.Text, _Value] | None = setting(
+        "All of these, by the parameter's name.", examples=[{"beta": "1"}]
+    )
+
+
+class Route(Policies):
+    name: fields.Name = fields.required(
+        "Its identity across reloads, in metrics and in logs; unique.", examples=["checkout-to-payments"]
+    )
+    listener: fields.Name | None = setting("The listener whose requests it takes.", default="inbound")
+    match: Annotated[list[Match], OrShorthand(_listed)] | None = setting(
+        "Which requests: one match, or a list of which any must hold. Unset: all of the listener."
+    )
+    upstream: fields.UpstreamName | None = setting(
+        "Where requests go: an upstream's name, or http://host:port as a shorthand. Or else `weights`.",
+        examples=["payments", "http://127.0.0.1:8080"],
+    )
+    weights: dict[fields.Name, fields.Weight] | None = setting(
+        "Upstreams with their shares of the requests; at least one above zero. Excludes `upstream`.",
+        examples=[{"payments": 90, "payments-canary": 10}],
+    )

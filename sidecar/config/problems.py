@@ -1,0 +1,87 @@
+"""What is wrong with a configuration, where, and how that is shown. Knows nothing of YAML or of the file
+format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SHOWN_COLUMNS = 120
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A position in a file; line and column count from 1, columns in characters."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to correct. `str()` is `FILE:LINE:COLUMN: message`, the line itself, and a caret under the
+    column.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    text: str = ""
+    """The offending line as it stands in the file, without its end; empty when there is none to show."""
+
+    def __str__(self) -> str:
+        head = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        if not self.text:
+            return head
+        shown, column = _window(_UNSHOWABLE.sub(" ", self.text), self.column)
+        return f"{head}\n{shown}\n{' ' * (column - 1)}^"
+
+
+def _window(text: str, column: int) -> tuple[str, int]:
+    """Cut a very long line to what stands around `column`; return it with the column's new number."""
+    if len(text) <= _SHOWN_COLUMNS:
+        return text, column
+    start = max(0, min(column - _SHOWN_COLUMNS // 2, len(text) - _SHOWN_COLUMNS))
+    cut = text[start : start + _SHOWN_COLUMNS]
+    lead = "…" if start else ""
+    tail = "…" if start + _SHOWN_COLUMNS < len(text) else ""
+    return f"{lead}{cut}{tail}", column - start + len(lead)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used, with every problem found, in the order of the files."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Report:
+    """Collects problems while a configuration is read. The same message at the same place is kept once."""
+
+    __slots__ = ("_problems",)
+
+    def __init__(self) -> None:
+        self._problems: dict[tuple[str, int, int, str], Problem] = {}
+
+    def __bool__(self) -> bool:
+        """True once there is a problem."""
+        return bool(self._problems)
+
+    def add(self, problem: Problem) -> None:
+        self._problems[(problem.file, problem.line, problem.column, problem.message)] = problem
+
+    def sorted(self, files: Sequence[str]) -> list[Problem]:
+        """All problems by file, in the order of `files` (unlisted ones last), then by position."""
+        rank = {name: index for index, name in enumerate(files)}
+        return sorted(
+            self._problems.values(), key=lambda p: (rank.get(p.file, len(rank)), p.file, p.line, p.column)
+        )

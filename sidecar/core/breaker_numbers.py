@@ -1,0 +1,103 @@
+"""A breaker at one moment, as plain immutable numbers for whoever shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.core.snapshot import BreakerMode
+from sidecar.core.transition import State, WindowNumbers
+
+
+class Tally:
+    """The counters of one breaker since its birth; `BreakerNumbers` says what each of them means."""
+
+    __slots__ = (
+        "failed",
+        "failures_saved",
+        "ignored",
+        "last_failure_at",
+        "rejected",
+        "slow",
+        "successful",
+        "timed_out",
+        "total",
+        "would_have_been_fine",
+        "would_have_rejected",
+    )
+
+    def __init__(self) -> None:
+        self.total = self.successful = self.failed = self.ignored = self.rejected = 0
+        self.timed_out = self.slow = 0
+        self.would_have_rejected = self.would_have_been_fine = self.failures_saved = 0
+        self.last_failure_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateNumbers:
+    """What a second policy would have done with the requests that the active one admitted."""
+
+    state: State
+    total: int
+    """Requests it saw."""
+    would_have_rejected: int
+    would_have_been_fine: int
+    """Of those rejected: succeeded in fact, so the candidate would have been wrong."""
+    failures_saved: int
+    """Of those rejected: failed in fact. The rest were ignored or are still in flight."""
+    transitions: int
+    window: WindowNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerNumbers:
+    """Counters since the breaker's birth, its state and its window. Times are monotonic seconds.
+
+    At every moment `total == successful + failed + ignored + rejected + in_flight`.
+    """
+
+    route: str
+    upstream: str
+    mode: BreakerMode
+    state: State
+    generation: int
+    """State periods before this one; equal to `transitions`."""
+    total: int
+    """Requests that asked, rejected ones included."""
+    successful: int
+    failed: int
+    """Verdicts FAILURE and RATE_ONLY_FAILURE, also those of an earlier generation."""
+    ignored: int
+    """Ended without saying anything about the upstream."""
+    rejected: int
+    in_flight: int
+    """Admitted and not settled yet."""
+    timed_out: int
+    """Of those failed or ignored: ended by a timeout."""
+    slow: int
+    """Of those successful or failed: took `slow_call_duration` or longer."""
+    transitions: int
+    would_have_rejected: int
+    """In `metrics_only`: what `enforce` would have refused."""
+    would_have_been_fine: int
+    failures_saved: int
+    window: WindowNumbers
+    """Of the current generation, with the consecutive failures."""
+    probes_in_flight: int
+    last_failure_at: float | None
+    last_transition_at: float | None
+    next_probe_at: float | None
+    """When an open breaker lets a probe go; None in the other states."""
+    override_until: float | None
+    """When the operator's override ends; None without one, or without an end."""
+    is_overridden: bool
+    candidate: CandidateNumbers | None
+
+    @property
+    def consecutive_failures(self) -> int:
+        return self.window.consecutive_failures
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of successes among all verdicts so far, 0..1; None before the first."""
+        verdicts = self.successful + self.failed
+        return self.successful / verdicts if verdicts else None

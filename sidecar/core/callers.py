@@ -1,0 +1,337 @@
+"""Which live inbound exchange an outbound request descends from (SPEC 5.3, 5.4).
+
+Remembers each inbound exchange under the span id that was sent to the app and under its trace id, finds it
+again from what the app sends on, and knows which outbound exchanges hang on it. Decides no budget and cancels
+nothing: `bury` returns what is to be cancelled. Times are seconds on the monotonic clock.
+
+Owned by one event loop. Our span ids are 64 random bits, so a match by span id is exact and may cancel. A
+trace id may be chosen by a client: it bounds, by the latest deadline among the live exchanges that share it,
+and reaches no exchange. It is the only key that many entries can share, hence the heap in `_SharedTrace`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
+
+from sidecar.core.errors import Reason
+
+CAPACITY: Final = 65_536
+TOMBSTONE_SECONDS: Final = 5.0
+
+
+class Key(Enum):
+    """What an outbound request was recognised by, best first."""
+
+    MEMBER = "member"
+    """Our own `tracestate` member."""
+    PARENT = "parent"
+    """A parent id that is the span id we sent: an app that copies `traceparent` as it is."""
+    TRACE = "trace"
+    """The trace id alone."""
+
+
+_MEMBER = Key.MEMBER  # A member of an Enum costs 50 ns to look up, a global 5.
+_PARENT = Key.PARENT
+_TRACE = Key.TRACE
+
+
+class End(NamedTuple):
+    """How an exchange ended."""
+
+    why: Reason | None
+    """None if it ran its course."""
+    until: float
+    """How long that is remembered."""
+
+
+_COMPLETE = End(None, 0.0)
+
+
+class Entry:
+    """One inbound exchange in the table. Read only outside this module."""
+
+    __slots__ = ("deadline", "end", "handle", "newer", "older", "outbound", "span_id", "trace_id")
+
+    def __init__(self, span_id: bytes, trace_id: bytes, deadline: float, handle: object) -> None:
+        self.span_id = span_id
+        self.trace_id = trace_id
+        self.deadline = deadline
+        self.handle: object | None = handle
+        """The inbound exchange; None once it is over, so that nothing here keeps it."""
+        self.outbound: dict[object, None] | None = None
+        """Handles of the outbound exchanges below, in the order they came; None without any."""
+        self.end: End | None = None
+        """None while the exchange is live."""
+        self.older: Entry | None = None
+        self.newer: Entry | None = None
+
+    def __repr__(self) -> str:
+        state = "live"
+        if self.end is not None:
+            state = self.end.why.value if self.end.why is not None else "complete"
+        return f"<Entry {self.span_id.decode()} {state}>"
+
+
+class Found(NamedTuple):
+    """The inbound exchange, or the several, that an outbound request belongs to."""
+
+    key: Key
+    deadline: float
+    """The exchange's own; for a match by trace id the latest of all that share it."""
+    is_exact: bool
+    """False for a match by trace id: it bounds and must not cancel."""
+    why: Reason | None
+    """Set for a tombstone: refuse the request for this reason."""
+    entry: Entry | None
+    """To `attach` to; None unless exact."""
+
+
+class _SharedTrace:
+    """Several live entries under one trace id: how many, and the latest of their deadlines.
+
+    A heap, since a client may give all of its requests one trace id and let the latest leave first: 1.5 µs
+    at 65,536 entries, where a scan takes 3 ms. What leaves early is taken out when it reaches the top.
+    """
+
+    __slots__ = ("_gone", "_heap", "live", "trace_id")
+
+    def __init__(self, trace_id: bytes) -> None:
+        self.trace_id = trace_id
+        self.live = 0
+        self._heap: list[float] = []  # Negated, as heapq knows minima only.
+        self._gone: dict[float, int] = {}  # Left, but still in the heap; never its top.
+
+    @property
+    def latest(self) -> float:
+        """The latest deadline; there must be a live entry."""
+        return -self._heap[0]
+
+    def add(self, deadline: float) -> None:
+        self.live += 1
+        heappush(self._heap, -deadline)
+
+    def remove(self, deadline: float) -> None:
+        """Forget one entry with this deadline, which must have been added."""
+        self.live -= 1
+        self._gone[-deadline] = self._gone.get(-deadline, 0) + 1
+        self._drop_gone_tops()
+        if len(self._heap) > 2 * self.live + 64:
+            self._compact()
+
+    def _drop_gone_tops(self) -> None:
+        heap, gone = self._heap, self._gone
+        while heap and heap[0] in gone:
+            top = heappop(heap)
+            gone[top] -= 1
+            if not gone[top]:
+                del gone[top]
+
+    def _compact(self) -> None:
+        """Rebuild without what left: half of the heap, so O(1) for each of those."""
+        kept, gone = [], self._gone
+        for one in self._heap:
+            if one in gone:
+                gone[one] -= 1
+                if not gone[one]:
+                    del gone[one]
+            else:
+                kept.append(one)
+        heapify(kept)
+        self._heap = kept
+
+
+class Callers:
+    """The table of live inbound exchanges, with tombstones of those that were cut short.
+
+    Bounded: at capacity the oldest tombstone makes room, else the oldest live exchange (which then only loses
+    what this table does for it). `evicted` counts both.
+    """
+
+    __slots__ = (
+        "_by_span",
+        "_by_trace",
+        "_capacity",
+        "_newest",
+        "_oldest",
+        "_tombs",
+        "_tombstone_seconds",
+        "evicted",
+    )
+
+    def __init__(self, capacity: int = CAPACITY, tombstone_seconds: float = TOMBSTONE_SECONDS) -> None:
+        self._capacity = capacity
+        self._tombstone_seconds = tombstone_seconds
+        self._by_span: dict[bytes, Entry] = {}
+        self._by_trace: dict[bytes, Entry | _SharedTrace] = {}  # Live ones only.
+        self._oldest: Entry | None = None  # Of the live ones, a list linked by `newer` and `older`:
+        self._newest: Entry | None = None  # the first key of a dict that shrinks from the front is not O(1).
+        self._tombs: deque[Entry] = deque()  # In the order of their ends.
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        """Live exchanges and tombstones."""
+        return len(self._by_span)
+
+    def __repr__(self) -> str:
+        live = len(self._by_span) - len(self._tombs)
+        return f"<Callers {live} live, {len(self._tombs)} tombstones, {self.evicted} evicted>"
+
+    def enter(self, span_id: bytes, trace_id: bytes, deadline: float, now: float, handle: object) -> Entry:
+        """Remember a live inbound exchange under the span id that the app is sent, one for each exchange.
+
+        A span id that is already there (a random collision) ends its older entry, which cancels nothing.
+        """
+        if span_id in self._by_span:
+            self._forget(self._by_span[span_id])
+        if self._tombs:
+            self._drop_expired(now)
+        if len(self._by_span) >= self._capacity:
+            self._evict()
+        entry = Entry(span_id, trace_id, deadline, handle)
+        self._by_span[span_id] = entry
+        shared = self._by_trace.setdefault(trace_id, entry)
+        if shared is not entry:
+            self._share_trace(entry, shared)
+        newest = self._newest
+        if newest is None:
+            self._oldest = entry
+        else:
+            newest.newer = entry
+            entry.older = newest
+        self._newest = entry
+        return entry
+
+    def leave(self, span_id: bytes, now: float) -> None:
+        """End an exchange that ran its course; what it started may go on without it (background work).
+
+        Unknown ids (evicted) and tombstones are left as they are.
+        """
+        entry = self._by_span.get(span_id)
+        if entry is not None and entry.end is None:
+            del self._by_span[span_id]
+            self._end(entry, _COMPLETE)
+        if self._tombs:
+            self._drop_expired(now)
+
+    def bury(self, span_id: bytes, now: float, why: Reason) -> tuple[object, ...]:
+        """End an exchange that was cancelled or expired; return the outbound handles to cancel, in order.
+
+        Its requests that are still to come are refused for `tombstone_seconds`. An exchange that is unknown
+        or buried already has nothing to cancel.
+        """
+        self._drop_expired(now)
+        entry = self._by_span.get(span_id)
+        if entry is None or entry.end is not None:
+            return ()
+        outbound = tuple(entry.outbound) if entry.outbound is not None else ()
+        self._end(entry, End(why, now + self._tombstone_seconds))
+        self._tombs.append(entry)
+        return outbound
+
+    def find(
+        self, own_member: bytes | None, parent_id: bytes | None, trace_id: bytes, now: float
+    ) -> Found | None:
+        """Return what an outbound request belongs to, from its trace context; None if nothing is known.
+
+        A member that is given but unknown names an exchange that has ended: the request is background work,
+        and its trace's other exchanges have no say in it.
+        """
+        key = _MEMBER
+        entry = None
+        if own_member is not None:
+            entry = self._by_span.get(own_member)
+            if entry is None:
+                return None
+        elif parent_id is not None:
+            key = _PARENT
+            entry = self._by_span.get(parent_id)
+        if entry is None:
+            shared = self._by_trace.get(trace_id)
+            if shared is None:
+                return None
+            deadline = shared.deadline if isinstance(shared, Entry) else shared.latest
+            return Found(_TRACE, deadline, False, None, None)
+        end = entry.end
+        if end is None:
+            return Found(key, entry.deadline, True, None, entry)
+        return Found(key, entry.deadline, True, end.why, entry) if now < end.until else None
+
+    def attach(self, entry: Entry, outbound: object) -> bool:
+        """Hang an outbound exchange on `entry`; False if that is over, and there is nothing to wait for.
+
+        `outbound` is hashed by identity or value and returned by `bury`.
+        """
+        if entry.end is not None:
+            return False
+        if entry.outbound is None:
+            entry.outbound = {outbound: None}
+        else:
+            entry.outbound[outbound] = None
+        return True
+
+    def detach(self, entry: Entry, outbound: object) -> None:
+        """Take an outbound exchange that ended off `entry`; harmless if either is gone."""
+        if entry.outbound is not None:
+            entry.outbound.pop(outbound, None)
+            if not entry.outbound:
+                entry.outbound = None
+
+    def _share_trace(self, entry: Entry, other: Entry | _SharedTrace) -> None:
+        """Let `entry` share its trace id with what is there already."""
+        if isinstance(other, Entry):
+            shared = _SharedTrace(other.trace_id)
+            shared.add(other.deadline)
+            self._by_trace[other.trace_id] = shared
+        else:
+            shared = other
+        shared.add(entry.deadline)
+        entry.trace_id = shared.trace_id  # One copy of the bytes for all of them.
+
+    def _end(self, entry: Entry, end: End) -> None:
+        """Take a live `entry` out of the trace index and the list of live ones."""
+        trace_id = entry.trace_id
+        shared = self._by_trace[trace_id]
+        if shared is entry:
+            del self._by_trace[trace_id]
+        elif isinstance(shared, _SharedTrace):
+            shared.remove(entry.deadline)
+            if not shared.live:
+                del self._by_trace[trace_id]
+        older, newer = entry.older, entry.newer
+        if older is None:
+            self._oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self._newest = older
+        else:
+            newer.older = older
+        entry.older = entry.newer = entry.outbound = entry.handle = None
+        entry.end = end
+
+    def _forget(self, entry: Entry) -> None:
+        """Take `entry` out altogether."""
+        del self._by_span[entry.span_id]
+        if entry.end is None:
+            self._end(entry, _COMPLETE)
+        else:
+            self._tombs.remove(entry)  # A scan, but only where a random id came twice within five seconds.
+
+    def _drop_expired(self, now: float) -> None:
+        tombs = self._tombs
+        while tombs and (end := tombs[0].end) is not None and end.until <= now:
+            self._drop_oldest_tomb()
+
+    def _drop_oldest_tomb(self) -> None:
+        del self._by_span[self._tombs.popleft().span_id]
+
+    def _evict(self) -> None:
+        """Make room for one. Tombstones go first, so that a flood of cancellations costs no live exchange."""
+        self.evicted += 1
+        if self._tombs:
+            self._drop_oldest_tomb()
+        elif self._oldest is not None:
+            self._forget(self._oldest)

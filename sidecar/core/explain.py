@@ -1,0 +1,83 @@
+"""Why a request went to one route and not to another, for people: `sidecar explain` and the admin page.
+
+Asks the table and its entries, and has no rules of its own. Not for the data path: it looks at every route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sidecar.core.conditions import Entry, parse_query, text
+from sidecar.core.routing import RoutingTable, host_patterns, normal_host, path_holds
+from sidecar.core.snapshot import Match
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What one match of one route says to a request."""
+
+    route: str
+    match_index: int
+    is_match: bool
+    """All of its conditions hold."""
+    is_chosen: bool
+    """The request goes here; true of at most one."""
+    reason: str
+    """The first condition that does not hold; else why it won or lost."""
+
+
+def explain(
+    table: RoutingTable[T],
+    host: bytes,
+    path: bytes,
+    method: bytes,
+    fields: Mapping[bytes, bytes],
+    query: bytes,
+) -> tuple[Explanation, ...]:
+    """Say for each match of each route, in the order of the file, why it takes this request or does not.
+
+    Arguments as for `RoutingTable.find_entry`.
+    """
+    chosen = table.find_entry(host, path, method, fields, query)
+    parameters = parse_query(query)
+    explanations = []
+    for entry in table.entries:
+        failure = (
+            _host_failure(entry.match, host)
+            or _path_failure(entry.match, path)
+            or entry.failure(method, fields, parameters)
+        )
+        is_chosen = chosen is not None and _identity(chosen) == _identity(entry)
+        reason = failure or ("the most specific of those that hold" if is_chosen else _loss(chosen))
+        explanations.append(
+            Explanation(entry.route.name, entry.match_index, failure is None, is_chosen, reason)
+        )
+    return tuple(explanations)
+
+
+def _identity(entry: Entry[T]) -> tuple[int, int]:
+    return entry.order, entry.match_index
+
+
+def _loss(chosen: Entry[T] | None) -> str:
+    if chosen is None:
+        return "holds, but a server may read this path as one that does not lead here: refused"
+    return f"holds, but {chosen.route.name} is more specific or stands before it"
+
+
+def _host_failure(match: Match, host: bytes) -> str | None:
+    name = normal_host(host)
+    for pattern in host_patterns(match):
+        if pattern in (b"", name) or (pattern[:1] == b"*" and name[1:].endswith(pattern[1:])):
+            return None
+    return f"host {text(name) or '(none)'} is none of {', '.join(match.hosts)}"
+
+
+def _path_failure(match: Match, path: bytes) -> str | None:
+    if match.path is None or path_holds(match.path, path):
+        return None
+    return f"path {text(path)} is not {match.path.kind.value} {match.path.value}"

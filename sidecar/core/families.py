@@ -1,0 +1,368 @@
+"""The catalogue of metrics: name, unit, meaning and attributes of each, and how it is read from the numbers.
+
+The one place that knows them; `telemetry/metrics.py` and `admin/prometheus.py` only translate. Points are
+made lazily, so that a reader of 1,000 routes can pause between any two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from sidecar.core.numbers import (
+    BUDGET_BOUNDS,
+    DURATION_BOUNDS,
+    OVERFLOW_STATUS,
+    Exemplar,
+    Histogram,
+    RouteNumbers,
+)
+from sidecar.core.observe import Notice
+from sidecar.core.sources import Sources
+from sidecar.core.transition import State
+
+
+class Kind(Enum):
+    COUNTER = "counter"
+    UP_DOWN = "up_down"
+    """A sum that also falls: adding it up over processes means something."""
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+Attributes = tuple[tuple[str, str | int | bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A histogram at one moment."""
+
+    counts: Sequence[int]
+    sum: float
+    exemplars: Sequence[Exemplar | None]
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Row:
+        return cls(histogram.counts.copy(), histogram.sum, tuple(histogram.exemplars or ()))
+
+
+Value = int | float | Row
+Point = tuple[Attributes, Value]
+Servers = Mapping[str, tuple[str, int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric."""
+
+    name: str
+    unit: str
+    """UCUM; an annotation in braces counts things."""
+    description: str
+    kind: Kind
+    of_route: Callable[[RouteNumbers, Servers], Iterator[Point]] | None = None
+    of_sources: Callable[[Sources], Iterator[Point]] | None = None
+    bounds: tuple[float, ...] = ()
+
+    def points(self, routes: Sequence[RouteNumbers], sources: Sources) -> Iterator[Point]:
+        """Read this metric now. Lazy: each point is as old as the moment it is taken."""
+        if self.of_route is not None:
+            servers = {upstream.name: upstream.server for upstream in sources.upstreams}
+            for route in routes:
+                yield from self.of_route(route, servers)
+        if self.of_sources is not None:
+            yield from self.of_sources(sources)
+
+
+def _server(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    base = _route_attributes(route)
+    for (method, status, error), histogram in list(route.server.items()):
+        yield base + _http_attributes(method, status, error), Row.of(histogram)
+
+
+def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
+    base = _route_attributes(route)
+    for (upstream, method, status, error), histogram in list(route.client.items()):
+        address, port = servers.get(upstream, (upstream, None))
+        where: Attributes = (("sidecar.upstream", upstream), ("server.address", address or upstream))
+        if port is not None:
+            where += (("server.port", port),)
+        yield base + where + _http_attributes(method, status, error), Row.of(histogram)
+
+
+def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    if route.name is None:
+        return  # unmatched exchanges are never announced, they only end
+    base = _route_attributes(route)
+    for method, count in route.active().items():
+        yield (*base, ("http.request.method", method.decode()), ("url.scheme", "http")), count
+
+
+def _route_attributes(route: RouteNumbers) -> Attributes:
+    if route.name is None:
+        return ()
+    name = ("sidecar.route", route.name)
+    return (name, ("sidecar.listener", route.listener)) if route.listener else (name,)
+
+
+def _http_attributes(method: bytes, status: int, error: str) -> Attributes:
+    fixed: Attributes = (("http.request.method", method.decode()), ("url.scheme", "http"))
+    if status == OVERFLOW_STATUS:
+        return (*fixed, ("otel.metric.overflow", True))
+    if status:
+        fixed += (("http.response.status_code", status),)
+    return (*fixed, ("error.type", error)) if error else fixed
+
+
+def _budgets(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    for source, histogram in route.budgets.items():
+        row = Row.of(histogram)
+        if any(row.counts):
+            yield (*_route_attributes(route), ("sidecar.deadline.source", source)), row
+
+
+def _recovered(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    if route.name is not None:
+        yield _route_attributes(route), sum(route.budgets["trace"].counts)
+
+
+def _exceeded(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    if route.name is not None:
+        yield _route_attributes(route), route.exceeded
+
+
+def _rejected(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    if route.name is not None:
+        yield _route_attributes(route), route.rejected
+
+
+def _notices(notice: Notice) -> Callable[[RouteNumbers, Servers], Iterator[Point]]:
+    def read(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+        if route.name is not None:
+            yield _route_attributes(route), route.notices.get(notice, 0)
+
+    return read
+
+
+def _retries(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    for upstream, count in list(route.retries.items()):
+        yield (*_route_attributes(route), ("sidecar.upstream", upstream)), count
+
+
+def _cancellations(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    for cause, count in list(route.cancellations.items()):
+        yield (*_route_attributes(route), ("sidecar.cancellation.cause", cause)), count
+
+
+def _transitions(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+    for (upstream, before, after, reason), count in list(route.transitions.items()):
+        yield (
+            (
+                ("sidecar.route", route.name or ""),
+                ("sidecar.upstream", upstream),
+                ("sidecar.circuit_breaker.state.from", before.value),
+                ("sidecar.circuit_breaker.state.to", after.value),
+                ("sidecar.circuit_breaker.reason", reason.value),
+            ),
+            count,
+        )
+
+
+def _breaker(route: str, upstream: str) -> Attributes:
+    return ("sidecar.route", route), ("sidecar.upstream", upstream)
+
+
+def _states(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        name = _breaker(breaker.route, breaker.upstream)
+        for state in State:
+            yield (*name, ("sidecar.circuit_breaker.state", state.value)), int(breaker.state is state)
+
+
+def _calls(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        name = _breaker(breaker.route, breaker.upstream)
+        outcomes = (
+            ("success", breaker.successful),
+            ("failure", breaker.failed),
+            ("ignored", breaker.ignored),
+        )
+        for outcome, count in outcomes:
+            yield (*name, ("sidecar.circuit_breaker.outcome", outcome)), count
+
+
+def _not_permitted(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), breaker.rejected
+
+
+def _connections(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        for state, count in (("active", upstream.active), ("idle", upstream.idle)):
+            yield (("sidecar.upstream", upstream.name), ("sidecar.connection.state", state)), count
+
+
+def _pending(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        yield (("sidecar.upstream", upstream.name),), upstream.pending
+
+
+def _reloads(sources: Sources) -> Iterator[Point]:
+    yield (("sidecar.config.result", "success"),), sources.config.reloads_succeeded
+    yield (("sidecar.config.result", "failure"),), sources.config.reloads_failed
+
+
+def _generation(sources: Sources) -> Iterator[Point]:
+    yield (), sources.config.generation
+
+
+def _last_reload(sources: Sources) -> Iterator[Point]:
+    yield (), int(sources.config.is_last_reload_successful)
+
+
+def _age(sources: Sources) -> Iterator[Point]:
+    yield (), sources.config.age_seconds
+
+
+def _evicted(sources: Sources) -> Iterator[Point]:
+    yield (), sources.callers_evicted
+
+
+def _refused(sources: Sources) -> Iterator[Point]:
+    for listener, count in sources.connections_refused.items():
+        yield (("sidecar.listener", listener),), count
+
+
+def _dropped(sources: Sources) -> Iterator[Point]:
+    for (signal, reason), count in sources.dropped.items():
+        yield (("sidecar.telemetry.signal", signal), ("sidecar.telemetry.reason", reason)), count
+
+
+_S, _REQ = "s", "{request}"
+_C, _U, _G, _H = Kind.COUNTER, Kind.UP_DOWN, Kind.GAUGE, Kind.HISTOGRAM
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "http.server.request.duration",
+        _S,
+        "Duration of HTTP server requests.",
+        _H,
+        _server,
+        None,
+        DURATION_BOUNDS,
+    ),
+    Family(
+        "http.client.request.duration",
+        _S,
+        "Duration of HTTP client requests.",
+        _H,
+        _client,
+        None,
+        DURATION_BOUNDS,
+    ),
+    Family("http.server.active_requests", _REQ, "Number of active HTTP server requests.", _U, _active),
+    Family(
+        "sidecar.circuit_breaker.state",
+        "{breaker}",
+        "1 for the state the circuit breaker is in, 0 for each other one.",
+        _U,
+        None,
+        _states,
+    ),
+    Family(
+        "sidecar.circuit_breaker.transitions",
+        "{transition}",
+        "State changes of circuit breakers.",
+        _C,
+        _transitions,
+    ),
+    Family(
+        "sidecar.circuit_breaker.calls",
+        "{call}",
+        "Attempts judged by a circuit breaker, by outcome.",
+        _C,
+        None,
+        _calls,
+    ),
+    Family(
+        "sidecar.circuit_breaker.not_permitted",
+        _REQ,
+        "Requests that a circuit breaker did not let through.",
+        _C,
+        None,
+        _not_permitted,
+    ),
+    Family("sidecar.deadline.budget", _S, "Budget of requests at entry.", _H, _budgets, None, BUDGET_BOUNDS),
+    Family("sidecar.deadline.exceeded", _REQ, "Requests that took longer than their budget.", _C, _exceeded),
+    Family(
+        "sidecar.deadline.rejected",
+        _REQ,
+        "Requests refused because their budget was spent or too small.",
+        _C,
+        _rejected,
+    ),
+    Family(
+        "sidecar.deadline.recovered",
+        _REQ,
+        "Requests whose budget was recovered from their trace.",
+        _C,
+        _recovered,
+    ),
+    Family(
+        "sidecar.deadline.invalid",
+        _REQ,
+        "Timeout header fields that could not be read.",
+        _C,
+        _notices(Notice.INVALID_TIMEOUT_HEADER),
+    ),
+    Family("sidecar.retry.attempts", "{attempt}", "Attempts after the first.", _C, _retries),
+    Family(
+        "sidecar.retry.budget_exhausted",
+        "{attempt}",
+        "Retries that the retry budget forbade.",
+        _C,
+        _notices(Notice.RETRY_BUDGET_EXHAUSTED),
+    ),
+    Family(
+        "sidecar.upstream.connections", "{connection}", "Connections to an upstream.", _U, None, _connections
+    ),
+    Family("sidecar.upstream.pending", _REQ, "Requests that wait for a connection.", _U, None, _pending),
+    Family(
+        "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
+    ),
+    Family(
+        "sidecar.callers.evicted", "{entry}", "Live callers pushed out of the full table.", _C, None, _evicted
+    ),
+    Family(
+        "sidecar.listener.refused",
+        "{connection}",
+        "Connections closed at a listener's limit.",
+        _C,
+        None,
+        _refused,
+    ),
+    Family(
+        "sidecar.config.reloads", "{reload}", "Reloads of the configuration, by result.", _C, None, _reloads
+    ),
+    Family(
+        "sidecar.config.generation", "{generation}", "Number of the snapshot in use.", _G, None, _generation
+    ),
+    Family(
+        "sidecar.config.last_reload_success",
+        "{success}",
+        "1 if the last reload succeeded, 0 if it failed.",
+        _G,
+        None,
+        _last_reload,
+    ),
+    Family("sidecar.config.age", _S, "Time since the active configuration was put in place.", _G, None, _age),
+    Family(
+        "sidecar.telemetry.dropped",
+        "{item}",
+        "Telemetry that was lost, by signal and reason.",
+        _C,
+        None,
+        _dropped,
+    ),
+)

@@ -1,0 +1,103 @@
+"""Header fields as bytes: which ones stop at this hop, and how a head is put together in one pass.
+
+A field is kept as `(key, name, value)`: the lower-case key to look it up by, and the name and value as they
+arrived. Forwarding a head is one loop that leaves out what a precomputed set names; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+
+from sidecar.core.snapshot import HeaderOps
+
+Fields = Sequence[tuple[bytes, bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+"""RFC 9110 7.6.1; `Connection`'s own list comes on top for each message."""
+
+REPLACED_IN_REQUEST = frozenset(
+    {b"host", b"traceparent", b"tracestate", b"x-request-id", b"proxy-authorization"}
+)
+"""Written anew by this hop. `Proxy-Authorization` was meant for this proxy (RFC 9110 11.7.2)."""
+
+REPLACED_IN_RESPONSE = frozenset({b"x-request-id"})
+
+NEVER_IN_TRAILERS = HOP_BY_HOP | {
+    b"content-length", b"host", b"trailer", b"content-encoding", b"content-type", b"content-range",
+    b"authorization", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"te",
+    b"traceparent", b"tracestate",
+}  # fmt: skip
+"""Fields that framing, routing or authentication reads (RFC 9110 6.5.1): dropped from trailers."""
+
+STATUS_LINES = {
+    int(status): b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+
+_UNLISTED = (b"close", b"keep-alive", b"")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST = re.compile(rb"(?:[A-Za-z0-9_.~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+def status_line(status: int) -> bytes:
+    """The status line; an unregistered status gets an empty phrase, which RFC 9112 4 allows."""
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def is_valid_host(host: bytes) -> bool:
+    """True for `name[:port]` and `[v6][:port]`.
+
+    Stricter than RFC 3986's reg-name: space, slash, userinfo, comma and percent-escapes are what request
+    smuggling is made of, and no real host name holds them.
+    """
+    return _HOST.fullmatch(host) is not None
+
+
+def is_valid_request_id(value: bytes) -> bool:
+    """True for 1 to 128 visible ASCII characters: safe in a header, a log line and a JSON string."""
+    return _REQUEST_ID.fullmatch(value) is not None
+
+
+def listed_in_connection(value: bytes) -> frozenset[bytes]:
+    """The field names that a `Connection` value nominates as hop-by-hop, lower-case.
+
+    Names that are not tokens are ignored: no field can bear them.
+    """
+    tokens = (token.strip(b" \t").lower() for token in value.split(b","))
+    return frozenset(token for token in tokens if token not in _UNLISTED and _TOKEN.fullmatch(token))
+
+
+def drop_set(base: Iterable[bytes], ops: HeaderOps) -> frozenset[bytes]:
+    """What a route leaves out of a head: `base`, what it removes and what it sets itself."""
+    return frozenset(base) | ops.remove | {name for name, _ in ops.set}
+
+
+def added_block(ops: HeaderOps) -> bytes:
+    """The lines that a route sets and adds, ready to be joined into a head."""
+    return b"".join(b"%b: %b\r\n" % pair for pair in (*ops.set, *ops.add))
+
+
+def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:
+    """Append each line of `fields` but the dropped ones to `out`. The hot loop of every head."""
+    for key, name, value in fields:
+        if key not in drop:
+            out += (name, b": ", value, b"\r\n")
+
+
+def trailer_block(fields: Fields) -> bytes:
+    """The trailer section's lines, without what must not stand there."""
+    out: list[bytes] = []
+    append_fields(out, fields, NEVER_IN_TRAILERS)
+    return b"".join(out)
+
+
+def lookup(fields: Fields) -> Mapping[bytes, bytes]:
+    """A dict by lower-case name; the values of repeated fields are joined with a comma (RFC 9110 5.3)."""
+    found: dict[bytes, bytes] = {}
+    for key, _, value in fields:
+        found[key] = found[key] + b", " + value if key in found else value
+    return found

@@ -1,0 +1,278 @@
+"""Which route takes a request: the most specific one, found without looking at the others.
+
+The routes of one listener become nested tables when a configuration is loaded: by host, then by path, then a
+short list in order of precedence. A look-up walks from the most specific host to the least, in each from the
+most specific path to the least, and takes the first entry whose other conditions hold. So its cost depends on
+how deep the configured hosts and paths are, not on the number of routes, nor on the length of a client's own.
+
+Precedence (Gateway API, HTTPRoute): exact host, longest wildcard, no host; exact path, longest prefix, regex,
+no path; with methods before without; more header conditions; more query conditions; order in the file. The
+prefix `/` holds for every path, so it ranks as no path: else a catch-all would hide every regex.
+
+Paths are compared with percent-escapes undone, in the configuration too, and a path with two readings (see
+`core/path.py`) is taken only when both lead to one route. A table without path conditions looks at no path.
+
+There is no memo of earlier answers: a look-up costs about what building and hashing a (host, path) key would,
+and a table that clients can fill has to be bounded and defended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
+
+from sidecar.core.conditions import Entry, by_precedence, compile_entry, first, rank, text
+from sidecar.core.path import has_one_reading, other_reading, unescape
+from sidecar.core.snapshot import Match, PathKind, PathMatch, Route
+
+T = TypeVar("T")
+
+
+class RoutingTable(Generic[T]):
+    """The routes of one listener, ready for look-ups. Immutable, so it may be shared."""
+
+    __slots__ = ("_as_sent", "_eager", "_has_hosts", "_has_paths", "entries")
+
+    def __init__(self, routes: Sequence[tuple[Route, T]]) -> None:
+        """Build the tables. `routes` are in the order of the file; `T` is what a look-up is to return."""
+        self.entries: Final = tuple(
+            compile_entry(target, route, order, index)
+            for order, (route, target) in enumerate(routes)
+            for index in range(len(route.matches))
+        )
+        self._as_sent: Final = _HostTable(self.entries, path_key)
+        self._eager: Final = _HostTable(self.entries, _eager_path_key)
+        self._has_hosts: Final = any(any(host_patterns(entry.match)) for entry in self.entries)
+        self._has_paths: Final = any(path_key(entry.match.path) for entry in self.entries)
+
+    def find(
+        self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> T | None:
+        """Return the target of the route that takes this request, None if no route does: see `find_entry`."""
+        entry = self.find_entry(host, path, method, fields, query)
+        return None if entry is None else entry.target
+
+    def find_entry(
+        self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        """Return the entry that takes this request, None if none does.
+
+        `host` is the authority as sent: any case, with or without port; empty for a request that has none.
+        `path` is without the query and not empty, `query` without its `?`; `fields` has lower-case names.
+        None also for a path with two readings that lead to different routes, or only one of them to any.
+        """
+        table = self._as_sent
+        chain = (table.hosts.get(host) or table.chain(host)) if self._has_hosts else table.any_host
+        if self._has_paths and not has_one_reading(path):
+            return self._find_in_both(host, path, method, fields, query)
+        for group in chain:
+            found = group.find(path, method, fields, query)
+            if found is not None:
+                return found
+        return None
+
+    def _find_in_both(
+        self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        """Find by both readings of `path`, and believe them only if they name the same route."""
+        path = unescape(path)
+        found = self._as_sent.find(host, path, method, fields, query)
+        if found is None or has_one_reading(path):
+            return found
+        other = other_reading(path)
+        if other is path:
+            return found
+        if other is None:
+            return None
+        same = self._eager.find(host, other, method, fields, query)
+        return found if same is not None and same.order == found.order else None
+
+
+class _HostTable(Generic[T]):
+    """From a host to the groups of entries that it may fall into, most specific first."""
+
+    __slots__ = ("_wildcard_labels", "_wildcards", "any_host", "hosts")
+
+    def __init__(self, entries: Iterable[Entry[T]], key_of: Callable[[PathMatch | None], bytes]) -> None:
+        placed: dict[bytes, list[tuple[bytes, Entry[T]]]] = defaultdict(list)
+        for entry in entries:
+            for host in host_patterns(entry.match):
+                placed[host].append((key_of(entry.match.path), entry))
+        groups = {host: _Group(keyed) for host, keyed in placed.items()}
+        chains = {host: _chain(host, groups) for host in groups}
+        self.any_host: Final = chains.pop(b"", ())
+        self.hosts: Final = {host: chain for host, chain in chains.items() if host[:1] != b"*"}
+        self._wildcards: Final = {host[1:]: chain for host, chain in chains.items() if host[:1] == b"*"}
+        self._wildcard_labels: Final = max((suffix.count(b".") for suffix in self._wildcards), default=0)
+
+    def find(
+        self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        for group in self.chain(host):
+            found = group.find(path, method, fields, query)
+            if found is not None:
+                return found
+        return None
+
+    def chain(self, host: bytes) -> tuple[_Group[T], ...]:
+        """Return the groups for `host`, in whatever form a client wrote it."""
+        host = normal_host(host)
+        chain = self.hosts.get(host)
+        return self._wildcard_chain(host) if chain is None else chain
+
+    def _wildcard_chain(self, host: bytes) -> tuple[_Group[T], ...]:
+        """Look for the longest wildcard, no deeper than any in the configuration."""
+        dots: list[int] = []
+        dot = len(host)
+        while len(dots) < self._wildcard_labels:
+            dot = host.rfind(b".", 0, dot)
+            if dot <= 0:  # a wildcard stands for at least one label
+                break
+            dots.append(dot)
+        for dot in reversed(dots):
+            chain = self._wildcards.get(host[dot:])
+            if chain is not None:
+                return chain
+        return self.any_host
+
+
+class _Group(Generic[T]):
+    """The entries under one host pattern, by path."""
+
+    __slots__ = ("_depth", "_exact", "_prefixes", "_regexes", "_rest")
+
+    def __init__(self, keyed: Iterable[tuple[bytes, Entry[T]]]) -> None:
+        exact: dict[bytes, list[Entry[T]]] = defaultdict(list)
+        prefixes: dict[bytes, list[Entry[T]]] = defaultdict(list)
+        regexes: list[tuple[re.Pattern[str], Entry[T]]] = []
+        rest: list[Entry[T]] = []
+        for key, entry in keyed:
+            path = entry.match.path
+            if path is None or not key:
+                rest.append(entry)
+            elif path.kind is PathKind.EXACT:
+                exact[key].append(entry)
+            elif path.kind is PathKind.PREFIX:
+                prefixes[key].append(replace(entry, prefix=key))
+            else:
+                regexes.append((path.regex or re.compile(path.value), entry))
+        self._exact: Final = {key: by_precedence(entries) for key, entries in exact.items()}
+        self._prefixes: Final = {key: by_precedence(entries) for key, entries in prefixes.items()}
+        self._depth: Final = max((key.count(b"/") for key in prefixes), default=0)
+        self._regexes: Final = tuple(sorted(regexes, key=lambda pair: rank(pair[1])))
+        self._rest: Final = by_precedence(rest)
+
+    def find(
+        self, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        if self._exact:
+            entries = self._exact.get(path)
+            if entries is not None:
+                if entries[0].is_open:  # the usual case; 0.06 µs less than the call
+                    return entries[0]
+                found = first(entries, method, fields, query)
+                if found is not None:
+                    return found
+        if self._depth:
+            found = self._by_prefix(path, method, fields, query)
+            if found is not None:
+                return found
+        if self._regexes:
+            found = self._by_regex(text(path), method, fields, query)
+            if found is not None:
+                return found
+        return first(self._rest, method, fields, query) if self._rest else None
+
+    def _by_prefix(
+        self, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        """Try the prefixes of `path` that end at a segment, longest first, no deeper than any route's."""
+        end = path.find(b"/", 1)
+        if end < 0 or self._depth == 1:
+            entries = self._prefixes.get(path if end < 0 else path[:end])
+            if entries is None or entries[0].is_open:
+                return None if entries is None else entries[0]
+            return first(entries, method, fields, query)
+        ends = [end]
+        while end >= 0 and len(ends) < self._depth:
+            end = path.find(b"/", end + 1)
+            ends.append(end if end >= 0 else len(path))
+        for end in reversed(ends):
+            entries = self._prefixes.get(path[:end])
+            if entries is not None:
+                found = first(entries, method, fields, query)
+                if found is not None:
+                    return found
+        return None
+
+    def _by_regex(
+        self, path: str, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+    ) -> Entry[T] | None:
+        for regex, entry in self._regexes:
+            if regex.fullmatch(path) is not None and first((entry,), method, fields, query) is not None:
+                return entry
+        return None
+
+
+def normal_host(host: bytes) -> bytes:
+    """Bring a Host value to the form of the tables: lower case, no port, no brackets, no dot at its end."""
+    host = host.lower()
+    if host[:1] == b"[":
+        return host[1:].partition(b"]")[0]
+    host = host.partition(b":")[0]
+    return host[:-1] if host[-1:] == b"." else host
+
+
+def host_patterns(match: Match) -> Iterator[bytes]:
+    """Yield the keys of a match: a host, `*.suffix`, or empty for any host."""
+    if not match.hosts:
+        yield b""
+    for host in match.hosts:
+        yield b"" if host == "*" else host.lower().strip("[]").removesuffix(".").encode()
+
+
+def path_key(path: PathMatch | None) -> bytes:
+    """Return a path condition in the form of the tables: unescaped, a prefix without a slash at its end.
+
+    Empty for one that holds for every path.
+    """
+    if path is None:
+        return b""
+    if path.kind is PathKind.REGEX:
+        return path.value.encode()
+    key = unescape(path.value.encode())
+    return key.rstrip(b"/") if path.kind is PathKind.PREFIX else key
+
+
+def _eager_path_key(path: PathMatch | None) -> bytes:
+    """Return the key by the other reading, for the rare condition that has `%2F` or the like in it."""
+    key = path_key(path)
+    if not key or path is None or path.kind is PathKind.REGEX:
+        return key
+    eager = other_reading(key) or key
+    return eager.rstrip(b"/") if path.kind is PathKind.PREFIX else eager
+
+
+def path_holds(condition: PathMatch, path: bytes) -> bool:
+    """Say whether one path condition, alone, holds for `path` as sent."""
+    alone = Route("", "", (Match(path=condition),), (("", 1),))
+    table = _HostTable((compile_entry(None, alone, 0, 0),), path_key)
+    return table.find(b"", unescape(path), b"", {}, b"") is not None
+
+
+def _chain(host: bytes, groups: Mapping[bytes, _Group[T]]) -> tuple[_Group[T], ...]:
+    """Return all groups that a request under the pattern `host` may fall into, most specific first."""
+    chain = [groups[host]]
+    name = host.removeprefix(b"*")
+    dot = name.find(b".", 1)
+    while dot >= 0:
+        wildcard = groups.get(b"*" + name[dot:])
+        if wildcard is not None:
+            chain.append(wildcard)
+        dot = name.find(b".", dot + 1)
+    if host and b"" in groups:
+        chain.append(groups[b""])
+    return tuple(chain)

@@ -1,0 +1,105 @@
+"""What telemetry reads when it collects, instead of being told: live state as plain, immutable values.
+
+`runtime/` gives a callable that builds one `Sources` at each collection (every few seconds, from a thread, so
+it must only read). Counters here may start again from zero when their owner is replaced by a reload; readers
+of Prometheus and OTLP treat that as a counter reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sidecar.core.snapshot import Upstream
+from sidecar.core.transition import State
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerNumbers:
+    """One breaker's state and its counters since it was made."""
+
+    route: str
+    upstream: str
+    state: State
+    successful: int = 0
+    failed: int = 0
+    ignored: int = 0
+    """Outcomes that said nothing about the upstream."""
+    rejected: int = 0
+    """Exchanges that it did not let through."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNumbers:
+    """One upstream's connections and queue at this moment."""
+
+    name: str
+    active: int = 0
+    """Connections that carry an attempt."""
+    idle: int = 0
+    pending: int = 0
+    """Exchanges that wait for a connection."""
+    server: tuple[str, int | None] = ("", None)
+    """`server.address` and `server.port` for metrics, see `server_of`."""
+
+
+def server_of(upstream: Upstream) -> tuple[str, int | None]:
+    """The configured address that stands for `upstream` in metrics.
+
+    Its only endpoint's host (or socket path) and port; of several, the upstream's name, and the port if all
+    share one. Never what DNS answered: those addresses come and go, and would make series without end.
+    """
+    ports = {endpoint.port or None for endpoint in upstream.endpoints}
+    port = ports.pop() if len(ports) == 1 else None
+    if len(upstream.endpoints) == 1:
+        only = upstream.endpoints[0]
+        return only.path or only.host, port
+    return upstream.name, port
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigNumbers:
+    """The configuration in use, and how its reloads went."""
+
+    generation: int = 1
+    reloads_succeeded: int = 0
+    reloads_failed: int = 0
+    is_last_reload_successful: bool = True
+    """True also before the first reload: the configuration at start was good."""
+    age_seconds: float = 0.0
+    """Since the active snapshot was put in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Everything that is pulled at one collection."""
+
+    breakers: Sequence[BreakerNumbers] = ()
+    upstreams: Sequence[UpstreamNumbers] = ()
+    config: ConfigNumbers = ConfigNumbers()
+    callers_evicted: int = 0
+    """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
+    connections_refused: Mapping[str, int] = field(default_factory=dict)
+    """By listener: accepted and closed at once because `limits.connections` was reached."""
+    dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Telemetry that was lost, by (signal, reason)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """How one reload went: a span `config.reload` and a line in the log."""
+
+    at: float
+    """Seconds on the monotonic clock."""
+    seconds: float
+    """How long reading, checking and swapping took."""
+    generation: int
+    """Of the snapshot in use afterwards."""
+    is_success: bool
+    routes_added: int = 0
+    routes_removed: int = 0
+    routes_changed: int = 0
+    breakers_kept: int = 0
+    breakers_reset: int = 0
+    problems: tuple[str, ...] = ()
+    """`FILE:LINE:COLUMN: message`; empty after a success."""

@@ -1,0 +1,223 @@
+"""W3C Trace Context level 2 in bytes: what a request's trace fields say, and what the next hop is told.
+
+Decides whether an incoming context is continued or a new trace starts, which vendors' `tracestate` members go
+on, and what the sidecar's own member was. It does not sample (the caller does, see `is_sampled_by_ratio`) and
+knows nothing of spans. Ids stay lower-case hex in bytes, as on the wire. Grammar and section titles are from
+https://www.w3.org/TR/trace-context-2/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Final
+
+SAMPLED: Final = 0x01
+RANDOM: Final = 0x02
+"""The right-most 7 bytes of the trace id are random; set on every trace that starts here."""
+
+DUPLICATED: Final = b","
+"""Stands for a `traceparent` that came more than once: like every invalid one it starts a new trace."""
+
+MAX_MEMBERS: Final = 32
+"""List members of one `tracestate`, ours included."""
+MAX_FOREIGN_BYTES: Final = 512
+"""Other vendors' members that are passed on, commas included; the W3C asks for at least that much."""
+
+_LONG_MEMBER_BYTES = 128
+_MAX_PARTS = 2 * MAX_MEMBERS
+_OWN_KEY = b"sidecar"
+_OWN_PREFIX = b"sidecar="
+_OWN_LENGTH = len(_OWN_PREFIX) + 16
+_HEX = b"0123456789abcdef"
+_HEX_AND_DASH = _HEX + b"-"
+_ZERO_TRACE = b"0" * 32
+_ZERO_SPAN = b"0" * 16
+_OWS = b" \t"
+
+_KEPT_FLAGS: Final = {b"%02x" % value: value & (SAMPLED | RANDOM) for value in range(256)}
+_FLAG_TEXT: Final = (b"-00", b"-01", b"-02", b"-03")
+
+_FIELDS = rb"([0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"
+_VERSION_00 = re.compile(rb"[ \t]*00-" + _FIELDS + rb"[ \t]*").fullmatch
+_HIGHER_VERSION = re.compile(
+    # More may follow after a dash ("Versioning of traceparent"). A comma there can only come from a hop that
+    # made one field of two (RFC 9110 5.3), and a duplicated field is invalid.
+    rb"[ \t]*(?!00|ff)[0-9a-f]{2}-" + _FIELDS + rb"(?:-[^,]*|[ \t]*)",
+).fullmatch
+
+_MEMBER = re.compile(
+    # Level 2 made one key grammar of level 1's two: `@` is an ordinary character, and a digit may come first.
+    rb"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+).fullmatch
+
+
+class IdSource:
+    """Makes trace and span ids: unguessable, never all zero, about 0.1 µs each.
+
+    Random bytes are fetched in batches, the first one at first use. Owned by one event loop; a process makes
+    its own after a fork, or two workers would hand out the same ids.
+    """
+
+    __slots__ = ("_batch", "_random", "_spans", "_traces")
+
+    def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom, batch: int = 256) -> None:
+        """Fetch `batch` ids at a time from `random_bytes` (a cryptographic source, but in tests)."""
+        self._random = random_bytes
+        self._batch = batch
+        self._traces: list[bytes] = []
+        self._spans: list[bytes] = []
+
+    def trace_id(self) -> bytes:
+        """Return 32 hex digits, all of them random (hence `RANDOM`)."""
+        if not self._traces:
+            self._traces = self._fetch(32, _ZERO_TRACE)
+        return self._traces.pop()
+
+    def span_id(self) -> bytes:
+        """Return 16 hex digits."""
+        if not self._spans:
+            self._spans = self._fetch(16, _ZERO_SPAN)
+        return self._spans.pop()
+
+    def _fetch(self, digits: int, forbidden: bytes) -> list[bytes]:
+        ids: list[bytes] = []
+        while not ids:
+            text = self._random(self._batch * digits // 2).hex().encode()
+            ids = [text[start : start + digits] for start in range(0, len(text), digits)]
+            ids = [one for one in ids if one != forbidden]
+        return ids
+
+
+class TraceContext:
+    """The context that a request came with, or a new one. Not changed after birth."""
+
+    __slots__ = ("flags", "own_member", "parent_id", "trace_id", "tracestate")
+
+    def __init__(
+        self,
+        trace_id: bytes,
+        parent_id: bytes | None,
+        flags: int,
+        tracestate: bytes = b"",
+        own_member: bytes | None = None,
+    ) -> None:
+        self.trace_id = trace_id
+        """32 hex digits."""
+        self.parent_id = parent_id
+        """16 hex digits; None for a trace that starts here."""
+        self.flags = flags
+        """Any of `SAMPLED` and `RANDOM`."""
+        self.tracestate = tracestate
+        """Other vendors' members in their order, at most 31 and `MAX_FOREIGN_BYTES`; ours is not in it."""
+        self.own_member = own_member
+        """The span id (16 hex digits) in the sidecar's own member; None without a well-formed one."""
+
+    def __repr__(self) -> str:
+        parent = "new" if self.parent_id is None else self.parent_id.decode()
+        return f"<TraceContext {self.trace_id.decode()} {parent} flags={self.flags:02x} {self.tracestate!r}>"
+
+
+def read(traceparent: bytes | None, tracestate: bytes | None, ids: IdSource) -> TraceContext:
+    """Continue the context of a request, or start a new one where there is none or an invalid one.
+
+    `traceparent` is the field's value, None if there is none, `DUPLICATED` if it came twice. `tracestate` is
+    the value of all such fields joined by commas in their order; it is looked at only if `traceparent` is
+    valid, and an invalid one is dropped alone. A trace that starts here has no parent, no members and only
+    `RANDOM` set.
+    """
+    if traceparent is not None:
+        # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups.
+        parts = traceparent.split(b"-", 4)
+        if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(None, _HEX_AND_DASH):
+            parts = _as_version_00(traceparent).split(b"-")
+        _, trace_id, parent_id, flags = parts
+        if (
+            len(trace_id) == 32
+            and len(parent_id) == 16
+            and flags in _KEPT_FLAGS
+            and trace_id != _ZERO_TRACE
+            and parent_id != _ZERO_SPAN
+        ):
+            if not tracestate:
+                return TraceContext(trace_id, parent_id, _KEPT_FLAGS[flags])
+            others, own_member = _read_tracestate(tracestate)
+            return TraceContext(trace_id, parent_id, _KEPT_FLAGS[flags], others, own_member)
+    return TraceContext(ids.trace_id(), None, RANDOM)
+
+
+def _as_version_00(value: bytes) -> bytes:
+    """Return a padded or higher-version `traceparent` in version 00's form; four empty fields if invalid."""
+    match = _VERSION_00(value) or _HIGHER_VERSION(value)
+    return b"00-" + match[1] if match is not None else b"---"
+
+
+def _read_tracestate(value: bytes) -> tuple[bytes, bytes | None]:
+    """Split `value` into other vendors' members and our span id; an invalid list is dropped whole."""
+    if len(value) == _OWN_LENGTH and value.startswith(_OWN_PREFIX):
+        return b"", _own_span_id(value)  # What an app sends that met no other vendor.
+    if value.count(b",") >= _MAX_PARTS:
+        return b"", None
+    own_member = None
+    keys = set()
+    members = []
+    for part in value.split(b","):
+        member = part.strip(_OWS)
+        if not member:
+            continue  # "Empty and whitespace-only list members are allowed."
+        match = _MEMBER(member)
+        key = match[1] if match is not None else b""
+        if not key or key in keys:
+            return b"", None
+        keys.add(key)
+        if key == _OWN_KEY:
+            own_member = _own_span_id(member)
+        else:
+            members.append(member)
+    if len(keys) > MAX_MEMBERS:
+        return b"", None
+    return _limited(members), own_member
+
+
+def _own_span_id(member: bytes) -> bytes | None:
+    """Return the span id in `sidecar=<span id>`, None if it is none."""
+    span_id = member[len(_OWN_PREFIX) :]
+    if len(span_id) != 16 or span_id == _ZERO_SPAN or span_id.translate(None, _HEX):
+        return None
+    return span_id
+
+
+def _limited(members: list[bytes]) -> bytes:
+    """Join `members`, leaving out whole ones that are too many: long ones first, then from the end."""
+    joined = b",".join(members[: MAX_MEMBERS - 1])
+    if len(joined) <= MAX_FOREIGN_BYTES:
+        return joined
+    excess = len(joined) - MAX_FOREIGN_BYTES
+    kept = members[: MAX_MEMBERS - 1]
+    for is_long in (True, False):
+        for index in range(len(kept) - 1, -1, -1):
+            if excess > 0 and (len(kept[index]) > _LONG_MEMBER_BYTES) is is_long:
+                excess -= len(kept[index]) + 1
+                del kept[index]
+    return b",".join(kept)
+
+
+def format_traceparent(trace_id: bytes, span_id: bytes, flags: int) -> bytes:
+    """Return the `traceparent` of version 00 that names `span_id` as the parent."""
+    return b"00-" + trace_id + b"-" + span_id + _FLAG_TEXT[flags & 3]
+
+
+def format_tracestate(span_id: bytes, others: bytes) -> bytes:
+    """Return a `tracestate` with our member first; `others` as `TraceContext.tracestate` holds them."""
+    if others:
+        return b"sidecar=" + span_id + b"," + others
+    return b"sidecar=" + span_id
+
+
+def is_sampled_by_ratio(trace_id: bytes, ratio: float) -> bool:
+    """Say whether OpenTelemetry's TraceIdRatioBased sampler keeps `trace_id`; `ratio` is 0..1.
+
+    Every process that asks with the same ratio decides alike, and a lower ratio keeps a subset.
+    """
+    return int(trace_id[16:], 16) < round(ratio * (1 << 64))

@@ -1,0 +1,48 @@
+"""When a closed breaker has seen enough: the policy's thresholds, made ready to be checked for each
+outcome."""
+
+from __future__ import annotations
+
+from math import inf
+
+from sidecar.core.snapshot import BreakerPolicy, WindowType
+from sidecar.core.transition import TransitionReason
+from sidecar.core.window import Window
+
+
+class Triggers:
+    """The thresholds of one policy. Immutable; a new policy has new ones.
+
+    A rate of zero stands for "any failure at all": an empty or clean window never trips, or nothing could
+    ever close the breaker for good.
+    """
+
+    __slots__ = ("_failure_rate", "_minimum_calls", "_row", "_slow_rate")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._row = policy.consecutive_failures
+        self._failure_rate = policy.failure_rate_threshold
+        # A window that outlives a reload may hold slow calls of a trigger that is off by now.
+        self._slow_rate = inf if policy.slow_call_seconds is None else policy.slow_call_rate_threshold
+        self._minimum_calls = policy.minimum_calls
+        if policy.window.type is WindowType.COUNT:
+            # It never holds more than its size, so a larger minimum would turn the rates off.
+            self._minimum_calls = min(policy.minimum_calls, int(policy.window.size))
+
+    def check(self, window: Window, consecutive_failures: int) -> TransitionReason | None:
+        """Why to open now, or None. To be asked after a failure or a slow call."""
+        if 0 < self._row <= consecutive_failures:
+            return TransitionReason.CONSECUTIVE_FAILURES
+        return self.check_rates(window)
+
+    def check_rates(self, window: Window) -> TransitionReason | None:
+        """The same after a success: it may be the call that completes `minimum_calls`."""
+        total = window.total
+        if total < self._minimum_calls:
+            return None
+        # Divided, not multiplied: 7/100 is the very float that 7 % was read as, 0.07 * 100 is above 7.
+        if window.failed and window.failed / total >= self._failure_rate:
+            return TransitionReason.FAILURE_RATE
+        if window.slow and window.slow / total >= self._slow_rate:
+            return TransitionReason.SLOW_CALL_RATE
+        return None

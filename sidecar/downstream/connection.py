@@ -1,0 +1,501 @@
+"""HTTP/1.1 server side: the bytes of one client connection ↔ exchanges, one answer at a time.
+
+Decides framing towards the client, keep-alive, the order of pipelined requests and when to stop reading. It knows
+nothing of routes: a complete head becomes an `Exchange`, which then drives this connection as its `Client`.
+Owned by its listener; the exchange being answered is `_current`, those that arrived behind it wait in `_queue`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import FallbackPolicy
+from sidecar.downstream import parse, respond
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.request_body import RequestBody
+
+if TYPE_CHECKING:
+    from sidecar.downstream.listener import ListenerSocket
+
+Field = tuple[bytes, bytes, bytes]
+
+MAX_DISCARD_BYTES = 64 * 1024
+"""Rest of a request body that is read and thrown away to keep a connection; beyond it, it is closed."""
+MAX_LINGER_BYTES = 1024 * 1024
+"""Read and thrown away after the last answer, so that a reset does not destroy it on its way (RFC 9112 9.6)."""
+JOIN_BYTES = 8192
+"""A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
+
+LINGER_SECONDS = 2.0
+
+_BODYLESS = frozenset({204, 304})
+_BODY, _QUEUE, _UPGRADE = 1, 2, 4
+"""Why reading is paused: the body has nowhere to go, requests wait in line, an upgrade is being decided."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
+
+    __slots__ = (
+        "_arriving", "_current", "_fields", "_has_bodyless_answer",
+        "_head_bytes", "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering",
+        "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup", "_parser",
+        "_pauses", "_pending_head", "_queue", "_read_ahead", "_service", "_trailers", "_url", "peer", "touched",
+        "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, listener: ListenerSocket) -> None:
+        self._listener = listener
+        self._service = listener.service
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self.peer: tuple[str, int] | None = None
+        self.touched = 0.0
+        """When the client last sent something or took what waited for it, to about a second."""
+        self._current: Exchange | None = None
+        self._arriving: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._pending_head: bytes | None = None
+        self._is_chunking = False
+        self._has_bodyless_answer = False
+        self._keep_alive = True
+        self._is_closing = False
+        self._is_lingering = False
+        self._linger_bytes = 0
+        self._is_starting = False
+        self._is_write_paused = False
+        self._pauses = 0
+        self._read_ahead: list[bytes] | None = None
+        self._begin_head()
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self.peer} current={self._current!r} queued={len(self._queue)}>"
+
+    def _begin_head(self) -> None:
+        self._url = b""
+        self._fields: list[Field] = []
+        self._lookup: dict[bytes, bytes] = {}
+        self._trailers: list[Field] = []
+        self._is_in_head = False
+        self._head_bytes = 0
+
+    # What asyncio does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = (peer[0], peer[1]) if isinstance(peer, tuple) else None
+        self.touched = self._listener.now
+        if not self._listener.accept(self):
+            self._is_closing = True
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closing = True
+        self._listener.forget(self)
+        self._queue.clear()
+        self._arriving = None
+        current, self._current = self._current, None
+        if current is not None:
+            current.client_gone()
+
+    def eof_received(self) -> bool:
+        return False  # a client that sends no more is taken to be gone, as Go, Envoy and nginx do
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self.touched = self._listener.now
+        if self._current is not None:
+            self._current.client_paused()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self.touched = self._listener.now
+        if self._current is not None:
+            self._current.client_resumed()
+        else:
+            self._advance()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            self._discard(data)
+            return
+        if self._read_ahead is not None:
+            self._hold(data)
+            return
+        if self._arriving is None:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            self._take_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, parse.Refused):
+                raise
+            self._refuse(error.__context__)
+        except httptools.HttpParserError as error:
+            self._refuse(parse.bad_request(str(error)))
+        else:
+            if self._head_bytes > self._listener.limits.head_bytes and self._is_in_head:
+                self._refuse(self._too_large())
+
+    # What the parser says
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_in_head:
+            self._is_in_head = True
+            self._head_started = self._listener.now
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        if not self._is_in_head:
+            self._trailers.append((key, name, value))
+            return
+        lookup = self._lookup
+        if key in lookup:
+            lookup[key] += b", " + value
+        else:
+            lookup[key] = value
+        self._fields.append((key, name, value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        if not self._keep_alive:
+            raise parse.bad_request("a request behind the last one of its connection")
+        exchange = self._new_exchange()
+        self._arriving = exchange if exchange.body is not None else None
+        self._enqueue(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        self.touched = self._listener.now
+        arriving = self._arriving
+        if arriving is not None and arriving.body is not None:
+            arriving.body.arrived(data)
+
+    def on_message_complete(self) -> None:
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None and arriving.body is not None:
+            arriving.body.completed(self._trailers)
+        self._begin_head()
+
+    def _new_exchange(self) -> Exchange:
+        parser = self._parser
+        lookup = self._lookup
+        self._check_limits()
+        version = parser.get_http_version()
+        method = parser.get_method()
+        host = lookup.get(b"host")
+        if version == "1.1":
+            if host is None:
+                raise parse.bad_request("no Host")
+            self._keep_alive = b"connection" not in lookup or parser.should_keep_alive()
+        elif version == "1.0":
+            self._keep_alive = parser.should_keep_alive()
+        else:
+            raise parse.bad_request("unsupported HTTP version")
+        if method == b"CONNECT":
+            raise parse.bad_request("CONNECT is not supported")
+        authority, origin_target = parse.split_target(method, self._url, host)
+        is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
+        has_body = is_chunked or lookup.get(b"content-length", b"0").strip(b"0") != b""
+        return Exchange(
+            self._service,
+            self,
+            self._listener.name,
+            self.peer,
+            method,
+            self._url,
+            origin_target,
+            authority,
+            version,
+            self._fields,
+            lookup,
+            keep_alive=self._keep_alive,
+            body=RequestBody(self, is_chunked=is_chunked) if has_body else None,
+            is_chunked=is_chunked,
+            wants_upgrade=b"upgrade" in lookup and parse.wants_upgrade(parser, lookup, version),
+        )
+
+    def _check_limits(self) -> None:
+        limits = self._listener.limits
+        if len(self._url) > limits.url_bytes or len(self._fields) > limits.headers:
+            raise self._too_large()
+        if self._head_bytes > limits.head_bytes:
+            size = sum(len(name) + len(value) + 4 for _, name, value in self._fields)
+            if len(self._url) + size > limits.head_bytes:
+                raise self._too_large()
+
+    def _too_large(self) -> parse.Refused:
+        limits = self._listener.limits
+        if len(self._url) > limits.url_bytes:
+            return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
+        if len(self._fields) > limits.headers:
+            return parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {limits.headers} header fields")
+        return parse.Refused(Reason.HEAD_TOO_LARGE, f"the head is larger than {limits.head_bytes} bytes")
+
+    def _refuse(self, refused: parse.Refused) -> None:
+        """Nothing that arrives from here on can be trusted: answer what came before, then this, then close."""
+        error = GivenUp(refused.reason, refused.detail)
+        self._keep_alive = False
+        arriving, self._arriving = self._arriving, None
+        self._is_in_head = False
+        self._is_closing = True
+        if arriving is None:
+            self._enqueue(self._refused_exchange(error))
+        elif arriving is self._current:
+            arriving.throw(error)
+        else:
+            arriving.refusal = error
+            arriving.keep_alive = False
+
+    def _refused_exchange(self, error: GivenUp) -> Exchange:
+        exchange = Exchange(
+            self._service, self, self._listener.name, self.peer, b"", self._url[:1024], b"", b"", "1.1", [], {},
+            keep_alive=False, body=None, is_chunked=False, wants_upgrade=False,
+        )  # fmt: skip
+        exchange.refusal = error
+        return exchange
+
+    # One answer at a time
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        if self._current is None and not self._queue and not self._is_write_paused:
+            self._current = exchange
+            exchange.begin()
+            return
+        self._queue.append(exchange)
+        self._pause(_QUEUE)
+
+    def _advance(self) -> None:
+        """Start what waits, in order. A loop, not recursion: many may be answered at once."""
+        if self._is_starting:
+            return
+        self._is_starting = True
+        while self._queue and self._current is None and not self._is_write_paused:
+            self._current = self._queue.popleft()
+            self._current.begin()
+        self._is_starting = False
+        if not self._queue:
+            self._resume(_QUEUE)
+
+    def _pause(self, why: int) -> None:
+        if not self._pauses:
+            self.transport.pause_reading()
+        self._pauses |= why
+
+    def _resume(self, why: int) -> None:
+        if self._pauses & why:
+            self._pauses &= ~why
+            if not self._pauses and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # Upgrades
+
+    def _take_upgrade(self, rest: bytes) -> None:
+        """llhttp stops behind a request that asks for an upgrade; what follows may be either protocol's."""
+        current = self._current
+        if current is not None and current.wants_upgrade and not self._queue:
+            self._read_ahead = []
+            if rest:
+                self._hold(rest)
+        elif rest:
+            self.data_received(rest)
+
+    def _hold(self, data: bytes) -> None:
+        assert self._read_ahead is not None
+        self._read_ahead.append(data)
+        self._pause(_UPGRADE)
+
+    # What an exchange asks for (`forwarding.client.Client`)
+
+    def pause_reading(self) -> None:
+        self._pause(_BODY)
+
+    def resume_reading(self) -> None:
+        self.touched = self._listener.now
+        self._resume(_BODY)
+
+    def send_interim(self, head: bytes) -> None:
+        if self._current is not None and self._current.http_version == "1.1":
+            self.transport.write(head)
+
+    def send_head(self, lines: list[bytes], status: int, length: int | None) -> None:
+        current = self._current
+        if current is None:
+            return
+        self._has_bodyless_answer = current.method == b"HEAD" or status in _BODYLESS
+        self._is_chunking = False
+        if length is None and not self._has_bodyless_answer:
+            if current.http_version == "1.1":
+                self._is_chunking = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                current.keep_alive = False
+        self._end_head(current, lines)
+        self._pending_head = b"".join(lines)
+
+    def _end_head(self, current: Exchange, lines: list[bytes]) -> None:
+        if not current.keep_alive or self._service.is_draining:
+            current.keep_alive = False
+            lines.append(b"Connection: close\r\n\r\n")
+        elif current.http_version == "1.0":
+            lines.append(b"Connection: keep-alive\r\n\r\n")
+        else:
+            lines.append(b"\r\n")
+
+    def send_body(self, data: bytes) -> None:
+        if self._has_bodyless_answer:
+            return
+        head = self._pending_head
+        size = len(data)
+        if self._is_chunking:
+            if size > JOIN_BYTES:
+                lead = b"%x\r\n" % size
+                self.transport.writelines((lead if head is None else head + lead, data, b"\r\n"))
+                self._pending_head = None
+                return
+            data = b"%x\r\n%b\r\n" % (size, data)
+        if head is None:
+            self.transport.write(data)
+        elif size > JOIN_BYTES:
+            self.transport.writelines((head, data))
+            self._pending_head = None
+        else:
+            self.transport.write(head + data)
+            self._pending_head = None
+
+    def flush(self) -> None:
+        head = self._pending_head
+        if head is not None:
+            self._pending_head = None
+            self.transport.write(head)
+
+    def answer(self, exchange: Exchange, error: GivenUp, fallback: FallbackPolicy | None) -> int:
+        answer = respond.answer(
+            error.reason,
+            error.detail,
+            request_id=exchange.request_id,
+            route=exchange.route_name,
+            retry_after_seconds=error.retry_after_seconds,
+            is_grpc=exchange.is_grpc,
+            fallback=fallback,
+        )
+        if error.reason is Reason.DRAINING or not self._can_skip_rest_of(exchange):
+            exchange.keep_alive = False
+        self._end_head(exchange, answer.lines)
+        self._pending_head = None
+        self._is_chunking = False
+        body = b"" if exchange.method == b"HEAD" or answer.status in _BODYLESS else answer.body
+        self.transport.write(b"".join(answer.lines) + body)
+        return answer.status
+
+    def proxy_status_line(self, exchange: Exchange) -> bytes:
+        assert exchange.reason is not None
+        value = respond.proxy_status(exchange.reason, exchange.detail, exchange.fallback)
+        return b"Proxy-Status: %b\r\n" % value
+
+    def abort(self) -> None:
+        self._is_closing = True
+        self._pending_head = None
+        self.transport.abort()
+
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
+        read_ahead = b"".join(self._read_ahead or ())
+        self._read_ahead = None
+        self.transport.set_protocol(protocol)
+        self._resume(_UPGRADE)
+        return self.transport, read_ahead
+
+    def end(self, trailers: bytes) -> None:
+        current, self._current = self._current, None
+        self.touched = self._listener.now
+        if current is None or current.tunnel is not None:
+            self._listener.forget(self)
+            return
+        self.flush()
+        if self._is_chunking:
+            self._is_chunking = False
+            self.transport.write(b"0\r\n%b\r\n" % trailers)
+        self._resume(_BODY)
+        if current is self._arriving:
+            # The rest of its body belongs to nobody: read past it if that is cheap, else give the connection up.
+            self._arriving = None
+            current.keep_alive = current.keep_alive and self._can_skip_rest_of(current)
+        if not current.keep_alive:
+            self._close()
+            return
+        if self._read_ahead is not None:
+            self._give_back_read_ahead()
+        self._advance()
+
+    def _can_skip_rest_of(self, exchange: Exchange) -> bool:
+        body = exchange.body
+        if body is None or body.is_complete:
+            return True
+        if exchange.is_chunked or b"expect" in exchange.lookup:
+            return False  # no telling how much, or whether any at all, will come
+        return int(exchange.lookup[b"content-length"]) - body.size <= MAX_DISCARD_BYTES
+
+    def _give_back_read_ahead(self) -> None:
+        """The upgrade was declined: what was read ahead is the next request."""
+        read_ahead = b"".join(self._read_ahead or ())
+        self._read_ahead = None
+        self._resume(_UPGRADE)
+        if read_ahead:
+            self.data_received(read_ahead)
+
+    # The end of the connection
+
+    def _close(self) -> None:
+        """Close once what was written has gone out, and let the client read it to its end."""
+        self._queue.clear()
+        was_whole = not self._is_closing and self._head_bytes == 0 and self._arriving is None
+        self._is_closing = True
+        if was_whole or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.touched = self._listener.now
+        self._is_lingering = True
+        self._pauses = 0
+        self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def _discard(self, data: bytes) -> None:
+        self._linger_bytes += len(data)
+        if self._linger_bytes > MAX_LINGER_BYTES:
+            self.transport.abort()
+
+    def drain(self) -> None:
+        """Close now if nothing is under way; else the current answer says `Connection: close`."""
+        if self._current is None and not self._queue and not self._is_in_head:
+            self._is_closing = True
+            self.transport.close()
+
+    def check(self, now: float) -> None:
+        """Called about once a second: end what takes the client too long."""
+        timeouts = self._listener.timeouts
+        quiet_seconds = now - self.touched
+        if self._is_lingering:
+            if quiet_seconds > LINGER_SECONDS:
+                self.transport.abort()
+        elif self._is_write_paused:
+            if quiet_seconds > timeouts.body_seconds:
+                self.transport.abort()
+        elif self._is_in_head:
+            if now - self._head_started > timeouts.head_seconds:
+                self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"))
+        elif self._arriving is not None:
+            if quiet_seconds > timeouts.body_seconds and not self._pauses:
+                self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request body stalled"))
+        elif self._current is None and not self._queue and quiet_seconds > timeouts.idle_seconds:
+            self._is_closing = True
+            self.transport.close()

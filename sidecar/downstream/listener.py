@@ -1,0 +1,138 @@
+"""One address that accepts traffic: its socket, its connections and their limits.
+
+Decides who is let in and, once a second, looks after connections that take too long. Owned by `runtime/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+
+from sidecar.core.snapshot import Address, Listener
+from sidecar.downstream.connection import ClientConnection
+from sidecar.forwarding.service import Service
+
+BACKLOG = 4096
+_LOG = logging.getLogger("sidecar.downstream")
+
+
+class ListenerSocket:
+    """A bound and accepting listener. `policy` may be replaced by a reload that keeps its address."""
+
+    def __init__(self, policy: Listener, service: Service) -> None:
+        self.service = service
+        self.name = policy.name
+        self.policy = policy
+        self.limits = policy.limits
+        self.timeouts = policy.timeouts
+        self.now = service.clock()
+        """The time at the last look, so that nobody needs a clock for a figure in seconds."""
+        self.refused_connections = 0
+        self._connections: set[ClientConnection] = set()
+        self._server: asyncio.AbstractServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<ListenerSocket {self.name} {self.policy.address} connections={len(self._connections)}>"
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; the real port where 0 was asked for."""
+        asked = self.policy.address
+        if asked.path is not None or self._server is None or asked.port:
+            return asked
+        sockets = getattr(self._server, "sockets", ())
+        return Address(asked.host, sockets[0].getsockname()[1]) if sockets else asked
+
+    def adopt(self, policy: Listener) -> None:
+        """Take new limits and timeouts; connections that are there keep their place."""
+        self.policy = policy
+        self.limits = policy.limits
+        self.timeouts = policy.timeouts
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        loop = self.service.loop
+        address = self.policy.address
+        if address.path is not None:
+            _remove_stale_socket(address.path)
+            self._server = await loop.create_unix_server(
+                lambda: ClientConnection(self), address.path, backlog=BACKLOG
+            )
+        else:
+            bound = bind(address)
+            self._server = await loop.create_server(
+                lambda: ClientConnection(self), sock=bound, backlog=BACKLOG
+            )
+        self._timer = loop.call_later(1.0, self._check)
+
+    def stop_accepting(self) -> None:
+        """No new connections; those without a request under way are closed."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+
+    def close(self) -> None:
+        """Cut everything."""
+        self.stop_accepting()
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    # What connections say
+
+    def accept(self, connection: ClientConnection) -> bool:
+        if len(self._connections) >= self.limits.connections:
+            self.refused_connections += 1
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: ClientConnection) -> None:
+        self._connections.discard(connection)
+
+    def _check(self) -> None:
+        self.now = self.service.clock()
+        for connection in list(self._connections):
+            connection.check(self.now)
+        self._timer = self.service.loop.call_later(1.0, self._check)
+
+
+def bind(address: Address) -> socket.socket:
+    """A bound TCP socket. Without SO_REUSEPORT: two processes on one port must be an error, not a lottery."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address.host, address.port))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+    return bound
+
+
+def _remove_stale_socket(path: str) -> None:
+    """A UNIX socket file outlives its process; one that nobody listens on is in the way."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)

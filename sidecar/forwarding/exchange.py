@@ -1,0 +1,621 @@
+"""The story of one request, top to bottom. The only place that knows the order of the policies:
+
+    route → deadline → admission → breaker → limits → endpoint → send → head → body → end → settle
+
+`_story` is a coroutine that no task runs: the callbacks of the two connections resume it at its milestones
+(0.6 µs for both suspensions, where an asyncio task costs 2.2). Whatever ends the exchange early (a dead
+upstream, the deadline, a client that leaves) is thrown into it as `GivenUp` at the milestone where it waits, so
+every `finally` below holds, wherever cancellation strikes.
+
+The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to the end of its story, and does
+not touch its client after `client.end`, `answer` or `abort`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+from sidecar.core import deadline, headers, tracecontext
+from sidecar.core.breaker_admission import Admission
+from sidecar.core.breaker import Breaker
+from sidecar.core.callers import Found
+from sidecar.core.errors import Reason
+from sidecar.core.observe import Notice
+from sidecar.core.outcome import Kind, Outcome, Verdict, judge
+from sidecar.core.snapshot import FallbackPolicy
+from sidecar.core.transition import State, Transition
+from sidecar.forwarding import heads, lineage
+from sidecar.forwarding.attempt import Attempt
+from sidecar.forwarding.client import Client
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.request_body import RequestBody
+from sidecar.forwarding.service import Service
+from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.tunnel import Tunnel
+from sidecar.upstream.cluster import Cluster, ConnectFailed, Grant
+from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.pool import Pool
+
+Field = tuple[bytes, bytes, bytes]
+
+REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
+
+IDLE_CHECKS = 4
+"""Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
+
+FALLBACK_FOR = frozenset({
+    Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
+    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET,
+})  # fmt: skip
+"""What a fallback may stand in for, as long as no head was sent."""
+
+CLIENT_GONE_STATUS = 499
+
+_NO_BUDGET = deadline.Budget(0.0, "")
+_LOG = logging.getLogger("sidecar.forwarding")
+
+
+@types.coroutine
+def _milestone() -> Generator[None, None, None]:
+    """Wait until `Exchange.resume` or `Exchange.throw`."""
+    yield
+
+
+class Exchange:
+    """One request of one client. Its public attributes are those of `core.observe.ObservedExchange`."""
+
+    __slots__ = (
+        "_admission", "_attempt", "_breaker", "_quiet_checks", "_quiet_mark", "_running", "attempts", "body",
+        "breaker_state", "bucket", "budget", "caller", "client", "deadline", "detail", "due",
+        "ended", "fails_at", "fallback", "fields", "flags", "host", "http_version", "is_chunked", "is_grpc",
+        "is_head_sent", "is_sampled", "is_special", "keep_alive", "listener", "lookup", "method", "origin_target", "peer", "prefix_length",
+        "reason", "refusal", "refused_by", "remembered_as", "request_id", "response_bytes", "route", "service", "span_id", "started",
+        "status", "target", "trace", "tripped", "tunnel", "wants_upgrade",
+    )  # fmt: skip
+
+    trace: tracecontext.TraceContext
+    span_id: bytes
+    request_id: bytes
+    flags: int
+    is_sampled: bool
+    started: float
+    ended: float
+    deadline: float
+    fails_at: float
+    due: float
+    _breaker: Breaker
+    _quiet_mark: int
+    _quiet_checks: int
+
+    def __init__(
+        self,
+        service: Service,
+        client: Client,
+        listener: str,
+        peer: tuple[str, int] | None,
+        method: bytes,
+        target: bytes,
+        origin_target: bytes,
+        host: bytes,
+        http_version: str,
+        fields: list[Field],
+        lookup: dict[bytes, bytes],
+        *,
+        keep_alive: bool,
+        body: RequestBody | None,
+        is_chunked: bool,
+        wants_upgrade: bool,
+    ) -> None:
+        """`target` is as the client sent it, `origin_target` its path and query, `lookup` the fields by key."""
+        self.service = service
+        self.client = client
+        self.listener = listener
+        self.peer = peer
+        self.method = method
+        self.target = target
+        self.origin_target = origin_target
+        self.host = host
+        self.http_version = http_version
+        self.fields = fields
+        self.lookup = lookup
+        self.keep_alive = keep_alive
+        """Whether the client's connection goes on afterwards; written by the connection."""
+        self.body = body
+        self.is_chunked = is_chunked
+        self.wants_upgrade = wants_upgrade
+        self.is_special = (
+            is_chunked or wants_upgrade or b"connection" in lookup or b"te" in lookup or http_version != "1.1"
+        )
+        self.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
+        self.is_head_sent = False
+        self.response_bytes = 0
+        self.route: LiveRoute | None = None
+        self.prefix_length: int | None = None
+        self.attempts: list[Attempt] = []
+        self.budget = _NO_BUDGET
+        self.bucket: set[Expiring] | None = None
+        self.status = 0
+        self.reason: Reason | None = None
+        self.detail = ""
+        self.breaker_state: State | None = None
+        self.refused_by: Transition | None = None
+        self.tripped: Transition | None = None
+        self.fallback: str | None = None
+        self.tunnel: Tunnel | None = None
+        self.caller: Found | None = None
+        self.remembered_as: bytes | None = None
+        """The span id under which the app's calls find this exchange."""
+        self.refusal: GivenUp | None = None
+        """Set for a request that is answered with this and nothing else."""
+        self._admission: Admission | None = None
+        self._attempt: Attempt | None = None
+        self._running: Coroutine[Any, None, None] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Exchange {self.method.decode()} {self.listener} {self.route_name} {len(self.attempts)} tries>"
+        )
+
+    # The story
+
+    async def _story(self) -> None:
+        try:
+            if self.refusal is not None:
+                raise self.refusal
+            route = self._find_route()
+            lineage.recover(self, route)
+            self._take_deadline(route)
+            self._check_admission(route)
+            await self._forward(route, route.choose(self.service.rng))
+        except GivenUp as error:
+            await self._give_up(error)
+        finally:
+            self._finish()
+
+    def _find_route(self) -> LiveRoute:
+        service = self.service
+        path, _, query = self.origin_target.partition(b"?")
+        table = service.tables.get(self.listener)
+        entry = table and table.find_entry(self.host, path, self.method, self.lookup, query)
+        if not entry:
+            raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
+        route = self.route = entry.target
+        if route.prefix is not None:
+            self.prefix_length = entry.prefix_length
+        service.observe.started(self)
+        if service.is_closed_to_new:
+            raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+        return route
+
+    def _take_deadline(self, route: LiveRoute) -> None:
+        recovered = lineage.recovered_seconds(self.caller, self.started)
+        budget = self.budget = deadline.budget(self.lookup, route.deadline, route.request_seconds, recovered)
+        self.deadline = self.fails_at = self.started + budget.seconds
+        if budget.invalid:
+            self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
+        if budget.is_spent:
+            raise GivenUp(Reason.DEADLINE_EXCEEDED, f"the caller's time was up on arrival ({budget.source})")
+        self._quiet_mark = -1
+        self._quiet_checks = 0
+        self._watch(self.started)
+
+    def _check_admission(self, route: LiveRoute) -> None:
+        admission = route.admission
+        if admission is not None and admission.should_refuse(self.budget.seconds, self.started):
+            raise GivenUp(Reason.DEADLINE_EXCEEDED, "less time is left than this route usually needs")
+
+    async def _forward(self, route: LiveRoute, destination: Destination) -> None:
+        """Send to one upstream and settle with its breaker, whatever comes of it."""
+        now = self.started if not self.attempts else self.service.clock()
+        self._ask_breaker(destination, now)
+        kind = Kind.ABANDONED
+        cluster = destination.cluster
+        try:
+            if not cluster.admit():
+                raise GivenUp(
+                    Reason.OVERLOADED, f"{cluster.name}: max_requests reached", retry_after_seconds=1
+                )
+            try:
+                await self._try_endpoints(route, cluster, now)
+                kind = Kind.ANSWERED
+            finally:
+                cluster.leave()
+        except GivenUp as error:
+            kind = error.kind
+            raise
+        finally:
+            self._settle(route, kind)
+
+    def _ask_breaker(self, destination: Destination, now: float) -> None:
+        breaker = self._breaker = destination.breaker
+        admission = breaker.admit(now)
+        self.breaker_state = admission.state
+        if admission.transition is not None:
+            self.service.observe.transitioned(admission.transition)
+        if not admission.is_admitted:
+            self.refused_by = admission.refused_by
+            raise GivenUp(
+                Reason.CIRCUIT_OPEN,
+                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}",
+                retry_after_seconds=admission.retry_after_seconds,
+            )
+        self._admission = admission
+
+    async def _try_endpoints(self, route: LiveRoute, cluster: Cluster, now: float) -> None:
+        """One attempt, and one more where it is certain that the first one reached nobody."""
+        pool = cluster.pick()
+        for is_last in (False, True):
+            attempt = self._new_attempt(route, cluster, now)
+            try:
+                if pool is None:
+                    raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
+                await self._try(route, attempt, pool, now)
+                return
+            except GivenUp as error:
+                attempt.reason = error.reason
+                if is_last or not self._may_try_again(error, cluster):
+                    raise
+            finally:
+                self._end_attempt(attempt)
+            now = self.service.clock()
+            pool = cluster.pick(avoid=pool)
+
+    def _may_try_again(self, error: GivenUp, cluster: Cluster) -> bool:
+        """A refused connection has another endpoint to go to; a stale one is replaced by a fresh one."""
+        if error.reason is Reason.CONNECTION_REFUSED:
+            return len(cluster.pools) > 1
+        is_resendable = self.method in REPEATABLE and (self.body is None or self.body.is_untouched)
+        return error.is_stale and is_resendable and not self.is_head_sent
+
+    async def _try(self, route: LiveRoute, attempt: Attempt, pool: Pool, now: float) -> None:
+        """One attempt against one endpoint, to the end of its response."""
+        pool.in_flight += 1
+        try:
+            connection = pool.take() if not self.attempts[1:] else None
+            if connection is None:
+                connection = await self._open(pool)
+                now = self.service.clock()
+            self._send(route, attempt, connection, now)
+            await _milestone()  # the head, or a switch of protocols
+            if attempt.is_switched:
+                await self._run_tunnel(route, attempt)
+                return
+            self.is_head_sent = True
+            lines = heads.response_lines(self, route, attempt.status, attempt.fields)
+            if self.fallback is not None:
+                lines.append(self.client.proxy_status_line(self))
+            self.client.send_head(lines, attempt.status, attempt.length)
+            await _milestone()  # the end of the body
+        finally:
+            pool.in_flight -= 1
+        self.status = attempt.status
+
+    async def _open(self, pool: Pool) -> UpstreamConnection:
+        """A fresh connection: opened now, or the first that becomes free where the limit is reached."""
+        cluster = pool.cluster
+        grant = cluster.grant()
+        if grant is Grant.REFUSED:
+            detail = f"{cluster.name}: max_connections and max_pending reached"
+            raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
+        if grant is Grant.WAIT:
+            connection = await self._wait_for_connection(cluster)
+            if connection is not None:
+                return connection
+        return await self._connect(pool)
+
+    async def _wait_for_connection(self, cluster: Cluster) -> UpstreamConnection | None:
+        """Wait in line; None is the right to open one."""
+        granted: list[UpstreamConnection | None] = []
+
+        def grant(connection: UpstreamConnection | None) -> None:
+            granted.append(connection)
+            self.resume()
+
+        cluster.wait(grant)
+        try:
+            await _milestone()
+        finally:
+            cluster.stop_waiting(grant)
+        return granted[0]
+
+    async def _connect(self, pool: Pool) -> UpstreamConnection:
+        task = self.service.loop.create_task(pool.cluster.connect(pool))
+        is_wanted = True
+
+        def done(task: asyncio.Task[UpstreamConnection]) -> None:
+            if is_wanted:
+                self.resume()
+            elif not task.cancelled() and task.exception() is None:
+                task.result().release(is_reusable=True)  # its exchange has gone: the next one's luck
+
+        task.add_done_callback(done)
+        try:
+            await _milestone()
+            return task.result()
+        except ConnectFailed as error:
+            raise GivenUp(error.reason, error.detail) from error
+        finally:
+            is_wanted = False
+            task.cancel()
+
+    def _send(self, route: LiveRoute, attempt: Attempt, connection: UpstreamConnection, now: float) -> None:
+        seconds_left = self.fails_at - now
+        if seconds_left < deadline.MIN_SEND_SECONDS:
+            connection.release(is_reusable=True)
+            raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
+        attempt.connection = connection
+        attempt.endpoint = connection.pool.endpoint
+        connection.begin(attempt, is_head_request=self.method == b"HEAD", wants_upgrade=self.wants_upgrade)
+        attempt.is_reused = connection.is_reused
+        if route.is_deadline_sent:
+            attempt.sent_ms = int(seconds_left * 1000)
+        connection.transport.write(heads.request_head(self, route, attempt.span_id, seconds_left))
+        if self.body is not None:
+            self.body.send_to(connection.transport)
+
+    async def _run_tunnel(self, route: LiveRoute, attempt: Attempt) -> None:
+        """After 101: bytes both ways until one side ends. The deadline was for the handshake."""
+        Sweep.remove(self)
+        self.status = 101
+        self.is_head_sent = True
+        attempt.ended = self.service.clock()
+        self._settle(route, Kind.ANSWERED)
+        self.client.send_interim(heads.switching_head(self, route, attempt.fields))
+        tunnel = self.tunnel = Tunnel(self.service.loop, route.policy.timeouts.idle_seconds, self.resume)
+        tunnel.start(self.client, attempt)
+        try:
+            await _milestone()
+        finally:
+            tunnel.close()
+            self.response_bytes = tunnel.from_upstream_bytes
+
+    # How it ends
+
+    def _new_attempt(self, route: LiveRoute, cluster: Cluster, now: float) -> Attempt:
+        span_id = self.service.ids.span_id()
+        seconds = self.deadline - now
+        if route.attempt_seconds is not None and route.attempt_seconds < seconds:
+            seconds = route.attempt_seconds
+            self.fails_at = now + seconds
+            self._watch(now)
+        attempt = Attempt(self, cluster.name, span_id, now, seconds)
+        self._attempt = attempt
+        self.attempts.append(attempt)
+        lineage.remember(self, attempt, route)
+        return attempt
+
+    def _end_attempt(self, attempt: Attempt) -> None:
+        attempt.ended = self.service.clock()
+        self._attempt = None
+        body = self.body
+        if body is not None:
+            body.stop()
+        attempt.close(is_request_sent=body is None or body.is_complete)
+
+    def _settle(self, route: LiveRoute, kind: Kind) -> None:
+        """Tell the breaker what the last attempt came to: exactly once for each admission."""
+        admission, self._admission = self._admission, None
+        if admission is None:
+            return
+        breaker = self._breaker
+        attempt = self.attempts[-1] if self.attempts else None
+        if kind is Kind.ANSWERED and attempt is not None:
+            now = attempt.ended
+            is_marked = bool(breaker.policy.failure_headers) and _has_field(
+                attempt.fields, breaker.policy.failure_headers
+            )
+            status = attempt.status
+            verdict = (
+                Verdict.SUCCESS
+                if status < 400 and not is_marked and route.has_plain_failures
+                else judge(Outcome(kind, status, 0.0, is_marked), breaker.policy)
+            )
+        else:
+            now = self.service.clock()
+            allowed = attempt.allowed_seconds if attempt is not None else 0.0
+            verdict = judge(Outcome(kind, 0, allowed), breaker.policy)
+        seconds = now - attempt.started if attempt is not None else 0.0
+        transition = breaker.settle(admission, verdict, seconds, now, self, kind is Kind.TIMED_OUT)
+        if verdict is Verdict.SUCCESS and route.admission is not None:
+            route.admission.record(seconds, now)
+        if transition is not None:
+            self.tripped = transition
+            self.service.observe.transitioned(transition)
+
+    async def _give_up(self, error: GivenUp) -> None:
+        """No whole answer came from the route's upstream: fall back, answer ourselves, or cut the client."""
+        self.reason, self.detail = error.reason, error.detail
+        route = self.route
+        if route is None or not self._may_fall_back(route, error):
+            self._refuse(error, None)
+        elif route.fallback_destination is None:
+            self.fallback = "response"
+            self._refuse(error, route.fallback)
+        else:
+            await self._fall_back(route, route.fallback_destination, error)
+
+    def _may_fall_back(self, route: LiveRoute, error: GivenUp) -> bool:
+        return route.fallback is not None and error.reason in FALLBACK_FOR and not self.is_head_sent
+
+    async def _fall_back(self, route: LiveRoute, destination: Destination, error: GivenUp) -> None:
+        """Ask the fallback's upstream, within the time and the body that are left."""
+        now = self.service.clock()
+        has_body_left = self.body is None or self.body.is_untouched
+        if self.deadline - now < deadline.MIN_SEND_SECONDS or not has_body_left:
+            self._refuse(error, None)
+            return
+        self.fallback = destination.cluster.name
+        self.fails_at = self.deadline
+        self._watch(now)
+        try:
+            await self._forward(route, destination)
+        except GivenUp as second:
+            if not self.is_head_sent:
+                self.fallback = None
+            if second.reason in (Reason.CLIENT_GONE, Reason.CALLER_GONE) or self.is_head_sent:
+                self.reason, self.detail = second.reason, second.detail
+                error = second
+            self._refuse(error, None)
+
+    def _refuse(self, error: GivenUp, fallback: FallbackPolicy | None) -> None:
+        if error.reason is Reason.CLIENT_GONE:
+            self.status = CLIENT_GONE_STATUS
+        elif self.is_head_sent:
+            self.status = self.status or self.attempts[-1].status
+            self.client.abort()
+        else:
+            self.status = self.client.answer(self, error, fallback)
+
+    def _finish(self) -> None:
+        """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
+        service = self.service
+        Sweep.remove(self)
+        service.exchanges.discard(self)
+        self.ended = service.clock()
+        lineage.forget(self, self.ended)
+        service.observe.finished(self)
+        if self.status == CLIENT_GONE_STATUS:
+            return
+        trailers = self.attempts[-1].trailers if self.attempts else None
+        self.client.end(headers.trailer_block(trailers) if trailers else b"")
+
+    # What wakes it
+
+    def begin(self) -> None:
+        """Start the story; it runs until its first milestone before this returns."""
+        service = self.service
+        self.started = service.clock()
+        self._read_identity(service)
+        service.exchanges.add(self)
+        self._running = self._story()
+        self.resume()
+
+    def _read_identity(self, service: Service) -> None:
+        """Trace context and request id: kept from the caller where they are valid, else made."""
+        lookup = self.lookup
+        ids = service.ids
+        trace = self.trace = tracecontext.read(lookup.get(b"traceparent"), lookup.get(b"tracestate"), ids)
+        flags = trace.flags
+        parent_flag = None if trace.parent_id is None else bool(flags & tracecontext.SAMPLED)
+        is_sampled = self.is_sampled = service.decide(parent_flag, trace.trace_id)
+        self.flags = flags | tracecontext.SAMPLED if is_sampled else flags & ~tracecontext.SAMPLED
+        self.span_id = ids.span_id()
+        request_id = lookup.get(b"x-request-id")
+        if request_id is None or not headers.is_valid_request_id(request_id):
+            request_id = ids.trace_id()
+        self.request_id = request_id
+
+    def resume(self) -> None:
+        """A milestone was reached."""
+        running = self._running
+        if running is None:
+            return
+        try:
+            running.send(None)
+        except StopIteration:
+            self._running = None
+        except Exception:
+            self._break_off()
+
+    def throw(self, error: GivenUp) -> None:
+        """Something ended the exchange or its attempt; once the story is over this does nothing."""
+        running = self._running
+        if running is None:
+            return
+        try:
+            running.throw(error)
+        except StopIteration:
+            self._running = None
+        except Exception:
+            self._break_off()
+
+    def client_gone(self) -> None:
+        """The client closed its connection before the answer was complete."""
+        self.throw(GivenUp(Reason.CLIENT_GONE, "the client went away"))
+
+    def caller_gone(self) -> None:
+        """The inbound exchange that this one descends from was cancelled (SPEC 5.4)."""
+        self.throw(GivenUp(Reason.CALLER_GONE, "caller gone"))
+
+    def client_paused(self) -> None:
+        """The client takes no more of the answer for now."""
+        if self._attempt is not None and self._attempt.connection is not None:
+            self._attempt.connection.transport.pause_reading()
+
+    def client_resumed(self) -> None:
+        if self._attempt is not None and self._attempt.connection is not None:
+            self._attempt.connection.transport.resume_reading()
+
+    def _break_off(self) -> None:
+        """A bug of ours must cost this exchange alone: log it, cut the client, go on with the others."""
+        _LOG.exception("exchange broke off: %r", self)
+        self._running = None
+        self.client.abort()
+
+    # The deadline and idleness: one entry in the sweep
+
+    def _watch(self, now: float) -> None:
+        Sweep.remove(self)
+        idle_check = now + self.route.policy.timeouts.idle_seconds / IDLE_CHECKS if self.route else now
+        self.due = min(self.fails_at, idle_check)
+        self.service.sweep.add(self, now)
+
+    def expire(self, now: float) -> None:
+        """`due` has passed: the deadline, the attempt's timeout, or it is time for a look at idleness."""
+        if now >= self.fails_at:
+            self.throw(GivenUp(Reason.TIMEOUT, f"no whole answer within {self._allowed_seconds():.3g} s"))
+            return
+        progress = self.request_bytes + self.response_bytes
+        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0
+        self._quiet_mark = progress
+        if self._quiet_checks >= IDLE_CHECKS:
+            self.throw(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
+        else:
+            self._watch(now)
+
+    def _allowed_seconds(self) -> float:
+        return self.fails_at - (self.attempts[-1].started if self.attempts else self.started)
+
+    # What observers read beside the plain attributes
+
+    @property
+    def route_name(self) -> str | None:
+        return self.route.name if self.route is not None else None
+
+    @property
+    def trace_id(self) -> bytes:
+        return self.trace.trace_id
+
+    @property
+    def parent_id(self) -> bytes | None:
+        return self.trace.parent_id
+
+    @property
+    def tracestate(self) -> bytes:
+        return self.trace.tracestate
+
+    @property
+    def user_agent(self) -> bytes | None:
+        return self.lookup.get(b"user-agent")
+
+    @property
+    def request_bytes(self) -> int:
+        return self.body.size if self.body is not None else 0
+
+    @property
+    def budget_seconds(self) -> float:
+        return self.budget.measured_seconds
+
+    @property
+    def budget_source(self) -> str:
+        return self.budget.source
+
+
+def _has_field(fields: list[Field], wanted: tuple[tuple[bytes, bytes], ...]) -> bool:
+    return any((key, value) in wanted for key, _, value in fields)

@@ -1,0 +1,37 @@
+"""The one exception of the data path: an exchange, or one attempt of it, that ends without a whole answer."""
+
+from __future__ import annotations
+
+from sidecar.core.errors import Reason
+from sidecar.core.outcome import Kind
+
+
+class GivenUp(Exception):
+    """Why it ended. Becomes HTTP in `downstream/respond.py`, and an outcome for the breaker by `kind`."""
+
+    def __init__(
+        self, reason: Reason, detail: str, *, retry_after_seconds: float = 0.0, is_stale: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+        """For `Retry-After`; 0 = none is sent."""
+        self.is_stale = is_stale
+        """A pooled connection had been closed by the upstream before it saw the request."""
+
+    @property
+    def kind(self) -> Kind:
+        """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
+        return _KINDS.get(self.reason, Kind.ABANDONED)
+
+
+_KINDS = {
+    Reason.TIMEOUT: Kind.TIMED_OUT,
+    Reason.CONNECTION_TIMEOUT: Kind.CONNECT_FAILED,
+    Reason.CONNECTION_REFUSED: Kind.CONNECT_FAILED,
+    Reason.DNS_ERROR: Kind.CONNECT_FAILED,
+    Reason.CONNECTION_RESET: Kind.RESET,
+    Reason.INCOMPLETE_RESPONSE: Kind.RESET,
+    Reason.PROTOCOL_ERROR: Kind.RESET,
+}

@@ -1,0 +1,127 @@
+"""The two heads that an exchange writes: the request to the upstream and the response to the client.
+
+Pure assembly of bytes, one join each. What to leave out and what a route adds was computed when the route was
+built (`live.py`); here only what differs from request to request is decided.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core import deadline, headers
+from sidecar.core.tracecontext import format_traceparent, format_tracestate
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.exchange import Exchange
+    from sidecar.forwarding.live import LiveRoute
+
+Field = tuple[bytes, bytes, bytes]
+_CONTENT_LENGTH = frozenset({b"content-length"})
+_EXPECT = frozenset({b"expect"})
+
+
+def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_left: float) -> bytes:
+    """The head that the upstream gets in this attempt, whose CLIENT span is `span_id`."""
+    drop = route.drop_request
+    extra: list[bytes] = []
+    if exchange.is_special:
+        drop |= _special_drop(exchange)
+        extra = _special_lines(exchange)
+    budget = exchange.budget
+    if budget.carried or exchange.is_grpc:
+        fields = deadline.timeout_fields(budget.carried, seconds_left, is_grpc=exchange.is_grpc)
+        drop |= {name for name, _ in fields}
+        for name, value in fields:
+            extra += (name, b": ", value, b"\r\n")
+    elif route.is_deadline_sent:
+        extra += (b"x-envoy-expected-rq-timeout-ms: %d\r\n" % int(seconds_left * 1000),)
+    if route.deadline.inject_baggage or budget.carried:
+        drop = _baggage(exchange, route, seconds_left, drop, extra)
+    out = [
+        exchange.method, b" ", _upstream_target(exchange, route), b" HTTP/1.1\r\nHost: ",
+        route.host or exchange.host, b"\r\n",
+    ]  # fmt: skip
+    headers.append_fields(out, exchange.fields, drop)
+    trace = exchange.trace
+    out += (
+        route.request_block,
+        b"x-request-id: ", exchange.request_id,
+        b"\r\ntraceparent: ", format_traceparent(trace.trace_id, span_id, exchange.flags),
+        b"\r\ntracestate: ", format_tracestate(span_id, trace.tracestate),
+        b"\r\n", *extra, b"\r\n",
+    )  # fmt: skip
+    return b"".join(out)
+
+
+def _upstream_target(exchange: Exchange, route: LiveRoute) -> bytes:
+    if route.prefix is None or exchange.prefix_length is None:
+        return exchange.origin_target
+    rest = exchange.origin_target[exchange.prefix_length :]
+    target = route.prefix.rstrip(b"/") + rest
+    return target if target.startswith(b"/") else b"/" + target
+
+
+def _special_drop(exchange: Exchange) -> frozenset[bytes]:
+    """What the request's own `Connection` lists, and an `Expect` that an HTTP/1.0 client cannot mean."""
+    drop = headers.listed_in_connection(exchange.lookup.get(b"connection", b""))
+    return drop | _EXPECT if exchange.http_version == "1.0" else drop
+
+
+def _special_lines(exchange: Exchange) -> list[bytes]:
+    """Hop-by-hop fields that are made anew for the next hop: framing, upgrade, the wish for trailers."""
+    lines = []
+    options = []
+    if exchange.is_chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if exchange.wants_upgrade:
+        options.append(b"Upgrade")
+        lines.append(b"Upgrade: %b\r\n" % exchange.lookup[b"upgrade"])
+    if b"trailers" in exchange.lookup.get(b"te", b"").lower():
+        options.append(b"TE")
+        lines.append(b"TE: trailers\r\n")
+    if options:
+        lines.append(b"Connection: %b\r\n" % b", ".join(options))
+    return lines
+
+
+def _baggage(
+    exchange: Exchange, route: LiveRoute, seconds_left: float, drop: frozenset[bytes], extra: list[bytes]
+) -> frozenset[bytes]:
+    """Write `deadline-ms` where the caller sent it or the route asks for it."""
+    is_carried = any(name == deadline.BAGGAGE for name, _ in exchange.budget.carried)
+    if not (is_carried or route.deadline.inject_baggage):
+        return drop
+    value = deadline.with_baggage_deadline(exchange.lookup.get(deadline.BAGGAGE), seconds_left)
+    extra += (b"baggage: ", value, b"\r\n")
+    return drop | {deadline.BAGGAGE}
+
+
+def response_lines(exchange: Exchange, route: LiveRoute, status: int, fields: list[Field]) -> list[bytes]:
+    """The head that the client gets, but for its framing, which is the client connection's own affair."""
+    drop = route.drop_response
+    listed = next((value for key, _, value in fields if key == b"connection"), None)
+    if listed is not None:
+        listed = b",".join(value for key, _, value in fields if key == b"connection")
+        drop |= headers.listed_in_connection(listed)
+    if status == 204:
+        drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame the next answer
+    out = [headers.status_line(status)]
+    headers.append_fields(out, fields, drop)
+    out += (route.response_block, b"x-request-id: ", exchange.request_id, b"\r\n")
+    return out
+
+
+def interim_head(status: int, fields: list[Field]) -> bytes:
+    """A 1xx head on its way to the client (RFC 9110 15.2)."""
+    out = [headers.status_line(status)]
+    headers.append_fields(out, fields, headers.HOP_BY_HOP)
+    out.append(b"\r\n")
+    return b"".join(out)
+
+
+def switching_head(exchange: Exchange, route: LiveRoute, fields: list[Field]) -> bytes:
+    """The 101 head: the one case in which `Connection` and `Upgrade` go on to the client."""
+    out = response_lines(exchange, route, 101, fields)
+    upgrade = next((value for key, _, value in fields if key == b"upgrade"), b"")
+    out += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
+    return b"".join(out)

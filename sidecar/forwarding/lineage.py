@@ -1,0 +1,88 @@
+"""Which inbound exchange an outbound one descends from, and what that means for it (SPEC 5.3, 5.4).
+
+The table is `core/callers.py`; here it is asked and told at the right moments of an exchange's story. An exchange
+*to* the app is remembered under the span id that it sends; a call *of* the app looks its caller up, is bounded by
+the caller's deadline, and ends with the caller where the match was exact and the route allows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from sidecar.core.callers import Found
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import CancelWithCaller, Mode
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.service import EGRESS
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.attempt import Attempt
+    from sidecar.forwarding.exchange import Exchange
+    from sidecar.forwarding.live import LiveRoute
+
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""RFC 9110 9.2.1: stopping such a call half-way changes nothing."""
+
+_CUT_SHORT = frozenset({Reason.CLIENT_GONE, Reason.CALLER_GONE, Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED})
+"""Ends of an inbound exchange after which nobody waits for what its app still does."""
+
+
+def recover(exchange: Exchange, route: LiveRoute) -> None:
+    """Find the caller of an outbound exchange and hang the exchange on it.
+
+    Raises:
+        GivenUp: the caller has gone, and the route lets calls end with their caller.
+    """
+    policy = route.deadline
+    trace = exchange.trace
+    if exchange.listener != EGRESS or trace.parent_id is None or not policy.recover_from_trace:
+        return
+    callers = exchange.service.callers
+    found = callers.find(trace.own_member, trace.parent_id, trace.trace_id, exchange.started)
+    if found is None or policy.mode is Mode.OFF:
+        return
+    exchange.caller = found
+    if policy.mode is not Mode.ENFORCE or not _may_cancel(exchange, policy.cancel_with_caller):
+        return
+    if found.why is not None and found.deadline > exchange.started:
+        raise GivenUp(Reason.CALLER_GONE, "caller gone")
+    if found.entry is not None:
+        callers.attach(found.entry, exchange)
+
+
+def _may_cancel(exchange: Exchange, policy: CancelWithCaller) -> bool:
+    if policy is CancelWithCaller.SAFE:
+        return exchange.method in SAFE
+    return policy is CancelWithCaller.ALL
+
+
+def remember(exchange: Exchange, attempt: Attempt, route: LiveRoute) -> None:
+    """An exchange to the app is about to be sent: from now on the app's calls can be recognised."""
+    if exchange.listener == EGRESS or route.deadline.mode is Mode.OFF:
+        return
+    callers = exchange.service.callers
+    if exchange.remembered_as is not None:
+        callers.leave(exchange.remembered_as, attempt.started)  # that attempt reached nobody
+    exchange.remembered_as = attempt.span_id
+    callers.enter(attempt.span_id, exchange.trace.trace_id, exchange.deadline, attempt.started, exchange)
+
+
+def forget(exchange: Exchange, now: float) -> None:
+    """The exchange is over: cancel what hangs on it if it was cut short, and let go of its own caller."""
+    callers = exchange.service.callers
+    caller = exchange.caller
+    if caller is not None and caller.entry is not None:
+        callers.detach(caller.entry, exchange)
+    span_id = exchange.remembered_as
+    if span_id is None:
+        return
+    if exchange.reason not in _CUT_SHORT:
+        callers.leave(span_id, now)
+        return
+    for outbound in callers.bury(span_id, now, exchange.reason):
+        cast("Exchange", outbound).caller_gone()
+
+
+def recovered_seconds(found: Found | None, now: float) -> float | None:
+    """What is left of the caller's time; None without a caller."""
+    return None if found is None else found.deadline - now

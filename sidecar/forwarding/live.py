@@ -1,0 +1,85 @@
+"""A route as it lives: its policy, what was computed from it once, and its breakers and clusters.
+
+Built by `runtime/` from a snapshot and immutable from then on, but for the breakers and clusters that it points
+to: those outlive it when a reload leaves them unchanged. An exchange keeps the `LiveRoute` it started with.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from sidecar.core import balance, headers
+from sidecar.core.admission import Admission
+from sidecar.core.breaker import Breaker
+from sidecar.core.deadline import EXPECTED_TIMEOUT
+from sidecar.core.snapshot import Mode, Route
+from sidecar.upstream.cluster import Cluster
+
+VIA = b"Via: 1.1 sidecar\r\n"
+
+
+class Destination:
+    """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
+
+    __slots__ = ("breaker", "cluster")
+
+    def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
+        self.cluster = cluster
+        self.breaker = breaker
+
+
+class LiveRoute:
+    """What an exchange needs of its route, ready to use."""
+
+    __slots__ = (
+        "_choices", "_single", "_total_weight", "admission", "attempt_seconds", "deadline", "destinations", "drop_request",
+        "drop_response", "fallback", "fallback_destination", "has_plain_failures", "host", "is_deadline_sent", "name", "policy", "prefix",
+        "request_block", "request_seconds", "response_block",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: Route,
+        destinations: Sequence[tuple[Destination, int]],
+        fallback_destination: Destination | None = None,
+        admission: Admission | None = None,
+    ) -> None:
+        self.policy = policy
+        self.name = policy.name
+        self.destinations = [destination for destination, _ in destinations]
+        self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
+        self._total_weight = sum(weight for _, weight in self._choices)
+        self._single = self._choices[0][0] if len(self._choices) == 1 else None
+        self.fallback = policy.fallback
+        self.fallback_destination = fallback_destination
+        self.deadline = policy.deadline
+        self.request_seconds = policy.timeouts.request_seconds
+        self.attempt_seconds = policy.timeouts.attempt_seconds
+        self.drop_request = headers.drop_set(
+            headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
+        )
+        self.drop_response = headers.drop_set(
+            headers.HOP_BY_HOP | headers.REPLACED_IN_RESPONSE, policy.response_headers
+        )
+        self.request_block = VIA + headers.added_block(policy.request_headers)
+        self.response_block = VIA + headers.added_block(policy.response_headers)
+        self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
+        if self.is_deadline_sent:
+            self.drop_request |= {EXPECTED_TIMEOUT}
+        self.admission = admission
+        self.has_plain_failures = not any(
+            isinstance(one, int) and one < 400 for one in policy.breaker.failure_on
+        )
+        """A status below 400 is a success, without asking `judge`."""
+        self.prefix = policy.rewrite.prefix.encode() if policy.rewrite.prefix is not None else None
+        self.host = policy.rewrite.host.encode() if policy.rewrite.host is not None else None
+
+    def __repr__(self) -> str:
+        return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"
+
+    def choose(self, rng: random.Random) -> Destination:
+        """The upstream for one exchange, by weight."""
+        if self._single is not None:
+            return self._single
+        return balance.pick_weighted(self._choices, self._total_weight, rng)

@@ -1,0 +1,90 @@
+"""The request's body on its way to the upstream: held for a moment, then passed on as it arrives.
+
+Decides when the client must stop sending: while nobody takes the body, and while the upstream's socket is full.
+Owned by its exchange; made only for requests that have a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecar.core.headers import trailer_block
+from sidecar.forwarding.client import Client
+
+Field = tuple[bytes, bytes, bytes]
+
+MAX_HELD_BYTES = 64 * 1024
+"""Kept while there is no upstream connection yet; beyond it the client is not read any more."""
+
+
+class RequestBody:
+    """From the client's callbacks to the upstream's transport."""
+
+    __slots__ = (
+        "_client",
+        "_held",
+        "_is_chunked",
+        "_sink",
+        "is_complete",
+        "is_untouched",
+        "size",
+        "trailers",
+    )
+
+    def __init__(self, client: Client, *, is_chunked: bool) -> None:
+        self.size = 0
+        """Body bytes that have arrived."""
+        self.is_complete = False
+        self.is_untouched = True
+        """No upstream has been given any of it, so another one still can."""
+        self.trailers: list[Field] = []
+        self._client = client
+        self._is_chunked = is_chunked
+        self._held: list[bytes] = []
+        self._sink: asyncio.Transport | None = None
+
+    def arrived(self, data: bytes) -> None:
+        self.size += len(data)
+        sink = self._sink
+        if sink is not None:
+            self._write(sink, data)
+            return
+        self._held.append(data)
+        if self.size > MAX_HELD_BYTES:
+            self._client.pause_reading()
+
+    def completed(self, trailers: list[Field]) -> None:
+        self.is_complete = True
+        self.trailers = trailers
+        if self._sink is not None:
+            self._write_end(self._sink)
+
+    def send_to(self, sink: asyncio.Transport) -> None:
+        """The head has been written to `sink`: send what is held, and from now on what arrives."""
+        self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
+        self._sink = sink
+        held, self._held = self._held, []
+        for data in held:
+            self._write(sink, data)
+        if self.is_complete:
+            self._write_end(sink)
+        elif self.size > MAX_HELD_BYTES:
+            self._client.resume_reading()
+
+    def stop(self) -> None:
+        """The attempt is over: nothing more goes to its connection."""
+        if self._sink is not None:
+            self.is_untouched = self.is_untouched and self.size == 0
+            self._sink = None
+
+    def _write(self, sink: asyncio.Transport, data: bytes) -> None:
+        if not self._is_chunked:
+            sink.write(data)
+        elif len(data) < 4096:
+            sink.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+
+    def _write_end(self, sink: asyncio.Transport) -> None:
+        if self._is_chunked:
+            sink.write(b"0\r\n%b\r\n" % (trailer_block(self.trailers) if self.trailers else b""))

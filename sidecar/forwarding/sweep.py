@@ -1,0 +1,108 @@
+"""Deadlines of all live exchanges, swept every 25 ms (DESIGN: 2 µs cheaper than a timer for each exchange).
+
+An exchange lies in the bucket of its due tick; the sweep expires the buckets whose tick has passed, and gives
+what falls due within the next tick a timer of its own, so that no deadline is late by more than the timer's
+millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+TICKS_PER_SECOND = 40
+OWN_TIMER_SECONDS = 0.1
+"""A deadline nearer than this gets its own timer at once."""
+
+
+class Expiring(Protocol):
+    """What can be swept."""
+
+    due: float
+    """Seconds on the clock."""
+    bucket: set[Expiring] | None
+    """Where it lies; written by the sweep alone."""
+
+    def expire(self, now: float) -> None:
+        """`due` has passed. It is no longer in the sweep and may be added again."""
+
+
+class Sweep:
+    """The buckets, and the one repeating timer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._buckets: dict[int, set[Expiring]] = {}
+        self._next_tick = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sweep {len(self)} waiting>"
+
+    def __len__(self) -> int:
+        return sum(len(bucket) for bucket in self._buckets.values())
+
+    def add(self, item: Expiring, now: float) -> None:
+        """Have `item.expire` called once `item.due` has passed, unless it is removed before."""
+        due = item.due
+        if due - now < OWN_TIMER_SECONDS:
+            self._add_timer(item, now)
+            return
+        tick = int(due * TICKS_PER_SECOND)
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = set()
+        bucket.add(item)
+        item.bucket = bucket
+        if self._timer is None:
+            self._next_tick = int(now * TICKS_PER_SECOND)
+            self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep)
+
+    @staticmethod
+    def remove(item: Expiring) -> None:
+        bucket = item.bucket
+        if bucket is not None:
+            bucket.discard(item)
+            item.bucket = None
+
+    def close(self) -> None:
+        """Forget everything; nothing expires any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._buckets.clear()
+
+    def _add_timer(self, item: Expiring, now: float) -> None:
+        bucket = {item}
+        item.bucket = bucket
+        self._loop.call_later(max(item.due - now, 0.0), self._expire_bucket, bucket)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        tick = int(now * TICKS_PER_SECOND)
+        for passed in range(self._next_tick, tick + 1):
+            bucket = self._buckets.pop(passed, None)
+            if bucket:
+                self._sweep_bucket(bucket, now)
+        self._next_tick = tick + 1
+        is_needed = bool(self._buckets)
+        self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep) if is_needed else None
+
+    def _sweep_bucket(self, bucket: set[Expiring], now: float) -> None:
+        for item in list(bucket):
+            if item.bucket is not bucket:
+                continue  # removed by an expiry before it in this very loop
+            if item.due <= now:
+                item.bucket = None
+                item.expire(now)
+            else:
+                self._add_timer(item, now)
+
+    def _expire_bucket(self, bucket: set[Expiring]) -> None:
+        now = self._clock()
+        for item in list(bucket):
+            item.bucket = None
+            # The loop's timers may fire a millisecond early on a coarser clock; that is close enough.
+            item.expire(max(now, item.due))

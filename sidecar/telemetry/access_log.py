@@ -1,0 +1,365 @@
+"""The access log and the event log: one object a line, through a bounded queue to a thread that writes.
+
+The loop only appends a tuple. A reader that stalls blocks the writing thread; the queue then fills, further
+lines are dropped and counted, and no request waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from sidecar.core.observe import ObservedExchange
+from sidecar.core.snapshot import AccessLog, LogFormat
+from sidecar.core.sources import ReloadReport
+from sidecar.core.transition import State, Transition
+from sidecar.telemetry.span_shape import split_target
+from sidecar.telemetry.spans import Wake
+
+CAPACITY = 8192
+"""Lines that wait for the writer; about 2 KiB each at most."""
+_BATCH = 256
+_IDLE_SECONDS = 0.1
+_MAX_TARGET, _MAX_HOST, _MAX_AGENT, _MAX_REQUEST_ID, _MAX_DETAIL = 1024, 256, 256, 128, 256
+
+Fields = dict[str, Any]
+
+
+class Level(IntEnum):
+    """Ordered; the values are OpenTelemetry's severity numbers."""
+
+    DEBUG = 5
+    INFO = 9
+    WARNING = 13
+    ERROR = 17
+
+
+class LogLine:
+    """One line, ready to be written. Built in the writer's thread."""
+
+    __slots__ = ("at_ns", "fields", "kind", "level", "message")
+
+    def __init__(self, at_ns: int, level: Level, kind: str, message: str, fields: Fields) -> None:
+        self.at_ns = at_ns
+        self.level = level
+        self.kind = kind
+        """`access`, or the name of an event such as `circuit_breaker.transition`."""
+        self.message = message
+        self.fields = fields
+
+
+class Log:
+    """Both logs of one process: an `Observe`, and `event` for everything else."""
+
+    def __init__(
+        self, settings: AccessLog, fd: int, *, also: Callable[[LogLine], None] | None = None
+    ) -> None:
+        """Write to the file descriptor `fd`; hand each line to `also` too (OTLP logs), from the writer's
+        thread."""
+        self.dropped = 0
+        self._level = Level.INFO
+        self._format = settings.format
+        self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * (1 << 64))
+        self._queue: deque[tuple[Any, ...]] = deque()
+        self._wake = Wake()
+        self._in_flight = 0
+        self._fd = fd
+        self._also = also
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="sidecar-log", daemon=True)
+
+    @property
+    def has_access_log(self) -> bool:
+        """False if no exchange needs to be shown to this observer."""
+        return self._format is not LogFormat.OFF or self._also is not None
+
+    @property
+    def level(self) -> Level:
+        return self._level
+
+    def set_level(self, level: Level) -> None:
+        """Write only lines of at least this level from now on."""
+        self._level = level
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self, deadline: float) -> None:
+        """Write what waits, until `deadline` (monotonic seconds); count the rest as dropped."""
+        self._is_stopping = True
+        self._wake.raise_flag()
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self.dropped += len(self._queue) + self._in_flight
+        self._queue.clear()
+
+    def started(self, exchange: ObservedExchange) -> None:
+        """Nothing is logged before an exchange ends."""
+
+    def finished(self, exchange: ObservedExchange) -> None:
+        """Keep the exchange's line. Exchanges that failed are logged whatever the sampling."""
+        reason = exchange.reason
+        status = exchange.status
+        level = Level.WARNING if reason is not None or status >= 500 else Level.INFO
+        if level < self._level:
+            return
+        trace_id = exchange.trace_id
+        if level is Level.INFO and self._bound < 1 << 64 and int(trace_id[16:], 16) >= self._bound:
+            return
+        attempts = exchange.attempts
+        last = attempts[-1] if attempts else None
+        detail, peer = exchange.detail, exchange.peer
+        agent = exchange.user_agent
+        self._put(
+            (
+                "access",
+                level,
+                exchange.ended,
+                exchange.started,
+                trace_id,
+                exchange.span_id,
+                exchange.request_id[:_MAX_REQUEST_ID],
+                exchange.listener,
+                exchange.route_name,
+                exchange.method,
+                exchange.target[:_MAX_TARGET],
+                exchange.host[:_MAX_HOST],
+                status,
+                reason,
+                detail[:_MAX_DETAIL],
+                peer[0] if peer is not None else None,
+                agent and agent[:_MAX_AGENT],
+                exchange.request_bytes,
+                exchange.response_bytes,
+                exchange.budget_seconds,
+                exchange.budget_source,
+                exchange.breaker_state,
+                exchange.fallback,
+                len(attempts),
+                last.upstream if last is not None else None,
+                last.endpoint if last is not None else None,
+            )
+        )
+
+    def transitioned(self, transition: Transition) -> None:
+        level = Level.WARNING if transition.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
+        if level >= self._level:
+            self._put(("transition", level, transition.at, transition))
+
+    def reloaded(self, report: ReloadReport) -> None:
+        level = Level.INFO if report.is_success else Level.ERROR
+        if level >= self._level:
+            self._put(("reload", level, report.at, report))
+
+    def event(self, level: Level, kind: str, message: str, fields: Mapping[str, Any], at: float) -> None:
+        """Log something else. `fields` must be JSON values; `at` is monotonic seconds. Any thread may call
+        this."""
+        if level >= self._level:
+            self._put(("event", level, at, kind, message, dict(fields)))
+
+    def _put(self, record: tuple[Any, ...]) -> None:
+        waiting = len(self._queue)
+        if waiting >= CAPACITY:
+            self.dropped += 1
+            return
+        self._queue.append(record)
+        if waiting == _BATCH:
+            self._wake.raise_flag()
+
+    def _run(self) -> None:
+        while True:
+            is_last = self._is_stopping
+            while self._queue:
+                self._write_batch()
+            if is_last:
+                return
+            self._wake.wait(_IDLE_SECONDS)
+
+    def _write_batch(self) -> None:
+        offset = time.time_ns() - time.monotonic_ns()
+        texts: list[str] = []
+        while self._queue and len(texts) < _BATCH:
+            line = make_line(self._queue.popleft(), offset)
+            if self._also is not None:
+                self._also(line)
+            if self._format is LogFormat.OFF and line.kind == "access":
+                continue
+            texts.append(as_text(line) if self._format is LogFormat.TEXT else as_json(line))
+        self._in_flight = len(texts)
+        try:
+            write_all(self._fd, "".join(texts).encode("utf-8", "replace"))
+        except OSError:  # the reader is gone for good
+            self.dropped += len(texts)
+        self._in_flight = 0
+
+
+def make_line(record: tuple[Any, ...], offset_ns: int) -> LogLine:
+    """Build the line of a record; `offset_ns` turns monotonic into epoch nanoseconds."""
+    what, level, at = record[:3]
+    at_ns = int(at * 1e9) + offset_ns
+    if what == "access":
+        fields = _access_fields(record)
+        return LogLine(
+            at_ns, level, "access", f"{fields['method']} {fields['path']} {fields['status']}", fields
+        )
+    if what == "transition":
+        transition: Transition = record[3]
+        message = f"{transition.breaker}: {transition.from_state.value} -> {transition.to_state.value}"
+        return LogLine(at_ns, level, "circuit_breaker.transition", message, _transition_fields(transition))
+    if what == "reload":
+        report: ReloadReport = record[3]
+        message = "configuration reloaded" if report.is_success else "configuration rejected"
+        return LogLine(at_ns, level, "config.reload", message, _reload_fields(report))
+    return LogLine(at_ns, level, record[3], record[4], record[5])
+
+
+def as_json(line: LogLine) -> str:
+    head = {"time": _iso(line.at_ns), "level": line.level.name.lower(), "kind": line.kind}
+    if line.kind != "access":
+        head["message"] = line.message
+    return _dumps(head | line.fields) + "\n"
+
+
+def as_text(line: LogLine) -> str:
+    """The same for people: time, level, message, then key=value."""
+    pairs = " ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value is not None)
+    return f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}\n"
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything, waiting as long as the reader needs, also if the descriptor is non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select((), (fd,), (), 1.0)
+
+
+_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+
+
+def _access_fields(record: tuple[Any, ...]) -> Fields:
+    (
+        _,
+        _,
+        ended,
+        started,
+        trace_id,
+        span_id,
+        request_id,
+        listener,
+        route,
+        method,
+        target,
+        host,
+        status,
+        reason,
+        detail,
+        client,
+        agent,
+        request_bytes,
+        response_bytes,
+        budget_seconds,
+        source,
+        breaker_state,
+        fallback,
+        attempts,
+        upstream,
+        endpoint,
+    ) = record
+    path, query = split_target(target)
+    fields: Fields = {
+        "trace_id": trace_id.decode(),
+        "span_id": span_id.decode(),
+        "request_id": request_id.decode("utf-8", "replace"),
+        "listener": listener,
+        "route": route,
+        "upstream": upstream,
+        "endpoint": None if endpoint is None else str(endpoint),
+        "method": method.decode("utf-8", "replace"),
+        "host": host.decode("utf-8", "replace"),
+        "path": path.decode("utf-8", "replace"),
+        "status": status,
+        "reason": None if reason is None else reason.value,
+        "duration_ms": round((ended - started) * 1000, 3),
+        "attempts": attempts,
+        "request_bytes": request_bytes,
+        "response_bytes": response_bytes,
+        "client": client,
+        "user_agent": agent and agent.decode("utf-8", "replace"),
+    }
+    if query:
+        fields["query"] = query.decode("utf-8", "replace")
+    if detail:
+        fields["detail"] = detail
+    if source:
+        fields["budget_ms"] = round(budget_seconds * 1000)
+        fields["budget_source"] = source
+    if breaker_state is not None:
+        fields["breaker"] = breaker_state.value
+    if fallback is not None:
+        fields["fallback"] = fallback
+    return fields
+
+
+def _transition_fields(transition: Transition) -> Fields:
+    window = transition.window
+    last = transition.causes[-1] if transition.causes else None
+    return {
+        "trace_id": None if last is None else last.trace_id.decode(),
+        "span_id": None if last is None else last.span_id.decode(),
+        "request_id": None if last is None else last.request_id.decode("utf-8", "replace"),
+        "route": transition.route,
+        "upstream": transition.upstream,
+        "from": transition.from_state.value,
+        "to": transition.to_state.value,
+        "reason": transition.reason.value,
+        "sequence": transition.sequence,
+        "wait_seconds": transition.wait_seconds,
+        "window": {
+            "total": window.total,
+            "failed": window.failed,
+            "slow": window.slow,
+            "consecutive_failures": window.consecutive_failures,
+        },
+    }
+
+
+def _reload_fields(report: ReloadReport) -> Fields:
+    return {
+        "result": "success" if report.is_success else "failure",
+        "generation": report.generation,
+        "duration_ms": round(report.seconds * 1000, 3),
+        "routes": {
+            "added": report.routes_added,
+            "removed": report.routes_removed,
+            "changed": report.routes_changed,
+        },
+        "breakers": {"kept": report.breakers_kept, "reset": report.breakers_reset},
+        "problems": list(report.problems),
+    }
+
+
+def _iso(at_ns: int) -> str:
+    whole, rest = divmod(at_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def _plain(value: Any) -> str:
+    text = value if isinstance(value, str) else _dumps(value)
+    return _dumps(text) if " " in text or not text.isprintable() or not text else text
+
+
+def _escape(text: str) -> str:
+    return text if text.isprintable() else _dumps(text)

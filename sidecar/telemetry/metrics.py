@@ -1,0 +1,127 @@
+"""Builds the SDK's metric data from the numbers, in slices, and joins them to OTLP requests.
+
+Runs in the exporting thread. A collection of 1,000 routes is a quarter of a second of Python in all; done in
+one piece it would hold the interpreter's lock against the event loop for 5 ms at a time, so it is cut into
+slices of half a millisecond, and `pause` is called between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Gauge,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.metrics.export import Histogram as HistogramData
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from sidecar.core.families import FAMILIES, Family, Kind, Point, Row
+from sidecar.core.numbers import Numbers
+from sidecar.core.sources import Sources
+
+_POINTS_PER_SLICE = 16
+_POINTS_PER_REQUEST = 512
+"""About 300 KiB, far below gRPC's limit of 4 MiB."""
+
+_CUMULATIVE = AggregationTemporality.CUMULATIVE
+_UNKNOWN: Any = None
+"""Least and greatest value: not kept, and cumulative ones would say nothing."""
+
+
+class MetricBuilder:
+    """Turns the numbers into requests; holds what is the same in all of them."""
+
+    def __init__(
+        self, numbers: Numbers, resource: Resource, scope: InstrumentationScope, start_ns: int
+    ) -> None:
+        """`start_ns`: when counting began, in nanoseconds since the epoch."""
+        self._numbers = numbers
+        self._resource = resource
+        self._scope = scope
+        self._start_ns = start_ns
+
+    def requests(
+        self, sources: Sources, now_ns: int, offset_ns: int, pause: Callable[[], None]
+    ) -> Iterator[tuple[Any, int]]:
+        """Yield `ExportMetricsServiceRequest`s, each with the number of its points."""
+        request: Any = None
+        points = 0
+        for family, part in self._slices(sources):
+            encoded = encode_metrics(self.data(family, part, now_ns, offset_ns))
+            if request is None:
+                request = encoded
+            else:
+                metrics = request.resource_metrics[0].scope_metrics[0].metrics
+                metrics.extend(encoded.resource_metrics[0].scope_metrics[0].metrics)
+            points += len(part)
+            if points >= _POINTS_PER_REQUEST:
+                yield request, points
+                request, points = None, 0
+            pause()
+        if request is not None:
+            yield request, points
+
+    def data(self, family: Family, points: Sequence[Point], now_ns: int, offset_ns: int) -> MetricsData:
+        """Some points of one metric as the SDK's data classes."""
+        metric = Metric(
+            family.name, family.description, family.unit, self._data(family, points, now_ns, offset_ns)
+        )
+        scope = ScopeMetrics(scope=self._scope, metrics=[metric], schema_url="")
+        return MetricsData([ResourceMetrics(resource=self._resource, scope_metrics=[scope], schema_url="")])
+
+    def _slices(self, sources: Sources) -> Iterator[tuple[Family, list[Point]]]:
+        routes = self._numbers.routes()
+        for family in FAMILIES:
+            part: list[Point] = []
+            for point in family.points(routes, sources):
+                part.append(point)
+                if len(part) == _POINTS_PER_SLICE:
+                    yield family, part
+                    part = []
+            if part:
+                yield family, part
+
+    def _data(self, family: Family, points: Sequence[Point], now_ns: int, offset_ns: int) -> Any:
+        if family.kind is Kind.HISTOGRAM:
+            rows = [self._histogram(family, point, now_ns, offset_ns) for point in points]
+            return HistogramData(data_points=rows, aggregation_temporality=_CUMULATIVE)
+        start = 0 if family.kind is Kind.GAUGE else self._start_ns
+        numbers = [
+            NumberDataPoint(dict(attributes), start, now_ns, value)
+            for attributes, value in points
+            if not isinstance(value, Row)
+        ]
+        if family.kind is Kind.GAUGE:
+            return Gauge(data_points=numbers)
+        return Sum(numbers, aggregation_temporality=_CUMULATIVE, is_monotonic=family.kind is Kind.COUNTER)
+
+    def _histogram(self, family: Family, point: Point, now_ns: int, offset_ns: int) -> HistogramDataPoint:
+        attributes, row = point
+        assert isinstance(row, Row)
+        return HistogramDataPoint(
+            attributes=dict(attributes),
+            start_time_unix_nano=self._start_ns,
+            time_unix_nano=now_ns,
+            count=sum(row.counts),
+            sum=row.sum,
+            bucket_counts=row.counts,
+            explicit_bounds=family.bounds,
+            min=_UNKNOWN,
+            max=_UNKNOWN,
+            exemplars=[
+                Exemplar({}, value, int(at * 1e9) + offset_ns, int(span_id, 16), int(trace_id, 16))
+                for trace_id, span_id, value, at in filter(None, row.exemplars)
+            ],
+        )

@@ -1,0 +1,94 @@
+"""The log lines as OTLP log records, for `telemetry.logs: true`."""
+
+from __future__ import annotations
+
+from binascii import unhexlify
+from collections import deque
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+
+from sidecar.telemetry.access_log import LogLine
+from sidecar.telemetry.export import Sink
+from sidecar.telemetry.pipeline import Pipeline, pause
+from sidecar.telemetry.spans import Wake
+
+_CAPACITY = 4096
+_BATCH = 512
+_PER_SLICE = 16
+_INTERVAL_SECONDS = 1.0
+
+
+class LogPipeline(Pipeline):
+    """Takes lines from the log's writer through its own bounded queue, so that a collector never stalls the
+    log."""
+
+    def __init__(self, sink: Sink, template: Any) -> None:
+        """`template` is a traces request whose resource and scope are taken over."""
+        super().__init__("sidecar-otlp-logs", sink, Wake(), _INTERVAL_SECONDS)
+        self.dropped = 0
+        self._queue: deque[LogLine] = deque()
+        self._template = template
+
+    def add(self, line: LogLine) -> None:
+        if len(self._queue) >= _CAPACITY:
+            self.dropped += 1
+            return
+        self._queue.append(line)
+        if len(self._queue) == _BATCH:
+            self._wake.raise_flag()
+
+    def send_all(self) -> None:
+        while self._queue:
+            records: list[LogRecord] = []
+            while self._queue and len(records) < _BATCH:
+                records.append(log_record(self._queue.popleft()))
+                if len(records) % _PER_SLICE == 0:
+                    pause()
+            if not self._sink.send(self._request(records)):
+                self.failed += len(records)
+
+    def count_left(self) -> None:
+        self.failed += len(self._queue)
+        self._queue.clear()
+
+    def _request(self, records: list[LogRecord]) -> ExportLogsServiceRequest:
+        of_spans = self._template.resource_spans[0]
+        scope = ScopeLogs(scope=of_spans.scope_spans[0].scope, log_records=records)
+        return ExportLogsServiceRequest(
+            resource_logs=[ResourceLogs(resource=of_spans.resource, scope_logs=[scope])]
+        )
+
+
+def log_record(line: LogLine) -> LogRecord:
+    """One line; its ids become the record's own, everything else an attribute below `sidecar.log`."""
+    fields = dict(line.fields)
+    trace_id, span_id = fields.pop("trace_id", None), fields.pop("span_id", None)
+    attributes = [
+        KeyValue(key=f"sidecar.log.{key}", value=_value(value))
+        for key, value in fields.items()
+        if value is not None
+    ]
+    return LogRecord(
+        time_unix_nano=line.at_ns,
+        observed_time_unix_nano=line.at_ns,
+        severity_number=int(line.level),  # type: ignore[arg-type]
+        severity_text=line.level.name,
+        body=AnyValue(string_value=line.message),
+        attributes=attributes,
+        trace_id=unhexlify(trace_id) if trace_id else b"",
+        span_id=unhexlify(span_id) if span_id else b"",
+        event_name="" if line.kind == "access" else line.kind,
+    )
+
+
+def _value(value: Any) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    return AnyValue(string_value=str(value))

@@ -1,0 +1,181 @@
+"""The threads that carry telemetry out: one for spans, one for metrics; each may block, neither is waited
+for.
+
+A collector that is down, slow or refusing blocks only its own thread. What then cannot be kept is dropped by
+the recorder's bounded queue, or lost with a failed request; both are counted, and the next round tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext
+
+from sidecar.core.sources import Sources
+from sidecar.telemetry.export import Sink
+from sidecar.telemetry.metrics import MetricBuilder
+from sidecar.telemetry.span_shape import SpanShaper
+from sidecar.telemetry.spans import SpanRecorder, Wake
+
+_log = logging.getLogger(__name__)
+
+_RECORDS_PER_SLICE = 32
+"""About a quarter of a millisecond of work between two pauses."""
+
+
+def pause() -> None:
+    """Give the interpreter's lock back and stay away for a moment.
+
+    A thread that only computes gives it up every 5 ms at best, which the event loop would feel as latency.
+    """
+    time.sleep(0.0005)
+
+
+def offset_ns() -> int:
+    """What to add to a monotonic time, in nanoseconds, to get the time since the epoch."""
+    return time.time_ns() - time.monotonic_ns()
+
+
+class Pipeline(ABC):
+    """A thread that wakes up every `interval_seconds`, or when told, and sends what there is."""
+
+    def __init__(self, name: str, sink: Sink, wake: Wake, interval_seconds: float) -> None:
+        self.failed = 0
+        """Items lost because their request was."""
+        self._sink = sink
+        self._wake = wake
+        self._interval_seconds = interval_seconds
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def ask_to_stop(self) -> None:
+        """Let the thread send what is left, and end."""
+        self._is_stopping = True
+        self._wake.raise_flag()
+
+    def stop(self, deadline: float) -> None:
+        """Wait until it ended or `deadline` (monotonic seconds) has come, then abort what is under way."""
+        self.ask_to_stop()
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._sink.close()
+        self.count_left()
+
+    @abstractmethod
+    def count_left(self) -> None:
+        """Count as lost what the end of the process leaves unsent."""
+
+    @abstractmethod
+    def send_all(self) -> None:
+        """Send everything that waits now."""
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.wait(self._interval_seconds)
+            try:
+                self.send_all()
+            except Exception:  # whatever it was, the next round may do better
+                _log.exception("%s failed", self._thread.name)
+
+
+class SpanPipeline(Pipeline):
+    """Takes records from the recorder, shapes them and sends them in batches."""
+
+    def __init__(
+        self,
+        recorder: SpanRecorder,
+        shaper: SpanShaper,
+        sink: Sink,
+        wake: Wake,
+        *,
+        resource: Resource,
+        scope: InstrumentationScope,
+        interval_seconds: float,
+        batch: int,
+    ) -> None:
+        super().__init__("sidecar-spans", sink, wake, interval_seconds)
+        self._recorder = recorder
+        self._shaper = shaper
+        self._batch = batch
+        self._template = request_template(resource, scope)
+
+    def send_all(self) -> None:
+        recorder = self._recorder
+        while recorder.events or recorder.exchanges:
+            spans = self._take_batch()
+            request = type(self._template)()
+            request.CopyFrom(self._template)
+            scope_spans = request.resource_spans[0].scope_spans[0]
+            scope_spans.MergeFrom(ScopeSpans.FromString(b"".join(spans)))
+            if not self._sink.send(request):
+                self.failed += len(spans)
+
+    def count_left(self) -> None:
+        recorder = self._recorder
+        while recorder.exchanges:
+            self.failed += 1 + len(recorder.exchanges.popleft()[-1])
+        self.failed += len(recorder.events)
+        recorder.events.clear()
+
+    def _take_batch(self) -> list[bytes]:
+        """Up to a batch of records as encoded spans, transitions first."""
+        recorder, shaper = self._recorder, self._shaper
+        offset = offset_ns()
+        spans: list[bytes] = []
+        while recorder.events and len(spans) < self._batch:
+            spans.append(shaper.event_span(recorder.events.popleft(), offset))
+        records = 0
+        while recorder.exchanges and len(spans) < self._batch:
+            spans.extend(shaper.exchange_spans(recorder.exchanges.popleft(), offset))
+            records += 1
+            if records % _RECORDS_PER_SLICE == 0:
+                pause()
+        return spans
+
+
+class MetricPipeline(Pipeline):
+    """Collects all metrics at each interval and sends them."""
+
+    def __init__(
+        self, builder: MetricBuilder, sources: Callable[[], Sources], sink: Sink, interval_seconds: float
+    ) -> None:
+        super().__init__("sidecar-metrics", sink, Wake(), interval_seconds)
+        self._builder = builder
+        self._sources = sources
+
+    def send_all(self) -> None:
+        is_lost = False
+        requests = self._builder.requests(self._sources(), time.time_ns(), offset_ns(), pause)
+        for request, points in requests:
+            # after one failure the rest of this collection would only wait for the same timeout
+            is_lost = is_lost or not self._sink.send(request)
+            if is_lost:
+                self.failed += points
+
+    def count_left(self) -> None:
+        """Nothing waits: a collection is built when it is sent."""
+
+
+def request_template(resource: Resource, scope: InstrumentationScope) -> Any:
+    """A request with resource and scope, as the SDK encodes them, and no span."""
+    context = SpanContext(1, 1, is_remote=False)
+    request = encode_spans(
+        [ReadableSpan("", context=context, resource=resource, instrumentation_scope=scope)]
+    )
+    del request.resource_spans[0].scope_spans[0].spans[:]
+    return request

@@ -1,0 +1,158 @@
+"""What is exported, where to and how often: the file's `telemetry` section and the `OTEL_*` variables,
+merged.
+
+The variables win, as the OpenTelemetry specification says. Endpoint, headers, compression, timeout and
+certificates that stand in the environment are left for the SDK's exporters to read; here is only decided
+whether the file's value is needed instead. A value that cannot be read is ignored with a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sidecar.core.snapshot import Otlp, Telemetry
+
+GRPC, HTTP = "grpc", "http/protobuf"
+SIGNALS = ("traces", "metrics", "logs")
+
+SAMPLERS = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where one signal goes. None means: as the environment or the SDK's default says."""
+
+    protocol: str
+    endpoint: str | None
+    """For http/protobuf with the signal's path."""
+    headers: tuple[tuple[str, str], ...] | None
+    compression: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    traces: Export | None
+    """None = this signal is not exported; the same for the other two."""
+    metrics: Export | None
+    logs: Export | None
+    is_disabled: bool
+    """`OTEL_SDK_DISABLED`."""
+    sampler: str
+    sample_ratio: float
+    span_queue: int
+    """Exchanges that wait for export; about 3 KiB each at most."""
+    span_batch: int
+    span_delay_seconds: float
+    metrics_interval_seconds: float
+    service_name: str | None
+    warnings: tuple[str, ...]
+
+
+def read_settings(file: Telemetry, environ: Mapping[str, str]) -> Settings:
+    """Merge the file's values with the environment."""
+    warnings: list[str] = []
+    number = _Numbers(environ, warnings)
+    is_disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exports = {signal: _export(signal, file, environ, warnings) for signal in SIGNALS}
+    if is_disabled:
+        exports = dict.fromkeys(SIGNALS)
+    sampler, ratio = _sampler(file, environ, number, warnings)
+    queue = int(number.read("OTEL_BSP_MAX_QUEUE_SIZE", 2048, least=1))
+    return Settings(
+        traces=exports["traces"],
+        metrics=exports["metrics"],
+        logs=exports["logs"],
+        is_disabled=is_disabled,
+        sampler=sampler,
+        sample_ratio=ratio,
+        span_queue=queue,
+        span_batch=min(queue, int(number.read("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, least=1))),
+        span_delay_seconds=number.read("OTEL_BSP_SCHEDULE_DELAY", 5000, least=1) / 1000,
+        metrics_interval_seconds=number.read(
+            "OTEL_METRIC_EXPORT_INTERVAL", file.metrics_interval_seconds * 1000, least=1
+        )
+        / 1000,
+        service_name=file.service_name,
+        warnings=tuple(warnings),
+    )
+
+
+class _Numbers:
+    """Reads numbers from the environment; a bad one is reported and replaced by the default."""
+
+    def __init__(self, environ: Mapping[str, str], warnings: list[str]) -> None:
+        self._environ = environ
+        self._warnings = warnings
+
+    def read(self, name: str, default: float, *, least: float = 0.0, most: float = 1e12) -> float:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = least - 1
+        if least <= value <= most:
+            return value
+        self._warnings.append(f"{name}={text!r} is not a number of at least {least:g}: using {default:g}")
+        return default
+
+
+def _sampler(
+    file: Telemetry, environ: Mapping[str, str], number: _Numbers, warnings: list[str]
+) -> tuple[str, float]:
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if name and name not in SAMPLERS:
+        warnings.append(f"OTEL_TRACES_SAMPLER={name!r} is none of {', '.join(SAMPLERS)}: using the file's")
+        name = ""
+    if not name:
+        return "parentbased_traceidratio", file.trace_sample_ratio
+    return name, number.read("OTEL_TRACES_SAMPLER_ARG", 1.0, most=1.0)
+
+
+def _export(signal: str, file: Telemetry, environ: Mapping[str, str], warnings: list[str]) -> Export | None:
+    otlp = file.otlp
+    has_endpoint = _has(environ, signal, "ENDPOINT")
+    chosen = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower()
+    if chosen not in ("", "otlp", "none"):
+        warnings.append(f"OTEL_{signal.upper()}_EXPORTER={chosen!r} is neither otlp nor none: using otlp")
+    if signal == "logs" and not (file.logs or chosen == "otlp"):
+        return None
+    if chosen == "none" or not (otlp or has_endpoint or chosen):
+        return None
+    protocol = _protocol(signal, otlp, environ, warnings)
+    endpoint = None if has_endpoint or otlp is None else _endpoint(otlp.endpoint, signal, protocol)
+    return Export(
+        protocol=protocol,
+        endpoint=endpoint,
+        headers=None if otlp is None or _has(environ, signal, "HEADERS") else otlp.headers or None,
+        compression=None if otlp is None or _has(environ, signal, "COMPRESSION") else otlp.compression,
+    )
+
+
+def _protocol(signal: str, otlp: Otlp | None, environ: Mapping[str, str], warnings: list[str]) -> str:
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        value = environ.get(name, "").strip().lower()
+        if value in (GRPC, HTTP):
+            return value
+        if value:
+            warnings.append(f"{name}={value!r} is neither {GRPC} nor {HTTP}: ignored")
+    return otlp.protocol if otlp is not None else GRPC
+
+
+def _endpoint(endpoint: str, signal: str, protocol: str) -> str:
+    """The file's endpoint is a base, as `OTEL_EXPORTER_OTLP_ENDPOINT` is."""
+    return endpoint if protocol == GRPC else f"{endpoint.rstrip('/')}/v1/{signal}"
+
+
+def _has(environ: Mapping[str, str], signal: str, what: str) -> bool:
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    return any(environ.get(name, "").strip() for name in names)

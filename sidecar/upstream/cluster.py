@@ -1,0 +1,201 @@
+"""One upstream as it lives: its endpoints, its limits, and who may open or wait for a connection.
+
+All decisions are synchronous and return what to do (`Grant`); only `connect` awaits. Owned by the event loop.
+Limits are counted here over all endpoints: connections (open and being opened), exchanges that wait for one,
+exchanges in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+
+from sidecar.core import balance
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint, Upstream
+from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.pool import Pool
+
+Waiter = Callable[[UpstreamConnection | None], None]
+"""Called once with a connection, or with None for the right to open one (its slot is reserved)."""
+
+
+class Grant(Enum):
+    CONNECT = auto()
+    """Open one: a slot is reserved, and `connect` or `connection_closed` must follow."""
+    WAIT = auto()
+    REFUSED = auto()
+
+
+class ConnectFailed(Exception):
+    """No connection could be had; `reason` says why, the text is for the log."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Cluster:
+    """The live side of one `Upstream`. `policy` may be replaced by a reload with another of the same endpoints."""
+
+    def __init__(self, policy: Upstream, rng: random.Random, clock: Callable[[], float]) -> None:
+        self.policy = policy
+        self.name = policy.name
+        self.in_flight = 0
+        """Exchanges between `admit` and `leave`."""
+        self.connections = 0
+        """Open and being opened."""
+        self.overflows = 0
+        """Exchanges refused by a limit."""
+        self._rng = rng
+        self._clock = clock
+        self._waiters: deque[Waiter] = deque()
+        self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
+            endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
+        }
+        self.pools: list[Pool] = []
+        self._rebuild()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Cluster {self.name} endpoints={len(self.pools)} connections={self.connections}"
+            f" in_flight={self.in_flight} pending={self.pending}>"
+        )
+
+    @property
+    def now(self) -> float:
+        return self._clock()
+
+    @property
+    def pending(self) -> int:
+        return len(self._waiters)
+
+    # Endpoints
+
+    def names(self) -> list[Endpoint]:
+        """The configured endpoints that a resolver must look up."""
+        return [endpoint for endpoint in self._answers if not endpoint.is_literal]
+
+    def set_addresses(self, name: Endpoint, addresses: Iterable[Endpoint]) -> None:
+        """A resolver's answer for one configured name; pools of addresses that stay are kept."""
+        if name in self._answers:
+            self._answers[name] = tuple(addresses)
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        wanted = dict.fromkeys(address for answer in self._answers.values() for address in answer)
+        kept = {pool.endpoint: pool for pool in self.pools}
+        for endpoint, pool in kept.items():
+            if endpoint not in wanted:
+                pool.retire()
+        self.pools = [kept.get(endpoint) or Pool(self, endpoint) for endpoint in wanted]
+
+    def pick(self, avoid: Pool | None = None) -> Pool | None:
+        """The endpoint for the next attempt, None when no name has been resolved yet."""
+        pools = self.pools
+        return pools[0] if len(pools) == 1 else balance.pick(pools, self._rng, avoid)
+
+    # Limits
+
+    def admit(self) -> bool:
+        """Take one of `max_requests`; False when all are in use. Undone by `leave`."""
+        if self.in_flight >= self.policy.limits.max_requests:
+            self.overflows += 1
+            return False
+        self.in_flight += 1
+        return True
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+
+    def grant(self) -> Grant:
+        """What an exchange that found no idle connection may do."""
+        limits = self.policy.limits
+        if self.connections >= limits.max_connections:
+            self._close_one_idle()
+        if self.connections < limits.max_connections:
+            self.connections += 1
+            return Grant.CONNECT
+        if len(self._waiters) < limits.max_pending:
+            return Grant.WAIT
+        self.overflows += 1
+        return Grant.REFUSED
+
+    def _close_one_idle(self) -> None:
+        for pool in self.pools:
+            idle = pool.take()
+            if idle is not None:
+                idle.abort()
+                return
+
+    def wait(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
+
+    def stop_waiting(self, waiter: Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def hand_to_waiter(self, connection: UpstreamConnection) -> bool:
+        """Give a connection that has become free to the first who waits; False when nobody does."""
+        if not self._waiters:
+            return False
+        self._waiters.popleft()(connection)
+        return True
+
+    def connection_closed(self) -> None:
+        """A connection, or the attempt to open one, has ended: its slot goes to the first who waits."""
+        self.connections -= 1
+        if self._waiters and self.connections < self.policy.limits.max_connections:
+            self.connections += 1
+            self._waiters.popleft()(None)
+
+    # Connections
+
+    async def connect(self, pool: Pool) -> UpstreamConnection:
+        """Open a connection in the slot that `grant` reserved.
+
+        Raises:
+            ConnectFailed: refused, unreachable, or not there within `timeouts.connect`. The slot is free again.
+        """
+        connection = UpstreamConnection(pool)
+        is_connected = False
+        try:
+            async with asyncio.timeout(self.policy.connect_seconds):
+                await _open(connection, pool.endpoint)
+            is_connected = True
+        except TimeoutError as error:
+            detail = f"no connection to {pool.endpoint} within {self.policy.connect_seconds:g} s"
+            raise ConnectFailed(Reason.CONNECTION_TIMEOUT, detail) from error
+        except OSError as error:
+            raise ConnectFailed(Reason.CONNECTION_REFUSED, f"{pool.endpoint}: {_why(error)}") from error
+        finally:
+            if not is_connected:
+                self.connection_closed()
+        pool.add(connection)
+        return connection
+
+    def close_idle(self, now: float) -> None:
+        """Close connections that were idle for longer than `timeouts.idle`; called about once a second."""
+        for pool in self.pools:
+            pool.close_idle(now - self.policy.idle_seconds)
+
+    def retire(self) -> None:
+        """The upstream has left the configuration: close what is idle, let the rest finish."""
+        for pool in self.pools:
+            pool.retire()
+
+
+async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:
+    loop = asyncio.get_running_loop()
+    if endpoint.path is not None:
+        await loop.create_unix_connection(lambda: connection, endpoint.path)
+    else:
+        await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,292 @@
+"""HTTP/1.1 client side: the bytes of one connection to one endpoint ↔ the events of one response at a time.
+
+Decides what is a well-framed response (RFC 9112 6.3) and whether the connection may be used again. It knows
+nothing of routes, breakers or clients: it tells its `Receiver`, which is one attempt, and forgets it at the end.
+Owned by its `Pool`; while an attempt uses it, by that attempt.
+
+Every error of the transport or the parser becomes a `Reason` here. Nothing past the end of a response is ever
+delivered: it poisons the connection, so that no other exchange can be given those bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import httptools
+
+from sidecar.core.errors import Reason
+
+if TYPE_CHECKING:
+    from sidecar.upstream.pool import Pool
+
+Field = tuple[bytes, bytes, bytes]
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Status line and fields of one response, interim ones included; beyond, it is malformed."""
+MAX_FIELDS = 256
+MAX_INTERIM = 32
+"""1xx responses before the final one."""
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_BODYLESS = frozenset({204, 304})
+
+
+class Receiver(Protocol):
+    """Who hears of one response. Called on the loop, in order; `completed` or `failed` comes last and once."""
+
+    def interim(self, status: int, fields: list[Field]) -> None: ...
+    def head(self, status: int, fields: list[Field], length: int | None, is_chunked: bool) -> None:
+        """The final head. `length` is None when the body ends with a chunk or with the connection."""
+
+    def body(self, data: bytes) -> None: ...
+    def flush(self) -> None:
+        """All that came in one read has been delivered."""
+
+    def completed(self, trailers: list[Field]) -> None: ...
+    def switched(self, fields: list[Field], rest: bytes) -> None:
+        """101 was sent and accepted: from here on the connection belongs to the receiver, `rest` came after."""
+
+    def failed(self, reason: Reason, detail: str, is_stale: bool) -> None:
+        """`is_stale`: a reused connection that ended before one byte of this response."""
+
+    def pause_sending(self) -> None: ...
+    def resume_sending(self) -> None: ...
+
+
+class _Malformed(Exception):
+    """Raised in a parser callback to end the parse; the text is the detail for the log."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. `pool` is where it came from and goes back to."""
+
+    __slots__ = (
+        "_chunked", "_close_delimited", "_exchanges", "_fields", "_has_head", "_head_bytes", "_interims",
+        "_is_done", "_is_head_request", "_is_keep_alive", "_is_poisoned", "_is_switching", "_length", "_parser",
+        "_receiver", "_trailers", "_wants_upgrade", "idle_since", "is_open", "pool", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.is_open = False
+        self.idle_since = 0.0
+        self._receiver: Receiver | None = None
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._exchanges = 0
+        self._is_poisoned = False
+        self._fields: list[Field] = []
+        self._begin_response(is_head_request=False, wants_upgrade=False)
+
+    def __repr__(self) -> str:
+        state = "busy" if self._receiver else "idle" if self.is_open else "closed"
+        return f"<UpstreamConnection {self.pool.endpoint} {state} exchanges={self._exchanges}>"
+
+    def _begin_response(self, *, is_head_request: bool, wants_upgrade: bool) -> None:
+        self._is_head_request = is_head_request
+        self._wants_upgrade = wants_upgrade
+        self._fields = []
+        self._trailers: list[Field] = []
+        self._has_head = False
+        self._head_bytes = 0
+        self._interims = 0
+        self._is_done = False
+        self._is_switching = False
+        self._is_keep_alive = True
+        self._chunked = 0
+        self._close_delimited = False
+        self._length: int | None = None
+
+    # What the attempt does
+
+    @property
+    def is_reused(self) -> bool:
+        return self._exchanges > 1
+
+    def begin(self, receiver: Receiver, *, is_head_request: bool, wants_upgrade: bool) -> None:
+        """Take the connection for one request, whose bytes the caller then writes to `transport`."""
+        self._receiver = receiver
+        self._exchanges += 1
+        if self._exchanges > 1 or is_head_request or wants_upgrade:
+            self._begin_response(is_head_request=is_head_request, wants_upgrade=wants_upgrade)
+
+    def release(self, *, is_reusable: bool) -> None:
+        """Give the connection back after `completed`; `is_reusable` says that the request was sent whole."""
+        self._receiver = None
+        if is_reusable and self._is_keep_alive and not self._is_poisoned and self.is_open:
+            self.pool.give_back(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, in whatever state. The receiver hears nothing more."""
+        self._receiver = None
+        if self.is_open:
+            self.is_open = False
+            self.transport.abort()
+            self.pool.forget(self)
+
+    def forget(self) -> None:
+        """The transport was handed over and is someone else's to close: only give its slot back."""
+        if self.is_open:
+            self.is_open = False
+            self.pool.forget(self)
+
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """After a switch: the transport goes to `protocol`; the pool counts it until `forget`."""
+        self._receiver = None
+        self.transport.set_protocol(protocol)
+        return self.transport
+
+    # What asyncio does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.pool.forget(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        if self._close_delimited and exc is None:
+            receiver.completed([])
+        elif self._has_head:
+            receiver.failed(Reason.INCOMPLETE_RESPONSE, "upstream closed in the middle of its answer", False)
+        else:
+            is_stale = self.is_reused and self._head_bytes == 0
+            receiver.failed(Reason.CONNECTION_RESET, "upstream closed before it answered", is_stale)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.pause_sending()
+
+    def resume_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.resume_sending()
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
+            return
+        if not self._has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            if not self._is_done:
+                self._fail(error)
+                return
+            self._is_poisoned = True
+        if self._is_done:
+            self._finish()
+        elif self._head_bytes > MAX_HEAD_BYTES and not self._has_head:
+            self._fail(_Malformed("response head too large"))
+        elif self._receiver is not None:
+            receiver.flush()
+
+    # What the parser says
+
+    def on_message_begin(self) -> None:
+        if self._is_done:
+            raise _Malformed("bytes past the end of the response")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.lower()
+        if self._has_head:
+            self._trailers.append((key, name, value))
+            return
+        self._fields.append((key, name, value))
+        if key in _FRAMING:
+            self._note_framing(key, value)
+
+    def _note_framing(self, key: bytes, value: bytes) -> None:
+        if key == b"content-length":
+            self._length = int(value)  # llhttp has refused everything but digits, and a second one
+        elif key == b"transfer-encoding":
+            self._chunked += 1
+            if value.lower() != b"chunked":
+                raise _Malformed("transfer coding other than chunked")
+        elif b"close" in value.lower():
+            self._is_keep_alive = False
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        status = parser.get_status_code()
+        if len(self._fields) > MAX_FIELDS:
+            raise _Malformed("too many header fields in the response")
+        if status < 200:
+            self._take_interim(status)
+            return
+        self._has_head = True
+        is_v11 = parser.get_http_version() == "1.1"
+        if self._chunked and (self._chunked > 1 or not is_v11 or self._length is not None):
+            raise _Malformed("ambiguous framing of the response")
+        if not is_v11:
+            self._is_keep_alive = False
+        is_bodyless = self._is_head_request or status in _BODYLESS
+        self._close_delimited = not (self._chunked or is_bodyless or self._length is not None)
+        receiver = cast(Receiver, self._receiver)
+        receiver.head(status, self._fields, self._length, bool(self._chunked))
+        if self._is_head_request:
+            # llhttp waits for a body that will not come; a fresh parser reads the next response.
+            self._is_done = True
+
+    def _take_interim(self, status: int) -> None:
+        self._interims += 1
+        if status == 101:
+            if not self._wants_upgrade:
+                raise _Malformed("unexpected 101")
+            self._is_switching = True
+            return
+        if status < 100 or self._interims > MAX_INTERIM or self._chunked or self._length:
+            raise _Malformed("malformed or too many interim responses")
+        cast(Receiver, self._receiver).interim(status, self._fields)
+
+    def on_body(self, data: bytes) -> None:
+        if self._is_done:
+            raise _Malformed("a body where there is none")
+        if self._receiver is not None:
+            self._receiver.body(data)
+
+    def on_message_complete(self) -> None:
+        if self._has_head:
+            self._is_done = True
+        elif not self._is_switching:
+            self._fields = []
+            self._length = None
+
+    # How a response ends
+
+    def _finish(self) -> None:
+        if self._is_head_request:
+            self._parser = httptools.HttpResponseParser(self)
+        if self._receiver is not None:
+            self._receiver.completed(self._trailers)
+
+    def _switch(self, rest: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None or not self._is_switching:
+            self._fail(_Malformed("unexpected upgrade"))
+            return
+        receiver.switched(self._fields, rest)
+
+    def _fail(self, error: Exception) -> None:
+        receiver = self._receiver
+        cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+        if not isinstance(cause, _Malformed | httptools.HttpParserError):
+            raise error  # a bug of ours, not of the upstream
+        self.abort()
+        if receiver is not None:
+            receiver.failed(Reason.PROTOCOL_ERROR, f"malformed response: {cause}", False)

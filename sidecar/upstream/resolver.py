@@ -1,0 +1,215 @@
+"""Keeps the addresses of every watched name current: asks again when a TTL ends, keeps the last good answer.
+
+One task for each name, below `run`, which is the whole of the actor: a crash in one task ends `run`, and a
+new `run` goes on with what is known. The names and their states are owned by the event loop's thread; others
+get frozen views. Knows no upstreams and no connections: it tells `on_change` what a name stands for.
+
+An answer that fails, "no such name" included, never takes the last good addresses away: what they lead to is
+judged by the breakers, and an outage of the nameservers must not become one of everything. Retries are
+jittered, so that sidecars which started together do not stay together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.core.snapshot import Endpoint
+from sidecar.upstream.lookup import Answer, CaresLookup, LookupFailed
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverTimes:
+    """When names are asked for again. All in seconds."""
+
+    min_ttl: float = 1.0
+    """A shorter TTL, 0 included, is taken for this: each look-up costs the nameserver one."""
+    max_ttl: float = 300.0
+    """A longer TTL is taken for this, so that a mistake in a zone is not believed for a day."""
+    hosts_file_ttl: float = 5.0
+    """The hosts file has no TTLs, and reading it is cheap."""
+    lookup_timeout: float = 5.0
+    """For one look-up in all: every search domain, every try."""
+    first_retry: float = 0.25
+    """After the first failure of a name that has no addresses yet; doubles up to `max_first_retry`."""
+    max_first_retry: float = 5.0
+    retry: float = 1.0
+    """After the first failure of a name that has addresses; doubles up to `max_retry`."""
+    max_retry: float = 30.0
+
+
+MAX_CONCURRENT_LOOKUPS: Final = 16
+"""The others wait: a start with a thousand names must not look like an attack to the nameserver."""
+
+Lookup = Callable[[str], Awaitable[Answer]]
+OnChange = Callable[[Endpoint, tuple[Endpoint, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NameView:
+    """What is known of one name, for the admin pages. Instants are seconds on the loop's clock."""
+
+    endpoint: Endpoint
+    addresses: tuple[Endpoint, ...]
+    """Empty until the first good answer."""
+    expires_at: float | None
+    """When the TTL of `addresses` ends; in the past while look-ups fail, None before the first good one."""
+    next_lookup_at: float
+    last_error: str | None
+    """Of the last look-up: `not_found`, `timeout` and so on; None if it was good."""
+    failures: int
+    """Since the name is watched."""
+    consecutive_failures: int
+
+
+@dataclass(slots=True, eq=False)
+class _Name:
+    endpoint: Endpoint
+    watchers: int = 0
+    addresses: tuple[Endpoint, ...] = ()
+    expires_at: float | None = None
+    next_lookup_at: float = 0.0
+    last_error: str | None = None
+    failures: int = 0
+    consecutive_failures: int = 0
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Resolver:
+    """Resolves names for as long as they are watched. All methods are for the event loop's thread."""
+
+    __slots__ = ("_group", "_lookup", "_names", "_on_change", "_places", "_random", "_times")
+
+    def __init__(
+        self,
+        on_change: OnChange,
+        *,
+        lookup: Lookup | None = None,
+        times: ResolverTimes | None = None,
+        rng: random.Random | None = None,
+        max_concurrent_lookups: int = MAX_CONCURRENT_LOOKUPS,
+    ) -> None:
+        """`on_change(endpoint, addresses)` is called on the loop, only when a name's addresses differ.
+
+        Its second argument is never empty, sorted, and has the port of the first.
+        """
+        self._on_change = on_change
+        self._lookup = lookup or CaresLookup()
+        self._times = times or ResolverTimes()
+        self._random = rng or random.Random()
+        self._places = asyncio.Semaphore(max_concurrent_lookups)
+        self._names: dict[Endpoint, _Name] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    def watch(self, endpoint: Endpoint) -> tuple[Endpoint, ...]:
+        """Keep `endpoint`'s name resolved and return the addresses known now, none for a new name.
+
+        May be called before `run`, which then does the look-ups. Each call wants its own `unwatch`: a name
+        stays while anyone watches it, so a reload that watches the new before it drops the old loses nothing.
+
+        Raises: ValueError, for an endpoint that is an IP address or a socket already.
+        """
+        if endpoint.is_literal:
+            raise ValueError(f"{endpoint} has no name to resolve; use it as it is")
+        name = self._names.get(endpoint)
+        if name is None:
+            name = self._names[endpoint] = _Name(endpoint)
+            self._start(name)
+        name.watchers += 1
+        return name.addresses
+
+    def unwatch(self, endpoint: Endpoint) -> None:
+        """Undo one `watch`. After the last, the name is forgotten and `on_change` is not called for it again.
+
+        Raises: KeyError, if it is not watched.
+        """
+        name = self._names[endpoint]
+        name.watchers -= 1
+        if name.watchers == 0:
+            del self._names[endpoint]
+            if name.task is not None:
+                name.task.cancel()
+
+    def addresses(self, endpoint: Endpoint) -> tuple[Endpoint, ...]:
+        """Return what `endpoint` stands for now: empty if it is not resolved yet, or not watched."""
+        name = self._names.get(endpoint)
+        return () if name is None else name.addresses
+
+    def view(self) -> tuple[NameView, ...]:
+        """Return the state of every watched name, in the order of first watching."""
+        return tuple(_view(name) for name in self._names.values())
+
+    async def run(self) -> None:
+        """Resolve until cancelled. May then be run again.
+
+        Raises: ExceptionGroup, with what `on_change` raised.
+        """
+        async with asyncio.TaskGroup() as self._group:
+            for name in self._names.values():
+                self._start(name)
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._group = None
+
+    def _start(self, name: _Name) -> None:
+        if self._group is not None:
+            name.task = self._group.create_task(self._follow(name), name=f"resolve {name.endpoint}")
+
+    async def _follow(self, name: _Name) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await asyncio.sleep(name.next_lookup_at - loop.time())
+                async with self._places:
+                    await self._resolve(name, loop)
+        except Exception:
+            self._group = None  # it is ending: a task that `watch` would start in it now would hold it open
+            raise
+
+    async def _resolve(self, name: _Name, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            async with asyncio.timeout(self._times.lookup_timeout):
+                answer = await self._lookup(name.endpoint.host)
+        except LookupFailed as failure:
+            self._note_failure(name, str(failure), loop.time())
+        except TimeoutError:
+            self._note_failure(name, "timeout", loop.time())
+        else:
+            self._note_answer(name, answer, loop.time())
+
+    def _note_answer(self, name: _Name, answer: Answer, now: float) -> None:
+        times, ttl = self._times, answer.ttl_seconds
+        seconds = times.hosts_file_ttl if ttl is None else min(max(ttl, times.min_ttl), times.max_ttl)
+        addresses = tuple(Endpoint(address, name.endpoint.port) for address in answer.addresses)
+        if addresses != name.addresses:
+            self._on_change(name.endpoint, addresses)  # first: if it raises, the next run tells it again
+            name.addresses = addresses
+        name.expires_at = name.next_lookup_at = now + seconds
+        name.last_error, name.consecutive_failures = None, 0
+
+    def _note_failure(self, name: _Name, error: str, now: float) -> None:
+        times = self._times
+        name.last_error = error
+        base, most = (
+            (times.retry, times.max_retry) if name.addresses else (times.first_retry, times.max_first_retry)
+        )
+        wait = min(base * 2.0 ** min(name.consecutive_failures, 30), most)
+        name.next_lookup_at = now + wait * self._random.uniform(0.5, 1.0)
+        name.failures += 1
+        name.consecutive_failures += 1
+
+
+def _view(name: _Name) -> NameView:
+    return NameView(
+        name.endpoint,
+        name.addresses,
+        name.expires_at,
+        name.next_lookup_at,
+        name.last_error,
+        name.failures,
+        name.consecutive_failures,
+    )

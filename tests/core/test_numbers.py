@@ -1,0 +1,234 @@
+"""What is counted, where it falls, and that no client can make the series grow."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.core.families import FAMILIES, Attributes, Row, Value
+from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS, MAX_SERIES, METHODS, Numbers
+from sidecar.core.observe import Notice
+from sidecar.core.snapshot import Endpoint, Upstream
+from sidecar.core.sources import (
+    BreakerNumbers,
+    ConfigNumbers,
+    Sources,
+    UpstreamNumbers,
+    server_of,
+)
+from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
+from tests.telemetry.fakes import FakeAttempt, FakeExchange
+
+ROUTE: Attributes = (("sidecar.route", "checkout"), ("sidecar.listener", "outbound"))
+GET: Attributes = (("http.request.method", "GET"), ("url.scheme", "http"))
+
+
+def read(numbers: Numbers, name: str, sources: Sources | None = None) -> dict[Attributes, Value]:
+    family = next(family for family in FAMILIES if family.name == name)
+    points = list(family.points(numbers.routes(), sources or Sources()))
+    assert len(dict(points)) == len(points), "each set of attributes appears once"
+    return dict(points)
+
+
+def pass_through(numbers: Numbers, exchange: FakeExchange) -> None:
+    numbers.started(exchange)
+    numbers.finished(exchange)
+
+
+def test_bounds_are_those_of_the_conventions() -> None:
+    assert DURATION_BOUNDS == (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+    assert list(BUDGET_BOUNDS) == sorted(BUDGET_BOUNDS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), [(0.0, 0), (0.005, 0), (0.0051, 1), (0.25, 6), (10.0, 13), (10.1, 14)]
+)
+def test_upper_bounds_are_inclusive_and_the_last_bucket_is_open(seconds: float, bucket: int) -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
+    (row,) = read(numbers, "http.server.request.duration").values()
+    assert isinstance(row, Row)
+    assert list(row.counts).index(1) == bucket
+    assert row.sum == seconds
+
+
+def test_one_exchange_is_one_server_row_and_one_client_row_for_each_attempt() -> None:
+    numbers = Numbers()
+    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED)
+    pass_through(numbers, FakeExchange(attempts=(failed, FakeAttempt())))
+    server = read(numbers, "http.server.request.duration")
+    assert list(server) == [ROUTE + GET + (("http.response.status_code", 200),)]
+    where: Attributes = (("sidecar.upstream", "payments"), ("server.address", "pay"), ("server.port", 80))
+    sources = Sources(upstreams=[UpstreamNumbers("payments", server=("pay", 80))])
+    assert set(read(numbers, "http.client.request.duration", sources)) == {
+        ROUTE + where + GET + (("error.type", "connection_refused"),),
+        ROUTE + where + GET + (("http.response.status_code", 200),),
+    }
+    assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 1}
+
+
+def test_reasons_that_share_an_error_type_share_a_row() -> None:
+    numbers = Numbers()
+    for reason in (Reason.CONNECTION_RESET, Reason.INCOMPLETE_RESPONSE):
+        pass_through(numbers, FakeExchange(status=502, reason=reason, attempts=()))
+    ((attributes, row),) = read(numbers, "http.server.request.duration").items()
+    assert attributes[-2:] == (("http.response.status_code", 502), ("error.type", "connection_reset"))
+    assert isinstance(row, Row)
+    assert sum(row.counts) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "server", "client"), [(200, "", ""), (404, "", "404"), (503, "503", "503")]
+)
+def test_a_status_is_an_error_type_as_the_conventions_say(status: int, server: str, client: str) -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange(status=status, attempts=(FakeAttempt(status=status),)))
+    for name, expected in (
+        ("http.server.request.duration", server),
+        ("http.client.request.duration", client),
+    ):
+        (attributes,) = read(numbers, name)
+        assert dict(attributes).get("error.type", "") == expected
+
+
+def test_active_requests_rise_with_started_and_fall_with_finished() -> None:
+    numbers = Numbers()
+    exchange = FakeExchange()
+    numbers.started(exchange)
+    numbers.started(FakeExchange(method=b"BREW"))
+    assert read(numbers, "http.server.active_requests") == {
+        ROUTE + GET: 1,
+        (*ROUTE, ("http.request.method", "_OTHER"), ("url.scheme", "http")): 1,
+    }
+    numbers.finished(exchange)
+    numbers.finished(FakeExchange(method=b"BREW"))
+    assert set(read(numbers, "http.server.active_requests").values()) == {0}
+
+
+def test_made_up_methods_and_statuses_cannot_make_the_series_grow() -> None:
+    numbers = Numbers()
+    for index in range(3000):
+        method = METHODS[index % len(METHODS)] if index % 2 else b"M%d" % index
+        status = 100 + index % 900
+        attempts = (FakeAttempt(status=status),)
+        pass_through(numbers, FakeExchange(method=method, status=status, attempts=attempts))
+    (route,) = numbers.routes()
+    most = MAX_SERIES + len(METHODS) + 1
+    assert len(route.server) <= most
+    assert len(route.client) <= most
+    assert len(route.server_rows) <= 4 * MAX_SERIES
+    rows = read(numbers, "http.server.request.duration")
+    assert sum(sum(row.counts) for row in rows.values() if isinstance(row, Row)) == 3000
+    assert any(("otel.metric.overflow", True) in attributes for attributes in rows)
+    assert set(read(numbers, "http.server.active_requests").values()) == {0}
+
+
+def test_exchange_without_a_route_is_counted_without_attributes_a_client_chose() -> None:
+    numbers = Numbers()
+    exchange = FakeExchange(
+        route_name=None, status=404, reason=Reason.NO_ROUTE, attempts=(), budget_source=""
+    )
+    numbers.finished(exchange)
+    expected = GET + (("http.response.status_code", 404), ("error.type", "no_route"))
+    assert list(read(numbers, "http.server.request.duration")) == [expected]
+    assert read(numbers, "http.server.active_requests") == {}
+
+
+def test_budgets_are_counted_by_source_and_recovered_ones_told_apart() -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange(budget_seconds=2.0, budget_source="route"))
+    pass_through(numbers, FakeExchange(budget_seconds=0.5, budget_source="trace"))
+    rows = read(numbers, "sidecar.deadline.budget")
+    assert {dict(attributes)["sidecar.deadline.source"]: row.sum for attributes, row in rows.items()} == {  # type: ignore[union-attr]
+        "route": 2.0,
+        "trace": 0.5,
+    }
+    assert read(numbers, "sidecar.deadline.recovered") == {ROUTE: 1}
+
+
+def test_exceeded_and_rejected_are_never_the_same_exchange() -> None:
+    numbers = Numbers()
+    late = FakeExchange(started=0.0, ended=2.1, status=504, reason=Reason.TIMEOUT)
+    spent = FakeExchange(
+        started=0.0, ended=0.0, budget_seconds=0.0, status=504, reason=Reason.DEADLINE_EXCEEDED
+    )
+    for exchange in (late, spent, FakeExchange()):
+        pass_through(numbers, exchange)
+    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 1}
+    assert read(numbers, "sidecar.deadline.rejected") == {ROUTE: 1}
+    assert read(numbers, "sidecar.cancellations") == {(*ROUTE, ("sidecar.cancellation.cause", "deadline")): 1}
+
+
+def test_transitions_and_notices_are_counted() -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange())
+    reason = TransitionReason.FAILURE_RATE
+    opened = Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
+    numbers.transitioned(opened)
+    numbers.noticed(Notice.INVALID_TIMEOUT_HEADER, "checkout")
+    ((attributes, count),) = read(numbers, "sidecar.circuit_breaker.transitions").items()
+    assert count == 1
+    assert attributes[2:] == (
+        ("sidecar.circuit_breaker.state.from", "closed"),
+        ("sidecar.circuit_breaker.state.to", "open"),
+        ("sidecar.circuit_breaker.reason", "failure_rate"),
+    )
+    assert read(numbers, "sidecar.deadline.invalid") == {ROUTE: 1}
+    assert read(numbers, "sidecar.retry.budget_exhausted") == {ROUTE: 0}
+
+
+def test_state_is_pulled_from_the_sources() -> None:
+    breaker = BreakerNumbers(
+        "checkout", "payments", State.HALF_OPEN, successful=4, failed=2, ignored=1, rejected=9
+    )
+    config = ConfigNumbers(generation=3, reloads_failed=1, is_last_reload_successful=False, age_seconds=2.5)
+    sources = Sources(breakers=[breaker], config=config)
+    states = read(Numbers(), "sidecar.circuit_breaker.state", sources)
+    assert [attributes[-1][1] for attributes, value in states.items() if value] == ["half_open"]
+    assert len(states) == len(State)
+    calls = read(Numbers(), "sidecar.circuit_breaker.calls", sources)
+    assert [(attributes[-1][1], value) for attributes, value in calls.items()] == [
+        ("success", 4),
+        ("failure", 2),
+        ("ignored", 1),
+    ]
+    assert list(read(Numbers(), "sidecar.circuit_breaker.not_permitted", sources).values()) == [9]
+    assert read(Numbers(), "sidecar.config.last_reload_success", sources) == {(): 0}
+    assert read(Numbers(), "sidecar.config.age", sources) == {(): 2.5}
+
+
+def test_removed_routes_are_forgotten_once_nothing_is_under_way() -> None:
+    numbers = Numbers()
+    exchange = FakeExchange(route_name="old")
+    numbers.started(exchange)
+    numbers.retain({"new"})
+    assert [route.name for route in numbers.routes()] == ["old"]
+    numbers.finished(exchange)
+    numbers.retain({"new"})
+    assert numbers.routes() == []
+
+
+def test_exemplar_is_the_last_sampled_exchange_of_its_bucket() -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange())
+    pass_through(numbers, FakeExchange(is_sampled=False, trace_id=b"f" * 32))
+    (row,) = read(numbers, "http.server.request.duration").values()
+    assert isinstance(row, Row)
+    (exemplar,) = filter(None, row.exemplars)
+    assert exemplar[:2] == (b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7")
+    assert row.counts[row.exemplars.index(exemplar)] == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "expected"),
+    [
+        ((Endpoint("pay", 80),), ("pay", 80)),
+        ((Endpoint("", 0, "/run/app.sock"),), ("/run/app.sock", None)),
+        ((Endpoint("a", 80), Endpoint("b", 80)), ("payments", 80)),
+        ((Endpoint("a", 80), Endpoint("b", 81)), ("payments", None)),
+    ],
+)
+def test_server_of_names_what_is_configured(
+    endpoints: tuple[Endpoint, ...], expected: tuple[str, int | None]
+) -> None:
+    assert server_of(Upstream("payments", endpoints)) == expected

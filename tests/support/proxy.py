@@ -1,0 +1,40 @@
+"""A whole sidecar inside the test's event loop: real sockets, and the loop's own clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sidecar.config.load import load_text
+from sidecar.runtime.worker import Worker
+
+HEADER = """\
+version: 1
+listeners:
+  inbound: {address: "127.0.0.1:0"}
+  outbound: {address: "127.0.0.1:0"}
+probes: {address: "127.0.0.1:0"}
+admin: {address: "127.0.0.1:0"}
+telemetry: {access_log: {format: "off"}}
+"""
+"""The part of a configuration that tests do not care about."""
+
+
+@asynccontextmanager
+async def running(routes: str, header: str = HEADER) -> AsyncIterator[Worker]:
+    """A started `Worker` with `header` + `routes` (YAML). Its ports are `port(worker, "inbound")`."""
+    loop = asyncio.get_running_loop()
+    snapshot = load_text(header + routes).snapshot
+    with open(os.devnull, "wb") as log:
+        worker = Worker(snapshot, {}, log_fd=log.fileno(), clock=loop.time)
+        await worker.start()
+        try:
+            yield worker
+        finally:
+            await worker.stop()
+
+
+def port(worker: Worker, listener: str = "inbound") -> int:
+    return worker.listeners[listener].address.port

@@ -1,0 +1,55 @@
+"""Exchanges and attempts as the data path would show them, in the cheapest form: slotted attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint
+from sidecar.core.transition import State, Transition
+
+
+@dataclass(slots=True)
+class FakeAttempt:
+    upstream: str = "payments"
+    endpoint: Endpoint | None = Endpoint("10.0.0.7", 8080)
+    span_id: bytes = b"00f067aa0ba902b8"
+    started: float = 100.001
+    ended: float = 100.021
+    status: int = 200
+    reason: Reason | None = None
+    sent_ms: int | None = 1990
+    is_reused: bool = True
+
+
+@dataclass(slots=True)
+class FakeExchange:
+    request_id: bytes = b"req-1"
+    listener: str = "outbound"
+    route_name: str | None = "checkout"
+    method: bytes = b"GET"
+    target: bytes = b"/v1/orders?page=2&sig=secret"
+    host: bytes = b"payments:80"
+    http_version: str = "1.1"
+    peer: tuple[str, int] | None = ("127.0.0.1", 40000)
+    user_agent: bytes | None = b"curl/8"
+    trace_id: bytes = b"4bf92f3577b34da6a3ce929d0e0e4736"
+    span_id: bytes = b"00f067aa0ba902b7"
+    parent_id: bytes | None = b"b7ad6b7169203331"
+    is_sampled: bool = True
+    tracestate: bytes = b"vendor=1"
+    started: float = 100.0
+    ended: float = 100.022
+    status: int = 200
+    reason: Reason | None = None
+    detail: str = ""
+    request_bytes: int = 0
+    response_bytes: int = 256
+    budget_seconds: float = 2.0
+    budget_source: str = "header"
+    breaker_state: State | None = State.CLOSED
+    refused_by: Transition | None = None
+    tripped: Transition | None = None
+    fallback: str | None = None
+    attempts: Sequence[FakeAttempt] = (FakeAttempt(),)

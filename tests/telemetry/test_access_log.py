@@ -1,0 +1,217 @@
+"""One object a line, levels at run time, and a reader that stalls costs lines, never requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import AccessLog, LogFormat
+from sidecar.core.sources import ReloadReport
+from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.telemetry import access_log
+from sidecar.telemetry.access_log import Level, Log
+from tests.telemetry.fakes import FakeExchange
+
+OPENED = Transition(
+    sequence=1,
+    route="checkout",
+    upstream="payments",
+    from_state=State.CLOSED,
+    to_state=State.OPEN,
+    reason=TransitionReason.FAILURE_RATE,
+    at=1.0,
+    window=WindowNumbers(total=20, failed=10),
+    wait_seconds=5.0,
+    causes=(Cause(b"a" * 32, b"b" * 16, b"req-9"),),
+)
+
+
+class Written:
+    """A log into a pipe; `stop` gives the lines."""
+
+    def __init__(self, settings: AccessLog | None = None) -> None:
+        self._reader, self._writer = os.pipe()
+        self.log = Log(settings or AccessLog(), self._writer)
+        self.log.start()
+
+    def text(self) -> str:
+        self.log.stop(time.monotonic() + 5)
+        os.close(self._writer)
+        with os.fdopen(self._reader) as lines:
+            return lines.read()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines()]
+
+
+def test_access_line_has_everything_an_operator_looks_for() -> None:
+    written = Written()
+    now = time.monotonic()
+    written.log.finished(FakeExchange(started=now - 0.022, ended=now))
+    (line,) = written.lines()
+    assert line.pop("time").endswith("Z")
+    assert line.pop("duration_ms") == pytest.approx(22, abs=0.01)
+    assert line == {
+        "level": "info",
+        "kind": "access",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "span_id": "00f067aa0ba902b7",
+        "request_id": "req-1",
+        "listener": "outbound",
+        "route": "checkout",
+        "upstream": "payments",
+        "endpoint": "10.0.0.7:8080",
+        "method": "GET",
+        "host": "payments:80",
+        "path": "/v1/orders",
+        "query": "page=2&sig=REDACTED",
+        "status": 200,
+        "reason": None,
+        "attempts": 1,
+        "request_bytes": 0,
+        "response_bytes": 256,
+        "client": "127.0.0.1",
+        "user_agent": "curl/8",
+        "budget_ms": 2000,
+        "budget_source": "header",
+        "breaker": "closed",
+    }
+
+
+def test_refused_exchange_is_a_warning_with_its_reason() -> None:
+    written = Written()
+    written.log.finished(
+        FakeExchange(status=503, reason=Reason.CIRCUIT_OPEN, detail="open for 4 s", attempts=(), peer=None)
+    )
+    (line,) = written.lines()
+    assert (line["level"], line["reason"], line["detail"]) == ("warning", "circuit_open", "open for 4 s")
+    assert (line["upstream"], line["client"], line["attempts"]) == (None, None, 0)
+
+
+def test_what_a_client_sends_cannot_break_a_line() -> None:
+    written = Written()
+    evil = FakeExchange(target=b'/"\\\n\r\xff', host=b"a\nb", user_agent=b'"}\x00', request_id=b"\n{}")
+    written.log.finished(evil)
+    (line,) = written.lines()
+    assert line["path"] == '/"\\\n\r\ufffd'
+    written = Written(AccessLog(LogFormat.TEXT))
+    written.log.finished(evil)
+    assert written.text().count("\n") == 1
+
+
+def test_events_carry_the_ids_of_their_last_cause() -> None:
+    written = Written()
+    written.log.transitioned(OPENED)
+    written.log.reloaded(ReloadReport(2.0, 0.1, 3, is_success=False, problems=("f.yaml:1:1: bad",)))
+    transition, reload = written.lines()
+    assert transition["kind"] == "circuit_breaker.transition"
+    assert transition["message"] == "checkout/payments: closed -> open"
+    assert (transition["trace_id"], transition["span_id"]) == ("a" * 32, "b" * 16)
+    assert (transition["request_id"], transition["reason"]) == ("req-9", "failure_rate")
+    assert (reload["level"], reload["problems"]) == ("error", ["f.yaml:1:1: bad"])
+
+
+def test_text_format_is_one_readable_line() -> None:
+    written = Written(AccessLog(LogFormat.TEXT))
+    written.log.finished(FakeExchange())
+    text = written.text()
+    assert " INFO    access GET /v1/orders 200 trace_id=4bf92f" in text
+    assert "route=checkout" in text
+
+
+def test_level_is_changed_at_run_time() -> None:
+    written = Written()
+    written.log.set_level(Level.WARNING)
+    written.log.finished(FakeExchange())
+    written.log.finished(FakeExchange(status=500))
+    written.log.set_level(Level.INFO)
+    written.log.finished(FakeExchange(status=201))
+    assert [line["status"] for line in written.lines()] == [500, 201]
+
+
+def test_access_log_off_still_writes_events() -> None:
+    written = Written(AccessLog(LogFormat.OFF))
+    assert not written.log.has_access_log
+    written.log.transitioned(OPENED)
+    assert [line["kind"] for line in written.lines()] == ["circuit_breaker.transition"]
+
+
+def test_sampling_keeps_a_share_of_traces_and_every_failure() -> None:
+    written = Written(AccessLog(sample_ratio=0.5))
+    for high in (b"0", b"f"):
+        trace_id = b"0" * 16 + high * 16
+        written.log.finished(FakeExchange(trace_id=trace_id))
+        written.log.finished(FakeExchange(trace_id=trace_id, status=502))
+    assert [line["status"] for line in written.lines()] == [200, 502, 502]
+
+
+def test_stalled_reader_drops_lines_and_counts_each_of_them() -> None:
+    reader, writer = os.pipe()
+    log = Log(AccessLog(), writer)
+    log.start()
+    total = access_log.CAPACITY + 4000
+    slowest = 0.0
+    for _ in range(total):
+        before = time.perf_counter()
+        log.finished(FakeExchange())
+        slowest = max(slowest, time.perf_counter() - before)
+    assert slowest < 0.1
+    assert log.dropped >= 3000
+    before = time.monotonic()
+    log.stop(time.monotonic() + 0.2)
+    assert time.monotonic() - before < 1.0
+    dropped = log.dropped
+    os.set_blocking(reader, False)
+    received = b""
+    deadline = time.monotonic() + 10
+    while log.is_alive() and time.monotonic() < deadline:
+        try:
+            received += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            time.sleep(0.01)
+    os.close(writer)
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as rest:
+        received += rest.read()
+    in_the_pipe_when_given_up = received.count(b"\n") + dropped - total
+    assert 0 <= in_the_pipe_when_given_up <= 256, (
+        "at most the batch that was being written is counted as lost"
+    )
+
+
+def test_reader_that_went_away_costs_lines_only() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    log = Log(AccessLog(), writer)
+    log.start()
+    log.finished(FakeExchange())
+    deadline = time.monotonic() + 5
+    while not log.dropped and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert log.dropped == 1
+    assert log.is_alive()
+    log.stop(time.monotonic() + 1)
+    os.close(writer)
+
+
+def test_non_blocking_descriptor_is_waited_for() -> None:
+    written = Written()
+    os.set_blocking(written._writer, False)
+    for _ in range(500):
+        written.log.finished(FakeExchange())
+    time.sleep(0.3)
+    os.set_blocking(written._reader, False)
+    received = b""
+    deadline = time.monotonic() + 5
+    while received.count(b"\n") < 500 and time.monotonic() < deadline:
+        try:
+            received += os.read(written._reader, 1 << 16)
+        except BlockingIOError:
+            time.sleep(0.01)
+    assert received.count(b"\n") == 500
+    written.text()

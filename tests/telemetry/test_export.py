@@ -1,0 +1,233 @@
+"""Against real parts: what the room sends over both protocols comes out of a collector, and outages cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource as process_limits
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.core.numbers import Numbers
+from sidecar.core.snapshot import Otlp, Telemetry
+from sidecar.core.sources import BreakerNumbers, ReloadReport, Sources
+from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.telemetry.room import TelemetryRoom
+from tests.telemetry.conftest import Collector, free_port
+from tests.telemetry.fakes import FakeAttempt, FakeExchange
+
+
+def make_room(file: Telemetry, numbers: Numbers | None = None, log_fd: int | None = None) -> TelemetryRoom:
+    numbers = numbers or Numbers()
+    breaker = BreakerNumbers("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)
+    rooms: list[TelemetryRoom] = []
+
+    def sources() -> Sources:
+        return Sources(breakers=[breaker], dropped=rooms[0].dropped())
+
+    fd = log_fd if log_fd is not None else os.open(os.devnull, os.O_WRONLY)
+    rooms.append(TelemetryRoom(file, numbers, sources, environ=os.environ, log_fd=fd))
+    return rooms[0]
+
+
+def opening(sequence: int = 1, at: float = 0.0) -> Transition:
+    return Transition(
+        sequence=sequence,
+        route="checkout",
+        upstream="payments",
+        from_state=State.CLOSED,
+        to_state=State.OPEN,
+        reason=TransitionReason.CONSECUTIVE_FAILURES,
+        at=at or time.monotonic(),
+        window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
+        wait_seconds=5.0,
+        causes=(Cause(b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7", b"req-1"),),
+    )
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
+
+
+async def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_spans_metrics_and_logs_come_out_of_a_collector(
+    tap: Any, collector: Collector, protocol: str
+) -> None:
+    room = make_room(collector.telemetry(protocol, logs=True))
+    room.start()
+    try:
+        now = time.monotonic()
+        opened = opening(at=now)
+        exchange = FakeExchange(started=now - 0.02, ended=now, tripped=opened)
+        exchange.attempts = (FakeAttempt(started=now - 0.019, ended=now - 0.001),)
+        refused = FakeExchange(
+            started=now,
+            ended=now,
+            status=503,
+            reason=Reason.CIRCUIT_OPEN,
+            detail="open",
+            refused_by=opened,
+            attempts=(),
+            span_id=b"00f067aa0ba902c0",
+        )
+        expected = [
+            asyncio.ensure_future(tap.await_trace(lambda span, name=name: span.name == name, timeout=20))
+            for name in ("GET checkout", "GET", "circuit_breaker.transition", "config.reload")
+        ]
+        rejected = asyncio.ensure_future(
+            tap.await_trace(lambda span: bool(span.links) and span.kind == 2, timeout=20)
+        )
+        duration = asyncio.ensure_future(
+            tap.await_metric(lambda metric: metric.name == "http.server.request.duration", timeout=20)
+        )
+        state = asyncio.ensure_future(
+            tap.await_metric(lambda metric: metric.name == "sidecar.circuit_breaker.state", timeout=20)
+        )
+        record = asyncio.ensure_future(tap.await_log(lambda log: "503" in log.body.string_value, timeout=20))
+        for one in (exchange, refused):
+            room.observer.started(one)
+            room.observer.finished(one)
+        room.observer.transitioned(opened)
+        room.reloaded(ReloadReport(at=now, seconds=0.01, generation=2, is_success=True, routes_added=1))
+        server, client, transition, _ = await asyncio.gather(*expected)
+        link = (await rejected).links[0]
+        assert client.parent_span_id == server.span_id == bytes.fromhex("00f067aa0ba902b7")
+        assert client.trace_id == server.trace_id
+        assert abs(server.start_time_unix_nano / 1e9 - time.time()) < 30
+        assert (link.trace_id, link.span_id) == (transition.trace_id, transition.span_id)
+        assert transition.links[0].span_id == server.span_id
+        rows = {
+            attributes(point)["http.response.status_code"]: point
+            for point in (await duration).histogram.data_points
+        }
+        assert {status: row.count for status, row in rows.items()} == {200: 1, 503: 1}
+        assert rows[200].exemplars[0].trace_id == server.trace_id
+        states = {
+            attributes(point)["sidecar.circuit_breaker.state"]: point.as_int
+            for point in (await state).sum.data_points
+        }
+        assert states == {"closed": 0, "open": 1, "half_open": 0, "forced_open": 0, "disabled": 0}
+        assert (await record).trace_id == server.trace_id
+        assert sum(room.dropped().values()) == 0
+    finally:
+        await asyncio.to_thread(room.stop)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_killed_collector_costs_bounded_memory_and_telemetry_resumes(
+    tap: Any, collector: Collector, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "128")
+    room = make_room(collector.telemetry(protocol))
+    received: set[bytes] = set()
+
+    async def read() -> None:
+        async for span in tap.stream_traces():
+            if span.kind == 2:
+                received.add(span.span_id)
+
+    reading = asyncio.ensure_future(read())
+    room.start()
+    try:
+        sent = 0
+
+        def send(count: int) -> None:
+            nonlocal sent
+            for _ in range(count):
+                sent += 1
+                room.observer.finished(
+                    FakeExchange(span_id=b"%016x" % sent, attempts=(), target=b"/" + b"x" * 2000)
+                )
+
+        send(1)
+        await wait_until(lambda: len(received) == 1)
+        collector.kill()
+        before = process_limits.getrusage(process_limits.RUSAGE_SELF).ru_maxrss
+        started = time.monotonic()
+        send(20_000)
+        assert time.monotonic() - started < 2.0
+        await wait_until(lambda: room.dropped()["traces", "export_failed"] > 0)
+        assert room.dropped()["traces", "queue_full"] >= 20_000 - 2048 - 256
+        after = process_limits.getrusage(process_limits.RUSAGE_SELF).ru_maxrss
+        assert after - before < 32 * 1024, "KiB"
+        collector.start()
+        final = len(received)
+
+        async def until_received() -> None:
+            while len(received) == final:
+                send(1)
+                await asyncio.sleep(0.1)
+
+        await asyncio.wait_for(until_received(), 25)
+        await asyncio.to_thread(room.stop, 5.0)
+        lost = sum(count for (signal, _), count in room.dropped().items() if signal == "traces")
+        await wait_until(lambda: len(received) + lost >= sent)
+        assert len(received) + lost == sent, "every span arrived or was counted as dropped"
+    finally:
+        reading.cancel()
+
+
+async def test_collector_that_never_answers_does_not_hold_the_loop_or_the_end() -> None:
+    """A listening socket that nobody reads: exports hang until their timeout."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        room = make_room(Telemetry(otlp=Otlp(endpoint, "http/protobuf"), metrics_interval_seconds=0.1))
+        room.start()
+        slowest = 0.0
+        for index in range(5000):
+            before = time.perf_counter()
+            room.observer.finished(FakeExchange(span_id=b"%016x" % (index + 1)))
+            slowest = max(slowest, time.perf_counter() - before)
+            if index % 50 == 0:
+                await asyncio.sleep(0)
+        assert slowest < 0.1
+        before = time.perf_counter()
+        await asyncio.to_thread(room.stop, 0.5)
+        assert time.perf_counter() - before < 2.0
+        assert room.dropped()["traces", "queue_full"] > 0
+
+
+def test_nothing_is_imported_or_started_without_an_exporter() -> None:
+    room = make_room(Telemetry())
+    assert room.settings.traces is None
+    assert room.settings.metrics is None
+    assert [thread.name for thread in threading.enumerate() if "sidecar-spans" in thread.name] == []
+    room.start()
+    room.observer.finished(FakeExchange())
+    room.stop()
+    assert room.dropped() == {("access_log", "queue_full"): 0}
+
+
+def test_refused_connection_is_an_event_in_the_log_not_noise_on_stderr(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    reader, writer = os.pipe()
+    file = Telemetry(otlp=Otlp(f"http://127.0.0.1:{free_port()}", "http/protobuf"))
+    room = make_room(file, log_fd=writer)
+    room.start()
+    room.observer.finished(FakeExchange())
+    deadline = time.monotonic() + 10
+    while not room.dropped()["traces", "export_failed"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    room.stop()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as lines:
+        assert b'"kind":"telemetry.export"' in lines.read()
+    assert capfd.readouterr().err == ""

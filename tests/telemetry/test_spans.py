@@ -1,0 +1,355 @@
+"""Golden values: every name, kind, attribute, status, link and event, read back from the wire format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint
+from sidecar.core.sources import ReloadReport
+from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.telemetry import wire
+from sidecar.telemetry.span_shape import SpanShaper, split_target
+from sidecar.telemetry.spans import SpanRecorder, TransitionIds
+from tests.telemetry.fakes import FakeAttempt, FakeExchange
+
+IDS = TransitionIds(b"k" * 16)
+OFFSET_NS = 1_700_000_000_000_000_000
+
+
+def recorder(capacity: int = 100) -> SpanRecorder:
+    return SpanRecorder(capacity=capacity, wake_at=capacity, wake=lambda: None)
+
+
+def shape(one: SpanRecorder) -> list[Span]:
+    shaper = SpanShaper(IDS)
+    encoded = [shaper.event_span(record, OFFSET_NS) for record in one.events]
+    for record in one.exchanges:
+        encoded.extend(shaper.exchange_spans(record, OFFSET_NS))
+    return list(ScopeSpans.FromString(b"".join(encoded)).spans)
+
+
+def spans_of(exchange: FakeExchange) -> list[Span]:
+    one = recorder()
+    one.finished(exchange)
+    return shape(one)
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    found = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
+    assert len(found) == len(item.attributes), "each key appears once"
+    return found
+
+
+def transition(sequence: int, before: State, after: State, at: float = 100.0, causes: int = 0) -> Transition:
+    return Transition(
+        sequence=sequence,
+        route="checkout",
+        upstream="payments",
+        from_state=before,
+        to_state=after,
+        reason=TransitionReason.CONSECUTIVE_FAILURES,
+        at=at,
+        window=WindowNumbers(total=9, failed=5, slow=1, consecutive_failures=5),
+        wait_seconds=5.0,
+        causes=tuple(Cause(b"%032x" % (n + 1), b"%016x" % (n + 1), b"req-%d" % n) for n in range(causes)),
+    )
+
+
+def test_server_and_client_span_of_a_plain_exchange() -> None:
+    server, client = spans_of(FakeExchange())
+    assert (server.name, server.kind) == ("GET checkout", Span.SPAN_KIND_SERVER)
+    assert server.trace_id.hex() == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert server.span_id.hex() == "00f067aa0ba902b7"
+    assert server.parent_span_id.hex() == "b7ad6b7169203331"
+    assert server.trace_state == "vendor=1"
+    assert server.flags == 0x301
+    assert server.start_time_unix_nano == OFFSET_NS + 100_000_000_000
+    assert server.end_time_unix_nano - server.start_time_unix_nano == pytest.approx(22_000_000, abs=1000)
+    assert not server.HasField("status")
+    assert attributes(server) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "url.scheme": "http",
+        "url.path": "/v1/orders",
+        "url.query": "page=2&sig=REDACTED",
+        "server.address": "payments",
+        "server.port": 80,
+        "client.address": "127.0.0.1",
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": 40000,
+        "network.protocol.version": "1.1",
+        "user_agent.original": "curl/8",
+        "sidecar.route": "checkout",
+        "sidecar.listener": "outbound",
+        "sidecar.request_id": "req-1",
+        "sidecar.circuit_breaker.state": "closed",
+        "sidecar.deadline.budget_ms": 2000,
+        "sidecar.deadline.used_ms": 22,
+        "sidecar.deadline.source": "header",
+    }
+    assert (client.name, client.kind) == ("GET", Span.SPAN_KIND_CLIENT)
+    assert client.trace_id == server.trace_id
+    assert client.parent_span_id == server.span_id
+    assert client.span_id.hex() == "00f067aa0ba902b8"
+    assert client.flags == 0x101
+    assert attributes(client) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "url.scheme": "http",
+        "url.full": "http://10.0.0.7:8080/v1/orders?page=2&sig=REDACTED",
+        "server.address": "10.0.0.7",
+        "server.port": 8080,
+        "network.peer.address": "10.0.0.7",
+        "network.peer.port": 8080,
+        "network.protocol.version": "1.1",
+        "sidecar.route": "checkout",
+        "sidecar.upstream": "payments",
+        "sidecar.deadline.sent_ms": 1990,
+    }
+
+
+def test_unsampled_exchange_leaves_nothing() -> None:
+    assert spans_of(FakeExchange(is_sampled=False)) == []
+
+
+def test_root_exchange_has_no_parent() -> None:
+    server, _ = spans_of(FakeExchange(parent_id=None))
+    assert server.parent_span_id == b""
+
+
+def test_second_attempt_carries_its_number() -> None:
+    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, sent_ms=None)
+    _, first, second = spans_of(FakeExchange(attempts=(failed, FakeAttempt(span_id=b"00f067aa0ba902b9"))))
+    assert "http.request.resend_count" not in attributes(first)
+    assert attributes(first)["error.type"] == "connection_refused"
+    assert "http.response.status_code" not in attributes(first)
+    assert "sidecar.deadline.sent_ms" not in attributes(first)
+    assert attributes(second)["http.request.resend_count"] == 1
+    assert (first.status.code, second.status.code) == (Status.STATUS_CODE_ERROR, Status.STATUS_CODE_UNSET)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "fallback", "is_error", "error_type"),
+    [
+        (200, None, None, False, None),
+        (404, None, None, False, None),
+        (500, None, None, True, "500"),
+        (404, Reason.NO_ROUTE, None, False, "no_route"),
+        (503, Reason.CIRCUIT_OPEN, None, True, "circuit_open"),
+        (200, Reason.CIRCUIT_OPEN, "response", False, "circuit_open"),
+        (200, Reason.INCOMPLETE_RESPONSE, None, True, "connection_reset"),
+        (499, Reason.CLIENT_GONE, None, True, "client_gone"),
+    ],
+)
+def test_status_of_a_server_span(
+    status: int, reason: Reason | None, fallback: str | None, is_error: bool, error_type: str | None
+) -> None:
+    exchange = FakeExchange(status=status, reason=reason, fallback=fallback, detail="why", attempts=())
+    (server,) = spans_of(exchange)
+    assert (server.status.code == Status.STATUS_CODE_ERROR) is is_error
+    assert attributes(server).get("error.type") == error_type
+    assert server.status.message == ("why" if is_error and reason else "")
+    has_status = "http.response.status_code" in attributes(server)
+    assert has_status is (reason is not Reason.CLIENT_GONE), "499 was never sent"
+
+
+@pytest.mark.parametrize(("status", "is_error"), [(200, False), (302, False), (404, True), (503, True)])
+def test_status_of_a_client_span(status: int, is_error: bool) -> None:
+    _, client = spans_of(FakeExchange(attempts=(FakeAttempt(status=status),)))
+    assert (client.status.code == Status.STATUS_CODE_ERROR) is is_error
+    assert attributes(client).get("error.type") == (str(status) if is_error else None)
+
+
+def test_unknown_method_is_other_and_kept_as_original() -> None:
+    server, client = spans_of(FakeExchange(method=b"BREW"))
+    assert (server.name, client.name) == ("HTTP checkout", "HTTP")
+    assert attributes(server)["http.request.method"] == "_OTHER"
+    assert attributes(server)["http.request.method_original"] == "BREW"
+
+
+def test_exchange_without_a_route_is_named_by_its_method() -> None:
+    (server,) = spans_of(FakeExchange(route_name=None, status=404, reason=Reason.NO_ROUTE, attempts=()))
+    assert server.name == "GET"
+    assert "sidecar.route" not in attributes(server)
+
+
+def test_unix_endpoint_is_named_by_its_path() -> None:
+    attempt = FakeAttempt(endpoint=Endpoint("", 0, "/run/app.sock"))
+    _, client = spans_of(FakeExchange(attempts=(attempt,)))
+    found = attributes(client)
+    assert found["server.address"] == found["network.peer.address"] == "/run/app.sock"
+    assert found["network.transport"] == "unix"
+    assert found["url.full"].startswith("http://payments:80/v1/orders")
+    assert "server.port" not in found
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/a", b"/a", b""),
+        (b"/a?b=1", b"/a", b"b=1"),
+        (b"/?sig=x&Signature=y&a=1", b"/", b"sig=REDACTED&Signature=REDACTED&a=1"),
+        (b"/?AWSAccessKeyId=x", b"/", b"AWSAccessKeyId=REDACTED"),
+        (b"/?X-Goog-Signature=x&design=1", b"/", b"X-Goog-Signature=REDACTED&design=1"),
+        (b"http://user:secret@host:80/a?b", b"/a", b"b"),
+        (b"http://host", b"/", b""),
+        (b"*", b"*", b""),
+    ],
+)
+def test_target_is_split_and_redacted(target: bytes, path: bytes, query: bytes) -> None:
+    assert split_target(target) == (path, query)
+
+
+def test_what_is_not_utf8_does_not_break_the_batch() -> None:
+    exchange = FakeExchange(
+        target=b"/\xff?\xfe", host=b"h\xff", user_agent=b"\xfd", tracestate=b"\xff", detail="ü"
+    )
+    server, _ = spans_of(exchange)
+    assert attributes(server)["url.path"] == "/\ufffd"
+    assert server.trace_state == ""
+
+
+def test_long_values_are_cut_before_they_are_kept() -> None:
+    one = recorder()
+    one.finished(
+        FakeExchange(target=b"/" + b"a" * 5000, user_agent=b"b" * 5000, tracestate=b"c=" + b"d" * 5000)
+    )
+    server, _ = shape(one)
+    assert len(attributes(server)["url.path"]) == 1024
+    assert len(attributes(server)["user_agent.original"]) == 256
+    assert server.trace_state == ""
+
+
+def test_transition_is_a_root_span_with_links_to_at_most_32_causes() -> None:
+    one = recorder()
+    one.transitioned(transition(3, State.CLOSED, State.OPEN, causes=40))
+    (span,) = shape(one)
+    assert (span.name, span.kind) == ("circuit_breaker.transition", Span.SPAN_KIND_INTERNAL)
+    assert span.parent_span_id == b""
+    assert span.start_time_unix_nano == span.end_time_unix_nano == OFFSET_NS + 100_000_000_000
+    assert len(span.links) == 32
+    assert span.links[-1].span_id.hex() == "%016x" % 40
+    assert attributes(span.links[-1]) == {"sidecar.request_id": "req-39"}
+    assert attributes(span) == {
+        "sidecar.circuit_breaker.name": "checkout/payments",
+        "sidecar.circuit_breaker.state.from": "closed",
+        "sidecar.circuit_breaker.state.to": "open",
+        "sidecar.circuit_breaker.reason": "consecutive_failures",
+        "sidecar.circuit_breaker.sequence": 3,
+        "sidecar.circuit_breaker.wait_ms": 5000,
+        "sidecar.circuit_breaker.window.total": 9,
+        "sidecar.circuit_breaker.window.failed": 5,
+        "sidecar.circuit_breaker.window.slow": 1,
+        "sidecar.route": "checkout",
+        "sidecar.upstream": "payments",
+    }
+
+
+def test_outage_is_one_bar_from_the_first_opening_to_the_closing() -> None:
+    one = recorder()
+    opened = transition(1, State.CLOSED, State.OPEN, at=10.0)
+    closed = transition(5, State.HALF_OPEN, State.CLOSED, at=30.0)
+    for step in (
+        opened,
+        transition(2, State.OPEN, State.HALF_OPEN, at=15.0),
+        transition(3, State.HALF_OPEN, State.OPEN, at=16.0),
+        transition(4, State.OPEN, State.HALF_OPEN, at=26.0),
+        closed,
+    ):
+        one.transitioned(step)
+    spans = shape(one)
+    assert [span.name for span in spans] == ["circuit_breaker.transition"] * 5 + ["circuit_breaker.open"]
+    bar = spans[-1]
+    assert bar.end_time_unix_nano - bar.start_time_unix_nano == 20_000_000_000
+    assert (bar.trace_id, bar.parent_span_id) == (spans[0].trace_id, spans[0].span_id)
+    assert bar.span_id != spans[0].span_id
+    assert bar.links[0].span_id == spans[4].span_id
+    assert attributes(bar)["sidecar.circuit_breaker.is_ongoing"] is False
+    one.end_outages(40.0)
+    assert len(one.events) == 6
+
+
+def test_outage_that_outlives_the_process_is_shown_as_ongoing() -> None:
+    one = recorder()
+    one.transitioned(transition(1, State.CLOSED, State.OPEN, at=10.0))
+    one.end_outages(25.0)
+    _, bar = shape(one)
+    assert bar.end_time_unix_nano - bar.start_time_unix_nano == 15_000_000_000
+    assert attributes(bar)["sidecar.circuit_breaker.is_ongoing"] is True
+
+
+def test_tripping_exchange_has_the_event_and_a_refused_one_the_link() -> None:
+    one = recorder()
+    opened = transition(1, State.CLOSED, State.OPEN, at=100.02)
+    one.finished(FakeExchange(tripped=opened, attempts=()))
+    one.finished(FakeExchange(refused_by=opened, status=503, reason=Reason.CIRCUIT_OPEN, attempts=()))
+    one.transitioned(opened)
+    span, tripping, refused = shape(one)
+    (event,) = tripping.events
+    assert event.name == "circuit_breaker.transition"
+    assert event.time_unix_nano == OFFSET_NS + int(100.02 * 1e9)
+    assert attributes(event)["sidecar.circuit_breaker.reason"] == "consecutive_failures"
+    (link,) = refused.links
+    assert (link.trace_id, link.span_id) == (span.trace_id, span.span_id)
+
+
+def test_processes_with_one_secret_agree_on_a_transition() -> None:
+    opened = transition(1, State.CLOSED, State.OPEN)
+    assert TransitionIds(b"k" * 16).of(opened) == IDS.of(opened)
+    assert TransitionIds(b"other secret 123").of(opened) != IDS.of(opened)
+    assert IDS.of(transition(2, State.CLOSED, State.OPEN)) != IDS.of(opened)
+
+
+def test_reload_is_a_span_with_the_counts_of_its_diff() -> None:
+    one = recorder()
+    one.reloaded(
+        ReloadReport(50.0, 0.5, 4, is_success=True, routes_added=1, routes_changed=2, breakers_kept=7)
+    )
+    one.reloaded(ReloadReport(60.0, 0.5, 4, is_success=False, problems=("a.yaml:3:1: no",)))
+    good, bad = shape(one)
+    assert (good.name, good.kind) == ("config.reload", Span.SPAN_KIND_INTERNAL)
+    assert good.end_time_unix_nano - good.start_time_unix_nano == 500_000_000
+    assert attributes(good) == {
+        "sidecar.config.result": "success",
+        "sidecar.config.generation": 4,
+        "sidecar.config.routes.added": 1,
+        "sidecar.config.routes.removed": 0,
+        "sidecar.config.routes.changed": 2,
+        "sidecar.config.breakers.kept": 7,
+        "sidecar.config.breakers.reset": 0,
+    }
+    assert bad.status.code == Status.STATUS_CODE_ERROR
+    assert bad.status.message == "a.yaml:3:1: no"
+    assert attributes(bad)["error.type"] == "invalid_configuration"
+
+
+def test_full_queue_drops_what_comes_new_and_counts_spans() -> None:
+    one = recorder(capacity=2)
+    for _ in range(5):
+        one.finished(FakeExchange())
+    assert len(one.exchanges) == 2
+    assert one.dropped_spans == 3 * 2
+    one.transitioned(transition(1, State.CLOSED, State.OPEN))
+    assert len(one.events) == 1, "transitions have their own room"
+
+
+def test_exporter_is_woken_once_for_each_full_batch() -> None:
+    calls: list[int] = []
+    one = SpanRecorder(capacity=100, wake_at=3, wake=lambda: calls.append(1))
+    for _ in range(7):
+        one.finished(FakeExchange())
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 16383, 16384, 2**40, -1])
+@pytest.mark.parametrize("size", [0, 1, 90, 127, 128, 300, 20000])
+def test_wire_format_is_read_back(value: int, size: int) -> None:
+    text = b"v" * size
+    rest = wire.text("k", text) + wire.number("n", value) + wire.real("r", 0.5) + wire.flag("b", value=True)
+    encoded = wire.span(b"t" * 16, b"s" * 8, b"", 1, 2, rest, is_remote=False)
+    (span,) = ScopeSpans.FromString(encoded).spans
+    assert attributes(span) == {"k": text.decode(), "n": value, "r": 0.5, "b": True}
