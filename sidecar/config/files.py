@@ -15,34 +15,44 @@ from sidecar.config.problems import Problem, Report
 
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
+_UNREADABLE = b"\0unreadable"
 _SUFFIXES = (".yaml", ".yml")
 
 
 class Files:
     """The files of one load. Owned by that load."""
 
-    __slots__ = ("_contents",)
+    __slots__ = ("_contents", "_wanted")
 
     def __init__(self) -> None:
         self._contents: dict[str, bytes] = {}
+        self._wanted: dict[str, None] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._contents)
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every file that was asked for, whether it could be read or not."""
+        return tuple(self._wanted)
+
     def digest(self) -> str:
-        """Of all names and contents, in the order they were read."""
+        """Of all names and contents, in the order they were asked for; of what could not be read, of that."""
         digest = hashlib.sha256()
-        for name, content in self._contents.items():
+        for name in self._wanted:
+            content = self._contents.get(name, _UNREADABLE)
             for part in (name.encode(errors="surrogateescape"), content):
                 digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()
 
     def keep(self, name: str, content: bytes) -> None:
+        self._wanted[name] = None
         self._contents[name] = content
 
     def read(self, name: str) -> bytes:
         """Raises: OSError."""
+        self._wanted[name] = None
         if name not in self._contents:
             self._contents[name] = Path(name).read_bytes()
         return self._contents[name]
@@ -60,21 +70,19 @@ class Files:
         return found
 
     def _names_at(self, path: str, report: Report) -> list[str]:
-        if not os.path.isdir(path):
-            return [path]
         try:
-            listed = sorted(os.listdir(path))
+            names = configuration_files(path)
         except OSError as error:
             report.add(Problem(path, 1, 1, f"cannot be read: {error.strerror or error}"))
             return []
-        names = [name for name in listed if name.endswith(_SUFFIXES) and not name.startswith(".")]
         if not names:
             report.add(Problem(path, 1, 1, "the directory holds no *.yaml or *.yml"))
-        return [os.path.join(path, name) for name in names]
+        return names
 
     def read_body(self, node: Scalar, report: Report) -> bytes:
         """The content of the file that `node` names, relative to the file that `node` stands in."""
         name = beside(node)
+        self._wanted[name] = None
         try:
             if not os.path.isfile(name):
                 report.add(node.problem(f"{name}: there is no such file"))
@@ -87,6 +95,17 @@ class Files:
             reason = error.strerror if isinstance(error, OSError) else error
             report.add(node.problem(f"{name}: cannot be read: {reason}"))
             return b""
+
+
+def configuration_files(path: str) -> list[str]:
+    """The file at `path`, or every *.yaml and *.yml of the directory at `path` in the order of their names.
+
+    Raises: OSError, for a directory that cannot be listed.
+    """
+    if not os.path.isdir(path):
+        return [path]
+    names = [name for name in sorted(os.listdir(path)) if name.endswith(_SUFFIXES)]
+    return [os.path.join(path, name) for name in names if not name.startswith(".")]
 
 
 def beside(node: Scalar) -> str:

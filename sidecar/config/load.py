@@ -75,7 +75,7 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
         is_whole = is_whole and len(readable) == len(documents)
         loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
     if report or loaded is None:
-        raise ConfigError(report.sorted(files.names))
+        raise ConfigError(report.sorted(files.names), files.wanted, files.digest())
     return loaded
 
 

@@ -59,9 +59,15 @@ def _window(text: str, column: int) -> tuple[str, int]:
 class ConfigError(Exception):
     """A configuration that cannot be used, with every problem found, in the order of the files."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[Problem], files: Sequence[str] = (), digest: str = "") -> None:
+        """`files` are all that were read or looked for, as `digest` tells: a change there may be the cure."""
         self.problems: tuple[Problem, ...] = tuple(problems)
+        self.files: tuple[str, ...] = tuple(files)
+        self.digest = digest
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...], tuple[str, ...], str]]:
+        return ConfigError, (self.problems, self.files, self.digest)
 
 
 class Report:

@@ -25,9 +25,11 @@ class ObservedAttempt(Protocol):
     @property
     def endpoint(self) -> Endpoint | None:
         """None when no endpoint could be had."""
+
     @property
     def span_id(self) -> bytes:
         """16 hex digits: the parent id that the upstream saw."""
+
     @property
     def started(self) -> float: ...
     @property
@@ -35,12 +37,15 @@ class ObservedAttempt(Protocol):
     @property
     def status(self) -> int:
         """The upstream's status, 0 if there was none."""
+
     @property
     def reason(self) -> Reason | None:
         """Why it failed; None for a complete response, whatever its status."""
+
     @property
     def sent_ms(self) -> int | None:
         """The budget sent to the upstream, None if none was sent."""
+
     @property
     def is_reused(self) -> bool:
         """True on a pooled connection."""
@@ -56,30 +61,37 @@ class ObservedExchange(Protocol):
     @property
     def route_name(self) -> str | None:
         """None when no route matched."""
+
     @property
     def method(self) -> bytes: ...
     @property
     def target(self) -> bytes:
         """As the client sent it. Never an attribute of a metric."""
+
     @property
     def host(self) -> bytes: ...
     @property
     def http_version(self) -> str:
         """`1.0` or `1.1`."""
+
     @property
     def peer(self) -> tuple[str, int] | None:
         """The client's address, None for UNIX sockets."""
+
     @property
     def user_agent(self) -> bytes | None: ...
     @property
     def trace_id(self) -> bytes:
         """32 hex digits."""
+
     @property
     def span_id(self) -> bytes:
         """16 hex digits: this exchange's SERVER span."""
+
     @property
     def parent_id(self) -> bytes | None:
         """16 hex digits, None for a trace that starts here."""
+
     @property
     def is_sampled(self) -> bool: ...
     @property
@@ -91,35 +103,45 @@ class ObservedExchange(Protocol):
     @property
     def status(self) -> int:
         """Sent to the client; 499 if it went away first."""
+
     @property
     def reason(self) -> Reason | None:
         """Why the sidecar itself answered or gave up; None when the upstream's answer was relayed whole."""
+
     @property
     def detail(self) -> str: ...
     @property
     def request_bytes(self) -> int:
         """Body bytes received."""
+
     @property
     def response_bytes(self) -> int:
         """Body bytes relayed."""
+
     @property
     def budget_seconds(self) -> float:
         """At entry."""
+
     @property
     def budget_source(self) -> str:
         """`header`, `route` or `trace`."""
+
     @property
     def breaker_state(self) -> State | None:
         """At admission; None if no breaker was asked."""
+
     @property
     def refused_by(self) -> Transition | None:
         """The transition that opened the breaker which refused this exchange."""
+
     @property
     def tripped(self) -> Transition | None:
         """The transition that this exchange's outcome caused."""
+
     @property
     def fallback(self) -> str | None:
         """What served instead of the upstream: `response` or an upstream's name."""
+
     @property
     def attempts(self) -> Sequence[ObservedAttempt]: ...
 

@@ -480,10 +480,12 @@ class Exchange:
         self.ended = service.clock()
         lineage.forget(self, self.ended)
         service.observe.finished(self)
-        if self.status == CLIENT_GONE_STATUS:
-            return
-        trailers = self.attempts[-1].trailers if self.attempts else None
-        self.client.end(headers.trailer_block(trailers) if trailers else b"")
+        trailers = None
+        for attempt in self.attempts:
+            trailers = attempt.trailers
+            del attempt.exchange  # no cycle is left, so nothing waits for the garbage collector
+        if self.status != CLIENT_GONE_STATUS:
+            self.client.end(headers.trailer_block(trailers) if trailers else b"")
 
     # What wakes it
 

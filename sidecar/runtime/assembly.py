@@ -1,69 +1,111 @@
 """The live side of a configuration: a snapshot goes in, routing tables with breakers and clusters come out.
 
 Owns every cluster (by upstream) and every breaker (by route and upstream) of the process, so that the next
-snapshot finds them again: what a reload does not change is the same object after it.
+snapshot finds them again: what a reload does not change is the same object after it. Building goes in steps, so
+that a thousand routes do not hold the loop; nothing of it is seen before `commit`, which is one step.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, field
 
 from sidecar.core.admission import Admission
 from sidecar.core.breaker import Breaker
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import BreakerPolicy, Endpoint, Mode, Route, Snapshot, Upstream
+from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.resolver import Resolver
 
+STEP = 50
+"""Routes or upstreams between two pauses of `build`: about a millisecond's work."""
+
 
 @dataclass(slots=True)
-class _Kept:
-    """What was alive before, to be taken over or to be let go."""
+class Built:
+    """A snapshot's live side, complete but not yet in use. Ends in `commit` or `discard`."""
 
-    clusters: dict[str, Cluster]
-    breakers: dict[tuple[str, str], Breaker]
+    snapshot: Snapshot
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    breakers: dict[tuple[str, str], Breaker] = field(default_factory=dict)
+    routes: dict[str, LiveRoute] = field(default_factory=dict)
+    tables: dict[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
+    made: list[Cluster] = field(default_factory=list)
+    """Those of `clusters` that are new."""
+
+    @property
+    def is_resolved(self) -> bool:
+        """True when every new cluster has an endpoint to connect to."""
+        return all(cluster.pools for cluster in self.made)
 
 
 class Assembly:
-    """Builds the data path's tables. `apply` is synchronous: no exchange sees half of a snapshot."""
+    """What is live now, and how the next snapshot takes its place."""
 
     def __init__(self, service: Service, resolver: Resolver, rng: random.Random) -> None:
         self._service = service
         self._resolver = resolver
         self._rng = rng
+        self._building: Built | None = None
         self.clusters: dict[str, Cluster] = {}
         self.breakers: dict[tuple[str, str], Breaker] = {}
         self.routes: dict[str, LiveRoute] = {}
-        self._admissions: dict[str, Admission] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Put `snapshot` in place, by one assignment of the tables."""
+        """Build and commit at once: for the start, when nobody waits."""
+        steps = self.build(snapshot)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self.commit(end.value)
+                return
+
+    def build(self, snapshot: Snapshot) -> Generator[None, None, Built]:
+        """Make what `snapshot` needs and what is not there yet, in steps of about a millisecond."""
+        built = self._building = Built(snapshot)
+        for number, upstream in enumerate(snapshot.upstreams.values()):
+            built.clusters[upstream.name] = self._cluster(upstream, built)
+            if number % STEP == 0:
+                yield
         now = self._service.clock()
-        kept = _Kept(self.clusters, self.breakers)
-        self.clusters = {name: self._cluster(upstream, kept) for name, upstream in snapshot.upstreams.items()}
-        self.breakers = {}
-        self._admissions = {
-            route.name: self._admission(route, now)
-            for route in snapshot.routes
-            if route.admission.mode is not Mode.OFF
-        }
-        self.routes = {route.name: self._route(route, kept, now) for route in snapshot.routes}
-        self._service.tables = {
-            listener: RoutingTable(
-                [(route, self.routes[route.name]) for route in snapshot.routes if route.listener == listener]
-            )
-            for listener in snapshot.listeners
-        }
-        for name, cluster in kept.clusters.items():
+        for number, route in enumerate(snapshot.routes):
+            built.routes[route.name] = self._route(route, built, now)
+            if number % STEP == 0:
+                yield
+        for listener in snapshot.listeners:
+            live = [built.routes[route.name] for route in snapshot.routes if route.listener == listener]
+            built.tables[listener] = yield from RoutingTable.in_steps([(one.policy, one) for one in live])
+        return built
+
+    def commit(self, built: Built) -> None:
+        """Put it in place, by one assignment of the tables: no exchange sees half of a snapshot."""
+        before = self.clusters
+        self._building = None
+        self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
+        for upstream in built.snapshot.upstreams.values():
+            self.clusters[upstream.name].policy = upstream
+        self._reconfigure()
+        self._service.tables = built.tables
+        for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster)
+
+    def discard(self) -> None:
+        """Forget what was being built, after a failure on the way."""
+        if self._building is not None:
+            for cluster in self._building.made:
+                self._let_go(cluster)
+            self._building = None
 
     def addresses_changed(self, name: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
         """The resolver's news, for every cluster that has the name."""
         for cluster in self.clusters.values():
+            cluster.set_addresses(name, addresses)
+        for cluster in self._building.made if self._building is not None else ():
             cluster.set_addresses(name, addresses)
 
     def tick(self, now: float) -> None:
@@ -75,12 +117,17 @@ class Assembly:
             if transition is not None:
                 self._service.observe.transitioned(transition)
 
-    def _cluster(self, upstream: Upstream, kept: _Kept) -> Cluster:
-        cluster = kept.clusters.get(upstream.name)
+    def retire(self) -> None:
+        """At the end of the process: close what is idle, and keep no connection any more."""
+        for cluster in self.clusters.values():
+            cluster.retire()
+
+    def _cluster(self, upstream: Upstream, built: Built) -> Cluster:
+        cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.policy.endpoints == upstream.endpoints:
-            cluster.policy = upstream
             return cluster
         cluster = Cluster(upstream, self._rng, self._service.clock)
+        built.made.append(cluster)
         for name in cluster.names():
             addresses = self._resolver.watch(name)
             if addresses:
@@ -92,36 +139,48 @@ class Assembly:
             self._resolver.unwatch(name)
         cluster.retire()
 
-    def _route(self, route: Route, kept: _Kept, now: float) -> LiveRoute:
-        destinations = [
-            (self._destination(route, name, kept, now), weight) for name, weight in route.upstreams
-        ]
+    def _route(self, route: Route, built: Built, now: float) -> LiveRoute:
+        """The live route as it is, when nothing of it has changed: then not even its memory moves."""
+        before = self.routes.get(route.name)
         fallback = route.fallback.upstream if route.fallback is not None else None
+        names = [name for name, _ in route.upstreams] + ([fallback] if fallback is not None else [])
+        is_same_place = before is not None and all(
+            self.clusters.get(name) is built.clusters[name] for name in names
+        )
+        for name in names:
+            key = route.name, name
+            breaker = self.breakers.get(key)
+            if breaker is None or self.clusters.get(name) is not built.clusters[name]:
+                breaker = Breaker(route.name, name, route.breaker, self._rng, now)
+            built.breakers[key] = breaker
+        if before is not None and is_same_place and before.policy == route:
+            return before
+
+        def destination(name: str) -> Destination:
+            return Destination(built.clusters[name], built.breakers[route.name, name])
+
         return LiveRoute(
             route,
-            destinations,
-            self._destination(route, fallback, kept, now) if fallback is not None else None,
-            self._admissions.get(route.name),
+            [(destination(name), weight) for name, weight in route.upstreams],
+            destination(fallback) if fallback is not None else None,
+            self._admission(route, before if is_same_place else None, now),
         )
 
-    def _destination(self, route: Route, upstream: str, kept: _Kept, now: float) -> Destination:
-        cluster = self.clusters[upstream]
-        key = route.name, upstream
-        breaker = kept.breakers.get(key)
-        is_same_upstream = kept.clusters.get(upstream) is cluster
-        if breaker is None or not is_same_upstream:
-            breaker = Breaker(route.name, upstream, route.breaker, self._rng, now)
-        elif breaker.policy != route.breaker:
-            self._reconfigure(breaker, route.breaker, now)
-        self.breakers[key] = breaker
-        return Destination(cluster, breaker)
-
-    def _reconfigure(self, breaker: Breaker, policy: BreakerPolicy, now: float) -> None:
-        for transition in breaker.reconfigure(policy, now):
-            self._service.observe.transitioned(transition)
-
-    def _admission(self, route: Route, now: float) -> Admission:
-        before = self.routes.get(route.name)
-        if before is not None and before.admission is not None and before.policy.admission == route.admission:
+    def _admission(self, route: Route, before: LiveRoute | None, now: float) -> Admission | None:
+        """The estimate of the route's latency: of the same upstreams, under the same policy, it goes on."""
+        if route.admission.mode is Mode.OFF:
+            return None
+        is_same = before is not None and before.policy.admission == route.admission
+        if before is not None and is_same and before.admission is not None:
             return before.admission
         return Admission(route.admission, now)
+
+    def _reconfigure(self) -> None:
+        """Hand breakers that stay their new thresholds."""
+        now = self._service.clock()
+        for live in self.routes.values():
+            policy = live.policy.breaker
+            for destination in (*live.destinations, live.fallback_destination):
+                if destination is not None and destination.breaker.policy != policy:
+                    for transition in destination.breaker.reconfigure(policy, now):
+                        self._service.observe.transitioned(transition)

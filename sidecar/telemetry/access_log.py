@@ -67,6 +67,8 @@ class Log:
         self.dropped = 0
         self._level = Level.INFO
         self._format = settings.format
+        self.has_access_log = settings.format is not LogFormat.OFF or also is not None
+        """False if no exchange needs to be shown to this observer."""
         self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * (1 << 64))
         self._queue: deque[tuple[Any, ...]] = deque()
         self._wake = Wake()
@@ -75,11 +77,6 @@ class Log:
         self._also = also
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="sidecar-log", daemon=True)
-
-    @property
-    def has_access_log(self) -> bool:
-        """False if no exchange needs to be shown to this observer."""
-        return self._format is not LogFormat.OFF or self._also is not None
 
     @property
     def level(self) -> Level:

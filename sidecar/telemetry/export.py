@@ -25,13 +25,18 @@ _EXPORTERS = {
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
+_GRPC_METHODS = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
 
 
 class Sink(Protocol):
     """Takes encoded requests to a collector."""
 
-    def send(self, request: Any) -> bool:
-        """Send one `Export…ServiceRequest`; False if it was lost. Blocks up to the exporter's timeout."""
+    def send(self, request: bytes) -> bool:
+        """Send one encoded `Export…ServiceRequest`; False if it was lost. Blocks up to the exporter's timeout."""
 
     def close(self) -> None:
         """Abort a send that is under way, and free the connection."""
@@ -47,13 +52,14 @@ def make_sink(signal: str, export: Export) -> Sink:
     kind = "grpc" if export.protocol == GRPC else "http"
     module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.{module_name}")
     exporter_class = getattr(module, class_name)
-    return _GrpcSink(exporter_class, export) if kind == "grpc" else _HttpSink(exporter_class, export)
+    return _GrpcSink(signal, exporter_class, export) if kind == "grpc" else _HttpSink(exporter_class, export)
 
 
 class _GrpcSink:
-    def __init__(self, exporter_class: Any, export: Export) -> None:
-        if not (hasattr(exporter_class, "_translate_data") and hasattr(exporter_class, "_export")):
-            raise _missing_hook(exporter_class)
+    def __init__(self, signal: str, exporter_class: Any, export: Export) -> None:
+        _check_hooks(
+            exporter_class, "_translate_data", "_count_data", "_export", "_initialize_channel_and_stub"
+        )
 
         class Encoded(exporter_class):  # type: ignore[misc]
             def _translate_data(self, data: Any) -> Any:
@@ -62,6 +68,10 @@ class _GrpcSink:
             def _count_data(self, data: Any) -> int:
                 return 1
 
+            def _initialize_channel_and_stub(self) -> None:
+                self._stub = _raw_stub(_GRPC_METHODS[signal])
+                super()._initialize_channel_and_stub()
+
         compressions = importlib.import_module("grpc").Compression
         self._exporter = Encoded(
             endpoint=export.endpoint,
@@ -69,11 +79,21 @@ class _GrpcSink:
             compression=_compression(compressions, export),
         )
 
-    def send(self, request: Any) -> bool:
+    def send(self, request: bytes) -> bool:
         return _succeeded(lambda: bool(self._exporter._export(request).name == "SUCCESS"))
 
     def close(self) -> None:
         self._exporter.shutdown()
+
+
+def _raw_stub(method: str) -> Callable[[Any], Any]:
+    """What the exporter makes anew with each connection: a stub without serializers, so bytes pass as they are."""
+
+    class Stub:
+        def __init__(self, channel: Any) -> None:
+            self.Export = channel.unary_unary(method)
+
+    return Stub
 
 
 class _HttpSink:
@@ -84,13 +104,12 @@ class _HttpSink:
             headers=None if export.headers is None else dict(export.headers),
             compression=_compression(compressions, export),
         )
-        client = getattr(self._exporter, "_client", None)
-        if not callable(getattr(client, "export", None)):
-            raise _missing_hook(exporter_class)
-        self._client: Any = client
+        _check_hooks(self._exporter, "_client")
+        self._client: Any = self._exporter._client
+        _check_hooks(self._client, "export")
 
-    def send(self, request: Any) -> bool:
-        return _succeeded(lambda: bool(self._client.export(request.SerializeToString()).success))
+    def send(self, request: bytes) -> bool:
+        return _succeeded(lambda: bool(self._client.export(request).success))
 
     def close(self) -> None:
         self._exporter.shutdown()
@@ -109,8 +128,10 @@ def _succeeded(send: Callable[[], bool]) -> bool:
         return False
 
 
-def _missing_hook(exporter_class: Any) -> RuntimeError:
-    return RuntimeError(
-        f"{exporter_class.__module__}.{exporter_class.__name__} cannot take encoded requests: "
-        "install the release of opentelemetry-exporter-otlp that this package names"
-    )
+def _check_hooks(owner: Any, *names: str) -> None:
+    missing = [name for name in names if not hasattr(owner, name)]
+    if missing:
+        raise RuntimeError(
+            f"the installed opentelemetry-exporter-otlp has no {', '.join(missing)} in {owner!r}: "
+            "install the release that this package names"
+        )

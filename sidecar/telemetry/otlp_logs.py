@@ -7,8 +7,9 @@ from collections import deque
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from sidecar.telemetry.access_log import LogLine
 from sidecar.telemetry.export import Sink
@@ -25,12 +26,13 @@ class LogPipeline(Pipeline):
     """Takes lines from the log's writer through its own bounded queue, so that a collector never stalls the
     log."""
 
-    def __init__(self, sink: Sink, template: Any) -> None:
-        """`template` is a traces request whose resource and scope are taken over."""
+    def __init__(self, sink: Sink, resource: bytes, scope: bytes) -> None:
+        """`resource` and `scope` are encoded, see `encode_origin`."""
         super().__init__("sidecar-otlp-logs", sink, Wake(), _INTERVAL_SECONDS)
         self.dropped = 0
         self._queue: deque[LogLine] = deque()
-        self._template = template
+        self._resource = Resource.FromString(resource)
+        self._scope = InstrumentationScope.FromString(scope)
 
     def add(self, line: LogLine) -> None:
         if len(self._queue) >= _CAPACITY:
@@ -41,7 +43,7 @@ class LogPipeline(Pipeline):
             self._wake.raise_flag()
 
     def send_all(self) -> None:
-        while self._queue:
+        while self._queue and not self._is_aborted:
             records: list[LogRecord] = []
             while self._queue and len(records) < _BATCH:
                 records.append(log_record(self._queue.popleft()))
@@ -54,12 +56,11 @@ class LogPipeline(Pipeline):
         self.failed += len(self._queue)
         self._queue.clear()
 
-    def _request(self, records: list[LogRecord]) -> ExportLogsServiceRequest:
-        of_spans = self._template.resource_spans[0]
-        scope = ScopeLogs(scope=of_spans.scope_spans[0].scope, log_records=records)
-        return ExportLogsServiceRequest(
-            resource_logs=[ResourceLogs(resource=of_spans.resource, scope_logs=[scope])]
-        )
+    def _request(self, records: list[LogRecord]) -> bytes:
+        scope = ScopeLogs(scope=self._scope, log_records=records)
+        logs = ResourceLogs(resource=self._resource, scope_logs=[scope])
+        encoded: bytes = ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
+        return encoded
 
 
 def log_record(line: LogLine) -> LogRecord:

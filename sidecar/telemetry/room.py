@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 2.0
 """How long the end of the process may wait for telemetry."""
+_LOG_SHARE = 0.25
 
 
 class Reporter:
@@ -115,12 +116,13 @@ class TelemetryRoom:
         do."""
         now = time.monotonic()
         deadline = now + seconds
+        until_log = deadline - _LOG_SHARE * seconds  # an exporter that hangs must not cost the last lines too
         if self._recorder is not None:
             self._recorder.end_outages(now)
         for _, pipeline in self._pipelines:
             pipeline.ask_to_stop()
         for _, pipeline in self._pipelines:
-            pipeline.stop(deadline)
+            pipeline.stop(until_log)
         self._sdk_log.detach()
         self.log.stop(deadline)
 
@@ -178,7 +180,7 @@ class TelemetryRoom:
             self._pipelines.append(("metrics", rows))
         if settings.logs is not None:
             sink = export.make_sink("logs", settings.logs)
-            self._log_pipeline = otlp_logs.LogPipeline(sink, pipeline.request_template(who, scope))
+            self._log_pipeline = otlp_logs.LogPipeline(sink, *pipeline.encode_origin(who, scope))
             self._pipelines.append(("logs", self._log_pipeline))
 
 

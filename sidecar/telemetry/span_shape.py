@@ -16,12 +16,18 @@ from sidecar.core.errors import Reason
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import State, Transition
+from sidecar.core.transition import Transition
 from sidecar.telemetry import wire
 from sidecar.telemetry.spans import EventRecord, ExchangeRecord, Outage, TransitionIds
 
 _KNOWN = frozenset(METHODS)
 _MAX_LINKS = 32
+_MAX_CACHED = 4096
+
+_URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
+_REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
+_BUDGET_MS, _USED_MS = wire.key("sidecar.deadline.budget_ms"), wire.key("sidecar.deadline.used_ms")
+_SENT_MS = wire.key("sidecar.deadline.sent_ms")
 
 _SECRET = re.compile(
     rb"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)"
@@ -36,6 +42,7 @@ class SpanShaper:
 
     def __init__(self, ids: TransitionIds) -> None:
         self._ids = ids
+        self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
     def exchange_spans(self, record: ExchangeRecord, offset_ns: int) -> Iterator[bytes]:
         """The SERVER span of one exchange, then a CLIENT span for each attempt.
@@ -76,22 +83,22 @@ class SpanShaper:
             _server_fixed(
                 method if method in _KNOWN else b"_OTHER", route, listener, version, status, reason, fallback
             ),
-            _admission(breaker_state, source),
+            _admission("" if breaker_state is None else breaker_state._value_, source),
             _host(host),
-            wire.text("url.path", path),
-            wire.text("sidecar.request_id", request_id),
-            wire.number("sidecar.deadline.used_ms", round((ended - started) * 1000)),
+            wire.text_of(_URL_PATH, path),
+            wire.text_of(_REQUEST_ID, request_id),
+            wire.number_of(_USED_MS, round((ended - started) * 1000)),
             state,
         ]
         if source:
-            parts.append(wire.number("sidecar.deadline.budget_ms", round(budget_seconds * 1000)))
+            parts.append(wire.number_of(_BUDGET_MS, round(budget_seconds * 1000)))
         if method not in _KNOWN:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if query:
             parts.append(wire.text("url.query", query))
         if peer is not None:
             parts.append(_peer(peer[0]))
-            parts.append(wire.number("network.peer.port", peer[1]))
+            parts.append(wire.number_of(_PEER_PORT, peer[1]))
         if agent:
             parts.append(_agent(agent))
         if is_server_error(status, reason, fallback):
@@ -107,15 +114,36 @@ class SpanShaper:
         yield wire.span(trace_id, span_id, parent, *times, b"".join(parts), is_remote=True)
         for resend, attempt in enumerate(attempts):
             upstream, endpoint, attempt_hex, began, done, code, why, sent_ms = attempt
-            known = method if method in _KNOWN else b"_OTHER"
-            rest = _client_fixed(known, route, upstream, endpoint, version if code else "", code, why)
-            rest += wire.text("url.full", _full_url(endpoint, host, path, query)) + state
+            authority, fixed = self._client_fixed(method, route, upstream, endpoint, code, why)
+            rest = fixed + wire.text_of(_URL_FULL, _full_url(authority or host, path, query)) + state
             if sent_ms is not None:
-                rest += wire.number("sidecar.deadline.sent_ms", sent_ms)
+                rest += wire.number_of(_SENT_MS, sent_ms)
             if resend:
                 rest += wire.number("http.request.resend_count", resend)
             times = _ns(began, offset_ns), _ns(done, offset_ns)
             yield wire.span(trace_id, unhexlify(attempt_hex), span_id, *times, rest, is_remote=False)
+
+    def _client_fixed(
+        self,
+        method: bytes,
+        route: str | None,
+        upstream: str,
+        endpoint: Endpoint | None,
+        status: int,
+        reason: Reason | None,
+    ) -> tuple[bytes, bytes]:
+        """The endpoint's authority for `url.full` (empty: use Host), and what attempts like this have in common."""
+        known = method if method in _KNOWN else b"_OTHER"
+        # by identity: hashing the dataclass costs as much as all the rest; the entry keeps the endpoint alive
+        key = (known, route, upstream, id(endpoint), status, reason)
+        entry = self._attempts.get(key)
+        if entry is None:
+            if len(self._attempts) >= _MAX_CACHED:
+                self._attempts.clear()
+            authority = b"" if endpoint is None or endpoint.path is not None else str(endpoint).encode()
+            fixed = _client_fixed(known, route, upstream, endpoint, status, reason)
+            entry = self._attempts[key] = (endpoint, authority, fixed)
+        return entry[1], entry[2]
 
     def event_span(self, record: EventRecord, offset_ns: int) -> bytes:
         """The span of a transition, of an outage, or of a reload."""
@@ -184,10 +212,8 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
-def _full_url(endpoint: Endpoint | None, host: bytes, path: bytes, query: bytes) -> bytes:
-    """`url.full` of an attempt: the endpoint's authority (else the client's Host) and the redacted target."""
-    authority = host if endpoint is None or endpoint.path is not None else str(endpoint).encode()
-    return b"".join((b"http://", authority, path, b"?" if query else b"", query))
+def _full_url(authority: bytes, path: bytes, query: bytes) -> bytes:
+    return b"http://%b%b?%b" % (authority, path, query) if query else b"http://%b%b" % (authority, path)
 
 
 def _ns(seconds: float, offset_ns: int) -> int:
@@ -223,13 +249,11 @@ def _server_fixed(
     return b"".join(parts)
 
 
-@lru_cache(maxsize=4096)
 def _client_fixed(
     method: bytes,
     route: str | None,
     upstream: str,
     endpoint: Endpoint | None,
-    version: str,
     status: int,
     reason: Reason | None,
 ) -> bytes:
@@ -242,9 +266,8 @@ def _client_fixed(
     ]
     if route is not None:
         parts.append(wire.text("sidecar.route", route.encode()))
-    if version:
-        parts.append(wire.text("network.protocol.version", b"1.1"))
     if status:
+        parts.append(wire.text("network.protocol.version", b"1.1"))
         parts.append(wire.number("http.response.status_code", status))
     if error := client_error_type(status, reason):
         parts.append(wire.text("error.type", error.encode()))
@@ -268,11 +291,9 @@ def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[b
 
 
 @lru_cache(maxsize=256)
-def _admission(breaker_state: State | None, source: str) -> bytes:
-    state = b"" if breaker_state is None else breaker_state.value.encode()
-    return (wire.text("sidecar.circuit_breaker.state", state) if state else b"") + (
-        wire.text("sidecar.deadline.source", source.encode()) if source else b""
-    )
+def _admission(state: str, source: str) -> bytes:
+    breaker = wire.text("sidecar.circuit_breaker.state", state.encode()) if state else b""
+    return breaker + (wire.text("sidecar.deadline.source", source.encode()) if source else b"")
 
 
 @lru_cache(maxsize=1024)

@@ -67,7 +67,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Runs a plan against one upstream; the results grow as it goes, and are good up to an interruption."""
+    """Runs a plan against one upstream; the results grow as it goes."""
 
     plan: Plan
     cores: Cores

@@ -129,7 +129,7 @@ def test_exchange_without_a_route_is_counted_without_attributes_a_client_chose()
         route_name=None, status=404, reason=Reason.NO_ROUTE, attempts=(), budget_source=""
     )
     numbers.finished(exchange)
-    expected = GET + (("http.response.status_code", 404), ("error.type", "no_route"))
+    expected = (*GET, ("http.response.status_code", 404), ("error.type", "no_route"))
     assert list(read(numbers, "http.server.request.duration")) == [expected]
     assert read(numbers, "http.server.active_requests") == {}
 

@@ -1,12 +1,14 @@
 """Scenarios run on virtual time (see `tests/support/loop.py`)."""
 
-import asyncio
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
-from tests.support.loop import JumpingPolicy
+from tests.support.loop import JumpingLoop
 
 
-@pytest.fixture
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    return JumpingPolicy()
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    return {"virtual time": JumpingLoop}

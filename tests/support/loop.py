@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from typing import Any
 
 PATIENCE_SECONDS = 0.002
 """Real time that I/O gets to show up before the clock jumps."""
@@ -47,7 +46,3 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         self._now += seconds
 
-
-class JumpingPolicy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> Any:
-        return JumpingLoop()

@@ -9,11 +9,13 @@ from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
 
+ENDPOINT = Endpoint("10.0.0.7", 8080)
+
 
 @dataclass(slots=True)
 class FakeAttempt:
     upstream: str = "payments"
-    endpoint: Endpoint | None = Endpoint("10.0.0.7", 8080)
+    endpoint: Endpoint | None = ENDPOINT
     span_id: bytes = b"00f067aa0ba902b8"
     started: float = 100.001
     ended: float = 100.021

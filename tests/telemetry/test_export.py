@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource as process_limits
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -203,7 +205,17 @@ async def test_collector_that_never_answers_does_not_hold_the_loop_or_the_end() 
         assert room.dropped()["traces", "queue_full"] > 0
 
 
-def test_nothing_is_imported_or_started_without_an_exporter() -> None:
+def test_nothing_of_opentelemetry_is_imported_without_an_exporter() -> None:
+    code = (
+        "import sys; from sidecar.core.numbers import Numbers; from sidecar.core.snapshot import Telemetry;"
+        "from sidecar.core.sources import Sources; from sidecar.telemetry.room import TelemetryRoom;"
+        "TelemetryRoom(Telemetry(), Numbers(), Sources, environ={}, log_fd=1);"
+        "sys.exit(any(name.startswith(('opentelemetry', 'grpc', 'google')) for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_thread_is_started_without_an_exporter() -> None:
     room = make_room(Telemetry())
     assert room.settings.traces is None
     assert room.settings.metrics is None

@@ -232,7 +232,7 @@ def test_transition_is_a_root_span_with_links_to_at_most_32_causes() -> None:
     assert span.parent_span_id == b""
     assert span.start_time_unix_nano == span.end_time_unix_nano == OFFSET_NS + 100_000_000_000
     assert len(span.links) == 32
-    assert span.links[-1].span_id.hex() == "%016x" % 40
+    assert span.links[-1].span_id.hex() == f"{40:016x}"
     assert attributes(span.links[-1]) == {"sidecar.request_id": "req-39"}
     assert attributes(span) == {
         "sidecar.circuit_breaker.name": "checkout/payments",

@@ -1,0 +1,215 @@
+"""A pod template as plain data → what injection adds to it. The one place that decides; texts and JSON
+patches are made from its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.kubernetes.settings import PREFIX, STATUS, Mode, Settings, is_wanted, with_annotations
+
+CONTAINER_NAME = "sidecar"
+VOLUME_NAME = "sidecar-config"
+CONFIG_DIRECTORY = "/etc/sidecar"
+CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
+USER_ID = 65532
+"""The image's own user, numeric so that `runAsNonRoot` can be checked."""
+
+_RESOURCE_ATTRIBUTES = (
+    "k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.namespace.name=$(POD_NAMESPACE),"
+    "k8s.node.name=$(NODE_NAME)"
+)
+_POD_FIELDS = {
+    "POD_NAME": "metadata.name",
+    "POD_UID": "metadata.uid",
+    "POD_NAMESPACE": "metadata.namespace",
+    "NODE_NAME": "spec.nodeName",
+}
+_WAIT = (
+    "import time, urllib.request\n"
+    "for _ in range(300):\n"
+    "    try:\n"
+    "        urllib.request.urlopen('http://127.0.0.1:{port}/startupz', timeout=1)\n"
+    "        break\n"
+    "    except OSError:\n"
+    "        time.sleep(0.2)\n"
+)
+"""Without native sidecars the kubelet starts the next container when the postStart hook has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one pod template gets."""
+
+    mode: Mode
+    container: dict[str, Any]
+    volume: dict[str, Any]
+    env: dict[str, list[dict[str, str]]]
+    """New variables by the name of an app container, those that it has already left out."""
+    app_ports: frozenset[int | str]
+    """Numbers and names that a Service may call the app's port."""
+    inbound_port: int
+
+    @property
+    def list_name(self) -> str:
+        return "initContainers" if self.mode is Mode.NATIVE else "containers"
+
+    def status(self, **more: Any) -> str:
+        """The value of the status annotation."""
+        env = {name: [item["name"] for item in items] for name, items in self.env.items() if items}
+        record: dict[str, Any] = {"mode": self.mode.value}
+        if env:
+            record["env"] = env
+        record.update({key: value for key, value in more.items() if value})
+        return json.dumps(record, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A pod template that is left as it is, and why."""
+
+    reason: str
+
+
+def plan(
+    metadata: Mapping[str, Any], spec: Mapping[str, Any], outer: Mapping[str, Any], settings: Settings
+) -> Plan | Skipped:
+    """Decide for a pod template with `metadata` and `spec`; `outer` is the workload's metadata.
+
+    Raises:
+        ValueError: the annotations or the pod cannot be followed; the message says how to help it.
+    """
+    annotations = {**_mapping(outer, "annotations"), **_mapping(metadata, "annotations")}
+    labels = {**_mapping(outer, "labels"), **_mapping(metadata, "labels")}
+    if not is_wanted(annotations, labels):
+        return Skipped('sidecar.io/inject is "false"')
+    if STATUS in _mapping(metadata, "annotations"):
+        return Skipped("it has the sidecar already")
+    if spec.get("hostNetwork") is True:
+        return Skipped("it uses the host's network, where the sidecar's ports may be taken")
+    containers = _list(spec, "containers")
+    if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
+        return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
+    if any(item.get("name") == VOLUME_NAME for item in _list(spec, "volumes")):
+        raise ValueError(f"it has a volume named {VOLUME_NAME} of its own; give that another name")
+    chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
+    _check_ports(containers, chosen)
+    app_port = chosen.app_port or next(_ports(containers), (None, None))[1]
+    names = {name for name, number in _ports(containers) if number == app_port and name is not None}
+    return Plan(
+        mode=chosen.mode,
+        container=_container(chosen, app_port),
+        volume={"name": VOLUME_NAME, "configMap": {"name": chosen.config_map}},
+        env={str(item.get("name")): _proxy_env(item, chosen) for item in containers},
+        app_ports=frozenset(names if app_port is None else {app_port, *names}),
+        inbound_port=chosen.inbound_port,
+    )
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(data: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = data.get(key)
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _ports(containers: list[Mapping[str, Any]]) -> Iterator[tuple[str | None, int]]:
+    for item in containers:
+        for port in _list(item, "ports"):
+            if isinstance(port.get("containerPort"), int) and port.get("protocol", "TCP") == "TCP":
+                yield port.get("name"), port["containerPort"]
+
+
+def _check_ports(containers: list[Mapping[str, Any]], settings: Settings) -> None:
+    ours = {
+        settings.inbound_port: "inbound-port",
+        settings.outbound_port: "outbound-port",
+        settings.probes_port: "probes-port",
+    }
+    for _, number in _ports(containers):
+        if number in ours:
+            raise ValueError(
+                f"the app uses port {number}, as the sidecar does: set {PREFIX}{ours[number]} to another"
+            )
+
+
+def _proxy_env(container: Mapping[str, Any], settings: Settings) -> list[dict[str, str]]:
+    if not settings.http_proxy:
+        return []
+    proxy = f"http://127.0.0.1:{settings.outbound_port}"
+    # curl and wget read the lower-case name alone, some runtimes the upper-case one
+    wanted = {
+        "http_proxy": proxy,
+        "HTTP_PROXY": proxy,
+        "no_proxy": settings.no_proxy,
+        "NO_PROXY": settings.no_proxy,
+    }
+    known = {item.get("name") for item in _list(container, "env")}
+    return [{"name": name, "value": value} for name, value in wanted.items() if name not in known]
+
+
+def _container(settings: Settings, app_port: int | None) -> dict[str, Any]:
+    native = {"restartPolicy": "Always"} if settings.mode is Mode.NATIVE else {}
+    return {
+        "name": CONTAINER_NAME,
+        "image": settings.image,
+        **native,
+        "args": ["run", CONFIG_FILE],
+        "env": _env(settings, app_port),
+        "ports": [
+            {"name": "sidecar-inbound", "containerPort": settings.inbound_port},
+            {"name": "sidecar-probes", "containerPort": settings.probes_port},
+        ],
+        "startupProbe": _probe("/startupz", settings, periodSeconds=1, failureThreshold=60),
+        "readinessProbe": _probe("/readyz", settings, periodSeconds=2, failureThreshold=1),
+        "livenessProbe": _probe("/livez", settings, periodSeconds=10, failureThreshold=3),
+        **_lifecycle(settings),
+        "resources": {
+            "requests": {"cpu": settings.cpu, "memory": settings.memory},
+            "limits": {"memory": settings.memory},
+        },
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}],
+    }
+
+
+def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:
+    ports = {"APP_PORT": app_port}
+    for item in ("inbound_port", "outbound_port", "probes_port"):
+        # a slotted dataclass has no class attribute to read the default from
+        default = Settings.__dataclass_fields__[item].default
+        if getattr(settings, item) != default:
+            ports[item.upper()] = getattr(settings, item)
+    return [
+        *({"name": name, "value": str(port)} for name, port in ports.items() if port is not None),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in _POD_FIELDS.items()
+        ),
+        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": _RESOURCE_ATTRIBUTES},
+    ]
+
+
+def _probe(path: str, settings: Settings, **times: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": settings.probes_port}, **times}
+
+
+def _lifecycle(settings: Settings) -> dict[str, Any]:
+    if settings.mode is Mode.NATIVE:
+        return {}
+    wait = _WAIT.format(port=settings.probes_port)
+    return {"lifecycle": {"postStart": {"exec": {"command": ["python", "-c", wait]}}}}

@@ -1,0 +1,248 @@
+"""YAML text → a tree that knows where each piece stands, to the character. Writes nothing.
+
+The round-trip dumper of ruamel.yaml keeps comments but not every byte (indents, line ends, quotes of keys,
+folded lines), so here it is used for its YAML 1.2 parser alone: edits are made in the text itself, at the
+places this tree gives, and what is not edited cannot change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from sidecar.config.nodes import resolve_plain
+
+MAX_DEPTH = 100
+"""Levels of nesting; an OpenAPI schema in a CustomResourceDefinition has about 40."""
+_BLOCK_HEADER = re.compile(r"[|>][-+0-9]*")
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be read or changed, with its place. `str()` is what a user is shown."""
+
+    def __init__(self, file: str, document: int, line: int, message: str) -> None:
+        super().__init__(f"{file}:{line}: document {document}: {message}")
+        self.document, self.line, self.message = document, line, message
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A value: `text[start:end]`, without trailing blanks and comments. `line` counts from 1."""
+
+    start: int
+    end: int
+    line: int
+    is_flow: bool
+    anchor: str | None
+
+    def plain(self) -> Any:
+        """Return what it means, with aliases and merge keys resolved."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True, eq=False)
+class Scalar(Node):
+    value: str
+    is_plain: bool
+    tag: str | None = None
+
+    def plain(self) -> Any:
+        if self.is_plain and self.tag is None:
+            return resolve_plain(self.value)
+        return self.value
+
+    @property
+    def is_null(self) -> bool:
+        return self.plain() is None
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    key: Node
+    value: Node
+
+    @property
+    def name(self) -> str | None:
+        return self.key.value if isinstance(self.key, Scalar) else None
+
+
+@dataclass(slots=True, eq=False)
+class Mapping(Node):
+    entries: list[Entry] = field(default_factory=list)
+
+    def own(self, name: str) -> Entry | None:
+        """The entry that is written here, not what a merge key brings."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def merged(self) -> Iterator[Mapping]:
+        """The mappings that `<<` brings in, the first wins."""
+        entry = self.own("<<")
+        if entry is None:
+            return
+        value = target(entry.value)
+        for item in value.items if isinstance(value, Sequence) else [value]:
+            source = target(item)
+            if isinstance(source, Mapping):
+                yield source
+
+    def get(self, name: str) -> Node | None:
+        """The value of `name`, as written (an alias is not followed), own before merged."""
+        entry = self.own(name)
+        if entry is not None:
+            return entry.value
+        return next((found for source in self.merged() if (found := source.get(name)) is not None), None)
+
+    def plain(self) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for source in reversed(list(self.merged())):
+            found.update(source.plain())
+        found.update({e.name: e.value.plain() for e in self.entries if e.name != "<<"})
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Sequence(Node):
+    items: list[Node] = field(default_factory=list)
+
+    def plain(self) -> list[Any]:
+        return [item.plain() for item in self.items]
+
+
+@dataclass(slots=True, eq=False)
+class Alias(Node):
+    target: Node
+
+    def plain(self) -> Any:
+        return self.target.plain()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    number: int
+    """From 1, as a reader counts the documents of the file."""
+    root: Node | None
+
+
+def target(node: Node) -> Node:
+    """The node itself, or what an alias stands for."""
+    return node.target if isinstance(node, Alias) else node
+
+
+def parse(text: str, file: str) -> list[Document]:
+    """Read every document of `text`.
+
+    Raises:
+        ManifestError: it is not YAML, or nested too deeply.
+    """
+    return _Builder(text, file).documents()
+
+
+class _Builder:
+    def __init__(self, text: str, file: str) -> None:
+        self._text, self._file = text, file
+        self._number = 0
+        self._anchors: dict[str, Node] = {}
+        self._events: Iterator[Any] = iter(())
+
+    def documents(self) -> list[Document]:
+        found: list[Document] = []
+        try:
+            self._events = iter(YAML(typ="safe", pure=True).parse(self._text))
+            for event in self._events:
+                if isinstance(event, DocumentStartEvent):
+                    self._number, self._anchors = self._number + 1, {}
+                    found.append(Document(self._number, self._node(next(self._events), 0)))
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            message = error.problem or error.context or "not YAML"
+            raise self._error((mark.line if mark else 0) + 1, f"not YAML: {message}") from error
+        except YAMLError as error:
+            raise self._error(1, f"not YAML: {error}") from error
+        return found
+
+    def _error(self, line: int, message: str) -> ManifestError:
+        return ManifestError(self._file, max(self._number, 1), line, message)
+
+    def _node(self, event: Any, depth: int) -> Node:
+        start, line = event.start_mark.index, event.start_mark.line + 1
+        if depth > MAX_DEPTH:
+            raise self._error(line, f"nested more than {MAX_DEPTH} levels deep")
+        if isinstance(event, AliasEvent):
+            known = self._anchors.get(event.anchor)
+            if known is None:
+                raise self._error(line, f"the alias *{event.anchor} has no anchor before it")
+            return Alias(start, event.end_mark.index, line, False, None, known)
+        if isinstance(event, ScalarEvent):
+            return self._kept(self._scalar(event, start, line))
+        if isinstance(event, SequenceStartEvent):
+            return self._sequence(event, start, line, depth)
+        if isinstance(event, MappingStartEvent):
+            return self._mapping(event, start, line, depth)
+        raise self._error(line, "not YAML: a value is missing")
+
+    def _kept(self, node: Node) -> Node:
+        if node.anchor is not None:
+            self._anchors[node.anchor] = node
+        return node
+
+    def _scalar(self, event: Any, start: int, line: int) -> Scalar:
+        end = event.end_mark.index
+        if event.style in ("|", ">"):
+            end = self._block_scalar_end(start, end)
+        tag = None if event.tag is None else str(event.tag)
+        return Scalar(
+            start, end, line, False, event.anchor, event.value, event.style is None and event.implicit[0], tag
+        )
+
+    def _block_scalar_end(self, start: int, end: int) -> int:
+        """With `+` the blank lines at its end belong to the value, else they do not."""
+        header = _BLOCK_HEADER.search(self._text, start)
+        if header is not None and "+" in header[0]:
+            return end
+        return start + len(self._text[start:end].rstrip())
+
+    def _sequence(self, event: Any, start: int, line: int, depth: int) -> Sequence:
+        node = Sequence(start, start, line, bool(event.flow_style), event.anchor)
+        self._kept(node)
+        for inner in self._events:
+            if isinstance(inner, SequenceEndEvent):
+                break
+            node.items.append(self._node(inner, depth + 1))
+        node.end = self._collection_end(node, inner, node.items)
+        return node
+
+    def _mapping(self, event: Any, start: int, line: int, depth: int) -> Mapping:
+        node = Mapping(start, start, line, bool(event.flow_style), event.anchor)
+        self._kept(node)
+        for inner in self._events:
+            if isinstance(inner, MappingEndEvent):
+                break
+            key = self._node(inner, depth + 1)
+            value = self._node(next(self._events), depth + 1)
+            if isinstance(value, Scalar) and not value.value and value.is_plain and value.start == value.end:
+                value.start = value.end = self._text.index(":", key.end) + 1
+            entry = Entry(key, value)
+            if entry.name is not None and node.own(entry.name) is not None:
+                raise self._error(key.line, f"the key {entry.name!r} is given twice")
+            node.entries.append(entry)
+        node.end = self._collection_end(node, inner, [entry.value for entry in node.entries])
+        return node
+
+    def _collection_end(self, node: Node, event: Any, children: list[Node]) -> int:
+        if node.is_flow:
+            return int(event.end_mark.index)
+        return children[-1].end if children else node.end

@@ -1,0 +1,123 @@
+"""What an injected sidecar should be like: flags give the default, a pod's annotations win.
+
+An annotation belongs to the pod template; on the workload it counts too, and the template's own wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+
+PREFIX = "sidecar.io/"
+INJECT = PREFIX + "inject"
+STATUS = PREFIX + "status"
+"""Written by the injection: what it did, so that it can be undone."""
+_TRUE, _FALSE = frozenset({"true", "enabled"}), frozenset({"false", "disabled"})
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+class Mode(Enum):
+    """How the sidecar stands in the pod."""
+
+    NATIVE = "native"
+    """An init container with `restartPolicy: Always`: starts before the app, ends after it; Jobs end."""
+    CONTAINER = "container"
+    """A container beside the app, for clusters before 1.29."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One injection's choices. The name of a field with dashes is its annotation: `sidecar.io/app-port`."""
+
+    image: str
+    config_map: str = "sidecar-config"
+    """Holds `sidecar.yaml`; it must be in the pod's namespace."""
+    mode: Mode = Mode.NATIVE
+    http_proxy: bool = False
+    """Set http_proxy and no_proxy in the app's containers, so that its calls go through the sidecar."""
+    no_proxy: str = "localhost,127.0.0.1,::1,169.254.169.254"
+    app_port: int | None = None
+    """Where the app listens; None is its first containerPort. `${APP_PORT}` in the configuration."""
+    inbound_port: int = 15006
+    """`${INBOUND_PORT}` in the configuration, where it is not the default; so are the next two."""
+    outbound_port: int = 15001
+    probes_port: int = 15021
+    cpu: str = "100m"
+    """Requested."""
+    memory: str = "128Mi"
+    """Requested, and the limit."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.config_map):
+            raise ValueError(f"{self.config_map!r} is no name of a ConfigMap")
+        for name in ("app_port", "inbound_port", "outbound_port", "probes_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 < port < 65536:
+                raise ValueError(f"{name.replace('_', '-')} {port}: a port is from 1 to 65535")
+        ports = [self.inbound_port, self.outbound_port, self.probes_port]
+        if len(set(ports)) < len(ports):
+            raise ValueError("inbound-port, outbound-port and probes-port must differ")
+
+
+def default_image() -> str:
+    """The image of this version; a cluster's own registry goes before it, by flag or annotation."""
+    try:
+        return f"sidecar:{version('sidecar-proxy')}"
+    except PackageNotFoundError:
+        return "sidecar:latest"
+
+
+def is_wanted(annotations: Mapping[str, object], labels: Mapping[str, object]) -> bool:
+    """Whether a pod takes part, by `sidecar.io/inject` as an annotation or a label; yes if nothing is said.
+
+    Raises:
+        ValueError: neither a yes nor a no.
+    """
+    written = annotations.get(INJECT, labels.get(INJECT, "true"))
+    return _flag(INJECT, _text(written))
+
+
+def with_annotations(settings: Settings, annotations: Mapping[str, object]) -> Settings:
+    """`settings` as a pod's annotations change them.
+
+    Raises:
+        ValueError: an annotation has no such value, or there is no such annotation.
+    """
+    kinds = {PREFIX + item.name.replace("_", "-"): (item.name, str(item.type)) for item in fields(Settings)}
+    changes: dict[str, object] = {}
+    for key, value in annotations.items():
+        if not key.startswith(PREFIX) or key in (INJECT, STATUS):
+            continue
+        if key not in kinds:
+            raise ValueError(f"unknown annotation {key}; there are {', '.join(sorted(kinds))} and {INJECT}")
+        name, kind = kinds[key]
+        changes[name] = _value(key, _text(value), kind)
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(key: str, text: str, kind: str) -> object:
+    if kind == "bool":
+        return _flag(key, text)
+    if kind == "Mode":
+        try:
+            return Mode(text)
+        except ValueError:
+            raise ValueError(f"{key}: {text!r} is neither native nor container") from None
+    if kind.startswith("int"):
+        if not text.isascii() or not text.isdigit():
+            raise ValueError(f"{key}: {text!r} is no port")
+        return int(text)
+    return text
+
+
+def _flag(key: str, text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ValueError(f'{key}: {text!r} is neither "true" nor "false"')
+    return text.lower() in _TRUE

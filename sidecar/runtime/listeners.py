@@ -1,0 +1,89 @@
+"""The listening sockets of one process: started, kept, moved and let go as snapshots come.
+
+A socket is known by its address, so a listener that keeps it is never touched, whatever else changes. New ones are
+bound before anything is let go: an address that cannot be had refuses the whole snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sidecar.core.snapshot import Address, Snapshot
+from sidecar.downstream.listener import ListenerSocket
+from sidecar.forwarding.service import Service
+
+
+@dataclass(slots=True)
+class Prepared:
+    """The sockets of the next snapshot, bound; in use after `Listeners.commit`."""
+
+    sockets: dict[str, ListenerSocket] = field(default_factory=dict)
+    started: list[ListenerSocket] = field(default_factory=list)
+
+
+class Listeners:
+    """All listening sockets, and those removed ones whose connections have not ended yet."""
+
+    def __init__(self, service: Service) -> None:
+        self.sockets: dict[str, ListenerSocket] = {}
+        """By name. The same dict for the process's life."""
+        self._service = service
+        self._retired: list[ListenerSocket] = []
+
+    async def prepare(self, snapshot: Snapshot) -> Prepared:
+        """Bind what `snapshot` has and what is not bound yet.
+
+        Raises:
+            OSError: an address cannot be bound; nothing has changed then.
+        """
+        prepared = Prepared()
+        taken: dict[Address, ListenerSocket] = {
+            socket.policy.address: socket
+            for socket in self.sockets.values()
+            if socket.policy.address.port or socket.policy.address.path
+        }
+        try:
+            for name, policy in snapshot.listeners.items():
+                own = self.sockets.get(name)
+                is_own = own is not None and own.policy.address == policy.address
+                socket = own if is_own else taken.get(policy.address)
+                if socket is None:
+                    socket = ListenerSocket(policy, self._service)
+                    await socket.start()
+                    prepared.started.append(socket)
+                prepared.sockets[name] = socket
+        except BaseException:
+            self.discard(prepared)
+            raise
+        return prepared
+
+    def discard(self, prepared: Prepared) -> None:
+        """Let go of what was bound for nothing."""
+        for socket in prepared.started:
+            socket.close()
+
+    def commit(self, prepared: Prepared, snapshot: Snapshot) -> None:
+        """Put them in place; what is not among them stops accepting, and ends with its last exchange."""
+        kept = {id(socket) for socket in prepared.sockets.values()}
+        self._retired += [socket for socket in self.sockets.values() if id(socket) not in kept]
+        self.sockets.clear()
+        self.sockets.update(prepared.sockets)
+        for name, policy in snapshot.listeners.items():
+            socket = self.sockets[name]
+            socket.name = name
+            if socket.policy != policy:
+                socket.adopt(policy)
+        self.tick()
+
+    def tick(self) -> None:
+        """Once a second: close connections of removed listeners as they fall idle."""
+        for socket in self._retired:
+            socket.stop_accepting()
+        for socket in [one for one in self._retired if one.connection_count == 0]:
+            socket.close()
+            self._retired.remove(socket)
+
+    def close(self) -> None:
+        """Cut everything."""
+        for socket in (*self.sockets.values(), *self._retired):
+            socket.close()

@@ -1,0 +1,122 @@
+"""Loads configurations in another process, so that the event loop never waits for YAML.
+
+The process is started by the first load (or `warm`, when one is about to come) and ends after a minute without
+work, because it takes as much memory as the proxy itself. Owned by one part; one load at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import sys
+from collections.abc import Mapping
+
+from sidecar.config import loading
+from sidecar.config.load import ConfigError
+from sidecar.config.parcel import Unpacking
+from sidecar.core.snapshot import Snapshot
+
+IDLE_SECONDS = 60.0
+LOAD_TIMEOUT_SECONDS = 30.0
+
+
+class LoaderFailed(Exception):
+    """The loading process ended or hung; nothing is known of the configuration."""
+
+
+class Loader:
+    """The loading process, as seen from the loop."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def warm(self) -> None:
+        """Start the process now: it takes half a second, which may pass while a change settles."""
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                loading.__name__,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        self._rest()
+
+    async def load(self, path: str, environ: Mapping[str, str]) -> Snapshot:
+        """Load the file or directory at `path`.
+
+        Raises:
+            ConfigError: with every problem found.
+            LoaderFailed: there is no verdict.
+        """
+        is_done = False
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_SECONDS):
+                await self.warm()
+                snapshot = await self._ask(path, environ)
+                is_done = True
+                return snapshot
+        except TimeoutError:
+            raise LoaderFailed(f"loading took more than {LOAD_TIMEOUT_SECONDS:g} s") from None
+        except (asyncio.IncompleteReadError, ConnectionError, OSError) as error:
+            raise LoaderFailed(f"the loading process ended: {error!r}") from error
+        except ConfigError:
+            is_done = True
+            raise
+        finally:
+            if not is_done:  # an answer may still be on its way to nobody
+                await self.close()
+            self._rest()
+
+    async def _ask(self, path: str, environ: Mapping[str, str]) -> Snapshot:
+        assert self._process is not None
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        request = pickle.dumps((path, dict(environ)))
+        process.stdin.write(loading.frame(request))
+        await process.stdin.drain()
+        unpacking = Unpacking()
+        error: ConfigError | None = None
+        while True:
+            payload = await _read(process.stdout)
+            if payload[:1] == loading.END:
+                break
+            if payload[:1] == loading.PROBLEMS:
+                error = pickle.loads(payload[1:])
+            elif error is None:
+                unpacking.add(payload[1:])
+            await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        return unpacking.snapshot()
+
+    async def close(self) -> None:
+        """End the process, whatever it does."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def _rest(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(IDLE_SECONDS, self._let_go) if self._process is not None else None
+
+    def _let_go(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # it ends with its input, and the loop reaps it
+            self._process = None
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    length = await stream.readexactly(loading.LENGTH_BYTES)
+    return await stream.readexactly(int.from_bytes(length, "big"))

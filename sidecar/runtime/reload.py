@@ -1,0 +1,271 @@
+"""New configuration → what serves: loaded elsewhere, built beside what is live, put in place by one assignment.
+
+`Active` owns what is in use (snapshot, generation, counters) and is the only one to change it. Two parts work on
+it: `reload` takes requests from whoever asks (the watcher, SIGHUP, the admin API), one at a time; `watch` looks at
+the files and asks. A configuration that is refused changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sidecar.config.diff import Diff, Kind, diff
+from sidecar.config.load import ConfigError
+from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
+from sidecar.core.snapshot import Snapshot
+from sidecar.core.sources import ConfigNumbers, ReloadReport
+from sidecar.runtime.actor import Mailbox
+from sidecar.runtime.assembly import Assembly, Built
+from sidecar.runtime.listeners import Listeners
+from sidecar.runtime.loader import Loader, LoaderFailed
+
+R = TypeVar("R")
+
+RESOLVE_SECONDS = 1.0
+"""How long a swap waits for the names of new upstreams; what is unknown then answers `dns_error` until it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one reload went: the answer of `POST /reload`, a line in the log, a span."""
+
+    trigger: str
+    """`file`, `signal` or `api`."""
+    report: ReloadReport
+    diff: Diff = Diff()
+    pending_restart: tuple[str, ...] = ()
+    """Keys that differ from what the process was started with and take effect at its next start only."""
+    files: tuple[str, ...] = ()
+    """All that was read or looked for."""
+    digest: str = ""
+    """Of their content; empty when nothing is known."""
+
+    @property
+    def is_success(self) -> bool:
+        return self.report.is_success
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """Asks for a reload."""
+
+    trigger: str
+    reply: asyncio.Future[Outcome] | None = None
+    is_final: bool = True
+    """False: a refusal may be that of a half-written file, so nobody is told but who asked."""
+
+
+class Warm:
+    """A change is coming: have the loading process ready."""
+
+
+class Active:
+    """The configuration in use. Changed on the event loop; its numbers are read from anywhere."""
+
+    def __init__(
+        self, snapshot: Snapshot, clock: Callable[[], float], assembly: Assembly, listeners: Listeners
+    ) -> None:
+        self.snapshot = snapshot
+        self.started_with = snapshot
+        self.generation = 1
+        self.since = clock()
+        self.last: Outcome | None = None
+        """The last reload, good or bad."""
+        self._clock = clock
+        self._assembly = assembly
+        self._listeners = listeners
+        self._succeeded = 0
+        self._failed = 0
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the configuration that was offered last; empty when it is the one in use."""
+        return self.last.report.problems if self.last is not None else ()
+
+    @property
+    def pending_restart(self) -> tuple[str, ...]:
+        return self.last.pending_restart if self.last is not None else ()
+
+    def numbers(self, now: float) -> ConfigNumbers:
+        return ConfigNumbers(
+            self.generation,
+            self._succeeded,
+            self._failed,
+            self.last is None or self.last.is_success,
+            now - self.since,
+        )
+
+    async def install(self, snapshot: Snapshot) -> Diff:
+        """Build what is new, then put `snapshot` in place.
+
+        Raises:
+            OSError: a listener's address cannot be bound; nothing has changed then.
+        """
+        found = await asyncio.to_thread(diff, self.snapshot, snapshot)
+        try:
+            built = await _in_turns(self._assembly.build(snapshot))
+            await self._resolved(built)
+            prepared = await self._listeners.prepare(snapshot)
+        except BaseException:
+            self._assembly.discard()
+            raise
+        self._assembly.commit(built)
+        self._listeners.commit(prepared, snapshot)
+        self.snapshot = snapshot
+        self.generation += 1
+        self.since = self._clock()
+        return found
+
+    def record(self, outcome: Outcome) -> None:
+        """Remember how a reload went."""
+        self.last = outcome
+        if outcome.is_success:
+            self._succeeded += 1
+        else:
+            self._failed += 1
+
+    async def _resolved(self, built: Built) -> None:
+        deadline = self._clock() + RESOLVE_SECONDS
+        while not built.is_resolved and self._clock() < deadline:
+            await asyncio.sleep(0.01)
+
+
+@dataclass(slots=True, eq=False)
+class Reloading:
+    """The part `reload`: one request at a time."""
+
+    active: Active
+    path: str
+    environ: Mapping[str, str]
+    clock: Callable[[], float]
+    on_outcome: Callable[[Outcome], None]
+    """Told of each reload that is final."""
+    _loader: Loader = field(default_factory=Loader)
+
+    async def run(self, mailbox: Mailbox[Request | Warm]) -> None:
+        self._loader = Loader()
+        try:
+            async for message in mailbox:
+                if isinstance(message, Request):
+                    await self._answer(message)
+                else:
+                    await self._loader.warm()
+        finally:
+            await self._loader.close()
+
+    async def _answer(self, request: Request) -> None:
+        reply = request.reply
+        try:
+            outcome = await self.reload(request)
+        except BaseException as error:
+            if reply is not None and not reply.done():
+                reply.set_exception(RuntimeError(f"the reload broke off: {error!r}"))
+            raise
+        if outcome.is_success or request.is_final:
+            self.active.record(outcome)
+            self.on_outcome(outcome)
+        if reply is not None and not reply.done():
+            reply.set_result(outcome)
+
+    async def reload(self, request: Request) -> Outcome:
+        """Load and, if it is good and new, install."""
+        active, started = self.active, self.clock()
+        try:
+            snapshot = await self._loader.load(self.path, self.environ)
+            found = Diff()
+            if snapshot.digest != active.snapshot.digest:
+                found = await active.install(snapshot)
+        except ConfigError as error:
+            problems = tuple(str(problem) for problem in error.problems)
+            return self._refusal(request, started, problems, error.files, error.digest)
+        except (LoaderFailed, OSError) as error:
+            return self._refusal(request, started, (str(error),))
+        pending = await asyncio.to_thread(diff, active.started_with, snapshot)
+        now = self.clock()
+        report = ReloadReport(
+            now,
+            now - started,
+            active.generation,
+            is_success=True,
+            routes_added=found.count(Kind.ADDED),
+            routes_removed=found.count(Kind.REMOVED),
+            routes_changed=found.count(Kind.CHANGED),
+            breakers_kept=found.breakers_kept,
+            breakers_reset=found.breakers_reset,
+        )
+        keys = tuple(str(change) for change in pending.pending_restart)
+        return Outcome(request.trigger, report, found, keys, snapshot.files, snapshot.digest)
+
+    def _refusal(
+        self,
+        request: Request,
+        started: float,
+        problems: tuple[str, ...],
+        files: tuple[str, ...] = (),
+        digest: str = "",
+    ) -> Outcome:
+        now = self.clock()
+        report = ReloadReport(now, now - started, self.active.generation, is_success=False, problems=problems)
+        pending = self.active.pending_restart
+        return Outcome(request.trigger, report, Diff(), pending, files, digest)
+
+
+@dataclass(slots=True, eq=False)
+class Watching:
+    """The part `watch`: looks at the files, and asks for a reload when they have changed and stand still."""
+
+    active: Active
+    path: str
+    clock: Callable[[], float]
+    ask: Callable[[Request | Warm], bool]
+
+    async def run(self, mailbox: Mailbox[Outcome]) -> None:
+        """Messages are the outcomes of reloads, whoever asked for them."""
+        last = self.active.last
+        snapshot = self.active.snapshot
+        watch = Watch(self.path, snapshot.files if last is None else last.files or snapshot.files)
+        settling = Settling(snapshot.digest)
+        if last is not None and not last.is_success:
+            settling.refused(last.digest)
+        while True:
+            outcome = await mailbox.get(SETTLE_SECONDS / 2 if settling.is_pending else POLL_SECONDS)
+            if outcome is not None:
+                self._learn(outcome, watch, settling)
+                continue
+            digest = await asyncio.to_thread(watch.look, self.clock())
+            was_pending = settling.is_pending
+            if settling.saw(digest, self.clock()):
+                await self._try(settling)
+            elif settling.is_pending and not was_pending:
+                self.ask(Warm())
+
+    async def _try(self, settling: Settling) -> None:
+        reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        is_final = not settling.is_patient(self.clock())
+        if not self.ask(Request("file", reply, is_final)):
+            return
+        outcome = await reply
+        if not outcome.is_success and not is_final:
+            settling.tried()
+
+    def _learn(self, outcome: Outcome, watch: Watch, settling: Settling) -> None:
+        if outcome.files:
+            watch.include(outcome.files)
+        if outcome.is_success:
+            settling.taken(outcome.digest)
+        else:
+            settling.refused(outcome.digest)
+
+
+async def _in_turns(steps: Generator[None, None, R]) -> R:
+    """Take the steps of some work, and let the loop do its own between two of them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        await asyncio.sleep(0)
