@@ -1,36 +1,41 @@
-"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called."""
+"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called.
+
+Such a file has `add_arguments(parser)` and `main(options)`, which returns the exit code.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "serve",
+    "check": "validate configuration files",
+    "explain": "which route takes a request, and why; every limit and where it comes from",
+    "diff": "what a reload would change, and which breakers keep their state",
+    "schema": "the JSON Schema of the configuration file, for editors",
+    "inject": "put the sidecar into Kubernetes YAML",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use."""
-    options = _parser().parse_args(arguments)
-    command: str = options.command
-    if command == "run":
-        from sidecar.cli import run
-
-        return run.run(options.file)
-    from sidecar.cli import check
-
-    return check.run(options.files)
-
-
-def _parser() -> argparse.ArgumentParser:
+    words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="serve")
-    run.add_argument("file", nargs="?", help="default: $SIDECAR_CONFIG, else sidecar.yaml")
-    check = commands.add_parser("check", help="validate configuration files")
-    check.add_argument("files", nargs="+", metavar="FILE")
-    return parser
+    for name, purpose in COMMANDS.items():
+        own = commands.add_parser(name, help=purpose, description=purpose)
+        if words[:1] == [name]:
+            command = importlib.import_module(f"sidecar.cli.{name}")
+            command.add_arguments(own)
+    options = parser.parse_args(words)
+    code: int = importlib.import_module(f"sidecar.cli.{options.command}").main(options)
+    return code
 
 
 if __name__ == "__main__":

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
 
 from sidecar.config.load import ConfigError, load_file
 
 
-def run(files: Sequence[str]) -> int:
-    """Check each of `files` with this process's environment; 0 when all are good, else 2.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configurations."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="file or directory")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Check each file with this process's environment; 0 when all are good, else 2.
 
     A good one prints `FILE: ok` on stdout; a bad one prints every problem, with its line, on stderr.
     """
     status = 0
-    for file in files:
+    for file in options.files:
         try:
             load_file(file)
         except ConfigError as error:

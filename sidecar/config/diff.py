@@ -84,6 +84,11 @@ class Diff:
         return bool(items) or self.is_order_changed
 
     @property
+    def size(self) -> int:
+        """How many things differ."""
+        return len(self.routes) + len(self.upstreams) + len(self.listeners) + len(self.process)
+
+    @property
     def pending_restart(self) -> tuple[Change, ...]:
         """What cannot change on the fly."""
         return tuple(change for change in self.process if change.key.startswith(RESTART_KEYS))

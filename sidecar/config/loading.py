@@ -4,7 +4,7 @@ A process and not a thread, because reading YAML and checking it holds the inter
 kept the event loop waiting for 120 ms at a time. Speaks on standard input and output, in frames of a length
 (4 bytes, big-endian) and a pickle: a request is (path, environment); an answer is the pickles of `parcel.pack`, or
 a `ConfigError`, each marked by its first byte, and an end mark. Ends with its input, so it never outlives who
-started it.
+started it. Imported by nobody: this and `load` are the megabytes that the asking process does without.
 """
 
 from __future__ import annotations
@@ -17,16 +17,10 @@ import sys
 from typing import BinaryIO
 
 from sidecar.config.load import ConfigError, load_file
-from sidecar.config.parcel import pack
+from sidecar.config.parcel import END, LENGTH_BYTES, PART, PROBLEMS, frame, pack
 
-PART, PROBLEMS, END = b"p", b"e", b"."
-LENGTH_BYTES = 4
 NICENESS = 10
 """Traffic goes first where both want the same core."""
-
-
-def frame(payload: bytes) -> bytes:
-    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
 def main() -> None:

@@ -19,6 +19,14 @@ T = TypeVar("T")
 
 ITEMS = 10
 """Routes or upstreams in one pickle."""
+LENGTH_BYTES = 4
+PART, PROBLEMS, END = b"p", b"e", b"."
+"""What a frame holds, by its first byte: a pickle of `pack`, a pickled `ConfigError`, nothing more to come."""
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload as it goes through a pipe: its length (big-endian) and itself."""
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
 def pack(snapshot: Snapshot) -> Iterator[bytes]:

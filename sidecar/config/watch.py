@@ -83,8 +83,8 @@ class Settling:
         self._handled = {digest}
         self._seen = digest
         self._changed_at = float("-inf")
-        self._tried = ""
-        self._refused = ""
+        self._tried: str | None = None
+        self._refused: str | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -113,15 +113,15 @@ class Settling:
         """What has this digest is in use now, whoever asked for it."""
         is_again = digest in self._handled
         self._handled = {digest, self._seen} if is_again else {digest}
-        self._tried = self._refused = ""
+        self._tried = self._refused = None
 
     def refused(self, digest: str) -> None:
-        """What has this digest is a mistake, and the configuration stays as it is."""
+        """What has this digest is a mistake, and the configuration stays as it is. Empty when nobody knows."""
         # A file that a load leaves unread (it is too large) makes a look's digest another than the load's: then
         # what was seen counts too, or it would be refused for ever.
-        self._handled = {digest, self._seen} if digest == self._refused else {digest}
+        self._handled = {digest, self._seen} if digest in (self._refused, "") else {digest}
         self._refused = digest
-        self._tried = ""
+        self._tried = None
 
 
 def own_mount(path: str, mountinfo: str) -> str | None:

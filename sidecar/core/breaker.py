@@ -25,8 +25,8 @@ The class is one piece, if a long one: whoever wants to know how the state can c
 writer. What needs no state is next door: `window`, `triggers`, `recovery`, `history`, `candidate`.
 
 Memory (a test holds it): 2 KiB when new, 6 KiB with 32 causes remembered, 9 KiB with a candidate besides. A
-full history takes about 110 KiB more in a breaker that flaps, and cannot take more than 0.4 MiB, which would
-need 32 causes with the longest ids in each of the last 32 transitions.
+full history takes about 110 KiB more in a breaker that flaps; breakers that share an `Archive` share 2,048 records
+and have but 8 each to themselves, so that a thousand of them that flap together take 10 MiB at most.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sidecar.core import recovery
 from sidecar.core.breaker_admission import NO_GENERATION, Admission
 from sidecar.core.breaker_numbers import BreakerNumbers, CandidateNumbers, Tally
 from sidecar.core.candidate import EvenChance, candidate_policy
-from sidecar.core.history import CAUSES, Culprit, History
+from sidecar.core.history import CAUSES, Archive, Culprit, History
 from sidecar.core.outcome import Verdict
 from sidecar.core.recovery import Chance, Probes
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy
@@ -102,8 +102,18 @@ class Breaker:
         "upstream",
     )
 
-    def __init__(self, route: str, upstream: str, policy: BreakerPolicy, rng: Chance, now: float) -> None:
+    def __init__(
+        self,
+        route: str,
+        upstream: str,
+        policy: BreakerPolicy,
+        rng: Chance,
+        now: float,
+        archive: Archive | None = None,
+    ) -> None:
         """Begin in the resting state of the policy's mode. `rng`, a `random.Random`, serves jitter and ramp.
+
+        `archive` bounds the histories of all breakers that share it; None leaves this one its 256.
 
         Raises:
             ValueError: the window's size is out of bounds (`window.py`).
@@ -112,14 +122,14 @@ class Breaker:
         self.upstream = upstream
         self._rng = rng
         self._tally = Tally()
-        self._history = History()
+        self._history = History(archive)
         self._override = Override.AUTO
         self._override_until: float | None = None
         self._state = _resting_state(policy.mode) or _CLOSED
         self._sequence = 0
         self._consecutive = 0
         self._open_until = now
-        self._opened_by: Transition | None = None
+        self._opened_by = 0
         self._nominal_wait = recovery.first_wait(policy)
         self._patience = 1.0
         self._ramp_started: float | None = None
@@ -145,8 +155,19 @@ class Breaker:
 
     @property
     def history(self) -> tuple[Transition, ...]:
-        """The last 256 transitions, oldest first. Only the youngest 32 of them still have their causes."""
+        """The last transitions, oldest first: 256 at most, and 8 at least. Older ones name their last cause
+        alone (`history.py`)."""
         return self._history.transitions
+
+    @property
+    def tally(self) -> Tally:
+        """The counters since its birth, to be read: the one view of a breaker that any thread may take."""
+        return self._tally
+
+    @property
+    def candidate(self) -> Breaker | None:
+        """The second policy's breaker, to be looked at."""
+        return self._candidate
 
     def __repr__(self) -> str:
         window = self._window
@@ -244,7 +265,7 @@ class Breaker:
 
     def _refuse(self, retry_after_seconds: float, transition: Transition | None, now: float) -> Admission:
         state = self._state
-        opened_by = self._opened_by
+        opened_by = self._history.find(self._opened_by)
         if self._policy.mode is BreakerMode.METRICS_ONLY and state is not State.FORCED_OPEN:
             self._tally.would_have_rejected += 1
             waved = Admission(True, NO_GENERATION, False, state, 0.0, transition, opened_by, True)
@@ -375,7 +396,7 @@ class Breaker:
                 self._nominal_wait = recovery.first_wait(self._policy)
         elif state is State.OPEN or state is State.FORCED_OPEN:
             self._open_until = now + (wait or 0.0)
-            self._opened_by = transition
+            self._opened_by = transition.sequence
         self._state = state
         self._sequence += 1
         self._consecutive = 0
@@ -485,8 +506,9 @@ class Breaker:
         self._policy = policy
         self._triggers = Triggers(policy)
         self._slow_seconds = inf if policy.slow_call_seconds is None else policy.slow_call_seconds
-        if self._state is State.OPEN and self._opened_by is not None:
-            self._open_until = min(self._open_until, self._opened_by.at + policy.max_open_seconds)
+        opened_by = self._history.find(self._opened_by)
+        if self._state is State.OPEN and opened_by is not None:
+            self._open_until = min(self._open_until, opened_by.at + policy.max_open_seconds)
         self._adopt_candidate(candidate_policy(policy), now)
         self._hang_door()
 
@@ -494,14 +516,17 @@ class Breaker:
         if policy is None:
             self._candidate = None
         elif self._candidate is None:
-            self._candidate = Breaker(self.route, self.upstream, policy, EvenChance(), now)
+            self._candidate = Breaker(
+                self.route, self.upstream, policy, EvenChance(), now, self._history.archive
+            )
         else:
             self._candidate.reconfigure(policy, now)
 
     # What others see.
 
     def numbers(self, now: float) -> BreakerNumbers:
-        """Everything there is to show, as of `now`; changes no state."""
+        """Everything there is to show, as of `now`; changes no state. The loop's thread alone may ask, since
+        it lets the window's old outcomes go."""
         tally = self._tally
         ended = tally.successful + tally.failed + tally.ignored + tally.rejected
         return BreakerNumbers(

@@ -7,7 +7,7 @@ arrived. Forwarding a head is one loop that leaves out what a precomputed set na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 from sidecar.core.snapshot import HeaderOps
@@ -82,7 +82,7 @@ def added_block(ops: HeaderOps) -> bytes:
 
 
 def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:
-    """Append each line of `fields` but the dropped ones to `out`. The hot loop of every head."""
+    """Append each line of `fields` but the dropped ones to `out`."""
     for key, name, value in fields:
         if key not in drop:
             out += (name, b": ", value, b"\r\n")
@@ -94,10 +94,3 @@ def trailer_block(fields: Fields) -> bytes:
     append_fields(out, fields, NEVER_IN_TRAILERS)
     return b"".join(out)
 
-
-def lookup(fields: Fields) -> Mapping[bytes, bytes]:
-    """A dict by lower-case name; the values of repeated fields are joined with a comma (RFC 9110 5.3)."""
-    found: dict[bytes, bytes] = {}
-    for key, _, value in fields:
-        found[key] = found[key] + b", " + value if key in found else value
-    return found

@@ -1,21 +1,30 @@
 """What a breaker remembers besides numbers: its last transitions, and whose outcomes led to the next one.
 
-Both are bounded. Causes are nine tenths of a record, so only the youngest records of the history keep theirs:
-a thousand breakers that flap together would otherwise hold most of a gigabyte within minutes. Telemetry has
-had each record whole by then.
+Both are bounded, for each breaker and, with an `Archive`, for all of a process: 256 records of a thousand breakers
+that flap together are 60 MiB, most of a gigabyte with all their causes. Whoever wants to keep every record whole has
+had it by then: log, telemetry and `/events` are told of each as it happens.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Final, Protocol
 
 from sidecar.core.transition import Cause, Transition
 
 HISTORY: Final = 256
-"""Transitions that a breaker keeps."""
+"""Transitions that a breaker keeps at most."""
+KEPT: Final = 8
+"""Transitions that a breaker keeps whatever others do: two whole outages, or three."""
 CAUSES: Final = 32
 """Exchanges that a transition names, and the youngest transitions of the history that still name theirs."""
+KEPT_CAUSES: Final = 1
+"""Exchanges that an older transition still names: the one that tipped the scales."""
+ARCHIVED: Final = 2048
+"""Transitions that a process keeps beyond the last 8 of each breaker."""
+ARCHIVED_WHOLE: Final = 64
+"""Transitions of a process that keep all their causes."""
 ID_BYTES: Final = 128
 """Of a request id that is remembered; a client may have made it, of any length."""
 
@@ -31,24 +40,62 @@ class Culprit(Protocol):
     def request_id(self) -> bytes: ...
 
 
+class Archive:
+    """What all histories of one process share: who has to forget when another remembers.
+
+    A thousand breakers that flap stay within 10 MiB, all in all (a test holds it). Owned by the event loop.
+    """
+
+    __slots__ = ("_kept", "_whole")
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[History, int]] = deque()
+        self._whole: deque[tuple[History, int]] = deque()
+
+    def add(self, history: History, transition: Transition) -> None:
+        """Take note of a new record; older ones of any breaker make room for it."""
+        entry = history, transition.sequence
+        self._kept.append(entry)
+        if len(self._kept) > ARCHIVED:
+            oldest, sequence = self._kept.popleft()
+            oldest.forget(sequence)
+        if len(transition.causes) <= KEPT_CAUSES:
+            return
+        self._whole.append(entry)
+        if len(self._whole) > ARCHIVED_WHOLE:
+            oldest, sequence = self._whole.popleft()
+            oldest.shorten(sequence)
+
+
 class History:
     """The last transitions of one breaker, and the causes gathered since the latest."""
 
-    __slots__ = ("_causes", "_transitions")
+    __slots__ = ("_archive", "_causes", "_transitions")
 
-    def __init__(self) -> None:
+    def __init__(self, archive: Archive | None = None) -> None:
+        """Without an archive it is bounded by its own measures alone."""
         # Lists: an empty one takes 56 bytes, an empty deque 760, and most breakers never open.
+        self._archive = archive
         self._transitions: list[Transition] = []
         self._causes: list[bytes] = []
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
-        """Oldest first, at most 256; the youngest 32 with their causes."""
+        """Oldest first, at most 256; those without their causes name the last one alone."""
         return tuple(self._transitions)
+
+    @property
+    def archive(self) -> Archive | None:
+        return self._archive
 
     @property
     def last(self) -> Transition | None:
         return self._transitions[-1] if self._transitions else None
+
+    def find(self, sequence: int) -> Transition | None:
+        """The record of that number, None once it is forgotten. The last 8 are always there."""
+        place = self._place(sequence)
+        return None if place is None else self._transitions[place]
 
     def suspect(self, culprit: Culprit) -> None:
         """Remember whose outcome may have led to the next transition."""
@@ -65,10 +112,33 @@ class History:
 
     def add(self, transition: Transition) -> None:
         """Record a transition; what comes after it has causes of its own."""
-        self._causes.clear()
+        self._causes = []
         transitions = self._transitions
         transitions.append(transition)
         if len(transitions) > HISTORY:
             del transitions[0]
-        if len(transitions) > CAUSES and transitions[-CAUSES - 1].causes:
-            transitions[-CAUSES - 1] = replace(transitions[-CAUSES - 1], causes=())
+        if len(transitions) > CAUSES:
+            self.shorten(transitions[-CAUSES - 1].sequence)
+        if self._archive is not None:
+            self._archive.add(self, transition)
+
+    def forget(self, sequence: int) -> None:
+        """Drop the oldest record, if it is as old as that one and not among the last 8."""
+        transitions = self._transitions
+        if len(transitions) > KEPT and transitions[0].sequence <= sequence:
+            del transitions[0]
+
+    def shorten(self, sequence: int) -> None:
+        """Let that record name its last cause alone."""
+        place = self._place(sequence)
+        if place is not None:
+            transition = self._transitions[place]
+            if len(transition.causes) > KEPT_CAUSES:
+                self._transitions[place] = replace(transition, causes=transition.causes[-KEPT_CAUSES:])
+
+    def _place(self, sequence: int) -> int | None:
+        transitions = self._transitions
+        if not transitions:
+            return None
+        place = sequence - transitions[0].sequence  # numbers have no gaps
+        return place if 0 <= place < len(transitions) else None

@@ -29,12 +29,17 @@ MAX_DISCARD_BYTES = 64 * 1024
 """Rest of a request body that is read and thrown away to keep a connection; beyond it, it is closed."""
 MAX_LINGER_BYTES = 1024 * 1024
 """Read and thrown away after the last answer, so that a reset does not destroy it on its way (RFC 9112 9.6)."""
+SMALL_HEAD_BYTES = 1024
+"""What arrived so far cannot break a limit of size, since no limit may be smaller than this."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 
 LINGER_SECONDS = 2.0
 
 _BODYLESS = frozenset({204, 304})
+_READ_FURTHER = frozenset(
+    {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"content-type"}
+)
 _BODY, _QUEUE, _UPGRADE = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, requests wait in line, an upgrade is being decided."""
 
@@ -130,8 +135,7 @@ class ClientConnection(asyncio.Protocol):
         if self._read_ahead is not None:
             self._hold(data)
             return
-        if self._arriving is None:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -144,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(parse.bad_request(str(error)))
         else:
-            if self._head_bytes > self._listener.limits.head_bytes and self._is_in_head:
+            if self._is_in_head and self._head_bytes > self._listener.limits.head_bytes:
                 self._refuse(self._too_large())
 
     # What the parser says
@@ -172,8 +176,13 @@ class ClientConnection(asyncio.Protocol):
         if not self._keep_alive:
             raise parse.bad_request("a request behind the last one of its connection")
         exchange = self._new_exchange()
-        self._arriving = exchange if exchange.body is not None else None
-        self._enqueue(exchange)
+        if exchange.body is not None:
+            self._arriving = exchange
+        if self._current is None and not self._queue and not self._is_write_paused:
+            self._current = exchange
+            exchange.begin()
+        else:
+            self._enqueue(exchange)
 
     def on_body(self, data: bytes) -> None:
         self.touched = self._listener.now
@@ -182,47 +191,55 @@ class ClientConnection(asyncio.Protocol):
             arriving.body.arrived(data)
 
     def on_message_complete(self) -> None:
-        arriving, self._arriving = self._arriving, None
-        if arriving is not None and arriving.body is not None:
-            arriving.body.completed(self._trailers)
+        arriving = self._arriving
+        if arriving is not None:
+            self._arriving = None
+            if arriving.body is not None:
+                arriving.body.completed(self._trailers)
         self._begin_head()
 
     def _new_exchange(self) -> Exchange:
         parser = self._parser
         lookup = self._lookup
-        self._check_limits()
+        url = self._url
+        if self._head_bytes > SMALL_HEAD_BYTES or len(self._fields) > self._listener.limits.headers:
+            self._check_limits()
         version = parser.get_http_version()
         method = parser.get_method()
-        host = lookup.get(b"host")
-        if version == "1.1":
-            if host is None:
-                raise parse.bad_request("no Host")
-            self._keep_alive = b"connection" not in lookup or parser.should_keep_alive()
-        elif version == "1.0":
-            self._keep_alive = parser.should_keep_alive()
-        else:
-            raise parse.bad_request("unsupported HTTP version")
-        if method == b"CONNECT":
-            raise parse.bad_request("CONNECT is not supported")
-        authority, origin_target = parse.split_target(method, self._url, host)
-        is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
-        has_body = is_chunked or lookup.get(b"content-length", b"0").strip(b"0") != b""
-        return Exchange(
+        authority, origin_target = parse.split_target(method, url, lookup.get(b"host"), version)
+        exchange = Exchange(
             self._service,
             self,
             self._listener.name,
-            self.peer,
             method,
-            self._url,
+            url,
             origin_target,
             authority,
-            version,
             self._fields,
             lookup,
-            keep_alive=self._keep_alive,
-            body=RequestBody(self, is_chunked=is_chunked) if has_body else None,
-            is_chunked=is_chunked,
-            wants_upgrade=b"upgrade" in lookup and parse.wants_upgrade(parser, lookup, version),
+        )
+        if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
+            self._read_further(exchange, version)
+        return exchange
+
+    def _read_further(self, exchange: Exchange, version: str) -> None:
+        """What only some requests say: how long their body is, what becomes of the connection, gRPC or not."""
+        parser = self._parser
+        lookup = self._lookup
+        exchange.http_version = version
+        if version != "1.1" or b"connection" in lookup:
+            exchange.keep_alive = self._keep_alive = parser.should_keep_alive()
+        exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
+        exchange.is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
+        if exchange.is_chunked or lookup.get(b"content-length", b"0").strip(b"0"):
+            exchange.body = RequestBody(self, is_chunked=exchange.is_chunked)
+        exchange.wants_upgrade = b"upgrade" in lookup and parse.wants_upgrade(parser, lookup, version)
+        exchange.is_special = (
+            exchange.is_chunked
+            or exchange.wants_upgrade
+            or version != "1.1"
+            or b"connection" in lookup
+            or b"te" in lookup
         )
 
     def _check_limits(self) -> None:
@@ -258,10 +275,9 @@ class ClientConnection(asyncio.Protocol):
             arriving.keep_alive = False
 
     def _refused_exchange(self, error: GivenUp) -> Exchange:
-        exchange = Exchange(
-            self._service, self, self._listener.name, self.peer, b"", self._url[:1024], b"", b"", "1.1", [], {},
-            keep_alive=False, body=None, is_chunked=False, wants_upgrade=False,
-        )  # fmt: skip
+        url = self._url[:1024]
+        exchange = Exchange(self._service, self, self._listener.name, b"", url, b"", b"", [], {})
+        exchange.keep_alive = False
         exchange.refusal = error
         return exchange
 
@@ -333,7 +349,6 @@ class ClientConnection(asyncio.Protocol):
         if current is None:
             return
         self._has_bodyless_answer = current.method == b"HEAD" or status in _BODYLESS
-        self._is_chunking = False
         if length is None and not self._has_bodyless_answer:
             if current.http_version == "1.1":
                 self._is_chunking = True
@@ -344,8 +359,9 @@ class ClientConnection(asyncio.Protocol):
         self._pending_head = b"".join(lines)
 
     def _end_head(self, current: Exchange, lines: list[bytes]) -> None:
-        if not current.keep_alive or self._service.is_draining:
+        if self._service.is_draining:
             current.keep_alive = False
+        if not current.keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif current.http_version == "1.0":
             lines.append(b"Connection: keep-alive\r\n\r\n")
@@ -416,16 +432,19 @@ class ClientConnection(asyncio.Protocol):
         return self.transport, read_ahead
 
     def end(self, trailers: bytes) -> None:
-        current, self._current = self._current, None
+        current = self._current
+        self._current = None
         self.touched = self._listener.now
         if current is None or current.tunnel is not None:
             self._listener.forget(self)
             return
-        self.flush()
+        if self._pending_head is not None:
+            self.flush()
         if self._is_chunking:
             self._is_chunking = False
             self.transport.write(b"0\r\n%b\r\n" % trailers)
-        self._resume(_BODY)
+        if self._pauses & _BODY:
+            self._resume(_BODY)
         if current is self._arriving:
             # The rest of its body belongs to nobody: read past it if that is cheap, else give the connection up.
             self._arriving = None
@@ -435,7 +454,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._read_ahead is not None:
             self._give_back_read_ahead()
-        self._advance()
+        if self._queue:
+            self._advance()
 
     def _can_skip_rest_of(self, exchange: Exchange) -> bool:
         body = exchange.body

@@ -67,24 +67,31 @@ def wants_upgrade(parser: Any, lookup: dict[bytes, bytes], version: str) -> bool
     return version == "1.1" and not is_h2c and bool(parser.should_upgrade())
 
 
-def split_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes]:
+def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:
     """Return the authority to route by and the target in origin form.
 
     An absolute-form target wins over `Host` (RFC 9112 3.2.2).
 
     Raises:
-        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host.
+        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host; CONNECT; a
+            version other than 1.0 and 1.1.
     """
-    if b"#" in target:
-        raise bad_request("a fragment in the request target")
-    if target[:1] == b"/":
-        return (check_host(host) if host is not None else b""), target
-    if target == b"*" and method == b"OPTIONS":
-        return (check_host(host) if host is not None else b""), target
-    if target[:7].lower() != b"http://":
-        raise bad_request("unsupported form of the request target")
+    if host in _known_hosts and target[:1] == b"/" and b"#" not in target and version == "1.1":
+        return host, target
+    if version not in ("1.1", "1.0"):
+        raise bad_request("unsupported HTTP version")
     if host is not None:
         check_host(host)
+    elif version == "1.1":
+        raise bad_request("no Host")
+    if method == b"CONNECT":
+        raise bad_request("CONNECT is not supported")
+    if b"#" in target:
+        raise bad_request("a fragment in the request target")
+    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
+        return host or b"", target
+    if target[:7].lower() != b"http://":
+        raise bad_request("unsupported form of the request target")
     return _split_absolute(target[7:])
 
 

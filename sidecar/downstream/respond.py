@@ -48,7 +48,7 @@ TABLE = {
 
 _GRPC_UNAVAILABLE = b"14"
 _GRPC_DEADLINE_EXCEEDED = b"4"
-_UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | {code: " " for code in (*range(32), 127)}
+_UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 127), " ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ wake it. Owned by its exchange, which keeps it as a record when it is over (`Obs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
@@ -22,10 +23,18 @@ class Attempt:
     """The receiver of one response."""
 
     __slots__ = (
-        "allowed_seconds", "connection", "ended", "endpoint", "exchange", "fields", "is_chunked", "is_ended",
-        "is_reused", "is_switched", "length", "reason", "rest", "sent_ms", "span_id", "started", "status",
-        "trailers", "upstream",
+        "allowed_seconds", "connection", "ended", "endpoint", "exchange", "fields", "is_ended", "is_reused",
+        "is_switched", "length", "listed", "reason", "rest", "sent_ms", "span_id", "started", "status", "trailers",
+        "upstream",
     )  # fmt: skip
+
+    fields: list[Field]
+    """Of the response's head, with the next two: set with `status`."""
+    length: int | None
+    listed: bytes
+    """The `Connection` field."""
+    rest: bytes
+    """What came behind a 101."""
 
     def __init__(
         self, exchange: Exchange, upstream: str, span_id: bytes, started: float, allowed_seconds: float
@@ -41,14 +50,8 @@ class Attempt:
         self.status = 0
         self.reason: Reason | None = None
         self.sent_ms: int | None = None
-        self.is_reused = False
-        self.is_ended = False
-        self.is_switched = False
-        self.is_chunked = False
-        self.length: int | None = None
-        self.fields: list[Field] = []
-        self.trailers: list[Field] = []
-        self.rest = b""
+        self.is_reused = self.is_ended = self.is_switched = False
+        self.trailers: Sequence[Field] = ()
 
     def __repr__(self) -> str:
         return f"<Attempt {self.upstream} {self.endpoint} status={self.status} reason={self.reason}>"
@@ -70,11 +73,11 @@ class Attempt:
     def interim(self, status: int, fields: list[Field]) -> None:
         self.exchange.client.send_interim(heads.interim_head(status, fields))
 
-    def head(self, status: int, fields: list[Field], length: int | None, is_chunked: bool) -> None:
+    def head(self, status: int, fields: list[Field], length: int | None, listed: bytes) -> None:
         self.status = status
         self.fields = fields
         self.length = length
-        self.is_chunked = is_chunked
+        self.listed = listed
         self.exchange.resume()
 
     def body(self, data: bytes) -> None:
@@ -93,6 +96,7 @@ class Attempt:
     def switched(self, fields: list[Field], rest: bytes) -> None:
         self.status = 101
         self.fields = fields
+        self.listed = b""
         self.rest = rest
         self.is_switched = True
         self.exchange.resume()

@@ -16,6 +16,9 @@ class Client(Protocol):
     """Takes one answer at a time. `end` comes last, also after `answer` and `abort`; not at all if the client
     itself went away."""
 
+    peer: tuple[str, int] | None
+    """The client's address, None for UNIX sockets."""
+
     def send_interim(self, head: bytes) -> None:
         """A 1xx head, complete."""
 

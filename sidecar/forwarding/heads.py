@@ -12,6 +12,7 @@ from sidecar.core import deadline, headers
 from sidecar.core.tracecontext import format_traceparent, format_tracestate
 
 if TYPE_CHECKING:
+    from sidecar.forwarding.attempt import Attempt
     from sidecar.forwarding.exchange import Exchange
     from sidecar.forwarding.live import LiveRoute
 
@@ -23,33 +24,36 @@ _EXPECT = frozenset({b"expect"})
 def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_left: float) -> bytes:
     """The head that the upstream gets in this attempt, whose CLIENT span is `span_id`."""
     drop = route.drop_request
-    extra: list[bytes] = []
-    if exchange.is_special:
-        drop |= _special_drop(exchange)
-        extra = _special_lines(exchange)
-    budget = exchange.budget
-    if budget.carried or exchange.is_grpc:
-        fields = deadline.timeout_fields(budget.carried, seconds_left, is_grpc=exchange.is_grpc)
-        drop |= {name for name, _ in fields}
-        for name, value in fields:
-            extra += (name, b": ", value, b"\r\n")
-    elif route.is_deadline_sent:
-        extra += (b"x-envoy-expected-rq-timeout-ms: %d\r\n" % int(seconds_left * 1000),)
-    if route.deadline.inject_baggage or budget.carried:
-        drop = _baggage(exchange, route, seconds_left, drop, extra)
-    out = [
-        exchange.method, b" ", _upstream_target(exchange, route), b" HTTP/1.1\r\nHost: ",
-        route.host or exchange.host, b"\r\n",
-    ]  # fmt: skip
-    headers.append_fields(out, exchange.fields, drop)
     trace = exchange.trace
-    out += (
+    own = [
         route.request_block,
         b"x-request-id: ", exchange.request_id,
         b"\r\ntraceparent: ", format_traceparent(trace.trace_id, span_id, exchange.flags),
-        b"\r\ntracestate: ", format_tracestate(span_id, trace.tracestate),
-        b"\r\n", *extra, b"\r\n",
-    )  # fmt: skip
+        b"\r\ntracestate: ", format_tracestate(span_id, trace.tracestate), b"\r\n",
+    ]  # fmt: skip
+    if exchange.is_special:
+        drop |= _special_drop(exchange)
+        own += _special_lines(exchange)
+    carried = exchange.budget.carried
+    if carried or exchange.is_grpc:
+        fields = deadline.timeout_fields(carried, seconds_left, is_grpc=exchange.is_grpc)
+        drop |= {name for name, _ in fields}
+        for name, value in fields:
+            own += (name, b": ", value, b"\r\n")
+    elif route.is_deadline_sent:
+        own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
+    if carried or route.injects_baggage:
+        drop = _baggage(exchange, route, seconds_left, drop, own)
+    out = [
+        exchange.method, b" ",
+        exchange.origin_target if route.prefix is None else _upstream_target(exchange, route),
+        b" HTTP/1.1\r\nHost: ", route.host or exchange.host, b"\r\n",
+    ]  # fmt: skip
+    for key, name, value in exchange.fields:
+        if key not in drop:
+            out += (name, b": ", value, b"\r\n")
+    out += own
+    out.append(b"\r\n")
     return b"".join(out)
 
 
@@ -96,17 +100,18 @@ def _baggage(
     return drop | {deadline.BAGGAGE}
 
 
-def response_lines(exchange: Exchange, route: LiveRoute, status: int, fields: list[Field]) -> list[bytes]:
+def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> list[bytes]:
     """The head that the client gets, but for its framing, which is the client connection's own affair."""
     drop = route.drop_response
-    listed = next((value for key, _, value in fields if key == b"connection"), None)
-    if listed is not None:
-        listed = b",".join(value for key, _, value in fields if key == b"connection")
-        drop |= headers.listed_in_connection(listed)
+    if attempt.listed:
+        drop |= headers.listed_in_connection(attempt.listed)
+    status = attempt.status
     if status == 204:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame the next answer
     out = [headers.status_line(status)]
-    headers.append_fields(out, fields, drop)
+    for key, name, value in attempt.fields:
+        if key not in drop:
+            out += (name, b": ", value, b"\r\n")
     out += (route.response_block, b"x-request-id: ", exchange.request_id, b"\r\n")
     return out
 
@@ -119,9 +124,9 @@ def interim_head(status: int, fields: list[Field]) -> bytes:
     return b"".join(out)
 
 
-def switching_head(exchange: Exchange, route: LiveRoute, fields: list[Field]) -> bytes:
+def switching_head(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> bytes:
     """The 101 head: the one case in which `Connection` and `Upgrade` go on to the client."""
-    out = response_lines(exchange, route, 101, fields)
-    upgrade = next((value for key, _, value in fields if key == b"upgrade"), b"")
+    out = response_lines(exchange, route, attempt)
+    upgrade = next((value for key, _, value in attempt.fields if key == b"upgrade"), b"")
     out += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
     return b"".join(out)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import CancelWithCaller, Mode
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.service import EGRESS
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -35,7 +33,7 @@ def recover(exchange: Exchange, route: LiveRoute) -> None:
     """
     policy = route.deadline
     trace = exchange.trace
-    if exchange.listener != EGRESS or trace.parent_id is None or not policy.recover_from_trace:
+    if trace.parent_id is None or not policy.recover_from_trace:
         return
     callers = exchange.service.callers
     found = callers.find(trace.own_member, trace.parent_id, trace.trace_id, exchange.started)
@@ -56,15 +54,13 @@ def _may_cancel(exchange: Exchange, policy: CancelWithCaller) -> bool:
     return policy is CancelWithCaller.ALL
 
 
-def remember(exchange: Exchange, attempt: Attempt, route: LiveRoute) -> None:
+def remember(exchange: Exchange, attempt: Attempt) -> None:
     """An exchange to the app is about to be sent: from now on the app's calls can be recognised."""
-    if exchange.listener == EGRESS or route.deadline.mode is Mode.OFF:
-        return
-    callers = exchange.service.callers
     if exchange.remembered_as is not None:
-        callers.leave(exchange.remembered_as, attempt.started)  # that attempt reached nobody
+        _end(exchange, exchange.remembered_as, exchange.attempts[-2].reason, attempt.started)
     exchange.remembered_as = attempt.span_id
-    callers.enter(attempt.span_id, exchange.trace.trace_id, exchange.deadline, attempt.started, exchange)
+    callers = exchange.service.callers
+    callers.enter(attempt.span_id, exchange.trace.trace_id, exchange.deadline, attempt.started)
 
 
 def forget(exchange: Exchange, now: float) -> None:
@@ -73,16 +69,16 @@ def forget(exchange: Exchange, now: float) -> None:
     caller = exchange.caller
     if caller is not None and caller.entry is not None:
         callers.detach(caller.entry, exchange)
-    span_id = exchange.remembered_as
-    if span_id is None:
-        return
-    if exchange.reason not in _CUT_SHORT:
+    if exchange.remembered_as is not None:
+        # Of the attempt, not of the exchange: where a fallback's upstream answered, its app was waited for.
+        _end(exchange, exchange.remembered_as, exchange.attempts[-1].reason, now)
+
+
+def _end(exchange: Exchange, span_id: bytes, reason: Reason | None, now: float) -> None:
+    """Nobody waits any more for what the app does under `span_id`: let that go on only if it was answered."""
+    callers = exchange.service.callers
+    if reason not in _CUT_SHORT:
         callers.leave(span_id, now)
         return
-    for outbound in callers.bury(span_id, now, exchange.reason):
+    for outbound in callers.bury(span_id, now, reason):
         cast("Exchange", outbound).caller_gone()
-
-
-def recovered_seconds(found: Found | None, now: float) -> float | None:
-    """What is left of the caller's time; None without a caller."""
-    return None if found is None else found.deadline - now

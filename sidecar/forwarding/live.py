@@ -18,6 +18,12 @@ from sidecar.upstream.cluster import Cluster
 
 VIA = b"Via: 1.1 sidecar\r\n"
 
+EGRESS = "outbound"
+"""The listener that the app's own calls come in by; every other one takes calls to the app."""
+
+IDLE_CHECKS = 4
+"""Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
+
 
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
@@ -33,9 +39,10 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices", "_single", "_total_weight", "admission", "attempt_seconds", "deadline", "destinations", "drop_request",
-        "drop_response", "fallback", "fallback_destination", "has_plain_failures", "host", "is_deadline_sent", "name", "policy", "prefix",
-        "request_block", "request_seconds", "response_block",
+        "_choices", "_total_weight", "admission", "attempt_seconds", "deadline", "destinations", "drop_request",
+        "drop_response", "fallback", "fallback_destination", "has_plain_failures", "host", "idle_check_seconds",
+        "injects_baggage", "is_deadline_sent", "is_egress", "is_remembered", "judged_by", "name", "policy", "prefix",
+        "request_block", "request_seconds", "response_block", "single",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +57,7 @@ class LiveRoute:
         self.destinations = [destination for destination, _ in destinations]
         self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
         self._total_weight = sum(weight for _, weight in self._choices)
-        self._single = self._choices[0][0] if len(self._choices) == 1 else None
+        self.single = self._choices[0][0] if len(self._choices) == 1 else None
         self.fallback = policy.fallback
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
@@ -67,8 +74,14 @@ class LiveRoute:
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:
             self.drop_request |= {EXPECTED_TIMEOUT}
+        self.injects_baggage = policy.deadline.inject_baggage
+        self.is_egress = policy.listener == EGRESS
+        self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
+        """Whether the app's own calls may want to find this route's exchanges."""
+        self.idle_check_seconds = policy.timeouts.idle_seconds / IDLE_CHECKS
         self.admission = admission
-        self.has_plain_failures = not any(
+        self.judged_by = policy.breaker
+        self.has_plain_failures = not policy.breaker.failure_headers and not any(
             isinstance(one, int) and one < 400 for one in policy.breaker.failure_on
         )
         """A status below 400 is a success, without asking `judge`."""
@@ -80,6 +93,6 @@ class LiveRoute:
 
     def choose(self, rng: random.Random) -> Destination:
         """The upstream for one exchange, by weight."""
-        if self._single is not None:
-            return self._single
+        if self.single is not None:
+            return self.single
         return balance.pick_weighted(self._choices, self._total_weight, rng)

@@ -18,9 +18,6 @@ from sidecar.forwarding.sweep import Sweep
 if TYPE_CHECKING:
     from sidecar.forwarding.exchange import Exchange
 
-EGRESS = "outbound"
-"""The listener that the app's own calls come in by; every other one takes calls to the app."""
-
 
 @dataclass(slots=True, eq=False)
 class Service:
@@ -37,6 +34,8 @@ class Service:
     """(the parent's sampled flag or None, the trace id) -> is sampled."""
     tables: Mapping[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
     """By listener."""
+    has_egress: bool = False
+    """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[Exchange] = field(default_factory=set)
     """All that are live."""
     is_draining: bool = False

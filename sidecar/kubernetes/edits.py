@@ -28,9 +28,9 @@ class Edit:
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
-    """Make all insertions and replacements; those at one place stand in the order given."""
+    """Make all edits; insertions at one place stand in the order given, and before a replacement there."""
     pieces, at = [], 0
-    for edit in sorted(edits, key=lambda edit: edit.start):
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
         pieces += [text[at : edit.start], edit.new]
         at = max(at, edit.end)
     return "".join([*pieces, text[at:]])
@@ -69,7 +69,9 @@ def after(text: str, end: int, min_column: int) -> int:
 
 def lines_at(text: str, at: int, lines: list[str]) -> Edit:
     """Insert whole lines at the line start `at`, in the line ends that the text uses there."""
-    newline = "\r\n" if text.find("\r\n", max(0, at - 2000), at) >= 0 else "\n"
+    before = text.rfind("\n", 0, at)
+    end = before if before >= 0 else text.find("\n")
+    newline = "\r\n" if text[max(end - 1, 0) : max(end, 0)] == "\r" else "\n"
     if at == len(text) and not text.endswith("\n"):
         return Edit(at, at, "".join(newline + line for line in lines))
     return Edit(at, at, "".join(line + newline for line in lines))

@@ -18,16 +18,13 @@ CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
 USER_ID = 65532
 """The image's own user, numeric so that `runAsNonRoot` can be checked."""
 
-_RESOURCE_ATTRIBUTES = (
-    "k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),k8s.namespace.name=$(POD_NAMESPACE),"
-    "k8s.node.name=$(NODE_NAME)"
-)
 _POD_FIELDS = {
     "POD_NAME": "metadata.name",
     "POD_UID": "metadata.uid",
     "POD_NAMESPACE": "metadata.namespace",
     "NODE_NAME": "spec.nodeName",
 }
+"""Resource attributes of the telemetry, by the downward API."""
 _WAIT = (
     "import time, urllib.request\n"
     "for _ in range(300):\n"
@@ -200,7 +197,6 @@ def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
             for name, path in _POD_FIELDS.items()
         ),
-        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": _RESOURCE_ATTRIBUTES},
     ]
 
 

@@ -86,7 +86,8 @@ def _walk(owner: Mapping, path: tuple[str, ...]) -> tuple[Mapping, SharedPart | 
         if not isinstance(node, Mapping):
             return None
         template = node if key == "spec" else None
-        node, is_own = node.get(key), node.own(key) is not None
+        is_own = node.own(key) is not None
+        node = node.get(key)
         if isinstance(node, Alias) or (node is not None and not is_own):
             shared = shared or SharedPart(_as_alias(node), key)
             node = target(node)

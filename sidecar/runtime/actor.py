@@ -201,6 +201,7 @@ class Parts:
 
     def start(self, name: str) -> None:
         """Let a part live."""
+        self._parts[name].state = PartState.RUNNING
         life = asyncio.get_running_loop().create_task(self._parts[name].live(), name=f"part {name}")
         life.add_done_callback(self._ended)
         self._lives[name] = life

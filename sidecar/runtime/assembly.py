@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar.core.admission import Admission
 from sidecar.core.breaker import Breaker
+from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
-from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.live import EGRESS, Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.resolver import Resolver
@@ -49,6 +50,8 @@ class Assembly:
         self._service = service
         self._resolver = resolver
         self._rng = rng
+        self._archive = Archive()
+        self._leaving: list[Cluster] = []
         self._building: Built | None = None
         self.clusters: dict[str, Cluster] = {}
         self.breakers: dict[tuple[str, str], Breaker] = {}
@@ -62,6 +65,8 @@ class Assembly:
                 next(steps)
             except StopIteration as end:
                 self.commit(end.value)
+                for _ in self.reconfigure():
+                    pass
                 return
 
     def build(self, snapshot: Snapshot) -> Generator[None, None, Built]:
@@ -79,6 +84,8 @@ class Assembly:
         for listener in snapshot.listeners:
             live = [built.routes[route.name] for route in snapshot.routes if route.listener == listener]
             built.tables[listener] = yield from RoutingTable.in_steps([(one.policy, one) for one in live])
+        # Of equal routes the old ones stay, so that the new copies do not outlive this.
+        built.snapshot = replace(snapshot, routes=tuple(one.policy for one in built.routes.values()))
         return built
 
     def commit(self, built: Built) -> None:
@@ -88,11 +95,23 @@ class Assembly:
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].policy = upstream
-        self._reconfigure()
         self._service.tables = built.tables
+        self._service.has_egress = EGRESS in built.tables and bool(built.tables[EGRESS].entries)
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster)
+
+    def reconfigure(self) -> Generator[None, None, None]:
+        """Hand breakers that stay their new thresholds, in steps: after `commit`, in any order."""
+        now = self._service.clock()
+        for number, live in enumerate(list(self.routes.values())):
+            policy = live.policy.breaker
+            for destination in (*live.destinations, live.fallback_destination):
+                if destination is not None and destination.breaker.policy != policy:
+                    for transition in destination.breaker.reconfigure(policy, now):
+                        self._service.observe.transitioned(transition)
+            if number % STEP == 0:
+                yield
 
     def discard(self) -> None:
         """Forget what was being built, after a failure on the way."""
@@ -112,6 +131,9 @@ class Assembly:
         """Once a second: what only time brings about."""
         for cluster in self.clusters.values():
             cluster.close_idle(now)
+        for cluster in [one for one in self._leaving if one.is_idle]:
+            cluster.dissolve()
+            self._leaving.remove(cluster)
         for breaker in self.breakers.values():
             transition = breaker.tick(now)
             if transition is not None:
@@ -138,6 +160,7 @@ class Assembly:
         for name in cluster.names():
             self._resolver.unwatch(name)
         cluster.retire()
+        self._leaving.append(cluster)
 
     def _route(self, route: Route, built: Built, now: float) -> LiveRoute:
         """The live route as it is, when nothing of it has changed: then not even its memory moves."""
@@ -151,7 +174,7 @@ class Assembly:
             key = route.name, name
             breaker = self.breakers.get(key)
             if breaker is None or self.clusters.get(name) is not built.clusters[name]:
-                breaker = Breaker(route.name, name, route.breaker, self._rng, now)
+                breaker = Breaker(route.name, name, route.breaker, self._rng, now, self._archive)
             built.breakers[key] = breaker
         if before is not None and is_same_place and before.policy == route:
             return before
@@ -174,13 +197,3 @@ class Assembly:
         if before is not None and is_same and before.admission is not None:
             return before.admission
         return Admission(route.admission, now)
-
-    def _reconfigure(self) -> None:
-        """Hand breakers that stay their new thresholds."""
-        now = self._service.clock()
-        for live in self.routes.values():
-            policy = live.policy.breaker
-            for destination in (*live.destinations, live.fallback_destination):
-                if destination is not None and destination.breaker.policy != policy:
-                    for transition in destination.breaker.reconfigure(policy, now):
-                        self._service.observe.transitioned(transition)

@@ -52,7 +52,7 @@ class Drain:
             listener.stop_accepting()
         try:
             async with asyncio.timeout(self.policy.timeout_seconds):
-                while self._service.exchanges:
+                while self._service.exchanges:  # noqa: ASYNC110  (an event would cost each exchange)
                     await asyncio.sleep(0.01)
         except TimeoutError:
             _LOG.warning("drain timeout: %d exchanges are cut", len(self._service.exchanges))

@@ -12,11 +12,11 @@ import pickle
 import sys
 from collections.abc import Mapping
 
-from sidecar.config import loading
-from sidecar.config.load import ConfigError
-from sidecar.config.parcel import Unpacking
+from sidecar.config.parcel import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
+from sidecar.config.problems import ConfigError
 from sidecar.core.snapshot import Snapshot
 
+PROGRAM = "sidecar.config.loading"
 IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 
@@ -38,7 +38,7 @@ class Loader:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                loading.__name__,
+                PROGRAM,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -77,15 +77,15 @@ class Loader:
         assert process.stdin is not None
         assert process.stdout is not None
         request = pickle.dumps((path, dict(environ)))
-        process.stdin.write(loading.frame(request))
+        process.stdin.write(frame(request))
         await process.stdin.drain()
         unpacking = Unpacking()
         error: ConfigError | None = None
         while True:
             payload = await _read(process.stdout)
-            if payload[:1] == loading.END:
+            if payload[:1] == END:
                 break
-            if payload[:1] == loading.PROBLEMS:
+            if payload[:1] == PROBLEMS:
                 error = pickle.loads(payload[1:])
             elif error is None:
                 unpacking.add(payload[1:])
@@ -118,5 +118,5 @@ class Loader:
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:
-    length = await stream.readexactly(loading.LENGTH_BYTES)
+    length = await stream.readexactly(LENGTH_BYTES)
     return await stream.readexactly(int.from_bytes(length, "big"))

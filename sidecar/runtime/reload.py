@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sidecar.config.diff import Diff, Kind, diff
-from sidecar.config.load import ConfigError
+from sidecar.config.problems import ConfigError
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport
+from sidecar.runtime import memory
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.assembly import Assembly, Built
 from sidecar.runtime.listeners import Listeners
@@ -24,6 +25,7 @@ from sidecar.runtime.loader import Loader, LoaderFailed
 
 R = TypeVar("R")
 
+NOTHING = Diff()
 RESOLVE_SECONDS = 1.0
 """How long a swap waits for the names of new upstreams; what is unknown then answers `dns_error` until it is."""
 
@@ -35,7 +37,7 @@ class Outcome:
     trigger: str
     """`file`, `signal` or `api`."""
     report: ReloadReport
-    diff: Diff = Diff()
+    diff: Diff = NOTHING
     pending_restart: tuple[str, ...] = ()
     """Keys that differ from what the process was started with and take effect at its next start only."""
     files: tuple[str, ...] = ()
@@ -105,18 +107,22 @@ class Active:
             OSError: a listener's address cannot be bound; nothing has changed then.
         """
         found = await asyncio.to_thread(diff, self.snapshot, snapshot)
+        memory.hold()
         try:
             built = await _in_turns(self._assembly.build(snapshot))
             await self._resolved(built)
             prepared = await self._listeners.prepare(snapshot)
         except BaseException:
             self._assembly.discard()
+            memory.settle()
             raise
         self._assembly.commit(built)
         self._listeners.commit(prepared, snapshot)
-        self.snapshot = snapshot
+        self.snapshot = built.snapshot
         self.generation += 1
         self.since = self._clock()
+        await _in_turns(self._assembly.reconfigure())
+        memory.settle()
         return found
 
     def record(self, outcome: Outcome) -> None:
@@ -129,7 +135,7 @@ class Active:
 
     async def _resolved(self, built: Built) -> None:
         deadline = self._clock() + RESOLVE_SECONDS
-        while not built.is_resolved and self._clock() < deadline:
+        while not built.is_resolved and self._clock() < deadline:  # noqa: ASYNC110  (clusters tell nobody)
             await asyncio.sleep(0.01)
 
 
@@ -175,14 +181,18 @@ class Reloading:
         active, started = self.active, self.clock()
         try:
             snapshot = await self._loader.load(self.path, self.environ)
-            found = Diff()
-            if snapshot.digest != active.snapshot.digest:
-                found = await active.install(snapshot)
         except ConfigError as error:
             problems = tuple(str(problem) for problem in error.problems)
             return self._refusal(request, started, problems, error.files, error.digest)
-        except (LoaderFailed, OSError) as error:
+        except LoaderFailed as error:
             return self._refusal(request, started, (str(error),))
+        found = Diff()
+        try:
+            if snapshot.digest != active.snapshot.digest:
+                found = await active.install(snapshot)
+        except OSError as error:
+            problem = f"{self.path}: {error.strerror or error}"
+            return self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
         pending = await asyncio.to_thread(diff, active.started_with, snapshot)
         now = self.clock()
         report = ReloadReport(
@@ -247,7 +257,14 @@ class Watching:
         is_final = not settling.is_patient(self.clock())
         if not self.ask(Request("file", reply, is_final)):
             return
-        outcome = await reply
+        try:
+            outcome = await reply
+        except RuntimeError:  # the other part crashed over it: once more, then it is left alone
+            if is_final:
+                settling.refused("")
+            else:
+                settling.tried()
+            return
         if not outcome.is_success and not is_final:
             settling.tried()
 

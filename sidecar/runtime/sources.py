@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sidecar.core.sources import BreakerNumbers, ConfigNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.core.sources import BreakerNumbers, Sources, UpstreamNumbers, server_of
 
 if TYPE_CHECKING:
     from sidecar.core.breaker import Breaker
@@ -16,9 +16,9 @@ def collect(worker: Worker) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one."""
     now = worker.service.clock()
     return Sources(
-        breakers=[_breaker(breaker, now) for breaker in list(worker.assembly.breakers.values())],
+        breakers=[_breaker(breaker) for breaker in list(worker.assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(worker.assembly.clusters.values())],
-        config=ConfigNumbers(generation=worker.generation, age_seconds=now - worker.since),
+        config=worker.active.numbers(now),
         callers_evicted=worker.service.callers.evicted,
         connections_refused={
             name: listener.refused_connections for name, listener in list(worker.listeners.items())
@@ -27,16 +27,16 @@ def collect(worker: Worker) -> Sources:
     )
 
 
-def _breaker(breaker: Breaker, now: float) -> BreakerNumbers:
-    numbers = breaker.numbers(now)
+def _breaker(breaker: Breaker) -> BreakerNumbers:
+    tally = breaker.tally  # `numbers` would move the window, which is the loop's
     return BreakerNumbers(
-        route=numbers.route,
-        upstream=numbers.upstream,
-        state=numbers.state,
-        successful=numbers.successful,
-        failed=numbers.failed,
-        ignored=numbers.ignored,
-        rejected=numbers.rejected,
+        route=breaker.route,
+        upstream=breaker.upstream,
+        state=breaker.state,
+        successful=tally.successful,
+        failed=tally.failed,
+        ignored=tally.ignored,
+        rejected=tally.rejected,
     )
 
 

@@ -1,7 +1,7 @@
 """The composition root of one process: builds, wires, starts and stops everything. Nothing imports it but `cli`.
 
-Start order: telemetry, resolver, data path, listeners, probes; stop order is the reverse. All live state
-is owned by this process's event loop (see README, "Concurrency").
+Start order: telemetry, resolver, data path, listeners, probes, reloading; stop order is the reverse. All live
+state is owned by this process's event loop (see README, "Concurrency"); what lives long is a supervised part.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from sidecar.admin.probes import Probes
+from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.callers import Callers
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Endpoint, Snapshot
@@ -23,9 +24,15 @@ from sidecar.core.tracecontext import IdSource
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
-from sidecar.runtime import sources
+from sidecar.runtime import memory, sources
+from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.drain import Drain
+from sidecar.runtime.listeners import Listeners
+from sidecar.runtime.parts import Served, every_second, keeping_alive
+from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
+from sidecar.runtime.report import report_reload
+from sidecar.telemetry.access_log import Level
 from sidecar.telemetry.room import TelemetryRoom
 from sidecar.upstream.resolver import Resolver
 
@@ -43,19 +50,22 @@ class Worker:
         snapshot: Snapshot,
         environ: Mapping[str, str],
         *,
+        path: str | None = None,
         log_fd: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests."""
-        self.snapshot = snapshot
-        self.generation = 1
-        self.since = clock()
+        """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests.
+
+        `path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
+        """
         loop = asyncio.get_running_loop()
         rng = random.Random()
+        self._environ = environ
+        self._log_fd = log_fd
+        self._secret = os.urandom(32)
+        self.path = path
         self.numbers = Numbers()
-        self.telemetry = TelemetryRoom(
-            snapshot.telemetry, self.numbers, self.sources, environ=environ, log_fd=log_fd
-        )
+        self.telemetry = self._make_telemetry(snapshot)
         self.service = Service(
             loop=loop,
             clock=clock,
@@ -68,78 +78,167 @@ class Worker:
         )
         self.resolver = Resolver(self._addresses_changed, rng=rng)
         self.assembly = Assembly(self.service, self.resolver, rng)
-        self.listeners: dict[str, ListenerSocket] = {}
+        self._listeners = Listeners(self.service)
+        self.active = Active(snapshot, clock, self.assembly, self._listeners)
         self.probes = Probes(self)
-        self._resolving: asyncio.Task[None] | None = None
-        self._ticking: asyncio.TimerHandle | None = None
         self.drain = Drain(self.service, self.listeners, snapshot.drain)
+        self.parts = Parts(self._part_failed)
+        self._served_probes = Served(self.probes, snapshot.probes)
+        self._add_parts()
         self.is_started = False
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration in use."""
+        return self.active.snapshot
+
+    @property
+    def listeners(self) -> dict[str, ListenerSocket]:
+        return self._listeners.sockets
 
     @property
     def is_ready(self) -> bool:
         return self.is_started and not self.service.is_draining
 
     async def run(self) -> None:
-        """Serve until a signal or `drain` ends it.
+        """Serve until a signal, `drain` or a part's failure ends it.
 
         Raises:
             OSError: a listener's address cannot be bound.
+            PartFailed: a part crashed too often; what was under way has been drained.
         """
         self._handle_signals()
-        await self.start()
         try:
+            await self.start()
+            memory.settle_all()
             await self.drain.wait()
         finally:
             await self.stop()
+        if self.parts.failure is not None:
+            raise self.parts.failure
 
     async def start(self) -> None:
+        """Start everything, in order.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
         self.telemetry.start()
+        self.parts.start("telemetry")
+        self._warn_of_own_mount()
         self.assembly.apply(self.snapshot)
-        self._resolving = self.service.loop.create_task(self.resolver.run())
+        self.parts.start("resolver")
         await self._first_resolution()
-        await self.probes.start(self.snapshot.probes)
-        for name, policy in self.snapshot.listeners.items():
-            self.listeners[name] = ListenerSocket(policy, self.service)
-            await self.listeners[name].start()
-        self._tick()
+        await self._served_probes.start()
+        self.parts.start("probes")
+        self._listeners.commit(await self._listeners.prepare(self.snapshot), self.snapshot)
+        self.parts.start("housekeeper")
+        if self.path is not None:
+            self.parts.start("reload")
+            self.parts.start("watch")
         self.is_started = True
 
     async def stop(self) -> None:
+        """Stop everything, in the reverse order."""
         self.is_started = False
-        if self._ticking is not None:
-            self._ticking.cancel()
-        for listener in self.listeners.values():
-            listener.close()
-        if self._resolving is not None:
-            self._resolving.cancel()
-            await asyncio.gather(self._resolving, return_exceptions=True)
-        for cluster in self.assembly.clusters.values():
-            cluster.retire()
+        self._listeners.close()
+        await self.parts.stop()
+        self.assembly.retire()
         self.service.sweep.close()
-        await self.probes.stop()
         await self.service.loop.run_in_executor(None, self.telemetry.stop)
+
+    async def reload(self, trigger: str = "api") -> Outcome:
+        """Load the configuration again, and put it in place if it is good.
+
+        Raises:
+            RuntimeError: there is no file to load, or too many ask at once, or the reload broke off.
+        """
+        reply: asyncio.Future[Outcome] = self.service.loop.create_future()
+        if not self.is_started or self.path is None:
+            raise RuntimeError("there is nothing to reload")
+        if not self.parts["reload"].tell(Request(trigger, reply)):
+            raise RuntimeError("too many reloads are waiting")
+        return await reply
 
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
         return sources.collect(self)
 
+    def _add_parts(self) -> None:
+        self.parts.add(Part("telemetry", keeping_alive(self._is_telemetry_alive, self._renew_telemetry)))
+        self.parts.add(Part("resolver", lambda _: self.resolver.run()))
+        self.parts.add(Part("probes", self._served_probes.run))
+        self.parts.add(Part("housekeeper", every_second(self._tick)))
+        if self.path is None:
+            return
+        clock = self.service.clock
+        reloading = Reloading(self.active, self.path, self._environ, clock, self._reloaded)
+        reload = self.parts.add(Part("reload", reloading.run))
+        self.parts.add(Part("watch", Watching(self.active, self.path, clock, reload.tell).run))
+
     def _handle_signals(self) -> None:
+        loop = self.service.loop
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.service.loop.add_signal_handler(number, self.drain.begin)
+            loop.add_signal_handler(number, self.drain.begin)
+        if self.path is not None:
+            loop.add_signal_handler(signal.SIGHUP, self.parts["reload"].tell, Request("signal"))
+
+    def _part_failed(self, failure: PartFailed) -> None:
+        """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
+        self._event(Level.ERROR, "part.failed", str(failure))
+        if not self.drain.has_begun:
+            self.drain.begin()
+
+    def _reloaded(self, outcome: Outcome) -> None:
+        if outcome.is_success:
+            self.numbers.retain({route.name for route in self.snapshot.routes})
+            self.drain.policy = self.snapshot.drain
+        self.parts["watch"].tell(outcome)
+        report_reload(outcome, self.telemetry)
 
     def _addresses_changed(self, name: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
         self.assembly.addresses_changed(name, addresses)
 
     async def _first_resolution(self) -> None:
         deadline = self.service.clock() + FIRST_RESOLUTION_SECONDS
-        while self.service.clock() < deadline and not all(
+        while self.service.clock() < deadline and not all(  # noqa: ASYNC110  (clusters tell nobody)
             cluster.pools for cluster in self.assembly.clusters.values()
         ):
             await asyncio.sleep(0.01)
 
     def _tick(self) -> None:
         self.assembly.tick(self.service.clock())
-        self._ticking = self.service.loop.call_later(1.0, self._tick)
+        self._listeners.tick()
+
+    def _make_telemetry(self, snapshot: Snapshot) -> TelemetryRoom:
+        return TelemetryRoom(
+            snapshot.telemetry,
+            self.numbers,
+            self.sources,
+            environ=self._environ,
+            log_fd=self._log_fd,
+            secret=self._secret,
+        )
+
+    def _is_telemetry_alive(self) -> bool:
+        return self.telemetry.is_alive()
+
+    def _renew_telemetry(self) -> None:
+        """A thread that has ended cannot be started again: a new room goes on with the same numbers."""
+        ended = self.telemetry
+        self.telemetry = self._make_telemetry(self.active.started_with)
+        self.service.observe = self.telemetry.observer
+        self.service.decide = self.telemetry.decide
+        self.telemetry.start()
+        self.service.loop.run_in_executor(None, ended.stop)
+
+    def _warn_of_own_mount(self) -> None:
+        warning = warning_of_own_mount(self.path) if self.path is not None else None
+        if warning is not None:
+            self._event(Level.WARNING, "config.mount", warning)
+
+    def _event(self, level: Level, kind: str, message: str) -> None:
+        self.telemetry.log.event(level, kind, message, {}, self.service.clock())
 
 
 def exit_now() -> None:

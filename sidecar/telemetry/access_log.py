@@ -164,6 +164,10 @@ class Log:
         if level >= self._level:
             self._put(("event", level, at, kind, message, dict(fields)))
 
+    def audit(self, kind: str, message: str, fields: Mapping[str, Any], at: float) -> None:
+        """Log, whatever the level, that somebody has changed something."""
+        self._put(("event", Level.INFO, at, kind, message, dict(fields)))
+
     def _put(self, record: tuple[Any, ...]) -> None:
         waiting = len(self._queue)
         if waiting >= CAPACITY:

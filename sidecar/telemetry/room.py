@@ -37,12 +37,20 @@ _LOG_SHARE = 0.25
 class Reporter:
     """Tells the numbers everything, and the others only what they want: one call for the data path."""
 
-    __slots__ = ("_log", "_numbers", "_spans", "started")
+    __slots__ = ("_also", "_log", "_numbers", "_spans", "started")
 
-    def __init__(self, numbers: Numbers, spans: SpanRecorder | None, log: Log) -> None:
+    def __init__(
+        self,
+        numbers: Numbers,
+        spans: SpanRecorder | None,
+        log: Log,
+        also: Callable[[Transition], None] | None = None,
+    ) -> None:
+        """`also` is told of transitions alone, after the others."""
         self._numbers = numbers
         self._spans = spans
         self._log = log
+        self._also = also
         self.started: Callable[[ObservedExchange], None] = numbers.started
 
     def finished(self, exchange: ObservedExchange) -> None:
@@ -57,6 +65,8 @@ class Reporter:
         if self._spans is not None:
             self._spans.transitioned(transition)
         self._log.transitioned(transition)
+        if self._also is not None:
+            self._also(transition)
 
     def noticed(self, notice: Notice, route_name: str) -> None:
         self._numbers.noticed(notice, route_name)
@@ -74,12 +84,13 @@ class TelemetryRoom:
         environ: Mapping[str, str],
         log_fd: int,
         secret: bytes | None = None,
+        on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         """Build it; nothing runs before `start`.
 
         `sources` is called from a thread at each collection. `secret` (see `TransitionIds`) must be the same
         in all workers of one run; None draws one for a single process. Changes of the file's `telemetry`
-        section need a new room.
+        section need a new room. `on_transition` is told of each, on the event loop.
 
         Raises:
             RuntimeError: an exporter is configured and cannot be used.
@@ -95,7 +106,7 @@ class TelemetryRoom:
             self._build_pipelines(numbers, sources, environ)
         also = self._log_pipeline.add if self._log_pipeline is not None else None
         self.log = Log(file.access_log, log_fd, also=also)
-        self.observer: Observe = Reporter(numbers, self._recorder, self.log)
+        self.observer: Observe = Reporter(numbers, self._recorder, self.log, on_transition)
         self._sdk_log = _SdkLog(self.log)
 
     def start(self) -> None:

@@ -52,7 +52,8 @@ class Cluster:
         self.overflows = 0
         """Exchanges refused by a limit."""
         self._rng = rng
-        self._clock = clock
+        self.looked_at = clock()
+        """The time at the last `close_idle`: near enough for how long a connection has been idle."""
         self._waiters: deque[Waiter] = deque()
         self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
             endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
@@ -67,11 +68,8 @@ class Cluster:
         )
 
     @property
-    def now(self) -> float:
-        return self._clock()
-
-    @property
     def pending(self) -> int:
+        """Exchanges that wait for a connection."""
         return len(self._waiters)
 
     # Endpoints
@@ -180,6 +178,7 @@ class Cluster:
 
     def close_idle(self, now: float) -> None:
         """Close connections that were idle for longer than `timeouts.idle`; called about once a second."""
+        self.looked_at = now
         for pool in self.pools:
             pool.close_idle(now - self.policy.idle_seconds)
 
@@ -187,6 +186,15 @@ class Cluster:
         """The upstream has left the configuration: close what is idle, let the rest finish."""
         for pool in self.pools:
             pool.retire()
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no exchange is here and no connection open."""
+        return not (self.in_flight or self.connections or self._waiters)
+
+    def dissolve(self) -> None:
+        """The end of a retired one: pools and cluster point at each other, which only a collection would undo."""
+        self.pools = []
 
 
 async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:

@@ -28,7 +28,7 @@ MAX_FIELDS = 256
 MAX_INTERIM = 32
 """1xx responses before the final one."""
 
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_FRAMING = frozenset({b"transfer-encoding", b"connection"})
 _BODYLESS = frozenset({204, 304})
 
 
@@ -36,8 +36,9 @@ class Receiver(Protocol):
     """Who hears of one response. Called on the loop, in order; `completed` or `failed` comes last and once."""
 
     def interim(self, status: int, fields: list[Field]) -> None: ...
-    def head(self, status: int, fields: list[Field], length: int | None, is_chunked: bool) -> None:
-        """The final head. `length` is None when the body ends with a chunk or with the connection."""
+    def head(self, status: int, fields: list[Field], length: int | None, listed: bytes) -> None:
+        """The final head. `length` is None when the body ends with a chunk or with the connection; `listed` is the
+        value of its `Connection` field, or empty."""
 
     def body(self, data: bytes) -> None: ...
     def flush(self) -> None:
@@ -62,9 +63,9 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_chunked", "_close_delimited", "_exchanges", "_fields", "_has_head", "_head_bytes", "_interims",
-        "_is_done", "_is_head_request", "_is_keep_alive", "_is_poisoned", "_is_switching", "_length", "_parser",
-        "_receiver", "_trailers", "_wants_upgrade", "idle_since", "is_open", "pool", "transport",
+        "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
+        "_is_head_request", "_is_keep_alive", "_is_switching", "_length", "_listed", "_parser", "_receiver",
+        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "pool", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -75,47 +76,39 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._receiver: Receiver | None = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._exchanges = 0
-        self._is_poisoned = False
-        self._fields: list[Field] = []
-        self._begin_response(is_head_request=False, wants_upgrade=False)
+        self.exchanges = 0
+        """Begun on this connection."""
+        self._is_head_request = self._wants_upgrade = False
+        self._is_keep_alive = True
+        self._begin_response()
 
     def __repr__(self) -> str:
         state = "busy" if self._receiver else "idle" if self.is_open else "closed"
-        return f"<UpstreamConnection {self.pool.endpoint} {state} exchanges={self._exchanges}>"
+        return f"<UpstreamConnection {self.pool.endpoint} {state} exchanges={self.exchanges}>"
 
-    def _begin_response(self, *, is_head_request: bool, wants_upgrade: bool) -> None:
-        self._is_head_request = is_head_request
-        self._wants_upgrade = wants_upgrade
-        self._fields = []
+    def _begin_response(self) -> None:
+        self._fields: list[Field] = []
         self._trailers: list[Field] = []
-        self._has_head = False
-        self._head_bytes = 0
-        self._interims = 0
-        self._is_done = False
-        self._is_switching = False
-        self._is_keep_alive = True
-        self._chunked = 0
-        self._close_delimited = False
+        self._listed = b""
         self._length: int | None = None
+        self._head_bytes = self._interims = self._chunked = 0
+        self._has_head = self._is_done = self._is_switching = self._close_delimited = False
 
     # What the attempt does
-
-    @property
-    def is_reused(self) -> bool:
-        return self._exchanges > 1
 
     def begin(self, receiver: Receiver, *, is_head_request: bool, wants_upgrade: bool) -> None:
         """Take the connection for one request, whose bytes the caller then writes to `transport`."""
         self._receiver = receiver
-        self._exchanges += 1
-        if self._exchanges > 1 or is_head_request or wants_upgrade:
-            self._begin_response(is_head_request=is_head_request, wants_upgrade=wants_upgrade)
+        self.exchanges += 1
+        self._is_head_request = is_head_request
+        self._wants_upgrade = wants_upgrade
+        if self._has_head:
+            self._begin_response()
 
     def release(self, *, is_reusable: bool) -> None:
         """Give the connection back after `completed`; `is_reusable` says that the request was sent whole."""
         self._receiver = None
-        if is_reusable and self._is_keep_alive and not self._is_poisoned and self.is_open:
+        if is_reusable and self._is_keep_alive and self.is_open:
             self.pool.give_back(self)
         else:
             self.abort()
@@ -158,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._has_head:
             receiver.failed(Reason.INCOMPLETE_RESPONSE, "upstream closed in the middle of its answer", False)
         else:
-            is_stale = self.is_reused and self._head_bytes == 0
+            is_stale = self.exchanges > 1 and self._head_bytes == 0
             receiver.failed(Reason.CONNECTION_RESET, "upstream closed before it answered", is_stale)
 
     def eof_received(self) -> bool:
@@ -177,8 +170,6 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
             return
-        if not self._has_head:
-            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -188,13 +179,19 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._is_done:
                 self._fail(error)
                 return
-            self._is_poisoned = True
+            self._is_keep_alive = False  # poisoned: there were bytes past the end
         if self._is_done:
-            self._finish()
-        elif self._head_bytes > MAX_HEAD_BYTES and not self._has_head:
-            self._fail(_Malformed("response head too large"))
-        elif self._receiver is not None:
-            receiver.flush()
+            if self._is_head_request:
+                self._parser = httptools.HttpResponseParser(self)
+            if self._receiver is not None:
+                self._receiver.completed(self._trailers)
+        elif self._has_head:
+            if self._receiver is not None:
+                receiver.flush()
+        else:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(_Malformed("response head too large"))
 
     # What the parser says
 
@@ -208,37 +205,43 @@ class UpstreamConnection(asyncio.Protocol):
             self._trailers.append((key, name, value))
             return
         self._fields.append((key, name, value))
-        if key in _FRAMING:
+        if key == b"content-length":
+            self._length = int(value)  # llhttp has refused everything but digits, and a second one
+        elif key in _FRAMING:
             self._note_framing(key, value)
 
     def _note_framing(self, key: bytes, value: bytes) -> None:
-        if key == b"content-length":
-            self._length = int(value)  # llhttp has refused everything but digits, and a second one
-        elif key == b"transfer-encoding":
+        if key == b"transfer-encoding":
             self._chunked += 1
             if value.lower() != b"chunked":
                 raise _Malformed("transfer coding other than chunked")
-        elif b"close" in value.lower():
-            self._is_keep_alive = False
+        else:
+            self._listed = self._listed + b"," + value if self._listed else value
+            if b"close" in value.lower():
+                self._is_keep_alive = False
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
-        if len(self._fields) > MAX_FIELDS:
+        fields = self._fields
+        if len(fields) > MAX_FIELDS:
             raise _Malformed("too many header fields in the response")
         if status < 200:
             self._take_interim(status)
             return
         self._has_head = True
-        is_v11 = parser.get_http_version() == "1.1"
-        if self._chunked and (self._chunked > 1 or not is_v11 or self._length is not None):
-            raise _Malformed("ambiguous framing of the response")
-        if not is_v11:
+        length = self._length
+        if parser.get_http_version() != "1.1":
+            if self._chunked:
+                raise _Malformed("a transfer coding in HTTP/1.0")
             self._is_keep_alive = False
-        is_bodyless = self._is_head_request or status in _BODYLESS
-        self._close_delimited = not (self._chunked or is_bodyless or self._length is not None)
+        if self._chunked:
+            if self._chunked > 1 or length is not None:
+                raise _Malformed("ambiguous framing of the response")
+        elif length is None:
+            self._close_delimited = not (self._is_head_request or status in _BODYLESS)
         receiver = cast(Receiver, self._receiver)
-        receiver.head(status, self._fields, self._length, bool(self._chunked))
+        receiver.head(status, fields, length, self._listed)
         if self._is_head_request:
             # llhttp waits for a body that will not come; a fresh parser reads the next response.
             self._is_done = True
@@ -266,14 +269,9 @@ class UpstreamConnection(asyncio.Protocol):
         elif not self._is_switching:
             self._fields = []
             self._length = None
+            self._listed = b""
 
     # How a response ends
-
-    def _finish(self) -> None:
-        if self._is_head_request:
-            self._parser = httptools.HttpResponseParser(self)
-        if self._receiver is not None:
-            self._receiver.completed(self._trailers)
 
     def _switch(self, rest: bytes) -> None:
         receiver = self._receiver

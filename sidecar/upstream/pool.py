@@ -53,10 +53,11 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Keep a reusable connection, or hand it to an exchange that waits for one."""
+        cluster = self.cluster
         if self.is_retired:
             connection.abort()
-        elif not self.cluster.hand_to_waiter(connection):
-            connection.idle_since = self.cluster.now
+        elif not cluster.pending or not cluster.hand_to_waiter(connection):
+            connection.idle_since = cluster.looked_at
             self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:

@@ -69,12 +69,12 @@ def show_deadline() -> None:
 def show_callers() -> None:
     ids, callers = IdSource(), Callers()
     for _ in range(5000):
-        callers.enter(ids.span_id(), ids.trace_id(), 5.0, 0.0, None)
+        callers.enter(ids.span_id(), ids.trace_id(), 5.0, 0.0)
     live, trace, span, ended = ids.span_id(), ids.trace_id(), ids.span_id(), ids.trace_id()
-    entry = callers.enter(live, trace, 5.0, 0.0, None)
+    entry = callers.enter(live, trace, 5.0, 0.0)
 
     def enter_and_leave() -> None:
-        callers.enter(span, ended, 5.0, 0.0, None)
+        callers.enter(span, ended, 5.0, 0.0)
         callers.leave(span, 0.0)
 
     def attach_and_detach() -> None:
@@ -82,7 +82,7 @@ def show_callers() -> None:
         callers.detach(entry, show)
 
     def enter_and_bury() -> None:
-        callers.enter(ids.span_id(), ended, 5.0, 0.0, None)
+        callers.enter(ids.span_id(), ended, 5.0, 0.0)
         callers.bury(span, 0.0, Reason.CALLER_GONE)
 
     show("enter + leave", enter_and_leave)
@@ -112,11 +112,11 @@ def show_memory() -> None:
         ids, callers = IdSource(), Callers()
         for number in range(65_536):
             trace_id = bytes(bytearray(TRACE)) if is_one_trace else ids.trace_id()
-            callers.enter(ids.span_id(), trace_id, number + 0.5, 0.0, None)
+            callers.enter(ids.span_id(), trace_id, number + 0.5, 0.0)
         filled = tracemalloc.get_traced_memory()[0] / 2**20
         for number in range(60_000):
             trace_id = bytes(bytearray(TRACE)) if is_one_trace else ids.trace_id()
-            callers.enter(ids.span_id(), trace_id, number + 0.5, 0.0, None)
+            callers.enter(ids.span_id(), trace_id, number + 0.5, 0.0)
         churned = tracemalloc.get_traced_memory()[0] / 2**20
         tracemalloc.stop()
         print(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from sidecar.cli import check
+from sidecar.__main__ import main
 from sidecar.config import document
 from sidecar.config.load import ConfigError, load_file, load_text
 from sidecar.config.model import File
@@ -353,11 +353,11 @@ def test_a_very_long_line_is_cut_around_the_caret() -> None:
 def test_check_prints_every_problem_and_says_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = str(EXAMPLES / "minimal.yaml"), tmp_path / "bad.yaml"
     bad.write_text("version: 2\nroutes: []\n")
-    assert check.run([good, str(bad)]) == 2
+    assert main(["check", good, str(bad)]) == 2
     printed = capsys.readouterr()
     assert printed.out == f"{good}: ok\n"
     assert printed.err == f"{bad}:1:10: version 2 is not known: write version: 1\nversion: 2\n         ^\n"
-    assert check.run([good]) == 0
+    assert main(["check", good]) == 0
 
 
 def test_a_thousand_routes_load_well_below_a_second() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.breaker import Breaker
+from sidecar.core.history import ARCHIVED, KEPT, Archive
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
 from sidecar.core.transition import Cause
@@ -79,3 +80,45 @@ def test_breaker_that_flapped_for_hours_stays_within_its_stated_bound() -> None:
             breaker.settle(breaker.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
     print(f"{measured.bytes_held} bytes")
     assert measured.bytes_held <= 200 * 1024
+
+
+def flap(subject: Breaker, cycle: int, failures: int) -> None:
+    """Trip it, let its wait pass, and let a probe close it again; what follows is remembered, too."""
+    now = cycle * 1000.0
+    for number in range(failures):
+        subject.settle(subject.admit(now), Verdict.FAILURE, 0.1, now, cause(id(subject) + cycle + number))
+    subject.settle(subject.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
+    for number in range(failures - 1):
+        subject.settle(subject.admit(now + 600), Verdict.FAILURE, 0.1, now + 600, cause(id(subject) + number))
+
+
+@pytest.mark.parametrize("failures", [5, 32], ids=["five failures trip", "32 failures trip"])
+def test_thousand_flapping_breakers_take_at_most_ten_mebibytes(failures: int) -> None:
+    rng = random.Random(1)
+    policy = BreakerPolicy(consecutive_failures=failures, minimum_calls=10**6)
+    with traced() as measured:
+        archive = Archive()
+        breakers = [Breaker("route", "upstream", policy, rng, 0.0, archive) for _ in range(BREAKERS)]
+        for cycle in range(4):
+            for breaker in breakers:
+                flap(breaker, cycle, failures)
+    print(f"{measured.bytes_held / MIB:.1f} MiB, {sum(len(one.history) for one in breakers)} transitions")
+    assert measured.bytes_held <= 10 * MIB
+
+
+def test_archive_leaves_each_breaker_its_last_transitions_and_all_of_them_bounded() -> None:
+    archive = Archive()
+    rng = random.Random(1)
+    policy = BreakerPolicy(consecutive_failures=1, candidate=None)
+    quiet = Breaker("quiet", "u", policy, rng, 0.0, archive)
+    flap(quiet, 0, 1)
+    busy = [Breaker("busy", "u", policy, rng, 0.0, archive) for _ in range(100)]
+    for cycle in range(40):
+        for breaker in busy:
+            flap(breaker, cycle, 1)
+    assert [one.sequence for one in quiet.history] == [1, 2, 3]
+    for breaker in busy:
+        numbers = [one.sequence for one in breaker.history]
+        assert numbers == list(range(121 - len(numbers), 121))
+        assert len(numbers) >= KEPT
+    assert sum(len(one.history) for one in busy) <= ARCHIVED + KEPT * len(busy)

@@ -45,4 +45,3 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def jump(self, seconds: float) -> None:
         self._now += seconds
-

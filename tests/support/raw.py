@@ -262,12 +262,19 @@ async def turns(count: int = 2) -> None:
         await asyncio.sleep(0)
 
 
+MAX_PIECES = 10_000
+
+
 async def write_bytewise(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Each byte is its own write, read by the other side before the next one; stops when nobody is there."""
-    for at in range(len(data)):
+    """Each byte is its own write, read by the other side before the next one; stops when nobody is there.
+
+    Where that would be more than `MAX_PIECES`, the pieces are larger: nobody reads 300,000 bytes in one go either.
+    """
+    size = len(data) // MAX_PIECES + 1
+    for at in range(0, len(data), size):
         if writer.transport.is_closing():
             return
-        writer.write(data[at : at + 1])
+        writer.write(data[at : at + size])
         await turns()
 
 
@@ -419,12 +426,13 @@ async def raw_upstream(script: Script = RawPeer.echo) -> AsyncIterator[RawUpstre
     upstream = RawUpstream()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine: asyncio 3.11 reports the cancellation of a task that it made itself as an error.
         peer = RawPeer(len(upstream.peers), reader, writer)
         upstream.peers.append(peer)
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
+        tasks.add(asyncio.create_task(run(peer)))
+
+    async def run(peer: RawPeer) -> None:
         try:
             await script(peer)
         except ConnectionError:
@@ -433,8 +441,7 @@ async def raw_upstream(script: Script = RawPeer.echo) -> AsyncIterator[RawUpstre
             upstream.problems.append(error)
         finally:
             peer.is_open = False
-            tasks.discard(task)
-            writer.close()
+            peer.writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     upstream.port = server.sockets[0].getsockname()[1]
@@ -442,6 +449,6 @@ async def raw_upstream(script: Script = RawPeer.echo) -> AsyncIterator[RawUpstre
         yield upstream
     finally:
         server.close()
-        for task in list(tasks):
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

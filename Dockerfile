@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+# Two stages: the first makes a wheel and puts it with its dependencies into /opt/sidecar, the second carries that alone.
+ARG PYTHON=3.13.9-slim-bookworm
+
+FROM python:${PYTHON} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY sidecar ./sidecar
+# Byte-compiled by content, not by date: nothing is written at run time, and the image can be rebuilt bit by bit. The
+# tests that some dependencies carry, and what only a compiler needs, stay behind.
+RUN pip wheel --no-deps --wheel-dir /wheels . \
+    && python -m venv --without-pip /opt/sidecar \
+    && pip --python /opt/sidecar/bin/python install --no-compile /wheels/*.whl \
+    && find /opt/sidecar -depth -type d \( -name tests -o -name test -o -name __pycache__ \) -exec rm -r {} + \
+    && find /opt/sidecar \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.pyi' \) -delete \
+    && /opt/sidecar/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib
+
+FROM python:${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="sidecar" \
+      org.opencontainers.image.description="A reverse proxy beside your service: a circuit breaker for each route, deadlines that travel, traces that tell why" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# glibc's allocator maps and unmaps each large buffer by default; kept instead, a 64 KiB answer costs half the CPU.
+ENV PATH=/opt/sidecar/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MALLOC_MMAP_THRESHOLD_=16777216 \
+    MALLOC_TRIM_THRESHOLD_=134217728 \
+    MALLOC_TOP_PAD_=4194304 \
+    SIDECAR_CONFIG=/etc/sidecar/sidecar.yaml
+COPY --from=build /opt/sidecar /opt/sidecar
+COPY config/minimal.yaml /etc/sidecar/sidecar.yaml
+# Numeric, so that Kubernetes can see that it is not root. Nothing is written to the root file system.
+USER 65532:65532
+EXPOSE 15006 15021
+STOPSIGNAL SIGTERM
+# For Docker; Kubernetes asks /livez itself. Exit 1 when the process does not answer or its configuration is gone.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:15021/livez', timeout=2)"]
+# The process itself is PID 1: it handles SIGTERM and leaves no children behind, so that no init is needed.
+ENTRYPOINT ["sidecar"]
+CMD ["run"]

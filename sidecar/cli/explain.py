@@ -1,0 +1,229 @@
+"""`sidecar explain FILE --listener L [-X METHOD] [-H 'name: value'] URL`: what would happen to a request, and why.
+
+Reads the file alone: which route, why not the others, every limit with the place it was given at, the deadline's
+parts. `--admin URL` adds what a running sidecar knows of the route.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any
+
+from sidecar.config.load import ConfigError, Loaded, load_file
+from sidecar.config.merge import From
+from sidecar.config.units import format_duration
+from sidecar.core.conditions import Entry
+from sidecar.core.deadline import budget
+from sidecar.core.explain import Explanation, explain
+from sidecar.core.routing import RoutingTable
+from sidecar.core.snapshot import Mode, Route
+
+ADMIN_TIMEOUT_SECONDS = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A file and a request."""
+    parser.add_argument("file", metavar="FILE", help="file or directory")
+    parser.add_argument("url", metavar="URL", help="http://host/path?query, or a path alone")
+    parser.add_argument("--listener", default="inbound", metavar="L", help="default: %(default)s")
+    parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default: %(default)s")
+    parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
+    parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request, as the routing table wants it."""
+
+    listener: str
+    method: bytes
+    host: bytes
+    path: bytes
+    query: bytes
+    fields: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One effective policy value."""
+
+    key: str
+    value: str
+    origin: str
+    """`route`, `defaults` or `built in`, with the place where it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One who has a say in the deadline."""
+
+    source: str
+    says: str
+    milliseconds: float | None
+    """None for a field that is ignored because it makes no sense."""
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that is known of one request."""
+
+    route: str | None
+    place: str | None
+    upstreams: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+    budget_ms: float | None
+    budget_source: str | None
+    deadline: tuple[Share, ...]
+    limits: tuple[Limit, ...]
+    live: Any = None
+
+
+def main(options: argparse.Namespace) -> int:
+    """Explain: 0 when a route takes the request, 1 when none does, 2 for wrong use or a bad file."""
+    try:
+        loaded = load_file(options.file)
+        asked = _asked(options)
+        if asked.listener not in loaded.snapshot.listeners:
+            known = ", ".join(loaded.snapshot.listeners)
+            raise ValueError(f"there is no listener {asked.listener!r}; the file has {known}")
+    except (ConfigError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    answer = answer_of(loaded, asked)
+    if options.admin and answer.route is not None:
+        answer = replace(answer, live=_live(options.admin, answer.route))
+    if options.json:
+        print(json.dumps(asdict(answer), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(lines(answer, asked)))
+    return 0 if answer.route is not None else 1
+
+
+def answer_of(loaded: Loaded, asked: Asked) -> Answer:
+    """What the configuration says to the request."""
+    snapshot = loaded.snapshot
+    table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == asked.listener])
+    request = (asked.host, asked.path, asked.method, asked.fields, asked.query)
+    explanations = explain(table, *request)
+    entry: Entry[Route] | None = table.find_entry(*request)
+    if entry is None:
+        return Answer(None, None, (), explanations, None, None, (), ())
+    route = entry.route
+    whole = budget(asked.fields, route.deadline, route.timeouts.request_seconds, None)
+    return Answer(
+        route.name,
+        str(loaded.origins.place_of(route.name)),
+        tuple(_upstream(name, weight, loaded) for name, weight in route.upstreams),
+        explanations,
+        round(whole.seconds * 1000, 3),
+        whole.source,
+        tuple(_shares(route, asked, loaded)),
+        tuple(_limits(route.name, loaded)),
+    )
+
+
+def _asked(options: argparse.Namespace) -> Asked:
+    parts = urllib.parse.urlsplit(options.url)
+    fields: dict[bytes, bytes] = {}
+    for header in options.header:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise ValueError(f"-H {header!r} is not 'name: value'")
+        fields[name.strip().lower().encode()] = value.strip().encode()
+    fields.setdefault(b"host", parts.netloc.rpartition("@")[2].encode())
+    path = (parts.path or "/").encode()
+    return Asked(
+        options.listener, options.method.encode(), fields[b"host"], path, parts.query.encode(), fields
+    )
+
+
+def _upstream(name: str, weight: int, loaded: Loaded) -> str:
+    endpoints = ", ".join(map(str, loaded.snapshot.upstreams[name].endpoints))
+    return f"{name} (weight {weight}): {endpoints}"
+
+
+def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:
+    """Each part of the deadline, as `core/deadline` reads it alone."""
+    origins = loaded.origins.of_route(route.name)
+    seconds = route.timeouts.request_seconds
+    yield Share(
+        "timeouts.request", format_duration(seconds), seconds * 1000, str(origins["timeouts.request"])
+    )
+    if route.deadline.mode is Mode.OFF:
+        return
+    reading = replace(route.deadline, mode=Mode.ENFORCE)
+    for name in (*reading.headers, b"baggage"):
+        value = asked.fields.get(name)
+        if value is None:
+            continue
+        alone = budget({name: value}, reading, inf, None)
+        if alone.carried or alone.invalid:
+            milliseconds = round(alone.seconds * 1000, 3) if alone.carried else None
+            yield Share(name.decode(), value.decode("utf-8", "replace"), milliseconds, "the request")
+
+
+def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
+    """Every policy value that holds; built-in ones that are unset are left out."""
+    for key, origin in loaded.origins.of_route(route).items():
+        if key.startswith("fallback.") and not _has_fallback(route, loaded):
+            continue
+        if origin.text is not None:
+            yield Limit(key, origin.text, str(origin))
+        elif origin.source is not From.BUILT_IN:
+            yield Limit(key, "unset", str(origin))
+
+
+def _has_fallback(name: str, loaded: Loaded) -> bool:
+    return any(route.name == name and route.fallback is not None for route in loaded.snapshot.routes)
+
+
+def _live(admin: str, route: str) -> Any:
+    """What a running sidecar says of the route's breakers, or why it says nothing."""
+    url = f"{admin.rstrip('/')}/breakers/{urllib.parse.quote(route, safe='')}"
+    if not url.startswith(("http://", "https://")):
+        return {"error": f"{admin}: not an http:// URL"}
+    try:
+        with urllib.request.urlopen(url, timeout=ADMIN_TIMEOUT_SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        return {"error": f"{url}: {error}"}
+
+
+def lines(answer: Answer, asked: Asked) -> Iterator[str]:
+    """The answer for people."""
+    where = (
+        f"{asked.listener}: {asked.method.decode()} {asked.host.decode() or '(no host)'}{asked.path.decode()}"
+    )
+    if answer.route is None:
+        yield f"{where}\n→ no route: 404"
+    else:
+        yield f"{where}\n→ route {answer.route} ({answer.place})"
+        yield from (f"→ upstream {upstream}" for upstream in answer.upstreams)
+    yield "\nRoutes of this listener, in the order of the file"
+    for one in answer.explanations:
+        mark = "→" if one.is_chosen else ("·" if one.is_match else "✗")
+        number = f"[{one.match_index}]" if one.match_index else ""
+        yield f"  {mark} {one.route}{number}: {one.reason}"
+    if answer.route is None:
+        return
+    yield f"\nDeadline: {answer.budget_ms:g} ms, from the {answer.budget_source}"
+    for share in answer.deadline:
+        leaves = "ignored: not valid" if share.milliseconds is None else f"{share.milliseconds:g} ms"
+        yield f"  {share.source}: {share.says} → {leaves}   ({share.origin})"
+    yield "\nPolicies"
+    width = max(len(limit.key) for limit in answer.limits)
+    for limit in answer.limits:
+        yield f"  {limit.key:<{width}}  {limit.value}   ({limit.origin})"
+    if answer.live is not None:
+        yield "\nLive"
+        yield from (f"  {line}" for line in json.dumps(answer.live, indent=2).splitlines())

@@ -1,0 +1,80 @@
+"""A pod that is being created → the JSON patch that puts the sidecar in. Pure: reviews in, answers out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from sidecar.kubernetes.plan import Plan, Skipped, plan
+from sidecar.kubernetes.settings import STATUS, Settings
+
+API_VERSION = "admission.k8s.io/v1"
+
+
+class BadReview(Exception):
+    """What was posted is no AdmissionReview for a pod."""
+
+
+def review(body: Any, settings: Settings) -> dict[str, Any]:
+    """Answer an AdmissionReview: with a patch, or allowed as it is, or refused with the reason.
+
+    Raises:
+        BadReview: there is nothing to answer.
+    """
+    request = body.get("request") if isinstance(body, dict) else None
+    if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
+        raise BadReview("an AdmissionReview with a request and its uid is expected")
+    if body.get("apiVersion") != API_VERSION:
+        raise BadReview(f"apiVersion {body.get('apiVersion')!r}: only {API_VERSION} is served")
+    answer: dict[str, Any] = {"uid": request["uid"], "allowed": True}
+    pod = request.get("object")
+    if isinstance(pod, dict) and pod.get("kind", "Pod") == "Pod" and isinstance(pod.get("spec"), dict):
+        answer.update(_decided(pod, settings))
+    return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": answer}
+
+
+def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    metadata = pod.get("metadata") or {}
+    try:
+        found = plan(metadata, pod["spec"], {}, settings)
+    except ValueError as error:
+        return {"allowed": False, "status": {"code": 422, "message": f"sidecar: {error}"}}
+    if isinstance(found, Skipped):
+        return {}
+    operations = json.dumps(patch(pod, found), separators=(",", ":")).encode()
+    return {"patchType": "JSONPatch", "patch": base64.b64encode(operations).decode()}
+
+
+def patch(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
+    """The operations of RFC 6902 that carry out a plan."""
+    spec = pod["spec"]
+    operations: list[dict[str, Any]] = []
+    for index, container in enumerate(spec["containers"]):
+        new = found.env.get(str(container.get("name")), [])
+        operations += _front(container.get("env"), f"/spec/containers/{index}/env", list(new))
+    operations += _front(spec.get(found.list_name), f"/spec/{found.list_name}", [found.container])
+    operations += _front(spec.get("volumes"), "/spec/volumes", [found.volume])
+    return [*operations, *_annotation(pod, found)]
+
+
+def _front(known: Any, path: str, new: list[Any]) -> list[dict[str, Any]]:
+    if not new:
+        return []
+    if not known:
+        return [_add(path, new)]
+    return [_add(f"{path}/0", item) for item in reversed(new)]
+
+
+def _annotation(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
+    status = found.status()
+    metadata = pod.get("metadata")
+    if not metadata:
+        return [_add("/metadata", {"annotations": {STATUS: status}})]
+    if not metadata.get("annotations"):
+        return [_add("/metadata/annotations", {STATUS: status})]
+    return [_add("/metadata/annotations/" + STATUS.replace("/", "~1"), status)]
+
+
+def _add(path: str, value: Any) -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": value}

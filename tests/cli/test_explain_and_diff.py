@@ -1,0 +1,126 @@
+"""What the tools say about a file, to people and to programs."""
+
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from sidecar.__main__ import main
+
+TEXT = """\
+version: 1
+upstreams:
+  payments: {endpoints: ["127.0.0.1:9000"]}
+defaults:
+  timeouts: {request: 3s}
+routes:
+- name: pay
+  listener: outbound
+  match: {hosts: [payments], path: {prefix: /v1}, methods: [POST]}
+  upstream: payments
+  circuit_breaker: {open_for: 7s}
+- name: any
+  listener: outbound
+  upstream: payments
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def test_explain_says_which_route_and_why_and_where_each_limit_comes_from(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = ["-H", "x-request-timeout-ms: 300", "-H", "grpc-timeout: soon"]
+    code = main(["explain", file, "--listener", "outbound", "-X", "POST", *header, "http://payments/v1/x"])
+    told = capsys.readouterr().out
+    assert code == 0
+    assert f"→ route pay ({file}:7:3)" in told
+    assert "→ pay: the most specific of those that hold" in told
+    assert "· any: holds, but pay is more specific or stands before it" in told
+    assert "Deadline: 295 ms, from the header" in told
+    assert "grpc-timeout: soon → ignored: not valid" in told
+    assert f"timeouts.request: 3s → 3000 ms   (defaults, {file}:5:14)" in told
+    assert f"7s   (route, {file}:11:21)" in told
+    assert "5m   (built in)" in told
+
+
+def test_explain_says_why_none(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", file, "--listener", "inbound", "http://payments/v2"]) == 1
+    assert "no route: 404" in capsys.readouterr().out
+    assert main(["explain", file, "--listener", "nowhere", "/"]) == 2
+    assert "there is no listener 'nowhere'; the file has inbound, outbound" in capsys.readouterr().err
+
+
+def test_explain_names_the_condition_that_fails(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["explain", file, "--listener", "outbound", "--json", "http://payments/v2"])
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert answer["route"] == "any"
+    assert answer["explanations"][0]["reason"] == "path /v2 is not prefix /v1"
+    assert answer["deadline"][0]["milliseconds"] == 3000
+
+
+def test_explain_adds_what_a_running_sidecar_knows(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    class Admin(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = b'[{"upstream": "payments", "state": "open"}]'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    asked: list[str] = []
+    with http.server.HTTPServer(("127.0.0.1", 0), Admin) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        admin = f"http://127.0.0.1:{server.server_port}/"
+        main(["explain", file, "--listener", "outbound", "--json", "--admin", admin, "/"])
+        thread.join()
+        assert json.loads(capsys.readouterr().out)["live"] == [{"upstream": "payments", "state": "open"}]
+        assert asked == ["/breakers/any"]
+        server.server_close()
+        assert main(["explain", file, "--listener", "outbound", "--json", "--admin", admin, "/"]) == 0
+        assert "error" in json.loads(capsys.readouterr().out)["live"]
+
+
+def test_diff_says_what_changes_and_which_breakers_go_on(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(TEXT.replace("7s", "9s").replace("name: any", "name: rest"))
+    assert main(["diff", file, str(other)]) == 0
+    assert capsys.readouterr().out == (
+        "~ route pay\n"
+        "    circuit_breaker.open_for: 7s → 9s\n"
+        "    breaker payments kept: new thresholds apply to the state and window it has\n"
+        "- route any\n"
+        "    breaker payments reset: the route is removed\n"
+        "+ route rest\n"
+        "breakers: 1 kept, 1 reset\n"
+    )
+    assert main(["diff", "--json", file, file]) == 0
+    assert json.loads(capsys.readouterr().out)["routes"] == []
+    other.write_text("version: 1\n")
+    assert main(["diff", file, str(other)]) == 2
+    assert "missing key 'routes'" in capsys.readouterr().err
+
+
+def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "sidecar configuration"
+
+
+def test_wrong_use_is_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["explain"])
+    assert caught.value.code == 2

@@ -1,0 +1,191 @@
+"""What a new snapshot leaves alone is the same object after it; what it changes, changes at once."""
+
+import asyncio
+
+import pytest
+
+from sidecar.config.load import load_text
+from sidecar.core.breaker import Override
+from sidecar.core.outcome import Verdict
+from sidecar.core.snapshot import Snapshot
+from sidecar.core.transition import State
+from sidecar.runtime.worker import Worker
+from tests.support.process import free_ports
+from tests.support.proxy import HEADER, port, running
+from tests.support.upstream import Peer, answering, scripted
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+ROUTES = """\
+upstreams:
+  a: {endpoints: ["127.0.0.1:9001"]}
+  b: {endpoints: ["127.0.0.1:9002"]}
+routes:
+- {name: one, match: {path: {prefix: /one}}, upstream: a, admission: {mode: observe}}
+- {name: two, match: {path: {prefix: /two}}, upstream: b}
+"""
+GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def exchange(to: int, request: bytes) -> bytes:
+    """Send `request`, which asks for a close, and read to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", to)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def snapshot(routes: str, header: str = HEADER) -> Snapshot:
+    return load_text(header + routes).snapshot
+
+
+async def install(worker: Worker, routes: str, header: str = HEADER) -> None:
+    await worker.active.install(snapshot(routes, header))
+
+
+async def test_an_unchanged_route_is_the_same_object() -> None:
+    async with running(ROUTES) as worker:
+        before = worker.assembly.routes["one"]
+        two = worker.assembly.routes["two"]
+        await install(worker, ROUTES.replace("upstream: b}", "upstream: b, timeouts: {request: 3s}}"))
+        assert worker.assembly.routes["one"] is before
+        assert worker.assembly.routes["two"] is not two
+        assert worker.assembly.routes["two"].destinations[0].breaker is two.destinations[0].breaker
+        assert worker.assembly.routes["two"].destinations[0].cluster is two.destinations[0].cluster
+        assert worker.active.generation == 2
+
+
+async def test_an_unchanged_route_keeps_everything_when_others_come_and_go() -> None:
+    async with running(ROUTES) as worker:
+        before = worker.assembly.routes["one"]
+        breaker = worker.assembly.breakers["one", "a"]
+        pools = list(worker.assembly.clusters["a"].pools)
+        breaker.override(Override.OPEN, worker.service.clock(), 300.0)
+        more = ROUTES.replace("  b:", '  c: {endpoints: ["127.0.0.1:9003"]}\n  b:')
+        await install(worker, more + "- {name: three, match: {path: {prefix: /3}}, upstream: c}\n")
+        await install(worker, ROUTES)
+        assert worker.assembly.routes["one"] is before
+        assert worker.assembly.breakers["one", "a"] is breaker
+        assert worker.assembly.clusters["a"].pools == pools
+        assert breaker.state is State.FORCED_OPEN
+        assert before.admission is not None
+        assert set(worker.assembly.clusters) == {"a", "b"}
+
+
+async def test_new_thresholds_keep_an_open_breaker_open() -> None:
+    async with running(ROUTES) as worker:
+        breaker = worker.assembly.breakers["one", "a"]
+        now = worker.service.clock()
+        for _ in range(5):
+            breaker.settle(breaker.admit(now), Verdict.FAILURE, 0.1, now)
+        assert breaker.state is State.OPEN
+        await install(
+            worker, ROUTES.replace("mode: observe}}", "mode: observe}, circuit_breaker: {minimum_calls: 7}}")
+        )
+        assert worker.assembly.breakers["one", "a"] is breaker
+        assert breaker.state is State.OPEN
+        assert breaker.policy.minimum_calls == 7
+
+
+async def test_other_endpoints_reset_breaker_pool_and_estimate() -> None:
+    async with running(ROUTES) as worker:
+        before = worker.assembly.routes["one"]
+        await install(worker, ROUTES.replace("9001", "9003"))
+        after = worker.assembly.routes["one"]
+        assert after.destinations[0].breaker is not before.destinations[0].breaker
+        assert after.destinations[0].cluster is not before.destinations[0].cluster
+        assert after.admission is not before.admission
+
+
+async def test_other_limits_of_an_upstream_are_taken_on_the_fly() -> None:
+    async with running(ROUTES) as worker:
+        cluster = worker.assembly.clusters["a"]
+        await install(
+            worker, ROUTES.replace('["127.0.0.1:9001"]', '["127.0.0.1:9001"], limits: {max_requests: 3}')
+        )
+        assert worker.assembly.clusters["a"] is cluster
+        assert cluster.policy.limits.max_requests == 3
+
+
+async def test_an_exchange_in_flight_finishes_on_its_snapshot() -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.head()
+        arrived.set()
+        await go_on.wait()
+        await peer.send(OK)
+
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    async with scripted(slow) as old, scripted(answering(OK.replace(b"ok", b"OK"))) as new:
+        routes = ROUTES.replace("9001", str(old.port))
+        async with running(routes) as worker:
+            waiting = asyncio.ensure_future(exchange(port(worker), GET % b"/one"))
+            await arrived.wait()
+            await install(worker, ROUTES.replace("9001", str(new.port)))
+            assert (await exchange(port(worker), GET % b"/one")).endswith(b"OK")
+            go_on.set()
+            assert (await waiting).endswith(b"ok")
+            while old.open:  # noqa: ASYNC110  a removed upstream's connections do not stay
+                await asyncio.sleep(0.01)
+
+
+async def test_listeners_are_added_moved_and_removed_without_touching_the_others() -> None:
+    inbound, outbound, moved, extra = free_ports(4)
+    header = HEADER.replace(
+        'inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:{inbound}"}}'
+    )
+    header = header.replace(
+        'outbound: {address: "127.0.0.1:0"}', f'outbound: {{address: "127.0.0.1:{outbound}"}}'
+    )
+    both = ROUTES + "- {name: out, listener: outbound, upstream: a}\n"
+    async with scripted(answering(OK)) as app, running(both.replace("9001", str(app.port)), header) as worker:
+        both = both.replace("9001", str(app.port))
+        kept = worker.listeners["inbound"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", inbound)
+        await install(worker, both, header.replace(str(outbound), str(moved)))
+        assert worker.listeners["inbound"] is kept
+        assert (await exchange(moved, GET % b"/")).endswith(b"ok")
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", outbound)
+        named = header.replace("  inbound:", f'  more: {{address: "127.0.0.1:{extra}"}}\n  inbound:')
+        more = both.replace("listener: outbound", "listener: more")
+        await install(worker, more, named)
+        assert (await exchange(extra, GET % b"/")).endswith(b"ok")
+        await install(worker, ROUTES, HEADER.replace("127.0.0.1:0", f"127.0.0.1:{inbound}", 1))
+        writer.write(GET % b"/two")  # on a connection that saw three snapshots
+        assert (await reader.read()).startswith(b"HTTP/1.1 502")
+        writer.close()
+
+
+async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
+    (inbound,) = free_ports(1)
+    header = HEADER.replace("127.0.0.1:0", f"127.0.0.1:{inbound}", 1)
+    async with running(ROUTES, header) as worker:
+        socket = worker.listeners["inbound"]
+        renamed = header.replace("inbound:", "front:")
+        await install(
+            worker,
+            ROUTES.replace("upstream: a", "listener: front, upstream: a").replace(
+                "upstream: b}", "listener: front, upstream: b}"
+            ),
+            renamed,
+        )
+        assert worker.listeners["front"] is socket
+        assert (await exchange(inbound, GET % b"/one")).startswith(b"HTTP/1.1 502")
+
+
+async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
+    async with scripted(answering(OK)) as busy, running(ROUTES) as worker:
+        before, tables = worker.assembly.routes["one"], worker.service.tables
+        header = HEADER.replace("listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}"}}')
+        with pytest.raises(OSError, match="cannot listen on"):
+            await install(worker, ROUTES.replace("9001", "9003"), header)
+        assert worker.assembly.routes["one"] is before
+        assert worker.service.tables is tables
+        assert worker.active.generation == 1
+        assert set(worker.listeners) == {"inbound", "outbound"}
+
+
+async def test_each_part_is_shown_with_its_state() -> None:
+    async with running(ROUTES) as worker:
+        views = {view.name: view.state.value for view in worker.parts.views()}
+        assert views == dict.fromkeys(("telemetry", "resolver", "probes", "housekeeper"), "running")

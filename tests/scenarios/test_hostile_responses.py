@@ -1,0 +1,180 @@
+"""Hostile, broken and ambiguous responses: one client gets a clean answer or none, and nobody else notices.
+
+Each case of the corpus is what an upstream says on its first connection; on every later one, and to every later
+request, it is honest and answers with the request's own method and target. So a client that gets anything else was
+given what belongs to another. The upstream allows one connection: one that is leaked is missed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from enum import Enum
+
+import pytest
+
+from tests.scenarios.corpus import responses as corpus
+from tests.scenarios.corpus.outcomes import Aborted, BadGateway, Relayed, ResponseCase, Tunnelled
+from tests.support.clean import Complaints, assert_clean
+from tests.support.proxy import port, running
+from tests.support.raw import RawClient, RawPeer, RawUpstream, Response, raw_client, raw_upstream
+
+ROUTES = """\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{port}"], limits: {{max_connections: 1}}}}}}
+routes: [{{name: app, upstream: app, circuit_breaker: {{mode: disabled}}}}]
+"""
+REST_OF_BODY = b"lo12345"
+SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
+OTHER = b"GET /other HTTP/1.1\r\nHost: b\r\n\r\n"
+MOMENT_SECONDS = 0.01
+RESET = struct.pack("ii", 1, 0)
+
+
+class Way(Enum):
+    WHOLE = "whole"
+    BYTEWISE = "bytewise"
+    PIPELINED = "pipelined"
+    """The client's second request is there before the answer to the first one."""
+
+
+def _ways(case: ResponseCase) -> list[Way]:
+    # What comes later on an idle connection would, with a second request on its way, be an answer to that one:
+    # HTTP/1.1 has nothing to tell them apart by.
+    can_be_pipelined = len(case.parts) == 1 and not isinstance(case.outcome, Tunnelled)
+    return list(Way) if can_be_pipelined else [Way.WHOLE, Way.BYTEWISE]
+
+
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [pytest.param(case, way, id=f"{case.name}-{way.value}") for case in corpus.CASES for way in _ways(case)],
+)
+async def test_an_answer_is_clean_or_none_and_its_own(case: ResponseCase, way: Way) -> None:
+    async def serve(peer: RawPeer) -> None:
+        if peer.number == 0 and not await _misbehave(peer, case, is_bytewise=way is Way.BYTEWISE):
+            return
+        await peer.echo()
+
+    with Complaints(asyncio.get_running_loop()) as complaints:
+        async with raw_upstream(serve) as upstream, running(ROUTES.format(port=upstream.port)) as worker:
+            async with raw_client(port(worker)) as client, raw_client(port(worker)) as other:
+                first, second = await _converse(client, case, is_pipelined=way is Way.PIPELINED)
+                await asyncio.sleep(MOMENT_SECONDS * 3)
+                await other.send(OTHER)
+                (others,) = await other.responses([b"GET"])
+                if second is None and not client.is_ended and not isinstance(case.outcome, Tunnelled):
+                    second = await _ask_again(client, case)
+            await assert_clean(worker, idle=1)
+            _check_connections(upstream, case)
+        _check_first(first, client, case)
+        assert (others.status, others.body) == (200, b"GET /other")
+        assert second is None or (second.status, second.body) == (200, b"GET /second")
+        assert (second is None) == _is_last(case)
+        assert upstream.problems == []
+    assert complaints.found == []
+
+
+async def _misbehave(peer: RawPeer, case: ResponseCase, *, is_bytewise: bool) -> bool:
+    """Say what the case says; returns whether the connection stays."""
+    if case.when == "head":
+        await peer.head()
+    elif case.when == "request":
+        await peer.request()
+    for number, part in enumerate(case.parts):
+        if number:
+            await asyncio.sleep(MOMENT_SECONDS)
+        await peer.send(part, is_bytewise=is_bytewise)
+    if case.then == "stay":
+        return True
+    await asyncio.sleep(MOMENT_SECONDS)
+    if case.then == "reset":
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        peer.writer.transport.abort()
+    return False
+
+
+async def _converse(
+    client: RawClient, case: ResponseCase, *, is_pipelined: bool
+) -> tuple[Response | None, Response | None]:
+    """Send the case's request; returns its answer and, if the second one is sent with it, that one's."""
+    methods = [case.request.partition(b" ")[0]]
+    data = case.request
+    if is_pipelined:
+        methods.append(b"GET")
+        data += _behind(case)
+    await client.send(data)
+    if isinstance(case.outcome, Tunnelled):
+        await client.read_to_end()
+        return None, None
+    responses: list[Response | None] = [*await client.responses(methods)]
+    if _is_last(case):
+        await client.read_to_end()
+    return ([*responses, None, None])[0], ([*responses, None, None])[1]
+
+
+def _behind(case: ResponseCase) -> bytes:
+    return (REST_OF_BODY if case.request == corpus.POST_UNFINISHED else b"") + SECOND
+
+
+async def _ask_again(client: RawClient, case: ResponseCase) -> Response:
+    """A second request on the first one's connection."""
+    client.received = b""
+    await client.send(_behind(case))
+    (response,) = await client.responses([b"GET"])
+    return response
+
+
+def _is_last(case: ResponseCase) -> bool:
+    outcome = case.outcome
+    return isinstance(outcome, Aborted | Tunnelled) or outcome.closes
+
+
+def _check_first(response: Response | None, client: RawClient, case: ResponseCase) -> None:
+    outcome = case.outcome
+    if isinstance(outcome, Tunnelled):
+        head, _, data = client.received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert data == outcome.data
+    elif isinstance(outcome, Aborted):
+        _check_aborted(response, client)
+    elif isinstance(outcome, BadGateway):
+        assert response is not None
+        assert response.status == 502
+        assert (response.value(b"proxy-status") or b"").startswith(b"sidecar; error=%b; " % outcome.error)
+        assert outcome.interims is None or _statuses(response) == outcome.interims
+        assert not response.is_cut
+    else:
+        assert response is not None
+        _check_relayed(response, outcome)
+
+
+def _check_aborted(response: Response | None, client: RawClient) -> None:
+    assert client.is_ended
+    if response is None or response.is_cut or client.is_reset:
+        return
+    assert response.status == 502, "it looks whole"
+
+
+def _check_relayed(response: Response, outcome: Relayed) -> None:
+    assert not response.is_cut
+    assert (response.status, response.body) == (outcome.status, outcome.body)
+    assert _statuses(response) == outcome.interims
+    assert tuple(response.trailers) == outcome.trailers
+    for name, value in outcome.has:
+        assert response.values(name) == [value]
+    for name in outcome.lacks:
+        assert response.values(name) == []
+    hop_by_hop = {b"keep-alive", b"upgrade", b"proxy-connection", b"te"}
+    for fields in (response.fields, *(fields for _, fields in response.interims)):
+        assert not hop_by_hop & {name for name, _ in fields}
+        assert b"x-a" not in {name for name, _ in fields}
+
+
+def _statuses(response: Response) -> tuple[int, ...]:
+    return tuple(status for status, _ in response.interims)
+
+
+def _check_connections(upstream: RawUpstream, case: ResponseCase) -> None:
+    """What was tainted is closed, what was not is used again, and nothing else is open."""
+    assert len(upstream.peers) == (1 if case.keeps else 2)
+    assert [peer.is_open for peer in upstream.peers] == ([True] if case.keeps else [False, True])

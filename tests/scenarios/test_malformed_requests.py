@@ -1,0 +1,124 @@
+"""Malformed and ambiguous requests: refused, or forwarded in a form that can be read in one way only.
+
+Each case of the corpus is sent whole, byte by byte, and with a second request behind it, which must be answered as
+a request of its own or never be seen by the upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from enum import Enum
+
+import pytest
+
+from tests.scenarios.corpus import requests_connection, requests_framing, requests_head
+from tests.scenarios.corpus.outcomes import Cut, Forwarded, Refused, RequestCase, RequestOutcome
+from tests.support.clean import Complaints, assert_clean
+from tests.support.proxy import HEADER, port, running
+from tests.support.raw import RawClient, RawUpstream, Request, Response, raw_client, raw_upstream
+
+CASES = [*requests_framing.CASES, *requests_head.CASES, *requests_connection.CASES]
+LIMITS = (
+    f"limits: {{head: {requests_head.HEAD_BYTES}B, headers: {requests_head.HEADERS}, url: {requests_head.URL_BYTES}B}}"
+)
+LISTENERS = HEADER.replace('inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {LIMITS}}}')
+ROUTES = """\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{port}"], limits: {{max_connections: 2}}}}}}
+routes: [{{name: app, upstream: app, timeouts: {{request: 100s}}}}]
+"""
+SECOND = b"GET /second HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+class Way(Enum):
+    WHOLE = "whole"
+    BYTEWISE = "bytewise"
+    FOLLOWED = "followed"
+
+
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        pytest.param(case, way, id=f"{case.name}-{way.value}")
+        for case in CASES
+        for way in Way
+        if case.can_be_followed or way is not Way.FOLLOWED
+    ],
+)
+async def test_a_request_has_one_meaning_or_none(case: RequestCase, way: Way) -> None:
+    with Complaints(asyncio.get_running_loop()) as complaints:
+        async with raw_upstream() as upstream, running(ROUTES.format(port=upstream.port), LISTENERS) as worker:
+            async with raw_client(port(worker)) as client:
+                await client.send(case.data, is_bytewise=way is Way.BYTEWISE)
+                outcomes = list(case.outcomes)
+                if way is Way.FOLLOWED:
+                    await client.send(SECOND)
+                    if not _is_end(outcomes[-1]):
+                        outcomes.append(Forwarded(b"/second"))
+                responses = await _converse(client, outcomes)
+            await assert_clean(worker)
+            assert upstream.open_count == worker.assembly.clusters["app"].connections
+        _check_client_side(responses, outcomes)
+        _check_upstream_side(upstream, outcomes)
+    assert complaints.found == []
+
+
+def _is_end(outcome: RequestOutcome) -> bool:
+    return not isinstance(outcome, Forwarded) or outcome.closes
+
+
+async def _converse(client: RawClient, outcomes: list[RequestOutcome]) -> list[Response]:
+    """Read all answers; where the connection should be alive afterwards, use it once more to prove it."""
+    methods = [_method(outcome) for outcome in outcomes]
+    if not _is_end(outcomes[-1]):
+        await client.responses(methods)
+        await client.send(LAST)
+        outcomes.append(Forwarded(b"/last", closes=True))
+        methods.append(b"GET")
+    await client.read_to_end()
+    assert not client.is_reset, f"the connection was reset behind {client.received!r}"
+    return await client.responses(methods)
+
+
+def _method(outcome: RequestOutcome) -> bytes:
+    return outcome.method if isinstance(outcome, Forwarded) else b"GET"
+
+
+def _check_client_side(responses: Sequence[Response], outcomes: Sequence[RequestOutcome]) -> None:
+    assert len(responses) == len(outcomes), [response.status for response in responses]
+    for response, outcome in zip(responses, outcomes, strict=True):
+        assert not response.is_cut
+        if isinstance(outcome, Forwarded):
+            answer = b"" if outcome.method == b"HEAD" else outcome.method + b" " + outcome.target
+            assert (response.status, response.body) == (200, answer)
+        else:
+            assert response.status == outcome.status, response.body
+            proxy_status = response.value(b"proxy-status") or b""
+            assert proxy_status.startswith(b"sidecar; error=http_request_error; details="), proxy_status
+            assert response.value(b"content-type") == b"application/problem+json"
+        closes = (response.value(b"connection") or b"").lower() == b"close"
+        assert closes == _is_end(outcome)
+
+
+def _check_upstream_side(upstream: RawUpstream, outcomes: Sequence[RequestOutcome]) -> None:
+    assert upstream.problems == []
+    good = [outcome for outcome in outcomes if isinstance(outcome, Forwarded)]
+    assert [(one.method, one.target) for one in upstream.requests] == [(one.method, one.target) for one in good]
+    for request, outcome in zip(upstream.requests, good, strict=True):
+        _check_request(request, outcome)
+    if isinstance(outcomes[-1], Refused):
+        assert [peer.rest for peer in upstream.peers] == [b""] * len(upstream.peers)
+    if isinstance(outcomes[-1], Cut):
+        assert all(not peer.is_open for peer in upstream.peers if peer.rest)
+        assert b"/second" not in upstream.received
+
+
+def _check_request(request: Request, outcome: Forwarded) -> None:
+    assert request.value(b"host") == outcome.host
+    assert (request.framing, request.body) == (outcome.framing, outcome.body)
+    assert tuple(request.trailers) == outcome.trailers
+    for name, value in outcome.has:
+        assert request.values(name) == [value]
+    for name in outcome.lacks:
+        assert request.values(name) == []

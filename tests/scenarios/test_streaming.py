@@ -1,0 +1,190 @@
+"""Bodies are streamed both ways: what one side does not take, the other side is not asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.scenarios.stage import OK, get, saying, stage
+from tests.support.raw import RawClient, RawPeer, raw_client, turns
+
+MIB = 1024 * 1024
+BLOCK = bytes(64 * 1024)
+TOTAL = 48 * MIB
+MOST_UNDER_WAY = 24 * MIB
+"""The kernel's buffers of two connections and a little of the sidecar's own; far less than `TOTAL`."""
+
+
+class Sender:
+    """Writes `TOTAL` bytes as fast as they are taken."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.is_broken = False
+
+    async def run(self, writer: asyncio.StreamWriter) -> None:
+        try:
+            while self.sent < TOTAL:
+                writer.write(BLOCK)
+                await writer.drain()
+                self.sent += len(BLOCK)
+        except ConnectionError:
+            self.is_broken = True
+
+    async def stalls(self) -> int:
+        """Wait until nothing more is taken; what was sent by then."""
+        before = -1
+        while before != self.sent:
+            before = self.sent
+            await turns(100)
+        return self.sent
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % TOTAL, b"Transfer-Encoding: chunked"])
+async def test_a_client_that_does_not_read_stops_the_upstream(framing: bytes) -> None:
+    sender = Sender()
+    is_chunked = b"chunked" in framing
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+        if is_chunked:
+            peer.writer.write(b"%x\r\n" % TOTAL)
+        await sender.run(peer.writer)
+        await peer.send(b"\r\n0\r\n\r\n" if is_chunked else b"")
+        await peer.read_some()
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(get())
+        assert await sender.stalls() < MOST_UNDER_WAY
+        assert await read_all(client) >= TOTAL
+        assert sender.sent == TOTAL
+
+
+async def read_all(client: RawClient) -> int:
+    """Read, without keeping it, until the answer is complete; how much it was."""
+    size = 0
+    tail = b""
+    while size < TOTAL or not (b"\r\n0\r\n\r\n" in tail or b"Length" in head):
+        data = await client.reader.read(MIB)
+        assert data
+        if not size:
+            head = data.partition(b"\r\n\r\n")[0]
+            size -= len(head) + 4
+        size += len(data)
+        tail = (tail + data)[-16:]
+    return size
+
+
+async def test_an_upstream_that_does_not_read_stops_the_client() -> None:
+    sender = Sender()
+    may_read = asyncio.Event()
+    size = 0
+
+    async def script(peer: RawPeer) -> None:
+        nonlocal size
+        await peer.head()
+        size = len(peer.rest.partition(b"\r\n\r\n")[2])
+        await may_read.wait()
+        while size < TOTAL:
+            size += len(await peer.reader.read(MIB))
+        peer.rest = b""
+        await peer.send(OK)
+        await peer.read_some()
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        sending = asyncio.create_task(sender.run(client.writer))
+        assert await sender.stalls() < MOST_UNDER_WAY
+        may_read.set()
+        await sending
+        (response,) = await client.responses([b"PUT"])
+        assert (response.status, response.body, size) == (200, b"ok", TOTAL)
+
+
+async def test_a_request_body_waits_for_its_connection_in_a_bounded_place() -> None:
+    sender = Sender()
+
+    async def script(peer: RawPeer) -> None:
+        while True:
+            await peer.head()
+            if peer.rest.startswith(b"GET"):
+                peer.rest = b""
+                await first_may_end.wait()
+            else:
+                size = len(peer.rest.partition(b"\r\n\r\n")[2])
+                while size < TOTAL:
+                    size += len(await peer.reader.read(MIB))
+                peer.rest = b""
+            await peer.send(OK)
+
+    first_may_end = asyncio.Event()
+    async with (
+        stage(script, upstream="limits: {max_connections: 1}") as to,
+        raw_client(to.port) as first,
+        raw_client(to.port) as second,
+    ):
+        await first.send(get())
+        while not to.app.received:
+            await turns()
+        await second.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % TOTAL)
+        sending = asyncio.create_task(sender.run(second.writer))
+        assert await sender.stalls() < MOST_UNDER_WAY
+        first_may_end.set()
+        await sending
+        assert [answer.status for answer in await second.responses([b"PUT"])] == [200]
+        assert [answer.status for answer in await first.responses([b"GET"])] == [200]
+
+
+async def test_an_answer_begins_before_the_request_has_ended() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await peer.send(b"5\r\nearly\r\n")
+        while not peer.rest.endswith(b"0\r\n\r\n"):
+            await peer.read_some()
+        peer.rest = b""
+        await peer.send(b"4\r\nlate\r\n0\r\n\r\n")
+        await peer.read_some()
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nup\r\n")
+        while b"early" not in client.received:
+            await client.read_some()
+        assert b"late" not in client.received
+        await client.send(b"0\r\n\r\n")
+        (response,) = await client.responses([b"PUT"])
+        assert response.body == b"earlylate"
+
+
+async def test_each_piece_of_an_answer_goes_on_at_once() -> None:
+    step = asyncio.Semaphore(0)
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
+        for piece in (b"a", b"b", b"c"):
+            await step.acquire()
+            await peer.send(piece)
+        await peer.read_some()
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(get())
+        while b"\r\n\r\n" not in client.received:
+            await client.read_some()
+        for piece in (b"\r\n\r\na", b"ab", b"bc"):
+            step.release()
+            await client.read_some()
+            assert client.received.endswith(piece)
+
+
+async def test_a_body_of_many_small_chunks_arrives_whole() -> None:
+    pieces = 20_000
+    body = b"1\r\nx\r\n" * pieces + b"0\r\n\r\n"
+    async with stage(saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)) as to:
+        async with raw_client(to.port) as client:
+            await client.send(get(b"/", b"Connection: close"))
+            await client.read_to_end()
+            (response,) = await client.responses([b"GET"])
+        assert response.body == b"x" * pieces
