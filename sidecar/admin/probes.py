@@ -5,6 +5,7 @@ Knows nothing of the data path but what it is given as `Vitals`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Protocol
 
@@ -63,22 +64,20 @@ class Probes:
         return _yes_or_no(self._vitals.is_started, "not started")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return metrics_response(request, self._vitals)
+        return await metrics_response(request, self._vitals)
 
 
-def metrics_response(request: web.Request, vitals: Vitals) -> web.Response:
-    """The numbers as Prometheus text, or OpenMetrics where that is asked for."""
+async def metrics_response(request: web.Request, vitals: Vitals) -> web.Response:
+    """The numbers as Prometheus text, or OpenMetrics where that is asked for; requests go on between pieces."""
     is_open = prometheus.wants_openmetrics(request.headers.get("Accept", ""))
     wall_offset = time.time() - time.monotonic()
-    text = "".join(
-        prometheus.render(vitals.numbers, vitals.sources(), openmetrics=is_open, wall_offset=wall_offset)
-    )
-    content_type = (
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        if is_open
-        else "text/plain; version=0.0.4; charset=utf-8"
-    )
-    return web.Response(body=text.encode(), headers={"Content-Type": content_type})
+    sources = await asyncio.to_thread(vitals.sources)
+    pieces = []
+    for piece in prometheus.render(vitals.numbers, sources, openmetrics=is_open, wall_offset=wall_offset):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    kind = prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE
+    return web.Response(body="".join(pieces).encode(), headers={"Content-Type": kind})
 
 
 def site(runner: web.AppRunner, address: Address) -> web.BaseSite:

@@ -1,4 +1,8 @@
-"""`sidecar run [FILE]`: load the configuration and serve until told to stop."""
+"""`sidecar run [FILE]`: load the configuration and serve until told to stop.
+
+The configuration is loaded by another process from the start (`runtime/loader.py`), so this one never holds the 12
+MiB that reading and checking YAML takes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import sys
 
 import uvloop
 
-from sidecar.config.load import ConfigError, load_file
-from sidecar.core.snapshot import Snapshot
+from sidecar.config.problems import ConfigError
 from sidecar.runtime.actor import PartFailed
+from sidecar.runtime.loader import Loader, LoaderFailed
+from sidecar.runtime.worker import Worker
 
 DEFAULT_FILE = "sidecar.yaml"
 
@@ -29,24 +34,22 @@ def main(options: argparse.Namespace) -> int:
         is bad (problems on stderr).
     """
     path = options.file or os.environ.get("SIDECAR_CONFIG") or DEFAULT_FILE
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        snapshot = load_file(path, os.environ).snapshot
+        uvloop.run(_serve(path))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        uvloop.run(_serve(snapshot, path))
-    except PartFailed as failure:
-        print(f"sidecar: {failure}", file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (PartFailed, LoaderFailed, OSError) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(snapshot: Snapshot, path: str) -> None:
-    from sidecar.runtime.worker import Worker
-
+async def _serve(path: str) -> None:
+    loader = Loader()
+    try:
+        snapshot = await loader.load(path, os.environ)
+    finally:
+        await loader.close()
     await Worker(snapshot, os.environ, path=path).run()

@@ -269,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
         if arriving is None:
             self._enqueue(self._refused_exchange(error))
         elif arriving is self._current:
-            arriving.throw(error)
+            arriving.fail(error)
         else:
             arriving.refusal = error
             arriving.keep_alive = False

@@ -1,7 +1,7 @@
 """One try of an exchange against one endpoint: hears the upstream's connection and passes on what comes.
 
-Body bytes go straight to the client, without waking the exchange's story; the milestones (head, end, failure)
-wake it. Owned by its exchange, which keeps it as a record when it is over (`ObservedAttempt`).
+Body bytes go straight to the client; the milestones (head, end, failure) go to the exchange, which owns the attempt
+and keeps it as a record when it is over (`ObservedAttempt`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sidecar.core.snapshot import Endpoint
     from sidecar.forwarding.exchange import Exchange
     from sidecar.upstream.connection import Field, UpstreamConnection
+    from sidecar.upstream.pool import Pool
 
 
 class Attempt:
@@ -24,8 +25,8 @@ class Attempt:
 
     __slots__ = (
         "allowed_seconds", "connection", "ended", "endpoint", "exchange", "fields", "is_ended", "is_reused",
-        "is_switched", "length", "listed", "reason", "rest", "sent_ms", "span_id", "started", "status", "trailers",
-        "upstream",
+        "is_switched", "length", "listed", "pool", "reason", "rest", "sent_ms", "span_id", "started", "status",
+        "trailers", "upstream",
     )  # fmt: skip
 
     fields: list[Field]
@@ -46,6 +47,7 @@ class Attempt:
         self.ended = started
         self.allowed_seconds = allowed_seconds
         self.endpoint: Endpoint | None = None
+        self.pool: Pool | None = None
         self.connection: UpstreamConnection | None = None
         self.status = 0
         self.reason: Reason | None = None
@@ -78,7 +80,7 @@ class Attempt:
         self.fields = fields
         self.length = length
         self.listed = listed
-        self.exchange.resume()
+        self.exchange.head_arrived(self)
 
     def body(self, data: bytes) -> None:
         exchange = self.exchange
@@ -91,7 +93,7 @@ class Attempt:
     def completed(self, trailers: list[Field]) -> None:
         self.is_ended = True
         self.trailers = trailers
-        self.exchange.resume()
+        self.exchange.completed(self)
 
     def switched(self, fields: list[Field], rest: bytes) -> None:
         self.status = 101
@@ -99,11 +101,11 @@ class Attempt:
         self.listed = b""
         self.rest = rest
         self.is_switched = True
-        self.exchange.resume()
+        self.exchange.switched(self)
 
     def failed(self, reason: Reason, detail: str, is_stale: bool) -> None:
         self.connection = None
-        self.exchange.throw(GivenUp(reason, detail, is_stale=is_stale))
+        self.exchange.fail(GivenUp(reason, detail, is_stale=is_stale))
 
     def pause_sending(self) -> None:
         self.exchange.client.pause_reading()

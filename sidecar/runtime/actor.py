@@ -157,6 +157,11 @@ class Part(Generic[M]):
     async def _one_life(self) -> Exception:
         try:
             await self.run(self.mailbox)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return RuntimeError("something that it waited for was cancelled")
         except Exception as error:
             return error
         return RuntimeError("it ended by itself")
@@ -212,8 +217,13 @@ class Parts:
 
     async def stop(self) -> None:
         """End all of them, the last one started first; each has ended when the next is told."""
-        while self._lives:
-            _, life = self._lives.popitem()
+        for name in reversed(list(self._lives)):
+            await self.end(name)
+
+    async def end(self, name: str) -> None:
+        """End one part, if it runs."""
+        life = self._lives.pop(name, None)
+        if life is not None:
             life.cancel()
             await asyncio.wait([life])
 

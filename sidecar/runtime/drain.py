@@ -41,6 +41,10 @@ class Drain:
         self._service.is_draining = True
         self._begun.set()
 
+    async def begun(self) -> None:
+        """Wait for the beginning."""
+        await self._begun.wait()
+
     async def wait(self) -> None:
         """Wait for the beginning, then see it through: returns when nothing is under way or time is up."""
         await self._begun.wait()

@@ -111,6 +111,8 @@ class Worker:
         try:
             await self.start()
             memory.settle_all()
+            await self.drain.begun()
+            await self._stop_reloading()  # what comes now would open what is being closed
             await self.drain.wait()
         finally:
             await self.stop()
@@ -141,11 +143,16 @@ class Worker:
     async def stop(self) -> None:
         """Stop everything, in the reverse order."""
         self.is_started = False
+        await self._stop_reloading()
         self._listeners.close()
         await self.parts.stop()
         self.assembly.retire()
         self.service.sweep.close()
         await self.service.loop.run_in_executor(None, self.telemetry.stop)
+
+    async def _stop_reloading(self) -> None:
+        for name in ("watch", "reload"):
+            await self.parts.end(name)
 
     async def reload(self, trigger: str = "api") -> Outcome:
         """Load the configuration again, and put it in place if it is good.
@@ -154,7 +161,7 @@ class Worker:
             RuntimeError: there is no file to load, or too many ask at once, or the reload broke off.
         """
         reply: asyncio.Future[Outcome] = self.service.loop.create_future()
-        if not self.is_started or self.path is None:
+        if not self.is_started or self.path is None or self.drain.has_begun:
             raise RuntimeError("there is nothing to reload")
         if not self.parts["reload"].tell(Request(trigger, reply)):
             raise RuntimeError("too many reloads are waiting")
@@ -239,8 +246,3 @@ class Worker:
 
     def _event(self, level: Level, kind: str, message: str) -> None:
         self.telemetry.log.event(level, kind, message, {}, self.service.clock())
-
-
-def exit_now() -> None:
-    """A second signal: end at once, without any cleaning up."""
-    os._exit(1)

@@ -28,7 +28,7 @@ MAX_FIELDS = 256
 MAX_INTERIM = 32
 """1xx responses before the final one."""
 
-_FRAMING = frozenset({b"transfer-encoding", b"connection"})
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _BODYLESS = frozenset({204, 304})
 
 
@@ -201,17 +201,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
-        if self._has_head:
-            self._trailers.append((key, name, value))
-            return
         self._fields.append((key, name, value))
-        if key == b"content-length":
-            self._length = int(value)  # llhttp has refused everything but digits, and a second one
-        elif key in _FRAMING:
+        if key in _FRAMING:
             self._note_framing(key, value)
 
     def _note_framing(self, key: bytes, value: bytes) -> None:
-        if key == b"transfer-encoding":
+        if self._has_head:
+            return  # a trailer field frames nothing
+        if key == b"content-length":
+            self._length = int(value)  # llhttp has refused everything but digits, and a second one
+        elif key == b"transfer-encoding":
             self._chunked += 1
             if value.lower() != b"chunked":
                 raise _Malformed("transfer coding other than chunked")
@@ -230,6 +229,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._take_interim(status)
             return
         self._has_head = True
+        self._fields = self._trailers  # what comes from here on
         length = self._length
         if parser.get_http_version() != "1.1":
             if self._chunked:

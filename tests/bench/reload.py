@@ -66,7 +66,7 @@ async def under_load(options: argparse.Namespace, directory: Path) -> list[Figur
             await asyncio.sleep(options.seconds)
             calm, memory_before = record.take_seconds(), running.memory_kib()
             started = time.monotonic()
-            count = await reload_often(running, file, base, options)
+            count = await asyncio.to_thread(reload_often, running, file, base, options)
             await asyncio.sleep(max(0.0, started + options.seconds - time.monotonic()))
             busy, took = record.take_seconds(), time.monotonic() - started
             memory_after = running.memory_kib()
@@ -93,29 +93,27 @@ def figures(record: Traffic, calm: list[float], busy: list[float]) -> list[Figur
     ]
 
 
-async def reload_often(running: Running, file: Path, base: str, options: argparse.Namespace) -> int:
-    """Edit, wait until it is taken or refused, and edit again; how many reloads there were."""
+def reload_often(running: Running, file: Path, base: str, options: argparse.Namespace) -> int:
+    """Edit, wait until it is taken or refused, and edit again; how many reloads there were.
+
+    In a thread: the loop that sends the requests and takes their times is not to do this too.
+    """
     gap = options.seconds / options.reloads
     started = time.monotonic()
-    for number in range(options.reloads):
-        is_bad = number % 10 == 9
-        change(file, number, f"{BAD} # {number}" if is_bad else variant(base, number))
-        if is_bad:  # or its second of patience would be most of the time
-            await asyncio.sleep(gap / 2)
-            running.process.send_signal(signal.SIGHUP)
-        await _counted(running, number + 1)
-        await asyncio.sleep(max(0.0, started + gap * (number + 1) - time.monotonic()))
-    return _count(running)
-
-
-def _count(running: Running) -> int:
-    """Reloads so far, by the log: asking /metrics so often would be most of what is measured."""
-    return running.log.read_text().count('"kind":"config.reload"')
-
-
-async def _counted(running: Running, reloads: int) -> None:
-    while _count(running) < reloads:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    count = 0
+    with running.log.open() as log:
+        log.read()
+        for number in range(options.reloads):
+            is_bad = number % 10 == 9
+            change(file, number, f"{BAD} # {number}" if is_bad else variant(base, number))
+            if is_bad:  # or its second of patience would be most of the time
+                time.sleep(gap / 2)
+                running.process.send_signal(signal.SIGHUP)
+            while count <= number:
+                time.sleep(0.02)
+                count += log.read().count('"kind":"config.reload"')
+            time.sleep(max(0.0, started + gap * (number + 1) - time.monotonic()))
+    return count
 
 
 async def heartbeat(directory: Path) -> list[Figure]:

@@ -175,13 +175,14 @@ def test_the_oldest_is_the_oldest_of_those_that_are_still_there(left: int) -> No
 
 def test_an_entry_that_is_over_keeps_nothing_alive() -> None:
     callers = Callers()
-    entries = [callers.enter(span_id, TRACE, 10.0, 0.0) for span_id in (A, B, C)]
-    callers.attach(entries[1], "outbound")
+    left, buried = (callers.enter(span_id, TRACE, 10.0, 0.0) for span_id in (A, B))
+    callers.attach(left, "outbound")
+    callers.attach(buried, "outbound")
 
-    callers.leave(B, 0.0)
+    callers.leave(A, 0.0)
+    callers.bury(B, 0.0, GONE)
 
-    over = entries[1]
-    assert over.outbound is None
+    assert (left.outbound, buried.outbound) == (None, None)
 
 
 def test_at_capacity_tombstones_make_room_before_live_exchanges() -> None:

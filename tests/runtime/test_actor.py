@@ -114,6 +114,18 @@ async def test_a_part_that_ends_by_itself_has_crashed() -> None:
         assert running["short"].view().last_error == "RuntimeError: it ended by itself"
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_a_crash() -> None:
+    async def run(_: Mailbox[None]) -> None:
+        await forgotten
+
+    forgotten = asyncio.ensure_future(asyncio.sleep(3600))
+    async with parts([], one=run) as running:
+        await asyncio.sleep(0)
+        forgotten.cancel()
+        await asyncio.sleep(0.15)
+        assert running["one"].view().last_error == "RuntimeError: something that it waited for was cancelled"
+
+
 async def test_a_full_mailbox_refuses_and_counts_and_never_blocks() -> None:
     part: Part[int] = Part("busy", lambda _: asyncio.sleep(3600), capacity=2)
     assert [part.tell(number) for number in range(5)] == [True, True, False, False, False]

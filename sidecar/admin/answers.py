@@ -1,0 +1,69 @@
+"""How the admin server answers: JSON, in pieces where it is long, and problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, Final
+
+from aiohttp import web
+
+TURN_SECONDS: Final = 0.001
+"""Work on a long answer between two turns of the loop, so that requests need not wait for it."""
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Refused(Exception):
+    """A request that is not done; becomes a problem document."""
+
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        """`more` are further members of the document."""
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        self.more = more
+
+
+def answer(data: Mapping[str, Any], status: int = 200) -> web.Response:
+    """A JSON object."""
+    return _response(_dumps(data), status)
+
+
+async def listed(head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]]) -> web.Response:
+    """A JSON object that ends with a long list; each item is made when its turn comes."""
+    parts: list[str] = []
+    began = perf_counter()
+    for item in items:
+        parts.append(_dumps(item))
+        if perf_counter() - began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = perf_counter()
+    start = _dumps(head)[:-1] + ("," if head else "")
+    return _response(f"{start}{_dumps(key)}:[{','.join(parts)}]}}", 200)
+
+
+def problem(refused: Refused) -> web.Response:
+    """`Refused` as an answer."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(refused.status).phrase,
+        "status": refused.status,
+        "detail": refused.detail,
+        **refused.more,
+    }
+    response = _response(_dumps(document), refused.status)
+    response.content_type = "application/problem+json"
+    response.headers.update(refused.headers)
+    return response
+
+
+def _response(text: str, status: int) -> web.Response:
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return web.Response(text=text + "\n", status=status, content_type="application/json", headers=headers)

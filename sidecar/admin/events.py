@@ -1,0 +1,172 @@
+"""`GET /events`: transitions and reloads as they happen, to any number of readers, in order.
+
+There is one ring of the last events and each reader has a place in it, so the queue of a reader is bounded by the
+ring and costs nothing. A reader that comes back with `Last-Event-ID` goes on where it was; what the ring no longer
+has, for it or for one that is too slow, is counted and told to it as an event `lost`.
+
+An event costs its cause one append: it is put into words when it is sent. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from aiohttp import web
+
+from sidecar.admin.answers import Refused
+from sidecar.core.transition import Transition
+
+CAPACITY: Final = 512
+"""Events that a reader may be behind."""
+MAX_READERS: Final = 32
+HEARTBEAT_SECONDS: Final = 15.0
+"""A comment is sent after this long without an event, so that proxies and dead peers are noticed."""
+WRITE_SECONDS: Final = 30.0
+"""A reader that takes nothing for this long is cut."""
+_BATCH: Final = 64
+_RETRY_MS: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    number: int
+    """Counts the events of this process from 1, without gaps."""
+    kind: str
+    """`transition` or `reload`."""
+    content: Transition | Mapping[str, Any]
+
+
+class Events:
+    """The ring. `transitioned` and `reloaded` are told, `reader` is asked for."""
+
+    def __init__(self) -> None:
+        self.readers: set[Reader] = set()
+        self.dropped = 0
+        """Events that a reader missed, over all readers."""
+        self._ring: deque[Event] = deque(maxlen=CAPACITY)
+        self._count = 0
+        self._life = secrets.token_hex(4)
+
+    def transitioned(self, transition: Transition) -> None:
+        self._add("transition", transition)
+
+    def reloaded(self, data: Mapping[str, Any]) -> None:
+        self._add("reload", data)
+
+    @property
+    def last_id(self) -> str:
+        return self.id_of(self._count)
+
+    def id_of(self, number: int) -> str:
+        """What a client sees as an event's id: another life of the process has others."""
+        return f"{self._life}-{number}"
+
+    def reader(self, last_id: str | None) -> Reader:
+        """One that goes on after `last_id`, or begins now if that is None.
+
+        An id of another life, or of nobody, begins with everything that is still here.
+
+        Raises:
+            Refused: there are too many.
+        """
+        if len(self.readers) >= MAX_READERS:
+            raise Refused(503, f"{MAX_READERS} clients read events already")
+        if last_id is None:
+            return Reader(self, self._count + 1)
+        life, _, number = last_id.rpartition("-")
+        is_ours = life == self._life and number.isascii() and number.isdigit()
+        if is_ours and int(number[:18]) <= self._count:
+            return Reader(self, int(number) + 1)
+        return Reader(self, self._count + 1 - len(self._ring), is_lost=True)
+
+    def since(self, number: int) -> tuple[list[Event], int]:
+        """Some events from `number` on, and how many before them are gone."""
+        first = self._count + 1 - len(self._ring)
+        lost = max(0, first - number)
+        begin = number + lost - first
+        return list(islice(self._ring, begin, begin + _BATCH)), lost
+
+    def close(self) -> None:
+        """Let every reader end."""
+        for reader in self.readers:
+            reader.is_over = True
+            reader.wake.set()
+
+    def _add(self, kind: str, content: Transition | Mapping[str, Any]) -> None:
+        self._count += 1
+        self._ring.append(Event(self._count, kind, content))
+        for reader in self.readers:
+            reader.wake.set()
+
+
+class Reader:
+    """One client's place in the ring."""
+
+    def __init__(self, events: Events, place: int, *, is_lost: bool = False) -> None:
+        self.wake = asyncio.Event()
+        self.is_over = False
+        self._events = events
+        self._place = place
+        self._is_lost = is_lost
+
+    async def serve(
+        self, request: web.Request, words: Callable[[Event], Mapping[str, Any]]
+    ) -> web.StreamResponse:
+        """Send what comes until the client goes or `Events.close`; `words` are an event's JSON."""
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        response = web.StreamResponse(headers=headers)
+        self._events.readers.add(self)
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.prepare(request)
+                await response.write(self._greeting())
+            with contextlib.suppress(ConnectionError):
+                while not self.is_over:
+                    await self._send_all(response, words)
+                    await self._wait(response)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._events.readers.discard(self)
+        return response
+
+    def _greeting(self) -> bytes:
+        """The id to come back with, even if nothing happens before: an event without data is only that."""
+        lost = b"event: lost\ndata: {}\n\n" if self._is_lost else b""
+        return b"retry: %d\nid: %b\n\n%b" % (_RETRY_MS, self._events.id_of(self._place - 1).encode(), lost)
+
+    async def _send_all(
+        self, response: web.StreamResponse, words: Callable[[Event], Mapping[str, Any]]
+    ) -> None:
+        while True:
+            found, lost = self._events.since(self._place)
+            if not found:
+                return
+            self._place = found[-1].number + 1
+            self._events.dropped += lost
+            block = [f'event: lost\ndata: {{"count":{lost}}}\n\n'] if lost else []
+            block += [self._text(event, words(event)) for event in found]
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write("".join(block).encode())
+
+    def _text(self, event: Event, data: Mapping[str, Any]) -> str:
+        body = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        return f"id: {self._events.id_of(event.number)}\nevent: {event.kind}\ndata: {body}\n\n"
+
+    async def _wait(self, response: web.StreamResponse) -> None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self.wake.wait()
+            self.wake.clear()
+        except TimeoutError:
+            async with asyncio.timeout(WRITE_SECONDS):
+                await response.write(b": still here\n\n")

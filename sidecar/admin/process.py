@@ -1,0 +1,107 @@
+"""What the admin server is given of the process that it shows and changes: the whole of what it may know.
+
+`runtime/` implements `Process`; everything here is read and called on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sidecar.admin.probes import Vitals
+from sidecar.core.breaker import Breaker
+from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
+from sidecar.core.transition import Transition
+
+Data = dict[str, Any]
+"""A JSON object."""
+
+
+class Pool(Protocol):
+    """One endpoint's connections."""
+
+    endpoint: Endpoint
+    in_flight: int
+
+    @property
+    def idle_count(self) -> int: ...
+    @property
+    def open_count(self) -> int: ...
+
+
+class Cluster(Protocol):
+    """One upstream as it lives."""
+
+    name: str
+    policy: Upstream
+    in_flight: int
+    connections: int
+    overflows: int
+
+    @property
+    def pending(self) -> int: ...
+    @property
+    def pools(self) -> Sequence[Pool]: ...
+
+
+class Process(Vitals, Protocol):
+    """One sidecar process."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration in use."""
+
+    @property
+    def breakers(self) -> Mapping[tuple[str, str], Breaker]:
+        """By route and upstream."""
+
+    @property
+    def clusters(self) -> Mapping[str, Cluster]: ...
+    @property
+    def is_draining(self) -> bool: ...
+    @property
+    def log_level(self) -> str: ...
+
+    def now(self) -> float:
+        """Monotonic seconds, the clock of breakers and transitions."""
+
+    def wall_time(self) -> float:
+        """Seconds since the epoch, at the same moment."""
+
+    def vitals(self) -> Data:
+        """The process itself, for `/status`: name, version, parts, how the last reload went."""
+
+    def config(self) -> Data:
+        """The configuration in use but for its routes, and the last reload; no secrets."""
+
+    def written(self, route: Route) -> Mapping[str, str]:
+        """A route's keys and values as a file would say them; no secrets."""
+
+    def seconds(self, duration: str) -> float:
+        """A duration such as `5m`, in seconds.
+
+        Raises:
+            ValueError: it is none; the text says what would be.
+        """
+
+    def transitioned(self, transition: Transition) -> None:
+        """Tell everybody who observes breakers."""
+
+    def audit(self, message: str, fields: Mapping[str, Any]) -> None:
+        """Write to the event log that somebody has changed something, or tried to."""
+
+    def set_log_level(self, name: str) -> None:
+        """Raises ValueError for an unknown level."""
+
+    async def reload(self) -> Data:
+        """Load the configuration again; the answer has `is_success` and, if it is bad, `problems`.
+
+        Raises:
+            RuntimeError: there is nothing to load, or it cannot be done now.
+        """
+
+    def drain(self) -> None:
+        """Stop being ready, and let every client's connection end with its next answer."""
+
+    def quit(self) -> None:
+        """The same as SIGTERM. A second call changes nothing."""

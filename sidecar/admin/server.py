@@ -1,0 +1,198 @@
+"""The admin API (SPEC 11): JSON over HTTP; GET reads, POST changes. Its own listener, never on the data path.
+
+Long answers are made in turns of a millisecond, so that a thousand routes are not seen in the latency of requests.
+What changes something, or tried to, is in the event log with who asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.admin import views
+from sidecar.admin.answers import Refused, answer, listed, problem
+from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
+from sidecar.admin.events import Event, Events
+from sidecar.admin.guard import READING, Guard
+from sidecar.admin.probes import metrics_response, site
+from sidecar.admin.process import Data, Process
+from sidecar.core.snapshot import Address
+from sidecar.core.transition import Transition
+
+MAX_REQUEST_BYTES = 64 * 1024
+STOP_SECONDS = 1.0
+"""How long the end waits for answers under way."""
+
+_LOG = logging.getLogger("sidecar.admin")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AdminServer:
+    """An aiohttp server over one `Process`."""
+
+    def __init__(self, process: Process, events: Events) -> None:
+        self._process = process
+        self._events = events
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; for tests that bind port 0."""
+        assert self._runner is not None
+        return int(self._runner.addresses[0][1])
+
+    async def start(self, address: Address) -> None:
+        """Bind and serve.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=STOP_SECONDS)
+        await self._runner.setup()
+        try:
+            await site(self._runner, address).start()
+        except OSError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        guard = Guard(self._process.snapshot.admin)
+
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            async def guarded() -> web.StreamResponse:
+                await guard.check(request)
+                return await handler(request)
+
+            response = await _problems(guarded, request)
+            if request.method not in READING:
+                self._audit(request, response.status)
+            return response
+
+        app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
+        app.router.add_get("/status", self._status)
+        app.router.add_get("/routes", self._routes)
+        app.router.add_get("/breakers", self._breakers)
+        app.router.add_get("/breakers/{route}", self._breaker)
+        app.router.add_get("/upstreams", self._upstreams)
+        app.router.add_get("/config", self._config)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/events", self._stream, allow_head=False)
+        app.router.add_get("/loglevel", self._log_level)
+        Changes(self._process).add_to(app.router)
+        app.on_shutdown.append(self._close_streams)
+        return app
+
+    def _audit(self, request: web.Request, status: int) -> None:
+        query = {key: value[:100] for key, value in request.query.items()}
+        fields = {"path": request.path[:256], "query": query, "status": status, "client": request.remote or None}
+        self._process.audit(f"{request.method} {request.path[:256]}: {status}", fields)
+
+    async def _close_streams(self, _app: web.Application) -> None:
+        self._events.close()
+
+    # GET
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        process = self._process
+        return answer(
+            {
+                **process.vitals(),
+                "is_started": process.is_started,
+                "is_ready": process.is_ready,
+                "is_draining": process.is_draining,
+                "routes": len(process.snapshot.routes),
+                "breakers": views.breakers_in_all(process.breakers.values()),
+                "events": {
+                    "last_id": self._events.last_id,
+                    "readers": len(self._events.readers),
+                    "dropped": self._events.dropped,
+                },
+                "log_level": process.log_level,
+            }
+        )
+
+    async def _routes(self, _request: web.Request) -> web.Response:
+        process = self._process
+        numbers = {one.name: one for one in process.numbers.routes()}
+        routes = process.snapshot.routes
+        items = (views.route(one, numbers.get(one.name), breakers_of(process, one)) for one in routes)
+        return await listed({}, "routes", items)
+
+    async def _breakers(self, _request: web.Request) -> web.Response:
+        moment = moment_of(self._process)
+        breakers = list(self._process.breakers.values())
+        return await listed({}, "breakers", (views.breaker_row(one, moment) for one in breakers))
+
+    async def _breaker(self, request: web.Request) -> web.Response:
+        process = self._process
+        route = find_route(process, request.match_info["route"])
+        moment = moment_of(process)
+        served = {name for name, _ in route.upstreams}
+        items = (
+            views.breaker_whole(one, moment, is_fallback=one.upstream not in served)
+            for one in breakers_of(process, route)
+        )
+        return await listed({"route": route.name}, "breakers", items)
+
+    async def _upstreams(self, _request: web.Request) -> web.Response:
+        clusters = list(self._process.clusters.values())
+        return await listed({}, "upstreams", (views.upstream(one) for one in clusters))
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        process = self._process
+        routes = process.snapshot.routes
+
+        def written() -> Iterator[Data]:
+            for route in routes:
+                yield {"name": route.name, **process.written(route)}
+
+        return await listed(process.config(), "routes", written())
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return await metrics_response(request, self._process)
+
+    async def _log_level(self, _request: web.Request) -> web.Response:
+        return answer({"level": self._process.log_level, "levels": list(LEVELS)})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        reader = self._events.reader(request.headers.get("Last-Event-ID"))
+        return await reader.serve(request, self._words)
+
+    def _words(self, event: Event) -> Mapping[str, Any]:
+        content = event.content
+        if isinstance(content, Transition):
+            return views.transition(content, moment_of(self._process))
+        return content
+
+
+async def _problems(
+    handle: Callable[[], Awaitable[web.StreamResponse]], request: web.Request
+) -> web.StreamResponse:
+    """Whatever goes wrong is told as a problem document."""
+    try:
+        return await handle()
+    except Refused as refused:
+        return problem(refused)
+    except web.HTTPException as error:
+        kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        return problem(Refused(error.status, _detail(error, request), headers=kept))
+    except Exception:
+        _LOG.exception("%s %s broke off", request.method, request.path[:256])
+        return problem(Refused(500, "a bug in the admin server; its log has the details"))
+
+
+def _detail(error: web.HTTPException, request: web.Request) -> str:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{request.method} is not for {request.path[:100]}: GET reads, POST changes"
+    if isinstance(error, web.HTTPNotFound):
+        return f"there is nothing at {request.path[:100]}"
+    return error.text or error.reason

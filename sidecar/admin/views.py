@@ -1,0 +1,273 @@
+"""Live state → plain data for JSON. Pure: reads what it is given, keeps nothing, changes nothing.
+
+Durations are seconds, shares 0..1, instants ISO 8601 in UTC; what is not known or does not apply is null. Names of
+keys are those of the configuration and of SPEC 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from sidecar.admin.process import Cluster, Data
+from sidecar.core.breaker import Breaker
+from sidecar.core.breaker_numbers import BreakerNumbers
+from sidecar.core.candidate import candidate_policy
+from sidecar.core.numbers import DURATION_BOUNDS, RouteNumbers
+from sidecar.core.snapshot import BreakerPolicy, Route
+from sidecar.core.transition import State, Transition, WindowNumbers
+
+QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+SHUT: Final = frozenset({State.OPEN, State.FORCED_OPEN})
+"""States in which nothing goes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, and how to turn the process's monotonic seconds into a time of day."""
+
+    now: float
+    wall_offset: float
+
+    def instant(self, at: float | None) -> str | None:
+        if at is None:
+            return None
+        return datetime.fromtimestamp(at + self.wall_offset, UTC).isoformat(timespec="milliseconds")
+
+
+def breaker_row(breaker: Breaker, moment: Moment) -> Data:
+    """One breaker in a line: for a list of all."""
+    numbers = breaker.numbers(moment.now)
+    return {"route": numbers.route, "upstream": numbers.upstream, **_state(numbers, moment)}
+
+
+def breaker_whole(breaker: Breaker, moment: Moment, *, is_fallback: bool) -> Data:
+    """Everything of one breaker: the active policy beside the candidate, and what happened."""
+    numbers = breaker.numbers(moment.now)
+    return {
+        "route": numbers.route,
+        "upstream": numbers.upstream,
+        "is_fallback": is_fallback,
+        **_state(numbers, moment),
+        "active": {
+            "policy": policy(breaker.policy),
+            "state": numbers.state.value,
+            "counters": counters(numbers),
+            "window": window(numbers.window),
+            "would_have_rejected": numbers.would_have_rejected,
+            "would_have_been_fine": numbers.would_have_been_fine,
+            "failures_saved": numbers.failures_saved,
+        },
+        "candidate": _candidate(breaker, numbers, moment),
+        "history": [transition(one, moment) for one in reversed(breaker.history)],
+    }
+
+
+def counters(numbers: BreakerNumbers) -> Data:
+    """The counters of SPEC 3: total = successful + failed + ignored + rejected + in flight."""
+    return {
+        "total": numbers.total,
+        "successful": numbers.successful,
+        "failed": numbers.failed,
+        "ignored": numbers.ignored,
+        "rejected": numbers.rejected,
+        "in_flight": numbers.in_flight,
+        "timed_out": numbers.timed_out,
+        "slow": numbers.slow,
+        "transitions": numbers.transitions,
+        "success_rate": numbers.success_rate,
+    }
+
+
+def _state(numbers: BreakerNumbers, moment: Moment) -> Data:
+    next_probe_at, until = numbers.next_probe_at, numbers.override_until
+    return {
+        "state": numbers.state.value,
+        "mode": numbers.mode.value,
+        "is_overridden": numbers.is_overridden,
+        "override_until": moment.instant(until),
+        "override_seconds_left": _left(until, moment),
+        "generation": numbers.generation,
+        "failure_count": numbers.consecutive_failures,
+        "total": numbers.total,
+        "failed": numbers.failed,
+        "rejected": numbers.rejected,
+        "success_rate": numbers.success_rate,
+        "failure_rate": numbers.window.failure_rate,
+        "probes_in_flight": numbers.probes_in_flight,
+        "last_failure_at": moment.instant(numbers.last_failure_at),
+        "last_transition_at": moment.instant(numbers.last_transition_at),
+        "next_probe_at": moment.instant(next_probe_at),
+        "next_probe_seconds": _left(next_probe_at, moment),
+    }
+
+
+def _left(until: float | None, moment: Moment) -> float | None:
+    return None if until is None else round(max(0.0, until - moment.now), 3)
+
+
+def _candidate(breaker: Breaker, numbers: BreakerNumbers, moment: Moment) -> Data | None:
+    seen, thresholds = numbers.candidate, candidate_policy(breaker.policy)
+    if seen is None or thresholds is None or breaker.candidate is None:
+        return None
+    return {
+        "policy": policy(thresholds),
+        "state": seen.state.value,
+        "counters": counters(breaker.candidate.numbers(moment.now)),
+        "window": window(seen.window),
+        "would_have_rejected": seen.would_have_rejected,
+        "would_have_been_fine": seen.would_have_been_fine,
+        "failures_saved": seen.failures_saved,
+        "history": [transition(one, moment) for one in reversed(breaker.candidate.history)],
+    }
+
+
+def policy(value: BreakerPolicy) -> Data:
+    """The thresholds that a person compares."""
+    return {
+        "mode": value.mode.value,
+        "sliding_window": {"type": value.window.type.value, "size": value.window.size},
+        "minimum_calls": value.minimum_calls,
+        "failure_rate_threshold": value.failure_rate_threshold,
+        "consecutive_failures": value.consecutive_failures,
+        "slow_call_duration": value.slow_call_seconds,
+        "slow_call_rate_threshold": value.slow_call_rate_threshold,
+        "open_for": value.open_seconds,
+        "max_open_for": value.max_open_seconds,
+    }
+
+
+def window(value: WindowNumbers) -> Data:
+    return {
+        "total": value.total,
+        "failed": value.failed,
+        "slow": value.slow,
+        "consecutive_failures": value.consecutive_failures,
+        "failure_rate": value.failure_rate,
+        "slow_rate": value.slow_rate,
+    }
+
+
+def transition(value: Transition, moment: Moment) -> Data:
+    """One change of state, with the exchanges that caused it."""
+    return {
+        "route": value.route,
+        "upstream": value.upstream,
+        "sequence": value.sequence,
+        "from": value.from_state.value,
+        "to": value.to_state.value,
+        "reason": value.reason.value,
+        "at": moment.instant(value.at),
+        "wait_seconds": value.wait_seconds,
+        "window": window(value.window),
+        "causes": [
+            {
+                "trace_id": cause.trace_id.decode("ascii", "replace"),
+                "span_id": cause.span_id.decode("ascii", "replace"),
+                "request_id": cause.request_id.decode("utf-8", "replace"),
+            }
+            for cause in value.causes
+        ],
+    }
+
+
+def breakers_in_all(breakers: Iterable[Breaker]) -> Data:
+    """How many are in which state, and which let nothing through (the first 50)."""
+    by_state = dict.fromkeys((state.value for state in State), 0)
+    shut: list[Data] = []
+    for breaker in breakers:
+        state = breaker.state
+        by_state[state.value] += 1
+        if state in SHUT:
+            shut.append({"route": breaker.route, "upstream": breaker.upstream, "state": state.value})
+    return {"count": sum(by_state.values()), "by_state": by_state, "open": shut[:50], "open_count": len(shut)}
+
+
+def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker]) -> Data:
+    """One route: where it sends, and what came of it since it was first used."""
+    fallback = value.fallback
+    return {
+        "name": value.name,
+        "listener": value.listener,
+        "upstreams": dict(value.upstreams),
+        "fallback": None if fallback is None else fallback.upstream or "response",
+        "breakers": [{"upstream": one.upstream, "state": one.state.value} for one in breakers],
+        **_traffic(numbers if numbers is not None else RouteNumbers(value.name, value.listener)),
+    }
+
+
+def _traffic(numbers: RouteNumbers) -> Data:
+    by_class = dict.fromkeys(("1xx", "2xx", "3xx", "4xx", "5xx"), 0)
+    by_reason: dict[str, int] = {}
+    errors = 0
+    durations = [0] * (len(DURATION_BOUNDS) + 1)
+    for (_, status, error), row in list(numbers.server.items()):
+        count = sum(row.counts)
+        key = f"{status // 100}xx"
+        by_class[key] = by_class.get(key, 0) + count
+        if error:
+            errors += count
+            by_reason[error] = by_reason.get(error, 0) + count
+        for bucket, n in enumerate(row.counts):
+            durations[bucket] += n
+    finished = sum(durations)
+    return {
+        "started": sum(numbers.started.values()),
+        "active": sum(numbers.active().values()),
+        "finished": finished,
+        "errors": errors,
+        "error_rate": errors / finished if finished else None,
+        "by_class": {key: n for key, n in by_class.items() if n},
+        "by_error": by_reason,
+        "duration_seconds": {name: quantile(durations, share) for name, share in QUANTILES.items()},
+        "duration_counts": durations,
+        "deadline_exceeded": numbers.exceeded,
+        "deadline_rejected": numbers.rejected,
+        "retries": sum(numbers.retries.values()),
+    }
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """Seconds below which `share` of the durations are, straight lines within a bucket; None without any.
+
+    In the last bucket, which is open, the answer is its lower bound.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for bucket, count in enumerate(counts[:-1]):
+        if count and below + count >= wanted:
+            low = DURATION_BOUNDS[bucket - 1] if bucket else 0.0
+            return low + (DURATION_BOUNDS[bucket] - low) * (wanted - below) / count
+        below += count
+    return DURATION_BOUNDS[-1]
+
+
+def upstream(cluster: Cluster) -> Data:
+    """One upstream: its limits, how far they are used, and each endpoint."""
+    limits = cluster.policy.limits
+    return {
+        "name": cluster.name,
+        "in_flight": cluster.in_flight,
+        "pending": cluster.pending,
+        "connections": cluster.connections,
+        "refused_by_limits": cluster.overflows,
+        "limits": {
+            "max_connections": limits.max_connections,
+            "max_pending": limits.max_pending,
+            "max_requests": limits.max_requests,
+        },
+        "configured": [str(endpoint) for endpoint in cluster.policy.endpoints],
+        "endpoints": [
+            {
+                "address": str(pool.endpoint),
+                "in_flight": pool.in_flight,
+                "connections": pool.open_count,
+                "idle": pool.idle_count,
+            }
+            for pool in cluster.pools
+        ],
+    }

@@ -1,0 +1,142 @@
+"""What a kubelet does with one pod, for processes on this machine: order, probes, hooks and signals of KEP-753.
+
+Times are a fifth to a tenth of a cluster's. All pods share one host, so each has ports of its own, handed to the
+configuration of `deploy/` by the environment, as `sidecar inject` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+
+APP = Path(__file__).with_name("app.py")
+STARTUP_SECONDS = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+class Pod:
+    """A native sidecar and an app. `app_arguments` are those of `app.py`."""
+
+    def __init__(self, config: Path, app_arguments: list[str], session: aiohttp.ClientSession) -> None:
+        self.app_port, self.inbound, self.outbound, self.probes, self.admin = free_ports(5)
+        self.sidecar: asyncio.subprocess.Process | None = None
+        self.app: asyncio.subprocess.Process | None = None
+        self.sidecar_restarts = 0
+        self.had_drain_hook = False
+        self._config, self._arguments, self._session = config, app_arguments, session
+        self._keeping: asyncio.Task[None] | None = None
+        self._is_ending = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "APP_PORT": str(self.app_port),
+            "INBOUND_PORT": str(self.inbound),
+            "OUTBOUND_PORT": str(self.outbound),
+            "PROBES_PORT": str(self.probes),
+            "ADMIN_PORT": str(self.admin),
+            "http_proxy": f"http://127.0.0.1:{self.outbound}",
+            "no_proxy": "127.0.0.1",
+        }
+
+    async def start(self) -> None:
+        """The sidecar; the app once the sidecar's startup probe has passed."""
+        await self._start_sidecar()
+        self._keeping = asyncio.create_task(self._keep_sidecar())
+        await self.passes(self.probes, "/startupz")
+        self.app = await self._run(str(APP), *self._arguments)
+
+    async def ready(self) -> None:
+        """Both readiness probes."""
+        await self.passes(self.probes, "/readyz")
+        await self.passes(self.app_port, "/healthz")
+
+    async def end(self, pre_stop_seconds: float) -> tuple[int, int]:
+        """All preStop hooks at once, SIGTERM to the app, and to the sidecar when the app is gone.
+
+        Returns:
+            The exit codes of app and sidecar.
+        """
+        self._is_ending = True
+        assert self.app is not None
+        await asyncio.gather(self._drain_hook(), asyncio.sleep(pre_stop_seconds))
+        self.app.send_signal(signal.SIGTERM)
+        app_code = await self.app.wait()
+        return app_code, await self.end_sidecar()
+
+    async def end_sidecar(self) -> int:
+        """What follows the end of the last container of a pod, or of a Job."""
+        self._is_ending = True
+        assert self.sidecar is not None
+        self.sidecar.send_signal(signal.SIGTERM)
+        return await self.sidecar.wait()
+
+    async def kill(self) -> None:
+        """Whatever is left, when a test is over."""
+        self._is_ending = True
+        for process in (self.app, self.sidecar):
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+        if self._keeping is not None:
+            self._keeping.cancel()
+
+    async def passes(self, port: int, path: str) -> None:
+        """Probe until it succeeds."""
+        async with asyncio.timeout(STARTUP_SECONDS):
+            while not await self._probe(port, path):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def metrics(self) -> str:
+        async with self._session.get(f"http://127.0.0.1:{self.probes}/metrics") as answer:
+            return await answer.text()
+
+    async def _probe(self, port: int, path: str) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with self._session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                return answer.status == 200
+        return False
+
+    async def _start_sidecar(self) -> None:
+        self.sidecar = await self._run("-m", "sidecar", "run", str(self._config))
+
+    async def _keep_sidecar(self) -> None:
+        """restartPolicy: Always, without the back-off that later restarts have."""
+        while True:
+            assert self.sidecar is not None
+            await self.sidecar.wait()
+            if self._is_ending:
+                return
+            self.sidecar_restarts += 1
+            await self._start_sidecar()
+
+    async def _drain_hook(self) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with self._session.post(f"http://127.0.0.1:{self.admin}/drain") as answer:
+                self.had_drain_hook = answer.status < 400
+
+    async def _run(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env=self.environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )

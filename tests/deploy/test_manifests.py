@@ -1,0 +1,247 @@
+"""Every overlay of deploy/: builds, is valid, and agrees with the configuration that its ConfigMap carries."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from sidecar.cli import check
+from sidecar.config.load import load_text
+from sidecar.core.snapshot import Snapshot
+from sidecar.kubernetes.inject import inject
+from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
+from sidecar.kubernetes.settings import Settings
+from tests.deploy.tools import tool
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/kustomization.yaml"))
+NATIVE = ["base", "jaeger", "job", "monitoring"]
+CONFIGURED = [*NATIVE, "legacy"]
+KUBERNETES_VERSION = "1.34"
+pytestmark = pytest.mark.timeout(300)
+each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+each_configured = pytest.mark.parametrize("overlay", CONFIGURED)
+
+
+@cache
+def built(overlay: str) -> str:
+    command = [tool("kubectl"), "kustomize", str(ROOT / "deploy" / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "deprecated" not in done.stderr
+    return done.stdout
+
+
+def documents(overlay: str) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe", pure=True).load_all(built(overlay)))
+
+
+def pods(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and template of every workload."""
+    for item in documents(overlay):
+        template = item.get("spec", {}).get("template") if isinstance(item.get("spec"), dict) else None
+        if template is not None:
+            yield f"{item['kind']}/{item['metadata']['name']}", template
+
+
+def sidecars(overlay: str) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Pod template, container and list of every sidecar."""
+    return [
+        (template, container, place)
+        for _, template in pods(overlay)
+        for place in ("initContainers", "containers")
+        for container in template["spec"].get(place) or []
+        if container["name"] == "sidecar"
+    ]
+
+
+def configuration(overlay: str, template: dict[str, Any]) -> tuple[str, Snapshot]:
+    """The text of the mounted configuration, and what it means with the container's environment."""
+    (volume,) = [v for v in template["spec"]["volumes"] if v["name"] == "sidecar-config"]
+    (found,) = [
+        item
+        for item in documents(overlay)
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == volume["configMap"]["name"]
+    ]
+    text = found["data"]["sidecar.yaml"]
+    return text, load_text(text).snapshot
+
+
+def test_the_overlays_are_those_promised() -> None:
+    assert OVERLAYS == ["base", "jaeger", "job", "legacy", "monitoring", "webhook"]
+
+
+@each_overlay
+def test_an_overlay_builds_and_each_document_is_valid(overlay: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{overlay}.yaml"
+    file.write_text(built(overlay))
+    command = [tool("kubernetes-validate"), "--strict", "--no-warn", "-k", KUBERNETES_VERSION, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_overlay
+def test_an_overlay_says_what_to_edit(overlay: str) -> None:
+    lines = (ROOT / "deploy" / overlay / "kustomization.yaml").read_text().splitlines()
+    assert any(line.startswith("# Edit:") or " Edit: " in line for line in lines if line.startswith("#"))
+
+
+@pytest.mark.parametrize("overlay", NATIVE)
+def test_the_sidecar_is_a_native_one(overlay: str) -> None:
+    """kubernetes-validate lets any restartPolicy of an init container pass."""
+    found = sidecars(overlay)
+    assert found
+    for template, container, place in found:
+        assert (place, container["restartPolicy"]) == ("initContainers", "Always")
+        assert template["spec"]["initContainers"][0] is container
+        assert container["startupProbe"]["httpGet"]["path"] == "/startupz"
+
+
+def test_before_native_sidecars_it_is_the_first_container_and_holds_the_others_back() -> None:
+    for template, container, place in sidecars("legacy"):
+        assert place == "containers"
+        assert "restartPolicy" not in container
+        assert template["spec"]["containers"][0] is container
+        assert "/startupz" in container["lifecycle"]["postStart"]["exec"]["command"][2]
+
+
+def test_a_legacy_job_ends_its_sidecar_whatever_happens() -> None:
+    (template,) = [template for name, template in pods("legacy") if name.startswith("Job/")]
+    script = template["spec"]["containers"][1]["args"][0]
+    assert "trap" in script
+    assert "http://127.0.0.1:15000/quitquitquit' EXIT" in script
+
+
+@each_configured
+def test_the_configuration_passes_check(overlay: str, tmp_path: Path, capsys: Any) -> None:
+    for template, _, _ in sidecars(overlay):
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(configuration(overlay, template)[0])
+        assert check_file(file) == 0, capsys.readouterr().err
+
+
+def check_file(file: Path) -> int:
+    """As `sidecar check` does."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    check.add_arguments(parser)
+    return check.main(parser.parse_args([str(file)]))
+
+
+@each_configured
+def test_ports_and_probes_agree_with_the_configuration(overlay: str) -> None:
+    for template, container, _ in sidecars(overlay):
+        snapshot = configuration(overlay, template)[1]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports["sidecar-probes"] == snapshot.probes.port
+        assert snapshot.probes.host == "0.0.0.0"
+        inbound = snapshot.listeners.get("inbound")
+        assert ports.get("sidecar-inbound") == (inbound.address.port if inbound else None)
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if probe in container:
+                port = container[probe]["httpGet"]["port"]
+                assert ports.get(port, port) == snapshot.probes.port
+        assert snapshot.admin.address.host == "127.0.0.1"
+        _check_the_app(template, snapshot)
+
+
+def _check_the_app(template: dict[str, Any], snapshot: Snapshot) -> None:
+    (app,) = [item for item in template["spec"]["containers"] if item["name"] == "app"]
+    env = {item["name"]: item["value"] for item in app["env"]}
+    assert env["http_proxy"] == f"http://{snapshot.listeners['outbound'].address}"
+    for port in app.get("ports", []):
+        assert port["containerPort"] == snapshot.upstreams["app"].endpoints[0].port
+
+
+@each_configured
+def test_the_configuration_is_mounted_as_a_directory(overlay: str) -> None:
+    for _, container, _ in sidecars(overlay):
+        (mount,) = container["volumeMounts"]
+        assert "subPath" not in mount
+        assert container["args"] == ["run", CONFIG_FILE]
+        assert CONFIG_FILE.startswith(mount["mountPath"] + "/")
+
+
+@each_configured
+def test_the_grace_period_has_room_for_the_whole_end(overlay: str) -> None:
+    for template, container, _ in sidecars(overlay):
+        drain = configuration(overlay, template)[1].drain
+        app_seconds = 5 if "ports" in template["spec"]["containers"][-1] else 0
+        needed = app_seconds + drain.delay_seconds + drain.timeout_seconds + 2
+        assert template["spec"].get("terminationGracePeriodSeconds", 30) >= needed
+
+
+@each_overlay
+def test_every_pod_is_restricted(overlay: str) -> None:
+    """Pod Security's `restricted`, and a read-only root."""
+    for name, template in pods(overlay):
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"]
+
+
+@each_overlay
+def test_every_image_has_a_version(overlay: str) -> None:
+    for name, template in pods(overlay):
+        for container in [*(template["spec"].get("initContainers") or []), *template["spec"]["containers"]]:
+            tag = container["image"].rpartition(":")[2]
+            assert tag not in ("", "latest", container["image"]), name
+
+
+def test_the_service_leads_to_the_inbound_listener() -> None:
+    (service,) = [item for item in documents("base") if item["kind"] == "Service"]
+    (template,) = [template for _, template in pods("base")]
+    assert service["spec"]["ports"][0]["targetPort"] == "sidecar-inbound"
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    for kind in ("NetworkPolicy", "PodDisruptionBudget"):
+        (item,) = [item for item in documents("base") if item["kind"] == kind]
+        selector = item["spec"].get("podSelector") or item["spec"]["selector"]
+        assert selector["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_injection_writes_the_container_of_the_base() -> None:
+    """The two ways to get a sidecar give the same one, but for the hook that base has beside."""
+    (found,) = sidecars("base")
+    template, container, _ = found
+    bare = {"containers": template["spec"]["containers"]}
+    planned = plan({}, bare, {}, Settings(image="sidecar:0.1.0"))
+    assert isinstance(planned, Plan)
+    by_hand = {key: value for key, value in container.items() if key != "lifecycle"}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert by_hand[probe]["httpGet"].pop("port") == "sidecar-probes"
+        assert planned.container[probe]["httpGet"].pop("port") == 15021
+    assert {k: v for k, v in planned.container.items() if k != "lifecycle"} == by_hand
+
+
+def test_no_overlay_is_injected_twice() -> None:
+    settings = Settings(image="sidecar:0.1.0")
+    for overlay in CONFIGURED:
+        assert inject(built(overlay), overlay, settings).text == built(overlay)
+
+
+def test_the_webhook_serves_what_the_api_server_calls() -> None:
+    kinds = {item["kind"]: item for item in documents("webhook")}
+    (webhook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    service = webhook["clientConfig"]["service"]
+    assert (service["name"], service["namespace"]) == (
+        kinds["Service"]["metadata"]["name"],
+        kinds["Service"]["metadata"]["namespace"],
+    )
+    assert (service["path"], kinds["Service"]["spec"]["ports"][0]["port"]) == ("/mutate", 443)
+    assert webhook["failurePolicy"] == "Fail"
+    own = kinds["Namespace"]["metadata"]["labels"]
+    assert own.get("sidecar.io/inject") is None

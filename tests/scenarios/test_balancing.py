@@ -1,0 +1,162 @@
+"""Which upstream, and which of its endpoints, gets a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+
+from tests.scenarios.stage import OK, get
+from tests.support.clean import assert_clean
+from tests.support.process import free_ports
+from tests.support.proxy import port, running
+from tests.support.raw import RawPeer, RawUpstream, raw_client, raw_upstream, turns
+
+
+async def ask(to: int, target: bytes = b"/") -> int:
+    async with raw_client(to) as client:
+        await client.send(get(target))
+        (response,) = await client.responses([b"GET"])
+        return response.status
+
+
+def routes_to(*ports: int) -> str:
+    endpoints = ", ".join(f'"127.0.0.1:{one}"' for one in ports)
+    return f"""\
+upstreams: {{app: {{endpoints: [{endpoints}]}}}}
+routes: [{{name: app, upstream: app}}]
+"""
+
+
+async def test_all_endpoints_get_their_share() -> None:
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream()) for _ in range(3)]
+        worker = await stack.enter_async_context(running(routes_to(*(app.port for app in apps))))
+        async with raw_client(port(worker)) as client:
+            for number in range(300):
+                client.received = b""
+                await client.send(get(b"/%d" % number))
+                await client.responses([b"GET"])
+        counts = [len(app.requests) for app in apps]
+        assert sum(counts) == 300
+        assert min(counts) > 50
+        await assert_clean(worker)
+
+
+async def test_a_busy_endpoint_is_avoided_by_power_of_two_choices() -> None:
+    gate = asyncio.Event()
+
+    async def stuck(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await gate.wait()
+            await peer.send(OK)
+
+    async with raw_upstream(stuck) as slow, raw_upstream() as fast:
+        async with running(routes_to(slow.port, fast.port)) as worker:
+            tasks = []
+            while not slow.requests:
+                tasks.append(asyncio.create_task(ask(port(worker))))
+                await turns(20)
+            served = len(fast.requests)
+            for _ in range(100):
+                assert await ask(port(worker)) == 200
+            assert (len(slow.requests), len(fast.requests)) == (1, served + 100)
+            gate.set()
+            assert set(await asyncio.gather(*tasks)) == {200}
+            await assert_clean(worker)
+
+
+async def test_an_endpoint_that_refuses_is_passed_over_once() -> None:
+    (dead,) = free_ports(1)
+    async with raw_upstream() as app, running(routes_to(dead, app.port)) as worker:
+        for _ in range(40):
+            assert await ask(port(worker)) == 200
+        assert len(app.requests) == 40
+        assert worker.assembly.breakers["app", "app"].state.value == "closed"
+        await assert_clean(worker)
+
+
+async def test_a_request_with_a_body_may_be_passed_on_to_the_next_endpoint_too() -> None:
+    (dead,) = free_ports(1)
+    async with raw_upstream() as app, running(routes_to(dead, app.port)) as worker:
+        for number in range(20):
+            async with raw_client(port(worker)) as client:
+                body = b"%d" % number * 1000
+                await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                (response,) = await client.responses([b"POST"])
+            assert response.status == 200
+            assert app.requests[-1].body == body
+        assert len(app.requests) == 20
+
+
+async def test_when_two_refuse_the_third_is_not_asked() -> None:
+    first, second, third = free_ports(3)
+    async with running(routes_to(first, second, third)) as worker:
+        assert await ask(port(worker)) == 502
+        pools = worker.assembly.clusters["app"].pools
+        assert [pool.in_flight for pool in pools] == [0, 0, 0]
+        attempts = worker.numbers.routes()[0].client
+        assert sum(sum(row.counts) for row in attempts.values()) == 2
+
+
+async def test_weights_share_the_traffic_between_upstreams() -> None:
+    async with AsyncExitStack() as stack:
+        apps: dict[str, RawUpstream] = {}
+        for name in ("main", "canary", "off"):
+            apps[name] = await stack.enter_async_context(raw_upstream())
+        upstreams = ", ".join(f'{name}: {{endpoints: ["127.0.0.1:{app.port}"]}}' for name, app in apps.items())
+        routes = f"""\
+upstreams: {{{upstreams}}}
+routes: [{{name: app, weights: {{main: 90, canary: 10, off: 0}}}}]
+"""
+        worker = await stack.enter_async_context(running(routes))
+        worker.service.rng.seed(1)
+        async with raw_client(port(worker)) as client:
+            for number in range(500):
+                client.received = b""
+                await client.send(get(b"/%d" % number))
+                await client.responses([b"GET"])
+        counts = {name: len(app.requests) for name, app in apps.items()}
+        assert sum(counts.values()) == 500
+        assert 25 < counts["canary"] < 80
+        assert counts["off"] == 0
+
+
+async def test_each_upstream_of_a_weighted_route_has_a_breaker_of_its_own() -> None:
+    async def failing(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_upstream() as good, raw_upstream(failing) as bad:
+        routes = f"""\
+upstreams:
+  good: {{endpoints: ["127.0.0.1:{good.port}"]}}
+  bad: {{endpoints: ["127.0.0.1:{bad.port}"]}}
+routes: [{{name: app, weights: {{good: 1, bad: 1}}}}]
+"""
+        async with running(routes) as worker:
+            statuses = Counter([await ask(port(worker)) for _ in range(100)])
+            assert statuses[500] == 5
+            assert (statuses[200], statuses[200] + statuses[503]) == (len(good.requests), 95)
+            assert worker.assembly.breakers["app", "good"].state.value == "closed"
+            assert worker.assembly.breakers["app", "bad"].state.value == "open"
+
+
+async def test_a_unix_socket_is_an_endpoint(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "app.sock"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    routes = f"""\
+upstreams: {{app: {{endpoints: ["unix:{path}"]}}}}
+routes: [{{name: app, upstream: app}}]
+"""
+    async with running(routes) as worker:
+        assert await ask(port(worker)) == 200
+    server.close()
+    await server.wait_closed()

@@ -1,0 +1,279 @@
+"""Every limit holds at its number, and every timeout of a connection at its time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.scenarios.stage import OK, Stage, get, hang, inbound, saying, stage
+from tests.support.clean import Complaints
+from tests.support.raw import RawPeer, Response, raw_client, turns
+
+
+def error_of(response: Response) -> bytes:
+    """The `error` of an answer's `Proxy-Status`."""
+    value = response.value(b"proxy-status") or b""
+    assert value.startswith(b"sidecar; error=")
+    return value.split(b";")[1].partition(b"=")[2]
+
+
+# Of one request
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, 200), (1, 414)])
+async def test_a_target_may_be_as_long_as_the_limit(extra: int, status: int) -> None:
+    async with stage(header=inbound("limits: {url: 100B}")) as to:
+        response = await to.ask(get(b"/" + b"a" * (99 + extra)))
+        assert response.status == status
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, 200), (1, 431)])
+async def test_there_may_be_as_many_fields_as_the_limit(extra: int, status: int) -> None:
+    async with stage(header=inbound("limits: {headers: 10}")) as to:
+        response = await to.ask(get(b"/", *[b"x-%d: 1" % number for number in range(9 + extra)]))
+        assert response.status == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(1500, 200), (3000, 431)])
+async def test_a_head_may_be_as_large_as_the_limit(size: int, status: int) -> None:
+    async with stage(header=inbound("limits: {head: 2KiB}")) as to:
+        assert (await to.ask(get(b"/", b"x-large: " + b"a" * size))).status == status
+
+
+async def test_a_head_without_end_is_refused_when_it_reaches_the_limit() -> None:
+    async with stage(header=inbound("limits: {head: 2KiB}")) as to, raw_client(to.port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(100):
+            await client.send(b"x-more: " + b"a" * 90 + b"\r\n")
+        await client.read_to_end()
+        assert client.received.startswith(b"HTTP/1.1 431 ")
+        assert to.requests == []
+
+
+async def test_what_follows_a_refused_request_is_not_answered() -> None:
+    async with stage(header=inbound("limits: {url: 100B}")) as to, raw_client(to.port) as client:
+        await client.send(get(b"/1") + get(b"/" + b"a" * 100) + get(b"/3"))
+        first, refused = await client.responses([b"GET", b"GET", b"GET"])
+        assert (first.status, refused.status, refused.value(b"connection")) == (200, 414, b"close")
+        assert [request.target for request in to.requests] == [b"/1"]
+
+
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [
+        (get(b"/" + b"a" * 17_000), 414),
+        (get(b"/", *[b"x-%d: 1" % number for number in range(200)]), 431),
+        (get(b"/", *[b"x-%d: %b" % (number, b"a" * 1000) for number in range(70)]), 431),
+    ],
+    ids=["url", "fields", "head"],
+)
+async def test_the_limits_hold_for_a_pipelined_request_too(second: bytes, status: int) -> None:
+    async with stage() as to:
+        first, refused = await to.ask_all(get(b"/1") + second, [b"GET", b"GET"])
+        assert (first.status, refused.status) == (200, status)
+        assert [request.target for request in to.requests] == [b"/1"]
+
+
+# Of a listener
+
+
+async def test_a_listener_takes_as_many_connections_as_its_limit() -> None:
+    async with stage(header=inbound("limits: {connections: 2}")) as to:
+        async with raw_client(to.port) as first, raw_client(to.port) as second:
+            await turns(10)
+            async with raw_client(to.port) as third:
+                await third.read_to_end()
+                assert third.received == b""
+            assert to.worker.listeners["inbound"].refused_connections == 1
+            for client in (first, second):
+                await client.send(get())
+                assert [answer.status for answer in await client.responses([b"GET"])] == [200]
+        await turns(10)
+        assert (await to.ask()).status == 200
+
+
+async def test_a_head_that_takes_too_long_is_answered_408() -> None:
+    async with stage(header=inbound("timeouts: {head: 3s}")) as to, raw_client(to.port) as client:
+        began = asyncio.get_running_loop().time()
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        await client.read_to_end()
+        assert 3 <= asyncio.get_running_loop().time() - began <= 5
+        (response,) = await client.responses([b"GET"])
+        assert (response.status, error_of(response)) == (408, b"http_request_error")
+        assert response.value(b"connection") == b"close"
+
+
+async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_any_other() -> None:
+    async with stage(header=inbound("timeouts: {head: 3s}")) as to, raw_client(to.port) as client:
+
+        async def drip() -> None:
+            for byte in b"GET / HTTP/1.1\r\nHost: x\r\n":
+                await client.send(bytes([byte]))
+                await asyncio.sleep(0.5)
+
+        dripping = asyncio.create_task(drip())
+        await client.read_some()
+        dripping.cancel()
+        assert client.received.startswith(b"HTTP/1.1 408 ")
+        assert to.requests == []
+
+
+async def test_a_connection_without_a_request_is_closed_when_its_idle_time_is_up() -> None:
+    loop = asyncio.get_running_loop()
+    async with stage(header=inbound("timeouts: {idle: 5s}")) as to:
+        async with raw_client(to.port) as silent:
+            began = loop.time()
+            await silent.read_to_end()
+            assert 5 <= loop.time() - began <= 7
+            assert silent.received == b""
+        async with raw_client(to.port) as client:
+            await client.send(get())
+            await client.responses([b"GET"])
+            began = loop.time()
+            await client.read_to_end()
+            assert 4 <= loop.time() - began <= 7
+            assert len(await client.responses([b"GET"])) == 1
+
+
+async def test_a_body_that_stalls_is_answered_408_and_its_upstream_connection_closed() -> None:
+    async with stage(hang, header=inbound("timeouts: {body: 3s}")) as to, raw_client(to.port) as client:
+        began = asyncio.get_running_loop().time()
+        await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        await client.read_to_end()
+        assert 2 <= asyncio.get_running_loop().time() - began <= 5
+        (response,) = await client.responses([b"PUT"])
+        assert (response.status, error_of(response)) == (408, b"http_request_error")
+        assert to.app.open_count == 0
+        assert to.breaker.state.value == "closed"
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
+    block = bytes(65536)
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            peer.writer.write(block)
+            await peer.writer.drain()
+
+    async with stage(script, header=inbound("timeouts: {body: 2s}")) as to, raw_client(to.port) as client:
+        began = asyncio.get_running_loop().time()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(get())
+        while not to.app.peers or to.app.open_count:
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() - began <= 5
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await client.reader.read(1 << 20):
+                size += len(data)
+        assert size < 1_000_000_000
+
+
+# Of a route
+
+
+async def test_an_exchange_in_which_nothing_moves_is_cut_by_the_routes_idle_timeout() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await peer.read_some()
+
+    async with stage(script, route="timeouts: {request: 60s, idle: 2s}") as to, raw_client(to.port) as client:
+        began = asyncio.get_running_loop().time()
+        await client.send(get())
+        await client.read_to_end()
+        assert 2 <= asyncio.get_running_loop().time() - began <= 2.6
+        (response,) = await client.responses([b"GET"])
+        assert (client.received[-8:], response.is_cut) == (b"\r\n\r\nhalf", True)
+        assert to.app.open_count == 0
+
+
+async def test_an_exchange_in_which_something_moves_outlives_the_idle_timeout() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+        for _ in range(4):
+            await asyncio.sleep(0.9)
+            await peer.send(b"x")
+        await peer.read_some()
+
+    async with stage(script, route="timeouts: {request: 60s, idle: 1s}") as to:
+        assert (await to.ask()).body == b"xxxx"
+
+
+# Of an upstream
+
+
+async def occupy(to: Stage, count: int) -> list[asyncio.Task[Response]]:
+    """Requests that the app has not answered yet."""
+    tasks = []
+    for _ in range(count):
+        tasks.append(asyncio.create_task(to.ask()))
+        await turns(20)
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("limits", "served"),
+    [
+        ("{max_requests: 2}", 2),
+        ("{max_connections: 2, max_pending: 1}", 3),
+        ("{max_connections: 1, max_pending: 2}", 3),
+    ],
+)
+async def test_what_is_beyond_an_upstreams_limits_is_refused_at_once(limits: str, served: int) -> None:
+    gate = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await gate.wait()
+            await peer.send(OK)
+
+    async with stage(script, upstream=f"limits: {limits}") as to:
+        tasks = await occupy(to, served)
+        refused = await to.ask()
+        assert (refused.status, error_of(refused)) == (503, b"connection_limit_reached")
+        assert refused.value(b"retry-after") == b"1"
+        assert b'"type": "urn:sidecar:problem:overloaded"' in refused.body
+        assert to.cluster.overflows == 1
+        gate.set()
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * served
+        assert (await to.ask()).status == 200
+        assert to.breaker.state.value == "closed"
+
+
+async def test_limits_never_trip_the_breaker_however_often_they_refuse() -> None:
+    gate = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await gate.wait()
+            await peer.send(OK)
+
+    async with stage(script, upstream="limits: {max_requests: 1}") as to:
+        tasks = await occupy(to, 1)
+        assert {(await to.ask()).status for _ in range(30)} == {503}
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert (await to.ask()).status == 200
+        assert to.breaker.state.value == "closed"
+
+
+async def test_bad_input_is_counted_with_its_reason_and_costs_the_others_nothing() -> None:
+    with Complaints(asyncio.get_running_loop()) as complaints:
+        async with stage(saying(OK), header=inbound("limits: {url: 100B}")) as to, raw_client(to.port) as good:
+            for data in (b"nonsense\r\n\r\n", get(b"/" + b"a" * 200), get(b"/", b"bad name: x")):
+                async with raw_client(to.port) as bad:
+                    await bad.send(data)
+                    await bad.read_to_end()
+            await good.send(get())
+            assert [answer.status for answer in await good.responses([b"GET"])] == [200]
+            (unrouted,) = [route for route in to.worker.numbers.routes() if route.name is None]
+            counted = {(status, error): sum(row.counts) for (_, status, error), row in unrouted.server.items()}
+            assert counted == {(400, "bad_request"): 2, (414, "bad_request"): 1}
+    assert complaints.found == []

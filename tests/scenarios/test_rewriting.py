@@ -1,0 +1,70 @@
+"""What a route changes in a request and its answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.stage import OK, get, saying, stage
+
+
+@pytest.mark.parametrize(
+    ("prefix", "new", "target", "expected"),
+    [
+        ("/v1", "/", b"/v1/a?b", b"/a?b"),
+        ("/v1", "/", b"/v1", b"/"),
+        ("/v1", "/", b"/v1?b", b"/?b"),
+        ("/v1", "/v2", b"/v1/a", b"/v2/a"),
+        ("/v1", "/v2/", b"/v1/a", b"/v2/a"),
+        ("/v1", "/v2", b"/v1", b"/v2"),
+        ("/", "/api", b"/a/b", b"/api/a/b"),
+        ("/v1", "/", b"/v1//a", b"//a"),
+        ("/v1", "/", b"/v1/%2561", b"/%2561"),
+        ("/v1", "/", b"/%761/a", b"/a"),
+    ],
+)
+async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes, expected: bytes) -> None:
+    route = f"match: {{path: {{prefix: {prefix}}}}}, rewrite: {{prefix: {new}}}"
+    async with stage(route=route) as to:
+        response = await to.ask(get(target))
+        assert (response.status, to.requests[0].target) == (200, expected)
+
+
+@pytest.mark.parametrize("target", [b"/v1/../a", b"/v1/%2e%2e/a", b"/v1/../v1/a", b"/v1/%2E./v1/a", b"/v1/..%2Fv1/a"])
+async def test_nobody_climbs_out_of_the_prefix_that_a_route_puts_in_front(target: bytes) -> None:
+    async with stage(route="match: {path: {prefix: /v1}}, rewrite: {prefix: /tenants/one}") as to:
+        await to.ask(get(target))
+        assert [seen.target for seen in to.requests if b".." in seen.target.lower().replace(b"%2e", b".")] == []
+
+
+async def test_the_upstream_sees_the_rewritten_host() -> None:
+    async with stage(route="rewrite: {host: app.internal}") as to:
+        await to.ask()
+        assert to.requests[0].value(b"host") == b"app.internal"
+
+
+async def test_without_a_rewrite_the_upstream_sees_the_callers_host_and_target() -> None:
+    async with stage() as to:
+        await to.ask(b"GET /a//b/../c HTTP/1.1\r\nHost: Shop.Example:8080\r\n\r\n")
+        (seen,) = to.requests
+        assert (seen.value(b"host"), seen.target) == (b"Shop.Example:8080", b"/a//b/../c")
+
+
+async def test_request_fields_are_removed_set_and_added_in_that_order() -> None:
+    ops = "request_headers: {remove: [x-debug, x-both], set: {x-mesh: a, x-both: new}, add: {x-hop: sidecar}}"
+    async with stage(route=ops) as to:
+        await to.ask(get(b"/", b"X-Debug: 1", b"X-Mesh: old", b"X-Mesh: older", b"X-Hop: first", b"X-Both: 1"))
+        (seen,) = to.requests
+    assert seen.values(b"x-debug") == []
+    assert seen.values(b"x-mesh") == [b"a"]
+    assert seen.values(b"x-hop") == [b"first", b"sidecar"]
+    assert seen.values(b"x-both") == [b"new"]
+
+
+async def test_response_fields_are_removed_set_and_added_in_that_order() -> None:
+    ops = "response_headers: {remove: [server], set: {cache-control: no-store}, add: {x-served-by: sidecar}}"
+    answer = OK.replace(b"OK\r\n", b"OK\r\nServer: x\r\nCache-Control: public\r\nX-Served-By: app\r\n")
+    async with stage(saying(answer), route=ops) as to:
+        response = await to.ask()
+    assert response.values(b"server") == []
+    assert response.values(b"cache-control") == [b"no-store"]
+    assert response.values(b"x-served-by") == [b"app", b"sidecar"]
