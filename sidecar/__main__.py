@@ -16,6 +16,8 @@ COMMANDS = {
     "explain": "which route takes a request, and why; every limit and where it comes from",
     "diff": "what a reload would change, and which breakers keep their state",
     "schema": "the JSON Schema of the configuration file, for editors",
+    "status": "routes, breakers, upstreams and rates of a running sidecar",
+    "breaker": "override the breakers of a route of a running sidecar",
     "inject": "put the sidecar into Kubernetes YAML",
 }
 

@@ -36,8 +36,13 @@ def answer(data: Mapping[str, Any], status: int = 200) -> web.Response:
     return _response(_dumps(data), status)
 
 
-async def listed(head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]]) -> web.Response:
-    """A JSON object that ends with a long list; each item is made when its turn comes."""
+async def listed(
+    head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]], *, inside: str | None = None
+) -> web.Response:
+    """A JSON object that ends with a long list; each item is made when its turn comes.
+
+    `inside` names a member of `head`, an object, that is to hold the list; None: the whole does.
+    """
     parts: list[str] = []
     began = perf_counter()
     for item in items:
@@ -45,8 +50,11 @@ async def listed(head: Mapping[str, Any], key: str, items: Iterable[Mapping[str,
         if perf_counter() - began > TURN_SECONDS:
             await asyncio.sleep(0)
             began = perf_counter()
-    start = _dumps(head)[:-1] + ("," if head else "")
-    return _response(f"{start}{_dumps(key)}:[{','.join(parts)}]}}", 200)
+    member = f"{_dumps(key)}:[{','.join(parts)}]"
+    if inside is not None:
+        member = f"{_dumps(inside)}:{_extended(head[inside], member)}"
+        head = {name: value for name, value in head.items() if name != inside}
+    return _response(_extended(head, member), 200)
 
 
 def problem(refused: Refused) -> web.Response:
@@ -62,6 +70,10 @@ def problem(refused: Refused) -> web.Response:
     response.content_type = "application/problem+json"
     response.headers.update(refused.headers)
     return response
+
+
+def _extended(data: Mapping[str, Any], member: str) -> str:
+    return f"{_dumps(data)[:-1]}{',' if data else ''}{member}}}"
 
 
 def _response(text: str, status: int) -> web.Response:

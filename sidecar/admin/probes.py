@@ -20,9 +20,10 @@ from sidecar.core.sources import Sources
 class Vitals(Protocol):
     """What the probes ask the process."""
 
-    numbers: Numbers
-    is_started: bool
-
+    @property
+    def numbers(self) -> Numbers: ...
+    @property
+    def is_started(self) -> bool: ...
     @property
     def is_ready(self) -> bool: ...
     def sources(self) -> Sources: ...

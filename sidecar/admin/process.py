@@ -71,7 +71,7 @@ class Process(Vitals, Protocol):
     def vitals(self) -> Data:
         """The process itself, for `/status`: name, version, parts, how the last reload went."""
 
-    def config(self) -> Data:
+    async def config(self) -> Data:
         """The configuration in use but for its routes, and the last reload; no secrets."""
 
     def written(self, route: Route) -> Mapping[str, str]:

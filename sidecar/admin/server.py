@@ -93,7 +93,12 @@ class AdminServer:
 
     def _audit(self, request: web.Request, status: int) -> None:
         query = {key: value[:100] for key, value in request.query.items()}
-        fields = {"path": request.path[:256], "query": query, "status": status, "client": request.remote or None}
+        fields = {
+            "path": request.path[:256],
+            "query": query,
+            "status": status,
+            "client": request.remote or None,
+        }
         self._process.audit(f"{request.method} {request.path[:256]}: {status}", fields)
 
     async def _close_streams(self, _app: web.Application) -> None:
@@ -155,7 +160,7 @@ class AdminServer:
             for route in routes:
                 yield {"name": route.name, **process.written(route)}
 
-        return await listed(process.config(), "routes", written())
+        return await listed(await process.config(), "routes", written(), inside="active")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return await metrics_response(request, self._process)

@@ -15,9 +15,20 @@ from sidecar.core.snapshot import HeaderOps
 Fields = Sequence[tuple[bytes, bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
 )
 """RFC 9110 7.6.1; `Connection`'s own list comes on top for each message."""
+
+_NOT_FOR_ONE_HOP = frozenset({b"content-length", b"host", b"traceparent", b"tracestate", b"cache-control"})
+"""What `Connection` may list and must not (RFC 9110 7.6.1): a body without its length would be the next request."""
 
 REPLACED_IN_REQUEST = frozenset(
     {b"host", b"traceparent", b"tracestate", b"x-request-id", b"proxy-authorization"}
@@ -39,7 +50,7 @@ STATUS_LINES = {
 
 _UNLISTED = (b"close", b"keep-alive", b"")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9_.~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -54,7 +65,8 @@ def is_valid_host(host: bytes) -> bool:
     Stricter than RFC 3986's reg-name: space, slash, userinfo, comma and percent-escapes are what request
     smuggling is made of, and no real host name holds them.
     """
-    return _HOST.fullmatch(host) is not None
+    match = _HOST.fullmatch(host)
+    return match is not None and int(match[1] or 0) <= 65535
 
 
 def is_valid_request_id(value: bytes) -> bool:
@@ -68,7 +80,8 @@ def listed_in_connection(value: bytes) -> frozenset[bytes]:
     Names that are not tokens are ignored: no field can bear them.
     """
     tokens = (token.strip(b" \t").lower() for token in value.split(b","))
-    return frozenset(token for token in tokens if token not in _UNLISTED and _TOKEN.fullmatch(token))
+    listed = frozenset(token for token in tokens if token not in _UNLISTED and _TOKEN.fullmatch(token))
+    return listed - _NOT_FOR_ONE_HOP
 
 
 def drop_set(base: Iterable[bytes], ops: HeaderOps) -> frozenset[bytes]:
@@ -93,4 +106,3 @@ def trailer_block(fields: Fields) -> bytes:
     out: list[bytes] = []
     append_fields(out, fields, NEVER_IN_TRAILERS)
     return b"".join(out)
-

@@ -67,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._arriving: Exchange | None = None
         self._queue: deque[Exchange] = deque()
+        self._head_started = 0.0
         self._pending_head: bytes | None = None
         self._is_chunking = False
         self._has_bodyless_answer = False
@@ -135,6 +136,8 @@ class ClientConnection(asyncio.Protocol):
         if self._read_ahead is not None:
             self._hold(data)
             return
+        if not self._head_bytes:
+            self._head_started = self._listener.now
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -154,13 +157,12 @@ class ClientConnection(asyncio.Protocol):
     # What the parser says
 
     def on_url(self, url: bytes) -> None:
-        if not self._is_in_head:
-            self._is_in_head = True
-            self._head_started = self._listener.now
+        self._is_in_head = True
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
+        value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
         if not self._is_in_head:
             self._trailers.append((key, name, value))
             return
@@ -231,9 +233,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.keep_alive = self._keep_alive = parser.should_keep_alive()
         exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
         exchange.is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
-        if exchange.is_chunked or lookup.get(b"content-length", b"0").strip(b"0"):
+        if parse.has_body(lookup, is_chunked=exchange.is_chunked):
             exchange.body = RequestBody(self, is_chunked=exchange.is_chunked)
-        exchange.wants_upgrade = b"upgrade" in lookup and parse.wants_upgrade(parser, lookup, version)
+        elif b"upgrade" in lookup:  # with a body it is ignored, as RFC 9110 7.8 allows
+            exchange.wants_upgrade = parse.wants_upgrade(parser, lookup, version)
         exchange.is_special = (
             exchange.is_chunked
             or exchange.wants_upgrade
@@ -510,7 +513,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._is_write_paused:
             if quiet_seconds > timeouts.body_seconds:
                 self.transport.abort()
-        elif self._is_in_head:
+        elif self._is_in_head or (self._head_bytes and self._current is None and self._arriving is None):
             if now - self._head_started > timeouts.head_seconds:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"))
         elif self._arriving is not None:

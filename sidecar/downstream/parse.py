@@ -61,6 +61,20 @@ def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
     return True
 
 
+def has_body(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bool:
+    """Whether a body follows the head.
+
+    Raises:
+        Refused: a length beyond what a signed 64-bit number holds: some reader behind us would wrap it.
+    """
+    if is_chunked:
+        return True
+    length = lookup.get(b"content-length", b"0").strip(b"0")
+    if len(length) > 18:
+        raise bad_request("Content-Length out of range")
+    return length != b""
+
+
 def wants_upgrade(parser: Any, lookup: dict[bytes, bytes], version: str) -> bool:
     """True for an upgrade that this hop can tunnel; HTTP/2 in clear text (`h2c`) is declined by silence."""
     is_h2c = b"h2c" in lookup[b"upgrade"].lower()
@@ -76,7 +90,8 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
         Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host; CONNECT; a
             version other than 1.0 and 1.1.
     """
-    if host in _known_hosts and target[:1] == b"/" and b"#" not in target and version == "1.1":
+    is_plain = target[:1] == b"/" and b"#" not in target and version == "1.1" and method != b"CONNECT"
+    if is_plain and host in _known_hosts:
         return host, target
     if version not in ("1.1", "1.0"):
         raise bad_request("unsupported HTTP version")
@@ -92,10 +107,12 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
         return host or b"", target
     if target[:7].lower() != b"http://":
         raise bad_request("unsupported form of the request target")
-    return _split_absolute(target[7:])
+    authority, origin = _split_absolute(target[7:])
+    # RFC 9112 3.2.4: without a path and a query, the last proxy sends OPTIONS to the server as a whole.
+    return authority, b"*" if method == b"OPTIONS" and not origin else origin or b"/"
 
 
 def _split_absolute(rest: bytes) -> tuple[bytes, bytes]:
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     authority, path = check_host(rest[:end]), rest[end:]
-    return authority, path if path[:1] == b"/" else b"/" + path
+    return authority, b"/" + path if path[:1] == b"?" else path

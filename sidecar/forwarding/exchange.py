@@ -14,7 +14,6 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from sidecar.core import deadline, headers, tracecontext
@@ -276,7 +275,7 @@ class Exchange:
         cluster = pool.cluster
         grant = cluster.grant()
         if grant is Grant.CONNECT:
-            self._connect(pool)
+            self._stop_opening = cluster.open(pool, self._opened)
         elif grant is Grant.WAIT:
             cluster.wait(self._granted)
             self._stop_opening = lambda: cluster.stop_waiting(self._granted)
@@ -291,43 +290,22 @@ class Exchange:
         assert attempt.pool is not None
         self._stop_opening = None
         if connection is None:
-            self._connect(attempt.pool)
+            self._stop_opening = attempt.pool.cluster.open(attempt.pool, self._opened)
         else:
-            self._connected(connection)
+            self._opened(connection)
 
-    def _connect(self, pool: Pool) -> None:
-        task = self.service.loop.create_task(pool.cluster.connect(pool))
-        is_wanted = True
-
-        def forget() -> None:
-            nonlocal is_wanted
-            is_wanted = False
-            task.cancel()
-
-        def done(task: asyncio.Task[UpstreamConnection]) -> None:
-            if not is_wanted:
-                if not task.cancelled() and task.exception() is None:
-                    task.result().release(is_reusable=True)  # its exchange has gone: the next one's luck
-                return
-            self._stop_opening = None
-            error = task.exception()
-            if error is None:
-                self._connected(task.result())
-            elif isinstance(error, ConnectFailed):
-                self.fail(GivenUp(error.reason, error.detail))
-            else:
-                raise error
-
-        task.add_done_callback(done)
-        self._stop_opening = forget
-
-    def _connected(self, connection: UpstreamConnection) -> None:
+    def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
+        """A connection, or why there is none."""
+        self._stop_opening = None
         attempt = self._attempt
         route = self.route
         assert attempt is not None
         assert route is not None
+        if isinstance(opened, ConnectFailed):
+            self.fail(GivenUp(opened.reason, opened.detail))
+            return
         try:
-            self._send(route, attempt, connection, self.service.clock())
+            self._send(route, attempt, opened, self.service.clock())
         except GivenUp as error:
             self.fail(error)
 

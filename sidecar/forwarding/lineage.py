@@ -7,6 +7,7 @@ the caller's deadline, and ends with the caller where the match was exact and th
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core.errors import Reason
@@ -59,8 +60,10 @@ def remember(exchange: Exchange, attempt: Attempt) -> None:
     if exchange.remembered_as is not None:
         _end(exchange, exchange.remembered_as, exchange.attempts[-2].reason, attempt.started)
     exchange.remembered_as = attempt.span_id
+    # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
+    deadline = inf if exchange.wants_upgrade else exchange.deadline
     callers = exchange.service.callers
-    callers.enter(attempt.span_id, exchange.trace.trace_id, exchange.deadline, attempt.started)
+    callers.enter(attempt.span_id, exchange.trace.trace_id, deadline, attempt.started)
 
 
 def forget(exchange: Exchange, now: float) -> None:

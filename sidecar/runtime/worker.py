@@ -14,7 +14,9 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
+from sidecar.admin.events import Events
 from sidecar.admin.probes import Probes
+from sidecar.admin.server import AdminServer
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.callers import Callers
 from sidecar.core.numbers import Numbers
@@ -26,6 +28,7 @@ from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime import memory, sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
+from sidecar.runtime.administered import Administered
 from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.listeners import Listeners
@@ -65,6 +68,7 @@ class Worker:
         self._secret = os.urandom(32)
         self.path = path
         self.numbers = Numbers()
+        self.events = Events()
         self.telemetry = self._make_telemetry(snapshot)
         self.service = Service(
             loop=loop,
@@ -84,6 +88,9 @@ class Worker:
         self.drain = Drain(self.service, self.listeners, snapshot.drain)
         self.parts = Parts(self._part_failed)
         self._served_probes = Served(self.probes, snapshot.probes)
+        self._administered = Administered(self)
+        self.admin = AdminServer(self._administered, self.events)
+        self._served_admin = Served(self.admin, snapshot.admin.address)
         self._add_parts()
         self.is_started = False
 
@@ -133,6 +140,8 @@ class Worker:
         await self._first_resolution()
         await self._served_probes.start()
         self.parts.start("probes")
+        await self._served_admin.start()
+        self.parts.start("admin")
         self._listeners.commit(await self._listeners.prepare(self.snapshot), self.snapshot)
         self.parts.start("housekeeper")
         if self.path is not None:
@@ -175,6 +184,7 @@ class Worker:
         self.parts.add(Part("telemetry", keeping_alive(self._is_telemetry_alive, self._renew_telemetry)))
         self.parts.add(Part("resolver", lambda _: self.resolver.run()))
         self.parts.add(Part("probes", self._served_probes.run))
+        self.parts.add(Part("admin", self._served_admin.run))
         self.parts.add(Part("housekeeper", every_second(self._tick)))
         if self.path is None:
             return
@@ -202,6 +212,7 @@ class Worker:
             self.drain.policy = self.snapshot.drain
         self.parts["watch"].tell(outcome)
         report_reload(outcome, self.telemetry)
+        self.events.reloaded(self._administered.summary(outcome))
 
     def _addresses_changed(self, name: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
         self.assembly.addresses_changed(name, addresses)
@@ -225,6 +236,7 @@ class Worker:
             environ=self._environ,
             log_fd=self._log_fd,
             secret=self._secret,
+            on_transition=self.events.transitioned,
         )
 
     def _is_telemetry_alive(self) -> bool:

@@ -1,6 +1,6 @@
 """One upstream as it lives: its endpoints, its limits, and who may open or wait for a connection.
 
-All decisions are synchronous and return what to do (`Grant`); only `connect` awaits. Owned by the event loop.
+All decisions are synchronous and return what to do (`Grant`); only what `open` starts awaits. Owned by the event loop.
 Limits are counted here over all endpoints: connections (open and being opened), exchanges that wait for one,
 exchanges in flight.
 """
@@ -25,7 +25,7 @@ Waiter = Callable[[UpstreamConnection | None], None]
 
 class Grant(Enum):
     CONNECT = auto()
-    """Open one: a slot is reserved, and `connect` or `connection_closed` must follow."""
+    """Open one: a slot is reserved, and `open` must follow."""
     WAIT = auto()
     REFUSED = auto()
 
@@ -37,6 +37,9 @@ class ConnectFailed(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+Opened = Callable[["UpstreamConnection | ConnectFailed"], None]
 
 
 class Cluster:
@@ -153,12 +156,38 @@ class Cluster:
 
     # Connections
 
-    async def connect(self, pool: Pool) -> UpstreamConnection:
-        """Open a connection in the slot that `grant` reserved.
+    def open(self, pool: Pool, then: Opened) -> Callable[[], None]:
+        """Open a connection in the slot that `grant` reserved, and call `then` with it, or with why not.
 
-        Raises:
-            ConnectFailed: refused, unreachable, or not there within `timeouts.connect`. The slot is free again.
+        Returns what calls it off: `then` is not called any more, and a connection that is there already goes to the
+        pool for the next one. The slot comes free again in every case that leaves no connection, also when the task
+        was cancelled before its first step.
         """
+        task = asyncio.get_running_loop().create_task(self._connect(pool))
+        is_wanted = True
+
+        def call_off() -> None:
+            nonlocal is_wanted
+            is_wanted = False
+            task.cancel()
+
+        def done(task: asyncio.Task[UpstreamConnection]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or error is not None:
+                self.connection_closed()
+            elif not is_wanted:
+                task.result().release(is_reusable=True)
+            if isinstance(error, ConnectFailed) and is_wanted:
+                then(error)
+            elif error is not None and not isinstance(error, ConnectFailed):
+                raise error
+            elif is_wanted and not task.cancelled():
+                then(task.result())
+
+        task.add_done_callback(done)
+        return call_off
+
+    async def _connect(self, pool: Pool) -> UpstreamConnection:
         connection = UpstreamConnection(pool)
         is_connected = False
         try:
@@ -172,7 +201,7 @@ class Cluster:
             raise ConnectFailed(Reason.CONNECTION_REFUSED, f"{pool.endpoint}: {_why(error)}") from error
         finally:
             if not is_connected:
-                self.connection_closed()
+                connection.abort()
         pool.add(connection)
         return connection
 

@@ -201,6 +201,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
+        value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
         self._fields.append((key, name, value))
         if key in _FRAMING:
             self._note_framing(key, value)

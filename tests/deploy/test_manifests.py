@@ -171,7 +171,7 @@ def test_the_configuration_is_mounted_as_a_directory(overlay: str) -> None:
 
 @each_configured
 def test_the_grace_period_has_room_for_the_whole_end(overlay: str) -> None:
-    for template, container, _ in sidecars(overlay):
+    for template, _, _ in sidecars(overlay):
         drain = configuration(overlay, template)[1].drain
         app_seconds = 5 if "ports" in template["spec"]["containers"][-1] else 0
         needed = app_seconds + drain.delay_seconds + drain.timeout_seconds + 2

@@ -188,4 +188,5 @@ async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
 async def test_each_part_is_shown_with_its_state() -> None:
     async with running(ROUTES) as worker:
         views = {view.name: view.state.value for view in worker.parts.views()}
-        assert views == dict.fromkeys(("telemetry", "resolver", "probes", "housekeeper"), "running")
+        assert views.keys() >= {"telemetry", "resolver", "probes", "housekeeper"}
+        assert set(views.values()) == {"running"}

@@ -32,8 +32,8 @@ async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes
 @pytest.mark.parametrize("target", [b"/v1/../a", b"/v1/%2e%2e/a", b"/v1/../v1/a", b"/v1/%2E./v1/a", b"/v1/..%2Fv1/a"])
 async def test_nobody_climbs_out_of_the_prefix_that_a_route_puts_in_front(target: bytes) -> None:
     async with stage(route="match: {path: {prefix: /v1}}, rewrite: {prefix: /tenants/one}") as to:
-        await to.ask(get(target))
-        assert [seen.target for seen in to.requests if b".." in seen.target.lower().replace(b"%2e", b".")] == []
+        response = await to.ask(get(target))
+        assert (response.status, to.requests) in ((400, []), (404, []))
 
 
 async def test_the_upstream_sees_the_rewritten_host() -> None:

@@ -1,0 +1,108 @@
+"""How commands talk to the admin API of a running sidecar."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+DEFAULT_URL = "http://127.0.0.1:15000"
+TIMEOUT_SECONDS = 5.0
+
+
+class AskFailed(Exception):
+    """There is no answer, or it says no. `status` is 0 where none came."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def exit_code(self) -> int:
+        """2 for what was asked wrongly (an unknown route, a bad duration), else 1."""
+        return 2 if self.status in (400, 404) else 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to ask, and with which token."""
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        default=os.environ.get("SIDECAR_ADMIN", DEFAULT_URL),
+        help="of a running sidecar: http://host:port or unix:/path; default: $SIDECAR_ADMIN, else "
+        + DEFAULT_URL,
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default=os.environ.get("SIDECAR_ADMIN_TOKEN_FILE"),
+        help="the file that `admin.token_file` names; default: $SIDECAR_ADMIN_TOKEN_FILE",
+    )
+
+
+class Asking:
+    """One admin API. Proxies that the environment names are not used: one of them may be this sidecar."""
+
+    def __init__(self, url: str, token_file: str | None = None) -> None:
+        """Raises: ValueError, unless `url` is http://… or unix:/…"""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path):
+            raise ValueError(
+                f"{url!r} is not an admin address such as {DEFAULT_URL} or unix:/run/sidecar.sock"
+            )
+        self.url = url
+        self._parts = parts
+        self._token_file = token_file
+
+    def get(self, path: str) -> Any:
+        """The JSON at `path`. Raises: AskFailed."""
+        return self._ask("GET", path)
+
+    def post(self, path: str) -> Any:
+        """Change something. Raises: AskFailed."""
+        return self._ask("POST", path)
+
+    def _ask(self, method: str, path: str) -> Any:
+        connection = self._connection()
+        try:
+            connection.request(method, path, headers=self._headers())
+            response = connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+        try:
+            data = json.loads(text)
+        except ValueError:
+            raise AskFailed(f"{self.url}{path}: {response.status}, and no JSON") from None
+        if response.status >= 400:
+            raise AskFailed(str(data.get("detail", response.reason)), response.status)
+        return data
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = self._parts
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+
+    def _headers(self) -> dict[str, str]:
+        if self._token_file is None:
+            return {}
+        return {"Authorization": f"Bearer {Path(self._token_file).read_text().strip()}"}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect(self._path)
