@@ -8,6 +8,9 @@ Owned by its listener; the exchange being answered is `_current`, those that arr
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,8 +51,8 @@ class ClientConnection(asyncio.Protocol):
     """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
 
     __slots__ = (
-        "_arriving", "_current", "_fields", "_has_bodyless_answer",
-        "_head_bytes", "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering",
+        "_arriving", "_behind_upgrade", "_current", "_fields", "_has_bodyless_answer",
+        "_head_bytes", "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering", "_is_skipping",
         "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup", "_parser",
         "_pauses", "_pending_head", "_queue", "_read_ahead", "_service", "_trailers", "_url", "peer", "touched",
         "transport",
@@ -79,6 +82,8 @@ class ClientConnection(asyncio.Protocol):
         self._is_write_paused = False
         self._pauses = 0
         self._read_ahead: list[bytes] | None = None
+        self._behind_upgrade: bytes | None = None
+        self._is_skipping = False
         self._begin_head()
 
     def __repr__(self) -> str:
@@ -89,7 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._fields: list[Field] = []
         self._lookup: dict[bytes, bytes] = {}
         self._trailers: list[Field] = []
-        self._is_in_head = False
+        self._is_in_head = self._is_skipping = False
         self._head_bytes = 0
 
     # What asyncio does
@@ -142,7 +147,6 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._parser = httptools.HttpRequestParser(self)
             self._take_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, parse.Refused):
@@ -151,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(parse.bad_request(str(error)))
         else:
-            if self._is_in_head and self._head_bytes > self._listener.limits.head_bytes:
+            if self._head_bytes > self._listener.limits.head_bytes:
                 self._refuse(self._too_large())
 
     # What the parser says
@@ -165,6 +169,8 @@ class ClientConnection(asyncio.Protocol):
         value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
         if not self._is_in_head:
             self._trailers.append((key, name, value))
+            if len(self._trailers) > self._listener.limits.headers:
+                raise parse.Refused(Reason.HEAD_TOO_LARGE, "too many trailer fields")
             return
         lookup = self._lookup
         if key in lookup:
@@ -188,11 +194,16 @@ class ClientConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self.touched = self._listener.now
+        self._head_bytes = (
+            0  # counted again: chunk extensions and trailers must not grow without bound either
+        )
         arriving = self._arriving
         if arriving is not None and arriving.body is not None:
             arriving.body.arrived(data)
 
     def on_message_complete(self) -> None:
+        if self._behind_upgrade is not None:
+            return  # llhttp takes the body for the other protocol's; it is yet to come
         arriving = self._arriving
         if arriving is not None:
             self._arriving = None
@@ -235,6 +246,8 @@ class ClientConnection(asyncio.Protocol):
         exchange.is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
         if parse.has_body(lookup, is_chunked=exchange.is_chunked):
             exchange.body = RequestBody(self, is_chunked=exchange.is_chunked)
+            if b"upgrade" in lookup and parser.should_upgrade():
+                self._behind_upgrade = parse.framing_head(lookup, is_chunked=exchange.is_chunked)
         elif b"upgrade" in lookup:  # with a body it is ignored, as RFC 9110 7.8 allows
             exchange.wants_upgrade = parse.wants_upgrade(parser, lookup, version)
         exchange.is_special = (
@@ -321,12 +334,19 @@ class ClientConnection(asyncio.Protocol):
 
     def _take_upgrade(self, rest: bytes) -> None:
         """llhttp stops behind a request that asks for an upgrade; what follows may be either protocol's."""
-        current = self._current
-        if current is not None and current.wants_upgrade and not self._queue:
-            self._read_ahead = []
-            if rest:
-                self._hold(rest)
-        elif rest:
+        framing, self._behind_upgrade = self._behind_upgrade, None
+        if framing is not None:
+            self._parser = httptools.HttpRequestParser(_BehindUpgrade(self))
+            self._parser.feed_data(framing)
+        else:
+            self._parser = httptools.HttpRequestParser(self)
+            current = self._current
+            if current is not None and current.wants_upgrade and not self._queue:
+                self._read_ahead = []
+                if rest:
+                    self._hold(rest)
+                return
+        if rest:
             self.data_received(rest)
 
     def _hold(self, data: bytes) -> None:
@@ -425,6 +445,10 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         self._is_closing = True
         self._pending_head = None
+        with contextlib.suppress(OSError, AttributeError):
+            # A reset, not a FIN: an answer that ends with its connection would look whole.
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def hand_over(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
@@ -451,6 +475,7 @@ class ClientConnection(asyncio.Protocol):
         if current is self._arriving:
             # The rest of its body belongs to nobody: read past it if that is cheap, else give the connection up.
             self._arriving = None
+            self._is_skipping = True
             current.keep_alive = current.keep_alive and self._can_skip_rest_of(current)
         if not current.keep_alive:
             self._close()
@@ -513,12 +538,44 @@ class ClientConnection(asyncio.Protocol):
         elif self._is_write_paused:
             if quiet_seconds > timeouts.body_seconds:
                 self.transport.abort()
-        elif self._is_in_head or (self._head_bytes and self._current is None and self._arriving is None):
+        elif self._is_in_head or (
+            self._head_bytes and not (self._current or self._arriving or self._is_skipping)
+        ):
             if now - self._head_started > timeouts.head_seconds:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"))
+        elif self._is_skipping:
+            if quiet_seconds > timeouts.body_seconds:
+                self.abort()
         elif self._arriving is not None:
             if quiet_seconds > timeouts.body_seconds and not self._pauses:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request body stalled"))
         elif self._current is None and not self._queue and quiet_seconds > timeouts.idle_seconds:
             self._is_closing = True
             self.transport.close()
+
+
+class _BehindUpgrade:
+    """Hears a parser that reads the body of a request whose upgrade is ignored.
+
+    llhttp does not read such a body: it takes what follows the head for the other protocol. So a fresh parser is
+    first fed a head with the same framing, which this swallows; everything behind it goes to the connection.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._is_past_head = False
+        self._connection = connection
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
+
+    def on_url(self, url: bytes) -> None:
+        if self._is_past_head:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_past_head:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._is_past_head:
+            self._connection.on_headers_complete()
+        self._is_past_head = True

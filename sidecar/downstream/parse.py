@@ -75,6 +75,13 @@ def has_body(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bool:
     return length != b""
 
 
+def framing_head(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bytes:
+    """A request head that frames its body as `lookup` does, and says nothing else."""
+    if is_chunked:
+        return b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return b"POST / HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % lookup[b"content-length"]
+
+
 def wants_upgrade(parser: Any, lookup: dict[bytes, bytes], version: str) -> bool:
     """True for an upgrade that this hop can tunnel; HTTP/2 in clear text (`h2c`) is declined by silence."""
     is_h2c = b"h2c" in lookup[b"upgrade"].lower()

@@ -72,8 +72,8 @@ class Attempt:
 
     # What the upstream's connection says (see `upstream.connection.Receiver`)
 
-    def interim(self, status: int, fields: list[Field]) -> None:
-        self.exchange.client.send_interim(heads.interim_head(status, fields))
+    def interim(self, status: int, fields: list[Field], listed: bytes) -> None:
+        self.exchange.client.send_interim(heads.interim_head(status, fields, listed))
 
     def head(self, status: int, fields: list[Field], length: int | None, listed: bytes) -> None:
         self.status = status

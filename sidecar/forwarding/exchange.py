@@ -304,6 +304,11 @@ class Exchange:
         if isinstance(opened, ConnectFailed):
             self.fail(GivenUp(opened.reason, opened.detail))
             return
+        if not opened.is_open:
+            self.fail(
+                GivenUp(Reason.CONNECTION_RESET, "upstream closed the connection as soon as it was open")
+            )
+            return
         try:
             self._send(route, attempt, opened, self.service.clock())
         except GivenUp as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Field = tuple[bytes, bytes, bytes]
 _CONTENT_LENGTH = frozenset({b"content-length"})
+_NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
 
 
@@ -106,8 +107,8 @@ def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> li
     if attempt.listed:
         drop |= headers.listed_in_connection(attempt.listed)
     status = attempt.status
-    if status == 204:
-        drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame the next answer
+    if status in (204, 101):
+        drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
     out = [headers.status_line(status)]
     for key, name, value in attempt.fields:
         if key not in drop:
@@ -116,10 +117,10 @@ def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> li
     return out
 
 
-def interim_head(status: int, fields: list[Field]) -> bytes:
+def interim_head(status: int, fields: list[Field], listed: bytes) -> bytes:
     """A 1xx head on its way to the client (RFC 9110 15.2)."""
     out = [headers.status_line(status)]
-    headers.append_fields(out, fields, headers.HOP_BY_HOP)
+    headers.append_fields(out, fields, _NOT_IN_INTERIM | headers.listed_in_connection(listed))
     out.append(b"\r\n")
     return b"".join(out)
 

@@ -1,7 +1,7 @@
 """One upstream as it lives: its endpoints, its limits, and who may open or wait for a connection.
 
-All decisions are synchronous and return what to do (`Grant`); only what `open` starts awaits. Owned by the event loop.
-Limits are counted here over all endpoints: connections (open and being opened), exchanges that wait for one,
+All decisions are synchronous and return what to do (`Grant`); only what `open` starts awaits. Owned by the event
+loop. Limits are counted here over all endpoints: connections (open and being opened), exchanges that wait for one,
 exchanges in flight.
 """
 

@@ -24,6 +24,7 @@ Field = tuple[bytes, bytes, bytes]
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and fields of one response, interim ones included; beyond, it is malformed."""
+MAX_LENGTH = 2**63 - 1
 MAX_FIELDS = 256
 MAX_INTERIM = 32
 """1xx responses before the final one."""
@@ -35,7 +36,7 @@ _BODYLESS = frozenset({204, 304})
 class Receiver(Protocol):
     """Who hears of one response. Called on the loop, in order; `completed` or `failed` comes last and once."""
 
-    def interim(self, status: int, fields: list[Field]) -> None: ...
+    def interim(self, status: int, fields: list[Field], listed: bytes) -> None: ...
     def head(self, status: int, fields: list[Field], length: int | None, listed: bytes) -> None:
         """The final head. `length` is None when the body ends with a chunk or with the connection; `listed` is the
         value of its `Connection` field, or empty."""
@@ -170,6 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
             return
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -185,13 +187,10 @@ class UpstreamConnection(asyncio.Protocol):
                 self._parser = httptools.HttpResponseParser(self)
             if self._receiver is not None:
                 self._receiver.completed(self._trailers)
-        elif self._has_head:
-            if self._receiver is not None:
-                receiver.flush()
-        else:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(_Malformed("response head too large"))
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(_Malformed("head, chunk extension or trailers too large"))
+        elif self._receiver is not None:
+            receiver.flush()
 
     # What the parser says
 
@@ -211,6 +210,8 @@ class UpstreamConnection(asyncio.Protocol):
             return  # a trailer field frames nothing
         if key == b"content-length":
             self._length = int(value)  # llhttp has refused everything but digits, and a second one
+            if self._length > MAX_LENGTH:
+                raise _Malformed("Content-Length out of range")
         elif key == b"transfer-encoding":
             self._chunked += 1
             if value.lower() != b"chunked":
@@ -226,15 +227,18 @@ class UpstreamConnection(asyncio.Protocol):
         fields = self._fields
         if len(fields) > MAX_FIELDS:
             raise _Malformed("too many header fields in the response")
+        if self._head_bytes > MAX_HEAD_BYTES and _size(fields) > MAX_HEAD_BYTES:
+            raise _Malformed("response head too large")
         if status < 200:
             self._take_interim(status)
             return
         self._has_head = True
         self._fields = self._trailers  # what comes from here on
         length = self._length
-        if parser.get_http_version() != "1.1":
-            if self._chunked:
-                raise _Malformed("a transfer coding in HTTP/1.0")
+        version = parser.get_http_version()
+        if version != "1.1":
+            if version != "1.0" or self._chunked:
+                raise _Malformed("an unknown version, or a transfer coding in HTTP/1.0")
             self._is_keep_alive = False
         if self._chunked:
             if self._chunked > 1 or length is not None:
@@ -250,17 +254,20 @@ class UpstreamConnection(asyncio.Protocol):
     def _take_interim(self, status: int) -> None:
         self._interims += 1
         if status == 101:
-            if not self._wants_upgrade:
+            if not self._wants_upgrade or self._chunked or self._length:
                 raise _Malformed("unexpected 101")
             self._is_switching = True
             return
         if status < 100 or self._interims > MAX_INTERIM or self._chunked or self._length:
             raise _Malformed("malformed or too many interim responses")
-        cast(Receiver, self._receiver).interim(status, self._fields)
+        cast(Receiver, self._receiver).interim(status, self._fields, self._listed)
 
     def on_body(self, data: bytes) -> None:
         if self._is_done:
             raise _Malformed("a body where there is none")
+        self._head_bytes = (
+            0  # counted again: chunk extensions and trailers must not grow without bound either
+        )
         if self._receiver is not None:
             self._receiver.body(data)
 
@@ -289,3 +296,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.abort()
         if receiver is not None:
             receiver.failed(Reason.PROTOCOL_ERROR, f"malformed response: {cause}", False)
+
+
+def _size(fields: list[Field]) -> int:
+    return sum(len(name) + len(value) + 4 for _, name, value in fields)

@@ -111,4 +111,6 @@ async def stage(
 
 def inbound(options: str) -> str:
     """The usual header with further keys on the inbound listener."""
-    return HEADER.replace('inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {options}}}')
+    return HEADER.replace(
+        'inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {options}}}'
+    )

@@ -78,7 +78,11 @@ async def overloaded() -> bytes:
 
 async def overloaded_connections() -> bytes:
     limits = "limits: {max_connections: 1, max_pending: 1}"
-    async with stage(hang, upstream=limits) as to, raw_client(to.port) as first, raw_client(to.port) as second:
+    async with (
+        stage(hang, upstream=limits) as to,
+        raw_client(to.port) as first,
+        raw_client(to.port) as second,
+    ):
         await first.send(get())
         await second.send(get())
         while to.cluster.pending < 1:
@@ -201,7 +205,9 @@ async def bad_request() -> bytes:
 
 async def head_too_large() -> bytes:
     async with stage() as to:
-        return await answer_to(get(b"/", *[b"x-%d: %b" % (number, b"a" * 2000) for number in range(40)]), to.port)
+        return await answer_to(
+            get(b"/", *[b"x-%d: %b" % (number, b"a" * 2000) for number in range(40)]), to.port
+        )
 
 
 async def too_many_fields() -> bytes:
@@ -221,7 +227,9 @@ async def request_timeout() -> bytes:
 
 async def body_timeout() -> bytes:
     async with stage(hang, header=inbound("timeouts: {body: 2s}")) as to:
-        return await answer_to(b"PUT / HTTP/1.1\r\nHost: x\r\n" + ID + b"\r\nContent-Length: 10\r\n\r\nhalf", to.port)
+        return await answer_to(
+            b"PUT / HTTP/1.1\r\nHost: x\r\n" + ID + b"\r\nContent-Length: 10\r\n\r\nhalf", to.port
+        )
 
 
 async def draining() -> bytes:
@@ -307,7 +315,7 @@ def test_the_golden_file_holds_what_the_contract_says(name: str) -> None:
     assert f"\nProxy-Status: sidecar; error={error}; details=" in text
     assert f'"type": "urn:sidecar:problem:{error_type}"' in text
     assert ("\nRetry-After: " in text) is (error_type in {"circuit_open", "overloaded"})
-    assert ("\nConnection: close\n" in text) or status not in {400, 414, 431} and error_type != "draining"
+    assert ("\nConnection: close\n" in text) or (status not in {400, 414, 431} and error_type != "draining")
 
 
 def test_every_reason_has_a_scenario_but_those_that_answer_nobody() -> None:
@@ -318,7 +326,10 @@ def test_every_reason_has_a_scenario_but_those_that_answer_nobody() -> None:
 async def test_a_request_id_is_kept_from_the_caller_sent_on_and_returned() -> None:
     async with stage() as to:
         response = await to.ask(get(b"/", b"X-Request-Id: abc-123"))
-        assert (response.value(b"x-request-id"), to.requests[0].value(b"x-request-id")) == (b"abc-123", b"abc-123")
+        assert (response.value(b"x-request-id"), to.requests[0].value(b"x-request-id")) == (
+            b"abc-123",
+            b"abc-123",
+        )
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ async def test_a_request_with_a_body_may_be_passed_on_to_the_next_endpoint_too()
         for number in range(20):
             async with raw_client(port(worker)) as client:
                 body = b"%d" % number * 1000
-                await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                await client.send(
+                    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                )
                 (response,) = await client.responses([b"POST"])
             assert response.status == 200
             assert app.requests[-1].body == body
@@ -104,7 +106,9 @@ async def test_weights_share_the_traffic_between_upstreams() -> None:
         apps: dict[str, RawUpstream] = {}
         for name in ("main", "canary", "off"):
             apps[name] = await stack.enter_async_context(raw_upstream())
-        upstreams = ", ".join(f'{name}: {{endpoints: ["127.0.0.1:{app.port}"]}}' for name, app in apps.items())
+        upstreams = ", ".join(
+            f'{name}: {{endpoints: ["127.0.0.1:{app.port}"]}}' for name, app in apps.items()
+        )
         routes = f"""\
 upstreams: {{{upstreams}}}
 routes: [{{name: app, weights: {{main: 90, canary: 10, off: 0}}}}]

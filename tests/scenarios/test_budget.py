@@ -62,7 +62,9 @@ async def test_an_upstream_that_needs_a_second_is_cut_at_300_ms_and_sees_its_con
 
 
 @pytest.mark.parametrize("stage_of_life", ["waiting", "streaming", "sending"])
-async def test_when_the_client_goes_its_upstream_connection_is_closed_within_50_ms(stage_of_life: str) -> None:
+async def test_when_the_client_goes_its_upstream_connection_is_closed_within_50_ms(
+    stage_of_life: str,
+) -> None:
     loop = asyncio.get_running_loop()
     closed: asyncio.Future[float] = loop.create_future()
 
@@ -102,7 +104,6 @@ async def test_a_client_that_goes_while_its_request_waits_for_a_connection_leave
 
 async def test_a_client_that_goes_while_its_body_is_held_back_is_noticed_all_the_same() -> None:
     """Nobody reads from a client whose upstream takes nothing."""
-    loop = asyncio.get_running_loop()
     may_end = asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
@@ -121,10 +122,8 @@ async def test_a_client_that_goes_while_its_body_is_held_back_is_noticed_all_the
                         client.writer.write(bytes(65536))
                     await turns()
             client.writer.transport.abort()
-        began = loop.time()
-        while to.worker.service.exchanges:
-            await asyncio.sleep(0.01)
-        assert loop.time() - began <= 0.05
+        await asyncio.sleep(0.05)
+        assert to.worker.service.exchanges == set()
         may_end.set()
 
 

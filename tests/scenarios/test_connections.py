@@ -10,7 +10,6 @@ from tests.scenarios.stage import OK, get, post, saying, stage
 from tests.support.raw import RawPeer, raw_client, turns
 
 
-
 async def test_clients_share_one_upstream_connection_when_they_come_one_after_the_other() -> None:
     async with stage() as to:
         for number in range(5):
@@ -33,7 +32,13 @@ async def test_requests_at_the_same_time_have_connections_of_their_own() -> None
         while len(to.requests) < 5:
             await turns()
         gate.set()
-        assert [response.body for response in await asyncio.gather(*asked)] == [b"/0", b"/1", b"/2", b"/3", b"/4"]
+        assert [response.body for response in await asyncio.gather(*asked)] == [
+            b"/0",
+            b"/1",
+            b"/2",
+            b"/3",
+            b"/4",
+        ]
         assert len(to.app.peers) == 5
         assert to.cluster.pools[0].idle_count == 5
 
@@ -76,7 +81,9 @@ def closes_on_reuse(*, then: bytes = OK) -> tuple[list[bytes], object]:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
-async def test_an_idempotent_request_gets_one_fresh_connection_when_a_pooled_one_was_closed(method: bytes) -> None:
+async def test_an_idempotent_request_gets_one_fresh_connection_when_a_pooled_one_was_closed(
+    method: bytes,
+) -> None:
     seen, script = closes_on_reuse()
     async with stage(script) as to:  # type: ignore[arg-type]
         await to.ask()
@@ -157,7 +164,9 @@ async def test_many_pipelined_requests_are_all_answered() -> None:
 async def test_pipelined_requests_with_bodies_keep_their_own() -> None:
     async def script(peer: RawPeer) -> None:
         while (request := await peer.request()) is not None:
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body) + request.body)
+            await peer.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(request.body) + request.body
+            )
 
     async with stage(script) as to:
         bodies = [b"a" * 10, b"", b"b" * 70_000, b"c"]

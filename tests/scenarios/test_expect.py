@@ -44,7 +44,9 @@ async def test_the_body_goes_when_the_upstream_asks_for_it() -> None:
                 await turns()
             response = (await client.responses([b"PUT"] * (number + 1)))[-1]
             assert (response.interims, response.status, response.body) == ([(100, [])], 200, b"ok")
-        assert [(seen.body, seen.value(b"expect")) for seen in to.requests] == [(b"body", b"100-continue")] * 2
+        assert [(seen.body, seen.value(b"expect")) for seen in to.requests] == [
+            (b"body", b"100-continue")
+        ] * 2
         assert len(to.app.peers) == 1
 
 

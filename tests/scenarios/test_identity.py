@@ -113,7 +113,9 @@ async def test_a_tracestate_has_at_most_32_members_with_ours() -> None:
     assert members[1:] == given.split(b",")[:31]
 
 
-@pytest.mark.parametrize("value", [b"a=1,a=2", b"=1", b"a", b"A B=1", b",".join(b"k%d=1" % n for n in range(40))])
+@pytest.mark.parametrize(
+    "value", [b"a=1,a=2", b"=1", b"a", b"A B=1", b",".join(b"k%d=1" % n for n in range(40))]
+)
 async def test_a_bad_tracestate_is_dropped_and_the_traceparent_kept(value: bytes) -> None:
     request = await seen_with(b"traceparent: " + VALID, b"tracestate: " + value)
     _, trace, parent, _ = parts(request)
@@ -167,7 +169,9 @@ async def ask(to: int, data: bytes) -> None:
 async def test_each_exchange_is_one_line_of_json_with_its_ids(tmp_path: Path) -> None:
     log = tmp_path / "log"
     async with logging_stage(saying(OK), log) as to:
-        await ask(to, get(b"/a?secret=1", b"traceparent: " + VALID, b"x-request-id: mine", b"User-Agent: test"))
+        await ask(
+            to, get(b"/a?secret=1", b"traceparent: " + VALID, b"x-request-id: mine", b"User-Agent: test")
+        )
         await ask(to, get(b"/b"))
     first, second = lines_of(log)
     assert first["trace_id"] == TRACE.decode()

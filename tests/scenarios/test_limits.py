@@ -152,20 +152,25 @@ async def test_a_body_that_stalls_is_answered_408_and_its_upstream_connection_cl
 
 async def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
     block = bytes(65536)
+    closed = asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
-        while True:
-            peer.writer.write(block)
-            await peer.writer.drain()
+        try:
+            while True:
+                peer.writer.write(block)
+                await peer.writer.drain()
+        finally:
+            closed.set()
 
     async with stage(script, header=inbound("timeouts: {body: 2s}")) as to, raw_client(to.port) as client:
         began = asyncio.get_running_loop().time()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(get())
-        while not to.app.peers or to.app.open_count:
-            await asyncio.sleep(0.1)
+        while not to.app.peers:
+            await turns()
+        await closed.wait()
         assert asyncio.get_running_loop().time() - began <= 5
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         size = 0
@@ -267,7 +272,10 @@ async def test_limits_never_trip_the_breaker_however_often_they_refuse() -> None
 
 async def test_bad_input_is_counted_with_its_reason_and_costs_the_others_nothing() -> None:
     with Complaints(asyncio.get_running_loop()) as complaints:
-        async with stage(saying(OK), header=inbound("limits: {url: 100B}")) as to, raw_client(to.port) as good:
+        async with (
+            stage(saying(OK), header=inbound("limits: {url: 100B}")) as to,
+            raw_client(to.port) as good,
+        ):
             for data in (b"nonsense\r\n\r\n", get(b"/" + b"a" * 200), get(b"/", b"bad name: x")):
                 async with raw_client(to.port) as bad:
                     await bad.send(data)
@@ -275,6 +283,8 @@ async def test_bad_input_is_counted_with_its_reason_and_costs_the_others_nothing
             await good.send(get())
             assert [answer.status for answer in await good.responses([b"GET"])] == [200]
             (unrouted,) = [route for route in to.worker.numbers.routes() if route.name is None]
-            counted = {(status, error): sum(row.counts) for (_, status, error), row in unrouted.server.items()}
+            counted = {
+                (status, error): sum(row.counts) for (_, status, error), row in unrouted.server.items()
+            }
             assert counted == {(400, "bad_request"): 2, (414, "bad_request"): 1}
     assert complaints.found == []

@@ -16,13 +16,25 @@ from tests.scenarios.corpus import requests_connection, requests_framing, reques
 from tests.scenarios.corpus.outcomes import Cut, Forwarded, Refused, RequestCase, RequestOutcome
 from tests.support.clean import Complaints, assert_clean
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawClient, RawUpstream, Request, Response, raw_client, raw_upstream
+from tests.support.raw import (
+    RawClient,
+    RawPeer,
+    RawUpstream,
+    Request,
+    Response,
+    echo_of,
+    raw_client,
+    raw_upstream,
+)
 
 CASES = [*requests_framing.CASES, *requests_head.CASES, *requests_connection.CASES]
 LIMITS = (
+    "timeouts: {head: 2s, body: 2s, idle: 5s}, "
     f"limits: {{head: {requests_head.HEAD_BYTES}B, headers: {requests_head.HEADERS}, url: {requests_head.URL_BYTES}B}}"
 )
-LISTENERS = HEADER.replace('inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {LIMITS}}}')
+LISTENERS = HEADER.replace(
+    'inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {LIMITS}}}'
+)
 ROUTES = """\
 upstreams: {{app: {{endpoints: ["127.0.0.1:{port}"], limits: {{max_connections: 2}}}}}}
 routes: [{{name: app, upstream: app, timeouts: {{request: 100s}}}}]
@@ -48,7 +60,10 @@ class Way(Enum):
 )
 async def test_a_request_has_one_meaning_or_none(case: RequestCase, way: Way) -> None:
     with Complaints(asyncio.get_running_loop()) as complaints:
-        async with raw_upstream() as upstream, running(ROUTES.format(port=upstream.port), LISTENERS) as worker:
+        async with (
+            raw_upstream() as upstream,
+            running(ROUTES.format(port=upstream.port), LISTENERS) as worker,
+        ):
             async with raw_client(port(worker)) as client:
                 await client.send(case.data, is_bytewise=way is Way.BYTEWISE)
                 outcomes = list(case.outcomes)
@@ -104,7 +119,9 @@ def _check_client_side(responses: Sequence[Response], outcomes: Sequence[Request
 def _check_upstream_side(upstream: RawUpstream, outcomes: Sequence[RequestOutcome]) -> None:
     assert upstream.problems == []
     good = [outcome for outcome in outcomes if isinstance(outcome, Forwarded)]
-    assert [(one.method, one.target) for one in upstream.requests] == [(one.method, one.target) for one in good]
+    assert [(one.method, one.target) for one in upstream.requests] == [
+        (one.method, one.target) for one in good
+    ]
     for request, outcome in zip(upstream.requests, good, strict=True):
         _check_request(request, outcome)
     if isinstance(outcomes[-1], Refused):
@@ -122,3 +139,24 @@ def _check_request(request: Request, outcome: Forwarded) -> None:
         assert request.values(name) == [value]
     for name in outcome.lacks:
         assert request.values(name) == []
+
+
+async def test_an_upgrade_behind_another_request_is_declined() -> None:
+    """What follows it was read as HTTP before its turn came: it must not become the other protocol's."""
+
+    async def serve(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            if request.values(b"upgrade"):
+                await peer.send(b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                return
+            await peer.send(echo_of(request.method, request.target))
+
+    upgrade = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with raw_upstream(serve) as upstream, running(ROUTES.format(port=upstream.port)) as worker:
+        async with raw_client(port(worker)) as client:
+            await client.send(SECOND + upgrade + LAST)
+            await client.read_to_end()
+            responses = await client.responses([b"GET"] * 3)
+        await assert_clean(worker)
+    assert [response.body for response in responses] == [b"GET /second", b"GET /upgrade", b"GET /last"]
+    assert upstream.problems == []

@@ -35,7 +35,9 @@ async def test_spaces_around_a_value_are_no_part_of_it() -> None:
 
 
 async def test_a_response_keeps_its_status_fields_and_body() -> None:
-    answer = b"HTTP/1.1 418 Teapot\r\nX-One: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\ntea"
+    answer = (
+        b"HTTP/1.1 418 Teapot\r\nX-One: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\ntea"
+    )
     async with stage(saying(answer)) as to:
         response = await to.ask()
     assert (response.status, response.body) == (418, b"tea")
@@ -55,7 +57,14 @@ async def test_hop_by_hop_fields_stop_here_both_ways() -> None:
     )
     async with stage(saying(answer)) as to:
         response = await to.ask(
-            get(b"/", b"Connection: keep-alive, X-Mine", b"X-Mine: 1", b"Keep-Alive: x", b"TE: gzip", b"X-Kept: 1")
+            get(
+                b"/",
+                b"Connection: keep-alive, X-Mine",
+                b"X-Mine: 1",
+                b"Keep-Alive: x",
+                b"TE: gzip",
+                b"X-Kept: 1",
+            )
         )
         (seen,) = to.requests
     assert {key for key, _ in response.fields} == {b"content-length", b"via", b"x-request-id"}
@@ -137,7 +146,9 @@ async def test_interim_answers_are_kept_from_http_1_0_clients() -> None:
 
 async def test_chunked_bodies_pass_both_ways() -> None:
     answer = CHUNKED + b"3;ext=1\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
-    request = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4;a=b\r\nfour\r\n1\r\n!\r\n0\r\n\r\n"
+    request = (
+        b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4;a=b\r\nfour\r\n1\r\n!\r\n0\r\n\r\n"
+    )
     async with stage(saying(answer)) as to:
         response = await to.ask(request, b"PUT")
         (seen,) = to.requests
@@ -169,13 +180,17 @@ async def test_trailers_of_an_answer_do_not_reach_a_client_that_gets_no_chunks()
 
 
 @pytest.mark.parametrize(
-    ("fields", "is_kept"), [(b"", False), (b"Connection: keep-alive\r\n", True), (b"Connection: close\r\n", False)]
+    ("fields", "is_kept"),
+    [(b"", False), (b"Connection: keep-alive\r\n", True), (b"Connection: close\r\n", False)],
 )
 async def test_an_http_1_0_client_gets_what_it_asked_for(fields: bytes, is_kept: bool) -> None:
     async with stage(saying(OK)) as to, raw_client(to.port) as client:
         await client.send(b"GET / HTTP/1.0\r\nHost: x\r\n" + fields + b"\r\n")
         (response,) = await client.responses([b"GET"])
-        assert (response.body, response.value(b"connection")) == (b"ok", b"keep-alive" if is_kept else b"close")
+        assert (response.body, response.value(b"connection")) == (
+            b"ok",
+            b"keep-alive" if is_kept else b"close",
+        )
         if is_kept:
             await client.send(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
         await client.read_to_end()
@@ -256,7 +271,9 @@ upstreams: {{app: {{endpoints: ["127.0.0.1:{app.port}"]}}}}
 routes: [{{name: pay, listener: outbound, match: {{hosts: [payments]}}, upstream: app}}]
 """
         async with running(routes, HEADER) as worker, raw_client(port(worker, "outbound")) as client:
-            await client.send(b"GET %b HTTP/1.1\r\nHost: something.else\r\nProxy-Connection: x\r\n\r\n" % target)
+            await client.send(
+                b"GET %b HTTP/1.1\r\nHost: something.else\r\nProxy-Connection: x\r\n\r\n" % target
+            )
             (response,) = await client.responses([b"GET"])
         assert (response.status, response.body) == (200, b"GET " + origin)
         authority = b"payments:80" if b":80" in target else b"payments"

@@ -29,7 +29,9 @@ async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes
         assert (response.status, to.requests[0].target) == (200, expected)
 
 
-@pytest.mark.parametrize("target", [b"/v1/../a", b"/v1/%2e%2e/a", b"/v1/../v1/a", b"/v1/%2E./v1/a", b"/v1/..%2Fv1/a"])
+@pytest.mark.parametrize(
+    "target", [b"/v1/../a", b"/v1/%2e%2e/a", b"/v1/../v1/a", b"/v1/%2E./v1/a", b"/v1/..%2Fv1/a"]
+)
 async def test_nobody_climbs_out_of_the_prefix_that_a_route_puts_in_front(target: bytes) -> None:
     async with stage(route="match: {path: {prefix: /v1}}, rewrite: {prefix: /tenants/one}") as to:
         response = await to.ask(get(target))
@@ -52,7 +54,9 @@ async def test_without_a_rewrite_the_upstream_sees_the_callers_host_and_target()
 async def test_request_fields_are_removed_set_and_added_in_that_order() -> None:
     ops = "request_headers: {remove: [x-debug, x-both], set: {x-mesh: a, x-both: new}, add: {x-hop: sidecar}}"
     async with stage(route=ops) as to:
-        await to.ask(get(b"/", b"X-Debug: 1", b"X-Mesh: old", b"X-Mesh: older", b"X-Hop: first", b"X-Both: 1"))
+        await to.ask(
+            get(b"/", b"X-Debug: 1", b"X-Mesh: old", b"X-Mesh: older", b"X-Hop: first", b"X-Both: 1")
+        )
         (seen,) = to.requests
     assert seen.values(b"x-debug") == []
     assert seen.values(b"x-mesh") == [b"a"]

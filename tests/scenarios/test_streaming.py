@@ -65,11 +65,11 @@ async def test_a_client_that_does_not_read_stops_the_upstream(framing: bytes) ->
 async def read_all(client: RawClient) -> int:
     """Read, without keeping it, until the answer is complete; how much it was."""
     size = 0
-    tail = b""
+    head = tail = b""
     while size < TOTAL or not (b"\r\n0\r\n\r\n" in tail or b"Length" in head):
         data = await client.reader.read(MIB)
         assert data
-        if not size:
+        if not head:
             head = data.partition(b"\r\n\r\n")[0]
             size -= len(head) + 4
         size += len(data)

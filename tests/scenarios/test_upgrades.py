@@ -39,7 +39,9 @@ async def test_bytes_pass_both_ways_after_a_switch() -> None:
         await client.send(UPGRADE)
         head, rest = await head_of(client)
         assert head.split(b"\r\n")[0] == b"HTTP/1.1 101 Switching Protocols"
-        fields = {line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in head.split(b"\r\n")[1:]}
+        fields = {
+            line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in head.split(b"\r\n")[1:]
+        }
         assert (fields[b"connection"], fields[b"upgrade"], fields[b"x-way"], rest) == (
             b"Upgrade",
             b"echo",

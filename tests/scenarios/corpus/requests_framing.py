@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.scenarios.corpus.outcomes import Forwarded, RequestCase, cut, forwarded, refused
+from tests.scenarios.corpus.outcomes import Forwarded, Refused, RequestCase, cut, forwarded, refused
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 HELLO = b"5\r\nhello\r\n0\r\n\r\n"
@@ -342,12 +342,18 @@ CHUNKS: list[RequestCase] = [
             ("transfer-encoding-gzip", b"Transfer-Encoding: gzip"),
         )
     ),
+    RequestCase(
+        "trailer-connection-close",
+        "too late to be answered with the same, but what follows is not read",
+        chunked(b"5\r\nhello\r\n0\r\nConnection: close\r\n\r\n") + SMUGGLED,
+        (HAS_CHUNKS, Refused()),
+    ),
     forwarded(
         "trailers-forbidden",
         "RFC 9110 6.5.1: routing, authentication and the connection's own fields never come late",
         chunked(
             b"5\r\nhello\r\n0\r\nHost: evil\r\nAuthorization: x\r\nX-Checksum: 1\r\nTE: trailers\r\n"
-            b"Connection: close, upgrade\r\nUpgrade: h2c\r\nTrailer: x\r\n\r\n"
+            b"Connection: upgrade\r\nUpgrade: h2c\r\nTrailer: x\r\n\r\n"
         ),
         Forwarded(method=b"POST", body=b"hello", framing="chunked", trailers=((b"x-checksum", b"1"),)),
     ),

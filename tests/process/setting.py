@@ -1,0 +1,65 @@
+"""A configuration file on free ports, for a sidecar process in front of an app of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.process import Running, free_ports, sidecar
+
+COMMAND = (sys.executable, "-m", "sidecar", "run")
+
+
+@dataclass
+class Served:
+    """A sidecar process that is ready, with the port that its traffic comes in by."""
+
+    process: Running
+    port: int
+
+    async def metric(self, start: str) -> float:
+        """The value of the first sample whose line starts with `start`; 0 if there is none yet."""
+        _, text = await self.process.get("/metrics")
+        for line in text.splitlines():
+            if line.startswith(start):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+
+def written(folder: Path, app: int, *, route: str = "", top: str = "") -> tuple[Path, int, int]:
+    """Write `sidecar.yaml`: its path, the inbound port and the probes' port."""
+    inbound, probes, admin = free_ports(3)
+    file = folder / "sidecar.yaml"
+    file.write_text(f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:{admin}"}}
+telemetry: {{access_log: {{format: "off"}}}}
+{top}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
+routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
+""")
+    return file, inbound, probes
+
+
+@asynccontextmanager
+async def served(folder: Path, app: int, *, route: str = "", top: str = "") -> AsyncIterator[Served]:
+    """Run a sidecar process in front of the app on port `app`."""
+    file, inbound, probes = written(folder, app, route=route, top=top)
+    async with sidecar(file, probes, folder / "sidecar.log") as process:
+        yield Served(process, inbound)
+
+
+async def ended(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run `sidecar run` to its own end: exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()

@@ -1,0 +1,174 @@
+"""A process's life as an operator and an orchestrator see it: start, probes, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.setting import COMMAND, ended, served, written
+from tests.support.process import http_get
+from tests.support.raw import RawPeer, raw_client, raw_upstream
+
+pytestmark = pytest.mark.process
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Held:
+    """An app that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def __call__(self, peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            self.asked.set()
+            await self.may_answer.wait()
+            await peer.send(OK)
+
+
+async def test_a_bad_file_ends_the_start_with_2_and_every_problem(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "version: 1\nupstreams: {app: {endpoints: [nonsense]}}\nroutes: [{nam: app, upstream: ap}]\n"
+    )
+    code, output, errors = await ended(file)
+    assert (code, output) == (2, "")
+    assert len(re.findall(rf"^{re.escape(str(file))}:\d+:\d+: ", errors, re.MULTILINE)) >= 3
+    assert "did you mean" in errors
+    assert "Traceback" not in errors
+
+
+async def test_a_missing_file_ends_the_start_with_2(tmp_path: Path) -> None:
+    code, _, errors = await ended(tmp_path / "none.yaml")
+    assert code == 2
+    assert "none.yaml" in errors
+    assert "Traceback" not in errors
+
+
+async def test_an_address_in_use_ends_the_start_with_1(tmp_path: Path) -> None:
+    async with raw_upstream() as app:
+        file, inbound, _ = written(tmp_path, app.port)
+        file.write_text(file.read_text().replace(f'"127.0.0.1:{inbound}"', f'"127.0.0.1:{app.port}"'))
+        code, _, errors = await ended(file)
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{app.port}" in errors
+    assert "Traceback" not in errors
+
+
+async def test_it_starts_answers_its_probes_and_serves(tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        for path in ("/livez", "/readyz", "/startupz"):
+            assert (await to.process.get(path))[0] == 200
+        assert (await to.process.get("/nothing"))[0] == 404
+        assert await http_get(to.port, "/a?b") == (200, "GET /a?b")
+    assert app.problems == []
+
+
+async def test_metrics_are_text_that_prometheus_reads(tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        for _ in range(3):
+            await http_get(to.port, "/")
+        status, text = await to.process.get("/metrics")
+        assert status == 200
+        assert await to.metric("http_server_request_duration_seconds_count{") == 3
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    process = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate(text.encode())
+    assert process.returncode == 0, output.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_drain_lets_what_is_in_flight_finish_and_exits_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    held = Held()
+    async with raw_upstream(held) as app, served(tmp_path, app.port) as to:
+        async with raw_client(to.port) as busy, raw_client(to.port) as idle:
+            await busy.send(GET)
+            await held.asked.wait()
+            to.process.process.send_signal(number)
+            await idle.read_to_end()
+            assert idle.received == b""
+            assert (await to.process.get("/readyz"))[0] == 503
+            assert (await to.process.get("/livez"))[0] == 200
+            with pytest.raises(OSError):
+                await asyncio.open_connection("127.0.0.1", to.port)
+            assert to.process.process.returncode is None
+            held.may_answer.set()
+            (response,) = await busy.responses([b"GET"])
+            assert (response.status, response.body, response.value(b"connection")) == (200, b"ok", b"close")
+        assert await to.process.ended() == 0
+    assert "Traceback" not in to.process.log.read_text()
+
+
+async def test_drain_timeout_cuts_what_does_not_finish_and_still_exits_0(tmp_path: Path) -> None:
+    held = Held()
+    async with raw_upstream(held) as app, served(tmp_path, app.port, top="drain_timeout: 500ms") as to:
+        async with raw_client(to.port) as busy:
+            await busy.send(GET)
+            await held.asked.wait()
+            began = time.monotonic()
+            to.process.process.send_signal(signal.SIGTERM)
+            await busy.read_to_end()
+            assert time.monotonic() - began >= 0.5
+            assert busy.received == b""
+        assert await to.process.ended() == 0
+        assert "1 exchanges are cut" in to.process.log.read_text()
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    held = Held()
+    async with raw_upstream(held) as app, served(tmp_path, app.port, top="drain_timeout: 60s") as to:
+        async with raw_client(to.port) as busy:
+            await busy.send(GET)
+            await held.asked.wait()
+            to.process.process.send_signal(signal.SIGTERM)
+            await to.process.logged("draining")
+            to.process.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                assert await to.process.ended() == 1
+
+
+async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        await http_get(to.port, "/")
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(5):
+            assert await to.process.ended() == 0
+
+
+async def test_the_access_log_is_on_standard_output_one_object_a_line(tmp_path: Path) -> None:
+    async with raw_upstream() as app:
+        file, inbound, _ = written(tmp_path, app.port)
+        file.write_text(file.read_text().replace('format: "off"', "format: json"))
+        process = await asyncio.create_subprocess_exec(*COMMAND, str(file), stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    status, _ = await http_get(inbound, "/logged", "x-request-id: first\r\n")
+                    break
+                except ConnectionError:
+                    await asyncio.sleep(0.02)
+            assert status == 200
+            line = b""
+            while b'"request_id"' not in line:
+                line = await process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert json.loads(line)["request_id"] == "first"
+        assert process.returncode == 0

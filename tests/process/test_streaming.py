@@ -1,0 +1,25 @@
+"""Large bodies through a real process: they arrive whole, and none of them is kept.
+
+`python -m tests.bench.streaming` does the same with 2 GiB each way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.process.flow import MIB, growth_by_answer, growth_by_request
+
+pytestmark = pytest.mark.process
+
+TOTAL = 512 * MIB
+MOST_GROWTH_KIB = 16 * 1024
+
+
+async def test_a_long_answer_to_a_slow_reader_is_not_kept_in_memory(tmp_path: Path) -> None:
+    assert await growth_by_answer(tmp_path, TOTAL) < MOST_GROWTH_KIB
+
+
+async def test_a_long_request_to_a_slow_upstream_is_not_kept_in_memory(tmp_path: Path) -> None:
+    assert await growth_by_request(tmp_path, TOTAL) < MOST_GROWTH_KIB

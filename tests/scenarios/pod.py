@@ -1,0 +1,240 @@
+"""One pod: a sidecar on both sides of a scripted app, and the service that the app calls through it.
+
+    client → inbound listener → app → outbound listener → service
+
+The app is a coroutine for each request that it is sent; it calls out with `Pod.call`, which forwards of the
+request's trace context what the chosen kind of app would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from sidecar.core.tracecontext import IdSource
+from sidecar.forwarding.exchange import Exchange
+from sidecar.runtime.worker import Worker
+from tests.support.clean import Complaints, assert_clean
+from tests.support.proxy import port, running
+from tests.support.raw import (
+    RawClient,
+    RawPeer,
+    RawUpstream,
+    Request,
+    Response,
+    Script,
+    raw_client,
+    raw_upstream,
+)
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+App = Callable[["Pod", Request], Awaitable[bytes]]
+Forward = Callable[[Request], list[bytes]]
+"""Which trace fields an app sends on, given the request that it serves."""
+
+_IDS = IdSource()
+
+
+def instrumented(request: Request) -> list[bytes]:
+    """As OpenTelemetry does: the trace goes on under a span of the app's own."""
+    return [with_new_span(request), b"tracestate: " + (request.value(b"tracestate") or b"")]
+
+
+def instrumented_without_tracestate(request: Request) -> list[bytes]:
+    """As some hand-written propagation does."""
+    return [with_new_span(request)]
+
+
+def copying(request: Request) -> list[bytes]:
+    """An app without instrumentation that copies `traceparent` from request to request."""
+    return [b"traceparent: " + (request.value(b"traceparent") or b"")]
+
+
+def restarting(request: Request) -> list[bytes]:
+    """An app that begins a trace of its own for each call."""
+    return [b"traceparent: 00-%b-%b-01" % (_IDS.trace_id(), _IDS.span_id())]
+
+
+def silent(request: Request) -> list[bytes]:
+    """An app that knows nothing of traces."""
+    return []
+
+
+def with_new_span(request: Request) -> bytes:
+    version, trace_id, _, flags = (request.value(b"traceparent") or b"").split(b"-")
+    return b"traceparent: " + b"-".join((version, trace_id, _IDS.span_id(), flags))
+
+
+def head(method: bytes, target: bytes, lines: list[bytes]) -> bytes:
+    """A request without a body, or with an empty one where the method has a body."""
+    length = b"Content-Length: 0\r\n" if method in (b"POST", b"PUT") else b""
+    block = b"".join(line + b"\r\n" for line in lines)
+    return b"%b %b HTTP/1.1\r\nHost: service\r\n%b%b\r\n" % (method, target, length, block)
+
+
+@dataclass
+class Answer:
+    """What an app heard of a call, and when."""
+
+    response: Response
+    at: float
+    """Seconds on the loop's clock."""
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    @property
+    def why(self) -> bytes | None:
+        return self.response.value(b"proxy-status")
+
+
+@dataclass
+class Pod:
+    """All that runs, and what was seen."""
+
+    worker: Worker
+    service: RawUpstream
+    inbound: int
+    outbound: int
+    started: float
+    served: list[Request] = field(default_factory=list)
+    """What the app was sent, in order."""
+    answers: list[Answer] = field(default_factory=list)
+    """What the app's calls came to, in the order of their ends."""
+    finished: int = 0
+    """Requests that the app has done with."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, rounded to a millisecond: virtual time is that exact."""
+        return self.at(asyncio.get_running_loop().time())
+
+    def at(self, time: float) -> float:
+        return round(time - self.started, 3)
+
+    @property
+    def calls(self) -> list[Request]:
+        """What reached the service, in order."""
+        return self.service.requests
+
+    @property
+    def budgets(self) -> list[int]:
+        """Milliseconds that each of the calls was given, as the service was told; rounded down on the way."""
+        return [int(call.value(b"x-envoy-expected-rq-timeout-ms") or -1) for call in self.calls]
+
+    @property
+    def live_calls(self) -> list[Exchange]:
+        return [one for one in self.worker.service.exchanges if one.listener == "outbound"]
+
+    async def call(
+        self,
+        request: Request,
+        *lines: bytes,
+        method: bytes = b"GET",
+        target: bytes = b"/call",
+        forward: Forward = instrumented,
+    ) -> Answer:
+        """A call of the app in the course of `request`, to its answer."""
+        async with raw_client(self.outbound) as client:
+            await client.send(head(method, target, [*forward(request), *lines]))
+            (response,) = await client.responses([method])
+            answer = Answer(response, self.seconds)
+            self.answers.append(answer)
+            return answer
+
+    @asynccontextmanager
+    async def asking(
+        self, *lines: bytes, method: bytes = b"GET", target: bytes = b"/"
+    ) -> AsyncIterator[RawClient]:
+        """A client that has sent its request; it goes away at the end of the block."""
+        async with raw_client(self.inbound) as client:
+            await client.send(head(method, target, list(lines)))
+            yield client
+
+    async def ask(self, *lines: bytes, method: bytes = b"GET", target: bytes = b"/") -> Response:
+        """A client's request to its answer."""
+        async with self.asking(*lines, method=method, target=target) as client:
+            (response,) = await client.responses([method])
+            return response
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something to become true: first for what is under way already, then in growing steps."""
+        await turns_until(is_so)
+        step = 0.001
+        async with asyncio.timeout(100):
+            while not is_so():
+                await asyncio.sleep(step)
+                await turns_until(is_so)
+                step = min(step * 1.5, 0.1)
+
+
+async def turns_until(is_so: Callable[[], bool]) -> None:
+    """Let the event loop go round until something is true, or nothing can be under way any more."""
+    for _ in range(50):
+        if is_so():
+            return
+        await asyncio.sleep(0)
+
+
+def routes(app: int, service: int, outbound: str, inbound: str) -> str:
+    """One route each way; `outbound` and `inbound` are further keys of them, in flow style."""
+    return f"""\
+upstreams:
+  app: {{endpoints: ["127.0.0.1:{app}"]}}
+  service: {{endpoints: ["127.0.0.1:{service}"]}}
+routes:
+- {{name: in, upstream: app{f", {inbound}" if inbound else ""}}}
+- {{name: out, listener: outbound, upstream: service{f", {outbound}" if outbound else ""}}}
+"""
+
+
+async def hanging(peer: RawPeer) -> None:
+    """A service that takes a request and never answers; ends when its caller closes the connection."""
+    await peer.request()
+    while await peer.read_some():
+        pass
+
+
+def answering_after(seconds: float) -> Script:
+    """A service that needs this long for each request."""
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(seconds)
+            await peer.send(OK)
+
+    return script
+
+
+@asynccontextmanager
+async def pod(
+    app: App, service: Script = hanging, *, outbound: str = "", inbound: str = ""
+) -> AsyncIterator[Pod]:
+    """Run it; in the end nothing may be left, and nobody may have complained."""
+    loop = asyncio.get_running_loop()
+    stage: list[Pod] = []
+
+    async def serve(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            stage[0].served.append(request)
+            answer = await app(stage[0], request)
+            stage[0].finished += 1
+            await peer.send(answer)
+
+    with Complaints(loop) as complaints:
+        async with (
+            raw_upstream(serve) as app_server,
+            raw_upstream(service) as service_server,
+            running(routes(app_server.port, service_server.port, outbound, inbound)) as worker,
+        ):
+            stage.append(Pod(worker, service_server, port(worker), port(worker, "outbound"), loop.time()))
+            yield stage[0]
+            await stage[0].until(lambda: stage[0].finished == len(stage[0].served))
+            await assert_clean(worker)
+        assert app_server.problems == []
+        assert service_server.problems == []
+    assert complaints.found == []

@@ -1,0 +1,639 @@
+"""Deadlines and cancellation through an app that does nothing for them but what its instrumentation does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.core.tracecontext import IdSource
+from tests.scenarios.pod import (
+    OK,
+    Forward,
+    Pod,
+    answering_after,
+    copying,
+    hanging,
+    head,
+    instrumented,
+    instrumented_without_tracestate,
+    pod,
+    restarting,
+    silent,
+)
+from tests.support.raw import RawPeer, Request, raw_client
+
+ONE_SECOND = b"x-request-timeout-ms: 1000"
+TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = b"traceparent: 00-%b-00f067aa0ba902b7-01" % TRACE
+CALLER_GONE = b'sidecar; error=connection_terminated; details="caller gone"'
+
+RECOGNISED = [instrumented, instrumented_without_tracestate, copying]
+EXACT = [instrumented, copying]
+
+
+def calling(*lines: bytes, after: float = 0.0, method: bytes = b"GET", forward: Forward = instrumented):  # type: ignore[no-untyped-def]
+    """An app that calls once, when it has worked for `after` seconds, and answers when that is answered."""
+
+    async def app(at: Pod, request: Request) -> bytes:
+        await asyncio.sleep(after)
+        await at.call(request, *lines, method=method, forward=forward)
+        return OK
+
+    return app
+
+
+# Bounding
+
+
+@pytest.mark.parametrize("forward", RECOGNISED)
+async def test_a_call_gets_what_is_left_of_its_callers_time(forward: Forward) -> None:
+    async with pod(calling(after=0.2, forward=forward)) as at:
+        response = await at.ask(ONE_SECOND)
+
+    (call,) = at.answers
+    assert at.served[0].value(b"x-envoy-expected-rq-timeout-ms") == b"995"  # 5 ms are the sidecar's own.
+    assert at.budgets == about([790])
+    assert (call.status, call.at) == (504, 0.99)
+    assert response.status == 200, "the app has five milliseconds to make something of it"
+
+
+@pytest.mark.parametrize("forward", [restarting, silent])
+async def test_a_restarted_trace_is_a_call_of_nobody(forward: Forward) -> None:
+    async with pod(calling(forward=forward)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+        await at.until(lambda: not at.worker.listeners["inbound"].connection_count)
+        assert len(at.live_calls) == 1
+        await at.until(lambda: bool(at.answers))
+
+    assert at.budgets == about([15_000])
+    assert (at.answers[0].status, at.answers[0].at) == (504, 15.0)
+
+
+@pytest.mark.parametrize("flags", [b"00", b"01", b"02", b"03"])
+async def test_the_sampled_flag_plays_no_part(flags: bytes) -> None:
+    async with pod(calling()) as at:
+        traceparent = b"traceparent: 00-%b-00f067aa0ba902b7-%b" % (TRACE, flags)
+        async with at.asking(ONE_SECOND, traceparent):
+            await at.until(lambda: bool(at.calls))
+        await at.until(lambda: bool(at.answers))
+
+    assert (at.budgets, at.answers[0].why) == (about([990]), CALLER_GONE)
+
+
+@pytest.mark.parametrize(
+    ("line", "budget", "source"),
+    [
+        (b"x-request-timeout-ms: 400", 395, "header"),
+        (b"x-request-timeout-ms: 5000", 990, "trace"),
+        (b"x-other: 1", 990, "trace"),
+    ],
+)
+async def test_the_smallest_of_header_trace_and_route_counts_and_is_named(
+    line: bytes, budget: int, source: str
+) -> None:
+    async with pod(calling(line)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+            assert at.live_calls[0].budget_source == source
+        await at.until(lambda: bool(at.answers))
+    assert at.budgets == about([budget])
+
+
+async def test_a_route_that_allows_less_than_the_caller_is_named() -> None:
+    async with pod(calling(), outbound="timeouts: {request: 300ms}") as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+            assert at.live_calls[0].budget_source == "route"
+        await at.until(lambda: bool(at.answers))
+    assert at.budgets == about([300])
+
+
+async def test_without_recovery_a_call_is_neither_bounded_nor_cancelled_nor_refused() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        await at.call(request)
+        await at.call(request)
+        return OK
+
+    async with pod(app, answering_after(2.0), outbound="deadline: {recover_from_trace: false}") as at:
+        response = await at.ask(ONE_SECOND)
+        await at.until(lambda: len(at.answers) == 2)
+
+    assert response.status == 504
+    assert at.budgets == about([15_000, 15_000])
+    assert [one.status for one in at.answers] == [200, 200]
+
+
+# Fan-out and fan-in
+
+
+async def test_ten_calls_at_once_end_with_their_caller_at_once() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        await asyncio.gather(*(at.call(request) for _ in range(10)))
+        return OK
+
+    async with pod(app) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: len(at.calls) == 10)
+            left = at.seconds
+        await at.until(lambda: at.service.open_count == 0 and len(at.answers) == 10)
+        assert at.seconds - left <= 0.002
+
+    assert at.budgets == about([990] * 10)
+    assert [(one.status, one.why) for one in at.answers] == [(503, CALLER_GONE)] * 10
+
+
+async def test_of_two_callers_in_one_trace_each_call_has_its_own() -> None:
+    async with pod(calling()) as at, at.asking(b"x-request-timeout-ms: 3000", TRACEPARENT) as slow:
+        await at.until(lambda: len(at.calls) == 1)
+        async with at.asking(ONE_SECOND, TRACEPARENT):
+            await at.until(lambda: len(at.calls) == 2)
+        await at.until(lambda: bool(at.answers))
+        assert len(at.live_calls) == 1
+        await slow.responses([b"GET"])
+
+    assert at.budgets == about([2990, 990])
+    assert [one.status for one in at.answers] == [503, 504]
+    assert at.answers[1].at == 2.99
+
+
+async def test_a_call_that_may_be_either_callers_gets_the_later_time_and_ends_with_neither() -> None:
+    first = asyncio.Event()
+
+    async def app(at: Pod, request: Request) -> bytes:
+        if request.target == b"/waits":
+            await asyncio.sleep(5)
+            return OK
+        await first.wait()
+        await at.call(request, forward=instrumented_without_tracestate)
+        return OK
+
+    async with pod(app) as at:
+        async with at.asking(b"x-request-timeout-ms: 3000", TRACEPARENT, target=b"/waits"):
+            async with at.asking(ONE_SECOND, TRACEPARENT):
+                await at.until(lambda: len(at.served) == 2)
+                first.set()
+                await at.until(lambda: bool(at.calls))
+        await at.until(lambda: bool(at.answers))
+
+    assert at.budgets == about([2990])
+    assert (at.answers[0].status, at.answers[0].at) == (504, 2.99)
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("forward", EXACT)
+async def test_a_client_that_leaves_ends_the_call_below_at_once(forward: Forward) -> None:
+    async with pod(calling(forward=forward)) as at:
+        async with at.asking():
+            await at.until(lambda: bool(at.calls))
+            left = at.seconds
+        await at.until(lambda: at.service.open_count == 0 and bool(at.answers))
+        assert at.seconds - left <= 0.002
+
+    (call,) = at.answers
+    assert (call.status, call.why) == (503, CALLER_GONE)
+    assert call.response.value(b"content-type") == b"application/problem+json"
+
+
+async def test_a_call_known_by_its_trace_id_alone_is_never_cancelled() -> None:
+    async with pod(calling(forward=instrumented_without_tracestate), answering_after(0.5)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+        await at.until(lambda: bool(at.answers))
+
+    assert (at.budgets, at.answers[0].status) == (about([990]), 200)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_the_answer_ends_the_calls_too() -> None:
+    async def stream(at: Pod, request: Request) -> bytes:
+        asyncio.get_running_loop().create_task(at.call(request))
+        await at.until(lambda: bool(at.calls))
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nfirst bytes"
+
+    async with pod(stream) as at:
+        async with at.asking() as client:
+            while not client.received.endswith(b"first bytes"):
+                await client.read_some()
+        await at.until(lambda: bool(at.answers))
+    assert at.answers[0].why == CALLER_GONE
+
+
+@pytest.mark.parametrize(
+    ("policy", "method", "is_cancelled"),
+    [
+        ("safe", b"GET", True),
+        ("safe", b"HEAD", True),
+        ("safe", b"OPTIONS", True),
+        ("safe", b"POST", False),
+        ("safe", b"PUT", False),
+        ("safe", b"DELETE", False),
+        ("all", b"POST", True),
+        ("off", b"GET", False),
+    ],
+)
+async def test_what_ends_with_its_caller_is_the_routes_choice(
+    policy: str, method: bytes, is_cancelled: bool
+) -> None:
+    async with pod(
+        calling(method=method), answering_after(0.5), outbound=f"deadline: {{cancel_with_caller: {policy}}}"
+    ) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+        await at.until(lambda: bool(at.answers))
+
+    assert at.budgets == about([990]), "whatever is cancelled, all of it is bounded"
+    assert at.answers[0].status == (503 if is_cancelled else 200)
+
+
+async def test_a_deadline_that_passes_ends_what_does_not_end_by_itself() -> None:
+    """The call's own time is up five milliseconds before its caller's: the app still has those to answer."""
+    async with pod(calling()) as at:
+        response = await at.ask(ONE_SECOND)
+
+    assert (at.answers[0].status, at.answers[0].at) == (504, 0.99)
+    assert (response.status, at.service.open_count) == (200, 0)
+
+
+async def test_a_call_that_a_longer_cap_kept_alive_ends_with_its_callers_attempt() -> None:
+    """The inbound attempt is cut before the deadline that its calls were given: nobody waits for them."""
+    async with pod(calling(), inbound="timeouts: {attempt: 300ms}") as at:
+        response = await at.ask(ONE_SECOND)
+        await at.until(lambda: bool(at.answers))
+
+    assert (response.status, at.budgets) == (504, about([990]))
+    assert (at.answers[0].status, at.answers[0].why) == (503, CALLER_GONE)
+    assert at.answers[0].at <= 0.302
+
+
+async def test_work_that_outlives_an_answered_request_is_not_touched() -> None:
+    background: list[asyncio.Task[object]] = []
+
+    async def app(at: Pod, request: Request) -> bytes:
+        async def later() -> None:
+            await asyncio.sleep(0.1)
+            await at.call(request, target=b"/after")
+
+        background.append(asyncio.create_task(at.call(request, target=b"/before")))
+        await at.until(lambda: bool(at.calls))
+        background.append(asyncio.create_task(later()))
+        return OK
+
+    async with pod(app, answering_after(0.8)) as at:
+        response = await at.ask(ONE_SECOND)  # and closes its connection
+        await asyncio.gather(*background)
+
+    assert response.status == 200
+    assert [call.target for call in at.calls] == [b"/before", b"/after"]
+    assert at.budgets == about([990, 15_000])
+    assert [one.status for one in at.answers] == [200, 200]
+
+
+async def test_a_next_request_on_the_same_connection_is_a_different_caller() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        if request.target == b"/first":
+            asyncio.get_running_loop().create_task(at.call(request, target=b"/background"))
+            await at.until(lambda: bool(at.calls))
+            return OK
+        await at.call(request)
+        return OK
+
+    async with pod(app, answering_after(0.5)) as at:
+        async with raw_client(at.inbound) as client:
+            await client.send(head(b"GET", b"/first", [TRACEPARENT]))
+            await client.responses([b"GET"])
+            await client.send(head(b"GET", b"/second", [TRACEPARENT]))
+            await at.until(lambda: len(at.calls) == 2)
+        await at.until(lambda: len(at.answers) == 2)
+    assert [one.status for one in at.answers] == [503, 200]
+
+
+# Late calls
+
+
+@pytest.mark.parametrize("forward", EXACT)
+async def test_a_call_after_the_client_has_gone_is_refused_at_once(forward: Forward) -> None:
+    async with pod(calling(after=0.3, forward=forward)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.served))
+        await at.until(lambda: bool(at.answers))
+
+    (call,) = at.answers
+    assert (call.status, call.why, at.calls) == (503, CALLER_GONE, [])
+    assert call.at <= 0.302
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_call_after_the_callers_deadline_is_refused_at_once(method: bytes) -> None:
+    async with pod(calling(after=1.2, method=method)) as at:
+        response = await at.ask(ONE_SECOND)
+        await at.until(lambda: bool(at.answers))
+
+    assert (response.status, at.calls) == (504, [])
+    (call,) = at.answers
+    assert (call.status, call.at) == (504, 1.2)
+    assert call.why is not None
+    assert call.why.startswith(b"sidecar; error=http_response_timeout; ")
+
+
+async def test_a_late_post_in_safe_mode_has_the_rest_of_its_callers_time() -> None:
+    async with pod(calling(after=0.3, method=b"POST"), answering_after(0.1)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.served))
+        await at.until(lambda: bool(at.answers))
+
+    assert (at.answers[0].status, at.budgets) == (200, about([690]))
+
+
+async def test_five_seconds_after_the_cancellation_a_call_is_work_of_its_own() -> None:
+    async with pod(calling(after=6.0), answering_after(0.1)) as at:
+        async with at.asking():
+            await at.until(lambda: bool(at.served))
+        await at.until(lambda: bool(at.answers))
+
+    assert (at.answers[0].status, at.budgets) == (200, [15_000])
+
+
+# Who can reach whom
+
+
+async def test_a_client_that_tries_again_with_the_same_ids_is_a_new_caller() -> None:
+    again = (ONE_SECOND, TRACEPARENT, b"tracestate: vendor=1", b"x-request-id: the-same")
+    async with pod(calling(after=0.1), answering_after(0.3)) as at:
+        async with at.asking(*again):
+            await at.until(lambda: len(at.calls) == 1)
+        async with at.asking(*again) as second:
+            (response,) = await second.responses([b"GET"])
+
+    assert [one.status for one in at.answers] == [503, 200]
+    assert (response.status, at.budgets) == (200, about([890, 890]))
+
+
+async def test_ids_that_a_client_sends_reach_no_other_callers_calls() -> None:
+    """The attacker even knows the victim's span id; on its way in it is only a client's word."""
+    async with pod(calling(), answering_after(0.5)) as at, at.asking(ONE_SECOND, TRACEPARENT) as victim:
+        await at.until(lambda: len(at.calls) == 1)
+        span_id = at.served[0].value(b"traceparent").split(b"-")[2]  # type: ignore[union-attr]
+        stolen = (b"traceparent: 00-%b-%b-01" % (TRACE, span_id), b"tracestate: sidecar=" + span_id)
+        async with at.asking(b"x-request-timeout-ms: 50", *stolen):
+            await at.until(lambda: len(at.calls) == 2)
+        await at.until(lambda: len(at.answers) == 1)
+        (response,) = await victim.responses([b"GET"])
+
+    assert at.served[1].value(b"tracestate") != b"sidecar=" + span_id
+    assert response.status == 200
+    assert [one.status for one in at.answers] == [503, 200]
+
+
+async def test_a_guessed_id_is_a_call_of_nobody() -> None:
+    ids = IdSource()
+
+    def guessing(request: Request) -> list[bytes]:
+        guess = ids.span_id()
+        return [b"traceparent: 00-%b-%b-01" % (ids.trace_id(), guess), b"tracestate: sidecar=" + guess]
+
+    async def app(at: Pod, request: Request) -> bytes:
+        await asyncio.gather(*(at.call(request, forward=guessing) for _ in range(50)))
+        return OK
+
+    async with pod(app, answering_after(0.5)) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: len(at.calls) == 50)
+        await at.until(lambda: len(at.answers) == 50)
+
+    assert at.budgets == about([15_000] * 50)
+    assert {one.status for one in at.answers} == {200}
+
+
+async def test_a_short_deadline_under_anothers_trace_id_takes_nothing_from_it() -> None:
+    """The victim's app is known by its trace id alone, which the attacker may send too."""
+    forward = instrumented_without_tracestate
+    async with pod(calling(after=0.2, forward=forward), answering_after(0.5)) as at:
+        async with at.asking(ONE_SECOND, TRACEPARENT) as victim:
+            async with at.asking(b"x-request-timeout-ms: 220", TRACEPARENT):
+                await at.until(lambda: len(at.calls) == 2)
+            (response,) = await victim.responses([b"GET"])
+
+    assert response.status == 200
+    assert min(at.budgets) >= 779
+    assert [one.status for one in at.answers] == [200, 200]
+
+
+# Modes
+
+
+async def test_observing_measures_and_acts_on_nothing() -> None:
+    async with pod(calling(), answering_after(2.0), outbound="deadline: {mode: observe}") as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+            (call,) = at.live_calls
+            assert (call.budget_source, round(call.budget_seconds, 3)) == ("trace", 0.99)
+            assert round(call.deadline - call.started, 3) == 15.0
+        await at.until(lambda: bool(at.answers))
+        await at.call(at.served[0])
+
+    assert at.budgets == about([-1, -1])
+    assert [one.status for one in at.answers] == [200, 200]
+
+
+async def test_off_looks_at_nothing() -> None:
+    async with pod(calling(ONE_SECOND), answering_after(2.0), outbound="deadline: {mode: off}") as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: bool(at.calls))
+            assert at.live_calls[0].budget_source == "route"
+        await at.until(lambda: bool(at.answers))
+
+    assert (at.budgets, at.answers[0].status) == ([-1], 200)
+    assert at.calls[0].value(b"x-request-timeout-ms") == b"1000"
+
+
+# Ends of another kind
+
+
+async def test_calls_of_an_open_websocket_are_not_bound_by_its_handshake() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        async def chat() -> None:
+            await asyncio.sleep(20)
+            await at.call(request)
+
+        asyncio.get_running_loop().create_task(chat())
+        return b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    async with pod(app, answering_after(0.1)) as at:
+        async with at.asking(ONE_SECOND, b"Connection: Upgrade", b"Upgrade: websocket") as client:
+            while b"101" not in client.received:
+                await client.read_some()
+            await at.until(lambda: bool(at.answers))
+
+    assert (at.answers[0].status, at.budgets) == (200, [15_000])
+
+
+async def test_calls_of_an_attempt_that_a_fallback_stands_in_for_are_ended() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        await at.call(request)
+        return OK
+
+    async def standing_in(peer: RawPeer) -> None:
+        request = await peer.request()
+        while request is not None:
+            if request.target == b"/call":
+                await hanging(peer)
+                return
+            await asyncio.sleep(0.1)
+            await peer.send(OK)
+            request = await peer.request()
+
+    inbound = "timeouts: {attempt: 300ms}, fallback: {upstream: service}"
+    async with pod(app, standing_in, inbound=inbound) as at:
+        response = await at.ask(ONE_SECOND)
+        await at.until(lambda: bool(at.answers))
+
+    assert response.status == 200
+    assert (at.answers[0].status, at.answers[0].why) == (503, CALLER_GONE)
+    assert at.answers[0].at <= 0.302
+
+
+# What the next hop is told
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed", "budget"),
+    [
+        (b"deadline-ms=800", b"deadline-ms=795", 795),
+        (b"user=al%20ice;p=1, deadline-ms=800 ,x=\"y\"", b"user=al%20ice;p=1,deadline-ms=795,x=\"y\"", 795),
+        (b"user=1;q , b= 2", b"user=1;q , b= 2", 15_000),
+        (b"user=1,deadline-ms=soon", b"user=1,deadline-ms=soon", 15_000),
+    ],
+)  # fmt: skip
+async def test_a_deadline_in_baggage_is_read_and_handed_on(sent: bytes, passed: bytes, budget: int) -> None:
+    async with pod(calling(), answering_after(0.0)) as at:
+        await at.ask(b"baggage: " + sent)
+
+    (served,) = at.served
+    assert served.value(b"baggage") == passed
+    assert served.value(b"x-envoy-expected-rq-timeout-ms") == b"%d" % budget
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        (b"", b"deadline-ms=990"),
+        (b"user=al%20ice;p=1 , b=\"2\"", b"user=al%20ice;p=1 , b=\"2\",deadline-ms=990"),
+        (b"a=1,deadline-ms=5000;p, b=2", b"a=1,deadline-ms=990, b=2"),
+    ],
+)  # fmt: skip
+async def test_baggage_is_given_the_deadline_where_the_route_asks_for_it(sent: bytes, passed: bytes) -> None:
+    lines = [b"baggage: " + sent] if sent else []
+    async with pod(calling(*lines), answering_after(0.0), outbound="deadline: {inject_baggage: true}") as at:
+        await at.ask(ONE_SECOND)
+    assert at.calls[0].value(b"baggage") == passed
+
+
+@pytest.mark.parametrize("content_type", [b"application/grpc", b"text/plain"])
+@pytest.mark.parametrize(
+    ("sent", "milliseconds", "passed"),
+    [
+        (b"1H", 10_000, b"10000000u"),
+        (b"1M", 10_000, b"10000000u"),
+        (b"2S", 1995, b"1995000u"),
+        (b"500m", 495, b"495000u"),
+        (b"400000u", 395, b"395000u"),
+        (b"99999999n", 94, b"94999999n"),
+        (b"40000000n", 36, b"36000000n"),  # The margin is at most a tenth.
+    ],
+)
+async def test_grpc_timeout_is_read_and_written_in_every_unit(
+    sent: bytes, milliseconds: int, passed: bytes, content_type: bytes
+) -> None:
+    inbound = "deadline: {max: 10s}"
+    async with pod(calling(), answering_after(0.0), inbound=inbound) as at:
+        await at.ask(b"content-type: " + content_type, b"grpc-timeout: " + sent)
+
+    (served,) = at.served
+    assert served.value(b"x-envoy-expected-rq-timeout-ms") == b"%d" % milliseconds
+    assert served.value(b"grpc-timeout") == passed
+
+
+async def test_a_grpc_call_that_was_recovered_is_told_its_time_as_grpc_tells_it() -> None:
+    grpc = b"content-type: application/grpc"
+    async with pod(calling(grpc)) as at:
+        await at.ask(b"grpc-timeout: 1S")
+
+    assert at.calls[0].value(b"grpc-timeout") == b"990000u"
+    (call,) = at.answers
+    assert (call.status, call.response.value(b"grpc-status")) == (504, b"4")
+
+
+# Admission
+
+
+@pytest.mark.parametrize(("mode", "statuses"), [("enforce", [504, 200]), ("observe", [200, 200])])
+async def test_a_call_with_too_little_time_is_refused_only_where_that_is_enforced(
+    mode: str, statuses: list[int]
+) -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        await at.call(request, b"x-request-timeout-ms: 200")
+        await at.call(request)
+        return OK
+
+    outbound = f"admission: {{mode: {mode}, min_budget: 300ms, max_reject_ratio: 100%}}"
+    async with pod(app, answering_after(0.05), outbound=outbound) as at:
+        await at.ask(ONE_SECOND)
+
+    assert [one.status for one in at.answers] == statuses
+    assert len(at.calls) == statuses.count(200)
+    admission = at.worker.assembly.routes["out"].admission
+    assert admission is not None
+    assert (admission.refused, admission.would_refuse) == ((1, 0) if mode == "enforce" else (0, 1))
+    if mode == "enforce":
+        assert at.answers[0].at == 0.0
+
+
+@pytest.mark.parametrize(("quantile", "is_refused"), [("p50", False), ("p95", True)])
+async def test_a_route_learns_from_its_successes_how_much_time_a_call_needs(
+    quantile: str, is_refused: bool
+) -> None:
+    async def mixed(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            await asyncio.sleep(0.4 if request.target == b"/slow" else 0.1)
+            await peer.send(OK)
+
+    async def app(at: Pod, request: Request) -> bytes:
+        for number in range(40):
+            await at.call(request, target=b"/slow" if number % 4 == 0 else b"/quick", forward=silent)
+        await at.call(request, b"x-request-timeout-ms: 205", forward=silent)
+        return OK
+
+    outbound = f"admission: {{mode: enforce, min_budget: {quantile}, max_reject_ratio: 20%}}"
+    async with pod(app, mixed, outbound=outbound) as at:
+        await at.ask()
+
+    assert len(at.calls) == (40 if is_refused else 41)
+    assert at.answers[-1].status == (504 if is_refused else 200)
+
+
+async def test_before_twenty_successes_nothing_is_refused() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        for _ in range(19):
+            await at.call(request, forward=silent)
+        await at.call(request, b"x-request-timeout-ms: 50", forward=silent)
+        return OK
+
+    outbound = "admission: {mode: enforce, min_budget: p50}"
+    async with pod(app, answering_after(0.1), outbound=outbound) as at:
+        await at.ask()
+    assert len(at.calls) == 20
+
+
+async def test_no_more_than_the_given_share_is_refused() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        for _ in range(100):
+            await at.call(request, b"x-request-timeout-ms: 200", forward=silent)
+        return OK
+
+    outbound = "admission: {mode: enforce, min_budget: 300ms, max_reject_ratio: 25%}"
+    async with pod(app, answering_after(0.0), outbound=outbound) as at:
+        await at.ask()
+    assert [one.status for one in at.answers].count(504) == 25
