@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "routes, breakers, upstreams and rates of a running sidecar",
     "breaker": "override the breakers of a route of a running sidecar",
     "inject": "put the sidecar into Kubernetes YAML",
+    "webhook": "serve the admission webhook that injects the sidecar",
 }
 
 

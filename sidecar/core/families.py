@@ -44,7 +44,8 @@ class Row:
 
     @classmethod
     def of(cls, histogram: Histogram) -> Row:
-        return cls(histogram.counts.copy(), histogram.sum, tuple(histogram.exemplars or ()))
+        counts, total = histogram.read()
+        return cls(counts, total, tuple(histogram.exemplars or ()))
 
 
 Value = int | float | Row

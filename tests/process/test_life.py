@@ -132,15 +132,18 @@ async def test_drain_timeout_cuts_what_does_not_finish_and_still_exits_0(tmp_pat
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     held = Held()
-    async with raw_upstream(held) as app, served(tmp_path, app.port, top="drain_timeout: 60s") as to:
-        async with raw_client(to.port) as busy:
-            await busy.send(GET)
-            await held.asked.wait()
-            to.process.process.send_signal(signal.SIGTERM)
-            await to.process.logged("draining")
-            to.process.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(5):
-                assert await to.process.ended() == 1
+    async with (
+        raw_upstream(held) as app,
+        served(tmp_path, app.port, top="drain_timeout: 60s") as to,
+        raw_client(to.port) as busy,
+    ):
+        await busy.send(GET)
+        await held.asked.wait()
+        to.process.process.send_signal(signal.SIGTERM)
+        await to.process.logged("draining")
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(5):
+            assert await to.process.ended() == 1
 
 
 async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:

@@ -51,19 +51,22 @@ async def test_a_busy_endpoint_is_avoided_by_power_of_two_choices() -> None:
             await gate.wait()
             await peer.send(OK)
 
-    async with raw_upstream(stuck) as slow, raw_upstream() as fast:
-        async with running(routes_to(slow.port, fast.port)) as worker:
-            tasks = []
-            while not slow.requests:
-                tasks.append(asyncio.create_task(ask(port(worker))))
-                await turns(20)
-            served = len(fast.requests)
-            for _ in range(100):
-                assert await ask(port(worker)) == 200
-            assert (len(slow.requests), len(fast.requests)) == (1, served + 100)
-            gate.set()
-            assert set(await asyncio.gather(*tasks)) == {200}
-            await assert_clean(worker)
+    async with (
+        raw_upstream(stuck) as slow,
+        raw_upstream() as fast,
+        running(routes_to(slow.port, fast.port)) as worker,
+    ):
+        tasks = []
+        while not slow.requests:
+            tasks.append(asyncio.create_task(ask(port(worker))))
+            await turns(20)
+        served = len(fast.requests)
+        for _ in range(100):
+            assert await ask(port(worker)) == 200
+        assert (len(slow.requests), len(fast.requests)) == (1, served + 100)
+        gate.set()
+        assert set(await asyncio.gather(*tasks)) == {200}
+        await assert_clean(worker)
 
 
 async def test_an_endpoint_that_refuses_is_passed_over_once() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sidecar.core.tracecontext import IdSource
 from tests.scenarios.pod import (
     OK,
+    App,
     Forward,
     Pod,
     answering_after,
@@ -32,7 +33,14 @@ RECOGNISED = [instrumented, instrumented_without_tracestate, copying]
 EXACT = [instrumented, copying]
 
 
-def calling(*lines: bytes, after: float = 0.0, method: bytes = b"GET", forward: Forward = instrumented):  # type: ignore[no-untyped-def]
+def about(milliseconds: list[int]) -> object:
+    """Budgets are rounded down, and the loop's clock is a float."""
+    return pytest.approx(milliseconds, abs=1)
+
+
+def calling(
+    *lines: bytes, after: float = 0.0, method: bytes = b"GET", forward: Forward = instrumented
+) -> App:
     """An app that calls once, when it has worked for `after` seconds, and answers when that is answered."""
 
     async def app(at: Pod, request: Request) -> bytes:
@@ -170,11 +178,13 @@ async def test_a_call_that_may_be_either_callers_gets_the_later_time_and_ends_wi
         return OK
 
     async with pod(app) as at:
-        async with at.asking(b"x-request-timeout-ms: 3000", TRACEPARENT, target=b"/waits"):
-            async with at.asking(ONE_SECOND, TRACEPARENT):
-                await at.until(lambda: len(at.served) == 2)
-                first.set()
-                await at.until(lambda: bool(at.calls))
+        async with (
+            at.asking(b"x-request-timeout-ms: 3000", TRACEPARENT, target=b"/waits"),
+            at.asking(ONE_SECOND, TRACEPARENT),
+        ):
+            await at.until(lambda: len(at.served) == 2)
+            first.set()
+            await at.until(lambda: bool(at.calls))
         await at.until(lambda: bool(at.answers))
 
     assert at.budgets == about([2990])
@@ -410,11 +420,14 @@ async def test_a_guessed_id_is_a_call_of_nobody() -> None:
 async def test_a_short_deadline_under_anothers_trace_id_takes_nothing_from_it() -> None:
     """The victim's app is known by its trace id alone, which the attacker may send too."""
     forward = instrumented_without_tracestate
-    async with pod(calling(after=0.2, forward=forward), answering_after(0.5)) as at:
-        async with at.asking(ONE_SECOND, TRACEPARENT) as victim:
-            async with at.asking(b"x-request-timeout-ms: 220", TRACEPARENT):
-                await at.until(lambda: len(at.calls) == 2)
-            (response,) = await victim.responses([b"GET"])
+    async with (
+        pod(calling(after=0.2, forward=forward), answering_after(0.5)) as at,
+        at.asking(ONE_SECOND, TRACEPARENT) as victim,
+    ):
+        async with at.asking(b"x-request-timeout-ms: 220", TRACEPARENT):
+            await at.until(lambda: len(at.calls) == 2)
+        (response,) = await victim.responses([b"GET"])
+        await at.until(lambda: len(at.answers) == 2)
 
     assert response.status == 200
     assert min(at.budgets) >= 779
@@ -461,11 +474,13 @@ async def test_calls_of_an_open_websocket_are_not_bound_by_its_handshake() -> No
         asyncio.get_running_loop().create_task(chat())
         return b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
-    async with pod(app, answering_after(0.1)) as at:
-        async with at.asking(ONE_SECOND, b"Connection: Upgrade", b"Upgrade: websocket") as client:
-            while b"101" not in client.received:
-                await client.read_some()
-            await at.until(lambda: bool(at.answers))
+    async with (
+        pod(app, answering_after(0.1)) as at,
+        at.asking(ONE_SECOND, b"Connection: Upgrade", b"Upgrade: websocket") as client,
+    ):
+        while b"101" not in client.received:
+            await client.read_some()
+        await at.until(lambda: bool(at.answers))
 
     assert (at.answers[0].status, at.budgets) == (200, [15_000])
 

@@ -1,0 +1,120 @@
+"""What the README says is so: its commands run, its configuration is good, its tables are those of the code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.load import load_text
+from sidecar.core.errors import Reason
+from sidecar.core.statechart import mermaid
+from sidecar.downstream.respond import TABLE
+from tests.support.process import free_ports, http_get
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def marked(name: str) -> str:
+    """The code block behind the comment `<!-- name -->`."""
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert match is not None
+    return match[1].strip()
+
+
+def test_the_first_route_is_a_good_configuration() -> None:
+    snapshot = load_text(marked("config")).snapshot
+    assert [route.name for route in snapshot.routes] == ["app", "checkout-to-payments"]
+
+
+def test_the_picture_of_the_breaker_is_the_codes_own() -> None:
+    assert marked("breaker") == mermaid().strip()
+
+
+def test_the_table_of_answers_is_the_codes_own() -> None:
+    _, _, table = README.partition("<!-- answers -->\n")
+    rows = re.findall(r"^\|.*\| (\d+) \| `(\w+)` \| `(\w+)` \|$", table, re.MULTILINE)
+    written = {(int(status), error, error_type) for status, error, error_type in rows}
+    assert written == {(row.status, row.proxy_error, reason.error_type) for reason, row in TABLE.items()}
+    assert set(Reason) - TABLE.keys() == {Reason.CLIENT_GONE}
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    paths = re.findall(r"`((?:config|tests|\.ci)/[\w./-]+)`", README)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    modules = re.findall(r"`python -m (tests\.[\w.]+)`", README)
+    assert [name for name in modules if not (ROOT / (name.replace(".", "/") + ".py")).exists()] == []
+
+
+def test_ci_runs_the_very_command_for_the_tests() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "<!-- test -->" in script
+    assert marked("test").endswith(".venv/bin/pytest")
+    assert "\n" not in marked("test")
+    assert "\n" not in marked("run")
+
+
+@pytest.mark.process
+async def test_the_command_that_runs_it_serves_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """As it stands behind the installation, with ports that are free here."""
+    app, inbound, outbound, probes, admin = free_ports(5)
+    config = tmp_path / "minimal.yaml"
+    config.write_text(
+        (ROOT / "config" / "minimal.yaml").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{app}")
+        + f'listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}, outbound: {{address: "127.0.0.1:{outbound}"}}}}\n'
+        + f'probes: {{address: "127.0.0.1:{probes}"}}\nadmin: {{address: "127.0.0.1:{admin}"}}\n'
+    )
+    (tmp_path / "hello.txt").write_text("hello from a file")
+    _, _, command = marked("run").partition("pip install --quiet . && ")
+    for old, new in (
+        (".venv/bin/sidecar", f"{sys.executable} -m sidecar"),
+        ("config/minimal.yaml", str(config)),
+        (" 8080 ", f" {app} "),
+        ("python3 -m http", f"{sys.executable} -m http"),
+    ):
+        assert old in command
+        command = command.replace(old, new)
+    with (tmp_path / "log").open("wb") as log:
+        shell = await asyncio.create_subprocess_shell(
+            f"exec {command}",
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    if (await http_get(inbound, "/hello.txt")) == (200, "hello from a file"):
+                        break
+                await asyncio.sleep(0.05)
+        assert (await http_get(probes, "/readyz"))[0] == 200
+        os.killpg(shell.pid, signal.SIGINT)
+        async with asyncio.timeout(15):
+            await shell.wait()
+            for port in (app, inbound):
+                while await is_served(port):
+                    await asyncio.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+async def is_served(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
