@@ -63,7 +63,6 @@ IMPURE = {
     "ssl",
     "select",
     "selectors",
-    "threading",
     "subprocess",
     "multiprocessing",
     "time",

@@ -67,11 +67,15 @@ async def test_the_command_that_runs_it_serves_files_and_leaves_nothing_behind(t
     """As it stands behind the installation, with ports that are free here."""
     app, inbound, outbound, probes, admin = free_ports(5)
     config = tmp_path / "minimal.yaml"
-    config.write_text(
-        (ROOT / "config" / "minimal.yaml").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{app}")
-        + f'listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}, outbound: {{address: "127.0.0.1:{outbound}"}}}}\n'
-        + f'probes: {{address: "127.0.0.1:{probes}"}}\nadmin: {{address: "127.0.0.1:{admin}"}}\n'
-    )
+    minimal = (ROOT / "config" / "minimal.yaml").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{app}")
+    config.write_text(f"""\
+{minimal}
+listeners:
+  inbound: {{address: "127.0.0.1:{inbound}"}}
+  outbound: {{address: "127.0.0.1:{outbound}"}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:{admin}"}}
+""")
     (tmp_path / "hello.txt").write_text("hello from a file")
     _, _, command = marked("run").partition("pip install --quiet . && ")
     for old, new in (
@@ -104,7 +108,7 @@ async def test_the_command_that_runs_it_serves_files_and_leaves_nothing_behind(t
         async with asyncio.timeout(15):
             await shell.wait()
             for port in (app, inbound):
-                while await is_served(port):
+                while await is_served(port):  # noqa: ASYNC110  (another process tells nobody)
                     await asyncio.sleep(0.02)
     finally:
         with contextlib.suppress(ProcessLookupError):

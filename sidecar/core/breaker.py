@@ -25,7 +25,7 @@ The class is one piece, if a long one: whoever wants to know how the state can c
 writer. What needs no state is next door: `window`, `triggers`, `recovery`, `history`, `candidate`.
 
 Memory (a test holds it): 2 KiB when new, 6 KiB with 32 causes remembered, 9 KiB with a candidate besides. A
-full history takes about 110 KiB more in a breaker that flaps; breakers that share an `Archive` share 2,048 records
+full history takes about 110 KiB more in a breaker that flaps; breakers that share an `Archive` share 1,024 records
 and have but 8 each to themselves, so that a thousand of them that flap together take 10 MiB at most.
 """
 

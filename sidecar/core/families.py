@@ -44,7 +44,7 @@ class Row:
 
     @classmethod
     def of(cls, histogram: Histogram) -> Row:
-        counts, total = histogram.read()
+        counts, total = histogram.state
         return cls(counts, total, tuple(histogram.exemplars or ()))
 
 
@@ -71,6 +71,7 @@ class Family:
         if self.of_route is not None:
             servers = {upstream.name: upstream.server for upstream in sources.upstreams}
             for route in routes:
+                route.fold()
                 yield from self.of_route(route, servers)
         if self.of_sources is not None:
             yield from self.of_sources(sources)

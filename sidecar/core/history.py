@@ -21,7 +21,7 @@ CAUSES: Final = 32
 """Exchanges that a transition names, and the youngest transitions of the history that still name theirs."""
 KEPT_CAUSES: Final = 1
 """Exchanges that an older transition still names: the one that tipped the scales."""
-ARCHIVED: Final = 2048
+ARCHIVED: Final = 1024
 """Transitions that a process keeps beyond the last 8 of each breaker."""
 ARCHIVED_WHOLE: Final = 64
 """Transitions of a process that keep all their causes."""

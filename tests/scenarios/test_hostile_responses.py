@@ -42,7 +42,7 @@ def _ways(case: ResponseCase) -> list[Way]:
     # What comes out of turn on a connection would, with a second request on its way, be an answer to that one:
     # HTTP/1.1 has nothing to tell them apart by.
     is_out_of_turn = len(case.parts) > 1 or case.when == "accept"
-    has_no_end = case.request == corpus.POST_ENDLESS or isinstance(case.outcome, Tunnelled)
+    has_no_end = case.when == "head" or isinstance(case.outcome, Tunnelled)
     return [Way.WHOLE, Way.BYTEWISE] if is_out_of_turn or has_no_end else list(Way)
 
 

@@ -28,13 +28,17 @@ from tests.support.raw import (
 )
 
 CASES = [*requests_framing.CASES, *requests_head.CASES, *requests_connection.CASES]
-LIMITS = (
-    "timeouts: {head: 2s, body: 2s, idle: 5s}, "
-    f"limits: {{head: {requests_head.HEAD_BYTES}B, headers: {requests_head.HEADERS}, url: {requests_head.URL_BYTES}B}}"
-)
-LISTENERS = HEADER.replace(
-    'inbound: {address: "127.0.0.1:0"}', f'inbound: {{address: "127.0.0.1:0", {LIMITS}}}'
-)
+INBOUND = f"""\
+{{
+    address: "127.0.0.1:0",
+    timeouts: {{head: 2s, body: 2s, idle: 5s}},
+    limits: {{
+      head: {requests_head.HEAD_BYTES}B,
+      headers: {requests_head.HEADERS},
+      url: {requests_head.URL_BYTES}B,
+    }},
+  }}"""
+LISTENERS = HEADER.replace('inbound: {address: "127.0.0.1:0"}', f"inbound: {INBOUND}")
 ROUTES = """\
 upstreams: {{app: {{endpoints: ["127.0.0.1:{port}"], limits: {{max_connections: 2}}}}}}
 routes: [{{name: app, upstream: app, timeouts: {{request: 100s}}}}]

@@ -157,7 +157,9 @@ async def test_a_tunnel_holds_back_who_sends_faster_than_the_other_takes() -> No
         await peer.send(SWITCHING)
         await may_read.wait()
         while received < total:
-            received += len(await peer.reader.read(1 << 20))
+            data = await peer.reader.read(1 << 20)
+            assert data, "the tunnel ended early"
+            received += len(data)
         await peer.send(b"done")
 
     async with stage(script) as to, raw_client(to.port) as client:

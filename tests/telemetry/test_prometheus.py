@@ -122,12 +122,8 @@ def test_thousand_routes_are_rendered_in_pieces() -> None:
     numbers = Numbers()
     for index in range(1000):
         numbers.finished(FakeExchange(route_name=f"route-{index}"))
-    slowest = 0.0
-    before = time.process_time()
-    for _ in render(numbers, Sources(), openmetrics=False, wall_offset=0.0):
-        slowest = max(slowest, time.process_time() - before)
-        before = time.process_time()
-    assert slowest < 0.02
+    pieces = list(render(numbers, Sources(), openmetrics=False, wall_offset=0.0))
+    assert max(map(len, pieces)) < len("".join(pieces)) / 20
 
 
 def sample_names() -> set[str]:

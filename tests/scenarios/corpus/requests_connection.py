@@ -110,7 +110,7 @@ HOP_BY_HOP: list[RequestCase] = [
             b"Proxy-Connection: keep-alive",
             b"Proxy-Authorization: Basic eA==",
             b"TE: gzip",
-        ),  # fmt: skip
+        ),
         Forwarded(lacks=(*GONE, b"te", b"proxy-authorization")),
     ),
     forwarded(

@@ -303,9 +303,7 @@ CHUNKED: list[ResponseCase] = [
     good(
         "trailers-forbidden",
         "RFC 9110 6.5.1: what means something in a head never comes late",
-        chunked(
-            b"5\r\nhello\r\n0\r\nSet-Cookie: a=b\r\nConnection: x\r\nUpgrade: x\r\nHost: y\r\nX-Sum: 1\r\n\r\n"
-        ),
+        chunked(b"5\r\nhello\r\n0\r\nSet-Cookie: a=b\r\nTE: x\r\nUpgrade: x\r\nHost: y\r\nX-Sum: 1\r\n\r\n"),
         Relayed(trailers=((b"x-sum", b"1"),)),
     ),
     ResponseCase(

@@ -1,0 +1,282 @@
+"""Tuning a breaker on live traffic: the candidate, the ramp, what counts as a failure, and an operator's hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.load import load_text
+from sidecar.core.transition import State, TransitionReason
+from sidecar.runtime.worker import Worker
+from tests.scenarios.operator import operator
+from tests.scenarios.stage import OK, Stage, app_routes, get, saying, stage
+from tests.support.proxy import HEADER, port
+from tests.support.raw import RawPeer, raw_client, raw_upstream
+
+FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
+
+
+async def by_target(peer: RawPeer) -> None:
+    """Answer with the status that the path names: `/500`; `/mark` is a success with a header of its own."""
+    while (request := await peer.request()) is not None:
+        word = request.target.strip(b"/")
+        status = word if word.isdigit() else b"200"
+        extra = b"x-fail: 1\r\n" if word == b"mark" else b""
+        await peer.send(b"HTTP/1.1 %b X\r\n%bContent-Length: 0\r\n\r\n" % (status, extra))
+
+
+async def statuses(to: Stage, *paths: bytes) -> list[int]:
+    answers = await to.ask_all(b"".join(get(path) for path in paths), [b"GET"] * len(paths))
+    return [answer.status for answer in answers]
+
+
+# What counts as a failure
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "is_failure"),
+    [
+        ("failure_on: [502]", b"/502", True),
+        ("failure_on: [502]", b"/500", False),
+        ("failure_on: [5xx]", b"/599", True),
+        ("failure_on: [404]", b"/404", True),
+        ("failure_on: [429]", b"/429", True),
+        ("failure_on: [302]", b"/302", True),
+        ('failure_header: {x-fail: "1"}', b"/mark", True),
+        ('failure_header: {x-fail: "2"}', b"/mark", False),
+        ("failure_on: [connect_failure]", b"/500", False),
+    ],
+)
+async def test_the_policy_says_what_a_failure_is(policy: str, path: bytes, is_failure: bool) -> None:
+    async with stage(by_target, route=f"circuit_breaker: {{{policy}}}") as to:
+        await statuses(to, *[path] * 5)
+        assert to.breaker.state is (State.OPEN if is_failure else State.CLOSED)
+        assert to.breaker.numbers(to.worker.service.clock()).failed == (5 if is_failure else 0)
+
+
+async def test_an_empty_count_window_forgets_the_calls_before_it() -> None:
+    policy = (
+        "circuit_breaker: {consecutive_failures: 0, minimum_calls: 4, failure_rate_threshold: 75%,"
+        " sliding_window: {type: count, size: 4}}"
+    )
+    async with stage(by_target, route=policy) as to:
+        await statuses(to, *[b"/500", b"/500", b"/200", b"/200"] * 3)
+        assert to.breaker.state is State.CLOSED
+        await statuses(to, b"/500", b"/500", b"/500")
+        assert to.breaker.state is State.OPEN
+
+
+# The candidate
+
+
+async def test_a_candidate_tells_what_it_would_have_done_to_the_days_traffic() -> None:
+    policy = """circuit_breaker: {consecutive_failures: 0, minimum_calls: 10, failure_rate_threshold: 90%,
+      candidate: {failure_rate_threshold: 30%, open_for: 5s}}"""
+    async with stage(by_target, route=policy) as to:
+        # 3 of 10 fail: the candidate opens at the tenth call, the active one stays closed.
+        assert await statuses(to, *[b"/200"] * 7, *[b"/500"] * 3) == [200] * 7 + [500] * 3
+        assert await statuses(to, b"/200", b"/200", b"/500", b"/200") == [200, 200, 500, 200]
+        found = (await operator(to.worker).get("/breakers/app"))["breakers"][0]
+    active, candidate = found["active"], found["candidate"]
+    assert (active["state"], candidate["state"]) == ("closed", "open")
+    assert (active["policy"]["failure_rate_threshold"], candidate["policy"]["failure_rate_threshold"]) == (0.9, 0.3)
+    assert active["policy"]["minimum_calls"] == candidate["policy"]["minimum_calls"] == 10
+    assert candidate["would_have_rejected"] == 4
+    assert candidate["would_have_been_fine"] == 3
+    assert candidate["failures_saved"] == 1
+    assert [one["reason"] for one in candidate["history"]] == ["failure_rate"]
+    assert active["counters"] | {"success_rate": 0.0} == {
+        "total": 14, "successful": 10, "failed": 4, "ignored": 0, "rejected": 0, "in_flight": 0,
+        "timed_out": 0, "slow": 0, "transitions": 0, "success_rate": 0.0,
+    }  # fmt: skip
+    assert active["counters"]["success_rate"] == pytest.approx(10 / 14)
+
+
+async def test_metrics_only_tells_what_it_would_have_refused() -> None:
+    async with stage(by_target, route="circuit_breaker: {mode: metrics_only}") as to:
+        await statuses(to, *[b"/500"] * 5, b"/200", b"/500", b"/500")
+        (found,) = (await operator(to.worker).get("/breakers/app"))["breakers"]
+    assert (found["state"], found["mode"]) == ("open", "metrics_only")
+    active = found["active"]
+    assert (active["would_have_rejected"], active["would_have_been_fine"], active["failures_saved"]) == (3, 1, 2)
+    assert active["counters"]["rejected"] == 0
+
+
+# The ramp
+
+
+async def test_after_closing_a_growing_share_is_let_in() -> None:
+    answers = saying(*[FAILURE] * 5, OK)
+    async with stage(answers, route="circuit_breaker: {ramp: 10s}") as to, raw_client(to.port) as client:
+
+        async def ask(count: int) -> Counter[int]:
+            await client.send(get() * count)
+            found: Counter[int] = Counter()
+            for response in (await client.responses([b"GET"] * (asked + count)))[asked:]:
+                found[response.status] += 1
+            return found
+
+        asked = 0
+        assert await ask(5) == {500: 5}
+        asked = 5
+        await asyncio.sleep(5.01)
+        assert await ask(1) == {200: 1}  # the probe
+        asked = 6
+        shares = []
+        for _ in range(4):
+            await asyncio.sleep(2.4)
+            shares.append((await ask(200))[200] / 200)
+            asked += 200
+        assert shares == sorted(shares)
+        assert shares == pytest.approx([0.24, 0.48, 0.72, 0.96], abs=0.15)
+        await asyncio.sleep(0.5)
+        assert await ask(100) == {200: 100}
+
+
+async def test_a_trip_while_ramping_opens_for_twice_as_long() -> None:
+    answers = saying(*[FAILURE] * 5, OK, FAILURE)
+    async with stage(answers, route="circuit_breaker: {ramp: 10s}") as to:
+        await to.ask_all(get() * 5, [b"GET"] * 5)
+        await asyncio.sleep(5.01)
+        assert (await to.ask()).status == 200
+        await asyncio.sleep(8.0)
+        while to.breaker.state is State.CLOSED:
+            await to.ask()
+        first, *_, last = [one for one in to.breaker.history if one.to_state is State.OPEN]
+        assert first.wait_seconds == 5.0
+        assert last.wait_seconds is not None
+        assert last.wait_seconds == pytest.approx(10.0, rel=0.25)  # doubled, with jitter
+        assert last.reason is TransitionReason.CONSECUTIVE_FAILURES
+
+
+# The operator
+
+
+async def test_an_override_refuses_everything_and_ends_at_its_time() -> None:
+    async with stage(by_target) as to:
+        hand = operator(to.worker)
+        told = await hand.post("/breakers/app/open?for=5m")
+        (one,) = told["breakers"]
+        assert (one["state"], one["is_overridden"], one["override_seconds_left"]) == ("forced_open", True, 300.0)
+        refusal = await to.ask()
+        assert (refusal.status, refusal.value(b"retry-after")) == (503, b"300")
+        await asyncio.sleep(299)
+        assert (await to.ask()).status == 503
+        await asyncio.sleep(2)
+        assert to.breaker.state is State.CLOSED  # by the housekeeper, without a request
+        assert (await to.ask()).status == 200
+        assert [one.reason for one in to.breaker.history] == [TransitionReason.FORCED] * 2
+
+
+async def test_an_override_closes_a_breaker_whatever_the_upstream_does() -> None:
+    async with stage(by_target) as to:
+        await statuses(to, *[b"/500"] * 5)
+        hand = operator(to.worker)
+        assert (await hand.post("/breakers/app/close"))["breakers"][0]["state"] == "disabled"
+        assert await statuses(to, *[b"/500"] * 20) == [500] * 20
+        assert (await hand.post("/breakers/app/auto"))["breakers"][0]["state"] == "closed"
+        assert await statuses(to, *[b"/500"] * 6) == [500] * 5 + [503]
+
+
+async def test_an_override_survives_a_reload_of_thresholds() -> None:
+    async with stage(by_target) as to:
+        hand = operator(to.worker)
+        await hand.post("/breakers/app/open?for=5m")
+        changed = app_routes(to.app.port, route="circuit_breaker: {consecutive_failures: 1}")
+        await to.worker.active.install(load_text(HEADER + changed).snapshot)
+        (one,) = (await hand.get("/breakers/app"))["breakers"]
+        assert (one["state"], one["is_overridden"]) == ("forced_open", True)
+        assert one["active"]["policy"]["consecutive_failures"] == 1
+        assert (await to.ask()).status == 503
+
+
+async def test_an_override_is_for_every_upstream_of_the_route_but_not_for_its_fallback() -> None:
+    async with raw_upstream(saying(OK)) as app, raw_upstream(saying(OK)) as spare:
+        routes = f"""\
+upstreams:
+  app: {{endpoints: ["127.0.0.1:{app.port}"]}}
+  canary: {{endpoints: ["127.0.0.1:{app.port}"]}}
+  spare: {{endpoints: ["127.0.0.1:{spare.port}"]}}
+routes: [{{name: shop, weights: {{app: 1, canary: 1}}, fallback: {{upstream: spare}}}}]
+"""
+        worker = Worker(
+            load_text(HEADER + routes).snapshot,
+            {},
+            log_fd=os.open(os.devnull, os.O_WRONLY),
+            clock=asyncio.get_running_loop().time,
+        )
+        await worker.start()
+        try:
+            hand = operator(worker)
+            told = await hand.post("/breakers/shop/open")
+            assert {one["upstream"]: one["state"] for one in told["breakers"]} == {
+                "app": "forced_open", "canary": "forced_open",
+            }  # fmt: skip
+            async with raw_client(port(worker)) as client:
+                await client.send(get())
+                (served,) = await client.responses([b"GET"])
+            assert served.status == 200
+            assert len(spare.requests) == 1
+            told = await hand.post("/breakers/shop/open?upstream=spare")
+            assert [one["upstream"] for one in told["breakers"]] == ["spare"]
+            listed = (await hand.get("/breakers/shop"))["breakers"]
+            assert [(one["upstream"], one["is_fallback"]) for one in listed] == [
+                ("app", False), ("canary", False), ("spare", True),
+            ]  # fmt: skip
+        finally:
+            await worker.stop()
+
+
+# Transitions are told
+
+
+async def test_each_transition_is_a_line_in_the_log_and_an_event_in_order(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    log = tmp_path / "log"
+    async with raw_upstream(saying(*[FAILURE] * 5, OK)) as app:
+        with log.open("wb") as file:
+            snapshot = load_text(HEADER + app_routes(app.port)).snapshot
+            worker = Worker(snapshot, {}, log_fd=file.fileno(), clock=loop.time)
+            await worker.start()
+            try:
+                hand = operator(worker)
+                async with hand.events() as events, raw_client(port(worker)) as client:
+                    await client.send(get() * 5)
+                    await client.responses([b"GET"] * 5)
+                    await asyncio.sleep(5.01)
+                    await client.send(get())
+                    await client.responses([b"GET"] * 6)
+                    await hand.post("/breakers/app/open?for=10s")
+                    await asyncio.sleep(12)
+                    heard = [await events.next() for _ in range(5)]
+                history = worker.assembly.breakers["app", "app"].history
+            finally:
+                await worker.stop()
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    expected = [
+        ("closed", "open", "consecutive_failures"),
+        ("open", "half_open", "wait_elapsed"),
+        ("half_open", "closed", "probe_succeeded"),
+        ("closed", "forced_open", "forced"),
+        ("forced_open", "closed", "forced"),
+    ]
+    transitions = [line for line in lines if line["kind"] == "circuit_breaker.transition"]
+    for told in ([data for _, data in heard], transitions):
+        assert [(one["from"], one["to"], one["reason"]) for one in told] == expected
+        assert [one["sequence"] for one in told] == [1, 2, 3, 4, 5]
+    assert {kind for kind, _ in heard} == {"transition"}
+    assert [one.sequence for one in history] == [1, 2, 3, 4, 5]
+    opened = heard[0][1]
+    assert len(opened["causes"]) == 5
+    assert opened["window"] == {
+        "total": 5, "failed": 5, "slow": 0, "consecutive_failures": 5, "failure_rate": 1.0, "slow_rate": 0.0,
+    }  # fmt: skip
+    assert opened["wait_seconds"] == 5.0
+    (audit,) = [line for line in lines if line["kind"] == "admin.change"]
+    assert (audit["path"], audit["status"]) == ("/breakers/app/open", 200)
+    assert audit["query"] == {"for": "10s"}

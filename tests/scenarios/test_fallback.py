@@ -1,0 +1,269 @@
+"""What a fallback stands in for, what it must not hide, and how a client can tell that it served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.load import load_file
+from sidecar.core.transition import State
+from sidecar.runtime.worker import Worker
+from tests.scenarios.stage import GET, OK, Stage, get, hang, post, saying, stage
+from tests.support.clean import assert_clean
+from tests.support.process import free_ports
+from tests.support.proxy import HEADER, port, running
+from tests.support.raw import RawPeer, RawUpstream, Response, Script, raw_client, raw_upstream
+
+FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
+FIXED = "fallback: {status: 203, headers: {content-type: application/json}, body: '{\"items\": []}'}"
+ITEMS = b'{"items": []}'
+
+
+async def reset(peer: RawPeer) -> None:
+    """Take the request and close."""
+    await peer.request()
+    peer.writer.transport.abort()
+
+
+async def half(peer: RawPeer) -> None:
+    """A head, half a body, and the end."""
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    peer.writer.transport.abort()
+
+
+async def head_then_nothing(peer: RawPeer) -> None:
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    await hang(peer)
+
+
+def assert_is_fallback(response: Response, error: bytes) -> None:
+    assert (response.status, response.body) == (203, ITEMS)
+    assert response.values(b"content-type") == [b"application/json"]
+    status = response.value(b"proxy-status")
+    assert status is not None
+    assert status.startswith(b"sidecar; error=%b; details=" % error)
+    assert b"fallback=response" in status
+    assert response.value(b"x-request-id") is not None
+
+
+# A fixed response
+
+
+async def test_a_fixed_response_stands_in_for_an_open_breaker() -> None:
+    async with stage(saying(FAILURE), route=FIXED) as to:
+        assert [(await to.ask()).status for _ in range(5)] == [500] * 5
+        response = await to.ask()
+        assert_is_fallback(response, b"destination_unavailable")
+        assert b"circuit_open" in (response.value(b"proxy-status") or b"")
+        assert response.value(b"retry-after") is None
+        assert len(to.requests) == 5
+
+
+async def test_a_fixed_response_stands_in_for_a_timeout_before_the_head() -> None:
+    loop = asyncio.get_running_loop()
+    async with stage(hang, route=f"timeouts: {{request: 2s}}, {FIXED}") as to:
+        began = loop.time()
+        assert_is_fallback(await to.ask(), b"http_response_timeout")
+        assert loop.time() - began == pytest.approx(2.0, abs=0.05)
+
+
+async def test_a_fixed_response_stands_in_for_a_failed_connect() -> None:
+    (nobody,) = free_ports(1)
+    async with stage(route=FIXED) as to:
+        pass
+    routes = f'upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}"]}}}}\nroutes: [{{name: app, upstream: app, {FIXED}}}]\n'
+    async with running(routes) as worker, raw_client(port(worker)) as client:
+        await client.send(GET)
+        (response,) = await client.responses([b"GET"])
+    assert_is_fallback(response, b"connection_refused")
+    assert to.requests == []
+
+
+async def test_a_fixed_response_stands_in_for_a_reset_before_the_head() -> None:
+    async with stage(reset, route=FIXED) as to:
+        assert_is_fallback(await to.ask(post(b"x"), b"POST"), b"connection_terminated")
+
+
+async def test_a_fixed_response_stands_in_where_limits_are_reached() -> None:
+    async with stage(hang, route=FIXED, upstream="limits: {max_requests: 1}") as to:
+        async with raw_client(to.port) as first:
+            await first.send(GET)
+            while not to.requests:
+                await asyncio.sleep(0)
+            assert_is_fallback(await to.ask(), b"connection_limit_reached")
+
+
+async def test_a_response_of_the_upstream_is_never_replaced_whatever_its_status() -> None:
+    async with stage(saying(FAILURE), route=FIXED) as to:
+        response = await to.ask()
+        assert (response.status, response.body, response.value(b"proxy-status")) == (500, b"", None)
+
+
+@pytest.mark.parametrize("script", [half, head_then_nothing], ids=["cut short", "too slow"])
+async def test_no_fallback_serves_once_the_head_is_out(script: Script) -> None:
+    async with stage(script, route=f"timeouts: {{request: 2s}}, {FIXED}") as to, raw_client(to.port) as client:
+        await client.send(GET)
+        await client.read_to_end()
+        assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert client.received.endswith(b"half")
+        assert ITEMS not in client.received
+
+
+async def test_a_spent_budget_and_a_bad_request_are_not_replaced() -> None:
+    async with stage(route=FIXED) as to:
+        assert (await to.ask(get(b"/", b"x-request-timeout-ms: 0"))).status == 504
+        assert (await to.ask(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n")).status == 400
+
+
+async def test_the_connection_of_a_client_goes_on_after_a_fallback() -> None:
+    async with stage(saying(FAILURE), route=FIXED) as to, raw_client(to.port) as client:
+        await client.send(GET * 8)
+        answers = await client.responses([b"GET"] * 8)
+        assert [answer.status for answer in answers] == [500] * 5 + [203] * 3
+
+
+async def test_a_head_request_gets_the_fallbacks_head_alone() -> None:
+    async with stage(hang, route=f"timeouts: {{request: 1s}}, {FIXED}") as to:
+        response = await to.ask(GET.replace(b"GET", b"HEAD"), b"HEAD")
+        assert (response.status, response.body, response.value(b"content-length")) == (203, b"", b"13")
+
+
+async def test_a_body_is_read_from_its_file_when_the_configuration_is(tmp_path: Path) -> None:
+    (tmp_path / "items.json").write_bytes(ITEMS)
+    (nobody,) = free_ports(1)
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(
+        HEADER + f'upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}"]}}}}\n'
+        "routes: [{name: app, upstream: app, fallback: {status: 203,"
+        " headers: {content-type: application/json}, body_file: items.json}}]\n"
+    )
+    snapshot = load_file(str(file)).snapshot
+    (tmp_path / "items.json").unlink()
+    with open(os.devnull, "wb") as log:
+        worker = Worker(snapshot, {}, log_fd=log.fileno(), clock=asyncio.get_running_loop().time)
+        await worker.start()
+        try:
+            async with raw_client(port(worker)) as client:
+                await client.send(GET)
+                (response,) = await client.responses([b"GET"])
+        finally:
+            await worker.stop()
+    assert_is_fallback(response, b"connection_refused")
+
+
+# Another upstream
+
+
+@dataclass
+class Pair:
+    """A route with an app and a spare upstream."""
+
+    worker: Worker
+    app: RawUpstream
+    spare: RawUpstream
+
+    async def ask(self, data: bytes = GET, method: bytes = b"GET") -> Response:
+        async with raw_client(port(self.worker)) as client:
+            await client.send(data)
+            (response,) = await client.responses([method])
+            return response
+
+    def state(self, upstream: str) -> State:
+        return self.worker.assembly.breakers["shop", upstream].state
+
+
+@asynccontextmanager
+async def pair(app_script: Script, spare_script: Script, *, route: str = "") -> AsyncIterator[Pair]:
+    async with raw_upstream(app_script) as app, raw_upstream(spare_script) as spare:
+        routes = f"""\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app.port}"]}}, spare: {{endpoints: ["127.0.0.1:{spare.port}"]}}}}
+routes: [{{name: shop, upstream: app, fallback: {{upstream: spare}}{f", {route}" if route else ""}}}]
+"""
+        async with running(routes) as worker:
+            yield Pair(worker, app, spare)
+            await assert_clean(worker)
+
+
+async def test_another_upstream_serves_while_the_breaker_is_open() -> None:
+    async with pair(saying(FAILURE), saying(OK)) as to:
+        assert [(await to.ask()).status for _ in range(5)] == [500] * 5
+        assert to.state("app") is State.OPEN
+        response = await to.ask(get(b"/a?b"))
+        assert (response.status, response.body) == (200, b"ok")
+        told = response.value(b"proxy-status") or b""
+        assert told.startswith(b"sidecar; error=destination_unavailable; details=")
+        assert b"fallback=spare" in told
+        assert [request.target for request in to.spare.requests] == [b"/a?b"]
+        assert len(to.app.requests) == 5
+
+
+async def test_another_upstream_gets_the_rest_of_the_deadline() -> None:
+    loop = asyncio.get_running_loop()
+    async with pair(hang, hang, route="timeouts: {request: 3s, attempt: 1s}") as to:
+        began = loop.time()
+        response = await to.ask()
+        assert response.status == 504
+        assert b"fallback" not in (response.value(b"proxy-status") or b"")
+        assert loop.time() - began == pytest.approx(2.0, abs=0.1)  # two attempts of a second
+        (asked,) = to.spare.requests
+        assert int(asked.value(b"x-envoy-expected-rq-timeout-ms") or 0) <= 2000
+
+
+async def test_another_upstream_answers_within_what_is_left() -> None:
+    async def slow(peer: RawPeer) -> None:
+        await peer.request()
+        await asyncio.sleep(0.5)
+        await peer.send(OK)
+
+    async with pair(hang, slow, route="timeouts: {request: 3s, attempt: 1s}") as to:
+        assert (await to.ask()).status == 200
+
+
+async def test_another_upstream_has_a_breaker_of_its_own() -> None:
+    async with pair(reset, saying(FAILURE)) as to:
+        answers = [await to.ask() for _ in range(5)]
+        assert [answer.status for answer in answers] == [500] * 5
+        assert (to.state("app"), to.state("spare")) == (State.OPEN, State.OPEN)
+        refused = await to.ask()
+        assert refused.status == 503
+        assert refused.value(b"content-type") == b"application/problem+json"
+        assert len(to.spare.requests) == 5
+
+
+async def test_a_success_of_the_fallback_is_no_success_of_the_upstream() -> None:
+    async with pair(reset, saying(OK)) as to:
+        assert {(await to.ask()).status for _ in range(6)} == {200}
+        assert (to.state("app"), to.state("spare")) == (State.OPEN, State.CLOSED)
+        numbers = to.worker.assembly.breakers["shop", "app"].numbers(to.worker.service.clock())
+        assert (numbers.successful, numbers.failed, numbers.rejected) == (0, 5, 1)
+
+
+async def test_another_upstream_gets_a_body_that_nobody_has_read() -> None:
+    async with pair(saying(FAILURE), saying(OK)) as to:
+        for _ in range(5):
+            await to.ask()
+        assert (await to.ask(post(b"whole body"), b"POST")).status == 200
+        assert to.spare.requests[0].body == b"whole body"
+
+
+async def test_a_body_that_went_to_the_upstream_is_not_made_up_for_the_other() -> None:
+    async with pair(reset, saying(OK)) as to:
+        response = await to.ask(post(b"gone"), b"POST")
+        assert response.status == 502
+        assert to.spare.requests == []
+
+
+async def test_no_other_upstream_is_asked_once_the_head_is_out() -> None:
+    async with pair(half, saying(OK)) as to, raw_client(port(to.worker)) as client:
+        await client.send(GET)
+        await client.read_to_end()
+        assert client.received.endswith(b"half")
+        assert to.spare.requests == []
