@@ -84,7 +84,11 @@ class RoutingTable(Generic[T]):
         None also for a path with two readings that lead to different routes, or only one of them to any.
         """
         table = self._as_sent
-        chain = (table.hosts.get(host) or table.chain(host)) if self._has_hosts else table.any_host
+        if self._has_hosts:
+            hosts = table.hosts  # as it came, or but for its port: 0.3 µs less than `chain` in the usual case
+            chain = hosts.get(host) or hosts.get(host.partition(b":")[0]) or table.chain(host)
+        else:
+            chain = table.any_host
         if self._has_paths and not has_one_reading(path):
             return self._find_in_both(host, path, method, fields, query)
         for group in chain:
@@ -220,7 +224,16 @@ class _Group(Generic[T]):
                 found = first(entries, method, fields, query)
                 if found is not None:
                     return found
-        if self._depth:
+        if self._depth == 1:
+            end = path.find(b"/", 1)
+            entries = self._prefixes.get(path if end < 0 else path[:end])
+            if entries is not None:
+                if entries[0].is_open:
+                    return entries[0]
+                found = first(entries, method, fields, query)
+                if found is not None:
+                    return found
+        elif self._depth:
             found = self._by_prefix(path, method, fields, query)
             if found is not None:
                 return found
@@ -235,8 +248,8 @@ class _Group(Generic[T]):
     ) -> Entry[T] | None:
         """Try the prefixes of `path` that end at a segment, longest first, no deeper than any route's."""
         end = path.find(b"/", 1)
-        if end < 0 or self._depth == 1:
-            entries = self._prefixes.get(path if end < 0 else path[:end])
+        if end < 0:
+            entries = self._prefixes.get(path)
             if entries is None or entries[0].is_open:
                 return None if entries is None else entries[0]
             return first(entries, method, fields, query)

@@ -220,6 +220,9 @@ class ClientConnection(asyncio.Protocol):
         version = parser.get_http_version()
         method = parser.get_method()
         authority, origin_target = parse.split_target(method, url, lookup.get(b"host"), version)
+        if not self._listener.is_trusted:
+            self._fields, self._lookup = parse.without_internal(self._fields, lookup)
+            lookup = self._lookup
         exchange = Exchange(
             self._service,
             self,

@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 
-from sidecar.core.snapshot import Address, Listener
+from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.connection import ClientConnection
 from sidecar.forwarding.service import Service
 
@@ -26,9 +26,7 @@ class ListenerSocket:
     def __init__(self, policy: Listener, service: Service) -> None:
         self.service = service
         self.name = policy.name
-        self.policy = policy
-        self.limits = policy.limits
-        self.timeouts = policy.timeouts
+        self.adopt(policy)
         self.now = service.clock()
         """The time at the last look, so that nobody needs a clock for a figure in seconds."""
         self.refused_connections = 0
@@ -57,6 +55,7 @@ class ListenerSocket:
         self.policy = policy
         self.limits = policy.limits
         self.timeouts = policy.timeouts
+        self.is_trusted = policy.trust is Trust.ALL
 
     async def start(self) -> None:
         """Bind and accept.

@@ -75,6 +75,21 @@ def has_body(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bool:
     return length != b""
 
 
+def without_internal(
+    fields: list[tuple[bytes, bytes, bytes]], lookup: dict[bytes, bytes]
+) -> tuple[list[tuple[bytes, bytes, bytes]], dict[bytes, bytes]]:
+    """The same head as a listener with `trust: none` sees it: without what only the mesh may say.
+
+    That is `x-envoy-*` (which could set timeouts) and `Proxy-Status`; our `tracestate` member is never passed on.
+    """
+    kept = [field for field in fields if not _is_internal(field[0])]
+    return kept, {key: value for key, value in lookup.items() if not _is_internal(key)}
+
+
+def _is_internal(key: bytes) -> bool:
+    return key == b"proxy-status" or key.startswith(b"x-envoy-")
+
+
 def framing_head(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bytes:
     """A request head that frames its body as `lookup` does, and says nothing else."""
     if is_chunked:

@@ -33,7 +33,7 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import IDLE_CHECKS, Destination, LiveRoute
 from sidecar.forwarding.request_body import RequestBody
 from sidecar.forwarding.service import Service
-from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
 from sidecar.forwarding.tunnel import Tunnel
 from sidecar.upstream.cluster import Cluster, ConnectFailed, Grant
 from sidecar.upstream.connection import UpstreamConnection
@@ -56,6 +56,8 @@ CLIENT_GONE_STATUS = 499
 _ANSWERED = Kind.ANSWERED
 _SUCCESS = Verdict.SUCCESS
 SAMPLED = tracecontext.SAMPLED
+RANDOM = tracecontext.RANDOM
+_NEW_SAMPLED = RANDOM | SAMPLED
 
 _NO_BUDGET = deadline.Budget(0.0, "")
 
@@ -64,16 +66,21 @@ class Exchange:
     """One request of one client. Its public attributes are those of `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_admission", "_attempt", "_breaker", "_cluster", "_fell_back_for", "_is_first_try", "_is_over",
-        "_quiet_checks", "_quiet_mark", "_stop_opening", "attempts", "body", "breaker_state", "bucket", "budget",
-        "caller", "client", "deadline", "detail", "due", "ended", "fails_at", "fallback", "fields", "flags", "host",
-        "http_version", "is_chunked", "is_grpc", "is_head_sent", "is_sampled", "is_special", "keep_alive", "listener",
-        "lookup", "method", "origin_target", "prefix_length", "reason", "refusal", "refused_by", "remembered_as",
-        "request_id", "response_bytes", "route", "service", "span_id", "started", "status", "target", "trace",
-        "tripped", "tunnel", "wants_upgrade",
+        "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_first_try",
+        "_is_over", "_quiet_checks", "_quiet_mark", "_stop_opening", "attempts", "body", "breaker_state", "bucket",
+        "budget", "budget_seconds", "budget_source", "caller", "client", "deadline", "detail", "due", "ended",
+        "fails_at", "fallback", "fields", "flags", "host", "http_version", "is_chunked", "is_grpc", "is_head_sent",
+        "is_sampled", "is_special", "keep_alive", "listener", "lookup", "method", "origin_target", "own_member",
+        "parent_id", "prefix_length", "reason", "refusal", "refused_by", "remembered_as", "request_id",
+        "response_bytes", "route", "route_name", "service", "span_id", "started", "status", "target", "trace_id",
+        "tracestate", "tripped", "tunnel", "wants_upgrade",
     )  # fmt: skip
 
-    trace: tracecontext.TraceContext
+    trace_id: bytes
+    """Of the trace context, with the next three (see `tracecontext.TraceContext`)."""
+    parent_id: bytes | None
+    tracestate: bytes
+    own_member: bytes | None
     span_id: bytes
     request_id: bytes
     flags: int
@@ -83,7 +90,14 @@ class Exchange:
     deadline: float
     fails_at: float
     due: float
+    prefix_length: int
+    """Of the target, that the route's prefix takes the place of; set if the route has one."""
     _breaker: Breaker
+    """Set with `_admission`."""
+    _client_span_id: bytes
+    """For the first attempt."""
+    _is_first_try: bool
+    _quiet_checks: int
 
     def __init__(
         self,
@@ -119,10 +133,11 @@ class Exchange:
         """Set for a request that is answered with this and nothing else."""
         self.attempts: list[Attempt] = []
         self.budget = _NO_BUDGET
+        self.budget_seconds = 0.0
+        self.budget_source = self.detail = ""
         self.status = self.response_bytes = 0
-        self.detail = ""
         self.route: LiveRoute | None = None
-        self.prefix_length: int | None = None
+        self.route_name: str | None = None
         self.bucket: set[Expiring] | None = None
         self.reason: Reason | None = None
         self.breaker_state: State | None = None
@@ -139,9 +154,7 @@ class Exchange:
         self._stop_opening: Callable[[], None] | None = None
         self._fell_back_for: GivenUp | None = None
         self._is_over = False
-        self._is_first_try = True
         self._quiet_mark = -1
-        self._quiet_checks = 0
 
     def __repr__(self) -> str:
         return (
@@ -175,18 +188,32 @@ class Exchange:
         A trace that starts here lends the request its id, so that one search finds both.
         """
         lookup = self.lookup
-        ids = service.ids
-        trace = self.trace = tracecontext.read(lookup.get(b"traceparent"), lookup.get(b"tracestate"), ids)
+        new_id, self.span_id, self._client_span_id = service.ids.for_exchange()
+        traceparent = lookup.get(b"traceparent")
+        if traceparent is None:
+            self.trace_id = new_id
+            self.parent_id = self.own_member = None
+            self.tracestate = b""
+            is_sampled = self.is_sampled = service.decide(None, new_id)
+            self.flags = _NEW_SAMPLED if is_sampled else RANDOM
+        else:
+            self._continue_trace(service, traceparent, lookup.get(b"tracestate"))
+        request_id = lookup.get(b"x-request-id")
+        if request_id is None or not headers.is_valid_request_id(request_id):
+            request_id = self.trace_id if self.parent_id is None else new_id
+        self.request_id = request_id
+
+    def _continue_trace(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
+        trace = tracecontext.read(traceparent, tracestate, service.ids)
         flags = trace.flags
-        is_new = trace.parent_id is None
+        is_new = trace.parent_id is None  # it was invalid
         is_sampled = service.decide(None if is_new else bool(flags & SAMPLED), trace.trace_id)
         self.is_sampled = is_sampled
         self.flags = flags | SAMPLED if is_sampled else flags & ~SAMPLED
-        self.span_id = ids.span_id()
-        request_id = lookup.get(b"x-request-id")
-        if request_id is None or not headers.is_valid_request_id(request_id):
-            request_id = trace.trace_id if is_new else ids.trace_id()
-        self.request_id = request_id
+        self.trace_id = trace.trace_id
+        self.parent_id = trace.parent_id
+        self.tracestate = trace.tracestate
+        self.own_member = trace.own_member
 
     def _find_route(self) -> LiveRoute:
         service = self.service
@@ -196,6 +223,7 @@ class Exchange:
         if not entry:
             raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
         route = self.route = entry.target
+        self.route_name = route.name
         if route.prefix is not None:
             self.prefix_length = entry.prefix_end(path)
         service.observe.started(self)
@@ -205,8 +233,27 @@ class Exchange:
 
     def _take_deadline(self, route: LiveRoute) -> None:
         now = self.started
+        lookup = self.lookup
+        if self.caller is None and lookup.keys().isdisjoint(route.deadline_fields):
+            # The route alone decides. Without the calls below, 0.6 µs less for each request.
+            self.budget = route.plain_budget
+            seconds = self.budget_seconds = route.request_seconds
+            self.budget_source = "route"
+            self.deadline = self.fails_at = now + seconds
+            seconds = route.first_check_seconds
+            due = self.due = now + seconds
+            sweep = self.service.sweep
+            bucket = sweep.buckets.get(int(due * TICKS_PER_SECOND))
+            if bucket is None or seconds < OWN_TIMER_SECONDS:
+                sweep.add(self, now)
+            else:  # where a bucket is, the timer runs
+                bucket.add(self)
+                self.bucket = bucket
+            return
         recovered = self.caller.deadline - now if self.caller is not None else None
-        budget = self.budget = deadline.budget(self.lookup, route.deadline, route.request_seconds, recovered)
+        budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
+        self.budget_seconds = budget.measured_seconds
+        self.budget_source = budget.source
         self.deadline = self.fails_at = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
@@ -238,15 +285,28 @@ class Exchange:
         self._breaker = breaker
         self._admission = admission
         cluster = destination.cluster
-        if not cluster.admit():
+        if cluster.in_flight < cluster.policy.limits.max_requests:
+            cluster.in_flight += 1
+        elif not cluster.admit():
             raise GivenUp(Reason.OVERLOADED, f"{cluster.name}: max_requests reached", retry_after_seconds=1)
         self._cluster = cluster
         self._is_first_try = True
-        self._try(route, cluster, cluster.pick(), now)
+        self._try(route, cluster, cluster.single or cluster.pick(), now)
 
     def _try(self, route: LiveRoute, cluster: Cluster, pool: Pool | None, now: float) -> None:
         """One attempt against one endpoint: send now on an idle connection, or once one is open."""
-        attempt = self._new_attempt(route, cluster, now)
+        service = self.service
+        seconds = self.deadline - now
+        if route.attempt_seconds is not None and route.attempt_seconds < seconds:
+            seconds = route.attempt_seconds
+            self.fails_at = now + seconds
+            self._watch(route, now)
+        attempts = self.attempts
+        span_id = service.ids.span_id() if attempts else self._client_span_id
+        attempt = self._attempt = Attempt(self, cluster.name, span_id, now, seconds)
+        attempts.append(attempt)
+        if route.is_remembered and service.has_egress:
+            lineage.remember(self, attempt)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         attempt.pool = pool
@@ -256,19 +316,6 @@ class Exchange:
             self._send(route, attempt, connection, now)
         else:
             self._open(pool)
-
-    def _new_attempt(self, route: LiveRoute, cluster: Cluster, now: float) -> Attempt:
-        service = self.service
-        seconds = self.deadline - now
-        if route.attempt_seconds is not None and route.attempt_seconds < seconds:
-            seconds = route.attempt_seconds
-            self.fails_at = now + seconds
-            self._watch(route, now)
-        attempt = self._attempt = Attempt(self, cluster.name, service.ids.span_id(), now, seconds)
-        self.attempts.append(attempt)
-        if route.is_remembered and service.has_egress:
-            lineage.remember(self, attempt)
-        return attempt
 
     def _open(self, pool: Pool) -> None:
         """No idle connection: open one, or wait in line where the limit is reached."""
@@ -322,7 +369,7 @@ class Exchange:
         attempt.connection = connection
         attempt.endpoint = connection.pool.endpoint
         attempt.is_reused = connection.exchanges > 0
-        connection.begin(attempt, is_head_request=self.method == b"HEAD", wants_upgrade=self.wants_upgrade)
+        connection.begin(attempt, self.method == b"HEAD", self.wants_upgrade)
         if route.is_deadline_sent:
             attempt.sent_ms = int(seconds_left * 1000)
         connection.transport.write(heads.request_head(self, route, attempt.span_id, seconds_left))
@@ -366,9 +413,31 @@ class Exchange:
 
     def completed(self, attempt: Attempt) -> None:
         """The upstream's answer arrived whole."""
-        self._end_attempt(attempt)
-        self.status = attempt.status
-        self._settle(_ANSWERED)
+        status = self.status = attempt.status
+        cluster, route, admission = self._cluster, self.route, self._admission
+        pool, connection = attempt.pool, attempt.connection
+        if (
+            self.body is not None
+            or status >= 400
+            or admission is None
+            or cluster is None
+            or route is None
+            or not route.is_plainly_judged
+            or pool is None
+            or connection is None
+        ):
+            self._end_attempt(attempt)
+            self._settle(_ANSWERED)
+        else:  # The same two in one, for a plain success: 0.7 µs less.
+            now = attempt.ended = self.service.clock()
+            self._attempt = self._cluster = self._admission = attempt.connection = None
+            pool.in_flight -= 1
+            connection.release(is_reusable=True)
+            cluster.in_flight -= 1
+            transition = self._breaker.settle(admission, _SUCCESS, now - attempt.started, now, self)
+            if transition is not None:
+                self.tripped = transition
+                self.service.observe.transitioned(transition)
         self._finish()
 
     def _end_attempt(self, attempt: Attempt) -> None:
@@ -572,7 +641,7 @@ class Exchange:
             self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self._allowed_seconds():.3g} s"))
             return
         progress = self.request_bytes + self.response_bytes
-        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0
+        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0  # no progress is -1
         self._quiet_mark = progress
         if self._quiet_checks >= IDLE_CHECKS:
             self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
@@ -589,36 +658,12 @@ class Exchange:
         return self.client.peer
 
     @property
-    def route_name(self) -> str | None:
-        return self.route.name if self.route is not None else None
-
-    @property
-    def trace_id(self) -> bytes:
-        return self.trace.trace_id
-
-    @property
-    def parent_id(self) -> bytes | None:
-        return self.trace.parent_id
-
-    @property
-    def tracestate(self) -> bytes:
-        return self.trace.tracestate
-
-    @property
     def user_agent(self) -> bytes | None:
         return self.lookup.get(b"user-agent")
 
     @property
     def request_bytes(self) -> int:
         return self.body.size if self.body is not None else 0
-
-    @property
-    def budget_seconds(self) -> float:
-        return self.budget.measured_seconds
-
-    @property
-    def budget_source(self) -> str:
-        return self.budget.source
 
 
 def _has_field(fields: Sequence[Field], wanted: tuple[tuple[bytes, bytes], ...]) -> bool:

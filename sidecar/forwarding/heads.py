@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
-from sidecar.core.tracecontext import format_traceparent, format_tracestate
+from sidecar.core.tracecontext import FLAG_TEXT
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -17,21 +17,44 @@ if TYPE_CHECKING:
     from sidecar.forwarding.live import LiveRoute
 
 Field = tuple[bytes, bytes, bytes]
+_STATUS_LINES = headers.STATUS_LINES
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
+_BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
+"""What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
 
 def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_left: float) -> bytes:
     """The head that the upstream gets in this attempt, whose CLIENT span is `span_id`."""
     drop = route.drop_request
-    trace = exchange.trace
-    own = [
-        route.request_block,
-        b"x-request-id: ", exchange.request_id,
-        b"\r\ntraceparent: ", format_traceparent(trace.trace_id, span_id, exchange.flags),
-        b"\r\ntracestate: ", format_tracestate(span_id, trace.tracestate), b"\r\n",
+    if exchange.is_special or exchange.is_grpc or exchange.budget.carried or route.injects_baggage:
+        drop, end = _unusual(exchange, route, seconds_left)
+    elif route.is_deadline_sent:
+        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % (seconds_left * 1000)
+    else:
+        end = b"\r\n\r\n"
+    out = [
+        exchange.method, b" ",
+        exchange.origin_target if route.prefix is None else _upstream_target(exchange, route.prefix),
+        b" HTTP/1.1\r\nHost: ", route.host or exchange.host, b"\r\n",
     ]  # fmt: skip
+    for key, name, value in exchange.fields:
+        if key not in drop:
+            out += (name, b": ", value, b"\r\n")
+    out += (
+        route.request_block, exchange.request_id,
+        b"\r\ntraceparent: 00-", exchange.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[exchange.flags & 3],
+    )  # fmt: skip
+    tracestate = exchange.tracestate
+    out += (span_id, b",", tracestate, end) if tracestate else (span_id, end)
+    return b"".join(out)
+
+
+def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float) -> tuple[frozenset[bytes], bytes]:
+    """What is left out and what comes last, for a request that a route alone does not determine."""
+    drop = route.drop_request
+    own: list[bytes] = [b"\r\n"]
     if exchange.is_special:
         drop |= _special_drop(exchange)
         own += _special_lines(exchange)
@@ -45,24 +68,13 @@ def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_l
         own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
     if carried or route.injects_baggage:
         drop = _baggage(exchange, route, seconds_left, drop, own)
-    out = [
-        exchange.method, b" ",
-        exchange.origin_target if route.prefix is None else _upstream_target(exchange, route),
-        b" HTTP/1.1\r\nHost: ", route.host or exchange.host, b"\r\n",
-    ]  # fmt: skip
-    for key, name, value in exchange.fields:
-        if key not in drop:
-            out += (name, b": ", value, b"\r\n")
-    out += own
-    out.append(b"\r\n")
-    return b"".join(out)
+    own.append(b"\r\n")
+    return drop, b"".join(own)
 
 
-def _upstream_target(exchange: Exchange, route: LiveRoute) -> bytes:
-    if route.prefix is None or exchange.prefix_length is None:
-        return exchange.origin_target
+def _upstream_target(exchange: Exchange, prefix: bytes) -> bytes:
     rest = exchange.origin_target[exchange.prefix_length :]
-    target = route.prefix.rstrip(b"/") + rest
+    target = prefix.rstrip(b"/") + rest
     return target if target.startswith(b"/") else b"/" + target
 
 
@@ -107,13 +119,13 @@ def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> li
     if attempt.listed:
         drop |= headers.listed_in_connection(attempt.listed)
     status = attempt.status
-    if status in (204, 101):
+    if status == 204 or status == 101:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
-    out = [headers.status_line(status)]
+    out = [_STATUS_LINES.get(status) or headers.status_line(status)]
     for key, name, value in attempt.fields:
         if key not in drop:
             out += (name, b": ", value, b"\r\n")
-    out += (route.response_block, b"x-request-id: ", exchange.request_id, b"\r\n")
+    out += (route.response_block, exchange.request_id, b"\r\n")
     return out
 
 

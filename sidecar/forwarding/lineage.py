@@ -33,11 +33,11 @@ def recover(exchange: Exchange, route: LiveRoute) -> None:
         GivenUp: the caller has gone, and the route lets calls end with their caller.
     """
     policy = route.deadline
-    trace = exchange.trace
-    if trace.parent_id is None or not policy.recover_from_trace:
+    parent_id = exchange.parent_id
+    if parent_id is None or not policy.recover_from_trace:
         return
     callers = exchange.service.callers
-    found = callers.find(trace.own_member, trace.parent_id, trace.trace_id, exchange.started)
+    found = callers.find(exchange.own_member, parent_id, exchange.trace_id, exchange.started)
     if found is None or policy.mode is Mode.OFF:
         return
     exchange.caller = found
@@ -63,7 +63,7 @@ def remember(exchange: Exchange, attempt: Attempt) -> None:
     # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
     deadline = inf if exchange.wants_upgrade else exchange.deadline
     callers = exchange.service.callers
-    callers.enter(attempt.span_id, exchange.trace.trace_id, deadline, attempt.started)
+    callers.enter(attempt.span_id, exchange.trace_id, deadline, attempt.started)
 
 
 def forget(exchange: Exchange, now: float) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from sidecar.core import balance, headers
+from sidecar.core import balance, deadline, headers
 from sidecar.core.admission import Admission
 from sidecar.core.breaker import Breaker
-from sidecar.core.deadline import EXPECTED_TIMEOUT
 from sidecar.core.snapshot import Mode, Route
 from sidecar.upstream.cluster import Cluster
 
@@ -39,9 +38,10 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices", "_total_weight", "admission", "attempt_seconds", "deadline", "destinations", "drop_request",
-        "drop_response", "fallback", "fallback_destination", "has_plain_failures", "host", "idle_check_seconds",
-        "injects_baggage", "is_deadline_sent", "is_egress", "is_remembered", "judged_by", "name", "policy", "prefix",
+        "_choices", "_total_weight", "admission", "attempt_seconds", "deadline", "deadline_fields", "destinations",
+        "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
+        "has_plain_failures", "host", "idle_check_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
+        "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
         "request_block", "request_seconds", "response_block", "single",
     )  # fmt: skip
 
@@ -69,22 +69,29 @@ class LiveRoute:
         self.drop_response = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_RESPONSE, policy.response_headers
         )
-        self.request_block = VIA + headers.added_block(policy.request_headers)
-        self.response_block = VIA + headers.added_block(policy.response_headers)
+        self.request_block = VIA + headers.added_block(policy.request_headers) + b"x-request-id: "
+        self.response_block = VIA + headers.added_block(policy.response_headers) + b"x-request-id: "
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:
-            self.drop_request |= {EXPECTED_TIMEOUT}
+            self.drop_request |= {deadline.EXPECTED_TIMEOUT}
         self.injects_baggage = policy.deadline.inject_baggage
         self.is_egress = policy.listener == EGRESS
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
         self.idle_check_seconds = policy.timeouts.idle_seconds / IDLE_CHECKS
+        self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
+        """From arrival, where nothing but the route bounds an exchange."""
+        self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
+        self.deadline_fields = (*policy.deadline.headers, deadline.BAGGAGE)
+        """Without any of these and a known caller, the budget is `plain_budget`."""
         self.admission = admission
         self.judged_by = policy.breaker
         self.has_plain_failures = not policy.breaker.failure_headers and not any(
             isinstance(one, int) and one < 400 for one in policy.breaker.failure_on
         )
         """A status below 400 is a success, without asking `judge`."""
+        self.is_plainly_judged = self.has_plain_failures and admission is None
+        """Nobody but the breaker wants to know of a success."""
         self.prefix = policy.rewrite.prefix.encode() if policy.rewrite.prefix is not None else None
         self.host = policy.rewrite.host.encode() if policy.rewrite.host is not None else None
 

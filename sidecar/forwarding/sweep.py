@@ -34,7 +34,8 @@ class Sweep:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self._loop = loop
         self._clock = clock
-        self._buckets: dict[int, set[Expiring]] = {}
+        self.buckets: dict[int, set[Expiring]] = {}
+        """By tick. Whoever finds the one of its `due` here may lie down in it instead of calling `add`."""
         self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,7 +43,7 @@ class Sweep:
         return f"<Sweep {len(self)} waiting>"
 
     def __len__(self) -> int:
-        return sum(len(bucket) for bucket in self._buckets.values())
+        return sum(len(bucket) for bucket in self.buckets.values())
 
     def add(self, item: Expiring, now: float) -> None:
         """Have `item.expire` called once `item.due` has passed, unless it is removed before."""
@@ -51,9 +52,9 @@ class Sweep:
             self._add_timer(item, now)
             return
         tick = int(due * TICKS_PER_SECOND)
-        bucket = self._buckets.get(tick)
+        bucket = self.buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = set()
+            bucket = self.buckets[tick] = set()
         bucket.add(item)
         item.bucket = bucket
         if self._timer is None:
@@ -72,7 +73,7 @@ class Sweep:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._buckets.clear()
+        self.buckets.clear()
 
     def _add_timer(self, item: Expiring, now: float) -> None:
         bucket = {item}
@@ -83,11 +84,11 @@ class Sweep:
         now = self._clock()
         tick = int(now * TICKS_PER_SECOND)
         for passed in range(self._next_tick, tick + 1):
-            bucket = self._buckets.pop(passed, None)
+            bucket = self.buckets.pop(passed, None)
             if bucket:
                 self._sweep_bucket(bucket, now)
         self._next_tick = tick + 1
-        is_needed = bool(self._buckets)
+        is_needed = bool(self.buckets)
         self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep) if is_needed else None
 
     def _sweep_bucket(self, bucket: set[Expiring], now: float) -> None:

@@ -19,6 +19,8 @@ def make_decide(settings: Settings) -> Decide:
     nothing."""
     if settings.is_disabled:
         return _parent_or(_never)
+    if settings.sampler == "parentbased_traceidratio" and 0.0 < settings.sample_ratio < 1.0:
+        return _parent_or_ratio(_bound(settings.sample_ratio))
     root = _ratio(settings.sample_ratio) if settings.sampler.endswith("traceidratio") else _always
     if settings.sampler.endswith("always_off"):
         root = _never
@@ -39,10 +41,25 @@ def _ratio(ratio: float) -> Decide:
         return _always
     if ratio <= 0.0:
         return _never
-    bound = round(ratio * (1 << 64))
+    bound = _bound(ratio)
 
     def decide(_parent: bool | None, trace_id: bytes) -> bool:
-        return int(trace_id[16:], 16) < bound
+        return trace_id[16:] < bound
+
+    return decide
+
+
+def _bound(ratio: float) -> bytes:
+    """The first low half of a trace id that is not kept: 16 lower-case digits sort as the numbers they are."""
+    bound = round(ratio * (1 << 64))
+    return b"%016x" % bound if bound < 1 << 64 else b"g"
+
+
+def _parent_or_ratio(bound: bytes) -> Decide:
+    """The default, in one call for each exchange instead of two."""
+
+    def decide(parent: bool | None, trace_id: bytes) -> bool:
+        return trace_id[16:] < bound if parent is None else parent
 
     return decide
 

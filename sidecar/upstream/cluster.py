@@ -57,11 +57,13 @@ class Cluster:
         self._rng = rng
         self.looked_at = clock()
         """The time at the last `close_idle`: near enough for how long a connection has been idle."""
-        self._waiters: deque[Waiter] = deque()
+        self.waiters: deque[Waiter] = deque()
         self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
             endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
         }
         self.pools: list[Pool] = []
+        self.single: Pool | None = None
+        """The only one, if there is one alone."""
         self._rebuild()
 
     def __repr__(self) -> str:
@@ -73,7 +75,7 @@ class Cluster:
     @property
     def pending(self) -> int:
         """Exchanges that wait for a connection."""
-        return len(self._waiters)
+        return len(self.waiters)
 
     # Endpoints
 
@@ -94,11 +96,11 @@ class Cluster:
             if endpoint not in wanted:
                 pool.retire()
         self.pools = [kept.get(endpoint) or Pool(self, endpoint) for endpoint in wanted]
+        self.single = self.pools[0] if len(self.pools) == 1 else None
 
     def pick(self, avoid: Pool | None = None) -> Pool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""
-        pools = self.pools
-        return pools[0] if len(pools) == 1 else balance.pick(pools, self._rng, avoid)
+        return self.single or balance.pick(self.pools, self._rng, avoid)
 
     # Limits
 
@@ -121,7 +123,7 @@ class Cluster:
         if self.connections < limits.max_connections:
             self.connections += 1
             return Grant.CONNECT
-        if len(self._waiters) < limits.max_pending:
+        if len(self.waiters) < limits.max_pending:
             return Grant.WAIT
         self.overflows += 1
         return Grant.REFUSED
@@ -134,25 +136,25 @@ class Cluster:
                 return
 
     def wait(self, waiter: Waiter) -> None:
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
 
     def stop_waiting(self, waiter: Waiter) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
 
     def hand_to_waiter(self, connection: UpstreamConnection) -> bool:
         """Give a connection that has become free to the first who waits; False when nobody does."""
-        if not self._waiters:
+        if not self.waiters:
             return False
-        self._waiters.popleft()(connection)
+        self.waiters.popleft()(connection)
         return True
 
     def connection_closed(self) -> None:
         """A connection, or the attempt to open one, has ended: its slot goes to the first who waits."""
         self.connections -= 1
-        if self._waiters and self.connections < self.policy.limits.max_connections:
+        if self.waiters and self.connections < self.policy.limits.max_connections:
             self.connections += 1
-            self._waiters.popleft()(None)
+            self.waiters.popleft()(None)
 
     # Connections
 
@@ -219,11 +221,12 @@ class Cluster:
     @property
     def is_idle(self) -> bool:
         """True when no exchange is here and no connection open."""
-        return not (self.in_flight or self.connections or self._waiters)
+        return not (self.in_flight or self.connections or self.waiters)
 
     def dissolve(self) -> None:
         """The end of a retired one: pools and cluster point at each other, which only a collection would undo."""
         self.pools = []
+        self.single = None
 
 
 async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:

@@ -97,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the attempt does
 
-    def begin(self, receiver: Receiver, *, is_head_request: bool, wants_upgrade: bool) -> None:
+    def begin(self, receiver: Receiver, is_head_request: bool, wants_upgrade: bool) -> None:
         """Take the connection for one request, whose bytes the caller then writes to `transport`."""
         self._receiver = receiver
         self.exchanges += 1

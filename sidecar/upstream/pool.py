@@ -56,7 +56,7 @@ class Pool:
         cluster = self.cluster
         if self.is_retired:
             connection.abort()
-        elif not cluster.pending or not cluster.hand_to_waiter(connection):
+        elif not cluster.waiters or not cluster.hand_to_waiter(connection):
             connection.idle_since = cluster.looked_at
             self._idle.append(connection)
 

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, Attributes, Row, Value
-from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS, MAX_SERIES, METHODS, Numbers
+from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS, MAX_SERIES, MAX_SHAPES, METHODS, Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.snapshot import Endpoint, Upstream
 from sidecar.core.sources import (
@@ -116,7 +116,7 @@ def test_made_up_methods_and_statuses_cannot_make_the_series_grow() -> None:
     most = MAX_SERIES + len(METHODS) + 1
     assert len(route.server) <= most
     assert len(route.client) <= most
-    assert len(route.server_rows) <= 4 * MAX_SERIES
+    assert len(route.shapes) <= MAX_SHAPES
     rows = read(numbers, "http.server.request.duration")
     assert sum(sum(row.counts) for row in rows.values() if isinstance(row, Row)) == 3000
     assert any(("otel.metric.overflow", True) in attributes for attributes in rows)

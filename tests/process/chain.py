@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,16 +92,21 @@ class Chain:
         told: list[dict[str, Any]] = [one for _, body in bodies for one in json.loads(body)]
         return [Request(**one) for one in told]
 
+    async def until(self, run: str, is_so: Callable[[list[Request]], bool]) -> list[Request]:
+        """Wait until what the services saw of `run` is as wanted."""
+        while True:
+            requests = await self.served(run)
+            if is_so(requests):
+                return requests
+            await asyncio.sleep(0.005)
+
     async def reached_the_end(self, run: str) -> None:
         """Wait until the last service has the request."""
-        while len(await self.served(run)) < HOPS:
-            await asyncio.sleep(0.01)
+        await self.until(run, lambda requests: len(requests) == HOPS)
 
     async def is_over(self, run: str) -> list[Request]:
         """Wait until nobody is at it any more."""
-        while not all(one.end for one in (requests := await self.served(run))):
-            await asyncio.sleep(0.01)
-        return requests
+        return await self.until(run, lambda requests: all(one.end for one in requests))
 
     @asynccontextmanager
     async def client(self, method: str, target: str, header: str = "") -> AsyncIterator[asyncio.StreamReader]:

@@ -120,8 +120,7 @@ async def seconds_until_all_are_cut(chain: Chain) -> float:
     async with chain.client("GET", f"/work?run={run}&seconds=1.2"):
         await chain.reached_the_end(run)
         closed = loop.time()
-    while any(one.is_connected for one in await chain.served(run)):
-        await asyncio.sleep(0.005)
+    await chain.until(run, lambda requests: not any(one.is_connected for one in requests))
     seconds = loop.time() - closed
     requests = await chain.is_over(run)
     assert requests[-1].end == "cancelled"

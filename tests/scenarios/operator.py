@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+from sidecar.core.snapshot import Snapshot
 from sidecar.runtime.worker import Worker
 from tests.support.raw import Response, raw_client
+
+
+@asynccontextmanager
+async def serving(
+    snapshot: Snapshot, log: Path | str = os.devnull, *, path: str | None = None
+) -> AsyncIterator[Worker]:
+    """A started `Worker` with this configuration, whose log goes to a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
+    worker = Worker(snapshot, {}, path=path, log_fd=descriptor, clock=asyncio.get_running_loop().time)
+    try:
+        await worker.start()
+        yield worker
+    finally:
+        await worker.stop()
+        os.close(descriptor)
 
 
 class Operator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,15 +13,23 @@ import pytest
 from sidecar.config.load import load_file
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
-from tests.scenarios.stage import GET, OK, Stage, get, hang, post, saying, stage
+from tests.scenarios.operator import serving
+from tests.scenarios.stage import GET, OK, app_routes, get, post, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.process import free_ports
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, RawUpstream, Response, Script, raw_client, raw_upstream
+from tests.support.raw import RawPeer, RawUpstream, Response, Script, raw_client, raw_upstream, turns
 
 FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
 FIXED = "fallback: {status: 203, headers: {content-type: application/json}, body: '{\"items\": []}'}"
 ITEMS = b'{"items": []}'
+
+
+async def silent(peer: RawPeer) -> None:
+    """Take a request and never answer; ends when the sidecar closes the connection."""
+    await peer.request()
+    while await peer.read_some():
+        pass
 
 
 async def reset(peer: RawPeer) -> None:
@@ -41,7 +48,7 @@ async def half(peer: RawPeer) -> None:
 async def head_then_nothing(peer: RawPeer) -> None:
     await peer.request()
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
-    await hang(peer)
+    await silent(peer)
 
 
 def assert_is_fallback(response: Response, error: bytes) -> None:
@@ -69,7 +76,7 @@ async def test_a_fixed_response_stands_in_for_an_open_breaker() -> None:
 
 async def test_a_fixed_response_stands_in_for_a_timeout_before_the_head() -> None:
     loop = asyncio.get_running_loop()
-    async with stage(hang, route=f"timeouts: {{request: 2s}}, {FIXED}") as to:
+    async with stage(silent, route=f"timeouts: {{request: 2s}}, {FIXED}") as to:
         began = loop.time()
         assert_is_fallback(await to.ask(), b"http_response_timeout")
         assert loop.time() - began == pytest.approx(2.0, abs=0.05)
@@ -77,14 +84,10 @@ async def test_a_fixed_response_stands_in_for_a_timeout_before_the_head() -> Non
 
 async def test_a_fixed_response_stands_in_for_a_failed_connect() -> None:
     (nobody,) = free_ports(1)
-    async with stage(route=FIXED) as to:
-        pass
-    routes = f'upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}"]}}}}\nroutes: [{{name: app, upstream: app, {FIXED}}}]\n'
-    async with running(routes) as worker, raw_client(port(worker)) as client:
+    async with running(app_routes(nobody, route=FIXED)) as worker, raw_client(port(worker)) as client:
         await client.send(GET)
         (response,) = await client.responses([b"GET"])
     assert_is_fallback(response, b"connection_refused")
-    assert to.requests == []
 
 
 async def test_a_fixed_response_stands_in_for_a_reset_before_the_head() -> None:
@@ -93,12 +96,12 @@ async def test_a_fixed_response_stands_in_for_a_reset_before_the_head() -> None:
 
 
 async def test_a_fixed_response_stands_in_where_limits_are_reached() -> None:
-    async with stage(hang, route=FIXED, upstream="limits: {max_requests: 1}") as to:
-        async with raw_client(to.port) as first:
-            await first.send(GET)
-            while not to.requests:
-                await asyncio.sleep(0)
-            assert_is_fallback(await to.ask(), b"connection_limit_reached")
+    limits = "limits: {max_requests: 1}"
+    async with stage(silent, route=FIXED, upstream=limits) as to, raw_client(to.port) as first:
+        await first.send(GET)
+        await turns(20)
+        assert len(to.requests) == 1
+        assert_is_fallback(await to.ask(), b"connection_limit_reached")
 
 
 async def test_a_response_of_the_upstream_is_never_replaced_whatever_its_status() -> None:
@@ -109,7 +112,10 @@ async def test_a_response_of_the_upstream_is_never_replaced_whatever_its_status(
 
 @pytest.mark.parametrize("script", [half, head_then_nothing], ids=["cut short", "too slow"])
 async def test_no_fallback_serves_once_the_head_is_out(script: Script) -> None:
-    async with stage(script, route=f"timeouts: {{request: 2s}}, {FIXED}") as to, raw_client(to.port) as client:
+    async with (
+        stage(script, route=f"timeouts: {{request: 2s}}, {FIXED}") as to,
+        raw_client(to.port) as client,
+    ):
         await client.send(GET)
         await client.read_to_end()
         assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -131,7 +137,7 @@ async def test_the_connection_of_a_client_goes_on_after_a_fallback() -> None:
 
 
 async def test_a_head_request_gets_the_fallbacks_head_alone() -> None:
-    async with stage(hang, route=f"timeouts: {{request: 1s}}, {FIXED}") as to:
+    async with stage(silent, route=f"timeouts: {{request: 1s}}, {FIXED}") as to:
         response = await to.ask(GET.replace(b"GET", b"HEAD"), b"HEAD")
         assert (response.status, response.body, response.value(b"content-length")) == (203, b"", b"13")
 
@@ -147,15 +153,9 @@ async def test_a_body_is_read_from_its_file_when_the_configuration_is(tmp_path: 
     )
     snapshot = load_file(str(file)).snapshot
     (tmp_path / "items.json").unlink()
-    with open(os.devnull, "wb") as log:
-        worker = Worker(snapshot, {}, log_fd=log.fileno(), clock=asyncio.get_running_loop().time)
-        await worker.start()
-        try:
-            async with raw_client(port(worker)) as client:
-                await client.send(GET)
-                (response,) = await client.responses([b"GET"])
-        finally:
-            await worker.stop()
+    async with serving(snapshot) as worker, raw_client(port(worker)) as client:
+        await client.send(GET)
+        (response,) = await client.responses([b"GET"])
     assert_is_fallback(response, b"connection_refused")
 
 
@@ -207,7 +207,7 @@ async def test_another_upstream_serves_while_the_breaker_is_open() -> None:
 
 async def test_another_upstream_gets_the_rest_of_the_deadline() -> None:
     loop = asyncio.get_running_loop()
-    async with pair(hang, hang, route="timeouts: {request: 3s, attempt: 1s}") as to:
+    async with pair(silent, silent, route="timeouts: {request: 3s, attempt: 1s}") as to:
         began = loop.time()
         response = await to.ask()
         assert response.status == 504
@@ -223,7 +223,7 @@ async def test_another_upstream_answers_within_what_is_left() -> None:
         await asyncio.sleep(0.5)
         await peer.send(OK)
 
-    async with pair(hang, slow, route="timeouts: {request: 3s, attempt: 1s}") as to:
+    async with pair(silent, slow, route="timeouts: {request: 3s, attempt: 1s}") as to:
         assert (await to.ask()).status == 200
 
 

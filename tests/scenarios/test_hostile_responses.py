@@ -13,6 +13,7 @@ import struct
 from enum import Enum
 
 import pytest
+import uvloop
 
 from tests.scenarios.corpus import responses as corpus
 from tests.scenarios.corpus.outcomes import Aborted, BadGateway, Relayed, ResponseCase, Tunnelled
@@ -181,3 +182,29 @@ def _check_connections(upstream: RawUpstream, case: ResponseCase) -> None:
     """What was tainted is closed, what was not is used again, and nothing else is open."""
     assert len(upstream.peers) == (1 if case.keeps else 2)
     assert [peer.is_open for peer in upstream.peers] == ([True] if case.keeps else [False, True])
+
+
+def test_a_cut_answer_to_http_1_0_is_reset_on_uvloop_too() -> None:
+    """Without chunks or a length, an orderly end of the connection would say that the answer is whole. The two
+    loops differ in what they still send after an abort, so this one case is held on the real one as well."""
+
+    async def serve(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(corpus.chunked(b"50\r\nhello"))
+        await asyncio.sleep(MOMENT_SECONDS)
+
+    def ask(to: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", to), timeout=5) as client:
+            client.sendall(corpus.HTTP10)
+            answer = client.recv(65536)
+            with pytest.raises(ConnectionResetError):
+                while not answer or client.recv(65536):
+                    pass
+            return answer
+
+    async def scenario() -> bytes:
+        async with raw_upstream(serve) as upstream, running(ROUTES.format(port=upstream.port)) as worker:
+            return await asyncio.to_thread(ask, port(worker))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(scenario()).startswith(b"HTTP/1.1 200 ")
