@@ -21,6 +21,7 @@ ROOT = Path(sidecar.__file__).parent
 MAY_IMPORT = {
     "": {"cli"},
     "cli": {
+        "demo",
         "runtime",
         "admin",
         "kubernetes",
@@ -31,6 +32,7 @@ MAY_IMPORT = {
         "telemetry",
         "core",
     },
+    "demo": {"config"},
     "runtime": {"admin", "kubernetes", "downstream", "forwarding", "upstream", "config", "telemetry", "core"},
     "admin": {"downstream", "forwarding", "upstream", "config", "core"},
     "kubernetes": {"config", "core"},

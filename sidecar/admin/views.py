@@ -194,16 +194,17 @@ def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker
         "upstreams": dict(value.upstreams),
         "fallback": None if fallback is None else fallback.upstream or "response",
         "breakers": [{"upstream": one.upstream, "state": one.state.value} for one in breakers],
-        **_traffic(numbers if numbers is not None else RouteNumbers(value.name, value.listener)),
+        **_traffic(numbers),
     }
 
 
-def _traffic(numbers: RouteNumbers) -> Data:
-    by_class = dict.fromkeys(("1xx", "2xx", "3xx", "4xx", "5xx"), 0)
+def _traffic(numbers: RouteNumbers | None) -> Data:
+    active = 0 if numbers is None else sum(numbers.active().values())  # this brings the rows up to date
+    by_class: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     errors = 0
     durations = [0] * (len(DURATION_BOUNDS) + 1)
-    for (_, status, error), row in list(numbers.server.items()):
+    for (_, status, error), row in [] if numbers is None else list(numbers.server.items()):
         count = sum(row.counts)
         key = f"{status // 100}xx"
         by_class[key] = by_class.get(key, 0) + count
@@ -214,18 +215,18 @@ def _traffic(numbers: RouteNumbers) -> Data:
             durations[bucket] += n
     finished = sum(durations)
     return {
-        "started": sum(numbers.started.values()),
-        "active": sum(numbers.active().values()),
+        "started": finished + active,
+        "active": active,
         "finished": finished,
         "errors": errors,
         "error_rate": errors / finished if finished else None,
-        "by_class": {key: n for key, n in by_class.items() if n},
+        "by_class": by_class,
         "by_error": by_reason,
         "duration_seconds": {name: quantile(durations, share) for name, share in QUANTILES.items()},
         "duration_counts": durations,
-        "deadline_exceeded": numbers.exceeded,
-        "deadline_rejected": numbers.rejected,
-        "retries": sum(numbers.retries.values()),
+        "deadline_exceeded": 0 if numbers is None else numbers.exceeded,
+        "deadline_rejected": 0 if numbers is None else numbers.rejected,
+        "retries": 0 if numbers is None else sum(numbers.retries.values()),
     }
 
 

@@ -44,8 +44,17 @@ NEVER_IN_TRAILERS = HOP_BY_HOP | {
 }  # fmt: skip
 """Fields that framing, routing or authentication reads (RFC 9110 6.5.1): dropped from trailers."""
 
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""Phrases of RFC 9110 that older versions of the standard library do not have."""
+
 STATUS_LINES = {
-    int(status): b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+    int(status): b"HTTP/1.1 %d %s\r\n" % (status, _RENAMED.get(int(status), status.phrase).encode())
+    for status in HTTPStatus
 }
 
 _UNLISTED = (b"close", b"keep-alive", b"")

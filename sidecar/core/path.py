@@ -84,3 +84,11 @@ def _without_dots(path: bytes) -> bytes:
     if segments[-1] in (b".", b".."):
         kept.append(b"")
     return b"/" + b"/".join(kept)
+
+
+def has_dot_segment(path: bytes) -> bool:
+    """True if some server may read a `.` or `..` segment in `path`, escaped or not, behind `/` or a backslash."""
+    if 46 not in path and 37 not in path:  # . and %
+        return False
+    plain = unescape(path).replace(b"%5C", b"/").replace(b"%2F", b"/").replace(b"\\", b"/")
+    return _DOT_SEGMENT.search(_PARAMETERS.sub(b"", plain)) is not None

@@ -32,13 +32,17 @@ MAX_DISCARD_BYTES = 64 * 1024
 """Rest of a request body that is read and thrown away to keep a connection; beyond it, it is closed."""
 MAX_LINGER_BYTES = 1024 * 1024
 """Read and thrown away after the last answer, so that a reset does not destroy it on its way (RFC 9112 9.6)."""
-SMALL_HEAD_BYTES = 1024
-"""What arrived so far cannot break a limit of size, since no limit may be smaller than this."""
+MAX_PIPELINED = 16
+"""Requests in line behind the one that is being answered, before the client is not read any more: as long as it is
+read, its leaving is noticed."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 
 LINGER_SECONDS = 2.0
+LOOK_SECONDS = 0.04
+"""Between two looks at whether a client that is not being read has left."""
 
+_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _BODYLESS = frozenset({204, 304})
 _READ_FURTHER = frozenset(
     {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"content-type"}
@@ -51,11 +55,11 @@ class ClientConnection(asyncio.Protocol):
     """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
 
     __slots__ = (
-        "_arriving", "_behind_upgrade", "_current", "_fields", "_has_bodyless_answer",
-        "_head_bytes", "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering", "_is_skipping",
+        "_arriving", "_behind_upgrade", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
+        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering", "_is_skipping",
         "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup", "_parser",
-        "_pauses", "_pending_head", "_queue", "_read_ahead", "_service", "_trailers", "_url", "peer", "touched",
-        "transport",
+        "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service", "_trailers", "_url",
+        "peer", "touched", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -71,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self._arriving: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._head_started = 0.0
+        self._read_bytes = 0
         self._pending_head: bytes | None = None
         self._is_chunking = False
         self._has_bodyless_answer = False
@@ -143,7 +148,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self._head_bytes:
             self._head_started = self._listener.now
-        self._head_bytes += len(data)
+        self._read_bytes = len(data)
+        self._head_bytes += self._read_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -215,7 +221,8 @@ class ClientConnection(asyncio.Protocol):
         parser = self._parser
         lookup = self._lookup
         url = self._url
-        if self._head_bytes > SMALL_HEAD_BYTES or len(self._fields) > self._listener.limits.headers:
+        small = self._listener.small_head_bytes
+        if self._head_bytes > small or self._read_bytes > small:
             self._check_limits()
         version = parser.get_http_version()
         method = parser.get_method()
@@ -263,12 +270,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _check_limits(self) -> None:
         limits = self._listener.limits
-        if len(self._url) > limits.url_bytes or len(self._fields) > limits.headers:
+        size = sum(len(name) + len(value) + 4 for _, name, value in self._fields) + len(self._url)
+        is_too_many = len(self._fields) > limits.headers or len(self._url) > limits.url_bytes
+        if is_too_many or size > limits.head_bytes:
             raise self._too_large()
-        if self._head_bytes > limits.head_bytes:
-            size = sum(len(name) + len(value) + 4 for _, name, value in self._fields)
-            if len(self._url) + size > limits.head_bytes:
-                raise self._too_large()
 
     def _too_large(self) -> parse.Refused:
         limits = self._listener.limits
@@ -288,6 +293,7 @@ class ClientConnection(asyncio.Protocol):
         if arriving is None:
             self._enqueue(self._refused_exchange(error))
         elif arriving is self._current:
+            arriving.keep_alive = False
             arriving.fail(error)
         else:
             arriving.refusal = error
@@ -308,7 +314,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.begin()
             return
         self._queue.append(exchange)
-        self._pause(_QUEUE)
+        if len(self._queue) >= MAX_PIPELINED:
+            self._pause(_QUEUE)
 
     def _advance(self) -> None:
         """Start what waits, in order. A loop, not recursion: many may be answered at once."""
@@ -325,7 +332,17 @@ class ClientConnection(asyncio.Protocol):
     def _pause(self, why: int) -> None:
         if not self._pauses:
             self.transport.pause_reading()
+            self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
         self._pauses |= why
+
+    def _look_for_end(self) -> None:
+        """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
+        if not self._pauses or self.transport.is_closing():
+            return
+        if _has_left(self.transport):
+            self.transport.abort()
+            return
+        self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
     def _resume(self, why: int) -> None:
         if self._pauses & why:
@@ -381,6 +398,10 @@ class ClientConnection(asyncio.Protocol):
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 current.keep_alive = False
+        if b"expect" in current.lookup and current.body is not None and not current.body.size:
+            current.keep_alive = (
+                False  # whether the body will still come is anybody's guess (RFC 9110 10.1.1)
+            )
         self._end_head(current, lines)
         self._pending_head = b"".join(lines)
 
@@ -555,6 +576,15 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is None and not self._queue and quiet_seconds > timeouts.idle_seconds:
             self._is_closing = True
             self.transport.close()
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """True if the other side has closed or reset its connection, whatever still waits to be read."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return False
+    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
 
 
 class _BehindUpgrade:

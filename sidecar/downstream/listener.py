@@ -55,6 +55,10 @@ class ListenerSocket:
         self.policy = policy
         self.limits = policy.limits
         self.timeouts = policy.timeouts
+        self.small_head_bytes = min(
+            policy.limits.url_bytes, policy.limits.head_bytes, 4 * policy.limits.headers
+        )
+        """A read up to this size cannot break a limit (a header field takes at least four bytes)."""
         self.is_trusted = policy.trust is Trust.ALL
 
     async def start(self) -> None:

@@ -24,6 +24,7 @@ from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
+from sidecar.core.path import has_dot_segment
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import heads, lineage
@@ -225,6 +226,8 @@ class Exchange:
         route = self.route = entry.target
         self.route_name = route.name
         if route.prefix is not None:
+            if has_dot_segment(path):
+                raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
             self.prefix_length = entry.prefix_end(path)
         service.observe.started(self)
         if service.is_closed_to_new:
@@ -641,7 +644,9 @@ class Exchange:
             self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self._allowed_seconds():.3g} s"))
             return
         progress = self.request_bytes + self.response_bytes
-        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0  # no progress is -1
+        self._quiet_checks = (
+            self._quiet_checks + 1 if progress == self._quiet_mark else 0
+        )  # no progress is -1
         self._quiet_mark = progress
         if self._quiet_checks >= IDLE_CHECKS:
             self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))

@@ -37,7 +37,7 @@ _LOG_SHARE = 0.25
 class Reporter:
     """Tells the numbers everything, and the others only what they want: one call for the data path."""
 
-    __slots__ = ("_also", "_log", "_numbers", "_spans", "started")
+    __slots__ = ("_also", "_log", "_numbers", "_spans", "finished", "noticed", "started")
 
     def __init__(
         self,
@@ -52,13 +52,8 @@ class Reporter:
         self._log = log
         self._also = also
         self.started: Callable[[ObservedExchange], None] = numbers.started
-
-    def finished(self, exchange: ObservedExchange) -> None:
-        self._numbers.finished(exchange)
-        if self._spans is not None and exchange.is_sampled:
-            self._spans.finished(exchange)
-        if self._log.has_access_log:
-            self._log.finished(exchange)
+        self.noticed: Callable[[Notice, str], None] = numbers.noticed
+        self.finished: Callable[[ObservedExchange], None] = _finished(numbers, spans, log)
 
     def transitioned(self, transition: Transition) -> None:
         self._numbers.transitioned(transition)
@@ -68,8 +63,29 @@ class Reporter:
         if self._also is not None:
             self._also(transition)
 
-    def noticed(self, notice: Notice, route_name: str) -> None:
-        self._numbers.noticed(notice, route_name)
+
+def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callable[[ObservedExchange], None]:
+    """The shortest function that tells all who want to know: a layer of calls costs 0.2 µs."""
+    count = numbers.finished
+    if spans is None and not log.has_access_log:
+        return count
+
+    def count_and_log(exchange: ObservedExchange) -> None:
+        count(exchange)
+        log.finished(exchange)
+
+    if spans is None:
+        return count_and_log
+    record, has_access_log = spans.finished, log.has_access_log
+
+    def tell_all(exchange: ObservedExchange) -> None:
+        count(exchange)
+        if exchange.is_sampled:
+            record(exchange)
+        if has_access_log:
+            log.finished(exchange)
+
+    return tell_all
 
 
 class TelemetryRoom:

@@ -8,6 +8,7 @@ exchanges in flight.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -238,4 +239,5 @@ async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:
 
 
 def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    """The system's words for it: asyncio's own text repeats the address, and differs between loops."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)

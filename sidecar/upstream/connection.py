@@ -149,10 +149,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._close_delimited and exc is None:
             receiver.completed([])
-        elif self._has_head:
+        elif self._has_head or self._head_bytes:
             receiver.failed(Reason.INCOMPLETE_RESPONSE, "upstream closed in the middle of its answer", False)
         else:
-            is_stale = self.exchanges > 1 and self._head_bytes == 0
+            is_stale = self.exchanges > 1
             receiver.failed(Reason.CONNECTION_RESET, "upstream closed before it answered", is_stale)
 
     def eof_received(self) -> bool:

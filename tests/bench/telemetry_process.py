@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -193,7 +192,9 @@ def measure_latency(rounds: int, seconds: float) -> None:
                 seen[variant.name].append(load)
     print(f"{f'{ROUTES} routes, {LATENCY_RPS} rps':<36}{'p50':>8}{'p99':>8} µs, medians of {rounds} rounds")
     for name, loads in seen.items():
-        p50, p99 = (statistics.median(one) for one in zip(*[(x.p50_us, x.p99_us) for x in loads], strict=True))
+        p50, p99 = (
+            statistics.median(one) for one in zip(*[(x.p50_us, x.p99_us) for x in loads], strict=True)
+        )
         print(f"{name:<36}{p50:>8.0f}{p99:>8.0f}")
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, Attributes, Row, Value
-from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS, MAX_SERIES, MAX_SHAPES, METHODS, Numbers
+from sidecar.core.numbers import (
+    BUDGET_BOUNDS,
+    DURATION_BOUNDS,
+    FOLD_AT,
+    MAX_SERIES,
+    MAX_SHAPES,
+    METHODS,
+    Numbers,
+)
 from sidecar.core.observe import Notice
 from sidecar.core.snapshot import Endpoint, Upstream
 from sidecar.core.sources import (
@@ -232,3 +243,59 @@ def test_server_of_names_what_is_configured(
     endpoints: tuple[Endpoint, ...], expected: tuple[str, int | None]
 ) -> None:
     assert server_of(Upstream("payments", endpoints)) == expected
+
+
+def test_readers_in_other_threads_lose_nothing_and_see_whole_exchanges() -> None:
+    numbers = Numbers()
+    is_over = threading.Event()
+    wrong: list[object] = []
+
+    def read_on() -> None:
+        before = 0
+        while not is_over.is_set():
+            rows = [
+                row for row in read(numbers, "http.server.request.duration").values() if isinstance(row, Row)
+            ]
+            count = sum(sum(row.counts) for row in rows)
+            total = sum(row.sum for row in rows)
+            active = list(read(numbers, "http.server.active_requests").values())
+            if count < before or total != count or not all(value in (0, 1) for value in active):
+                wrong.append((before, count, total, active))
+            before = count
+
+    readers = [threading.Thread(target=read_on) for _ in range(3)]
+    switch_seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for reader in readers:
+            reader.start()
+        statuses = (200, 404, 503)
+        for index in range(30_000):
+            attempts = (FakeAttempt(status=503),) * (index % 3)
+            status = statuses[index % 7 % 3]
+            exchange = FakeExchange(
+                status=status, started=0.0, ended=1.0, attempts=attempts, is_sampled=index % 5 == 0
+            )
+            pass_through(numbers, exchange)
+    finally:
+        is_over.set()
+        sys.setswitchinterval(switch_seconds)
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+    rows = read(numbers, "http.server.request.duration").values()
+    assert sum(sum(row.counts) for row in rows if isinstance(row, Row)) == 30_000
+    tries = read(numbers, "http.client.request.duration").values()
+    assert sum(sum(row.counts) for row in tries if isinstance(row, Row)) == 30_000
+    assert list(read(numbers, "sidecar.retry.attempts").values()) == [10_000]
+    assert set(read(numbers, "http.server.active_requests").values()) == {0}
+
+
+def test_what_waits_to_be_folded_is_bounded_on_many_routes() -> None:
+    numbers = Numbers()
+    for _ in range(5 * FOLD_AT):
+        for route in ("a", "b"):
+            pass_through(numbers, FakeExchange(route_name=route, budget_source="route"))
+    assert len(numbers._started) <= FOLD_AT * 2
+    for route in numbers._routes.values():
+        assert [len(shape.values) // 3 < FOLD_AT for shape in route.shapes] == [True]

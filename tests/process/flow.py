@@ -20,15 +20,26 @@ ROUTE = "timeouts: {request: 10m}"
 class Flow:
     """What has gone in at one end, of `total` bytes."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, is_chunked: bool) -> None:
         self.total = total
+        self.is_chunked = is_chunked
         self.sent = 0
 
     async def send(self, writer: asyncio.StreamWriter) -> None:
         while self.sent < self.total:
-            writer.write(BLOCK)
+            if self.is_chunked:
+                writer.writelines((b"%x\r\n" % MIB, BLOCK, b"\r\n"))
+            else:
+                writer.write(BLOCK)
             await writer.drain()
             self.sent += MIB
+        if self.is_chunked:
+            writer.write(b"0\r\n\r\n")
+
+    @property
+    def framing(self) -> bytes:
+        """The header field that goes with it."""
+        return b"Transfer-Encoding: chunked" if self.is_chunked else b"Content-Length: %d" % self.total
 
     async def stalls(self) -> None:
         """Wait until nothing more is taken."""
@@ -41,26 +52,41 @@ class Flow:
         """Read it all, with pauses, and compare it; the sidecar's largest resident memory on the way, in KiB."""
         peak = size = 0
         step = self.total // PAUSES
+        next_pause = 0
         while size < self.total:
-            if size % step == 0:
+            if size >= next_pause:
+                next_pause += step
                 await self.stalls()
-            data = await reader.readexactly(MIB)
-            assert data == BLOCK
-            size += MIB
+            take = self._take_chunk if self.is_chunked else self._take_block
+            size = await take(reader, size)
             peak = max(peak, to.process.memory_kib())
         return peak
 
+    @staticmethod
+    async def _take_block(reader: asyncio.StreamReader, size: int) -> int:
+        assert await reader.readexactly(MIB) == BLOCK
+        return size + MIB
 
-async def growth_by_answer(folder: Path, total: int) -> int:
+    @staticmethod
+    async def _take_chunk(reader: asyncio.StreamReader, size: int) -> int:
+        """The sidecar cuts chunks as it likes."""
+        length = int(await reader.readuntil(b"\r\n"), 16)
+        data = await reader.readexactly(length + 2)
+        at = size % MIB
+        assert (BLOCK * (length // MIB + 2))[at : at + length] == data[:-2]
+        return size + length
+
+
+async def growth_by_answer(folder: Path, total: int, *, is_chunked: bool = False) -> int:
     """KiB that a sidecar's memory grows by while a slow client reads an answer of `total` bytes."""
-    flow = Flow(total)
+    flow = Flow(total, is_chunked=is_chunked)
 
     async def script(peer: RawPeer) -> None:
         while (request := await peer.request()) is not None:
             if request.target == b"/small":
                 await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 continue
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+            await peer.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % flow.framing)
             await flow.send(peer.writer)
 
     async with raw_upstream(script) as app, served(folder, app.port, route=ROUTE) as to:
@@ -74,9 +100,9 @@ async def growth_by_answer(folder: Path, total: int) -> int:
         return peak - before
 
 
-async def growth_by_request(folder: Path, total: int) -> int:
+async def growth_by_request(folder: Path, total: int, *, is_chunked: bool = False) -> int:
     """KiB that a sidecar's memory grows by while a slow upstream reads a request of `total` bytes."""
-    flow = Flow(total)
+    flow = Flow(total, is_chunked=is_chunked)
     peak = 0
     stage: list[Served] = []
 
@@ -95,7 +121,7 @@ async def growth_by_request(folder: Path, total: int) -> int:
         assert (await http_get(to.port, "/small"))[0] == 200
         before = to.process.memory_kib()
         reader, writer = await asyncio.open_connection("127.0.0.1", to.port)
-        writer.write(b"PUT /long HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % total)
+        writer.write(b"PUT /long HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % flow.framing)
         await flow.send(writer)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         writer.close()

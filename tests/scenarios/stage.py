@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from sidecar.admin import prometheus
 from sidecar.core.breaker import Breaker
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.cluster import Cluster
@@ -60,6 +61,12 @@ routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
 """
 
 
+def scraped(worker: Worker, start: str) -> float:
+    """The sum of all samples of a scrape whose lines start with `start`."""
+    text = "".join(prometheus.render(worker.numbers, worker.sources(), openmetrics=False, wall_offset=0.0))
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(start))
+
+
 @dataclass
 class Stage:
     """A sidecar that runs, and the app behind it."""
@@ -80,6 +87,10 @@ class Stage:
     def requests(self) -> list[Request]:
         """What the app was asked, in order."""
         return self.app.requests
+
+    def metric(self, start: str) -> float:
+        """What a scrape shows now: the sum of the samples whose lines start with `start`."""
+        return scraped(self.worker, start)
 
     async def ask(self, data: bytes = GET, method: bytes = b"GET") -> Response:
         """The answer to one request on a connection of its own."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.admin.events import CAPACITY, Events
-from sidecar.config.load import load_file, load_text
+from sidecar.config.load import load_text
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.scenarios.operator import Operator, operator, serving
 from tests.scenarios.stage import OK, app_routes, get, saying, stage
@@ -138,7 +138,8 @@ async def test_metrics_are_those_of_the_probe_listener() -> None:
         ("POST", "/breakers/app/shut", 404, "there is no action 'shut': there are open, close, auto"),
         ("POST", "/breakers/app/open?upstream=ap", 404, "route 'app' has no upstream 'ap'; did you mean 'app'?"),
         ("POST", "/breakers/app/open?for=5", 400, "for: a duration needs a unit: write 5s or 5ms"),
-        ("POST", "/breakers/app/open?for=0s", 400, "for: an override of 0s ends before it begins; give a time above zero"),
+        ("POST", "/breakers/app/open?for=0s", 400,
+         "for: an override of 0s ends before it begins; give a time above zero"),
         ("POST", "/breakers/app/auto?for=5m", 400, "`auto` ends an override at once: leave out `for`"),
         ("GET", "/breakers/app/open", 405, "GET is not for /breakers/app/open: GET reads, POST changes"),
         ("POST", "/status", 405, "POST is not for /status: GET reads, POST changes"),
@@ -362,35 +363,6 @@ async def test_a_slow_listener_misses_the_oldest_and_is_told_how_many() -> None:
         range(CAPACITY + 90, CAPACITY + 101)
     )
     assert not reader.wake.is_set()  # only those that are served are woken
-
-
-# Reload
-
-
-async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
-    file = tmp_path / "sidecar.yaml"
-    file.write_text(HEADER + NOBODY)
-    snapshot = load_file(str(file)).snapshot
-    async with serving(snapshot, path=str(file)) as worker:
-        hand = operator(worker)
-        async with hand.events() as events:
-            file.write_text(HEADER + app_routes(9, route="timeouts: {request: 3s}"))
-            told = await hand.post("/reload")
-            assert (told["is_success"], told["generation"]) == (True, 2)
-            assert told["diff"]["routes"][0]["name"] == "app"
-            kind, heard = await events.next()
-            assert (kind, heard["routes"]) == ("reload", {"added": 0, "removed": 0, "changed": 1})
-            file.write_text(HEADER + NOBODY + "oops: 1\n")
-            refused = await hand.post("/reload")
-            assert (hand.status, refused["status"], refused["is_success"]) == (422, 422, False)
-            assert "oops" in refused["problems"][0]
-            kind, heard = await events.next()
-            assert (kind, heard["is_success"], heard["generation"]) == ("reload", False, 2)
-        config = await hand.get("/config")
-        assert (config["generation"], config["is_last_reload_successful"]) == (2, False)
-        assert config["problems"] == refused["problems"]
-        assert config["last_reload"]["is_success"] is False
-        assert worker.is_ready
 
 
 # Size

@@ -1,0 +1,169 @@
+"""The sidecars of the demo: real `sidecar run` processes, started, watched through their admin API, and ended.
+
+Each is the leader of a session of its own, so that Ctrl-C in the terminal reaches the demo alone, which ends them,
+and so that nothing a sidecar started can outlive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+START_SECONDS = 20.0
+END_SECONDS = 3.0
+
+
+class DemoFailed(Exception):
+    """The demo cannot be set up; the message says why."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One transition of a breaker, as `/events` told it."""
+
+    route: str
+    from_state: str
+    to_state: str
+    reason: str
+    wait_seconds: float | None
+    at: float
+    """When it was heard of; monotonic seconds."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    inbound: int
+    outbound: int
+    admin: int
+    probes: int
+
+
+class Sidecar:
+    """One process beside one service."""
+
+    def __init__(self, name: str, ports: Ports, folder: Path) -> None:
+        self.name = name
+        self.ports = ports
+        self.file = folder / f"{name}.yaml"
+        self.log = folder / f"{name}.log"
+        self._process: Process | None = None
+
+    @property
+    def admin(self) -> str:
+        return f"http://127.0.0.1:{self.ports.admin}"
+
+    @property
+    def inbound(self) -> str:
+        return f"http://127.0.0.1:{self.ports.inbound}"
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def write(self, app: int, neighbour: tuple[str, int], breaker_mode: str, otlp: str | None) -> None:
+        """Its configuration: the template, filled in."""
+        template = Template((resources.files("sidecar.demo") / "sidecar.yaml").read_text())
+        values = {
+            **{key: getattr(self.ports, key) for key in ("inbound", "outbound", "admin", "probes")},
+            "name": self.name, "app": app, "neighbour": neighbour[0], "next": neighbour[1],
+            "breaker_mode": breaker_mode, "telemetry": json.dumps(_telemetry(self.name, otlp)),
+        }  # fmt: skip
+        self.file.write_text(template.substitute(values))
+
+    async def start(self) -> None:
+        with self.log.open("wb") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sidecar", "run", str(self.file),
+                stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    async def is_ready(self, session: ClientSession) -> None:
+        """Wait for it. Raises: DemoFailed."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ClientError, OSError):
+                async with session.get(f"http://127.0.0.1:{self.ports.probes}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            await asyncio.sleep(0.05)
+        raise DemoFailed(f"the sidecar of {self.name} does not start:\n{self.log.read_text()[-2000:]}")
+
+    async def end(self) -> None:
+        """SIGTERM, and SIGKILL for what is left after a while."""
+        if self._process is None:
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+        await self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    async def breaker(self, session: ClientSession, route: str) -> dict[str, Any]:
+        """The state of a route's breaker."""
+        async with session.get(f"{self.admin}/breakers/{route}") as answer:
+            answer.raise_for_status()
+            state: dict[str, Any] = (await answer.json())["breakers"][0]
+            return state
+
+    async def follow(self, session: ClientSession, heard: Callable[[Change], None]) -> None:
+        """Tell every transition, from the first to the end of the process."""
+        with contextlib.suppress(ClientError, OSError):
+            forever = ClientTimeout(total=None)
+            async with session.get(f"{self.admin}/events", timeout=forever) as stream:
+                kind = ""
+                async for line in stream.content:
+                    name, _, value = line.decode().rstrip("\n").partition(": ")
+                    if name == "event":
+                        kind = value
+                    elif name == "data" and kind == "transition":
+                        heard(_change(json.loads(value)))
+
+
+def _change(data: dict[str, Any]) -> Change:
+    return Change(
+        data["route"], data["from"], data["to"], data["reason"], data["wait_seconds"], time.monotonic()
+    )
+
+
+def _telemetry(name: str, otlp: str | None) -> dict[str, Any]:
+    telemetry: dict[str, Any] = {"service_name": name, "traces": {"sample_ratio": 1.0}}
+    if otlp is not None:
+        protocol = "http/protobuf" if ":4318" in otlp else "grpc"
+        telemetry["otlp"] = {"endpoint": otlp, "protocol": protocol}
+    return telemetry
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

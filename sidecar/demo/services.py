@@ -1,0 +1,239 @@
+"""The three services of the demo, as anybody would write them: they know nothing of sidecars.
+
+`/fast` takes 100 ms, `/slow?seconds=S` 1 to 10 s, `/batch?size=N` N steps of 200 ms. A service with a neighbour works
+for a moment and then asks that one the same; the last one does the work. What a service is told of time is a header.
+Owned by one event loop, as the counts and faults are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import ClientError, ClientSession, web
+
+from sidecar.config.units import parse_duration
+
+BUDGET_HEADER = "x-envoy-expected-rq-timeout-ms"
+FAST_SECONDS = 0.1
+STEP_SECONDS = 0.2
+OWN_SECONDS = 0.03
+"""What a service with a neighbour does itself, so that budgets fall visibly."""
+MARGIN_SECONDS = 0.1
+"""A batch hands in what it has this long before its time is over: the answer has to travel."""
+FAILING = frozenset({2, 5, 8})
+"""Which of ten calls fail while `Faults.has_errors`: 30 %, spread evenly, so that each run tells the same."""
+
+
+@dataclass
+class Faults:
+    """What is wrong with a service now."""
+
+    has_errors: bool = False
+    latency_seconds: float = 0.0
+    count: int = 0
+    """Calls since the last change."""
+
+    def set(self, *, has_errors: bool = False, latency_seconds: float = 0.0) -> None:
+        self.has_errors, self.latency_seconds, self.count = has_errors, latency_seconds, 0
+
+    def fails_this(self) -> bool:
+        self.count += 1
+        return self.has_errors and self.count % 10 in FAILING
+
+
+@dataclass
+class Served:
+    """One call, as the service saw it; kept beyond its end."""
+
+    path: str
+    budget_ms: int | None
+    trace_id: str
+    headers: Mapping[str, str]
+    status: int = 0
+    """0 while it runs, 499 if it was cancelled."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call to the neighbour, as the service that made it saw it."""
+
+    status: int
+    reason: str
+    """The sidecar's own reason, empty for an answer of the neighbour."""
+    seconds: float
+
+
+@dataclass
+class Service:
+    """One service on a port that stays its own while it is dead."""
+
+    name: str
+    log: Callable[[str], None]
+    neighbour: str | None = None
+    proxy: str = ""
+    """Its sidecar's outbound listener, as `http_proxy` would name it."""
+    faults: Faults = field(default_factory=Faults)
+    served: list[Served] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    running: int = 0
+    """Calls being served now."""
+
+    def __post_init__(self) -> None:
+        self._socket = _reserved(0)
+        self.port: int = self._socket.getsockname()[1]
+        self._runner: web.AppRunner | None = None
+        self._session: ClientSession | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._runner is not None
+
+    async def start(self) -> None:
+        """Accept calls."""
+        app = web.Application()
+        for path in ("/fast", "/slow", "/batch"):
+            app.router.add_get(path, self._serve)
+        # As with most frameworks, a handler goes on when its client has left: only the last service, which has no
+        # call of its own that could be ended, asks to be told.
+        is_last = self.neighbour is None
+        self._runner = web.AppRunner(app, handler_cancellation=is_last, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        self._session = ClientSession()
+        await web.SockSite(self._runner, self._socket).start()
+
+    async def stop(self) -> None:
+        """Die: connections end, and new ones are refused, as the port is kept but nobody listens."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+            self._socket = _reserved(self.port)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+    async def _serve(self, request: web.Request) -> web.Response:
+        this = Served(
+            request.path,
+            _integer(request.headers.get(BUDGET_HEADER)),
+            (request.headers.get("traceparent", "") + "--").split("-")[1],
+            dict(request.headers),
+        )
+        self.served.append(this)
+        started = time.monotonic()
+        self.running += 1
+        this_status = 499
+        try:
+            answer = await self._answer(request, this)
+            this_status = answer.status
+        finally:
+            self.running -= 1
+            this.status = this_status
+            self._log_call(this, time.monotonic() - started)
+        return answer
+
+    async def _answer(self, request: web.Request, this: Served) -> web.Response:
+        if self.faults.fails_this():
+            return web.json_response({"error": "out of luck"}, status=500)
+        try:
+            seconds = _budget_seconds(request, this)
+            if self.neighbour is not None:
+                await asyncio.sleep(OWN_SECONDS)
+                return await self._ask(request)
+            await asyncio.sleep(self.faults.latency_seconds)
+            return await _work(request, seconds)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        """Ask the neighbour the same.
+
+        Only `traceparent` and `tracestate` are passed on, as OpenTelemetry's instrumentation of a client would do:
+        no deadline, no request id. `?timeout=` is a wish of this service's own, so it becomes a header here.
+        """
+        kept = ("traceparent", "tracestate")
+        headers = {name: request.headers[name] for name in kept if name in request.headers}
+        query = dict(request.query)
+        if "timeout" in query:
+            headers["x-request-timeout-ms"] = str(round(parse_duration(query.pop("timeout")) * 1000))
+        assert self._session is not None
+        started = time.monotonic()
+        try:
+            async with self._session.get(
+                f"http://{self.neighbour}{request.path}", params=query, headers=headers, proxy=self.proxy
+            ) as answer:
+                text = await answer.text()
+                status, kind = answer.status, answer.content_type
+        except (ClientError, OSError) as error:
+            status, kind, text = 502, "application/json", json.dumps({"error": str(error)})
+        self.asked.append(Asked(status, reason_in(kind, text), time.monotonic() - started))
+        return web.Response(status=status, text=text, content_type=kind)
+
+    def _log_call(self, this: Served, seconds: float) -> None:
+        request_id, user = this.headers.get("x-request-id", "-"), this.headers.get("x-user-id", "-")
+        budget = "-" if this.budget_ms is None else f"{this.budget_ms}ms"
+        self.log(
+            f"{self.name} GET {this.path} {this.status} {seconds * 1000:.0f}ms budget={budget} "
+            f"request_id={request_id} trace_id={this.trace_id} user={user}"
+        )
+
+
+async def _work(request: web.Request, budget_seconds: float | None) -> web.Response:
+    """Raises: ValueError, for a query that says nothing of use."""
+    if request.path == "/fast":
+        await asyncio.sleep(FAST_SECONDS)
+        return web.json_response({"result": "done"})
+    if request.path == "/slow":
+        seconds = min(10.0, max(1.0, float(request.query.get("seconds", random.uniform(1, 10)))))
+        await asyncio.sleep(seconds)
+        return web.json_response({"result": "done", "seconds": round(seconds, 3)})
+    return await _batch(int(request.query.get("size", "10")), budget_seconds)
+
+
+async def _batch(size: int, budget_seconds: float | None) -> web.Response:
+    """As many steps as there is time for: part of the result, in time, is worth more than a 504."""
+    loop = asyncio.get_running_loop()
+    until = None if budget_seconds is None else loop.time() + budget_seconds - MARGIN_SECONDS
+    results: list[int] = []
+    while len(results) < size and (until is None or loop.time() + STEP_SECONDS <= until):
+        await asyncio.sleep(STEP_SECONDS)
+        results.append(len(results) + 1)
+    done = len(results)
+    return web.json_response({"results": results, "done": done, "of": size, "is_complete": done >= size})
+
+
+def _budget_seconds(request: web.Request, this: Served) -> float | None:
+    """What the sidecar says is left, or `?timeout=` if that is less. Raises: ValueError."""
+    given = [] if this.budget_ms is None else [this.budget_ms / 1000]
+    if "timeout" in request.query:
+        given.append(parse_duration(request.query["timeout"]))
+    return min(given, default=None)
+
+
+def reason_in(content_type: str, text: str) -> str:
+    """The reason in a problem document of the sidecar's; empty for anything else."""
+    if content_type != "application/problem+json":
+        return ""
+    return str(json.loads(text).get("type", "")).rpartition(":")[2]
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _reserved(port: int) -> socket.socket:
+    """A socket that has the port and refuses connections until somebody listens on it."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", port))
+    one.setblocking(False)
+    return one

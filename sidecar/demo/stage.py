@@ -1,0 +1,189 @@
+"""What the story is played on: a client, three services in a row, and a sidecar beside each.
+
+client → sidecar → frontend → sidecar → sidecar → orders → sidecar → sidecar → payments
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+from sidecar.demo.processes import Change, Ports, Sidecar, free_ports
+from sidecar.demo.services import Asked, Service
+
+NAMES = ("frontend", "orders", "payments")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence whose numbers were measured, and whether what it promises is so."""
+
+    text: str
+    holds: bool
+
+
+@dataclass
+class Journal:
+    """What has happened so far. Listeners are told each line, for those who print; the live view just reads."""
+
+    scene: str = ""
+    claims: list[Claim] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    on_line: Callable[[str, str], None] = lambda kind, text: None
+    """Gets `scene`, `note`, `log`, `claim` or `change`, and the text."""
+
+    def open(self, title: str) -> None:
+        self.scene = title
+        self.on_line("scene", title)
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+        self.on_line("note", text)
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+        self.on_line("log", text)
+
+    def claim(self, text: str, holds: bool) -> None:
+        self.claims.append(Claim(text, holds))
+        self.on_line("claim", f"{'ok  ' if holds else 'FAIL'} {text}")
+
+    def change(self, change: Change) -> None:
+        self.changes.append(change)
+        self.on_line("change", f"{change.route}: {change.from_state} → {change.to_state} ({change.reason})")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    """0 for a client that left."""
+    seconds: float
+    data: dict[str, Any]
+
+
+class Stage:
+    """Everything that runs, and what a client can do with it."""
+
+    def __init__(self, services: list[Service], sidecars: list[Sidecar], journal: Journal) -> None:
+        self.frontend, self.orders, self.payments = services
+        self.services = services
+        self.sidecars = sidecars
+        self.journal = journal
+        self._numbers = itertools.count(1)
+        self.session = ClientSession(
+            connector=TCPConnector(limit=0, force_close=True), timeout=ClientTimeout(total=20)
+        )
+
+    @property
+    def running(self) -> int:
+        """Calls that some service is at now."""
+        return sum(service.running for service in self.services)
+
+    def running_by_name(self) -> str:
+        return ", ".join(f"{service.name} {service.running}" for service in self.services)
+
+    async def get(
+        self, path: str, *, at: int = 0, timeout_ms: int | None = None, leave_after: float | None = None
+    ) -> Answer:
+        """One call through the sidecar of the service `at`; a client that leaves closes its connection."""
+        headers = {"x-request-id": f"demo-{next(self._numbers):04}", "x-user-id": "ada"}
+        if timeout_ms is not None:
+            headers["x-request-timeout-ms"] = str(timeout_ms)
+        started = time.monotonic()
+        try:
+            async with (
+                asyncio.timeout(leave_after),
+                self.session.get(self.sidecars[at].inbound + path, headers=headers) as answer,
+            ):
+                data = await answer.json(content_type=None)
+                return Answer(answer.status, time.monotonic() - started, data)
+        except TimeoutError:
+            return Answer(0, time.monotonic() - started, {})
+
+    async def orders_asks(self, count: int, path: str = "/fast") -> list[Asked]:
+        """So many calls to orders at once; how its calls to payments went."""
+        before = len(self.orders.asked)
+        await asyncio.gather(*(self.get(path, at=1) for _ in range(count)))
+        return self.orders.asked[before:]
+
+    async def breaker(self) -> dict[str, Any]:
+        """The breaker that the story is about: from orders to payments."""
+        return await self.sidecars[1].breaker(self.session, "orders-to-payments")
+
+    async def change(self, after: int, to_state: str, seconds: float = 1.0) -> Change | None:
+        """The first change into `to_state` since `after` of them had happened; None if there is none in time."""
+        until = time.monotonic() + seconds
+        while True:
+            for change in self.journal.changes[after:]:
+                if change.to_state == to_state and change.route == "orders-to-payments":
+                    return change
+            if time.monotonic() > until:
+                return None
+            await asyncio.sleep(0.01)
+
+    async def may_probe(self, seconds: float = 6.0) -> None:
+        """Wait until an open breaker would let a probe through."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and (await self.breaker())["next_probe_seconds"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_stage(
+    journal: Journal, *, breaker_mode: str = "enforce", otlp: str | None = None
+) -> AsyncIterator[Stage]:
+    """Start it all, and end it all whatever happens. Raises: DemoFailed."""
+    with TemporaryDirectory(prefix="sidecar-demo-") as folder:
+        services = [Service(name, journal.log) for name in NAMES]
+        sidecars = _sidecars(Path(folder), services, breaker_mode, otlp)
+        stage = Stage(services, sidecars, journal)
+        followers: list[asyncio.Task[None]] = []
+        try:
+            for service in services:
+                await service.start()
+            for sidecar in sidecars:
+                await sidecar.start()
+            for sidecar in sidecars:
+                await sidecar.is_ready(stage.session)
+            followers += [asyncio.create_task(one.follow(stage.session, journal.change)) for one in sidecars]
+            await asyncio.sleep(0.1)
+            yield stage
+        finally:
+            await _end(stage, followers)
+
+
+async def _end(stage: Stage, followers: list[asyncio.Task[None]]) -> None:
+    for task in followers:
+        task.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    await stage.session.close()
+    await asyncio.gather(*(one.end() for one in stage.sidecars))
+    await asyncio.gather(*(one.stop() for one in stage.services))
+    for service in stage.services:
+        service.close()
+
+
+def _sidecars(folder: Path, services: list[Service], breaker_mode: str, otlp: str | None) -> list[Sidecar]:
+    ports = iter(free_ports(4 * len(services)))
+    sidecars = [
+        Sidecar(one.name, Ports(next(ports), next(ports), next(ports), next(ports)), folder)
+        for one in services
+    ]
+    for service, sidecar, below in itertools.zip_longest(services, sidecars, sidecars[1:]):
+        service.proxy = f"http://127.0.0.1:{sidecar.ports.outbound}"
+        neighbour = ("nobody", sidecar.ports.inbound)
+        if below is not None:
+            service.neighbour = below.name
+            neighbour = (below.name, below.ports.inbound)
+        sidecar.write(service.port, neighbour, breaker_mode, otlp)
+    return sidecars

@@ -1,0 +1,134 @@
+"""The commands of an operator against a real sidecar: `breaker`, `status`, and a reload over the admin API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.operator import Operator
+from tests.support.process import Running, free_ports, sidecar
+
+pytestmark = pytest.mark.process
+
+
+@dataclass
+class Site:
+    """A running sidecar, its file and its admin listener."""
+
+    running: Running
+    file: Path
+    hand: Operator
+
+    async def command(self, *words: str) -> tuple[int, str, str]:
+        """Run `sidecar WORDS`: exit code, standard output and error."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "sidecar", *words, "--admin", f"http://127.0.0.1:{self.hand.port}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/bin:/bin", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "120"},
+        )
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    inbound, admin, probes = free_ports(3)
+    file = folder / "sidecar.yaml"
+    file.write_text(f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+admin: {{address: "127.0.0.1:{admin}"}}
+probes: {{address: "127.0.0.1:{probes}"}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
+routes:
+- {{name: shop, upstream: app}}
+""")
+    async with sidecar(file, probes, folder / "log") as running:
+        yield Site(running, file, Operator(admin))
+
+
+async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        code, out, _ = await to.command("status")
+        assert code == 0
+        for word in ("ready", "shop", "app", "closed", "127.0.0.1:9"):
+            assert word in out
+        code, out, _ = await to.command("breaker", "open", "shop", "--for", "5m")
+        assert code == 0
+        assert out.startswith("shop/app: forced_open, forced until ")
+        code, out, _ = await to.command("status", "--json")
+        assert code == 1
+        state = json.loads(out)
+        assert set(state) == {"read_at", "status", "routes", "breakers", "upstreams"}
+        assert state["breakers"][0]["state"] == "forced_open"
+        assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
+        assert (await to.command("status"))[0] == 0
+        log = await to.running.logged("circuit_breaker.transition", times=2)
+        assert '"reason":"forced"' in log
+
+
+async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        code, _, err = await to.command("breaker", "open", "shops")
+        assert (code, err) == (2, "sidecar: there is no route 'shops'; did you mean 'shop'?\n")
+        code, _, err = await to.command("breaker", "open", "shop", "--for", "5")
+        assert (code, err) == (2, "sidecar: for: a duration needs a unit: write 5s or 5ms\n")
+        assert (await to.command("breaker", "ajar", "shop"))[0] == 2
+        (nobody,) = free_ports(1)
+        for words in (("status",), ("breaker", "auto", "shop")):
+            code, _, err = await Site(to.running, to.file, Operator(nobody)).command(*words)
+            assert code == 1
+            assert "refused" in err
+
+
+async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
+    async with site(tmp_path) as to, to.hand.events() as events:
+        good = to.file.read_text()
+        to.file.write_text(good.replace("upstream: app}", "upstream: app, timeouts: {request: 3s}}"))
+        told = await to.hand.post("/reload")
+        assert told["is_success"] is True
+        kind, heard = await events.next()
+        assert (kind, heard["generation"], heard["routes"]) == (
+            "reload", 2, {"added": 0, "removed": 0, "changed": 1},
+        )  # fmt: skip
+        to.file.write_text(good + "oops: 1\n")
+        refused = await to.hand.post("/reload")
+        assert (to.hand.status, refused["status"], refused["is_success"]) == (422, 422, False)
+        assert "oops" in refused["problems"][0]
+        heard = {"is_success": True}
+        while heard["is_success"]:
+            _, heard = await events.next()
+        assert heard["generation"] == 2
+        config = await to.hand.get("/config")
+        assert (config["generation"], config["is_last_reload_successful"]) == (2, False)
+        assert config["problems"] == refused["problems"]
+        assert config["last_reload"]["is_success"] is False
+        assert (await to.command("status"))[0] == 1
+        assert (await to.running.get("/readyz"))[0] == 200
+
+
+async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        await to.command("breaker", "open", "shop", "--for", "5m")
+        changed = to.file.read_text().replace("upstream: app}", "upstream: app, circuit_breaker: {ramp: 5s}}")
+        to.file.write_text(changed)
+        await to.hand.post("/reload")
+        (one,) = (await to.hand.get("/breakers/shop"))["breakers"]
+        assert (one["state"], one["is_overridden"]) == ("forced_open", True)
+
+
+async def test_quitquitquit_ends_the_process_in_order(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        await to.hand.post("/quitquitquit")
+        assert to.hand.status == 202
+        assert await to.running.ended() == 0
