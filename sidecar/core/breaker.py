@@ -68,6 +68,9 @@ class Override(Enum):
     """Back to what the policy's mode says."""
 
 
+_BY_HAND: Final = {Override.OPEN: State.FORCED_OPEN, Override.CLOSE: State.DISABLED}
+
+
 class Breaker:
     """One breaker; the module says how it decides.
 
@@ -110,10 +113,12 @@ class Breaker:
         rng: Chance,
         now: float,
         archive: Archive | None = None,
+        predecessor: Breaker | None = None,
     ) -> None:
         """Begin in the resting state of the policy's mode. `rng`, a `random.Random`, serves jitter and ramp.
 
-        `archive` bounds the histories of all breakers that share it; None leaves this one its 256.
+        `archive` bounds the histories of all breakers that share it; None leaves this one its 256. An override
+        of the `predecessor`, whose upstream has changed, goes on here until its time: it was said of the route.
 
         Raises:
             ValueError: the window's size is out of bounds (`window.py`).
@@ -123,9 +128,9 @@ class Breaker:
         self._rng = rng
         self._tally = Tally()
         self._history = History(archive)
-        self._override = Override.AUTO
-        self._override_until: float | None = None
-        self._state = _resting_state(policy.mode) or _CLOSED
+        self._override = Override.AUTO if predecessor is None else predecessor._override
+        self._override_until = None if predecessor is None else predecessor._override_until
+        self._state = _BY_HAND.get(self._override) or _resting_state(policy.mode) or _CLOSED
         self._sequence = 0
         self._consecutive = 0
         self._open_until = now
@@ -462,9 +467,7 @@ class Breaker:
             return self._release(now) if self._override is not Override.AUTO else None
         self._override = action
         self._override_until = None if seconds is None else now + seconds
-        return self._move(
-            State.FORCED_OPEN if action is Override.OPEN else State.DISABLED, TransitionReason.FORCED, now
-        )
+        return self._move(_BY_HAND[action], TransitionReason.FORCED, now)
 
     def _release(self, now: float) -> Transition | None:
         self._override = Override.AUTO

@@ -89,6 +89,14 @@ class Stage:
         """Calls that some service is at now."""
         return sum(service.running for service in self.services)
 
+    def forget(self) -> None:
+        """Drop what was recorded, between two plays: what runs for days must not grow."""
+        for service in self.services:
+            service.served.clear()
+            service.asked.clear()
+        for record in (self.journal.claims, self.journal.changes, self.journal.lines):
+            record.clear()
+
     def running_by_name(self) -> str:
         return ", ".join(f"{service.name} {service.running}" for service in self.services)
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from statistics import median
 
+from aiohttp import ClientError
+
 from sidecar.demo.services import Asked
 from sidecar.demo.stage import Stage
 
@@ -31,7 +33,10 @@ async def play(stage: Stage, pause_seconds: float) -> None:
     """All scenes, each followed by a pause for those who watch."""
     for title, scene in SCENES:
         stage.journal.open(title)
-        await scene(stage)
+        try:
+            await scene(stage)
+        except (ClientError, OSError, LookupError, ValueError) as error:
+            stage.journal.claim(f"the scene broke off: {type(error).__name__}: {error}", False)
         await asyncio.sleep(pause_seconds)
 
 

@@ -366,6 +366,8 @@ class ClientConnection(asyncio.Protocol):
                 if rest:
                     self._hold(rest)
                 return
+            for queued in self._queue:
+                queued.wants_upgrade = False  # there are requests before it, and perhaps behind it
         if rest:
             self.data_received(rest)
 
@@ -501,7 +503,7 @@ class ClientConnection(asyncio.Protocol):
             self._arriving = None
             self._is_skipping = True
             current.keep_alive = current.keep_alive and self._can_skip_rest_of(current)
-        if not current.keep_alive:
+        if not current.keep_alive or (self._is_closing and (not self._queue or self.transport.is_closing())):
             self._close()
             return
         if self._read_ahead is not None:
@@ -530,6 +532,8 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         """Close once what was written has gone out, and let the client read it to its end."""
         self._queue.clear()
+        if self.transport.is_closing():
+            return
         was_whole = not self._is_closing and self._head_bytes == 0 and self._arriving is None
         self._is_closing = True
         if was_whole or not self.transport.can_write_eof():

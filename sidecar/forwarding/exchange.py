@@ -395,6 +395,10 @@ class Exchange:
         """101: from here on bytes go both ways until one side ends. The deadline was for the handshake."""
         route = self.route
         assert route is not None
+        if not heads.is_wanted_switch(self, attempt):
+            attempt.is_switched = False
+            self.fail(GivenUp(Reason.PROTOCOL_ERROR, "a switch to a protocol that was not asked for"))
+            return
         Sweep.remove(self)
         self.status = 101
         self.is_head_sent = True

@@ -143,3 +143,10 @@ def switching_head(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> by
     upgrade = next((value for key, _, value in attempt.fields if key == b"upgrade"), b"")
     out += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
     return b"".join(out)
+
+
+def is_wanted_switch(exchange: Exchange, attempt: Attempt) -> bool:
+    """True if the upstream switches to what the client offered (RFC 9110 7.8)."""
+    offered = {token.strip().lower() for token in exchange.lookup[b"upgrade"].split(b",")}
+    chosen = b",".join(value for key, _, value in attempt.fields if key == b"upgrade")
+    return {token.strip().lower() for token in chosen.split(b",")} <= offered

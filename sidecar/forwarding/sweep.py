@@ -1,8 +1,8 @@
 """Deadlines of all live exchanges, swept every 25 ms (DESIGN: 2 µs cheaper than a timer for each exchange).
 
-An exchange lies in the bucket of its due tick; the sweep expires the buckets whose tick has passed, and gives
-what falls due within the next tick a timer of its own, so that no deadline is late by more than the timer's
-millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
+An exchange lies in the bucket of its due tick; the sweep empties the buckets up to the next tick, expires what is
+due and gives the rest, which falls due before the next sweep, timers of their own, so that no deadline is late by
+more than the timer's millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Sweep:
 
     def _sweep(self) -> None:
         now = self._clock()
-        tick = int(now * TICKS_PER_SECOND)
+        # One tick ahead: what falls due before the next sweep must get its timer now.
+        tick = int(now * TICKS_PER_SECOND) + 1
         for passed in range(self._next_tick, tick + 1):
             bucket = self.buckets.pop(passed, None)
             if bucket:

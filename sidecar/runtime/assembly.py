@@ -174,7 +174,7 @@ class Assembly:
             key = route.name, name
             breaker = self.breakers.get(key)
             if breaker is None or self.clusters.get(name) is not built.clusters[name]:
-                breaker = Breaker(route.name, name, route.breaker, self._rng, now, self._archive)
+                breaker = Breaker(*key, route.breaker, self._rng, now, self._archive, breaker)
             built.breakers[key] = breaker
         if before is not None and is_same_place and before.policy == route:
             return before

@@ -29,6 +29,10 @@ from sidecar.telemetry.spans import SpanRecorder, Wake
 
 _log = logging.getLogger(__name__)
 
+_STEADY_NS = 100_000
+"""Reading two clocks one after the other is off by microseconds, which would push a span out of its parent: the
+offset moves only when the clocks have drifted apart by more than that."""
+
 _RECORDS_PER_SLICE = 64
 """About half a millisecond of work between two pauses."""
 
@@ -118,6 +122,7 @@ class SpanPipeline(Pipeline):
         self._shaper = shaper
         self._batch = batch
         self._resource, self._scope = encode_origin(resource, scope)
+        self._offset_ns = offset_ns()
 
     def send_all(self) -> None:
         recorder = self._recorder
@@ -137,6 +142,9 @@ class SpanPipeline(Pipeline):
         """Up to a batch of records as encoded spans, transitions first."""
         recorder, shaper = self._recorder, self._shaper
         offset = offset_ns()
+        if abs(offset - self._offset_ns) < _STEADY_NS:
+            offset = self._offset_ns
+        self._offset_ns = offset
         spans: list[bytes] = []
         while recorder.events and len(spans) < self._batch:
             spans.append(shaper.event_span(recorder.events.popleft(), offset))

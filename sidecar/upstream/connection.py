@@ -206,8 +206,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._note_framing(key, value)
 
     def _note_framing(self, key: bytes, value: bytes) -> None:
-        if self._has_head:
-            return  # a trailer field frames nothing
+        if self._has_head:  # a trailer field frames nothing, but llhttp heeds this one
+            self._is_keep_alive = self._is_keep_alive and key != b"connection"
+            return
         if key == b"content-length":
             self._length = int(value)  # llhttp has refused everything but digits, and a second one
             if self._length > MAX_LENGTH:

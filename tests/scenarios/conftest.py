@@ -10,5 +10,7 @@ import pytest
 from tests.support.loop import JumpingLoop
 
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], Any]]:
     return {"virtual time": JumpingLoop}

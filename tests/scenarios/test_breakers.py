@@ -204,6 +204,20 @@ async def test_an_override_survives_a_reload_of_thresholds() -> None:
         assert (await to.ask()).status == 503
 
 
+async def test_an_override_survives_a_reload_that_changes_the_upstream() -> None:
+    async with stage(by_target) as to:
+        hand = operator(to.worker)
+        await hand.post("/breakers/app/open?for=5m")
+        before = to.breaker
+        await to.worker.active.install(load_text(HEADER + app_routes(9)).snapshot)
+        assert to.breaker is not before
+        (one,) = (await hand.get("/breakers/app"))["breakers"]
+        assert (one["state"], one["generation"], one["override_seconds_left"]) == ("forced_open", 0, 300.0)
+        assert (await to.ask()).status == 503
+        await asyncio.sleep(301)
+        assert to.breaker.state is State.CLOSED
+
+
 async def test_an_override_is_for_every_upstream_of_the_route_but_not_for_its_fallback() -> None:
     async with raw_upstream(saying(OK)) as app, raw_upstream(saying(OK)) as spare:
         routes = f"""\

@@ -146,6 +146,7 @@ async def test_a_body_that_stalls_is_answered_408_and_its_upstream_connection_cl
         assert 2 <= asyncio.get_running_loop().time() - began <= 5
         (response,) = await client.responses([b"PUT"])
         assert (response.status, error_of(response)) == (408, b"http_request_error")
+        await turns()
         assert to.app.open_count == 0
         assert to.breaker.state.value == "closed"
 

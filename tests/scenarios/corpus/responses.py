@@ -23,6 +23,7 @@ FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 SIZE = b"%d" % len(FORGED)
 CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 CLOSED = BadGateway(b"connection_terminated")
+CUT_SHORT = BadGateway(b"http_response_incomplete")
 
 
 def response(*lines: bytes, body: bytes = b"", status: bytes = b"HTTP/1.1 200 OK") -> bytes:
@@ -424,13 +425,15 @@ HEADS: list[ResponseCase] = [
     bad("reason-without-end", "", b"HTTP/1.1 200 " + b"y" * 100_000),
     ResponseCase("closed-before-any", "SPEC 4", (b"",), CLOSED, then="close"),
     ResponseCase("reset-before-any", "SPEC 4", (b"",), CLOSED, then="reset"),
-    ResponseCase("closed-in-the-status-line", "SPEC 4", (b"HTTP/1.1 20",), CLOSED, then="close"),
-    ResponseCase("closed-in-the-head", "SPEC 4", (b"HTTP/1.1 200 OK\r\nContent-Le",), CLOSED, then="close"),
+    ResponseCase("closed-in-the-status-line", "SPEC 4", (b"HTTP/1.1 20",), CUT_SHORT, then="close"),
+    ResponseCase(
+        "closed-in-the-head", "SPEC 4", (b"HTTP/1.1 200 OK\r\nContent-Le",), CUT_SHORT, then="close"
+    ),
     ResponseCase(
         "closed-behind-an-interim",
         "SPEC 4",
         (response(status=b"HTTP/1.1 103 E"),),
-        BadGateway(b"connection_terminated", interims=(103,)),
+        BadGateway(b"http_response_incomplete", interims=(103,)),
         then="close",
     ),
 ]

@@ -1,0 +1,114 @@
+"""The demo from its start to its end: signals, the view, the summary."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from rich.console import Console
+
+from sidecar.demo.processes import DemoFailed
+from sidecar.demo.stage import Journal, Stage, running_stage
+from sidecar.demo.story import play, summary
+from sidecar.demo.view import print_lines, show
+
+INTERRUPTED = 130
+"""128 and SIGINT, as shells have it."""
+FORGET_SECONDS = 10.0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play; the exit code. All processes that it started have ended when it returns."""
+    try:
+        return asyncio.run(_until_told(options))
+    except (DemoFailed, OSError) as error:
+        print(f"sidecar demo: {error}", file=sys.stderr)
+        return 1
+
+
+async def _until_told(options: argparse.Namespace) -> int:
+    """Run, and on the first signal unwind; later ones find the ending under way, which is short."""
+    work = asyncio.ensure_future(_run(options))
+    is_told = False
+
+    def tell() -> None:
+        nonlocal is_told
+        if not is_told:
+            is_told = True
+            work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, tell)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        return INTERRUPTED if options.once else 0
+
+
+async def _run(options: argparse.Namespace) -> int:
+    console = Console()
+    journal = Journal()
+    is_live = console.is_terminal and not options.plain
+    if not is_live:
+        print_lines(journal, console, has_log=options.log)
+    pause = options.pause if options.pause is not None else 1.5 if is_live else 0.3
+    started = time.monotonic()
+    async with running_stage(journal, breaker_mode=options.breaker_mode, otlp=options.otlp) as stage:
+        if options.serve:
+            _tell_addresses(stage, console)
+        while True:
+            async with _shown(stage, console, is_live=is_live):
+                await play(stage, pause)
+            does_hold = _tell_summary(stage, console, started)
+            if options.once:
+                return 0 if does_hold else 1
+            if options.serve:
+                await _serve(stage, console)
+            started = time.monotonic()
+            stage.forget()
+
+
+@asynccontextmanager
+async def _shown(stage: Stage, console: Console, *, is_live: bool) -> AsyncIterator[None]:
+    """The live view while the block runs."""
+    if not is_live:
+        yield
+        return
+    view = asyncio.create_task(show(stage, console))
+    try:
+        yield
+    finally:
+        view.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await view
+
+
+def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
+    lines, does_hold = summary(stage, started)
+    console.print("\nWhat happened", style="bold")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return does_hold
+
+
+def _tell_addresses(stage: Stage, console: Console) -> None:
+    for sidecar in stage.sidecars:
+        console.print(
+            f"{sidecar.name}: {sidecar.inbound}  admin {sidecar.admin}  {sidecar.file}", soft_wrap=True
+        )
+    console.print(f"curl -i '{stage.sidecars[0].inbound}/slow?timeout=500ms'", soft_wrap=True)
+
+
+async def _serve(stage: Stage, console: Console) -> None:
+    """Stay until told to end."""
+    console.print("\nCtrl-C ends it.")
+    _tell_addresses(stage, console)
+    while True:
+        await asyncio.sleep(FORGET_SECONDS)
+        stage.forget()

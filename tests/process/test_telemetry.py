@@ -1,0 +1,563 @@
+"""Against real parts: two sidecar processes in a row, a collector (rotel) before a receiver (oteltap), Prometheus.
+
+    client → sidecar "orders": inbound → app → outbound → sidecar "payments": inbound → service
+
+The app forwards `traceparent` and nothing else. "orders" exports over grpc, "payments" over http/protobuf; their
+own traces are never sampled, so every exchange seen was asked for by its client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS
+from tests.support.process import Running, free_ports, sidecar
+from tests.support.upstream import Peer, scripted
+from tests.telemetry.conftest import Collector, inflating_relay
+
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+SERVER, CLIENT, INTERNAL, UNSET, ERROR = 2, 3, 1, 0, 2
+WAIT_SECONDS = 20.0
+TRANSITION, OUTAGE = "circuit_breaker.transition", "circuit_breaker.open"
+QUEUE = 256
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Stage:
+    """Everything that runs, and the spans that came out of it."""
+
+    orders: Running
+    payments: Running
+    orders_port: int
+    payments_port: int
+    collector: Collector
+    tap: Any
+    session: aiohttp.ClientSession
+    failing: set[str]
+    """First segments of the paths that the service answers with 503."""
+    spans: list[Any] = field(default_factory=list)
+
+    async def get(self, port: int, path: str, trace: Trace, **headers: str) -> int:
+        fields = {
+            "traceparent": trace.parent,
+            **{name.replace("_", "-"): text for name, text in headers.items()},
+        }
+        async with self.session.get(f"http://127.0.0.1:{port}{path}", headers=fields) as answer:
+            await answer.read()
+            return answer.status
+
+    async def call(self, path: str, trace: Trace) -> int:
+        """Ask "payments" directly."""
+        return await self.get(self.payments_port, path, trace)
+
+    async def seen(self, is_wanted: Callable[[Any], bool], count: int = 1) -> list[Any]:
+        """Wait for so many such spans."""
+        found: list[Any] = []
+
+        def is_there() -> bool:
+            found[:] = [span for span in self.spans if is_wanted(span)]
+            return len(found) >= count
+
+        await until(is_there)
+        return found
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A trace that a client started."""
+
+    id: str
+    is_sampled: bool = True
+
+    @classmethod
+    def new(cls, *, is_sampled: bool = True) -> Trace:
+        return cls(f"{next(_numbers):032x}", is_sampled)
+
+    @property
+    def parent(self) -> str:
+        return f"00-{self.id}-00000000000000c1-0{int(self.is_sampled)}"
+
+    def has(self, span: Any) -> bool:
+        return bool(span.trace_id.hex() == self.id)
+
+
+async def until(is_so: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    for part in ("oteltap", "rotel"):
+        pytest.importorskip(part, reason=f"`{part}` (PyPI) is not installed")
+    folder = tmp_path_factory.mktemp("telemetry")
+    async with AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in [name for name in os.environ if name.startswith("OTEL_")]:
+            patch.delenv(name)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        patch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(QUEUE))
+        patch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "128")
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        yield await _built(stack, folder)
+
+
+async def _built(stack: AsyncExitStack, folder: Path) -> Stage:
+    import oteltap
+
+    tap_port, inbound, outbound, payments, *others = free_ports(8)
+    settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=tap_port, listen_on_all_interfaces=False)
+    tap = await stack.enter_async_context(oteltap.OtelTapHttpProtobufReceiver(settings))
+    collector = Collector(await stack.enter_async_context(inflating_relay(tap_port)))
+    await asyncio.to_thread(collector.start)
+    stack.callback(collector.kill)
+    failing: set[str] = set()
+    service = await stack.enter_async_context(scripted(_service(failing)))
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    app = await stack.enter_async_context(_app(session, outbound))
+    (folder / "orders.yaml").write_text(_orders(collector, inbound, outbound, others[:2], app, payments))
+    (folder / "payments.yaml").write_text(_payments(collector, payments, others[2:], service.port))
+    running = [
+        await stack.enter_async_context(
+            sidecar(folder / f"{name}.yaml", probes, folder / f"{name}.log", ("-m", "sidecar", "run"))
+        )
+        for name, probes in (("orders", others[0]), ("payments", others[2]))
+    ]
+    one = Stage(running[0], running[1], inbound, payments, collector, tap, session, failing)
+    reading = asyncio.create_task(_read(one))
+    stack.push_async_callback(_cancelled, reading)
+    return one
+
+
+async def _read(stage: Stage) -> None:
+    async for span in stage.tap.stream_traces():
+        stage.spans.append(span)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _service(failing: set[str]) -> Callable[[Peer], Any]:
+    async def serve(peer: Peer) -> None:
+        while True:
+            path = (await peer.head()).split(b" ", 2)[1].decode()
+            status = b"503 Busy" if path.split("/")[1] in failing else b"200 OK"
+            await peer.send(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
+
+    return serve
+
+
+@asynccontextmanager
+async def _app(session: aiohttp.ClientSession, outbound: int) -> AsyncIterator[int]:
+    async def handle(request: web.Request) -> web.Response:
+        headers = {"Host": "payments", "traceparent": request.headers["traceparent"]}
+        async with session.get(f"http://127.0.0.1:{outbound}/v1/pay?sig=secret", headers=headers) as answer:
+            return web.Response(status=answer.status, body=await answer.read())
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+
+
+def _telemetry(collector: Collector, service: str, protocol: str) -> str:
+    port = collector.grpc_port if protocol == "grpc" else collector.http_port
+    return (
+        f'telemetry: {{service_name: {service}, otlp: {{endpoint: "http://127.0.0.1:{port}", protocol: {protocol}}},'
+        ' traces: {sample_ratio: 0}, metrics: {interval: 1s}, access_log: {format: "off"}}'
+    )
+
+
+def _orders(
+    collector: Collector, inbound: int, outbound: int, own: list[int], app: int, payments: int
+) -> str:
+    return f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}, outbound: {{address: "127.0.0.1:{outbound}"}}}}
+probes: {{address: "127.0.0.1:{own[0]}"}}
+admin: {{address: "127.0.0.1:{own[1]}"}}
+{_telemetry(collector, "orders", "grpc")}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}, payments: {{endpoints: ["127.0.0.1:{payments}"]}}}}
+routes:
+- {{name: orders, listener: inbound, upstream: app}}
+- {{name: to-payments, listener: outbound, match: {{hosts: [payments]}}, upstream: payments}}
+"""
+
+
+def _payments(collector: Collector, inbound: int, own: list[int], service: int) -> str:
+    breaker = "circuit_breaker: {consecutive_failures: 3, open_for: 300ms}"
+    return f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+probes: {{address: "127.0.0.1:{own[0]}"}}
+admin: {{address: "127.0.0.1:{own[1]}"}}
+{_telemetry(collector, "payments", "http/protobuf")}
+upstreams: {{service: {{endpoints: ["127.0.0.1:{service}"]}}}}
+routes:
+- {{name: payments, upstream: service}}
+- {{name: flaky, match: {{path: {{prefix: /flaky}}}}, upstream: service, {breaker}}}
+- {{name: dark, match: {{path: {{prefix: /dark}}}}, upstream: service, {breaker}}}
+- {{name: counted, match: {{path: {{prefix: /counted}}}}, upstream: service}}
+- {{name: loaded, match: {{path: {{prefix: /loaded}}}}, upstream: service}}
+"""
+
+
+# One trace
+
+
+async def test_one_trace_leads_through_both_sidecars_with_the_right_parents_and_kinds(stage: Stage) -> None:
+    trace = Trace.new()
+    assert await stage.get(stage.orders_port, "/v1/buy?id=7", trace, x_request_timeout_ms="2000") == 200
+    spans = sorted(await stage.seen(trace.has, 6), key=lambda span: span.start_time_unix_nano)
+    assert [(span.name, span.kind, span.status.code) for span in spans] == [
+        ("GET orders", SERVER, UNSET),
+        ("GET", CLIENT, UNSET),
+        ("GET to-payments", SERVER, UNSET),
+        ("GET", CLIENT, UNSET),
+        ("GET payments", SERVER, UNSET),
+        ("GET", CLIENT, UNSET),
+    ]
+    assert [span.parent_span_id.hex() for span in spans] == [
+        "00000000000000c1",
+        *(span.span_id.hex() for span in spans[:-1]),
+    ]
+    for outer, inner in itertools.pairwise(spans):
+        assert outer.start_time_unix_nano <= inner.start_time_unix_nano
+        assert inner.end_time_unix_nano <= outer.end_time_unix_nano
+    assert [attributes(span).get("sidecar.deadline.source") for span in spans[::2]] == [
+        "header",
+        "trace",
+        "header",
+    ]
+    budgets = [
+        attributes(span)["sidecar.deadline.budget_ms" if span.kind == SERVER else "sidecar.deadline.sent_ms"]
+        for span in spans
+    ]
+    assert budgets[0] == 1995
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[0] > budgets[2] > budgets[4] > 1500
+
+
+async def test_attributes_are_those_of_the_conventions_and_no_more(stage: Stage) -> None:
+    trace = Trace.new()
+    await stage.get(stage.orders_port, "/v1/buy?id=7", trace, x_request_id="r-1", user_agent="test")
+    spans = sorted(await stage.seen(trace.has, 6), key=lambda span: span.start_time_unix_nano)
+    varying = (
+        "network.peer.port",
+        "sidecar.deadline.used_ms",
+        "sidecar.deadline.budget_ms",
+        "sidecar.request_id",
+    )
+    server = attributes(spans[0])
+    assert {name: type(server.pop(name)) for name in varying} == dict.fromkeys(varying[:3], int) | {
+        varying[3]: str
+    }
+    assert server == {
+        "client.address": "127.0.0.1",
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "network.peer.address": "127.0.0.1",
+        "network.protocol.version": "1.1",
+        "server.address": "127.0.0.1",
+        "server.port": stage.orders_port,
+        "sidecar.circuit_breaker.state": "closed",
+        "sidecar.deadline.source": "route",
+        "sidecar.listener": "inbound",
+        "sidecar.route": "orders",
+        "url.path": "/v1/buy",
+        "url.query": "id=7",
+        "url.scheme": "http",
+        "user_agent.original": "test",
+    }
+    client = attributes(spans[3])
+    assert isinstance(client.pop("sidecar.deadline.sent_ms"), int)
+    assert client == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": stage.payments_port,
+        "network.protocol.version": "1.1",
+        "server.address": "127.0.0.1",
+        "server.port": stage.payments_port,
+        "sidecar.route": "to-payments",
+        "sidecar.upstream": "payments",
+        "url.full": f"http://127.0.0.1:{stage.payments_port}/v1/pay?sig=REDACTED",
+        "url.scheme": "http",
+    }
+
+
+# Breakers
+
+
+async def test_outage_is_a_bar_that_links_to_its_causes_and_is_linked_from_what_it_refused(
+    stage: Stage,
+) -> None:
+    stage.failing.add("flaky")
+    causes = [Trace.new() for _ in range(3)]
+    assert [await stage.call("/flaky", cause) for cause in causes] == [503] * 3
+    refused = Trace.new()
+    assert await stage.call("/flaky", refused) == 503
+    stage.failing.discard("flaky")
+    probe = Trace.new(is_sampled=False)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while await stage.call("/flaky", probe) != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+    (bar,) = await stage.seen(lambda span: span.name == OUTAGE and _route(span) == "flaky")
+    transitions = await stage.seen(lambda span: span.name == TRANSITION and _route(span) == "flaky", 3)
+    told = {(_state(span, "from"), _state(span, "to")): span for span in transitions}
+    opened, closed = told["closed", "open"], told["half_open", "closed"]
+    reasons = {states: attributes(span)["sidecar.circuit_breaker.reason"] for states, span in told.items()}
+    assert reasons == {
+        ("closed", "open"): "consecutive_failures",
+        ("open", "half_open"): "wait_elapsed",
+        ("half_open", "closed"): "probe_succeeded",
+    }
+    assert {(span.kind, span.parent_span_id) for span in transitions} == {(INTERNAL, b"")}
+    servers = [
+        (await stage.seen(lambda span, one=one: one.has(span) and span.kind == SERVER))[0]
+        for one in (*causes, refused)
+    ]
+    linked = [(link.trace_id, link.span_id) for link in opened.links]
+    assert linked == [(span.trace_id, span.span_id) for span in servers[:3]]
+    assert [[event.name for event in span.events] for span in servers] == [[], [], [TRANSITION], []]
+    assert [(span.status.code, attributes(span)["error.type"]) for span in servers[2:]] == [
+        (ERROR, "503"),
+        (ERROR, "circuit_open"),
+    ]
+    (link,) = servers[3].links
+    assert (link.trace_id, link.span_id) == (opened.trace_id, opened.span_id)
+    assert (bar.kind, bar.trace_id, bar.parent_span_id) == (INTERNAL, opened.trace_id, opened.span_id)
+    assert bar.start_time_unix_nano == opened.start_time_unix_nano
+    assert bar.end_time_unix_nano == closed.start_time_unix_nano
+    assert bar.end_time_unix_nano - bar.start_time_unix_nano >= 0.2e9
+    assert [(link.trace_id, link.span_id) for link in bar.links] == [(closed.trace_id, closed.span_id)]
+
+
+async def test_transitions_are_exported_though_nothing_of_their_cause_is_sampled(stage: Stage) -> None:
+    stage.failing.add("dark")
+    causes = [Trace.new(is_sampled=False) for _ in range(3)]
+    assert [await stage.call("/dark", cause) for cause in causes] == [503] * 3
+    (opened,) = await stage.seen(lambda span: span.name == TRANSITION and _route(span) == "dark")
+    assert [link.trace_id.hex() for link in opened.links] == [cause.id for cause in causes]
+    assert [span.name for span in stage.spans if any(cause.has(span) for cause in causes)] == []
+
+
+def _route(span: Any) -> Any:
+    return attributes(span).get("sidecar.route")
+
+
+def _state(span: Any, which: str) -> Any:
+    return attributes(span)[f"sidecar.circuit_breaker.state.{which}"]
+
+
+# Numbers
+
+
+async def test_metrics_come_out_with_the_conventions_units_and_buckets(stage: Stage) -> None:
+    await stage.get(stage.orders_port, "/", Trace.new())
+    shapes: dict[str, tuple[str, str, Mapping[str, Any], tuple[float, ...]]] = {}
+
+    def keep(metric: Any) -> bool:
+        data = getattr(metric, kind := metric.WhichOneof("data"))
+        point = data.data_points[0]
+        bounds = tuple(point.explicit_bounds) if kind == "histogram" else ()
+        shapes.setdefault(metric.name, (metric.unit, kind, attributes(point), bounds))
+        return {"http.server.request.duration", "sidecar.telemetry.dropped"} <= shapes.keys()
+
+    await stage.tap.await_metric(keep, timeout=WAIT_SECONDS)
+    assert {name: shape[:2] for name, shape in shapes.items()}.items() >= {
+        "http.server.request.duration": ("s", "histogram"),
+        "http.client.request.duration": ("s", "histogram"),
+        "http.server.active_requests": ("{request}", "sum"),
+        "sidecar.circuit_breaker.state": ("{breaker}", "sum"),
+        "sidecar.deadline.budget": ("s", "histogram"),
+        "sidecar.upstream.connections": ("{connection}", "sum"),
+        "sidecar.config.generation": ("{generation}", "gauge"),
+    }.items()
+    assert shapes["http.server.request.duration"][3] == DURATION_BOUNDS
+    assert shapes["http.client.request.duration"][3] == DURATION_BOUNDS
+    assert shapes["sidecar.deadline.budget"][3] == BUDGET_BOUNDS
+    assert {"http.request.method", "url.scheme", "sidecar.route"} <= shapes["http.server.request.duration"][
+        2
+    ].keys()
+
+
+async def test_prometheus_scrapes_what_was_sent_and_promtool_finds_no_fault(
+    stage: Stage, tmp_path: Path
+) -> None:
+    for program in ("prometheus", "promtool"):
+        if shutil.which(program) is None:
+            pytest.skip(f"`{program}` (Debian's prometheus package) is not installed")
+    stage.failing.add("counted")
+    for _ in range(4):
+        assert await stage.call("/counted", Trace.new()) == 503
+    stage.failing.discard("counted")
+    for _ in range(7):
+        assert await stage.call("/counted", Trace.new(is_sampled=False)) == 200
+    name, where = "http_server_request_duration_seconds", 'sidecar_route="counted"'
+    async with _prometheus(tmp_path, [stage.orders.probes, stage.payments.probes]) as tells:
+        await tells("sum (up)", {"": 2.0})
+        by_status = {"200": 7.0, "503": 4.0}
+        await tells(f"sum by (http_response_status_code) ({name}_count{{{where}}})", by_status)
+        await tells(f'sum ({name}_bucket{{{where},le="+Inf"}})', {"": 11.0})
+        await tells(f"sum (http_client_request_duration_seconds_count{{{where}}})", {"": 11.0})
+        await tells(f"sum (sidecar_circuit_breaker_calls_total{{{where}}})", {"": 11.0})
+    for one in (stage.orders, stage.payments):
+        _, text = await one.get("/metrics")
+        checked = await asyncio.create_subprocess_exec(
+            "promtool", "check", "metrics", stdin=-1, stdout=-1, stderr=asyncio.subprocess.STDOUT
+        )
+        output, _ = await checked.communicate(text.encode())
+        assert (checked.returncode, output.decode()) == (0, "")
+
+
+Tells = Callable[[str, dict[str, float]], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _prometheus(folder: Path, targets: list[int]) -> AsyncIterator[Tells]:
+    """A Prometheus that scrapes; wait until it answers a query with these values, by their only label's value."""
+    (port,) = free_ports(1)
+    names = [f"127.0.0.1:{target}" for target in targets]
+    (folder / "prometheus.yaml").write_text(
+        "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+        f"scrape_configs: [{{job_name: sidecar, static_configs: [{{targets: {json.dumps(names)}}}]}}]\n"
+    )
+    with (folder / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            "prometheus",
+            f"--config.file={folder}/prometheus.yaml",
+            f"--storage.tsdb.path={folder}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stdout=log,
+            stderr=log,
+        )
+
+    async def tells(query: str, expected: dict[str, float]) -> None:
+        rows: dict[str, float] = {}
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            rows = await _query(port, query)
+            if rows == expected:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{query}: {rows}\n{(folder / 'prometheus.log').read_text()[-2000:]}")
+
+    try:
+        yield tells
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _query(port: int, query: str) -> dict[str, float]:
+    async with aiohttp.ClientSession() as session:
+        with contextlib.suppress(aiohttp.ClientError):
+            url = f"http://127.0.0.1:{port}/api/v1/query"
+            async with session.get(url, params={"query": query}) as answer:
+                if answer.status == 200:
+                    rows = (await answer.json())["data"]["result"]
+                    return {"".join(row["metric"].values()): float(row["value"][1]) for row in rows}
+    return {}
+
+
+# An outage of the collector
+
+
+async def test_killed_collector_fails_no_request_and_telemetry_resumes_with_an_honest_count(
+    stage: Stage,
+) -> None:
+    """What is sampled stops for the moment of the kill alone, so that the collector takes none to its grave that it
+    had accepted: then every span is either received or counted."""
+    load = Load(stage)
+    working = [asyncio.create_task(load.work()) for _ in range(8)]
+    try:
+        await until(lambda: load.sampled >= 200)
+        load.is_sampled = False
+        await until(lambda: load.received() == load.sampled)
+        before = stage.payments.memory_kib()
+        await asyncio.to_thread(stage.collector.kill)
+        load.is_sampled = True
+        await until(lambda: load.sampled >= 200 + 8 * QUEUE)
+        assert stage.payments.memory_kib() - before < 32 * 1024
+        assert (await dropped(stage.payments))["queue_full"] > 0
+        at_return = load.received()
+        await asyncio.to_thread(stage.collector.start)
+        await until(lambda: load.received() > at_return + 500)
+        assert stage.payments.memory_kib() - before < 32 * 1024
+    finally:
+        load.is_over = True
+        await asyncio.gather(*working)
+    assert set(load.statuses) == {200}
+    expected = 2 * load.sampled
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (told := 2 * load.received() + sum((await dropped(stage.payments)).values())) < expected:
+        assert time.monotonic() < deadline, f"{told} of {expected} spans are accounted for"
+        await asyncio.sleep(0.1)
+    assert told == expected
+
+
+class Load:
+    """Clients that send as fast as they can; `sampled` counts the exchanges that ask for a trace."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.is_over = False
+        self.is_sampled = True
+        self.sampled = 0
+        self.statuses: dict[int, int] = {}
+
+    async def work(self) -> None:
+        while not self.is_over:
+            is_sampled = self.is_sampled
+            self.sampled += is_sampled
+            status = await self._stage.call("/loaded", Trace.new(is_sampled=is_sampled))
+            self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def received(self) -> int:
+        """Exchanges whose SERVER span has arrived."""
+        return len({span.span_id for span in self._stage.spans if span.name == "GET loaded"})
+
+
+async def dropped(running: Running) -> dict[str, int]:
+    """Spans lost so far, by reason."""
+    _, text = await running.get("/metrics")
+    lost = {}
+    for line in text.splitlines():
+        if line.startswith("sidecar_telemetry_dropped_total") and 'signal="traces"' in line:
+            lost[line.partition('reason="')[2].partition('"')[0]] = int(line.rpartition(" ")[2])
+    return lost
