@@ -128,8 +128,8 @@ class Breaker:
         self._rng = rng
         self._tally = Tally()
         self._history = History(archive)
-        self._override = Override.AUTO if predecessor is None else predecessor._override
-        self._override_until = None if predecessor is None else predecessor._override_until
+        self._override: Override = Override.AUTO if predecessor is None else predecessor._override
+        self._override_until: float | None = None if predecessor is None else predecessor._override_until
         self._state = _BY_HAND.get(self._override) or _resting_state(policy.mode) or _CLOSED
         self._sequence = 0
         self._consecutive = 0

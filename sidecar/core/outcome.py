@@ -51,10 +51,12 @@ def judge(outcome: Outcome, policy: BreakerPolicy) -> Verdict:
     """Say whether `outcome` counts for or against the upstream under `policy` (SPEC 3).
 
     A timeout of an attempt that had less than `count_timeout_after_seconds` is ignored, so a caller that asks
-    for one millisecond cannot trip a breaker.
+    for one millisecond cannot trip a breaker; nor by the 504 of the next sidecar, which gives up first.
     """
     kind = outcome.kind
     if kind is Kind.ANSWERED:
+        if outcome.status == 504 and 0 < outcome.allowed_seconds < policy.count_timeout_after_seconds:
+            return Verdict.IGNORED  # a hop below keeps the same short deadline, and says so a little earlier
         return judge_status(outcome.status, outcome.has_failure_header, policy)
     if kind is Kind.ABANDONED:
         return Verdict.IGNORED

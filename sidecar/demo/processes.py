@@ -12,9 +12,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -61,7 +61,7 @@ class Sidecar:
         self.ports = ports
         self.file = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
-        self._process: Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def admin(self) -> str:
@@ -85,17 +85,21 @@ class Sidecar:
         }  # fmt: skip
         self.file.write_text(template.substitute(values))
 
-    async def start(self) -> None:
+    def start(self) -> None:
+        """Start it; at once, so that a cancellation cannot come between the birth of a process and its record."""
         with self.log.open("wb") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sidecar", "run", str(self.file),
-                stdin=DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sidecar", "run", str(self.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     async def is_ready(self, session: ClientSession) -> None:
         """Wait for it. Raises: DemoFailed."""
         until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and self._process is not None and self._process.returncode is None:
+        while time.monotonic() < until and self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ClientError, OSError):
                 async with session.get(f"http://127.0.0.1:{self.ports.probes}/readyz") as answer:
                     if answer.status == 200:
@@ -108,14 +112,11 @@ class Sidecar:
         if self._process is None:
             return
         self._signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._signal(signal.SIGKILL)
-        await self._process.wait()
+        until = time.monotonic() + END_SECONDS
+        while self._process.poll() is None and time.monotonic() < until:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -112,6 +112,7 @@ class Service:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+            self._socket.close()  # again, unless its start was cancelled and no site knew of it
             self._socket = _reserved(self.port)
         if self._session is not None:
             await self._session.close()
@@ -126,7 +127,7 @@ class Service:
             request.path,
             _integer(request.headers.get(BUDGET_HEADER)),
             (request.headers.get("traceparent", "") + "--").split("-")[1],
-            dict(request.headers),
+            request.headers,
         )
         self.served.append(this)
         started = time.monotonic()

@@ -89,6 +89,11 @@ class Stage:
         """Calls that some service is at now."""
         return sum(service.running for service in self.services)
 
+    async def running_after(self, seconds: float) -> int:
+        """How many calls are running so many seconds from now."""
+        await asyncio.sleep(seconds)
+        return self.running
+
     def forget(self) -> None:
         """Drop what was recorded, between two plays: what runs for days must not grow."""
         for service in self.services:
@@ -160,7 +165,7 @@ async def running_stage(
             for service in services:
                 await service.start()
             for sidecar in sidecars:
-                await sidecar.start()
+                sidecar.start()
             for sidecar in sidecars:
                 await sidecar.is_ready(stage.session)
             followers += [asyncio.create_task(one.follow(stage.session, journal.change)) for one in sidecars]

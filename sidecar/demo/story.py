@@ -163,10 +163,8 @@ async def latency(stage: Stage) -> None:
 async def deadline(stage: Stage) -> None:
     """The answer is in time even if the work is not, and the work ends with it."""
     served = len(stage.payments.served)
-    call = asyncio.create_task(stage.get("/slow?seconds=8", timeout_ms=500))
-    await asyncio.sleep(0.3)
-    before = stage.running
-    answer = await call
+    call = stage.get("/slow?seconds=8", timeout_ms=500)
+    answer, before = await asyncio.gather(call, stage.running_after(0.3))
     await asyncio.sleep(AFTER_SECONDS)
     stage.journal.claim(
         f"{answer.status} after {answer.seconds * 1000:.0f} ms of 500 ms, for a call of 8 s",
@@ -190,10 +188,8 @@ async def batch(stage: Stage) -> None:
 async def leaving(stage: Stage) -> None:
     """A client closes its browser: nobody works on for it, two apps further down."""
     served = len(stage.payments.served)
-    call = asyncio.create_task(stage.get("/slow?seconds=8", leave_after=0.5))
-    await asyncio.sleep(0.4)
-    before = stage.running
-    answer = await call
+    call = stage.get("/slow?seconds=8", leave_after=0.5)
+    answer, before = await asyncio.gather(call, stage.running_after(0.4))
     stage.journal.note(f"the client left after {answer.seconds:.2f} s")
     await asyncio.sleep(AFTER_SECONDS)
     stage.journal.claim(f"the client left after {answer.seconds:.2f} s of 8 s", answer.status == 0)

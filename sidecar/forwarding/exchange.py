@@ -488,7 +488,9 @@ class Exchange:
                 verdict = _SUCCESS
             else:
                 is_marked = _has_field(attempt.fields, route.judged_by.failure_headers)
-                verdict = judge(Outcome(kind, attempt.status, 0.0, is_marked), route.judged_by)
+                verdict = judge(
+                    Outcome(kind, attempt.status, attempt.allowed_seconds, is_marked), route.judged_by
+                )
             if verdict is _SUCCESS and route.admission is not None:
                 route.admission.record(seconds, now)
         transition = self._breaker.settle(admission, verdict, seconds, now, self, kind is Kind.TIMED_OUT)

@@ -28,6 +28,8 @@ _URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
 _REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
 _BUDGET_MS, _USED_MS = wire.key("sidecar.deadline.budget_ms"), wire.key("sidecar.deadline.used_ms")
 _SENT_MS = wire.key("sidecar.deadline.sent_ms")
+_PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
+_text_of, _number_of = wire.text_of, wire.number_of
 
 _SECRET = re.compile(
     rb"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)"
@@ -44,7 +46,7 @@ class SpanShaper:
         self._ids = ids
         self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
-    def exchange_spans(self, record: ExchangeRecord, offset_ns: int) -> Iterator[bytes]:
+    def exchange_spans(self, record: ExchangeRecord, offset_ns: int) -> list[bytes]:
         """The SERVER span of one exchange, then a CLIENT span for each attempt.
 
         `offset_ns` is added to a monotonic time to get nanoseconds since the epoch.
@@ -77,51 +79,49 @@ class SpanShaper:
             attempts,
         ) = record
         trace_id, span_id = unhexlify(trace_hex), unhexlify(span_hex)
-        state = wire.trace_state(tracestate)
         path, query = split_target(target)
+        state = wire.trace_state(tracestate) if tracestate else b""
         parts = [
             _server_fixed(
                 method if method in _KNOWN else b"_OTHER", route, listener, version, status, reason, fallback
             ),
-            _admission("" if breaker_state is None else breaker_state._value_, source),
-            _host(host),
-            wire.text_of(_URL_PATH, path),
-            wire.text_of(_REQUEST_ID, request_id),
-            wire.number_of(_USED_MS, round((ended - started) * 1000)),
+            _admission("" if breaker_state is None else breaker_state._value_, source, host, agent),
+            _text_of(_URL_PATH, path),
+            _text_of(_REQUEST_ID, request_id),
+            _number_of(_USED_MS, int((ended - started) * 1000 + 0.5)),
             state,
         ]
         if source:
-            parts.append(wire.number_of(_BUDGET_MS, round(budget_seconds * 1000)))
+            parts.append(_number_of(_BUDGET_MS, int(budget_seconds * 1000 + 0.5)))
         if method not in _KNOWN:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if query:
             parts.append(wire.text("url.query", query))
         if peer is not None:
-            parts.append(_peer(peer[0]))
-            parts.append(wire.number_of(_PEER_PORT, peer[1]))
-        if agent:
-            parts.append(_agent(agent))
-        if is_server_error(status, reason, fallback):
-            parts.append(wire.status(wire.ERROR, detail.encode() if reason is not None else b""))
-        if refused_by is not None:
-            parts.append(wire.link(*self._ids.of(refused_by)))
+            parts.append(_peer(peer))
+        if status >= 500 or reason is not None:
+            if is_server_error(status, reason, fallback):
+                parts.append(wire.status(wire.ERROR, detail.encode() if reason is not None else b""))
+            if refused_by is not None:
+                parts.append(wire.link(*self._ids.of(refused_by)))
         if tripped is not None:
             parts.append(
                 wire.event("circuit_breaker.transition", _ns(tripped.at, offset_ns), _breaker(tripped))
             )
-        parent = unhexlify(parent_hex) if parent_hex else b""
-        times = _ns(started, offset_ns), _ns(ended, offset_ns)
-        yield wire.span(trace_id, span_id, parent, *times, b"".join(parts), is_remote=True)
+        parent_id = unhexlify(parent_hex) if parent_hex else b""
+        start_ns, end_ns = int(started * 1e9) + offset_ns, int(ended * 1e9) + offset_ns
+        spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
         for resend, attempt in enumerate(attempts):
             upstream, endpoint, attempt_hex, began, done, code, why, sent_ms = attempt
             authority, fixed = self._client_fixed(method, route, upstream, endpoint, code, why)
-            rest = fixed + wire.text_of(_URL_FULL, _full_url(authority or host, path, query)) + state
+            parts = [fixed, _text_of(_URL_FULL, _full_url(authority or host, path, query)), state]
             if sent_ms is not None:
-                rest += wire.number_of(_SENT_MS, sent_ms)
+                parts.append(_number_of(_SENT_MS, sent_ms))
             if resend:
-                rest += wire.number("http.request.resend_count", resend)
-            times = _ns(began, offset_ns), _ns(done, offset_ns)
-            yield wire.span(trace_id, unhexlify(attempt_hex), span_id, *times, rest, is_remote=False)
+                parts.append(wire.number("http.request.resend_count", resend))
+            start_ns, end_ns = int(began * 1e9) + offset_ns, int(done * 1e9) + offset_ns
+            spans.append(wire.span(trace_id, unhexlify(attempt_hex), span_id, start_ns, end_ns, parts))
+        return spans
 
     def _client_fixed(
         self,
@@ -156,7 +156,8 @@ class SpanShaper:
     def _transition_span(self, transition: Transition, offset_ns: int) -> bytes:
         at = _ns(transition.at, offset_ns)
         window = transition.window
-        parts = [wire.name_and_kind("circuit_breaker.transition", wire.INTERNAL), *_breaker(transition)]
+        name = wire.name_and_kind("circuit_breaker.transition", wire.INTERNAL)
+        parts = [_PARENT_HERE, name, *_breaker(transition)]
         parts.append(wire.number("sidecar.circuit_breaker.sequence", transition.sequence))
         parts.append(wire.number("sidecar.circuit_breaker.window.total", window.total))
         parts.append(wire.number("sidecar.circuit_breaker.window.failed", window.failed))
@@ -170,12 +171,13 @@ class SpanShaper:
             ids = unhexlify(cause.trace_id), unhexlify(cause.span_id)
             parts.append(wire.link(*ids, (request_id,)))
         trace_id, span_id = self._ids.of(transition)
-        return wire.span(trace_id, span_id, b"", at, at, b"".join(parts), is_remote=False)
+        return wire.span(trace_id, span_id, b"", at, at, parts)
 
     def _outage_span(self, outage: Outage, offset_ns: int) -> bytes:
         """The bar from OPEN to CLOSED, a child of the transition that opened the breaker."""
         opened, closed, end = outage
         parts = [
+            _PARENT_HERE,
             wire.name_and_kind("circuit_breaker.open", wire.INTERNAL),
             wire.text("sidecar.circuit_breaker.name", opened.breaker.encode()),
             wire.text("sidecar.route", opened.route.encode()),
@@ -188,7 +190,7 @@ class SpanShaper:
         trace_id, parent_id = self._ids.of(opened)
         _, span_id = self._ids.of(opened, "open")
         times = _ns(opened.at, offset_ns), _ns(end, offset_ns)
-        return wire.span(trace_id, span_id, parent_id, *times, b"".join(parts), is_remote=False)
+        return wire.span(trace_id, span_id, parent_id, *times, parts)
 
 
 def is_server_error(status: int, reason: Reason | None, fallback: str | None) -> bool:
@@ -206,7 +208,9 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
     """The path, and the query with secrets redacted, of a request target in any form."""
     if target[:1] != b"/":
         target = _ABSOLUTE.sub(b"", target, count=1) or b"/"
-    path, _, query = target.partition(b"?")
+    path, mark, query = target.partition(b"?")
+    if not mark:
+        return path, query
     if b"ig" in query or b"AWS" in query or b"X-Amz" in query:  # the pattern alone costs 2 µs
         query = _SECRET.sub(rb"\1\2=REDACTED", query)
     return path, query
@@ -232,6 +236,7 @@ def _server_fixed(
 ) -> bytes:
     verb = "HTTP" if method == b"_OTHER" else method.decode()
     parts = [
+        _PARENT_ELSEWHERE,
         wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER),
         wire.text("http.request.method", method),
         wire.text("url.scheme", b"http"),
@@ -258,6 +263,7 @@ def _client_fixed(
     reason: Reason | None,
 ) -> bytes:
     parts = [
+        _PARENT_HERE,
         wire.name_and_kind("HTTP" if method == b"_OTHER" else method.decode(), wire.CLIENT),
         wire.text("http.request.method", method),
         wire.text("url.scheme", b"http"),
@@ -290,30 +296,32 @@ def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[b
             yield wire.number("network.peer.port", endpoint.port)
 
 
-@lru_cache(maxsize=256)
-def _admission(state: str, source: str) -> bytes:
-    breaker = wire.text("sidecar.circuit_breaker.state", state.encode()) if state else b""
-    return breaker + (wire.text("sidecar.deadline.source", source.encode()) if source else b"")
-
-
-@lru_cache(maxsize=1024)
-def _host(host: bytes) -> bytes:
+@lru_cache(maxsize=4096)
+def _admission(state: str, source: str, host: bytes, agent: bytes | None) -> bytes:
+    parts = [wire.text("sidecar.circuit_breaker.state", state.encode())] if state else []
+    if source:
+        parts.append(wire.text("sidecar.deadline.source", source.encode()))
     name, colon, port = host.rpartition(b":")
     if not colon or not port.isdigit():
         name, port = host, b""
-    name = name.strip(b"[]")
-    address = wire.text("server.address", name) if name else b""
-    return address + wire.number("server.port", int(port[:5])) if port else address
+    if name:
+        parts.append(wire.text("server.address", name.strip(b"[]")))
+    if port:
+        parts.append(wire.number("server.port", int(port[:5])))
+    if agent:
+        parts.append(wire.text("user_agent.original", agent))
+    return b"".join(parts)
 
 
-@lru_cache(maxsize=4096)
-def _peer(address: str) -> bytes:
-    return wire.text("client.address", address.encode()) + wire.text("network.peer.address", address.encode())
-
-
-@lru_cache(maxsize=1024)
-def _agent(agent: bytes) -> bytes:
-    return wire.text("user_agent.original", agent)
+@lru_cache(maxsize=16384)
+def _peer(peer: tuple[str, int]) -> bytes:
+    """Cached, as a client sends many exchanges by one connection."""
+    address, port = peer
+    return (
+        wire.text("client.address", address.encode())
+        + wire.text("network.peer.address", address.encode())
+        + wire.number_of(_PEER_PORT, port)
+    )
 
 
 def _breaker(transition: Transition) -> tuple[bytes, ...]:
@@ -330,6 +338,7 @@ def _breaker(transition: Transition) -> tuple[bytes, ...]:
 def _reload_span(report: ReloadReport, offset_ns: int) -> bytes:
     result = b"success" if report.is_success else b"failure"
     parts = [
+        _PARENT_HERE,
         wire.name_and_kind("config.reload", wire.INTERNAL),
         wire.text("sidecar.config.result", result),
         wire.number("sidecar.config.generation", report.generation),
@@ -343,4 +352,4 @@ def _reload_span(report: ReloadReport, offset_ns: int) -> bytes:
         parts.append(wire.text("error.type", b"invalid_configuration"))
         parts.append(wire.status(wire.ERROR, "; ".join(report.problems)[:1024].encode()))
     times = _ns(report.at - report.seconds, offset_ns), _ns(report.at, offset_ns)
-    return wire.span(os.urandom(16), os.urandom(8), b"", *times, b"".join(parts), is_remote=False)
+    return wire.span(os.urandom(16), os.urandom(8), b"", *times, parts)

@@ -85,7 +85,7 @@ async def test_a_breaker_that_does_nothing_is_told_and_ends_with_1(tmp_path: Pat
 
 async def reached(process: Process, folder: Path, moment: str) -> None:
     """Wait until the demo has said `moment`, or for an empty one until it has begun to start the sidecars."""
-    while not moment and not list(folder.iterdir()):  # noqa: ASYNC110  (files tell nobody)
+    while not moment and not os.listdir(folder):  # noqa: ASYNC110  (files tell nobody)
         await asyncio.sleep(0.005)
     assert process.stdout is not None
     while moment and moment not in (line := await process.stdout.readline()).decode():
