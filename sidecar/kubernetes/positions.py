@@ -51,7 +51,7 @@ class Node:
 
     def plain(self) -> Any:
         """Return what it means, with aliases and merge keys resolved."""
-        raise NotImplementedError
+        raise AssertionError("unreachable: every subclass says how")
 
 
 @dataclass(slots=True, eq=False)

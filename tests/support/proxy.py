@@ -27,13 +27,16 @@ async def running(routes: str, header: str = HEADER) -> AsyncIterator[Worker]:
     """A started `Worker` with `header` + `routes` (YAML). Its ports are `port(worker, "inbound")`."""
     loop = asyncio.get_running_loop()
     snapshot = load_text(header + routes).snapshot
-    with open(os.devnull, "wb") as log:
-        worker = Worker(snapshot, {}, log_fd=log.fileno(), clock=loop.time)
+    log = os.open(os.devnull, os.O_WRONLY)
+    try:
+        worker = Worker(snapshot, {}, log_fd=log, clock=loop.time)
         await worker.start()
         try:
             yield worker
         finally:
             await worker.stop()
+    finally:
+        os.close(log)
 
 
 def port(worker: Worker, listener: str = "inbound") -> int:
