@@ -33,7 +33,7 @@ _STEADY_NS = 100_000
 """Reading two clocks one after the other is off by microseconds, which would push a span out of its parent: the
 offset moves only when the clocks have drifted apart by more than that."""
 
-_RECORDS_PER_SLICE = 64
+_RECORDS_PER_SLICE = 128
 """About half a millisecond of work between two pauses."""
 
 
