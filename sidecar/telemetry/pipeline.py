@@ -33,8 +33,8 @@ _STEADY_NS = 100_000
 """Reading two clocks one after the other is off by microseconds, which would push a span out of its parent: the
 offset moves only when the clocks have drifted apart by more than that."""
 
-_RECORDS_PER_SLICE = 128
-"""About half a millisecond of work between two pauses."""
+_RECORDS_PER_SLICE = 64
+"""About a quarter of a millisecond of work between two pauses."""
 
 
 def pause() -> None:
