@@ -43,5 +43,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Without the limit of Python 3.12 and later: threads live in real time, and this clock would jump past it."""
+        await super().shutdown_default_executor()
+
     def jump(self, seconds: float) -> None:
         self._now += seconds
