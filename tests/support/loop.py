@@ -43,8 +43,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Without the limit of Python 3.12 and later: threads live in real time, and this clock would jump past it."""
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Without the limit of Python 3.12 and later: threads live in real time, and this clock would jump it."""
         await super().shutdown_default_executor()
 
     def jump(self, seconds: float) -> None:
