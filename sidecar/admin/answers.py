@@ -37,16 +37,18 @@ def answer(data: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 async def listed(
-    head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any]], *, inside: str | None = None
+    head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any] | None], *, inside: str | None = None
 ) -> web.Response:
     """A JSON object that ends with a long list; each item is made when its turn comes.
 
+    An item that is None is left out: it only took its time.
     `inside` names a member of `head`, an object, that is to hold the list; None: the whole does.
     """
     parts: list[str] = []
     began = perf_counter()
     for item in items:
-        parts.append(_dumps(item))
+        if item is not None:
+            parts.append(_dumps(item))
         if perf_counter() - began > TURN_SECONDS:
             await asyncio.sleep(0)
             began = perf_counter()

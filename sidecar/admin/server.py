@@ -19,6 +19,8 @@ from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import READING, Guard
 from sidecar.admin.probes import metrics_response, site
 from sidecar.admin.process import Data, Process
+from sidecar.admin.traffic import Traffic
+from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 
@@ -36,6 +38,7 @@ class AdminServer:
     def __init__(self, process: Process, events: Events) -> None:
         self._process = process
         self._events = events
+        self._traffic = Traffic()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -125,16 +128,20 @@ class AdminServer:
             }
         )
 
-    async def _routes(self, _request: web.Request) -> web.Response:
-        process = self._process
-        numbers = {one.name: one for one in process.numbers.routes()}
-        routes = process.snapshot.routes
-        items = (views.route(one, numbers.get(one.name), breakers_of(process, one)) for one in routes)
-        return await listed({}, "routes", items)
+    async def _routes(self, request: web.Request) -> web.Response:
+        """All, or with `since=` those that have changed after the answer that told this cursor."""
+        process, traffic = self._process, self._traffic
+        async with traffic.turn:
+            head, after = traffic.head(process, request.query.get("since"))
+            numbers = {one.name: one for one in process.numbers.routes()}
+            routes = ((one, breakers_of(process, one)) for one in process.snapshot.routes)
+            head["duration_bounds"] = DURATION_BOUNDS
+            return await listed(head, "routes", traffic.rows(routes, numbers, after))
 
-    async def _breakers(self, _request: web.Request) -> web.Response:
+    async def _breakers(self, request: web.Request) -> web.Response:
         moment = moment_of(self._process)
-        breakers = list(self._process.breakers.values())
+        chosen = _chosen(request, "route")
+        breakers = [one for one in self._process.breakers.values() if chosen is None or one.route in chosen]
         return await listed({}, "breakers", (views.breaker_row(one, moment) for one in breakers))
 
     async def _breaker(self, request: web.Request) -> web.Response:
@@ -148,13 +155,15 @@ class AdminServer:
         )
         return await listed({"route": route.name}, "breakers", items)
 
-    async def _upstreams(self, _request: web.Request) -> web.Response:
-        clusters = list(self._process.clusters.values())
+    async def _upstreams(self, request: web.Request) -> web.Response:
+        chosen = _chosen(request, "name")
+        clusters = [one for one in self._process.clusters.values() if chosen is None or one.name in chosen]
         return await listed({}, "upstreams", (views.upstream(one) for one in clusters))
 
-    async def _config(self, _request: web.Request) -> web.Response:
+    async def _config(self, request: web.Request) -> web.Response:
         process = self._process
-        routes = process.snapshot.routes
+        chosen = _chosen(request, "route")
+        routes = [one for one in process.snapshot.routes if chosen is None or one.name in chosen]
 
         def written() -> Iterator[Data]:
             for route in routes:
@@ -177,6 +186,11 @@ class AdminServer:
         if isinstance(content, Transition):
             return views.transition(content, moment_of(self._process))
         return content
+
+
+def _chosen(request: web.Request, key: str) -> frozenset[str] | None:
+    """The names that a query gives, once each, to see no more than those; None: all. Unknown ones are nothing."""
+    return frozenset(request.query.getall(key)) if key in request.query else None
 
 
 async def _problems(

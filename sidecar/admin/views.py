@@ -15,7 +15,8 @@ from sidecar.admin.process import Cluster, Data
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker_numbers import BreakerNumbers
 from sidecar.core.candidate import candidate_policy
-from sidecar.core.numbers import DURATION_BOUNDS, RouteNumbers
+from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
+from sidecar.core.observe import Notice
 from sidecar.core.snapshot import BreakerPolicy, Route
 from sidecar.core.transition import State, Transition, WindowNumbers
 
@@ -97,6 +98,7 @@ def _state(numbers: BreakerNumbers, moment: Moment) -> Data:
         "success_rate": numbers.success_rate,
         "failure_rate": numbers.window.failure_rate,
         "probes_in_flight": numbers.probes_in_flight,
+        "candidate_state": None if numbers.candidate is None else numbers.candidate.state.value,
         "last_failure_at": moment.instant(numbers.last_failure_at),
         "last_transition_at": moment.instant(numbers.last_transition_at),
         "next_probe_at": moment.instant(next_probe_at),
@@ -202,16 +204,18 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
     active = 0 if numbers is None else sum(numbers.active().values())  # this brings the rows up to date
     by_class: dict[str, int] = {}
     by_reason: dict[str, int] = {}
-    errors = 0
+    errors, seconds = 0, 0.0
     durations = [0] * (len(DURATION_BOUNDS) + 1)
     for (_, status, error), row in [] if numbers is None else list(numbers.server.items()):
-        count = sum(row.counts)
+        counts, total = row.state
+        seconds += total
+        count = sum(counts)
         key = f"{status // 100}xx"
         by_class[key] = by_class.get(key, 0) + count
         if error:
             errors += count
             by_reason[error] = by_reason.get(error, 0) + count
-        for bucket, n in enumerate(row.counts):
+        for bucket, n in enumerate(counts):
             durations[bucket] += n
     finished = sum(durations)
     return {
@@ -224,10 +228,23 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         "by_error": by_reason,
         "duration_seconds": {name: quantile(durations, share) for name, share in QUANTILES.items()},
         "duration_counts": durations,
+        "duration_sum_seconds": round(seconds, 6),
+        "budgets": _budgets(numbers),
+        "cancellations": {} if numbers is None else dict(numbers.cancellations),
         "deadline_exceeded": 0 if numbers is None else numbers.exceeded,
         "deadline_rejected": 0 if numbers is None else numbers.rejected,
         "retries": 0 if numbers is None else sum(numbers.retries.values()),
     }
+
+
+def _budgets(numbers: RouteNumbers | None) -> Data:
+    """The budgets that exchanges began with, by where the smallest bound came from."""
+    by_source: dict[str, Data] = {}
+    for source in BUDGET_SOURCES:
+        counts, total = ((), 0.0) if numbers is None else numbers.budgets[source].state
+        by_source[source] = {"count": sum(counts), "sum_seconds": round(total, 6)}
+    invalid = 0 if numbers is None else numbers.notices.get(Notice.INVALID_TIMEOUT_HEADER, 0)
+    return {"by_source": by_source, "invalid_headers": invalid}
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:

@@ -86,13 +86,14 @@ class Administered:
 
     async def config(self) -> Data:
         active = self._worker.active
-        last = active.last
+        last, change = active.last, active.last_change
         snapshot = active.snapshot
         return {
             **self._config_numbers(),
             "files": list(snapshot.files),
             "pending_restart": list(active.pending_restart),
             "last_reload": None if last is None else await asyncio.to_thread(self.told, last),
+            "last_change": None if change is None else await asyncio.to_thread(self.told, change),
             "active": {
                 "process": written.process(snapshot),
                 "listeners": {name: written.listener(one) for name, one in snapshot.listeners.items()},

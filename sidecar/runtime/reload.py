@@ -76,6 +76,8 @@ class Active:
         self.since = clock()
         self.last: Outcome | None = None
         """The last reload, good or bad."""
+        self.last_change: Outcome | None = None
+        """The last one that changed anything: what an operator asks for, however many reloads found nothing since."""
         self._clock = clock
         self._assembly = assembly
         self._listeners = listeners
@@ -128,6 +130,8 @@ class Active:
     def record(self, outcome: Outcome) -> None:
         """Remember how a reload went."""
         self.last = outcome
+        if outcome.diff:
+            self.last_change = outcome
         if outcome.is_success:
             self._succeeded += 1
         else:

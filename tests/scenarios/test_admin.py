@@ -105,6 +105,73 @@ async def test_upstreams_tell_their_endpoints_and_limits() -> None:
     assert upstream["limits"] == {"max_connections": 1024, "max_pending": 1024, "max_requests": 1024}
 
 
+async def test_a_cursor_shows_the_routes_that_have_changed_since() -> None:
+    async with stage(saying(OK, FAILURE)) as to:
+        hand = operator(to.worker)
+        first = await hand.get("/routes")
+        assert (first["is_complete"], len(first["routes"]), len(first["duration_bounds"])) == (True, 1, 14)
+        quiet = await hand.get(f"/routes?since={first['cursor']}")
+        assert (quiet["is_complete"], quiet["routes"]) == (False, [])
+        await to.ask_all(get() * 2, [b"GET"] * 2)
+        after = await hand.get(f"/routes?since={quiet['cursor']}")
+        assert [(one["name"], one["finished"], one["errors"]) for one in after["routes"]] == [("app", 2, 1)]
+        assert after["at_seconds"] >= first["at_seconds"]
+        # Another reader does not take away what one has not seen, and an old cursor shows more, not less.
+        assert (await hand.get(f"/routes?since={after['cursor']}"))["routes"] == []
+        assert len((await hand.get(f"/routes?since={first['cursor']}"))["routes"]) == 1
+        await hand.post("/breakers/app/open")
+        (row,) = (await hand.get(f"/routes?since={after['cursor']}"))["routes"]
+        assert row["breakers"] == [{"upstream": "app", "state": "forced_open"}]
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "-1", "0badc0de-1", "1"])
+async def test_a_cursor_of_another_life_shows_all_routes(cursor: str) -> None:
+    async with running(NOBODY) as worker:
+        await operator(worker).get("/routes")
+        answer = await operator(worker).get(f"/routes?since={cursor}")
+        assert (answer["is_complete"], [one["name"] for one in answer["routes"]]) == (True, ["app"])
+
+
+async def test_readers_at_the_same_time_each_see_every_change() -> None:
+    async with stage(saying(OK)) as to:
+        hand = operator(to.worker)
+        cursors = [(await hand.get("/routes"))["cursor"] for _ in range(3)]
+        for count in (1, 2):
+            await to.ask()
+            answers = await asyncio.gather(
+                *(operator(to.worker).get(f"/routes?since={one}") for one in cursors)
+            )
+            assert [[row["finished"] for row in one["routes"]] for one in answers] == [[count]] * 3
+            cursors = [one["cursor"] for one in answers]
+
+
+async def test_names_in_a_query_are_all_that_is_shown_and_unknown_ones_are_nothing() -> None:
+    async with running(NOBODY) as worker:
+        hand = operator(worker)
+        for path, key in (("/breakers", "route"), ("/upstreams", "name")):
+            rows = path[1:]
+            assert len((await hand.get(f"{path}?{key}=app&{key}=app&{key}=nobody"))[rows]) == 1
+            assert (await hand.get(f"{path}?{key}=nobody"))[rows] == []
+        assert len((await hand.get("/config?route=app"))["active"]["routes"]) == 1
+        assert (await hand.get("/config?route="))["active"]["routes"] == []
+
+
+async def test_routes_tell_where_their_budgets_came_from() -> None:
+    async with stage(saying(OK)) as to:
+        await to.ask_all(
+            get() + get(b"/", b"X-Request-Timeout-Ms: 400") + get(b"/", b"Grpc-Timeout: x"), [b"GET"] * 3
+        )
+        (row,) = (await operator(to.worker).get("/routes"))["routes"]
+    assert row["budgets"] == {
+        "by_source": {
+            "header": {"count": 1, "sum_seconds": 0.395},
+            "route": {"count": 2, "sum_seconds": 30.0},
+            "trace": {"count": 0, "sum_seconds": 0.0},
+        },
+        "invalid_headers": 1,
+    }
+
+
 async def test_the_configuration_is_shown_without_its_secrets() -> None:
     secret = "request_headers: {set: {authorization: Bearer hush, x-plain: seen}}"
     async with stage(route=secret) as to:
