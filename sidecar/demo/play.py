@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from rich.console import Console
 
+from sidecar.demo.everyday import everyday
 from sidecar.demo.processes import DemoFailed
 from sidecar.demo.stage import Journal, Stage, running_stage
 from sidecar.demo.story import play, summary
@@ -100,15 +101,17 @@ def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
 def _tell_addresses(stage: Stage, console: Console) -> None:
     for sidecar in stage.sidecars:
         console.print(
-            f"{sidecar.name}: {sidecar.inbound}  admin {sidecar.admin}  {sidecar.file}", soft_wrap=True
+            f"{sidecar.name}: {sidecar.inbound}  dashboard {sidecar.admin}/  {sidecar.file}", soft_wrap=True
         )
     console.print(f"curl -i '{stage.sidecars[0].inbound}/slow?timeout=500ms'", soft_wrap=True)
 
 
 async def _serve(stage: Stage, console: Console) -> None:
-    """Stay until told to end."""
-    console.print("\nCtrl-C ends it.")
+    """Stay until told to end, with traffic to look at."""
+    console.print("\nCtrl-C ends it. Until then clients go on calling, and payments is not always well.")
     _tell_addresses(stage, console)
-    while True:
-        await asyncio.sleep(FORGET_SECONDS)
-        stage.forget()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(everyday(stage))
+        while True:
+            await asyncio.sleep(FORGET_SECONDS)
+            stage.forget()

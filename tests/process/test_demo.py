@@ -115,7 +115,7 @@ async def test_it_stays_and_tells_where_everything_is(tmp_path: Path) -> None:
     assert re.search(r"request_id=\S+ trace_id=[0-9a-f]{32} user=ada$", output, re.MULTILINE)
     for name in ("frontend", "orders", "payments"):
         found = re.search(
-            rf"^{name}: http://127\.0\.0\.1:\d+  admin http://127\.0\.0\.1:(\d+)  ", output, re.M
+            rf"^{name}: http://127\.0\.0\.1:\d+  dashboard http://127\.0\.0\.1:(\d+)/  ", output, re.M
         )
         assert found is not None, output
         _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))
