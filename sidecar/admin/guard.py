@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import ipaddress
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from aiohttp import web
@@ -27,7 +28,9 @@ _OURSELVES = frozenset({"same-origin", "none"})
 class Guard:
     """Lets a request pass or refuses it."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, public: Collection[str] = ()) -> None:
+        """`public` are paths that tell nothing of the process, so that reading them needs no token."""
+        self._public = public
         self._address = admin.address
         self._token = TokenFile(admin.token_file) if admin.token_file is not None else None
 
@@ -35,7 +38,8 @@ class Guard:
         """Raises: Refused, with 401 or 403."""
         host = request.headers.get("Host")
         if self._token is not None:
-            await self._token.check(request.headers.get("Authorization", ""))
+            if request.path not in self._public:
+                await self._token.check(request.headers.get("Authorization", ""))
         elif self._address.path is None and host is not None and not self._is_ours(host):
             raise Refused(403, f"Host {host[:100]!r} is not this sidecar's: ask localhost or {self._address}")
         if request.method not in READING:

@@ -17,6 +17,7 @@ from sidecar.admin.answers import Refused, answer, listed, problem
 from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import READING, Guard
+from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response, site
 from sidecar.admin.process import Data, Process
 from sidecar.admin.traffic import Traffic
@@ -38,6 +39,7 @@ class AdminServer:
     def __init__(self, process: Process, events: Events) -> None:
         self._process = process
         self._events = events
+        self._page = Page()
         self._traffic = Traffic()
         self._runner: web.AppRunner | None = None
 
@@ -67,7 +69,7 @@ class AdminServer:
             await runner.cleanup()
 
     def _app(self) -> web.Application:
-        guard = Guard(self._process.snapshot.admin)
+        guard = Guard(self._process.snapshot.admin, self._page.paths)
 
         @web.middleware
         async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -90,6 +92,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/events", self._stream, allow_head=False)
         app.router.add_get("/loglevel", self._log_level)
+        self._page.add_to(app.router)
         Changes(self._process).add_to(app.router)
         app.on_shutdown.append(self._close_streams)
         return app

@@ -1,0 +1,213 @@
+/**
+ * Keeps the store up to date: `/events` tells what happens, a slow poll reads the numbers. When nobody answers it
+ * says so and goes on asking.
+ * @module
+ */
+import { ask, chosen, hasToken, part, Problem } from "./api.js";
+import { FULL_EVERY, breakersNeeded, detailsNeeded, pauseMs } from "./needs.js";
+import { store } from "./store.js";
+
+const RETRY_MS = 2000;
+/** Breakers whose pasts are read at the start, for the feed. */
+const PASTS = 10;
+
+class Live {
+  constructor() {
+    this.cursor = "";
+    this.looks = 0;
+    this.needsAll = true;
+    this.isStreaming = false;
+    /** @type {EventSource | null} */
+    this.stream = null;
+    this.streamDue = 0;
+    this.timer = 0;
+    this.isAsking = false;
+    this.isAgain = false;
+    this.nextRoutes = 0;
+  }
+
+  start() {
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.soon();
+    });
+    this.soon();
+  }
+
+  /** Look again at once. */
+  soon() {
+    this.nextRoutes = 0;
+    if (this.isAsking) this.isAgain = true;
+    else void this.look();
+  }
+
+  async look() {
+    clearTimeout(this.timer);
+    this.isAsking = true;
+    this.isAgain = false;
+    let pause = store.periodMs;
+    try {
+      await this.read();
+      this.answered();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.failed(error);
+      pause = RETRY_MS;
+    } finally {
+      this.isAsking = false;
+      store.changed();
+      if (this.isAgain) void this.look();
+      else if (!document.hidden) this.timer = setTimeout(() => void this.look(), Math.min(pause, 1000));
+    }
+  }
+
+  async read() {
+    await this.readStatus();
+    if (performance.now() >= this.nextRoutes) await this.readRoutes();
+    store.changed();
+    await Promise.all([this.readBreakers(), this.readUpstreams(), this.readConfig(), this.readWritten()]);
+    await this.readDetails(detailsNeeded(store));
+  }
+
+  async readStatus() {
+    const { data, date } = await ask("/status");
+    const before = store.status;
+    // In a container each process is number 1.
+    if (before && (before.pid !== data.pid || before.uptime_seconds > data.uptime_seconds)) this.isAnother();
+    if (date !== null && Math.abs(date + 500 - store.now()) > 2000) store.clockOffset = date + 500 - Date.now();
+    store.status = data;
+  }
+
+  /** A process that is not the one before answers. */
+  isAnother() {
+    store.forget();
+    store.config = null;
+    store.tell("note", store.now(), { text: "another process answers: counters begin anew" });
+    this.cursor = "";
+    this.needsAll = true;
+  }
+
+  async readRoutes() {
+    const { data } = await ask(this.cursor ? `/routes?since=${part(this.cursor)}` : "/routes");
+    if (data.is_complete) this.needsAll = true;
+    this.cursor = data.cursor;
+    store.takeRoutes(data);
+    store.periodMs = data.is_complete ? 1000 : pauseMs(data.routes.length);
+    this.nextRoutes = performance.now() + store.periodMs - 100;
+  }
+
+  async readBreakers() {
+    this.looks += 1;
+    const isComplete = this.needsAll || this.looks % FULL_EVERY === 0;
+    const names = breakersNeeded(store);
+    if (!isComplete && !names.length) return;
+    const { data } = await ask(isComplete ? "/breakers" : `/breakers?${chosen("route", names)}`);
+    store.takeBreakers(data.breakers, isComplete);
+    if (!isComplete) return;
+    if (this.needsAll) await this.readPasts();
+    this.needsAll = false;
+  }
+
+  /** Fill the feed with what happened before the page was opened. */
+  async readPasts() {
+    const restless = [...store.breakers.values()].filter((one) => one.generation > 0);
+    restless.sort((a, b) => Date.parse(b.last_transition_at) - Date.parse(a.last_transition_at));
+    const names = new Set(restless.slice(0, PASTS).map((one) => one.route));
+    await this.readDetails([...names]);
+    for (const name of names)
+      for (const breaker of store.details.get(name) ?? [])
+        for (const one of breaker.history.slice(0, 20)) store.tell("transition", Date.parse(one.at), one);
+  }
+
+  /** @param {string[]} names */
+  async readDetails(names) {
+    await Promise.all(
+      names.map(async (name) => {
+        try {
+          const { data } = await ask(`/breakers/${part(name)}`);
+          store.details.set(name, data.breakers);
+          store.takeBreakers(data.breakers, false);
+        } catch (error) {
+          if (!(error instanceof Problem) || error.status !== 404) throw error;
+          store.details.delete(name); // a reload has removed it
+        }
+      }),
+    );
+  }
+
+  async readUpstreams() {
+    if (store.view.name !== "upstreams") return;
+    const isComplete = !store.upstreams.size || this.looks % FULL_EVERY === 0;
+    const query = isComplete ? "" : `?${chosen("name", store.visible.upstreams)}`;
+    const { data } = await ask(`/upstreams${query}`);
+    store.takeUpstreams(data.upstreams, isComplete);
+  }
+
+  /** The configuration but for its routes, when it is another or another reload has been tried. */
+  async readConfig() {
+    const { config } = /** @type {import("./store.js").Data} */ (store.status);
+    const known = store.config;
+    const keys = ["generation", "reloads_succeeded", "reloads_failed"];
+    if (known && keys.every((key) => known[key] === config[key])) return;
+    store.config = (await ask("/config?route=")).data;
+    store.upstreams.clear();
+    store.written.clear();
+  }
+
+  async readWritten() {
+    const name = store.view.route;
+    if (store.view.name !== "route" || store.written.has(name)) return;
+    const { data } = await ask(`/config?${chosen("route", [name])}`);
+    store.written.set(name, data.active.routes[0] ?? {});
+  }
+
+  answered() {
+    store.lastAnswer = Date.now();
+    store.trouble = "";
+    store.needsToken = false;
+    // An EventSource cannot carry a token: then the poll alone has to do.
+    if (!hasToken() && (!this.stream || this.stream.readyState === EventSource.CLOSED)) this.open();
+    this.tellPhase();
+  }
+
+  /** @param {Problem} problem */
+  failed(problem) {
+    store.trouble = problem.message;
+    store.needsToken = problem.status === 401;
+    store.phase = "lost";
+  }
+
+  tellPhase() {
+    store.phase = this.isStreaming ? "live" : hasToken() || store.phase !== "connecting" ? "polling" : "connecting";
+  }
+
+  open() {
+    if (performance.now() < this.streamDue) return;
+    this.streamDue = performance.now() + 5000;
+    this.stream?.close();
+    const stream = new EventSource("/events");
+    this.stream = stream;
+    stream.addEventListener("open", () => {
+      this.isStreaming = true;
+      this.soon(); // what happened until now has no event
+    });
+    stream.addEventListener("error", () => {
+      this.isStreaming = false;
+      this.soon();
+    });
+    stream.addEventListener("transition", (event) => {
+      store.takeTransition(JSON.parse(event.data));
+      store.changed();
+    });
+    stream.addEventListener("reload", (event) => {
+      const data = JSON.parse(event.data);
+      store.tell("reload", Date.parse(data.at), data);
+      this.soon();
+    });
+    stream.addEventListener("lost", () => {
+      this.needsAll = true;
+      this.soon();
+    });
+  }
+}
+
+export const live = new Live();

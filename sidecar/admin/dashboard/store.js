@@ -1,0 +1,200 @@
+/**
+ * All that the page knows: one object with one owner. Whoever changes it says so, and it is drawn once a frame.
+ * @module
+ */
+import { LINE_SECONDS } from "./timeline.js";
+import { CHART_SECONDS, remember } from "./traffic.js";
+
+/**
+ * @typedef {import("./traffic.js").Sample} Sample
+ * @typedef {{[key: string]: any}} Data as the API tells it
+ * @typedef {{row: Data, history: Sample[]}} RouteState
+ * @typedef {"connecting" | "live" | "polling" | "lost"} Phase
+ */
+
+/** What the feed of activity holds at most. */
+const FEED = 200;
+
+export class Store {
+  constructor() {
+    /** @type {Phase} */
+    this.phase = "connecting";
+    /** Milliseconds since the epoch of the last answer. */
+    this.lastAnswer = 0;
+    /** What went wrong with the last question. */
+    this.trouble = "";
+    /** The process wants a token, and this page has none or a wrong one. */
+    this.needsToken = false;
+    /** Milliseconds that the process's clock is ahead of this machine's. */
+    this.clockOffset = 0;
+    /** Between two looks at the routes. */
+    this.periodMs = 1000;
+    /** @type {Data | null} */
+    this.status = null;
+    /** @type {Data | null} */
+    this.config = null;
+    /** @type {number[]} */
+    this.bounds = [];
+    /** @type {number[]} */
+    this.ticks = [];
+    /** @type {Map<string, RouteState>} */
+    this.routes = new Map();
+    /** @type {RouteState} */
+    this.all = { row: {}, history: [] };
+    /** Rows of all breakers by `route/upstream`. @type {Map<string, Data>} */
+    this.breakers = new Map();
+    /** Everything of the breakers of a route. @type {Map<string, Data[]>} */
+    this.details = new Map();
+    /** @type {Map<string, Data>} */
+    this.upstreams = new Map();
+    /** A route's keys as the file would say them. @type {Map<string, Record<string, string>>} */
+    this.written = new Map();
+    /** Newest first. @type {{kind: "transition" | "reload" | "note", at: number, data: Data}[]} */
+    this.feed = [];
+    /** What is looked at; the rest of the address. */
+    this.view = { name: "routes", route: "" };
+    /** Ids of the rows that a table shows now, by what they are. @type {{routes: string[], upstreams: string[]}} */
+    this.visible = { routes: [], upstreams: [] };
+    /** @type {Set<() => void>} */
+    this._watchers = new Set();
+    this._isDue = false;
+  }
+
+  /** Milliseconds since the epoch, by the process's clock. */
+  now() {
+    return Date.now() + this.clockOffset;
+  }
+
+  /** How far back time lines go: to the start of the process, or what is bearable. */
+  get lineSeconds() {
+    return Math.min(LINE_SECONDS, Math.max(10, this.status?.uptime_seconds ?? 0));
+  }
+
+  /** Counters' moment of the last look at the routes. */
+  get at() {
+    return this.ticks.at(-1) ?? 0;
+  }
+
+  /** @param {() => void} draw */
+  watch(draw) {
+    this._watchers.add(draw);
+  }
+
+  /** Have everything drawn with the next frame. */
+  changed() {
+    if (this._isDue) return;
+    this._isDue = true;
+    requestAnimationFrame(() => {
+      this._isDue = false;
+      for (const draw of this._watchers) draw();
+    });
+  }
+
+  /** @param {Data} answer of `/routes` */
+  takeRoutes(answer) {
+    const at = answer.at_seconds;
+    const isAnew = this.ticks.length > 0 && at < this.at;
+    if (isAnew) this.forget();
+    this.bounds = answer.duration_bounds;
+    this.ticks.push(at);
+    while (this.ticks.length > 2 && this.ticks[1] < at - CHART_SECONDS) this.ticks.shift();
+    const kept = answer.is_complete ? new Set() : null;
+    for (const row of answer.routes) {
+      kept?.add(row.name);
+      this._takeRoute(row, at);
+    }
+    if (kept) for (const name of this.routes.keys()) if (!kept.has(name)) this.routes.delete(name);
+    if (kept) this._sortRoutes(answer.routes);
+    this._addUp(at);
+  }
+
+  /** @param {Data} row @param {number} at */
+  _takeRoute(row, at) {
+    let own = this.routes.get(row.name);
+    if (!own) {
+      own = { row, history: [] };
+      this.routes.set(row.name, own);
+    }
+    own.row = row;
+    remember(own.history, { at, finished: row.finished, errors: row.errors, counts: row.duration_counts });
+    for (const one of row.breakers) {
+      const known = this.breakers.get(`${row.name}/${one.upstream}`);
+      if (known && known.state !== one.state) known.state = one.state;
+    }
+  }
+
+  /** In the order of the configuration. @param {Data[]} rows all */
+  _sortRoutes(rows) {
+    this.routes = new Map(rows.map((row) => [row.name, /** @type {RouteState} */ (this.routes.get(row.name))]));
+  }
+
+  /** The sum of what all routes did; it only grows, though routes come and go. @param {number} at */
+  _addUp(at) {
+    const before = this.all.history.at(-1);
+    const sum = { at, finished: 0, errors: 0, counts: this.bounds.map(() => 0).concat(0) };
+    for (const { row } of this.routes.values()) {
+      sum.finished += row.finished;
+      sum.errors += row.errors;
+      row.duration_counts.forEach((/** @type {number} */ value, /** @type {number} */ bucket) => {
+        sum.counts[bucket] += value;
+      });
+    }
+    if (before && sum.finished < before.finished) this.all.history.length = 0;
+    remember(this.all.history, sum);
+  }
+
+  /** @param {Data[]} rows @param {boolean} isComplete */
+  takeBreakers(rows, isComplete) {
+    if (isComplete) this.breakers.clear();
+    // A copy: events change it, and what was read whole has to stay as it was read.
+    for (const row of rows) this.breakers.set(`${row.route}/${row.upstream}`, { ...row });
+  }
+
+  /** @param {Data[]} rows @param {boolean} isComplete */
+  takeUpstreams(rows, isComplete) {
+    if (isComplete) this.upstreams.clear();
+    for (const row of rows) this.upstreams.set(row.name, row);
+  }
+
+  /** Note a transition in every place that shows the breaker. @param {Data} data of the event */
+  takeTransition(data) {
+    const row = this.breakers.get(`${data.route}/${data.upstream}`);
+    if (row && data.sequence > row.generation) {
+      row.state = data.to;
+      row.generation = data.sequence;
+      row.last_transition_at = data.at;
+      row.is_overridden = data.reason === "forced" && (data.to === "forced_open" || data.to === "disabled");
+    }
+    const route = this.routes.get(data.route);
+    const own = route?.row.breakers.find((/** @type {Data} */ one) => one.upstream === data.upstream);
+    if (own) own.state = data.to;
+    this.tell("transition", Date.parse(data.at), data);
+  }
+
+  /**
+   * Add to the feed, unless it is there already.
+   * @param {"transition" | "reload" | "note"} kind
+   * @param {number} at
+   * @param {Data} data
+   */
+  tell(kind, at, data) {
+    const isKnown =
+      kind === "transition" &&
+      this.feed.some(
+        ({ data: one }) => one.sequence === data.sequence && one.route === data.route && one.upstream === data.upstream,
+      );
+    if (isKnown) return;
+    const place = this.feed.findIndex((one) => one.at <= at);
+    this.feed.splice(place < 0 ? this.feed.length : place, 0, { kind, at, data });
+    this.feed.length = Math.min(this.feed.length, FEED);
+  }
+
+  /** Another process answers: nothing of the old one's numbers can be compared. */
+  forget() {
+    this.ticks = [];
+    this.all.history = [];
+    for (const map of [this.routes, this.breakers, this.details, this.upstreams, this.written]) map.clear();
+  }
+}
+
+export const store = new Store();

@@ -1,0 +1,75 @@
+"""The dashboard's files: `/` and `/dashboard/NAME`. Static, from this package; each asks for what it shows.
+
+They hold no state of the process, so they are given without a token: the page asks its reader for it. The policy in
+their headers lets the page load and ask nothing but this origin, and lets no text become markup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.admin.answers import Refused
+
+FOLDER: Final = Path(__file__).with_name("dashboard")
+INDEX: Final = "index.html"
+KINDS: Final = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS: Final = {
+    "Cache-Control": "no-cache",  # kept, and asked about each time: a new version is seen at once
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    body: bytes
+    kind: str
+    etag: str
+
+
+class Page:
+    """All files, read once: they are small, and an installed package does not change under its process."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._files = {
+            f"/dashboard/{path.name}": _read(path) for path in folder.iterdir() if path.suffix in KINDS
+        }
+        self._files["/"] = self._files.pop(f"/dashboard/{INDEX}")
+
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(self._files)
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/", self._get)
+        router.add_get("/dashboard/{name}", self._get)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        file = self._files.get(request.path)
+        if file is None:
+            raise Refused(404, f"there is nothing at {request.path[:100]}")
+        headers = {**HEADERS, "ETag": f'"{file.etag}"'}
+        if any(one.value in (file.etag, "*") for one in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=file.body, content_type=file.kind, charset="utf-8", headers=headers)
+
+
+def _read(path: Path) -> File:
+    body = path.read_bytes()
+    return File(body, KINDS[path.suffix], hashlib.sha256(body).hexdigest()[:20])
