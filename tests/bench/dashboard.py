@@ -37,6 +37,7 @@ PAGE_ROWS = 50
 PERIOD_SECONDS = 1.0
 STATUS_ASKED = 50
 PAINTS = 5
+LOOKS = 7
 ROW_SECONDS = 0.008
 """Pause before the next look at the routes, for each row of the last one: as the page does."""
 
@@ -45,24 +46,20 @@ class Poller:
     """Asks what the page asks, once a second, in a thread."""
 
     def __init__(self, admin: int) -> None:
-        self._admin = admin
+        self._connection = http.client.HTTPConnection("127.0.0.1", admin)
         self._over = threading.Event()
         self._cursor = ""
         self._next_routes = 0.0
         names = "&".join(f"route=bench{number}" for number in range(PAGE_ROWS))
         self._breakers = f"/breakers?{names}"
-        self.seconds: list[float] = []
-        """Of each turn: all its answers."""
         self.rows = 0
         self.looks = 0
 
     def run(self) -> None:
-        self._cursor = ""
         self.turn()  # the whole, which a page reads once
         while not self._over.wait(PERIOD_SECONDS):
-            began = time.perf_counter()
             self.turn()
-            self.seconds.append(time.perf_counter() - began)
+        self._connection.close()
 
     def stop(self) -> None:
         self._over.set()
@@ -70,20 +67,26 @@ class Poller:
     def turn(self) -> None:
         self._ask("/status")
         if time.monotonic() >= self._next_routes:
-            text = self._ask(f"/routes?since={self._cursor}")
-            found = re.search(rb'"cursor":"([^"]+)"', text)
-            assert found is not None
-            rows = text.count(b'"duration_counts"')
-            self._next_routes = time.monotonic() + (rows * ROW_SECONDS if self._cursor else 0.0)
-            self.rows += rows if self._cursor else 0
-            self.looks += bool(self._cursor)
-            self._cursor = found[1].decode()
+            self.look()
         self._ask(self._breakers)
 
+    def look(self) -> None:
+        """At the routes."""
+        text = self._ask(f"/routes?since={self._cursor}")
+        found = re.search(rb'"cursor":"([^"]+)"', text)
+        assert found is not None
+        if self._cursor:
+            rows = text.count(b'"duration_counts"')
+            self._next_routes = time.monotonic() + rows * ROW_SECONDS
+            self.rows += rows
+            self.looks += 1
+        self._cursor = found[1].decode()
+
     def _ask(self, path: str) -> bytes:
-        status, body = get(self._admin, path, "localhost")
-        assert status == 200, path
-        return body
+        self._connection.request("GET", path)
+        answer = self._connection.getresponse()
+        assert answer.status == 200, path
+        return answer.read()
 
 
 @contextmanager
@@ -150,8 +153,6 @@ def throughput(
 
 def idle_share(admin: int, pid: int, seconds: float) -> float:
     """Share of a core that polling takes from a process that does nothing else."""
-    poller = Poller(admin)
-    poller.turn()
     before = cpu_seconds([pid])
     with polled(admin):
         time.sleep(seconds)
@@ -159,6 +160,21 @@ def idle_share(admin: int, pid: int, seconds: float) -> float:
     before = cpu_seconds([pid])
     time.sleep(seconds)
     return (whole - (cpu_seconds([pid]) - before)) / seconds
+
+
+def busy_share(port: int, admin: int, pid: int) -> float:
+    """Share of a core that looking at the routes takes where each of them has changed before each look."""
+    poller = Poller(admin)
+    poller.look()
+    costs = []
+    for _ in range(LOOKS):
+        for number in range(ROUTES):
+            get(port, f"/route-{number}" if number else "/api/small")
+        before = cpu_seconds([pid])
+        poller.look()
+        costs.append(cpu_seconds([pid]) - before)
+    assert poller.rows == LOOKS * ROUTES
+    return statistics.median(costs) / (ROUTES * ROW_SECONDS)
 
 
 def status_seconds(admin: int) -> list[float]:
@@ -209,7 +225,11 @@ def measure(options: argparse.Namespace) -> list[Figure]:
             await_ok(served, upstream, "/api/small")
             await_ok(process, ports[2], "/readyz")
             share = idle_share(ports[1], process.pid, options.seconds * 2)
-            figures.append(Figure("share of a core that polling takes, idle, %", share * 100, 1))
+            figures.append(
+                Figure("share of a core that polling takes, nothing else happens, %", share * 100, 1)
+            )
+            share += busy_share(ports[0], ports[1], process.pid)
+            figures.append(Figure("and where all routes have changed at each look, %", share * 100, 1))
             for what, load in (("one route", one_route), (f"all {ROUTES} routes", all_routes)):
                 ratios, pollers = throughput(load, ports, cores, options.rounds, options.seconds)
                 lost = (1 - statistics.median(ratios)) * 100

@@ -124,7 +124,7 @@ export function traceLink(cause, template) {
   const words = h("code", {}, cause.trace_id.slice(0, 8) || "no trace");
   const title = `trace ${cause.trace_id}, request ${cause.request_id}`;
   if (!address) return h("span", { class: "trace", title }, words);
-  const label = `Open trace ${cause.trace_id} in another tab`;
+  const label = `${cause.trace_id.slice(0, 8)}: its trace, in another tab`;
   const attributes = { class: "trace", href: address, target: "_blank", rel: "noopener noreferrer", title };
   return h("a", { ...attributes, "aria-label": label }, words, icon("link"));
 }

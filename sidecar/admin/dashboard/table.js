@@ -48,7 +48,8 @@ export class Table {
     this.rows = [];
     /** @type {Map<string, HTMLElement>} */
     this.counts = new Map();
-    this.body = h("tbody");
+    // The roles are those of the elements; laid out as cards, where it is narrow, they would lose them.
+    this.body = h("tbody", { role: "rowgroup" });
     /** @type {List<T>} */
     this.list = new List(this.body, design.key, () => this._row());
     this.heads = new Map(design.columns.map((column) => [column.id, this._head(column)]));
@@ -58,8 +59,8 @@ export class Table {
     this.back = this._turn("Previous page", "‹", -1);
     this.forth = this._turn("Next page", "›", 1);
     this.pager = h("div", { class: "pager" }, this.summary, this.back, this.forth);
-    const head = h("thead", {}, h("tr", {}, ...this.heads.values()));
-    this.table = h("table", { class: "grid", "aria-label": design.label }, head, this.body);
+    const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...this.heads.values()));
+    this.table = h("table", { class: "grid", role: "table", "aria-label": design.label }, head, this.body);
     this.node = h("div", { class: "table" }, this._toolbar(), this.table, this.note, this.pager);
   }
 
@@ -121,9 +122,9 @@ export class Table {
   /** @param {Column<T>} column */
   _head(column) {
     const kind = [column.isNumber && "number", column.isWide && "wide", `c-${column.id}`].filter(Boolean).join(" ");
-    if (!column.value) return h("th", { scope: "col", class: kind, title: column.hint }, column.label);
+    if (!column.value) return h("th", { scope: "col", role: "columnheader", class: kind, title: column.hint }, column.label);
     const press = h("button", { type: "button", onclick: () => this._orderBy(column) }, column.label);
-    return h("th", { scope: "col", class: kind, title: column.hint }, press);
+    return h("th", { scope: "col", role: "columnheader", class: kind, title: column.hint }, press);
   }
 
   /** @param {string} label @param {string} sign @param {number} step */
@@ -152,10 +153,10 @@ export class Table {
 
   _row() {
     const updates = /** @type {((row: T) => void)[]} */ ([]);
-    const node = h("tr");
+    const node = h("tr", { role: "row" });
     for (const column of this.design.columns) {
       const kind = [column.isNumber && "number", column.isWide && "wide", `c-${column.id}`].filter(Boolean).join(" ");
-      const td = h("td", { class: kind, "data-label": column.label });
+      const td = h("td", { role: "cell", class: kind, "data-label": column.label });
       updates.push(column.cell(td));
       node.append(td);
     }
