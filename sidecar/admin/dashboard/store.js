@@ -14,6 +14,7 @@ import { CHART_SECONDS, remember } from "./traffic.js";
 
 /** What the feed of activity holds at most. */
 const FEED = 200;
+const SHORTEST_SECONDS = 0.5;
 
 export class Store {
   constructor() {
@@ -96,6 +97,8 @@ export class Store {
     const isAnew = this.ticks.length > 0 && at < this.at;
     if (isAnew) this.forget();
     this.bounds = answer.duration_bounds;
+    // A look right after another makes no point of a chart: a rate over so short a time is noise.
+    if (this.ticks.length > 1 && at - this.at < SHORTEST_SECONDS) this.ticks.pop();
     this.ticks.push(at);
     while (this.ticks.length > 2 && this.ticks[1] < at - CHART_SECONDS) this.ticks.shift();
     const kept = answer.is_complete ? new Set() : null;
