@@ -38,6 +38,9 @@ PERIOD_SECONDS = 1.0
 STATUS_ASKED = 50
 PAINTS = 5
 LOOKS = 7
+LOOKS_IN_ROUND = 2
+NOISE_PERCENT = 5
+"""By which two rounds of the same kind differ: throughput shows what is worse than that, the shares of a core the rest."""
 ROW_SECONDS = 0.008
 """Pause before the next look at the routes, for each row of the last one: as the page does."""
 
@@ -56,7 +59,6 @@ class Poller:
         self.looks = 0
 
     def run(self) -> None:
-        self.turn()  # the whole, which a page reads once
         while not self._over.wait(PERIOD_SECONDS):
             self.turn()
         self._connection.close()
@@ -92,6 +94,7 @@ class Poller:
 @contextmanager
 def polled(admin: int) -> Iterator[Poller]:
     poller = Poller(admin)
+    poller.turn()  # the whole, which a page reads when it is opened
     thread = threading.Thread(target=poller.run)
     thread.start()
     try:
@@ -153,10 +156,10 @@ def throughput(
 
 def idle_share(admin: int, pid: int, seconds: float) -> float:
     """Share of a core that polling takes from a process that does nothing else."""
-    before = cpu_seconds([pid])
     with polled(admin):
+        before = cpu_seconds([pid])
         time.sleep(seconds)
-    whole = cpu_seconds([pid]) - before
+        whole = cpu_seconds([pid]) - before
     before = cpu_seconds([pid])
     time.sleep(seconds)
     return (whole - (cpu_seconds([pid]) - before)) / seconds
@@ -230,14 +233,18 @@ def measure(options: argparse.Namespace) -> list[Figure]:
             )
             share += busy_share(ports[0], ports[1], process.pid)
             figures.append(Figure("and where all routes have changed at each look, %", share * 100, 1))
-            for what, load in (("one route", one_route), (f"all {ROUTES} routes", all_routes)):
-                ratios, pollers = throughput(load, ports, cores, options.rounds, options.seconds)
+            whole = LOOKS_IN_ROUND * ROUTES * ROW_SECONDS  # so that a round has no more looks than its share
+            for what, load, seconds in (
+                ("one route", one_route, options.seconds),
+                (f"all {ROUTES} routes", all_routes, whole),
+            ):
+                ratios, pollers = throughput(load, ports, cores, options.rounds, seconds)
                 lost = (1 - statistics.median(ratios)) * 100
                 spread = f"{100 - 100 * max(ratios):.1f} to {100 - 100 * min(ratios):.1f}"
-                figures.append(Figure(f"throughput lost, load on {what}, % ({spread})", lost, 1))
+                figures.append(Figure(f"throughput lost, load on {what}, % ({spread})", lost, NOISE_PERCENT))
                 looks, rows = sum(one.looks for one in pollers), sum(one.rows for one in pollers)
                 print(
-                    f"{what}: {looks} looks in {options.rounds * options.seconds:.0f} s, {rows / looks:.0f} rows each"
+                    f"{what}: {looks} looks in {options.rounds * seconds:.0f} s, {rows / looks:.0f} rows each"
                 )
             taken = status_seconds(ports[1])
             figures.append(Figure("/status, ms, median", statistics.median(taken) * 1000, 50))
