@@ -40,7 +40,7 @@ PAINTS = 5
 LOOKS = 7
 LOOKS_IN_ROUND = 2
 NOISE_PERCENT = 5
-"""By which two rounds of the same kind differ: throughput shows what is worse than that, the shares of a core the rest."""
+"""By which two rounds of the same kind differ: throughput shows what is worse, the shares of a core the rest."""
 ROW_SECONDS = 0.008
 """Pause before the next look at the routes, for each row of the last one: as the page does."""
 
