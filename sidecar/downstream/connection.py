@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from sidecar.core.errors import Reason
+from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.downstream import parse, respond
+from sidecar.downstream.parse import known_hosts
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.request_body import RequestBody
 
 if TYPE_CHECKING:
     from sidecar.downstream.listener import ListenerSocket
-
-Field = tuple[bytes, bytes, bytes]
 
 MAX_DISCARD_BYTES = 64 * 1024
 """Rest of a request body that is read and thrown away to keep a connection; beyond it, it is closed."""
@@ -44,9 +44,9 @@ LOOK_SECONDS = 0.04
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _BODYLESS = frozenset({204, 304})
-_READ_FURTHER = frozenset(
-    {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"content-type"}
-)
+_SPECIAL = frozenset({b"connection", b"te", b"expect"})
+_ABOUT_BODY = frozenset({b"content-length", b"content-type"})
+_READ_FURTHER = _SPECIAL | _ABOUT_BODY | {b"transfer-encoding", b"upgrade"}
 _BODY, _QUEUE, _UPGRADE = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, requests wait in line, an upgrade is being decided."""
 
@@ -55,11 +55,11 @@ class ClientConnection(asyncio.Protocol):
     """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
 
     __slots__ = (
-        "_arriving", "_behind_upgrade", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
-        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering", "_is_skipping",
-        "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup", "_parser",
-        "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service", "_trailers", "_url",
-        "peer", "touched", "transport",
+        "_arriving", "_behind_upgrade", "_body_left", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
+        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_in_message", "_is_lingering",
+        "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup",
+        "_parser", "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service", "_trailers",
+        "_url", "peer", "touched", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -76,6 +76,10 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._head_started = 0.0
         self._read_bytes = 0
+        self._body_left = 0
+        """Of a plain request: body bytes that are still to come."""
+        self._is_in_message = False
+        """llhttp has begun to read a request, so it must have all of it."""
         self._pending_head: bytes | None = None
         self._is_chunking = False
         self._has_bodyless_answer = False
@@ -146,6 +150,87 @@ class ClientConnection(asyncio.Protocol):
         if self._read_ahead is not None:
             self._hold(data)
             return
+        if self._body_left:
+            data = self._take_body(data)
+            if not data:
+                return
+        while not (self._is_in_message or self._is_closing):
+            plain = read_request(data)
+            if plain is None:
+                break
+            rest = self._take_plain(plain, data)
+            if rest is None:
+                break
+            if not rest:
+                return
+            data = rest
+        self._parse(data)
+
+    # A plain request: the usual case
+
+    def _take_plain(self, plain: PlainRequest, data: bytes) -> bytes | None:
+        """Begin the exchange that `data` begins with, and return what is behind it; None to let llhttp read it."""
+        method, target, fields, lookup, start = plain
+        host = lookup.get(b"host")
+        listener = self._listener
+        if host not in known_hosts or not self._keep_alive:
+            return None
+        if start > listener.small_head_bytes and self._is_beyond_limits(start, target, fields):
+            return None
+        if not listener.is_trusted:
+            fields, lookup = parse.without_internal(fields, lookup)
+        exchange = Exchange(self._service, self, listener.name, method, target, target, host, fields, lookup)
+        rest = data[start:]
+        if not _ABOUT_BODY.isdisjoint(lookup):
+            rest = self._take_plain_body(exchange, lookup, data, start)
+        if self._current is None and not self._queue and not self._is_write_paused:
+            self._current = exchange
+            exchange.begin()
+        else:
+            self._start(exchange)
+        return rest
+
+    def _is_beyond_limits(self, head_bytes: int, target: bytes, fields: list[Field]) -> bool:
+        limits = self._listener.limits
+        return (
+            head_bytes > limits.head_bytes or len(target) > limits.url_bytes or len(fields) > limits.headers
+        )
+
+    def _take_plain_body(
+        self, exchange: Exchange, lookup: dict[bytes, bytes], data: bytes, start: int
+    ) -> bytes:
+        exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
+        length = int(lookup.get(b"content-length", b"0"))
+        if not length:
+            return data[start:]
+        body = exchange.body = RequestBody(self, is_chunked=False)
+        end = start + length
+        if len(data) >= end:
+            body.arrived_whole(memoryview(data)[start:end])
+            return data[end:]
+        self._body_left = end - len(data)
+        self._arriving = exchange
+        if len(data) > start:
+            body.arrived(data[start:])
+        return b""
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Pass on the body of a plain request, and return what is behind it."""
+        self.touched = self._listener.now
+        piece = data[: self._body_left]
+        self._body_left -= len(piece)
+        if self._arriving is not None and self._arriving.body is not None:
+            self._arriving.body.arrived(piece)
+        if not self._body_left:
+            self._end_message()
+        return data[len(piece) :]
+
+    # Every other request: llhttp
+
+    def _parse(self, data: bytes) -> None:
+        if self._is_closing:
+            self._discard(data)
+            return
         if not self._head_bytes:
             self._head_started = self._listener.now
         self._read_bytes = len(data)
@@ -166,6 +251,9 @@ class ClientConnection(asyncio.Protocol):
 
     # What the parser says
 
+    def on_message_begin(self) -> None:
+        self._is_in_message = True
+
     def on_url(self, url: bytes) -> None:
         self._is_in_head = True
         self._url += url
@@ -174,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         key = name.lower()
         value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
         if not self._is_in_head:
-            self._trailers.append((key, name, value))
+            self._trailers.append((key, b"%b: %b\r\n" % (name, value), value))
             if len(self._trailers) > self._listener.limits.headers:
                 raise parse.Refused(Reason.HEAD_TOO_LARGE, "too many trailer fields")
             return
@@ -183,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
             lookup[key] += b", " + value
         else:
             lookup[key] = value
-        self._fields.append((key, name, value))
+        self._fields.append((key, b"%b: %b\r\n" % (name, value), value))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -192,11 +280,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._new_exchange()
         if exchange.body is not None:
             self._arriving = exchange
-        if self._current is None and not self._queue and not self._is_write_paused:
-            self._current = exchange
-            exchange.begin()
-        else:
-            self._enqueue(exchange)
+        self._start(exchange)
 
     def on_body(self, data: bytes) -> None:
         self.touched = self._listener.now
@@ -210,12 +294,17 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._behind_upgrade is not None:
             return  # llhttp takes the body for the other protocol's; it is yet to come
+        self._is_in_message = False
+        self._end_message()
+        self._begin_head()
+
+    def _end_message(self) -> None:
+        self._is_skipping = False
         arriving = self._arriving
         if arriving is not None:
             self._arriving = None
             if arriving.body is not None:
                 arriving.body.completed(self._trailers)
-        self._begin_head()
 
     def _new_exchange(self) -> Exchange:
         parser = self._parser
@@ -264,13 +353,12 @@ class ClientConnection(asyncio.Protocol):
             exchange.is_chunked
             or exchange.wants_upgrade
             or version != "1.1"
-            or b"connection" in lookup
-            or b"te" in lookup
+            or not _SPECIAL.isdisjoint(lookup)
         )
 
     def _check_limits(self) -> None:
         limits = self._listener.limits
-        size = sum(len(name) + len(value) + 4 for _, name, value in self._fields) + len(self._url)
+        size = sum(len(line) for _, line, _ in self._fields) + len(self._url)
         is_too_many = len(self._fields) > limits.headers or len(self._url) > limits.url_bytes
         if is_too_many or size > limits.head_bytes:
             raise self._too_large()
@@ -291,7 +379,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_head = False
         self._is_closing = True
         if arriving is None:
-            self._enqueue(self._refused_exchange(error))
+            self._start(self._refused_exchange(error))
         elif arriving is self._current:
             arriving.keep_alive = False
             arriving.fail(error)
@@ -308,7 +396,8 @@ class ClientConnection(asyncio.Protocol):
 
     # One answer at a time
 
-    def _enqueue(self, exchange: Exchange) -> None:
+    def _start(self, exchange: Exchange) -> None:
+        """Now, or when those before it have been answered."""
         if self._current is None and not self._queue and not self._is_write_paused:
             self._current = exchange
             exchange.begin()
@@ -400,15 +489,11 @@ class ClientConnection(asyncio.Protocol):
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 current.keep_alive = False
-        if b"expect" in current.lookup and current.body is not None and not current.body.size:
-            current.keep_alive = (
-                False  # whether the body will still come is anybody's guess (RFC 9110 10.1.1)
-            )
         self._end_head(current, lines)
         self._pending_head = b"".join(lines)
 
     def _end_head(self, current: Exchange, lines: list[bytes]) -> None:
-        if self._service.is_draining:
+        if self._service.is_draining or _may_still_send(current):
             current.keep_alive = False
         if not current.keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
@@ -437,6 +522,20 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.transport.write(head + data)
             self._pending_head = None
+
+    def send_whole(self, lines: list[bytes], body: bytes) -> None:
+        current = self._current
+        if current is None:
+            return
+        if current.is_special or not current.keep_alive or self._service.is_draining:
+            self._end_head(current, lines)
+        else:
+            lines.append(b"\r\n")
+        if len(body) > JOIN_BYTES:
+            self.transport.writelines((b"".join(lines), body))
+        else:
+            lines.append(body)
+            self.transport.write(b"".join(lines))
 
     def flush(self) -> None:
         head = self._pending_head
@@ -534,7 +633,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         if self.transport.is_closing():
             return
-        was_whole = not self._is_closing and self._head_bytes == 0 and self._arriving is None
+        was_whole = not (self._is_closing or self._head_bytes or self._arriving or self._is_skipping)
         self._is_closing = True
         if was_whole or not self.transport.can_write_eof():
             self.transport.close()
@@ -580,6 +679,11 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is None and not self._queue and quiet_seconds > timeouts.idle_seconds:
             self._is_closing = True
             self.transport.close()
+
+
+def _may_still_send(exchange: Exchange) -> bool:
+    """Whether the body of an `Expect` will still come is anybody's guess (RFC 9110 10.1.1)."""
+    return b"expect" in exchange.lookup and exchange.body is not None and not exchange.body.size
 
 
 def _has_left(transport: asyncio.Transport) -> bool:

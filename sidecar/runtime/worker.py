@@ -24,6 +24,7 @@ from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.tracecontext import IdSource
 from sidecar.downstream.listener import ListenerSocket
+from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime import memory, sources
@@ -67,7 +68,8 @@ class Worker:
         self._log_fd = log_fd
         self._secret = os.urandom(32)
         self.path = path
-        self.numbers = Numbers()
+        live: set[Exchange] = set()
+        self.numbers = Numbers(live)
         self.events = Events()
         self.telemetry = self._make_telemetry(snapshot)
         self.service = Service(
@@ -79,6 +81,7 @@ class Worker:
             sweep=Sweep(loop, clock),
             callers=Callers(),
             decide=self.telemetry.decide,
+            exchanges=live,
         )
         self.resolver = Resolver(self._addresses_changed, rng=rng)
         self.assembly = Assembly(self.service, self.resolver, rng)
