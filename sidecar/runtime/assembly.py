@@ -94,7 +94,7 @@ class Assembly:
         self._building = None
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
         for upstream in built.snapshot.upstreams.values():
-            self.clusters[upstream.name].policy = upstream
+            self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
         self._service.has_egress = EGRESS in built.tables and bool(built.tables[EGRESS].entries)
         for name, cluster in before.items():
