@@ -63,13 +63,14 @@ class RequestBody:
         """The head has been written to `sink`: send what is held, and from now on what arrives."""
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         self._sink = sink
+        if self.size > MAX_HELD_BYTES and not self.is_complete:
+            # Before what is held is written: where that fills the upstream's socket, the client stays paused.
+            self._client.resume_reading()
         held, self._held = self._held, []
         for data in held:
             self._write(sink, data)
         if self.is_complete:
             self._write_end(sink)
-        elif self.size > MAX_HELD_BYTES:
-            self._client.resume_reading()
 
     def stop(self) -> None:
         """The attempt is over: nothing more goes to its connection."""
