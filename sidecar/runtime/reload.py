@@ -8,6 +8,7 @@ the files and asks. A configuration that is refused changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -158,7 +159,9 @@ class Reloading:
                 if isinstance(message, Request):
                     await self._answer(message)
                 else:
-                    await self._loader.warm()
+                    # No process to be had: the load itself will say so, if it is still true by then.
+                    with contextlib.suppress(OSError):
+                        await self._loader.warm()
         finally:
             await self._loader.close()
 
