@@ -1,6 +1,8 @@
 """What a new snapshot leaves alone is the same object after it; what it changes, changes at once."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -230,6 +232,24 @@ async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
         assert worker.service.tables is tables
         assert worker.active.generation == 1
         assert set(worker.listeners) == {"inbound", "outbound"}
+
+
+async def test_a_reload_that_breaks_off_late_leaves_the_collector_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else no full collection would ever come again."""
+
+    def broken() -> Iterator[None]:
+        raise RuntimeError("after the commit")
+        yield
+
+    async with running(ROUTES) as worker:
+        before = gc.get_threshold()
+        monkeypatch.setattr(worker.assembly, "reconfigure", broken)
+        with pytest.raises(RuntimeError, match="after the commit"):
+            await install(worker, ROUTES.replace("9001", "9003"))
+        assert gc.get_threshold() == before
+        assert worker.active.generation == 2
 
 
 async def test_each_part_is_shown_with_its_state() -> None:
