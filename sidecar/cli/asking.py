@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a running sidecar: http://host:port or unix:/path; default: $SIDECAR_ADMIN, else "
         + DEFAULT_URL,
     )
+    add_token_file(parser)
+
+
+def add_token_file(parser: argparse.ArgumentParser) -> None:
+    """With which token."""
     parser.add_argument(
         "--token-file",
         metavar="FILE",
@@ -51,7 +56,8 @@ class Asking:
     def __init__(self, url: str, token_file: str | None = None) -> None:
         """Raises: ValueError, unless `url` is http://… or unix:/…"""
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path):
+        # the port is read here because it is only read, and refused, when it is asked for
+        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path) or parts.port == 0:
             raise ValueError(
                 f"{url!r} is not an admin address such as {DEFAULT_URL} or unix:/run/sidecar.sock"
             )

@@ -77,8 +77,9 @@ class ListenerSection(Section):
     limits: ListenerLimitsSection | None = setting("What one client may cost.")
     timeouts: ListenerTimeoutsSection | None = setting("How long a client may take.")
     trust: fields.TrustName | None = setting(
-        "Whether the mesh's own header fields (deadlines, trace context) of its callers are believed: "
-        "`all` or `none`. `none` suits a listener that strangers reach.",
+        "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
+        "suits a listener that strangers reach, these are dropped: the timeout fields that `deadline.headers` "
+        "has built in, `traceparent`, `tracestate`, `baggage`, `x-envoy-*` and `Proxy-Status`.",
         default=Trust.ALL.value,
     )
 

@@ -68,6 +68,9 @@ class RequestBody:
         """Send `head` and what is held, in one write where that is possible, and from now on what arrives."""
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         self._sink = sink
+        if self.size > MAX_HELD_BYTES and not self.is_complete:
+            # Before what is held is written: where that fills the upstream's socket, the client stays paused.
+            self._client.resume_reading()
         held, self._held = self._held, []
         if self._is_chunked:
             sink.write(head)
@@ -77,8 +80,6 @@ class RequestBody:
             sink.writelines((head, *held))
         if self.is_complete:
             self._write_end(sink)
-        elif self.size > MAX_HELD_BYTES:
-            self._client.resume_reading()
 
     def stop(self) -> None:
         """The attempt is over: nothing more goes to its connection."""

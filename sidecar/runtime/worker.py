@@ -1,7 +1,8 @@
 """The composition root of one process: builds, wires, starts and stops everything. Nothing imports it but `cli`.
 
 Start order: telemetry, resolver, data path, listeners, probes, reloading; stop order is the reverse. All live
-state is owned by this process's event loop (see README, "Concurrency"); what lives long is a supervised part.
+state is owned by this process's event loop (`sidecar/README.md`, "Concurrency"); what lives long is a supervised
+part.
 """
 
 from __future__ import annotations

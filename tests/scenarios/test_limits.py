@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import cast
 
 import pytest
 
-from tests.scenarios.stage import OK, Stage, get, hang, inbound, saying, stage
+from sidecar.config.load import load_text
+from sidecar.core import deadline
+from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import Complaints
+from tests.support.loop import JumpingLoop
+from tests.support.proxy import HEADER
 from tests.support.raw import RawPeer, Response, raw_client, turns
 
 
@@ -286,3 +291,62 @@ async def test_bad_input_is_counted_with_its_reason_and_costs_the_others_nothing
             unrouted = "http_server_request_duration_seconds_count{http_request_method="
             assert to.metric(unrouted) == 3
     assert complaints.found == []
+
+
+# Waiting in line
+
+
+async def test_hundreds_in_line_who_run_out_of_time_together_leave_nothing_behind() -> None:
+    """A connection comes free when none of them has the millisecond left that sending needs."""
+    may_answer = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await may_answer.wait()
+            await peer.send(OK)
+
+    loop = cast(JumpingLoop, asyncio.get_running_loop())
+    crowd = 400
+    async with stage(script, upstream="limits: {max_connections: 1}") as to, raw_client(to.port) as first:
+        await first.send(get(b"/first"))
+        while not to.requests:
+            await turns()
+        async with contextlib.AsyncExitStack() as clients:
+            late = [await clients.enter_async_context(raw_client(to.port)) for _ in range(crowd)]
+            for client in late:
+                await client.send(get(b"/late", b"x-request-timeout-ms: 1000"))
+            while to.cluster.pending < crowd:
+                await turns()
+            soonest = min(one.fails_at for one in to.worker.service.exchanges)
+            loop.jump(soonest - loop.time() - deadline.MIN_SEND_SECONDS / 2)
+            may_answer.set()
+            answers = [await client.responses([b"GET"]) for client in (first, *late)]
+        assert [answer.status for (answer,) in answers] == [200] + [504] * crowd
+        assert [request.target for request in to.requests] == [b"/first"]
+
+
+async def test_who_waits_in_line_goes_on_when_a_reload_raises_the_limit() -> None:
+    may_answer = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            if request.target == b"/slow":
+                await may_answer.wait()
+            await peer.send(OK)
+
+    async with (
+        stage(script, upstream="limits: {max_connections: 1}") as to,
+        raw_client(to.port) as slow,
+        raw_client(to.port) as waiting,
+    ):
+        await slow.send(get(b"/slow"))
+        while not to.requests:
+            await turns()
+        await waiting.send(get())
+        while not to.cluster.pending:
+            await turns()
+        raised = app_routes(to.app.port, upstream="limits: {max_connections: 2}")
+        await to.worker.active.install(load_text(HEADER + raised).snapshot)
+        assert [answer.status for answer in await waiting.responses([b"GET"])] == [200]
+        may_answer.set()
+        assert [answer.status for answer in await slow.responses([b"GET"])] == [200]
