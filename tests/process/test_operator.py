@@ -127,8 +127,8 @@ async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None
         assert (one["state"], one["is_overridden"]) == ("forced_open", True)
 
 
-async def test_quitquitquit_ends_the_process_in_order(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
+async def test_quitquitquit_ends_the_process_in_order_and_whoever_listens_with_it(tmp_path: Path) -> None:
+    async with site(tmp_path) as to, to.hand.events():
         await to.hand.post("/quitquitquit")
         assert to.hand.status == 202
         assert await to.running.ended() == 0
