@@ -24,9 +24,19 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 130
+"""128 and SIGINT, as shells have it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use, 130 Ctrl-C."""
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",

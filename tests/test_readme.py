@@ -65,11 +65,44 @@ def test_ci_runs_the_very_command_for_the_tests() -> None:
     assert marked("test").endswith(".venv/bin/pytest")
     assert "\n" not in marked("test")
     assert "\n" not in marked("run")
+    assert "\n" not in marked("serve")
+
+
+def test_the_first_command_ends_in_the_demo() -> None:
+    (first, *_) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert first.strip() == marked("run")
+    *installation, last = marked("run").split(" && ")
+    assert installation == ["python3 -m venv .venv", ".venv/bin/pip install --quiet ."]
+    assert last == ".venv/bin/sidecar demo"
+
+
+@pytest.mark.process
+async def test_the_command_that_tells_the_story_tells_it_until_ctrl_c(tmp_path: Path) -> None:
+    """As it stands behind the installation."""
+    command = marked("run").rpartition(" && ")[2].replace(".venv/bin/sidecar", f"{sys.executable} -m sidecar")
+    process = await asyncio.create_subprocess_shell(
+        f"exec {command}",
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    told = ""
+    while "trace" not in told:
+        line = await process.stdout.readline()
+        assert line, told
+        told += line.decode()
+    process.send_signal(signal.SIGINT)
+    rest, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "Traceback" not in told + rest.decode()
 
 
 @pytest.mark.process
 async def test_the_command_that_runs_it_serves_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """As it stands behind the installation, with ports that are free here."""
+    """With ports that are free here."""
     app, inbound, outbound, probes, admin = free_ports(5)
     config = tmp_path / "minimal.yaml"
     minimal = (ROOT / "config" / "minimal.yaml").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{app}")
@@ -82,7 +115,7 @@ probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 """)
     (tmp_path / "hello.txt").write_text("hello from a file")
-    _, _, command = marked("run").partition("pip install --quiet . && ")
+    command = marked("serve")
     for old, new in (
         (".venv/bin/sidecar", f"{sys.executable} -m sidecar"),
         ("config/minimal.yaml", str(config)),

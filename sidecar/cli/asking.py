@@ -18,14 +18,15 @@ TIMEOUT_SECONDS = 5.0
 class AskFailed(Exception):
     """There is no answer, or it says no. `status` is 0 where none came."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, *, is_wrong_use: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self._is_wrong_use = is_wrong_use
 
     @property
     def exit_code(self) -> int:
-        """2 for what was asked wrongly (an unknown route, a bad duration), else 1."""
-        return 2 if self.status in (400, 404) else 1
+        """2 for what was asked wrongly (an unknown route, a bad duration, not the token), else 1."""
+        return 2 if self._is_wrong_use or self.status in (400, 401, 404) else 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,11 +75,16 @@ class Asking:
         return self._ask("POST", path)
 
     def _ask(self, method: str, path: str) -> Any:
+        headers = self._headers()
         connection = self._connection()
         try:
-            connection.request(method, path, headers=self._headers())
+            connection.request(method, path, headers=headers)
             response = connection.getresponse()
             text = response.read()
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            raise AskFailed(
+                f"{self.url}: no sidecar listens there ({error.strerror}); --admin says where"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
         finally:
@@ -100,7 +106,12 @@ class Asking:
     def _headers(self) -> dict[str, str]:
         if self._token_file is None:
             return {}
-        return {"Authorization": f"Bearer {Path(self._token_file).read_text().strip()}"}
+        try:
+            token = Path(self._token_file).read_bytes().strip()
+        except OSError as error:
+            told = f"the token file {self._token_file} cannot be read: {error.strerror or error}"
+            raise AskFailed(told, is_wrong_use=True) from error
+        return {"Authorization": f"Bearer {token.decode('latin-1')}"}
 
 
 class _UnixConnection(http.client.HTTPConnection):

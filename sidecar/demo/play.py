@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from aiohttp import ClientError
 from rich.console import Console
 
 from sidecar.demo.processes import DemoFailed
@@ -20,7 +22,11 @@ from sidecar.demo.view import print_lines, show
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
+LIVE_PAUSE_SECONDS = 2.0
+"""After each scene, to read what was measured."""
+PAUSE_SECONDS = 0.3
 FORGET_SECONDS = 10.0
+CALL_SECONDS = 0.5
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +63,7 @@ async def _run(options: argparse.Namespace) -> int:
     is_live = console.is_terminal and not options.plain
     if not is_live:
         print_lines(journal, console, has_log=options.log)
-    pause = options.pause if options.pause is not None else 1.5 if is_live else 0.3
+    pause = options.pause if options.pause is not None else LIVE_PAUSE_SECONDS if is_live else PAUSE_SECONDS
     started = time.monotonic()
     async with running_stage(journal, breaker_mode=options.breaker_mode, otlp=options.otlp) as stage:
         if options.serve:
@@ -93,6 +99,8 @@ def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
     lines, does_hold = summary(stage, started)
     console.print("\nWhat happened", style="bold")
     for line in lines:
+        if console.is_terminal:
+            line = textwrap.fill(line, console.width, subsequent_indent="     ", break_on_hyphens=False)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return does_hold
 
@@ -100,15 +108,18 @@ def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
 def _tell_addresses(stage: Stage, console: Console) -> None:
     for sidecar in stage.sidecars:
         console.print(
-            f"{sidecar.name}: {sidecar.inbound}  admin {sidecar.admin}  {sidecar.file}", soft_wrap=True
+            f"{sidecar.name}: {sidecar.inbound}  dashboard {sidecar.admin}/  {sidecar.file}", soft_wrap=True
         )
     console.print(f"curl -i '{stage.sidecars[0].inbound}/slow?timeout=500ms'", soft_wrap=True)
 
 
 async def _serve(stage: Stage, console: Console) -> None:
-    """Stay until told to end."""
+    """Stay until told to end, with a few calls a second so that there is something to see."""
     console.print("\nCtrl-C ends it.")
     _tell_addresses(stage, console)
     while True:
-        await asyncio.sleep(FORGET_SECONDS)
+        for _ in range(round(FORGET_SECONDS / CALL_SECONDS)):
+            with contextlib.suppress(ClientError, OSError):
+                await stage.get("/fast", timeout_ms=1000)
+            await asyncio.sleep(CALL_SECONDS)
         stage.forget()
