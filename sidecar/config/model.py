@@ -157,8 +157,9 @@ class TelemetrySection(Section):
 
 class DrainSection(Section):
     delay: fields.DurationOrZero | None = setting(
-        "New connections are still served this long after SIGTERM, while /readyz already fails: "
-        "time for load balancers to notice.",
+        "New connections are still served this long after SIGTERM, while /readyz already fails: time for "
+        "load balancers to notice. Counted from `POST /drain` where that came before; 0s where nobody has "
+        "to notice, as in a Job.",
         default=format_duration(_DRAIN.delay_seconds),
     )
 

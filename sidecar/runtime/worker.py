@@ -195,16 +195,15 @@ class Worker:
 
     def _handle_signals(self) -> None:
         loop = self.service.loop
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.drain.begin)
+        loop.add_signal_handler(signal.SIGTERM, self.drain.terminated)
+        loop.add_signal_handler(signal.SIGINT, self.drain.interrupted)
         if self.path is not None:
             loop.add_signal_handler(signal.SIGHUP, self.parts["reload"].tell, Request("signal"))
 
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
         self._event(Level.ERROR, "part.failed", str(failure))
-        if not self.drain.has_begun:
-            self.drain.begin()
+        self.drain.begin()
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:

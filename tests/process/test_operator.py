@@ -49,6 +49,7 @@ version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 admin: {{address: "127.0.0.1:{admin}"}}
 probes: {{address: "127.0.0.1:{probes}"}}
+drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
