@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sidecar.config import build, document, route_rules, server_rules
+from sidecar.config.addresses import LISTENER_ADDRESSES
 from sidecar.config.fields import nearest
 from sidecar.config.files import Files, beside
 from sidecar.config.merge import Origins, with_defaults
-from sidecar.config.model import LISTENER_ADDRESSES, File, Settings, UpstreamSection
+from sidecar.config.model import File, Settings, UpstreamSection
 from sidecar.config.names import name as checked_name
 from sidecar.config.nodes import Entry, MappingNode, Node, Scalar, Sequence, describe, is_null
 from sidecar.config.policies import Policies, Route

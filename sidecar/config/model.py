@@ -8,12 +8,12 @@ are in `policies.py`.
 from __future__ import annotations
 
 from sidecar.config import fields
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
 from sidecar.config.fields import Section, required, setting
 from sidecar.config.policies import Policies, Route
 from sidecar.config.units import format_duration, format_share, format_size
 from sidecar.core.snapshot import (
     AccessLog,
-    Address,
     Drain,
     Endpoint,
     ListenerLimits,
@@ -25,12 +25,8 @@ from sidecar.core.snapshot import (
     UpstreamLimits,
 )
 
-LISTENER_ADDRESSES = {"inbound": Address("0.0.0.0", 15006), "outbound": Address("127.0.0.1", 15001)}
-"""The listeners of a file without `listeners`, and where these two names listen without an `address`."""
 DEFAULT_LISTENER = "inbound"
 """Of a route that names none."""
-ADMIN_ADDRESS = Address("127.0.0.1", 15000)
-PROBES_ADDRESS = Address("0.0.0.0", 15021)
 
 _LIMITS = ListenerLimits()
 _TIMEOUTS = ListenerTimeouts()

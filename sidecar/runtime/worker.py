@@ -148,6 +148,7 @@ class Worker:
             self.parts.start("reload")
             self.parts.start("watch")
         self.is_started = True
+        self._tell_start()
 
     async def stop(self) -> None:
         """Stop everything, in the reverse order."""
@@ -249,6 +250,13 @@ class Worker:
         self.service.decide = self.telemetry.decide
         self.telemetry.start()
         self.service.loop.run_in_executor(None, ended.stop)
+
+    def _tell_start(self) -> None:
+        """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
+        message = f"started with {len(self.snapshot.routes)} routes; every breaker begins afresh"
+        listeners = {name: str(one.address) for name, one in self.listeners.items()}
+        fields = {"pid": os.getpid(), "listeners": listeners, "files": list(self.snapshot.files)}
+        self.telemetry.log.event(Level.INFO, "process.started", message, fields, self.service.clock())
 
     def _warn_of_own_mount(self) -> None:
         warning = warning_of_own_mount(self.path) if self.path is not None else None

@@ -29,7 +29,7 @@ def test_hadolint_has_nothing_to_say() -> None:
         r"MALLOC_TRIM_THRESHOLD_=134217728",
         r"MALLOC_TOP_PAD_=4194304",
         r'ENTRYPOINT \["sidecar"\]',
-        r"HEALTHCHECK ",
+        r'HEALTHCHECK .* CMD \["sidecar", "healthcheck"\]',
         r"ARG PYTHON=3\.\d+\.\d+-slim-\w+",
     ],
 )
