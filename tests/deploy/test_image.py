@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def test_hadolint_has_nothing_to_say() -> None:
 )
 def test_the_image_has(line: str) -> None:
     assert re.search(line, DOCKERFILE)
+
+
+def test_its_version_is_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"ARG VERSION={project['version']}\n" in DOCKERFILE
 
 
 def test_everything_copied_is_let_through_by_dockerignore() -> None:
