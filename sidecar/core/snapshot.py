@@ -313,6 +313,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    hidden: frozenset[str] = frozenset()
+    """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
 
 
 class LogFormat(Enum):
