@@ -94,7 +94,7 @@ def plan(
     chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
     _check_ports(containers, chosen)
     app_port = chosen.app_port or next(_ports(containers), (None, None))[1]
-    names = {name for name, number in _ports(containers) if number == app_port and name is not None}
+    names = {name for name, number in _ports(containers) if number == app_port and isinstance(name, str)}
     return Plan(
         mode=chosen.mode,
         container=_container(chosen, app_port, spec),
@@ -146,7 +146,7 @@ def _proxy_env(container: Mapping[str, Any], settings: Settings) -> list[dict[st
         "no_proxy": settings.no_proxy,
         "NO_PROXY": settings.no_proxy,
     }
-    known = {item.get("name") for item in _list(container, "env")}
+    known = [item.get("name") for item in _list(container, "env")]
     return [{"name": name, "value": value} for name, value in wanted.items() if name not in known]
 
 

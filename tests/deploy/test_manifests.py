@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sidecar.cli import check
+from sidecar.cli import check, webhook
+from sidecar.cli import inject as inject_command
 from sidecar.config.load import load_text
 from sidecar.config.units import parse_duration
 from sidecar.core.snapshot import Snapshot
@@ -289,15 +290,43 @@ def test_no_overlay_is_injected_twice() -> None:
         assert inject(built(overlay), overlay, settings).text == built(overlay)
 
 
+def test_injected_sidecars_have_the_webhooks_own_image() -> None:
+    ((_, template),) = pods("webhook")
+    (container,) = template["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    assert environment["SIDECAR_IMAGE"] == container["image"] == "sidecar:0.1.0"
+    program = argparse.ArgumentParser()
+    webhook.add_arguments(program)
+    words = [word.replace("$(SIDECAR_IMAGE)", container["image"]) for word in container["args"][1:]]
+    options = program.parse_args(words)
+    assert container["args"][0] == "webhook"
+    assert inject_command.settings_of(options) == Settings(image=container["image"], http_proxy=True)
+    assert options.tls_certificate == f"{container['volumeMounts'][0]['mountPath']}/tls.crt"
+    assert options.port == container["ports"][0]["containerPort"]
+
+
+def test_the_webhook_leaves_the_rest_of_the_cluster_alone() -> None:
+    """A webhook that fails must not keep pods of other namespaces, or itself, from starting."""
+    kinds = {item["kind"]: item for item in documents("webhook")}
+    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    assert hook["namespaceSelector"] == {"matchLabels": {"sidecar.io/inject": "enabled"}}
+    assert hook["rules"] == [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+        | {"scope": "Namespaced"}
+    ]
+    assert hook["sideEffects"] == "None"
+    assert hook["timeoutSeconds"] <= 10
+
+
 def test_the_webhook_serves_what_the_api_server_calls() -> None:
     kinds = {item["kind"]: item for item in documents("webhook")}
-    (webhook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
-    service = webhook["clientConfig"]["service"]
+    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    service = hook["clientConfig"]["service"]
     assert (service["name"], service["namespace"]) == (
         kinds["Service"]["metadata"]["name"],
         kinds["Service"]["metadata"]["namespace"],
     )
     assert (service["path"], kinds["Service"]["spec"]["ports"][0]["port"]) == ("/mutate", 443)
-    assert webhook["failurePolicy"] == "Fail"
+    assert hook["failurePolicy"] == "Fail"
     own = kinds["Namespace"]["metadata"]["labels"]
     assert own.get("sidecar.io/inject") is None
