@@ -19,7 +19,8 @@ ScalarValue: TypeAlias = "str | int | float | bool | None"
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?")
-_QUOTED = re.compile(r"'([^']{4,})'")
+_MIN_SECRET_CHARACTERS = 4
+_QUOTED = re.compile(rf"'([^']{{{_MIN_SECRET_CHARACTERS},}})'")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -93,8 +94,10 @@ class Scalar(_Placed):
 
 
 def _as_written(message: str, value: str, text: str) -> str:
-    """Replace `value` in `message`, and each word in quotes that is a part of it."""
-    if not value:
+    """Replace `value` in `message`, and each word in quotes that is a part of it. A few characters are no secret, and
+    stand in a message for other reasons too.
+    """
+    if len(value) < _MIN_SECRET_CHARACTERS:
         return message
     message = message.replace(value, text)
     return _QUOTED.sub(lambda found: f"'{text}'" if found[1] in value else found[0], message)

@@ -6,14 +6,11 @@ in these words. Secrets are never told: of a value that may be one there is a ma
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from functools import cache
-from hashlib import blake2b
 
+from sidecar.config import hiding
 from sidecar.config.units import format_duration, format_share, format_size
-from sidecar.core.secrets import may_be_secret, without_secrets
 from sidecar.core.snapshot import (
     BreakerPolicy,
     CandidatePolicy,
@@ -148,7 +145,7 @@ def process(value: Snapshot) -> Written:
             "probes.address": str(value.probes),
             "admin.address": str(value.admin.address),
             "admin.token_file": value.admin.token_file,
-            "admin.trace_url": _url(value.admin.trace_url),
+            "admin.trace_url": hiding.url(value.admin.trace_url),
             **_prefixed("telemetry", telemetry(value.telemetry)),
             "drain_timeout": format_duration(value.drain.timeout_seconds),
             "drain.delay": format_duration(value.drain.delay_seconds),
@@ -161,10 +158,10 @@ def telemetry(value: Telemetry) -> Written:
     return _given(
         {
             "service_name": value.service_name,
-            "otlp.endpoint": _url(otlp.endpoint) if otlp else None,
+            "otlp.endpoint": hiding.url(otlp.endpoint) if otlp else None,
             "otlp.protocol": otlp.protocol if otlp else None,
             # every vendor has a name of its own for the key that stands there
-            "otlp.headers": _flow({name: _mark(text) for name, text in otlp.headers})
+            "otlp.headers": _flow({name: hiding.mark(text) for name, text in otlp.headers})
             if otlp and otlp.headers
             else None,
             "otlp.compression": otlp.compression if otlp else None,
@@ -214,7 +211,7 @@ def _fallback(value: FallbackPolicy | None, hidden: frozenset[str]) -> dict[str,
     return {
         "fallback.status": str(value.status),
         "fallback.headers": _fields(value.headers, hidden),
-        "fallback.body": _mark(body) if body in hidden else shown,
+        "fallback.body": hiding.mark(body) if body in hidden else shown,
     }
 
 
@@ -228,25 +225,9 @@ def _header_ops(key: str, value: HeaderOps, hidden: frozenset[str]) -> dict[str,
 
 def _fields(value: Iterable[tuple[bytes, bytes]], hidden: frozenset[str]) -> str | None:
     found = {name.decode(): content.decode("utf-8", "replace") for name, content in value}
-    return _flow({name: _content(name, text, hidden) for name, text in found.items()}) if found else None
-
-
-def _content(name: str, text: str, hidden: frozenset[str]) -> str:
-    return _mark(text) if may_be_secret(name) or text in hidden else text
-
-
-def _mark(text: str) -> str:
-    """In place of a secret: the same for the same text in this process."""
-    return f"(hidden {blake2b(text.encode(), digest_size=2, key=_mark_key()).hexdigest()})"
-
-
-def _url(value: str | None) -> str | None:
-    return None if value is None else without_secrets(value)
-
-
-@cache
-def _mark_key() -> bytes:
-    return os.urandom(16)
+    return (
+        _flow({name: hiding.content(name, text, hidden) for name, text in found.items()}) if found else None
+    )
 
 
 def _path(value: PathMatch | None) -> str | None:
@@ -262,7 +243,7 @@ def _condition(value: ValueMatch, hidden: frozenset[str]) -> str:
         return _flow({"present": _flag(value.present)})
     if value.regex is not None:
         return _flow({"regex": value.regex.pattern})
-    return _content(value.name, str(value.exact), hidden)
+    return hiding.content(value.name, str(value.exact), hidden)
 
 
 def _budget(value: float | str) -> str:

@@ -44,10 +44,8 @@ def told(answer: dict[str, Any]) -> str:
 
 def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
     metadata = pod.get("metadata")
-    if not _is_sound(
-        pod
-    ):  # it will not pass the API server's own validation, whose message is the better one
-        return {}
+    if not _is_sound(pod):
+        return {}  # it will not pass the API server's own validation, whose message is the better one
     try:
         found = plan(metadata or {}, pod["spec"], {}, settings)
     except ValueError as error:

@@ -121,3 +121,10 @@ def test_the_line_of_a_problem_shows_no_password_of_a_url() -> None:
     shown = str(caught.value).splitlines()
     assert "'http://********@c:4317'" in shown[1]
     assert shown[2].index("^") == shown[1].index("x}}")
+
+
+def test_what_is_too_short_for_a_secret_leaves_a_message_readable() -> None:
+    text = "version: 1\nupstreams: {app: {endpoints: ['a:1']}}\nroutes: []\ndrain_timeout: ${X}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, environ={"X": "s"})
+    assert "'s' is not a duration such as 250ms" in str(caught.value)
