@@ -18,6 +18,8 @@ COMMANDS = {
     "schema": "the JSON Schema of the configuration file, for editors",
     "status": "routes, breakers, upstreams and rates of a running sidecar",
     "breaker": "override the breakers of a route of a running sidecar",
+    "healthcheck": "does a running sidecar pass its probe? For containers' health checks and hooks",
+    "drain": "tell a running sidecar that its end is near. For preStop hooks",
     "demo": "three services, their sidecars, faults, and what comes of them, live",
     "inject": "put the sidecar into Kubernetes YAML",
     "webhook": "serve the admission webhook that injects the sidecar",

@@ -1,4 +1,4 @@
-"""How commands talk to the admin API of a running sidecar."""
+"""How commands talk to the admin API of a running sidecar, and to its probes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from sidecar.core.snapshot import Address
+
 DEFAULT_URL = "http://127.0.0.1:15000"
 TIMEOUT_SECONDS = 5.0
+_SHOWN_CHARACTERS = 200
 
 
 class AskFailed(Exception):
@@ -51,10 +54,20 @@ def add_token_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Asking:
-    """One admin API. Proxies that the environment names are not used: one of them may be this sidecar."""
+def url_of(address: Address) -> str:
+    """How a client on this host reaches a server that listens at `address`."""
+    if address.path is not None:
+        return f"unix:{address.path}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return f"http://{Address(host, address.port)}"
 
-    def __init__(self, url: str, token_file: str | None = None) -> None:
+
+class Asking:
+    """One server of a sidecar. Proxies that the environment names are not used: one of them may be this sidecar."""
+
+    def __init__(
+        self, url: str, token_file: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         """Raises: ValueError, unless `url` is http://… or unix:/…"""
         parts = urllib.parse.urlsplit(url)
         # the port is read here because it is only read, and refused, when it is asked for
@@ -65,6 +78,7 @@ class Asking:
         self.url = url
         self._parts = parts
         self._token_file = token_file
+        self._timeout_seconds = timeout_seconds
 
     def get(self, path: str) -> Any:
         """The JSON at `path`. Raises: AskFailed."""
@@ -74,21 +88,17 @@ class Asking:
         """Change something. Raises: AskFailed."""
         return self._ask("POST", path)
 
-    def _ask(self, method: str, path: str) -> Any:
-        headers = self._headers()
-        connection = self._connection()
-        try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            text = response.read()
-        except (ConnectionRefusedError, FileNotFoundError) as error:
+    def probe(self, path: str) -> None:
+        """Ask whether a probe passes. Raises: AskFailed, with what it says."""
+        response, text = self._exchange("GET", path)
+        if response.status != 200:
+            said = text.decode(errors="replace").strip() or response.reason
             raise AskFailed(
-                f"{self.url}: no sidecar listens there ({error.strerror}); --admin says where"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
+                f"{self.url}{path}: {response.status} {said[:_SHOWN_CHARACTERS]}", response.status
+            )
+
+    def _ask(self, method: str, path: str) -> Any:
+        response, text = self._exchange(method, path)
         try:
             data = json.loads(text)
         except ValueError:
@@ -97,11 +107,26 @@ class Asking:
             raise AskFailed(str(data.get("detail", response.reason)), response.status)
         return data
 
+    def _exchange(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+        headers = self._headers()
+        connection = self._connection()
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response, response.read()
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            told = f"{self.url}: no sidecar listens there ({error.strerror}); is the address right?"
+            raise AskFailed(told) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def _connection(self) -> http.client.HTTPConnection:
-        parts = self._parts
+        parts, seconds = self._parts, self._timeout_seconds
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path)
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+            return _UnixConnection(parts.path, seconds)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
 
     def _headers(self) -> dict[str, str]:
         if self._token_file is None:
@@ -115,11 +140,12 @@ class Asking:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
+        self._seconds = seconds
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.settimeout(self._seconds)
         self.sock.connect(self._path)

@@ -56,6 +56,7 @@ version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 admin: {{address: "127.0.0.1:{admin}"}}
 probes: {{address: "127.0.0.1:{probes}"}}
+drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
@@ -95,7 +96,7 @@ async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
         for words in (("status",), ("breaker", "auto", "shop")):
             code, _, err = await Site(to.running, to.file, Operator(nobody)).command(*words)
             where = f"http://127.0.0.1:{nobody}"
-            told = f"sidecar: {where}: no sidecar listens there (Connection refused); --admin says where\n"
+            told = f"sidecar: {where}: no sidecar listens there (Connection refused); is the address right?\n"
             assert (code, err) == (1, told)
         for wrong in (
             *(

@@ -296,7 +296,8 @@ async def test_every_change_and_every_refused_one_is_in_the_log_whatever_its_lev
         await hand.post("/breakers/nobody/open")
         await hand.post("/drain", "Origin: http://evil")
         await hand.get("/status")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    started, *lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert started["kind"] == "process.started"
     assert [(one["kind"], one["path"], one["status"], one["client"]) for one in lines] == [
         ("admin.change", "/loglevel", 200, "127.0.0.1"),
         ("admin.change", "/breakers/app/open", 200, "127.0.0.1"),
