@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +41,7 @@ JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 
 LINGER_SECONDS = 2.0
+_UNSEEN = -1
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 
@@ -57,9 +60,9 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_arriving", "_behind_upgrade", "_body_left", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
         "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_in_message", "_is_lingering",
-        "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup",
-        "_parser", "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service", "_trailers",
-        "_url", "peer", "touched", "transport",
+        "_is_looking", "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes",
+        "_listener", "_lookup", "_parser", "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service",
+        "_trailers", "_url", "_waiting_bytes", "peer", "touched", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -89,7 +92,10 @@ class ClientConnection(asyncio.Protocol):
         self._linger_bytes = 0
         self._is_starting = False
         self._is_write_paused = False
+        self._waiting_bytes = _UNSEEN
+        """As of the last look at a client that is slow to take its answer."""
         self._pauses = 0
+        self._is_looking = False
         self._read_ahead: list[bytes] | None = None
         self._behind_upgrade: bytes | None = None
         self._is_skipping = False
@@ -131,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
+        self._waiting_bytes = _UNSEEN
         self.touched = self._listener.now
         if self._current is not None:
             self._current.client_paused()
@@ -180,8 +187,9 @@ class ClientConnection(asyncio.Protocol):
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
         exchange = Exchange(self._service, self, listener.name, method, target, target, host, fields, lookup)
-        rest = data[start:]
-        if not _ABOUT_BODY.isdisjoint(lookup):
+        if _ABOUT_BODY.isdisjoint(lookup):
+            rest = data[start:]
+        else:
             rest = self._take_plain_body(exchange, lookup, data, start)
         if self._current is None and not self._queue and not self._is_write_paused:
             self._current = exchange
@@ -421,16 +429,20 @@ class ClientConnection(asyncio.Protocol):
     def _pause(self, why: int) -> None:
         if not self._pauses:
             self.transport.pause_reading()
-            self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
+            if not self._is_looking:
+                self._is_looking = True
+                self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
         self._pauses |= why
 
     def _look_for_end(self) -> None:
         """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
+        self._is_looking = False
         if not self._pauses or self.transport.is_closing():
             return
         if _has_left(self.transport):
             self.transport.abort()
             return
+        self._is_looking = True
         self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
     def _resume(self, why: int) -> None:
@@ -658,12 +670,15 @@ class ClientConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Called about once a second: end what takes the client too long."""
         timeouts = self._listener.timeouts
+        is_ending = self._is_closing and self._current is None and not self._queue
+        if is_ending or self._is_write_paused:
+            waiting = _waiting_bytes(self.transport)
+            if self._waiting_bytes not in (_UNSEEN, waiting):
+                self.touched = now  # slow, but it takes what waits for it
+            self._waiting_bytes = waiting
         quiet_seconds = now - self.touched
-        if self._is_lingering:
-            if quiet_seconds > LINGER_SECONDS:
-                self.transport.abort()
-        elif self._is_write_paused:
-            if quiet_seconds > timeouts.body_seconds:
+        if is_ending or self._is_write_paused:
+            if quiet_seconds > (LINGER_SECONDS if self._is_lingering else timeouts.body_seconds):
                 self.transport.abort()
         elif self._is_in_head or (
             self._head_bytes and not (self._current or self._arriving or self._is_skipping)
@@ -684,6 +699,16 @@ class ClientConnection(asyncio.Protocol):
 def _may_still_send(exchange: Exchange) -> bool:
     """Whether the body of an `Expect` will still come is anybody's guess (RFC 9110 10.1.1)."""
     return b"expect" in exchange.lookup and exchange.body is not None and not exchange.body.size
+
+
+def _waiting_bytes(transport: asyncio.Transport) -> int:
+    """What was written and the other side has not taken: here and in the kernel (tcp(7), SIOCOUTQ)."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return waiting
 
 
 def _has_left(transport: asyncio.Transport) -> bool:

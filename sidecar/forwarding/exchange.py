@@ -54,6 +54,7 @@ CLIENT_GONE_STATUS = 499
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _SUCCESS = Verdict.SUCCESS
+_CLIENT_GONE = Reason.CLIENT_GONE
 SAMPLED = tracecontext.SAMPLED
 RANDOM = tracecontext.RANDOM
 _NEW_SAMPLED = RANDOM | SAMPLED
@@ -433,8 +434,11 @@ class Exchange:
         assert cluster is not None
         assert route is not None
         self._is_first_try = False
+        now = self.service.clock()
+        self.fails_at = self.deadline
+        self._watch(route, now)
         try:
-            self._try(route, cluster, cluster.pick(avoid=failed.pool), self.service.clock())
+            self._try(route, cluster, cluster.pick(avoid=failed.pool), now)
         except GivenUp as error:
             self.fail(error)
 
@@ -508,7 +512,7 @@ class Exchange:
         finished(self)
         for attempt in attempts:
             del attempt.exchange  # no cycle is left, so nothing waits for the garbage collector
-        if self.status != CLIENT_GONE_STATUS:
+        if self.reason is not _CLIENT_GONE:
             trailers = attempts[-1].trailers if attempts else ()
             self.client.end(headers.trailer_block(trailers) if trailers else b"")
 
