@@ -18,15 +18,27 @@ COMMANDS = {
     "schema": "the JSON Schema of the configuration file, for editors",
     "status": "routes, breakers, upstreams and rates of a running sidecar",
     "breaker": "override the breakers of a route of a running sidecar",
+    "healthcheck": "does a running sidecar pass its probe? For containers' health checks and hooks",
+    "drain": "tell a running sidecar that its end is near. For preStop hooks",
     "demo": "three services, their sidecars, faults, and what comes of them, live",
     "inject": "put the sidecar into Kubernetes YAML",
     "webhook": "serve the admission webhook that injects the sidecar",
 }
 
 
+INTERRUPTED = 130
+"""128 and SIGINT, as shells have it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use, 130 Ctrl-C."""
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",

@@ -20,11 +20,14 @@ from tests.support.process import free_ports, http_get
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+BREAKER = (ROOT / "sidecar" / "core" / "README.md").read_text()
+ANSWERS = (ROOT / "sidecar" / "forwarding" / "README.md").read_text()
+INCIDENTS = (ROOT / "deploy" / "INCIDENTS.md").read_text()
 
 
-def marked(name: str) -> str:
+def marked(name: str, page: str = README) -> str:
     """The code block behind the comment `<!-- name -->`."""
-    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", page, re.DOTALL)
     assert match is not None
     return match[1].strip()
 
@@ -35,23 +38,25 @@ def test_the_first_route_is_a_good_configuration() -> None:
 
 
 def test_the_picture_of_the_breaker_is_the_codes_own() -> None:
-    assert marked("breaker") == mermaid().strip()
+    assert marked("breaker", BREAKER) == mermaid().strip()
 
 
 def test_the_table_of_answers_is_the_codes_own() -> None:
-    _, _, table = README.partition("<!-- answers -->\n")
+    _, _, table = ANSWERS.partition("<!-- answers -->\n")
     rows = re.findall(r"^\|.*\| (\d+) \| `(\w+)` \| `(\w+)` \|$", table, re.MULTILINE)
     written = {(int(status), error, error_type) for status, error, error_type in rows}
     assert written == {(row.status, row.proxy_error, reason.error_type) for reason, row in TABLE.items()}
     assert set(Reason) - TABLE.keys() == {Reason.CLIENT_GONE}
 
 
-def test_every_file_that_is_named_is_there() -> None:
-    paths = re.findall(r"`((?:config|tests|\.ci)/[\w./-]+)`", README)
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-    modules = re.findall(r"`python -m (tests\.[\w.]+)`", README)
-    assert [name for name in modules if not (ROOT / (name.replace(".", "/") + ".py")).exists()] == []
+def test_every_reason_has_a_row_that_says_what_to_do() -> None:
+    _, _, table = INCIDENTS.partition("<!-- reasons -->\n")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d, ]+) \| .+ \| .+ \|$", table, re.MULTILINE)
+    written = {(reason, int(status)) for reason, statuses in rows for status in statuses.split(", ")}
+    assert written == {
+        ("client_gone", 499),
+        *((reason.error_type, row.status) for reason, row in TABLE.items()),
+    }
 
 
 def test_ci_runs_the_very_command_for_the_tests() -> None:
@@ -60,11 +65,44 @@ def test_ci_runs_the_very_command_for_the_tests() -> None:
     assert marked("test").endswith(".venv/bin/pytest")
     assert "\n" not in marked("test")
     assert "\n" not in marked("run")
+    assert "\n" not in marked("serve")
+
+
+def test_the_first_command_ends_in_the_demo() -> None:
+    (first, *_) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert first.strip() == marked("run")
+    *installation, last = marked("run").split(" && ")
+    assert installation == ["python3 -m venv .venv", ".venv/bin/pip install --quiet ."]
+    assert last == ".venv/bin/sidecar demo"
+
+
+@pytest.mark.process
+async def test_the_command_that_tells_the_story_tells_it_until_ctrl_c(tmp_path: Path) -> None:
+    """As it stands behind the installation."""
+    command = marked("run").rpartition(" && ")[2].replace(".venv/bin/sidecar", f"{sys.executable} -m sidecar")
+    process = await asyncio.create_subprocess_shell(
+        f"exec {command}",
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    told = ""
+    while "trace" not in told:
+        line = await process.stdout.readline()
+        assert line, told
+        told += line.decode()
+    process.send_signal(signal.SIGINT)
+    rest, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "Traceback" not in told + rest.decode()
 
 
 @pytest.mark.process
 async def test_the_command_that_runs_it_serves_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """As it stands behind the installation, with ports that are free here."""
+    """With ports that are free here."""
     app, inbound, outbound, probes, admin = free_ports(5)
     config = tmp_path / "minimal.yaml"
     minimal = (ROOT / "config" / "minimal.yaml").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{app}")
@@ -77,7 +115,7 @@ probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 """)
     (tmp_path / "hello.txt").write_text("hello from a file")
-    _, _, command = marked("run").partition("pip install --quiet . && ")
+    command = marked("serve")
     for old, new in (
         (".venv/bin/sidecar", f"{sys.executable} -m sidecar"),
         ("config/minimal.yaml", str(config)),

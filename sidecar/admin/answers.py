@@ -79,5 +79,11 @@ def _extended(data: Mapping[str, Any], member: str) -> str:
 
 
 def _response(text: str, status: int) -> web.Response:
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return web.Response(text=text + "\n", status=status, content_type="application/json", headers=headers)
+    return web.Response(
+        # "replace": what a client wrote may hold halves of characters, in a header field for one
+        body=f"{text}\n".encode("utf-8", "replace"),
+        status=status,
+        content_type="application/json",
+        charset="utf-8",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
 
 from aiohttp import web
 
-from sidecar.admin import views
+from sidecar.admin import asked, views
 from sidecar.admin.answers import Refused, answer, listed
+from sidecar.admin.asked import nearest
 from sidecar.admin.process import Process
 from sidecar.core.breaker import Breaker, Override
 from sidecar.core.snapshot import Route
 
 LEVELS = ("debug", "info", "warning", "error")
+MAX_OVERRIDE_SECONDS: Final = 366 * 86400
+"""Beyond it a date may not exist; who wants longer gives no end."""
 
 
 class Changes:
@@ -23,20 +27,23 @@ class Changes:
         self._process = process
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        router.add_post("/breakers/{route}/{action}", self._override)
-        router.add_post("/reload", self._reload)
-        router.add_post("/drain", self._drain)
-        router.add_post("/quitquitquit", self._quit)
-        router.add_post("/loglevel", self._log_level)
+        # Whatever they expect, they are answered and audited; no body is read, so nobody has to be told to send one.
+        add = partial(router.add_post, expect_handler=_expects_nothing)
+        for action in Override:
+            add(f"/breakers/{{route}}/{action.value}", partial(self._override, action))
+        add("/reload", self._reload)
+        add("/drain", self._drain)
+        add("/quitquitquit", self._quit)
+        add("/loglevel", self._log_level)
 
-    async def _override(self, request: web.Request) -> web.Response:
+    async def _override(self, action: Override, request: web.Request) -> web.Response:
         """Every breaker of the route's upstreams; one alone with `upstream=`, which may be the fallback's."""
         process = self._process
-        name, word = request.match_info["route"], request.match_info["action"]
+        name = request.match_info["route"]
         route = find_route(process, name)
-        action = _action(word)
-        seconds = self._seconds(request, action)
-        chosen = _chosen(process, route, request.query.get("upstream"))
+        query = asked.query(request, "for", "upstream")
+        seconds = self._seconds(query, action)
+        chosen = _chosen(process, route, query.get("upstream"))
         now = process.now()
         for breaker in chosen:
             transition = breaker.override(action, now, seconds)
@@ -44,11 +51,13 @@ class Changes:
                 process.transitioned(transition)
         moment = moment_of(process)
         return await listed(
-            {"route": name, "action": word}, "breakers", (views.breaker_row(one, moment) for one in chosen)
+            {"route": name, "action": action.value},
+            "breakers",
+            (views.breaker_row(one, moment) for one in chosen),
         )
 
-    def _seconds(self, request: web.Request, action: Override) -> float | None:
-        text = request.query.get("for")
+    def _seconds(self, query: Mapping[str, str], action: Override) -> float | None:
+        text = query.get("for")
         if text is None:
             return None
         if action is Override.AUTO:
@@ -59,9 +68,12 @@ class Changes:
             raise Refused(400, f"for: {error}") from None
         if seconds <= 0:
             raise Refused(400, f"for: an override of {text} ends before it begins; give a time above zero")
+        if seconds > MAX_OVERRIDE_SECONDS:
+            raise Refused(400, "for: at most a year; leave it out for an override that lasts until `auto`")
         return seconds
 
-    async def _reload(self, _request: web.Request) -> web.Response:
+    async def _reload(self, request: web.Request) -> web.Response:
+        asked.query(request)
         try:
             outcome = await self._process.reload()
         except RuntimeError as error:
@@ -70,20 +82,26 @@ class Changes:
             raise Refused(422, "the configuration is bad; the one in use stays", **outcome)
         return answer(outcome)
 
-    async def _drain(self, _request: web.Request) -> web.Response:
+    async def _drain(self, request: web.Request) -> web.Response:
+        asked.query(request)
         self._process.drain()
         return answer({"is_draining": True}, 202)
 
-    async def _quit(self, _request: web.Request) -> web.Response:
+    async def _quit(self, request: web.Request) -> web.Response:
+        asked.query(request)
         self._process.quit()
         return answer({"is_draining": True, "is_ending": True}, 202)
 
     async def _log_level(self, request: web.Request) -> web.Response:
-        level = request.query.get("level", "")
+        level = asked.query(request, "level").get("level", "")
         if level not in LEVELS:
             raise Refused(400, f"level={level[:50]}: give one of {', '.join(LEVELS)}")
         self._process.set_log_level(level)
         return answer({"level": level})
+
+
+async def _expects_nothing(_request: web.Request) -> None:
+    """RFC 9110 10.1.1: a server may take no notice of `Expect`."""
 
 
 def find_route(process: Process, name: str) -> Route:
@@ -92,7 +110,7 @@ def find_route(process: Process, name: str) -> Route:
     for route in routes:
         if route.name == name:
             return route
-    raise Refused(404, f"there is no route {name[:100]!r}{_nearest(name, (one.name for one in routes))}")
+    raise Refused(404, f"there is no route {name[:100]!r}{nearest(name, (one.name for one in routes))}")
 
 
 def breakers_of(process: Process, route: Route) -> list[Breaker]:
@@ -110,14 +128,6 @@ def moment_of(process: Process) -> views.Moment:
     return views.Moment(now, process.wall_time() - now)
 
 
-def _action(word: str) -> Override:
-    try:
-        return Override(word)
-    except ValueError:
-        known = ", ".join(one.value for one in Override)
-        raise Refused(404, f"there is no action {word[:100]!r}: there are {known}") from None
-
-
 def _chosen(process: Process, route: Route, upstream: str | None) -> Sequence[Breaker]:
     found = breakers_of(process, route)
     if upstream is None:
@@ -126,11 +136,6 @@ def _chosen(process: Process, route: Route, upstream: str | None) -> Sequence[Br
         return [one for one in found if one.upstream in served]
     chosen = [one for one in found if one.upstream == upstream]
     if not chosen:
-        near = _nearest(upstream, (one.upstream for one in found))
+        near = nearest(upstream, (one.upstream for one in found))
         raise Refused(404, f"route {route.name!r} has no upstream {upstream[:100]!r}{near}")
     return chosen
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word[:200], list(words), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""

@@ -51,6 +51,8 @@ class Events:
         self.readers: set[Reader] = set()
         self.dropped = 0
         """Events that a reader missed, over all readers."""
+        self.cut = 0
+        """Readers that took nothing for too long."""
         self._ring: deque[Event] = deque(maxlen=CAPACITY)
         self._count = 0
         self._life = secrets.token_hex(4)
@@ -77,8 +79,12 @@ class Events:
         Raises:
             Refused: there are too many.
         """
-        if len(self.readers) >= MAX_READERS:
-            raise Refused(503, f"{MAX_READERS} clients read events already")
+        gone = [reader for reader in self.readers if reader.is_gone]
+        for reader in gone:
+            reader.wake.set()
+        if len(self.readers) - len(gone) >= MAX_READERS:
+            headers = {"Retry-After": f"{HEARTBEAT_SECONDS:.0f}"}
+            raise Refused(503, f"{MAX_READERS} clients read events already", headers=headers)
         if last_id is None:
             return Reader(self, self._count + 1)
         life, _, number = last_id.rpartition("-")
@@ -114,8 +120,15 @@ class Reader:
         self.wake = asyncio.Event()
         self.is_over = False
         self._events = events
+        self._request: web.Request | None = None
         self._place = place
         self._is_lost = is_lost
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has left, which a stream learns by itself only when it next sends something."""
+        transport = self._request.transport if self._request is not None else None
+        return self._request is not None and (transport is None or transport.is_closing())
 
     async def serve(
         self, request: web.Request, words: Callable[[Event], Mapping[str, Any]]
@@ -123,16 +136,18 @@ class Reader:
         """Send what comes until the client goes or `Events.close`; `words` are an event's JSON."""
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
+        self._request = request
         self._events.readers.add(self)
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await response.prepare(request)
-                await response.write(self._greeting())
             with contextlib.suppress(ConnectionError):
-                while not self.is_over:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await response.prepare(request)
+                    await response.write(self._greeting())
+                while not self.is_over and not self.is_gone:
                     await self._send_all(response, words)
                     await self._wait(response)
         except TimeoutError:
+            self._events.cut += 1
             if request.transport is not None:
                 request.transport.abort()
         finally:

@@ -30,9 +30,7 @@ POLICY: Final = (
 HEADERS: Final = {
     "Cache-Control": "no-cache",  # kept, and asked about each time: a new version is seen at once
     "Content-Security-Policy": POLICY,
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 

@@ -6,15 +6,20 @@ Knows nothing of the data path but what it is given as `Vitals`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin import prometheus
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
+
+KEEP_ALIVE_SECONDS: Final = 75.0
+"""How long a connection without a request is kept."""
 
 
 class Vitals(Protocol):
@@ -47,7 +52,7 @@ class Probes:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/startupz", self._startupz)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = runner(app, end_seconds=1.0)
         await self._runner.setup()
         await site(self._runner, address).start()
 
@@ -81,6 +86,22 @@ async def metrics_response(request: web.Request, vitals: Vitals) -> web.Response
     return web.Response(body="".join(pieces).encode(), headers={"Content-Type": kind})
 
 
+def runner(app: web.Application, *, end_seconds: float) -> web.AppRunner:
+    """An aiohttp server beside the data path. `end_seconds`: how long its end waits for answers under way.
+
+    A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log.
+    """
+    logger = logging.getLogger("sidecar.admin.http")
+    logger.addFilter(_is_not_a_clients_mistake)
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=logger,
+        shutdown_timeout=end_seconds,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+    )
+
+
 def site(runner: web.AppRunner, address: Address) -> web.BaseSite:
     """Where an aiohttp server listens."""
     if address.path is not None:
@@ -90,3 +111,7 @@ def site(runner: web.AppRunner, address: Address) -> web.BaseSite:
 
 def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:
     return web.Response(text="ok\n") if is_yes else web.Response(status=503, text=f"{why_not}\n")
+
+
+def _is_not_a_clients_mistake(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -6,19 +6,20 @@ What changes something, or tried to, is in the event log with who asked for it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any
 
 from aiohttp import web
 
 from sidecar.admin import views
-from sidecar.admin.answers import Refused, answer, listed, problem
+from sidecar.admin.answers import answer, listed
+from sidecar.admin.around import Handler, around_all, for_browsers
 from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
 from sidecar.admin.events import Event, Events
-from sidecar.admin.guard import READING, Guard
+from sidecar.admin.guard import Guard
 from sidecar.admin.page import Page
-from sidecar.admin.probes import metrics_response, site
+from sidecar.admin.probes import metrics_response, runner, site
 from sidecar.admin.process import Data, Process
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
@@ -28,9 +29,6 @@ from sidecar.core.transition import Transition
 MAX_REQUEST_BYTES = 64 * 1024
 STOP_SECONDS = 1.0
 """How long the end waits for answers under way."""
-
-_LOG = logging.getLogger("sidecar.admin")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
@@ -49,13 +47,22 @@ class AdminServer:
         assert self._runner is not None
         return int(self._runner.addresses[0][1])
 
+    @property
+    def operations(self) -> set[tuple[str, str]]:
+        """Method and path of all that is served: what the description of the API has to name."""
+        assert self._runner is not None
+        resources = ((one.method, one.resource) for one in self._runner.app.router.routes())
+        return {(method, one.canonical) for method, one in resources if one is not None}
+
     async def start(self, address: Address) -> None:
         """Bind and serve.
 
         Raises:
             OSError: the address cannot be bound.
         """
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=STOP_SECONDS)
+        guard = Guard(self._process.snapshot.admin, self._page.paths)
+        await guard.start()
+        self._runner = runner(self._app(guard), end_seconds=STOP_SECONDS)
         await self._runner.setup()
         try:
             await site(self._runner, address).start()
@@ -64,24 +71,12 @@ class AdminServer:
             raise
 
     async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        running, self._runner = self._runner, None
+        if running is not None:
+            await running.cleanup()
 
-    def _app(self) -> web.Application:
-        guard = Guard(self._process.snapshot.admin, self._page.paths)
-
-        @web.middleware
-        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-            async def guarded() -> web.StreamResponse:
-                await guard.check(request)
-                return await handler(request)
-
-            response = await _problems(guarded, request)
-            if request.method not in READING:
-                self._audit(request, response.status)
-            return response
-
+    def _app(self, guard: Guard) -> web.Application:
+        around = around_all(guard, self._process.audit)
         app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/status", self._status)
         app.router.add_get("/routes", self._routes)
@@ -92,20 +87,12 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/events", self._stream, allow_head=False)
         app.router.add_get("/loglevel", self._log_level)
+        app.router.add_get("/openapi.json", _described())
         self._page.add_to(app.router)
         Changes(self._process).add_to(app.router)
+        app.on_response_prepare.append(for_browsers)
         app.on_shutdown.append(self._close_streams)
         return app
-
-    def _audit(self, request: web.Request, status: int) -> None:
-        query = {key: value[:100] for key, value in request.query.items()}
-        fields = {
-            "path": request.path[:256],
-            "query": query,
-            "status": status,
-            "client": request.remote or None,
-        }
-        self._process.audit(f"{request.method} {request.path[:256]}: {status}", fields)
 
     async def _close_streams(self, _app: web.Application) -> None:
         self._events.close()
@@ -126,6 +113,7 @@ class AdminServer:
                     "last_id": self._events.last_id,
                     "readers": len(self._events.readers),
                     "dropped": self._events.dropped,
+                    "cut": self._events.cut,
                 },
                 "log_level": process.log_level,
             }
@@ -196,25 +184,11 @@ def _chosen(request: web.Request, key: str) -> frozenset[str] | None:
     return frozenset(request.query.getall(key)) if key in request.query else None
 
 
-async def _problems(
-    handle: Callable[[], Awaitable[web.StreamResponse]], request: web.Request
-) -> web.StreamResponse:
-    """Whatever goes wrong is told as a problem document."""
-    try:
-        return await handle()
-    except Refused as refused:
-        return problem(refused)
-    except web.HTTPException as error:
-        kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return problem(Refused(error.status, _detail(error, request), headers=kept))
-    except Exception:
-        _LOG.exception("%s %s broke off", request.method, request.path[:256])
-        return problem(Refused(500, "a bug in the admin server; its log has the details"))
+def _described() -> Handler:
+    """The description of this API, an OpenAPI file that tests hold to what is answered."""
+    text = (resources.files("sidecar.admin") / "openapi.json").read_bytes()
 
+    async def describe(_request: web.Request) -> web.Response:
+        return web.Response(body=text, content_type="application/json", charset="utf-8")
 
-def _detail(error: web.HTTPException, request: web.Request) -> str:
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return f"{request.method} is not for {request.path[:100]}: GET reads, POST changes"
-    if isinstance(error, web.HTTPNotFound):
-        return f"there is nothing at {request.path[:100]}"
-    return error.text or error.reason
+    return describe

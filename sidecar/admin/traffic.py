@@ -68,7 +68,8 @@ class Traffic:
             own = numbers.get(route.name)
             marks: list[object] = [breaker.state for breaker in breakers]
             if own is not None:
-                marks += own.active().values()  # this brings the rows up to date
+                own.fold()
+                marks += own.active.values()
                 marks += [row.state for row in list(own.server.values())]
             seen = self._seen.get(route.name)
             if seen is None or seen.marks != marks:

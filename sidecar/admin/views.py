@@ -201,7 +201,9 @@ def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker
 
 
 def _traffic(numbers: RouteNumbers | None) -> Data:
-    active = 0 if numbers is None else sum(numbers.active().values())  # this brings the rows up to date
+    active = 0 if numbers is None else sum(numbers.active.values())
+    if numbers is not None:
+        numbers.fold()
     by_class: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     errors, seconds = 0, 0.0

@@ -1,4 +1,4 @@
-"""How commands talk to the admin API of a running sidecar."""
+"""How commands talk to the admin API of a running sidecar, and to its probes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from sidecar.core.snapshot import Address
+
 DEFAULT_URL = "http://127.0.0.1:15000"
 TIMEOUT_SECONDS = 5.0
+_SHOWN_CHARACTERS = 200
 
 
 class AskFailed(Exception):
     """There is no answer, or it says no. `status` is 0 where none came."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, *, is_wrong_use: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self._is_wrong_use = is_wrong_use
 
     @property
     def exit_code(self) -> int:
-        """2 for what was asked wrongly (an unknown route, a bad duration), else 1."""
-        return 2 if self.status in (400, 404) else 1
+        """2 for what was asked wrongly (an unknown route, a bad duration, not the token), else 1."""
+        return 2 if self._is_wrong_use or self.status in (400, 401, 404) else 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a running sidecar: http://host:port or unix:/path; default: $SIDECAR_ADMIN, else "
         + DEFAULT_URL,
     )
+    add_token_file(parser)
+
+
+def add_token_file(parser: argparse.ArgumentParser) -> None:
+    """With which token."""
     parser.add_argument(
         "--token-file",
         metavar="FILE",
@@ -45,19 +54,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Asking:
-    """One admin API. Proxies that the environment names are not used: one of them may be this sidecar."""
+def url_of(address: Address) -> str:
+    """How a client on this host reaches a server that listens at `address`."""
+    if address.path is not None:
+        return f"unix:{address.path}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return f"http://{Address(host, address.port)}"
 
-    def __init__(self, url: str, token_file: str | None = None) -> None:
+
+class Asking:
+    """One server of a sidecar. Proxies that the environment names are not used: one of them may be this sidecar."""
+
+    def __init__(
+        self, url: str, token_file: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         """Raises: ValueError, unless `url` is http://… or unix:/…"""
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path):
+        # the port is read here because it is only read, and refused, when it is asked for
+        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path) or parts.port == 0:
             raise ValueError(
                 f"{url!r} is not an admin address such as {DEFAULT_URL} or unix:/run/sidecar.sock"
             )
         self.url = url
         self._parts = parts
         self._token_file = token_file
+        self._timeout_seconds = timeout_seconds
 
     def get(self, path: str) -> Any:
         """The JSON at `path`. Raises: AskFailed."""
@@ -67,16 +88,17 @@ class Asking:
         """Change something. Raises: AskFailed."""
         return self._ask("POST", path)
 
+    def probe(self, path: str) -> None:
+        """Ask whether a probe passes. Raises: AskFailed, with what it says."""
+        response, text = self._exchange("GET", path)
+        if response.status != 200:
+            said = text.decode(errors="replace").strip() or response.reason
+            raise AskFailed(
+                f"{self.url}{path}: {response.status} {said[:_SHOWN_CHARACTERS]}", response.status
+            )
+
     def _ask(self, method: str, path: str) -> Any:
-        connection = self._connection()
-        try:
-            connection.request(method, path, headers=self._headers())
-            response = connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
+        response, text = self._exchange(method, path)
         try:
             data = json.loads(text)
         except ValueError:
@@ -85,24 +107,45 @@ class Asking:
             raise AskFailed(str(data.get("detail", response.reason)), response.status)
         return data
 
+    def _exchange(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+        headers = self._headers()
+        connection = self._connection()
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response, response.read()
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            told = f"{self.url}: no sidecar listens there ({error.strerror}); is the address right?"
+            raise AskFailed(told) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def _connection(self) -> http.client.HTTPConnection:
-        parts = self._parts
+        parts, seconds = self._parts, self._timeout_seconds
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path)
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+            return _UnixConnection(parts.path, seconds)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
 
     def _headers(self) -> dict[str, str]:
         if self._token_file is None:
             return {}
-        return {"Authorization": f"Bearer {Path(self._token_file).read_text().strip()}"}
+        try:
+            token = Path(self._token_file).read_bytes().strip()
+        except OSError as error:
+            told = f"the token file {self._token_file} cannot be read: {error.strerror or error}"
+            raise AskFailed(told, is_wrong_use=True) from error
+        return {"Authorization": f"Bearer {token.decode('latin-1')}"}
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
+        self._seconds = seconds
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.settimeout(self._seconds)
         self.sock.connect(self._path)

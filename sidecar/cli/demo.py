@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-INTERRUPTED = 130
-"""128 and SIGINT, as shells have it."""
+import signal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--otlp", metavar="URL", help="export telemetry, such as to http://127.0.0.1:4317")
     parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
     parser.add_argument("--log", action="store_true", help="with lines: every call that a service has served")
-    parser.add_argument("--pause", type=float, help="seconds after each scene; default: 0.3, live 1.5")
+    parser.add_argument("--pause", type=float, help="seconds after each scene; default: 0.3, live 2")
     # Breaks the demo on purpose, so that a test sees it say so.
     parser.add_argument("--breaker-mode", default="enforce", help=argparse.SUPPRESS)
 
@@ -31,5 +29,6 @@ def main(options: argparse.Namespace) -> int:
         from sidecar.demo.play import run
 
         return run(options)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    finally:
+        # Nothing is left to interrupt but the end of this process, which would only leave a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
+from sidecar.cli.asking import AskFailed, Asking, add_token_file
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.merge import From
 from sidecar.config.units import format_duration
@@ -25,8 +24,6 @@ from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, explain
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Mode, Route
-
-ADMIN_TIMEOUT_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default: %(default)s")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
     parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
+    add_token_file(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -93,6 +91,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         loaded = load_file(options.file)
         asked = _asked(options)
+        admin = Asking(options.admin, options.token_file) if options.admin else None
         if asked.listener not in loaded.snapshot.listeners:
             known = ", ".join(loaded.snapshot.listeners)
             raise ValueError(f"there is no listener {asked.listener!r}; the file has {known}")
@@ -100,8 +99,8 @@ def main(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     answer = answer_of(loaded, asked)
-    if options.admin and answer.route is not None:
-        answer = replace(answer, live=_live(options.admin, answer.route))
+    if admin is not None and answer.route is not None:
+        answer = replace(answer, live=_live(admin, answer.route))
     if options.json:
         print(json.dumps(asdict(answer), indent=2, ensure_ascii=False))
     else:
@@ -187,16 +186,12 @@ def _has_fallback(name: str, loaded: Loaded) -> bool:
     return any(route.name == name and route.fallback is not None for route in loaded.snapshot.routes)
 
 
-def _live(admin: str, route: str) -> Any:
+def _live(admin: Asking, route: str) -> Any:
     """What a running sidecar says of the route's breakers, or why it says nothing."""
-    url = f"{admin.rstrip('/')}/breakers/{urllib.parse.quote(route, safe='')}"
-    if not url.startswith(("http://", "https://")):
-        return {"error": f"{admin}: not an http:// URL"}
     try:
-        with urllib.request.urlopen(url, timeout=ADMIN_TIMEOUT_SECONDS) as answer:
-            return json.load(answer)
-    except (OSError, ValueError) as error:
-        return {"error": f"{url}: {error}"}
+        return admin.get(f"/breakers/{urllib.parse.quote(route, safe='')}")
+    except AskFailed as failed:
+        return {"error": str(failed)}
 
 
 def lines(answer: Answer, asked: Asked) -> Iterator[str]:

@@ -13,12 +13,11 @@ import sys
 
 import uvloop
 
+from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.loader import Loader, LoaderFailed
 from sidecar.runtime.worker import Worker
-
-DEFAULT_FILE = "sidecar.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
         0 after a drain, 1 if an address cannot be bound or a part crashed too often, 2 if the configuration
         is bad (problems on stderr).
     """
-    path = options.file or os.environ.get("SIDECAR_CONFIG") or DEFAULT_FILE
+    path = chosen(options.file, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         uvloop.run(_serve(path))

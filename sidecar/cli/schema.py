@@ -1,18 +1,20 @@
-"""`sidecar schema`: the JSON Schema of the configuration file, for editors."""
+"""`sidecar schema`: the JSON Schema of the configuration file, for editors; or the same as a page to read."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from sidecar.config.reference import reference_text
 from sidecar.config.schema import schema_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It has none."""
+    """In which form."""
+    parser.add_argument("--markdown", action="store_true", help="as a page with every key, for people")
 
 
-def main(_options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Print it. An editor finds it by a first line `# yaml-language-server: $schema=FILE-OR-URL`."""
-    sys.stdout.write(schema_text())
+    sys.stdout.write(reference_text() if options.markdown else schema_text())
     return 0

@@ -10,15 +10,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sidecar.config import policies
-from sidecar.config.model import (
-    ADMIN_ADDRESS,
-    DEFAULT_LISTENER,
-    LISTENER_ADDRESSES,
-    PROBES_ADDRESS,
-    ListenerSection,
-    Settings,
-    UpstreamSection,
-)
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
+from sidecar.config.model import DEFAULT_LISTENER, ListenerSection, Settings, UpstreamSection
 from sidecar.config.units import parse_upstream_url
 from sidecar.core.snapshot import (
     AccessLog,

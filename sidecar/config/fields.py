@@ -30,6 +30,7 @@ from sidecar.core.snapshot import (
     Trust,
     WindowType,
 )
+from sidecar.core.window import MAX_COUNT_SIZE
 
 
 class Section(BaseModel):
@@ -190,7 +191,7 @@ def _failure(value: object) -> Failure | int:
 def _window_size(value: object) -> float | int:
     value = plain(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return _whole(1, 1_000_000)(value)
+        return _whole(1, MAX_COUNT_SIZE)(value)
     return _positive_duration(value)
 
 
@@ -323,7 +324,10 @@ Path: TypeAlias = Annotated[str, _typed(_of_text(names.path), type="string", pat
 PathPrefix: TypeAlias = Annotated[str, _typed(_of_text(names.path_prefix), type="string", pattern="^/")]
 Regex: TypeAlias = Annotated[re.Pattern[str], _typed(_of_text(names.regex), type="string", format="regex")]
 WindowSize: TypeAlias = Annotated[
-    float | int, _typed(_window_size, anyOf=[_DURATION_SCHEMA, {"type": "integer", "minimum": 1}])
+    float | int,
+    _typed(
+        _window_size, anyOf=[_DURATION_SCHEMA, {"type": "integer", "minimum": 1, "maximum": MAX_COUNT_SIZE}]
+    ),
 ]
 MinBudget: TypeAlias = Annotated[
     float | str, _typed(_min_budget, anyOf=[{"type": "string", "enum": ["p50", "p95"]}, _DURATION_SCHEMA])

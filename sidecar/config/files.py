@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.config.nodes import Scalar
@@ -15,6 +16,7 @@ from sidecar.config.problems import Problem, Report
 
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
+DEFAULT_FILE = "sidecar.yaml"
 _UNREADABLE = b"\0unreadable"
 _SUFFIXES = (".yaml", ".yml")
 
@@ -95,6 +97,11 @@ class Files:
             reason = error.strerror if isinstance(error, OSError) else error
             report.add(node.problem(f"{name}: cannot be read: {reason}"))
             return b""
+
+
+def chosen(given: str | None, environ: Mapping[str, str]) -> str:
+    """The path that a command was given, or `$SIDECAR_CONFIG`, or `sidecar.yaml`."""
+    return given or environ.get("SIDECAR_CONFIG") or DEFAULT_FILE
 
 
 def configuration_files(path: str) -> list[str]:

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config import build, document, route_rules, server_rules
+from sidecar.config.addresses import LISTENER_ADDRESSES
 from sidecar.config.fields import nearest
 from sidecar.config.files import Files, beside
 from sidecar.config.merge import Origins, with_defaults
-from sidecar.config.model import LISTENER_ADDRESSES, File, Settings, UpstreamSection
+from sidecar.config.model import File, Settings, UpstreamSection
 from sidecar.config.names import name as checked_name
-from sidecar.config.nodes import Entry, MappingNode, Node, Scalar, Sequence, describe, is_null
+from sidecar.config.nodes import (
+    Entry,
+    MappingNode,
+    Node,
+    Scalar,
+    Sequence,
+    describe,
+    given_by_environment,
+    is_null,
+)
 from sidecar.config.policies import Policies, Route
 from sidecar.config.problems import ConfigError, Report
 from sidecar.config.validate import Checked, check
@@ -127,7 +137,10 @@ class _Assembly:
         bodies = [self._fallback_body(route) for route in routes]
         if self._report or settings is None:
             return None
-        built = tuple(build.route(route.value, body) for route, body in zip(routes, bodies, strict=True))
+        built = tuple(
+            replace(build.route(route.value, body), hidden=given_by_environment(route.node))
+            for route, body in zip(routes, bodies, strict=True)
+        )
         snapshot = self._snapshot(settings, upstreams | _implicit_upstreams(routes), built)
         return Loaded(snapshot, Origins(self._written))
 

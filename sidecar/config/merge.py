@@ -17,9 +17,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from sidecar.config.environment import has_variable
 from sidecar.config.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.config.policies import Policies
 from sidecar.config.problems import Place
+from sidecar.core.secrets import HIDDEN, may_be_secret
 
 Path = tuple[str, ...]
 
@@ -104,7 +106,8 @@ class Origin:
     place: Place | None
     """None for a built-in value."""
     text: str | None
-    """The value as the file has it (`${NAME}` unreplaced), or as it would be written; None for "unset"."""
+    """The value as the file has it (`${NAME}` unreplaced, a secret hidden), or as it would be written; None for
+    "unset"."""
 
     def __str__(self) -> str:
         return self.source.value if self.place is None else f"{self.source.value}, {self.place}"
@@ -183,7 +186,10 @@ def _origin(written: MappingNode, effective: MappingNode, path: Path, default: o
     if entry is None or is_null(entry.value):
         return Origin(From.BUILT_IN, None, None if default is None else _shown(default))
     source = From.ROUTE if written.get(*path) is entry.value else From.DEFAULTS
-    return Origin(source, entry.key.place, _as_written(entry.value))
+    text = _as_written(entry.value)
+    if path[:-1] in HEADER_MAPS and may_be_secret(path[-1]) and not has_variable(text):
+        text = HIDDEN
+    return Origin(source, entry.key.place, text)
 
 
 def _shown(default: object) -> str:

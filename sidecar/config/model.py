@@ -8,12 +8,12 @@ are in `policies.py`.
 from __future__ import annotations
 
 from sidecar.config import fields
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
 from sidecar.config.fields import Section, required, setting
 from sidecar.config.policies import Policies, Route
 from sidecar.config.units import format_duration, format_share, format_size
 from sidecar.core.snapshot import (
     AccessLog,
-    Address,
     Drain,
     Endpoint,
     ListenerLimits,
@@ -25,12 +25,8 @@ from sidecar.core.snapshot import (
     UpstreamLimits,
 )
 
-LISTENER_ADDRESSES = {"inbound": Address("0.0.0.0", 15006), "outbound": Address("127.0.0.1", 15001)}
-"""The listeners of a file without `listeners`, and where these two names listen without an `address`."""
 DEFAULT_LISTENER = "inbound"
 """Of a route that names none."""
-ADMIN_ADDRESS = Address("127.0.0.1", 15000)
-PROBES_ADDRESS = Address("0.0.0.0", 15021)
 
 _LIMITS = ListenerLimits()
 _TIMEOUTS = ListenerTimeouts()
@@ -77,8 +73,9 @@ class ListenerSection(Section):
     limits: ListenerLimitsSection | None = setting("What one client may cost.")
     timeouts: ListenerTimeoutsSection | None = setting("How long a client may take.")
     trust: fields.TrustName | None = setting(
-        "Whether the mesh's own header fields (deadlines, trace context) of its callers are believed: "
-        "`all` or `none`. `none` suits a listener that strangers reach.",
+        "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
+        "suits a listener that strangers reach, `x-envoy-*` and `Proxy-Status` are dropped; other timeout fields "
+        "can only shorten a request, and the trace goes on.",
         default=Trust.ALL.value,
     )
 
@@ -157,8 +154,9 @@ class TelemetrySection(Section):
 
 class DrainSection(Section):
     delay: fields.DurationOrZero | None = setting(
-        "New connections are still served this long after SIGTERM, while /readyz already fails: "
-        "time for load balancers to notice.",
+        "New connections are still served this long after SIGTERM, while /readyz already fails: time for "
+        "load balancers to notice. Counted from `POST /drain` where that came before; 0s where nobody has "
+        "to notice, as in a Job.",
         default=format_duration(_DRAIN.delay_seconds),
     )
 

@@ -19,6 +19,8 @@ ScalarValue: TypeAlias = "str | int | float | bool | None"
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?")
+_MIN_SECRET_CHARACTERS = 4
+_QUOTED = re.compile(rf"'([^']{{{_MIN_SECRET_CHARACTERS},}})'")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -83,6 +85,30 @@ class Scalar(_Placed):
     is_plain: bool = True
     is_broken: bool = False
     """A problem was reported for it already: whatever else is wrong with it is a consequence."""
+
+    def problem(self, message: str) -> Problem:
+        """With `${NAME}` in place of what the environment gave, which may be a secret."""
+        if isinstance(self.value, Interpolated):
+            message = _as_written(message, str(self.value), self.text)
+        return self.source.problem(self.line, self.column, message)
+
+
+def _as_written(message: str, value: str, text: str) -> str:
+    """Replace `value` in `message`, and each word in quotes that is a part of it. A few characters are no secret, and
+    stand in a message for other reasons too.
+    """
+    if len(value) < _MIN_SECRET_CHARACTERS:
+        return message
+    message = message.replace(value, text)
+    return _QUOTED.sub(lambda found: f"'{text}'" if found[1] in value else found[0], message)
+
+
+def given_by_environment(node: Node) -> frozenset[str]:
+    """The texts under `node` that hold something from the environment."""
+    if isinstance(node, Scalar):
+        return frozenset({str(node.value)}) if isinstance(node.value, Interpolated) else frozenset()
+    children = node.items if isinstance(node, Sequence) else [entry.value for entry in node.entries.values()]
+    return frozenset().union(*map(given_by_environment, children))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SHOWN_COLUMNS = 120
+_USERINFO = re.compile(r"(?<=://)[^/?#@\s'\"]+(?=@)")
+"""User and password of a URL; the line is shown in logs too."""
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -41,7 +43,8 @@ class Problem:
         head = f"{self.file}:{self.line}:{self.column}: {self.message}"
         if not self.text:
             return head
-        shown, column = _window(_UNSHOWABLE.sub(" ", self.text), self.column)
+        line = _USERINFO.sub(lambda found: "*" * len(found[0]), _UNSHOWABLE.sub(" ", self.text))
+        shown, column = _window(line, self.column)
         return f"{head}\n{shown}\n{' ' * (column - 1)}^"
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 import ipaddress
 
 from sidecar.config import build
-from sidecar.config.model import ADMIN_ADDRESS, LISTENER_ADDRESSES, Settings
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES
+from sidecar.config.model import Settings
 from sidecar.config.nodes import MappingNode, Node, is_null
 from sidecar.config.problems import Report
 from sidecar.config.validate import Checked

@@ -1,18 +1,15 @@
 """A snapshot's values as a file would write them: dotted YAML keys, durations and shares with their units.
 
 The other direction of `build.py`. What two snapshots differ in, and what an effective configuration says, is told
-in these words. Secrets are never told: of a header that may hold one there is a mark alone.
+in these words. Secrets are never told: of a value that may be one there is a mark alone.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from functools import cache
-from hashlib import blake2b
 
+from sidecar.config import hiding
 from sidecar.config.units import format_duration, format_share, format_size
 from sidecar.core.snapshot import (
     BreakerPolicy,
@@ -32,8 +29,6 @@ from sidecar.core.snapshot import (
     WindowType,
 )
 
-_SECRET = re.compile(rb"auth|cookie|token|secret|passw|key|credential", re.IGNORECASE)
-
 Written = dict[str, str]
 """Dotted key → value. A key that is unset is not in it."""
 
@@ -43,14 +38,12 @@ def route(value: Route) -> Written:
     return _given(
         {
             "listener": value.listener,
-            "match": "any of " + _list(map(match, value.matches))
-            if len(value.matches) > 1
-            else match(value.matches[0]),
+            "match": _matches(value),
             **_target(value.upstreams),
             "rewrite.prefix": value.rewrite.prefix,
             "rewrite.host": value.rewrite.host,
-            **_header_ops("request_headers", value.request_headers),
-            **_header_ops("response_headers", value.response_headers),
+            **_header_ops("request_headers", value.request_headers, value.hidden),
+            **_header_ops("response_headers", value.response_headers, value.hidden),
             "timeouts.request": format_duration(value.timeouts.request_seconds),
             "timeouts.attempt": _duration(value.timeouts.attempt_seconds),
             "timeouts.idle": format_duration(value.timeouts.idle_seconds),
@@ -58,20 +51,25 @@ def route(value: Route) -> Written:
             "admission.mode": value.admission.mode.value,
             "admission.min_budget": _budget(value.admission.min_budget),
             "admission.max_reject_ratio": format_share(value.admission.max_reject_ratio),
-            **_prefixed("circuit_breaker", breaker(value.breaker)),
-            **_fallback(value.fallback),
+            **_prefixed("circuit_breaker", breaker(value.breaker, value.hidden)),
+            **_fallback(value.fallback, value.hidden),
         }
     )
 
 
-def match(value: Match) -> str:
-    """One match in YAML's flow style; `everything` for one without conditions."""
+def _matches(value: Route) -> str:
+    told = [match(item, value.hidden) for item in value.matches]
+    return f"any of {_list(told)}" if len(told) > 1 else told[0]
+
+
+def match(value: Match, hidden: frozenset[str] = frozenset()) -> str:
+    """One match in YAML's flow style; `everything` for one without conditions. `hidden` are texts not to tell."""
     parts = {
         "hosts": _list(value.hosts) if value.hosts else None,
         "path": _path(value.path),
         "methods": _list(sorted(value.methods)) if value.methods else None,
-        "headers": _conditions(value.headers),
-        "query": _conditions(value.query),
+        "headers": _conditions(value.headers, hidden),
+        "query": _conditions(value.query, hidden),
     }
     return _flow(_given(parts)) if any(parts.values()) else "everything"
 
@@ -90,7 +88,7 @@ def deadline(value: DeadlinePolicy) -> Written:
     )
 
 
-def breaker(value: BreakerPolicy) -> Written:
+def breaker(value: BreakerPolicy, hidden: frozenset[str] = frozenset()) -> Written:
     return _given(
         {
             "mode": value.mode.value,
@@ -107,7 +105,7 @@ def breaker(value: BreakerPolicy) -> Written:
             "half_open.max_wait": format_duration(value.half_open_max_wait_seconds),
             "ramp": format_duration(value.ramp_seconds),
             "failure_on": _list(sorted(_word(item) for item in value.failure_on)),
-            "failure_header": _fields(value.failure_headers),
+            "failure_header": _fields(value.failure_headers, hidden),
             "count_timeout_after": format_duration(value.count_timeout_after_seconds),
             **_prefixed("candidate", _candidate(value.candidate)),
         }
@@ -147,7 +145,7 @@ def process(value: Snapshot) -> Written:
             "probes.address": str(value.probes),
             "admin.address": str(value.admin.address),
             "admin.token_file": value.admin.token_file,
-            "admin.trace_url": value.admin.trace_url,
+            "admin.trace_url": hiding.url(value.admin.trace_url),
             **_prefixed("telemetry", telemetry(value.telemetry)),
             "drain_timeout": format_duration(value.drain.timeout_seconds),
             "drain.delay": format_duration(value.drain.delay_seconds),
@@ -160,9 +158,12 @@ def telemetry(value: Telemetry) -> Written:
     return _given(
         {
             "service_name": value.service_name,
-            "otlp.endpoint": otlp.endpoint if otlp else None,
+            "otlp.endpoint": hiding.url(otlp.endpoint) if otlp else None,
             "otlp.protocol": otlp.protocol if otlp else None,
-            "otlp.headers": _fields(_as_bytes(otlp.headers)) if otlp else None,
+            # every vendor has a name of its own for the key that stands there
+            "otlp.headers": _flow({name: hiding.mark(text) for name, text in otlp.headers})
+            if otlp and otlp.headers
+            else None,
             "otlp.compression": otlp.compression if otlp else None,
             "traces.sample_ratio": format_share(value.trace_sample_ratio),
             "metrics.interval": format_duration(value.metrics_interval_seconds),
@@ -200,60 +201,49 @@ def _candidate(value: CandidatePolicy | None) -> dict[str, str | None]:
     }
 
 
-def _fallback(value: FallbackPolicy | None) -> dict[str, str | None]:
+def _fallback(value: FallbackPolicy | None, hidden: frozenset[str]) -> dict[str, str | None]:
     if value is None:
         return {}
     if value.upstream is not None:
         return {"fallback.upstream": value.upstream}
     body = value.body.decode("utf-8", "replace")
+    shown = body if len(body) <= 60 else f"{body[:60]}… ({len(value.body)} bytes)"
     return {
         "fallback.status": str(value.status),
-        "fallback.headers": _fields(value.headers),
-        "fallback.body": body if len(body) <= 60 else f"{body[:60]}… ({len(value.body)} bytes)",
+        "fallback.headers": _fields(value.headers, hidden),
+        "fallback.body": hiding.mark(body) if body in hidden else shown,
     }
 
 
-def _header_ops(key: str, value: HeaderOps) -> dict[str, str | None]:
+def _header_ops(key: str, value: HeaderOps, hidden: frozenset[str]) -> dict[str, str | None]:
     return {
-        f"{key}.set": _fields(value.set),
-        f"{key}.add": _fields(value.add),
+        f"{key}.set": _fields(value.set, hidden),
+        f"{key}.add": _fields(value.add, hidden),
         f"{key}.remove": _list(sorted(name.decode() for name in value.remove)) if value.remove else None,
     }
 
 
-def _fields(value: Iterable[tuple[bytes, bytes]]) -> str | None:
-    found = {name.decode(): _content(name, content) for name, content in value}
-    return _flow(found) if found else None
-
-
-def _as_bytes(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in headers]
-
-
-def _content(name: bytes, content: bytes) -> str:
-    """A header's value. Of one that may be a secret, a mark: the same for the same value in this process."""
-    if _SECRET.search(name) is None:
-        return content.decode("utf-8", "replace")
-    return f"(hidden {blake2b(content, digest_size=2, key=_mark_key()).hexdigest()})"
-
-
-@cache
-def _mark_key() -> bytes:
-    return os.urandom(16)
+def _fields(value: Iterable[tuple[bytes, bytes]], hidden: frozenset[str]) -> str | None:
+    found = {name.decode(): content.decode("utf-8", "replace") for name, content in value}
+    return (
+        _flow({name: hiding.content(name, text, hidden) for name, text in found.items()}) if found else None
+    )
 
 
 def _path(value: PathMatch | None) -> str | None:
     return None if value is None else _flow({value.kind.value: value.value})
 
 
-def _conditions(values: tuple[ValueMatch, ...]) -> str | None:
-    return _flow({value.name: _condition(value) for value in values}) if values else None
+def _conditions(values: tuple[ValueMatch, ...], hidden: frozenset[str]) -> str | None:
+    return _flow({value.name: _condition(value, hidden) for value in values}) if values else None
 
 
-def _condition(value: ValueMatch) -> str:
+def _condition(value: ValueMatch, hidden: frozenset[str]) -> str:
     if value.present is not None:
         return _flow({"present": _flag(value.present)})
-    return _flow({"regex": value.regex.pattern}) if value.regex is not None else str(value.exact)
+    if value.regex is not None:
+        return _flow({"regex": value.regex.pattern})
+    return hiding.content(value.name, str(value.exact), hidden)
 
 
 def _budget(value: float | str) -> str:

@@ -469,6 +469,15 @@ class Breaker:
         self._override_until = None if seconds is None else now + seconds
         return self._move(_BY_HAND[action], TransitionReason.FORCED, now)
 
+    def inherit(self, predecessor: Breaker, now: float) -> Transition | None:
+        """Take on what an operator has told the `predecessor` since this one was made, as at birth."""
+        told = predecessor._override, predecessor._override_until
+        if told == (self._override, self._override_until):
+            return None
+        self._override, self._override_until = told
+        state = _BY_HAND.get(self._override) or _resting_state(self._policy.mode)
+        return self._move(state, TransitionReason.FORCED, now)
+
     def _release(self, now: float) -> Transition | None:
         self._override = Override.AUTO
         self._override_until = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from sidecar.core.secrets import HIDDEN, may_be_secret
 from sidecar.core.snapshot import Match, Route, ValueMatch
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ class Condition:
     exact: bytes | None
     regex: re.Pattern[str] | None
     present: bool | None
+    is_hidden: bool = False
+    """The value may be a secret: it is not told."""
 
     def holds(self, values: Mapping[bytes, bytes]) -> bool:
         value = values.get(self.name)
@@ -39,7 +42,7 @@ class Condition:
             return f"{text(self.name)} is {'present' if self.present else 'absent'}"
         if self.regex is not None:
             return f"{text(self.name)} matches {self.regex.pattern}"
-        return f"{text(self.name)} is {text(self.exact or b'')!r}"
+        return f"{text(self.name)} is {HIDDEN if self.is_hidden else repr(text(self.exact or b''))}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,8 +101,8 @@ def compile_entry(target: T, route: Route, order: int, match_index: int) -> Entr
     """Make the entry of one match of `route`, which is the `order`-th in the file."""
     match = route.matches[match_index]
     methods = frozenset(method.encode() for method in match.methods)
-    headers = tuple(_condition(value) for value in match.headers)
-    query = tuple(_condition(value) for value in match.query)
+    headers = tuple(_condition(value, route.hidden) for value in match.headers)
+    query = tuple(_condition(value, route.hidden) for value in match.query)
     is_open = not (methods or headers or query)
     return Entry(target, route, match, order, match_index, methods, headers, query, is_open)
 
@@ -166,6 +169,7 @@ def _all_hold(conditions: tuple[Condition, ...], values: Mapping[bytes, bytes]) 
     return True
 
 
-def _condition(value: ValueMatch) -> Condition:
+def _condition(value: ValueMatch, hidden: frozenset[str]) -> Condition:
     exact = None if value.exact is None else value.exact.encode()
-    return Condition(value.name.encode(), exact, value.regex, value.present)
+    is_hidden = may_be_secret(value.name) or value.exact in hidden
+    return Condition(value.name.encode(), exact, value.regex, value.present, is_hidden)

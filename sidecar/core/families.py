@@ -95,9 +95,9 @@ def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
 
 def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
     if route.name is None:
-        return  # unmatched exchanges are never announced, they only end
+        return  # whatever is under way has a route, or ends at once
     base = _route_attributes(route)
-    for method, count in route.active().items():
+    for method, count in route.active.items():
         yield (*base, ("http.request.method", method.decode()), ("url.scheme", "http")), count
 
 

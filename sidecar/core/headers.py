@@ -1,7 +1,7 @@
 """Header fields as bytes: which ones stop at this hop, and how a head is put together in one pass.
 
-A field is kept as `(key, name, value)`: the lower-case key to look it up by, and the name and value as they
-arrived. Forwarding a head is one loop that leaves out what a precomputed set names; nothing is decoded.
+A field is kept as `(key, line, value)`: the lower-case key to look it up by, and the line that goes on to the next
+hop. Forwarding a head is one loop that leaves out what a precomputed set names; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def added_block(ops: HeaderOps) -> bytes:
 
 def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:
     """Append each line of `fields` but the dropped ones to `out`."""
-    for key, name, value in fields:
+    for key, line, _ in fields:
         if key not in drop:
-            out += (name, b": ", value, b"\r\n")
+            out.append(line)
 
 
 def trailer_block(fields: Fields) -> bytes:

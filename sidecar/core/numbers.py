@@ -5,8 +5,8 @@ status and so on. A list is folded into histograms when `FOLD_AT` exchanges wait
 before it reads: sorting a list and looking the bounds up in it costs a fifth of placing each value. Measured
 for an exchange with one attempt, folding included: 0.5 µs alone and 1.1 in a busy process, where everything
 between two exchanges empties the processor's caches (placing each at once: 0.9 and 1.2 to 1.6; an SDK histogram
-and a counter: 15). What is state and not an event (breakers, pools, configuration) is pulled at collection, see
-`sources.py`.
+and a counter: 15). What is state and not an event is pulled at collection: here what is under way, in `sources.py`
+breakers, pools and the configuration.
 
 Owner: the loop's thread alone appends to the lists and adds shapes. Whoever holds the lock folds; a reader (a
 telemetry thread, the admin server) waits for it; the loop does for a new shape alone, and otherwise folds a
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Collection, Sequence
 from operator import ge
 from typing import TypeVar
@@ -71,8 +70,6 @@ OVERFLOW_STATUS = -1
 _Key = TypeVar("_Key", ServerKey, ClientKey)
 _WIDTH = 3
 _FOLD_VALUES = FOLD_AT * _WIDTH
-_STARTED_AT = 256
-_MOST_LOOKS = 100
 _CANCELLED_BY = {Reason.CLIENT_GONE: "client", Reason.CALLER_GONE: "caller", Reason.TIMEOUT: "deadline"}
 
 
@@ -120,12 +117,12 @@ class RouteNumbers:
 
     __slots__ = (
         "_numbers",
+        "active",
         "budgets",
         "cancellations",
         "client",
         "exceeded",
         "listener",
-        "live",
         "name",
         "notices",
         "rejected",
@@ -140,8 +137,8 @@ class RouteNumbers:
         self.name = name
         self.listener = listener
         self.shapes: list[Shape] = []
-        self.live: dict[bytes, int] = {}
-        """Started less ended as far as folded, for each method that was ever seen."""
+        self.active: dict[bytes, int] = {}
+        """Exchanges under way when `Numbers.routes` was last asked, for each method that was ever seen."""
         self.server: dict[ServerKey, Histogram] = {}
         self.client: dict[ClientKey, Histogram] = {}
         self.budgets = {source: Histogram(BUDGET_BOUNDS) for source in BUDGET_SOURCES}
@@ -155,13 +152,12 @@ class RouteNumbers:
     def fold(self) -> None:
         """Bring the rows up to this moment: every reader calls it first, from any thread."""
         with self._numbers.lock:
-            self._numbers.fold_route(self)
+            self.fold_locked()
 
-    def active(self) -> dict[bytes, int]:
-        """Exchanges under way, for each method that was ever seen."""
-        with self._numbers.lock:
-            self._numbers.fold_route(self)
-            return {method: max(0, count) for method, count in self.live.items()}
+    def fold_locked(self) -> None:
+        """The same, for who holds the lock."""
+        for shape in self.shapes:
+            shape.fold()
 
     def server_row(self, method: bytes, status: int, reason: Reason | None) -> Histogram:
         key = (method, status, server_error_type(status, reason))
@@ -184,6 +180,7 @@ class Shape:
         self.method = method
         self.reason = reason
         self.server = route.server_row(method, status, reason)
+        route.active.setdefault(method, 0)
         self.client: Histogram | None = None
         if upstream is not None:
             self.client = route.client_row(upstream, method, first_status, first_reason)
@@ -194,11 +191,11 @@ class Shape:
         self.retries: list[tuple[Retry, bytes | None]] = []
         """Attempts after the first, each with the trace id if it was sampled."""
 
-    def fold(self) -> int:
-        """Count what waits, and return how many exchanges that were. The lock is held."""
+    def fold(self) -> None:
+        """Count what waits. The lock is held."""
         waiting = len(self.values)
         if not waiting:
-            return 0
+            return
         values = self.values[:waiting]
         del self.values[:waiting]
         seconds, budgets = values[::_WIDTH], values[2::_WIDTH]
@@ -207,8 +204,6 @@ class Shape:
             if reason is not Reason.DEADLINE_EXCEEDED:
                 route.exceeded += sum(map(ge, seconds, budgets))
             self.budgets.add(budgets)
-        if self.method in route.live:
-            route.live[self.method] -= len(seconds)
         if reason is not None:
             self._count_reason(reason, len(seconds))
         self.server.add(seconds)
@@ -222,7 +217,6 @@ class Shape:
             self.server.add_exemplar(server)
             if client is not None and self.client is not None:
                 self.client.add_exemplar(client)
-        return waiting // _WIDTH
 
     def _count_retry(self, retry: Retry, trace_id: bytes | None) -> None:
         upstream, status, reason, seconds, ended, span_id = retry
@@ -244,43 +238,40 @@ class Shape:
 class Numbers:
     """The `Observe` that counts."""
 
-    __slots__ = ("_routes", "_shapes", "_started", "lock")
+    __slots__ = ("_live", "_routes", "_shapes", "lock")
 
-    def __init__(self) -> None:
+    def __init__(self, live: Collection[ObservedExchange] = ()) -> None:
+        """`live` is the data path's own set of the exchanges under way: it is copied in one step and counted."""
+        self._live = live
         self.lock = threading.Lock()
         """Held by whoever folds."""
         self._routes: dict[str | None, RouteNumbers] = {}
         self._shapes: dict[ShapeKey, Shape] = {}
-        self._started: list[tuple[str | None, str, bytes]] = []
 
     def routes(self) -> list[RouteNumbers]:
-        """Every route that was seen; safe to call and to read from another thread. `fold` each before reading
-        it, as `families` does: all of 1,000 at once would hold up the loop."""
+        """Every route that was seen, its `active` as of now; safe to call and to read from another thread.
+
+        `fold` each before reading its rows, as `families` does: all of 1,000 at once would hold up the loop.
+        """
         with self.lock:
-            self._fold_started()
+            self._count_live()
             return list(self._routes.values())
 
     def retain(self, names: Collection[str]) -> None:
         """Forget routes that a reload removed and that have nothing under way. Call after each reload, on the
         loop."""
+        with self.lock:
+            self._count_live()
         for name, route in list(self._routes.items()):
-            if name is not None and name not in names and not any(route.active().values()):
+            if name is not None and name not in names and not any(route.active.values()):
                 del self._routes[name]
                 self._shapes = {key: shape for key, shape in self._shapes.items() if shape.route is not route}
-
-    def started(self, exchange: ObservedExchange) -> None:
-        begun = self._started
-        begun.append((exchange.route_name, exchange.listener, exchange.method))
-        if len(begun) >= _STARTED_AT and self.lock.acquire(blocking=False):
-            try:
-                self._fold_started()
-            finally:
-                self.lock.release()
 
     def finished(self, exchange: ObservedExchange) -> None:
         attempts = exchange.attempts
         ended = exchange.ended
         seconds = ended - exchange.started
+        budget = exchange.budget
         if attempts:
             first = attempts[0]
             key = (
@@ -288,7 +279,7 @@ class Numbers:
                 exchange.method,
                 exchange.status,
                 exchange.reason,
-                exchange.budget_source,
+                budget.source,
                 first.upstream,
                 first.status,
                 first.reason,
@@ -312,20 +303,9 @@ class Numbers:
             if exchange.is_sampled:
                 shape.sampled.append(((exchange.trace_id, exchange.span_id, seconds, ended), None))
         values = shape.values
-        values.extend((seconds, first_seconds, exchange.budget_seconds))
+        values.extend((seconds, first_seconds, budget.measured_seconds))
         if len(values) >= _FOLD_VALUES:
             self._fold_if_free(shape)
-
-    def fold_route(self, route: RouteNumbers) -> None:
-        """Count what waits for `route`. The lock is held.
-
-        Until nothing ended between counting the started and counting the ended, so that their difference is
-        what was under way at one moment, though the loop goes on meanwhile.
-        """
-        for _ in range(_MOST_LOOKS):
-            self._fold_started()
-            if not sum([shape.fold() for shape in route.shapes]):
-                return
 
     def transitioned(self, transition: Transition) -> None:
         route = self._routes.get(transition.route) or self._add(transition.route, "")
@@ -346,7 +326,7 @@ class Numbers:
             exchange.method,
             exchange.status,
             exchange.reason,
-            exchange.budget_source,
+            exchange.budget.source,
             None,
             0,
             None,
@@ -361,7 +341,6 @@ class Numbers:
             if known is not None:
                 return known
         with self.lock:
-            self._fold_started()
             route = self._routes.get(key[0]) or self._add(key[0], listener)
             route.listener = listener  # a transition may have made the route, without one
             if len(route.shapes) >= MAX_SHAPES:
@@ -372,7 +351,7 @@ class Numbers:
 
     def _make_room(self, route: RouteNumbers) -> None:
         """Count and forget the shapes of a route whose upstream makes up ever new statuses."""
-        self.fold_route(route)
+        route.fold_locked()
         self._shapes = {key: shape for key, shape in self._shapes.items() if shape.route is not route}
         route.shapes.clear()
 
@@ -389,16 +368,16 @@ class Numbers:
             finally:
                 self.lock.release()
 
-    def _fold_started(self) -> None:
-        waiting = len(self._started)
-        if not waiting:
-            return
-        begun = self._started[:waiting]
-        del self._started[:waiting]
-        for (name, listener, method), count in Counter(begun).items():
-            live = (self._routes.get(name) or self._add(name, listener)).live
-            known = method if method in _KNOWN else OTHER
-            live[known] = live.get(known, 0) + count
+    def _count_live(self) -> None:
+        """Count what is under way, by route and method. The lock is held."""
+        for route in list(self._routes.values()):
+            route.active = dict.fromkeys(route.active, 0)
+        for exchange in list(self._live):
+            name, method = exchange.route_name, exchange.method
+            if name is not None:
+                active = (self._routes.get(name) or self._add(name, exchange.listener)).active
+                known = method if method in _KNOWN else OTHER
+                active[known] = active.get(known, 0) + 1
 
 
 def _retry(attempt: ObservedAttempt) -> Retry:

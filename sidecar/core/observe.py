@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
@@ -45,10 +46,6 @@ class ObservedAttempt(Protocol):
     @property
     def sent_ms(self) -> int | None:
         """The budget sent to the upstream, None if none was sent."""
-
-    @property
-    def is_reused(self) -> bool:
-        """True on a pooled connection."""
 
 
 class ObservedExchange(Protocol):
@@ -119,12 +116,8 @@ class ObservedExchange(Protocol):
         """Body bytes relayed."""
 
     @property
-    def budget_seconds(self) -> float:
-        """At entry."""
-
-    @property
-    def budget_source(self) -> str:
-        """`header`, `route` or `trace`."""
+    def budget(self) -> Budget:
+        """At entry: `measured_seconds`, and its `source`."""
 
     @property
     def breaker_state(self) -> State | None:
@@ -158,9 +151,6 @@ class Notice(Enum):
 class Observe(Protocol):
     """The data path's only way to the outside world of logs, numbers and spans."""
 
-    def started(self, exchange: ObservedExchange) -> None:
-        """A route was found for `exchange`."""
-
     def finished(self, exchange: ObservedExchange) -> None:
         """`exchange` ended; called exactly once for each, also for those without a route."""
 
@@ -174,32 +164,6 @@ class Observe(Protocol):
 class Silent:
     """Observes nothing: tests, and the baseline of the benchmarks."""
 
-    def started(self, exchange: ObservedExchange) -> None: ...
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
     def noticed(self, notice: Notice, route_name: str) -> None: ...
-
-
-class Several:
-    """Tells each of its observers, in order."""
-
-    __slots__ = ("_observers",)
-
-    def __init__(self, observers: Sequence[Observe]) -> None:
-        self._observers = tuple(observers)
-
-    def started(self, exchange: ObservedExchange) -> None:
-        for observer in self._observers:
-            observer.started(exchange)
-
-    def finished(self, exchange: ObservedExchange) -> None:
-        for observer in self._observers:
-            observer.finished(exchange)
-
-    def transitioned(self, transition: Transition) -> None:
-        for observer in self._observers:
-            observer.transitioned(transition)
-
-    def noticed(self, notice: Notice, route_name: str) -> None:
-        for observer in self._observers:
-            observer.noticed(notice, route_name)

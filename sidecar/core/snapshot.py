@@ -313,6 +313,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    hidden: frozenset[str] = frozenset()
+    """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
 
 
 class LogFormat(Enum):
@@ -359,8 +361,8 @@ class Admin:
 @dataclass(frozen=True, slots=True)
 class Drain:
     timeout_seconds: float = 25.0
-    delay_seconds: float = 0.0
-    """New connections are still served this long after SIGTERM."""
+    delay_seconds: float = 3.0
+    """New connections are still served this long after the process has said that it goes."""
 
 
 @dataclass(frozen=True, slots=True)

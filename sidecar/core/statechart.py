@@ -1,7 +1,7 @@
 """The breaker's state machine as one table: every allowed change of state with its reason, and its picture.
 
-`breaker.py` refuses to make a change that is not here, and the README's diagram is `mermaid()`, so the code,
-the table and the picture cannot drift apart.
+`breaker.py` refuses to make a change that is not here, and the diagram in this folder's README is `mermaid()`, so
+the code, the table and the picture cannot drift apart.
 """
 
 from __future__ import annotations

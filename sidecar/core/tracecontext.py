@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 SAMPLED: Final = 0x01
 RANDOM: Final = 0x02
@@ -60,7 +61,7 @@ class IdSource:
     its own after a fork, or two workers would hand out the same ids.
     """
 
-    __slots__ = ("_batch", "_random", "_sets", "_spans", "_traces")
+    __slots__ = ("_batch", "_random", "_spans", "_traces", "sets")
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom, batch: int = 256) -> None:
         """Fetch `batch` ids at a time from `random_bytes` (a cryptographic source, but in tests)."""
@@ -68,36 +69,33 @@ class IdSource:
         self._batch = batch
         self._traces: list[bytes] = []
         self._spans: list[bytes] = []
-        self._sets: list[tuple[bytes, bytes, bytes]] = []
+        self.sets: list[tuple[bytes, bytes, bytes]] = []
+        """What `for_exchange` returns next: one may be popped while there are any, which saves the call."""
 
     def trace_id(self) -> bytes:
         """Return 32 hex digits, all of them random (hence `RANDOM`)."""
         if not self._traces:
-            self._traces = self._fetch(32, _ZERO_TRACE)
+            self._traces = [one for (one,) in self._fetch("32s")]
         return self._traces.pop()
 
     def span_id(self) -> bytes:
         """Return 16 hex digits."""
         if not self._spans:
-            self._spans = self._fetch(16, _ZERO_SPAN)
+            self._spans = [one for (one,) in self._fetch("16s")]
         return self._spans.pop()
 
     def for_exchange(self) -> tuple[bytes, bytes, bytes]:
         """Return a trace id and two span ids at once, what one exchange needs: 0.3 µs less than three calls."""
-        if not self._sets:
-            fetched = self._fetch(64, _ZERO_TRACE + _ZERO_TRACE)
-            sets = [(one[:32], one[32:48], one[48:]) for one in fetched]
-            self._sets = [ids for ids in sets if _ZERO_TRACE not in ids and _ZERO_SPAN not in ids]
-            return self.for_exchange()
-        return self._sets.pop()
+        if not self.sets:
+            self.sets = cast(list[tuple[bytes, bytes, bytes]], self._fetch("32s16s16s"))
+        return self.sets.pop()
 
-    def _fetch(self, digits: int, forbidden: bytes) -> list[bytes]:
-        ids: list[bytes] = []
-        while not ids:
-            text = self._random(self._batch * digits // 2).hex().encode()
-            ids = [text[start : start + digits] for start in range(0, len(text), digits)]
-            ids = [one for one in ids if one != forbidden]
-        return ids
+    def _fetch(self, layout: str) -> list[tuple[bytes, ...]]:
+        """A batch of ids as `struct` cuts them out; drawn anew if any could be all zero (once in 2^60)."""
+        while True:
+            text = self._random(self._batch * struct.calcsize(layout) // 2).hex().encode()
+            if _ZERO_SPAN not in text:
+                return list(struct.iter_unpack(layout, text))
 
 
 class TraceContext:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,9 @@ from sidecar.demo.view import print_lines, show
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
+LIVE_PAUSE_SECONDS = 2.0
+"""After each scene, to read what was measured."""
+PAUSE_SECONDS = 0.3
 FORGET_SECONDS = 10.0
 
 
@@ -58,7 +62,7 @@ async def _run(options: argparse.Namespace) -> int:
     is_live = console.is_terminal and not options.plain
     if not is_live:
         print_lines(journal, console, has_log=options.log)
-    pause = options.pause if options.pause is not None else 1.5 if is_live else 0.3
+    pause = options.pause if options.pause is not None else LIVE_PAUSE_SECONDS if is_live else PAUSE_SECONDS
     started = time.monotonic()
     async with running_stage(journal, breaker_mode=options.breaker_mode, otlp=options.otlp) as stage:
         if options.serve:
@@ -94,6 +98,8 @@ def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
     lines, does_hold = summary(stage, started)
     console.print("\nWhat happened", style="bold")
     for line in lines:
+        if console.is_terminal:
+            line = textwrap.fill(line, console.width, subsequent_indent="     ", break_on_hyphens=False)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return does_hold
 

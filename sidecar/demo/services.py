@@ -20,6 +20,8 @@ from aiohttp import ClientError, ClientSession, web
 from sidecar.config.units import parse_duration
 
 BUDGET_HEADER = "x-envoy-expected-rq-timeout-ms"
+USER_ID = "user.id"
+"""In the baggage."""
 FAST_SECONDS = 0.1
 STEP_SECONDS = 0.2
 OWN_SECONDS = 0.03
@@ -51,12 +53,25 @@ class Faults:
 class Served:
     """One call, as the service saw it; kept beyond its end."""
 
+    service: str
     path: str
     budget_ms: int | None
     trace_id: str
-    headers: Mapping[str, str]
+    request_id: str
+    user_id: str
+    began: float
+    """Monotonic seconds."""
     status: int = 0
     """0 while it runs, 499 if it was cancelled."""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """The line that the service logs."""
+        budget = "-" if self.budget_ms is None else f"{self.budget_ms}ms"
+        return (
+            f"{self.service} GET {self.path} {self.status} {self.seconds * 1000:.0f}ms budget={budget} "
+            f"request_id={self.request_id} trace_id={self.trace_id} user={self.user_id}"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Service:
     """One service on a port that stays its own while it is dead."""
 
     name: str
-    log: Callable[[str], None]
+    log: Callable[[Served], None]
     neighbour: str | None = None
     proxy: str = ""
     """Its sidecar's outbound listener, as `http_proxy` would name it."""
@@ -123,14 +138,17 @@ class Service:
         self._socket.close()
 
     async def _serve(self, request: web.Request) -> web.Response:
+        headers = request.headers
         this = Served(
+            self.name,
             request.path,
-            _integer(request.headers.get(BUDGET_HEADER)),
-            (request.headers.get("traceparent", "") + "--").split("-")[1],
-            request.headers,
+            _integer(headers.get(BUDGET_HEADER)),
+            (headers.get("traceparent", "") + "--").split("-")[1],
+            headers.get("x-request-id", "-"),
+            _user_id(headers),
+            time.monotonic(),
         )
         self.served.append(this)
-        started = time.monotonic()
         self.running += 1
         this_status = 499
         try:
@@ -139,7 +157,8 @@ class Service:
         finally:
             self.running -= 1
             this.status = this_status
-            self._log_call(this, time.monotonic() - started)
+            this.seconds = time.monotonic() - this.began
+            self.log(this)
         return answer
 
     async def _answer(self, request: web.Request, this: Served) -> web.Response:
@@ -149,20 +168,22 @@ class Service:
             seconds = _budget_seconds(request, this)
             if self.neighbour is not None:
                 await asyncio.sleep(OWN_SECONDS)
-                return await self._ask(request)
+                return await self._ask(request, this)
             await asyncio.sleep(self.faults.latency_seconds)
             return await _work(request, seconds)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
 
-    async def _ask(self, request: web.Request) -> web.Response:
+    async def _ask(self, request: web.Request, this: Served) -> web.Response:
         """Ask the neighbour the same.
 
-        Only `traceparent` and `tracestate` are passed on, as OpenTelemetry's instrumentation of a client would do:
-        no deadline, no request id. `?timeout=` is a wish of this service's own, so it becomes a header here.
+        The trace and the baggage are passed on, as OpenTelemetry's instrumentation of a client would do, and the
+        request id, as a logger's would; no deadline. `?timeout=` is a wish of this service's own, so it becomes a
+        header here.
         """
-        kept = ("traceparent", "tracestate")
+        kept = ("traceparent", "tracestate", "x-request-id")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
+        headers["baggage"] = f"{USER_ID}={this.user_id}"
         query = dict(request.query)
         if "timeout" in query:
             headers["x-request-timeout-ms"] = str(round(parse_duration(query.pop("timeout")) * 1000))
@@ -178,14 +199,6 @@ class Service:
             status, kind, text = 502, "application/json", json.dumps({"error": str(error)})
         self.asked.append(Asked(status, reason_in(kind, text), time.monotonic() - started))
         return web.Response(status=status, text=text, content_type=kind)
-
-    def _log_call(self, this: Served, seconds: float) -> None:
-        request_id, user = this.headers.get("x-request-id", "-"), this.headers.get("x-user-id", "-")
-        budget = "-" if this.budget_ms is None else f"{this.budget_ms}ms"
-        self.log(
-            f"{self.name} GET {this.path} {this.status} {seconds * 1000:.0f}ms budget={budget} "
-            f"request_id={request_id} trace_id={this.trace_id} user={user}"
-        )
 
 
 async def _work(request: web.Request, budget_seconds: float | None) -> web.Response:
@@ -225,6 +238,15 @@ def reason_in(content_type: str, text: str) -> str:
     if content_type != "application/problem+json":
         return ""
     return str(json.loads(text).get("type", "")).rpartition(":")[2]
+
+
+def _user_id(headers: Mapping[str, str]) -> str:
+    """Who asks: the client says it in a field of its own, a service in the baggage."""
+    for member in headers.get("baggage", "").split(","):
+        name, _, value = member.partition("=")
+        if name.strip() == USER_ID:
+            return value.strip()
+    return headers.get("x-user-id", "-")
 
 
 def _integer(text: str | None) -> int | None:

@@ -18,9 +18,12 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from sidecar.demo.processes import Change, Ports, Sidecar, free_ports
-from sidecar.demo.services import Asked, Service
+from sidecar.demo.services import Asked, Served, Service
 
 NAMES = ("frontend", "orders", "payments")
+USERS = 3
+ROUTE = "orders-to-payments"
+"""Whose breaker the story is about."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,30 @@ class Journal:
     """What has happened so far. Listeners are told each line, for those who print; the live view just reads."""
 
     scene: str = ""
+    promise: str = ""
+    """What is to be seen in this scene."""
+    before: int = 0
+    """Claims of the scenes before."""
     claims: list[Claim] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    calls: list[Served] = field(default_factory=list)
+    """In the order in which they ended."""
+    note_text: str = ""
+    """The last note."""
     on_line: Callable[[str, str], None] = lambda kind, text: None
     """Gets `scene`, `note`, `log`, `claim` or `change`, and the text."""
 
-    def open(self, title: str) -> None:
-        self.scene = title
-        self.on_line("scene", title)
+    def open(self, title: str, promise: str) -> None:
+        self.scene, self.promise, self.before, self.note_text = title, promise, len(self.claims), ""
+        self.on_line("scene", f"{title}\n   {promise}")
 
     def note(self, text: str) -> None:
-        self.lines.append(text)
+        self.note_text = text
         self.on_line("note", text)
 
-    def log(self, text: str) -> None:
-        self.lines.append(text)
-        self.on_line("log", text)
+    def log(self, call: Served) -> None:
+        self.calls.append(call)
+        self.on_line("log", str(call))
 
     def claim(self, text: str, holds: bool) -> None:
         self.claims.append(Claim(text, holds))
@@ -61,6 +71,11 @@ class Journal:
     def change(self, change: Change) -> None:
         self.changes.append(change)
         self.on_line("change", f"{change.route}: {change.from_state} → {change.to_state} ({change.reason})")
+
+    def forget(self) -> None:
+        """Begin anew: what runs for days must not grow."""
+        for record in (self.claims, self.changes, self.calls):
+            record.clear()
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,8 @@ class Stage:
         self.services = services
         self.sidecars = sidecars
         self.journal = journal
+        self.given_ms: int | None = None
+        """What the client gave its last call."""
         self._numbers = itertools.count(1)
         self.session = ClientSession(
             connector=TCPConnector(limit=0, force_close=True), timeout=ClientTimeout(total=20)
@@ -99,8 +116,7 @@ class Stage:
         for service in self.services:
             service.served.clear()
             service.asked.clear()
-        for record in (self.journal.claims, self.journal.changes, self.journal.lines):
-            record.clear()
+        self.journal.forget()
 
     def running_by_name(self) -> str:
         return ", ".join(f"{service.name} {service.running}" for service in self.services)
@@ -109,7 +125,9 @@ class Stage:
         self, path: str, *, at: int = 0, timeout_ms: int | None = None, leave_after: float | None = None
     ) -> Answer:
         """One call through the sidecar of the service `at`; a client that leaves closes its connection."""
-        headers = {"x-request-id": f"demo-{next(self._numbers):04}", "x-user-id": "ada"}
+        number = next(self._numbers)
+        headers = {"x-request-id": f"demo-{number:04}", "x-user-id": f"user-{number % USERS + 1}"}
+        self.given_ms = timeout_ms
         if timeout_ms is not None:
             headers["x-request-timeout-ms"] = str(timeout_ms)
         started = time.monotonic()
@@ -130,15 +148,15 @@ class Stage:
         return self.orders.asked[before:]
 
     async def breaker(self) -> dict[str, Any]:
-        """The breaker that the story is about: from orders to payments."""
-        return await self.sidecars[1].breaker(self.session, "orders-to-payments")
+        """The breaker that the story is about."""
+        return await self.sidecars[1].breaker(self.session, ROUTE)
 
     async def change(self, after: int, to_state: str, seconds: float = 1.0) -> Change | None:
         """The first change into `to_state` since `after` of them had happened; None if there is none in time."""
         until = time.monotonic() + seconds
         while True:
             for change in self.journal.changes[after:]:
-                if change.to_state == to_state and change.route == "orders-to-payments":
+                if change.to_state == to_state and change.route == ROUTE:
                     return change
             if time.monotonic() > until:
                 return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from aiohttp import ClientError
@@ -26,15 +27,21 @@ AFTER_SECONDS = 0.1
 """How long after an end nobody may be at the call any more."""
 REFUSED = "circuit_open"
 
-Scene = Callable[[Stage], Awaitable[None]]
+
+@dataclass(frozen=True)
+class Scene:
+    title: str
+    promise: str
+    """What is to be seen."""
+    play: Callable[[Stage], Awaitable[None]]
 
 
 async def play(stage: Stage, pause_seconds: float) -> None:
     """All scenes, each followed by a pause for those who watch."""
-    for title, scene in SCENES:
-        stage.journal.open(title)
+    for number, scene in enumerate(SCENES, start=1):
+        stage.journal.open(f"{number}/{len(SCENES)} {scene.title}", scene.promise)
         try:
-            await scene(stage)
+            await scene.play(stage)
         except (ClientError, OSError, LookupError, ValueError) as error:
             stage.journal.claim(f"the scene broke off: {type(error).__name__}: {error}", False)
         await asyncio.sleep(pause_seconds)
@@ -52,9 +59,11 @@ async def healthy(stage: Stage) -> None:
         f"of {given} ms the client gave, each hop had less left (ms): {told}",
         is_falling and answer.status == 200,
     )
-    traces = {call.trace_id for call in calls}
+    ids = {(call.request_id, call.user_id, call.trace_id) for call in calls}
+    told = "; ".join(f"request {request}, {user}, trace {trace}" for request, user, trace in sorted(ids))
     stage.journal.claim(
-        f"{len(calls)} services saw {len(traces)} trace: {', '.join(sorted(traces))}", len(traces) == 1
+        f"{len(calls)} services logged the same ids: {told}",
+        len(ids) == 1 and all(all(one.strip("-0") for one in three) for three in ids),
     )
 
 
@@ -225,12 +234,40 @@ def summary(stage: Stage, started: float) -> tuple[list[str], bool]:
     return lines, held == len(claims) > 0
 
 
-SCENES: tuple[tuple[str, Scene], ...] = (
-    ("All is well: one call through three services, with 2 s to live", healthy),
-    ("30 % of payments' answers are errors", errors),
-    ("payments dies", dead),
-    ("payments takes 500 ms more", latency),
-    ("A client gives 500 ms to a call of 8 s", deadline),
-    ("A batch with too little time", batch),
-    ("A client leaves", leaving),
+SCENES = (
+    Scene(
+        "All is well: one call through three services, with 2 s to live",
+        "Apps forward their trace alone; each hop is given what is left.",
+        healthy,
+    ),
+    Scene(
+        "30 % of payments' answers are errors",
+        "Below the threshold of 50 %: the breaker stays closed.",
+        errors,
+    ),
+    Scene(
+        "payments dies",
+        "Five failures open the breaker; it refuses at once, sends one probe, and closes.",
+        dead,
+    ),
+    Scene(
+        "payments takes 500 ms more",
+        "Nothing fails, but slow calls open the breaker too.",
+        latency,
+    ),
+    Scene(
+        "A client gives 500 ms to a call of 8 s",
+        "It is answered in time, and the work below ends with it.",
+        deadline,
+    ),
+    Scene(
+        "A batch with too little time",
+        "A service that reads its budget hands in what it has.",
+        batch,
+    ),
+    Scene(
+        "A client leaves",
+        "The whole tree of calls below it is cancelled.",
+        leaving,
+    ),
 )

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
 from sidecar.core.errors import Reason
+from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.downstream import parse, respond
+from sidecar.downstream.parse import known_hosts
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.request_body import RequestBody
 
 if TYPE_CHECKING:
     from sidecar.downstream.listener import ListenerSocket
-
-Field = tuple[bytes, bytes, bytes]
 
 MAX_DISCARD_BYTES = 64 * 1024
 """Rest of a request body that is read and thrown away to keep a connection; beyond it, it is closed."""
@@ -39,14 +41,15 @@ JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 
 LINGER_SECONDS = 2.0
+_UNSEEN = -1
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _BODYLESS = frozenset({204, 304})
-_READ_FURTHER = frozenset(
-    {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te", b"content-type"}
-)
+_SPECIAL = frozenset({b"connection", b"te", b"expect"})
+_ABOUT_BODY = frozenset({b"content-length", b"content-type"})
+_READ_FURTHER = _SPECIAL | _ABOUT_BODY | {b"transfer-encoding", b"upgrade"}
 _BODY, _QUEUE, _UPGRADE = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, requests wait in line, an upgrade is being decided."""
 
@@ -55,11 +58,11 @@ class ClientConnection(asyncio.Protocol):
     """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
 
     __slots__ = (
-        "_arriving", "_behind_upgrade", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
-        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_lingering", "_is_skipping",
-        "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes", "_listener", "_lookup", "_parser",
-        "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service", "_trailers", "_url",
-        "peer", "touched", "transport",
+        "_arriving", "_behind_upgrade", "_body_left", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
+        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_in_message", "_is_lingering",
+        "_is_looking", "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes",
+        "_listener", "_lookup", "_parser", "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service",
+        "_trailers", "_url", "_waiting_bytes", "peer", "touched", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -76,6 +79,10 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._head_started = 0.0
         self._read_bytes = 0
+        self._body_left = 0
+        """Of a plain request: body bytes that are still to come."""
+        self._is_in_message = False
+        """llhttp has begun to read a request, so it must have all of it."""
         self._pending_head: bytes | None = None
         self._is_chunking = False
         self._has_bodyless_answer = False
@@ -85,7 +92,10 @@ class ClientConnection(asyncio.Protocol):
         self._linger_bytes = 0
         self._is_starting = False
         self._is_write_paused = False
+        self._waiting_bytes = _UNSEEN
+        """As of the last look at a client that is slow to take its answer."""
         self._pauses = 0
+        self._is_looking = False
         self._read_ahead: list[bytes] | None = None
         self._behind_upgrade: bytes | None = None
         self._is_skipping = False
@@ -127,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
+        self._waiting_bytes = _UNSEEN
         self.touched = self._listener.now
         if self._current is not None:
             self._current.client_paused()
@@ -145,6 +156,88 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._read_ahead is not None:
             self._hold(data)
+            return
+        if self._body_left:
+            data = self._take_body(data)
+            if not data:
+                return
+        while not (self._is_in_message or self._is_closing):
+            plain = read_request(data)
+            if plain is None:
+                break
+            rest = self._take_plain(plain, data)
+            if rest is None:
+                break
+            if not rest:
+                return
+            data = rest
+        self._parse(data)
+
+    # A plain request: the usual case
+
+    def _take_plain(self, plain: PlainRequest, data: bytes) -> bytes | None:
+        """Begin the exchange that `data` begins with, and return what is behind it; None to let llhttp read it."""
+        method, target, fields, lookup, start = plain
+        host = lookup.get(b"host")
+        listener = self._listener
+        if host not in known_hosts or not self._keep_alive:
+            return None
+        if start > listener.small_head_bytes and self._is_beyond_limits(start, target, fields):
+            return None
+        if not listener.is_trusted:
+            fields, lookup = parse.without_internal(fields, lookup)
+        exchange = Exchange(self._service, self, listener.name, method, target, target, host, fields, lookup)
+        if _ABOUT_BODY.isdisjoint(lookup):
+            rest = data[start:]
+        else:
+            rest = self._take_plain_body(exchange, lookup, data, start)
+        if self._current is None and not self._queue and not self._is_write_paused:
+            self._current = exchange
+            exchange.begin()
+        else:
+            self._start(exchange)
+        return rest
+
+    def _is_beyond_limits(self, head_bytes: int, target: bytes, fields: list[Field]) -> bool:
+        limits = self._listener.limits
+        return (
+            head_bytes > limits.head_bytes or len(target) > limits.url_bytes or len(fields) > limits.headers
+        )
+
+    def _take_plain_body(
+        self, exchange: Exchange, lookup: dict[bytes, bytes], data: bytes, start: int
+    ) -> bytes:
+        exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
+        length = int(lookup.get(b"content-length", b"0"))
+        if not length:
+            return data[start:]
+        body = exchange.body = RequestBody(self, is_chunked=False)
+        end = start + length
+        if len(data) >= end:
+            body.arrived_whole(memoryview(data)[start:end])
+            return data[end:]
+        self._body_left = end - len(data)
+        self._arriving = exchange
+        if len(data) > start:
+            body.arrived(data[start:])
+        return b""
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Pass on the body of a plain request, and return what is behind it."""
+        self.touched = self._listener.now
+        piece = data[: self._body_left]
+        self._body_left -= len(piece)
+        if self._arriving is not None and self._arriving.body is not None:
+            self._arriving.body.arrived(piece)
+        if not self._body_left:
+            self._end_message()
+        return data[len(piece) :]
+
+    # Every other request: llhttp
+
+    def _parse(self, data: bytes) -> None:
+        if self._is_closing:
+            self._discard(data)
             return
         if not self._head_bytes:
             self._head_started = self._listener.now
@@ -166,6 +259,9 @@ class ClientConnection(asyncio.Protocol):
 
     # What the parser says
 
+    def on_message_begin(self) -> None:
+        self._is_in_message = True
+
     def on_url(self, url: bytes) -> None:
         self._is_in_head = True
         self._url += url
@@ -174,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
         key = name.lower()
         value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
         if not self._is_in_head:
-            self._trailers.append((key, name, value))
+            self._trailers.append((key, b"%b: %b\r\n" % (name, value), value))
             if len(self._trailers) > self._listener.limits.headers:
                 raise parse.Refused(Reason.HEAD_TOO_LARGE, "too many trailer fields")
             return
@@ -183,7 +279,7 @@ class ClientConnection(asyncio.Protocol):
             lookup[key] += b", " + value
         else:
             lookup[key] = value
-        self._fields.append((key, name, value))
+        self._fields.append((key, b"%b: %b\r\n" % (name, value), value))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -192,11 +288,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._new_exchange()
         if exchange.body is not None:
             self._arriving = exchange
-        if self._current is None and not self._queue and not self._is_write_paused:
-            self._current = exchange
-            exchange.begin()
-        else:
-            self._enqueue(exchange)
+        self._start(exchange)
 
     def on_body(self, data: bytes) -> None:
         self.touched = self._listener.now
@@ -210,12 +302,17 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._behind_upgrade is not None:
             return  # llhttp takes the body for the other protocol's; it is yet to come
+        self._is_in_message = False
+        self._end_message()
+        self._begin_head()
+
+    def _end_message(self) -> None:
+        self._is_skipping = False
         arriving = self._arriving
         if arriving is not None:
             self._arriving = None
             if arriving.body is not None:
                 arriving.body.completed(self._trailers)
-        self._begin_head()
 
     def _new_exchange(self) -> Exchange:
         parser = self._parser
@@ -264,13 +361,12 @@ class ClientConnection(asyncio.Protocol):
             exchange.is_chunked
             or exchange.wants_upgrade
             or version != "1.1"
-            or b"connection" in lookup
-            or b"te" in lookup
+            or not _SPECIAL.isdisjoint(lookup)
         )
 
     def _check_limits(self) -> None:
         limits = self._listener.limits
-        size = sum(len(name) + len(value) + 4 for _, name, value in self._fields) + len(self._url)
+        size = sum(len(line) for _, line, _ in self._fields) + len(self._url)
         is_too_many = len(self._fields) > limits.headers or len(self._url) > limits.url_bytes
         if is_too_many or size > limits.head_bytes:
             raise self._too_large()
@@ -291,7 +387,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_head = False
         self._is_closing = True
         if arriving is None:
-            self._enqueue(self._refused_exchange(error))
+            self._start(self._refused_exchange(error))
         elif arriving is self._current:
             arriving.keep_alive = False
             arriving.fail(error)
@@ -308,7 +404,8 @@ class ClientConnection(asyncio.Protocol):
 
     # One answer at a time
 
-    def _enqueue(self, exchange: Exchange) -> None:
+    def _start(self, exchange: Exchange) -> None:
+        """Now, or when those before it have been answered."""
         if self._current is None and not self._queue and not self._is_write_paused:
             self._current = exchange
             exchange.begin()
@@ -332,16 +429,20 @@ class ClientConnection(asyncio.Protocol):
     def _pause(self, why: int) -> None:
         if not self._pauses:
             self.transport.pause_reading()
-            self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
+            if not self._is_looking:
+                self._is_looking = True
+                self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
         self._pauses |= why
 
     def _look_for_end(self) -> None:
         """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
+        self._is_looking = False
         if not self._pauses or self.transport.is_closing():
             return
         if _has_left(self.transport):
             self.transport.abort()
             return
+        self._is_looking = True
         self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
     def _resume(self, why: int) -> None:
@@ -400,15 +501,11 @@ class ClientConnection(asyncio.Protocol):
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 current.keep_alive = False
-        if b"expect" in current.lookup and current.body is not None and not current.body.size:
-            current.keep_alive = (
-                False  # whether the body will still come is anybody's guess (RFC 9110 10.1.1)
-            )
         self._end_head(current, lines)
         self._pending_head = b"".join(lines)
 
     def _end_head(self, current: Exchange, lines: list[bytes]) -> None:
-        if self._service.is_draining:
+        if self._service.is_draining or _may_still_send(current):
             current.keep_alive = False
         if not current.keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
@@ -437,6 +534,20 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.transport.write(head + data)
             self._pending_head = None
+
+    def send_whole(self, lines: list[bytes], body: bytes) -> None:
+        current = self._current
+        if current is None:
+            return
+        if current.is_special or not current.keep_alive or self._service.is_draining:
+            self._end_head(current, lines)
+        else:
+            lines.append(b"\r\n")
+        if len(body) > JOIN_BYTES:
+            self.transport.writelines((b"".join(lines), body))
+        else:
+            lines.append(body)
+            self.transport.write(b"".join(lines))
 
     def flush(self) -> None:
         head = self._pending_head
@@ -534,7 +645,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         if self.transport.is_closing():
             return
-        was_whole = not self._is_closing and self._head_bytes == 0 and self._arriving is None
+        was_whole = not (self._is_closing or self._head_bytes or self._arriving or self._is_skipping)
         self._is_closing = True
         if was_whole or not self.transport.can_write_eof():
             self.transport.close()
@@ -559,12 +670,15 @@ class ClientConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Called about once a second: end what takes the client too long."""
         timeouts = self._listener.timeouts
+        is_ending = self._is_closing and self._current is None and not self._queue
+        if is_ending or self._is_write_paused:
+            waiting = _waiting_bytes(self.transport)
+            if self._waiting_bytes not in (_UNSEEN, waiting):
+                self.touched = now  # slow, but it takes what waits for it
+            self._waiting_bytes = waiting
         quiet_seconds = now - self.touched
-        if self._is_lingering:
-            if quiet_seconds > LINGER_SECONDS:
-                self.transport.abort()
-        elif self._is_write_paused:
-            if quiet_seconds > timeouts.body_seconds:
+        if is_ending or self._is_write_paused:
+            if quiet_seconds > (LINGER_SECONDS if self._is_lingering else timeouts.body_seconds):
                 self.transport.abort()
         elif self._is_in_head or (
             self._head_bytes and not (self._current or self._arriving or self._is_skipping)
@@ -580,6 +694,21 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is None and not self._queue and quiet_seconds > timeouts.idle_seconds:
             self._is_closing = True
             self.transport.close()
+
+
+def _may_still_send(exchange: Exchange) -> bool:
+    """Whether the body of an `Expect` will still come is anybody's guess (RFC 9110 10.1.1)."""
+    return b"expect" in exchange.lookup and exchange.body is not None and not exchange.body.size
+
+
+def _waiting_bytes(transport: asyncio.Transport) -> int:
+    """What was written and the other side has not taken: here and in the kernel (tcp(7), SIOCOUTQ)."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return waiting
 
 
 def _has_left(transport: asyncio.Transport) -> bool:

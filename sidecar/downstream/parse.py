@@ -13,7 +13,7 @@ from sidecar.core import headers
 from sidecar.core.errors import Reason
 
 _KNOWN_HOSTS_LIMIT = 1024
-_known_hosts: set[bytes] = set()
+known_hosts: set[bytes] = set()
 """Hosts that were found valid: saves 0.2 µs a request. Bounded; cleared when full."""
 
 
@@ -36,12 +36,12 @@ def check_host(host: bytes) -> bytes:
     Raises:
         Refused: anything else, also an empty one.
     """
-    if host not in _known_hosts:
+    if host not in known_hosts:
         if not headers.is_valid_host(host):
             raise bad_request("invalid Host")
-        if len(_known_hosts) >= _KNOWN_HOSTS_LIMIT:
-            _known_hosts.clear()
-        _known_hosts.add(host)
+        if len(known_hosts) >= _KNOWN_HOSTS_LIMIT:
+            known_hosts.clear()
+        known_hosts.add(host)
     return host
 
 
@@ -113,7 +113,7 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
             version other than 1.0 and 1.1.
     """
     is_plain = target[:1] == b"/" and b"#" not in target and version == "1.1" and method != b"CONNECT"
-    if is_plain and host in _known_hosts:
+    if is_plain and host in known_hosts:
         return host, target
     if version not in ("1.1", "1.0"):
         raise bad_request("unsupported HTTP version")

@@ -1,4 +1,4 @@
-"""One try of an exchange against one endpoint: hears the upstream's connection and passes on what comes.
+"""One try of an exchange against one endpoint: gets a connection, sends the request, passes on what comes back.
 
 Body bytes go straight to the client; the milestones (head, end, failure) go to the exchange, which owns the attempt
 and keeps it as a record when it is over (`ObservedAttempt`).
@@ -6,27 +6,31 @@ and keeps it as a record when it is over (`ObservedAttempt`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sidecar.core import deadline
 from sidecar.core.errors import Reason
 from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.upstream.cluster import ConnectFailed, Grant
 
 if TYPE_CHECKING:
+    from sidecar.core.plain import Field
     from sidecar.core.snapshot import Endpoint
     from sidecar.forwarding.exchange import Exchange
-    from sidecar.upstream.connection import Field, UpstreamConnection
+    from sidecar.forwarding.live import LiveRoute
+    from sidecar.upstream.connection import UpstreamConnection
     from sidecar.upstream.pool import Pool
 
 
 class Attempt:
-    """The receiver of one response."""
+    """The sender of one request and the receiver of its response."""
 
     __slots__ = (
-        "allowed_seconds", "connection", "ended", "endpoint", "exchange", "fields", "is_ended", "is_reused",
-        "is_switched", "length", "listed", "pool", "reason", "rest", "sent_ms", "span_id", "started", "status",
-        "trailers", "upstream",
+        "_stop_opening", "allowed_seconds", "connection", "ended", "exchange", "fields", "is_ended", "is_switched",
+        "length", "listed", "pool", "reason", "rest", "route", "sent_ms", "span_id", "started", "status", "trailers",
+        "upstream",
     )  # fmt: skip
 
     fields: list[Field]
@@ -38,35 +42,124 @@ class Attempt:
     """What came behind a 101."""
 
     def __init__(
-        self, exchange: Exchange, upstream: str, span_id: bytes, started: float, allowed_seconds: float
+        self,
+        exchange: Exchange,
+        route: LiveRoute,
+        pool: Pool | None,
+        upstream: str,
+        span_id: bytes,
+        started: float,
+        allowed_seconds: float,
     ) -> None:
         self.exchange = exchange
+        self.route = route
         self.upstream = upstream
         self.span_id = span_id
-        self.started = started
-        self.ended = started
+        self.started = self.ended = started
         self.allowed_seconds = allowed_seconds
-        self.endpoint: Endpoint | None = None
-        self.pool: Pool | None = None
+        self.pool = pool
+        """None when no address is known; it counts the attempt from `send` or `open` to `end`."""
         self.connection: UpstreamConnection | None = None
         self.status = 0
         self.reason: Reason | None = None
         self.sent_ms: int | None = None
-        self.is_reused = self.is_ended = self.is_switched = False
+        self.is_ended = self.is_switched = False
         self.trailers: Sequence[Field] = ()
+        self._stop_opening: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Attempt {self.upstream} {self.endpoint} status={self.status} reason={self.reason}>"
 
-    def close(self, *, is_request_sent: bool) -> None:
-        """Give the connection back if the response ended as it should, and cut it in every other case."""
-        connection, self.connection = self.connection, None
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.pool.endpoint if self.pool is not None else None
+
+    # On its way to the upstream
+
+    def open(self, pool: Pool) -> None:
+        """Send once there is a connection: open one, or wait in line where the limit is reached.
+
+        Raises:
+            GivenUp: the line is full.
+        """
+        cluster = pool.cluster
+        grant = cluster.grant()
+        if grant is Grant.CONNECT:
+            self._stop_opening = cluster.open(pool, self._opened)
+        elif grant is Grant.WAIT:
+            cluster.wait(self._granted)
+            self._stop_opening = lambda: cluster.stop_waiting(self._granted)
+        else:
+            detail = f"{cluster.name}: max_connections and max_pending reached"
+            raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
+
+    def _granted(self, connection: UpstreamConnection | None) -> None:
+        """The wait in line is over: here is a connection, or None for the right to open one."""
+        assert self.pool is not None
+        self._stop_opening = None
         if connection is None:
+            self._stop_opening = self.pool.cluster.open(self.pool, self._opened)
+        else:
+            self._opened(connection)
+
+    def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
+        """A connection, or why there is none."""
+        self._stop_opening = None
+        exchange = self.exchange
+        if isinstance(opened, ConnectFailed):
+            exchange.fail(GivenUp(opened.reason, opened.detail))
             return
-        if self.is_switched:
+        if not opened.is_open:
+            detail = "upstream closed the connection as soon as it was open"
+            exchange.fail(GivenUp(Reason.CONNECTION_RESET, detail))
+            return
+        try:
+            self.send(opened, exchange.service.clock())
+        except GivenUp as error:
+            exchange.fail(error)
+
+    def send(self, connection: UpstreamConnection, now: float) -> None:
+        """Send the request on an open connection that nobody uses.
+
+        Raises:
+            GivenUp: no time is left.
+        """
+        exchange, route = self.exchange, self.route
+        seconds_left = exchange.fails_at - now
+        if seconds_left < deadline.MIN_SEND_SECONDS:
+            connection.release(is_reusable=True)
+            raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
+        self.connection = connection
+        connection.begin(self, exchange.method == b"HEAD", exchange.wants_upgrade)
+        if route.is_deadline_sent:
+            self.sent_ms = int(seconds_left * 1000.0)
+        head = heads.request_head(exchange, route, self.span_id, seconds_left)
+        if exchange.body is None:
+            connection.transport.write(head)
+        else:
+            exchange.body.send_to(connection.transport, head)
+
+    # Its end
+
+    def end(self, now: float) -> None:
+        """It is over, however that came: give back what it holds, and cut what did not end as it should."""
+        self.ended = now
+        if self.pool is not None:
+            self.pool.in_flight -= 1
+        body = self.exchange.body
+        if body is not None:
+            body.stop()
+        connection = self.connection
+        if connection is None:
+            if self._stop_opening is not None:
+                self._stop_opening()
+                self._stop_opening = None
+            return
+        self.connection = None
+        if self.is_ended:
+            connection.release(is_reusable=body is None or body.is_complete)
+        elif self.is_switched:
             connection.forget()
-        elif self.is_ended:
-            connection.release(is_reusable=is_request_sent)
         else:
             connection.abort()
 
@@ -80,7 +173,9 @@ class Attempt:
         self.fields = fields
         self.length = length
         self.listed = listed
-        self.exchange.head_arrived(self)
+        exchange = self.exchange
+        exchange.is_head_sent = True
+        exchange.client.send_head(heads.response_lines(exchange, self.route, self), status, length)
 
     def body(self, data: bytes) -> None:
         exchange = self.exchange
@@ -94,6 +189,18 @@ class Attempt:
         self.is_ended = True
         self.trailers = trailers
         self.exchange.completed(self)
+
+    def answered(self, status: int, fields: list[Field], length: int, body: bytes) -> None:
+        self.status = status
+        self.fields = fields
+        self.length = length
+        self.listed = b""
+        self.is_ended = True
+        exchange = self.exchange
+        exchange.is_head_sent = True
+        exchange.response_bytes = length
+        exchange.client.send_whole(heads.response_lines(exchange, self.route, self), body)
+        exchange.completed(self)
 
     def switched(self, fields: list[Field], rest: bytes) -> None:
         self.status = 101

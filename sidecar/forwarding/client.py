@@ -26,6 +26,9 @@ class Client(Protocol):
         """The final head without its framing; `length` is None when it is not known."""
 
     def send_body(self, data: bytes) -> None: ...
+    def send_whole(self, lines: list[bytes], body: bytes) -> None:
+        """`send_head`, with the body's length among the lines, and all of the body."""
+
     def flush(self) -> None:
         """Write what waits for the first body bytes."""
 

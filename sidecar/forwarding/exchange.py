@@ -14,7 +14,7 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sidecar.core import deadline, headers, tracecontext
 from sidecar.core.admission import Admission as BudgetAdmission
@@ -25,6 +25,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.core.path import has_dot_segment
+from sidecar.core.plain import Field
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import heads, lineage
@@ -36,11 +37,8 @@ from sidecar.forwarding.request_body import RequestBody
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
 from sidecar.forwarding.tunnel import Tunnel
-from sidecar.upstream.cluster import Cluster, ConnectFailed, Grant
-from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.pool import Pool
-
-Field = tuple[bytes, bytes, bytes]
 
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
@@ -56,6 +54,7 @@ CLIENT_GONE_STATUS = 499
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _SUCCESS = Verdict.SUCCESS
+_CLIENT_GONE = Reason.CLIENT_GONE
 SAMPLED = tracecontext.SAMPLED
 RANDOM = tracecontext.RANDOM
 _NEW_SAMPLED = RANDOM | SAMPLED
@@ -68,8 +67,8 @@ class Exchange:
 
     __slots__ = (
         "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_first_try",
-        "_is_over", "_quiet_checks", "_quiet_mark", "_stop_opening", "attempts", "body", "breaker_state", "bucket",
-        "budget", "budget_seconds", "budget_source", "caller", "client", "deadline", "detail", "due", "ended",
+        "_is_over", "_quiet_checks", "_quiet_mark", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
+        "client", "deadline", "detail", "due", "ended",
         "fails_at", "fallback", "fields", "flags", "host", "http_version", "is_chunked", "is_grpc", "is_head_sent",
         "is_sampled", "is_special", "keep_alive", "listener", "lookup", "method", "origin_target", "own_member",
         "parent_id", "prefix_length", "reason", "refusal", "refused_by", "remembered_as", "request_id",
@@ -134,8 +133,7 @@ class Exchange:
         """Set for a request that is answered with this and nothing else."""
         self.attempts: list[Attempt] = []
         self.budget = _NO_BUDGET
-        self.budget_seconds = 0.0
-        self.budget_source = self.detail = ""
+        self.detail = ""
         self.status = self.response_bytes = 0
         self.route: LiveRoute | None = None
         self.route_name: str | None = None
@@ -152,7 +150,6 @@ class Exchange:
         self._admission: Admission | None = None
         self._attempt: Attempt | None = None
         self._cluster: Cluster | None = None
-        self._stop_opening: Callable[[], None] | None = None
         self._fell_back_for: GivenUp | None = None
         self._is_over = False
         self._quiet_mark = -1
@@ -167,35 +164,38 @@ class Exchange:
     def begin(self) -> None:
         """Go as far as the upstream's connection allows: until the request is sent, in the usual case."""
         service = self.service
-        now = self.started = service.clock()
-        self._read_identity(service)
+        clock = service.clock  # what is called out of a slot costs 30 ns less by a local name
+        now = self.started = clock()
         service.exchanges.add(self)
+        self._take_identity(service)
         try:
             if self.refusal is not None:
                 raise self.refusal
-            route = self._find_route()
+            route = self._find_route(service)
             if route.is_egress:
                 lineage.recover(self, route)
-            self._take_deadline(route)
+            self._take_deadline(route, now)
             if route.admission is not None:
                 self._check_admission(route.admission)
             self._forward(route, route.single or route.choose(service.rng), now)
         except GivenUp as error:
             self.fail(error)
 
-    def _read_identity(self, service: Service) -> None:
+    def _take_identity(self, service: Service) -> None:
         """Trace context and request id: kept from the caller where they are valid, else made.
 
         A trace that starts here lends the request its id, so that one search finds both.
         """
         lookup = self.lookup
-        new_id, self.span_id, self._client_span_id = service.ids.for_exchange()
+        ids = service.ids
+        new_id, self.span_id, self._client_span_id = ids.sets.pop() if ids.sets else ids.for_exchange()
         traceparent = lookup.get(b"traceparent")
         if traceparent is None:
             self.trace_id = new_id
             self.parent_id = self.own_member = None
             self.tracestate = b""
-            is_sampled = self.is_sampled = service.decide(None, new_id)
+            decide = service.decide
+            is_sampled = self.is_sampled = decide(None, new_id)
             self.flags = _NEW_SAMPLED if is_sampled else RANDOM
         else:
             self._continue_trace(service, traceparent, lookup.get(b"tracestate"))
@@ -216,8 +216,7 @@ class Exchange:
         self.tracestate = trace.tracestate
         self.own_member = trace.own_member
 
-    def _find_route(self) -> LiveRoute:
-        service = self.service
+    def _find_route(self, service: Service) -> LiveRoute:
         path, _, query = self.origin_target.partition(b"?")
         table = service.tables.get(self.listener)
         entry = table and table.find_entry(self.host, path, self.method, self.lookup, query)
@@ -229,20 +228,16 @@ class Exchange:
             if has_dot_segment(path):
                 raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
             self.prefix_length = entry.prefix_end(path)
-        service.observe.started(self)
         if service.is_closed_to_new:
             raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
         return route
 
-    def _take_deadline(self, route: LiveRoute) -> None:
-        now = self.started
+    def _take_deadline(self, route: LiveRoute, now: float) -> None:
         lookup = self.lookup
-        if self.caller is None and lookup.keys().isdisjoint(route.deadline_fields):
+        if self.caller is None and route.deadline_fields.isdisjoint(lookup):
             # The route alone decides. Without the calls below, 0.6 µs less for each request.
             self.budget = route.plain_budget
-            seconds = self.budget_seconds = route.request_seconds
-            self.budget_source = "route"
-            self.deadline = self.fails_at = now + seconds
+            self.deadline = self.fails_at = now + route.request_seconds
             seconds = route.first_check_seconds
             due = self.due = now + seconds
             sweep = self.service.sweep
@@ -255,8 +250,6 @@ class Exchange:
             return
         recovered = self.caller.deadline - now if self.caller is not None else None
         budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
-        self.budget_seconds = budget.measured_seconds
-        self.budget_source = budget.source
         self.deadline = self.fails_at = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
@@ -297,7 +290,7 @@ class Exchange:
         self._try(route, cluster, cluster.single or cluster.pick(), now)
 
     def _try(self, route: LiveRoute, cluster: Cluster, pool: Pool | None, now: float) -> None:
-        """One attempt against one endpoint: send now on an idle connection, or once one is open."""
+        """One attempt against one endpoint."""
         service = self.service
         seconds = self.deadline - now
         if route.attempt_seconds is not None and route.attempt_seconds < seconds:
@@ -306,90 +299,19 @@ class Exchange:
             self._watch(route, now)
         attempts = self.attempts
         span_id = service.ids.span_id() if attempts else self._client_span_id
-        attempt = self._attempt = Attempt(self, cluster.name, span_id, now, seconds)
+        attempt = self._attempt = Attempt(self, route, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
-        if route.is_remembered and service.has_egress:
+        if service.has_egress and route.is_remembered:
             lineage.remember(self, attempt)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
-        attempt.pool = pool
         pool.in_flight += 1
-        connection = pool.take() if self._is_first_try else None
-        if connection is not None:
-            self._send(route, attempt, connection, now)
+        if pool.idle and self._is_first_try:
+            attempt.send(pool.idle.pop(), now)
         else:
-            self._open(pool)
+            attempt.open(pool)
 
-    def _open(self, pool: Pool) -> None:
-        """No idle connection: open one, or wait in line where the limit is reached."""
-        cluster = pool.cluster
-        grant = cluster.grant()
-        if grant is Grant.CONNECT:
-            self._stop_opening = cluster.open(pool, self._opened)
-        elif grant is Grant.WAIT:
-            cluster.wait(self._granted)
-            self._stop_opening = lambda: cluster.stop_waiting(self._granted)
-        else:
-            detail = f"{cluster.name}: max_connections and max_pending reached"
-            raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
-
-    def _granted(self, connection: UpstreamConnection | None) -> None:
-        """The wait in line is over: here is a connection, or None for the right to open one."""
-        attempt = self._attempt
-        assert attempt is not None
-        assert attempt.pool is not None
-        self._stop_opening = None
-        if connection is None:
-            self._stop_opening = attempt.pool.cluster.open(attempt.pool, self._opened)
-        else:
-            self._opened(connection)
-
-    def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
-        """A connection, or why there is none."""
-        self._stop_opening = None
-        attempt = self._attempt
-        route = self.route
-        assert attempt is not None
-        assert route is not None
-        if isinstance(opened, ConnectFailed):
-            self.fail(GivenUp(opened.reason, opened.detail))
-            return
-        if not opened.is_open:
-            self.fail(
-                GivenUp(Reason.CONNECTION_RESET, "upstream closed the connection as soon as it was open")
-            )
-            return
-        try:
-            self._send(route, attempt, opened, self.service.clock())
-        except GivenUp as error:
-            self.fail(error)
-
-    def _send(self, route: LiveRoute, attempt: Attempt, connection: UpstreamConnection, now: float) -> None:
-        seconds_left = self.fails_at - now
-        if seconds_left < deadline.MIN_SEND_SECONDS:
-            connection.release(is_reusable=True)
-            raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
-        attempt.connection = connection
-        attempt.endpoint = connection.pool.endpoint
-        attempt.is_reused = connection.exchanges > 0
-        connection.begin(attempt, self.method == b"HEAD", self.wants_upgrade)
-        if route.is_deadline_sent:
-            attempt.sent_ms = int(seconds_left * 1000)
-        connection.transport.write(heads.request_head(self, route, attempt.span_id, seconds_left))
-        if self.body is not None:
-            self.body.send_to(connection.transport)
-
-    # head
-
-    def head_arrived(self, attempt: Attempt) -> None:
-        """The upstream's final head: pass it on."""
-        route = self.route
-        assert route is not None
-        self.is_head_sent = True
-        lines = heads.response_lines(self, route, attempt)
-        if self.fallback is not None:
-            lines.append(self.client.proxy_status_line(self))
-        self.client.send_head(lines, attempt.status, attempt.length)
+    # The answer: its head and body go from the attempt to the client
 
     def switched(self, attempt: Attempt) -> None:
         """101: from here on bytes go both ways until one side ends. The deadline was for the handshake."""
@@ -413,55 +335,31 @@ class Exchange:
         if self.tunnel is not None:
             self.tunnel.close()
             self.response_bytes = self.tunnel.from_upstream_bytes
-        self._end_attempt(attempt)
+        self._attempt = None
+        attempt.end(self.service.clock())
         self._finish()
 
     # completed
 
     def completed(self, attempt: Attempt) -> None:
         """The upstream's answer arrived whole."""
+        clock = self.service.clock
+        now = clock()
         status = self.status = attempt.status
-        cluster, route, admission = self._cluster, self.route, self._admission
-        pool, connection = attempt.pool, attempt.connection
-        if (
-            self.body is not None
-            or status >= 400
-            or admission is None
-            or cluster is None
-            or route is None
-            or not route.is_plainly_judged
-            or pool is None
-            or connection is None
-        ):
-            self._end_attempt(attempt)
-            self._settle(_ANSWERED)
-        else:  # The same two in one, for a plain success: 0.7 µs less.
-            now = attempt.ended = self.service.clock()
-            self._attempt = self._cluster = self._admission = attempt.connection = None
-            pool.in_flight -= 1
-            connection.release(is_reusable=True)
+        self._attempt = None
+        attempt.end(now)
+        admission, cluster = self._admission, self._cluster
+        if status < 400 and attempt.route.is_plainly_judged and admission is not None and cluster is not None:
+            # What `_settle` does for a plain success: 0.4 µs less.
+            self._admission = self._cluster = None
             cluster.in_flight -= 1
             transition = self._breaker.settle(admission, _SUCCESS, now - attempt.started, now, self)
             if transition is not None:
                 self.tripped = transition
                 self.service.observe.transitioned(transition)
-        self._finish()
-
-    def _end_attempt(self, attempt: Attempt) -> None:
-        """The attempt is over, however: give back what it held."""
-        attempt.ended = self.service.clock()
-        self._attempt = None
-        if self._stop_opening is not None:
-            self._stop_opening()
-            self._stop_opening = None
-        if attempt.pool is not None:
-            attempt.pool.in_flight -= 1
-        body = self.body
-        if body is None:
-            attempt.close(is_request_sent=True)
         else:
-            body.stop()
-            attempt.close(is_request_sent=body.is_complete)
+            self._settle(_ANSWERED)
+        self._finish()
 
     def _settle(self, kind: Kind) -> None:
         """Tell the limits and the breaker what the last attempt came to: exactly once for each admission."""
@@ -511,7 +409,8 @@ class Exchange:
         attempt = self._attempt
         if attempt is not None:
             attempt.reason = error.reason
-            self._end_attempt(attempt)
+            self._attempt = None
+            attempt.end(self.service.clock())
             if self._is_first_try and self._may_try_again(error):
                 self._try_again(attempt)
                 return
@@ -535,8 +434,11 @@ class Exchange:
         assert cluster is not None
         assert route is not None
         self._is_first_try = False
+        now = self.service.clock()
+        self.fails_at = self.deadline
+        self._watch(route, now)
         try:
-            self._try(route, cluster, cluster.pick(avoid=failed.pool), self.service.clock())
+            self._try(route, cluster, cluster.pick(avoid=failed.pool), now)
         except GivenUp as error:
             self.fail(error)
 
@@ -597,9 +499,8 @@ class Exchange:
         """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
         self._is_over = True
         service = self.service
-        bucket = self.bucket
-        if bucket is not None:
-            bucket.discard(self)
+        if self.bucket is not None:
+            self.bucket.discard(self)
             self.bucket = None
         service.exchanges.discard(self)
         attempts = self.attempts
@@ -607,12 +508,12 @@ class Exchange:
         now = self.ended = attempts[-1].ended if is_relayed else service.clock()
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
-        service.observe.finished(self)
-        trailers = None
+        finished = service.observe.finished
+        finished(self)
         for attempt in attempts:
-            trailers = attempt.trailers
             del attempt.exchange  # no cycle is left, so nothing waits for the garbage collector
-        if self.status != CLIENT_GONE_STATUS:
+        if self.reason is not _CLIENT_GONE:
+            trailers = attempts[-1].trailers if attempts else ()
             self.client.end(headers.trailer_block(trailers) if trailers else b"")
 
     # What ends or holds it from outside

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
+from sidecar.core.plain import Field
 from sidecar.core.tracecontext import FLAG_TEXT
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from sidecar.forwarding.exchange import Exchange
     from sidecar.forwarding.live import LiveRoute
 
-Field = tuple[bytes, bytes, bytes]
 _STATUS_LINES = headers.STATUS_LINES
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
@@ -31,24 +31,22 @@ def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_l
     if exchange.is_special or exchange.is_grpc or exchange.budget.carried or route.injects_baggage:
         drop, end = _unusual(exchange, route, seconds_left)
     elif route.is_deadline_sent:
-        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % (seconds_left * 1000)
+        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % (seconds_left * 1000.0)
     else:
         end = b"\r\n\r\n"
-    out = [
+    kept = []
+    for key, line, _ in exchange.fields:
+        if key not in drop:
+            kept.append(line)  # a comprehension is a call until Python 3.12
+    return b"".join([
         exchange.method, b" ",
         exchange.origin_target if route.prefix is None else _upstream_target(exchange, route.prefix),
         b" HTTP/1.1\r\nHost: ", route.host or exchange.host, b"\r\n",
-    ]  # fmt: skip
-    for key, name, value in exchange.fields:
-        if key not in drop:
-            out += (name, b": ", value, b"\r\n")
-    out += (
+        *kept,
         route.request_block, exchange.request_id,
         b"\r\ntraceparent: 00-", exchange.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[exchange.flags & 3],
-    )  # fmt: skip
-    tracestate = exchange.tracestate
-    out += (span_id, b",", tracestate, end) if tracestate else (span_id, end)
-    return b"".join(out)
+        span_id, exchange.tracestate and b"," + exchange.tracestate, end,
+    ])  # fmt: skip
 
 
 def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float) -> tuple[frozenset[bytes], bytes]:
@@ -122,10 +120,12 @@ def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> li
     if status == 204 or status == 101:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
     out = [_STATUS_LINES.get(status) or headers.status_line(status)]
-    for key, name, value in attempt.fields:
+    for key, line, _ in attempt.fields:
         if key not in drop:
-            out += (name, b": ", value, b"\r\n")
+            out.append(line)
     out += (route.response_block, exchange.request_id, b"\r\n")
+    if exchange.fallback is not None:
+        out.append(exchange.client.proxy_status_line(exchange))
     return out
 
 

@@ -82,7 +82,7 @@ class LiveRoute:
         self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
         """From arrival, where nothing but the route bounds an exchange."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
-        self.deadline_fields = (*policy.deadline.headers, deadline.BAGGAGE)
+        self.deadline_fields = frozenset({*policy.deadline.headers, deadline.BAGGAGE})
         """Without any of these and a known caller, the budget is `plain_budget`."""
         self.admission = admission
         self.judged_by = policy.breaker

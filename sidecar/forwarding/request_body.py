@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from sidecar.core.headers import trailer_block
+from sidecar.core.plain import Field
 from sidecar.forwarding.client import Client
-
-Field = tuple[bytes, bytes, bytes]
 
 MAX_HELD_BYTES = 64 * 1024
 """Kept while there is no upstream connection yet; beyond it the client is not read any more."""
@@ -40,7 +39,7 @@ class RequestBody:
         self.trailers: list[Field] = []
         self._client = client
         self._is_chunked = is_chunked
-        self._held: list[bytes] = []
+        self._held: list[bytes | memoryview] = []
         self._sink: asyncio.Transport | None = None
 
     def arrived(self, data: bytes) -> None:
@@ -53,23 +52,34 @@ class RequestBody:
         if self.size > MAX_HELD_BYTES:
             self._client.pause_reading()
 
+    def arrived_whole(self, data: bytes | memoryview) -> None:
+        """All of it is here, before the exchange begins: there is nobody to hold back."""
+        self.size = len(data)
+        self.is_complete = True
+        self._held.append(data)
+
     def completed(self, trailers: list[Field]) -> None:
         self.is_complete = True
         self.trailers = trailers
         if self._sink is not None:
             self._write_end(self._sink)
 
-    def send_to(self, sink: asyncio.Transport) -> None:
-        """The head has been written to `sink`: send what is held, and from now on what arrives."""
+    def send_to(self, sink: asyncio.Transport, head: bytes) -> None:
+        """Send `head` and what is held, in one write where that is possible, and from now on what arrives."""
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         self._sink = sink
+        if self.size > MAX_HELD_BYTES and not self.is_complete:
+            # Before what is held is written: where that fills the upstream's socket, the client stays paused.
+            self._client.resume_reading()
         held, self._held = self._held, []
-        for data in held:
-            self._write(sink, data)
+        if self._is_chunked:
+            sink.write(head)
+            for data in held:
+                self._write(sink, data)
+        else:
+            sink.writelines((head, *held))
         if self.is_complete:
             self._write_end(sink)
-        elif self.size > MAX_HELD_BYTES:
-            self._client.resume_reading()
 
     def stop(self) -> None:
         """The attempt is over: nothing more goes to its connection."""
@@ -77,11 +87,11 @@ class RequestBody:
             self.is_untouched = self.is_untouched and self.size == 0
             self._sink = None
 
-    def _write(self, sink: asyncio.Transport, data: bytes) -> None:
+    def _write(self, sink: asyncio.Transport, data: bytes | memoryview) -> None:
         if not self._is_chunked:
             sink.write(data)
         elif len(data) < 4096:
-            sink.write(b"%x\r\n%b\r\n" % (len(data), data))
+            sink.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
         else:
             sink.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-TICKS_PER_SECOND = 40
+TICKS_PER_SECOND = 40.0
 OWN_TIMER_SECONDS = 0.1
 """A deadline nearer than this gets its own timer at once."""
 

@@ -1,7 +1,8 @@
 """A connection that has switched protocols (101): bytes both ways, with back-pressure, until one side ends.
 
 Decides only when it is over: either side closed, or nothing moved for the idle timeout. Half-closes end both ways
-(a WebSocket has its own closing handshake). Owned by its exchange.
+(a WebSocket has its own closing handshake). What was written by then still goes out, as long as it moves. Owned by
+its exchange.
 """
 
 from __future__ import annotations
@@ -95,8 +96,21 @@ class Tunnel:
         self._on_end = None
         if self._timer is not None:
             self._timer.cancel()
-        self._client.transport.close()
-        self._upstream.transport.close()
+        for end in (self._client, self._upstream):
+            end.transport.close()
+            self._see_out(end.transport, end.transport.get_write_buffer_size())
+
+    def _see_out(self, transport: asyncio.Transport, waiting: int) -> None:
+        """Who takes nothing of what waits for it must not keep its connection for ever."""
+        if waiting:
+            self._loop.call_later(self._idle_seconds, self._look_again, transport, waiting)
+
+    def _look_again(self, transport: asyncio.Transport, before: int) -> None:
+        waiting = transport.get_write_buffer_size()
+        if waiting == before:
+            transport.abort()
+        else:
+            self._see_out(transport, waiting)
 
     def _watch(self, moved: int) -> None:
         now_moved = self._client.count + self._upstream.count

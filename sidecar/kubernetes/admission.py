@@ -34,16 +34,41 @@ def review(body: Any, settings: Settings) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": answer}
 
 
+def told(answer: dict[str, Any]) -> str:
+    """What was decided, in words for a log."""
+    response = answer["response"]
+    if not response["allowed"]:
+        return f"refused: {response['status']['message']}"
+    return "injected" if "patch" in response else "left as it is"
+
+
 def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    metadata = pod.get("metadata") or {}
+    metadata = pod.get("metadata")
+    if not _is_sound(pod):
+        return {}  # it will not pass the API server's own validation, whose message is the better one
     try:
-        found = plan(metadata, pod["spec"], {}, settings)
+        found = plan(metadata or {}, pod["spec"], {}, settings)
     except ValueError as error:
         return {"allowed": False, "status": {"code": 422, "message": f"sidecar: {error}"}}
     if isinstance(found, Skipped):
         return {}
     operations = json.dumps(patch(pod, found), separators=(",", ":")).encode()
     return {"patchType": "JSONPatch", "patch": base64.b64encode(operations).decode()}
+
+
+def _is_sound(pod: dict[str, Any]) -> bool:
+    """What a patch is laid upon has the types of a pod."""
+    metadata, spec = pod.get("metadata") or {}, pod["spec"]
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("annotations") or {}, dict):
+        return False
+    lists = [spec.get(key) or [] for key in ("containers", "initContainers", "volumes")]
+    if not lists[0] or not all(map(_is_list_of_objects, lists)):
+        return False
+    return all(_is_list_of_objects(item.get("env") or []) for item in lists[0])
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def patch(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:

@@ -25,16 +25,10 @@ _POD_FIELDS = {
     "NODE_NAME": "spec.nodeName",
 }
 """Resource attributes of the telemetry, by the downward API."""
-_WAIT = (
-    "import time, urllib.request\n"
-    "for _ in range(300):\n"
-    "    try:\n"
-    "        urllib.request.urlopen('http://127.0.0.1:{port}/startupz', timeout=1)\n"
-    "        break\n"
-    "    except OSError:\n"
-    "        time.sleep(0.2)\n"
-)
-"""Without native sidecars the kubelet starts the next container when the postStart hook has ended."""
+MAX_HOLD_SECONDS = 15
+"""How long the SIGTERM of a sidecar that is no native one is held back, so that the app can end first."""
+_GRACE_SECONDS = 30
+"""Kubernetes' own `terminationGracePeriodSeconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +81,11 @@ def plan(
         return Skipped("it has the sidecar already")
     if spec.get("hostNetwork") is True:
         return Skipped("it uses the host's network, where the sidecar's ports may be taken")
+    if "windows" in (
+        _mapping(spec, "os").get("name"),
+        _mapping(spec, "nodeSelector").get("kubernetes.io/os"),
+    ):
+        return Skipped("it runs on Windows, and the sidecar's image is for Linux")
     containers = _list(spec, "containers")
     if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
         return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
@@ -95,10 +94,10 @@ def plan(
     chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
     _check_ports(containers, chosen)
     app_port = chosen.app_port or next(_ports(containers), (None, None))[1]
-    names = {name for name, number in _ports(containers) if number == app_port and name is not None}
+    names = {name for name, number in _ports(containers) if number == app_port and isinstance(name, str)}
     return Plan(
         mode=chosen.mode,
-        container=_container(chosen, app_port),
+        container=_container(chosen, app_port, spec),
         volume={"name": VOLUME_NAME, "configMap": {"name": chosen.config_map}},
         env={str(item.get("name")): _proxy_env(item, chosen) for item in containers},
         app_ports=frozenset(names if app_port is None else {app_port, *names}),
@@ -147,11 +146,11 @@ def _proxy_env(container: Mapping[str, Any], settings: Settings) -> list[dict[st
         "no_proxy": settings.no_proxy,
         "NO_PROXY": settings.no_proxy,
     }
-    known = {item.get("name") for item in _list(container, "env")}
+    known = [item.get("name") for item in _list(container, "env")]
     return [{"name": name, "value": value} for name, value in wanted.items() if name not in known]
 
 
-def _container(settings: Settings, app_port: int | None) -> dict[str, Any]:
+def _container(settings: Settings, app_port: int | None, spec: Mapping[str, Any]) -> dict[str, Any]:
     native = {"restartPolicy": "Always"} if settings.mode is Mode.NATIVE else {}
     return {
         "name": CONTAINER_NAME,
@@ -166,7 +165,7 @@ def _container(settings: Settings, app_port: int | None) -> dict[str, Any]:
         "startupProbe": _probe("/startupz", settings, periodSeconds=1, failureThreshold=60),
         "readinessProbe": _probe("/readyz", settings, periodSeconds=2, failureThreshold=1),
         "livenessProbe": _probe("/livez", settings, periodSeconds=10, failureThreshold=3),
-        **_lifecycle(settings),
+        "lifecycle": _hooks(settings.mode, spec),
         "resources": {
             "requests": {"cpu": settings.cpu, "memory": settings.memory},
             "limits": {"memory": settings.memory},
@@ -204,8 +203,25 @@ def _probe(path: str, settings: Settings, **times: int) -> dict[str, Any]:
     return {"httpGet": {"path": path, "port": settings.probes_port}, **times}
 
 
-def _lifecycle(settings: Settings) -> dict[str, Any]:
-    if settings.mode is Mode.NATIVE:
-        return {}
-    wait = _WAIT.format(port=settings.probes_port)
-    return {"lifecycle": {"postStart": {"exec": {"command": ["python", "-c", wait]}}}}
+def _hooks(mode: Mode, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The hooks of all containers run when the pod begins to end: the announcement comes while the app still works.
+
+    A native sidecar gets SIGTERM when the app has gone (KEP-753), so there is nothing to hold back. An ordinary
+    container gets it with the app: its hook lasts until the app has had its time, for half of the grace period at
+    most, and the other half is the drain's. Its start holds the app back: the kubelet starts the next container
+    when the postStart hook has ended.
+    """
+    if mode is Mode.NATIVE:
+        return {"preStop": _command("drain")}
+    grace_seconds = spec.get("terminationGracePeriodSeconds")
+    if not isinstance(grace_seconds, int):
+        grace_seconds = _GRACE_SECONDS
+    hold_seconds = max(0, min(MAX_HOLD_SECONDS, grace_seconds // 2))
+    return {
+        "postStart": _command("healthcheck", "--probe=started", "--wait=60s"),
+        "preStop": _command("drain", f"--hold={hold_seconds}s"),
+    }
+
+
+def _command(*words: str) -> dict[str, Any]:
+    return {"exec": {"command": ["sidecar", *words, CONFIG_FILE]}}

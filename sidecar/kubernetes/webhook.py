@@ -13,14 +13,16 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
-from sidecar.kubernetes.admission import BadReview, review
+from sidecar.kubernetes.admission import BadReview, review, told
 from sidecar.kubernetes.settings import Settings
 
 MAX_REVIEW_BYTES = 8 * 1024 * 1024
 """An object has at most 1.5 MiB in etcd, and a review may carry it twice."""
+_MAX_NAME_CHARACTERS = 320
 POLL_SECONDS = 10.0
 """How often the files are looked at; the kubelet itself needs up to a minute to bring a new Secret."""
 
@@ -104,10 +106,22 @@ class Webhook:
 
     async def _mutate(self, request: web.Request) -> web.Response:
         try:
-            answer = review(await request.json(), self._settings)
-        except (BadReview, json.JSONDecodeError, UnicodeDecodeError) as error:
+            body = json.loads(await request.read())
+            answer = review(body, self._settings)
+        except (BadReview, ValueError, RecursionError) as error:
+            _LOG.warning("a bad review: %s", error)
             return web.Response(status=400, text=f"{error}\n")
+        _LOG.info("pod %s: %s", _name(body["request"]), told(answer))
         return web.json_response(answer)
+
+
+def _name(request: dict[str, Any]) -> str:
+    """Of the pod, as a controller makes it: often without a name of its own yet. In quotes: nobody has checked it."""
+    pod = request.get("object")
+    metadata = pod.get("metadata") if isinstance(pod, dict) else None
+    found = metadata if isinstance(metadata, dict) else {}
+    name = found.get("name") or found.get("generateName") or request.get("name") or ""
+    return repr(f"{request.get('namespace') or ''}/{name}"[:_MAX_NAME_CHARACTERS])
 
 
 async def _ok(_request: web.Request) -> web.Response:

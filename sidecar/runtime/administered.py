@@ -143,12 +143,10 @@ class Administered:
         return await asyncio.to_thread(self.told, await self._worker.reload())
 
     def drain(self) -> None:
-        self._worker.service.is_draining = True
+        self._worker.drain.announce()
 
     def quit(self) -> None:
-        drain = self._worker.drain
-        if not drain.has_begun:
-            drain.begin()
+        self._worker.drain.begin()
 
     def _config_numbers(self) -> Data:
         numbers = self._worker.active.numbers(self.now())

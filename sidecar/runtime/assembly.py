@@ -92,14 +92,25 @@ class Assembly:
         """Put it in place, by one assignment of the tables: no exchange sees half of a snapshot."""
         before = self.clusters
         self._building = None
+        self._inherit(built)
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
         for upstream in built.snapshot.upstreams.values():
-            self.clusters[upstream.name].policy = upstream
+            self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
         self._service.has_egress = EGRESS in built.tables and bool(built.tables[EGRESS].entries)
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster)
+
+    def _inherit(self, built: Built) -> None:
+        """Building took its time, in which an operator may have spoken to breakers that are about to go."""
+        now = self._service.clock()
+        for key, breaker in built.breakers.items():
+            predecessor = self.breakers.get(key)
+            if predecessor is not None and predecessor is not breaker:
+                transition = breaker.inherit(predecessor, now)
+                if transition is not None:
+                    self._service.observe.transitioned(transition)
 
     def reconfigure(self) -> Generator[None, None, None]:
         """Hand breakers that stay their new thresholds, in steps: after `commit`, in any order."""

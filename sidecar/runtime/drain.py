@@ -6,6 +6,7 @@ Decides the order and the times; `worker.py` then takes everything apart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -28,18 +29,41 @@ class Drain:
         self.policy = policy
         self._service = service
         self._listeners = listeners
+        self._announced_at = 0.0
         self._begun = asyncio.Event()
+        self._is_urgent = asyncio.Event()
+        self._has_signal = False
 
     @property
     def has_begun(self) -> bool:
         return self._begun.is_set()
 
+    def announce(self) -> None:
+        """Stop being ready, and let each client's connection end with its next answer.
+
+        The delay is counted from the first call: a preStop hook that announces the end spends it while the app is
+        still there, so that SIGTERM, which comes to a native sidecar after the app has gone, need not.
+        """
+        if not self._service.is_draining:
+            self._announced_at = self._service.clock()
+            self._service.is_draining = True
+
     def begin(self) -> None:
-        """Begin, from a signal or the admin API; the second call ends the process at once."""
-        if self.has_begun:
-            os._exit(FORCED_EXIT_CODE)
-        self._service.is_draining = True
+        """Announce the end and begin it. A second call changes nothing."""
+        self.announce()
         self._begun.set()
+
+    def terminated(self) -> None:
+        """SIGTERM: begin, or hold on if the admin API has begun it. A second signal ends the process at once."""
+        if self._has_signal:
+            os._exit(FORCED_EXIT_CODE)
+        self._has_signal = True
+        self.begin()
+
+    def interrupted(self) -> None:
+        """SIGINT: as SIGTERM without the delay. Ctrl-C comes from a terminal, and no load balancer has to notice."""
+        self._is_urgent.set()
+        self.terminated()
 
     async def begun(self) -> None:
         """Wait for the beginning."""
@@ -49,8 +73,7 @@ class Drain:
         """Wait for the beginning, then see it through: returns when nothing is under way or time is up."""
         await self._begun.wait()
         _LOG.info("draining: %d exchanges under way", len(self._service.exchanges))
-        if self.policy.delay_seconds > 0:
-            await asyncio.sleep(self.policy.delay_seconds)
+        await self._delay()
         self._service.is_closed_to_new = True
         for listener in self._listeners.values():
             listener.stop_accepting()
@@ -60,3 +83,10 @@ class Drain:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             _LOG.warning("drain timeout: %d exchanges are cut", len(self._service.exchanges))
+
+    async def _delay(self) -> None:
+        left = self._announced_at + self.policy.delay_seconds - self._service.clock()
+        if left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._is_urgent.wait()

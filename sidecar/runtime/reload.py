@@ -8,6 +8,7 @@ the files and asks. A configuration that is refused changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -111,12 +112,18 @@ class Active:
         found = await asyncio.to_thread(diff, self.snapshot, snapshot)
         memory.hold()
         try:
+            await self._put_in_place(snapshot)
+        finally:
+            memory.settle()
+        return found
+
+    async def _put_in_place(self, snapshot: Snapshot) -> None:
+        try:
             built = await _in_turns(self._assembly.build(snapshot))
             await self._resolved(built)
             prepared = await self._listeners.prepare(snapshot)
         except BaseException:
             self._assembly.discard()
-            memory.settle()
             raise
         self._assembly.commit(built)
         self._listeners.commit(prepared, snapshot)
@@ -124,8 +131,6 @@ class Active:
         self.generation += 1
         self.since = self._clock()
         await _in_turns(self._assembly.reconfigure())
-        memory.settle()
-        return found
 
     def record(self, outcome: Outcome) -> None:
         """Remember how a reload went."""
@@ -162,7 +167,9 @@ class Reloading:
                 if isinstance(message, Request):
                     await self._answer(message)
                 else:
-                    await self._loader.warm()
+                    # No process to be had: the load itself will say so, if it is still true by then.
+                    with contextlib.suppress(OSError):
+                        await self._loader.warm()
         finally:
             await self._loader.close()
 

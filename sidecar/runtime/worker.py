@@ -1,7 +1,8 @@
 """The composition root of one process: builds, wires, starts and stops everything. Nothing imports it but `cli`.
 
 Start order: telemetry, resolver, data path, listeners, probes, reloading; stop order is the reverse. All live
-state is owned by this process's event loop (see README, "Concurrency"); what lives long is a supervised part.
+state is owned by this process's event loop (`sidecar/README.md`, "Concurrency"); what lives long is a supervised
+part.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.tracecontext import IdSource
 from sidecar.downstream.listener import ListenerSocket
+from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime import memory, sources
@@ -67,7 +69,8 @@ class Worker:
         self._log_fd = log_fd
         self._secret = os.urandom(32)
         self.path = path
-        self.numbers = Numbers()
+        live: set[Exchange] = set()
+        self.numbers = Numbers(live)
         self.events = Events()
         self.telemetry = self._make_telemetry(snapshot)
         self.service = Service(
@@ -79,6 +82,7 @@ class Worker:
             sweep=Sweep(loop, clock),
             callers=Callers(),
             decide=self.telemetry.decide,
+            exchanges=live,
         )
         self.resolver = Resolver(self._addresses_changed, rng=rng)
         self.assembly = Assembly(self.service, self.resolver, rng)
@@ -148,6 +152,7 @@ class Worker:
             self.parts.start("reload")
             self.parts.start("watch")
         self.is_started = True
+        self._tell_start()
 
     async def stop(self) -> None:
         """Stop everything, in the reverse order."""
@@ -195,16 +200,15 @@ class Worker:
 
     def _handle_signals(self) -> None:
         loop = self.service.loop
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.drain.begin)
+        loop.add_signal_handler(signal.SIGTERM, self.drain.terminated)
+        loop.add_signal_handler(signal.SIGINT, self.drain.interrupted)
         if self.path is not None:
             loop.add_signal_handler(signal.SIGHUP, self.parts["reload"].tell, Request("signal"))
 
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
         self._event(Level.ERROR, "part.failed", str(failure))
-        if not self.drain.has_begun:
-            self.drain.begin()
+        self.drain.begin()
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
@@ -250,6 +254,13 @@ class Worker:
         self.service.decide = self.telemetry.decide
         self.telemetry.start()
         self.service.loop.run_in_executor(None, ended.stop)
+
+    def _tell_start(self) -> None:
+        """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
+        message = f"started with {len(self.snapshot.routes)} routes; every breaker begins afresh"
+        listeners = {name: str(one.address) for name, one in self.listeners.items()}
+        fields = {"pid": os.getpid(), "listeners": listeners, "files": list(self.snapshot.files)}
+        self.telemetry.log.event(Level.INFO, "process.started", message, fields, self.service.clock())
 
     def _warn_of_own_mount(self) -> None:
         warning = warning_of_own_mount(self.path) if self.path is not None else None

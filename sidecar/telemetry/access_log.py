@@ -100,9 +100,6 @@ class Log:
         self.dropped += len(self._queue) + self._in_flight
         self._queue.clear()
 
-    def started(self, exchange: ObservedExchange) -> None:
-        """Nothing is logged before an exchange ends."""
-
     def finished(self, exchange: ObservedExchange) -> None:
         """Keep the exchange's line. Exchanges that failed are logged whatever the sampling."""
         reason = exchange.reason
@@ -138,8 +135,8 @@ class Log:
                 agent and agent[:_MAX_AGENT],
                 exchange.request_bytes,
                 exchange.response_bytes,
-                exchange.budget_seconds,
-                exchange.budget_source,
+                exchange.budget.measured_seconds,
+                exchange.budget.source,
                 exchange.breaker_state,
                 exchange.fallback,
                 len(attempts),

@@ -37,7 +37,7 @@ _LOG_SHARE = 0.25
 class Reporter:
     """Tells the numbers everything, and the others only what they want: one call for the data path."""
 
-    __slots__ = ("_also", "_log", "_numbers", "_spans", "finished", "noticed", "started")
+    __slots__ = ("_also", "_log", "_numbers", "_spans", "finished", "noticed")
 
     def __init__(
         self,
@@ -51,7 +51,6 @@ class Reporter:
         self._spans = spans
         self._log = log
         self._also = also
-        self.started: Callable[[ObservedExchange], None] = numbers.started
         self.noticed: Callable[[Notice, str], None] = numbers.noticed
         self.finished: Callable[[ObservedExchange], None] = _finished(numbers, spans, log)
 

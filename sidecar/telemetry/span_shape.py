@@ -32,10 +32,14 @@ _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remo
 _text_of, _number_of = wire.text_of, wire.number_of
 
 _SECRET = re.compile(
-    rb"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token)"
+    rb"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token"
+    rb"|(?:[\w.-]*[-_.])?(?i:token|api_?key|key|secret|passw(?:or)?d))"
     rb"=[^&]*"
 )
-"""Query parameters whose values the conventions redact (case-sensitive), and the rest of their AWS family."""
+"""Query parameters whose values the conventions redact (case-sensitive), the rest of their AWS family, and the names
+that tokens, keys and passwords have elsewhere."""
+_SIGNS = (b"ig", b"AWS", b"X-Amz", b"oken=", b"ey=", b"ecret=", b"assw")
+"""One of them is in every query that `_SECRET` finds something in, as people write it."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -211,7 +215,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
     path, mark, query = target.partition(b"?")
     if not mark:
         return path, query
-    if b"ig" in query or b"AWS" in query or b"X-Amz" in query:  # the pattern alone costs 2 µs
+    if any(sign in query for sign in _SIGNS):  # the pattern alone costs 2 µs
         query = _SECRET.sub(rb"\1\2=REDACTED", query)
     return path, query
 

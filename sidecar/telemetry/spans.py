@@ -65,9 +65,6 @@ class SpanRecorder:
         self._wake = wake
         self._outages: dict[tuple[str, str], Transition] = {}
 
-    def started(self, exchange: ObservedExchange) -> None:
-        """Nothing is kept of an exchange before it ends."""
-
     def finished(self, exchange: ObservedExchange) -> None:
         """Keep a sampled exchange."""
         if not exchange.is_sampled:
@@ -98,8 +95,8 @@ class SpanRecorder:
                 exchange.status,
                 exchange.reason,
                 exchange.detail[:_MAX_DETAIL],
-                exchange.budget_seconds,
-                exchange.budget_source,
+                exchange.budget.measured_seconds,
+                exchange.budget.source,
                 exchange.breaker_state,
                 exchange.refused_by,
                 exchange.tripped,

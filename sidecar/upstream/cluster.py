@@ -44,7 +44,7 @@ Opened = Callable[["UpstreamConnection | ConnectFailed"], None]
 
 
 class Cluster:
-    """The live side of one `Upstream`. `policy` may be replaced by a reload with another of the same endpoints."""
+    """The live side of one `Upstream`; a reload may give it another of the same endpoints (`adopt`)."""
 
     def __init__(self, policy: Upstream, rng: random.Random, clock: Callable[[], float]) -> None:
         self.policy = policy
@@ -59,6 +59,7 @@ class Cluster:
         self.looked_at = clock()
         """The time at the last `close_idle`: near enough for how long a connection has been idle."""
         self.waiters: deque[Waiter] = deque()
+        self._is_handing_over = False
         self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
             endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
         }
@@ -130,11 +131,12 @@ class Cluster:
         return Grant.REFUSED
 
     def _close_one_idle(self) -> None:
-        for pool in self.pools:
-            idle = pool.take()
-            if idle is not None:
-                idle.abort()
-                return
+        idle = self._take_idle()
+        if idle is not None:
+            idle.abort()
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        return next((pool.take() for pool in self.pools if pool.idle_count), None)
 
     def wait(self, waiter: Waiter) -> None:
         self.waiters.append(waiter)
@@ -144,16 +146,35 @@ class Cluster:
             self.waiters.remove(waiter)
 
     def hand_to_waiter(self, connection: UpstreamConnection) -> bool:
-        """Give a connection that has become free to the first who waits; False when nobody does."""
-        if not self.waiters:
+        """Give a connection that has become free to the first who waits; False when it is to lie idle.
+
+        One who has no time left gives it back within the call. Then the next one gets it from the loop here, not
+        from within: hundreds who run out of time together would be as many calls deep, and break off half-way.
+        """
+        if not self.waiters or self._is_handing_over:
             return False
-        self.waiters.popleft()(connection)
+        self._is_handing_over = True
+        try:
+            free: UpstreamConnection | None = connection
+            while free is not None:
+                self.waiters.popleft()(free)
+                free = self._take_idle() if self.waiters else None
+        finally:
+            self._is_handing_over = False
         return True
 
     def connection_closed(self) -> None:
         """A connection, or the attempt to open one, has ended: its slot goes to the first who waits."""
         self.connections -= 1
-        if self.waiters and self.connections < self.policy.limits.max_connections:
+        self._hand_out_slots()
+
+    def adopt(self, policy: Upstream) -> None:
+        """Go on under new limits and timeouts, which the policy of the same endpoints has."""
+        self.policy = policy
+        self._hand_out_slots()
+
+    def _hand_out_slots(self) -> None:
+        while self.waiters and self.connections < self.policy.limits.max_connections:
             self.connections += 1
             self.waiters.popleft()(None)
 

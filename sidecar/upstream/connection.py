@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httptools
 
 from sidecar.core.errors import Reason
+from sidecar.core.plain import Field, PlainResponse, read_response
 
 if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
-
-Field = tuple[bytes, bytes, bytes]
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and fields of one response, interim ones included; beyond, it is malformed."""
@@ -46,6 +45,9 @@ class Receiver(Protocol):
         """All that came in one read has been delivered."""
 
     def completed(self, trailers: list[Field]) -> None: ...
+    def answered(self, status: int, fields: list[Field], length: int, body: bytes) -> None:
+        """`head`, `body` and `completed` in one, for a response that came whole in one read."""
+
     def switched(self, fields: list[Field], rest: bytes) -> None:
         """101 was sent and accepted: from here on the connection belongs to the receiver, `rest` came after."""
 
@@ -64,7 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
+        "_body_left", "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
         "_is_head_request", "_is_keep_alive", "_is_switching", "_length", "_listed", "_parser", "_receiver",
         "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "pool", "transport",
     )  # fmt: skip
@@ -81,6 +83,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Begun on this connection."""
         self._is_head_request = self._wants_upgrade = False
         self._is_keep_alive = True
+        self._body_left = 0
+        """Of a plain response: body bytes that are still to come."""
         self._begin_response()
 
     def __repr__(self) -> str:
@@ -103,16 +107,19 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchanges += 1
         self._is_head_request = is_head_request
         self._wants_upgrade = wants_upgrade
-        if self._has_head:
-            self._begin_response()
+        self._has_head = False
+        self._head_bytes = 0
 
     def release(self, *, is_reusable: bool) -> None:
         """Give the connection back after `completed`; `is_reusable` says that the request was sent whole."""
         self._receiver = None
-        if is_reusable and self._is_keep_alive and self.is_open:
-            self.pool.give_back(self)
-        else:
+        if not (is_reusable and self._is_keep_alive and self.is_open) or self.pool.is_retired:
             self.abort()
+            return
+        cluster = self.pool.cluster
+        if not cluster.waiters or not cluster.hand_to_waiter(self):
+            self.idle_since = cluster.looked_at
+            self.pool.idle.append(self)
 
     def abort(self) -> None:
         """Close at once, in whatever state. The receiver hears nothing more."""
@@ -171,6 +178,50 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
             return
+        if self._body_left:
+            self._take_body(receiver, data)
+            return
+        if not (self._has_head or self._head_bytes):  # a response begins
+            plain = None if self._is_head_request or self._wants_upgrade else read_response(data)
+            if plain is not None and plain[3] <= MAX_HEAD_BYTES and len(plain[1]) <= MAX_FIELDS:
+                self._has_head = True
+                status, fields, length, start = plain
+                if start + length == len(data):  # all of it
+                    receiver.answered(status, fields, length, data[start:])
+                else:
+                    self._begin_plain(receiver, plain, data)
+                return
+            self._begin_response()
+        self._parse(receiver, data)
+
+    # A plain response: the usual case
+
+    def _begin_plain(self, receiver: Receiver, plain: PlainResponse, data: bytes) -> None:
+        status, fields, length, start = plain
+        receiver.head(status, fields, length, b"")
+        if self._receiver is None:
+            return
+        self._body_left = length
+        if len(data) > start:
+            self._take_body(receiver, data[start:])
+        else:
+            receiver.flush()
+
+    def _take_body(self, receiver: Receiver, data: bytes) -> None:
+        left = self._body_left - len(data)
+        if left < 0:
+            self._is_keep_alive = False  # poisoned: there were bytes past the end
+            data = data[:left]
+            left = 0
+        self._body_left = left
+        if data:
+            receiver.body(data)
+        if not left and self._receiver is not None:
+            receiver.completed([])
+
+    # Every other response: llhttp
+
+    def _parse(self, receiver: Receiver, data: bytes) -> None:
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -201,7 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.lower()
         value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
-        self._fields.append((key, name, value))
+        self._fields.append((key, b"%b: %b\r\n" % (name, value), value))
         if key in _FRAMING:
             self._note_framing(key, value)
 
@@ -300,4 +351,4 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 def _size(fields: list[Field]) -> int:
-    return sum(len(name) + len(value) + 4 for _, name, value in fields)
+    return sum(len(line) for _, line, _ in fields)

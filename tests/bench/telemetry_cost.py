@@ -57,10 +57,9 @@ def measure_the_loop() -> None:
     numbers, unsampled, sampled = Numbers(), FakeExchange(is_sampled=False), FakeExchange()
 
     def both(exchange: FakeExchange) -> Callable[[], None]:
-        started, finished = numbers.started, numbers.finished
+        finished = numbers.finished
 
         def call() -> None:
-            started(exchange)
             finished(exchange)
 
         return call
@@ -69,7 +68,7 @@ def measure_the_loop() -> None:
     log = Log(AccessLog(), os.open(os.devnull, os.O_WRONLY))
     decide = make_decide(read_settings(Telemetry(), {}))
     rows = {
-        "numbers: started + finished": nanoseconds(both(unsampled)),
+        "numbers: finished": nanoseconds(both(unsampled)),
         "numbers: the same, sampled (exemplars)": nanoseconds(both(sampled)),
         "spans: finished, sampled": nanoseconds(lambda: recorder.finished(sampled), recorder.exchanges.clear),
         "spans: finished, not sampled": nanoseconds(lambda: recorder.finished(unsampled)),
@@ -99,7 +98,6 @@ def thousand_routes() -> tuple[Numbers, Sources]:
     numbers = Numbers()
     for index in range(ROUTES):
         exchange = FakeExchange(route_name=f"route-{index}")
-        numbers.started(exchange)
         numbers.finished(exchange)
     breakers = [BreakerNumbers(f"route-{index}", "payments", State.CLOSED) for index in range(ROUTES)]
     return numbers, Sources(breakers=breakers)

@@ -33,6 +33,7 @@ listeners:
   inbound: {address: "127.0.0.1:%(port)d"}
 admin: {address: "127.0.0.1:%(admin)d"}
 probes: {address: "127.0.0.1:%(probes)d"}
+drain: {delay: 0s}
 telemetry:
   service_name: bench
   access_log: {format: "off"}

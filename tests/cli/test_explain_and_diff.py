@@ -67,10 +67,18 @@ def test_explain_names_the_condition_that_fails(file: str, capsys: pytest.Captur
     assert answer["deadline"][0]["milliseconds"] == 3000
 
 
-def test_explain_adds_what_a_running_sidecar_knows(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_adds_what_a_running_sidecar_knows(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked directly, though the environment names a proxy: that may be this sidecar's own outbound listener."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    token_file = tmp_path / "token"
+    token_file.write_text("secret\n")
+
     class Admin(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            asked.append((self.path, self.headers["authorization"]))
             body = b'[{"upstream": "payments", "state": "open"}]'
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -79,18 +87,29 @@ def test_explain_adds_what_a_running_sidecar_knows(file: str, capsys: pytest.Cap
 
         def log_message(self, *_: object) -> None: ...
 
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
     with http.server.HTTPServer(("127.0.0.1", 0), Admin) as server:
-        thread = threading.Thread(target=server.handle_request)
+        thread = threading.Thread(target=server.handle_request, daemon=True)
         thread.start()
         admin = f"http://127.0.0.1:{server.server_port}/"
-        main(["explain", file, "--listener", "outbound", "--json", "--admin", admin, "/"])
-        thread.join()
+        live = ["--json", "--admin", admin, "--token-file", str(token_file)]
+        main(["explain", file, "--listener", "outbound", *live, "/"])
+        thread.join(10)
         assert json.loads(capsys.readouterr().out)["live"] == [{"upstream": "payments", "state": "open"}]
-        assert asked == ["/breakers/any"]
+        assert asked == [("/breakers/any", "Bearer secret")]
         server.server_close()
         assert main(["explain", file, "--listener", "outbound", "--json", "--admin", admin, "/"]) == 0
         assert "error" in json.loads(capsys.readouterr().out)["live"]
+
+
+@pytest.mark.parametrize("admin", ["ftp://127.0.0.1", "http://127.0.0.1:port", "127.0.0.1:15000"])
+@pytest.mark.parametrize("command", ["explain", "status", "breaker"])
+def test_a_wrong_admin_address_is_wrong_use(
+    command: str, admin: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"explain": ["explain", file, "/"], "status": ["status"], "breaker": ["breaker", "open", "any"]}
+    assert main([*words[command], "--admin", admin]) == 2
+    assert capsys.readouterr().err
 
 
 def test_diff_says_what_changes_and_which_breakers_go_on(

@@ -124,9 +124,13 @@ def test_the_route_wins_over_a_generous_caller_but_its_header_is_still_rewritten
 def test_max_caps_the_caller_but_not_the_route() -> None:
     capped = replace(NO_OFFSET, max_seconds=1.0)
 
-    assert budget({EXPECTED: b"5000"}, capped, 15.0, None)[:2] == (1.0, "header")
-    assert budget({EXPECTED: b"500"}, capped, 15.0, None)[:2] == (0.5, "header")
-    assert budget({}, capped, 15.0, None)[:2] == (15.0, "route")
+    def taken(fields: dict[bytes, bytes]) -> tuple[float, str]:
+        found = budget(fields, capped, 15.0, None)
+        return found.seconds, found.source
+
+    assert taken({EXPECTED: b"5000"}) == (1.0, "header")
+    assert taken({EXPECTED: b"500"}) == (0.5, "header")
+    assert taken({}) == (15.0, "route")
 
 
 def test_offset_comes_off_the_callers_figure_before_max() -> None:

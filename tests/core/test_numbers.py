@@ -42,7 +42,6 @@ def read(numbers: Numbers, name: str, sources: Sources | None = None) -> dict[At
 
 
 def pass_through(numbers: Numbers, exchange: FakeExchange) -> None:
-    numbers.started(exchange)
     numbers.finished(exchange)
 
 
@@ -102,17 +101,14 @@ def test_a_status_is_an_error_type_as_the_conventions_say(status: int, server: s
         assert dict(attributes).get("error.type", "") == expected
 
 
-def test_active_requests_rise_with_started_and_fall_with_finished() -> None:
-    numbers = Numbers()
-    exchange = FakeExchange()
-    numbers.started(exchange)
-    numbers.started(FakeExchange(method=b"BREW"))
+def test_active_requests_are_those_of_the_live_set_and_stay_as_zero() -> None:
+    live = [FakeExchange(), FakeExchange(method=b"BREW"), FakeExchange(route_name=None)]
+    numbers = Numbers(live)
     assert read(numbers, "http.server.active_requests") == {
         ROUTE + GET: 1,
         (*ROUTE, ("http.request.method", "_OTHER"), ("url.scheme", "http")): 1,
     }
-    numbers.finished(exchange)
-    numbers.finished(FakeExchange(method=b"BREW"))
+    live.clear()
     assert set(read(numbers, "http.server.active_requests").values()) == {0}
 
 
@@ -209,12 +205,11 @@ def test_state_is_pulled_from_the_sources() -> None:
 
 
 def test_removed_routes_are_forgotten_once_nothing_is_under_way() -> None:
-    numbers = Numbers()
-    exchange = FakeExchange(route_name="old")
-    numbers.started(exchange)
+    live = [FakeExchange(route_name="old")]
+    numbers = Numbers(live)
     numbers.retain({"new"})
     assert [route.name for route in numbers.routes()] == ["old"]
-    numbers.finished(exchange)
+    numbers.finished(live.pop())
     numbers.retain({"new"})
     assert numbers.routes() == []
 
@@ -296,6 +291,6 @@ def test_what_waits_to_be_folded_is_bounded_on_many_routes() -> None:
     for _ in range(5 * FOLD_AT):
         for route in ("a", "b"):
             pass_through(numbers, FakeExchange(route_name=route, budget_source="route"))
-    assert len(numbers._started) <= FOLD_AT * 2
+    assert max(len(shape.values) for route in numbers.routes() for shape in route.shapes) <= FOLD_AT * 3
     for route in numbers._routes.values():
         assert [len(shape.values) // 3 < FOLD_AT for shape in route.shapes] == [True]

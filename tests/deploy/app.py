@@ -1,4 +1,6 @@
-"""The app of the tests' pods: `app.py serve`, or `app.py report URL`, which asks through $http_proxy and ends."""
+"""The app of the tests' pods: `app.py serve`, or `app.py report URL`, which asks through $http_proxy and ends;
+`app.py report_and_quit URL` ends its sidecar then, as the Job of `deploy/legacy` does.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,17 @@ def report(url: str) -> int:
         return 0 if answer.status == 200 else 1
 
 
+def report_and_quit(url: str) -> int:
+    """As `report`, and however that ends the sidecar ends too."""
+    try:
+        return report(url)
+    finally:
+        quitting = urllib.request.Request(os.environ["QUIT_URL"], method="POST")
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(quitting, timeout=5)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
     else:
-        sys.exit(report(sys.argv[2]))
+        sys.exit({"report": report, "report_and_quit": report_and_quit}[sys.argv[1]](sys.argv[2]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,17 @@ def test_hadolint_has_nothing_to_say() -> None:
         r"MALLOC_TRIM_THRESHOLD_=134217728",
         r"MALLOC_TOP_PAD_=4194304",
         r'ENTRYPOINT \["sidecar"\]',
-        r"HEALTHCHECK ",
+        r'HEALTHCHECK .* CMD \["sidecar", "healthcheck"\]',
         r"ARG PYTHON=3\.\d+\.\d+-slim-\w+",
     ],
 )
 def test_the_image_has(line: str) -> None:
     assert re.search(line, DOCKERFILE)
+
+
+def test_its_version_is_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"ARG VERSION={project['version']}\n" in DOCKERFILE
 
 
 def test_everything_copied_is_let_through_by_dockerignore() -> None:

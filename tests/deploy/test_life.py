@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from sidecar.kubernetes.settings import Mode
 from tests.deploy.kubelet import Pod, free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -42,9 +43,8 @@ async def pods() -> AsyncIterator[list[Pod]]:
 
 
 def configuration(folder: Path, overlay: str, **changes: str) -> Path:
-    """The overlay's own file, with a shorter delay and the endpoints of the test."""
+    """The overlay's own file, with the endpoints of the test."""
     text = (DEPLOY / overlay / "sidecar.yaml").read_text()
-    text = text.replace("drain: {delay: 3s}", "drain: {delay: 500ms}")
     for before, after in changes.items():
         assert f"{before}:80" in text
         text = text.replace(f"{before}:80", after)
@@ -91,11 +91,13 @@ class Load:
         self.slowest = max(self.slowest, time.monotonic() - begun)
 
 
+@pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
 async def test_a_rolling_update_under_load_loses_no_request(
-    tmp_path: Path, session: aiohttp.ClientSession, pods: list[Pod]
+    tmp_path: Path, session: aiohttp.ClientSession, pods: list[Pod], mode: Mode
 ) -> None:
+    """An ordinary container's SIGTERM is held back for half of the grace period: until the app has gone."""
     config = configuration(tmp_path, "base", payments="127.0.0.1:9")
-    pods += [Pod(config, ["serve"], session) for _ in range(6)]
+    pods += [Pod(config, ["serve"], session, mode=mode, grace_seconds=4) for _ in range(6)]
     old, new = pods[:3], pods[3:]
     for pod in old:
         await pod.start()
@@ -137,6 +139,22 @@ async def test_a_job_ends_with_its_app(
     assert time.monotonic() - begun < 5
 
 
+async def test_before_native_sidecars_a_job_ends_when_its_app_tells_the_sidecar(
+    tmp_path: Path, session: aiohttp.ClientSession, pods: list[Pod]
+) -> None:
+    async with upstream() as port:
+        config = configuration(tmp_path, "job", orders=f"127.0.0.1:{port}")
+        arguments = ["report_and_quit", "http://orders/report"]
+        pods.append(Pod(config, arguments, session, mode=Mode.CONTAINER, is_job=True))
+        await pods[0].start()
+        assert pods[0].app is not None
+        assert pods[0].sidecar is not None
+        assert await pods[0].app.wait() == 0
+        begun = time.monotonic()
+        assert await pods[0].sidecar.wait() == 0
+        assert time.monotonic() - begun < 5
+
+
 async def test_a_killed_sidecar_is_back_within_a_second_with_a_fresh_breaker(
     tmp_path: Path, session: aiohttp.ClientSession, pods: list[Pod]
 ) -> None:
@@ -150,7 +168,11 @@ async def test_a_killed_sidecar_is_back_within_a_second_with_a_fresh_breaker(
     for _ in range(6):
         await _ask_payments(pod, session)
     assert await _breaker_state(pod) == "open"
-    away = [await _killed(pod, session) for _ in range(3)]
+    away = []
+    for number in range(3):
+        await pod.logged("every breaker begins afresh", times=number + 1)
+        away.append(await _killed(pod, session))
+    await pod.logged("every breaker begins afresh", times=4)
     print("calls failed for", *(f"{seconds * 1000:.0f} ms" for seconds in away))
     assert pod.sidecar_restarts == 3
     # what else runs on the machine only ever adds to it

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -11,12 +14,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sidecar.cli import check
+from sidecar.cli import check, webhook
+from sidecar.cli import inject as inject_command
 from sidecar.config.load import load_text
+from sidecar.config.units import parse_duration
 from sidecar.core.snapshot import Snapshot
 from sidecar.kubernetes.inject import inject
 from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
-from sidecar.kubernetes.settings import Settings
+from sidecar.kubernetes.settings import Mode, Settings
 from tests.deploy.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +113,8 @@ def test_before_native_sidecars_it_is_the_first_container_and_holds_the_others_b
         assert place == "containers"
         assert "restartPolicy" not in container
         assert template["spec"]["containers"][0] is container
-        assert "/startupz" in container["lifecycle"]["postStart"]["exec"]["command"][2]
+        words = container["lifecycle"]["postStart"]["exec"]["command"]
+        assert words[1:4] == ["healthcheck", "--probe=started", "--wait=60s"]
 
 
 def test_a_legacy_job_ends_its_sidecar_whatever_happens() -> None:
@@ -128,8 +134,6 @@ def test_the_configuration_passes_check(overlay: str, tmp_path: Path, capsys: An
 
 def check_file(file: Path) -> int:
     """As `sidecar check` does."""
-    import argparse
-
     parser = argparse.ArgumentParser()
     check.add_arguments(parser)
     return check.main(parser.parse_args([str(file)]))
@@ -213,18 +217,71 @@ def test_the_service_leads_to_the_inbound_listener() -> None:
         assert selector["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
-def test_injection_writes_the_container_of_the_base() -> None:
-    """The two ways to get a sidecar give the same one, but for the hook that base has beside."""
-    (found,) = sidecars("base")
-    template, container, _ = found
-    bare = {"containers": template["spec"]["containers"]}
-    planned = plan({}, bare, {}, Settings(image="sidecar:0.1.0"))
-    assert isinstance(planned, Plan)
-    by_hand = {key: value for key, value in container.items() if key != "lifecycle"}
+@each_configured
+def test_by_hand_and_by_injection_a_pod_gets_the_same_sidecar(overlay: str) -> None:
+    """Same probes, hooks, ports, rights, mounts and variables; a Job that nobody calls goes without what only serves
+    callers.
+    """
+    for template, container, place in sidecars(overlay):
+        found = plan({}, _bare(template["spec"]), {}, _settings(container, place))
+        assert isinstance(found, Plan)
+        assert found.volume["name"] == "sidecar-config"
+        assert container["image"] == found.container["image"]
+        wanted, by_hand = _comparable(found.container), _comparable(container)
+        if "readinessProbe" not in container:
+            del wanted["readinessProbe"]
+            wanted["ports"].pop("sidecar-inbound")
+        # what the overlay adds beside
+        by_hand["env"] = [item for item in by_hand["env"] if not item["name"].startswith("OTEL_")]
+        assert by_hand == wanted
+
+
+def _bare(spec: dict[str, Any]) -> dict[str, Any]:
+    """The pod without its sidecar."""
+    containers = [item for item in spec["containers"] if item["name"] != "sidecar"]
+    return {**spec, "containers": containers, "initContainers": [], "volumes": []}
+
+
+def _settings(container: dict[str, Any], place: str) -> Settings:
+    return Settings(
+        image="sidecar:0.1.0",
+        mode=Mode.NATIVE if place == "initContainers" else Mode.CONTAINER,
+        cpu=container["resources"]["requests"]["cpu"],
+    )
+
+
+def _comparable(container: dict[str, Any]) -> dict[str, Any]:
+    """Ports by name, and probes by the port's number."""
+    copy: dict[str, Any] = json.loads(json.dumps(container))
+    copy["ports"] = {item["name"]: item["containerPort"] for item in copy["ports"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert by_hand[probe]["httpGet"].pop("port") == "sidecar-probes"
-        assert planned.container[probe]["httpGet"].pop("port") == 15021
-    assert {k: v for k, v in planned.container.items() if k != "lifecycle"} == by_hand
+        if probe in copy:
+            port = copy[probe]["httpGet"]["port"]
+            copy[probe]["httpGet"]["port"] = copy["ports"].get(port, port)
+    return copy
+
+
+@each_configured
+def test_every_hook_is_a_command_of_the_image(overlay: str) -> None:
+    """No shell and no interpreter, and each command line is one that the command takes."""
+    for _, container, _ in sidecars(overlay):
+        for hook in container["lifecycle"].values():
+            program, command, *words = hook["exec"]["command"]
+            assert program == "sidecar"
+            parser = argparse.ArgumentParser()
+            importlib.import_module(f"sidecar.cli.{command}").add_arguments(parser)
+            assert parser.parse_args(words).file == CONFIG_FILE
+
+
+@each_configured
+def test_a_hook_that_holds_leaves_the_drain_its_time(overlay: str) -> None:
+    for template, container, place in sidecars(overlay):
+        words = container["lifecycle"]["preStop"]["exec"]["command"]
+        holds = [parse_duration(word.removeprefix("--hold=")) for word in words if word.startswith("--hold=")]
+        assert len(holds) == (0 if place == "initContainers" else 1)
+        drain = configuration(overlay, template)[1].drain
+        needed = sum(holds) + drain.delay_seconds + drain.timeout_seconds + 2
+        assert template["spec"]["terminationGracePeriodSeconds"] >= needed
 
 
 def test_no_overlay_is_injected_twice() -> None:
@@ -233,15 +290,43 @@ def test_no_overlay_is_injected_twice() -> None:
         assert inject(built(overlay), overlay, settings).text == built(overlay)
 
 
+def test_injected_sidecars_have_the_webhooks_own_image() -> None:
+    ((_, template),) = pods("webhook")
+    (container,) = template["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    assert environment["SIDECAR_IMAGE"] == container["image"] == "sidecar:0.1.0"
+    program = argparse.ArgumentParser()
+    webhook.add_arguments(program)
+    words = [word.replace("$(SIDECAR_IMAGE)", container["image"]) for word in container["args"][1:]]
+    options = program.parse_args(words)
+    assert container["args"][0] == "webhook"
+    assert inject_command.settings_of(options) == Settings(image=container["image"], http_proxy=True)
+    assert options.tls_certificate == f"{container['volumeMounts'][0]['mountPath']}/tls.crt"
+    assert options.port == container["ports"][0]["containerPort"]
+
+
+def test_the_webhook_leaves_the_rest_of_the_cluster_alone() -> None:
+    """A webhook that fails must not keep pods of other namespaces, or itself, from starting."""
+    kinds = {item["kind"]: item for item in documents("webhook")}
+    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    assert hook["namespaceSelector"] == {"matchLabels": {"sidecar.io/inject": "enabled"}}
+    assert hook["rules"] == [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+        | {"scope": "Namespaced"}
+    ]
+    assert hook["sideEffects"] == "None"
+    assert hook["timeoutSeconds"] <= 10
+
+
 def test_the_webhook_serves_what_the_api_server_calls() -> None:
     kinds = {item["kind"]: item for item in documents("webhook")}
-    (webhook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
-    service = webhook["clientConfig"]["service"]
+    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    service = hook["clientConfig"]["service"]
     assert (service["name"], service["namespace"]) == (
         kinds["Service"]["metadata"]["name"],
         kinds["Service"]["metadata"]["namespace"],
     )
     assert (service["path"], kinds["Service"]["spec"]["ports"][0]["port"]) == ("/mutate", 443)
-    assert webhook["failurePolicy"] == "Fail"
+    assert hook["failurePolicy"] == "Fail"
     own = kinds["Namespace"]["metadata"]["labels"]
     assert own.get("sidecar.io/inject") is None

@@ -68,7 +68,7 @@ def test_uninjection_of_what_was_never_injected_changes_nothing(path: Path) -> N
 @each_manifest
 def test_the_result_differs_only_by_the_sidecar(path: Path, settings: Settings) -> None:
     before, after = data(read(path)), data(injected(path, settings))
-    assert [_without_sidecar(item) for item in after] == [_normal(item) for item in before]
+    assert [without_sidecar(item) for item in after] == [_normal(item) for item in before]
 
 
 @each_manifest
@@ -78,7 +78,7 @@ def test_comments_stay_in_their_order(path: Path) -> None:
 
 @each_manifest
 def test_injected_pods_have_the_sidecar_as_a_native_one_first(path: Path) -> None:
-    for spec in _pod_specs(data(injected(path))):
+    for spec in pod_specs(data(injected(path))):
         names = [item["name"] for item in spec.get("initContainers") or []]
         if "sidecar" not in names or path.stem == "by_hand":
             continue
@@ -178,15 +178,15 @@ def data(text: str) -> list[Any]:
     return list(YAML(typ="safe", pure=True).load_all(text.removeprefix("\ufeff")))
 
 
-def _pod_specs(item: Any) -> Iterator[dict[str, Any]]:
+def pod_specs(item: Any) -> Iterator[dict[str, Any]]:
     if isinstance(item, dict):
         if isinstance(item.get("containers"), list):
             yield item
         for value in item.values():
-            yield from _pod_specs(value)
+            yield from pod_specs(value)
     elif isinstance(item, list):
         for value in item:
-            yield from _pod_specs(value)
+            yield from pod_specs(value)
 
 
 def _comments(text: str) -> list[str]:
@@ -204,16 +204,16 @@ def _normal(item: Any) -> Any:
     return [_normal(value) for value in item] if isinstance(item, list) else item
 
 
-def _without_sidecar(item: Any) -> Any:
+def without_sidecar(item: Any) -> Any:
     if isinstance(item, dict):
         if "name" in item and item.get("value") is not None and item["name"] in _PROXY:
             own = str(item["value"]).startswith("http://proxy.example")
             return item if own else None
-        pruned = {k: _without_sidecar(v) for k, v in item.items() if k != STATUS}
+        pruned = {k: without_sidecar(v) for k, v in item.items() if k != STATUS}
         return _normal(pruned)
     if isinstance(item, list):
         kept = [value for value in item if not _is_sidecars(value)]
-        return [found for value in kept if (found := _without_sidecar(value)) not in (None,)]
+        return [found for value in kept if (found := without_sidecar(value)) not in (None,)]
     return item
 
 

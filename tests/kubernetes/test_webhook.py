@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
+import signal
 import ssl
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +17,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from sidecar.kubernetes.admission import review
 from sidecar.kubernetes.settings import STATUS
-from sidecar.kubernetes.webhook import TlsFiles, Webhook
+from sidecar.kubernetes.webhook import MAX_REVIEW_BYTES, TlsFiles, Webhook
 from tests.kubernetes.corpus import MANIFESTS, SETTINGS, injected, read
+from tests.support.process import free_ports
 
 
 def make_certificate(folder: Path, name: str) -> TlsFiles:
@@ -44,12 +50,14 @@ async def serving(files: TlsFiles) -> AsyncIterator[Webhook]:
         await webhook.stop()
 
 
-async def post(webhook: Webhook, body: bytes, certificate: Path) -> tuple[int, bytes]:
+async def post(port: int, body: bytes, certificate: Path) -> tuple[int, bytes]:
     context = ssl.create_default_context(cafile=str(certificate))
-    url = f"https://127.0.0.1:{webhook.port}/mutate"
+    url = f"https://127.0.0.1:{port}/mutate"
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url, data=body, ssl=context, headers={"Content-Type": "application/json"}) as answer,
+        session.post(
+            url, data=io.BytesIO(body), ssl=context, headers={"Content-Type": "application/json"}
+        ) as answer,
     ):
         return answer.status, await answer.read()
 
@@ -132,7 +140,7 @@ async def test_a_pod_is_patched_by_tls(tmp_path: Path) -> None:
     files = make_certificate(tmp_path, "one")
     pod = {"metadata": {"generateName": "a-"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
     async with serving(files) as webhook:
-        status, body = await post(webhook, json.dumps(admission(pod)).encode(), files.certificate)
+        status, body = await post(webhook.port, json.dumps(admission(pod)).encode(), files.certificate)
     answer = json.loads(body)
     assert (status, answer["response"]["uid"]) == (200, "705ab4f5")
     assert answer["response"]["patchType"] == "JSONPatch"
@@ -143,7 +151,7 @@ async def test_a_new_certificate_is_taken_without_a_restart(tmp_path: Path) -> N
     files = make_certificate(tmp_path, "one")
     body = json.dumps(admission({"spec": {"containers": []}})).encode()
     async with serving(files) as webhook:
-        assert (await post(webhook, body, files.certificate))[0] == 200
+        assert (await post(webhook.port, body, files.certificate))[0] == 200
         old = tmp_path / "old.crt"
         old.write_bytes(files.certificate.read_bytes())
         make_certificate(tmp_path, "two")
@@ -166,22 +174,78 @@ async def test_a_broken_certificate_leaves_the_old_one(tmp_path: Path, caplog: A
         assert await _is_trusted(webhook, body, good)
 
 
+@pytest.mark.process
+async def test_the_command_takes_a_secret_that_the_kubelet_swaps_and_ends_by_sigterm(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_certificate(tmp_path / name, name)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (mount / "..data").symlink_to(tmp_path / "one")
+    for name in ("tls.crt", "tls.key"):
+        (mount / name).symlink_to(Path("..data") / name)
+    (port,) = free_ports(1)
+    files = ["--tls-certificate", str(mount / "tls.crt"), "--tls-key", str(mount / "tls.key")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", "webhook", "--host", "127.0.0.1", "--port", str(port)),
+        *(*files, "--tls-poll", "0.05", "--image", "registry/sidecar:1"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}}
+        body = json.dumps(admission(pod)).encode()
+        await _answers(port, body, tmp_path / "one" / "tls.crt")
+        (mount / "..new").symlink_to(tmp_path / "two")
+        (mount / "..new").rename(mount / "..data")
+        answer = await _answers(port, body, tmp_path / "two" / "tls.crt")
+        assert patched(pod, json.loads(answer))["spec"]["initContainers"][0]["image"] == "registry/sidecar:1"
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _answers(port: int, body: bytes, certificate: Path) -> bytes:
+    """Wait until it does, with this certificate."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                status, answer = await post(port, body, certificate)
+            except (aiohttp.ClientError, OSError):
+                await asyncio.sleep(0.05)
+            else:
+                assert status == 200
+                return answer
+
+
 async def _is_trusted(webhook: Webhook, body: bytes, certificate: Path) -> bool:
     try:
-        return (await post(webhook, body, certificate))[0] == 200
+        return (await post(webhook.port, body, certificate))[0] == 200
     except aiohttp.ClientError:
         return False
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"apiVersion":"admission.k8s.io/v1beta1"}', b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"{}", b"null", b'{"apiVersion":"admission.k8s.io/v1beta1"}', b"\xff",
+        b'{"apiVersion":"admission.k8s.io/v1","request":{"uid":7}}', b"[" * 100_000,
+    ],
+    ids=lambda body: body[:30].decode(errors="replace") or "empty",
+)  # fmt: skip
 async def test_what_is_no_review_is_a_bad_request(tmp_path: Path, body: bytes) -> None:
     files = make_certificate(tmp_path, "one")
     async with serving(files) as webhook:
-        assert (await post(webhook, body, files.certificate))[0] == 400
+        assert (await post(webhook.port, body, files.certificate))[0] == 400
 
 
 def test_a_pod_that_asks_for_the_impossible_is_refused_with_the_reason() -> None:
-    pod = {"metadata": {"annotations": {"sidecar.io/mode": "daemon"}}, "spec": {"containers": []}}
+    pod = {
+        "metadata": {"annotations": {"sidecar.io/mode": "daemon"}},
+        "spec": {"containers": [{"name": "a"}]},
+    }
     response = review(admission(pod), SETTINGS)["response"]
     assert response["allowed"] is False
     assert "neither native nor container" in response["status"]["message"]
@@ -190,3 +254,77 @@ def test_a_pod_that_asks_for_the_impossible_is_refused_with_the_reason() -> None
 def test_a_pod_with_the_sidecar_passes_unchanged() -> None:
     pod = {"metadata": {"annotations": {STATUS: "{}"}}, "spec": {"containers": [{"name": "a"}]}}
     assert "patch" not in review(admission(pod), SETTINGS)["response"]
+
+
+async def test_a_body_that_no_object_has_is_refused_unread(tmp_path: Path) -> None:
+    files = make_certificate(tmp_path, "one")
+    async with serving(files) as webhook:
+        assert (await post(webhook.port, b" " * (MAX_REVIEW_BYTES + 1), files.certificate))[0] == 413
+        assert (await post(webhook.port, b" " * MAX_REVIEW_BYTES, files.certificate))[0] == 400
+
+
+async def test_every_decision_is_logged_with_the_pod(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = make_certificate(tmp_path, "one")
+    containers = {"containers": [{"name": "a"}]}
+    reviews = [
+        admission({"metadata": {"generateName": "web-\nx"}, "spec": containers}),
+        admission(
+            {"metadata": {"name": "off", "labels": {"sidecar.io/inject": "false"}}, "spec": containers}
+        ),
+        admission({"metadata": {"name": "odd", "annotations": {"sidecar.io/mode": "x"}}, "spec": containers}),
+    ]
+    caplog.set_level("INFO", "sidecar.kubernetes")
+    async with serving(files) as webhook:
+        for item in reviews:
+            item["request"]["namespace"] = "shop"
+            assert (await post(webhook.port, json.dumps(item).encode(), files.certificate))[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.name == "sidecar.kubernetes"] == [
+        r"pod 'shop/web-\nx': injected",
+        "pod 'shop/off': left as it is",
+        "pod 'shop/odd': refused: sidecar: sidecar.io/mode: 'x' is neither native nor container",
+    ]
+
+
+_KEYS = st.sampled_from(
+    [
+        "name",
+        "env",
+        "ports",
+        "containerPort",
+        "annotations",
+        "labels",
+        "sidecar.io/inject",
+        "sidecar.io/http-proxy",
+    ]
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 70000) | st.sampled_from(["", "a", "sidecar", "true"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    metadata=_JSON,
+    spec=st.dictionaries(
+        st.sampled_from(["containers", "initContainers", "volumes", "hostNetwork", "os", "nodeSelector"])
+        | st.just("terminationGracePeriodSeconds"),
+        _JSON | st.lists(st.dictionaries(_KEYS, _JSON, max_size=3), max_size=3),
+    ),
+)
+def test_whatever_a_pod_looks_like_there_is_an_answer_whose_patch_applies(metadata: Any, spec: Any) -> None:
+    pod = {"metadata": metadata, "spec": spec}
+    answer = review(admission(pod), SETTINGS)
+    if answer["response"]["allowed"]:
+        result = patched(pod, answer)
+        assert ("patch" in answer["response"]) is (result != pod)
+
+
+@pytest.mark.parametrize(
+    "pod", [None, [], "x", {}, {"spec": None}, {"spec": []}, {"kind": "Node", "spec": {}}]
+)
+def test_what_is_no_pod_passes_unchanged(pod: Any) -> None:
+    assert review(admission(pod), SETTINGS)["response"] == {"uid": "705ab4f5", "allowed": True}

@@ -36,6 +36,7 @@ listeners:
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
 upstreams:
   app: {{endpoints: ["127.0.0.1:{app}"]}}
   next: {{endpoints: ["127.0.0.1:{next}"]}}

@@ -30,8 +30,10 @@ class Served:
         return 0.0
 
 
-def written(folder: Path, app: int, *, route: str = "", top: str = "") -> tuple[Path, int, int]:
-    """Write `sidecar.yaml`: its path, the inbound port and the probes' port."""
+def written(
+    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s"
+) -> tuple[Path, int, int]:
+    """Write `sidecar.yaml`: its path, the inbound port and the probes' port. No `delay`, or each test has it too."""
     inbound, probes, admin = free_ports(3)
     file = folder / "sidecar.yaml"
     file.write_text(f"""\
@@ -40,6 +42,7 @@ listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: {delay}}}
 {top}
 upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
 routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
@@ -48,9 +51,11 @@ routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
 
 
 @asynccontextmanager
-async def served(folder: Path, app: int, *, route: str = "", top: str = "") -> AsyncIterator[Served]:
+async def served(
+    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s"
+) -> AsyncIterator[Served]:
     """Run a sidecar process in front of the app on port `app`."""
-    file, inbound, probes = written(folder, app, route=route, top=top)
+    file, inbound, probes = written(folder, app, route=route, top=top, delay=delay)
     async with sidecar(file, probes, folder / "sidecar.log") as process:
         yield Served(process, inbound)
 

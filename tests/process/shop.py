@@ -34,7 +34,7 @@ BREAKER = "consecutive_failures: 5, open_for: 60s, max_open_for: 60s, candidate:
 
 @dataclass
 class Shop:
-    """The app's moods by route (200 without one, or a status), its latency, and the sidecar in front of it."""
+    """The app's moods by route (200 without one, or a status), its latency and words, and the sidecar in front of it."""
 
     folder: Path
     inbound: int
@@ -43,6 +43,7 @@ class Shop:
     session: ClientSession
     moods: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    says: str = "said"
 
     @property
     def url(self) -> str:
@@ -55,7 +56,7 @@ class Shop:
     async def handle(self, request: web.Request) -> web.Response:
         route = request.path.split("/")[1]
         await asyncio.sleep(self.seconds.get(route, 0))
-        return web.Response(status=self.moods.get(route, 200), text="said")
+        return web.Response(status=self.moods.get(route, 200), text=self.says, content_type="text/html")
 
     async def ask(self, route: str, times: int = 1, **headers: str) -> list[int]:
         """Real requests through the sidecar, one after the other; their statuses."""
@@ -95,6 +96,7 @@ admin: {{address: "127.0.0.1:{admin}", trace_url: "http://jaeger.test:16686/trac
 probes: {{address: "127.0.0.1:{probes}"}}
 telemetry: {{service_name: {json.dumps(service)}, access_log: {{format: "off"}}}}
 drain_timeout: 1s
+drain: {{delay: 0s}}
 upstreams:
   app: {{endpoints: ["127.0.0.1:{app}"]}}
 routes:

@@ -83,6 +83,19 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
         assert console.take() == []
 
 
+async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(tmp_path: Path) -> None:
+    async with shop(tmp_path) as to, to.sidecar(), opened("about:blank") as (page, _):
+        to.says = f'<a href="{to.url}">the dashboard</a><iframe src="{to.url}"></iframe>'
+        async with page.expect_response(to.url) as framed:
+            await page.goto(f"http://localhost:{to.inbound}/search")
+        assert (await framed.value).status == 403
+        async with page.expect_request(to.url) as followed:
+            await page.get_by_role("link", name="the dashboard").click()
+        assert (await (await followed.value).all_headers())["sec-fetch-site"] == "cross-site"
+        await is_live(page)
+        await row(page, PAYMENTS).wait_for()
+
+
 async def test_a_refused_change_is_shown_with_its_lines(tmp_path: Path) -> None:
     async with shop(tmp_path) as to, to.sidecar(), opened(f"{to.url}#/config") as (page, console):
         await is_live(page)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import defaultdict
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from sidecar.demo.story import SCENES
+from tests.support.process import free_ports
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+
+
+_random = random.Random(8)
+MOMENTS = [_random.uniform(0.0, 6.0) for _ in range(12)]
+"""Seconds after Python has started; the whole story takes longer, what is later in it is met by its words."""
+AT_ONCE = 4
+HOPS = ("frontend", "frontend-to-orders", "orders", "orders-to-payments", "payments")
+"""The routes that a call through all three passes."""
 
 
 async def started(folder: Path, *arguments: str) -> Process:
@@ -51,11 +63,12 @@ async def test_the_whole_story_holds_within_45_seconds(tmp_path: Path) -> None:
         code, output = await played(tmp_path, "--once")
     story, _, told = output.partition("What happened\n")
     assert code == 0, output
-    assert all(title in story for title, _ in SCENES)
+    assert all(scene.title in story and scene.promise in story for scene in SCENES)
     assert "\x1b" not in output
     assert "FAIL" not in output
     for expected in (
         r"each hop had less left \(ms\): frontend \d+ → orders \d+ → payments \d+$",
+        r"3 services logged the same ids: request demo-0001, user-2, trace [0-9a-f]{32}$",
         r"6 of 20 calls failed \(30%, threshold 50%\): the breaker is closed",
         r"opened after 5 failures in a row \(5 allowed; reason: consecutive_failures\)$",
         r"20 of 20 calls refused in [\d.]+ ms .* while payments saw 0 calls$",
@@ -92,15 +105,63 @@ async def reached(process: Process, folder: Path, moment: str) -> None:
         assert line, "it has ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["", "All is well", "payments is dead", "A client gives"])
-async def test_a_signal_ends_it_at_any_moment(tmp_path: Path, number: signal.Signals, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, ""), (signal.SIGTERM, "payments is dead"), (signal.SIGHUP, "A client leaves")],
+)
+async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals, moment: str) -> None:
     process = await started(tmp_path, "--once")
     await reached(process, tmp_path, moment)
     process.send_signal(number)
     async with asyncio.timeout(10):
         _, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (130, "")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("first", range(0, len(MOMENTS), AT_ONCE))
+async def test_ctrl_c_ends_it_at_any_moment(tmp_path: Path, first: int) -> None:
+    """Some at a time, since a moment is one of a busy machine then, and since it takes less long."""
+    await asyncio.gather(*(interrupted(tmp_path, after) for after in MOMENTS[first : first + AT_ONCE]))
+
+
+async def interrupted(parent: Path, after: float) -> None:
+    folder = parent / f"{after:.3f}"
+    folder.mkdir()
+    process = await started(folder, "--once")
+    while not takes_interrupts(process):  # noqa: ASYNC110  (until then it is Python that starts, and nothing else)
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert (after, process.returncode, errors.decode()) == (after, 130, "")
+    assert left_in(folder) == []
+
+
+def takes_interrupts(process: Process) -> bool:
+    (caught,) = re.findall(r"^SigCgt:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) & 1 << (signal.SIGINT - 1))
+
+
+async def test_the_traces_of_all_three_services_are_exported_and_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oteltap = pytest.importorskip("oteltap", reason="the receiver `oteltap` (PyPI) is not installed")
+    (port,) = free_ports(1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=port, listen_on_all_interfaces=False)
+    wanted = {f"GET {name}" for name in HOPS}
+    seen: dict[bytes, set[str]] = defaultdict(set)
+    async with oteltap.OtelTapHttpProtobufReceiver(settings) as tap:
+        process = await started(tmp_path, "--once", "--otlp", f"http://127.0.0.1:{port}")
+        async with asyncio.timeout(30), aclosing(tap.stream_traces()) as spans:
+            async for span in spans:
+                seen[span.trace_id].add(span.name)
+                if wanted <= seen[span.trace_id]:
+                    break
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
     assert left_in(tmp_path) == []
 
 
@@ -112,7 +173,7 @@ async def test_it_stays_and_tells_where_everything_is(tmp_path: Path) -> None:
         line = await process.stdout.readline()
         assert line, output
         output += line.decode()
-    assert re.search(r"request_id=\S+ trace_id=[0-9a-f]{32} user=ada$", output, re.MULTILINE)
+    assert re.search(r"request_id=\S+ trace_id=[0-9a-f]{32} user=user-\d$", output, re.MULTILINE)
     for name in ("frontend", "orders", "payments"):
         found = re.search(
             rf"^{name}: http://127\.0\.0\.1:\d+  dashboard http://127\.0\.0\.1:(\d+)/  ", output, re.M

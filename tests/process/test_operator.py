@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,17 +28,23 @@ class Site:
     hand: Operator
 
     async def command(self, *words: str) -> tuple[int, str, str]:
-        """Run `sidecar WORDS`: exit code, standard output and error."""
-        process = await asyncio.create_subprocess_exec(
+        """Run `sidecar WORDS` for this one: exit code, standard output and error."""
+        return await self.bare_command(*words, "--admin", f"http://127.0.0.1:{self.hand.port}")
+
+    async def bare_command(self, *words: str) -> tuple[int, str, str]:
+        process = await self.started(*words)
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    async def started(self, *words: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "sidecar", *words, "--admin", f"http://127.0.0.1:{self.hand.port}"),
+            *("-m", "sidecar", *words),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={"PATH": "/usr/bin:/bin", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "120"},
         )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
 
 
 @asynccontextmanager
@@ -49,6 +56,7 @@ version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 admin: {{address: "127.0.0.1:{admin}"}}
 probes: {{address: "127.0.0.1:{probes}"}}
+drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
@@ -69,7 +77,7 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         code, out, _ = await to.command("status", "--json")
         assert code == 1
         state = json.loads(out)
-        assert set(state) == {"read_at", "status", "routes", "breakers", "upstreams"}
+        assert set(state) == {"status", "routes", "breakers", "upstreams"}
         assert state["breakers"][0]["state"] == "forced_open"
         assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
         assert (await to.command("status"))[0] == 0
@@ -87,8 +95,48 @@ async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
         (nobody,) = free_ports(1)
         for words in (("status",), ("breaker", "auto", "shop")):
             code, _, err = await Site(to.running, to.file, Operator(nobody)).command(*words)
-            assert code == 1
-            assert "refused" in err
+            where = f"http://127.0.0.1:{nobody}"
+            told = f"sidecar: {where}: no sidecar listens there (Connection refused); is the address right?\n"
+            assert (code, err) == (1, told)
+        for wrong in (
+            *(
+                "--admin=ftp://x",
+                "--admin=127.0.0.1:1",
+                "--admin=http://127.0.0.1:x",
+                "--admin=http://x:99999",
+            ),
+            *(f"--token-file={tmp_path}/none", "--wach"),
+        ):
+            code, out, err = await to.bare_command(
+                "status", f"--admin=http://127.0.0.1:{to.hand.port}", wrong
+            )
+            assert (code, out) == (2, ""), wrong
+            assert err
+
+
+async def test_a_watch_goes_on_while_nobody_answers_and_says_at_its_end_what_it_saw_last(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as to:
+        process = await to.started("status", "--watch", "--json", f"--admin=http://127.0.0.1:{to.hand.port}")
+        assert process.stdout is not None
+        for path, state in (("", "closed"), ("/breakers/shop/open", "forced_open")):
+            if path:
+                await to.hand.post(path)
+            seen = ""
+            while seen != state:
+                seen = json.loads(await process.stdout.readline())["breakers"][0]["state"]
+        await to.hand.post("/breakers/shop/auto")
+        while seen != "closed":
+            seen = json.loads(await process.stdout.readline())["breakers"][0]["state"]
+        await to.hand.post("/quitquitquit")
+        await to.running.ended()
+        for _ in range(30):  # it repeats what it knows, the last of it from before the end
+            if (await process.stdout.readline()) == (await process.stdout.readline()):
+                break
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        assert process.returncode == 1
 
 
 async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
@@ -127,8 +175,8 @@ async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None
         assert (one["state"], one["is_overridden"]) == ("forced_open", True)
 
 
-async def test_quitquitquit_ends_the_process_in_order(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
+async def test_quitquitquit_ends_the_process_in_order_and_whoever_listens_with_it(tmp_path: Path) -> None:
+    async with site(tmp_path) as to, to.hand.events():
         await to.hand.post("/quitquitquit")
         assert to.hand.status == 202
         assert await to.running.ended() == 0

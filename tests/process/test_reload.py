@@ -22,6 +22,7 @@ listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:0"}}
 telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
 defaults: {{circuit_breaker: {{open_for: 50s}}}}
 upstreams:
   app: {{endpoints: ["127.0.0.1:{app}"]}}

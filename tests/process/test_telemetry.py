@@ -208,6 +208,7 @@ version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}, outbound: {{address: "127.0.0.1:{outbound}"}}}}
 probes: {{address: "127.0.0.1:{own[0]}"}}
 admin: {{address: "127.0.0.1:{own[1]}"}}
+drain: {{delay: 0s}}
 {_telemetry(collector, "orders", "grpc")}
 upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}, payments: {{endpoints: ["127.0.0.1:{payments}"]}}}}
 routes:
@@ -223,6 +224,7 @@ version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 probes: {{address: "127.0.0.1:{own[0]}"}}
 admin: {{address: "127.0.0.1:{own[1]}"}}
+drain: {{delay: 0s}}
 {_telemetry(collector, "payments", "http/protobuf")}
 upstreams: {{service: {{endpoints: ["127.0.0.1:{service}"]}}}}
 routes:

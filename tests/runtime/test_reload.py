@@ -1,6 +1,8 @@
 """What a new snapshot leaves alone is the same object after it; what it changes, changes at once."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,6 +11,8 @@ from sidecar.core.breaker import Override
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.transition import State
+from sidecar.runtime.actor import Mailbox
+from sidecar.runtime.reload import Outcome, Reloading, Request, Warm
 from sidecar.runtime.worker import Worker
 from tests.support.process import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -97,6 +101,51 @@ async def test_other_endpoints_reset_breaker_pool_and_estimate() -> None:
         assert after.admission is not before.admission
 
 
+async def test_an_override_that_comes_while_a_reload_is_built_is_not_lost() -> None:
+    """Building waits up to a second for the names of new upstreams."""
+    async with running(ROUTES) as worker:
+        assembly, now = worker.assembly, worker.service.clock()
+        steps = assembly.build(snapshot(ROUTES.replace("9001", "9003")))
+        built = None
+        while built is None:
+            try:
+                next(steps)
+            except StopIteration as end:
+                built = end.value
+        old = assembly.breakers["one", "a"]
+        old.override(Override.OPEN, now, 300.0)
+        assembly.commit(built)
+        breaker = assembly.breakers["one", "a"]
+        assert breaker is not old
+        assert breaker.state is State.FORCED_OPEN
+        assert breaker.numbers(now).override_until == now + 300.0
+
+
+async def test_a_process_that_cannot_be_started_ahead_of_a_reload_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise OSError(11, "Resource temporarily unavailable")
+
+    tries: list[int] = []
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    outcomes: list[Outcome] = []
+    async with running(ROUTES) as worker:
+        mailbox: Mailbox[Request | Warm] = Mailbox()
+        part = Reloading(worker.active, "sidecar.yaml", {}, worker.service.clock, outcomes.append)
+        running_part = asyncio.create_task(part.run(mailbox))
+        mailbox.put(Warm())
+        mailbox.put(Request("signal"))
+        while not outcomes and not running_part.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert not running_part.done()
+        running_part.cancel()
+        assert len(tries) == 2
+        assert not outcomes[0].is_success
+        assert "Resource temporarily unavailable" in outcomes[0].report.problems[0]
+
+
 async def test_other_limits_of_an_upstream_are_taken_on_the_fly() -> None:
     async with running(ROUTES) as worker:
         cluster = worker.assembly.clusters["a"]
@@ -183,6 +232,24 @@ async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
         assert worker.service.tables is tables
         assert worker.active.generation == 1
         assert set(worker.listeners) == {"inbound", "outbound"}
+
+
+async def test_a_reload_that_breaks_off_late_leaves_the_collector_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else no full collection would ever come again."""
+
+    def broken() -> Iterator[None]:
+        raise RuntimeError("after the commit")
+        yield
+
+    async with running(ROUTES) as worker:
+        before = gc.get_threshold()
+        monkeypatch.setattr(worker.assembly, "reconfigure", broken)
+        with pytest.raises(RuntimeError, match="after the commit"):
+            await install(worker, ROUTES.replace("9001", "9003"))
+        assert gc.get_threshold() == before
+        assert worker.active.generation == 2
 
 
 async def test_each_part_is_shown_with_its_state() -> None:

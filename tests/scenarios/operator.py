@@ -12,6 +12,7 @@ from typing import Any
 
 from sidecar.core.snapshot import Snapshot
 from sidecar.runtime.worker import Worker
+from tests.support.contract import check_answer, check_event
 from tests.support.raw import Response, raw_client
 
 
@@ -31,7 +32,7 @@ async def serving(
 
 
 class Operator:
-    """Asks one admin listener, one request to a connection."""
+    """Asks one admin listener, one request to a connection, and holds every answer to the API's description."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -46,6 +47,8 @@ class Operator:
             await client.send(f"{method} {path} HTTP/1.1\r\n{fields}\r\n".encode())
             await client.read_to_end()
             (response,) = await client.responses([method.encode()])
+        kind = (response.value(b"content-type") or b"").decode()
+        check_answer(method, path, response.status, kind, response.body)
         self.status = response.status
         return response
 
@@ -96,7 +99,9 @@ class Listening:
         block: dict[str, str] = {}
         while "data" not in block:
             block = await self.block()
-        return block["event"], json.loads(block["data"])
+        data = json.loads(block["data"])
+        check_event(block["event"], data)
+        return block["event"], data
 
 
 def operator(worker: Worker) -> Operator:

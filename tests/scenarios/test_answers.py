@@ -20,7 +20,7 @@ from sidecar.core.errors import Reason
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.process import free_ports
-from tests.support.proxy import port, running
+from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, read_responses, turns
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "answers"
@@ -233,7 +233,12 @@ async def body_timeout() -> bytes:
 
 
 async def draining() -> bytes:
-    async with stage(hang) as to, raw_client(to.port) as client, raw_client(to.port) as busy:
+    at_once = HEADER + "drain: {delay: 0s}\n"
+    async with (
+        stage(hang, header=at_once) as to,
+        raw_client(to.port) as client,
+        raw_client(to.port) as busy,
+    ):
         await busy.send(get())
         while not to.app.received:
             await turns()

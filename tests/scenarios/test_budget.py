@@ -241,3 +241,24 @@ async def test_a_body_that_trickles_is_cut_at_the_deadline() -> None:
         assert 0.49 <= loop.time() - began <= 0.5
         (response,) = await client.responses([b"GET"])
         assert (response.status, response.is_cut) == (200, True)
+
+
+async def test_a_second_try_has_all_the_time_that_is_left() -> None:
+    connections = 0
+
+    async def script(peer: RawPeer) -> None:
+        """The pooled connection ends after half a second without an answer, the next one needs 0.4 s."""
+        nonlocal connections
+        connections += 1
+        await peer.request()
+        if connections == 1:
+            await peer.send(OK)
+            await peer.request()
+            await asyncio.sleep(0.5)
+            return
+        await asyncio.sleep(0.4)
+        await peer.send(OK)
+
+    async with stage(script, route="timeouts: {request: 1s, attempt: 800ms}") as to:
+        assert (await to.ask()).status == 200
+        assert (await to.ask()).status == 200

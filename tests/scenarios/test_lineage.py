@@ -106,7 +106,7 @@ async def test_the_smallest_of_header_trace_and_route_counts_and_is_named(
     async with pod(calling(line)) as at:
         async with at.asking(ONE_SECOND):
             await at.until(lambda: bool(at.calls))
-            assert at.live_calls[0].budget_source == source
+            assert at.live_calls[0].budget.source == source
         await at.until(lambda: bool(at.answers))
     assert at.budgets == about([budget])
 
@@ -115,7 +115,7 @@ async def test_a_route_that_allows_less_than_the_caller_is_named() -> None:
     async with pod(calling(), outbound="timeouts: {request: 300ms}") as at:
         async with at.asking(ONE_SECOND):
             await at.until(lambda: bool(at.calls))
-            assert at.live_calls[0].budget_source == "route"
+            assert at.live_calls[0].budget.source == "route"
         await at.until(lambda: bool(at.answers))
     assert at.budgets == about([300])
 
@@ -435,7 +435,7 @@ async def test_observing_measures_and_acts_on_nothing() -> None:
         async with at.asking(ONE_SECOND):
             await at.until(lambda: bool(at.calls))
             (call,) = at.live_calls
-            assert (call.budget_source, round(call.budget_seconds, 3)) == ("trace", 0.99)
+            assert (call.budget.source, round(call.budget.measured_seconds, 3)) == ("trace", 0.99)
             assert round(call.deadline - call.started, 3) == 15.0
         await at.until(lambda: bool(at.answers))
         await at.call(at.served[0])
@@ -448,7 +448,7 @@ async def test_off_looks_at_nothing() -> None:
     async with pod(calling(ONE_SECOND), answering_after(2.0), outbound="deadline: {mode: off}") as at:
         async with at.asking(ONE_SECOND):
             await at.until(lambda: bool(at.calls))
-            assert at.live_calls[0].budget_source == "route"
+            assert at.live_calls[0].budget.source == "route"
         await at.until(lambda: bool(at.answers))
 
     assert (at.budgets, at.answers[0].status) == ([-1], 200)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.scenarios.stage import OK, get, post, saying, stage
@@ -285,3 +287,10 @@ async def test_options_of_the_whole_server_keeps_its_asterisk() -> None:
     async with stage() as to:
         response = await to.ask(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", b"OPTIONS")
     assert response.body == b"OPTIONS *"
+
+
+async def test_a_499_of_the_upstream_is_relayed_like_any_other_answer() -> None:
+    odd = b"HTTP/1.1 499 Gone\r\nContent-Length: 3\r\n\r\nodd"
+    async with stage(saying(odd, OK)) as to, asyncio.timeout(30):
+        first, second = await to.ask_all(get() + get(), [b"GET", b"GET"])
+    assert (first.status, first.body, second.status) == (499, b"odd", 200)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.scenarios.stage import OK as ANSWER
+from tests.scenarios.stage import get, inbound, saying, stage
 from tests.scenarios.test_forwarding import OK, ROUTES, exchange
 from tests.support.proxy import HEADER, port, running
 from tests.support.upstream import answering, field_of, scripted
@@ -26,3 +28,18 @@ async def test_internal_fields_of_a_request_are_believed_only_from_the_mesh(trus
     assert (field_of(heads[0], b"x-envoy-original-path") == b"/forged") is is_believed
     assert (field_of(heads[0], b"proxy-status") == b"forged") is is_believed
     assert field_of(heads[0], b"x-other") == b"kept"
+
+
+@pytest.mark.parametrize("trust", ["all", "none"])
+async def test_a_member_of_ours_from_outside_never_reaches_the_app(trust: str) -> None:
+    """It names a live request by a span id; a forged one could bound or end another's calls."""
+    forged = b"4bf92f3577b34da6"
+    fields = (
+        b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"tracestate: a=1,sidecar=" + forged,
+    )
+    async with stage(saying(ANSWER), header=inbound(f"trust: {trust}")) as to:
+        assert (await to.ask(get(b"/", *fields))).status == 200
+        parent = (to.requests[0].value(b"traceparent") or b"").split(b"-")[2]
+        assert to.requests[0].value(b"tracestate") == b"sidecar=" + parent + b",a=1"
+        assert parent != forged

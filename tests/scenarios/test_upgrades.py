@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -183,3 +184,30 @@ async def test_a_tunnel_holds_back_who_sends_faster_than_the_other_takes() -> No
         may_read.set()
         await sending
         await expect(client, b"done")
+
+
+@pytest.mark.parametrize(("pause_seconds", "is_whole"), [(35, True), (60, False)])
+async def test_what_waits_for_an_end_that_takes_nothing_is_not_kept_for_ever(
+    pause_seconds: float, *, is_whole: bool
+) -> None:
+    """The tunnel ends when it was idle for its time, and what waits then has as long to move once more."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(SWITCHING)
+        await peer.send(bytes(20_000_000))
+
+    async with stage(script, route="timeouts: {idle: 15s}") as to, raw_client(to.port) as client:
+        await client.send(UPGRADE)
+        _, rest = await head_of(client)
+        (exchange,) = to.worker.service.exchanges
+        reading = client.writer.transport
+        assert isinstance(reading, asyncio.ReadTransport)
+        reading.pause_reading()
+        await asyncio.sleep(pause_seconds)
+        reading.resume_reading()
+        with contextlib.suppress(ConnectionError):
+            await client.read_to_end()
+        assert len(rest) < exchange.response_bytes < 20_000_000
+        received = len(client.received.partition(b"\r\n\r\n")[2])
+        assert (received == exchange.response_bytes) is is_whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
@@ -22,7 +23,6 @@ class FakeAttempt:
     status: int = 200
     reason: Reason | None = None
     sent_ms: int | None = 1990
-    is_reused: bool = True
 
 
 @dataclass(slots=True)
@@ -55,3 +55,7 @@ class FakeExchange:
     tripped: Transition | None = None
     fallback: str | None = None
     attempts: Sequence[FakeAttempt] = (FakeAttempt(),)
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.budget_seconds, self.budget_source, measured_seconds=self.budget_seconds)

@@ -100,7 +100,6 @@ async def test_spans_metrics_and_logs_come_out_of_a_collector(
         )
         record = asyncio.ensure_future(tap.await_log(lambda log: "503" in log.body.string_value, timeout=20))
         for one in (exchange, refused):
-            room.observer.started(one)
             room.observer.finished(one)
         room.observer.transitioned(opened)
         room.reloaded(ReloadReport(at=now, seconds=0.01, generation=2, is_success=True, routes_added=1))

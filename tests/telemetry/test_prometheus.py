@@ -49,7 +49,6 @@ def full() -> tuple[Numbers, Sources]:
         FakeExchange(status=504, reason=Reason.TIMEOUT, started=90.0),
         FakeExchange(route_name='odd "name"\\', budget_source="trace", is_sampled=False),
     ):
-        numbers.started(exchange)
         numbers.finished(exchange)
     numbers.noticed(Notice.RETRY_BUDGET_EXHAUSTED, "checkout")
     reason = TransitionReason.FAILURE_RATE

@@ -195,6 +195,13 @@ def test_unix_endpoint_is_named_by_its_path() -> None:
         (b"/?sig=x&Signature=y&a=1", b"/", b"sig=REDACTED&Signature=REDACTED&a=1"),
         (b"/?AWSAccessKeyId=x", b"/", b"AWSAccessKeyId=REDACTED"),
         (b"/?X-Goog-Signature=x&design=1", b"/", b"X-Goog-Signature=REDACTED&design=1"),
+        (b"/?access_token=x&api_key=y&page=1", b"/", b"access_token=REDACTED&api_key=REDACTED&page=1"),
+        (
+            b"/?Password=x&client-secret=y&key=z",
+            b"/",
+            b"Password=REDACTED&client-secret=REDACTED&key=REDACTED",
+        ),
+        (b"/?tokens=3&monkey=z&author=b&sort_keys=1", b"/", b"tokens=3&monkey=z&author=b&sort_keys=1"),
         (b"http://user:secret@host:80/a?b", b"/a", b"b"),
         (b"http://host", b"/", b""),
         (b"*", b"*", b""),

@@ -1,0 +1,65 @@
+"""What a request to the admin server says: its query, strictly, and who sends it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.admin.answers import Refused
+
+MAX_TEXT = 256
+"""Characters of a client's own text that are kept."""
+MAX_PARAMETERS = 10
+_CREDENTIALS = struct.Struct("3i")
+"""`struct ucred`: pid, uid, gid."""
+
+
+def query(request: web.Request, *names: str) -> Mapping[str, str]:
+    """The query parameters of a change: a misspelt `for` would make an override without an end.
+
+    Raises:
+        Refused: 400, for one that is not among `names`, or is there twice.
+    """
+    for name in request.query:
+        if name not in names:
+            what = f"there is no query parameter {name[:100]!r} here"
+            raise Refused(400, f"{what}{nearest(name, names)}")
+        if len(request.query.getall(name)) > 1:
+            raise Refused(400, f"{name} is given more than once")
+    return request.query
+
+
+def summary(request: web.Request) -> dict[str, Any]:
+    """What is asked, and who asks, for the log; taken before it is handled, as the connection may not live on."""
+    sent = {"user_agent": request.headers.get("User-Agent"), "origin": request.headers.get("Origin")}
+    return {
+        "path": request.path[:MAX_TEXT],
+        "query": {key[:100]: value[:100] for key, value in islice(request.query.items(), MAX_PARAMETERS)},
+        "client": request.remote or _process(request),
+        **{key: None if text is None else text[:MAX_TEXT] for key, text in sent.items()},
+    }
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A hint to append to a message, or nothing."""
+    found = difflib.get_close_matches(word[:200], list(words), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _process(request: web.Request) -> str | None:
+    """Who connected to a UNIX socket, as the kernel says; None where it does not."""
+    connection = request.get_extra_info("socket")
+    if connection is None or connection.family != socket.AF_UNIX:
+        return None
+    # By a copy of the descriptor: what uvloop gives out as a socket has no options.
+    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+        raw = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return f"uid {uid}, pid {pid}"

@@ -1,0 +1,52 @@
+"""`sidecar drain [FILE]`: tell the sidecar that runs with this configuration that its end is near.
+
+A preStop hook: from now on `/readyz` fails and each answer ends its connection, while everything is still served.
+The hooks of all containers of a pod run at once, before any of them gets SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from sidecar.cli.asking import AskFailed, Asking, url_of
+from sidecar.config.addresses import asked_at
+from sidecar.config.files import chosen
+from sidecar.config.problems import ConfigError
+from sidecar.config.units import parse_duration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration, and how long the hook lasts."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="default: $SIDECAR_CONFIG, else sidecar.yaml")
+    parser.add_argument(
+        "--hold",
+        default="0s",
+        metavar="DURATION",
+        help="return only then: it holds back the SIGTERM that follows a preStop hook; default: %(default)s",
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Say it, and hold.
+
+    Returns:
+        0, 1 if nobody hears it (after the hold all the same: an app may need it), 2 for wrong use or a configuration
+        that cannot be read.
+    """
+    try:
+        hold_seconds = parse_duration(options.hold)
+        asked = asked_at(chosen(options.file, os.environ), os.environ)
+    except (ValueError, ConfigError) as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return 2
+    code = 0
+    try:
+        Asking(url_of(asked.admin), asked.token_file).post("/drain")
+    except (AskFailed, OSError) as failed:
+        print(f"sidecar: {failed}", file=sys.stderr)
+        code = 1
+    time.sleep(hold_seconds)
+    return code

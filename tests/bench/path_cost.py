@@ -1,0 +1,156 @@
+"""What one exchange costs in Python: the data path driven by hand, without sockets and without a loop's turns.
+
+    python -m tests.bench.path_cost [--profile]
+
+Microseconds of this process's CPU time for each exchange, the best of several rounds. Bytes go in where uvloop would
+bring them and stop where it would take them, so what `compare` shows beyond this is the kernel's and uvloop's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import os
+import pstats
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from sidecar.config.load import load_text
+from sidecar.downstream.connection import ClientConnection
+from sidecar.runtime.worker import Worker
+from sidecar.upstream.connection import UpstreamConnection
+from tests.bench.upstream import LARGE, SMALL
+from tests.support.proxy import HEADER
+
+ROUNDS, EXCHANGES = 30, 3000
+CONFIG = """\
+upstreams: {app: {endpoints: ["127.0.0.1:9"]}}
+routes:
+- name: bench
+  match: {hosts: [orders.test], path: {prefix: /api}}
+  upstream: app
+  request_headers: {set: {x-mesh: a, x-tenant: gold}}
+  timeouts: {request: 15s}
+"""
+GET = b"GET /api/small HTTP/1.1\r\nHost: orders.test\r\n\r\n"
+BROWSER = (
+    b"GET /api/small?page=3 HTTP/1.1\r\nHost: orders.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
+    b"Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n"
+    b"traceparent: 00-%b-%b-01\r\nx-request-timeout-ms: 900\r\n\r\n"
+)
+POST = b"POST /api/post HTTP/1.1\r\nHost: orders.test\r\nContent-Length: 16384\r\n\r\n" + b"p" * 16384
+
+
+class Sink:
+    """A transport that takes everything and says nothing."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+
+    def writelines(self, data: list[bytes]) -> None:
+        self.writes += 1
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 4711) if name == "peername" else None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def exchanges(worker: Worker, requests: Callable[[], bytes], pieces: list[bytes]) -> Callable[[], None]:
+    """A call that sends one request through and its answer back, on connections that are there."""
+    client, answers = ClientConnection(worker.listeners["inbound"]), Sink()
+    client.connection_made(answers)  # type: ignore[arg-type]
+    pool = worker.assembly.clusters["app"].pools[0]
+    while (idle := pool.take()) is not None:
+        idle.abort()
+    upstream = UpstreamConnection(pool)
+    upstream.connection_made(Sink())  # type: ignore[arg-type]
+    pool.add(upstream)
+    upstream.release(is_reusable=True)
+
+    def call() -> None:
+        client.data_received(requests())
+        for piece in pieces:
+            upstream.data_received(piece)
+
+    call()
+    assert answers.writes, "the exchange did not end"
+    return call
+
+
+def microseconds(call: Callable[[], None]) -> float:
+    """CPU time of one call."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        before = time.process_time_ns()
+        for _ in range(EXCHANGES):
+            call()
+        best = min(best, time.process_time_ns() - before)
+    return best / EXCHANGES / 1000
+
+
+def traced() -> Callable[[], bytes]:
+    """Requests with a trace context and a timeout each: no two are equal."""
+    state = [1]
+
+    def request() -> bytes:
+        state[0] += 1
+        return BROWSER % (b"%032x" % state[0], b"%016x" % state[0])
+
+    return request
+
+
+async def measure(is_profile: bool, log: int) -> None:
+    worker = Worker(load_text(HEADER + CONFIG).snapshot, {}, log_fd=log, clock=time.monotonic)
+    await worker.start()
+    rows: dict[str, tuple[Callable[[], bytes], list[bytes]]] = {
+        "GET 256 B": (lambda: GET, [SMALL]),
+        "GET 256 B, traced, with a timeout": (traced(), [SMALL]),
+        "GET 64 KiB": (lambda: GET, [LARGE[:65536], LARGE[65536:]]),
+        "POST 16 KiB": (lambda: POST, [SMALL]),
+    }
+    if is_profile:
+        profile(exchanges(worker, *rows["GET 256 B"]))
+    else:
+        for name, row in rows.items():
+            print(f"{name:<36}{microseconds(exchanges(worker, *row)):8.2f} µs")
+    worker.service.exchanges.clear()
+    await worker.stop()
+
+
+def profile(call: Callable[[], None]) -> None:
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for _ in range(20_000):
+        call()
+    profiler.disable()
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.path_cost")
+    parser.add_argument("--profile", action="store_true", help="where the time of a plain GET goes")
+    options = parser.parse_args()
+    gc.disable()
+    log = os.open(os.devnull, os.O_WRONLY)
+    try:
+        uvloop.run(measure(options.profile, log))
+    finally:
+        os.close(log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""`sidecar status`: what it calls well, and what it shows where there is not room for all."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from sidecar.cli.status_picture import Reading, Room, picture
+
+STATES = ("closed", "open", "half_open", "forced_open", "disabled")
+
+
+def reading(
+    routes: int = 1,
+    *,
+    states: dict[int, str] | None = None,
+    finished: int = 10,
+    at: float = 0.0,
+    **config: Any,
+) -> Reading:
+    """So many routes; those that `states` does not name are closed."""
+    told = states or {}
+    breakers = [
+        {
+            "route": f"r{n}", "upstream": "u", "state": told.get(n, "closed"), "is_overridden": False,
+            "override_seconds_left": None, "next_probe_seconds": None, "failure_rate": 0.25, "failure_count": 1,
+            "total": 4, "failed": 1, "rejected": 0,
+        }
+        for n in range(routes)
+    ]  # fmt: skip
+    shut = [one for one in breakers if one["state"] in ("open", "forced_open")]
+    durations = {"p50": 0.001, "p95": None, "p99": 1.5}
+    status = {
+        "service": "orders", "version": "1.2.3", "pid": 7, "uptime_seconds": 61.4, "exchanges": 2,
+        "is_ready": True, "is_draining": False, "breakers": {"open_count": len(shut), "open": shut[:50]},
+        "config": {"generation": 3, "is_last_reload_successful": True, "problems": [], **config},
+    }  # fmt: skip
+    rows = [
+        {
+            "name": one["route"], "upstreams": {"u": 1}, "finished": finished, "errors": finished // 5, "active": 1,
+            "duration_seconds": durations, "breakers": [{"upstream": "u", "state": one["state"]}],
+        }
+        for one in breakers
+    ]  # fmt: skip
+    endpoint = {"address": "10.0.0.1:80", "in_flight": 1, "connections": 2, "idle": 1}
+    upstreams = [
+        {"name": "u", "pending": 0, "endpoints": [endpoint]},
+        {"name": "unknown", "pending": 5, "endpoints": []},
+    ]
+    return Reading({"status": status, "routes": rows, "breakers": breakers, "upstreams": upstreams}, at)
+
+
+def text(shown: RenderableType, width: int = 100) -> str:
+    console = Console(width=width, height=1000, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("state", "is_well"), list(zip(STATES, (True, False, True, False, True), strict=True)), ids=STATES
+)
+def test_open_is_not_well_by_itself_or_forced_and_nothing_else_is(state: str, is_well: bool) -> None:
+    assert reading(states={0: state}).is_well is is_well
+
+
+def test_a_failed_reload_is_not_well_and_shows_what_is_wrong() -> None:
+    failed = reading(is_last_reload_successful=False, problems=["a.yaml:1:2: unknown key `oops`\n  oops: 1"])
+    assert not failed.is_well
+    shown = text(picture(failed))
+    assert "The last reload FAILED" in shown
+    assert "  a.yaml:1:2: unknown key `oops`\n" in shown
+    assert "oops: 1" not in shown
+
+
+def test_without_a_terminal_everything_is_there_in_the_order_of_the_file() -> None:
+    shown = text(picture(reading(300, states={299: "open"})))
+    assert "1 OPEN: r299/u" in shown
+    assert [shown.count(f" r{n} ") for n in range(300)] == [2] * 300
+    assert shown.index(" r0 ") < shown.index(" r299 ")
+    assert "more" not in shown
+
+
+@pytest.mark.parametrize("height", [23, 24, 40, 60])
+@pytest.mark.parametrize("width", [80, 140])
+def test_in_a_terminal_it_fits_and_what_is_open_comes_first(width: int, height: int) -> None:
+    shown = text(picture(reading(1000, states={777: "open"}), room=Room(width, height)), width)
+    assert len(shown.splitlines()) <= height
+    rows = [line.split() for line in shown.splitlines() if re.match(r" r\d", line)]
+    assert rows[0][0] == "r777"
+    assert "more" in shown
+    assert "10.0.0.1:80" in shown
+
+
+def test_rates_are_those_since_the_reading_before() -> None:
+    shown = text(picture(reading(finished=30, at=12.0), reading(finished=10, at=10.0)))
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith(" r0") and "25" not in line]
+    assert row == ["r0", "u", "10.0", "20.0%", "1", "-", "1500", "1"]
+
+
+def test_a_process_that_began_anew_has_no_negative_rates() -> None:
+    shown = text(picture(reading(finished=4, at=11.0), reading(finished=1000, at=10.0)))
+    assert " 4.0 " in shown
+    assert "-" not in shown.partition(" r0 ")[2].partition("-")[0]
+
+
+def test_while_nobody_answers_the_last_state_stays_and_says_so() -> None:
+    shown = text(picture(reading(), trouble="Connection refused"))
+    assert "NO ANSWER, this is what was seen last: Connection refused" in shown
+    assert " r0 " in shown

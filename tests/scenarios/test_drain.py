@@ -1,0 +1,182 @@
+"""The end of a sidecar, second by second: what a client meets while it is leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from sidecar.runtime.worker import Worker
+from tests.scenarios.operator import operator
+from tests.scenarios.stage import OK, get, stage
+from tests.support.proxy import HEADER
+from tests.support.raw import RawPeer, raw_client, turns
+
+
+def delay(seconds: str) -> str:
+    """The usual header with `drain.delay`."""
+    return HEADER + f"drain: {{delay: {seconds}}}\n"
+
+
+class Ending:
+    """A drain under way, and how long it took."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        self._waiting = asyncio.create_task(worker.drain.wait())
+
+    async def seconds(self) -> float:
+        """From the first look at it to its end."""
+        await self._waiting
+        return round(self._loop.time() - self._begun, 1)
+
+
+async def test_new_connections_are_served_for_three_seconds_by_default() -> None:
+    async with stage() as to:
+        to.worker.drain.terminated()
+        ending = Ending(to.worker)
+        for _ in range(2):
+            response = await to.ask()
+            assert (response.status, response.value(b"connection")) == (200, b"close")
+            await asyncio.sleep(1.4)
+        assert await ending.seconds() == 3.0
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", to.port)
+
+
+async def test_a_kept_connection_ends_with_its_next_answer_and_not_before() -> None:
+    async with stage() as to, raw_client(to.port) as client:
+        await client.send(get())
+        (first,) = await client.responses([b"GET"])
+        assert first.value(b"connection") is None
+        to.worker.drain.terminated()
+        ending = Ending(to.worker)
+        await asyncio.sleep(1)
+        client.received = b""
+        await client.send(get())
+        await client.read_to_end()
+        (second,) = await client.responses([b"GET"])
+        assert (second.status, second.value(b"connection")) == (200, b"close")
+        assert await ending.seconds() == 3.0
+
+
+async def test_a_connection_that_asks_nothing_is_closed_with_the_delay() -> None:
+    loop = asyncio.get_running_loop()
+    async with stage() as to, raw_client(to.port) as client:
+        await turns()
+        begun = loop.time()
+        to.worker.drain.terminated()
+        ending = Ending(to.worker)
+        await client.read_to_end()
+        assert (client.received, round(loop.time() - begun, 1)) == (b"", 3.0)
+        assert await ending.seconds() == 3.0
+
+
+async def test_readiness_fails_before_anything_else_happens() -> None:
+    async with stage() as to:
+        assert to.worker.is_ready
+        to.worker.drain.terminated()
+        assert not to.worker.is_ready
+        assert (await to.ask()).status == 200
+        await Ending(to.worker).seconds()
+
+
+async def test_the_delay_is_counted_from_the_announcement() -> None:
+    """A preStop hook announces the end while the app still works; SIGTERM comes when the app has gone."""
+    async with stage() as to:
+        await operator(to.worker).post("/drain")
+        await asyncio.sleep(2)
+        await operator(to.worker).post("/drain")  # said again, it counts from the first
+        to.worker.drain.terminated()
+        assert await Ending(to.worker).seconds() == 1.0
+
+
+async def test_an_announcement_that_is_long_ago_leaves_nothing_to_wait_for() -> None:
+    async with stage() as to:
+        await operator(to.worker).post("/drain")
+        await asyncio.sleep(10)
+        to.worker.drain.terminated()
+        assert await Ending(to.worker).seconds() == 0.0
+
+
+async def test_quitquitquit_is_the_same_as_sigterm() -> None:
+    async with stage() as to:
+        await operator(to.worker).post("/quitquitquit")
+        ending = Ending(to.worker)
+        assert (await to.ask()).value(b"connection") == b"close"
+        assert await ending.seconds() == 3.0
+
+
+async def test_where_nobody_has_to_notice_there_is_no_delay() -> None:
+    async with stage(header=delay("0s")) as to:
+        await operator(to.worker).post("/quitquitquit")
+        assert await Ending(to.worker).seconds() == 0.0
+
+
+async def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
+    async with stage() as to:
+        to.worker.drain.interrupted()
+        assert await Ending(to.worker).seconds() == 0.0
+
+
+async def test_ctrl_c_cuts_a_delay_short_that_the_api_began() -> None:
+    async with stage() as to:
+        to.worker.drain.begin()
+        ending = Ending(to.worker)
+        await asyncio.sleep(1)
+        to.worker.drain.interrupted()
+        assert await ending.seconds() == 1.0
+
+
+async def test_exchanges_have_the_whole_timeout_after_the_delay() -> None:
+    async def slow(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(6)
+            await peer.send(OK)
+
+    async with stage(slow, header=delay("2s") + "drain_timeout: 5s\n") as to:
+        asking = asyncio.create_task(to.ask())
+        while not to.requests:
+            await turns()
+        to.worker.drain.terminated()
+        assert await Ending(to.worker).seconds() == 6.0
+        assert (await asking).status == 200
+
+
+class Exited(BaseException):
+    """In place of the end of the test's own process."""
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes of `os._exit`, which raises instead of ending."""
+    codes: list[int] = []
+
+    def leave(code: int) -> Any:
+        codes.append(code)
+        raise Exited
+
+    monkeypatch.setattr(os, "_exit", leave)
+    return codes
+
+
+async def test_a_second_signal_ends_it_at_once(exits: list[int]) -> None:
+    async with stage() as to:
+        to.worker.drain.terminated()
+        with pytest.raises(Exited):
+            to.worker.drain.terminated()
+        assert exits == [1]
+
+
+@pytest.mark.parametrize("path", ["/drain", "/quitquitquit"])
+async def test_the_first_signal_after_a_request_to_end_is_no_second_one(path: str, exits: list[int]) -> None:
+    """An app ends its sidecar, and the kubelet does so too a moment later: nothing may be cut."""
+    async with stage() as to:
+        for _ in range(2):
+            await operator(to.worker).post(path)
+        to.worker.drain.terminated()
+        assert exits == []
+        await Ending(to.worker).seconds()
