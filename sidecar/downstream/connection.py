@@ -8,21 +8,15 @@ Owned by its listener; the exchange being answered is `_current`, those that arr
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import socket
-import struct
-import termios
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
-
-import httptools
+from typing import TYPE_CHECKING, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.snapshot import FallbackPolicy
-from sidecar.downstream import parse, respond
+from sidecar.downstream import kernel, parse, respond
 from sidecar.downstream.parse import known_hosts
+from sidecar.downstream.reader import RequestReader
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.request_body import RequestBody
@@ -45,7 +39,6 @@ _UNSEEN = -1
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 
-_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _BODYLESS = frozenset({204, 304})
 _SPECIAL = frozenset({b"connection", b"te", b"expect"})
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
@@ -58,11 +51,10 @@ class ClientConnection(asyncio.Protocol):
     """One client. See `forwarding.client.Client` for what an exchange may ask of it."""
 
     __slots__ = (
-        "_arriving", "_behind_upgrade", "_body_left", "_current", "_fields", "_has_bodyless_answer", "_head_bytes",
-        "_head_started", "_is_chunking", "_is_closing", "_is_in_head", "_is_in_message", "_is_lingering",
-        "_is_looking", "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive", "_linger_bytes",
-        "_listener", "_lookup", "_parser", "_pauses", "_pending_head", "_queue", "_read_ahead", "_read_bytes", "_service",
-        "_trailers", "_url", "_waiting_bytes", "peer", "touched", "transport",
+        "_arriving", "_body_left", "_current", "_has_bodyless_answer", "_is_chunking", "_is_closing",
+        "_is_lingering", "_is_looking", "_is_skipping", "_is_starting", "_is_write_paused", "_keep_alive",
+        "_linger_bytes", "_listener", "_pauses", "_pending_head", "_queue", "_read_ahead", "_reader", "_service",
+        "_waiting_bytes", "peer", "touched", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -70,19 +62,15 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, listener: ListenerSocket) -> None:
         self._listener = listener
         self._service = listener.service
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self, listener)
         self.peer: tuple[str, int] | None = None
         self.touched = 0.0
         """When the client last sent something or took what waited for it, to about a second."""
         self._current: Exchange | None = None
         self._arriving: Exchange | None = None
         self._queue: deque[Exchange] = deque()
-        self._head_started = 0.0
-        self._read_bytes = 0
         self._body_left = 0
         """Of a plain request: body bytes that are still to come."""
-        self._is_in_message = False
-        """llhttp has begun to read a request, so it must have all of it."""
         self._pending_head: bytes | None = None
         self._is_chunking = False
         self._has_bodyless_answer = False
@@ -97,20 +85,11 @@ class ClientConnection(asyncio.Protocol):
         self._pauses = 0
         self._is_looking = False
         self._read_ahead: list[bytes] | None = None
-        self._behind_upgrade: bytes | None = None
         self._is_skipping = False
-        self._begin_head()
+        """The answer came first: the rest of the request's body is read past."""
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.peer} current={self._current!r} queued={len(self._queue)}>"
-
-    def _begin_head(self) -> None:
-        self._url = b""
-        self._fields: list[Field] = []
-        self._lookup: dict[bytes, bytes] = {}
-        self._trailers: list[Field] = []
-        self._is_in_head = self._is_skipping = False
-        self._head_bytes = 0
 
     # What asyncio does
 
@@ -161,7 +140,7 @@ class ClientConnection(asyncio.Protocol):
             data = self._take_body(data)
             if not data:
                 return
-        while not (self._is_in_message or self._is_closing):
+        while not (self._reader.is_in_message or self._is_closing):
             plain = read_request(data)
             if plain is None:
                 break
@@ -171,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
             if not rest:
                 return
             data = rest
-        self._parse(data)
+        self._read(data)
 
     # A plain request: the usual case
 
@@ -230,133 +209,57 @@ class ClientConnection(asyncio.Protocol):
         if self._arriving is not None and self._arriving.body is not None:
             self._arriving.body.arrived(piece)
         if not self._body_left:
-            self._end_message()
+            self.message_read([])
         return data[len(piece) :]
 
-    # Every other request: llhttp
+    # Every other request: what the reader says
 
-    def _parse(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> None:
         if self._is_closing:
             self._discard(data)
             return
-        if not self._head_bytes:
-            self._head_started = self._listener.now
-        self._read_bytes = len(data)
-        self._head_bytes += self._read_bytes
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._take_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, parse.Refused):
-                raise
-            self._refuse(error.__context__)
-        except httptools.HttpParserError as error:
-            self._refuse(parse.bad_request(str(error)))
+            rest = self._reader.feed(data)
+        except parse.Refused as refused:
+            self._refuse(refused)
         else:
-            if self._head_bytes > self._listener.limits.head_bytes:
-                self._refuse(self._too_large())
+            if rest is not None:
+                self._decide_upgrade(rest)
 
-    # What the parser says
-
-    def on_message_begin(self) -> None:
-        self._is_in_message = True
-
-    def on_url(self, url: bytes) -> None:
-        self._is_in_head = True
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.lower()
-        value = value.rstrip(b" \t")  # llhttp leaves what RFC 9112 5.1 does not count as part of the value
-        if not self._is_in_head:
-            self._trailers.append((key, b"%b: %b\r\n" % (name, value), value))
-            if len(self._trailers) > self._listener.limits.headers:
-                raise parse.Refused(Reason.HEAD_TOO_LARGE, "too many trailer fields")
-            return
-        lookup = self._lookup
-        if key in lookup:
-            lookup[key] += b", " + value
-        else:
-            lookup[key] = value
-        self._fields.append((key, b"%b: %b\r\n" % (name, value), value))
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
+    def head_read(self) -> None:
         if not self._keep_alive:
             raise parse.bad_request("a request behind the last one of its connection")
-        exchange = self._new_exchange()
+        reader, listener = self._reader, self._listener
+        reader.check_limits()
+        method, url, fields, lookup = reader.method, reader.url, reader.fields, reader.lookup
+        version = reader.version
+        authority, origin_target = parse.split_target(method, url, lookup.get(b"host"), version)
+        if not listener.is_trusted:
+            fields, lookup = parse.without_internal(fields, lookup)
+        exchange = Exchange(
+            self._service, self, listener.name, method, url, origin_target, authority, fields, lookup
+        )
+        if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
+            self._read_further(exchange, version)
         if exchange.body is not None:
             self._arriving = exchange
         self._start(exchange)
 
-    def on_body(self, data: bytes) -> None:
-        self.touched = self._listener.now
-        self._head_bytes = (
-            0  # counted again: chunk extensions and trailers must not grow without bound either
-        )
-        arriving = self._arriving
-        if arriving is not None and arriving.body is not None:
-            arriving.body.arrived(data)
-
-    def on_message_complete(self) -> None:
-        if self._behind_upgrade is not None:
-            return  # llhttp takes the body for the other protocol's; it is yet to come
-        self._is_in_message = False
-        self._end_message()
-        self._begin_head()
-
-    def _end_message(self) -> None:
-        self._is_skipping = False
-        arriving = self._arriving
-        if arriving is not None:
-            self._arriving = None
-            if arriving.body is not None:
-                arriving.body.completed(self._trailers)
-
-    def _new_exchange(self) -> Exchange:
-        parser = self._parser
-        lookup = self._lookup
-        url = self._url
-        small = self._listener.small_head_bytes
-        if self._head_bytes > small or self._read_bytes > small:
-            self._check_limits()
-        version = parser.get_http_version()
-        method = parser.get_method()
-        authority, origin_target = parse.split_target(method, url, lookup.get(b"host"), version)
-        if not self._listener.is_trusted:
-            self._fields, self._lookup = parse.without_internal(self._fields, lookup)
-            lookup = self._lookup
-        exchange = Exchange(
-            self._service,
-            self,
-            self._listener.name,
-            method,
-            url,
-            origin_target,
-            authority,
-            self._fields,
-            lookup,
-        )
-        if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
-            self._read_further(exchange, version)
-        return exchange
-
     def _read_further(self, exchange: Exchange, version: str) -> None:
         """What only some requests say: how long their body is, what becomes of the connection, gRPC or not."""
-        parser = self._parser
-        lookup = self._lookup
+        reader, lookup = self._reader, exchange.lookup
         exchange.http_version = version
         if version != "1.1" or b"connection" in lookup:
-            exchange.keep_alive = self._keep_alive = parser.should_keep_alive()
+            exchange.keep_alive = self._keep_alive = reader.keeps_alive
         exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
         exchange.is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
+        asks_for_upgrade = b"upgrade" in lookup and reader.asks_for_upgrade
         if parse.has_body(lookup, is_chunked=exchange.is_chunked):
             exchange.body = RequestBody(self, is_chunked=exchange.is_chunked)
-            if b"upgrade" in lookup and parser.should_upgrade():
-                self._behind_upgrade = parse.framing_head(lookup, is_chunked=exchange.is_chunked)
-        elif b"upgrade" in lookup:  # with a body it is ignored, as RFC 9110 7.8 allows
-            exchange.wants_upgrade = parse.wants_upgrade(parser, lookup, version)
+            if asks_for_upgrade:  # ignored, as RFC 9110 7.8 allows
+                reader.read_body_behind_upgrade(is_chunked=exchange.is_chunked)
+        elif asks_for_upgrade:
+            exchange.wants_upgrade = parse.is_tunnelled(lookup[b"upgrade"], version)
         exchange.is_special = (
             exchange.is_chunked
             or exchange.wants_upgrade
@@ -364,27 +267,26 @@ class ClientConnection(asyncio.Protocol):
             or not _SPECIAL.isdisjoint(lookup)
         )
 
-    def _check_limits(self) -> None:
-        limits = self._listener.limits
-        size = sum(len(line) for _, line, _ in self._fields) + len(self._url)
-        is_too_many = len(self._fields) > limits.headers or len(self._url) > limits.url_bytes
-        if is_too_many or size > limits.head_bytes:
-            raise self._too_large()
+    def body_read(self, data: bytes) -> None:
+        self.touched = self._listener.now
+        arriving = self._arriving
+        if arriving is not None and arriving.body is not None:
+            arriving.body.arrived(data)
 
-    def _too_large(self) -> parse.Refused:
-        limits = self._listener.limits
-        if len(self._url) > limits.url_bytes:
-            return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
-        if len(self._fields) > limits.headers:
-            return parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {limits.headers} header fields")
-        return parse.Refused(Reason.HEAD_TOO_LARGE, f"the head is larger than {limits.head_bytes} bytes")
+    def message_read(self, trailers: list[Field]) -> None:
+        self._is_skipping = False
+        arriving = self._arriving
+        if arriving is not None:
+            self._arriving = None
+            if arriving.body is not None:
+                arriving.body.completed(trailers)
 
     def _refuse(self, refused: parse.Refused) -> None:
         """Nothing that arrives from here on can be trusted: answer what came before, then this, then close."""
         error = GivenUp(refused.reason, refused.detail)
         self._keep_alive = False
         arriving, self._arriving = self._arriving, None
-        self._is_in_head = False
+        self._reader.is_in_head = False
         self._is_closing = True
         if arriving is None:
             self._start(self._refused_exchange(error))
@@ -396,7 +298,7 @@ class ClientConnection(asyncio.Protocol):
             arriving.keep_alive = False
 
     def _refused_exchange(self, error: GivenUp) -> Exchange:
-        url = self._url[:1024]
+        url = self._reader.url[:1024]
         exchange = Exchange(self._service, self, self._listener.name, b"", url, b"", b"", [], {})
         exchange.keep_alive = False
         exchange.refusal = error
@@ -439,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_looking = False
         if not self._pauses or self.transport.is_closing():
             return
-        if _has_left(self.transport):
+        if kernel.has_left(self.transport):
             self.transport.abort()
             return
         self._is_looking = True
@@ -453,22 +355,16 @@ class ClientConnection(asyncio.Protocol):
 
     # Upgrades
 
-    def _take_upgrade(self, rest: bytes) -> None:
-        """llhttp stops behind a request that asks for an upgrade; what follows may be either protocol's."""
-        framing, self._behind_upgrade = self._behind_upgrade, None
-        if framing is not None:
-            self._parser = httptools.HttpRequestParser(_BehindUpgrade(self))
-            self._parser.feed_data(framing)
-        else:
-            self._parser = httptools.HttpRequestParser(self)
-            current = self._current
-            if current is not None and current.wants_upgrade and not self._queue:
-                self._read_ahead = []
-                if rest:
-                    self._hold(rest)
-                return
-            for queued in self._queue:
-                queued.wants_upgrade = False  # there are requests before it, and perhaps behind it
+    def _decide_upgrade(self, rest: bytes) -> None:
+        """A request asks for an upgrade; what follows it may be either protocol's."""
+        current = self._current
+        if current is not None and current.wants_upgrade and not self._queue:
+            self._read_ahead = []
+            if rest:
+                self._hold(rest)
+            return
+        for queued in self._queue:
+            queued.wants_upgrade = False  # there are requests before it, and perhaps behind it
         if rest:
             self.data_received(rest)
 
@@ -582,11 +478,7 @@ class ClientConnection(asyncio.Protocol):
     def abort(self) -> None:
         self._is_closing = True
         self._pending_head = None
-        with contextlib.suppress(OSError, AttributeError):
-            # A reset, not a FIN: an answer that ends with its connection would look whole.
-            sock = self.transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+        kernel.reset(self.transport)
 
     def hand_over(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
         read_ahead = b"".join(self._read_ahead or ())
@@ -645,7 +537,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         if self.transport.is_closing():
             return
-        was_whole = not (self._is_closing or self._head_bytes or self._arriving or self._is_skipping)
+        was_whole = not (self._is_closing or self._reader.head_bytes or self._arriving or self._is_skipping)
         self._is_closing = True
         if was_whole or not self.transport.can_write_eof():
             self.transport.close()
@@ -663,16 +555,16 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close now if nothing is under way; else the current answer says `Connection: close`."""
-        if self._current is None and not self._queue and not self._is_in_head:
+        if self._current is None and not self._queue and not self._reader.is_in_head:
             self._is_closing = True
             self.transport.close()
 
     def check(self, now: float) -> None:
         """Called about once a second: end what takes the client too long."""
-        timeouts = self._listener.timeouts
+        timeouts, reader = self._listener.timeouts, self._reader
         is_ending = self._is_closing and self._current is None and not self._queue
         if is_ending or self._is_write_paused:
-            waiting = _waiting_bytes(self.transport)
+            waiting = kernel.waiting_bytes(self.transport)
             if self._waiting_bytes not in (_UNSEEN, waiting):
                 self.touched = now  # slow, but it takes what waits for it
             self._waiting_bytes = waiting
@@ -680,10 +572,10 @@ class ClientConnection(asyncio.Protocol):
         if is_ending or self._is_write_paused:
             if quiet_seconds > (LINGER_SECONDS if self._is_lingering else timeouts.body_seconds):
                 self.transport.abort()
-        elif self._is_in_head or (
-            self._head_bytes and not (self._current or self._arriving or self._is_skipping)
+        elif reader.is_in_head or (
+            reader.head_bytes and not (self._current or self._arriving or self._is_skipping)
         ):
-            if now - self._head_started > timeouts.head_seconds:
+            if now - reader.head_started > timeouts.head_seconds:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"))
         elif self._is_skipping:
             if quiet_seconds > timeouts.body_seconds:
@@ -699,49 +591,3 @@ class ClientConnection(asyncio.Protocol):
 def _may_still_send(exchange: Exchange) -> bool:
     """Whether the body of an `Expect` will still come is anybody's guess (RFC 9110 10.1.1)."""
     return b"expect" in exchange.lookup and exchange.body is not None and not exchange.body.size
-
-
-def _waiting_bytes(transport: asyncio.Transport) -> int:
-    """What was written and the other side has not taken: here and in the kernel (tcp(7), SIOCOUTQ)."""
-    waiting = transport.get_write_buffer_size()
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
-    return waiting
-
-
-def _has_left(transport: asyncio.Transport) -> bool:
-    """True if the other side has closed or reset its connection, whatever still waits to be read."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
-        return False
-    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    return state in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
-
-
-class _BehindUpgrade:
-    """Hears a parser that reads the body of a request whose upgrade is ignored.
-
-    llhttp does not read such a body: it takes what follows the head for the other protocol. So a fresh parser is
-    first fed a head with the same framing, which this swallows; everything behind it goes to the connection.
-    """
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._is_past_head = False
-        self._connection = connection
-        self.on_body = connection.on_body
-        self.on_message_complete = connection.on_message_complete
-
-    def on_url(self, url: bytes) -> None:
-        if self._is_past_head:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_past_head:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self._is_past_head:
-            self._connection.on_headers_complete()
-        self._is_past_head = True

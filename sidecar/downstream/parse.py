@@ -7,8 +7,6 @@ might repair it differently.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sidecar.core import headers
 from sidecar.core.errors import Reason
 
@@ -97,10 +95,9 @@ def framing_head(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bytes:
     return b"POST / HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % lookup[b"content-length"]
 
 
-def wants_upgrade(parser: Any, lookup: dict[bytes, bytes], version: str) -> bool:
+def is_tunnelled(upgrade: bytes, version: str) -> bool:
     """True for an upgrade that this hop can tunnel; HTTP/2 in clear text (`h2c`) is declined by silence."""
-    is_h2c = b"h2c" in lookup[b"upgrade"].lower()
-    return version == "1.1" and not is_h2c and bool(parser.should_upgrade())
+    return version == "1.1" and b"h2c" not in upgrade.lower()
 
 
 def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:

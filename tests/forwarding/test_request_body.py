@@ -56,13 +56,13 @@ def test_a_client_is_paused_while_nobody_takes_its_body() -> None:
     assert held_body(MAX_HELD_BYTES + 1)[1].is_paused
 
 
-@pytest.mark.parametrize(("room_bytes", "is_paused"), [(0, True), (MAX_HELD_BYTES, False)])
+@pytest.mark.parametrize(("room_bytes", "is_paused"), [(0, True), (MAX_HELD_BYTES + 5, False)])
 def test_a_client_goes_on_when_its_body_is_taken_unless_that_fills_the_socket(
     room_bytes: int, *, is_paused: bool
 ) -> None:
     """The socket tells once: a client that is read on would fill the memory instead."""
     body, client = held_body(MAX_HELD_BYTES + 1)
     socket = Socket(client, room_bytes)
-    body.send_to(cast(asyncio.Transport, socket))
-    assert len(socket.written) == MAX_HELD_BYTES + 1
+    body.send_to(cast(asyncio.Transport, socket), b"head")
+    assert len(socket.written) == len(b"head") + MAX_HELD_BYTES + 1
     assert client.is_paused is is_paused
