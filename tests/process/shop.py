@@ -34,7 +34,7 @@ BREAKER = "consecutive_failures: 5, open_for: 60s, max_open_for: 60s, candidate:
 
 @dataclass
 class Shop:
-    """The app's moods by route (200 without one, or a status), its latency and words, and the sidecar in front of it."""
+    """The app's moods by route (200 without one, or a status), its latency and words, and the sidecar before it."""
 
     folder: Path
     inbound: int
