@@ -20,6 +20,7 @@ from sidecar.downstream.reader import RequestReader
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.request_body import RequestBody
+from sidecar.forwarding.traits import PLAIN, Traits
 
 if TYPE_CHECKING:
     from sidecar.downstream.listener import ListenerSocket
@@ -167,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
             fields, lookup = parse.without_internal(fields, lookup)
         exchange = Exchange(self._service, self, listener.name, method, target, target, host, fields, lookup)
         if _ABOUT_BODY.isdisjoint(lookup):
-            rest = data[start:]
+            rest = data[start:] if len(data) > start else b""
         else:
             rest = self._take_plain_body(exchange, lookup, data, start)
         if self._current is None and not self._queue and not self._is_write_paused:
@@ -186,7 +187,8 @@ class ClientConnection(asyncio.Protocol):
     def _take_plain_body(
         self, exchange: Exchange, lookup: dict[bytes, bytes], data: bytes, start: int
     ) -> bytes:
-        exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
+        if lookup.get(b"content-type", b"").startswith(b"application/grpc"):
+            exchange.traits = Traits(is_grpc=True)
         length = int(lookup.get(b"content-length", b"0"))
         if not length:
             return data[start:]
@@ -248,24 +250,21 @@ class ClientConnection(asyncio.Protocol):
     def _read_further(self, exchange: Exchange, version: str) -> None:
         """What only some requests say: how long their body is, what becomes of the connection, gRPC or not."""
         reader, lookup = self._reader, exchange.lookup
-        exchange.http_version = version
         if version != "1.1" or b"connection" in lookup:
             exchange.keep_alive = self._keep_alive = reader.keeps_alive
-        exchange.is_grpc = lookup.get(b"content-type", b"").startswith(b"application/grpc")
-        exchange.is_chunked = b"transfer-encoding" in lookup and parse.check_framing(lookup, version)
-        asks_for_upgrade = b"upgrade" in lookup and reader.asks_for_upgrade
-        if parse.has_body(lookup, is_chunked=exchange.is_chunked):
-            exchange.body = RequestBody(self, is_chunked=exchange.is_chunked)
-            if asks_for_upgrade:  # ignored, as RFC 9110 7.8 allows
-                reader.read_body_behind_upgrade(is_chunked=exchange.is_chunked)
-        elif asks_for_upgrade:
-            exchange.wants_upgrade = parse.is_tunnelled(lookup[b"upgrade"], version)
-        exchange.is_special = (
-            exchange.is_chunked
-            or exchange.wants_upgrade
-            or version != "1.1"
-            or not _SPECIAL.isdisjoint(lookup)
+        traits = Traits(
+            http_version=version,
+            is_chunked=b"transfer-encoding" in lookup and parse.check_framing(lookup, version),
+            is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
         )
+        asks_for_upgrade = b"upgrade" in lookup and reader.asks_for_upgrade
+        if parse.has_body(lookup, is_chunked=traits.is_chunked):
+            exchange.body = RequestBody(self, is_chunked=traits.is_chunked)
+            if asks_for_upgrade:  # ignored, as RFC 9110 7.8 allows
+                reader.read_body_behind_upgrade(is_chunked=traits.is_chunked)
+        elif asks_for_upgrade:
+            traits.wants_upgrade = parse.is_tunnelled(lookup[b"upgrade"], version)
+        exchange.traits = traits
 
     def body_read(self, data: bytes) -> None:
         self.touched = self._listener.now
@@ -358,13 +357,14 @@ class ClientConnection(asyncio.Protocol):
     def _decide_upgrade(self, rest: bytes) -> None:
         """A request asks for an upgrade; what follows it may be either protocol's."""
         current = self._current
-        if current is not None and current.wants_upgrade and not self._queue:
+        if current is not None and current.traits.wants_upgrade and not self._queue:
             self._read_ahead = []
             if rest:
                 self._hold(rest)
             return
         for queued in self._queue:
-            queued.wants_upgrade = False  # there are requests before it, and perhaps behind it
+            if queued.traits.wants_upgrade:
+                queued.traits.wants_upgrade = False  # there are requests before it, and perhaps behind it
         if rest:
             self.data_received(rest)
 
@@ -383,7 +383,7 @@ class ClientConnection(asyncio.Protocol):
         self._resume(_BODY)
 
     def send_interim(self, head: bytes) -> None:
-        if self._current is not None and self._current.http_version == "1.1":
+        if self._current is not None and self._current.traits.http_version == "1.1":
             self.transport.write(head)
 
     def send_head(self, lines: list[bytes], status: int, length: int | None) -> None:
@@ -392,7 +392,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._has_bodyless_answer = current.method == b"HEAD" or status in _BODYLESS
         if length is None and not self._has_bodyless_answer:
-            if current.http_version == "1.1":
+            if current.traits.http_version == "1.1":
                 self._is_chunking = True
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
@@ -405,7 +405,7 @@ class ClientConnection(asyncio.Protocol):
             current.keep_alive = False
         if not current.keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
-        elif current.http_version == "1.0":
+        elif current.traits.http_version == "1.0":
             lines.append(b"Connection: keep-alive\r\n\r\n")
         else:
             lines.append(b"\r\n")
@@ -435,7 +435,7 @@ class ClientConnection(asyncio.Protocol):
         current = self._current
         if current is None:
             return
-        if current.is_special or not current.keep_alive or self._service.is_draining:
+        if current.traits is not PLAIN or not current.keep_alive or self._service.is_draining:
             self._end_head(current, lines)
         else:
             lines.append(b"\r\n")
@@ -458,7 +458,7 @@ class ClientConnection(asyncio.Protocol):
             request_id=exchange.request_id,
             route=exchange.route_name,
             retry_after_seconds=error.retry_after_seconds,
-            is_grpc=exchange.is_grpc,
+            is_grpc=exchange.traits.is_grpc,
             fallback=fallback,
         )
         if error.reason is Reason.DRAINING or not self._can_skip_rest_of(exchange):
@@ -518,7 +518,7 @@ class ClientConnection(asyncio.Protocol):
         body = exchange.body
         if body is None or body.is_complete:
             return True
-        if exchange.is_chunked or b"expect" in exchange.lookup:
+        if exchange.traits.is_chunked or b"expect" in exchange.lookup:
             return False  # no telling how much, or whether any at all, will come
         return int(exchange.lookup[b"content-length"]) - body.size <= MAX_DISCARD_BYTES
 

@@ -130,10 +130,10 @@ class Attempt:
             connection.release(is_reusable=True)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self.connection = connection
-        connection.begin(self, exchange.method == b"HEAD", exchange.wants_upgrade)
+        connection.begin(self, exchange.method == b"HEAD", exchange.traits.wants_upgrade)
         if route.is_deadline_sent:
             self.sent_ms = int(seconds_left * 1000.0)
-        head = heads.request_head(exchange, route, self.span_id, seconds_left)
+        head = heads.request_head(exchange, self, seconds_left)
         if exchange.body is None:
             connection.transport.write(head)
         else:
@@ -199,7 +199,8 @@ class Attempt:
         exchange = self.exchange
         exchange.is_head_sent = True
         exchange.response_bytes = length
-        exchange.client.send_whole(heads.response_lines(exchange, self.route, self), body)
+        lines = heads.kept_lines(exchange, self.route, status, fields, self.route.drop_response)
+        exchange.client.send_whole(lines, body)
         exchange.completed(self)
 
     def switched(self, fields: list[Field], rest: bytes) -> None:

@@ -36,6 +36,7 @@ from sidecar.forwarding.live import IDLE_CHECKS, Destination, LiveRoute
 from sidecar.forwarding.request_body import RequestBody
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
+from sidecar.forwarding.traits import PLAIN
 from sidecar.forwarding.tunnel import Tunnel
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.pool import Pool
@@ -69,11 +70,11 @@ class Exchange:
         "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_first_try",
         "_is_over", "_quiet_checks", "_quiet_mark", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
         "client", "deadline", "detail", "due", "ended",
-        "fails_at", "fallback", "fields", "flags", "host", "http_version", "is_chunked", "is_grpc", "is_head_sent",
-        "is_sampled", "is_special", "keep_alive", "listener", "lookup", "method", "origin_target", "own_member",
+        "fails_at", "fallback", "fields", "flags", "host", "is_head_sent",
+        "is_sampled", "keep_alive", "listener", "lookup", "method", "origin_target", "own_member",
         "parent_id", "prefix_length", "reason", "refusal", "refused_by", "remembered_as", "request_id",
         "response_bytes", "route", "route_name", "service", "span_id", "started", "status", "target", "trace_id",
-        "tracestate", "tripped", "tunnel", "wants_upgrade",
+        "tracestate", "traits", "tripped", "tunnel",
     )  # fmt: skip
 
     trace_id: bytes
@@ -124,10 +125,10 @@ class Exchange:
         self.host = host
         self.fields = fields
         self.lookup = lookup
-        self.http_version = "1.1"
         self.keep_alive = True
         """Whether the client's connection goes on afterwards; written by the connection."""
-        self.is_chunked = self.wants_upgrade = self.is_special = self.is_grpc = self.is_head_sent = False
+        self.traits = PLAIN
+        self.is_head_sent = False
         self.body: RequestBody | None = None
         self.refusal: GivenUp | None = None
         """Set for a request that is answered with this and nothing else."""
@@ -162,31 +163,17 @@ class Exchange:
     # begin
 
     def begin(self) -> None:
-        """Go as far as the upstream's connection allows: until the request is sent, in the usual case."""
-        service = self.service
-        clock = service.clock  # what is called out of a slot costs 30 ns less by a local name
+        """Go as far as the upstream's connection allows: until the request is sent, in the usual case.
+
+        One function for what every request goes through: three calls less, 0.3 µs.
+        """
+        service, lookup = self.service, self.lookup
+        clock, decide = service.clock, service.decide  # called by a local name, 30 ns less each
         now = self.started = clock()
         service.exchanges.add(self)
-        self._take_identity(service)
-        try:
-            if self.refusal is not None:
-                raise self.refusal
-            route = self._find_route(service)
-            if route.is_egress:
-                lineage.recover(self, route)
-            self._take_deadline(route, now)
-            if route.admission is not None:
-                self._check_admission(route.admission)
-            self._forward(route, route.single or route.choose(service.rng), now)
-        except GivenUp as error:
-            self.fail(error)
 
-    def _take_identity(self, service: Service) -> None:
-        """Trace context and request id: kept from the caller where they are valid, else made.
-
-        A trace that starts here lends the request its id, so that one search finds both.
-        """
-        lookup = self.lookup
+        # Trace context and request id: kept from the caller where they are valid, else made. A trace that starts here
+        # lends the request its id, so that one search finds both.
         ids = service.ids
         new_id, self.span_id, self._client_span_id = ids.sets.pop() if ids.sets else ids.for_exchange()
         traceparent = lookup.get(b"traceparent")
@@ -194,7 +181,6 @@ class Exchange:
             self.trace_id = new_id
             self.parent_id = self.own_member = None
             self.tracestate = b""
-            decide = service.decide
             is_sampled = self.is_sampled = decide(None, new_id)
             self.flags = _NEW_SAMPLED if is_sampled else RANDOM
         else:
@@ -203,6 +189,32 @@ class Exchange:
         if request_id is None or not headers.is_valid_request_id(request_id):
             request_id = self.trace_id if self.parent_id is None else new_id
         self.request_id = request_id
+
+        try:
+            if self.refusal is not None:
+                raise self.refusal
+            path, _, query = self.origin_target.partition(b"?")
+            table = service.tables.get(self.listener)
+            entry = table and table.find_entry(self.host, path, self.method, lookup, query)
+            if not entry:
+                raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
+            route = self.route = entry.target
+            self.route_name = route.name
+            if route.prefix is not None:
+                self._note_prefix(entry.prefix_end(path), path)
+            if service.is_closed_to_new:
+                raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+            if route.is_egress:
+                lineage.recover(self, route)
+            if self.caller is None and route.deadline_fields.isdisjoint(lookup):
+                self._take_plain_deadline(route, now)
+            else:
+                self._take_deadline(route, now)
+            if route.admission is not None:
+                self._check_admission(route.admission)
+            self._forward(route, route.single or route.choose(service.rng), now)
+        except GivenUp as error:
+            self.fail(error)
 
     def _continue_trace(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
         trace = tracecontext.read(traceparent, tracestate, service.ids)
@@ -216,40 +228,28 @@ class Exchange:
         self.tracestate = trace.tracestate
         self.own_member = trace.own_member
 
-    def _find_route(self, service: Service) -> LiveRoute:
-        path, _, query = self.origin_target.partition(b"?")
-        table = service.tables.get(self.listener)
-        entry = table and table.find_entry(self.host, path, self.method, self.lookup, query)
-        if not entry:
-            raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
-        route = self.route = entry.target
-        self.route_name = route.name
-        if route.prefix is not None:
-            if has_dot_segment(path):
-                raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
-            self.prefix_length = entry.prefix_end(path)
-        if service.is_closed_to_new:
-            raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
-        return route
+    def _note_prefix(self, length: int, path: bytes) -> None:
+        if has_dot_segment(path):
+            raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
+        self.prefix_length = length
+
+    def _take_plain_deadline(self, route: LiveRoute, now: float) -> None:
+        """The route alone decides: 0.6 µs less than asking everybody."""
+        self.budget = route.plain_budget
+        self.deadline = self.fails_at = now + route.request_seconds
+        seconds = route.first_check_seconds
+        due = self.due = now + seconds
+        sweep = self.service.sweep
+        bucket = sweep.buckets.get(int(due * TICKS_PER_SECOND))
+        if bucket is None or seconds < OWN_TIMER_SECONDS:
+            sweep.add(self, now)
+        else:  # where a bucket is, the timer runs
+            bucket.add(self)
+            self.bucket = bucket
 
     def _take_deadline(self, route: LiveRoute, now: float) -> None:
-        lookup = self.lookup
-        if self.caller is None and route.deadline_fields.isdisjoint(lookup):
-            # The route alone decides. Without the calls below, 0.6 µs less for each request.
-            self.budget = route.plain_budget
-            self.deadline = self.fails_at = now + route.request_seconds
-            seconds = route.first_check_seconds
-            due = self.due = now + seconds
-            sweep = self.service.sweep
-            bucket = sweep.buckets.get(int(due * TICKS_PER_SECOND))
-            if bucket is None or seconds < OWN_TIMER_SECONDS:
-                sweep.add(self, now)
-            else:  # where a bucket is, the timer runs
-                bucket.add(self)
-                self.bucket = bucket
-            return
         recovered = self.caller.deadline - now if self.caller is not None else None
-        budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
+        budget = self.budget = deadline.budget(self.lookup, route.deadline, route.request_seconds, recovered)
         self.deadline = self.fails_at = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
@@ -568,6 +568,10 @@ class Exchange:
     @property
     def peer(self) -> tuple[str, int] | None:
         return self.client.peer
+
+    @property
+    def http_version(self) -> str:
+        return self.traits.http_version
 
     @property
     def user_agent(self) -> bytes | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sidecar.core import deadline, headers
 from sidecar.core.plain import Field
 from sidecar.core.tracecontext import FLAG_TEXT
+from sidecar.forwarding.traits import PLAIN
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -25,19 +26,20 @@ _BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in F
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
 
-def request_head(exchange: Exchange, route: LiveRoute, span_id: bytes, seconds_left: float) -> bytes:
-    """The head that the upstream gets in this attempt, whose CLIENT span is `span_id`."""
+def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> bytes:
+    """The head that the upstream gets in this attempt."""
+    route, span_id = attempt.route, attempt.span_id
     drop = route.drop_request
-    if exchange.is_special or exchange.is_grpc or exchange.budget.carried or route.injects_baggage:
+    if exchange.traits is not PLAIN or exchange.budget.carried or route.injects_baggage:
         drop, end = _unusual(exchange, route, seconds_left)
-    elif route.is_deadline_sent:
-        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % (seconds_left * 1000.0)
+    elif attempt.sent_ms is not None:
+        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % attempt.sent_ms
     else:
         end = b"\r\n\r\n"
     kept = []
     for key, line, _ in exchange.fields:
         if key not in drop:
-            kept.append(line)  # a comprehension is a call until Python 3.12
+            kept.append(line)  # a comprehension is a call of its own until Python 3.12
     return b"".join([
         exchange.method, b" ",
         exchange.origin_target if route.prefix is None else _upstream_target(exchange, route.prefix),
@@ -53,12 +55,13 @@ def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float) -> tuple
     """What is left out and what comes last, for a request that a route alone does not determine."""
     drop = route.drop_request
     own: list[bytes] = [b"\r\n"]
-    if exchange.is_special:
+    is_grpc = exchange.traits.is_grpc
+    if exchange.traits is not PLAIN:
         drop |= _special_drop(exchange)
         own += _special_lines(exchange)
     carried = exchange.budget.carried
-    if carried or exchange.is_grpc:
-        fields = deadline.timeout_fields(carried, seconds_left, is_grpc=exchange.is_grpc)
+    if carried or is_grpc:
+        fields = deadline.timeout_fields(carried, seconds_left, is_grpc=is_grpc)
         drop |= {name for name, _ in fields}
         for name, value in fields:
             own += (name, b": ", value, b"\r\n")
@@ -79,16 +82,16 @@ def _upstream_target(exchange: Exchange, prefix: bytes) -> bytes:
 def _special_drop(exchange: Exchange) -> frozenset[bytes]:
     """What the request's own `Connection` lists, and an `Expect` that an HTTP/1.0 client cannot mean."""
     drop = headers.listed_in_connection(exchange.lookup.get(b"connection", b""))
-    return drop | _EXPECT if exchange.http_version == "1.0" else drop
+    return drop | _EXPECT if exchange.traits.http_version == "1.0" else drop
 
 
 def _special_lines(exchange: Exchange) -> list[bytes]:
     """Hop-by-hop fields that are made anew for the next hop: framing, upgrade, the wish for trailers."""
     lines = []
     options = []
-    if exchange.is_chunked:
+    if exchange.traits.is_chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
-    if exchange.wants_upgrade:
+    if exchange.traits.wants_upgrade:
         options.append(b"Upgrade")
         lines.append(b"Upgrade: %b\r\n" % exchange.lookup[b"upgrade"])
     if b"trailers" in exchange.lookup.get(b"te", b"").lower():
@@ -119,8 +122,15 @@ def response_lines(exchange: Exchange, route: LiveRoute, attempt: Attempt) -> li
     status = attempt.status
     if status == 204 or status == 101:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
+    return kept_lines(exchange, route, status, attempt.fields, drop)
+
+
+def kept_lines(
+    exchange: Exchange, route: LiveRoute, status: int, fields: list[Field], drop: frozenset[bytes]
+) -> list[bytes]:
+    """The same, where it is known what to leave out."""
     out = [_STATUS_LINES.get(status) or headers.status_line(status)]
-    for key, line, _ in attempt.fields:
+    for key, line, _ in fields:
         if key not in drop:
             out.append(line)
     out += (route.response_block, exchange.request_id, b"\r\n")

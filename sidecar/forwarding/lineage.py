@@ -61,7 +61,7 @@ def remember(exchange: Exchange, attempt: Attempt) -> None:
         _end(exchange, exchange.remembered_as, exchange.attempts[-2].reason, attempt.started)
     exchange.remembered_as = attempt.span_id
     # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
-    deadline = inf if exchange.wants_upgrade else exchange.deadline
+    deadline = inf if exchange.traits.wants_upgrade else exchange.deadline
     callers = exchange.service.callers
     callers.enter(attempt.span_id, exchange.trace_id, deadline, attempt.started)
 
