@@ -63,8 +63,8 @@ class Carried(NamedTuple):
 class Budget:
     """How long an exchange may take from now, and who said so.
 
-    Shared between exchanges, so nobody writes to it. Not frozen, since a frozen one takes three times as long to
-    make, and not a named tuple, whose fields take five times as long to read as slots.
+    Shared between exchanges, so nobody writes to it. Not frozen, since a frozen one takes 0.33 µs to make, this one
+    0.08.
     """
 
     seconds: float

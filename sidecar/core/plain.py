@@ -6,7 +6,8 @@ Whatever is not plain in any way gives None, and the connection hands the same b
 this may be stricter than llhttp wherever that is simpler, and must never be more lenient, nor read anything
 differently: `tests/core/test_plain.py` holds the two against each other.
 
-Measured for the exchange of the benchmark: 10.8 µs with llhttp alone, 7.9 with this (`tests/bench/path_cost.py`).
+Measured for a whole exchange without the kernel (`tests/bench/path_cost.py`): a GET takes 7.6 µs, and 11.4 with
+llhttp alone; a POST of 16 KiB 9.3 and 18.4, since the body needs no parser either.
 
 What is remembered is bounded and holds nothing of one request alone: see `_learn`. Owner: the event loop's thread.
 """

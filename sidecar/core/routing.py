@@ -85,7 +85,7 @@ class RoutingTable(Generic[T]):
         """
         table = self._as_sent
         if self._has_hosts:
-            hosts = table.hosts  # as it came, or but for its port: 0.3 µs less than `chain` in the usual case
+            hosts = table.hosts  # as it came, or but for its port: the usual case, without `chain`
             chain = hosts.get(host) or hosts.get(host.partition(b":")[0]) or table.chain(host)
         else:
             chain = table.any_host
@@ -219,7 +219,7 @@ class _Group(Generic[T]):
         if self._exact:
             entries = self._exact.get(path)
             if entries is not None:
-                if entries[0].is_open:  # the usual case; 0.06 µs less than the call
+                if entries[0].is_open:  # the usual case, without the call
                     return entries[0]
                 found = first(entries, method, fields, query)
                 if found is not None:

@@ -163,25 +163,20 @@ class Exchange:
     # begin
 
     def begin(self) -> None:
-        """Go as far as the upstream's connection allows: until the request is sent, in the usual case.
-
-        One function for what every request goes through: three calls less, 0.3 µs.
-        """
+        """Go as far as the upstream's connection allows: until the request is sent, in the usual case."""
         service, lookup = self.service, self.lookup
-        clock, decide = service.clock, service.decide  # called by a local name, 30 ns less each
-        now = self.started = clock()
+        now = self.started = service.clock()
         service.exchanges.add(self)
 
         # Trace context and request id: kept from the caller where they are valid, else made. A trace that starts here
         # lends the request its id, so that one search finds both.
-        ids = service.ids
-        new_id, self.span_id, self._client_span_id = ids.sets.pop() if ids.sets else ids.for_exchange()
+        new_id, self.span_id, self._client_span_id = service.ids.for_exchange()
         traceparent = lookup.get(b"traceparent")
         if traceparent is None:
             self.trace_id = new_id
             self.parent_id = self.own_member = None
             self.tracestate = b""
-            is_sampled = self.is_sampled = decide(None, new_id)
+            is_sampled = self.is_sampled = service.decide(None, new_id)
             self.flags = _NEW_SAMPLED if is_sampled else RANDOM
         else:
             self._continue_trace(service, traceparent, lookup.get(b"tracestate"))
@@ -234,7 +229,7 @@ class Exchange:
         self.prefix_length = length
 
     def _take_plain_deadline(self, route: LiveRoute, now: float) -> None:
-        """The route alone decides: 0.6 µs less than asking everybody."""
+        """The route alone decides: 0.4 µs less than asking everybody."""
         self.budget = route.plain_budget
         self.deadline = self.fails_at = now + route.request_seconds
         seconds = route.first_check_seconds
@@ -343,14 +338,13 @@ class Exchange:
 
     def completed(self, attempt: Attempt) -> None:
         """The upstream's answer arrived whole."""
-        clock = self.service.clock
-        now = clock()
+        now = self.service.clock()
         status = self.status = attempt.status
         self._attempt = None
         attempt.end(now)
         admission, cluster = self._admission, self._cluster
         if status < 400 and attempt.route.is_plainly_judged and admission is not None and cluster is not None:
-            # What `_settle` does for a plain success: 0.4 µs less.
+            # What `_settle` does for a plain success: 0.3 µs less.
             self._admission = self._cluster = None
             cluster.in_flight -= 1
             transition = self._breaker.settle(admission, _SUCCESS, now - attempt.started, now, self)
@@ -508,8 +502,7 @@ class Exchange:
         now = self.ended = attempts[-1].ended if is_relayed else service.clock()
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
-        finished = service.observe.finished
-        finished(self)
+        service.observe.finished(self)
         for attempt in attempts:
             del attempt.exchange  # no cycle is left, so nothing waits for the garbage collector
         if self.reason is not _CLIENT_GONE:
