@@ -84,7 +84,7 @@ class IdSource:
         return self._spans.pop()
 
     def for_exchange(self) -> tuple[bytes, bytes, bytes]:
-        """Return a trace id and two span ids at once, what one exchange needs: 0.15 µs, where three calls take 0.26."""
+        """Return a trace id and two span ids, what one exchange needs: 0.15 µs, where three calls take 0.26."""
         if not self._sets:
             self._sets = cast(list[tuple[bytes, bytes, bytes]], self._fetch("32s16s16s"))
         return self._sets.pop()
