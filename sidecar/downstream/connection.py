@@ -141,16 +141,13 @@ class ClientConnection(asyncio.Protocol):
             data = self._take_body(data)
             if not data:
                 return
-        while not (self._reader.is_in_message or self._is_closing):
+        if not self._reader.is_in_message:
             plain = read_request(data)
-            if plain is None:
-                break
-            rest = self._take_plain(plain, data)
-            if rest is None:
-                break
-            if not rest:
-                return
-            data = rest
+            rest = None if plain is None else self._take_plain(plain, data)
+            if rest is not None:
+                if not rest:
+                    return
+                data = rest  # llhttp reads all that is behind: to cut off each request would copy the rest each time
         self._read(data)
 
     # A plain request: the usual case
