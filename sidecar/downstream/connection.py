@@ -1,7 +1,8 @@
 """HTTP/1.1 server side: the bytes of one client connection ↔ exchanges, one answer at a time.
 
 Decides framing towards the client, keep-alive, the order of pipelined requests and when to stop reading. It knows
-nothing of routes: a complete head becomes an `Exchange`, which then drives this connection as its `Client`.
+nothing of routes: a complete head becomes an `Exchange`, which then drives this connection as its `Client`. A plain
+head is read here (`core/plain.py`), every other request by the `RequestReader`.
 Owned by its listener; the exchange being answered is `_current`, those that arrived behind it wait in `_queue`.
 """
 
