@@ -369,15 +369,20 @@ class Numbers:
                 self.lock.release()
 
     def _count_live(self) -> None:
-        """Count what is under way, by route and method. The lock is held."""
-        for route in list(self._routes.values()):
-            route.active = dict.fromkeys(route.active, 0)
+        """Count what is under way, by route and method. The lock is held.
+
+        Each count is put in place whole: a reader of an earlier call may still be at it.
+        """
+        counts = {route: dict.fromkeys(route.active, 0) for route in list(self._routes.values())}
         for exchange in list(self._live):
             name, method = exchange.route_name, exchange.method
             if name is not None:
-                active = (self._routes.get(name) or self._add(name, exchange.listener)).active
+                route = self._routes.get(name) or self._add(name, exchange.listener)
+                active = counts.setdefault(route, {})
                 known = method if method in _KNOWN else OTHER
                 active[known] = active.get(known, 0) + 1
+        for route, active in counts.items():
+            route.active = active
 
 
 def _retry(attempt: ObservedAttempt) -> Retry:

@@ -160,7 +160,7 @@ class ClientConnection(asyncio.Protocol):
         listener = self._listener
         if host not in known_hosts or not self._keep_alive:
             return None
-        if start > listener.small_head_bytes and self._is_beyond_limits(start, target, fields):
+        if start > listener.small_head_bytes and listener.is_too_large(start, target, fields):
             return None
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
@@ -169,18 +169,8 @@ class ClientConnection(asyncio.Protocol):
             rest = data[start:] if len(data) > start else b""
         else:
             rest = self._take_plain_body(exchange, lookup, data, start)
-        if self._current is None and not self._queue and not self._is_write_paused:
-            self._current = exchange
-            exchange.begin()
-        else:
-            self._start(exchange)
+        self._start(exchange)
         return rest
-
-    def _is_beyond_limits(self, head_bytes: int, target: bytes, fields: list[Field]) -> bool:
-        limits = self._listener.limits
-        return (
-            head_bytes > limits.head_bytes or len(target) > limits.url_bytes or len(fields) > limits.headers
-        )
 
     def _take_plain_body(
         self, exchange: Exchange, lookup: dict[bytes, bytes], data: bytes, start: int

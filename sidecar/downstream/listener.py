@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 
+from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.connection import ClientConnection
 from sidecar.forwarding.service import Service
@@ -60,6 +61,11 @@ class ListenerSocket:
         )
         """A read up to this size cannot break a limit (a header field takes at least four bytes)."""
         self.is_trusted = policy.trust is Trust.ALL
+
+    def is_too_large(self, head_bytes: int, url: bytes, fields: list[Field]) -> bool:
+        """Whether a head of that size breaks a limit."""
+        limits = self.limits
+        return head_bytes > limits.head_bytes or len(url) > limits.url_bytes or len(fields) > limits.headers
 
     async def start(self) -> None:
         """Bind and accept.

@@ -108,10 +108,8 @@ class RequestReader:
         small = self._listener.small_head_bytes
         if self.head_bytes <= small and self._read_bytes <= small:
             return
-        limits = self._listener.limits
         size = sum(len(line) for _, line, _ in self.fields) + len(self.url)
-        is_too_many = len(self.fields) > limits.headers or len(self.url) > limits.url_bytes
-        if is_too_many or size > limits.head_bytes:
+        if self._listener.is_too_large(size, self.url, self.fields):
             raise self._too_large()
 
     def _too_large(self) -> parse.Refused:

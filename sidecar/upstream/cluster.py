@@ -50,7 +50,7 @@ class Cluster:
         self.policy = policy
         self.name = policy.name
         self.in_flight = 0
-        """Exchanges between `admit` and `leave`."""
+        """Exchanges that were admitted and have not settled; whoever settles takes its own off."""
         self.connections = 0
         """Open and being opened."""
         self.overflows = 0
@@ -107,15 +107,12 @@ class Cluster:
     # Limits
 
     def admit(self) -> bool:
-        """Take one of `max_requests`; False when all are in use. Undone by `leave`."""
+        """Take one of `max_requests`; False when all are in use."""
         if self.in_flight >= self.policy.limits.max_requests:
             self.overflows += 1
             return False
         self.in_flight += 1
         return True
-
-    def leave(self) -> None:
-        self.in_flight -= 1
 
     def grant(self) -> Grant:
         """What an exchange that found no idle connection may do."""
