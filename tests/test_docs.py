@@ -14,7 +14,8 @@ import pytest
 from sidecar.__main__ import main
 from sidecar.config.load import load_text
 from sidecar.config.reference import anchor
-from tests.support.process import free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import sidecar
 
 ROOT = Path(__file__).parent.parent
 _HIDDEN = {".git", ".venv", "node_modules"}

@@ -16,7 +16,8 @@ from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
 from sidecar.core.statechart import mermaid
 from sidecar.downstream.respond import TABLE
-from tests.support.process import free_ports, http_get
+from tests.support.ports import free_ports
+from tests.support.process import http_get
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

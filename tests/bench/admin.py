@@ -25,7 +25,8 @@ from subprocess import Popen
 from tests.bench.load import HOST, SCENARIOS, flat_out
 from tests.bench.machine import Cores, cpu_seconds, pick_cores, tree
 from tests.bench.reload import Figure
-from tests.bench.targets import await_ok, free_ports, pinned
+from tests.bench.targets import await_ok, pinned
+from tests.support.ports import free_ports
 
 ROUTES = 1000
 ANSWERS = 200

@@ -23,7 +23,8 @@ from tests.bench import install, report
 from tests.bench.load import SCENARIOS
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.rounds import Bench, Plan, Results
-from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, free_ports, pinned
+from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, pinned
+from tests.support.ports import free_ports
 
 NAMES = [DIRECT, *TARGETS]
 

@@ -29,9 +29,10 @@ from tests.bench import install
 from tests.bench.load import CONNECTIONS, HOST, SCENARIOS, LoadError, run_load
 from tests.bench.machine import Cores, cpu_seconds, pick_cores
 from tests.bench.reload import Figure
-from tests.bench.targets import await_ok, free_ports, get, pinned
+from tests.bench.targets import await_ok, get, pinned
 from tests.bench.telemetry_process import ROUTES, Variant
 from tests.support.browser import CHROMIUM, opened
+from tests.support.ports import free_ports
 
 PAGE_ROWS = 50
 PERIOD_SECONDS = 1.0

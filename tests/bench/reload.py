@@ -29,7 +29,8 @@ from sidecar.runtime.worker import Worker
 from tests.bench.load import quantile
 from tests.process.test_reload import BAD, BASE, ROUTES, breaker_lines, trip, variant
 from tests.support.edits import change, config_map
-from tests.support.process import Running, free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, sidecar
 from tests.support.traffic import Traffic, traffic
 
 CONNECTIONS = 32

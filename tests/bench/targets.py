@@ -10,7 +10,6 @@ import importlib
 import os
 import select
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from tests.bench.install import program
 from tests.bench.load import HOST
 from tests.bench.machine import tree
+from tests.support.ports import free_ports
 
 PEERS = Path(__file__).with_name("peers")
 READY_SECONDS = 15.0
@@ -74,25 +74,6 @@ TARGETS = {
         Target("nginx", "nginx.conf", lambda file: [program("nginx"), "-q", "-c", file]),
     )
 }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody holds, and nobody answers on: SO_REUSEPORT shares a port silently."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    for port in ports:
-        refuse_served(port)
-    return ports
-
-
-def refuse_served(port: int) -> None:
-    """Raises TargetError if something accepts connections on the port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise TargetError(f"port {port} is already served by another process")
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from tests.bench.load import CONNECTIONS, HOST, LoadError, quantile
 from tests.bench.machine import cpu_seconds, pick_cores
-from tests.bench.targets import await_ok, free_ports, get, pinned
+from tests.bench.targets import await_ok, get, pinned
+from tests.support.ports import free_ports
 
 FILE = """\
 version: 1

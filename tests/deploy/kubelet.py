@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,25 +18,10 @@ import aiohttp
 
 from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
 from sidecar.kubernetes.settings import Mode, Settings
+from tests.support.ports import free_ports
 
 APP = Path(__file__).with_name("app.py")
 STARTUP_SECONDS = 30.0
-_PORTS = 16000, 32000
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different, from below those that the kernel gives to outgoing connections:
-    under load one of these could be taken before the pod starts.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(*_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 class Pod:
@@ -143,10 +126,18 @@ class Pod:
             self._keeping.cancel()
 
     async def passes(self, port: int, path: str) -> None:
-        """Probe until it succeeds."""
-        async with asyncio.timeout(STARTUP_SECONDS):
-            while not await self._probe(port, path):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        """Probe until it succeeds.
+
+        Raises:
+            AssertionError: not in time; with what the sidecar said and how often it was started again.
+        """
+        try:
+            async with asyncio.timeout(STARTUP_SECONDS):
+                while not await self._probe(port, path):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            said = self.log.read_text()[-2000:]
+            raise AssertionError(f"{path} failed; {self.sidecar_restarts} restarts:\n{said}") from None
 
     async def logged(self, needle: str, *, times: int) -> None:
         """Wait until the sidecar's log, over all its starts, holds `needle` so many times."""
@@ -198,5 +189,5 @@ class Pod:
             *arguments,
             env=self.environment,
             stdout=output,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=output,
         )

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from sidecar.kubernetes.settings import Mode
-from tests.deploy.kubelet import Pod, free_ports
+from tests.deploy.kubelet import Pod
+from tests.support.ports import free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 REQUESTS_PER_SECOND = 500

@@ -25,7 +25,7 @@ from sidecar.kubernetes.admission import review
 from sidecar.kubernetes.settings import STATUS
 from sidecar.kubernetes.webhook import MAX_REVIEW_BYTES, TlsFiles, Webhook
 from tests.kubernetes.corpus import MANIFESTS, SETTINGS, injected, read
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 
 
 def make_certificate(folder: Path, name: str) -> TlsFiles:

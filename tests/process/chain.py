@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.process import free_ports, http_get
+from tests.support.ports import free_ports
+from tests.support.process import http_get
 
 HOPS = 4
 START_SECONDS = 40.0

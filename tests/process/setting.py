@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.process import Running, free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, sidecar
 
 COMMAND = (sys.executable, "-m", "sidecar", "run")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from aiohttp import ClientSession, web
 
 from tests.scenarios.operator import Operator
-from tests.support.process import Running, free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, sidecar
 
 NAMES = (
     "checkout-to-payments",

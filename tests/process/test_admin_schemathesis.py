@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import sidecar
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 

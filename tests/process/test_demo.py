@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.demo.story import SCENES
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 

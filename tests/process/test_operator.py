@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.operator import Operator
-from tests.support.process import Running, free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, sidecar
 
 pytestmark = pytest.mark.process
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.test_reload import BASE, OK, ROUTES, until_served, variant
-from tests.support.process import free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import sidecar
 from tests.support.traffic import traffic
 from tests.support.upstream import answering, scripted
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.edits import PLAIN_WAYS, config_map, swap
-from tests.support.process import Running, free_ports, http_get, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, http_get, sidecar
 from tests.support.traffic import traffic
 from tests.support.upstream import answering, scripted
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.process.setting import ended
 from tests.scenarios.operator import Operator
-from tests.support.process import free_ports, http_get, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import http_get, sidecar
 from tests.support.raw import raw_upstream
 
 pytestmark = pytest.mark.process

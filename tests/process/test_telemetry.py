@@ -27,7 +27,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS
-from tests.support.process import Running, free_ports, sidecar
+from tests.support.ports import free_ports
+from tests.support.process import Running, sidecar
 from tests.support.upstream import Peer, scripted
 from tests.telemetry.conftest import Collector, inflating_relay
 

@@ -14,7 +14,7 @@ from sidecar.core.transition import State
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.reload import Outcome, Reloading, Request, Warm
 from sidecar.runtime.worker import Worker
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
 from tests.support.upstream import Peer, answering, scripted
 

@@ -19,7 +19,7 @@ import pytest
 from sidecar.core.errors import Reason
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, read_responses, turns
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from tests.scenarios.stage import OK, get, scraped
 from tests.support.clean import assert_clean
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import port, running
 from tests.support.raw import RawPeer, RawUpstream, raw_client, raw_upstream, turns
 

@@ -10,7 +10,7 @@ import pytest
 from sidecar.core.transition import State, TransitionReason
 from tests.scenarios.stage import OK, Stage, app_routes, get, hang, saying, stage
 from tests.support.clean import assert_clean
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import port, running
 from tests.support.raw import RawPeer, Script, raw_client, turns
 

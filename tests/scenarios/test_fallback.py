@@ -16,7 +16,7 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import serving
 from tests.scenarios.stage import GET, OK, app_routes, get, post, saying, stage
 from tests.support.clean import assert_clean
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, RawUpstream, Response, Script, raw_client, raw_upstream, turns
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.scenarios.stage import stage
-from tests.support.process import free_ports
+from tests.support.ports import free_ports
 from tests.support.proxy import HEADER
 from tests.support.raw import raw_client
 

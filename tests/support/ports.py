@@ -1,0 +1,54 @@
+"""Ports of loopback for processes that bind them later."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_OWN = random.Random()
+"""Not the global one: what seeds that would have several runs on one machine draw the same ports."""
+_given: set[int] = set()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody holds now and that nobody is given by chance before they are bound: the kernel takes the
+    ports of outgoing connections from its own range, and no port is handed out here twice.
+
+    Raises:
+        OSError: all are taken.
+    """
+    candidates = [port for port in _candidates() if port not in _given]
+    _OWN.shuffle(candidates)
+    found: list[int] = []
+    for port in candidates:
+        if len(found) == count:
+            break
+        if _is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise OSError(f"{count} free ports wanted, {len(found)} found")
+    _given.update(found)
+    return found
+
+
+def _candidates() -> Sequence[int]:
+    """Below the kernel's own range, where that leaves some."""
+    try:
+        lowest = int(_EPHEMERAL.read_text().split()[0])
+    except FileNotFoundError:  # not Linux
+        lowest = 49_152  # RFC 6335 section 6
+    return range(16_000, lowest) if lowest >= 20_000 else range(10_000, 65_536)
+
+
+def _is_free(port: int) -> bool:
+    """Not even shared by SO_REUSEPORT, which the kernel does silently."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
