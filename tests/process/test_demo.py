@@ -25,6 +25,9 @@ _random = random.Random(8)
 MOMENTS = [_random.uniform(0.0, 6.0) for _ in range(12)]
 """Seconds after Python has started; the whole story takes longer, what is later in it is met by its words."""
 AT_ONCE = 4
+INTERRUPTED = {130, -signal.SIGINT}
+"""A shell says 130 of both. `python -m` ends by the signal itself where the interrupt strikes within `exec`, which
+makes the methods of a dataclass while its module is imported."""
 HOPS = ("frontend", "frontend-to-orders", "orders", "orders-to-payments", "payments")
 """The routes that a call through all three passes."""
 
@@ -134,7 +137,8 @@ async def interrupted(parent: Path, after: float) -> None:
     await asyncio.sleep(after)
     process.send_signal(signal.SIGINT)
     _, errors = await process.communicate()
-    assert (after, process.returncode, errors.decode()) == (after, 130, "")
+    assert (after, errors.decode()) == (after, "")
+    assert process.returncode in INTERRUPTED, after
     assert left_in(folder) == []
 
 
