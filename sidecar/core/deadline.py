@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from sidecar.core.snapshot import DeadlinePolicy, Mode
 
@@ -47,16 +47,29 @@ class Form(Enum):
     """The member `deadline-ms` of `baggage`: written by `with_baggage_deadline`."""
 
 
+IN_MILLISECONDS: Final = frozenset({Form.MILLISECONDS, Form.DURATION})
+"""Forms in which a timeout is written as whole milliseconds, with a unit or without."""
+
 _MILLISECONDS = Form.MILLISECONDS
 _DURATION = Form.DURATION
 _GRPC = Form.GRPC
 
 
-class Carried(NamedTuple):
-    """A valid timeout header field that the caller itself sent: what it holds has to shrink on the way."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Carried:
+    """A valid timeout header field that the caller itself sent: what it holds has to shrink on the way.
+
+    One for each name and form (`carried_field`), so that a tuple of them is a key that is cheap to look up.
+    """
 
     name: bytes
     form: Form
+
+
+@lru_cache(maxsize=256)
+def carried_field(name: bytes, form: Form) -> Carried:
+    """The one that stands for this name, lower-case, in this form."""
+    return Carried(name, form)
 
 
 @dataclass(slots=True)
@@ -93,13 +106,11 @@ def budget(
     it is over), None without one. The offset comes off the caller's own figure before `max` caps it: where
     the cap is far below, the caller waits long enough.
     """
-    if (
-        recovered_seconds is None
-        and fields.keys().isdisjoint(policy.headers)
-        and (BAGGAGE not in fields or _BAGGAGE_KEY not in fields[BAGGAGE])
-    ) or policy.mode is _OFF:
+    if policy.mode is _OFF:
         return _route_budget(route_seconds)
     given, invalid, carried = _read_fields(fields, policy.headers)
+    if recovered_seconds is None and not carried and not invalid:
+        return _route_budget(route_seconds)
     seconds, source = route_seconds, "route"
     if recovered_seconds is not None and policy.recover_from_trace:
         allowed = _with_margin(recovered_seconds, policy.offset_seconds)
@@ -111,7 +122,8 @@ def budget(
             allowed = policy.max_seconds
         if allowed <= seconds:
             seconds, source = allowed, "header"
-    seconds = max(seconds, 0.0)
+    if seconds < 0.0:
+        seconds = 0.0
     if policy.mode is _OBSERVE:
         return Budget(route_seconds, source, False, invalid, (), seconds)
     return Budget(seconds, source, seconds <= 0.0, invalid, carried, seconds)
@@ -124,7 +136,10 @@ def _route_budget(route_seconds: float) -> Budget:
 
 def _with_margin(seconds: float, offset_seconds: float) -> float:
     """Take the offset off, at most a tenth, so that we answer before the one who asked gives up."""
-    return seconds - min(offset_seconds, seconds * MAX_OFFSET_SHARE) if seconds > 0.0 else 0.0
+    if seconds <= 0.0:
+        return 0.0
+    share = seconds * MAX_OFFSET_SHARE
+    return seconds - (offset_seconds if offset_seconds < share else share)
 
 
 def _read_fields(
@@ -133,35 +148,38 @@ def _read_fields(
     """Return the smallest timeout in seconds (infinite without any), how many are invalid, the valid ones."""
     smallest = math.inf
     invalid = 0
-    carried: list[Carried] = []
+    carried: tuple[Carried, ...] = ()
     for name in names:
-        value = fields.get(name)
-        if value is not None:
-            field = _KNOWN.get(name) or Carried(name, _form_of_unknown(value))
+        if name in fields:
+            value = fields[name]
+            field = _KNOWN.get(name) or carried_field(name, _form_of_unknown(value))
             seconds = parse_timeout(value, field.form)
             if seconds is None:
                 invalid += 1
             else:
-                carried.append(field)
+                carried += (field,)
                 if seconds < smallest:
                     smallest = seconds
-    if BAGGAGE in fields:
+    if BAGGAGE in fields and _BAGGAGE_KEY in fields[BAGGAGE]:
         members = baggage_deadlines(fields[BAGGAGE])
         valid = [seconds for seconds in members if seconds is not None]
         invalid += len(members) - len(valid)
         if valid:
-            carried.append(_CARRIED_BAGGAGE)
+            carried += (_CARRIED_BAGGAGE,)
             smallest = min(smallest, *valid)
-    return smallest, invalid, tuple(carried)
+    return smallest, invalid, carried
 
 
-_CARRIED_BAGGAGE: Final = Carried(BAGGAGE, Form.BAGGAGE)
+_CARRIED_BAGGAGE: Final = carried_field(BAGGAGE, Form.BAGGAGE)
 _KNOWN: Final = {
-    GRPC_TIMEOUT: Carried(GRPC_TIMEOUT, Form.GRPC),
-    EXPECTED_TIMEOUT: Carried(EXPECTED_TIMEOUT, Form.MILLISECONDS),
-    b"x-envoy-upstream-rq-timeout-ms": Carried(b"x-envoy-upstream-rq-timeout-ms", Form.MILLISECONDS),
-    b"x-request-timeout-ms": Carried(b"x-request-timeout-ms", Form.MILLISECONDS),
-    b"l5d-timeout": Carried(b"l5d-timeout", Form.DURATION),
+    name: carried_field(name, form)
+    for name, form in (
+        (GRPC_TIMEOUT, Form.GRPC),
+        (EXPECTED_TIMEOUT, Form.MILLISECONDS),
+        (b"x-envoy-upstream-rq-timeout-ms", Form.MILLISECONDS),
+        (b"x-request-timeout-ms", Form.MILLISECONDS),
+        (b"l5d-timeout", Form.DURATION),
+    )
 }
 
 
@@ -233,7 +251,8 @@ def timeout_fields(
     fields = [(EXPECTED_TIMEOUT, milliseconds)]
     if is_grpc:
         fields.append((GRPC_TIMEOUT, grpc_timeout(seconds_left)))
-    for name, form in carried:
+    for field in carried:
+        name, form = field.name, field.form
         if form is _MILLISECONDS:
             if name != EXPECTED_TIMEOUT:
                 fields.append((name, milliseconds))

@@ -6,9 +6,11 @@ built (`live.py`); here only what differs from request to request is decided.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
+from sidecar.core.deadline import Carried, Form
 from sidecar.core.plain import Field
 from sidecar.core.tracecontext import FLAG_TEXT
 from sidecar.forwarding.traits import PLAIN
@@ -22,20 +24,27 @@ _STATUS_LINES = headers.STATUS_LINES
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
+_BAGGAGE = Form.BAGGAGE
 _BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
 
 def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> bytes:
     """The head that the upstream gets in this attempt."""
-    route, span_id = attempt.route, attempt.span_id
+    route, span_id, sent_ms = attempt.route, attempt.span_id, attempt.sent_ms
     drop = route.drop_request
-    if exchange.traits is not PLAIN or exchange.budget.carried or route.injects_baggage:
+    carried = exchange.budget.carried
+    if exchange.traits is not PLAIN or route.injects_baggage:
         drop, end = _unusual(exchange, route, seconds_left)
-    elif attempt.sent_ms is not None:
-        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % attempt.sent_ms
-    else:
+    elif sent_ms is None:
         end = b"\r\n\r\n"
+    elif not carried:
+        end = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n\r\n" % sent_ms
+    elif known := _around_milliseconds(drop, carried):
+        drop, text = known
+        end = (b"%d" % sent_ms).join(text)
+    else:
+        drop, end = _unusual(exchange, route, seconds_left)
     kept = []
     for key, line, _ in exchange.fields:
         if key not in drop:
@@ -49,6 +58,24 @@ def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> b
         b"\r\ntraceparent: 00-", exchange.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[exchange.flags & 3],
         span_id, exchange.tracestate and b"," + exchange.tracestate, end,
     ])  # fmt: skip
+
+
+@lru_cache(maxsize=1024)  # 0.2 µs, where `_unusual` takes 2
+def _around_milliseconds(
+    drop: frozenset[bytes], carried: tuple[Carried, ...]
+) -> tuple[frozenset[bytes], list[bytes]] | None:
+    """What is left out where these timeouts are written anew, and the end of the head, cut wherever the milliseconds
+    stand; None if they cannot be written so.
+    """
+    if any(field.form not in deadline.IN_MILLISECONDS for field in carried):
+        return None
+    fields = deadline.timeout_fields(carried, 0.0, is_grpc=False)
+    text, unit = [], b""
+    for name, zero in fields:
+        text.append(unit + b"\r\n" + name + b": ")
+        unit = zero[1:]
+    text.append(unit + b"\r\n\r\n")
+    return drop | {name for name, _ in fields}, text
 
 
 def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float) -> tuple[frozenset[bytes], bytes]:
@@ -106,7 +133,7 @@ def _baggage(
     exchange: Exchange, route: LiveRoute, seconds_left: float, drop: frozenset[bytes], extra: list[bytes]
 ) -> frozenset[bytes]:
     """Write `deadline-ms` where the caller sent it or the route asks for it."""
-    is_carried = any(name == deadline.BAGGAGE for name, _ in exchange.budget.carried)
+    is_carried = any(field.form is _BAGGAGE for field in exchange.budget.carried)
     if not (is_carried or route.deadline.inject_baggage):
         return drop
     value = deadline.with_baggage_deadline(exchange.lookup.get(deadline.BAGGAGE), seconds_left)

@@ -23,7 +23,8 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of request. `paced` is sent at a fixed low rate for its latency, the others flat out."""
+    """One kind of request. `paced` is sent at a fixed low rate for its latency, the others flat out; `traced` ones
+    come with a trace context and a timeout, as from a caller who has a proxy, too."""
 
     name: str
     title: str
@@ -31,10 +32,12 @@ class Scenario:
     answer_bytes: int = SMALL_BYTES
     post_bytes: int = 0
     paced: bool = False
+    traced: bool = False
 
 
 SCENARIOS = (
     Scenario("get", "GET 256 B", "/api/small"),
+    Scenario("traced", "GET 256 B, traced, with a timeout", "/api/small", traced=True),
     Scenario("large", "GET 64 KiB", "/api/large", answer_bytes=LARGE_BYTES),
     Scenario("post", "POST 16 KiB", "/api/post", post_bytes=POST_BYTES),
     Scenario("latency", f"GET 256 B at {RATE_PER_SECOND} rps", "/api/small", paced=True),
@@ -74,7 +77,8 @@ def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
         "-H",
         f"Host: {HOST}",
     ]
-    command += ["-s", str(SCRIPT), url, "--", str(scenario.post_bytes)]
+    kind = "traced" if scenario.traced else "plain"
+    command += ["-s", str(SCRIPT), url, "--", str(scenario.post_bytes), kind]
     lines = _output(core, command, seconds).splitlines()
     result = next((json.loads(line[6:]) for line in lines if line.startswith("BENCH ")), None)
     if result is None:

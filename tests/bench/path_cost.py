@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import gc
+import itertools
 import os
 import pstats
 import time
@@ -40,7 +41,7 @@ GET = b"GET /api/small HTTP/1.1\r\nHost: orders.test\r\n\r\n"
 BROWSER = (
     b"GET /api/small?page=3 HTTP/1.1\r\nHost: orders.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
     b"Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\n"
-    b"traceparent: 00-%b-%b-01\r\nx-request-timeout-ms: 900\r\n\r\n"
+    b"traceparent: 00-%b-%b-01\r\nx-request-timeout-ms: %d\r\n\r\n"
 )
 POST = b"POST /api/post HTTP/1.1\r\nHost: orders.test\r\nContent-Length: 16384\r\n\r\n" + b"p" * 16384
 
@@ -103,14 +104,11 @@ def microseconds(call: Callable[[], None]) -> float:
 
 
 def traced() -> Callable[[], bytes]:
-    """Requests with a trace context and a timeout each: no two are equal."""
-    state = [1]
-
-    def request() -> bytes:
-        state[0] += 1
-        return BROWSER % (b"%032x" % state[0], b"%016x" % state[0])
-
-    return request
+    """Requests with a trace context and a timeout each, made beforehand."""
+    ready = [
+        BROWSER % (b"%032x" % number, b"%016x" % number, 1000 + number % 8000) for number in range(1, 4097)
+    ]
+    return itertools.cycle(ready).__next__
 
 
 async def measure(is_profile: bool, log: int) -> None:

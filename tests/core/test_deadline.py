@@ -13,10 +13,10 @@ from sidecar.core.deadline import (
     MAX_BAGGAGE_BYTES,
     MIN_SEND_SECONDS,
     Budget,
-    Carried,
     Form,
     baggage_deadlines,
     budget,
+    carried_field,
     grpc_timeout,
     parse_timeout,
     timeout_fields,
@@ -27,7 +27,7 @@ from sidecar.core.snapshot import TIMEOUT_HEADERS, DeadlinePolicy, Mode
 NO_OFFSET = DeadlinePolicy(offset_seconds=0.0)
 EXPECTED = b"x-envoy-expected-rq-timeout-ms"
 GRPC = b"grpc-timeout"
-CARRIED_EXPECTED = (Carried(EXPECTED, Form.MILLISECONDS),)
+CARRIED_EXPECTED = (carried_field(EXPECTED, Form.MILLISECONDS),)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_the_smallest_valid_header_decides_and_all_valid_ones_are_carried() -> N
         source="header",
         invalid=1,
         carried=(
-            Carried(GRPC, Form.GRPC),
-            Carried(EXPECTED, Form.MILLISECONDS),
-            Carried(b"l5d-timeout", Form.DURATION),
+            carried_field(GRPC, Form.GRPC),
+            carried_field(EXPECTED, Form.MILLISECONDS),
+            carried_field(b"l5d-timeout", Form.DURATION),
         ),
         measured_seconds=2.0,
     )
@@ -217,7 +217,7 @@ def test_a_header_of_ones_own_is_written_back_as_it_was_read(value: bytes, form:
 
     found = budget({b"x-patience": value}, policy, 15.0, None)
 
-    assert found == Budget(0.7, "header", carried=(Carried(b"x-patience", form),), measured_seconds=0.7)
+    assert found == Budget(0.7, "header", carried=(carried_field(b"x-patience", form),), measured_seconds=0.7)
     assert timeout_fields(found.carried, 0.4129, is_grpc=False) == [(EXPECTED, b"412"), (b"x-patience", sent)]
 
 
@@ -228,7 +228,7 @@ def test_baggage_is_one_more_timeout_header() -> None:
         0.25,
         "header",
         invalid=1,
-        carried=(*CARRIED_EXPECTED, Carried(BAGGAGE, Form.BAGGAGE)),
+        carried=(*CARRIED_EXPECTED, carried_field(BAGGAGE, Form.BAGGAGE)),
         measured_seconds=0.25,
     )
 
@@ -259,7 +259,7 @@ def test_each_carried_header_is_written_in_its_own_unit() -> None:
 def test_expected_timeout_always_goes_and_grpc_timeout_for_grpc() -> None:
     assert timeout_fields((), 0.25, is_grpc=False) == [(EXPECTED, b"250")]
     assert timeout_fields((), 0.25, is_grpc=True) == [(EXPECTED, b"250"), (GRPC, b"250000u")]
-    assert timeout_fields((Carried(GRPC, Form.GRPC),), 0.25, is_grpc=True) == [
+    assert timeout_fields((carried_field(GRPC, Form.GRPC),), 0.25, is_grpc=True) == [
         (EXPECTED, b"250"),
         (GRPC, b"250000u"),
     ]
@@ -367,11 +367,11 @@ def test_no_budget_is_later_than_anyone_allows(
     found = budget(fields, policy, route_seconds, recovered)
 
     allowed = [route_seconds] + ([recovered] if recovered is not None else [])
-    for name, form in found.carried:
-        if name == BAGGAGE:
+    for field in found.carried:
+        if field.name == BAGGAGE:
             given_here = [one for one in baggage_deadlines(fields[BAGGAGE]) if one is not None]
         else:
-            given_here = [one for one in [parse_timeout(fields[name], form)] if one is not None]
+            given_here = [one for one in [parse_timeout(fields[field.name], field.form)] if one is not None]
         assert given_here
         allowed += given_here
     if found.carried and policy.max_seconds is not None:
@@ -382,7 +382,7 @@ def test_no_budget_is_later_than_anyone_allows(
     assert found.seconds == found.measured_seconds
 
     if found.seconds >= MIN_SEND_SECONDS:
-        forms = dict(ALL_CARRIED) | dict(found.carried)
+        forms = {field.name: field.form for field in (*ALL_CARRIED, *found.carried)}
         for name, value in timeout_fields(found.carried, found.seconds, is_grpc=True):
             told = parse_timeout(value, forms[name])
             assert told is not None

@@ -10,10 +10,27 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.core import plain
-from sidecar.core.plain import MAX_KNOWN, Field, read_request, read_response
+from sidecar.core.plain import MAX_KNOWN, MAX_LINES_OF_A_NAME, Field, read_request, read_response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nUser-Agent:  curl \r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\n\r\nok"
+
+
+VARYING = (b"Host", b"host", b"X-A", b"Cookie", b"Date", b"Set-Cookie", b"a", b"Z")
+"""Names of the strategies below, to be read as those are whose lines come in too many forms to be remembered."""
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> None:
+    for memory in (plain._known, plain._statuses, plain._varying, plain._lines_of):
+        memory.clear()
+
+
+def let_vary() -> None:
+    for name in VARYING:
+        for number in range(MAX_LINES_OF_A_NAME + 1):
+            plain._learn(b"%b: %d" % (name, number))
+    assert set(VARYING) <= set(plain._varying)
 
 
 class Heard:
@@ -69,11 +86,19 @@ FIRST_LINES = st.sampled_from([
 ])  # fmt: skip
 
 
-@given(FIRST_LINES, st.lists(REQUEST_LINES, max_size=5), st.sampled_from([b"\r\n", b"\n", b"\r", b"\r\n "]))
-@example(b"GET / HTTP/1.1", [b"Host: x", b"Content-Length: 3", b"Content-Length: 4"], b"\r\n")
+@given(
+    FIRST_LINES,
+    st.lists(REQUEST_LINES, max_size=5),
+    st.sampled_from([b"\r\n", b"\n", b"\r", b"\r\n "]),
+    st.booleans(),
+)
+@example(b"GET / HTTP/1.1", [b"Host: x", b"Content-Length: 3", b"Content-Length: 4"], b"\r\n", False)
+@example(b"GET / HTTP/1.1", [b"Host: x", b"X-A: ", b"Date:  b "], b"\r\n", True)
 def test_a_request_is_read_as_llhttp_reads_it_or_not_at_all(
-    first: bytes, fields: list[bytes], between: bytes
+    first: bytes, fields: list[bytes], between: bytes, is_varying: bool
 ) -> None:
+    if is_varying and not plain._varying:
+        let_vary()
     data = b"".join([first, b"\r\n", *(line + between for line in fields), b"\r\n"])
     found = read_request(data)
     if found is None:
@@ -167,6 +192,34 @@ def test_lines_that_are_remembered_are_bounded_and_still_right() -> None:
 def test_secrets_and_ids_are_not_remembered(name: bytes) -> None:
     assert read_request(b"GET / HTTP/1.1\r\nHost: x\r\n%b: secret-4711\r\n\r\n" % name) is not None
     assert not any(b"secret-4711" in line for line in plain._known)
+
+
+def test_a_name_in_too_many_forms_does_not_push_out_the_others() -> None:
+    usual = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: y\r\nx-request-timeout-ms: %d\r\n\r\n"
+    for number in range(3 * MAX_KNOWN):
+        found = read_request(usual % number)
+        assert found is not None
+        assert found[3] == {b"host": b"x", b"accept": b"y", b"x-request-timeout-ms": b"%d" % number}
+    assert {b"Host: x", b"Accept: y"} < set(plain._known)
+    assert len(plain._known) == 2 + MAX_LINES_OF_A_NAME
+
+
+def test_names_that_vary_are_bounded() -> None:
+    for number in range(3 * MAX_KNOWN):
+        name = "".join(
+            c.upper() if number >> bit & 1 else c for bit, c in enumerate("authorization")
+        ).encode()
+        found = read_request(b"GET / HTTP/1.1\r\nHost: x\r\n%b: y\r\n\r\n" % name)
+        assert found is not None
+        assert found[2][1] == (b"authorization", name + b": y\r\n", b"y")
+        assert len(plain._varying) <= MAX_KNOWN
+
+
+def test_the_length_of_a_body_is_checked_each_time() -> None:
+    for number in range(2 * MAX_LINES_OF_A_NAME):
+        assert read_response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % number) is not None
+        assert read_response(b"HTTP/1.1 200 OK\r\nContent-Length: -%d\r\n\r\n" % number) is None
+        assert read_request(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: x%d\r\n\r\n" % number) is None
 
 
 def test_long_lines_are_not_remembered() -> None:

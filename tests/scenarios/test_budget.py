@@ -157,9 +157,11 @@ async def test_each_header_is_read_and_goes_on_in_its_own_unit(
     assert milliseconds - 1 <= number <= milliseconds
 
 
-async def test_the_smallest_of_all_counts_and_all_are_rewritten() -> None:
+@pytest.mark.parametrize("others", [[], [b"grpc-timeout: 3S"], [b"Connection: x-hop", b"x-hop: 1"]])
+async def test_the_smallest_of_all_counts_and_all_are_rewritten(others: list[bytes]) -> None:
+    """However the head is put together: in milliseconds alone, with another unit, with other things to leave out."""
     async with stage(saying(OK)) as to:
-        told = await budget_of(to, b"x-request-timeout-ms: 900", b"l5d-timeout: 200ms", b"grpc-timeout: 3S")
+        told = await budget_of(to, b"x-request-timeout-ms: 900", b"l5d-timeout: 200ms", *others)
         (seen,) = to.requests
     assert told in (194, 195)
     assert seen.value(b"x-request-timeout-ms") == b"%d" % told
