@@ -7,8 +7,8 @@ this may be stricter than llhttp wherever that is simpler, and must never be mor
 differently: `tests/core/test_plain.py` holds the two against each other.
 
 Measured for a whole exchange without the kernel (`tests/bench/path_cost.py`): a GET takes 7.6 µs, and 11.4 with
-llhttp alone; a POST of 16 KiB 9.3 and 18.4, since the body needs no parser either. A line that differs each time costs
-0.6 µs more than one that is remembered.
+llhttp alone; a POST of 16 KiB 9.3 and 18.4, since the body needs no parser either. A line that differs each time
+costs 0.4 µs more than one that is remembered.
 
 What is remembered is bounded and holds nothing of one request alone: see `_learn`. Owner: the event loop's thread.
 """
