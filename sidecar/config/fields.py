@@ -19,6 +19,7 @@ from pydantic_core import core_schema
 
 from sidecar.config import names, units
 from sidecar.config.nodes import Interpolated, resolve_plain
+from sidecar.config.regex import Regex
 from sidecar.core.snapshot import (
     Address,
     BreakerMode,
@@ -322,7 +323,7 @@ HostPattern: TypeAlias = Annotated[
 RewriteHost: TypeAlias = Annotated[str, _typed(_of_text(names.rewrite_host), **_STRING)]
 Path: TypeAlias = Annotated[str, _typed(_of_text(names.path), type="string", pattern="^/")]
 PathPrefix: TypeAlias = Annotated[str, _typed(_of_text(names.path_prefix), type="string", pattern="^/")]
-Regex: TypeAlias = Annotated[re.Pattern[str], _typed(_of_text(names.regex), type="string", format="regex")]
+RegexText: TypeAlias = Annotated[Regex, _typed(_of_text(Regex), type="string", format="regex")]
 WindowSize: TypeAlias = Annotated[
     float | int,
     _typed(

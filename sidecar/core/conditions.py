@@ -6,14 +6,13 @@ nothing of hosts and tables.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from sidecar.core.secrets import HIDDEN, may_be_secret
-from sidecar.core.snapshot import Match, Route, ValueMatch
+from sidecar.core.snapshot import Match, Pattern, Route, ValueMatch
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class Condition:
 
     name: bytes
     exact: bytes | None
-    regex: re.Pattern[str] | None
+    regex: Pattern | None
     present: bool | None
     is_hidden: bool = False
     """The value may be a secret: it is not told."""
@@ -35,7 +34,7 @@ class Condition:
             return (value is not None) is self.present
         if value is None:
             return False
-        return value == self.exact if self.regex is None else self.regex.fullmatch(text(value)) is not None
+        return value == self.exact if self.regex is None else self.regex.holds(value)
 
     def __str__(self) -> str:
         if self.present is not None:
@@ -154,7 +153,7 @@ def parse_query(query: bytes) -> dict[bytes, bytes]:
 
 
 def text(value: bytes) -> str:
-    """Bytes as patterns see them: UTF-8, where a byte that is none equals no written character."""
+    """Bytes for people: UTF-8, with what is none kept apart."""
     return value.decode("utf-8", "surrogateescape")
 
 
