@@ -83,6 +83,11 @@ def parse_text(text: str, name: str, environ: Mapping[str, str], report: Report)
     return None
 
 
+def lines(data: bytes) -> tuple[str, ...]:
+    """The file's text in the lines that problems count, whatever it is."""
+    return tuple(_LINE_END.split(data[:MAX_BYTES].decode("utf-8-sig", "replace")))
+
+
 def _source(text: str, name: str) -> Source:
     return Source(name, tuple(_LINE_END.split(text)))
 
@@ -234,7 +239,8 @@ class _Composer:
         if _SURROGATE.search(text):
             self._report.add(self._source.problem(mark.line + 1, mark.column + 1, "half a surrogate pair"))
             is_broken = True
-        return Scalar(self._source, mark.line + 1, mark.column + 1, value, text, is_plain, is_broken)
+        end = (event.end_mark.line + 1, event.end_mark.column + 1)
+        return Scalar(self._source, mark.line + 1, mark.column + 1, value, text, is_plain, is_broken, end)
 
     def _interpolated(self, event: Any) -> tuple[str, bool]:
         problems: list[Problem] = []
@@ -265,21 +271,24 @@ class _Composer:
     def _mapping(self, done: _Open) -> MappingNode:
         entries: dict[str, Entry] = {}
         merged: list[Entry] = []
+        refused: list[tuple[Node, Node]] = []
         children = iter(done.children)
         for key, value in zip(children, children, strict=True):
             if not isinstance(key, Scalar):
                 self._report.add(key.problem("a key must be a word, not a list or a mapping"))
+                refused.append((key, value))
             elif key.text == "<<" and key.is_plain:
                 merged.extend(self._merged(value))
             elif key.text in entries:
                 first = entries[key.text].key.place
                 self._report.add(key.problem(f"duplicate key {key.text!r}: first given at {first}"))
+                refused.append((key, value))
             else:
                 entries[key.text] = Entry(key, value)
         for entry in merged:
             entries.setdefault(entry.key.text, entry)
         mark = done.event.start_mark
-        return MappingNode(self._source, mark.line + 1, mark.column + 1, entries)
+        return MappingNode(self._source, mark.line + 1, mark.column + 1, entries, tuple(refused))
 
     def _merged(self, value: Node) -> Iterator[Entry]:
         """The entries that `<<: value` brings; the first of several mappings wins, as YAML's merge type

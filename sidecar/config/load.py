@@ -15,6 +15,7 @@ from sidecar.config import build, document, route_rules, server_rules
 from sidecar.config.addresses import LISTENER_ADDRESSES
 from sidecar.config.fields import nearest
 from sidecar.config.files import Files, beside
+from sidecar.config.masking import without_secrets
 from sidecar.config.merge import Origins, with_defaults
 from sidecar.config.model import File, Settings, UpstreamSection
 from sidecar.config.names import name as checked_name
@@ -85,7 +86,12 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
         is_whole = is_whole and len(readable) == len(documents)
         loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
     if report or loaded is None:
-        raise ConfigError(report.sorted(files.names), files.wanted, files.digest())
+        sources = {
+            name: (top.source.lines if top else document.lines(contents[name]), top)
+            for name, top in zip(contents, documents, strict=True)
+        }
+        problems = without_secrets(report.sorted(files.names), sources)
+        raise ConfigError(problems, files.wanted, files.digest())
     return loaded
 
 

@@ -40,7 +40,7 @@ class Condition:
         if self.present is not None:
             return f"{text(self.name)} is {'present' if self.present else 'absent'}"
         if self.regex is not None:
-            return f"{text(self.name)} matches {self.regex.pattern}"
+            return f"{text(self.name)} matches {HIDDEN if self.is_hidden else self.regex.pattern}"
         return f"{text(self.name)} is {HIDDEN if self.is_hidden else repr(text(self.exact or b''))}"
 
 
@@ -170,5 +170,6 @@ def _all_hold(conditions: tuple[Condition, ...], values: Mapping[bytes, bytes]) 
 
 def _condition(value: ValueMatch, hidden: frozenset[str]) -> Condition:
     exact = None if value.exact is None else value.exact.encode()
-    is_hidden = may_be_secret(value.name) or value.exact in hidden
+    written = value.exact if value.regex is None else value.regex.pattern
+    is_hidden = may_be_secret(value.name) or written in hidden
     return Condition(value.name.encode(), exact, value.regex, value.present, is_hidden)
