@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sidecar.config.environment import has_variable, interpolate
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.nodes import (
     Entry,
     Interpolated,
@@ -28,8 +29,6 @@ from sidecar.config.nodes import (
 )
 from sidecar.config.problems import Problem, Report
 
-MAX_BYTES = 8 * 1024 * 1024
-"""Of one file; a Kubernetes ConfigMap holds 1 MiB."""
 MAX_DEPTH = 32
 """Levels of nesting; the format itself needs 8."""
 MAX_ALIASED_NODES = 100_000
@@ -55,8 +54,8 @@ def parse_bytes(data: bytes, name: str, environ: Mapping[str, str], report: Repo
     """Read one file's content; None, with the reason reported, when there is no top-level mapping to go on
     with.
     """
-    if len(data) > MAX_BYTES:
-        report.add(Problem(name, 1, 1, f"the file has {len(data)} bytes; the limit is {MAX_BYTES}"))
+    if len(data) > MAX_FILE_BYTES:
+        report.add(Problem(name, 1, 1, f"the file has more than {MAX_FILE_BYTES} bytes"))
         return None
     try:
         text = data.decode("utf-8-sig")
@@ -85,7 +84,7 @@ def parse_text(text: str, name: str, environ: Mapping[str, str], report: Report)
 
 def lines(data: bytes) -> tuple[str, ...]:
     """The file's text in the lines that problems count, whatever it is."""
-    return tuple(_LINE_END.split(data[:MAX_BYTES].decode("utf-8-sig", "replace")))
+    return tuple(_LINE_END.split(data[:MAX_FILE_BYTES].decode("utf-8-sig", "replace")))
 
 
 def _source(text: str, name: str) -> Source:

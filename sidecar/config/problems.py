@@ -40,7 +40,7 @@ class Problem:
     """
 
     def __str__(self) -> str:
-        head = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        head = _UNSHOWABLE.sub(" ", f"{self.file}:{self.line}:{self.column}: {self.message}")
         if not self.text:
             return head
         line = _UNSHOWABLE.sub(" ", self.text)
