@@ -49,6 +49,7 @@ ONLY_IN = {
     "yaml": {"config/document.py", "kubernetes/"},
     "opentelemetry": {"telemetry/"},
     "pydantic": {"config/"},
+    "re2": {"config/regex.py"},
     "httptools": {"downstream/", "upstream/"},
     "uvloop": {"cli/"},
     "aiodns": {"upstream/"},

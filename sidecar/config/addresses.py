@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.config import document
 from sidecar.config.files import Files, beside
+from sidecar.config.masking import without_secrets
 from sidecar.config.nodes import MappingNode, Scalar, is_null
 from sidecar.config.problems import ConfigError, Report
 from sidecar.config.units import parse_address
@@ -39,9 +40,11 @@ def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
     """
     files, report, elsewhere = Files(), Report(), Report()
     tops: list[MappingNode] = []
+    sources: dict[str, tuple[tuple[str, ...], MappingNode | None]] = {}
     for name, content in files.read_configuration(path, report).items():
         within = Report()
         top = document.parse_bytes(content, name, environ, within)
+        sources[name] = (top.source.lines if top else document.lines(content), top)
         if top is not None:
             tops.append(top)
         for problem in within.sorted(()):
@@ -55,7 +58,7 @@ def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
         for node, built_in in zip(nodes, (PROBES_ADDRESS, ADMIN_ADDRESS), strict=True)
     )
     if report:
-        raise ConfigError(report.sorted(files.names))
+        raise ConfigError(without_secrets(report.sorted(files.names), sources))
     token = _first(tops, "admin", "token_file")
     return AskedAt(probes, admin, None if token is None else beside(token))
 

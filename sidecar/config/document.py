@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sidecar.config.environment import has_variable, interpolate
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.nodes import (
     Entry,
     Interpolated,
@@ -28,8 +29,6 @@ from sidecar.config.nodes import (
 )
 from sidecar.config.problems import Problem, Report
 
-MAX_BYTES = 8 * 1024 * 1024
-"""Of one file; a Kubernetes ConfigMap holds 1 MiB."""
 MAX_DEPTH = 32
 """Levels of nesting; the format itself needs 8."""
 MAX_ALIASED_NODES = 100_000
@@ -55,8 +54,8 @@ def parse_bytes(data: bytes, name: str, environ: Mapping[str, str], report: Repo
     """Read one file's content; None, with the reason reported, when there is no top-level mapping to go on
     with.
     """
-    if len(data) > MAX_BYTES:
-        report.add(Problem(name, 1, 1, f"the file has {len(data)} bytes; the limit is {MAX_BYTES}"))
+    if len(data) > MAX_FILE_BYTES:
+        report.add(Problem(name, 1, 1, f"the file has more than {MAX_FILE_BYTES} bytes"))
         return None
     try:
         text = data.decode("utf-8-sig")
@@ -81,6 +80,11 @@ def parse_text(text: str, name: str, environ: Mapping[str, str], report: Report)
     except yaml.YAMLError as error:
         report.add(source.problem(1, 1, f"not YAML: {error}"))
     return None
+
+
+def lines(data: bytes) -> tuple[str, ...]:
+    """The file's text in the lines that problems count, whatever it is."""
+    return tuple(_LINE_END.split(data[:MAX_FILE_BYTES].decode("utf-8-sig", "replace")))
 
 
 def _source(text: str, name: str) -> Source:
@@ -234,7 +238,8 @@ class _Composer:
         if _SURROGATE.search(text):
             self._report.add(self._source.problem(mark.line + 1, mark.column + 1, "half a surrogate pair"))
             is_broken = True
-        return Scalar(self._source, mark.line + 1, mark.column + 1, value, text, is_plain, is_broken)
+        end = (event.end_mark.line + 1, event.end_mark.column + 1)
+        return Scalar(self._source, mark.line + 1, mark.column + 1, value, text, is_plain, is_broken, end)
 
     def _interpolated(self, event: Any) -> tuple[str, bool]:
         problems: list[Problem] = []
@@ -265,21 +270,24 @@ class _Composer:
     def _mapping(self, done: _Open) -> MappingNode:
         entries: dict[str, Entry] = {}
         merged: list[Entry] = []
+        refused: list[tuple[Node, Node]] = []
         children = iter(done.children)
         for key, value in zip(children, children, strict=True):
             if not isinstance(key, Scalar):
                 self._report.add(key.problem("a key must be a word, not a list or a mapping"))
+                refused.append((key, value))
             elif key.text == "<<" and key.is_plain:
                 merged.extend(self._merged(value))
             elif key.text in entries:
                 first = entries[key.text].key.place
                 self._report.add(key.problem(f"duplicate key {key.text!r}: first given at {first}"))
+                refused.append((key, value))
             else:
                 entries[key.text] = Entry(key, value)
         for entry in merged:
             entries.setdefault(entry.key.text, entry)
         mark = done.event.start_mark
-        return MappingNode(self._source, mark.line + 1, mark.column + 1, entries)
+        return MappingNode(self._source, mark.line + 1, mark.column + 1, entries, tuple(refused))
 
     def _merged(self, value: Node) -> Iterator[Entry]:
         """The entries that `<<: value` brings; the first of several mappings wins, as YAML's merge type

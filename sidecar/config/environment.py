@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 
 _VARIABLE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<tail>:-[^}]*)?\}|\{)")
+_OPENED = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>(?!))?(?P<tail>(?!))?)")
 _MALFORMED = "malformed ${…}: write ${NAME} or ${NAME:-default}, or $${ for the characters ${"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -38,4 +39,6 @@ def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str]
             fail(match[0], f"environment variable {name} is not valid UTF-8")
         return value or ""
 
-    return _VARIABLE.sub(replacement, text)
+    # Behind the last brace nothing is closed; to look for one there, for each that is opened, would take for ever.
+    end = text.rfind("}") + 1
+    return _VARIABLE.sub(replacement, text[:end]) + _OPENED.sub(replacement, text[end:])

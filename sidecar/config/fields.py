@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from pydantic_core import core_schema
 
 from sidecar.config import names, units
 from sidecar.config.nodes import Interpolated, resolve_plain
+from sidecar.config.regex import Regex
 from sidecar.core.snapshot import (
     Address,
     BreakerMode,
@@ -31,6 +33,9 @@ from sidecar.core.snapshot import (
     WindowType,
 )
 from sidecar.core.window import MAX_COUNT_SIZE
+
+_MAX_NEIGHBOURS = 1000
+_MAX_WORD_CHARACTERS = 200
 
 
 class Section(BaseModel):
@@ -58,8 +63,11 @@ def required(description: str, *, examples: list[object] | None = None) -> Any:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`: did you mean 'x'?`, or nothing when no word is near."""
-    found = difflib.get_close_matches(word, list(words), n=1)
+    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long."""
+    words = list(islice(words, _MAX_NEIGHBOURS + 1))
+    if len(words) > _MAX_NEIGHBOURS or len(word) > _MAX_WORD_CHARACTERS:
+        return ""
+    found = difflib.get_close_matches(word, words, n=1)
     return f": did you mean {found[0]!r}?" if found else ""
 
 
@@ -322,7 +330,7 @@ HostPattern: TypeAlias = Annotated[
 RewriteHost: TypeAlias = Annotated[str, _typed(_of_text(names.rewrite_host), **_STRING)]
 Path: TypeAlias = Annotated[str, _typed(_of_text(names.path), type="string", pattern="^/")]
 PathPrefix: TypeAlias = Annotated[str, _typed(_of_text(names.path_prefix), type="string", pattern="^/")]
-Regex: TypeAlias = Annotated[re.Pattern[str], _typed(_of_text(names.regex), type="string", format="regex")]
+RegexText: TypeAlias = Annotated[Regex, _typed(_of_text(Regex), type="string", format="regex")]
 WindowSize: TypeAlias = Annotated[
     float | int,
     _typed(

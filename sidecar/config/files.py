@@ -6,18 +6,23 @@ digest.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
-from pathlib import Path
 
 from sidecar.config.nodes import Scalar
 from sidecar.config.problems import Problem, Report
 
+MAX_FILE_BYTES = 8 * 1024 * 1024
+"""Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
 DEFAULT_FILE = "sidecar.yaml"
 _UNREADABLE = b"\0unreadable"
+_SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""What `sidecar check <(…)` reads from."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -56,7 +61,7 @@ class Files:
         """Raises: OSError."""
         self._wanted[name] = None
         if name not in self._contents:
-            self._contents[name] = Path(name).read_bytes()
+            self._contents[name] = _content(name)
         return self._contents[name]
 
     def read_configuration(self, path: str, report: Report) -> dict[str, bytes]:
@@ -97,6 +102,25 @@ class Files:
             reason = error.strerror if isinstance(error, OSError) else error
             report.add(node.problem(f"{name}: cannot be read: {reason}"))
             return b""
+
+
+def _content(name: str) -> bytes:
+    """No more than `MAX_FILE_BYTES` and one byte: who sees that many knows that it is too large.
+
+    Raises: OSError, also for what may have no end or never begin.
+    """
+    with open(name, "rb", opener=_opened_at_once) as file:
+        kind = os.fstat(file.fileno()).st_mode
+        is_pipe_of_shell = stat.S_ISFIFO(kind) and name.startswith(_SHELL_PIPES)
+        if stat.S_ISDIR(kind) or not (stat.S_ISREG(kind) or is_pipe_of_shell):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        os.set_blocking(file.fileno(), True)
+        return file.read(MAX_FILE_BYTES + 1)
+
+
+def _opened_at_once(name: str, flags: int) -> int:
+    """A named pipe would be waited for until somebody writes to it."""
+    return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def chosen(given: str | None, environ: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from sidecar.config import build, document, route_rules, server_rules
 from sidecar.config.addresses import LISTENER_ADDRESSES
 from sidecar.config.fields import nearest
 from sidecar.config.files import Files, beside
+from sidecar.config.masking import without_secrets
 from sidecar.config.merge import Origins, with_defaults
 from sidecar.config.model import File, Settings, UpstreamSection
 from sidecar.config.names import name as checked_name
@@ -29,12 +30,13 @@ from sidecar.config.nodes import (
     is_null,
 )
 from sidecar.config.policies import Policies, Route
-from sidecar.config.problems import ConfigError, Report
+from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.validate import Checked, check
 from sidecar.core import snapshot as core
 
 __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
 
+MAX_PROBLEMS = 1000
 _PARTS = ("upstreams", "defaults", "routes")
 
 
@@ -85,8 +87,22 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
         is_whole = is_whole and len(readable) == len(documents)
         loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
     if report or loaded is None:
-        raise ConfigError(report.sorted(files.names), files.wanted, files.digest())
+        sources = {
+            name: (top.source.lines if top else document.lines(contents[name]), top)
+            for name, top in zip(contents, documents, strict=True)
+        }
+        problems = without_secrets(_the_first(report.sorted(files.names)), sources)
+        raise ConfigError(problems, files.wanted, files.digest())
     return loaded
+
+
+def _the_first(problems: list[Problem]) -> list[Problem]:
+    """As many as somebody may read, and how many there are beyond; they end up in a log too."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    told, rest = problems[:MAX_PROBLEMS], problems[MAX_PROBLEMS:]
+    count = f"{len(rest)} more problems from here on" if len(rest) > 1 else "one more problem here"
+    return [*told, replace(rest[0], message=count, text="")]
 
 
 def _together(documents: list[MappingNode], report: Report) -> MappingNode:

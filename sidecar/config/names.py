@@ -1,4 +1,4 @@
-"""Names and patterns of HTTP: header fields, methods, host patterns, paths, regular expressions.
+"""Names and patterns of HTTP: header fields, methods, host patterns, paths.
 
 Each function takes text, returns it as the core wants it, and raises ValueError with the remedy.
 """
@@ -115,10 +115,3 @@ def path(text: str) -> str:
 def path_prefix(text: str) -> str:
     """Without a slash at the end, which means nothing: a prefix holds whole segments (as in Gateway API)."""
     return path(text).rstrip("/") or "/"
-
-
-def regex(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError, Warning) as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -85,22 +85,27 @@ class Scalar(_Placed):
     is_plain: bool = True
     is_broken: bool = False
     """A problem was reported for it already: whatever else is wrong with it is a consequence."""
+    end: tuple[int, int] = (0, 0)
+    """Line and column of what follows it."""
 
     def problem(self, message: str) -> Problem:
         """With `${NAME}` in place of what the environment gave, which may be a secret."""
         if isinstance(self.value, Interpolated):
-            message = _as_written(message, str(self.value), self.text)
+            message = without_value(message, str(self.value), self.text)
         return self.source.problem(self.line, self.column, message)
 
 
-def _as_written(message: str, value: str, text: str) -> str:
+def without_value(message: str, value: str, instead: str) -> str:
     """Replace `value` in `message`, and each word in quotes that is a part of it. A few characters are no secret, and
     stand in a message for other reasons too.
     """
     if len(value) < _MIN_SECRET_CHARACTERS:
         return message
-    message = message.replace(value, text)
-    return _QUOTED.sub(lambda found: f"'{text}'" if found[1] in value else found[0], message)
+    spelt = repr(value)[1:-1]
+    message = message.replace(spelt, instead).replace(value, instead)
+    return _QUOTED.sub(
+        lambda found: f"'{instead}'" if found[1] in value or found[1] in spelt else found[0], message
+    )
 
 
 def given_by_environment(node: Node) -> frozenset[str]:
@@ -127,6 +132,13 @@ class Entry:
 @dataclass(frozen=True, slots=True, eq=False)
 class MappingNode(_Placed):
     entries: Mapping[str, Entry]
+    refused: tuple[tuple[Node, Node], ...] = ()
+    """Keys with their values that were reported and do not count: given twice, or no words."""
+
+    def pairs(self) -> Iterator[tuple[Node, Node]]:
+        """Every key with its value, as the file has them."""
+        yield from ((entry.key, entry.value) for entry in self.entries.values())
+        yield from self.refused
 
     def get(self, *path: str) -> Node | None:
         """The node under `path`, None where a key is missing or something on the way is no mapping."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from sidecar.config import fields
 from sidecar.config.fields import OrShorthand, Section, setting
+from sidecar.config.regex import MAX_STEPS
 from sidecar.config.units import format_duration, format_share
 from sidecar.core.snapshot import (
     AdmissionPolicy,
@@ -276,8 +277,10 @@ class PathCondition(Section):
     prefix: fields.PathPrefix | None = setting(
         "Whole segments: /v1 matches /v1 and /v1/a, not /v10.", examples=["/v1"]
     )
-    regex: fields.Regex | None = setting(
-        "Matches the whole path, without the query.", examples=["/v[0-9]+/.*"]
+    regex: fields.RegexText | None = setting(
+        "Matches the whole path, without the query. RE2's syntax: no look-around, no back-references; at "
+        f"most {MAX_STEPS} steps when compiled. `.` is any character.",
+        examples=["/v[0-9]+/.*"],
     )
 
 
@@ -285,7 +288,9 @@ class ValueCondition(Section):
     """Exactly one of the three; a plain text stands for `exact`."""
 
     exact: fields.Text | None = setting("The whole value.", examples=["gold"])
-    regex: fields.Regex | None = setting("Matches the whole value.", examples=["gold|silver"])
+    regex: fields.RegexText | None = setting(
+        "Matches the whole value; as for a path.", examples=["gold|silver"]
+    )
     present: fields.Flag | None = setting(
         "true: there, whatever its value; false: not there.", examples=[True]
     )

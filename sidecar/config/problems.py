@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SHOWN_COLUMNS = 120
-_USERINFO = re.compile(r"(?<=://)[^/?#@\s'\"]+(?=@)")
-"""User and password of a URL; the line is shown in logs too."""
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -37,13 +35,15 @@ class Problem:
     column: int
     message: str
     text: str = ""
-    """The offending line as it stands in the file, without its end; empty when there is none to show."""
+    """The offending line as it stands in the file, without its end; empty when there is none to show. In a
+    `ConfigError` it has a `*` for each character of a secret (see `masking`).
+    """
 
     def __str__(self) -> str:
-        head = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        head = _UNSHOWABLE.sub(" ", f"{self.file}:{self.line}:{self.column}: {self.message}")
         if not self.text:
             return head
-        line = _USERINFO.sub(lambda found: "*" * len(found[0]), _UNSHOWABLE.sub(" ", self.text))
+        line = _UNSHOWABLE.sub(" ", self.text)
         shown, column = _window(line, self.column)
         return f"{head}\n{shown}\n{' ' * (column - 1)}^"
 

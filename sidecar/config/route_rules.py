@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from sidecar.config import build, merge, policies
 from sidecar.config.fields import nearest
@@ -85,7 +86,7 @@ def _refers_to(node: Node, names: Collection[str], kind: str, report: Report) ->
     name = node.value if isinstance(node.value, str) and node.value else node.text
     if not name or "://" in name or name in names:
         return
-    others = f"; known are {', '.join(sorted(names)[:10])}" if names else "; none is configured"
+    others = f"; known are {', '.join(nsmallest(10, names))}" if names else "; none is configured"
     report.add(node.problem(f"unknown {kind} {name!r}{nearest(name, names) or others}"))
 
 

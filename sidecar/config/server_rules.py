@@ -5,6 +5,8 @@ whom.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sidecar.config import build
 from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES
@@ -13,6 +15,17 @@ from sidecar.config.nodes import MappingNode, Node, is_null
 from sidecar.config.problems import Report
 from sidecar.config.validate import Checked
 from sidecar.core.snapshot import Address
+
+_ALL_HOSTS = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Who binds an address, and where the file says so; None for a built-in one."""
+
+    what: str
+    address: Address
+    node: Node | None
 
 
 def check_settings(settings: Checked[Settings], report: Report) -> None:
@@ -52,24 +65,35 @@ def _admin(settings: Checked[Settings], report: Report) -> None:
 
 def _collisions(settings: Checked[Settings], report: Report) -> None:
     """Two servers at one address: the later one is reported, or the one that the file gives."""
-    taken: list[tuple[str, Address, Node | None]] = []
-    for what, address, node in _addresses(settings):
-        for other, theirs, their_node in taken:
-            if not _is_same(address, theirs):
-                continue
-            if node is not None:
-                where = f"at {their_node.place}" if their_node else "built in"
-                report.add(node.problem(_taken(what, address, other, theirs, where)))
-            elif their_node is not None:
-                report.add(their_node.problem(_taken(other, theirs, what, address, "built in")))
-        taken.append((what, address, node))
+    taken: dict[str | int, dict[str, _Server]] = {}
+    for server in _addresses(settings):
+        address = server.address
+        if address.port == 0 and address.path is None:
+            continue
+        beside = taken.setdefault(address.port if address.path is None else address.path, {})
+        other = _at_same_address(address, beside)
+        if other is not None:
+            first, second = (other, server) if server.node is not None else (server, other)
+            if second.node is not None:
+                second_place = f"at {first.node.place}" if first.node else "built in"
+                report.add(second.node.problem(_taken(second, first, second_place)))
+        beside.setdefault(address.host, server)
 
 
-def _taken(what: str, address: Address, other: str, theirs: Address, where: str) -> str:
-    return f"the address {address} of {what} is taken by {other} ({theirs}, {where})"
+def _at_same_address(address: Address, beside: Mapping[str, _Server]) -> _Server | None:
+    """The first of those at this port, or of this path, that an address collides with. Does not look at each of them,
+    for a file may have thousands.
+    """
+    if address.host in _ALL_HOSTS:
+        return next(iter(beside.values()), None)
+    return next((beside[host] for host in (address.host, *_ALL_HOSTS) if host in beside), None)
 
 
-def _addresses(settings: Checked[Settings]) -> list[tuple[str, Address, Node | None]]:
+def _taken(server: _Server, by: _Server, where: str) -> str:
+    return f"the address {server.address} of {server.what} is taken by {by.what} ({by.address}, {where})"
+
+
+def _addresses(settings: Checked[Settings]) -> list[_Server]:
     value, node = settings.value, settings.node
     found: list[tuple[str, Address | None, Node | None]] = []
     if value.listeners is None:
@@ -79,13 +103,6 @@ def _addresses(settings: Checked[Settings]) -> list[tuple[str, Address, Node | N
         found.append((f"listener {name!r}", build.listener_address(name, section), place))
     found.append(("admin", build.admin(value, None).address, node.get("admin", "address")))
     found.append(("probes", build.probes(value), node.get("probes", "address")))
-    return [(what, address, None if is_null(place) else place) for what, address, place in found if address]
-
-
-def _is_same(one: Address, other: Address) -> bool:
-    if one.path is not None or other.path is not None:
-        return one.path == other.path
-    if one.port != other.port or one.port == 0:
-        return False
-    hosts = {one.host, other.host}
-    return len(hosts) == 1 or bool(hosts & {"0.0.0.0", "::"})
+    return [
+        _Server(what, address, None if is_null(place) else place) for what, address, place in found if address
+    ]

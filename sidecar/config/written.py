@@ -242,7 +242,7 @@ def _condition(value: ValueMatch, hidden: frozenset[str]) -> str:
     if value.present is not None:
         return _flow({"present": _flag(value.present)})
     if value.regex is not None:
-        return _flow({"regex": value.regex.pattern})
+        return _flow({"regex": hiding.content(value.name, value.regex.pattern, hidden)})
     return hiding.content(value.name, str(value.exact), hidden)
 
 

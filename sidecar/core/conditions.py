@@ -6,14 +6,13 @@ nothing of hosts and tables.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from sidecar.core.secrets import HIDDEN, may_be_secret
-from sidecar.core.snapshot import Match, Route, ValueMatch
+from sidecar.core.snapshot import Match, Pattern, Route, ValueMatch
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class Condition:
 
     name: bytes
     exact: bytes | None
-    regex: re.Pattern[str] | None
+    regex: Pattern | None
     present: bool | None
     is_hidden: bool = False
     """The value may be a secret: it is not told."""
@@ -35,13 +34,13 @@ class Condition:
             return (value is not None) is self.present
         if value is None:
             return False
-        return value == self.exact if self.regex is None else self.regex.fullmatch(text(value)) is not None
+        return value == self.exact if self.regex is None else self.regex.holds(value)
 
     def __str__(self) -> str:
         if self.present is not None:
             return f"{text(self.name)} is {'present' if self.present else 'absent'}"
         if self.regex is not None:
-            return f"{text(self.name)} matches {self.regex.pattern}"
+            return f"{text(self.name)} matches {HIDDEN if self.is_hidden else self.regex.pattern}"
         return f"{text(self.name)} is {HIDDEN if self.is_hidden else repr(text(self.exact or b''))}"
 
 
@@ -154,7 +153,7 @@ def parse_query(query: bytes) -> dict[bytes, bytes]:
 
 
 def text(value: bytes) -> str:
-    """Bytes as patterns see them: UTF-8, where a byte that is none equals no written character."""
+    """Bytes for people: UTF-8, with what is none kept apart."""
     return value.decode("utf-8", "surrogateescape")
 
 
@@ -171,5 +170,6 @@ def _all_hold(conditions: tuple[Condition, ...], values: Mapping[bytes, bytes]) 
 
 def _condition(value: ValueMatch, hidden: frozenset[str]) -> Condition:
     exact = None if value.exact is None else value.exact.encode()
-    is_hidden = may_be_secret(value.name) or value.exact in hidden
+    written = value.exact if value.regex is None else value.regex.pattern
+    is_hidden = may_be_secret(value.name) or written in hidden
     return Condition(value.name.encode(), exact, value.regex, value.present, is_hidden)

@@ -18,15 +18,14 @@ and a table that clients can fill has to be bounded and defended.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
-from sidecar.core.conditions import Entry, by_precedence, compile_entry, first, rank, text
+from sidecar.core.conditions import Entry, by_precedence, compile_entry, first, rank
 from sidecar.core.path import has_one_reading, other_reading, unescape
-from sidecar.core.snapshot import Match, PathKind, PathMatch, Route
+from sidecar.core.snapshot import Match, PathKind, PathMatch, Pattern, Route
 
 T = TypeVar("T")
 
@@ -195,7 +194,7 @@ class _Group(Generic[T]):
     def __init__(self, keyed: Iterable[tuple[bytes, Entry[T]]]) -> None:
         exact: dict[bytes, list[Entry[T]]] = defaultdict(list)
         prefixes: dict[bytes, list[Entry[T]]] = defaultdict(list)
-        regexes: list[tuple[re.Pattern[str], Entry[T]]] = []
+        regexes: list[tuple[Pattern, Entry[T]]] = []
         rest: list[Entry[T]] = []
         for key, entry in keyed:
             path = entry.match.path
@@ -206,7 +205,8 @@ class _Group(Generic[T]):
             elif path.kind is PathKind.PREFIX:
                 prefixes[key].append(replace(entry, prefix=key))
             else:
-                regexes.append((path.regex or re.compile(path.value), entry))
+                assert path.regex is not None, "valid from birth"
+                regexes.append((path.regex, entry))
         self._exact: Final = {key: by_precedence(entries) for key, entries in exact.items()}
         self._prefixes: Final = {key: by_precedence(entries) for key, entries in prefixes.items()}
         self._depth: Final = max((key.count(b"/") for key in prefixes), default=0)
@@ -238,7 +238,7 @@ class _Group(Generic[T]):
             if found is not None:
                 return found
         if self._regexes:
-            found = self._by_regex(text(path), method, fields, query)
+            found = self._by_regex(path, method, fields, query)
             if found is not None:
                 return found
         return first(self._rest, method, fields, query) if self._rest else None
@@ -266,10 +266,10 @@ class _Group(Generic[T]):
         return None
 
     def _by_regex(
-        self, path: str, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+        self, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
     ) -> Entry[T] | None:
         for regex, entry in self._regexes:
-            if regex.fullmatch(path) is not None and first((entry,), method, fields, query) is not None:
+            if regex.holds(path) and first((entry,), method, fields, query) is not None:
                 return entry
         return None
 

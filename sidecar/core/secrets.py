@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-_NAME = re.compile(r"auth|cookie|token|secret|passw|key|credential|session|signature|jwt", re.IGNORECASE)
+SECRET_NAME = "auth|cookie|token|secret|passw|key|credential|session|signature|jwt"
+"""A regular expression for what the name of a secret has in it, in any case."""
+_NAME = re.compile(SECRET_NAME, re.IGNORECASE)
 _URL = re.compile(r"(?<=://)[^/?#@\s'\"]*@|\?[^#\s'\"]*")
 HIDDEN = "(hidden)"
 

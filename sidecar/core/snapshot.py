@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 
 class Mode(Enum):
@@ -146,6 +147,17 @@ class Upstream:
     """An idle pooled connection is closed after this long."""
 
 
+class Pattern(Protocol):
+    """A regular expression for text that clients write, so one that takes no more than linear time."""
+
+    @property
+    def pattern(self) -> str:
+        """As the configuration spells it."""
+
+    def holds(self, value: bytes) -> bool:
+        """True if the whole of `value` matches."""
+
+
 @dataclass(frozen=True, slots=True)
 class ValueMatch:
     """One condition on a header field or query parameter. Exactly one of `exact`, `regex`, `present` is set."""
@@ -153,8 +165,7 @@ class ValueMatch:
     name: str
     """Lower-case for header fields, as written for query parameters."""
     exact: str | None = None
-    regex: re.Pattern[str] | None = None
-    """Matched against the whole value."""
+    regex: Pattern | None = None
     present: bool | None = None
 
 
@@ -163,8 +174,8 @@ class PathMatch:
     kind: PathKind
     value: str
     """Always starts with `/` for exact and prefix. A prefix holds whole segments: `/v1` is not in `/v10`."""
-    regex: re.Pattern[str] | None = None
-    """Set for `PathKind.REGEX`; matched against the whole path, without the query."""
+    regex: Pattern | None = None
+    """Set for `PathKind.REGEX`; for the whole path, without the query."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config import document
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.nodes import to_data
 from sidecar.config.problems import Place, Report
 
@@ -146,8 +147,8 @@ def test_depth_and_growth_are_refused_at_once(text: str) -> None:
 
 
 def test_a_file_beyond_the_limit_is_not_even_parsed() -> None:
-    size = document.MAX_BYTES + 1
-    assert problems(b"#" * size) == [(1, 1, f"the file has {size} bytes; the limit is {document.MAX_BYTES}")]
+    size = MAX_FILE_BYTES + 1
+    assert problems(b"#" * size) == [(1, 1, f"the file has more than {MAX_FILE_BYTES} bytes")]
 
 
 @given(st.text(max_size=200))

@@ -18,6 +18,7 @@ from sidecar.config.load import ConfigError, load_file, load_text
 from sidecar.config.model import File
 from sidecar.config.nodes import MappingNode, Node, Sequence
 from sidecar.config.problems import Problem, Report
+from sidecar.config.regex import Regex
 from sidecar.core.snapshot import (
     Address,
     Admin,
@@ -85,13 +86,13 @@ def test_a_whole_route_is_read() -> None:
                 headers=(
                     ValueMatch("x-tenant", exact="gold"),
                     ValueMatch("x-tier", exact="gold"),
-                    ValueMatch("x-build", regex=re.compile("v[0-9]+")),
+                    ValueMatch("x-build", regex=Regex("v[0-9]+")),
                     ValueMatch("x-user", present=True),
                 ),
                 query=(
                     ValueMatch("beta", exact="1"),
                     ValueMatch("plan", exact="gold"),
-                    ValueMatch("page", regex=re.compile("[0-9]+")),
+                    ValueMatch("page", regex=Regex("[0-9]+")),
                     ValueMatch("debug", present=False),
                 ),
             ),

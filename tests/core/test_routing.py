@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sidecar.config.regex import Regex
 from sidecar.core.conditions import Entry, parse_query
 from sidecar.core.explain import explain
 from sidecar.core.path import has_one_reading, other_reading, unescape
@@ -25,7 +26,7 @@ def prefix(value: str) -> PathMatch:
 
 
 def regex(value: str) -> PathMatch:
-    return PathMatch(PathKind.REGEX, value, re.compile(value))
+    return PathMatch(PathKind.REGEX, value, Regex(value))
 
 
 def route(name: str, *matches: Match) -> Route:
@@ -197,9 +198,9 @@ def test_method_then_headers_then_query_then_order() -> None:
     [
         (ValueMatch("k", exact="v"), [b"v"], [b"V", b"", b"v ", None]),
         (ValueMatch("k", exact=""), [b""], [b"v", None]),
-        (ValueMatch("k", regex=re.compile("v+")), [b"v", b"vv"], [b"", b"vx", None]),
+        (ValueMatch("k", regex=Regex("v+")), [b"v", b"vv"], [b"", b"vx", None]),
         (ValueMatch("k", exact="ü"), ["ü".encode()], [b"\xfc", b"u", None]),
-        (ValueMatch("k", regex=re.compile(".")), ["ü".encode(), b"\xfc"], [b"\xfc\xfc", None]),
+        (ValueMatch("k", regex=Regex(".")), ["ü".encode(), b"\xfc"], [b"\xfc\xfc", None]),
         (ValueMatch("k", present=True), [b"", b"x"], [None]),
         (ValueMatch("k", present=False), [None], [b"", b"x"]),
     ],
@@ -392,7 +393,7 @@ def test_explain_names_the_first_condition_that_fails() -> None:
         path=Match(path=prefix("/v2")),
         method=Match(methods=frozenset({"PUT", "POST"})),
         header=Match(headers=(ValueMatch("x-tenant", exact="gold"),)),
-        query=Match(query=(ValueMatch("beta", regex=re.compile("1|2")),)),
+        query=Match(query=(ValueMatch("beta", regex=Regex("1|2")),)),
         absent=(Match(headers=(ValueMatch("x-a", present=False),)), Match(path=prefix("/v1"))),
         rest=Match(),
     )
@@ -435,7 +436,7 @@ path_matches = st.one_of(
 value_matches = st.builds(
     lambda name, kind: ValueMatch(name, **kind),
     st.sampled_from(["k", "l"]),
-    st.sampled_from([{"exact": "1"}, {"regex": re.compile("1|2")}, {"present": True}, {"present": False}]),
+    st.sampled_from([{"exact": "1"}, {"regex": Regex("1|2")}, {"present": True}, {"present": False}]),
 )
 conditions = st.lists(value_matches, max_size=2, unique_by=lambda value: value.name).map(tuple)
 matches = st.builds(
@@ -490,7 +491,7 @@ def value_holds(wanted: ValueMatch, value: str | None) -> bool:
         return (value is not None) == wanted.present
     if value is None:
         return False
-    return value == wanted.exact if wanted.regex is None else bool(wanted.regex.fullmatch(value))
+    return value == wanted.exact if wanted.regex is None else bool(re.fullmatch(wanted.regex.pattern, value))
 
 
 @settings(max_examples=600, deadline=None)
