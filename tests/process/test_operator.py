@@ -80,6 +80,7 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         state = json.loads(out)
         assert set(state) == {"status", "routes", "breakers", "upstreams"}
         assert state["breakers"][0]["state"] == "forced_open"
+        assert "1 OPEN: shop/app (forced)\n" in (await to.command("status"))[1]
         assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
         assert (await to.command("status"))[0] == 0
         log = await to.running.logged("circuit_breaker.transition", times=2)
@@ -138,6 +139,21 @@ async def test_a_watch_goes_on_while_nobody_answers_and_says_at_its_end_what_it_
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 1
+
+
+async def test_a_watch_without_a_terminal_tells_every_state(tmp_path: Path) -> None:
+    """As into a pipe, where nothing can be drawn over; there each line is whole."""
+    async with site(tmp_path) as to:
+        process = await to.started("status", "--watch", f"--admin=http://127.0.0.1:{to.hand.port}")
+        assert process.stdout is not None
+        for _ in range(2):
+            seen = ""
+            while "Breakers" not in seen:
+                seen = (await process.stdout.readline()).decode()
+                assert "\x1b" not in seen
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
 
 
 async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
