@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -48,11 +49,8 @@ class Site:
         )
 
 
-@asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[Site]:
-    inbound, admin, probes = free_ports(3)
-    file = folder / "sidecar.yaml"
-    file.write_text(f"""\
+def configured(*, inbound: int, admin: int, probes: int) -> str:
+    return f"""\
 version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 admin: {{address: "127.0.0.1:{admin}"}}
@@ -61,7 +59,14 @@ drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
-""")
+"""
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    inbound, admin, probes = free_ports(3)
+    file = folder / "sidecar.yaml"
+    file.write_text(configured(inbound=inbound, admin=admin, probes=probes))
     async with sidecar(file, probes, folder / "log") as running:
         yield Site(running, file, Operator(admin))
 
@@ -85,6 +90,41 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         assert (await to.command("status"))[0] == 0
         log = await to.running.logged("circuit_breaker.transition", times=2)
         assert '"reason":"forced"' in log
+
+
+async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        await to.hand.post("/breakers/shop/open?for=5m")
+        code, out, _ = await to.command("explain", str(to.file), "/x")
+        assert code == 0
+        assert re.search(
+            r"""\nLive
+  breaker shop/app: forced_open \(forced\)
+    window: 0 calls, 0\.0% failed, 0\.0% slow, 0 failures in a row; refused since the start: 0
+    last change: closed → forced_open \(forced\) at \d{4}-\S+\n$""",
+            out,
+        ), out
+        (nobody,) = free_ports(1)
+        code, out, _ = await Site(to.running, to.file, Operator(nobody)).command(
+            "explain", str(to.file), "/x"
+        )
+        assert code == 0
+        assert out.endswith(
+            f"\nLive\n  http://127.0.0.1:{nobody}: no sidecar listens there (Connection refused); "
+            "is the address right?\n"
+        )
+
+
+async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    """Of the admin API and of the probes; that of a listener is in test_life."""
+    async with site(tmp_path) as to:
+        ports = dict(zip(("inbound", "admin", "probes"), free_ports(3), strict=True))
+        for part, taken in (("admin", to.hand.port), ("probes", to.running.probes)):
+            other = tmp_path / f"{part}.yaml"
+            other.write_text(configured(**{**ports, part: taken}))
+            code, _, errors = await to.bare_command("run", str(other))
+            told = f"sidecar: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
+            assert (code, errors) == (1, told)
 
 
 async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
