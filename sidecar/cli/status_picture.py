@@ -1,4 +1,4 @@
-"""What `sidecar status` shows: tables, as they are or as many rows as there is room for. Pure."""
+"""What `sidecar status` shows: a few lines on all of it, and tables with as many rows as there is room for. Pure."""
 
 from __future__ import annotations
 
