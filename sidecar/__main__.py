@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "run": "serve",
+    "run": "run the proxy until it is told to stop",
     "check": "validate configuration files",
     "explain": "which route takes a request, and why; every limit and where it comes from",
     "diff": "what a reload would change, and which breakers keep their state",
@@ -28,14 +29,36 @@ COMMANDS = {
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
+BROKEN_PIPE = 141
+"""128 and SIGPIPE."""
+
+
+class _Version(argparse.Action):
+    """Prints the version of what is installed, which takes a moment to find, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        print(f"sidecar {importlib.metadata.version('sidecar-proxy')}")
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 the thing checked says no, 2 wrong use, 130 Ctrl-C."""
+    """Run one command.
+
+    Returns:
+        0 done, 1 the thing checked says no, 2 wrong use or a bad configuration, 130 for Ctrl-C, 141 when nobody reads
+        the output to its end, as in `sidecar schema | head`.
+    """
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # here, since what the interpreter finds at its end it can only complain of
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
 
 
 def _run(words: list[str]) -> int:
@@ -43,6 +66,7 @@ def _run(words: list[str]) -> int:
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",
     )
+    parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
         own = commands.add_parser(name, help=purpose, description=purpose)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from typing import Final, Protocol
 
@@ -54,7 +55,7 @@ class Probes:
         app.router.add_get("/metrics", self._metrics)
         self._runner = runner(app, end_seconds=1.0)
         await self._runner.setup()
-        await site(self._runner, address).start()
+        await listen(self._runner, address)
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -102,11 +103,18 @@ def runner(app: web.Application, *, end_seconds: float) -> web.AppRunner:
     )
 
 
-def site(runner: web.AppRunner, address: Address) -> web.BaseSite:
-    """Where an aiohttp server listens."""
+async def listen(runner: web.AppRunner, address: Address) -> None:
+    """Bind and serve. Raises: OSError, which names the address."""
+    site: web.BaseSite
     if address.path is not None:
-        return web.UnixSite(runner, address.path)
-    return web.TCPSite(runner, address.host, address.port)
+        site = web.UnixSite(runner, address.path)
+    else:
+        site = web.TCPSite(runner, address.host, address.port)
+    try:
+        await site.start()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno is not None else str(error)
+        raise OSError(error.errno, f"cannot listen on {address}: {why}") from error
 
 
 def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:

@@ -19,7 +19,7 @@ from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, mome
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.page import Page
-from sidecar.admin.probes import metrics_response, runner, site
+from sidecar.admin.probes import listen, metrics_response, runner
 from sidecar.admin.process import Data, Process
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
@@ -65,7 +65,7 @@ class AdminServer:
         self._runner = runner(self._app(guard), end_seconds=STOP_SECONDS)
         await self._runner.setup()
         try:
-            await site(self._runner, address).start()
+            await listen(self._runner, address)
         except OSError:
             await self.stop()
             raise

@@ -25,6 +25,9 @@ from sidecar.core.explain import Explanation, explain
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Mode, Route
 
+MAX_CAUSES = 5
+"""Requests that are named for a change of state."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A file and a request."""
@@ -221,4 +224,26 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
         yield f"  {limit.key:<{width}}  {limit.value}   ({limit.origin})"
     if answer.live is not None:
         yield "\nLive"
-        yield from (f"  {line}" for line in json.dumps(answer.live, indent=2).splitlines())
+        yield from (f"  {line}" for line in _live_lines(answer.live))
+
+
+def _live_lines(live: Any) -> Iterator[str]:
+    """What each breaker of the route is, and how it came to be so; `--json` has all that is known."""
+    if "error" in live:
+        yield str(live["error"])
+        return
+    for one in live["breakers"]:
+        left = one["next_probe_seconds"]
+        probe = "" if left is None else f", next probe in {left:g} s"
+        forced = " (forced)" if one["is_overridden"] else ""
+        yield f"breaker {one['route']}/{one['upstream']}: {one['state']}{forced}{probe}"
+        seen, refused = one["active"]["window"], one["rejected"]
+        yield (
+            f"  window: {seen['total']} calls, {seen['failure_rate']:.1%} failed, {seen['slow_rate']:.1%} slow, "
+            f"{seen['consecutive_failures']} failures in a row; refused since the start: {refused}"
+        )
+        if one["history"]:
+            last = max(one["history"], key=lambda change: int(change["sequence"]))
+            causes = ", ".join(cause["request_id"] for cause in last["causes"][:MAX_CAUSES])
+            by = f", by {causes}" if causes else ""
+            yield f"  last change: {last['from']} → {last['to']} ({last['reason']}) at {last['at']}{by}"

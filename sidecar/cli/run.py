@@ -39,7 +39,10 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except (PartFailed, LoaderFailed, OSError) as error:
+    except OSError as error:
+        print(f"sidecar: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except (PartFailed, LoaderFailed) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 1
     return 0

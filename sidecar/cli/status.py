@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
+import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +17,13 @@ from rich.live import Live
 
 from sidecar.cli import asking
 from sidecar.cli.asking import AskFailed, Asking
-from sidecar.cli.status_picture import Reading, Room, picture
+from sidecar.cli.status_picture import UNLIMITED, Reading, Room, picture
 
 PERIOD_SECONDS = 1.0
 RESOURCES = ("routes", "breakers", "upstreams")
+REASONS_SHOWN = 5
+LONGEST_LINE = 10_000
+"""Characters, where no terminal limits them."""
 EXIT_CODES = """\
 exit codes: 0 all is well; 1 a breaker is open, by itself or forced (half-open and forced closed are not), or the last
 reload failed, or nobody answers; 2 wrong use"""
@@ -45,7 +51,8 @@ def main(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(reading.state, indent=2, ensure_ascii=False))
         else:
-            Console().print(picture(reading))
+            console = _console()
+            console.print(picture(reading, room=_width(console)))
     except AskFailed as failed:
         print(f"sidecar: {failed}", file=sys.stderr)
         return failed.exit_code
@@ -53,11 +60,37 @@ def main(options: argparse.Namespace) -> int:
 
 
 def read(ask: Asking) -> Reading:
-    """Everything that is shown, from four resources. Raises: AskFailed."""
+    """Everything that is shown. Raises: AskFailed."""
     state: dict[str, Any] = {"status": ask.get("/status")}
     for name in RESOURCES:
         state[name] = ask.get(f"/{name}")[name]
-    return Reading(state, time.monotonic())
+    return Reading(state, time.monotonic(), _reasons(ask, state["status"]["breakers"]["open"]))
+
+
+def _reasons(ask: Asking, shut: Sequence[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """Why the first of those that let nothing through opened. A reload may have taken one away meanwhile."""
+    reasons: dict[tuple[str, str], str] = {}
+    for route in {one["route"]: None for one in shut[:REASONS_SHOWN]}:
+        try:
+            told = ask.get(f"/breakers/{urllib.parse.quote(route, safe='')}")
+        except AskFailed:
+            continue
+        for one in told["breakers"]:
+            if one["history"]:
+                last = max(one["history"], key=lambda change: change["sequence"])
+                reasons[route, one["upstream"]] = last["reason"]
+    return reasons
+
+
+def _console() -> Console:
+    """For a file or a pipe a line is as long as it has to be, unless `$COLUMNS` says otherwise."""
+    console = Console()
+    is_limited = console.is_terminal or "COLUMNS" in os.environ
+    return console if is_limited else Console(width=LONGEST_LINE)
+
+
+def _width(console: Console) -> Room:
+    return UNLIMITED if console.width == LONGEST_LINE else Room(console.width)
 
 
 @dataclass
@@ -81,8 +114,14 @@ def _watch(ask: Asking, first: Reading, *, is_json: bool) -> int:
             while True:
                 print(json.dumps(seen.reading.state, ensure_ascii=False, separators=(",", ":")), flush=True)
                 _again(ask, seen)
-        console = Console()
-        with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        console = _console()
+        if (
+            not console.is_terminal or console.is_dumb_terminal
+        ):  # nothing can be drawn over: one below the other
+            while True:
+                console.print(picture(seen.reading, seen.before, seen.trouble, _width(console)))
+                _again(ask, seen)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 room = Room(console.width, console.height - 1)
                 shown = picture(seen.reading, seen.before, seen.trouble, room)

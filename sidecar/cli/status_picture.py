@@ -1,15 +1,16 @@
-"""What `sidecar status` shows: tables, as they are or as many rows as there is room for. Pure."""
+"""What `sidecar status` shows: a few lines on all of it, and tables with as many rows as there is room for. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from sidecar.cli.fitting import Column, fitted
 
 Data = dict[str, Any]
 SHUT = frozenset({"open", "forced_open"})
@@ -23,6 +24,8 @@ _STYLES = {
 _TABLE_LINES = 5
 """Of a table without rows: title, head, rule, the line for what is left out, an empty one."""
 _MAX_PROBLEMS = 5
+_MAX_OPEN = 5
+_USUAL_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class Reading:
     state: Data
     at: float
     """Monotonic seconds."""
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Why it opened, for some of the open breakers, by route and upstream."""
 
     @property
     def is_well(self) -> bool:
@@ -42,32 +47,36 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Of a terminal: characters and lines."""
+    """Of a terminal: characters and lines. None is no limit."""
 
-    width: int
-    height: int
+    width: int | None = None
+    height: int | None = None
+
+
+UNLIMITED = Room()
 
 
 def picture(
-    reading: Reading, before: Reading | None = None, trouble: str = "", room: Room | None = None
+    reading: Reading, before: Reading | None = None, trouble: str = "", room: Room = UNLIMITED
 ) -> RenderableType:
     """The state as tables; rates since `before`, or totals without one. `trouble`: why there is no newer state.
 
-    With `room`: as many rows as fit, those in trouble first. Without: all, in the order of the file.
+    With a height: as many rows as fit, those in trouble first. Without: all, in the order of the file.
     """
     state = reading.state
     head = _head(reading, trouble)
     rows = [state["routes"], state["breakers"], _endpoints(state["upstreams"])]
-    if room is None:
+    if room.height is None:
         limits = [len(one) for one in rows]
     else:
-        lines = len(head.wrap(Console(width=room.width), room.width)) + _TABLE_LINES * len(rows)
+        width = room.width or _USUAL_WIDTH
+        lines = len(head.wrap(Console(width=width), width)) + _TABLE_LINES * len(rows)
         limits = _shares([len(one) for one in rows], room.height - lines)
         rows = [sorted(one, key=_urgency) for one in rows]
     makers: Sequence[Callable[[list[Data]], Table]] = (
-        lambda some: _routes(some, reading, before),
-        _breakers,
-        _upstreams,
+        lambda some: _routes(some, reading, before, room.width),
+        lambda some: _breakers(some, room.width),
+        lambda some: _upstreams(some, room.width),
     )
     parts: list[RenderableType] = [head]
     for make, all_rows, limit in zip(makers, rows, limits, strict=True):
@@ -110,12 +119,12 @@ def _head(reading: Reading, trouble: str) -> Text:
     name = f"{status['service'] or 'sidecar'} {status['version']} pid {status['pid']}"
     text = Text(f"{name}: ")
     text.append(ready, style="green" if status["is_ready"] else "bold yellow")
-    text.append(f", up {status['uptime_seconds']:.0f} s, {status['exchanges']} requests under way, ")
+    text.append(f", up {status['uptime_seconds']:.0f} s, requests under way: {status['exchanges']}, ")
     text.append(f"configuration {config['generation']}")
     if trouble:
         text.append(f"\nNO ANSWER, this is what was seen last: {trouble}", style="bold red")
     if status["breakers"]["open_count"]:
-        names = ", ".join(f"{one['route']}/{one['upstream']}" for one in status["breakers"]["open"][:5])
+        names = ", ".join(_open(one, reading) for one in status["breakers"]["open"][:_MAX_OPEN])
         text.append(f"\n{status['breakers']['open_count']} OPEN: {names}", style="bold red")
     if not config["is_last_reload_successful"]:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
@@ -125,11 +134,45 @@ def _head(reading: Reading, trouble: str) -> Text:
     return text
 
 
-def _routes(rows: list[Data], reading: Reading, before: Reading | None) -> Table:
+def _open(breaker: Data, reading: Reading) -> str:
+    reason = reading.reasons.get((breaker["route"], breaker["upstream"]))
+    return f"{breaker['route']}/{breaker['upstream']}" + (f" ({reason})" if reason else "")
+
+
+_ROUTES = (
+    Column("route", is_name=True, is_number=False),
+    Column("to", rank=4, is_name=True, is_number=False),
+    Column("requests", "req"),
+    Column("errors", "err"),
+    Column("p50 ms", "p50", rank=3),
+    Column("p95 ms", "p95", rank=2),
+    Column("p99 ms", "p99", rank=1),
+    Column("active", "act", rank=5),
+)
+_RATES = (*_ROUTES[:2], Column("requests/s", "req/s"), *_ROUTES[3:])
+_BREAKERS = (
+    Column("route", is_name=True, is_number=False),
+    Column("upstream", "to", rank=3, is_name=True, is_number=False),
+    Column("state", is_number=False),
+    Column("failure rate", "failed", rank=2),
+    Column("in a row", "row", rank=4),
+    Column("rejected", "rej", rank=1),
+    Column("next"),
+)
+_UPSTREAMS = (
+    Column("upstream", is_name=True, is_number=False),
+    Column("endpoint", is_name=True, is_number=False),
+    Column("in flight", "act"),
+    Column("connections", "conns", rank=2),
+    Column("idle", rank=3),
+    Column("pending", "wait", rank=1),
+)
+
+
+def _routes(rows: list[Data], reading: Reading, before: Reading | None, width: int | None) -> Table:
     then = {route["name"]: route for route in before.state["routes"]} if before else {}
     seconds = reading.at - before.at if before else 0.0
-    unit = "requests/s" if seconds else "requests"
-    table = _table("Routes", ("route", "to"), (unit, "errors", "p50 ms", "p95 ms", "p99 ms", "active"))
+    cells = []
     for route in rows:
         finished, errors = route["finished"], route["errors"]
         old = then.get(route["name"])
@@ -140,27 +183,37 @@ def _routes(rows: list[Data], reading: Reading, before: Reading | None) -> Table
         rate = f"{finished / seconds:.1f}" if seconds else str(finished)
         share = f"{errors / finished:.1%}" if finished else "-"
         quantiles = [_ms(route["duration_seconds"][name]) for name in ("p50", "p95", "p99")]
-        upstreams = ", ".join(route["upstreams"])
-        table.add_row(route["name"], upstreams, rate, share, *quantiles, str(route["active"]))
-    return table
+        cells.append(
+            [route["name"], ", ".join(route["upstreams"]), rate, share, *quantiles, str(route["active"])]
+        )
+    return fitted("Routes", _RATES if seconds else _ROUTES, cells, width)
 
 
-def _breakers(rows: list[Data]) -> Table:
-    columns = ("failure rate", "in a row", "rejected", "next")
-    table = _table("Breakers", ("route", "upstream", "state"), columns)
+def _breakers(rows: list[Data], width: int | None) -> Table:
+    cells: list[list[str | Text]] = []
     for one in rows:
         told = one["state"] + (" (forced)" if one["is_overridden"] else "")
-        left = one["override_seconds_left"] if one["is_overridden"] else one["next_probe_seconds"]
-        table.add_row(
-            one["route"],
-            one["upstream"],
-            Text(told, style=_STYLES[one["state"]]),
-            f"{one['failure_rate']:.1%}",
-            str(one["failure_count"]),
-            str(one["rejected"]),
-            "" if left is None else f"{left:.1f} s",
+        cells.append(
+            [
+                one["route"],
+                one["upstream"],
+                Text(told, style=_STYLES[one["state"]]),
+                f"{one['failure_rate']:.1%}",
+                str(one["failure_count"]),
+                str(one["rejected"]),
+                _next(one),
+            ]
         )
-    return table
+    return fitted("Breakers", _BREAKERS, cells, width)
+
+
+def _next(breaker: Data) -> str:
+    """What happens by itself, and when."""
+    if breaker["is_overridden"]:
+        left, what = breaker["override_seconds_left"], "auto"
+    else:
+        left, what = breaker["next_probe_seconds"], "probe"
+    return "" if left is None else f"{what} in {left:.{0 if left >= 10 else 1}f} s"
 
 
 def _endpoints(upstreams: list[Data]) -> list[Data]:
@@ -174,22 +227,10 @@ def _endpoints(upstreams: list[Data]) -> list[Data]:
     return found
 
 
-def _upstreams(rows: list[Data]) -> Table:
-    table = _table("Upstreams", ("upstream", "endpoint"), ("in flight", "connections", "idle", "pending"))
-    for one in rows:
-        counts = [str(one.get(name, "")) for name in ("in_flight", "connections", "idle", "pending")]
-        table.add_row(one["upstream"], one["address"], *counts)
-    return table
-
-
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", expand=True, box=box.SIMPLE_HEAD)
-    table.show_edge = False
-    for name in left:
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _upstreams(rows: list[Data], width: int | None) -> Table:
+    counts = ("in_flight", "connections", "idle", "pending")
+    cells = [[one["upstream"], one["address"], *(str(one.get(name, "")) for name in counts)] for one in rows]
+    return fitted("Upstreams", _UPSTREAMS, cells, width)
 
 
 def _ms(seconds: float | None) -> str:

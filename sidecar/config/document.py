@@ -162,6 +162,7 @@ class _Composer:
         self._root: Node | None = None
 
     def compose(self, text: str) -> Node | None:
+        """The root of the document, None for an empty one. Raises: _Unreadable, with the place."""
         is_second = False
         for event in _events(text):
             if isinstance(event, yaml.ScalarEvent):

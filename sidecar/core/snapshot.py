@@ -198,10 +198,6 @@ class HeaderOps:
     add: tuple[tuple[bytes, bytes], ...] = ()
     remove: frozenset[bytes] = frozenset()
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.set or self.add or self.remove)
-
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:

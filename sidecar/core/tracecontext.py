@@ -1,8 +1,8 @@
 """W3C Trace Context level 2 in bytes: what a request's trace fields say, and what the next hop is told.
 
 Decides whether an incoming context is continued or a new trace starts, which vendors' `tracestate` members go
-on, and what the sidecar's own member was. It does not sample (the caller does, see `is_sampled_by_ratio`) and
-knows nothing of spans. Ids stay lower-case hex in bytes, as on the wire. Grammar and section titles are from
+on, and what the sidecar's own member was. It does not sample (`sidecar/telemetry/sampling.py` does) and knows
+nothing of spans. Ids stay lower-case hex in bytes, as on the wire. Grammar and section titles are from
 https://www.w3.org/TR/trace-context-2/.
 """
 
@@ -220,11 +220,3 @@ def format_tracestate(span_id: bytes, others: bytes) -> bytes:
     if others:
         return b"sidecar=" + span_id + b"," + others
     return b"sidecar=" + span_id
-
-
-def is_sampled_by_ratio(trace_id: bytes, ratio: float) -> bool:
-    """Say whether OpenTelemetry's TraceIdRatioBased sampler keeps `trace_id`; `ratio` is 0..1.
-
-    Every process that asks with the same ratio decides alike, and a lower ratio keeps a subset.
-    """
-    return int(trace_id[16:], 16) < round(ratio * (1 << 64))

@@ -21,6 +21,9 @@ SECONDS_SHOWN = 20.0
 SLOW_SECONDS = 0.4
 """`slow_call_duration` of the template."""
 MAX_LOG_LINES = 12
+MAX_PROMISE_LINES = 2
+NARROW_COLUMNS = 68
+"""Below this there are no bars."""
 STATES = {
     "closed": ("─", "green"),
     "open": ("█", "bold red"),
@@ -40,10 +43,11 @@ NOTHING = "–"
 def picture(stage: Stage, breaker: dict[str, Any], now: float, width: int, height: int) -> RenderableType:
     """Everything, in at most `height` lines; what happened longest ago makes room."""
     journal, inner = stage.journal, max(20, width - 4)
-    head = _head(journal, stage)
-    chain = _chain(stage, min(60, max(20, width - 60)))
+    told = textwrap.wrap(journal.note_text or journal.promise, inner)[:MAX_PROMISE_LINES] or [""]
+    head = _head(journal, told, stage, width)
+    chain = _chain(stage, width)
     state = _state(stage, breaker, now, inner)
-    left = height - (4 + 6 + 5)
+    left = height - (3 + len(told) + 6 + 5)
     claims = _claims(journal, inner, min(left - 2, 12))
     left -= len(claims) + 2
     parts: list[RenderableType] = [head, chain, state, _panel("measured", claims)]
@@ -53,35 +57,37 @@ def picture(stage: Stage, breaker: dict[str, Any], now: float, width: int, heigh
     return Group(*parts)
 
 
-def _head(journal: Journal, stage: Stage) -> Panel:
+def _head(journal: Journal, told: Sequence[str], stage: Stage, width: int) -> Panel:
     text = Text(journal.scene or "starting", style="bold", no_wrap=True, overflow="ellipsis")
-    text.append(f"\n{journal.note_text or journal.promise}", style="not bold")
-    where = f"dashboard of orders: {stage.sidecars[1].admin}/"
+    text.append("".join(f"\n{line}" for line in told), style="not bold")
+    where = f"{stage.sidecars[1].admin}/"
+    if width >= NARROW_COLUMNS:
+        where = f"dashboard of orders: {where}"
     return Panel(text, title="sidecar demo", subtitle=where, subtitle_align="right")
 
 
-def _chain(stage: Stage, bar_columns: int) -> Table:
+def _chain(stage: Stage, width: int) -> Table:
     """The services in the order in which a call passes them, and what is left of its time at each."""
-    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), show_edge=False)
-    for name, columns in (("client → …", 10), ("is", 5), ("running", 9), ("answered", 9)):
+    is_narrow = width < NARROW_COLUMNS
+    bar_columns = 0 if is_narrow else min(60, width - 58)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1, 0, 0), show_edge=False)
+    running = ("now", 3) if is_narrow else ("running", 12)
+    for name, columns in (("client → …", 10), running, ("answered", 9)):
         table.add_column(name, no_wrap=True, min_width=columns)
-    table.add_column("left", justify="right", no_wrap=True, min_width=8)
-    table.add_column("", no_wrap=True, width=bar_columns)
+    table.add_column("left" if is_narrow else "time left", justify="right", no_wrap=True, min_width=8)
+    if not is_narrow:
+        table.add_column("", no_wrap=True, width=bar_columns)
     calls = _newest(stage.services)
     longest = max([call.budget_ms or 0 for call in calls.values()] + [stage.given_ms or 0, 1])
-    if stage.given_ms is not None:
-        table.add_row("client", "", "", "gave", *_budget(stage.given_ms, longest, bar_columns))
-    else:
-        table.add_row("client", "", "", NOTHING, NOTHING, "")
+    gave = "" if stage.given_ms is None else "gave"
+    rows: list[tuple[str, str, str | Text, int | None]] = [("client", "", gave, stage.given_ms)]
     for service in stage.services:
         call = calls.get(service.name)
-        table.add_row(
-            f"→ {service.name}",
-            "alive" if service.is_alive else Text("DEAD", style="bold red"),
-            f"{service.running:2} {'▪' * min(service.running, 9)}",
-            NOTHING if call is None else _answer(call),
-            *_budget(None if call is None else call.budget_ms, longest, bar_columns),
-        )
+        count = f"{service.running:2}" + ("" if is_narrow else f" {'▪' * min(service.running, 9)}")
+        rows.append((f"→ {service.name}", count, _answer(service, call), call.budget_ms if call else None))
+    for name, count, answer, left_ms in rows:
+        left, bar = _budget(left_ms, longest, bar_columns)
+        table.add_row(name, count, answer, left, *([] if is_narrow else [bar]))
     return table
 
 
@@ -100,7 +106,12 @@ def _budget(left_ms: int | None, longest_ms: int, columns: int) -> tuple[str, st
     return f"{left_ms} ms", "█" * round(columns * left_ms / longest_ms)
 
 
-def _answer(call: Served) -> Text:
+def _answer(service: Service, call: Served | None) -> Text:
+    """How the newest call ended here, or that nobody is here."""
+    if not service.is_alive:
+        return Text("DEAD", style="bold red")
+    if call is None:
+        return Text(NOTHING)
     if call.status == 0:
         return Text("under way", style="yellow")
     if call.status == 499:
@@ -112,23 +123,27 @@ def _state(stage: Stage, breaker: dict[str, Any], now: float, columns: int) -> P
     """What the breaker is, what it was, and what became of the calls that it saw."""
     state = str(breaker.get("state", "unknown"))
     mark, style = STATES.get(state, ("?", "bold"))
-    first = Text.assemble(
-        ("orders → payments ", ""),
-        (f"{mark * 2} {state.upper()}", style),
-        f"   failures in a row {breaker.get('failure_count', NOTHING)}   refused {breaker.get('rejected', NOTHING)}",
-    )
+    first = Text(f"{mark * 2} {state.upper()}", style=style)
     wait = breaker.get("next_probe_seconds")
-    if wait is not None:
-        first.append(f"   next probe in {wait:.1f} s")
-    life, legend = Text(no_wrap=True), f"last {SECONDS_SHOWN:.0f} s "
-    for one in _states_over(stage.journal.changes, now, columns - len(legend)):
+    for name, value in (
+        ("next probe in", None if wait is None else f"{wait:.1f} s"),
+        ("refused", breaker.get("rejected", NOTHING)),
+        ("failures in a row", breaker.get("failure_count", NOTHING)),
+    ):
+        if value is not None:
+            first.append(f"   {name} {value}", style="none")
+    life, name = Text(no_wrap=True), f"last {SECONDS_SHOWN:.0f} s "
+    for one in _states_over(stage.journal.changes, now, columns - len(name)):
         life.append(*STATES.get(one, ("?", "bold")))
+    legend = "   " + " ".join(f"{sign} {what}" for what, (sign, _) in CALLS.items())
+    if columns < 2 * len(legend):
+        legend = ""
     calls = Text("calls     ", no_wrap=True)
-    for asked in stage.orders.asked[-(columns - 50) :]:
+    for asked in stage.orders.asked[-(columns - len(calls) - len(legend)) :]:
         calls.append(*CALLS[_kind(asked)])
-    calls.append("   " + " ".join(f"{sign} {name}" for name, (sign, _) in CALLS.items()), style="dim")
+    calls.append(legend, style="dim")
     first.truncate(columns, overflow="ellipsis")
-    return Panel(Group(first, Text(legend) + life, calls), title="breaker")
+    return Panel(Group(first, Text(name) + life, calls), title="breaker of orders → payments")
 
 
 def _states_over(changes: Sequence[Change], now: float, columns: int) -> list[str]:

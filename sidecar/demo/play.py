@@ -25,6 +25,8 @@ INTERRUPTED = 130
 LIVE_PAUSE_SECONDS = 2.0
 """After each scene, to read what was measured."""
 PAUSE_SECONDS = 0.3
+REST_SECONDS = 8.0
+"""Between two plays in the live view, to read the summary."""
 FORGET_SECONDS = 10.0
 
 
@@ -59,10 +61,14 @@ async def _until_told(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> int:
     console = Console()
     journal = Journal()
-    is_live = console.is_terminal and not options.plain
+    is_live = console.is_terminal and not console.is_dumb_terminal and not options.plain
     if not is_live:
         print_lines(journal, console, has_log=options.log)
     pause = options.pause if options.pause is not None else LIVE_PAUSE_SECONDS if is_live else PAUSE_SECONDS
+    console.print(
+        "Three services in a row, a sidecar beside each: client → frontend → orders → payments. They start …",
+        soft_wrap=not console.is_terminal,
+    )
     started = time.monotonic()
     async with running_stage(journal, breaker_mode=options.breaker_mode, otlp=options.otlp) as stage:
         if options.serve:
@@ -75,6 +81,11 @@ async def _run(options: argparse.Namespace) -> int:
                 return 0 if does_hold else 1
             if options.serve:
                 await _serve(stage, console)
+            if is_live:
+                console.print(
+                    f"The story begins anew in {REST_SECONDS:.0f} s. Ctrl-C ends it.", highlight=False
+                )
+                await asyncio.sleep(REST_SECONDS)
             started = time.monotonic()
             stage.forget()
 
@@ -109,7 +120,9 @@ def _tell_addresses(stage: Stage, console: Console) -> None:
         console.print(
             f"{sidecar.name}: {sidecar.inbound}  dashboard {sidecar.admin}/  {sidecar.file}", soft_wrap=True
         )
-    console.print(f"curl -i '{stage.sidecars[0].inbound}/slow?timeout=500ms'", soft_wrap=True)
+    first, second, _ = stage.sidecars
+    console.print(f"a call of your own: curl -i '{first.inbound}/slow?timeout=500ms'", soft_wrap=True)
+    console.print(f"from another terminal: sidecar status --watch --admin {second.admin}", soft_wrap=True)
 
 
 async def _serve(stage: Stage, console: Console) -> None:

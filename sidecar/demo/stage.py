@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,13 @@ NAMES = ("frontend", "orders", "payments")
 USERS = 3
 ROUTE = "orders-to-payments"
 """Whose breaker the story is about."""
+MEANINGS = {
+    ("closed", "open"): "from now on it refuses at once",
+    ("open", "half_open"): "one call may try, the probe; all others are refused",
+    ("half_open", "closed"): "the probe went well, all may pass again",
+    ("half_open", "open"): "the probe failed, so it waits twice as long",
+}
+"""What a change of state means for callers."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Journal:
     calls: list[Served] = field(default_factory=list)
     """In the order in which they ended."""
     note_text: str = ""
-    """The last note."""
+    """The last note, or what the breaker that the story is about has done since."""
     on_line: Callable[[str, str], None] = lambda kind, text: None
     """Gets `scene`, `note`, `log`, `claim` or `change`, and the text."""
 
@@ -70,7 +77,12 @@ class Journal:
 
     def change(self, change: Change) -> None:
         self.changes.append(change)
-        self.on_line("change", f"{change.route}: {change.from_state} → {change.to_state} ({change.reason})")
+        told = f"{change.from_state} → {change.to_state} ({change.reason})"
+        meaning = MEANINGS.get((change.from_state, change.to_state))
+        told += f": {meaning}" if meaning else ""
+        if change.route == ROUTE:
+            self.note_text = f"breaker {told}"
+        self.on_line("change", f"{change.route}: {told}")
 
     def forget(self) -> None:
         """Begin anew: what runs for days must not grow."""
@@ -102,14 +114,18 @@ class Stage:
         )
 
     @property
-    def running(self) -> int:
-        """Calls that some service is at now."""
-        return sum(service.running for service in self.services)
+    def running(self) -> tuple[int, ...]:
+        """How many calls each service is at now."""
+        return tuple(service.running for service in self.services)
 
-    async def running_after(self, seconds: float) -> int:
-        """How many calls are running so many seconds from now."""
+    async def running_after(self, seconds: float) -> tuple[int, ...]:
+        """The same, so many seconds from now."""
         await asyncio.sleep(seconds)
         return self.running
+
+    def by_name(self, numbers: Sequence[int]) -> str:
+        """A number for each service, in the order in which a call passes them."""
+        return " → ".join(f"{one.name} {number}" for one, number in zip(self.services, numbers, strict=True))
 
     def forget(self) -> None:
         """Drop what was recorded, between two plays: what runs for days must not grow."""
@@ -117,9 +133,6 @@ class Stage:
             service.served.clear()
             service.asked.clear()
         self.journal.forget()
-
-    def running_by_name(self) -> str:
-        return ", ".join(f"{service.name} {service.running}" for service in self.services)
 
     async def get(
         self, path: str, *, at: int = 0, timeout_ms: int | None = None, leave_after: float | None = None

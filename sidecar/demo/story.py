@@ -21,8 +21,8 @@ THRESHOLD = 5
 """`consecutive_failures` of the template."""
 OPEN_SECONDS = 2.0
 """`open_for` of the template."""
-AT_ONCE_MS = 50.0
-"""A refusal that takes longer than this is none: an answer takes at least 100 ms."""
+AT_ONCE_MS = 100.0
+"""A refusal that takes longer than this is none: an answer takes at least so long."""
 AFTER_SECONDS = 0.1
 """How long after an end nobody may be at the call any more."""
 REFUSED = "circuit_open"
@@ -53,7 +53,7 @@ async def healthy(stage: Stage) -> None:
     answer = await stage.get("/fast", timeout_ms=given)
     calls = [service.served[-1] for service in stage.services]
     budgets = [call.budget_ms or 0 for call in calls]
-    told = " → ".join(f"{one.name} {budget}" for one, budget in zip(stage.services, budgets, strict=True))
+    told = stage.by_name(budgets)
     is_falling = given >= budgets[0] > budgets[1] > budgets[2] > 0
     stage.journal.claim(
         f"of {given} ms the client gave, each hop had less left (ms): {told}",
@@ -91,7 +91,7 @@ async def dead(stage: Stage) -> None:
     opened = await stage.change(before, "open")
     reason = "never" if opened is None else opened.reason
     stage.journal.claim(
-        f"the breaker opened after {failures} failures in a row ({THRESHOLD} allowed; reason: {reason})",
+        f"the breaker opened after {failures} failures in a row (threshold {THRESHOLD}; reason: {reason})",
         opened is not None and failures == THRESHOLD and reason == "consecutive_failures",
     )
     await stage.payments.start()
@@ -124,7 +124,7 @@ async def _until_refused(stage: Stage) -> int:
 async def _is_spared(stage: Stage) -> None:
     """While it is open, callers are answered at once and the upstream is not touched."""
     served = len(stage.payments.served)
-    asked = await stage.orders_asks(20)
+    asked = [one for _ in range(4) for one in await stage.orders_asks(5)]
     refused = [one for one in asked if one.reason == REFUSED]
     touched = len(stage.payments.served) - served
     stage.journal.claim(
@@ -179,7 +179,7 @@ async def deadline(stage: Stage) -> None:
         f"{answer.status} after {answer.seconds * 1000:.0f} ms of 500 ms, for a call of 8 s",
         answer.status == 504 and 0.4 <= answer.seconds <= 0.6,
     )
-    _claim_all_ended(stage, before, served)
+    _claim_all_ended(stage, before, served, "the answer came")
 
 
 async def batch(stage: Stage) -> None:
@@ -202,16 +202,17 @@ async def leaving(stage: Stage) -> None:
     stage.journal.note(f"the client left after {answer.seconds:.2f} s")
     await asyncio.sleep(AFTER_SECONDS)
     stage.journal.claim(f"the client left after {answer.seconds:.2f} s of 8 s", answer.status == 0)
-    _claim_all_ended(stage, before, served)
+    _claim_all_ended(stage, before, served, "the client left")
 
 
-def _claim_all_ended(stage: Stage, before: int, served: int) -> None:
+def _claim_all_ended(stage: Stage, before: Sequence[int], served: int, end: str) -> None:
     last = stage.payments.served[served:]
     was_cancelled = [call.status for call in last] == [499]
+    after = stage.running
     stage.journal.claim(
-        f"{before} calls were running before; {AFTER_SECONDS * 1000:.0f} ms after: {stage.running} "
-        f"({stage.running_by_name()}); payments was {'cancelled' if was_cancelled else 'not cancelled'}",
-        before == len(stage.services) and stage.running == 0 and was_cancelled,
+        f"the tree of calls: {stage.by_name(before)}; {AFTER_SECONDS * 1000:.0f} ms after {end}: "
+        f"{stage.by_name(after)}; payments was {'cancelled' if was_cancelled else 'not cancelled'}",
+        all(count == 1 for count in before) and not any(after) and was_cancelled,
     )
 
 

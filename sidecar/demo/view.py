@@ -31,8 +31,8 @@ def print_lines(journal: Journal, console: Console, *, has_log: bool) -> None:
 
 
 async def show(stage: Stage, console: Console) -> None:
-    """Draw the picture until cancelled."""
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    """Draw the picture until cancelled, on the terminal's other screen: what stood there before comes back."""
+    with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             width, height = console.size
             seen = picture(stage, await _breaker(stage), time.monotonic(), width, height - 1)

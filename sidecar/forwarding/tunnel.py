@@ -65,10 +65,6 @@ class Tunnel:
         self._attempt: Attempt | None = None
 
     @property
-    def from_client_bytes(self) -> int:
-        return self._client.count
-
-    @property
     def from_upstream_bytes(self) -> int:
         return self._upstream.count
 

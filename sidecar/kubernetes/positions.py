@@ -159,6 +159,7 @@ class _Builder:
         self._events: Iterator[Any] = iter(())
 
     def documents(self) -> list[Document]:
+        """All of the text. Raises: ManifestError, where it is not YAML."""
         found: list[Document] = []
         try:
             self._events = iter(YAML(typ="safe", pure=True).parse(self._text))

@@ -198,7 +198,11 @@ class Parts:
         return name in self._parts
 
     def add(self, part: Part[M]) -> Part[M]:
-        """Take a part in; it runs from `start` on."""
+        """Take a part in; it runs from `start` on.
+
+        Raises:
+            ValueError: there is one of this name.
+        """
         if part.name in self._parts:
             raise ValueError(f"there is a part {part.name!r} already")
         self._parts[part.name] = part

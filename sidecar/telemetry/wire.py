@@ -83,11 +83,6 @@ def number_of(name: bytes, value: int) -> bytes:
     return b"\x4a%c%b\x12%c\x18%b" % (len(name) + size + 2, name, size, digits)
 
 
-def real(name: str, value: float) -> bytes:
-    """A span attribute with a floating-point value."""
-    return field(b"\x4a", key(name) + field(b"\x12", b"\x21" + struct.pack("<d", value)))
-
-
 def flag(name: str, *, value: bool) -> bytes:
     """A span attribute with a boolean value."""
     return field(b"\x4a", key(name) + field(b"\x12", b"\x10" + (b"\x01" if value else b"\x00")))

@@ -201,7 +201,7 @@ class Cluster:
             if isinstance(error, ConnectFailed) and is_wanted:
                 then(error)
             elif error is not None and not isinstance(error, ConnectFailed):
-                raise error
+                raise error  # a mistake of ours: the loop's exception handler tells it
             elif is_wanted and not task.cancelled():
                 then(task.result())
 

@@ -20,7 +20,6 @@ from sidecar.core.tracecontext import (
     IdSource,
     format_traceparent,
     format_tracestate,
-    is_sampled_by_ratio,
     read,
 )
 
@@ -47,7 +46,6 @@ def show_tracecontext() -> None:
     show("span_id", ids.span_id)
     show("format_traceparent", lambda: format_traceparent(TRACE, PARENT, 3))
     show("format_tracestate", lambda: format_tracestate(PARENT, b"congo=t61"))
-    show("is_sampled_by_ratio", lambda: is_sampled_by_ratio(TRACE, 0.01))
 
 
 def show_deadline() -> None:

@@ -53,7 +53,7 @@ def reading(
     return Reading({"status": status, "routes": rows, "breakers": breakers, "upstreams": upstreams}, at)
 
 
-def text(shown: RenderableType, width: int = 100) -> str:
+def text(shown: RenderableType, width: int = 1000) -> str:
     console = Console(width=width, height=1000, color_system=None)
     with console.capture() as capture:
         console.print(shown)
@@ -79,8 +79,8 @@ def test_a_failed_reload_is_not_well_and_shows_what_is_wrong() -> None:
 def test_without_a_terminal_everything_is_there_in_the_order_of_the_file() -> None:
     shown = text(picture(reading(300, states={299: "open"})))
     assert "1 OPEN: r299/u" in shown
-    assert [shown.count(f" r{n} ") for n in range(300)] == [2] * 300
-    assert shown.index(" r0 ") < shown.index(" r299 ")
+    assert [shown.count(f"\nr{n} ") for n in range(300)] == [2] * 300
+    assert shown.index("\nr0 ") < shown.index("\nr299 ")
     assert "more" not in shown
 
 
@@ -89,25 +89,57 @@ def test_without_a_terminal_everything_is_there_in_the_order_of_the_file() -> No
 def test_in_a_terminal_it_fits_and_what_is_open_comes_first(width: int, height: int) -> None:
     shown = text(picture(reading(1000, states={777: "open"}), room=Room(width, height)), width)
     assert len(shown.splitlines()) <= height
-    rows = [line.split() for line in shown.splitlines() if re.match(r" r\d", line)]
+    rows = [line.split() for line in shown.splitlines() if re.match(r"r\d", line)]
     assert rows[0][0] == "r777"
     assert "more" in shown
     assert "10.0.0.1:80" in shown
 
 
+LONG = "checkout-of-the-shop-to-payments-of-the-bank"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_what_matters_is_whole_at_every_width(width: int) -> None:
+    """No line is too long, and no number, state or heading is cut; a long name may be."""
+    state = reading(3, states={0: "open", 1: "half_open", 2: "forced_open"}).state
+    state["breakers"][0] |= {"route": LONG, "next_probe_seconds": 12.3, "rejected": 123_456}
+    state["breakers"][2] |= {"is_overridden": True, "override_seconds_left": 300.0}
+    state["routes"][0]["name"] = LONG
+    lines = text(picture(Reading(state, 0.0), room=Room(width)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(re.search(r" open +.*probe in 12 s *$", line) for line in lines)
+    assert any(re.search(r" forced_open \(forced\) +.*auto in 300 s *$", line) for line in lines)
+    headings = [line for line in lines if re.match("(route|ro…|upstream) ", line)]
+    assert len(headings) == 3
+    assert not any("…" in line for line in headings) or width == 40
+    assert sum(line.startswith(f"{LONG} ") for line in lines) == {100: 1, 200: 2}.get(width, 0)
+
+
+def test_a_pipe_has_no_width() -> None:
+    state = reading().state
+    state["routes"][0]["name"] = state["breakers"][0]["route"] = "r" * 300
+    assert text(picture(Reading(state, 0.0))).count("r" * 300) == 2
+
+
+def test_an_open_breaker_says_why() -> None:
+    seen = reading(2, states={0: "open", 1: "open"})
+    shown = text(picture(Reading(seen.state, 0.0, {("r1", "u"): "slow_call_rate"})))
+    assert "2 OPEN: r0/u, r1/u (slow_call_rate)\n" in shown
+
+
 def test_rates_are_those_since_the_reading_before() -> None:
     shown = text(picture(reading(finished=30, at=12.0), reading(finished=10, at=10.0)))
-    (row,) = [line.split() for line in shown.splitlines() if line.startswith(" r0") and "25" not in line]
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("r0") and "25" not in line]
     assert row == ["r0", "u", "10.0", "20.0%", "1", "-", "1500", "1"]
 
 
 def test_a_process_that_began_anew_has_no_negative_rates() -> None:
     shown = text(picture(reading(finished=4, at=11.0), reading(finished=1000, at=10.0)))
     assert " 4.0 " in shown
-    assert "-" not in shown.partition(" r0 ")[2].partition("-")[0]
+    assert "-" not in shown.partition("\nr0 ")[2].partition("-")[0]
 
 
 def test_while_nobody_answers_the_last_state_stays_and_says_so() -> None:
     shown = text(picture(reading(), trouble="Connection refused"))
     assert "NO ANSWER, this is what was seen last: Connection refused" in shown
-    assert " r0 " in shown
+    assert "\nr0 " in shown

@@ -15,7 +15,6 @@ from sidecar.core.tracecontext import (
     TraceContext,
     format_traceparent,
     format_tracestate,
-    is_sampled_by_ratio,
     read,
 )
 
@@ -322,28 +321,3 @@ def test_ids_from_the_system_differ() -> None:
 
     assert len(set(made)) == 2000
     assert {len(one) for one in made} == {16, 32}
-
-
-@pytest.mark.parametrize(
-    ("low_bits", "ratio", "is_sampled"),
-    [
-        (0, 0.0, False),
-        (0, 1e-9, True),
-        ((1 << 64) - 1, 1.0, True),
-        ((1 << 63) - 1, 0.5, True),
-        (1 << 63, 0.5, False),
-    ],
-)
-def test_sampling_by_ratio_looks_at_the_lower_64_bits(low_bits: int, ratio: float, is_sampled: bool) -> None:
-    for high in (b"0" * 16, b"f" * 16):
-        assert is_sampled_by_ratio(high + b"%016x" % low_bits, ratio) is is_sampled
-
-
-def test_sampling_agrees_with_opentelemetry() -> None:
-    sampling = pytest.importorskip("opentelemetry.sdk.trace.sampling")
-    ids = IdSource()
-    for ratio in (0.0, 0.01, 0.25, 0.999, 1.0):
-        bound = sampling.TraceIdRatioBased(ratio).bound
-        for _ in range(200):
-            trace_id = ids.trace_id()
-            assert is_sampled_by_ratio(trace_id, ratio) is (int(trace_id, 16) & ((1 << 64) - 1) < bound)

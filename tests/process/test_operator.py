@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -48,11 +49,8 @@ class Site:
         )
 
 
-@asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[Site]:
-    inbound, admin, probes = free_ports(3)
-    file = folder / "sidecar.yaml"
-    file.write_text(f"""\
+def configured(*, inbound: int, admin: int, probes: int) -> str:
+    return f"""\
 version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 admin: {{address: "127.0.0.1:{admin}"}}
@@ -61,7 +59,14 @@ drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
-""")
+"""
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    inbound, admin, probes = free_ports(3)
+    file = folder / "sidecar.yaml"
+    file.write_text(configured(inbound=inbound, admin=admin, probes=probes))
     async with sidecar(file, probes, folder / "log") as running:
         yield Site(running, file, Operator(admin))
 
@@ -80,10 +85,46 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         state = json.loads(out)
         assert set(state) == {"status", "routes", "breakers", "upstreams"}
         assert state["breakers"][0]["state"] == "forced_open"
+        assert "1 OPEN: shop/app (forced)\n" in (await to.command("status"))[1]
         assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
         assert (await to.command("status"))[0] == 0
         log = await to.running.logged("circuit_breaker.transition", times=2)
         assert '"reason":"forced"' in log
+
+
+async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        await to.hand.post("/breakers/shop/open?for=5m")
+        code, out, _ = await to.command("explain", str(to.file), "/x")
+        assert code == 0
+        assert re.search(
+            r"""\nLive
+  breaker shop/app: forced_open \(forced\)
+    window: 0 calls, 0\.0% failed, 0\.0% slow, 0 failures in a row; refused since the start: 0
+    last change: closed → forced_open \(forced\) at \d{4}-\S+\n$""",
+            out,
+        ), out
+        (nobody,) = free_ports(1)
+        code, out, _ = await Site(to.running, to.file, Operator(nobody)).command(
+            "explain", str(to.file), "/x"
+        )
+        assert code == 0
+        assert out.endswith(
+            f"\nLive\n  http://127.0.0.1:{nobody}: no sidecar listens there (Connection refused); "
+            "is the address right?\n"
+        )
+
+
+async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    """Of the admin API and of the probes; that of a listener is in test_life."""
+    async with site(tmp_path) as to:
+        ports = dict(zip(("inbound", "admin", "probes"), free_ports(3), strict=True))
+        for part, taken in (("admin", to.hand.port), ("probes", to.running.probes)):
+            other = tmp_path / f"{part}.yaml"
+            other.write_text(configured(**{**ports, part: taken}))
+            code, _, errors = await to.bare_command("run", str(other))
+            told = f"sidecar: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
+            assert (code, errors) == (1, told)
 
 
 async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
@@ -138,6 +179,21 @@ async def test_a_watch_goes_on_while_nobody_answers_and_says_at_its_end_what_it_
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 1
+
+
+async def test_a_watch_without_a_terminal_tells_every_state(tmp_path: Path) -> None:
+    """As into a pipe, where nothing can be drawn over; there each line is whole."""
+    async with site(tmp_path) as to:
+        process = await to.started("status", "--watch", f"--admin=http://127.0.0.1:{to.hand.port}")
+        assert process.stdout is not None
+        for _ in range(2):
+            seen = ""
+            while "Breakers" not in seen:
+                seen = (await process.stdout.readline()).decode()
+                assert "\x1b" not in seen
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
 
 
 async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:

@@ -145,6 +145,26 @@ def test_decisions_are_those_of_the_sdks_samplers(name: str, monkeypatch: pytest
             assert ours(parent, b"%032x" % trace_id) is decision
 
 
+@pytest.mark.parametrize(
+    ("low_bits", "ratio", "is_sampled"),
+    [
+        (0, 0.0, False),
+        (0, 1e-9, True),
+        ((1 << 64) - 1, 1.0, True),
+        ((1 << 63) - 1, 0.5, True),
+        (1 << 63, 0.5, False),
+    ],
+)
+@pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio"])
+def test_a_ratio_looks_at_the_lower_64_bits(
+    sampler: str, low_bits: int, ratio: float, is_sampled: bool
+) -> None:
+    environ = {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": str(ratio)}
+    decide = make_decide(read_settings(FILE, environ))
+    for high in (b"0" * 16, b"f" * 16):
+        assert decide(None, high + b"%016x" % low_bits) is is_sampled
+
+
 def test_resource_takes_the_environment_over_kubernetes_over_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
