@@ -35,6 +35,9 @@ class LogPipeline(Pipeline):
         self._scope = InstrumentationScope.FromString(scope)
 
     def add(self, line: LogLine) -> None:
+        if self._is_aborted:
+            self.failed += 1
+            return
         if len(self._queue) >= _CAPACITY:
             self.dropped += 1
             return
@@ -49,8 +52,7 @@ class LogPipeline(Pipeline):
                 records.append(log_record(self._queue.popleft()))
                 if len(records) % _PER_SLICE == 0:
                     pause()
-            if not self._sink.send(self._request(records)):
-                self.failed += len(records)
+            self._send(self._request(records), len(records))
 
     def count_left(self) -> None:
         self.failed += len(self._queue)

@@ -56,6 +56,8 @@ class Pipeline(ABC):
     def __init__(self, name: str, sink: Sink, wake: Wake, interval_seconds: float) -> None:
         self.failed = 0
         """Items lost because their request was."""
+        self.refused = 0
+        """Items of requests that arrived which the collector did not take."""
         self._sink = sink
         self._wake = wake
         self._interval_seconds = interval_seconds
@@ -90,6 +92,15 @@ class Pipeline(ABC):
     @abstractmethod
     def send_all(self) -> None:
         """Send everything that waits now."""
+
+    def _send(self, request: bytes, items: int) -> bool:
+        """Send a request of so many items; what is lost of it is counted. False if that is all."""
+        refused = self._sink.send(request)
+        if refused is None:
+            self.failed += items
+            return False
+        self.refused += min(refused, items)
+        return True
 
     def _run(self) -> None:
         is_last = False
@@ -128,8 +139,7 @@ class SpanPipeline(Pipeline):
         recorder = self._recorder
         while (recorder.events or recorder.exchanges) and not self._is_aborted:
             spans = self._take_batch()
-            if not self._sink.send(wire.request(self._resource, self._scope, spans)):
-                self.failed += len(spans)
+            self._send(wire.request(self._resource, self._scope, spans), len(spans))
 
     def count_left(self) -> None:
         recorder = self._recorder
@@ -171,10 +181,14 @@ class MetricPipeline(Pipeline):
         is_lost = False
         requests = self._builder.requests(self._sources(), time.time_ns(), offset_ns(), pause)
         for request, points in requests:
-            # after one failure the rest of this collection would only wait for the same timeout
-            is_lost = is_lost or not self._sink.send(request.SerializeToString())
-            if is_lost:
+            if is_lost:  # after one failure the rest of this collection would only wait for the same timeout
                 self.failed += points
+            else:
+                is_lost = not self._send(request.SerializeToString(), points)
+            if is_lost:
+                self._builder.lost()
+            else:
+                self._builder.sent()
 
     def count_left(self) -> None:
         """Nothing waits: a collection is built when it is sent."""
