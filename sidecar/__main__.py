@@ -10,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from sidecar.cli import early
+
 COMMANDS = {
     "run": "serve",
     "check": "validate configuration files",
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] and words[0] in early.COMMANDS:
+        early.hold()
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",
