@@ -11,12 +11,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from sidecar.telemetry.access_log import LogLine
+from sidecar.telemetry.access_log import LogLine, Record, make_line
 from sidecar.telemetry.export import Sink
 from sidecar.telemetry.pipeline import Pipeline, pause
 from sidecar.telemetry.spans import Wake
 
-_CAPACITY = 4096
+_CAPACITY = 2048
 _BATCH = 512
 _PER_SLICE = 16
 _INTERVAL_SECONDS = 1.0
@@ -30,18 +30,19 @@ class LogPipeline(Pipeline):
         """`resource` and `scope` are encoded, see `encode_origin`."""
         super().__init__("sidecar-otlp-logs", sink, Wake(), _INTERVAL_SECONDS)
         self.dropped = 0
-        self._queue: deque[LogLine] = deque()
+        self._queue: deque[tuple[Record, int]] = deque()
         self._resource = Resource.FromString(resource)
         self._scope = InstrumentationScope.FromString(scope)
 
-    def add(self, line: LogLine) -> None:
+    def add(self, record: Record, offset_ns: int) -> None:
+        """Take a line as the log has it, see `make_line`."""
         if self._is_aborted:
             self.failed += 1
             return
         if len(self._queue) >= _CAPACITY:
             self.dropped += 1
             return
-        self._queue.append(line)
+        self._queue.append((record, offset_ns))
         if len(self._queue) == _BATCH:
             self._wake.raise_flag()
 
@@ -49,7 +50,7 @@ class LogPipeline(Pipeline):
         while self._queue and not self._is_aborted:
             records: list[LogRecord] = []
             while self._queue and len(records) < _BATCH:
-                records.append(log_record(self._queue.popleft()))
+                records.append(log_record(make_line(*self._queue.popleft())))
                 if len(records) % _PER_SLICE == 0:
                     pause()
             self._send(self._request(records), len(records))

@@ -6,8 +6,10 @@ import contextlib
 import http.server
 import json
 import os
+import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -20,9 +22,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import AccessLog, LogFormat, Otlp, Telemetry
 from sidecar.core.sources import Sources
+from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.telemetry.access_log import Level
 from sidecar.telemetry.room import TelemetryRoom
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange
 
 PROTOCOLS = ("grpc", "http/protobuf")
 
@@ -241,3 +244,61 @@ def test_an_exporter_that_cannot_be_made_is_told_and_everything_else_works(
     lost, log = told_by(exporting("http://file:4317", protocol), spans=10)
     assert lost == {("access_log", "queue_full"): 0}
     assert [line["message"].split(":")[0] for line in log] == ["traces are not exported"]
+
+
+def test_a_collector_that_takes_nothing_costs_bounded_memory_with_all_signals_on() -> None:
+    """Every field as long as it is ever kept, and a storm of transitions with all their causes."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        telemetry = exporting(f"http://127.0.0.1:{silent.getsockname()[1]}", "http/protobuf", logs=True)
+        fd = os.open(os.devnull, os.O_WRONLY)
+        room = TelemetryRoom(telemetry, Numbers(), Sources, environ=os.environ, log_fd=fd)
+        room.start()
+        tracemalloc.start()
+        for number in range(8000):
+            room.observer.finished(large(number))
+            if number % 500 == 0:
+                room.log.flush(time.monotonic() + 5.0)
+        for number in range(1500):
+            room.observer.transitioned(transition(number))
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        room.stop(0.2)
+        os.close(fd)
+    lost = room.dropped()
+    assert min(lost["traces", "queue_full"], lost["logs", "queue_full"]) > 0, "the queues were full"
+    assert held < 32 * 1024 * 1024
+
+
+def large(number: int) -> FakeExchange:
+    def text(size: int) -> bytes:
+        return b"%d" % number + bytes(size)
+
+    return FakeExchange(
+        trace_id=b"%032x" % number,
+        span_id=b"%016x" % number,
+        target=text(4096),
+        host=text(512),
+        user_agent=text(512),
+        request_id=text(256),
+        detail=str(number) + "d" * 512,
+        tracestate=text(512),
+        attempts=[FakeAttempt(span_id=b"%016x" % number)],
+    )
+
+
+def transition(number: int) -> Transition:
+    causes = tuple(Cause(b"%032x" % n, b"%016x" % n, b"%128d" % n) for n in range(number, number + 32))
+    return Transition(
+        sequence=number,
+        route="checkout",
+        upstream="payments",
+        from_state=State.CLOSED,
+        to_state=State.OPEN,
+        reason=TransitionReason.CONSECUTIVE_FAILURES,
+        at=1.0,
+        window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
+        wait_seconds=5.0,
+        causes=causes,
+    )
