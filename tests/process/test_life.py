@@ -181,6 +181,18 @@ def _holds(status: str, number: int) -> bool:
     return any(mask >> (number - 1) & 1 for mask in masks)
 
 
+@pytest.mark.parametrize("text", ["routes: [}", None], ids=["bad", "good"])
+async def test_a_signal_amid_a_reload_ends_it_as_ever(text: str | None, tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(text or file.read_text().replace("name: app,", "name: renamed,"))
+        to.process.process.send_signal(signal.SIGHUP)
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await to.process.ended() == 0
+        assert "Traceback" not in to.process.log.read_text()
+
+
 async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:
     async with raw_upstream() as app, served(tmp_path, app.port) as to:
         await http_get(to.port, "/")
