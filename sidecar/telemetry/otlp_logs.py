@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from binascii import unhexlify
 from collections import deque
+from functools import partial
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -50,7 +51,7 @@ class LogPipeline(Pipeline):
         while self._queue and not self._is_aborted:
             records: list[LogRecord] = []
             while self._queue and len(records) < _BATCH:
-                records.append(log_record(make_line(*self._queue.popleft())))
+                records += self._shaped(partial(_records, *self._queue.popleft()), 1)
                 if len(records) % _PER_SLICE == 0:
                     pause()
             self._send(self._request(records), len(records))
@@ -64,6 +65,10 @@ class LogPipeline(Pipeline):
         logs = ResourceLogs(resource=self._resource, scope_logs=[scope])
         encoded: bytes = ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
         return encoded
+
+
+def _records(record: Record, offset_ns: int) -> list[LogRecord]:
+    return [log_record(make_line(record, offset_ns))]
 
 
 def log_record(line: LogLine) -> LogRecord:

@@ -13,6 +13,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
@@ -26,6 +28,8 @@ from sidecar.telemetry.export import Sink
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, Wake
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +106,15 @@ class Pipeline(ABC):
         self.refused += min(refused, items)
         return True
 
+    def _shaped(self, shape: Callable[[], list[T]], items: int) -> list[T]:
+        """What becomes of one record; one that cannot be shaped is counted, and takes no other with it."""
+        try:
+            return shape()
+        except Exception:  # a record is whatever the world made it
+            _log.exception("%s left something out", self._thread.name)
+            self.failed += items
+            return []
+
     def _run(self) -> None:
         is_last = False
         while not is_last:
@@ -157,10 +170,12 @@ class SpanPipeline(Pipeline):
         self._offset_ns = offset
         spans: list[bytes] = []
         while recorder.events and len(spans) < self._batch:
-            spans.append(shaper.event_span(recorder.events.popleft(), offset))
+            event = recorder.events.popleft()
+            spans += self._shaped(partial(shaper.event_spans, event, offset), 1)
         records = 0
         while recorder.exchanges and len(spans) < self._batch:
-            spans.extend(shaper.exchange_spans(recorder.exchanges.popleft(), offset))
+            record = recorder.exchanges.popleft()
+            spans += self._shaped(partial(shaper.exchange_spans, record, offset), 1 + len(record[-1]))
             records += 1
             if records % _RECORDS_PER_SLICE == 0:
                 pause()

@@ -153,13 +153,13 @@ class SpanShaper:
             entry = self._attempts[key] = (endpoint, authority, fixed)
         return entry[1], entry[2]
 
-    def event_span(self, record: EventRecord, offset_ns: int) -> bytes:
+    def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
         """The span of a transition, of an outage, or of a reload."""
         if isinstance(record, Transition):
-            return self._transition_span(record, offset_ns)
+            return [self._transition_span(record, offset_ns)]
         if isinstance(record, ReloadReport):
-            return _reload_span(record, offset_ns)
-        return self._outage_span(record, offset_ns)
+            return [_reload_span(record, offset_ns)]
+        return [self._outage_span(record, offset_ns)]
 
     def _transition_span(self, transition: Transition, offset_ns: int) -> bytes:
         at = _ns(transition.at, offset_ns)

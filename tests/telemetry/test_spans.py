@@ -26,7 +26,7 @@ def recorder(capacity: int = 100) -> SpanRecorder:
 
 def shape(one: SpanRecorder) -> list[Span]:
     shaper = SpanShaper(IDS)
-    encoded = [shaper.event_span(record, OFFSET_NS) for record in one.events]
+    encoded = [span for record in one.events for span in shaper.event_spans(record, OFFSET_NS)]
     for record in one.exchanges:
         encoded.extend(shaper.exchange_spans(record, OFFSET_NS))
     return list(ScopeSpans.FromString(b"".join(encoded)).spans)
