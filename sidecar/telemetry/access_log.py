@@ -34,7 +34,7 @@ _MAX_TARGET, _MAX_HOST, _MAX_AGENT, _MAX_REQUEST_ID, _MAX_DETAIL = 1024, 256, 25
 
 Fields = dict[str, Any]
 Record = tuple[Any, ...]
-"""What waits in a queue, and what `make_line` makes a line of: a quarter of the line's memory."""
+"""What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
 
 
 class Level(IntEnum):
