@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from sidecar.cli import early
+
 COMMANDS = {
     "run": "run the proxy until it is told to stop",
     "check": "validate configuration files",
@@ -62,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] and words[0] in early.COMMANDS:
+        early.hold()
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",

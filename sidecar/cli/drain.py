@@ -12,7 +12,7 @@ import sys
 import time
 
 from sidecar.cli.asking import AskFailed, Asking, url_of
-from sidecar.config.addresses import asked_at
+from sidecar.config.addresses import AskedAt, asked_at
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
 from sidecar.config.units import parse_duration
@@ -33,20 +33,25 @@ def main(options: argparse.Namespace) -> int:
     """Say it, and hold.
 
     Returns:
-        0, 1 if nobody hears it (after the hold all the same: an app may need it), 2 for wrong use or a configuration
-        that cannot be read.
+        0, 1 if nobody hears it, 2 for wrong use, or if nobody hears it and the configuration cannot be read. It holds
+        all the same: an app may need the time.
     """
     try:
         hold_seconds = parse_duration(options.hold)
-        asked = asked_at(chosen(options.file, os.environ), os.environ)
-    except (ValueError, ConfigError) as error:
+    except ValueError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
+    problems = None
+    try:
+        asked = asked_at(chosen(options.file, os.environ), os.environ)
+    except ConfigError as error:
+        # a bad file changes nothing in a process that runs, and its pod ends like any other: ask the usual address
+        asked, problems = AskedAt(), error
     code = 0
     try:
         Asking(url_of(asked.admin), asked.token_file).post("/drain")
     except (AskFailed, OSError) as failed:
-        print(f"sidecar: {failed}", file=sys.stderr)
-        code = 1
+        print(problems or f"sidecar: {failed}", file=sys.stderr)
+        code = 2 if problems else 1
     time.sleep(hold_seconds)
     return code

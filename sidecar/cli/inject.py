@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sidecar.kubernetes.inject import Injected, inject, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import Mode, Settings, default_image
+from sidecar.kubernetes.settings import OWN_PORTS, Mode, Settings, default_image
 
 EXIT_BAD_INPUT = 2
 
@@ -48,8 +48,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_argument("--no-proxy", metavar="HOSTS", help="value of no_proxy")
     flags.add_argument("--app-port", type=int, metavar="PORT", help="default: the app's first containerPort")
-    for name in ("inbound", "outbound", "probes"):
-        flags.add_argument(f"--{name}-port", type=int, metavar="PORT", help="as in the configuration")
+    for name in OWN_PORTS:
+        flag = "--" + name.replace("_", "-")
+        flags.add_argument(flag, type=int, metavar="PORT", help="as in the configuration")
     flags.add_argument("--cpu", help="requested")
     flags.add_argument("--memory", help="requested, and the limit")
 

@@ -7,12 +7,15 @@ MiB that reading and checking YAML takes.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
+import signal
 import sys
 
 import uvloop
 
+from sidecar.cli import early
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
 from sidecar.runtime.actor import PartFailed
@@ -29,13 +32,15 @@ def main(options: argparse.Namespace) -> int:
     """Run with FILE, `$SIDECAR_CONFIG` or `sidecar.yaml`.
 
     Returns:
-        0 after a drain, 1 if an address cannot be bound or a part crashed too often, 2 if the configuration
-        is bad (problems on stderr).
+        0 after a drain, or a SIGTERM before anything was served; 1 if an address cannot be bound or a part
+        crashed too often; 2 if the configuration is bad (problems on stderr).
     """
     path = chosen(options.file, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         uvloop.run(_serve(path))
+    except asyncio.CancelledError:
+        return 0
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -49,9 +54,19 @@ def main(options: argparse.Namespace) -> int:
 
 
 async def _serve(path: str) -> None:
+    _take_signals()
     loader = Loader()
     try:
         snapshot = await loader.load(path, os.environ)
     finally:
         await loader.close()
     await Worker(snapshot, os.environ, path=path).run()
+
+
+def _take_signals() -> None:
+    """Those of the time before there is a worker, which takes them over."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the file is being read anyway
+    early.release()

@@ -66,6 +66,10 @@ class ObservedExchange(Protocol):
         """As the client sent it. Never an attribute of a metric."""
 
     @property
+    def rewritten_target(self) -> bytes | None:
+        """What upstreams are asked for instead; None where the route rewrites no path."""
+
+    @property
     def host(self) -> bytes: ...
     @property
     def http_version(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -69,6 +69,8 @@ class Endpoint:
     host: str
     port: int
     path: str | None = None
+    name: str | None = field(default=None, compare=False)
+    """What `host`, an address, was resolved from. Two names with one address are one endpoint, named by the first."""
 
     @property
     def is_literal(self) -> bool:

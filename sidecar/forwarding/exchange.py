@@ -563,6 +563,13 @@ class Exchange:
         return self.client.peer
 
     @property
+    def rewritten_target(self) -> bytes | None:
+        route = self.route
+        if not self.attempts or route is None or route.prefix is None:
+            return None
+        return heads.upstream_target(self, route.prefix)
+
+    @property
     def http_version(self) -> str:
         return self.traits.http_version
 

@@ -51,7 +51,7 @@ def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> b
             kept.append(line)  # a comprehension is a call of its own until Python 3.12
     return b"".join([
         exchange.method, b" ",
-        exchange.origin_target if route.prefix is None else _upstream_target(exchange, route.prefix),
+        exchange.origin_target if route.prefix is None else upstream_target(exchange, route.prefix),
         b" HTTP/1.1\r\nHost: ", route.host or exchange.host, b"\r\n",
         *kept,
         route.request_block, exchange.request_id,
@@ -100,7 +100,8 @@ def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float) -> tuple
     return drop, b"".join(own)
 
 
-def _upstream_target(exchange: Exchange, prefix: bytes) -> bytes:
+def upstream_target(exchange: Exchange, prefix: bytes) -> bytes:
+    """The target with the matched prefix rewritten."""
     rest = exchange.origin_target[exchange.prefix_length :]
     target = prefix.rstrip(b"/") + rest
     return target if target.startswith(b"/") else b"/" + target

@@ -16,9 +16,11 @@ from sidecar.kubernetes.positions import Document, ManifestError, Mapping, parse
 from sidecar.kubernetes.remove import BadRecord, Removal, record_of
 from sidecar.kubernetes.services import Backend
 from sidecar.kubernetes.settings import Mode, Settings
-from sidecar.kubernetes.workloads import Workload, objects, workloads
+from sidecar.kubernetes.workloads import Workload, manages_its_pods, name_of, objects, workloads
 
 _BOM = "\ufeff"
+_KNATIVE = "Knative allows neither init containers nor a second container with ports"
+_ODD = "it is written in a way that the sidecar cannot be put in; is a key written as `? key`? Write `key:`"
 
 
 @dataclass(slots=True)
@@ -35,7 +37,19 @@ def inject(text: str, file: str, settings: Settings, *, rewrite_services: bool =
     Raises:
         ManifestError: with file, document and line; nothing is to be used then.
     """
-    return _Injector(uninject(text, file).text, file, settings, rewrite_services).run()
+    taken_out = uninject(text, file)
+    injected = _Injector(taken_out.text, file, settings, rewrite_services).run()
+    if injected.text != text and not _comes_apart(injected.text, taken_out.text, file):
+        raise ManifestError(file, 1, 1, _ODD)
+    return injected
+
+
+def _comes_apart(text: str, bare: str, file: str) -> bool:
+    """Nothing leaves here that is no YAML any more, or that could not be undone."""
+    try:
+        return uninject(text, file).text == bare
+    except ManifestError:
+        return False
 
 
 def uninject(text: str, file: str) -> Injected:
@@ -83,6 +97,9 @@ class _Injector:
     def run(self) -> Injected:
         documents = parse(self._text, self._file)
         for document in documents:
+            for kind, owner in objects(document.root):
+                if manages_its_pods(owner):
+                    self._notes.append(f"{kind} {name_of(owner)}: left as it is: {_KNATIVE}")
             for workload in workloads(document.root):
                 self._workload(document, workload)
         if self._rewrites:

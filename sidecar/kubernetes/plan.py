@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.kubernetes.settings import PREFIX, STATUS, Mode, Settings, is_wanted, with_annotations
+from sidecar.kubernetes.settings import (
+    OWN_PORTS,
+    PREFIX,
+    STATUS,
+    Mode,
+    Settings,
+    is_wanted,
+    with_annotations,
+)
 
 CONTAINER_NAME = "sidecar"
 VOLUME_NAME = "sidecar-config"
@@ -27,6 +35,8 @@ _POD_FIELDS = {
 """Resource attributes of the telemetry, by the downward API."""
 MAX_HOLD_SECONDS = 15
 """How long the SIGTERM of a sidecar that is no native one is held back, so that the app can end first."""
+_YES = frozenset({"true", "yes", "on", "y"})
+"""To the YAML 1.1 of kubectl each of them is true."""
 _GRACE_SECONDS = 30
 """Kubernetes' own `terminationGracePeriodSeconds`."""
 
@@ -79,12 +89,9 @@ def plan(
         return Skipped('sidecar.io/inject is "false"')
     if STATUS in _mapping(metadata, "annotations"):
         return Skipped("it has the sidecar already")
-    if spec.get("hostNetwork") is True:
+    if str(spec.get("hostNetwork")).lower() in _YES:
         return Skipped("it uses the host's network, where the sidecar's ports may be taken")
-    if "windows" in (
-        _mapping(spec, "os").get("name"),
-        _mapping(spec, "nodeSelector").get("kubernetes.io/os"),
-    ):
+    if _is_for_windows(spec):
         return Skipped("it runs on Windows, and the sidecar's image is for Linux")
     containers = _list(spec, "containers")
     if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
@@ -92,7 +99,8 @@ def plan(
     if any(item.get("name") == VOLUME_NAME for item in _list(spec, "volumes")):
         raise ValueError(f"it has a volume named {VOLUME_NAME} of its own; give that another name")
     chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
-    _check_ports(containers, chosen)
+    native = [item for item in _list(spec, "initContainers") if item.get("restartPolicy") == "Always"]
+    _check_ports([*containers, *native], chosen)
     app_port = chosen.app_port or next(_ports(containers), (None, None))[1]
     names = {name for name, number in _ports(containers) if number == app_port and isinstance(name, str)}
     return Plan(
@@ -123,16 +131,22 @@ def _ports(containers: list[Mapping[str, Any]]) -> Iterator[tuple[str | None, in
 
 
 def _check_ports(containers: list[Mapping[str, Any]], settings: Settings) -> None:
-    ours = {
-        settings.inbound_port: "inbound-port",
-        settings.outbound_port: "outbound-port",
-        settings.probes_port: "probes-port",
-    }
+    ours = {getattr(settings, name): name.replace("_", "-") for name in OWN_PORTS}
     for _, number in _ports(containers):
         if number in ours:
             raise ValueError(
                 f"the app uses port {number}, as the sidecar does: set {PREFIX}{ours[number]} to another"
             )
+
+
+def _is_for_windows(spec: Mapping[str, Any]) -> bool:
+    selector = _mapping(spec, "nodeSelector")
+    named = (
+        _mapping(spec, "os").get("name"),
+        selector.get("kubernetes.io/os"),
+        selector.get("beta.kubernetes.io/os"),
+    )
+    return "windows" in named or "windowsOptions" in _mapping(spec, "securityContext")
 
 
 def _proxy_env(container: Mapping[str, Any], settings: Settings) -> list[dict[str, str]]:
@@ -185,7 +199,7 @@ def _container(settings: Settings, app_port: int | None, spec: Mapping[str, Any]
 
 def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:
     ports = {"APP_PORT": app_port}
-    for item in ("inbound_port", "outbound_port", "probes_port"):
+    for item in OWN_PORTS:
         # a slotted dataclass has no class attribute to read the default from
         default = Settings.__dataclass_fields__[item].default
         if getattr(settings, item) != default:

@@ -170,10 +170,17 @@ class _Builder:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             message = error.problem or error.context or "not YAML"
-            raise self._error((mark.line if mark else 0) + 1, f"not YAML: {message}") from error
+            raise self._not_yaml((mark.line if mark else 0) + 1, message) from error
         except YAMLError as error:
-            raise self._error(1, f"not YAML: {error}") from error
+            raise self._not_yaml(1, str(error).partition("\n")[0]) from error
         return found
+
+    def _not_yaml(self, line: int, message: str) -> ManifestError:
+        found = self._text.splitlines()[line - 1 : line]
+        hint = (
+            "; a Helm chart is rendered first, by `helm template`" if any("{{" in it for it in found) else ""
+        )
+        return self._error(line, f"not YAML: {message}{hint}")
 
     def _error(self, line: int, message: str) -> ManifestError:
         return ManifestError(self._file, max(self._number, 1), line, message)

@@ -15,6 +15,8 @@ PREFIX = "sidecar.io/"
 INJECT = PREFIX + "inject"
 STATUS = PREFIX + "status"
 """Written by the injection: what it did, so that it can be undone."""
+OWN_PORTS = ("inbound_port", "outbound_port", "admin_port", "probes_port")
+"""Fields of `Settings`: where the sidecar listens, so that nobody else in the pod can."""
 _TRUE, _FALSE = frozenset({"true", "enabled"}), frozenset({"false", "disabled"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -42,8 +44,9 @@ class Settings:
     app_port: int | None = None
     """Where the app listens; None is its first containerPort. `${APP_PORT}` in the configuration."""
     inbound_port: int = 15006
-    """`${INBOUND_PORT}` in the configuration, where it is not the default; so are the next two."""
+    """`${INBOUND_PORT}` in the configuration, where it is not the default; so are the next three."""
     outbound_port: int = 15001
+    admin_port: int = 15000
     probes_port: int = 15021
     cpu: str = "100m"
     """Requested."""
@@ -53,13 +56,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.config_map):
             raise ValueError(f"{self.config_map!r} is no name of a ConfigMap")
-        for name in ("app_port", "inbound_port", "outbound_port", "probes_port"):
+        for name in ("app_port", *OWN_PORTS):
             port = getattr(self, name)
             if port is not None and not 0 < port < 65536:
                 raise ValueError(f"{name.replace('_', '-')} {port}: a port is from 1 to 65535")
-        ports = [self.inbound_port, self.outbound_port, self.probes_port]
-        if len(set(ports)) < len(ports):
-            raise ValueError("inbound-port, outbound-port and probes-port must differ")
+        if len({getattr(self, name) for name in OWN_PORTS}) < len(OWN_PORTS):
+            raise ValueError("inbound-port, outbound-port, admin-port and probes-port must differ")
 
 
 def default_image() -> str:

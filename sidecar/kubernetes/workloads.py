@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from sidecar.kubernetes.positions import Alias, Mapping, Node, Scalar, Sequence, target
 
-_PATHS = {"Pod": (), "CronJob": ("spec", "jobTemplate", "spec", "template"), "PodTemplate": ("template",)}
+_PATHS: dict[str, tuple[str, ...]] = {
+    "Pod": (),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    "PodTemplate": ("template",),
+    "AdvancedCronJob": ("spec", "template", "jobTemplate", "spec", "template"),
+}
 _USUAL = ("spec", "template")
 _NEVER = frozenset({"ConfigMap", "Secret", "CustomResourceDefinition", "Service"})
 """Of the core kinds; what they hold that looks like a pod is somebody's data."""
@@ -56,9 +61,15 @@ def objects(root: Node | None) -> Iterator[tuple[str, Mapping]]:
 def workloads(root: Node | None) -> Iterator[Workload]:
     """Every pod template of a document."""
     for kind, owner in objects(root):
-        found = None if _is_data(kind, owner) else _walk(owner, _PATHS.get(kind, _USUAL))
+        is_other = _is_data(kind, owner) or manages_its_pods(owner)
+        found = None if is_other else _walk(owner, _PATHS.get(kind, _USUAL))
         if found is not None:
             yield Workload(kind, name_of(owner), owner, *found)
+
+
+def manages_its_pods(owner: Mapping) -> bool:
+    """A Knative Service or the like: its template is no pod's, though it looks like one."""
+    return (text_of(owner.get("apiVersion")) or "").startswith("serving.knative.dev/")
 
 
 def name_of(owner: Mapping) -> str:

@@ -23,7 +23,7 @@ def collect(worker: Worker) -> Sources:
         connections_refused={
             name: listener.refused_connections for name, listener in list(worker.listeners.items())
         },
-        dropped=worker.telemetry.dropped(),
+        dropped=worker.telemetry_dropped(),
     )
 
 

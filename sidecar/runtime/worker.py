@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sidecar.admin.events import Events
@@ -68,10 +69,13 @@ class Worker:
         self._environ = environ
         self._log_fd = log_fd
         self._secret = os.urandom(32)
+        self._counting_since_ns = time.time_ns()
         self.path = path
         live: set[Exchange] = set()
         self.numbers = Numbers(live)
         self.events = Events()
+        self._ended_rooms: list[TelemetryRoom] = []
+        """Empty but for what they count; a sixth within a minute ends the process."""
         self.telemetry = self._make_telemetry(snapshot)
         self.service = Service(
             loop=loop,
@@ -240,6 +244,7 @@ class Worker:
             environ=self._environ,
             log_fd=self._log_fd,
             secret=self._secret,
+            counting_since_ns=self._counting_since_ns,
             on_transition=self.events.transitioned,
         )
 
@@ -253,7 +258,15 @@ class Worker:
         self.service.observe = self.telemetry.observer
         self.service.decide = self.telemetry.decide
         self.telemetry.start()
+        self._ended_rooms.append(ended)
         self.service.loop.run_in_executor(None, ended.stop)
+
+    def telemetry_dropped(self) -> dict[tuple[str, str], int]:
+        """What was lost since the start, by (signal, reason): also by rooms that a new one stands for."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for room in (*self._ended_rooms, self.telemetry):
+            counts.update(room.dropped())
+        return counts
 
     def _tell_start(self) -> None:
         """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""

@@ -28,9 +28,13 @@ CAPACITY = 8192
 """Lines that wait for the writer; about 2 KiB each at most."""
 _BATCH = 256
 _IDLE_SECONDS = 0.1
+_FLUSHED = "flushed"
+"""Stands in the queue for whoever waits until what is before it has been written."""
 _MAX_TARGET, _MAX_HOST, _MAX_AGENT, _MAX_REQUEST_ID, _MAX_DETAIL = 1024, 256, 256, 128, 256
 
 Fields = dict[str, Any]
+Record = tuple[Any, ...]
+"""What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
 
 
 class Level(IntEnum):
@@ -60,17 +64,19 @@ class Log:
     """Both logs of one process: an `Observe`, and `event` for everything else."""
 
     def __init__(
-        self, settings: AccessLog, fd: int, *, also: Callable[[LogLine], None] | None = None
+        self, settings: AccessLog, fd: int, *, also: Callable[[Record, int], None] | None = None
     ) -> None:
-        """Write to the file descriptor `fd`; hand each line to `also` too (OTLP logs), from the writer's
-        thread."""
+        """Write to the file descriptor `fd`; hand each record and its offset (see `make_line`) to `also` too (OTLP
+        logs), from the writer's thread."""
         self.dropped = 0
+        self.unwritten = 0
+        """Of them, those that `also` was never given."""
         self._level = Level.INFO
         self._format = settings.format
         self.has_access_log = settings.format is not LogFormat.OFF or also is not None
         """False if no exchange needs to be shown to this observer."""
         self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * (1 << 64))
-        self._queue: deque[tuple[Any, ...]] = deque()
+        self._queue: deque[Record] = deque()
         self._wake = Wake()
         self._in_flight = 0
         self._fd = fd
@@ -92,13 +98,22 @@ class Log:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    def flush(self, deadline: float) -> None:
+        """Wait until what waits now has been written, or `deadline` (monotonic seconds) has come."""
+        is_done = threading.Event()
+        self._queue.append((_FLUSHED, is_done))
+        self._wake.raise_flag()
+        is_done.wait(max(0.0, deadline - time.monotonic()))
+
     def stop(self, deadline: float) -> None:
         """Write what waits, until `deadline` (monotonic seconds); count the rest as dropped."""
         self._is_stopping = True
         self._wake.raise_flag()
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        self.dropped += len(self._queue) + self._in_flight
+        left = sum(record[0] != _FLUSHED for record in self._queue)
         self._queue.clear()
+        self.unwritten += left
+        self.dropped += left + self._in_flight
 
     def finished(self, exchange: ObservedExchange) -> None:
         """Keep the exchange's line. Exchanges that failed are logged whatever the sampling."""
@@ -165,10 +180,11 @@ class Log:
         """Log, whatever the level, that somebody has changed something."""
         self._put(("event", Level.INFO, at, kind, message, dict(fields)))
 
-    def _put(self, record: tuple[Any, ...]) -> None:
+    def _put(self, record: Record) -> None:
         waiting = len(self._queue)
         if waiting >= CAPACITY:
             self.dropped += 1
+            self.unwritten += 1
             return
         self._queue.append(record)
         if waiting == _BATCH:
@@ -186,12 +202,17 @@ class Log:
     def _write_batch(self) -> None:
         offset = time.time_ns() - time.monotonic_ns()
         texts: list[str] = []
+        flushed: threading.Event | None = None
         while self._queue and len(texts) < _BATCH:
-            line = make_line(self._queue.popleft(), offset)
+            record = self._queue.popleft()
+            if record[0] == _FLUSHED:
+                flushed = record[1]
+                break
             if self._also is not None:
-                self._also(line)
-            if self._format is LogFormat.OFF and line.kind == "access":
+                self._also(record, offset)
+            if self._format is LogFormat.OFF and record[0] == "access":
                 continue
+            line = make_line(record, offset)
             texts.append(as_text(line) if self._format is LogFormat.TEXT else as_json(line))
         self._in_flight = len(texts)
         try:
@@ -199,9 +220,11 @@ class Log:
         except OSError:  # the reader is gone for good
             self.dropped += len(texts)
         self._in_flight = 0
+        if flushed is not None:
+            flushed.set()
 
 
-def make_line(record: tuple[Any, ...], offset_ns: int) -> LogLine:
+def make_line(record: Record, offset_ns: int) -> LogLine:
     """Build the line of a record; `offset_ns` turns monotonic into epoch nanoseconds."""
     what, level, at = record[:3]
     at_ns = int(at * 1e9) + offset_ns
@@ -247,7 +270,7 @@ def write_all(fd: int, data: bytes) -> None:
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
-def _access_fields(record: tuple[Any, ...]) -> Fields:
+def _access_fields(record: Record) -> Fields:
     (
         _,
         _,

@@ -1,19 +1,21 @@
 """Sends finished OTLP requests by the SDK's exporters, grpc or http/protobuf; each is imported when it is
 used.
 
-The exporters bring the transport: TLS, headers, compression, timeouts, retries, reconnection and every
-`OTEL_EXPORTER_OTLP_*` variable. They are handed requests that are encoded already (see `wire.py` for why), by
+The exporters bring the transport: TLS, headers, compression, retries, reconnection and most of the
+`OTEL_EXPORTER_OTLP_*` variables. They are handed requests that are encoded already (see `wire.py` for why), by
 the two hooks that differ between them; `make_sink` fails at start, not at export, if a release lacks its
-hook.
+hook. They do not read what a collector answers, so that is done here: it may take a request and refuse a part of it.
 
 gRPC costs 16 MiB of memory, which a process that does not export must not pay.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sidecar.telemetry.settings import GRPC, Export
@@ -35,8 +37,9 @@ _GRPC_METHODS = {
 class Sink(Protocol):
     """Takes encoded requests to a collector."""
 
-    def send(self, request: bytes) -> bool:
-        """Send one encoded `Export…ServiceRequest`; False if it was lost. Blocks up to the exporter's timeout."""
+    def send(self, request: bytes) -> int | None:
+        """Send one encoded `Export…ServiceRequest`: how many of its items the collector refused, None if the whole
+        request is lost. Blocks up to the exporter's timeout."""
 
     def close(self) -> None:
         """Abort a send that is under way, and free the connection."""
@@ -52,7 +55,21 @@ def make_sink(signal: str, export: Export) -> Sink:
     kind = "grpc" if export.protocol == GRPC else "http"
     module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.{module_name}")
     exporter_class = getattr(module, class_name)
-    return _GrpcSink(signal, exporter_class, export) if kind == "grpc" else _HttpSink(exporter_class, export)
+    with _hidden(signal, "TIMEOUT", "COMPRESSION"):
+        return (
+            _GrpcSink(signal, exporter_class, export) if kind == "grpc" else _HttpSink(exporter_class, export)
+        )
+
+
+@contextlib.contextmanager
+def _hidden(signal: str, *whats: str) -> Iterator[None]:
+    """`settings.py` has read these variables, and the gRPC exporter reads them even if it is given their values."""
+    names = [f"OTEL_EXPORTER_OTLP_{of}{what}" for of in ("", f"{signal.upper()}_") for what in whats]
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class _GrpcSink:
@@ -60,6 +77,11 @@ class _GrpcSink:
         _check_hooks(
             exporter_class, "_translate_data", "_count_data", "_export", "_initialize_channel_and_stub"
         )
+
+        self._answer = b""
+
+        def answered(answer: bytes) -> None:
+            self._answer = answer
 
         class Encoded(exporter_class):  # type: ignore[misc]
             def _translate_data(self, data: Any) -> Any:
@@ -69,29 +91,34 @@ class _GrpcSink:
                 return 1
 
             def _initialize_channel_and_stub(self) -> None:
-                self._stub = _raw_stub(_GRPC_METHODS[signal])
+                self._stub = _raw_stub(_GRPC_METHODS[signal], answered)
                 super()._initialize_channel_and_stub()
 
         compressions = importlib.import_module("grpc").Compression
         self._exporter = Encoded(
             endpoint=export.endpoint,
-            headers=export.headers,
+            headers=None if export.headers is None else tuple((k.lower(), v) for k, v in export.headers),
             compression=_compression(compressions, export),
+            timeout=export.timeout_seconds,
         )
 
-    def send(self, request: bytes) -> bool:
-        return _succeeded(lambda: bool(self._exporter._export(request).name == "SUCCESS"))
+    def send(self, request: bytes) -> int | None:
+        is_sent = _succeeded(lambda: bool(self._exporter._export(request).name == "SUCCESS"))
+        return refused(self._answer) if is_sent else None
 
     def close(self) -> None:
         self._exporter.shutdown()
 
 
-def _raw_stub(method: str) -> Callable[[Any], Any]:
+def _raw_stub(method: str, answered: Callable[[bytes], None]) -> Callable[[Any], Any]:
     """What the exporter makes anew with each connection: a stub without serializers, so bytes pass as they are."""
 
     class Stub:
         def __init__(self, channel: Any) -> None:
-            self.Export = channel.unary_unary(method)
+            self._call = channel.unary_unary(method)
+
+        def Export(self, request: bytes, metadata: Any, timeout: float) -> None:
+            answered(self._call(request, metadata=metadata, timeout=timeout))
 
     return Stub
 
@@ -103,21 +130,52 @@ class _HttpSink:
             endpoint=export.endpoint,
             headers=None if export.headers is None else dict(export.headers),
             compression=_compression(compressions, export),
+            timeout=export.timeout_seconds,
         )
         _check_hooks(self._exporter, "_client")
         self._client: Any = self._exporter._client
-        _check_hooks(self._client, "export")
+        _check_hooks(self._client, "export", "_transport")
+        self._answer: Any = None
+        ask = self._client._transport.request
 
-    def send(self, request: bytes) -> bool:
-        return _succeeded(lambda: bool(self._client.export(request).success))
+        def noted(*words: Any, **named: Any) -> Any:
+            self._answer = ask(*words, **named)
+            return self._answer
+
+        self._client._transport.request = noted
+
+    def send(self, request: bytes) -> int | None:
+        if not _succeeded(lambda: bool(self._client.export(request).success)):
+            return None
+        if self._answer.status_code >= 300:  # to the SDK a redirection is a success
+            _log.warning("Export failed: the collector redirects, with status %d", self._answer.status_code)
+            return None
+        return refused(self._answer.content())
 
     def close(self) -> None:
         self._exporter.shutdown()
 
 
 def _compression(compressions: Any, export: Export) -> Any:
-    """None leaves it to the environment."""
-    return {"gzip": compressions.Gzip, "none": compressions.NoCompression}.get(export.compression or "")
+    return {"gzip": compressions.Gzip, "none": compressions.NoCompression}[export.compression]
+
+
+def refused(answer: bytes) -> int:
+    """How many items of a request the collector did not take, by its answer; one that cannot be read says nothing.
+
+    `ExportTracePartialSuccess` and its likes are one on the wire.
+    """
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    try:
+        partial = ExportTraceServiceResponse.FromString(answer).partial_success
+    except Exception as error:  # protobuf's implementations have no error in common
+        _log.warning("The answer to an export cannot be read, is a collector there? %s", error)
+        return 0
+    count = max(0, int(partial.rejected_spans))
+    if count or partial.error_message:
+        _log.warning("The collector refused %d items: %s", count, partial.error_message)
+    return count
 
 
 def _succeeded(send: Callable[[], bool]) -> bool:

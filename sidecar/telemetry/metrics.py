@@ -30,12 +30,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from sidecar.core.families import FAMILIES, Family, Kind, Point, Row
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
+from sidecar.telemetry.temporality import Temporality
 
 _POINTS_PER_SLICE = 16
 _POINTS_PER_REQUEST = 512
 """About 300 KiB, far below gRPC's limit of 4 MiB."""
 
-_CUMULATIVE = AggregationTemporality.CUMULATIVE
 _UNKNOWN: Any = None
 """Least and greatest value: not kept, and cumulative ones would say nothing."""
 
@@ -44,18 +44,23 @@ class MetricBuilder:
     """Turns the numbers into requests; holds what is the same in all of them."""
 
     def __init__(
-        self, numbers: Numbers, resource: Resource, scope: InstrumentationScope, start_ns: int
+        self,
+        numbers: Numbers,
+        resource: Resource,
+        scope: InstrumentationScope,
+        start_ns: int,
+        temporality: str = "cumulative",
     ) -> None:
-        """`start_ns`: when counting began, in nanoseconds since the epoch."""
+        """`start_ns`: when counting began, in nanoseconds since the epoch; `temporality` as in `settings.py`."""
         self._numbers = numbers
         self._resource = resource
         self._scope = scope
-        self._start_ns = start_ns
+        self._temporality = Temporality(temporality, start_ns)
 
     def requests(
         self, sources: Sources, now_ns: int, offset_ns: int, pause: Callable[[], None]
     ) -> Iterator[tuple[Any, int]]:
-        """Yield `ExportMetricsServiceRequest`s, each with the number of its points."""
+        """Yield `ExportMetricsServiceRequest`s, each with the number of its points; `sent` or `lost` follows each."""
         request: Any = None
         points = 0
         for family, part in self._slices(sources):
@@ -72,6 +77,15 @@ class MetricBuilder:
             pause()
         if request is not None:
             yield request, points
+        self._temporality.end_round()
+
+    def sent(self) -> None:
+        """The last request has arrived."""
+        self._temporality.taken()
+
+    def lost(self) -> None:
+        """The last request has not arrived: deltas of the next collection hold its counts too."""
+        self._temporality.lost()
 
     def data(self, family: Family, points: Sequence[Point], now_ns: int, offset_ns: int) -> MetricsData:
         """Some points of one metric as the SDK's data classes."""
@@ -94,25 +108,32 @@ class MetricBuilder:
                 yield family, part
 
     def _data(self, family: Family, points: Sequence[Point], now_ns: int, offset_ns: int) -> Any:
+        is_delta = self._temporality.is_delta(family)
+        temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
         if family.kind is Kind.HISTOGRAM:
             rows = [self._histogram(family, point, now_ns, offset_ns) for point in points]
-            return HistogramData(data_points=rows, aggregation_temporality=_CUMULATIVE)
-        start = 0 if family.kind is Kind.GAUGE else self._start_ns
-        numbers = [
-            NumberDataPoint(dict(attributes), start, now_ns, value)
-            for attributes, value in points
-            if not isinstance(value, Row)
-        ]
+            return HistogramData(data_points=rows, aggregation_temporality=temporality)
+        numbers = []
+        for point in points:
+            value, since_ns = self._temporality.offer(family, point, now_ns)
+            assert not isinstance(value, Row)
+            start_ns = 0 if family.kind is Kind.GAUGE else since_ns
+            numbers.append(NumberDataPoint(dict(point[0]), start_ns, now_ns, value))
         if family.kind is Kind.GAUGE:
             return Gauge(data_points=numbers)
-        return Sum(numbers, aggregation_temporality=_CUMULATIVE, is_monotonic=family.kind is Kind.COUNTER)
+        return Sum(numbers, aggregation_temporality=temporality, is_monotonic=family.kind is Kind.COUNTER)
 
     def _histogram(self, family: Family, point: Point, now_ns: int, offset_ns: int) -> HistogramDataPoint:
-        attributes, row = point
+        row, since_ns = self._temporality.offer(family, point, now_ns)
         assert isinstance(row, Row)
+        exemplars = [
+            Exemplar({}, value, at_ns, int(span_id, 16), int(trace_id, 16))
+            for trace_id, span_id, value, at in filter(None, row.exemplars)
+            if (at_ns := int(at * 1e9) + offset_ns) >= since_ns
+        ]
         return HistogramDataPoint(
-            attributes=dict(attributes),
-            start_time_unix_nano=self._start_ns,
+            attributes=dict(point[0]),
+            start_time_unix_nano=since_ns,
             time_unix_nano=now_ns,
             count=sum(row.counts),
             sum=row.sum,
@@ -120,8 +141,5 @@ class MetricBuilder:
             explicit_bounds=family.bounds,
             min=_UNKNOWN,
             max=_UNKNOWN,
-            exemplars=[
-                Exemplar({}, value, int(at * 1e9) + offset_ns, int(span_id, 16), int(trace_id, 16))
-                for trace_id, span_id, value, at in filter(None, row.exemplars)
-            ],
+            exemplars=exemplars,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from binascii import unhexlify
 from collections import deque
+from functools import partial
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -11,12 +12,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from sidecar.telemetry.access_log import LogLine
+from sidecar.telemetry.access_log import LogLine, Record, make_line
 from sidecar.telemetry.export import Sink
 from sidecar.telemetry.pipeline import Pipeline, pause
 from sidecar.telemetry.spans import Wake
 
-_CAPACITY = 4096
+_CAPACITY = 2048
 _BATCH = 512
 _PER_SLICE = 16
 _INTERVAL_SECONDS = 1.0
@@ -30,15 +31,19 @@ class LogPipeline(Pipeline):
         """`resource` and `scope` are encoded, see `encode_origin`."""
         super().__init__("sidecar-otlp-logs", sink, Wake(), _INTERVAL_SECONDS)
         self.dropped = 0
-        self._queue: deque[LogLine] = deque()
+        self._queue: deque[tuple[Record, int]] = deque()
         self._resource = Resource.FromString(resource)
         self._scope = InstrumentationScope.FromString(scope)
 
-    def add(self, line: LogLine) -> None:
+    def add(self, record: Record, offset_ns: int) -> None:
+        """Take a line as the log has it, see `make_line`."""
+        if self._is_aborted:
+            self.failed += 1
+            return
         if len(self._queue) >= _CAPACITY:
             self.dropped += 1
             return
-        self._queue.append(line)
+        self._queue.append((record, offset_ns))
         if len(self._queue) == _BATCH:
             self._wake.raise_flag()
 
@@ -46,11 +51,10 @@ class LogPipeline(Pipeline):
         while self._queue and not self._is_aborted:
             records: list[LogRecord] = []
             while self._queue and len(records) < _BATCH:
-                records.append(log_record(self._queue.popleft()))
+                records += self._shaped(partial(_records, *self._queue.popleft()), 1)
                 if len(records) % _PER_SLICE == 0:
                     pause()
-            if not self._sink.send(self._request(records)):
-                self.failed += len(records)
+            self._send(self._request(records), len(records))
 
     def count_left(self) -> None:
         self.failed += len(self._queue)
@@ -61,6 +65,10 @@ class LogPipeline(Pipeline):
         logs = ResourceLogs(resource=self._resource, scope_logs=[scope])
         encoded: bytes = ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
         return encoded
+
+
+def _records(record: Record, offset_ns: int) -> list[LogRecord]:
+    return [log_record(make_line(record, offset_ns))]
 
 
 def log_record(line: LogLine) -> LogRecord:

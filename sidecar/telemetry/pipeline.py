@@ -13,6 +13,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
@@ -26,6 +28,8 @@ from sidecar.telemetry.export import Sink
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, Wake
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +60,8 @@ class Pipeline(ABC):
     def __init__(self, name: str, sink: Sink, wake: Wake, interval_seconds: float) -> None:
         self.failed = 0
         """Items lost because their request was."""
+        self.refused = 0
+        """Items of requests that arrived which the collector did not take."""
         self._sink = sink
         self._wake = wake
         self._interval_seconds = interval_seconds
@@ -90,6 +96,24 @@ class Pipeline(ABC):
     @abstractmethod
     def send_all(self) -> None:
         """Send everything that waits now."""
+
+    def _send(self, request: bytes, items: int) -> bool:
+        """Send a request of so many items; what is lost of it is counted. False if that is all."""
+        refused = self._sink.send(request)
+        if refused is None:
+            self.failed += items
+            return False
+        self.refused += min(refused, items)
+        return True
+
+    def _shaped(self, shape: Callable[[], list[T]], items: int) -> list[T]:
+        """What becomes of one record; one that cannot be shaped is counted, and takes no other with it."""
+        try:
+            return shape()
+        except Exception:  # a record is whatever the world made it
+            _log.exception("%s left something out", self._thread.name)
+            self.failed += items
+            return []
 
     def _run(self) -> None:
         is_last = False
@@ -128,8 +152,7 @@ class SpanPipeline(Pipeline):
         recorder = self._recorder
         while (recorder.events or recorder.exchanges) and not self._is_aborted:
             spans = self._take_batch()
-            if not self._sink.send(wire.request(self._resource, self._scope, spans)):
-                self.failed += len(spans)
+            self._send(wire.request(self._resource, self._scope, spans), len(spans))
 
     def count_left(self) -> None:
         recorder = self._recorder
@@ -147,10 +170,12 @@ class SpanPipeline(Pipeline):
         self._offset_ns = offset
         spans: list[bytes] = []
         while recorder.events and len(spans) < self._batch:
-            spans.append(shaper.event_span(recorder.events.popleft(), offset))
+            event = recorder.events.popleft()
+            spans += self._shaped(partial(shaper.event_spans, event, offset), 1)
         records = 0
         while recorder.exchanges and len(spans) < self._batch:
-            spans.extend(shaper.exchange_spans(recorder.exchanges.popleft(), offset))
+            record = recorder.exchanges.popleft()
+            spans += self._shaped(partial(shaper.exchange_spans, record, offset), 1 + len(record[-1]))
             records += 1
             if records % _RECORDS_PER_SLICE == 0:
                 pause()
@@ -171,10 +196,14 @@ class MetricPipeline(Pipeline):
         is_lost = False
         requests = self._builder.requests(self._sources(), time.time_ns(), offset_ns(), pause)
         for request, points in requests:
-            # after one failure the rest of this collection would only wait for the same timeout
-            is_lost = is_lost or not self._sink.send(request.SerializeToString())
-            if is_lost:
+            if is_lost:  # after one failure the rest of this collection would only wait for the same timeout
                 self.failed += points
+            else:
+                is_lost = not self._send(request.SerializeToString(), points)
+            if is_lost:
+                self._builder.lost()
+            else:
+                self._builder.sent()
 
     def count_left(self) -> None:
         """Nothing waits: a collection is built when it is sent."""

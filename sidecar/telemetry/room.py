@@ -8,11 +8,12 @@ Start it after a fork, never before: threads do not survive one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from sidecar.core.numbers import Numbers
@@ -22,10 +23,11 @@ from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Level, Log
 from sidecar.telemetry.sampling import Decide, make_decide
-from sidecar.telemetry.settings import Settings, read_settings
+from sidecar.telemetry.settings import Export, Settings, read_settings
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds, Wake
 
 if TYPE_CHECKING:
+    from sidecar.telemetry.export import Sink
     from sidecar.telemetry.otlp_logs import LogPipeline
     from sidecar.telemetry.pipeline import Pipeline
 
@@ -99,36 +101,41 @@ class TelemetryRoom:
         environ: Mapping[str, str],
         log_fd: int,
         secret: bytes | None = None,
+        counting_since_ns: int | None = None,
         on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         """Build it; nothing runs before `start`.
 
         `sources` is called from a thread at each collection. `secret` (see `TransitionIds`) must be the same
         in all workers of one run; None draws one for a single process. Changes of the file's `telemetry`
-        section need a new room. `on_transition` is told of each, on the event loop.
+        section need a new room, which is given the first one's `counting_since_ns` (since the epoch; None: now) if
+        it goes on with the same `numbers`. `on_transition` is told of each, on the event loop.
 
         Raises:
-            RuntimeError: an exporter is configured and cannot be used.
+            RuntimeError: the installed exporters cannot be used.
         """
         self.settings: Settings = read_settings(file, environ)
         self.decide: Decide = make_decide(self.settings)
         self._log_pipeline: LogPipeline | None = None
         self._pipelines: list[tuple[str, Pipeline]] = []
         self._wake = Wake()
-        self._recorder = self._make_recorder()
+        self._recorder: SpanRecorder | None = None
         self._ids = TransitionIds(secret or os.urandom(32))
+        self._warnings = list(self.settings.warnings)
+        self._sdk_log = _SdkLog()
         if self.settings.traces or self.settings.metrics or self.settings.logs:
-            self._build_pipelines(numbers, sources, environ)
+            with self._sdk_log.attached():  # the exporters complain of variables as they are made
+                self._build_pipelines(numbers, sources, environ, counting_since_ns or time.time_ns())
         also = self._log_pipeline.add if self._log_pipeline is not None else None
         self.log = Log(file.access_log, log_fd, also=also)
         self.observer: Observe = Reporter(numbers, self._recorder, self.log, on_transition)
-        self._sdk_log = _SdkLog(self.log)
 
     def start(self) -> None:
         """Start the threads."""
         self.log.start()
         self._sdk_log.attach()
-        for warning in self.settings.warnings:
+        self._sdk_log.tell(self.log)
+        for warning in self._warnings:
             self.log.event(Level.WARNING, "telemetry.setting", warning, {}, time.monotonic())
         for _, pipeline in self._pipelines:
             pipeline.start()
@@ -146,7 +153,11 @@ class TelemetryRoom:
         if self._recorder is not None:
             self._recorder.end_outages(now)
         for _, pipeline in self._pipelines:
-            pipeline.ask_to_stop()
+            if pipeline is not self._log_pipeline:
+                pipeline.ask_to_stop()
+        if self._log_pipeline is not None:  # it gets its lines from the log's writer
+            self.log.flush(now + _LOG_SHARE * seconds)
+            self._log_pipeline.ask_to_stop()
         for _, pipeline in self._pipelines:
             pipeline.stop(until_log)
         self._sdk_log.detach()
@@ -164,34 +175,47 @@ class TelemetryRoom:
         if self._recorder is not None:
             counts["traces", "queue_full"] = self._recorder.dropped_spans
         if self._log_pipeline is not None:
-            counts["logs", "queue_full"] = self._log_pipeline.dropped
+            counts["logs", "queue_full"] = self._log_pipeline.dropped + self.log.unwritten
         for signal, pipeline in self._pipelines:
             counts[signal, "export_failed"] = pipeline.failed
+            counts[signal, "refused"] = pipeline.refused
         return counts
 
-    def _make_recorder(self) -> SpanRecorder | None:
-        settings = self.settings
-        if settings.traces is None:
+    def _sink(self, signal: str, export: Export | None) -> Sink | None:
+        """None where nothing is to be sent, or nothing can be: a certificate that is no file must not keep a proxy
+        from its work."""
+        from sidecar.telemetry.export import make_sink
+
+        if export is None:
             return None
-        return SpanRecorder(
-            capacity=settings.span_queue, wake_at=settings.span_batch, wake=self._wake.raise_flag
-        )
+        try:
+            return make_sink(signal, export)
+        except (OSError, ValueError) as error:
+            self._warnings.append(f"{signal} are not exported: {type(error).__name__}: {error}")
+            return None
 
     def _build_pipelines(
-        self, numbers: Numbers, sources: Callable[[], Sources], environ: Mapping[str, str]
+        self,
+        numbers: Numbers,
+        sources: Callable[[], Sources],
+        environ: Mapping[str, str],
+        since_ns: int,
     ) -> None:
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        from sidecar.telemetry import export, metrics, otlp_logs, pipeline, resource, span_shape
+        from sidecar.telemetry import metrics, otlp_logs, pipeline, resource, span_shape
 
         settings = self.settings
         scope = InstrumentationScope("sidecar", importlib.metadata.version("sidecar-proxy"))
         who = resource.make_resource(settings.service_name, environ)
-        if settings.traces is not None and self._recorder is not None:
+        if (sink := self._sink("traces", settings.traces)) is not None:
+            self._recorder = SpanRecorder(
+                capacity=settings.span_queue, wake_at=settings.span_batch, wake=self._wake.raise_flag
+            )
             spans = pipeline.SpanPipeline(
                 self._recorder,
                 span_shape.SpanShaper(self._ids),
-                export.make_sink("traces", settings.traces),
+                sink,
                 self._wake,
                 resource=who,
                 scope=scope,
@@ -199,13 +223,11 @@ class TelemetryRoom:
                 batch=settings.span_batch,
             )
             self._pipelines.append(("traces", spans))
-        if settings.metrics is not None:
-            builder = metrics.MetricBuilder(numbers, who, scope, time.time_ns())
-            sink = export.make_sink("metrics", settings.metrics)
+        if (sink := self._sink("metrics", settings.metrics)) is not None:
+            builder = metrics.MetricBuilder(numbers, who, scope, since_ns, settings.temporality)
             rows = pipeline.MetricPipeline(builder, sources, sink, settings.metrics_interval_seconds)
             self._pipelines.append(("metrics", rows))
-        if settings.logs is not None:
-            sink = export.make_sink("logs", settings.logs)
+        if (sink := self._sink("logs", settings.logs)) is not None:
             self._log_pipeline = otlp_logs.LogPipeline(sink, *pipeline.encode_origin(who, scope))
             self._pipelines.append(("logs", self._log_pipeline))
 
@@ -213,10 +235,20 @@ class TelemetryRoom:
 class _SdkLog(logging.Handler):
     """Brings what the SDK's exporters log (a collector that is down, for one) into the event log."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._log = log
+        self._log: Log | None = None
+        self._early: list[logging.LogRecord] = []
+        """Of the time before there is a log."""
         self._loggers = [logging.getLogger("opentelemetry"), logging.getLogger(__package__)]
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        self.attach()
+        try:
+            yield
+        finally:
+            self.detach()
 
     def attach(self) -> None:
         for logger in self._loggers:
@@ -226,9 +258,19 @@ class _SdkLog(logging.Handler):
     def detach(self) -> None:
         for logger in self._loggers:
             logger.removeHandler(self)
-            logger.propagate = True
+            logger.propagate = not any(isinstance(handler, _SdkLog) for handler in logger.handlers)
+
+    def tell(self, log: Log) -> None:
+        """From now on to this one."""
+        self._log = log
+        for record in self._early:
+            self.emit(record)
+        self._early.clear()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._log is None:
+            self._early.append(record)
+            return
         fields = {"logger": record.name}
         level = Level.ERROR if record.levelno >= logging.ERROR else Level.WARNING
         self._log.event(level, "telemetry.export", record.getMessage(), fields, time.monotonic())

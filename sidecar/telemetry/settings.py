@@ -1,9 +1,11 @@
 """What is exported, where to and how often: the file's `telemetry` section and the `OTEL_*` variables,
 merged.
 
-The variables win, as the OpenTelemetry specification says. Endpoint, headers, compression, timeout and
-certificates that stand in the environment are left for the SDK's exporters to read; here is only decided
-whether the file's value is needed instead. A value that cannot be read is ignored with a warning.
+The variables win, as the OpenTelemetry specification says. Endpoint, headers and certificates that stand in the
+environment are left for the SDK's exporters to read; here is only decided whether the file's value is needed
+instead. Compression and timeout are read here: the SDK's exporter for gRPC breaks on an empty value and on the
+specification's own `none`, and both take the timeout for seconds, where the specification has milliseconds. A
+value that cannot be read is ignored with a warning, and an empty one is none.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from sidecar.core.snapshot import Otlp, Telemetry
 
 GRPC, HTTP = "grpc", "http/protobuf"
 SIGNALS = ("traces", "metrics", "logs")
+COMPRESSIONS = ("none", "gzip")
+DEFAULT_TIMEOUT_SECONDS = 10.0
+TEMPORALITIES = ("cumulative", "delta", "lowmemory")
 
 SAMPLERS = (
     "always_on",
@@ -34,7 +39,10 @@ class Export:
     endpoint: str | None
     """For http/protobuf with the signal's path."""
     headers: tuple[tuple[str, str], ...] | None
-    compression: str | None
+    compression: str
+    """One of `COMPRESSIONS`."""
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    """Of one request, with all that the exporter tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Settings:
     span_batch: int
     span_delay_seconds: float
     metrics_interval_seconds: float
+    temporality: str
+    """One of `TEMPORALITIES`: whether a metric's points tell the whole sum, or what has come since the last time."""
     service_name: str | None
     warnings: tuple[str, ...]
 
@@ -60,8 +70,8 @@ def read_settings(file: Telemetry, environ: Mapping[str, str]) -> Settings:
     """Merge the file's values with the environment."""
     warnings: list[str] = []
     number = _Numbers(environ, warnings)
-    is_disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    exports = {signal: _export(signal, file, environ, warnings) for signal in SIGNALS}
+    is_disabled = _is_disabled(environ, warnings)
+    exports = {signal: _export(signal, file, environ, number, warnings) for signal in SIGNALS}
     if is_disabled:
         exports = dict.fromkeys(SIGNALS)
     sampler, ratio = _sampler(file, environ, number, warnings)
@@ -80,8 +90,15 @@ def read_settings(file: Telemetry, environ: Mapping[str, str]) -> Settings:
             "OTEL_METRIC_EXPORT_INTERVAL", file.metrics_interval_seconds * 1000, least=1
         )
         / 1000,
+        temporality=_one_of(
+            TEMPORALITIES,
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "cumulative",
+            environ,
+            warnings,
+        ),
         service_name=file.service_name,
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -102,8 +119,27 @@ class _Numbers:
             value = least - 1
         if least <= value <= most:
             return value
-        self._warnings.append(f"{name}={text!r} is not a number of at least {least:g}: using {default:g}")
+        bounds = f"of at least {least:g}" if most >= 1e12 else f"from {least:g} to {most:g}"
+        self._warnings.append(f"{name}={text!r} is not a number {bounds}: using {default:g}")
         return default
+
+
+def _is_disabled(environ: Mapping[str, str], warnings: list[str]) -> bool:
+    text = environ.get("OTEL_SDK_DISABLED", "").strip().lower()
+    if text not in ("", "true", "false"):
+        warnings.append(f"OTEL_SDK_DISABLED={text!r} is neither true nor false: using false")
+    return text == "true"
+
+
+def _one_of(
+    known: tuple[str, ...], name: str, default: str, environ: Mapping[str, str], warnings: list[str]
+) -> str:
+    value = environ.get(name, "").strip().lower()
+    if value in known:
+        return value
+    if value:
+        warnings.append(f"{name}={value!r} is none of {', '.join(known)}: using {default}")
+    return default
 
 
 def _sampler(
@@ -118,7 +154,9 @@ def _sampler(
     return name, number.read("OTEL_TRACES_SAMPLER_ARG", 1.0, most=1.0)
 
 
-def _export(signal: str, file: Telemetry, environ: Mapping[str, str], warnings: list[str]) -> Export | None:
+def _export(
+    signal: str, file: Telemetry, environ: Mapping[str, str], number: _Numbers, warnings: list[str]
+) -> Export | None:
     otlp = file.otlp
     has_endpoint = _has(environ, signal, "ENDPOINT")
     chosen = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower()
@@ -134,12 +172,27 @@ def _export(signal: str, file: Telemetry, environ: Mapping[str, str], warnings: 
         protocol=protocol,
         endpoint=endpoint,
         headers=None if otlp is None or _has(environ, signal, "HEADERS") else otlp.headers or None,
-        compression=None if otlp is None or _has(environ, signal, "COMPRESSION") else otlp.compression,
+        compression=_compression(signal, otlp, environ, warnings),
+        timeout_seconds=_timeout_seconds(signal, number),
     )
 
 
+def _compression(signal: str, otlp: Otlp | None, environ: Mapping[str, str], warnings: list[str]) -> str:
+    value = (otlp.compression if otlp is not None else None) or "none"
+    for name in reversed(_names(signal, "COMPRESSION")):
+        value = _one_of(COMPRESSIONS, name, value, environ, warnings)
+    return value
+
+
+def _timeout_seconds(signal: str, number: _Numbers) -> float:
+    milliseconds = DEFAULT_TIMEOUT_SECONDS * 1000
+    for name in reversed(_names(signal, "TIMEOUT")):
+        milliseconds = number.read(name, milliseconds, least=1)
+    return milliseconds / 1000
+
+
 def _protocol(signal: str, otlp: Otlp | None, environ: Mapping[str, str], warnings: list[str]) -> str:
-    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+    for name in _names(signal, "PROTOCOL"):
         value = environ.get(name, "").strip().lower()
         if value in (GRPC, HTTP):
             return value
@@ -154,5 +207,9 @@ def _endpoint(endpoint: str, signal: str, protocol: str) -> str:
 
 
 def _has(environ: Mapping[str, str], signal: str, what: str) -> bool:
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
-    return any(environ.get(name, "").strip() for name in names)
+    return any(environ.get(name, "").strip() for name in _names(signal, what))
+
+
+def _names(signal: str, what: str) -> tuple[str, str]:
+    """The variable for one signal, which wins, and the one for all."""
+    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}"

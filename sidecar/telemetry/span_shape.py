@@ -66,6 +66,7 @@ class SpanShaper:
             route,
             method,
             target,
+            sent_target,
             host,
             version,
             peer,
@@ -84,6 +85,7 @@ class SpanShaper:
         ) = record
         trace_id, span_id = unhexlify(trace_hex), unhexlify(span_hex)
         path, query = split_target(target)
+        sent_path = path if sent_target is None else sent_target.partition(b"?")[0]
         state = wire.trace_state(tracestate) if tracestate else b""
         parts = [
             _server_fixed(
@@ -118,7 +120,9 @@ class SpanShaper:
         for resend, attempt in enumerate(attempts):
             upstream, endpoint, attempt_hex, began, done, code, why, sent_ms = attempt
             authority, fixed = self._client_fixed(method, route, upstream, endpoint, code, why)
-            parts = [fixed, _text_of(_URL_FULL, _full_url(authority or host, path, query)), state]
+            parts = [fixed, _text_of(_URL_FULL, _full_url(authority or host, sent_path, query)), state]
+            if method not in _KNOWN:
+                parts.append(wire.text("http.request.method_original", method[:32]))
             if sent_ms is not None:
                 parts.append(_number_of(_SENT_MS, sent_ms))
             if resend:
@@ -144,18 +148,18 @@ class SpanShaper:
         if entry is None:
             if len(self._attempts) >= _MAX_CACHED:
                 self._attempts.clear()
-            authority = b"" if endpoint is None or endpoint.path is not None else str(endpoint).encode()
+            authority = b"" if endpoint is None or endpoint.path is not None else _authority(endpoint)
             fixed = _client_fixed(known, route, upstream, endpoint, status, reason)
             entry = self._attempts[key] = (endpoint, authority, fixed)
         return entry[1], entry[2]
 
-    def event_span(self, record: EventRecord, offset_ns: int) -> bytes:
+    def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
         """The span of a transition, of an outage, or of a reload."""
         if isinstance(record, Transition):
-            return self._transition_span(record, offset_ns)
+            return [self._transition_span(record, offset_ns)]
         if isinstance(record, ReloadReport):
-            return _reload_span(record, offset_ns)
-        return self._outage_span(record, offset_ns)
+            return [_reload_span(record, offset_ns)]
+        return [self._outage_span(record, offset_ns)]
 
     def _transition_span(self, transition: Transition, offset_ns: int) -> bytes:
         at = _ns(transition.at, offset_ns)
@@ -285,6 +289,11 @@ def _client_fixed(
     return b"".join(parts)
 
 
+def _authority(endpoint: Endpoint) -> bytes:
+    name = endpoint.name
+    return (str(endpoint) if name is None else f"{name}:{endpoint.port}").encode()
+
+
 def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[bytes]:
     if endpoint is None:
         yield wire.text("server.address", upstream.encode())
@@ -293,7 +302,7 @@ def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[b
         yield wire.text("network.peer.address", endpoint.path.encode())
         yield wire.text("network.transport", b"unix")
     else:
-        yield wire.text("server.address", endpoint.host.encode())
+        yield wire.text("server.address", (endpoint.name or endpoint.host).encode())
         yield wire.number("server.port", endpoint.port)
         if endpoint.is_literal:
             yield wire.text("network.peer.address", endpoint.host.encode())

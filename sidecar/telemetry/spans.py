@@ -75,6 +75,7 @@ class SpanRecorder:
             self.dropped_spans += 1 + len(attempts)
             return
         target, agent, state = exchange.target, exchange.user_agent, exchange.tracestate
+        sent = exchange.rewritten_target
         self.exchanges.append(
             (
                 exchange.trace_id,
@@ -87,6 +88,7 @@ class SpanRecorder:
                 exchange.route_name,
                 exchange.method,
                 target if len(target) <= _MAX_TARGET else target[:_MAX_TARGET],
+                sent if sent is None else sent[:_MAX_TARGET],
                 exchange.host[:_MAX_AGENT],
                 exchange.http_version,
                 exchange.peer,

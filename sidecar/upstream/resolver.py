@@ -184,7 +184,9 @@ class Resolver:
     def _note_answer(self, name: _Name, answer: Answer, now: float) -> None:
         times, ttl = self._times, answer.ttl_seconds
         seconds = times.hosts_file_ttl if ttl is None else min(max(ttl, times.min_ttl), times.max_ttl)
-        addresses = tuple(Endpoint(address, name.endpoint.port) for address in answer.addresses)
+        addresses = tuple(
+            Endpoint(address, name.endpoint.port, name=name.endpoint.host) for address in answer.addresses
+        )
         if addresses != name.addresses:
             self._on_change(name.endpoint, addresses)  # first: if it raises, the next run tells it again
             name.addresses = addresses

@@ -207,6 +207,27 @@ def test_drain_holds_even_if_nobody_hears_it(
     assert "No such file" in capsys.readouterr().err
 
 
+def test_a_file_that_has_gone_bad_keeps_no_hook_from_its_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process goes on with what it had, and so must the end of its pod."""
+    held: list[float] = []
+    monkeypatch.setattr("sidecar.cli.drain.time.sleep", held.append)
+    usual = f"unix:{tmp_path}/usual.sock"
+    monkeypatch.setattr("sidecar.cli.drain.url_of", lambda _: usual)
+    file = configured(tmp_path, "admin: [}\n")
+    assert main(["drain", "--hold", "15s", file]) == 2
+    assert "sidecar.yaml:2:" in capsys.readouterr().err
+    made = Answering(usual.removeprefix("unix:"), socket.AF_UNIX)
+    thread = threading.Thread(target=made.handle_request)
+    thread.start()
+    assert main(["drain", "--hold", "15s", file]) == 0
+    thread.join()
+    made.server_close()
+    assert [asked for asked, _ in made.asked] == ["POST /drain"]
+    assert held == [15.0, 15.0]
+
+
 @pytest.mark.parametrize("command", ["healthcheck", "drain"])
 def test_it_starts_without_what_takes_long_to_import(command: str) -> None:
     code = (

@@ -209,12 +209,29 @@ def test_every_image_has_a_version(overlay: str) -> None:
 def test_the_service_leads_to_the_inbound_listener() -> None:
     (service,) = [item for item in documents("base") if item["kind"] == "Service"]
     (template,) = [template for _, template in pods("base")]
-    assert service["spec"]["ports"][0]["targetPort"] == "sidecar-inbound"
+    inbound = configuration("base", template)[1].listeners["inbound"].address.port
+    assert service["spec"]["ports"][0]["targetPort"] == inbound
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     for kind in ("NetworkPolicy", "PodDisruptionBudget"):
         (item,) = [item for item in documents("base") if item["kind"] == kind]
         selector = item["spec"].get("podSelector") or item["spec"]["selector"]
         assert selector["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+@each_configured
+def test_nothing_outside_the_pod_calls_a_sidecars_port_by_its_name(overlay: str) -> None:
+    """EndpointSlices have known the named ports of native sidecars since Kubernetes 1.32, network plugins vary."""
+    ports = [port for _, container, _ in sidecars(overlay) for port in container["ports"]]
+    names = {port["name"] for port in ports}
+    numbers = {port["containerPort"] for port in ports}
+    for item in documents(overlay):
+        called = []
+        if item["kind"] == "Service":
+            called = [port["targetPort"] for port in item["spec"]["ports"]]
+        elif item["kind"] == "NetworkPolicy":
+            called = [port["port"] for rule in item["spec"]["ingress"] for port in rule["ports"]]
+            assert set(called) <= numbers
+        assert names.isdisjoint(called)
 
 
 @each_configured

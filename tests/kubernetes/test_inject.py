@@ -149,7 +149,7 @@ spec:
         ("sidecar.io/app-port: http", "", "sidecar.io/app-port: 'http' is no port"),
         ("sidecar.io/app-port: '70000'", "", "app-port 70000: a port is from 1 to 65535"),
         ("sidecar.io/mode: daemon", "", "sidecar.io/mode: 'daemon' is neither native nor container"),
-        ("sidecar.io/portt: '1'", "", "unknown annotation sidecar.io/portt; there are sidecar.io/app-port"),
+        ("sidecar.io/portt: '1'", "", "unknown annotation sidecar.io/portt; there are sidecar.io/admin-port"),
         ("", ", ports: [{containerPort: 15006}]", "the app uses port 15006, as the sidecar does: set"),
         ("sidecar.io/status: '{'", "", "the annotation sidecar.io/status cannot be read; was it edited?"),
     ],

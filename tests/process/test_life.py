@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -157,6 +158,39 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         to.process.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(5):
             assert await to.process.ended() == 1
+
+
+def test_signals_that_come_before_it_is_up_are_kept_until_they_can_be_handled(tmp_path: Path) -> None:
+    """To PID 1 of a container an early SIGTERM would be lost, and an early SIGHUP would kill any other process."""
+    file = tmp_path / "sidecar.yaml"
+    file.write_text("version: 1\nupstreams: {}\nroutes: []\n")
+    with subprocess.Popen([*COMMAND, str(file)], stderr=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None and not _holds(status.read_text(), signal.SIGTERM):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def _holds(status: str, number: int) -> bool:
+    """Whether a process has a signal blocked, or a handler for it."""
+    masks = [
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk", "SigCgt"))
+    ]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.mark.parametrize("text", ["routes: [}", None], ids=["bad", "good"])
+async def test_a_signal_amid_a_reload_ends_it_as_ever(text: str | None, tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(text or file.read_text().replace("name: app,", "name: renamed,"))
+        to.process.process.send_signal(signal.SIGHUP)
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await to.process.ended() == 0
+        assert "Traceback" not in to.process.log.read_text()
 
 
 async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         patch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(QUEUE))
         patch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "128")
-        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        patch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
         yield await _built(stack, folder)
 
 

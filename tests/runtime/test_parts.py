@@ -92,8 +92,10 @@ async def test_a_telemetry_that_has_died_is_replaced_under_traffic() -> None:
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with scripted(answering(ok)) as app, running(routes.format(app.port)) as worker:
         dead = worker.telemetry
+        dead.log.dropped = 7
         dead.stop()
         while worker.telemetry is dead or worker.parts["telemetry"].restarts == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         assert worker.telemetry.is_alive()
         assert worker.service.observe is worker.telemetry.observer
+        assert worker.sources().dropped["access_log", "queue_full"] == 7, "what was lost stays counted"

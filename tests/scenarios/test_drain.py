@@ -11,6 +11,7 @@ import pytest
 from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import operator
 from tests.scenarios.stage import OK, get, stage
+from tests.scenarios.test_upgrades import UPGRADE, echoing, expect, head_of
 from tests.support.proxy import HEADER
 from tests.support.raw import RawPeer, raw_client, turns
 
@@ -144,6 +145,51 @@ async def test_exchanges_have_the_whole_timeout_after_the_delay() -> None:
         to.worker.drain.terminated()
         assert await Ending(to.worker).seconds() == 6.0
         assert (await asking).status == 200
+
+
+async def test_of_pipelined_requests_the_one_that_is_asked_is_answered_and_no_other_is_sent() -> None:
+    """What a client has sent behind it, it may send again elsewhere: no upstream has seen it (RFC 9112 9.3.2)."""
+    may_answer = asyncio.Event()
+
+    async def held(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await may_answer.wait()
+            await peer.send(OK)
+
+    async with stage(held, header=delay("0s")) as to, raw_client(to.port) as client:
+        await client.send(get(b"/1") + get(b"/2") + get(b"/3"))
+        while not to.requests:
+            await turns()
+        to.worker.drain.terminated()
+        ending = Ending(to.worker)
+        may_answer.set()
+        await client.read_to_end()
+        (answer,) = await client.responses([b"GET"])
+        assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        assert [request.target for request in to.requests] == [b"/1"]
+        await ending.seconds()
+
+
+@pytest.mark.parametrize(("open_for", "ends_after"), [(4.0, 4.0), (60.0, 10.0)])
+async def test_a_tunnel_is_waited_for_as_long_as_an_exchange_is_and_then_cut(
+    open_for: float, ends_after: float
+) -> None:
+    async with (
+        stage(echoing, header=delay("0s") + "drain_timeout: 10s\n") as to,
+        raw_client(to.port) as client,
+    ):
+        await client.send(UPGRADE)
+        await head_of(client)
+        to.worker.drain.terminated()
+        ending = Ending(to.worker)
+        await client.send(b"still")
+        await expect(client, b"still")
+        closing = asyncio.get_running_loop().call_later(open_for, client.writer.close)
+        assert await ending.seconds() == ends_after
+        closing.cancel()
+        assert bool(to.worker.service.exchanges) is (open_for > ends_after)
+        await to.worker.stop()
+        assert not to.worker.service.exchanges
 
 
 class Exited(BaseException):

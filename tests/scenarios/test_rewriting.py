@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from sidecar.telemetry.span_shape import SpanShaper
+from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.scenarios.stage import OK, get, saying, stage
 
 
@@ -27,6 +30,19 @@ async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes
     async with stage(route=route) as to:
         response = await to.ask(get(target))
         assert (response.status, to.requests[0].target) == (200, expected)
+
+
+async def test_the_span_of_an_attempt_has_the_url_that_the_upstream_was_asked_for() -> None:
+    recorder = SpanRecorder(capacity=1, wake_at=1, wake=lambda: None)
+    async with stage(route="match: {path: {prefix: /v1}}, rewrite: {prefix: /api}") as to:
+        to.worker.service.observe = recorder
+        to.worker.service.decide = lambda *_: True
+        await to.ask(get(b"/v1/a?b=1&sig=secret"))
+        spans = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(recorder.exchanges.popleft(), 0)
+        server, client = ScopeSpans.FromString(b"".join(spans)).spans
+        told = {pair.key: pair.value.string_value for pair in (*server.attributes, *client.attributes)}
+        assert told["url.path"] == "/v1/a"
+        assert told["url.full"] == f"http://127.0.0.1:{to.app.port}/api/a?b=1&sig=REDACTED"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ class FakeExchange:
     route_name: str | None = "checkout"
     method: bytes = b"GET"
     target: bytes = b"/v1/orders?page=2&sig=secret"
+    rewritten_target: bytes | None = None
     host: bytes = b"payments:80"
     http_version: str = "1.1"
     peer: tuple[str, int] | None = ("127.0.0.1", 40000)

@@ -135,7 +135,7 @@ def dropped_spans(room: TelemetryRoom) -> int:
 async def test_killed_collector_costs_bounded_memory_and_telemetry_resumes(
     tap: Any, collector: Collector, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "128")
     room = make_room(collector.telemetry(protocol))
     received: set[bytes] = set()
@@ -230,7 +230,7 @@ def test_no_thread_is_started_without_an_exporter() -> None:
 def test_refused_connection_is_an_event_in_the_log_not_noise_on_stderr(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
     reader, writer = os.pipe()
     file = Telemetry(otlp=Otlp(f"http://127.0.0.1:{free_port()}", "http/protobuf"))
     room = make_room(file, log_fd=writer)

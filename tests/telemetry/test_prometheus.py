@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
 import pytest
 from aiohttp import web
 
@@ -148,6 +150,45 @@ def test_promtool_finds_nothing_to_say() -> None:
         ["promtool", "check", "metrics"], input=text(), text=True, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+ODD_NAMES = (
+    'a"b',
+    "a\\",
+    "\\n",
+    "two\nlines",
+    '{x="y"}',
+    "a,b=c",
+    " # EOF",
+    "ünïcödé ☃",
+    "\u2028",
+    "tab\t",
+    '"',
+)
+
+
+@pytest.mark.parametrize(
+    ("parse", "openmetrics"),
+    [
+        (prometheus_client.parser.text_string_to_metric_families, False),
+        (prometheus_client.openmetrics.parser.text_string_to_metric_families, True),
+    ],
+)
+def test_a_strict_parser_reads_whatever_name_a_route_has(parse: Any, *, openmetrics: bool) -> None:
+    numbers, sources = full()
+    for name in ODD_NAMES:
+        attempts = (FakeAttempt(upstream=name),)
+        numbers.finished(FakeExchange(route_name=name, attempts=attempts, started=100.0219999))
+    page = "".join(render(numbers, sources, openmetrics=openmetrics, wall_offset=1_700_000_000.0))
+    families = {family.name: family for family in parse(page)}
+    assert len(families) == len(FAMILIES)
+    served = families["http_server_request_duration_seconds"]
+    counts = {s.labels["sidecar_route"]: s.value for s in served.samples if s.name.endswith("_count")}
+    assert {name: counts[name] for name in ODD_NAMES} == dict.fromkeys(ODD_NAMES, 1)
+    if openmetrics:
+        assert served.unit == "seconds"
+        exemplars = [sample.exemplar for sample in served.samples if sample.exemplar]
+        assert {exemplar.labels["trace_id"] for exemplar in exemplars} == {FakeExchange().trace_id.decode()}
 
 
 @needs_promtool

@@ -50,7 +50,7 @@ def test_environment_endpoint_headers_and_compression_are_left_to_the_exporter()
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         },
     )
-    assert settings.traces == Export("http/protobuf", None, None, None)
+    assert settings.traces == Export("http/protobuf", None, None, "none")
 
 
 def test_variable_of_one_signal_leaves_the_others_alone() -> None:
@@ -61,7 +61,7 @@ def test_variable_of_one_signal_leaves_the_others_alone() -> None:
 
 def test_endpoint_in_the_environment_is_enough() -> None:
     settings = read_settings(Telemetry(), {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://env:4317"})
-    assert settings.traces == settings.metrics == Export("grpc", None, None, None)
+    assert settings.traces == settings.metrics == Export("grpc", None, None, "none")
 
 
 def test_exporter_none_switches_one_signal_off() -> None:
@@ -100,6 +100,11 @@ def test_intervals_and_queues_from_the_environment() -> None:
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_METRICS_EXPORTER", "console"),
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes"),
     ],
 )
 def test_unreadable_value_is_reported_and_ignored(name: str, value: str) -> None:
@@ -112,6 +117,37 @@ def test_unreadable_value_is_reported_and_ignored(name: str, value: str) -> None
         plain.metrics,
         plain.span_queue,
     )
+
+
+def test_a_warning_is_told_once_for_all_signals() -> None:
+    assert len(read_settings(FILE, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}).warnings) == 1
+
+
+def test_timeout_is_in_milliseconds_and_one_signal_may_have_its_own() -> None:
+    environ = {"OTEL_EXPORTER_OTLP_TIMEOUT": "2500", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "100"}
+    settings = read_settings(FILE, environ)
+    assert settings.traces is not None
+    assert settings.traces.timeout_seconds == 2.5
+    assert settings.metrics is not None
+    assert settings.metrics.timeout_seconds == 0.1
+
+
+def test_compression_of_one_signal_wins_over_that_of_all_and_over_the_file() -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": "GZIP",
+    }
+    settings = read_settings(FILE, environ)
+    assert settings.traces is not None
+    assert settings.traces.compression == "none"
+    assert settings.metrics is not None
+    assert settings.metrics.compression == "gzip"
+
+
+@pytest.mark.parametrize("what", ["ENDPOINT", "HEADERS", "PROTOCOL", "COMPRESSION", "TIMEOUT"])
+def test_an_empty_variable_is_none(what: str) -> None:
+    environ = {f"OTEL_EXPORTER_OTLP_{what}": "", f"OTEL_EXPORTER_OTLP_TRACES_{what}": " "}
+    assert read_settings(FILE, environ) == read_settings(FILE, {})
 
 
 def test_sampler_argument_out_of_range_is_reported() -> None:
@@ -193,5 +229,7 @@ def test_installed_exporters_have_the_hooks(
     signal: str, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "from=environment")
+    for name in ("COMPRESSION", "TIMEOUT", f"{signal.upper()}_COMPRESSION", f"{signal.upper()}_TIMEOUT"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "none")  # the gRPC exporter would break on it
     sink = make_sink(signal, Export(protocol, "http://127.0.0.1:1", None, "gzip"))
     sink.close()

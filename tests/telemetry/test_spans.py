@@ -26,7 +26,7 @@ def recorder(capacity: int = 100) -> SpanRecorder:
 
 def shape(one: SpanRecorder) -> list[Span]:
     shaper = SpanShaper(IDS)
-    encoded = [shaper.event_span(record, OFFSET_NS) for record in one.events]
+    encoded = [span for record in one.events for span in shaper.event_spans(record, OFFSET_NS)]
     for record in one.exchanges:
         encoded.extend(shaper.exchange_spans(record, OFFSET_NS))
     return list(ScopeSpans.FromString(b"".join(encoded)).spans)
@@ -112,6 +112,15 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
     }
 
 
+def test_resolved_endpoint_is_told_by_its_name_and_its_address() -> None:
+    endpoint = Endpoint("10.0.0.7", 8080, name="payments.shop.svc")
+    _, client = spans_of(FakeExchange(attempts=(FakeAttempt(endpoint=endpoint),)))
+    told = attributes(client)
+    assert (told["server.address"], told["server.port"]) == ("payments.shop.svc", 8080)
+    assert (told["network.peer.address"], told["network.peer.port"]) == ("10.0.0.7", 8080)
+    assert told["url.full"].startswith("http://payments.shop.svc:8080/v1/orders?")
+
+
 def test_unsampled_exchange_leaves_nothing() -> None:
     assert spans_of(FakeExchange(is_sampled=False)) == []
 
@@ -167,8 +176,9 @@ def test_status_of_a_client_span(status: int, is_error: bool) -> None:
 def test_unknown_method_is_other_and_kept_as_original() -> None:
     server, client = spans_of(FakeExchange(method=b"BREW"))
     assert (server.name, client.name) == ("HTTP checkout", "HTTP")
-    assert attributes(server)["http.request.method"] == "_OTHER"
-    assert attributes(server)["http.request.method_original"] == "BREW"
+    for span in (server, client):
+        assert attributes(span)["http.request.method"] == "_OTHER"
+        assert attributes(span)["http.request.method_original"] == "BREW"
 
 
 def test_exchange_without_a_route_is_named_by_its_method() -> None:

@@ -131,6 +131,7 @@ async def test_every_a_and_aaaa_record_is_an_endpoint(dns: DnsServer) -> None:
         expected = tuple(Endpoint(host, 80) for host in ("10.0.0.2", "10.0.0.10", "fd00::1"))
         assert changes.all == [(PAYMENTS, expected)]
         assert resolver.addresses(PAYMENTS) == expected
+        assert {found.name for found in resolver.addresses(PAYMENTS)} == {PAYMENTS.host}
         assert {kind for _, kind in dns.questions} == {A, AAAA}
 
 

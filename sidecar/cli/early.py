@@ -1,0 +1,22 @@
+"""Signals that come before a process can handle them. For commands that are a container's first process.
+
+A kernel drops what PID 1 has no handler for, and to any other process the default is death: a pod that ends while it
+starts would wait for its SIGKILL, and a reload by SIGHUP would kill. Imports alone take a third of a second.
+"""
+
+from __future__ import annotations
+
+import signal
+
+COMMANDS = frozenset({"run", "webhook"})
+_HELD = (signal.SIGTERM, signal.SIGHUP)
+
+
+def hold() -> None:
+    """Keep them waiting."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+
+
+def release() -> None:
+    """Let them come: there are handlers now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

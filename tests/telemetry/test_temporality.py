@@ -1,0 +1,144 @@
+"""Whole sums or what has come since, by the preference; whatever the collector misses, it has in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from sidecar.core.numbers import Numbers
+from sidecar.core.sources import BreakerNumbers, Sources
+from sidecar.core.transition import State
+from sidecar.telemetry.metrics import MetricBuilder
+from sidecar.telemetry.pipeline import MetricPipeline
+from tests.telemetry.fakes import FakeExchange
+
+CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+START_NS = 1000
+SERVER, REJECTED = "http.server.request.duration", "sidecar.circuit_breaker.not_permitted"
+CONNECTIONS, STATE = "sidecar.upstream.connections", "sidecar.circuit_breaker.state"
+
+
+class Collector:
+    """A sink that may be down."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+        self.got: dict[str, Any] = {}
+
+    def send(self, request: bytes) -> int | None:
+        if not self.is_up:
+            return None
+        metrics = ExportMetricsServiceRequest.FromString(request).resource_metrics[0].scope_metrics[0].metrics
+        self.got = {metric.name: getattr(metric, metric.WhichOneof("data")) for metric in metrics}
+        return 0
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Stage:
+    def __init__(self, temporality: str) -> None:
+        self.numbers = Numbers()
+        self.rejected = 0
+        self.collector = Collector()
+        builder = MetricBuilder(
+            self.numbers, Resource({}), InstrumentationScope("t"), START_NS, temporality=temporality
+        )
+        self.pipeline = MetricPipeline(builder, self._sources, self.collector, 60.0)
+
+    def _sources(self) -> Sources:
+        return Sources(breakers=[BreakerNumbers("checkout", "payments", State.OPEN, rejected=self.rejected)])
+
+    def collect(self) -> dict[str, Any]:
+        self.pipeline.send_all()
+        return self.collector.got
+
+
+def count(metric: Any) -> int:
+    return int(metric.data_points[0].count)
+
+
+@pytest.mark.parametrize(
+    ("preference", "of_routes", "of_breakers"),
+    [
+        ("cumulative", CUMULATIVE, CUMULATIVE),
+        ("delta", DELTA, DELTA),
+        ("lowmemory", DELTA, CUMULATIVE),
+    ],
+)
+def test_the_preference_decides_for_counters_and_histograms(
+    preference: str, of_routes: int, of_breakers: int
+) -> None:
+    stage = Stage(preference)
+    stage.numbers.finished(FakeExchange())
+    got = stage.collect()
+    assert got[SERVER].aggregation_temporality == of_routes
+    assert got[REJECTED].aggregation_temporality == of_breakers
+    assert got[REJECTED].is_monotonic
+    assert got[STATE].aggregation_temporality == CUMULATIVE, "a sum that falls is never a delta"
+    assert not got[STATE].is_monotonic
+
+
+def test_a_cumulative_sum_keeps_its_start() -> None:
+    stage = Stage("cumulative")
+    for calls in (1, 2, 3):
+        stage.numbers.finished(FakeExchange())
+        point = stage.collect()[SERVER].data_points[0]
+        assert (point.count, point.start_time_unix_nano) == (calls, START_NS)
+
+
+def test_a_delta_begins_where_the_last_one_ended() -> None:
+    stage = Stage("delta")
+    stage.numbers.finished(FakeExchange())
+    stage.rejected = 5
+    first = stage.collect()
+    assert (count(first[SERVER]), first[REJECTED].data_points[0].as_int) == (1, 5)
+    for _ in range(3):
+        stage.numbers.finished(FakeExchange(started=100.0, ended=100.25))
+    stage.rejected = 7
+    second = stage.collect()
+    point = second[SERVER].data_points[0]
+    assert (point.count, sum(point.bucket_counts), point.sum) == (3, 3, pytest.approx(0.75))
+    assert second[REJECTED].data_points[0].as_int == 2
+    assert point.start_time_unix_nano == first[SERVER].data_points[0].time_unix_nano
+
+
+def test_what_a_collector_missed_is_in_the_next_delta() -> None:
+    stage = Stage("delta")
+    stage.numbers.finished(FakeExchange())
+    first = stage.collect()
+    stage.collector.is_up = False
+    stage.numbers.finished(FakeExchange())
+    stage.collect()
+    stage.collector.is_up = True
+    stage.numbers.finished(FakeExchange())
+    point = stage.collect()[SERVER].data_points[0]
+    assert point.count == 2
+    assert point.start_time_unix_nano == first[SERVER].data_points[0].time_unix_nano
+
+
+def test_a_count_that_begins_anew_is_all_new() -> None:
+    stage = Stage("delta")
+    stage.rejected = 9
+    stage.collect()
+    stage.rejected = 4
+    assert stage.collect()[REJECTED].data_points[0].as_int == 4
+
+
+def test_a_route_that_comes_back_is_counted_from_nothing() -> None:
+    stage = Stage("delta")
+    stage.numbers.finished(FakeExchange())
+    stage.numbers.finished(FakeExchange())
+    stage.collect()
+    stage.numbers.retain(set())
+    stage.collect()
+    stage.numbers.finished(FakeExchange())
+    stage.numbers.finished(FakeExchange())
+    stage.numbers.finished(FakeExchange())
+    assert count(stage.collect()[SERVER]) == 3
