@@ -50,6 +50,7 @@ ONLY_IN = {
     "opentelemetry": {"telemetry/"},
     "pydantic": {"config/"},
     "re2": {"config/regex.py"},
+    "orjson": {"telemetry/"},
     "httptools": {"downstream/", "upstream/"},
     "uvloop": {"cli/"},
     "aiodns": {"upstream/"},

@@ -15,7 +15,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
@@ -201,7 +204,7 @@ class Log:
 
     def _write_batch(self) -> None:
         offset = time.time_ns() - time.monotonic_ns()
-        texts: list[str] = []
+        texts: list[bytes] = []
         flushed: threading.Event | None = None
         while self._queue and len(texts) < _BATCH:
             record = self._queue.popleft()
@@ -216,7 +219,7 @@ class Log:
             texts.append(as_text(line) if self._format is LogFormat.TEXT else as_json(line))
         self._in_flight = len(texts)
         try:
-            write_all(self._fd, "".join(texts).encode("utf-8", "replace"))
+            write_all(self._fd, b"".join(texts))
         except OSError:  # the reader is gone for good
             self.dropped += len(texts)
         self._in_flight = 0
@@ -244,17 +247,22 @@ def make_line(record: Record, offset_ns: int) -> LogLine:
     return LogLine(at_ns, level, record[3], record[4], record[5])
 
 
-def as_json(line: LogLine) -> str:
+def as_json(line: LogLine) -> bytes:
     head = {"time": _iso(line.at_ns), "level": line.level.name.lower(), "kind": line.kind}
     if line.kind != "access":
         head["message"] = line.message
-    return _dumps(head | line.fields) + "\n"
+    whole = head | line.fields
+    try:
+        return orjson.dumps(whole, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # a number of over 64 bits, or half of a surrogate pair in a text
+        return f"{_dumps(whole)}\n".encode("utf-8", "replace")
 
 
-def as_text(line: LogLine) -> str:
+def as_text(line: LogLine) -> bytes:
     """The same for people: time, level, message, then key=value."""
     pairs = " ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value is not None)
-    return f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}\n"
+    text = f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}\n"
+    return text.encode("utf-8", "replace")
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -373,8 +381,13 @@ def _reload_fields(report: ReloadReport) -> Fields:
 
 
 def _iso(at_ns: int) -> str:
-    whole, rest = divmod(at_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+    second, rest = divmod(at_ns, 1_000_000_000)
+    return f"{_iso_second(second)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # lines come in order: 1.2 µs less for all but the first of a second
+def _iso_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _plain(value: Any) -> str:

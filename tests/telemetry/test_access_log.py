@@ -104,6 +104,15 @@ def test_what_a_client_sends_cannot_break_a_line() -> None:
     assert written.text().count("\n") == 1
 
 
+def test_what_no_json_has_does_not_lose_the_line() -> None:
+    written = Written()
+    values = {"path": "a\udc80b", "count": 1 << 70, "ratio": float("nan"), "of": State.OPEN, "kind": "kept"}
+    for name, value in values.items():
+        written.log.event(Level.INFO, "odd", "message", {"name": name, "value": value}, time.monotonic())
+    told = {line["name"]: line["value"] for line in written.lines()}
+    assert told == {"path": "a?b", "count": 1 << 70, "ratio": None, "of": "open", "kind": "kept"}
+
+
 def test_events_carry_the_ids_of_their_last_cause() -> None:
     written = Written()
     written.log.transitioned(OPENED)
