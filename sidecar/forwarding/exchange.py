@@ -522,11 +522,11 @@ class Exchange:
     def client_paused(self) -> None:
         """The client takes no more of the answer for now."""
         if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.transport.pause_reading()
+            self._attempt.connection.pause_reading()
 
     def client_resumed(self) -> None:
         if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.transport.resume_reading()
+            self._attempt.connection.resume_reading()
 
     # The deadline and idleness: one entry in the sweep
 
