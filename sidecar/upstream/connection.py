@@ -17,6 +17,7 @@ import httptools
 
 from sidecar.core.errors import Reason
 from sidecar.core.plain import Field, PlainResponse, read_response
+from sidecar.upstream.unread import unread
 
 if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
@@ -161,6 +162,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._receiver is not None:
+            self._read_ahead_of_reset()
         if self.is_open:
             self.is_open = False
             self.pool.forget(self)
@@ -174,6 +177,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             is_stale = self.exchanges > 1
             receiver.failed(Reason.CONNECTION_RESET, "upstream closed before it answered", is_stale)
+
+    def _read_ahead_of_reset(self) -> None:
+        self._is_keep_alive = False
+        for data in unread(self.transport):
+            self.data_received(data)
+            if self._receiver is None:
+                return
 
     def eof_received(self) -> bool:
         return False
