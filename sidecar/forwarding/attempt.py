@@ -141,6 +141,17 @@ class Attempt:
 
     # Its end
 
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""
+        connection, body = self.connection, self.exchange.body
+        if connection is None:
+            return False
+        if connection.is_read_paused:
+            return True
+        if body is None or body.is_complete or connection.transport.get_write_buffer_size():
+            return False
+        return body.size > 0 or b"expect" not in self.exchange.lookup
+
     def end(self, now: float) -> None:
         """It is over, however that came: give back what it holds, and cut what did not end as it should."""
         self.ended = now

@@ -401,14 +401,17 @@ class Exchange:
             tunnel.end()
             return
         attempt = self._attempt
+        kind = error.kind
         if attempt is not None:
+            if kind is Kind.TIMED_OUT and attempt.waits_for_client():
+                kind = Kind.ABANDONED  # slow clients must not trip a breaker
             attempt.reason = error.reason
             self._attempt = None
             attempt.end(self.service.clock())
             if self._is_first_try and self._may_try_again(error):
                 self._try_again(attempt)
                 return
-        self._settle(error.kind)
+        self._settle(kind)
         self._give_up(error)
 
     def _may_try_again(self, error: GivenUp) -> bool:

@@ -68,9 +68,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body_left", "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
-        "_is_head_request", "_is_keep_alive", "_is_read_paused", "_is_switching", "_length", "_listed", "_parser",
-        "_receiver",
-        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "pool", "transport",
+        "_is_head_request", "_is_keep_alive", "_is_switching", "_length", "_listed", "_parser", "_receiver",
+        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "is_read_paused", "pool",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -85,7 +85,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Begun on this connection."""
         self._is_head_request = self._wants_upgrade = False
         self._is_keep_alive = True
-        self._is_read_paused = False
+        self.is_read_paused = False
+        """The client takes no more of the answer for now."""
         self._body_left = 0
         """Of a plain response: body bytes that are still to come."""
         self._begin_response()
@@ -114,18 +115,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
 
     def pause_reading(self) -> None:
-        """The receiver takes no more for now."""
-        self._is_read_paused = True
+        self.is_read_paused = True
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        self._is_read_paused = False
+        self.is_read_paused = False
         self.transport.resume_reading()
 
     def release(self, *, is_reusable: bool) -> None:
         """Give the connection back after `completed`; `is_reusable` says that the request was sent whole."""
         self._receiver = None
-        if self._is_read_paused:  # the end of the answer was what its client could not take
+        if self.is_read_paused:  # the end of the answer was what its client could not take
             self.resume_reading()
         if not (is_reusable and self._is_keep_alive and self.is_open) or self.pool.is_retired:
             self.abort()
