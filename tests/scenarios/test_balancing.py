@@ -75,7 +75,22 @@ async def test_an_endpoint_that_refuses_is_passed_over_once() -> None:
         for _ in range(40):
             assert await ask(port(worker)) == 200
         assert len(app.requests) == 40
+        assert len(app.peers) == 1
         assert worker.assembly.breakers["app", "app"].state.value == "closed"
+        await assert_clean(worker)
+
+
+async def test_a_stale_connection_and_an_endpoint_that_refuses_together_cost_nobody_anything() -> None:
+    async def closes_on_reuse(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+
+    (dead,) = free_ports(1)
+    async with raw_upstream(closes_on_reuse) as app, running(routes_to(dead, app.port)) as worker:
+        for _ in range(60):
+            assert await ask(port(worker)) == 200
+        assert len(app.requests) > 60
         await assert_clean(worker)
 
 
