@@ -177,6 +177,16 @@ async def test_a_hung_upstream_trips_it_when_every_caller_brings_less_than_the_r
         assert (await to.ask(request)).status == 503
 
 
+@pytest.mark.parametrize("milliseconds", [100, 300, 400, 700, 800, 900])
+@pytest.mark.parametrize("key", ["request", "attempt"])
+async def test_a_hung_upstream_trips_it_whatever_the_routes_timeout(key: str, milliseconds: int) -> None:
+    """The budget of an attempt is a difference of two instants, which may be a little less than the timeout."""
+    async with stage(hang, route=f"timeouts: {{{key}: {milliseconds}ms}}") as to:
+        for _ in range(5):
+            assert (await to.ask()).status == 504
+        assert to.breaker.state is State.OPEN
+
+
 async def test_clients_that_leave_do_not_count() -> None:
     async with stage(hang) as to:
         for _ in range(10):
