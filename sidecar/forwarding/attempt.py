@@ -99,8 +99,12 @@ class Attempt:
         self._stop_opening = None
         if connection is None:
             self._stop_opening = self.pool.cluster.open(self.pool, self._opened)
-        else:
-            self._opened(connection)
+            return
+        if connection.pool is not self.pool:  # it is the first that came free, of whatever endpoint
+            self.pool.in_flight -= 1
+            self.pool = connection.pool
+            self.pool.in_flight += 1
+        self._opened(connection)
 
     def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
         """A connection, or why there is none."""

@@ -118,6 +118,32 @@ async def test_when_two_refuse_the_third_is_not_asked() -> None:
         assert scraped(worker, "http_client_request_duration_seconds_count{") == 2
 
 
+async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() -> None:
+    async def script(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            await asyncio.sleep(1)
+            served[request.target] = peer.writer.get_extra_info("sockname")[1]
+            await peer.send(OK)
+
+    served: dict[bytes, int] = {}
+    told: dict[bytes, int] = {}
+    async with raw_upstream(script) as one, raw_upstream(script) as two:
+        routes = routes_to(one.port, two.port).replace("]}", "], limits: {max_connections: 2}}")
+        async with running(routes) as worker:
+            asked = [asyncio.create_task(ask(port(worker), b"/%d" % number)) for number in range(20)]
+            pools = worker.assembly.clusters["app"].pools
+            while not all(task.done() for task in asked):
+                await asyncio.sleep(0.5)
+                for exchange in worker.service.exchanges:
+                    attempt = exchange.attempts[-1]
+                    if attempt.connection is not None and attempt.endpoint is not None:
+                        told[exchange.target] = attempt.endpoint.port
+                assert sum(pool.in_flight for pool in pools) == len(worker.service.exchanges)
+            assert len(told) == 20
+            assert told == served
+            await assert_clean(worker)
+
+
 async def test_weights_share_the_traffic_between_upstreams() -> None:
     async with AsyncExitStack() as stack:
         apps: dict[str, RawUpstream] = {}
