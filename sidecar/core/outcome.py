@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from sidecar.core.snapshot import BreakerPolicy, Failure
+
+_CLOCK_NOISE_SECONDS: Final = 1e-6
+"""A deadline less the time it was made from is not quite the timeout it was made of: floats round."""
 
 
 class Kind(Enum):
@@ -54,15 +58,15 @@ def judge(outcome: Outcome, policy: BreakerPolicy) -> Verdict:
     for one millisecond cannot trip a breaker; nor by the 504 of the next sidecar, which gives up first.
     """
     kind = outcome.kind
+    had_time = outcome.allowed_seconds >= policy.count_timeout_after_seconds - _CLOCK_NOISE_SECONDS
     if kind is Kind.ANSWERED:
-        if outcome.status == 504 and 0 < outcome.allowed_seconds < policy.count_timeout_after_seconds:
+        if outcome.status == 504 and outcome.allowed_seconds > 0 and not had_time:
             return Verdict.IGNORED  # a hop below keeps the same short deadline, and says so a little earlier
         return judge_status(outcome.status, outcome.has_failure_header, policy)
     if kind is Kind.ABANDONED:
         return Verdict.IGNORED
     if kind is Kind.TIMED_OUT:
-        counts = outcome.allowed_seconds >= policy.count_timeout_after_seconds
-        return Verdict.FAILURE if counts and Failure.TIMEOUT in policy.failure_on else Verdict.IGNORED
+        return Verdict.FAILURE if had_time and Failure.TIMEOUT in policy.failure_on else Verdict.IGNORED
     failure = Failure.CONNECT if kind is Kind.CONNECT_FAILED else Failure.RESET
     return Verdict.FAILURE if failure in policy.failure_on else Verdict.IGNORED
 

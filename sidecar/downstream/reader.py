@@ -79,7 +79,9 @@ class RequestReader:
             raise
         except httptools.HttpParserError as error:
             raise parse.bad_request(str(error)) from None
-        if self.head_bytes > self._listener.limits.head_bytes:
+        if not self.is_in_message:
+            self.head_bytes = 0  # an empty line between requests begins none (RFC 9112 2.2)
+        elif self.head_bytes > self._listener.limits.head_bytes:
             raise self._too_large()
         return None
 

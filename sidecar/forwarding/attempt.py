@@ -99,8 +99,12 @@ class Attempt:
         self._stop_opening = None
         if connection is None:
             self._stop_opening = self.pool.cluster.open(self.pool, self._opened)
-        else:
-            self._opened(connection)
+            return
+        if connection.pool is not self.pool:  # it is the first that came free, of whatever endpoint
+            self.pool.in_flight -= 1
+            self.pool = connection.pool
+            self.pool.in_flight += 1
+        self._opened(connection)
 
     def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
         """A connection, or why there is none."""
@@ -140,6 +144,17 @@ class Attempt:
             exchange.body.send_to(connection.transport, head)
 
     # Its end
+
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""
+        connection, body = self.connection, self.exchange.body
+        if connection is None:
+            return False
+        if connection.is_read_paused:
+            return True
+        if body is None or body.is_complete or connection.transport.get_write_buffer_size():
+            return False
+        return body.size > 0 or b"expect" not in self.exchange.lookup
 
     def end(self, now: float) -> None:
         """It is over, however that came: give back what it holds, and cut what did not end as it should."""

@@ -67,14 +67,13 @@ class Exchange:
     """One request of one client. Its public attributes are those of `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_first_try",
-        "_is_over", "_quiet_checks", "_quiet_mark", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
-        "client", "deadline", "detail", "due", "ended",
-        "fails_at", "fallback", "fields", "flags", "host", "is_head_sent",
-        "is_sampled", "keep_alive", "listener", "lookup", "method", "origin_target", "own_member",
-        "parent_id", "prefix_length", "reason", "refusal", "refused_by", "remembered_as", "request_id",
-        "response_bytes", "route", "route_name", "service", "span_id", "started", "status", "target", "trace_id",
-        "tracestate", "traits", "tripped", "tunnel",
+        "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_over",
+        "_quiet_checks", "_quiet_mark", "_was_refused", "_was_stale", "attempts", "body", "breaker_state",
+        "bucket", "budget", "caller", "client", "deadline", "detail", "due", "ended", "fails_at", "fallback",
+        "fields", "flags", "host", "is_head_sent", "is_sampled", "keep_alive", "listener", "lookup", "method",
+        "origin_target", "own_member", "parent_id", "prefix_length", "reason", "refusal", "refused_by",
+        "remembered_as", "request_id", "response_bytes", "route", "route_name", "service", "span_id", "started",
+        "status", "target", "trace_id", "tracestate", "traits", "tripped", "tunnel",
     )  # fmt: skip
 
     trace_id: bytes
@@ -97,7 +96,10 @@ class Exchange:
     """Set with `_admission`."""
     _client_span_id: bytes
     """For the first attempt."""
-    _is_first_try: bool
+    _was_refused: bool
+    """One endpoint has refused, and another is tried; set with `_admission`, as is the next."""
+    _was_stale: bool
+    """One pooled connection had been closed: no other is taken from a pool."""
     _quiet_checks: int
 
     def __init__(
@@ -281,7 +283,7 @@ class Exchange:
         elif not cluster.admit():
             raise GivenUp(Reason.OVERLOADED, f"{cluster.name}: max_requests reached", retry_after_seconds=1)
         self._cluster = cluster
-        self._is_first_try = True
+        self._was_refused = self._was_stale = False
         self._try(route, cluster, cluster.single or cluster.pick(), now)
 
     def _try(self, route: LiveRoute, cluster: Cluster, pool: Pool | None, now: float) -> None:
@@ -301,7 +303,7 @@ class Exchange:
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         pool.in_flight += 1
-        if pool.idle and self._is_first_try:
+        if pool.idle and not self._was_stale:
             attempt.send(pool.idle.pop(), now)
         else:
             attempt.open(pool)
@@ -401,38 +403,47 @@ class Exchange:
             tunnel.end()
             return
         attempt = self._attempt
+        kind = error.kind
         if attempt is not None:
+            if kind is Kind.TIMED_OUT and attempt.waits_for_client():
+                kind = Kind.ABANDONED  # slow clients must not trip a breaker
             attempt.reason = error.reason
             self._attempt = None
             attempt.end(self.service.clock())
-            if self._is_first_try and self._may_try_again(error):
-                self._try_again(attempt)
+            if self._may_try_again(error):
+                self._try_again(attempt, error)
                 return
-        self._settle(error.kind)
+        self._settle(kind)
         self._give_up(error)
 
     def _may_try_again(self, error: GivenUp) -> bool:
-        """Once more, where it is certain that the attempt reached nobody.
+        """Once more for each of two reasons, where it is certain that the attempt reached nobody.
 
         A refused connection has another endpoint to go to; a stale one is replaced by a fresh one.
         """
         cluster = self._cluster
         if error.reason is Reason.CONNECTION_REFUSED:
-            return cluster is not None and len(cluster.pools) > 1
+            return cluster is not None and len(cluster.pools) > 1 and not self._was_refused
         is_resendable = self.method in REPEATABLE and (self.body is None or self.body.is_untouched)
-        return error.is_stale and is_resendable and not self.is_head_sent
+        return error.is_stale and is_resendable and not (self.is_head_sent or self._was_stale)
 
-    def _try_again(self, failed: Attempt) -> None:
+    def _try_again(self, failed: Attempt, error: GivenUp) -> None:
         cluster = self._cluster
         route = self.route
         assert cluster is not None
         assert route is not None
-        self._is_first_try = False
+        if error.is_stale:
+            self._was_stale = True
+        else:
+            self._was_refused = True
+        pool = failed.pool
+        if pool is None or pool.is_retired or not error.is_stale:
+            pool = cluster.pick(avoid=pool)
         now = self.service.clock()
         self.fails_at = self.deadline
         self._watch(route, now)
         try:
-            self._try(route, cluster, cluster.pick(avoid=failed.pool), now)
+            self._try(route, cluster, pool, now)
         except GivenUp as error:
             self.fail(error)
 
@@ -522,11 +533,11 @@ class Exchange:
     def client_paused(self) -> None:
         """The client takes no more of the answer for now."""
         if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.transport.pause_reading()
+            self._attempt.connection.pause_reading()
 
     def client_resumed(self) -> None:
         if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.transport.resume_reading()
+            self._attempt.connection.resume_reading()
 
     # The deadline and idleness: one entry in the sweep
 

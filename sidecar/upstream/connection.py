@@ -17,6 +17,7 @@ import httptools
 
 from sidecar.core.errors import Reason
 from sidecar.core.plain import Field, PlainResponse, read_response
+from sidecar.upstream.unread import unread
 
 if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
@@ -68,7 +69,8 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body_left", "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
         "_is_head_request", "_is_keep_alive", "_is_switching", "_length", "_listed", "_parser", "_receiver",
-        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "pool", "transport",
+        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "is_read_paused", "pool",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -83,6 +85,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Begun on this connection."""
         self._is_head_request = self._wants_upgrade = False
         self._is_keep_alive = True
+        self.is_read_paused = False
+        """The client takes no more of the answer for now."""
         self._body_left = 0
         """Of a plain response: body bytes that are still to come."""
         self._begin_response()
@@ -110,9 +114,19 @@ class UpstreamConnection(asyncio.Protocol):
         self._has_head = False
         self._head_bytes = 0
 
+    def pause_reading(self) -> None:
+        self.is_read_paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.is_read_paused = False
+        self.transport.resume_reading()
+
     def release(self, *, is_reusable: bool) -> None:
         """Give the connection back after `completed`; `is_reusable` says that the request was sent whole."""
         self._receiver = None
+        if self.is_read_paused:  # the end of the answer was what its client could not take
+            self.resume_reading()
         if not (is_reusable and self._is_keep_alive and self.is_open) or self.pool.is_retired:
             self.abort()
             return
@@ -148,6 +162,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._receiver is not None:
+            self._read_ahead_of_reset()
         if self.is_open:
             self.is_open = False
             self.pool.forget(self)
@@ -161,6 +177,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             is_stale = self.exchanges > 1
             receiver.failed(Reason.CONNECTION_RESET, "upstream closed before it answered", is_stale)
+
+    def _read_ahead_of_reset(self) -> None:
+        self._is_keep_alive = False
+        for data in unread(self.transport):
+            self.data_received(data)
+            if self._receiver is None:
+                return
 
     def eof_received(self) -> bool:
         return False

@@ -75,7 +75,22 @@ async def test_an_endpoint_that_refuses_is_passed_over_once() -> None:
         for _ in range(40):
             assert await ask(port(worker)) == 200
         assert len(app.requests) == 40
+        assert len(app.peers) == 1
         assert worker.assembly.breakers["app", "app"].state.value == "closed"
+        await assert_clean(worker)
+
+
+async def test_a_stale_connection_and_an_endpoint_that_refuses_together_cost_nobody_anything() -> None:
+    async def closes_on_reuse(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+
+    (dead,) = free_ports(1)
+    async with raw_upstream(closes_on_reuse) as app, running(routes_to(dead, app.port)) as worker:
+        for _ in range(60):
+            assert await ask(port(worker)) == 200
+        assert len(app.requests) > 60
         await assert_clean(worker)
 
 
@@ -101,6 +116,32 @@ async def test_when_two_refuse_the_third_is_not_asked() -> None:
         pools = worker.assembly.clusters["app"].pools
         assert [pool.in_flight for pool in pools] == [0, 0, 0]
         assert scraped(worker, "http_client_request_duration_seconds_count{") == 2
+
+
+async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() -> None:
+    async def script(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            await asyncio.sleep(1)
+            served[request.target] = peer.writer.get_extra_info("sockname")[1]
+            await peer.send(OK)
+
+    served: dict[bytes, int] = {}
+    told: dict[bytes, int] = {}
+    async with raw_upstream(script) as one, raw_upstream(script) as two:
+        routes = routes_to(one.port, two.port).replace("]}", "], limits: {max_connections: 2}}")
+        async with running(routes) as worker:
+            asked = [asyncio.create_task(ask(port(worker), b"/%d" % number)) for number in range(20)]
+            pools = worker.assembly.clusters["app"].pools
+            while not all(task.done() for task in asked):
+                await asyncio.sleep(0.5)
+                for exchange in worker.service.exchanges:
+                    attempt = exchange.attempts[-1]
+                    if attempt.connection is not None and attempt.endpoint is not None:
+                        told[exchange.target] = attempt.endpoint.port
+                assert sum(pool.in_flight for pool in pools) == len(worker.service.exchanges)
+            assert len(told) == 20
+            assert told == served
+            await assert_clean(worker)
 
 
 async def test_weights_share_the_traffic_between_upstreams() -> None:

@@ -177,6 +177,16 @@ async def test_a_hung_upstream_trips_it_when_every_caller_brings_less_than_the_r
         assert (await to.ask(request)).status == 503
 
 
+@pytest.mark.parametrize("milliseconds", [100, 300, 400, 700, 800, 900])
+@pytest.mark.parametrize("key", ["request", "attempt"])
+async def test_a_hung_upstream_trips_it_whatever_the_routes_timeout(key: str, milliseconds: int) -> None:
+    """The budget of an attempt is a difference of two instants, which may be a little less than the timeout."""
+    async with stage(hang, route=f"timeouts: {{{key}: {milliseconds}ms}}") as to:
+        for _ in range(5):
+            assert (await to.ask()).status == 504
+        assert to.breaker.state is State.OPEN
+
+
 async def test_clients_that_leave_do_not_count() -> None:
     async with stage(hang) as to:
         for _ in range(10):
@@ -188,6 +198,60 @@ async def test_clients_that_leave_do_not_count() -> None:
                 await turns()
         numbers = to.breaker.numbers(to.worker.service.clock())
         assert (to.breaker.state, numbers.failed, numbers.successful) == (State.CLOSED, 0, 0)
+
+
+@pytest.mark.parametrize("sent", [b"", b"begun", bytes(200_000)], ids=["nothing", "something", "much"])
+async def test_clients_that_do_not_send_the_rest_of_their_body_do_not_count(sent: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n"
+    async with stage(hang, route="timeouts: {request: 2s}") as to:
+        for _ in range(6):
+            async with raw_client(to.port) as client:
+                await client.send(head + sent)
+                (response,) = await client.responses([b"POST"])
+            assert response.status == 504
+        numbers = to.breaker.numbers(to.worker.service.clock())
+        assert (to.breaker.state, numbers.failed, numbers.total) == (State.CLOSED, 0, 6)
+
+
+async def test_clients_that_do_not_take_their_answer_do_not_count() -> None:
+    size = 48 * 1024 * 1024
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await peer.read_some()
+
+    async with stage(script, route="timeouts: {request: 2s}") as to:
+        for _ in range(6):
+            async with raw_client(to.port) as client:
+                client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await client.send(get())
+                await asyncio.sleep(2.1)
+        assert (to.breaker.state, to.breaker.tally.failed, to.breaker.tally.ignored) == (State.CLOSED, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("head", "sent"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", b"all of it"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", b""),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 48000000\r\n\r\n", bytes(47_000_000)),
+    ],
+    ids=["whole", "expected", "not taken"],
+)
+async def test_an_upstream_that_hangs_counts_though_the_request_has_a_body(head: bytes, sent: bytes) -> None:
+    async def script(peer: RawPeer) -> None:
+        await over.wait()  # nothing is read
+
+    over = asyncio.Event()
+    async with stage(script, route="timeouts: {request: 2s}") as to:
+        for _ in range(5):
+            async with raw_client(to.port) as client:
+                client.writer.write(head + sent)
+                (response,) = await client.responses([b"POST"])
+            assert response.status == 504
+        assert to.breaker.state is State.OPEN
+        over.set()
 
 
 async def reset(peer: RawPeer) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sidecar.config.load import load_text
 from sidecar.core import deadline
 from sidecar.downstream.connection import ClientConnection
-from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, saying, stage
+from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, post, saying, stage
 from tests.support.clean import Complaints
 from tests.support.loop import JumpingLoop
 from tests.support.proxy import HEADER
@@ -58,6 +58,30 @@ async def test_a_head_without_end_is_refused_when_it_reaches_the_limit() -> None
         await client.read_to_end()
         assert client.received.startswith(b"HTTP/1.1 431 ")
         assert to.requests == []
+
+
+async def test_an_empty_line_between_requests_is_no_head_that_takes_too_long() -> None:
+    async with stage(header=inbound("timeouts: {head: 2s, idle: 5s}")) as to, raw_client(to.port) as client:
+        for count, request in ((1, post(b"data")), (2, get()), (3, get())):
+            await client.send(request)
+            answers = await client.responses([b"POST", b"GET", b"GET"][:count])
+            assert [answer.status for answer in answers] == [200] * count
+            await client.send(b"\r\n")
+            await asyncio.sleep(4)  # longer than a head may take, shorter than a connection may be idle
+
+
+async def test_empty_lines_do_not_keep_a_connection_that_asks_nothing() -> None:
+    async with stage(header=inbound("timeouts: {head: 2s, idle: 5s}")) as to, raw_client(to.port) as client:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not to.worker.listeners["inbound"].connection_count:
+            await turns()
+        while to.worker.listeners["inbound"].connection_count:
+            await client.send(b"\r\n")
+            await asyncio.sleep(1)
+        assert 5 <= loop.time() - began <= 7
+        await client.read_to_end()
+        assert client.received == b""
 
 
 async def test_what_follows_a_refused_request_is_not_answered() -> None:
