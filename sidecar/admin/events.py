@@ -53,6 +53,8 @@ class Events:
         """Events that a reader missed, over all readers."""
         self.cut = 0
         """Readers that took nothing for too long."""
+        self.refused = 0
+        """Readers that there was no room for."""
         self._ring: deque[Event] = deque(maxlen=CAPACITY)
         self._count = 0
         self._life = secrets.token_hex(4)
@@ -83,6 +85,7 @@ class Events:
         for reader in gone:
             reader.wake.set()
         if len(self.readers) - len(gone) >= MAX_READERS:
+            self.refused += 1
             headers = {"Retry-After": f"{HEARTBEAT_SECONDS:.0f}"}
             raise Refused(503, f"{MAX_READERS} clients read events already", headers=headers)
         if last_id is None:

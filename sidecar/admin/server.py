@@ -19,8 +19,9 @@ from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, mome
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.page import Page
-from sidecar.admin.probes import listen, metrics_response, runner
+from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
+from sidecar.admin.serving import HttpServer
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
@@ -39,43 +40,36 @@ class AdminServer:
         self._events = events
         self._page = Page()
         self._traffic = Traffic()
-        self._runner: web.AppRunner | None = None
+        self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS)
+        self._app: web.Application | None = None
 
     @property
     def port(self) -> int:
         """Where it listens; for tests that bind port 0."""
-        assert self._runner is not None
-        return int(self._runner.addresses[0][1])
+        return self.server.port
 
     @property
     def operations(self) -> set[tuple[str, str]]:
         """Method and path of all that is served: what the description of the API has to name."""
-        assert self._runner is not None
-        resources = ((one.method, one.resource) for one in self._runner.app.router.routes())
+        assert self._app is not None
+        resources = ((one.method, one.resource) for one in self._app.router.routes())
         return {(method, one.canonical) for method, one in resources if one is not None}
 
     async def start(self, address: Address) -> None:
         """Bind and serve.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address cannot be bound; the text names its key and a remedy.
         """
         guard = Guard(self._process.snapshot.admin, self._page.paths)
         await guard.start()
-        self._runner = runner(self._app(guard), end_seconds=STOP_SECONDS)
-        await self._runner.setup()
-        try:
-            await listen(self._runner, address)
-        except OSError:
-            await self.stop()
-            raise
+        self._app = self._routed(guard)
+        await self.server.start(self._app, address)
 
     async def stop(self) -> None:
-        running, self._runner = self._runner, None
-        if running is not None:
-            await running.cleanup()
+        await self.server.stop()
 
-    def _app(self, guard: Guard) -> web.Application:
+    def _routed(self, guard: Guard) -> web.Application:
         around = around_all(guard, self._process.audit)
         app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/status", self._status)
@@ -114,6 +108,7 @@ class AdminServer:
                     "readers": len(self._events.readers),
                     "dropped": self._events.dropped,
                     "cut": self._events.cut,
+                    "refused": self._events.refused,
                 },
                 "log_level": process.log_level,
             }

@@ -222,6 +222,22 @@ async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
         assert (await to.running.get("/readyz"))[0] == 200
 
 
+async def test_a_reload_to_an_address_that_is_taken_says_which_key_and_what_to_do(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        taken = to.hand.port
+        more = f'listeners: {{more: {{address: "127.0.0.1:{taken}"}}, '
+        # without `admin`, or the file would be refused before anything is bound
+        to.file.write_text(to.file.read_text().replace("listeners: {", more).replace("admin: {", "admin: #{"))
+        refused = await to.hand.post("/reload")
+        assert (to.hand.status, refused["problems"]) == (
+            422,
+            [
+                f"{to.file}: listeners.more.address: cannot listen on 127.0.0.1:{taken}: it is in use: stop what "
+                f"listens there (`ss -ltnp 'sport = :{taken}'` shows it), or choose another port"
+            ],
+        )
+
+
 async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None:
     async with site(tmp_path) as to:
         await to.command("breaker", "open", "shop", "--for", "5m")
