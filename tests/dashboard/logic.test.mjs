@@ -14,7 +14,7 @@ const states = await at("states");
 const needs = await at("needs");
 
 const BOUNDS = [0.005, 0.01, 0.1, 1];
-const sample = (seconds, finished, errors = 0, counts = [0, finished, 0, 0, 0]) => ({ at: seconds, finished, errors, counts });
+const sample = (seconds, finished, errors = 0, counts = [0, finished, 0, 0, 0], gone = 0) => ({ at: seconds, finished, errors, gone, counts });
 
 test("a rate is a difference over its time, and a look without a sample is a rate of zero", () => {
   const history = [];
@@ -28,10 +28,15 @@ test("errors have rates of their own", () => {
 });
 
 test("what has passed in a time is the difference to the counters as they stood then", () => {
-  const history = [sample(0, 0), sample(10, 100), sample(50, 180, 8)];
+  const history = [sample(0, 0), sample(10, 100), sample(50, 180, 8, undefined, 3)];
   assert.deepEqual(traffic.passed(history, 60, 30), {
-    seconds: 30, finished: 80, errors: 8, counts: [0, 80, 0, 0, 0],
+    seconds: 30, finished: 80, errors: 8, gone: 3, counts: [0, 80, 0, 0, 0],
   });
+});
+
+test("clients that left are told beside the errors, and are none", () => {
+  assert.equal(traffic.errorWords({ finished: 1200, errors: 3, gone: 0 }), `3 of ${format.count(1200)}`);
+  assert.equal(traffic.errorWords({ finished: 12, errors: 3, gone: 1 }), "3 of 12, 1 client gone");
 });
 
 test("a page that was opened a moment ago tells the time that it really has", () => {

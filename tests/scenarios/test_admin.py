@@ -7,11 +7,15 @@ import json
 
 import pytest
 
+from sidecar.admin import views
+from sidecar.config.load import load_text
+from sidecar.core.errors import Reason
+from sidecar.core.numbers import Numbers, RouteNumbers
 from sidecar.core.transition import State
 from tests.scenarios.operator import operator
-from tests.scenarios.stage import OK, app_routes, get, saying, stage
-from tests.support.proxy import running
-from tests.support.raw import raw_client
+from tests.scenarios.stage import OK, app_routes, get, hang, saying, stage
+from tests.support.proxy import HEADER, running
+from tests.support.raw import RawPeer, raw_client, turns
 
 FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
 READING = (
@@ -73,6 +77,36 @@ async def test_routes_tell_their_traffic() -> None:
     assert route["error_rate"] == 0.75
     assert 0 < route["duration_seconds"]["p50"] <= 0.005
     assert route["breakers"] == [{"upstream": "app", "state": "closed"}]
+
+
+async def test_a_client_that_leaves_is_no_error_and_is_counted_for_itself() -> None:
+    async def fail_or_hang(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None and request.target != b"/slow":
+            await peer.send(FAILURE)
+        await hang(peer)
+
+    async with stage(fail_or_hang) as to:
+        await to.ask_all(get() * 2, [b"GET"] * 2)
+        async with raw_client(to.port) as client:
+            await client.send(get(b"/slow"))
+            await turns(50)
+        await turns(50)
+        (route,) = (await operator(to.worker).get("/routes"))["routes"]
+    assert (route["finished"], route["errors"], route["gone"], route["error_rate"]) == (3, 2, 1, 2 / 3)
+    assert route["by_error"] == {"500": 2, "client_gone": 1}
+
+
+def test_a_call_whose_caller_left_is_no_error_either_and_one_that_the_sidecar_cut_is() -> None:
+    (route,) = load_text(HEADER + NOBODY).snapshot.routes
+    numbers = RouteNumbers(Numbers(), "app", "inbound")
+    for status, reason in (
+        (503, Reason.CALLER_GONE),
+        (200, Reason.CONNECTION_RESET),
+        (408, Reason.REQUEST_TIMEOUT),
+    ):
+        numbers.server_row(b"GET", status, reason).add([0.1])
+    told = views.route(route, numbers, [])
+    assert (told["finished"], told["errors"], told["gone"]) == (3, 2, 1)
 
 
 async def test_a_breaker_tells_the_counters_of_its_life() -> None:
