@@ -3,7 +3,7 @@
  * @module
  */
 import { attribute, h, text } from "./dom.js";
-import { clock, count, duration, latency, left, percent, rate } from "./format.js";
+import { clock, count, duration, latency, left, percent, plural, rate } from "./format.js";
 import { chart, fact, lineBar, stateBadge, traceLink, transitionWords } from "./parts.js";
 import { shown } from "./states.js";
 import { store } from "./store.js";
