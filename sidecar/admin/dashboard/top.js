@@ -161,11 +161,12 @@ function tellLatency(one, seen) {
 
 /** @param {ReturnType<typeof tile>} one */
 function tellBreakers(one) {
-  const { by_state: states, open_count: open } = /** @type {any} */ (store.status).breakers;
-  const others = Object.entries(STATES)
-    .filter(([state]) => states[state])
-    .map(([state, { label }]) => `${count(states[state])} ${label}`);
-  one.tell(open ? `${count(open)} open` : "none open", others.join(", ") || "no breaker");
+  const { by_state: states, open_count: open, count: all } = /** @type {any} */ (store.status).breakers;
+  // Not what `disabled` counts: by an operator it means something else, and only the table knows.
+  const others = ["forced_open", "half_open"]
+    .filter((state) => states[state])
+    .map((state) => `${count(states[state])} ${STATES[/** @type {import("./states.js").Shown} */ (state)].label}`);
+  one.tell(open ? `${count(open)} open` : "none open", all ? [`of ${count(all)}`, ...others].join(", ") : "no breaker");
   one.mark(open > 0);
 }
 
