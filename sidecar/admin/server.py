@@ -18,6 +18,7 @@ from sidecar.admin.around import Handler, around_all, for_browsers
 from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
+from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
@@ -28,6 +29,8 @@ from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 
 MAX_REQUEST_BYTES = 64 * 1024
+MAX_LONG_ANSWERS = 16
+"""At once: the dashboard asks for up to four, each second."""
 STOP_SECONDS = 1.0
 """How long the end waits for answers under way."""
 
@@ -73,12 +76,16 @@ class AdminServer:
         around = around_all(guard, self._process.audit)
         app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/status", self._status)
-        app.router.add_get("/routes", self._routes)
-        app.router.add_get("/breakers", self._breakers)
         app.router.add_get("/breakers/{route}", self._breaker)
-        app.router.add_get("/upstreams", self._upstreams)
-        app.router.add_get("/config", self._config)
-        app.router.add_get("/metrics", self._metrics)
+        long_answers = LongAnswers(MAX_LONG_ANSWERS)
+        for path, handler in (
+            ("/routes", self._routes),
+            ("/breakers", self._breakers),
+            ("/upstreams", self._upstreams),
+            ("/config", self._config),
+            ("/metrics", self._metrics),
+        ):
+            app.router.add_get(path, long_answers.wrap(handler))
         app.router.add_get("/events", self._stream, allow_head=False)
         app.router.add_get("/loglevel", self._log_level)
         app.router.add_get("/openapi.json", _described())

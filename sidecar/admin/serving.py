@@ -45,6 +45,7 @@ class HttpServer:
         self._waiting: dict[_Connection, None] = {}
         """Those without a request under way, longest first."""
         self._by_handler: dict[web.RequestHandler, _Connection] = {}
+        self._beginning = asyncio.Lock()
 
     @property
     def connection_count(self) -> int:
@@ -117,6 +118,9 @@ class HttpServer:
             return await handler(request)
         connection.begin_request()
         try:
+            # Of many that come together one begins in a turn of the loop: the data path has its own in between.
+            async with self._beginning:
+                await asyncio.sleep(0)
             return await handler(request)
         finally:
             connection.end_request()
@@ -207,6 +211,7 @@ def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:
         access_log=None,
         logger=logger,
         shutdown_timeout=end_seconds,
+        auto_decompress=False,  # nobody reads a body: a small one would only be blown up to be thrown away
         keepalive_timeout=2 * IDLE_SECONDS,  # never reached: aiohttp takes the half of a head for idleness
     )
 

@@ -158,10 +158,25 @@ async def test_a_cursor_shows_the_routes_that_have_changed_since() -> None:
         assert row["breakers"] == [{"upstream": "app", "state": "forced_open"}]
 
 
-@pytest.mark.parametrize("cursor", ["", "nonsense", "-1", "0badc0de-1", "1"])
-async def test_a_cursor_of_another_life_shows_all_routes(cursor: str) -> None:
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "nonsense",
+        "-1",
+        "0badc0de-1",
+        "1",
+        "LIFE-2",
+        "LIFE--1",
+        "LIFE-",
+        "LIFE-" + "0" * 19,
+        "LIFE-" + "9" * 5000,
+    ],
+)
+async def test_a_cursor_of_another_life_or_of_the_future_shows_all_routes(cursor: str) -> None:
     async with running(NOBODY) as worker:
-        await operator(worker).get("/routes")
+        life = (await operator(worker).get("/routes"))["cursor"].partition("-")[0]
+        cursor = cursor.replace("LIFE", life)
         answer = await operator(worker).get(f"/routes?since={cursor}")
         assert (answer["is_complete"], [one["name"] for one in answer["routes"]]) == (True, ["app"])
 
