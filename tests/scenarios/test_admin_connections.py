@@ -12,9 +12,8 @@ from aiohttp import web
 
 from sidecar.admin.events import MAX_READERS
 from sidecar.admin.serving import HEAD_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, HttpServer
-from sidecar.core.snapshot import Address
 from sidecar.runtime.worker import Worker
-from tests.scenarios.operator import operator
+from tests.scenarios.operator import operator, serving_by
 from tests.scenarios.stage import app_routes
 from tests.support.proxy import running
 from tests.support.raw import raw_client
@@ -142,25 +141,18 @@ async def test_where_every_connection_is_at_work_the_next_one_is_closed_and_coun
         await may_end.wait()
         return web.Response()
 
-    app = web.Application()
-    app.router.add_get("/metrics", work)
-    server = HttpServer("probes.address", end_seconds=1.0)
-    await server.start(app, Address("127.0.0.1", 0))
-    try:
-        async with connected(server.port, MAX_CONNECTIONS) as busy:
-            for _, writer in busy:
-                writer.write(GET)
-            for _ in busy:
-                await started.acquire()
-            async with connected(server.port, 1) as (one,):
-                assert await is_cut(one)
-            assert (server.connection_count, server.refused) == (MAX_CONNECTIONS, 1)
-            may_end.set()
-            for reader, _ in busy:
-                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-            assert await answered(server.port)
-    finally:
-        await server.stop()
+    async with serving_by(work) as server, connected(server.port, MAX_CONNECTIONS) as busy:
+        for _, writer in busy:
+            writer.write(GET)
+        for _ in busy:
+            await started.acquire()
+        async with connected(server.port, 1) as (one,):
+            assert await is_cut(one)
+        assert (server.connection_count, server.refused) == (MAX_CONNECTIONS, 1)
+        may_end.set()
+        for reader, _ in busy:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert await answered(server.port)
 
 
 async def test_streams_of_events_do_not_keep_an_operator_out() -> None:

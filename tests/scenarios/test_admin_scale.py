@@ -16,9 +16,8 @@ from sidecar.admin import asked, prometheus
 from sidecar.admin.asked import MAX_COMPARED, nearest
 from sidecar.admin.long_answers import TAKE_SECONDS
 from sidecar.admin.probes import MAX_SCRAPES
-from sidecar.admin.serving import HttpServer
-from sidecar.core.snapshot import Address
 from sidecar.runtime.worker import Worker
+from tests.scenarios.operator import serving_by
 from tests.scenarios.stage import app_routes
 from tests.support.proxy import running
 from tests.support.raw import raw_client
@@ -121,12 +120,6 @@ async def test_a_body_is_left_as_it_came_and_never_blown_up() -> None:
         received.append(await request.read())
         return web.Response()
 
-    app = web.Application()
-    app.router.add_post("/", keep)
-    server = HttpServer("admin.address", end_seconds=1.0)
-    await server.start(app, Address("127.0.0.1", 0))
-    try:
+    async with serving_by(keep) as server:
         assert await status_of(server.port, "/", "POST", bomb, "Content-Encoding: gzip\r\n") == 200
-    finally:
-        await server.stop()
     assert received == [bomb]
