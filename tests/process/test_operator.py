@@ -115,18 +115,6 @@ async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Pat
         )
 
 
-async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
-    """Of the admin API and of the probes; that of a listener is in test_life."""
-    async with site(tmp_path) as to:
-        ports = dict(zip(("inbound", "admin", "probes"), free_ports(3), strict=True))
-        for part, taken in (("admin", to.hand.port), ("probes", to.running.probes)):
-            other = tmp_path / f"{part}.yaml"
-            other.write_text(configured(**{**ports, part: taken}))
-            code, _, errors = await to.bare_command("run", str(other))
-            told = f"sidecar: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
-            assert (code, errors) == (1, told)
-
-
 async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
     async with site(tmp_path) as to:
         code, _, err = await to.command("breaker", "open", "shops")
