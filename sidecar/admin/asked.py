@@ -6,6 +6,7 @@ import difflib
 import os
 import socket
 import struct
+from bisect import bisect
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
@@ -17,6 +18,8 @@ from sidecar.admin.answers import Refused
 MAX_TEXT = 256
 """Characters of a client's own text that are kept."""
 MAX_PARAMETERS = 10
+MAX_COMPARED = 32
+"""Words that a misspelt one is compared with."""
 _CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid."""
 
@@ -48,9 +51,25 @@ def summary(request: web.Request) -> dict[str, Any]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """A hint to append to a message, or nothing."""
-    found = difflib.get_close_matches(word[:200], list(words), n=1)
+    """A hint to append to a message, or nothing.
+
+    Of many words it compares those that begin or end most like this one: a thousand would hold up the loop for 90 ms.
+    """
+    found = difflib.get_close_matches(word[:MAX_TEXT], _alike(word[:MAX_TEXT], list(words)), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _alike(word: str, words: list[str]) -> list[str]:
+    if len(words) <= MAX_COMPARED:
+        return words
+    from_behind = (one[::-1] for one in _around(word[::-1], sorted(one[::-1] for one in words)))
+    return list(dict.fromkeys((*_around(word, sorted(words)), *from_behind)))
+
+
+def _around(word: str, ordered: list[str]) -> list[str]:
+    """The words beside which this one would stand: no others have as long a beginning in common with it."""
+    place = bisect(ordered, word)
+    return ordered[max(0, place - MAX_COMPARED // 4) : place + MAX_COMPARED // 4]
 
 
 def _process(request: web.Request) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from sidecar.admin.answers import Refused
+from sidecar.admin.place import place_of
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
@@ -53,6 +54,8 @@ class Events:
         """Events that a reader missed, over all readers."""
         self.cut = 0
         """Readers that took nothing for too long."""
+        self.refused = 0
+        """Readers that there was no room for."""
         self._ring: deque[Event] = deque(maxlen=CAPACITY)
         self._count = 0
         self._life = secrets.token_hex(4)
@@ -74,7 +77,7 @@ class Events:
     def reader(self, last_id: str | None) -> Reader:
         """One that goes on after `last_id`, or begins now if that is None.
 
-        An id of another life, or of nobody, begins with everything that is still here.
+        An id of another life, of the future, or of nobody, begins with everything that is still here.
 
         Raises:
             Refused: there are too many.
@@ -83,14 +86,14 @@ class Events:
         for reader in gone:
             reader.wake.set()
         if len(self.readers) - len(gone) >= MAX_READERS:
+            self.refused += 1
             headers = {"Retry-After": f"{HEARTBEAT_SECONDS:.0f}"}
             raise Refused(503, f"{MAX_READERS} clients read events already", headers=headers)
         if last_id is None:
             return Reader(self, self._count + 1)
-        life, _, number = last_id.rpartition("-")
-        is_ours = life == self._life and number.isascii() and number.isdigit()
-        if is_ours and int(number[:18]) <= self._count:
-            return Reader(self, int(number) + 1)
+        place = place_of(last_id, self._life, self._count)
+        if place is not None:
+            return Reader(self, place + 1)
         return Reader(self, self._count + 1 - len(self._ring), is_lost=True)
 
     def since(self, number: int) -> tuple[list[Event], int]:

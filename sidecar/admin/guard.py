@@ -74,7 +74,12 @@ def _is_elsewhere(request: web.Request, origin: str | None, host: str | None) ->
 
 
 def _opens_page(request: web.Request) -> bool:
-    """Whether this fills a tab: as the answer of a link that was followed, and not in a frame of another page."""
+    """Whether this fills a tab: as the answer of a link that was followed, and not in a frame of another page.
+
+    Not with events: they have few places, and a page could open one tab after the other.
+    """
+    if request.path == "/events":
+        return False
     headers = request.headers
     is_page = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
     return is_page and request.method in READING

@@ -6,21 +6,22 @@ Knows nothing of the data path but what it is given as `Vitals`.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import time
 from typing import Final, Protocol
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin import prometheus
+from sidecar.admin.answers import Refused, problem
+from sidecar.admin.around import Handler
+from sidecar.admin.long_answers import LongAnswers
+from sidecar.admin.serving import HttpServer
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
 
-KEEP_ALIVE_SECONDS: Final = 75.0
-"""How long a connection without a request is kept."""
+MAX_SCRAPES: Final = 8
+"""Of `/metrics` at once."""
 
 
 class Vitals(Protocol):
@@ -40,26 +41,23 @@ class Probes:
 
     def __init__(self, vitals: Vitals) -> None:
         self._vitals = vitals
-        self._runner: web.AppRunner | None = None
+        self.server = HttpServer("probes.address", end_seconds=1.0)
 
     async def start(self, address: Address) -> None:
         """Bind and serve.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address cannot be bound; the text names its key and a remedy.
         """
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/startupz", self._startupz)
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = runner(app, end_seconds=1.0)
-        await self._runner.setup()
-        await listen(self._runner, address)
+        app.router.add_get("/metrics", _refusing(LongAnswers(MAX_SCRAPES).wrap(self._metrics)))
+        await self.server.start(app, address)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.server.stop()
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -87,39 +85,17 @@ async def metrics_response(request: web.Request, vitals: Vitals) -> web.Response
     return web.Response(body="".join(pieces).encode(), headers={"Content-Type": kind})
 
 
-def runner(app: web.Application, *, end_seconds: float) -> web.AppRunner:
-    """An aiohttp server beside the data path. `end_seconds`: how long its end waits for answers under way.
+def _refusing(handler: Handler) -> Handler:
+    """What `handler` refuses becomes an answer."""
 
-    A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log.
-    """
-    logger = logging.getLogger("sidecar.admin.http")
-    logger.addFilter(_is_not_a_clients_mistake)
-    return web.AppRunner(
-        app,
-        access_log=None,
-        logger=logger,
-        shutdown_timeout=end_seconds,
-        keepalive_timeout=KEEP_ALIVE_SECONDS,
-    )
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as refused:
+            return problem(refused)
 
-
-async def listen(runner: web.AppRunner, address: Address) -> None:
-    """Bind and serve. Raises: OSError, which names the address."""
-    site: web.BaseSite
-    if address.path is not None:
-        site = web.UnixSite(runner, address.path)
-    else:
-        site = web.TCPSite(runner, address.host, address.port)
-    try:
-        await site.start()
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno is not None else str(error)
-        raise OSError(error.errno, f"cannot listen on {address}: {why}") from error
+    return handle
 
 
 def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:
     return web.Response(text="ok\n") if is_yes else web.Response(status=503, text=f"{why_not}\n")
-
-
-def _is_not_a_clients_mistake(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -18,15 +18,19 @@ from sidecar.admin.around import Handler, around_all, for_browsers
 from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
+from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.page import Page
-from sidecar.admin.probes import listen, metrics_response, runner
+from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
+from sidecar.admin.serving import HttpServer
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 
 MAX_REQUEST_BYTES = 64 * 1024
+MAX_LONG_ANSWERS = 16
+"""At once: the dashboard asks for up to four, each second."""
 STOP_SECONDS = 1.0
 """How long the end waits for answers under way."""
 
@@ -39,52 +43,49 @@ class AdminServer:
         self._events = events
         self._page = Page()
         self._traffic = Traffic()
-        self._runner: web.AppRunner | None = None
+        self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS)
+        self._app: web.Application | None = None
 
     @property
     def port(self) -> int:
         """Where it listens; for tests that bind port 0."""
-        assert self._runner is not None
-        return int(self._runner.addresses[0][1])
+        return self.server.port
 
     @property
     def operations(self) -> set[tuple[str, str]]:
         """Method and path of all that is served: what the description of the API has to name."""
-        assert self._runner is not None
-        resources = ((one.method, one.resource) for one in self._runner.app.router.routes())
+        assert self._app is not None
+        resources = ((one.method, one.resource) for one in self._app.router.routes())
         return {(method, one.canonical) for method, one in resources if one is not None}
 
     async def start(self, address: Address) -> None:
         """Bind and serve.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address cannot be bound; the text names its key and a remedy.
         """
         guard = Guard(self._process.snapshot.admin, self._page.paths)
         await guard.start()
-        self._runner = runner(self._app(guard), end_seconds=STOP_SECONDS)
-        await self._runner.setup()
-        try:
-            await listen(self._runner, address)
-        except OSError:
-            await self.stop()
-            raise
+        self._app = self._routed(guard)
+        await self.server.start(self._app, address)
 
     async def stop(self) -> None:
-        running, self._runner = self._runner, None
-        if running is not None:
-            await running.cleanup()
+        await self.server.stop()
 
-    def _app(self, guard: Guard) -> web.Application:
+    def _routed(self, guard: Guard) -> web.Application:
         around = around_all(guard, self._process.audit)
         app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/status", self._status)
-        app.router.add_get("/routes", self._routes)
-        app.router.add_get("/breakers", self._breakers)
         app.router.add_get("/breakers/{route}", self._breaker)
-        app.router.add_get("/upstreams", self._upstreams)
-        app.router.add_get("/config", self._config)
-        app.router.add_get("/metrics", self._metrics)
+        long_answers = LongAnswers(MAX_LONG_ANSWERS)
+        for path, handler in (
+            ("/routes", self._routes),
+            ("/breakers", self._breakers),
+            ("/upstreams", self._upstreams),
+            ("/config", self._config),
+            ("/metrics", self._metrics),
+        ):
+            app.router.add_get(path, long_answers.wrap(handler))
         app.router.add_get("/events", self._stream, allow_head=False)
         app.router.add_get("/loglevel", self._log_level)
         app.router.add_get("/openapi.json", _described())
@@ -114,6 +115,7 @@ class AdminServer:
                     "readers": len(self._events.readers),
                     "dropped": self._events.dropped,
                     "cut": self._events.cut,
+                    "refused": self._events.refused,
                 },
                 "log_level": process.log_level,
             }

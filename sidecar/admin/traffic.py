@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.admin import views
+from sidecar.admin.place import place_of
 from sidecar.admin.process import Data, Process
 from sidecar.core.breaker import Breaker
 from sidecar.core.numbers import RouteNumbers
@@ -40,22 +41,20 @@ class Traffic:
     def head(self, process: Process, since: str | None) -> tuple[Data, int]:
         """Begin a look: the cursor for the next one, whether it shows all routes, and what to show changes since.
 
-        All are shown without a cursor, to one of another life, and when the configuration is another.
+        All are shown without a cursor, to one of another life or the future, and when the configuration is another.
         """
         if process.snapshot is not self._snapshot:
             self._snapshot = process.snapshot
             self._life = secrets.token_hex(4)
             self._seen = {}
-        life, _, number = (since or "").rpartition("-")
-        is_ours = life == self._life and number.isascii() and number.isdigit()
-        after = int(number[:18]) if is_ours else -1
+        after = place_of(since, self._life, self._look)
         self._look += 1
         head = {
             "cursor": f"{self._life}-{self._look}",
-            "is_complete": not is_ours,
+            "is_complete": after is None,
             "at_seconds": process.now(),
         }
-        return head, after
+        return head, -1 if after is None else after
 
     def rows(
         self,

@@ -15,6 +15,7 @@ from sidecar.admin.process import Cluster, Data
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker_numbers import BreakerNumbers
 from sidecar.core.candidate import candidate_policy
+from sidecar.core.errors import GONE
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
 from sidecar.core.snapshot import BreakerPolicy, Route
@@ -206,7 +207,7 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         numbers.fold()
     by_class: dict[str, int] = {}
     by_reason: dict[str, int] = {}
-    errors, seconds = 0, 0.0
+    errors, gone, seconds = 0, 0, 0.0
     durations = [0] * (len(DURATION_BOUNDS) + 1)
     for (_, status, error), row in [] if numbers is None else list(numbers.server.items()):
         counts, total = row.state
@@ -214,8 +215,11 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         count = sum(counts)
         key = f"{status // 100}xx"
         by_class[key] = by_class.get(key, 0) + count
-        if error:
+        if error in GONE:
+            gone += count
+        elif error:
             errors += count
+        if error:
             by_reason[error] = by_reason.get(error, 0) + count
         for bucket, n in enumerate(counts):
             durations[bucket] += n
@@ -226,6 +230,7 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         "finished": finished,
         "errors": errors,
         "error_rate": errors / finished if finished else None,
+        "gone": gone,
         "by_class": by_class,
         "by_error": by_reason,
         "duration_seconds": {name: quantile(durations, share) for name, share in QUANTILES.items()},

@@ -10,7 +10,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How long, and for whom."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="to the end of the story; exit 1 if a claim fails")
-    how.add_argument("--serve", action="store_true", help="the story once, then stay, for calls of your own")
+    how.add_argument(
+        "--serve",
+        action="store_true",
+        help="the story once, then stay until Ctrl-C, with the dashboard's address: clients keep calling, and an "
+        "upstream is not always well",
+    )
     parser.add_argument("--otlp", metavar="URL", help="export telemetry, such as to http://127.0.0.1:4317")
     parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
     parser.add_argument("--log", action="store_true", help="with lines: every call that a service has served")

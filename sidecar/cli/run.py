@@ -44,10 +44,7 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"sidecar: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except (PartFailed, LoaderFailed) as error:
+    except (PartFailed, LoaderFailed, OSError) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 1
     return 0

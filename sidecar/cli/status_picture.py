@@ -144,6 +144,7 @@ _ROUTES = (
     Column("to", rank=4, is_name=True, is_number=False),
     Column("requests", "req"),
     Column("errors", "err"),
+    Column("gone", rank=6),
     Column("p50 ms", "p50", rank=3),
     Column("p95 ms", "p95", rank=2),
     Column("p99 ms", "p99", rank=1),
@@ -174,17 +175,30 @@ def _routes(rows: list[Data], reading: Reading, before: Reading | None, width: i
     seconds = reading.at - before.at if before else 0.0
     cells = []
     for route in rows:
-        finished, errors = route["finished"], route["errors"]
+        finished, errors, gone = (route[key] for key in ("finished", "errors", "gone"))
         old = then.get(route["name"])
         if (
             old is not None and old["finished"] <= finished
         ):  # else another life of it: all of its calls are new
-            finished, errors = finished - old["finished"], errors - old["errors"]
+            finished, errors, gone = (
+                finished - old["finished"],
+                errors - old["errors"],
+                gone - old["gone"],
+            )
         rate = f"{finished / seconds:.1f}" if seconds else str(finished)
         share = f"{errors / finished:.1%}" if finished else "-"
+        left = f"{gone / finished:.1%}" if finished else "-"
         quantiles = [_ms(route["duration_seconds"][name]) for name in ("p50", "p95", "p99")]
         cells.append(
-            [route["name"], ", ".join(route["upstreams"]), rate, share, *quantiles, str(route["active"])]
+            [
+                route["name"],
+                ", ".join(route["upstreams"]),
+                rate,
+                share,
+                left,
+                *quantiles,
+                str(route["active"]),
+            ]
         )
     return fitted("Routes", _RATES if seconds else _ROUTES, cells, width)
 

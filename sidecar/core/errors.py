@@ -40,6 +40,9 @@ class Reason(Enum):
         return _ERROR_TYPES.get(self, self.value)
 
 
+GONE = frozenset({Reason.CLIENT_GONE.value, Reason.CALLER_GONE.value})
+"""`error.type` where the client left, or who the call was made for: nothing went wrong for one that stayed."""
+
 _ERROR_TYPES = {
     Reason.INCOMPLETE_RESPONSE: "connection_reset",
     Reason.HEAD_TOO_LARGE: "bad_request",

@@ -339,7 +339,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "sidecar.listener.refused",
         "{connection}",
-        "Connections closed at a listener's limit.",
+        "Connections closed because a listener had too many.",
         _C,
         None,
         _refused,

@@ -80,7 +80,7 @@ class Sources:
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)
-    """By listener: accepted and closed at once because `limits.connections` was reached."""
+    """By listener, `admin` and `probes` among them: closed because there were too many."""
     dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Telemetry that was lost, by (signal, reason)."""
 

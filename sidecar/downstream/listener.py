@@ -6,18 +6,14 @@ Decides who is let in and, once a second, looks after connections that take too 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import stat
 
 from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
+from sidecar.downstream.bind import BACKLOG, bind
 from sidecar.downstream.connection import ClientConnection
 from sidecar.forwarding.service import Service
 
-BACKLOG = 4096
 _LOG = logging.getLogger("sidecar.downstream")
 
 
@@ -71,20 +67,13 @@ class ListenerSocket:
         """Bind and accept.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: the address cannot be bound; the text names its key and a remedy.
         """
         loop = self.service.loop
         address = self.policy.address
-        if address.path is not None:
-            _remove_stale_socket(address.path)
-            self._server = await loop.create_unix_server(
-                lambda: ClientConnection(self), address.path, backlog=BACKLOG
-            )
-        else:
-            bound = bind(address)
-            self._server = await loop.create_server(
-                lambda: ClientConnection(self), sock=bound, backlog=BACKLOG
-            )
+        bound = bind(address, f"listeners.{self.name}.address")
+        serve = loop.create_server if address.path is None else loop.create_unix_server
+        self._server = await serve(lambda: ClientConnection(self), sock=bound, backlog=BACKLOG)
         self._timer = loop.call_later(1.0, self._check)
 
     def stop_accepting(self) -> None:
@@ -119,29 +108,3 @@ class ListenerSocket:
         for connection in list(self._connections):
             connection.check(self.now)
         self._timer = self.service.loop.call_later(1.0, self._check)
-
-
-def bind(address: Address) -> socket.socket:
-    """A bound TCP socket. Without SO_REUSEPORT: two processes on one port must be an error, not a lottery."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address.host, address.port))
-        bound.setblocking(False)
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
-    return bound
-
-
-def _remove_stale_socket(path: str) -> None:
-    """A UNIX socket file outlives its process; one that nobody listens on is in the way."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)

@@ -202,7 +202,7 @@ class Reloading:
             if snapshot.digest != active.snapshot.digest:
                 found = await active.install(snapshot)
         except OSError as error:
-            problem = f"{self.path}: {error.strerror or error}"
+            problem = f"{self.path}: {error}"
             return self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
         pending = await asyncio.to_thread(diff, active.started_with, snapshot)
         now = self.clock()

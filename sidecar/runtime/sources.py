@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sidecar.core.sources import BreakerNumbers, Sources, UpstreamNumbers, server_of
@@ -20,11 +21,17 @@ def collect(worker: Worker) -> Sources:
         upstreams=[_upstream(cluster) for cluster in list(worker.assembly.clusters.values())],
         config=worker.active.numbers(now),
         callers_evicted=worker.service.callers.evicted,
-        connections_refused={
-            name: listener.refused_connections for name, listener in list(worker.listeners.items())
-        },
+        connections_refused=_refused(worker),
         dropped=worker.telemetry_dropped(),
     )
+
+
+def _refused(worker: Worker) -> Counter[str]:
+    """By listener, with `admin` and `probes` among them; added up where the configuration has such a name too."""
+    refused = Counter({name: one.refused_connections for name, one in list(worker.listeners.items())})
+    for name, server in (("admin", worker.admin.server), ("probes", worker.probes.server)):
+        refused[name] += server.refused
+    return refused
 
 
 def _breaker(breaker: Breaker) -> BreakerNumbers:

@@ -40,8 +40,9 @@ def reading(
     }  # fmt: skip
     rows = [
         {
-            "name": one["route"], "upstreams": {"u": 1}, "finished": finished, "errors": finished // 5, "active": 1,
-            "duration_seconds": durations, "breakers": [{"upstream": "u", "state": one["state"]}],
+            "name": one["route"], "upstreams": {"u": 1}, "finished": finished, "errors": finished // 5,
+            "gone": finished // 10, "active": 1, "duration_seconds": durations,
+            "breakers": [{"upstream": "u", "state": one["state"]}],
         }
         for one in breakers
     ]  # fmt: skip
@@ -130,7 +131,7 @@ def test_an_open_breaker_says_why() -> None:
 def test_rates_are_those_since_the_reading_before() -> None:
     shown = text(picture(reading(finished=30, at=12.0), reading(finished=10, at=10.0)))
     (row,) = [line.split() for line in shown.splitlines() if line.startswith("r0") and "25" not in line]
-    assert row == ["r0", "u", "10.0", "20.0%", "1", "-", "1500", "1"]
+    assert row == ["r0", "u", "10.0", "20.0%", "10.0%", "1", "-", "1500", "1"]
 
 
 def test_a_process_that_began_anew_has_no_negative_rates() -> None:

@@ -12,9 +12,10 @@ const select = await at("select");
 const timeline = await at("timeline");
 const states = await at("states");
 const needs = await at("needs");
+const stream = await at("stream");
 
 const BOUNDS = [0.005, 0.01, 0.1, 1];
-const sample = (seconds, finished, errors = 0, counts = [0, finished, 0, 0, 0]) => ({ at: seconds, finished, errors, counts });
+const sample = (seconds, finished, errors = 0, counts = [0, finished, 0, 0, 0], gone = 0) => ({ at: seconds, finished, errors, gone, counts });
 
 test("a rate is a difference over its time, and a look without a sample is a rate of zero", () => {
   const history = [];
@@ -28,10 +29,15 @@ test("errors have rates of their own", () => {
 });
 
 test("what has passed in a time is the difference to the counters as they stood then", () => {
-  const history = [sample(0, 0), sample(10, 100), sample(50, 180, 8)];
+  const history = [sample(0, 0), sample(10, 100), sample(50, 180, 8, undefined, 3)];
   assert.deepEqual(traffic.passed(history, 60, 30), {
-    seconds: 30, finished: 80, errors: 8, counts: [0, 80, 0, 0, 0],
+    seconds: 30, finished: 80, errors: 8, gone: 3, counts: [0, 80, 0, 0, 0],
   });
+});
+
+test("clients that left are told beside the errors, and are none", () => {
+  assert.equal(traffic.errorWords({ finished: 1200, errors: 3, gone: 0 }), `3 of ${format.count(1200)}`);
+  assert.equal(traffic.errorWords({ finished: 12, errors: 3, gone: 1 }), "3 of 12, 1 client gone");
 });
 
 test("a page that was opened a moment ago tells the time that it really has", () => {
@@ -164,4 +170,34 @@ test("whole histories are read for what is in sight and has changed, a few at a 
   assert.deepEqual(needs.detailsNeeded(store), ["r3", "r5", "r7", "r9", "r11", "r13", "r15", "r17"]);
   assert.deepEqual(needs.detailsNeeded({ ...store, view: { name: "routes", route: "" } }), []);
   assert.deepEqual(needs.detailsNeeded({ ...store, view: { name: "route", route: "r4" } }), ["r4"]);
+});
+
+const TOLD = "retry: 2000\nid: a-1\n\nid: a-2\nevent: reload\ndata: {\"x\":1}\n\n: still here\n\nevent: lost\ndata: {}\n\n";
+
+test("a stream of events is the same in one piece and character by character", () => {
+  const whole = new stream.Parser();
+  const expected = [
+    { kind: "reload", data: '{"x":1}' },
+    { kind: "lost", data: "{}" },
+  ];
+  assert.deepEqual(whole.push(TOLD), expected);
+  assert.equal(whole.lastId, "a-2");
+  const parts = new stream.Parser();
+  assert.deepEqual([...TOLD].flatMap((one) => parts.push(one)), expected);
+  assert.equal(parts.lastId, "a-2");
+});
+
+test("an id without data is remembered, and one of an event that was cut is not", () => {
+  const parser = new stream.Parser();
+  assert.deepEqual(parser.push("id: a-1\n\nid: a-2\nevent: transition\ndata: {"), []);
+  assert.equal(parser.lastId, "a-1");
+  parser.cut();
+  assert.deepEqual(parser.push("id: a-2\nevent: transition\ndata: {}\n\n"), [{ kind: "transition", data: "{}" }]);
+  assert.equal(parser.lastId, "a-2");
+});
+
+test("each failure doubles the pause, up to half a minute, and never below what was asked for", () => {
+  assert.deepEqual([1, 2, 3, 9].map((failures) => stream.pauseAfter(failures, 0, 1)), [2000, 4000, 8000, 30_000]);
+  assert.equal(stream.pauseAfter(1, 0, 0), 1000);
+  assert.equal(stream.pauseAfter(1, 15_000, 1), 15_000);
 });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.admin.events import MAX_READERS
 from tests.process.shop import NAMES, Shop, shop
 from tests.support.browser import PICTURES, browser, needs_chromium, opened
+from tests.support.wire import between
 
 pytestmark = [pytest.mark.process, needs_chromium]
 
@@ -241,21 +244,65 @@ async def tabbed(page: Any, *, until: str) -> list[str]:
     raise AssertionError(f"no way to {until}: {names}")
 
 
-async def test_with_a_token_file_the_page_asks_for_the_token(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("hush\n")
-    async with shop(tmp_path) as to:
+@asynccontextmanager
+async def guarded(folder: Path) -> AsyncIterator[Shop]:
+    """A sidecar that asks for the token `hush`."""
+    (folder / "token").write_text("hush\n")
+    async with shop(folder) as to:
         to.file.write_text(to.file.read_text().replace("trace_url:", "token_file: token, trace_url:"))
-        async with to.sidecar(), opened(to.url) as (page, _):
-            field = page.get_by_label("Token of the admin listener")
-            await field.fill("wrong")
-            await page.keyboard.press("Enter")
-            await reads(page.get_by_role("alert"), "asks for its token")
-            await field.fill("hush")
-            await page.keyboard.press("Enter")
+        async with to.sidecar():
+            yield to
+
+
+async def give_token(page: Any, token: str = "hush") -> None:
+    field = page.get_by_label("Token of the admin listener")
+    await field.fill(token)
+    await page.keyboard.press("Enter")
+
+
+async def test_with_a_token_file_the_page_asks_for_the_token_and_hears_of_events_with_it(
+    tmp_path: Path,
+) -> None:
+    async with guarded(tmp_path) as to, opened(to.url) as (page, _):
+        await give_token(page, "wrong")
+        await reads(page.get_by_role("alert"), "asks for its token")
+        await give_token(page)
+        await is_live(page)
+        to.moods[PAYMENTS] = 500
+        await to.ask(PAYMENTS, 5)
+        await reads(row(page, PAYMENTS).locator(".state"), "open")
+        await reads(page.locator("#aside"), "failures in a row")
+
+
+async def test_a_stream_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with (
+        guarded(tmp_path) as to,
+        between(to.hand.port) as wire,
+        opened(f"http://127.0.0.1:{wire.port}/") as (page, _),
+    ):
+        await give_token(page)
+        await is_live(page)
+        to.moods[PAYMENTS] = 500
+        await to.ask(PAYMENTS, 5)
+        await reads(page.locator("#aside"), "failures in a row")
+        async with page.expect_request("**/events") as again:
+            wire.cut()
+        asked = (await again.value).headers
+        life, _, number = asked["last-event-id"].rpartition("-")
+        assert (asked["authorization"], len(life), number) == ("Bearer hush", 8, "1")
+        await is_live(page)
+
+
+async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_is(tmp_path: Path) -> None:
+    async with shop(tmp_path) as to, to.sidecar(), contextlib.AsyncExitStack() as others:
+        for _ in range(MAX_READERS):
+            await others.enter_async_context(to.hand.events())
+        async with opened(to.url) as (page, _):
             await reads(page.locator("#connection"), "polling, no events")
             to.moods[PAYMENTS] = 500
             await to.ask(PAYMENTS, 5)
             await reads(row(page, PAYMENTS).locator(".state"), "open")
+            assert await page.locator("#banner").is_hidden()
 
 
 @pytest.mark.timeout(120)

@@ -56,14 +56,26 @@ async def test_a_missing_file_ends_the_start_with_2(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-async def test_an_address_in_use_ends_the_start_with_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["listeners.inbound.address", "admin.address", "probes.address"])
+async def test_an_address_in_use_ends_the_start_with_1_and_says_which_key_has_it(
+    tmp_path: Path, key: str
+) -> None:
     async with raw_upstream() as app:
-        file, inbound, _ = written(tmp_path, app.port)
-        file.write_text(file.read_text().replace(f'"127.0.0.1:{inbound}"', f'"127.0.0.1:{app.port}"'))
-        code, _, errors = await ended(file)
-    assert code == 1
-    assert f"cannot listen on 127.0.0.1:{app.port}" in errors
-    assert "Traceback" not in errors
+        file, inbound, probes = written(tmp_path, app.port)
+        taken = f'"127.0.0.1:{app.port}"'
+        if key == "admin.address":
+            file.write_text(
+                re.sub(r"admin: {address: [^}]*}", f"admin: {{address: {taken}}}", file.read_text())
+            )
+        else:
+            port = inbound if key.startswith("listeners") else probes
+            file.write_text(file.read_text().replace(f'"127.0.0.1:{port}"', taken))
+        code, output, errors = await ended(file)
+    assert (code, output) == (1, "")
+    assert errors == (
+        f"sidecar: {key}: cannot listen on 127.0.0.1:{app.port}: it is in use: stop what listens there "
+        f"(`ss -ltnp 'sport = :{app.port}'` shows it), or choose another port\n"
+    )
 
 
 async def test_it_starts_answers_its_probes_and_serves(tmp_path: Path) -> None:

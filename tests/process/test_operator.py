@@ -115,18 +115,6 @@ async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Pat
         )
 
 
-async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
-    """Of the admin API and of the probes; that of a listener is in test_life."""
-    async with site(tmp_path) as to:
-        ports = dict(zip(("inbound", "admin", "probes"), free_ports(3), strict=True))
-        for part, taken in (("admin", to.hand.port), ("probes", to.running.probes)):
-            other = tmp_path / f"{part}.yaml"
-            other.write_text(configured(**{**ports, part: taken}))
-            code, _, errors = await to.bare_command("run", str(other))
-            told = f"sidecar: cannot listen on 127.0.0.1:{taken}: Address already in use\n"
-            assert (code, errors) == (1, told)
-
-
 async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
     async with site(tmp_path) as to:
         code, _, err = await to.command("breaker", "open", "shops")
@@ -220,6 +208,22 @@ async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
         assert config["last_reload"]["is_success"] is False
         assert (await to.command("status"))[0] == 1
         assert (await to.running.get("/readyz"))[0] == 200
+
+
+async def test_a_reload_to_an_address_that_is_taken_says_which_key_and_what_to_do(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        taken = to.hand.port
+        more = f'listeners: {{more: {{address: "127.0.0.1:{taken}"}}, '
+        # without `admin`, or the file would be refused before anything is bound
+        to.file.write_text(to.file.read_text().replace("listeners: {", more).replace("admin: {", "admin: #{"))
+        refused = await to.hand.post("/reload")
+        assert (to.hand.status, refused["problems"]) == (
+            422,
+            [
+                f"{to.file}: listeners.more.address: cannot listen on 127.0.0.1:{taken}: it is in use: stop what "
+                f"listens there (`ss -ltnp 'sport = :{taken}'` shows it), or choose another port"
+            ],
+        )
 
 
 async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None:

@@ -226,7 +226,9 @@ async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
     async with scripted(answering(OK)) as busy, running(ROUTES) as worker:
         before, tables = worker.assembly.routes["one"], worker.service.tables
         header = HEADER.replace("listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}"}}')
-        with pytest.raises(OSError, match="cannot listen on"):
+        with pytest.raises(
+            OSError, match=f"^listeners.more.address: cannot listen on 127.0.0.1:{busy.port}: it is in use"
+        ):
             await install(worker, ROUTES.replace("9001", "9003"), header)
         assert worker.assembly.routes["one"] is before
         assert worker.service.tables is tables

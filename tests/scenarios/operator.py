@@ -10,7 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.core.snapshot import Snapshot
+from aiohttp import web
+
+from sidecar.admin.around import Handler
+from sidecar.admin.serving import HttpServer
+from sidecar.core.snapshot import Address, Snapshot
 from sidecar.runtime.worker import Worker
 from tests.support.contract import check_answer, check_event
 from tests.support.raw import Response, raw_client
@@ -29,6 +33,19 @@ async def serving(
     finally:
         await worker.stop()
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def serving_by(handler: Handler) -> AsyncIterator[HttpServer]:
+    """The server of admin and probes, whose every path and method is that handler's."""
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handler)
+    server = HttpServer("probes.address", end_seconds=1.0)
+    await server.start(app, Address("127.0.0.1", 0))
+    try:
+        yield server
+    finally:
+        await server.stop()
 
 
 class Operator:

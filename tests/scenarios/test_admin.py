@@ -7,11 +7,15 @@ import json
 
 import pytest
 
+from sidecar.admin import views
+from sidecar.config.load import load_text
+from sidecar.core.errors import Reason
+from sidecar.core.numbers import Numbers, RouteNumbers
 from sidecar.core.transition import State
 from tests.scenarios.operator import operator
-from tests.scenarios.stage import OK, app_routes, get, saying, stage
-from tests.support.proxy import running
-from tests.support.raw import raw_client
+from tests.scenarios.stage import OK, app_routes, get, hang, saying, stage
+from tests.support.proxy import HEADER, running
+from tests.support.raw import RawPeer, raw_client, turns
 
 FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
 READING = (
@@ -75,6 +79,36 @@ async def test_routes_tell_their_traffic() -> None:
     assert route["breakers"] == [{"upstream": "app", "state": "closed"}]
 
 
+async def test_a_client_that_leaves_is_no_error_and_is_counted_for_itself() -> None:
+    async def fail_or_hang(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None and request.target != b"/slow":
+            await peer.send(FAILURE)
+        await hang(peer)
+
+    async with stage(fail_or_hang) as to:
+        await to.ask_all(get() * 2, [b"GET"] * 2)
+        async with raw_client(to.port) as client:
+            await client.send(get(b"/slow"))
+            await turns(50)
+        await turns(50)
+        (route,) = (await operator(to.worker).get("/routes"))["routes"]
+    assert (route["finished"], route["errors"], route["gone"], route["error_rate"]) == (3, 2, 1, 2 / 3)
+    assert route["by_error"] == {"500": 2, "client_gone": 1}
+
+
+def test_a_call_whose_caller_left_is_no_error_either_and_one_that_the_sidecar_cut_is() -> None:
+    (route,) = load_text(HEADER + NOBODY).snapshot.routes
+    numbers = RouteNumbers(Numbers(), "app", "inbound")
+    for status, reason in (
+        (503, Reason.CALLER_GONE),
+        (200, Reason.CONNECTION_RESET),
+        (408, Reason.REQUEST_TIMEOUT),
+    ):
+        numbers.server_row(b"GET", status, reason).add([0.1])
+    told = views.route(route, numbers, [])
+    assert (told["finished"], told["errors"], told["gone"]) == (3, 2, 1)
+
+
 async def test_a_breaker_tells_the_counters_of_its_life() -> None:
     async with stage(saying(FAILURE)) as to:
         await to.ask_all(get() * 7, [b"GET"] * 7)
@@ -124,10 +158,25 @@ async def test_a_cursor_shows_the_routes_that_have_changed_since() -> None:
         assert row["breakers"] == [{"upstream": "app", "state": "forced_open"}]
 
 
-@pytest.mark.parametrize("cursor", ["", "nonsense", "-1", "0badc0de-1", "1"])
-async def test_a_cursor_of_another_life_shows_all_routes(cursor: str) -> None:
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "nonsense",
+        "-1",
+        "0badc0de-1",
+        "1",
+        "LIFE-2",
+        "LIFE--1",
+        "LIFE-",
+        "LIFE-" + "0" * 19,
+        "LIFE-" + "9" * 5000,
+    ],
+)
+async def test_a_cursor_of_another_life_or_of_the_future_shows_all_routes(cursor: str) -> None:
     async with running(NOBODY) as worker:
-        await operator(worker).get("/routes")
+        life = (await operator(worker).get("/routes"))["cursor"].partition("-")[0]
+        cursor = cursor.replace("LIFE", life)
         answer = await operator(worker).get(f"/routes?since={cursor}")
         assert (answer["is_complete"], [one["name"] for one in answer["routes"]]) == (True, ["app"])
 

@@ -39,10 +39,19 @@ async def test_a_listener_that_comes_back_goes_on_where_it_was() -> None:
                 assert [(await events.next())[1]["sequence"] for _ in expected] == expected
 
 
-@pytest.mark.parametrize("last_id", ["0badc0de-1", "nonsense", "-", ""])
-async def test_a_listener_of_another_life_gets_what_is_there_and_is_told(last_id: str) -> None:
+@pytest.mark.parametrize(
+    "last_id",
+    [
+        *("0badc0de-1", "nonsense", "-", "", "LIFE-3", "LIFE--1", "LIFE-", "LIFE-\xb2"),
+        *("LIFE-" + "0" * 18 + "9", "LIFE-" + "0" * 18 + "9" * 5000),
+    ],
+)
+async def test_a_listener_of_another_life_or_of_the_future_gets_what_is_there_and_is_told(
+    last_id: str,
+) -> None:
     async with running(NOBODY) as worker:
         hand = operator(worker)
+        last_id = last_id.replace("LIFE", worker.events.last_id.partition("-")[0])
         await trip(hand)
         async with hand.events(last_id) as events:
             assert await events.next() == ("lost", {})

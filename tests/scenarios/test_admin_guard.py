@@ -65,6 +65,13 @@ async def test_another_page_may_link_here_but_neither_frame_nor_load_anything(
         assert (await operator(worker).send("GET", "/status", *lines)).status == status
 
 
+async def test_another_page_may_not_open_tab_after_tab_of_events() -> None:
+    lines = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    async with running(NOBODY) as worker:
+        assert (await operator(worker).send("GET", "/events", *lines)).status == 403
+        assert worker.events.readers == set()
+
+
 async def test_a_form_of_another_page_that_opens_the_answer_changes_nothing() -> None:
     form = (
         *("Origin: http://evil.example", "Sec-Fetch-Site: cross-site"),

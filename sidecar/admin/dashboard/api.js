@@ -19,7 +19,12 @@ export class Problem extends Error {
 
 /** @param {string} token */
 export const setToken = (token) => sessionStorage.setItem(TOKEN_KEY, token);
-export const hasToken = () => sessionStorage.getItem(TOKEN_KEY) !== null;
+
+/** The field that carries the token, where there is one. @returns {Record<string, string>} */
+export function authorization() {
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  return token === null ? {} : { Authorization: `Bearer ${token}` };
+}
 
 /**
  * @param {string} path
@@ -28,9 +33,7 @@ export const hasToken = () => sessionStorage.getItem(TOKEN_KEY) !== null;
  * @throws {Problem}
  */
 export async function ask(path, method = "GET") {
-  const token = sessionStorage.getItem(TOKEN_KEY);
-  /** @type {Record<string, string>} */
-  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const headers = authorization();
   let response;
   let data;
   try {

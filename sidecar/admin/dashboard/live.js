@@ -3,11 +3,14 @@
  * says so and goes on asking.
  * @module
  */
-import { ask, chosen, hasToken, part, Problem } from "./api.js";
+import { ask, chosen, part, Problem } from "./api.js";
 import { FULL_EVERY, breakersNeeded, detailsNeeded, pauseMs } from "./needs.js";
 import { store } from "./store.js";
+import { EventStream } from "./stream.js";
 
 const RETRY_MS = 2000;
+/** For so many looks a page that is new does not say that it has no events. */
+const PATIENT_LOOKS = 2;
 /** Breakers whose pasts are read at the start, for the feed. */
 const PASTS = 10;
 
@@ -16,10 +19,10 @@ class Live {
     this.cursor = "";
     this.looks = 0;
     this.needsAll = true;
-    this.isStreaming = false;
-    /** @type {EventSource | null} */
-    this.stream = null;
-    this.streamDue = 0;
+    this.stream = new EventStream(
+      (one) => this.heard(one.kind, JSON.parse(one.data)),
+      () => this.soon(), // what happened in between may have no event
+    );
     this.timer = 0;
     this.isAsking = false;
     this.isAgain = false;
@@ -164,9 +167,10 @@ class Live {
     store.lastAnswer = Date.now();
     store.trouble = "";
     store.needsToken = false;
-    // An EventSource cannot carry a token: then the poll alone has to do.
-    if (!hasToken() && (!this.stream || this.stream.readyState === EventSource.CLOSED)) this.open();
-    this.tellPhase();
+    // Not each time: after a refusal it waits before it tries again.
+    if (store.phase === "connecting" || store.phase === "lost") this.stream.hurry();
+    if (this.stream.isOpen) store.phase = "live";
+    else if (store.phase !== "connecting" || this.looks > PATIENT_LOOKS) store.phase = "polling";
   }
 
   /** @param {Problem} problem */
@@ -176,37 +180,13 @@ class Live {
     store.phase = "lost";
   }
 
-  tellPhase() {
-    store.phase = this.isStreaming ? "live" : hasToken() || store.phase !== "connecting" ? "polling" : "connecting";
-  }
-
-  open() {
-    if (performance.now() < this.streamDue) return;
-    this.streamDue = performance.now() + 5000;
-    this.stream?.close();
-    const stream = new EventSource("/events");
-    this.stream = stream;
-    stream.addEventListener("open", () => {
-      this.isStreaming = true;
-      this.soon(); // what happened until now has no event
-    });
-    stream.addEventListener("error", () => {
-      this.isStreaming = false;
-      this.soon();
-    });
-    stream.addEventListener("transition", (event) => {
-      store.takeTransition(JSON.parse(event.data));
-      store.changed();
-    });
-    stream.addEventListener("reload", (event) => {
-      const data = JSON.parse(event.data);
-      store.tell("reload", Date.parse(data.at), data);
-      this.soon();
-    });
-    stream.addEventListener("lost", () => {
-      this.needsAll = true;
-      this.soon();
-    });
+  /** An event. @param {string} kind @param {import("./store.js").Data} data */
+  heard(kind, data) {
+    if (kind === "transition") store.takeTransition(data);
+    else if (kind === "reload") store.tell("reload", Date.parse(data.at), data);
+    else this.needsAll = true; // `lost`: some have no place in the ring any more
+    if (kind !== "transition") this.soon();
+    store.changed();
   }
 }
 

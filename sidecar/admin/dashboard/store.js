@@ -119,7 +119,7 @@ export class Store {
       this.routes.set(row.name, own);
     }
     own.row = row;
-    remember(own.history, { at, finished: row.finished, errors: row.errors, counts: row.duration_counts });
+    remember(own.history, { at, finished: row.finished, errors: row.errors, gone: row.gone, counts: row.duration_counts });
     for (const one of row.breakers) {
       const known = this.breakers.get(`${row.name}/${one.upstream}`);
       if (known && known.state !== one.state) known.state = one.state;
@@ -134,10 +134,11 @@ export class Store {
   /** The sum of what all routes did; it only grows, though routes come and go. @param {number} at */
   _addUp(at) {
     const before = this.all.history.at(-1);
-    const sum = { at, finished: 0, errors: 0, counts: this.bounds.map(() => 0).concat(0) };
+    const sum = { at, finished: 0, errors: 0, gone: 0, counts: this.bounds.map(() => 0).concat(0) };
     for (const { row } of this.routes.values()) {
       sum.finished += row.finished;
       sum.errors += row.errors;
+      sum.gone += row.gone;
       row.duration_counts.forEach((/** @type {number} */ value, /** @type {number} */ bucket) => {
         sum.counts[bucket] += value;
       });

@@ -10,7 +10,7 @@ import { live } from "./live.js";
 import { button, chart, markBadge } from "./parts.js";
 import { STATES } from "./states.js";
 import { store } from "./store.js";
-import { isMany, needed, passed, quantile, rates } from "./traffic.js";
+import { errorWords, isMany, needed, passed, quantile, rates } from "./traffic.js";
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -121,7 +121,7 @@ export function tiles() {
     const seen = passed(store.all.history, store.at);
     requests.tell(seen ? rate(seen.finished / seen.seconds) : "…", seen ? `over ${Math.round(seen.seconds)} s` : "measuring");
     line.update(rates(store.ticks, store.all.history), rates(store.ticks, store.all.history, "errors"), slots());
-    errors.tell(seen?.finished ? percent(seen.errors / seen.finished) : "–", seen ? `${count(seen.errors)} of ${count(seen.finished)}` : "measuring");
+    errors.tell(seen?.finished ? percent(seen.errors / seen.finished) : "–", seen ? errorWords(seen) : "measuring");
     errors.mark(isMany(seen));
     tellLatency(p99, seen);
     flight.tell(count(store.status.exchanges), "exchanges now");
@@ -161,11 +161,12 @@ function tellLatency(one, seen) {
 
 /** @param {ReturnType<typeof tile>} one */
 function tellBreakers(one) {
-  const { by_state: states, open_count: open } = /** @type {any} */ (store.status).breakers;
-  const others = Object.entries(STATES)
-    .filter(([state]) => states[state])
-    .map(([state, { label }]) => `${count(states[state])} ${label}`);
-  one.tell(open ? `${count(open)} open` : "none open", others.join(", ") || "no breaker");
+  const { by_state: states, open_count: open, count: all } = /** @type {any} */ (store.status).breakers;
+  // Not what `disabled` counts: by an operator it means something else, and only the table knows.
+  const others = ["forced_open", "half_open"]
+    .filter((state) => states[state])
+    .map((state) => `${count(states[state])} ${STATES[/** @type {import("./states.js").Shown} */ (state)].label}`);
+  one.tell(open ? `${count(open)} open` : "none open", all ? [`of ${count(all)}`, ...others].join(", ") : "no breaker");
   one.mark(open > 0);
 }
 

@@ -4,11 +4,12 @@
  * A route is told only when it has changed, so a history is sparse: at any tick the last sample before it holds.
  * @module
  */
+import { count, plural } from "./format.js";
 
 /**
  * Counters at one moment; `at` in seconds of the process's own clock, `counts` per bucket of durations.
- * @typedef {{at: number, finished: number, errors: number, counts: number[]}} Sample
- * @typedef {{seconds: number, finished: number, errors: number, counts: number[]}} Passed what happened within a time
+ * @typedef {{at: number, finished: number, errors: number, gone: number, counts: number[]}} Sample
+ * @typedef {{seconds: number, finished: number, errors: number, gone: number, counts: number[]}} Passed what happened within a time
  */
 
 /** Over how long rates and quantiles are told. */
@@ -58,6 +59,7 @@ export function passed(history, now, span = WINDOW_SECONDS) {
     seconds,
     finished: last.finished - first.finished,
     errors: last.errors - first.errors,
+    gone: last.gone - first.gone,
     counts: last.counts.map((value, bucket) => value - first.counts[bucket]),
   };
 }
@@ -84,6 +86,13 @@ export function rates(ticks, history, key = "finished") {
   }
   return found;
 }
+
+/**
+ * How many requests went wrong, and how many had lost their client before they ended: no errors.
+ * @param {{finished: number, errors: number, gone: number}} of
+ */
+export const errorWords = ({ finished, errors, gone }) =>
+  `${count(errors)} of ${count(finished)}${gone ? `, ${plural(gone, "client")} gone` : ""}`;
 
 /**
  * Errors that are worth a look: one in a hundred, and more.

@@ -58,6 +58,7 @@ export function processView() {
         ...Object.entries(status.listeners),
         ["log level", status.log_level],
         ["readers of events", count(status.events.readers)],
+        ["readers refused, as there were too many", count(status.events.refused)],
         ["events missed by slow readers", count(status.events.dropped)],
       ];
       const key = JSON.stringify(told);

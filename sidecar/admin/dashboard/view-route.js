@@ -3,7 +3,7 @@
  * @module
  */
 import { attribute, h, text } from "./dom.js";
-import { clock, count, duration, latency, left, percent, rate } from "./format.js";
+import { clock, count, duration, latency, left, percent, plural, rate } from "./format.js";
 import { chart, fact, lineBar, stateBadge, traceLink, transitionWords } from "./parts.js";
 import { shown } from "./states.js";
 import { store } from "./store.js";
@@ -92,7 +92,7 @@ function trafficCard(_name) {
       line.update(rates(store.ticks, history), rates(store.ticks, history, "errors"), slots());
       const whole = quantile(row.duration_counts, store.bounds, 0.99);
       const far = whole ? `, p99 ${whole.sign}${latency(whole.seconds)}` : "";
-      text(start, `Since the start: ${count(row.finished)} requests, ${count(row.errors)} errors${far}`);
+      text(start, `Since the start: ${count(row.finished)} requests, ${count(row.errors)} errors, ${plural(row.gone, "client")} gone${far}`);
       text(kinds, listed(row.by_class, row.by_error));
     },
   };

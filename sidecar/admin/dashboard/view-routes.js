@@ -9,7 +9,7 @@ import { STATES, shown, worst } from "./states.js";
 import { store } from "./store.js";
 import { Table } from "./table.js";
 import { slots } from "./top.js";
-import { WINDOW_SECONDS, isMany, needed, passed, quantile, rates } from "./traffic.js";
+import { WINDOW_SECONDS, errorWords, isMany, needed, passed, quantile, rates } from "./traffic.js";
 
 /**
  * @typedef {import("./store.js").RouteState} RouteState
@@ -105,12 +105,12 @@ const COLUMNS = [
     label: "Errors",
     isNumber: true,
     isDescending: true,
-    hint: `Share of requests that ended in an error, over the last ${WINDOW_SECONDS} s`,
+    hint: `Share of requests that went wrong for a client that stayed, over the last ${WINDOW_SECONDS} s`,
     value: errorShare,
     cell: (td) => (row) => {
       text(td, percent(errorShare(row)));
       attribute(td, "data-bad", isMany(row.seen));
-      attribute(td, "title", row.seen ? `${count(row.seen.errors)} of ${count(row.seen.finished)}` : null);
+      attribute(td, "title", row.seen ? errorWords(row.seen) : null);
     },
   },
   quantileColumn(0.5, "p50"),

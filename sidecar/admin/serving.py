@@ -1,0 +1,220 @@
+"""An aiohttp server beside the data path, whose connections are bounded in number and in time.
+
+aiohttp bounds neither how many there are nor how long a client may take over an answer, and lets a head take as long
+as an idle connection lives. Here a connection without a request under way never keeps somebody else out: where there
+is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
+no operator and no probe. What handlers may hold is bounded by themselves: streams in `events.py`, long answers in
+`answers.py`, reloads by their mailbox; all together to less than `MAX_CONNECTIONS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Final, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from sidecar.admin.around import Handler
+from sidecar.core.snapshot import Address
+from sidecar.downstream.bind import BACKLOG, bind
+
+MAX_CONNECTIONS: Final = 256
+"""Of one server."""
+HEAD_SECONDS: Final = 10.0
+"""From a connection's beginning, or the first byte of a later request, to the end of the head."""
+IDLE_SECONDS: Final = 75.0
+"""From an answer's end to the next request; also how long a client may take over an answer."""
+
+
+class HttpServer:
+    """Serves an application at an address; may be started again after its end. Owned by the event loop."""
+
+    def __init__(self, key: str, *, end_seconds: float) -> None:
+        """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way."""
+        self.refused = 0
+        """Connections that were closed because there were too many."""
+        self._key = key
+        self._end_seconds = end_seconds
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._bound: socket.socket | None = None
+        self._connections: set[_Connection] = set()
+        self._waiting: dict[_Connection, None] = {}
+        """Those without a request under way, longest first."""
+        self._by_handler: dict[web.RequestHandler, _Connection] = {}
+        self._beginning = asyncio.Lock()
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    @property
+    def port(self) -> int:
+        """Where it listens, which is not told where the configuration says 0."""
+        assert self._bound is not None
+        return int(self._bound.getsockname()[1])
+
+    async def start(self, app: web.Application, address: Address) -> None:
+        """Bind and serve.
+
+        Raises:
+            OSError: the address cannot be bound; the text names its key and a remedy.
+        """
+        self._bound = bind(address, self._key)
+        app.middlewares.insert(0, self._handling)
+        self._runner = _runner(app, self._end_seconds)
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        serve = loop.create_server if address.path is None else loop.create_unix_server
+        self._server = await serve(lambda: _Connection(self), sock=self._bound, backlog=BACKLOG)
+
+    async def stop(self) -> None:
+        """Accept nothing more, and end every connection; at once if it was not started."""
+        if self._server is not None:
+            self._server.close()
+        elif self._bound is not None:  # the start broke off
+            self._bound.close()
+        running, self._runner, self._server, self._bound = self._runner, None, None, None
+        if running is not None:
+            await running.cleanup()
+
+    # What connections say
+
+    def admit(self, connection: _Connection) -> web.RequestHandler | None:
+        """What is to handle its requests; None: there is no room, or the server ends."""
+        if self._runner is None or self._runner.server is None:
+            return None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self.refused += 1
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                return None
+            longest.abort()
+            self.forget(longest)
+        handler = self._runner.server()
+        self._connections.add(connection)
+        self._by_handler[handler] = connection
+        return handler
+
+    def waits(self, connection: _Connection) -> None:
+        self._waiting[connection] = None
+
+    def works(self, connection: _Connection) -> None:
+        self._waiting.pop(connection, None)
+
+    def forget(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        self._waiting.pop(connection, None)
+        if connection.handler is not None:
+            self._by_handler.pop(connection.handler, None)
+
+    @web.middleware
+    async def _handling(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = self._by_handler.get(request.protocol)
+        if connection is None:  # it is gone; its request is none the less there
+            return await handler(request)
+        connection.begin_request()
+        try:
+            # Of many that come together one begins in a turn of the loop: the data path has its own in between.
+            async with self._beginning:
+                await asyncio.sleep(0)
+            return await handler(request)
+        finally:
+            connection.end_request()
+
+
+class _Connection(asyncio.Protocol):
+    """Stands before aiohttp's own protocol, and watches the time."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.handler: web.RequestHandler | None = None
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_idle = False
+        """Nothing has come since the last request was handled."""
+        self._is_over = False
+
+    def abort(self) -> None:
+        """Cut it, whatever has not been sent yet."""
+        self._is_over = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def begin_request(self) -> None:
+        self._limit(None)
+        self._server.works(self)
+
+    def end_request(self) -> None:
+        if not self._is_over:
+            self._is_idle = True
+            self._limit(IDLE_SECONDS)
+            self._server.waits(self)
+
+    def _limit(self, seconds: float | None) -> None:
+        """Cut it after so long, unless that is told anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = None if seconds is None else loop.call_later(seconds, self.abort)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.handler = self._server.admit(self)
+        if self.handler is None:
+            self.abort()
+            return
+        self._limit(HEAD_SECONDS)
+        self._server.waits(self)
+        self.handler.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over or self.handler is None:
+            return
+        if self._is_idle:
+            self._is_idle = False
+            self._limit(HEAD_SECONDS)
+        self.handler.data_received(data)
+
+    def eof_received(self) -> None:
+        if self.handler is not None:
+            self.handler.eof_received()
+
+    def pause_writing(self) -> None:
+        if self.handler is not None:
+            self.handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.handler is not None:
+            self.handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.forget(self)
+        if self.handler is not None:
+            self.handler.connection_lost(exc)
+
+
+def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:
+    """A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log."""
+    logger = logging.getLogger("sidecar.admin.http")
+    logger.addFilter(_is_not_a_clients_mistake)
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=logger,
+        shutdown_timeout=end_seconds,
+        auto_decompress=False,  # nobody reads a body: a small one would only be blown up to be thrown away
+        keepalive_timeout=2 * IDLE_SECONDS,  # never reached: aiohttp takes the half of a head for idleness
+    )
+
+
+def _is_not_a_clients_mistake(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

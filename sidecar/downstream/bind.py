@@ -1,0 +1,112 @@
+"""A listening socket for an address of the configuration, or why it cannot be had and what to do about it.
+
+For every server of the process: whoever reads the message may know nothing but the file, so it names the key.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import PurePath
+from typing import Final
+
+from sidecar.core.snapshot import Address
+
+BACKLOG: Final = 4096
+"""Connections that the kernel keeps until they are accepted."""
+
+
+def bind(address: Address, key: str) -> socket.socket:
+    """A socket that listens. Without SO_REUSEPORT: two processes on one port must be an error, not a lottery.
+
+    The file of a UNIX socket outlives its process: one that nobody listens on is replaced. `key` is where the
+    configuration has the address, such as `admin.address`.
+
+    Raises:
+        OSError: it cannot be had; the text names the key, the address, the reason and a remedy.
+    """
+    try:
+        return _bound(address)
+    except OSError as error:
+        reason = _of_path(address.path, error) if address.path is not None else _of_port(address, error)
+        raise OSError(f"{key}: cannot listen on {address}: {reason}") from error
+
+
+def _bound(address: Address) -> socket.socket:
+    if address.path is not None:
+        _remove_stale(address.path)
+        family = socket.AF_UNIX
+    else:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if address.path is None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address.path if address.path is not None else (address.host, address.port))
+        bound.listen(BACKLOG)  # at once: of two that have bound one port, only one may listen
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _remove_stale(path: str) -> None:
+    """Without waiting: one that listens and has no room for a connection is no less alive."""
+    if not _is_socket(path):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # whatever is wrong with the path, `bind` says it too
+        return False
+
+
+def _of_port(address: Address, error: OSError) -> str:
+    is_v6 = ":" in address.host
+    match error.errno:
+        case errno.EADDRINUSE:
+            who = f"`ss -ltnp 'sport = :{address.port}'` shows it"
+            return f"it is in use: stop what listens there ({who}), or choose another port"
+        case errno.EACCES | errno.EPERM:
+            return (
+                f"uid {os.geteuid()} may not listen there: choose a port from 1024 on, or give the process the "
+                "capability NET_BIND_SERVICE"
+            )
+        case errno.EADDRNOTAVAIL:
+            here, everywhere = ("::1", "::") if is_v6 else ("127.0.0.1", "0.0.0.0")
+            return (
+                f"this host has no such address: take one that it has, {here} for calls from this host alone, or "
+                f"{everywhere} for all"
+            )
+        case errno.EAFNOSUPPORT if is_v6:
+            return "this host has no IPv6: take an IPv4 address, such as 127.0.0.1"
+    return error.strerror or str(error)
+
+
+def _of_path(path: str, error: OSError) -> str:
+    folder = PurePath(path).parent
+    match error.errno:
+        case errno.EADDRINUSE if _is_socket(path):
+            who = f"`ss -lxp src {path}` shows it"
+            return f"it is in use: stop what listens there ({who}), or choose another path"
+        case errno.EADDRINUSE:
+            return "a file that is no socket is there: remove it, or choose another path"
+        case errno.ENOENT:
+            return f"there is no directory {folder}: make it"
+        case errno.ENOTDIR:
+            return f"{folder} is no directory: choose another path"
+        case errno.EACCES | errno.EPERM:
+            return f"uid {os.geteuid()} may not make a socket in {folder}: give it the right to write there"
+        case errno.EROFS:
+            remedy = "choose a directory that can be written to, such as a mounted emptyDir"
+            return f"{folder} is on a read-only file system: {remedy}"
+    return error.strerror or str(error)

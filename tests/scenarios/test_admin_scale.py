@@ -1,0 +1,125 @@
+"""The admin API with a thousand routes, and with who asks for more than anybody needs."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import gzip
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from sidecar.admin import asked, prometheus
+from sidecar.admin.asked import MAX_COMPARED, nearest
+from sidecar.admin.long_answers import TAKE_SECONDS
+from sidecar.admin.probes import MAX_SCRAPES
+from sidecar.runtime.worker import Worker
+from tests.scenarios.operator import serving_by
+from tests.scenarios.stage import app_routes
+from tests.support.proxy import running
+from tests.support.raw import raw_client
+
+NAMES = [f"checkout-{number:04d}-to-payments" for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("checkout-0123-to-payment", "checkout-0123-to-payments"),
+        ("chekout-0123-to-payments", "checkout-0123-to-payments"),
+        ("heckout-0999-to-payments", "checkout-0999-to-payments"),
+        ("checkout-0123-to-paymentsx", "checkout-0123-to-payments"),
+    ],
+)
+def test_among_a_thousand_names_the_nearest_is_found_with_a_few_comparisons(
+    written: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+
+    def counted(word: str, words: list[str], n: int) -> list[str]:
+        compared.append(len(words))
+        return difflib.get_close_matches(word, words, n)
+
+    monkeypatch.setattr(asked, "difflib", type("Counted", (), {"get_close_matches": staticmethod(counted)}))
+    assert nearest(written, NAMES) == f"; did you mean {meant!r}?"
+    assert compared[0] <= MAX_COMPARED
+
+
+def test_what_is_like_nothing_has_no_hint() -> None:
+    assert nearest("zzz", NAMES) == ""
+    assert nearest("", NAMES) == ""
+    assert nearest("x", []) == ""
+
+
+@asynccontextmanager
+async def rendering(
+    monkeypatch: pytest.MonkeyPatch, *, size: int = 1
+) -> AsyncIterator[tuple[Worker, list[str]]]:
+    """A sidecar whose metrics are three pieces of that many bytes, and a note of each: which answer, which piece."""
+    notes: list[str] = []
+    count = 0
+
+    def render(*_: object, **__: object) -> Iterator[str]:
+        nonlocal count
+        count += 1
+        own = count
+        for piece in range(3):
+            notes.append(f"{own}.{piece}")
+            yield "#" * size
+
+    monkeypatch.setattr(prometheus, "render", render)
+    async with running(app_routes(9)) as worker:
+        yield worker, notes
+
+
+async def status_of(port: int, path: str, method: str = "GET", body: bytes = b"", lines: str = "") -> int:
+    async with raw_client(port) as client:
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}"
+        await client.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await client.read_to_end()
+    return int(client.received.split(b" ")[1])
+
+
+async def test_long_answers_are_made_one_after_the_other_and_more_than_few_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rendering(monkeypatch) as (worker, notes):
+        port = worker.probes.server.port
+        statuses = await asyncio.gather(*(status_of(port, "/metrics") for _ in range(MAX_SCRAPES + 20)))
+        assert notes == sorted(notes, key=lambda note: int(note.partition(".")[0]))
+        made = len(notes) // 3
+        assert sorted(statuses) == [200] * made + [503] * (MAX_SCRAPES + 20 - made)
+        assert made >= MAX_SCRAPES
+        assert await status_of(port, "/livez") == 200
+        assert await status_of(port, "/metrics") == 200
+
+
+async def test_long_answers_that_nobody_takes_are_few_and_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rendering(monkeypatch, size=4 << 20) as (worker, notes):
+        port = worker.probes.server.port
+        deaf = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_SCRAPES + 5)]
+        for one in deaf:
+            one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(TAKE_SECONDS / 2)
+        assert len(notes) == 3 * MAX_SCRAPES
+        assert await status_of(port, "/metrics") == 503
+        assert await status_of(port, "/livez") == 200
+        await asyncio.sleep(TAKE_SECONDS)
+        assert await status_of(port, "/metrics") == 200
+        for one in deaf:
+            one.close()
+
+
+async def test_a_body_is_left_as_it_came_and_never_blown_up() -> None:
+    bomb, received = gzip.compress(bytes(1 << 20)), []
+
+    async def keep(request: web.Request) -> web.Response:
+        received.append(await request.read())
+        return web.Response()
+
+    async with serving_by(keep) as server:
+        assert await status_of(server.port, "/", "POST", bomb, "Content-Encoding: gzip\r\n") == 200
+    assert received == [bomb]
