@@ -267,6 +267,7 @@ class ClientConnection(asyncio.Protocol):
             self._arriving = None
             if arriving.body is not None:
                 arriving.body.completed(trailers)
+                arriving.request_arrived()
 
     def _refuse(self, refused: parse.Refused) -> None:
         """Nothing that arrives from here on can be trusted: answer what came before, then this, then close."""

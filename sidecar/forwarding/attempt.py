@@ -28,9 +28,9 @@ class Attempt:
     """The sender of one request and the receiver of its response."""
 
     __slots__ = (
-        "_stop_opening", "allowed_seconds", "connection", "ended", "exchange", "fields", "is_ended", "is_switched",
-        "length", "listed", "pool", "reason", "rest", "route", "sent_ms", "span_id", "started", "status", "trailers",
-        "upstream",
+        "_paused_at", "_stop_opening", "allowed_seconds", "connection", "ended", "exchange", "fields", "is_ended",
+        "is_switched", "judged_from", "length", "listed", "pool", "reason", "rest", "route", "sent_ms", "span_id",
+        "started", "status", "trailers", "upstream",
     )  # fmt: skip
 
     fields: list[Field]
@@ -40,6 +40,9 @@ class Attempt:
     """The `Connection` field."""
     rest: bytes
     """What came behind a 101."""
+    judged_from: float
+    """When it would have begun, had its client been quick: a slow client makes no slow call."""
+    _paused_at: float
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class Attempt:
         self.route = route
         self.upstream = upstream
         self.span_id = span_id
-        self.started = self.ended = started
+        self.started = self.ended = self.judged_from = started
         self.allowed_seconds = allowed_seconds
         self.pool = pool
         """None when no address is known; it counts the attempt from `send` or `open` to `end`."""
@@ -144,6 +147,21 @@ class Attempt:
             exchange.body.send_to(connection.transport, head)
 
     # Its end
+
+    def request_arrived(self, now: float) -> None:
+        """The client has sent the last of a body that came in pieces."""
+        self.judged_from = now
+
+    def pause(self, now: float) -> None:
+        """The client takes no more of the answer for now."""
+        if self.connection is not None and not self.connection.is_read_paused:
+            self._paused_at = now
+            self.connection.pause_reading()
+
+    def resume(self, now: float) -> None:
+        if self.connection is not None and self.connection.is_read_paused:
+            self.judged_from += now - self._paused_at
+            self.connection.resume_reading()
 
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""

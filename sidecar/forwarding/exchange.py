@@ -349,7 +349,7 @@ class Exchange:
             # What `_settle` does for a plain success: 0.3 µs less.
             self._admission = self._cluster = None
             cluster.in_flight -= 1
-            transition = self._breaker.settle(admission, _SUCCESS, now - attempt.started, now, self)
+            transition = self._breaker.settle(admission, _SUCCESS, now - attempt.judged_from, now, self)
             if transition is not None:
                 self.tripped = transition
                 self.service.observe.transitioned(transition)
@@ -371,13 +371,13 @@ class Exchange:
         attempt = self.attempts[-1] if self.attempts else None
         if kind is not _ANSWERED or attempt is None:
             now = self.service.clock()
-            seconds = now - attempt.started if attempt is not None else 0.0
+            seconds = now - attempt.judged_from if attempt is not None else 0.0
             verdict = judge(
                 Outcome(kind, 0, attempt.allowed_seconds if attempt is not None else 0.0), route.judged_by
             )
         else:
             now = attempt.ended
-            seconds = now - attempt.started
+            seconds = now - attempt.judged_from
             if attempt.status < 400 and route.has_plain_failures:
                 verdict = _SUCCESS
             else:
@@ -532,12 +532,17 @@ class Exchange:
 
     def client_paused(self) -> None:
         """The client takes no more of the answer for now."""
-        if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.pause_reading()
+        if self._attempt is not None:
+            self._attempt.pause(self.service.clock())
 
     def client_resumed(self) -> None:
-        if self._attempt is not None and self._attempt.connection is not None:
-            self._attempt.connection.resume_reading()
+        if self._attempt is not None:
+            self._attempt.resume(self.service.clock())
+
+    def request_arrived(self) -> None:
+        """The last piece of the request's body is here, some time after its head."""
+        if self._attempt is not None:
+            self._attempt.request_arrived(self.service.clock())
 
     # The deadline and idleness: one entry in the sweep
 

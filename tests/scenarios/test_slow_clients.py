@@ -1,11 +1,13 @@
-"""A client that takes its answer slowly holds back its own upstream connection, and nobody else's request."""
+"""A slow client holds back its own upstream connection and nobody else's request, and makes no slow call."""
 
 from __future__ import annotations
 
 import asyncio
 
-from tests.scenarios.stage import get, saying, stage
-from tests.support.raw import raw_client, turns
+import pytest
+
+from tests.scenarios.stage import OK, get, saying, stage
+from tests.support.raw import RawPeer, raw_client, turns
 
 BODY = bytes(120_000)
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
@@ -27,3 +29,40 @@ async def test_a_connection_whose_last_answer_is_not_taken_yet_serves_the_next_c
             assert (await to.ask()).status == 200
         assert len(to.app.peers) == 1
         slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+
+SLOW_CALLS_TRIP = (
+    "circuit_breaker: {minimum_calls: 1, slow_call_duration: 200ms, slow_call_rate_threshold: 50%}"
+)
+LARGE_BODY = bytes(16 * 1024 * 1024)
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LARGE_BODY) + LARGE_BODY
+
+
+async def test_a_client_that_takes_its_answer_slowly_makes_no_slow_call() -> None:
+    async with stage(saying(LARGE), route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(get())
+        while not to.requests:
+            await turns()
+        await asyncio.sleep(2)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await client.responses([b"GET"]))[0].body) == len(LARGE_BODY)
+        await turns(10)
+        assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, 0)
+
+
+@pytest.mark.parametrize(("thinking", "slow"), [(0.1, 0), (0.3, 1)])
+async def test_a_client_that_sends_its_body_slowly_makes_no_slow_call(thinking: float, slow: int) -> None:
+    async def script(peer: RawPeer) -> None:
+        assert await peer.request() is not None
+        await asyncio.sleep(thinking)
+        await peer.send(OK)
+
+    async with stage(script, route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+        for piece in (b"b", b"o", b"d", b"y"):
+            await asyncio.sleep(0.5)
+            await client.send(piece)
+        assert [answer.status for answer in await client.responses([b"POST"])] == [200]
+        await turns(10)
+        assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, slow)
