@@ -18,6 +18,7 @@ from sidecar.core.snapshot import FallbackPolicy
 from sidecar.downstream import kernel, parse, respond
 from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.reader import RequestReader
+from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.request_body import RequestBody
@@ -445,6 +446,7 @@ class ClientConnection(asyncio.Protocol):
             error.reason,
             error.detail,
             request_id=exchange.request_id,
+            date_line=date.line(),
             route=exchange.route_name,
             retry_after_seconds=error.retry_after_seconds,
             is_grpc=exchange.traits.is_grpc,

@@ -72,6 +72,7 @@ def answer(
     detail: str,
     *,
     request_id: bytes,
+    date_line: bytes,
     route: str | None,
     retry_after_seconds: float = 0.0,
     is_grpc: bool = False,
@@ -84,7 +85,7 @@ def answer(
     row = TABLE[reason]
     own = [
         b"Proxy-Status: ", proxy_status(reason, detail, "response" if fallback else None), b"\r\n",
-        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
+        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line,
     ]  # fmt: skip
     if fallback is not None:
         return _fallback(fallback, own)
@@ -101,6 +102,8 @@ def answer(
 
 
 def _fallback(fallback: FallbackPolicy, own: list[bytes]) -> Answer:
+    if any(name.lower() == b"date" for name, _ in fallback.headers):
+        own = own[:-1]
     lines = [headers.status_line(fallback.status), *own]
     lines += [b"%b: %b\r\n" % field for field in fallback.headers]
     if fallback.status not in (204, 304):

@@ -13,6 +13,7 @@ from sidecar.core import deadline, headers
 from sidecar.core.deadline import Carried, Form
 from sidecar.core.plain import Field
 from sidecar.core.tracecontext import FLAG_TEXT
+from sidecar.forwarding import date
 from sidecar.forwarding.traits import PLAIN
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
 _BAGGAGE = Form.BAGGAGE
+_DATE = date.KEY
 _BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
@@ -158,9 +160,15 @@ def kept_lines(
 ) -> list[bytes]:
     """The same, where it is known what to leave out."""
     out = [_STATUS_LINES.get(status) or headers.status_line(status)]
+    has_date = route.sets_date
     for key, line, _ in fields:
         if key not in drop:
             out.append(line)
+        elif key == _DATE and not has_date:
+            out.append(line)
+            has_date = True
+    if not has_date:
+        out.append(date.line())
     out += (route.response_block, exchange.request_id, b"\r\n")
     if exchange.fallback is not None:
         out.append(exchange.client.proxy_status_line(exchange))

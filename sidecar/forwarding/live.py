@@ -13,6 +13,7 @@ from sidecar.core import balance, deadline, headers
 from sidecar.core.admission import Admission
 from sidecar.core.breaker import Breaker
 from sidecar.core.snapshot import Mode, Route
+from sidecar.forwarding import date
 from sidecar.upstream.cluster import Cluster
 
 VIA = b"Via: 1.1 sidecar\r\n"
@@ -42,7 +43,7 @@ class LiveRoute:
         "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
         "has_plain_failures", "host", "idle_check_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
         "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
-        "request_block", "request_seconds", "response_block", "single",
+        "request_block", "request_seconds", "response_block", "sets_date", "single",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,9 @@ class LiveRoute:
         self.drop_response = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_RESPONSE, policy.response_headers
         )
+        self.sets_date = date.KEY in self.drop_response
+        """The route removes or sets it, so it is nobody else's to pass on or to add."""
+        self.drop_response |= {date.KEY}
         self.request_block = VIA + headers.added_block(policy.request_headers) + b"x-request-id: "
         self.response_block = VIA + headers.added_block(policy.response_headers) + b"x-request-id: "
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE

@@ -265,6 +265,7 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
 def stable(received: bytes) -> bytes:
     """The same bytes in every run: ports and the ids that the sidecar made are named, lines end in LF."""
     text = re.sub(rb"127\.0\.0\.1:[0-9]+", b"127.0.0.1:PORT", received)
+    text = re.sub(rb"\r\nDate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", b"\r\nDate: NOW\r\n", text)
     return re.sub(rb"\b[0-9a-f]{32}\b", b"MADE-ID", text).replace(b"\r\n", b"\n")
 
 

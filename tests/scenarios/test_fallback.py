@@ -74,6 +74,15 @@ async def test_a_fixed_response_stands_in_for_an_open_breaker() -> None:
         assert len(to.requests) == 5
 
 
+@pytest.mark.parametrize(("headers", "dates"), [("{}", 1), ("{date: x}", 1), ("{Date: x}", 1)])
+async def test_a_fixed_response_has_one_date(headers: str, dates: int) -> None:
+    route = f"circuit_breaker: {{mode: forced_open}}, fallback: {{status: 200, headers: {headers}, body: a}}"
+    async with stage(route=route) as to:
+        response = await to.ask()
+    assert len(response.values(b"date")) == dates
+    assert (response.values(b"date") == [b"x"]) is ("x" in headers)
+
+
 async def test_a_fixed_response_stands_in_for_a_timeout_before_the_head() -> None:
     loop = asyncio.get_running_loop()
     async with stage(silent, route=f"timeouts: {{request: 2s}}, {FIXED}") as to:

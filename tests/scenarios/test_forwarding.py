@@ -25,7 +25,8 @@ async def test_an_answer_is_relayed_with_its_body():
     heads: list[bytes] = []
     async with scripted(answering(OK, heads)) as app, running(ROUTES.format(port=app.port)) as worker:
         answer = await exchange(port(worker), b"GET /a?b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nVia: 1.1 sidecar\r\nx-request-id: ")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: ")
+    assert b" GMT\r\nVia: 1.1 sidecar\r\nx-request-id: " in answer
     assert answer.endswith(b"\r\nConnection: close\r\n\r\nok")
     assert heads[0].startswith(b"GET /a?b HTTP/1.1\r\nHost: x\r\n")
     assert field_of(heads[0], b"connection") is None

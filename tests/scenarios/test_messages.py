@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -43,7 +45,7 @@ async def test_a_response_keeps_its_status_fields_and_body() -> None:
     async with stage(saying(answer)) as to:
         response = await to.ask()
     assert (response.status, response.body) == (418, b"tea")
-    assert [field for field in response.fields if field[0] != b"x-request-id"] == [
+    assert [field for field in response.fields if field[0] not in (b"x-request-id", b"date")] == [
         (b"x-one", b"1"),
         (b"set-cookie", b"a"),
         (b"set-cookie", b"b"),
@@ -69,8 +71,39 @@ async def test_hop_by_hop_fields_stop_here_both_ways() -> None:
             )
         )
         (seen,) = to.requests
-    assert {key for key, _ in response.fields} == {b"content-length", b"via", b"x-request-id"}
+    assert {key for key, _ in response.fields} == {b"content-length", b"date", b"via", b"x-request-id"}
     assert {key for key, _ in seen.fields} - NAMES_OF_OURS == {b"host", b"x-kept"}
+
+
+SENT = b"Date: Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("route", "sent", "told"),
+    [
+        ("", [SENT], SENT),
+        ("", [SENT, b"date: x"], SENT),
+        ("", [], None),
+        ("response_headers: {remove: [date]}", [SENT], b""),
+        ("response_headers: {set: {date: y}}", [SENT], b"date: y"),
+    ],
+)
+async def test_an_answer_says_when_it_was_made(route: str, sent: list[bytes], told: bytes | None) -> None:
+    """RFC 9110 6.6.1; None: now. Whole, in pieces, and where the route decides."""
+    head = b"".join(line + b"\r\n" for line in [b"HTTP/1.1 200 OK", *sent])
+    answers = [
+        head + b"Content-Length: 2\r\n\r\nok",
+        head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ]
+    async with stage(saying(*answers), route=route) as to:
+        for _ in answers:
+            values = (await to.ask()).values(b"date")
+            if told is None:
+                (value,) = values
+                made = parsedate_to_datetime(value.decode())
+                assert abs((datetime.now(UTC) - made).total_seconds()) < 60
+            else:
+                assert values == ([told.partition(b": ")[2]] if told else [])
 
 
 async def test_an_existing_via_is_added_to() -> None:
