@@ -69,8 +69,8 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body_left", "_chunked", "_close_delimited", "_fields", "_has_head", "_head_bytes", "_interims", "_is_done",
         "_is_head_request", "_is_keep_alive", "_is_switching", "_length", "_listed", "_parser", "_receiver",
-        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "is_read_paused", "pool",
-        "transport",
+        "_trailers", "_wants_upgrade", "exchanges", "idle_since", "is_open", "is_read_paused",
+        "is_write_paused", "pool", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -87,6 +87,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_keep_alive = True
         self.is_read_paused = False
         """The client takes no more of the answer for now."""
+        self.is_write_paused = False
+        """The upstream takes no more of the request for now."""
         self._body_left = 0
         """Of a plain response: body bytes that are still to come."""
         self._begin_response()
@@ -127,7 +129,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = None
         if self.is_read_paused:  # the end of the answer was what its client could not take
             self.resume_reading()
-        if not (is_reusable and self._is_keep_alive and self.is_open) or self.pool.is_retired:
+        if (
+            not (is_reusable and self._is_keep_alive and self.is_open)
+            or self.is_write_paused
+            or self.pool.is_retired
+        ):
+            # Where an answer came before its request was taken, the next one would wait behind the rest of it, and
+            # asyncio, which has said "pause" already, would not say it again however much of the next is written.
             self.abort()
             return
         cluster = self.pool.cluster
@@ -189,10 +197,12 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self.is_write_paused = True
         if self._receiver is not None:
             self._receiver.pause_sending()
 
     def resume_writing(self) -> None:
+        self.is_write_paused = False
         if self._receiver is not None:
             self._receiver.resume_sending()
 

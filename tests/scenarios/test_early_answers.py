@@ -56,3 +56,37 @@ async def test_a_reset_without_a_whole_answer_is_a_failure(rest: bytes) -> None:
             assert worker.assembly.breakers["app", "app"].numbers(loop.time()).failed == 1
             client.writer.close()
             await assert_clean(worker)
+
+
+async def test_a_connection_that_still_holds_the_request_serves_no_other() -> None:
+    """The upstream answered and stays, but reads no more: what came next would pile up behind, without an end."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        async with running(app_routes(server.getsockname()[1])) as worker, raw_client(port(worker)) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            app, _ = await loop.sock_accept(server)
+            await turns(10)
+            (exchange,) = worker.service.exchanges
+            connection = exchange.attempts[0].connection
+            assert connection is not None
+            while not connection.transport.get_write_buffer_size():
+                await client.send(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+                await turns(10)
+            assert not connection.is_write_paused
+            await client.send(b"20000\r\n" + bytes(0x20000) + b"\r\n0\r\n\r\n")
+            while exchange.body is None or not exchange.body.is_complete:
+                await turns()
+                assert connection.is_write_paused
+            app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            assert [answer.status for answer in await client.responses([b"POST"])] == [200]
+            async with raw_client(port(worker)) as other:
+                await other.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                fresh, _ = await loop.sock_accept(server)
+                assert (await loop.sock_recv(fresh, 4096)).startswith(b"GET / ")
+                fresh.sendall(b"HTTP/1.1 204 X\r\n\r\n")
+                assert [answer.status for answer in await other.responses([b"GET"])] == [204]
+            fresh.close()
+            app.close()
+            client.writer.close()
+            await assert_clean(worker)
