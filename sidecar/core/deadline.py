@@ -19,6 +19,8 @@ from sidecar.core.snapshot import DeadlinePolicy, Mode
 
 MIN_SEND_SECONDS: Final = 0.001
 """With less than this left nothing is sent; check it before `timeout_fields` and `with_baggage_deadline`."""
+CLOCK_NOISE_SECONDS: Final = 1e-6
+"""A deadline less the time it was made from is not quite the timeout it was made of: floats round."""
 MAX_OFFSET_SHARE: Final = 0.1
 """Of a budget, that `offset` may take at most."""
 MAX_BAGGAGE_BYTES: Final = 8192

@@ -24,9 +24,10 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from operator import ge
+from operator import sub
 from typing import TypeVar
 
+from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
 from sidecar.core.transition import State, Transition, TransitionReason
@@ -202,7 +203,7 @@ class Shape:
         route, reason = self.route, self.reason
         if self.budgets is not None:
             if reason is not Reason.DEADLINE_EXCEEDED:
-                route.exceeded += sum(map(ge, seconds, budgets))
+                route.exceeded += sum(map(CLOCK_NOISE_SECONDS.__ge__, map(sub, budgets, seconds)))
             self.budgets.add(budgets)
         if reason is not None:
             self._count_reason(reason, len(seconds))
