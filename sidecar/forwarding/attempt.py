@@ -149,8 +149,8 @@ class Attempt:
     # Its end
 
     def request_arrived(self, now: float) -> None:
-        """The client has sent the last of a body that came in pieces."""
-        self.judged_from = now
+        """The client has sent the last of a body that came in pieces; a pause that lasts is left out from here on."""
+        self.judged_from = self._paused_at = now
 
     def pause(self, now: float) -> None:
         """The client takes no more of the answer for now."""
