@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.scenarios.stage import OK, get, saying, stage
+from tests.scenarios.stage import OK, get, post, saying, stage
 from tests.support.raw import RawPeer, raw_client, turns
 
 BODY = bytes(120_000)
@@ -85,5 +85,20 @@ async def test_time_in_which_a_client_neither_sends_nor_takes_is_left_out_once()
         await asyncio.sleep(0.1)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len((await client.responses([b"POST"]))[0].body) == len(LARGE_BODY)
+        await turns(10)
+        assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, 1)
+
+
+async def test_an_upstream_that_takes_a_body_slowly_makes_a_slow_call() -> None:
+    """The client is held back meanwhile: its body comes late for no fault of its own."""
+
+    async def script(peer: RawPeer) -> None:
+        await asyncio.sleep(2)
+        assert await peer.request() is not None
+        await peer.send(OK)
+
+    async with stage(script, route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
+        client.writer.write(post(LARGE_BODY))
+        assert [answer.status for answer in await client.responses([b"POST"])] == [200]
         await turns(10)
         assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, 1)
