@@ -29,6 +29,7 @@ from typing import TypeVar
 
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
+from sidecar.core.outcome import CLOCK_NOISE_SECONDS
 from sidecar.core.transition import State, Transition, TransitionReason
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -202,7 +203,7 @@ class Shape:
         route, reason = self.route, self.reason
         if self.budgets is not None:
             if reason is not Reason.DEADLINE_EXCEEDED:
-                route.exceeded += sum(map(ge, seconds, budgets))
+                route.exceeded += sum(map(ge, map(CLOCK_NOISE_SECONDS.__add__, seconds), budgets))
             self.budgets.add(budgets)
         if reason is not None:
             self._count_reason(reason, len(seconds))

@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.core.snapshot import BreakerPolicy, Failure
 
-_CLOCK_NOISE_SECONDS: Final = 1e-6
+CLOCK_NOISE_SECONDS: Final = 1e-6
 """A deadline less the time it was made from is not quite the timeout it was made of: floats round."""
 
 
@@ -58,7 +58,7 @@ def judge(outcome: Outcome, policy: BreakerPolicy) -> Verdict:
     for one millisecond cannot trip a breaker; nor by the 504 of the next sidecar, which gives up first.
     """
     kind = outcome.kind
-    had_time = outcome.allowed_seconds >= policy.count_timeout_after_seconds - _CLOCK_NOISE_SECONDS
+    had_time = outcome.allowed_seconds >= policy.count_timeout_after_seconds - CLOCK_NOISE_SECONDS
     if kind is Kind.ANSWERED:
         if outcome.status == 504 and outcome.allowed_seconds > 0 and not had_time:
             return Verdict.IGNORED  # a hop below keeps the same short deadline, and says so a little earlier
