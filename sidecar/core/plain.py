@@ -10,7 +10,7 @@ Measured for a whole exchange without the kernel (`tests/bench/path_cost.py`): a
 llhttp alone; a POST of 16 KiB 9.3 and 18.4, since the body needs no parser either. A line that differs each time
 costs 0.4 µs more than one that is remembered.
 
-What is remembered is bounded and holds nothing of one request alone: see `_learn`. Owner: the event loop's thread.
+What is remembered is bounded and holds nothing of one request alone: see `_remember`. Owner: the event loop's thread.
 """
 
 from __future__ import annotations

@@ -149,8 +149,13 @@ class Attempt:
     # Its end
 
     def request_arrived(self, now: float) -> None:
-        """The client has sent the last of a body that came in pieces."""
-        self.judged_from = now
+        """The client has sent the last of a body that came in pieces; a pause that lasts is left out from here on.
+
+        In what was left out before, the upstream's own slowness to take the body is none of the client's.
+        """
+        body = self.exchange.body
+        self.judged_from = now if body is None else now - body.held_back_seconds
+        self._paused_at = now
 
     def pause(self, now: float) -> None:
         """The client takes no more of the answer for now."""
@@ -249,7 +254,15 @@ class Attempt:
         self.exchange.fail(GivenUp(reason, detail, is_stale=is_stale))
 
     def pause_sending(self) -> None:
-        self.exchange.client.pause_reading()
+        exchange = self.exchange
+        if exchange.body is not None:
+            exchange.body.held_back_since = exchange.service.clock()
+        exchange.client.pause_reading()
 
     def resume_sending(self) -> None:
-        self.exchange.client.resume_reading()
+        exchange = self.exchange
+        body = exchange.body
+        if body is not None and body.held_back_since is not None:
+            body.held_back_seconds += exchange.service.clock() - body.held_back_since
+            body.held_back_since = None
+        exchange.client.resume_reading()

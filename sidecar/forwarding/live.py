@@ -70,8 +70,8 @@ class LiveRoute:
         self.drop_response = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_RESPONSE, policy.response_headers
         )
-        self.sets_date = date.KEY in self.drop_response
-        """The route removes or sets it, so it is nobody else's to pass on or to add."""
+        self.sets_date = date.KEY in {*self.drop_response, *(name for name, _ in policy.response_headers.add)}
+        """The route removes, sets or adds it, so it is nobody else's to pass on or to add: an answer has one."""
         self.drop_response |= {date.KEY}
         self.request_block = VIA + headers.added_block(policy.request_headers) + b"x-request-id: "
         self.response_block = VIA + headers.added_block(policy.response_headers) + b"x-request-id: "

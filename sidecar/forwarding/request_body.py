@@ -24,6 +24,8 @@ class RequestBody:
         "_held",
         "_is_chunked",
         "_sink",
+        "held_back_seconds",
+        "held_back_since",
         "is_complete",
         "is_untouched",
         "size",
@@ -37,6 +39,9 @@ class RequestBody:
         self.is_untouched = True
         """No upstream has been given any of it, so another one still can."""
         self.trailers: list[Field] = []
+        self.held_back_seconds = 0.0
+        """For so long the client could send no more, since the upstream took nothing; written by the attempt."""
+        self.held_back_since: float | None = None
         self._client = client
         self._is_chunked = is_chunked
         self._held: list[bytes | memoryview] = []

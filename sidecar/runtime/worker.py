@@ -69,7 +69,6 @@ class Worker:
         self._environ = environ
         self._log_fd = log_fd
         self._secret = os.urandom(32)
-        self._counting_since_ns = time.time_ns()
         self.path = path
         live: set[Exchange] = set()
         self.numbers = Numbers(live)
@@ -236,7 +235,7 @@ class Worker:
         self.assembly.tick(self.service.clock())
         self._listeners.tick()
 
-    def _make_telemetry(self, snapshot: Snapshot) -> TelemetryRoom:
+    def _make_telemetry(self, snapshot: Snapshot, instead_of: TelemetryRoom | None = None) -> TelemetryRoom:
         return TelemetryRoom(
             snapshot.telemetry,
             self.numbers,
@@ -244,7 +243,7 @@ class Worker:
             environ=self._environ,
             log_fd=self._log_fd,
             secret=self._secret,
-            counting_since_ns=self._counting_since_ns,
+            instead_of=instead_of,
             on_transition=self.events.transitioned,
         )
 
@@ -254,7 +253,7 @@ class Worker:
     def _renew_telemetry(self) -> None:
         """A thread that has ended cannot be started again: a new room goes on with the same numbers."""
         ended = self.telemetry
-        self.telemetry = self._make_telemetry(self.active.started_with)
+        self.telemetry = self._make_telemetry(self.active.started_with, instead_of=ended)
         self.service.observe = self.telemetry.observer
         self.service.decide = self.telemetry.decide
         self.telemetry.start()

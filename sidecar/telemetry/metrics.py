@@ -48,14 +48,12 @@ class MetricBuilder:
         numbers: Numbers,
         resource: Resource,
         scope: InstrumentationScope,
-        start_ns: int,
-        temporality: str = "cumulative",
+        temporality: Temporality,
     ) -> None:
-        """`start_ns`: when counting began, in nanoseconds since the epoch; `temporality` as in `settings.py`."""
         self._numbers = numbers
         self._resource = resource
         self._scope = scope
-        self._temporality = Temporality(temporality, start_ns)
+        self._temporality = temporality
 
     def requests(
         self, sources: Sources, now_ns: int, offset_ns: int, pause: Callable[[], None]
@@ -63,6 +61,7 @@ class MetricBuilder:
         """Yield `ExportMetricsServiceRequest`s, each with the number of its points; `sent` or `lost` follows each."""
         request: Any = None
         points = 0
+        self._temporality.begin_round()
         for family, part in self._slices(sources):
             encoded = encode_metrics(self.data(family, part, now_ns, offset_ns))
             if request is None:

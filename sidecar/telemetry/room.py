@@ -25,6 +25,7 @@ from sidecar.telemetry.access_log import Level, Log
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds, Wake
+from sidecar.telemetry.temporality import Temporality
 
 if TYPE_CHECKING:
     from sidecar.telemetry.export import Sink
@@ -101,15 +102,16 @@ class TelemetryRoom:
         environ: Mapping[str, str],
         log_fd: int,
         secret: bytes | None = None,
-        counting_since_ns: int | None = None,
+        instead_of: TelemetryRoom | None = None,
         on_transition: Callable[[Transition], None] | None = None,
     ) -> None:
         """Build it; nothing runs before `start`.
 
         `sources` is called from a thread at each collection. `secret` (see `TransitionIds`) must be the same
         in all workers of one run; None draws one for a single process. Changes of the file's `telemetry`
-        section need a new room, which is given the first one's `counting_since_ns` (since the epoch; None: now) if
-        it goes on with the same `numbers`. `on_transition` is told of each, on the event loop.
+        section need a new room. `instead_of` is one that has ended, for which this one goes on with the same
+        `numbers`: what the collector has of them is not told again. `on_transition` is told of each, on the event
+        loop.
 
         Raises:
             RuntimeError: the installed exporters cannot be used.
@@ -119,13 +121,18 @@ class TelemetryRoom:
         self._log_pipeline: LogPipeline | None = None
         self._pipelines: list[tuple[str, Pipeline]] = []
         self._wake = Wake()
+        self._temporality: Temporality = (
+            Temporality(self.settings.temporality, time.time_ns())
+            if instead_of is None
+            else instead_of._temporality
+        )
         self._recorder: SpanRecorder | None = None
         self._ids = TransitionIds(secret or os.urandom(32))
         self._warnings = list(self.settings.warnings)
         self._sdk_log = _SdkLog()
         if self.settings.traces or self.settings.metrics or self.settings.logs:
             with self._sdk_log.attached():  # the exporters complain of variables as they are made
-                self._build_pipelines(numbers, sources, environ, counting_since_ns or time.time_ns())
+                self._build_pipelines(numbers, sources, environ)
         also = self._log_pipeline.add if self._log_pipeline is not None else None
         self.log = Log(file.access_log, log_fd, also=also)
         self.observer: Observe = Reporter(numbers, self._recorder, self.log, on_transition)
@@ -195,11 +202,7 @@ class TelemetryRoom:
             return None
 
     def _build_pipelines(
-        self,
-        numbers: Numbers,
-        sources: Callable[[], Sources],
-        environ: Mapping[str, str],
-        since_ns: int,
+        self, numbers: Numbers, sources: Callable[[], Sources], environ: Mapping[str, str]
     ) -> None:
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -224,7 +227,7 @@ class TelemetryRoom:
             )
             self._pipelines.append(("traces", spans))
         if (sink := self._sink("metrics", settings.metrics)) is not None:
-            builder = metrics.MetricBuilder(numbers, who, scope, since_ns, settings.temporality)
+            builder = metrics.MetricBuilder(numbers, who, scope, self._temporality)
             rows = pipeline.MetricPipeline(builder, sources, sink, settings.metrics_interval_seconds)
             self._pipelines.append(("metrics", rows))
         if (sink := self._sink("logs", settings.logs)) is not None:

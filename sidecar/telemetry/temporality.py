@@ -16,7 +16,7 @@ _DELTA = frozenset({Kind.COUNTER, Kind.HISTOGRAM})
 
 
 class Temporality:
-    """What the collector has of each series. Owned by the exporting thread."""
+    """What the collector has of each series. Owned by the exporting thread, later by the one that stands for it."""
 
     def __init__(self, preference: str, start_ns: int) -> None:
         """`preference` is one of `settings.TEMPORALITIES`; `start_ns`: when counting began."""
@@ -52,11 +52,15 @@ class Temporality:
         """What was offered has not arrived."""
         self._offered.clear()
 
+    def begin_round(self) -> None:
+        """Everything will be offered once; a round before that broke off has sent nothing more."""
+        self._offered.clear()
+        self._seen.clear()
+
     def end_round(self) -> None:
-        """Everything has been offered once: forget the series that are gone."""
+        """Everything has been offered: forget the series that are gone."""
         if len(self._taken) > len(self._seen):
             self._taken = {key: value for key, value in self._taken.items() if key in self._seen}
-        self._seen.clear()
 
 
 def _growth(before: Value, value: Value) -> Value:

@@ -32,6 +32,7 @@ from sidecar.telemetry.sampling import make_decide
 from sidecar.telemetry.settings import read_settings
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
+from sidecar.telemetry.temporality import Temporality
 from tests.telemetry.fakes import FakeExchange
 
 ROUNDS, CALLS, ROUTES = 15, 20_000, 1000
@@ -105,7 +106,9 @@ def thousand_routes() -> tuple[Numbers, Sources]:
 
 async def measure_collections() -> None:
     numbers, sources = thousand_routes()
-    builder = MetricBuilder(numbers, make_resource("bench", {}), InstrumentationScope("sidecar"), 0)
+    builder = MetricBuilder(
+        numbers, make_resource("bench", {}), InstrumentationScope("sidecar"), Temporality("cumulative", 0)
+    )
 
     def collect(wait: Callable[[], None]) -> int:
         return sum(points for _, points in builder.requests(sources, 1, 0, wait))

@@ -153,6 +153,20 @@ def test_budgets_are_counted_by_source_and_recovered_ones_told_apart() -> None:
     assert read(numbers, "sidecar.deadline.recovered") == {ROUTE: 1}
 
 
+@pytest.mark.parametrize("budget", [0.28, 0.295, 0.3])
+def test_who_takes_the_very_length_of_the_budget_has_exceeded_it(budget: float) -> None:
+    """Whatever the clock shows: from its sum with the budget a little less may remain."""
+    numbers, started = Numbers(), 20_000.0
+    assert started + budget - started < budget
+    late = FakeExchange(
+        started=started, ended=started + budget, budget_seconds=budget, status=504, reason=Reason.TIMEOUT
+    )
+    in_time = FakeExchange(started=started, ended=started + budget - 0.001, budget_seconds=budget)
+    for exchange in (late, in_time):
+        pass_through(numbers, exchange)
+    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 1}
+
+
 def test_exceeded_and_rejected_are_never_the_same_exchange() -> None:
     numbers = Numbers()
     late = FakeExchange(started=0.0, ended=2.1, status=504, reason=Reason.TIMEOUT)

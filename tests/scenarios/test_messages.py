@@ -86,6 +86,8 @@ SENT = b"Date: Sun, 06 Nov 1994 08:49:37 GMT"
         ("", [], None),
         ("response_headers: {remove: [date]}", [SENT], b""),
         ("response_headers: {set: {date: y}}", [SENT], b"date: y"),
+        ("response_headers: {add: {Date: y}}", [SENT], b"date: y"),
+        ("response_headers: {add: {Date: y}}", [], b"date: y"),
     ],
 )
 async def test_an_answer_says_when_it_was_made(route: str, sent: list[bytes], told: bytes | None) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.scenarios.stage import OK, get, saying, stage
+from tests.scenarios.stage import OK, get, post, saying, stage
 from tests.support.raw import RawPeer, raw_client, turns
 
 BODY = bytes(120_000)
@@ -66,3 +66,39 @@ async def test_a_client_that_sends_its_body_slowly_makes_no_slow_call(thinking: 
         assert [answer.status for answer in await client.responses([b"POST"])] == [200]
         await turns(10)
         assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, slow)
+
+
+async def test_time_in_which_a_client_neither_sends_nor_takes_is_left_out_once() -> None:
+    """It takes no more of an answer that came early, and sends the rest of its body meanwhile."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.send(LARGE[:-1])
+        assert await peer.request() is not None
+        await asyncio.sleep(0.5)
+        await peer.send(LARGE[-1:])
+
+    async with stage(script, route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbo")
+        await asyncio.sleep(2)
+        await client.send(b"dy")
+        await asyncio.sleep(0.1)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await client.responses([b"POST"]))[0].body) == len(LARGE_BODY)
+        await turns(10)
+        assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, 1)
+
+
+async def test_an_upstream_that_takes_a_body_slowly_makes_a_slow_call() -> None:
+    """The client is held back meanwhile: its body comes late for no fault of its own."""
+
+    async def script(peer: RawPeer) -> None:
+        await asyncio.sleep(2)
+        assert await peer.request() is not None
+        await peer.send(OK)
+
+    async with stage(script, route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
+        client.writer.write(post(LARGE_BODY))
+        assert [answer.status for answer in await client.responses([b"POST"])] == [200]
+        await turns(10)
+        assert (to.breaker.tally.successful, to.breaker.tally.slow) == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from sidecar.core.numbers import Numbers
+from sidecar.core.snapshot import Otlp, Telemetry
 from sidecar.core.sources import BreakerNumbers, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.pipeline import MetricPipeline
+from sidecar.telemetry.room import TelemetryRoom
+from sidecar.telemetry.temporality import Temporality
 from tests.telemetry.fakes import FakeExchange
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -48,7 +52,7 @@ class Stage:
         self.rejected = 0
         self.collector = Collector()
         builder = MetricBuilder(
-            self.numbers, Resource({}), InstrumentationScope("t"), START_NS, temporality=temporality
+            self.numbers, Resource({}), InstrumentationScope("t"), Temporality(temporality, START_NS)
         )
         self.pipeline = MetricPipeline(builder, self._sources, self.collector, 60.0)
 
@@ -142,3 +146,55 @@ def test_a_route_that_comes_back_is_counted_from_nothing() -> None:
     stage.numbers.finished(FakeExchange())
     stage.numbers.finished(FakeExchange())
     assert count(stage.collect()[SERVER]) == 3
+
+
+class Breaking(Collector):
+    """The first request that tells of refused calls ends the round; from then on it adds them up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_whole = True
+        self.rejected = 0
+
+    def send(self, request: bytes) -> int | None:
+        told = ExportMetricsServiceRequest.FromString(request).resource_metrics[0].scope_metrics[0].metrics
+        points = [point for metric in told if metric.name == REJECTED for point in metric.sum.data_points]
+        if points and self.is_whole:
+            self.is_whole = False
+            raise RuntimeError("the round is over")
+        self.rejected += sum(point.as_int for point in points)
+        return 0
+
+
+def test_what_a_round_that_broke_off_had_offered_is_in_the_next_delta() -> None:
+    breakers = [
+        BreakerNumbers(f"route-{number}", "payments", State.OPEN, rejected=5) for number in range(800)
+    ]
+    collector = Breaking()
+    builder = MetricBuilder(
+        Numbers(), Resource({}), InstrumentationScope("t"), Temporality("delta", START_NS)
+    )
+    pipeline = MetricPipeline(builder, lambda: Sources(breakers=breakers), collector, 60.0)
+    with pytest.raises(RuntimeError):
+        pipeline.send_all()
+    pipeline.send_all()
+    assert collector.rejected == 5 * len(breakers)
+
+
+def test_a_room_that_stands_for_one_that_ended_tells_no_delta_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector, numbers = Collector(), Numbers()
+    monkeypatch.setattr("sidecar.telemetry.export.make_sink", lambda _signal, _export: collector)
+    environ = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
+    file = Telemetry(otlp=Otlp(endpoint="http://127.0.0.1:4317"))
+    room: TelemetryRoom | None = None
+    told = []
+    fd = os.open(os.devnull, os.O_WRONLY)
+    for calls in (2, 3):
+        room = TelemetryRoom(file, numbers, Sources, environ=environ, log_fd=fd, instead_of=room)
+        room.start()
+        for _ in range(calls):
+            numbers.finished(FakeExchange())
+        room.stop()
+        told.append(count(collector.got[SERVER]))
+    os.close(fd)
+    assert told == [2, 3]
