@@ -42,6 +42,8 @@ from sidecar.telemetry.access_log import Level
 from sidecar.telemetry.room import TelemetryRoom
 from sidecar.upstream.resolver import Resolver
 
+Lost = dict[tuple[str, str], int]
+"""Telemetry that was lost, by (signal, reason)."""
 FIRST_RESOLUTION_SECONDS = 2.0
 """How long the start waits for the upstreams' names; what is unknown then answers `dns_error` until it is."""
 
@@ -73,9 +75,10 @@ class Worker:
         live: set[Exchange] = set()
         self.numbers = Numbers(live)
         self.events = Events()
-        self._ended_rooms: list[TelemetryRoom] = []
-        """Empty but for what they count; a sixth within a minute ends the process."""
         self.telemetry = self._make_telemetry(snapshot)
+        self._rooms: tuple[Lost, tuple[TelemetryRoom, ...]] = {}, (self.telemetry,)
+        """What rooms lost that have ended, and those that may still lose something, the present one last. Replaced as
+        a whole, since a collecting thread reads it."""
         self.service = Service(
             loop=loop,
             clock=clock,
@@ -257,13 +260,24 @@ class Worker:
         self.service.observe = self.telemetry.observer
         self.service.decide = self.telemetry.decide
         self.telemetry.start()
-        self._ended_rooms.append(ended)
-        self.service.loop.run_in_executor(None, ended.stop)
+        lost, rooms = self._rooms
+        self._rooms = lost, (*rooms, self.telemetry)
+        stopping = self.service.loop.run_in_executor(None, ended.stop)
+        stopping.add_done_callback(lambda _: self._forget_room(ended))
 
-    def telemetry_dropped(self) -> dict[tuple[str, str], int]:
+    def _forget_room(self, ended: TelemetryRoom) -> None:
+        """It loses nothing more: what it lost is kept, and not the room."""
+        lost, rooms = self._rooms
+        self._rooms = (
+            Counter(lost) + Counter(ended.dropped()),
+            tuple(room for room in rooms if room is not ended),
+        )
+
+    def telemetry_dropped(self) -> Lost:
         """What was lost since the start, by (signal, reason): also by rooms that a new one stands for."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for room in (*self._ended_rooms, self.telemetry):
+        lost, rooms = self._rooms
+        counts = Counter(lost)
+        for room in rooms:
             counts.update(room.dropped())
         return counts
 

@@ -180,22 +180,6 @@ def test_exceeded_and_rejected_are_never_the_same_exchange() -> None:
     assert read(numbers, "sidecar.cancellations") == {(*ROUTE, ("sidecar.cancellation.cause", "deadline")): 1}
 
 
-@pytest.mark.parametrize("started", [0.1, 7.7, 1234.567, 18_000.3, 987_654.321])
-@pytest.mark.parametrize("budget", [0.1, 0.295, 0.3, 0.7, 2.0])
-def test_a_budget_used_up_to_its_end_is_exceeded_whatever_the_clock_says(
-    started: float, budget: float
-) -> None:
-    numbers = Numbers()
-    ended = started + budget
-    late = FakeExchange(
-        started=started, ended=ended, budget_seconds=budget, status=504, reason=Reason.TIMEOUT
-    )
-    early = FakeExchange(started=started, ended=ended - 0.001, budget_seconds=budget)
-    for exchange in (late, early):
-        pass_through(numbers, exchange)
-    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 1}
-
-
 def test_transitions_and_notices_are_counted() -> None:
     numbers = Numbers()
     pass_through(numbers, FakeExchange())
