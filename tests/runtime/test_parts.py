@@ -99,7 +99,7 @@ async def test_a_telemetry_that_has_died_is_replaced_under_traffic() -> None:
         assert worker.telemetry.is_alive()
         assert worker.service.observe is worker.telemetry.observer
         assert worker.sources().dropped["access_log", "queue_full"] == 7, "what was lost stays counted"
-        while len(worker._rooms[1]) > 1:
+        while len(worker._rooms[1]) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         assert worker._rooms[1] == (worker.telemetry,), "the dead one is let go"
         assert worker.sources().dropped["access_log", "queue_full"] == 7
