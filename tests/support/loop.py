@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
+from collections.abc import Iterable
+from typing import Any
 
 PATIENCE_SECONDS = 0.002
 """Real time that I/O gets to show up before the clock jumps."""
@@ -31,6 +34,13 @@ class _JumpingSelector(selectors.DefaultSelector):
         return ready
 
 
+class _Transport(_SelectorSocketTransport):  # type: ignore[misc]  # typeshed has no private names
+    def writelines(self, list_of_data: Iterable[bytes]) -> None:
+        """As uvloop's: asyncio's own does not tell its protocol to pause, from Python 3.12 on."""
+        super().writelines(list_of_data)
+        self._maybe_pause_protocol()
+
+
 class JumpingLoop(asyncio.SelectorEventLoop):
     """Virtual time in `time()`; starts where the real monotonic clock is."""
 
@@ -42,6 +52,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def _make_socket_transport(self, *args: Any, **options: Any) -> _Transport:
+        return _Transport(self, *args, **options)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Without the limit of Python 3.12 and later: threads live in real time, and this clock would jump it."""
