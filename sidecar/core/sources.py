@@ -103,3 +103,15 @@ class ReloadReport:
     breakers_reset: int = 0
     problems: tuple[str, ...] = ()
     """`FILE:LINE:COLUMN: message`; empty after a success."""
+
+    def effect(self) -> dict[str, object]:
+        """What came of it, as the log and `/events` tell it alike."""
+        return {
+            "routes": {
+                "added": self.routes_added,
+                "removed": self.routes_removed,
+                "changed": self.routes_changed,
+            },
+            "breakers": {"kept": self.breakers_kept, "reset": self.breakers_reset},
+            "problems": list(self.problems),
+        }

@@ -19,7 +19,7 @@ from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
 from sidecar.runtime.reload import Outcome
-from sidecar.telemetry.access_log import Level
+from sidecar.telemetry.log_lines import Level
 
 if TYPE_CHECKING:
     from sidecar.runtime.worker import Worker
@@ -118,13 +118,7 @@ class Administered:
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall_time() - self.now() + report.at)),
             "seconds": round(report.seconds, 6),
             "generation": report.generation,
-            "routes": {
-                "added": report.routes_added,
-                "removed": report.routes_removed,
-                "changed": report.routes_changed,
-            },
-            "breakers": {"kept": report.breakers_kept, "reset": report.breakers_reset},
-            "problems": list(report.problems),
+            **report.effect(),
         }
 
     def seconds(self, duration: str) -> float:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from sidecar.config.diff import Diff, Item
 from sidecar.runtime.reload import Outcome
-from sidecar.telemetry.access_log import Level
+from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
 
 MAX_LINES = 50

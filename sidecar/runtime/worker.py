@@ -38,7 +38,7 @@ from sidecar.runtime.listeners import Listeners
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_reload
-from sidecar.telemetry.access_log import Level
+from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
 from sidecar.upstream.resolver import Resolver
 

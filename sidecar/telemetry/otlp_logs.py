@@ -12,8 +12,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from sidecar.telemetry.access_log import LogLine, Record, make_line
 from sidecar.telemetry.export import Sink
+from sidecar.telemetry.log_lines import LogLine, Record, make_line
 from sidecar.telemetry.pipeline import Pipeline, pause
 from sidecar.telemetry.spans import Wake
 

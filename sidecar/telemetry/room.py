@@ -21,7 +21,8 @@ from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
-from sidecar.telemetry.access_log import Level, Log
+from sidecar.telemetry.access_log import Log
+from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds, Wake

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
-from sidecar.core.transition import State, Transition
+from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 
 ENDPOINT = Endpoint("10.0.0.7", 8080)
 
@@ -60,3 +61,19 @@ class FakeExchange:
     @property
     def budget(self) -> Budget:
         return Budget(self.budget_seconds, self.budget_source, measured_seconds=self.budget_seconds)
+
+
+def opening(sequence: int = 1, at: float = 0.0) -> Transition:
+    """A breaker that opens; now, unless `at` says when."""
+    return Transition(
+        sequence=sequence,
+        route="checkout",
+        upstream="payments",
+        from_state=State.CLOSED,
+        to_state=State.OPEN,
+        reason=TransitionReason.CONSECUTIVE_FAILURES,
+        at=at or time.monotonic(),
+        window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
+        wait_seconds=5.0,
+        causes=(Cause(b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7", b"req-1"),),
+    )

@@ -14,7 +14,8 @@ from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.telemetry import access_log
-from sidecar.telemetry.access_log import Level, Log
+from sidecar.telemetry.access_log import Log
+from sidecar.telemetry.log_lines import Level
 from tests.telemetry.fakes import FakeExchange
 
 OPENED = Transition(

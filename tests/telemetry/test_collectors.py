@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent import futures
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -22,10 +23,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import AccessLog, LogFormat, Otlp, Telemetry
 from sidecar.core.sources import Sources
-from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
-from sidecar.telemetry.access_log import Level
+from sidecar.core.transition import Cause, Transition
+from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 
 PROTOCOLS = ("grpc", "http/protobuf")
 
@@ -317,15 +318,4 @@ def large(number: int) -> FakeExchange:
 
 def transition(number: int) -> Transition:
     causes = tuple(Cause(b"%032x" % n, b"%016x" % n, b"%128d" % n) for n in range(number, number + 32))
-    return Transition(
-        sequence=number,
-        route="checkout",
-        upstream="payments",
-        from_state=State.CLOSED,
-        to_state=State.OPEN,
-        reason=TransitionReason.CONSECUTIVE_FAILURES,
-        at=1.0,
-        window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
-        wait_seconds=5.0,
-        causes=causes,
-    )
+    return replace(opening(number, at=1.0), causes=causes)

@@ -19,10 +19,10 @@ from sidecar.core.errors import Reason
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Otlp, Telemetry
 from sidecar.core.sources import BreakerNumbers, ReloadReport, Sources
-from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.core.transition import State
 from sidecar.telemetry.room import TelemetryRoom
 from tests.telemetry.conftest import Collector, free_port
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 
 
 def make_room(file: Telemetry, numbers: Numbers | None = None, log_fd: int | None = None) -> TelemetryRoom:
@@ -36,21 +36,6 @@ def make_room(file: Telemetry, numbers: Numbers | None = None, log_fd: int | Non
     fd = log_fd if log_fd is not None else os.open(os.devnull, os.O_WRONLY)
     rooms.append(TelemetryRoom(file, numbers, sources, environ=os.environ, log_fd=fd))
     return rooms[0]
-
-
-def opening(sequence: int = 1, at: float = 0.0) -> Transition:
-    return Transition(
-        sequence=sequence,
-        route="checkout",
-        upstream="payments",
-        from_state=State.CLOSED,
-        to_state=State.OPEN,
-        reason=TransitionReason.CONSECUTIVE_FAILURES,
-        at=at or time.monotonic(),
-        window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
-        wait_seconds=5.0,
-        causes=(Cause(b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7", b"req-1"),),
-    )
 
 
 def attributes(item: Any) -> dict[str, Any]:
