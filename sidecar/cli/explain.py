@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 from sidecar.cli.asking import AskFailed, Asking, add_token_file
+from sidecar.cli.told import newest_change, state_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.merge import From
 from sidecar.config.units import format_duration
@@ -235,15 +236,14 @@ def _live_lines(live: Any) -> Iterator[str]:
     for one in live["breakers"]:
         left = one["next_probe_seconds"]
         probe = "" if left is None else f", next probe in {left:g} s"
-        forced = " (forced)" if one["is_overridden"] else ""
-        yield f"breaker {one['route']}/{one['upstream']}: {one['state']}{forced}{probe}"
+        yield f"breaker {one['route']}/{one['upstream']}: {state_of(one)}{probe}"
         seen, refused = one["active"]["window"], one["rejected"]
         yield (
             f"  window: {seen['total']} calls, {seen['failure_rate']:.1%} failed, {seen['slow_rate']:.1%} slow, "
             f"{seen['consecutive_failures']} failures in a row; refused since the start: {refused}"
         )
-        if one["history"]:
-            last = max(one["history"], key=lambda change: int(change["sequence"]))
+        last = newest_change(one)
+        if last is not None:
             causes = ", ".join(cause["request_id"] for cause in last["causes"][:MAX_CAUSES])
             by = f", by {causes}" if causes else ""
             yield f"  last change: {last['from']} → {last['to']} ({last['reason']}) at {last['at']}{by}"

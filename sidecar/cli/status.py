@@ -18,6 +18,7 @@ from rich.live import Live
 from sidecar.cli import asking
 from sidecar.cli.asking import AskFailed, Asking
 from sidecar.cli.status_picture import UNLIMITED, Reading, Room, picture
+from sidecar.cli.told import newest_change
 
 PERIOD_SECONDS = 1.0
 RESOURCES = ("routes", "breakers", "upstreams")
@@ -52,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
             print(json.dumps(reading.state, indent=2, ensure_ascii=False))
         else:
             console = _console()
-            console.print(picture(reading, room=_width(console)))
+            console.print(picture(reading, room=_room(console)))
     except AskFailed as failed:
         print(f"sidecar: {failed}", file=sys.stderr)
         return failed.exit_code
@@ -76,8 +77,8 @@ def _reasons(ask: Asking, shut: Sequence[dict[str, Any]]) -> dict[tuple[str, str
         except AskFailed:
             continue
         for one in told["breakers"]:
-            if one["history"]:
-                last = max(one["history"], key=lambda change: change["sequence"])
+            last = newest_change(one)
+            if last is not None:
                 reasons[route, one["upstream"]] = last["reason"]
     return reasons
 
@@ -89,7 +90,7 @@ def _console() -> Console:
     return console if is_limited else Console(width=LONGEST_LINE)
 
 
-def _width(console: Console) -> Room:
+def _room(console: Console) -> Room:
     return UNLIMITED if console.width == LONGEST_LINE else Room(console.width)
 
 
@@ -115,11 +116,9 @@ def _watch(ask: Asking, first: Reading, *, is_json: bool) -> int:
                 print(json.dumps(seen.reading.state, ensure_ascii=False, separators=(",", ":")), flush=True)
                 _again(ask, seen)
         console = _console()
-        if (
-            not console.is_terminal or console.is_dumb_terminal
-        ):  # nothing can be drawn over: one below the other
-            while True:
-                console.print(picture(seen.reading, seen.before, seen.trouble, _width(console)))
+        if not console.is_terminal or console.is_dumb_terminal:
+            while True:  # nothing can be drawn over: one below the other
+                console.print(picture(seen.reading, seen.before, seen.trouble, _room(console)))
                 _again(ask, seen)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.cli.fitting import Column, fitted
+from sidecar.cli.told import state_of
 
 Data = dict[str, Any]
 SHUT = frozenset({"open", "forced_open"})
@@ -206,12 +207,11 @@ def _routes(rows: list[Data], reading: Reading, before: Reading | None, width: i
 def _breakers(rows: list[Data], width: int | None) -> Table:
     cells: list[list[str | Text]] = []
     for one in rows:
-        told = one["state"] + (" (forced)" if one["is_overridden"] else "")
         cells.append(
             [
                 one["route"],
                 one["upstream"],
-                Text(told, style=_STYLES[one["state"]]),
+                Text(state_of(one), style=_STYLES[one["state"]]),
                 f"{one['failure_rate']:.1%}",
                 str(one["failure_count"]),
                 str(one["rejected"]),
