@@ -44,7 +44,7 @@ def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
     for name, content in files.read_configuration(path, report).items():
         within = Report()
         top = document.parse_bytes(content, name, environ, within)
-        sources[name] = (top.source.lines if top else document.lines(content), top)
+        sources[name] = (document.lines(content, top), top)
         if top is not None:
             tops.append(top)
         for problem in within.sorted(()):

@@ -82,8 +82,10 @@ def parse_text(text: str, name: str, environ: Mapping[str, str], report: Report)
     return None
 
 
-def lines(data: bytes) -> tuple[str, ...]:
-    """The file's text in the lines that problems count, whatever it is."""
+def lines(data: bytes, top: MappingNode | None) -> tuple[str, ...]:
+    """The file's text in the lines that problems count: those of its document, or of what is no YAML as well."""
+    if top is not None:
+        return top.source.lines
     return tuple(_LINE_END.split(data[:MAX_FILE_BYTES].decode("utf-8-sig", "replace")))
 
 

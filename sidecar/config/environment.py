@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 
 _VARIABLE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<tail>:-[^}]*)?\}|\{)")
-_OPENED = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>(?!))?(?P<tail>(?!))?)")
+_OPENED = re.compile(r"\$(?:(?P<escape>\$\{)|\{)")
 _MALFORMED = "malformed ${…}: write ${NAME} or ${NAME:-default}, or $${ for the characters ${"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -23,13 +23,16 @@ def has_variable(text: str) -> bool:
 def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str], None]) -> str:
     """Replace every variable in `text`; `fail(written, message)` is called for each that cannot be."""
 
-    def replacement(match: re.Match[str]) -> str:
+    def no_variable(match: re.Match[str]) -> str:
         if match["escape"]:
             return "${"
+        fail(match[0], _MALFORMED)
+        return ""
+
+    def replacement(match: re.Match[str]) -> str:
         name, tail = match["name"], match["tail"]
         if name is None:
-            fail(match[0], _MALFORMED)
-            return ""
+            return no_variable(match)
         value = environ.get(name)
         if tail is not None and not value:
             return str(tail[2:])
@@ -41,4 +44,4 @@ def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str]
 
     # Behind the last brace nothing is closed; to look for one there, for each that is opened, would take for ever.
     end = text.rfind("}") + 1
-    return _VARIABLE.sub(replacement, text[:end]) + _OPENED.sub(replacement, text[end:])
+    return _VARIABLE.sub(replacement, text[:end]) + _OPENED.sub(no_variable, text[end:])

@@ -88,7 +88,7 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
         loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
     if report or loaded is None:
         sources = {
-            name: (top.source.lines if top else document.lines(contents[name]), top)
+            name: (document.lines(contents[name], top), top)
             for name, top in zip(contents, documents, strict=True)
         }
         problems = without_secrets(_the_first(report.sorted(files.names)), sources)

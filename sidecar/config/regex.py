@@ -20,12 +20,14 @@ MAX_BYTES = 1024 * 1024
 """That one expression may keep for itself and the states it met; beyond, RE2 forgets those and begins anew."""
 
 _SHOWN_CHARACTERS = 60
+_LOOK_AROUND = ("look-around", "say what must match, and let a more specific route take the exceptions")
+_BACK_REFERENCE = ("a back-reference", "spell out what may follow")
 _UNBOUNDED = {
-    "(?=": ("look-around", "say what must match, and let a more specific route take the exceptions"),
-    "(?!": ("look-around", "say what must match, and let a more specific route take the exceptions"),
-    "(?<": ("look-around", "say what must match, and let a more specific route take the exceptions"),
-    "(?P": ("a back-reference", "spell out what may follow"),
-    "\\1-9": ("a back-reference", "spell out what may follow"),
+    "(?=": _LOOK_AROUND,
+    "(?!": _LOOK_AROUND,
+    "(?<": _LOOK_AROUND,
+    "(?P": _BACK_REFERENCE,
+    "\\1-9": _BACK_REFERENCE,
     "(?>": ("an atomic group", "write (?:…): nothing is ever tried twice"),
     "(?(": ("a condition", "write alternatives: (?:a|b)"),
     "++": ("a possessive repetition", "write one + less: nothing is ever tried twice"),
