@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.admin.answers import Refused
+from sidecar.admin.answers import Refused, problem
 from sidecar.admin.around import Handler
 
 TAKE_SECONDS: Final = 30.0
@@ -29,12 +29,12 @@ class LongAnswers:
         self._making = asyncio.Lock()
 
     def wrap(self, handler: Handler) -> Handler:
-        """The same handler, which may raise `Refused`, and whose answer is sent when it returns."""
+        """The same handler, or a refusal where there are too many; its answer is sent when it returns."""
 
         async def wrapped(request: web.Request) -> web.StreamResponse:
             if self._under_way >= self._at_once:
                 detail = f"{self._at_once} long answers are under way already"
-                raise Refused(503, detail, headers={"Retry-After": "1"})
+                return problem(Refused(503, detail, headers={"Retry-After": "1"}))
             self._under_way += 1
             try:
                 async with self._making:

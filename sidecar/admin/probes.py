@@ -12,8 +12,6 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from sidecar.admin import prometheus
-from sidecar.admin.answers import Refused, problem
-from sidecar.admin.around import Handler
 from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.serving import HttpServer
 from sidecar.core.numbers import Numbers
@@ -53,7 +51,7 @@ class Probes:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/startupz", self._startupz)
-        app.router.add_get("/metrics", _refusing(LongAnswers(MAX_SCRAPES).wrap(self._metrics)))
+        app.router.add_get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
         await self.server.start(app, address)
 
     async def stop(self) -> None:
@@ -83,18 +81,6 @@ async def metrics_response(request: web.Request, vitals: Vitals) -> web.Response
         await asyncio.sleep(0)
     kind = prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE
     return web.Response(body="".join(pieces).encode(), headers={"Content-Type": kind})
-
-
-def _refusing(handler: Handler) -> Handler:
-    """What `handler` refuses becomes an answer."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Refused as refused:
-            return problem(refused)
-
-    return handle
 
 
 def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:

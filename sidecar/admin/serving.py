@@ -4,7 +4,7 @@ aiohttp bounds neither how many there are nor how long a client may take over an
 as an idle connection lives. Here a connection without a request under way never keeps somebody else out: where there
 is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
 no operator and no probe. What handlers may hold is bounded by themselves: streams in `events.py`, long answers in
-`answers.py`, reloads by their mailbox; all together to less than `MAX_CONNECTIONS`.
+`long_answers.py`, reloads by their mailbox; all together to less than `MAX_CONNECTIONS`.
 """
 
 from __future__ import annotations
