@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sidecar.core import headers
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import FallbackPolicy
+from sidecar.forwarding import date
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,13 @@ def answer(
     row = TABLE[reason]
     own = [
         b"Proxy-Status: ", proxy_status(reason, detail, "response" if fallback else None), b"\r\n",
-        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line,
+        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
     ]  # fmt: skip
     if fallback is not None:
-        return _fallback(fallback, own)
+        return _fallback(fallback, own, date_line)
+    lines = [headers.status_line(row.status), *own, date_line]
     if retry_after_seconds > 0:
-        own.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
-    lines = [headers.status_line(row.status), *own]
+        lines.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
     if is_grpc:
         code = _GRPC_DEADLINE_EXCEEDED if row.status == 504 else _GRPC_UNAVAILABLE
         lines.append(b"Content-Type: application/grpc\r\ngrpc-status: %b\r\n" % code)
@@ -101,10 +102,10 @@ def answer(
     return Answer(row.status, lines, body)
 
 
-def _fallback(fallback: FallbackPolicy, own: list[bytes]) -> Answer:
-    if any(name.lower() == b"date" for name, _ in fallback.headers):
-        own = own[:-1]
+def _fallback(fallback: FallbackPolicy, own: list[bytes], date_line: bytes) -> Answer:
     lines = [headers.status_line(fallback.status), *own]
+    if all(name.lower() != date.KEY for name, _ in fallback.headers):
+        lines.append(date_line)
     lines += [b"%b: %b\r\n" % field for field in fallback.headers]
     if fallback.status not in (204, 304):
         lines.append(b"Content-Length: %d\r\n" % len(fallback.body))

@@ -146,7 +146,7 @@ class Attempt:
         else:
             exchange.body.send_to(connection.transport, head)
 
-    # Its end
+    # What its client does meanwhile
 
     def request_arrived(self, now: float) -> None:
         """The client has sent the last of a body that came in pieces; a pause that lasts is left out from here on.
@@ -178,6 +178,8 @@ class Attempt:
         if body is None or body.is_complete or connection.transport.get_write_buffer_size():
             return False
         return body.size > 0 or b"expect" not in self.exchange.lookup
+
+    # Its end
 
     def end(self, now: float) -> None:
         """It is over, however that came: give back what it holds, and cut what did not end as it should."""
@@ -256,13 +258,11 @@ class Attempt:
     def pause_sending(self) -> None:
         exchange = self.exchange
         if exchange.body is not None:
-            exchange.body.held_back_since = exchange.service.clock()
+            exchange.body.hold_back(exchange.service.clock())
         exchange.client.pause_reading()
 
     def resume_sending(self) -> None:
         exchange = self.exchange
-        body = exchange.body
-        if body is not None and body.held_back_since is not None:
-            body.held_back_seconds += exchange.service.clock() - body.held_back_since
-            body.held_back_since = None
+        if exchange.body is not None:
+            exchange.body.let_go(exchange.service.clock())
         exchange.client.resume_reading()

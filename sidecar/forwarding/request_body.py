@@ -22,10 +22,10 @@ class RequestBody:
     __slots__ = (
         "_client",
         "_held",
+        "_held_back_since",
         "_is_chunked",
         "_sink",
         "held_back_seconds",
-        "held_back_since",
         "is_complete",
         "is_untouched",
         "size",
@@ -40,12 +40,22 @@ class RequestBody:
         """No upstream has been given any of it, so another one still can."""
         self.trailers: list[Field] = []
         self.held_back_seconds = 0.0
-        """For so long the client could send no more, since the upstream took nothing; written by the attempt."""
-        self.held_back_since: float | None = None
+        """For so long the client could send no more, since the upstream took nothing."""
+        self._held_back_since: float | None = None
         self._client = client
         self._is_chunked = is_chunked
         self._held: list[bytes | memoryview] = []
         self._sink: asyncio.Transport | None = None
+
+    def hold_back(self, now: float) -> None:
+        """Note that the upstream takes no more for now."""
+        self._held_back_since = now
+
+    def let_go(self, now: float) -> None:
+        """Note that it does again."""
+        if self._held_back_since is not None:
+            self.held_back_seconds += now - self._held_back_since
+            self._held_back_since = None
 
     def arrived(self, data: bytes) -> None:
         self.size += len(data)
