@@ -215,12 +215,12 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         count = sum(counts)
         key = f"{status // 100}xx"
         by_class[key] = by_class.get(key, 0) + count
-        if error in GONE:
-            gone += count
-        elif error:
-            errors += count
         if error:
             by_reason[error] = by_reason.get(error, 0) + count
+            if error in GONE:
+                gone += count
+            else:
+                errors += count
         for bucket, n in enumerate(counts):
             durations[bucket] += n
     finished = sum(durations)

@@ -12,9 +12,8 @@ import sys
 import time
 
 from sidecar.cli.asking import AskFailed, Asking, url_of
-from sidecar.config.addresses import AskedAt, asked_at
+from sidecar.config.asked_at import asked_or_usual
 from sidecar.config.files import chosen
-from sidecar.config.problems import ConfigError
 from sidecar.config.units import parse_duration
 
 
@@ -41,12 +40,7 @@ def main(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
-    problems = None
-    try:
-        asked = asked_at(chosen(options.file, os.environ), os.environ)
-    except ConfigError as error:
-        # a bad file changes nothing in a process that runs, and its pod ends like any other: ask the usual address
-        asked, problems = AskedAt(), error
+    asked, problems = asked_or_usual(chosen(options.file, os.environ), os.environ)
     code = 0
     try:
         Asking(url_of(asked.admin), asked.token_file).post("/drain")

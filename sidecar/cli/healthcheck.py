@@ -12,9 +12,8 @@ import sys
 import time
 
 from sidecar.cli.asking import AskFailed, Asking, url_of
-from sidecar.config.addresses import AskedAt, asked_at
+from sidecar.config.asked_at import asked_or_usual
 from sidecar.config.files import chosen
-from sidecar.config.problems import ConfigError
 from sidecar.config.units import parse_duration
 
 PATHS = {"live": "/livez", "ready": "/readyz", "started": "/startupz"}
@@ -47,12 +46,7 @@ def main(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
-    problems = None
-    try:
-        asked = asked_at(chosen(options.file, os.environ), os.environ)
-    except ConfigError as error:
-        # a bad file changes nothing in a process that runs, so it must not make it look ill: ask the usual address
-        asked, problems = AskedAt(), error
+    asked, problems = asked_or_usual(chosen(options.file, os.environ), os.environ)
     ask = Asking(url_of(asked.probes), timeout_seconds=timeout_seconds)
     try:
         _passes(ask, PATHS[options.probe], wait_seconds)

@@ -174,13 +174,13 @@ def _read_fields(
 
 _CARRIED_BAGGAGE: Final = carried_field(BAGGAGE, Form.BAGGAGE)
 _KNOWN: Final = {
-    name: carried_field(name, form)
-    for name, form in (
-        (GRPC_TIMEOUT, Form.GRPC),
-        (EXPECTED_TIMEOUT, Form.MILLISECONDS),
-        (b"x-envoy-upstream-rq-timeout-ms", Form.MILLISECONDS),
-        (b"x-request-timeout-ms", Form.MILLISECONDS),
-        (b"l5d-timeout", Form.DURATION),
+    field.name: field
+    for field in (
+        carried_field(GRPC_TIMEOUT, Form.GRPC),
+        carried_field(EXPECTED_TIMEOUT, Form.MILLISECONDS),
+        carried_field(b"x-envoy-upstream-rq-timeout-ms", Form.MILLISECONDS),
+        carried_field(b"x-request-timeout-ms", Form.MILLISECONDS),
+        carried_field(b"l5d-timeout", Form.DURATION),
     )
 }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.addresses import AskedAt, asked_at
+from sidecar.config.asked_at import AskedAt, asked_at
 from sidecar.config.load import load_file
 from sidecar.config.problems import ConfigError
 
