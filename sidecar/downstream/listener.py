@@ -10,9 +10,10 @@ import logging
 
 from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
-from sidecar.downstream.bind import BACKLOG, bind
-from sidecar.downstream.connection import ClientConnection
+from sidecar.downstream.http1 import ClientConnection
+from sidecar.downstream.phase import limits
 from sidecar.forwarding.service import Service
+from sidecar.transport.bind import BACKLOG, bind
 
 _LOG = logging.getLogger("sidecar.downstream")
 

@@ -14,6 +14,7 @@ from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Sweep
+from sidecar.transport.turns import Turns
 
 if TYPE_CHECKING:
     from sidecar.forwarding.exchange import Exchange
@@ -29,6 +30,7 @@ class Service:
     ids: IdSource
     observe: Observe
     sweep: Sweep
+    turns: Turns
     callers: Callers
     decide: Callable[[bool | None, bytes], bool]
     """(the parent's sampled flag or None, the trace id) -> is sampled."""
@@ -38,6 +40,8 @@ class Service:
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[Exchange] = field(default_factory=set)
     """All that are live."""
+    on_idle: Callable[[], None] | None = None
+    """Called whenever the last of them has ended; set by whoever waits for that."""
     is_draining: bool = False
     """From here on each answer closes its connection."""
     is_closed_to_new: bool = False
