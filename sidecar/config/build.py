@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sidecar.config import policies
-from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS, PROBES_ADDRESS
 from sidecar.config.model import DEFAULT_LISTENER, ListenerSection, Settings, UpstreamSection
 from sidecar.config.units import parse_upstream_url
 from sidecar.core.snapshot import (
@@ -21,8 +21,10 @@ from sidecar.core.snapshot import (
     BreakerPolicy,
     CandidatePolicy,
     DeadlinePolicy,
+    Direction,
     Drain,
     FallbackPolicy,
+    Forwarded,
     HeaderOps,
     Listener,
     ListenerLimits,
@@ -35,6 +37,7 @@ from sidecar.core.snapshot import (
     Route,
     RouteTimeouts,
     Telemetry,
+    Trust,
     Upstream,
     UpstreamLimits,
     ValueMatch,
@@ -57,16 +60,24 @@ def listener_address(name: str, section: ListenerSection) -> Address | None:
     return section.address or LISTENER_ADDRESSES.get(name)
 
 
+def listener_direction(name: str, section: ListenerSection) -> Direction | None:
+    """Whose calls a listener of this name takes; None when it has to say so and does not."""
+    return section.direction or LISTENER_DIRECTIONS.get(name)
+
+
 def listeners(sections: Mapping[str, ListenerSection] | None) -> dict[str, Listener]:
     if sections is None:
-        return {name: Listener(name, address) for name, address in LISTENER_ADDRESSES.items()}
+        sections = dict.fromkeys(LISTENER_ADDRESSES, ListenerSection())
     return {name: _listener(name, section) for name, section in sections.items()}
 
 
 def _listener(name: str, section: ListenerSection) -> Listener:
-    address = listener_address(name, section)
+    address, direction = listener_address(name, section), listener_direction(name, section)
     assert address is not None, "checked before"
-    listener = Listener(name, address)
+    assert direction is not None, "checked before"
+    trust = section.trust or Trust.ALL
+    forwarded = section.forwarded or _forwarded(direction, trust)
+    listener = Listener(name, address, trust=trust, direction=direction, forwarded=forwarded)
     if limits := section.limits:
         sizes = {"head_bytes": limits.head, "url_bytes": limits.url}
         counts = {"connections": limits.connections, "headers": limits.headers}
@@ -74,7 +85,14 @@ def _listener(name: str, section: ListenerSection) -> Listener:
     if times := section.timeouts:
         seconds = {"head_seconds": times.head, "idle_seconds": times.idle, "body_seconds": times.body}
         listener = replace(listener, timeouts=_given(ListenerTimeouts(), seconds))
-    return _given(listener, {"trust": section.trust})
+    return listener
+
+
+def _forwarded(direction: Direction, trust: Trust) -> Forwarded:
+    """What a stranger says of whom it speaks for is not handed on; nobody stands in front of the app's own calls."""
+    if direction is Direction.OUTBOUND:
+        return Forwarded.KEEP
+    return Forwarded.APPEND if trust is Trust.ALL else Forwarded.SET
 
 
 def admin(settings: Settings, token_file: str | None) -> Admin:
@@ -149,11 +167,17 @@ def implicit_upstream(url: str) -> Upstream:
     return Upstream(str(endpoint), (endpoint,))
 
 
-def route(section: policies.Route, fallback_body: bytes | None) -> Route:
+def listener_of(section: policies.Route) -> str:
+    """The name of the listener whose requests a route takes."""
+    return section.listener or DEFAULT_LISTENER
+
+
+def route(section: policies.Route, direction: Direction, fallback_body: bytes | None) -> Route:
     weights = section.weights
     return Route(
         name=section.name,
-        listener=section.listener or DEFAULT_LISTENER,
+        listener=listener_of(section),
+        direction=direction,
         matches=tuple(match(item) for item in section.match) if section.match else (Match(),),
         upstreams=tuple(weights.items()) if weights else ((upstream_name(section.upstream or ""), 1),),
         rewrite=Rewrite(section.rewrite.prefix, section.rewrite.host) if section.rewrite else Rewrite(),
@@ -215,6 +239,7 @@ def timeouts(section: policies.Timeouts | None) -> RouteTimeouts:
         {
             "request_seconds": section.request,
             "attempt_seconds": section.attempt,
+            "head_seconds": section.head,
             "idle_seconds": section.idle,
         },
     )

@@ -7,6 +7,7 @@ place to it.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from sidecar.core.snapshot import (
     Address,
     BreakerMode,
     CancelWithCaller,
+    Direction,
     Endpoint,
     Failure,
+    Forwarded,
     LogFormat,
     Mode,
     Trust,
@@ -145,6 +148,16 @@ def _positive_duration(value: object) -> float:
     if seconds <= 0:
         raise ValueError("must be longer than 0s")
     return seconds
+
+
+def _limit(value: object) -> float:
+    """A duration, or `off` for no limit at all. `0s` means the same, as in Gateway API (GEP-1742)."""
+    value = plain(value)
+    if value == "off":
+        return math.inf
+    if not any(character.isdigit() for character in units.shown(value)):
+        raise ValueError(f"{_quoted(value)} is not a duration: write one such as 2s, or off")
+    return units.parse_duration(value) or math.inf
 
 
 def _share(value: object) -> float:
@@ -298,6 +311,9 @@ NonEmptyText: TypeAlias = Annotated[str, _typed(_of_text(_non_empty), type="stri
 Flag: TypeAlias = Annotated[bool, _typed(_flag, type="boolean")]
 Duration: TypeAlias = Annotated[float, _typed(_positive_duration, **_DURATION_SCHEMA)]
 DurationOrZero: TypeAlias = Annotated[float, _typed(_duration, **_DURATION_SCHEMA)]
+DurationOrOff: TypeAlias = Annotated[
+    float, _typed(_limit, anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA])
+]
 Share: TypeAlias = Annotated[float, _typed(_share, **_SHARE_SCHEMA)]
 PositiveShare: TypeAlias = Annotated[float, _typed(_positive_share, **_SHARE_SCHEMA)]
 Size: TypeAlias = Annotated[
@@ -368,3 +384,5 @@ WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
+DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
+ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

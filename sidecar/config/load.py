@@ -153,19 +153,21 @@ class _Assembly:
         bodies = [self._fallback_body(route) for route in routes]
         if self._report or settings is None:
             return None
-        built = tuple(
-            replace(build.route(route.value, body), hidden=given_by_environment(route.node))
-            for route, body in zip(routes, bodies, strict=True)
-        )
-        snapshot = self._snapshot(settings, upstreams | _implicit_upstreams(routes), built)
+        listeners = build.listeners(settings.value.listeners)
+        built = tuple(_built(route, listeners, body) for route, body in zip(routes, bodies, strict=True))
+        snapshot = self._snapshot(settings, listeners, upstreams | _implicit_upstreams(routes), built)
         return Loaded(snapshot, Origins(self._written))
 
     def _snapshot(
-        self, settings: Checked[Settings], upstreams: dict[str, core.Upstream], routes: tuple[core.Route, ...]
+        self,
+        settings: Checked[Settings],
+        listeners: dict[str, core.Listener],
+        upstreams: dict[str, core.Upstream],
+        routes: tuple[core.Route, ...],
     ) -> core.Snapshot:
         value = settings.value
         return core.Snapshot(
-            listeners=MappingProxyType(build.listeners(value.listeners)),
+            listeners=MappingProxyType(listeners),
             upstreams=MappingProxyType(upstreams),
             routes=routes,
             probes=build.probes(value),
@@ -282,6 +284,11 @@ class _Assembly:
         node = route.node.get("fallback", "body_file")
         is_sound = route.value.fallback is not None and route.value.fallback.body_file is not None
         return self._files.read_body(node, self._report) if is_sound and isinstance(node, Scalar) else None
+
+
+def _built(route: Checked[Route], listeners: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
+    direction = listeners[build.listener_of(route.value)].direction
+    return replace(build.route(route.value, direction, body), hidden=given_by_environment(route.node))
 
 
 def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream]:

@@ -78,6 +78,16 @@ class ListenerSection(Section):
         "can only shorten a request, and the trace goes on.",
         default=Trust.ALL.value,
     )
+    direction: fields.DirectionName | None = setting(
+        "Whose calls it takes: `inbound`, those to this pod's app, or `outbound`, those of the app to others. An "
+        "outbound call keeps to the deadline of the inbound one that caused it, and ends with it. The names "
+        "`inbound` and `outbound` say it themselves; every other name needs one."
+    )
+    forwarded: fields.ForwardedName | None = setting(
+        "What upstreams are told of the client in `Forwarded` and `X-Forwarded-For`, `-Proto` and `-Host`: `set` "
+        "replaces what came, `append` adds to it, `keep` passes it on as it came, `off` drops it. Unset: `keep` for "
+        "outbound listeners; for inbound ones `append`, and `set` with `trust: none`."
+    )
 
 
 class AdminSection(Section):

@@ -73,10 +73,9 @@ def header_value(text: str) -> str:
 
 
 def method(text: str) -> str:
+    """Any token, in its own case (RFC 9110 9.1): `get` is a method too, and another one than `GET`."""
     if not _TOKEN.fullmatch(text):
-        raise ValueError(f"{text!r} is not an HTTP method")
-    if text != text.upper():
-        raise ValueError(f"methods are case-sensitive: did you mean {text.upper()!r}?")
+        raise ValueError(f"{text!r} is not an HTTP method: letters, digits and !#$%&'*+-.^_`|~ only")
     return text
 
 

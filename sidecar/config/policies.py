@@ -67,17 +67,24 @@ class ResponseHeaders(Section):
 
 
 class Timeouts(Section):
-    request: fields.Duration | None = setting(
+    request: fields.DurationOrOff | None = setting(
         "For all attempts together, from the request's head to the end of the response; "
         "answered with 504 beyond. "
-        "A caller's own shorter deadline wins.",
+        "A caller's own shorter deadline wins. `off`: there is no limit, as streams need it.",
         default=format_duration(_TIMEOUTS.request_seconds),
     )
-    attempt: fields.Duration | None = setting(
-        "For one attempt; at most `request`. Unset: an attempt may take all that is left.", examples=["800ms"]
+    attempt: fields.DurationOrOff | None = setting(
+        "For one attempt; at most `request`. Unset, or `off`: an attempt may take all that is left.",
+        examples=["800ms"],
     )
-    idle: fields.Duration | None = setting(
-        "Without a byte in either direction, for bodies and tunnels; the exchange is given up beyond.",
+    head: fields.DurationOrOff | None = setting(
+        "From the sending of an attempt to the head of its answer; at most `request`. Unset, or `off`: the head may "
+        "take as long as the attempt.",
+        examples=["500ms"],
+    )
+    idle: fields.DurationOrOff | None = setting(
+        "Without a byte in either direction, for bodies and tunnels; the exchange is given up beyond. `off`: silence "
+        "ends nothing.",
         default=format_duration(_TIMEOUTS.idle_seconds),
     )
 
@@ -307,7 +314,10 @@ class Match(Section):
         examples=[["payments", "*.payments.svc"]],
     )
     path: PathCondition | None = setting("A condition on the path.")
-    methods: list[fields.Method] | None = setting("Any of these.", examples=[["GET", "HEAD"]])
+    methods: list[fields.Method] | None = setting(
+        "Any of these, upper and lower case told apart; a method is any token (RFC 9110 9.1).",
+        examples=[["GET", "HEAD"]],
+    )
     headers: dict[fields.HeaderName, _Value] | None = setting(
         "All of these, by field name.", examples=[{"x-tenant": "gold"}]
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
+from math import inf
 
 from sidecar.config import build, merge, policies
 from sidecar.config.fields import nearest
@@ -160,13 +161,10 @@ def _rewrite(route: Checked[policies.Route], report: Report) -> None:
 
 def _timeouts(route: Checked[policies.Route], report: Report) -> None:
     times = build.timeouts(route.value.timeouts)
-    if times.attempt_seconds is not None:
-        _at_most(
-            route,
-            (("timeouts", "attempt"), times.attempt_seconds),
-            (("timeouts", "request"), times.request_seconds),
-            report,
-        )
+    whole = (("timeouts", "request"), times.request_seconds)
+    for key, seconds in (("attempt", times.attempt_seconds), ("head", times.head_seconds)):
+        if seconds is not None and seconds < inf:
+            _at_most(route, (("timeouts", key), seconds), whole, report)
 
 
 def _at_most(

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.config import build
-from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES
-from sidecar.config.model import Settings
-from sidecar.config.nodes import MappingNode, Node, is_null
+from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
+from sidecar.config.model import ListenerSection, Settings
+from sidecar.config.nodes import Entry, MappingNode, Node, is_null
 from sidecar.config.problems import Report
 from sidecar.config.validate import Checked
 from sidecar.core.snapshot import Address
@@ -44,6 +44,24 @@ def _listeners(settings: Checked[Settings], report: Report) -> None:
         is_missing = build.listener_address(name, section) is None
         if is_missing and entry is not None and not settings.is_bad("listeners", name, "address"):
             report.add(entry.key.problem(f"listener {name!r} needs an `address`"))
+        if entry is not None and not settings.is_bad("listeners", name, "direction"):
+            _direction(name, section, entry, report)
+
+
+def _direction(name: str, section: ListenerSection, entry: Entry, report: Report) -> None:
+    given, meant = section.direction, LISTENER_DIRECTIONS.get(name)
+    node = entry.value.get("direction") if isinstance(entry.value, MappingNode) else None
+    if given is None and meant is None:
+        message = (
+            f"listener {name!r} needs a `direction`: inbound for calls to this pod's app, or outbound for the "
+            "app's calls to others"
+        )
+        report.add(entry.key.problem(message))
+    elif node is not None and given is not None and meant not in (given, None):
+        message = (
+            f"the listener {name!r} cannot be {given.value}: leave `direction` out, or give it another name"
+        )
+        report.add(node.problem(message))
 
 
 def is_loopback(address: Address) -> bool:

@@ -7,6 +7,7 @@ the value and the remedy. Durations are seconds, sizes bytes, shares 0..1.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from urllib.parse import urlsplit
 
@@ -48,7 +49,9 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration` reads as `seconds`."""
+    """The shortest text that `parse_duration` reads as `seconds`; `off` for a limit that is none."""
+    if seconds == math.inf:
+        return "off"
     if seconds == 0:
         return "0s"
     if seconds < 1:

@@ -44,9 +44,10 @@ def route(value: Route) -> Written:
             "rewrite.host": value.rewrite.host,
             **_header_ops("request_headers", value.request_headers, value.hidden),
             **_header_ops("response_headers", value.response_headers, value.hidden),
-            "timeouts.request": format_duration(value.timeouts.request_seconds),
+            "timeouts.request": _duration(value.timeouts.request_seconds),
             "timeouts.attempt": _duration(value.timeouts.attempt_seconds),
-            "timeouts.idle": format_duration(value.timeouts.idle_seconds),
+            "timeouts.head": _duration(value.timeouts.head_seconds),
+            "timeouts.idle": _duration(value.timeouts.idle_seconds),
             **_prefixed("deadline", deadline(value.deadline)),
             "admission.mode": value.admission.mode.value,
             "admission.min_budget": _budget(value.admission.min_budget),
@@ -135,6 +136,8 @@ def listener(value: Listener) -> Written:
         "timeouts.idle": format_duration(times.idle_seconds),
         "timeouts.body": format_duration(times.body_seconds),
         "trust": value.trust.value,
+        "direction": value.direction.value,
+        "forwarded": value.forwarded.value,
     }
 
 

@@ -62,6 +62,26 @@ class Trust(Enum):
     NONE = "none"
 
 
+class Direction(Enum):
+    """Whose calls a listener takes: those to this pod's own app, or those of the app to others."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Forwarded(Enum):
+    """What becomes of `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto` and `-Host` on their way."""
+
+    SET = "set"
+    """What came is dropped; what this listener has seen takes its place."""
+    APPEND = "append"
+    """What this listener has seen goes behind what came."""
+    KEEP = "keep"
+    """What came goes on, and nothing is added."""
+    OFF = "off"
+    """What came is dropped, and nothing is added."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One `host:port`, or one UNIX socket (`path` set, host empty and port 0)."""
@@ -128,6 +148,8 @@ class Listener:
     limits: ListenerLimits = ListenerLimits()
     timeouts: ListenerTimeouts = ListenerTimeouts()
     trust: Trust = Trust.ALL
+    direction: Direction = Direction.INBOUND
+    forwarded: Forwarded = Forwarded.APPEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +232,16 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class RouteTimeouts:
+    """Any of them may be `math.inf`: the file says `off`, and there is no such limit."""
+
     request_seconds: float = 15.0
     """All attempts together."""
     attempt_seconds: float | None = None
+    """One attempt; None as well as `math.inf`: it may take all that is left."""
     idle_seconds: float = 300.0
     """Without a byte in either direction, for the exchange's bodies and for tunnels."""
+    head_seconds: float | None = None
+    """From the sending of an attempt to the final head of its answer; None as well as `math.inf`: no such limit."""
 
 
 TIMEOUT_HEADERS = (
@@ -322,6 +349,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    direction: Direction = Direction.INBOUND
+    """That of its listener."""
     hidden: frozenset[str] = frozenset()
     """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
 

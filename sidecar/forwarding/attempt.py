@@ -7,6 +7,7 @@ and keeps it as a record when it is over (`ObservedAttempt`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline
@@ -138,7 +139,7 @@ class Attempt:
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self.connection = connection
         connection.begin(self, exchange.method == b"HEAD", exchange.traits.wants_upgrade)
-        if route.is_deadline_sent:
+        if route.is_deadline_sent and seconds_left < inf:
             self.sent_ms = int(seconds_left * 1000.0)
         head = heads.request_head(exchange, self, seconds_left)
         if exchange.body is None:

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from sidecar.core import balance, deadline, headers
 from sidecar.core.admission import Admission
 from sidecar.core.breaker import Breaker
-from sidecar.core.snapshot import Mode, Route
+from sidecar.core.snapshot import Direction, Mode, Route
 from sidecar.forwarding import date
 from sidecar.upstream.cluster import Cluster
 
 VIA = b"Via: 1.1 sidecar\r\n"
 
-EGRESS = "outbound"
-"""The listener that the app's own calls come in by; every other one takes calls to the app."""
-
 IDLE_CHECKS = 4
 """Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
+
+NEVER_SECONDS = 1e9
+"""Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
+in the sweep."""
 
 
 class Destination:
@@ -79,10 +80,10 @@ class LiveRoute:
         if self.is_deadline_sent:
             self.drop_request |= {deadline.EXPECTED_TIMEOUT}
         self.injects_baggage = policy.deadline.inject_baggage
-        self.is_egress = policy.listener == EGRESS
+        self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
-        self.idle_check_seconds = policy.timeouts.idle_seconds / IDLE_CHECKS
+        self.idle_check_seconds = min(policy.timeouts.idle_seconds / IDLE_CHECKS, NEVER_SECONDS)
         self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
         """From arrival, where nothing but the route bounds an exchange."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)

@@ -38,3 +38,21 @@ def test_the_built_in_route_is_told_with_units() -> None:
     assert told["circuit_breaker.sliding_window.size"] == "10s"
     assert told["match"] == "everything"
     assert "timeouts.attempt" not in told
+
+
+def test_a_limit_that_is_off_is_told_as_off() -> None:
+    text = (
+        'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"]}}\n'
+        "routes: [{name: r, upstream: a, timeouts: {request: 0s, head: off}}]\n"
+    )
+    told = written.route(load_text(text).snapshot.routes[0])
+    assert (told["timeouts.request"], told["timeouts.head"], told["timeouts.idle"]) == ("off", "off", "5m")
+
+
+def test_a_listener_is_told_with_its_direction() -> None:
+    text = (
+        "version: 1\nlisteners: {egress: {address: '127.0.0.1:1', direction: outbound}}\n"
+        'upstreams: {a: {endpoints: ["127.0.0.1:1"]}}\nroutes: []\n'
+    )
+    told = written.listener(load_text(text).snapshot.listeners["egress"])
+    assert (told["direction"], told["forwarded"]) == ("outbound", "keep")
