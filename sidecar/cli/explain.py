@@ -18,8 +18,8 @@ from typing import Any
 from sidecar.cli.asking import AskFailed, Asking, add_token_file
 from sidecar.cli.told import newest_change, state_of
 from sidecar.config.load import ConfigError, Loaded, load_file
-from sidecar.config.merge import From
-from sidecar.config.units import format_duration
+from sidecar.config.load.origins import From
+from sidecar.config.schema.units import format_duration
 from sidecar.core.conditions import Entry
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, explain

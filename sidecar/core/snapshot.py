@@ -2,7 +2,7 @@
 
 A snapshot is shared freely between threads and exchanges because nothing in it can change. All durations are
 seconds, all shares are 0..1, all sizes are bytes; header names are lower-case bytes. The values here are valid
-from birth: `config/load.py` has checked them against each other.
+from birth: `config/load` has checked them against each other.
 """
 
 from __future__ import annotations

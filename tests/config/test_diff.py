@@ -1,7 +1,7 @@
 """What another configuration changes, key by key, and which breakers go on."""
 
-from sidecar.config.diff import Change, Diff, Fate, Item, Kind, diff
 from sidecar.config.load import load_text
+from sidecar.config.tell.diff import Change, Diff, Fate, Item, Kind, diff
 from sidecar.core.snapshot import Snapshot
 
 BASE = """\

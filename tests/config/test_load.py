@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from sidecar.__main__ import main
-from sidecar.config import document
 from sidecar.config.load import ConfigError, load_file, load_text
-from sidecar.config.model import File
-from sidecar.config.nodes import MappingNode, Node, Sequence
 from sidecar.config.problems import Problem, Report
-from sidecar.config.regex import Regex
+from sidecar.config.schema.file import File
+from sidecar.config.schema.regex import Regex
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.snapshot import (
     Address,
     Admin,
@@ -218,7 +218,7 @@ def keys_of_document(node: Node, models: set[str], path: str = "") -> Iterator[s
 
 def test_every_key_of_the_model_stands_in_the_reference() -> None:
     path = EXAMPLES / "reference.yaml"
-    node = document.parse_bytes(path.read_bytes(), str(path), {}, Report())
+    node = parse.parse_bytes(path.read_bytes(), str(path), {}, Report())
     assert node is not None
     models = set(keys_of_model(File))
     written = set(keys_of_document(node, models))

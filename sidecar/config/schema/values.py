@@ -1,6 +1,6 @@
 """The value types of the file format: how each is read, and how an editor's JSON Schema shows it.
 
-A type here is a Python type with a reader in front. Readers raise ValueError; `validate.py` puts the
+A type here is a Python type with a reader in front. Readers raise ValueError; `load/check.py` puts the
 place to it.
 """
 
@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-from sidecar.config import names, units
-from sidecar.config.nodes import Interpolated, resolve_plain
-from sidecar.config.regex import Regex
+from sidecar.config.schema import names, units
+from sidecar.config.schema.regex import Regex
+from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.snapshot import (
     Address,
     BreakerMode,

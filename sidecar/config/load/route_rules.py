@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
-from sidecar.config import build, merge, policies
-from sidecar.config.fields import nearest
-from sidecar.config.model import DEFAULT_LISTENER
-from sidecar.config.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
+from sidecar.config.load import build, defaults
+from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
-from sidecar.config.units import format_duration
-from sidecar.config.validate import Checked
+from sidecar.config.schema import policies
+from sidecar.config.schema.file import DEFAULT_LISTENER
+from sidecar.config.schema.units import format_duration
+from sidecar.config.schema.values import nearest
+from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.snapshot import BreakerPolicy, WindowType
 
 _BODILESS = (204, 304)
@@ -50,7 +51,7 @@ def check_policies(section: Checked[policies.Policies], report: Report) -> None:
 
 def check_header_maps(section: Checked[policies.Policies], report: Report) -> None:
     """Header names that differ only by case are the same name."""
-    for path in sorted(merge.HEADER_MAPS):
+    for path in sorted(defaults.HEADER_MAPS):
         node = section.node.get(*path)
         if not isinstance(node, MappingNode):
             continue
@@ -169,8 +170,8 @@ def _timeouts(route: Checked[policies.Route], report: Report) -> None:
 
 def _at_most(
     section: Checked[policies.Route],
-    lesser: tuple[merge.Path, float],
-    greater: tuple[merge.Path, float],
+    lesser: tuple[defaults.Path, float],
+    greater: tuple[defaults.Path, float],
     report: Report,
 ) -> None:
     """Report when `lesser` is over `greater`, at the one that the file gives (the first if both)."""
@@ -200,8 +201,8 @@ def _breaker(route: Checked[policies.Route], report: Report) -> None:
         return
     policy = build.breaker(section, build.timeouts(route.value.timeouts))
     top = ("circuit_breaker",)
-    opened: tuple[merge.Path, float] = ((*top, "open_for"), policy.open_seconds)
-    longest: tuple[merge.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
+    opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
+    longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
     _at_most(route, opened, longest, report)
     _window(route, top, section, policy, report)
     candidate = policy.candidate
@@ -219,7 +220,7 @@ def _breaker(route: Checked[policies.Route], report: Report) -> None:
 
 def _window(
     route: Checked[policies.Route],
-    prefix: merge.Path,
+    prefix: defaults.Path,
     section: policies.Thresholds,
     policy: BreakerPolicy,
     report: Report,

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from sidecar.config.environment import has_variable, interpolate
-from sidecar.config.files import MAX_FILE_BYTES
-from sidecar.config.nodes import (
+from sidecar.config.problems import Problem, Report
+from sidecar.config.yaml.environment import has_variable, interpolate
+from sidecar.config.yaml.nodes import (
+    MAX_FILE_BYTES,
     Entry,
     Interpolated,
     MappingNode,
@@ -27,7 +28,6 @@ from sidecar.config.nodes import (
     Source,
     resolve_plain,
 )
-from sidecar.config.problems import Problem, Report
 
 MAX_DEPTH = 32
 """Levels of nesting; the format itself needs 8."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.asked_at import AskedAt, asked_at
 from sidecar.config.load import load_file
 from sidecar.config.problems import ConfigError
+from sidecar.config.server_addresses import ServerAddresses, server_addresses
 
 ROOT = Path(__file__).parents[2]
 GOOD = [
@@ -23,8 +23,8 @@ SMALL = "upstreams: {app: {endpoints: ['a:1']}}\nroutes: [{name: app, upstream: 
 @pytest.mark.parametrize("file", GOOD, ids=[str(path.relative_to(ROOT)) for path in GOOD])
 def test_it_agrees_with_a_whole_load(file: Path, environ: dict[str, str]) -> None:
     snapshot = load_file(file, environ).snapshot
-    asked = asked_at(str(file), environ)
-    assert asked == AskedAt(snapshot.probes, snapshot.admin.address, snapshot.admin.token_file)
+    asked = server_addresses(str(file), environ)
+    assert asked == ServerAddresses(snapshot.probes, snapshot.admin.address, snapshot.admin.token_file)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_it_agrees_with_a_whole_load(file: Path, environ: dict[str, str]) -> Non
 )
 def test_what_is_not_said_is_built_in(text: str, tmp_path: Path) -> None:
     (tmp_path / "sidecar.yaml").write_text("version: 1\n" + text)
-    assert asked_at(str(tmp_path / "sidecar.yaml"), {}) == AskedAt()
+    assert server_addresses(str(tmp_path / "sidecar.yaml"), {}) == ServerAddresses()
 
 
 def test_a_directory_is_read_as_one(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_directory_is_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("version: 1\nadmin: {address: '127.0.0.1:8', token_file: token}\n")
     (tmp_path / "token").write_text("x")
     admin = load_file(tmp_path, {}).snapshot.admin
-    asked = asked_at(str(tmp_path), {})
+    asked = server_addresses(str(tmp_path), {})
     assert (str(asked.probes), str(asked.admin)) == ("127.0.0.1:7", "127.0.0.1:8")
     assert asked.token_file == admin.token_file == str(tmp_path / "token")
 
@@ -51,5 +51,5 @@ def test_what_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     if not name:
         (tmp_path / "broken.yaml").unlink()
     with pytest.raises(ConfigError) as caught:
-        asked_at(str(tmp_path / name), {})
+        server_addresses(str(tmp_path / name), {})
     assert str(caught.value).startswith(str(tmp_path / name).rstrip("/"))

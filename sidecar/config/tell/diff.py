@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from sidecar.config import written
-from sidecar.config.written import Written
+from sidecar.config.tell import render
+from sidecar.config.tell.render import Written
 from sidecar.core.snapshot import Route, Snapshot
 
 T = TypeVar("T")
@@ -105,10 +105,10 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
     fates = {name: _fates(before.get(name), after.get(name), old, new) for name in before | after}
     kept = [fate.is_kept for all_of_one in fates.values() for fate in all_of_one]
     return Diff(
-        _items(before, after, written.route, fates),
-        _items(old.upstreams, new.upstreams, written.upstream, {}),
-        _items(old.listeners, new.listeners, written.listener, {}),
-        changes(written.process(old), written.process(new)),
+        _items(before, after, render.route, fates),
+        _items(old.upstreams, new.upstreams, render.upstream, {}),
+        _items(old.listeners, new.listeners, render.listener, {}),
+        changes(render.process(old), render.process(new)),
         breakers_kept=sum(kept),
         breakers_reset=sum(not is_kept for is_kept in kept),
         is_order_changed=[name for name in before if name in after]

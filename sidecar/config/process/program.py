@@ -1,8 +1,8 @@
-"""The program of the process that loads configurations for another one: `python -m sidecar.config.loading`.
+"""The program of the process that loads configurations for another one: `python -m sidecar.config.process.program`.
 
 A process and not a thread, because reading YAML and checking it holds the interpreter: with 1,000 routes a thread
 kept the event loop waiting for 120 ms at a time. Speaks on standard input and output, in frames of a length
-(4 bytes, big-endian) and a pickle: a request is (path, environment); an answer is the pickles of `parcel.pack`, or
+(4 bytes, big-endian) and a pickle: a request is (path, environment); an answer is the pickles of `pickles.pack`, or
 a `ConfigError`, each marked by its first byte, and an end mark. Ends with its input, so it never outlives who
 started it. Imported by nobody: this and `load` are the megabytes that the asking process does without.
 """
@@ -16,8 +16,8 @@ import signal
 import sys
 from typing import BinaryIO
 
-from sidecar.config.load import ConfigError, load_file
-from sidecar.config.parcel import END, LENGTH_BYTES, PART, PROBLEMS, frame, pack
+from sidecar.config.load.assembly import ConfigError, load_file
+from sidecar.config.process.pickles import END, LENGTH_BYTES, PART, PROBLEMS, frame, pack
 
 NICENESS = 10
 """Traffic goes first where both want the same core."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sidecar.config.model import File
+from sidecar.config.schema.file import File
 
 _VARIABLE = {"$ref": "#/$defs/Variable"}
 _RESTRICTED = ("integer", "number", "boolean")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from sidecar.config.units import parse_host
+from sidecar.config.schema.units import parse_host
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(

@@ -8,12 +8,12 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.config import build
-from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
-from sidecar.config.model import ListenerSection, Settings
-from sidecar.config.nodes import Entry, MappingNode, Node, is_null
+from sidecar.config.load import build
+from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
-from sidecar.config.validate import Checked
+from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
+from sidecar.config.schema.file import ListenerSection, Settings
+from sidecar.config.yaml.nodes import Entry, MappingNode, Node, is_null
 from sidecar.core.snapshot import Address
 
 _ALL_HOSTS = ("0.0.0.0", "::")

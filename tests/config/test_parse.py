@@ -6,15 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.config import document
-from sidecar.config.files import MAX_FILE_BYTES
-from sidecar.config.nodes import to_data
 from sidecar.config.problems import Place, Report
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import MAX_FILE_BYTES, to_data
 
 
 def parsed(text: str, **environ: str) -> object:
     report = Report()
-    node = document.parse_text(text, "f", environ, report)
+    node = parse.parse_text(text, "f", environ, report)
     assert report.sorted([]) == []
     assert node is not None
     return to_data(node)
@@ -22,7 +21,7 @@ def parsed(text: str, **environ: str) -> object:
 
 def problems(data: bytes, **environ: str) -> list[tuple[int, int, str]]:
     report = Report()
-    document.parse_bytes(data, "f", environ, report)
+    parse.parse_bytes(data, "f", environ, report)
     return [(p.line, p.column, p.message) for p in report.sorted([])]
 
 
@@ -58,7 +57,7 @@ def test_anchors_aliases_and_merge_keys_work() -> None:
 
 
 def test_nodes_know_their_places() -> None:
-    node = document.parse_text("a:\n  b: [1,\n    2]\n", "f", {}, Report())
+    node = parse.parse_text("a:\n  b: [1,\n    2]\n", "f", {}, Report())
     assert node is not None
     entry = node.entry("a", "b")
     assert entry is not None
@@ -112,7 +111,7 @@ def test_bytes_that_are_not_utf8_are_told_with_their_place() -> None:
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     report = Report()
-    node = document.parse_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n", "f", {}, report)
+    node = parse.parse_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n", "f", {}, report)
     assert node is not None
     assert to_data(node) == {"a": 1, "b": 2}
 
@@ -154,12 +153,12 @@ def test_a_file_beyond_the_limit_is_not_even_parsed() -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
     report = Report()
-    node = document.parse_text(text, "f", {}, report)
+    node = parse.parse_text(text, "f", {}, report)
     assert node is not None or report
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     report = Report()
-    node = document.parse_bytes(data, "f", {}, report)
+    node = parse.parse_bytes(data, "f", {}, report)
     assert node is not None or report

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import written
 from sidecar.config.load import Loaded, load_file, load_text
-from sidecar.config.merge import HEADER_MAPS
+from sidecar.config.load.defaults import HEADER_MAPS
+from sidecar.config.tell import render
 
 REFERENCE = Path(__file__).parents[2] / "config" / "reference.yaml"
 TOLD_OTHERWISE = {
@@ -22,7 +22,7 @@ def reference() -> Loaded:
 
 def test_each_policy_of_the_reference_is_told(reference: Loaded) -> None:
     for route in reference.snapshot.routes:
-        told = written.route(route)
+        told = render.route(route)
         for key, origin in reference.origins.of_route(route.name).items():
             if origin.place is None or origin.text in (None, "", "null"):
                 continue
@@ -32,7 +32,7 @@ def test_each_policy_of_the_reference_is_told(reference: Loaded) -> None:
 
 def test_the_built_in_route_is_told_with_units() -> None:
     text = 'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"]}}\nroutes: [{name: r, upstream: a}]\n'
-    told = written.route(load_text(text).snapshot.routes[0])
+    told = render.route(load_text(text).snapshot.routes[0])
     assert told["timeouts.request"] == "15s"
     assert told["circuit_breaker.failure_rate_threshold"] == "50%"
     assert told["circuit_breaker.sliding_window.size"] == "10s"
@@ -45,7 +45,7 @@ def test_a_limit_that_is_off_is_told_as_off() -> None:
         'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"]}}\n'
         "routes: [{name: r, upstream: a, timeouts: {request: 0s, head: off}}]\n"
     )
-    told = written.route(load_text(text).snapshot.routes[0])
+    told = render.route(load_text(text).snapshot.routes[0])
     assert (told["timeouts.request"], told["timeouts.head"], told["timeouts.idle"]) == ("off", "off", "5m")
 
 
@@ -54,5 +54,5 @@ def test_a_listener_is_told_with_its_direction() -> None:
         "version: 1\nlisteners: {egress: {address: '127.0.0.1:1', direction: outbound}}\n"
         'upstreams: {a: {endpoints: ["127.0.0.1:1"]}}\nroutes: []\n'
     )
-    told = written.listener(load_text(text).snapshot.listeners["egress"])
+    told = render.listener(load_text(text).snapshot.listeners["egress"])
     assert (told["direction"], told["forwarded"]) == ("outbound", "keep")

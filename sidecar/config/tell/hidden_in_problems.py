@@ -1,10 +1,10 @@
 """What a problem may not tell: the secrets in the line that it shows, and in its words.
 
-The rule is that of the dumps (see `hiding`): what stands under a name that secrets have, every OTLP header, users,
-passwords and queries of URLs, and what a variable in a header field, condition or fallback has as its default. Hidden
-as well are values under keys that `telemetry` or the top level does not know, for nobody can say what they are, and
-comments. Names of variables, quotes and spaces stay, and each hidden character has a `*` in its place, for the mark
-under the line to point right.
+The rule is that of the dumps (see `schema/hidden_values`): what stands under a name that secrets have, every OTLP
+header, users, passwords and queries of URLs, and what a variable in a header field, condition or fallback has as its
+default. Hidden as well are values under keys that `telemetry` or the top level does not know, for nobody can say what
+they are, and comments. Names of variables, quotes and spaces stay, and each hidden character has a `*` in its place,
+for the mark under the line to point right.
 
 A file that is no YAML has no keys to go by: there the words of the line, and of the lines that it is indented under,
 decide, and rather too much is hidden than too little.
@@ -18,8 +18,8 @@ from dataclasses import replace
 from enum import Enum
 from functools import cache
 
-from sidecar.config.nodes import MappingNode, Node, Scalar, Sequence, without_value
 from sidecar.config.problems import Problem
+from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, without_value
 from sidecar.core.secrets import HIDDEN, SECRET_NAME, may_be_secret
 
 KNOWN: Mapping[tuple[str, ...], frozenset[str]] = {
@@ -234,7 +234,7 @@ def _key_spans(text: str) -> Iterator[tuple[int, int]]:
 @cache
 def _settings() -> frozenset[str]:
     """The keys of the format whose values are settings."""
-    from sidecar.config.schema import json_schema  # 0.1 s, and only for what is no YAML
+    from sidecar.config.tell.json_schema import json_schema  # 0.1 s, and only for what is no YAML
 
     schema = json_schema()
     sections = (schema, *schema["$defs"].values())

@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sidecar.config.fields import nearest
-from sidecar.config.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 from sidecar.config.problems import Problem, Report
+from sidecar.config.schema.values import nearest
+from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 
 M = TypeVar("M", bound=BaseModel)
 M_co = TypeVar("M_co", bound=BaseModel, covariant=True)

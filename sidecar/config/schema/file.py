@@ -7,11 +7,11 @@ are in `policies.py`.
 
 from __future__ import annotations
 
-from sidecar.config import fields
-from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
-from sidecar.config.fields import Section, required, setting
-from sidecar.config.policies import Policies, Route
-from sidecar.config.units import format_duration, format_share, format_size
+from sidecar.config.schema import values
+from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, PROBES_ADDRESS
+from sidecar.config.schema.policies import Policies, Route
+from sidecar.config.schema.units import format_duration, format_share, format_size
+from sidecar.config.schema.values import Section, required, setting
 from sidecar.core.snapshot import (
     AccessLog,
     Drain,
@@ -38,52 +38,52 @@ _DRAIN = Drain()
 
 
 class ListenerLimitsSection(Section):
-    connections: fields.Count | None = setting(
+    connections: values.Count | None = setting(
         "Client connections at once; the next one is closed at once and counted.", default=_LIMITS.connections
     )
-    head: fields.Size | None = setting(
+    head: values.Size | None = setting(
         "Request line and header fields of one request; 431 beyond.", default=format_size(_LIMITS.head_bytes)
     )
-    headers: fields.Count | None = setting(
+    headers: values.Count | None = setting(
         "Header fields of one request; 431 beyond.", default=_LIMITS.headers
     )
-    url: fields.Size | None = setting("Request target; 414 beyond.", default=format_size(_LIMITS.url_bytes))
+    url: values.Size | None = setting("Request target; 414 beyond.", default=format_size(_LIMITS.url_bytes))
 
 
 class ListenerTimeoutsSection(Section):
-    head: fields.Duration | None = setting(
+    head: values.Duration | None = setting(
         "From a request's first byte to the end of its head; the connection is closed beyond.",
         default=format_duration(_TIMEOUTS.head_seconds),
     )
-    idle: fields.Duration | None = setting(
+    idle: values.Duration | None = setting(
         "Between two requests on one connection; it is closed beyond.",
         default=format_duration(_TIMEOUTS.idle_seconds),
     )
-    body: fields.Duration | None = setting(
+    body: values.Duration | None = setting(
         "Without progress while a body is read from, or an answer written to, the client; closed beyond.",
         default=format_duration(_TIMEOUTS.body_seconds),
     )
 
 
 class ListenerSection(Section):
-    address: fields.ListenAddress | None = setting(
+    address: values.ListenAddress | None = setting(
         "Where it listens. `inbound` and `outbound` have one built in "
         f"({LISTENER_ADDRESSES['inbound']} and {LISTENER_ADDRESSES['outbound']}); other names need one."
     )
     limits: ListenerLimitsSection | None = setting("What one client may cost.")
     timeouts: ListenerTimeoutsSection | None = setting("How long a client may take.")
-    trust: fields.TrustName | None = setting(
+    trust: values.TrustName | None = setting(
         "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
         "suits a listener that strangers reach, `x-envoy-*` and `Proxy-Status` are dropped; other timeout fields "
         "can only shorten a request, and the trace goes on.",
         default=Trust.ALL.value,
     )
-    direction: fields.DirectionName | None = setting(
+    direction: values.DirectionName | None = setting(
         "Whose calls it takes: `inbound`, those to this pod's app, or `outbound`, those of the app to others. An "
         "outbound call keeps to the deadline of the inbound one that caused it, and ends with it. The names "
         "`inbound` and `outbound` say it themselves; every other name needs one."
     )
-    forwarded: fields.ForwardedName | None = setting(
+    forwarded: values.ForwardedName | None = setting(
         "What upstreams are told of the client in `Forwarded` and `X-Forwarded-For`, `-Proto` and `-Host`: `set` "
         "replaces what came, `append` adds to it, `keep` passes it on as it came, `off` drops it. Unset: `keep` for "
         "outbound listeners; for inbound ones `append`, and `set` with `trust: none`."
@@ -91,40 +91,40 @@ class ListenerSection(Section):
 
 
 class AdminSection(Section):
-    address: fields.ListenAddress | None = setting(
+    address: values.ListenAddress | None = setting(
         "Of the admin API, which may change state: loopback or a UNIX socket, else `token_file` is needed.",
         default=str(ADMIN_ADDRESS),
     )
-    token_file: fields.NonEmptyText | None = setting(
+    token_file: values.NonEmptyText | None = setting(
         "A file that holds the bearer token callers must send, relative to the configuration file. "
         "Unset: no token is asked for.",
         examples=["/var/run/secrets/sidecar/token"],
     )
-    trace_url: fields.TraceUrl | None = setting(
+    trace_url: values.TraceUrl | None = setting(
         "Template of links to a trace in the dashboard, with {trace_id}. Unset: no links.",
         examples=["http://jaeger:16686/trace/{trace_id}"],
     )
 
 
 class ProbesSection(Section):
-    address: fields.ListenAddress | None = setting(
+    address: values.ListenAddress | None = setting(
         "Of /livez, /readyz, /startupz and /metrics; read only.", default=str(PROBES_ADDRESS)
     )
 
 
 class OtlpSection(Section):
-    endpoint: fields.Url = required(
+    endpoint: values.Url = required(
         "The collector: port 4317 for grpc, 4318 for http/protobuf.", examples=["http://otel-collector:4317"]
     )
-    protocol: fields.Protocol | None = setting("`grpc` or `http/protobuf`.", default=Otlp("").protocol)
-    headers: dict[fields.HeaderName, fields.HeaderValue | None] | None = setting(
+    protocol: values.Protocol | None = setting("`grpc` or `http/protobuf`.", default=Otlp("").protocol)
+    headers: dict[values.HeaderName, values.HeaderValue | None] | None = setting(
         "Sent with each export, for a collector that wants a key.", examples=[{"api-key": "${OTLP_KEY}"}]
     )
-    compression: fields.Compression | None = setting("`gzip` or `none`.", default="none")
+    compression: values.Compression | None = setting("`gzip` or `none`.", default="none")
 
 
 class TracesSection(Section):
-    sample_ratio: fields.Share | None = setting(
+    sample_ratio: values.Share | None = setting(
         "Share of the traces that start here which are exported; a caller's sampled flag is always "
         "respected.",
         default=_TELEMETRY.trace_sample_ratio,
@@ -132,16 +132,16 @@ class TracesSection(Section):
 
 
 class MetricsSection(Section):
-    interval: fields.Duration | None = setting(
+    interval: values.Duration | None = setting(
         "Between two exports.", default=format_duration(_TELEMETRY.metrics_interval_seconds)
     )
 
 
 class AccessLogSection(Section):
-    format: fields.LogFormatName | None = setting(
+    format: values.LogFormatName | None = setting(
         "`json`, `text` or `off`.", default=_ACCESS_LOG.format.value
     )
-    sample_ratio: fields.Share | None = setting(
+    sample_ratio: values.Share | None = setting(
         "Share of the exchanges that get a line.", default=format_share(_ACCESS_LOG.sample_ratio)
     )
 
@@ -149,7 +149,7 @@ class AccessLogSection(Section):
 class TelemetrySection(Section):
     """OTEL_* environment variables win over these."""
 
-    service_name: fields.NonEmptyText | None = setting(
+    service_name: values.NonEmptyText | None = setting(
         "`service.name` of all that is exported. Unset: OTEL_SERVICE_NAME, else a generic one.",
         examples=["orders"],
     )
@@ -157,13 +157,13 @@ class TelemetrySection(Section):
     traces: TracesSection | None = setting("Spans.")
     metrics: MetricsSection | None = setting("Metrics by OTLP; /metrics is served in any case.")
     access_log: AccessLogSection | None = setting("One line for each exchange.")
-    logs: fields.Flag | None = setting(
+    logs: values.Flag | None = setting(
         "Send events and the access log also as OTLP log records.", default=_TELEMETRY.logs
     )
 
 
 class DrainSection(Section):
-    delay: fields.DurationOrZero | None = setting(
+    delay: values.DurationOrZero | None = setting(
         "New connections are still served this long after SIGTERM, while /readyz already fails: time for "
         "load balancers to notice. Counted from `POST /drain` where that came before; 0s where nobody has "
         "to notice, as in a Job.",
@@ -172,30 +172,30 @@ class DrainSection(Section):
 
 
 class UpstreamLimitsSection(Section):
-    max_connections: fields.Count | None = setting(
+    max_connections: values.Count | None = setting(
         "Connections to the upstream at once.", default=_UPSTREAM_LIMITS.max_connections
     )
-    max_pending: fields.CountOrZero | None = setting(
+    max_pending: values.CountOrZero | None = setting(
         "Exchanges that may wait for a connection; 503 beyond, and with 0 nobody waits.",
         default=_UPSTREAM_LIMITS.max_pending,
     )
-    max_requests: fields.Count | None = setting(
+    max_requests: values.Count | None = setting(
         "Exchanges in flight at once; 503 beyond.", default=_UPSTREAM_LIMITS.max_requests
     )
 
 
 class UpstreamTimeoutsSection(Section):
-    connect: fields.Duration | None = setting(
+    connect: values.Duration | None = setting(
         "To establish a connection; 504 beyond.", default=format_duration(_UPSTREAM.connect_seconds)
     )
-    idle: fields.Duration | None = setting(
+    idle: values.Duration | None = setting(
         "An unused connection is closed after this long; keep it below the upstream's own.",
         default=format_duration(_UPSTREAM.idle_seconds),
     )
 
 
 class UpstreamSection(Section):
-    endpoints: list[fields.EndpointAddress] = required(
+    endpoints: list[values.EndpointAddress] = required(
         "host:port, [v6]:port or unix:/path. A name is resolved again when its TTL ends, and every address "
         "it has is an endpoint.",
         examples=[["payments:80"]],
@@ -207,15 +207,15 @@ class UpstreamSection(Section):
 class Settings(Section):
     """The top level without what is checked item by item."""
 
-    version: fields.Version = required("Of the file format; 1 is the only one.", examples=[1])
-    listeners: dict[fields.Name, ListenerSection] | None = setting(
+    version: values.Version = required("Of the file format; 1 is the only one.", examples=[1])
+    listeners: dict[values.Name, ListenerSection] | None = setting(
         "Addresses that accept traffic, by name. Unset: `inbound` (calls to this pod's app) and `outbound` "
         "(the app's calls to others) at their built-in addresses; given, only those given exist."
     )
     admin: AdminSection | None = setting("The admin API.")
     probes: ProbesSection | None = setting("What an orchestrator asks.")
     telemetry: TelemetrySection | None = setting("Traces, metrics and logs.")
-    drain_timeout: fields.Duration | None = setting(
+    drain_timeout: values.Duration | None = setting(
         "Exchanges in flight may take this long after SIGTERM; they are cut off beyond.",
         default=format_duration(_DRAIN.timeout_seconds),
     )
@@ -225,6 +225,6 @@ class Settings(Section):
 class File(Settings):
     """A whole configuration file."""
 
-    upstreams: dict[fields.Name, UpstreamSection] | None = setting("Groups of endpoints, by name.")
+    upstreams: dict[values.Name, UpstreamSection] | None = setting("Groups of endpoints, by name.")
     defaults: Policies | None = setting("Policies of every route that does not say otherwise, key by key.")
     routes: list[Route] = required("The rules; the most specific match wins, then the order here.")

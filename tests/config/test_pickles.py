@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import ConfigError, load_file, load_text
-from sidecar.config.parcel import ITEMS, Unpacking, pack
+from sidecar.config.process.pickles import ITEMS, Unpacking, pack
 
 REFERENCE = Path(__file__).parents[2] / "config" / "reference.yaml"
 

@@ -11,15 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sidecar.config import build, document, route_rules, server_rules
-from sidecar.config.addresses import LISTENER_ADDRESSES
-from sidecar.config.fields import nearest
 from sidecar.config.files import Files, beside
-from sidecar.config.masking import without_secrets
-from sidecar.config.merge import Origins, with_defaults
-from sidecar.config.model import File, Settings, UpstreamSection
-from sidecar.config.names import name as checked_name
-from sidecar.config.nodes import (
+from sidecar.config.load import build, route_rules, server_rules
+from sidecar.config.load.check import Checked, check
+from sidecar.config.load.defaults import with_defaults
+from sidecar.config.load.origins import Origins
+from sidecar.config.problems import ConfigError, Problem, Report
+from sidecar.config.schema.addresses import LISTENER_ADDRESSES
+from sidecar.config.schema.file import File, Settings, UpstreamSection
+from sidecar.config.schema.names import name as checked_name
+from sidecar.config.schema.policies import Policies, Route
+from sidecar.config.schema.values import nearest
+from sidecar.config.tell.hidden_in_problems import without_secrets
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import (
     Entry,
     MappingNode,
     Node,
@@ -29,9 +34,6 @@ from sidecar.config.nodes import (
     given_by_environment,
     is_null,
 )
-from sidecar.config.policies import Policies, Route
-from sidecar.config.problems import ConfigError, Problem, Report
-from sidecar.config.validate import Checked, check
 from sidecar.core import snapshot as core
 
 __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
@@ -79,7 +81,7 @@ def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] 
 
 def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
     is_whole = not report
-    documents = [document.parse_bytes(data, name, environ, report) for name, data in contents.items()]
+    documents = [parse.parse_bytes(data, name, environ, report) for name, data in contents.items()]
     readable = [node for node in documents if node is not None]
     loaded = None
     if readable:
@@ -88,7 +90,7 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
         loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
     if report or loaded is None:
         sources = {
-            name: (document.lines(contents[name], top), top)
+            name: (parse.lines(contents[name], top), top)
             for name, top in zip(contents, documents, strict=True)
         }
         problems = without_secrets(_the_first(report.sorted(files.names)), sources)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.config import document
-from sidecar.config.addresses import ADMIN_ADDRESS, PROBES_ADDRESS
 from sidecar.config.files import Files, beside
-from sidecar.config.masking import without_secrets
-from sidecar.config.nodes import MappingNode, Scalar, is_null
 from sidecar.config.problems import ConfigError, Report
-from sidecar.config.units import parse_address
+from sidecar.config.schema.addresses import ADMIN_ADDRESS, PROBES_ADDRESS
+from sidecar.config.schema.units import parse_address
+from sidecar.config.tell.hidden_in_problems import without_secrets
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import MappingNode, Scalar, is_null
 from sidecar.core.snapshot import Address
 
 
 @dataclass(frozen=True, slots=True)
-class AskedAt:
+class ServerAddresses:
     """The two servers of a sidecar that are no part of its data path."""
 
     probes: Address = PROBES_ADDRESS
@@ -28,7 +28,7 @@ class AskedAt:
     token_file: str | None = None
 
 
-def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
+def server_addresses(path: str, environ: Mapping[str, str]) -> ServerAddresses:
     """Read the file or directory at `path`; problems elsewhere in it do not matter.
 
     Raises:
@@ -39,8 +39,8 @@ def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
     sources: dict[str, tuple[tuple[str, ...], MappingNode | None]] = {}
     for name, content in files.read_configuration(path, report).items():
         within = Report()
-        top = document.parse_bytes(content, name, environ, within)
-        sources[name] = (document.lines(content, top), top)
+        top = parse.parse_bytes(content, name, environ, within)
+        sources[name] = (parse.lines(content, top), top)
         if top is not None:
             tops.append(top)
         for problem in within.sorted(()):
@@ -56,17 +56,19 @@ def asked_at(path: str, environ: Mapping[str, str]) -> AskedAt:
     if report:
         raise ConfigError(without_secrets(report.sorted(files.names), sources))
     token = _first(tops, "admin", "token_file")
-    return AskedAt(probes, admin, None if token is None else beside(token))
+    return ServerAddresses(probes, admin, None if token is None else beside(token))
 
 
-def asked_or_usual(path: str, environ: Mapping[str, str]) -> tuple[AskedAt, ConfigError | None]:
+def server_addresses_or_usual(
+    path: str, environ: Mapping[str, str]
+) -> tuple[ServerAddresses, ConfigError | None]:
     """The same, and the usual addresses where the file tells none, with the reason: a bad file changes nothing in a
     process that runs, so it must neither look ill for it nor go unasked.
     """
     try:
-        return asked_at(path, environ), None
+        return server_addresses(path, environ), None
     except ConfigError as error:
-        return AskedAt(), error
+        return ServerAddresses(), error
 
 
 def _first(tops: list[MappingNode], *path: str) -> Scalar | None:

@@ -1,6 +1,6 @@
 """The file format as a page for people: every key with its type, default and meaning, made from the JSON Schema.
 
-It says what `schema.py` says and adds nothing, so a key that is not on the page is not in the format. A mapping
+It says what `json_schema.py` says and adds nothing, so a key that is not on the page is not in the format. A mapping
 that stands in several places is told once, at the first of them.
 """
 
@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from sidecar.config import names, units
-from sidecar.config.schema import json_schema
+from sidecar.config.schema import names, units
+from sidecar.config.tell.json_schema import json_schema
 
 _HEAD = """\
 # Reference of the configuration

@@ -1,7 +1,7 @@
 """A snapshot's values as a file would write them: dotted YAML keys, durations and shares with their units.
 
-The other direction of `build.py`. What two snapshots differ in, and what an effective configuration says, is told
-in these words. Secrets are never told: of a value that may be one there is a mark alone.
+The other direction of `load/build.py`. What two snapshots differ in, and what an effective configuration says, is
+told in these words. Secrets are never told: of a value that may be one there is a mark alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from sidecar.config import hiding
-from sidecar.config.units import format_duration, format_share, format_size
+from sidecar.config.schema import hidden_values
+from sidecar.config.schema.units import format_duration, format_share, format_size
 from sidecar.core.snapshot import (
     BreakerPolicy,
     CandidatePolicy,
@@ -148,7 +148,7 @@ def process(value: Snapshot) -> Written:
             "probes.address": str(value.probes),
             "admin.address": str(value.admin.address),
             "admin.token_file": value.admin.token_file,
-            "admin.trace_url": hiding.url(value.admin.trace_url),
+            "admin.trace_url": hidden_values.url(value.admin.trace_url),
             **_prefixed("telemetry", telemetry(value.telemetry)),
             "drain_timeout": format_duration(value.drain.timeout_seconds),
             "drain.delay": format_duration(value.drain.delay_seconds),
@@ -161,10 +161,10 @@ def telemetry(value: Telemetry) -> Written:
     return _given(
         {
             "service_name": value.service_name,
-            "otlp.endpoint": hiding.url(otlp.endpoint) if otlp else None,
+            "otlp.endpoint": hidden_values.url(otlp.endpoint) if otlp else None,
             "otlp.protocol": otlp.protocol if otlp else None,
             # every vendor has a name of its own for the key that stands there
-            "otlp.headers": _flow({name: hiding.mark(text) for name, text in otlp.headers})
+            "otlp.headers": _flow({name: hidden_values.mark(text) for name, text in otlp.headers})
             if otlp and otlp.headers
             else None,
             "otlp.compression": otlp.compression if otlp else None,
@@ -214,7 +214,7 @@ def _fallback(value: FallbackPolicy | None, hidden: frozenset[str]) -> dict[str,
     return {
         "fallback.status": str(value.status),
         "fallback.headers": _fields(value.headers, hidden),
-        "fallback.body": hiding.mark(body) if body in hidden else shown,
+        "fallback.body": hidden_values.mark(body) if body in hidden else shown,
     }
 
 
@@ -229,7 +229,9 @@ def _header_ops(key: str, value: HeaderOps, hidden: frozenset[str]) -> dict[str,
 def _fields(value: Iterable[tuple[bytes, bytes]], hidden: frozenset[str]) -> str | None:
     found = {name.decode(): content.decode("utf-8", "replace") for name, content in value}
     return (
-        _flow({name: hiding.content(name, text, hidden) for name, text in found.items()}) if found else None
+        _flow({name: hidden_values.content(name, text, hidden) for name, text in found.items()})
+        if found
+        else None
     )
 
 
@@ -245,8 +247,8 @@ def _condition(value: ValueMatch, hidden: frozenset[str]) -> str:
     if value.present is not None:
         return _flow({"present": _flag(value.present)})
     if value.regex is not None:
-        return _flow({"regex": hiding.content(value.name, value.regex.pattern, hidden)})
-    return hiding.content(value.name, str(value.exact), hidden)
+        return _flow({"regex": hidden_values.content(value.name, value.regex.pattern, hidden)})
+    return hidden_values.content(value.name, str(value.exact), hidden)
 
 
 def _budget(value: float | str) -> str:

@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 from sidecar.config.problems import Place, Problem
 
+MAX_FILE_BYTES = 8 * 1024 * 1024
+"""Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
+
 ScalarValue: TypeAlias = "str | int | float | bool | None"
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")

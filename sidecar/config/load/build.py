@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sidecar.config import policies
-from sidecar.config.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS, PROBES_ADDRESS
-from sidecar.config.model import DEFAULT_LISTENER, ListenerSection, Settings, UpstreamSection
-from sidecar.config.units import parse_upstream_url
+from sidecar.config.schema import policies
+from sidecar.config.schema.addresses import (
+    ADMIN_ADDRESS,
+    LISTENER_ADDRESSES,
+    LISTENER_DIRECTIONS,
+    PROBES_ADDRESS,
+)
+from sidecar.config.schema.file import DEFAULT_LISTENER, ListenerSection, Settings, UpstreamSection
+from sidecar.config.schema.units import parse_upstream_url
 from sidecar.core.snapshot import (
     AccessLog,
     Address,
