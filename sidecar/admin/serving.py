@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin.around import Handler
 from sidecar.core.snapshot import Address
-from sidecar.downstream.bind import BACKLOG, bind
+from sidecar.transport.bind import BACKLOG, bind
 
 MAX_CONNECTIONS: Final = 256
 """Of one server."""

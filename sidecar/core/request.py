@@ -29,7 +29,7 @@ PLAIN: Final = Traits()
 class Request:
     """Written by the client's connection before the exchange begins, and by nobody afterwards."""
 
-    __slots__ = ("fields", "host", "length", "listener", "lookup", "method", "origin_target", "target", "traits")
+    __slots__ = ("added", "fields", "host", "length", "listener", "lookup", "method", "origin_target", "target", "traits")
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Request:
         self.length = length
         """Of the body, in bytes; -1 where only its end tells."""
         self.traits = traits
+        self.added = b""
+        """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode('latin-1')} {self.listener} {len(self.fields)} fields>"

@@ -252,9 +252,11 @@ class ClientConnection(ServerStream):
 
     def _take(self, data: bytes) -> None:
         """Work through `data` as far as answers allow."""
-        if self._behind or self._is_reading:
+        if self._is_reading or self._pauses & _TURN:
             self._keep(data)
             return
+        if self._behind:
+            data, self._behind = self._behind + data, b""
         self._is_reading = True
         try:
             while data:
@@ -345,15 +347,11 @@ class ClientConnection(ServerStream):
         return self._take_head(head, rest, self._service.clock())
 
     def _check_unfinished(self, unfinished: UnfinishedHead) -> None:
-        """One that is too large already is not read to its end."""
-        if len(unfinished) > self._listener.small_head_bytes:
-            head = unfinished.whole()
-            line = head.partition(b"\r\n")[0]
-            target = line.partition(b" ")[2].partition(b" ")[0]
-            try:
-                reader.check_size(self._listener, len(head), target, head.count(b"\r\n") - 1)
-            except parse.Refused as refused:
-                self._refuse(refused, self._service.clock())
+        """One that is malformed or too large already is not read to its end."""
+        try:
+            reader.check_unfinished(self._listener, unfinished)
+        except parse.Refused as refused:
+            self._refuse(refused, self._service.clock())
 
     def _take_plain(self, plain: PlainRequest, data: bytes) -> bytes:
         """Begin the exchange of a plain request, the usual case; returns what is behind it."""
@@ -484,6 +482,8 @@ class ClientConnection(ServerStream):
 
     def _message_read(self, trailers: Sequence[Field]) -> None:
         """The request is whole."""
+        if trailers and any(key == b"connection" for key, _, _ in trailers):
+            self._keep_alive = False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
         exchange = self._exchange
         if exchange is not None:
             if self.phase is _BODY:

@@ -1,21 +1,18 @@
 """One address that accepts traffic: its socket, its connections and their limits.
 
-Decides who is let in and, once a second, looks after connections that take too long. Owned by `runtime/`.
+Decides who is let in, and lets go of everybody in a drain. Owned by `runtime/`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import socket
 
-from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import limits
 from sidecar.forwarding.service import Service
 from sidecar.transport.bind import BACKLOG, bind
-
-_LOG = logging.getLogger("sidecar.downstream")
 
 
 class ListenerSocket:
@@ -24,13 +21,12 @@ class ListenerSocket:
     def __init__(self, policy: Listener, service: Service) -> None:
         self.service = service
         self.name = policy.name
+        self.is_accepting = True
         self.adopt(policy)
-        self.now = service.clock()
-        """The time at the last look, so that nobody needs a clock for a figure in seconds."""
         self.refused_connections = 0
         self._connections: set[ClientConnection] = set()
+        self._bound: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<ListenerSocket {self.name} {self.policy.address} connections={len(self._connections)}>"
@@ -52,17 +48,14 @@ class ListenerSocket:
         """Take new limits and timeouts; connections that are there keep their place."""
         self.policy = policy
         self.limits = policy.limits
-        self.timeouts = policy.timeouts
+        self.forwarded = policy.forwarded
+        self.phase_seconds = limits(policy.timeouts, is_draining=not self.is_accepting)
+        """How long each phase of a connection may last, by its value."""
         self.small_head_bytes = min(
             policy.limits.url_bytes, policy.limits.head_bytes, 4 * policy.limits.headers
         )
-        """A read up to this size cannot break a limit (a header field takes at least four bytes)."""
+        """A head up to this size cannot break a limit (a header field takes at least four bytes)."""
         self.is_trusted = policy.trust is Trust.ALL
-
-    def is_too_large(self, head_bytes: int, url: bytes, fields: list[Field]) -> bool:
-        """Whether a head of that size breaks a limit."""
-        limits = self.limits
-        return head_bytes > limits.head_bytes or len(url) > limits.url_bytes or len(fields) > limits.headers
 
     async def start(self) -> None:
         """Bind and accept.
@@ -72,23 +65,36 @@ class ListenerSocket:
         """
         loop = self.service.loop
         address = self.policy.address
-        bound = bind(address, f"listeners.{self.name}.address")
+        self._bound = bind(address, f"listeners.{self.name}.address")
         serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(lambda: ClientConnection(self), sock=bound, backlog=BACKLOG)
-        self._timer = loop.call_later(1.0, self._check)
+        self._server = await serve(lambda: ClientConnection(self), sock=self._bound, backlog=BACKLOG)
 
     def stop_accepting(self) -> None:
-        """No new connections; those without a request under way are closed."""
-        if self._server is not None:
+        """No new connections, but for those that the kernel has accepted already: they are served once more, as what
+        is readable is on the others. Those without a request under way are closed."""
+        if self.is_accepting and self._server is not None:
+            self.is_accepting = False
+            self.adopt(self.policy)
+            self._accept_queued()
             self._server.close()
         for connection in list(self._connections):
             connection.drain()
 
+    def _accept_queued(self) -> None:
+        """Closing a listening socket resets what waits in its queue."""
+        assert self._bound is not None
+        for _ in range(BACKLOG):
+            try:
+                accepted, _address = self._bound.accept()
+            except OSError:  # none is left, or no descriptor for it
+                return
+            accepted.setblocking(False)
+            connecting = self.service.loop.connect_accepted_socket(lambda: ClientConnection(self), accepted)
+            self.service.loop.create_task(connecting)
+
     def close(self) -> None:
         """Cut everything."""
         self.stop_accepting()
-        if self._timer is not None:
-            self._timer.cancel()
         for connection in list(self._connections):
             connection.abort()
 
@@ -103,9 +109,3 @@ class ListenerSocket:
 
     def forget(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
-
-    def _check(self) -> None:
-        self.now = self.service.clock()
-        for connection in list(self._connections):
-            connection.check(self.now)
-        self._timer = self.service.loop.call_later(1.0, self._check)

@@ -14,6 +14,7 @@ from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import Malformed
+from sidecar.http1.unfinished import UnfinishedHead
 
 if TYPE_CHECKING:
     from sidecar.downstream.listener import ListenerSocket
@@ -74,6 +75,17 @@ def _read_further(request: Request, version: str) -> None:
     needs_more = b"connection" in lookup or b"te" in lookup
     if needs_more or traits != PLAIN:
         request.traits = traits
+
+
+def check_unfinished(listener: ListenerSocket, unfinished: UnfinishedHead) -> None:
+    """Raises: Refused, if what is there of a head cannot become one."""
+    line = unfinished.first_line
+    if line is not None:
+        parse.split_request_line(line)
+    if len(unfinished) > listener.small_head_bytes:
+        head = unfinished.whole()
+        target = (head if line is None else line).partition(b" ")[2].partition(b" ")[0]
+        check_size(listener, len(head), target, head.count(b"\r\n") - 1)
 
 
 def check_size(listener: ListenerSocket, head_bytes: int, target: bytes, fields: int) -> None:

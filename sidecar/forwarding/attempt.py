@@ -231,7 +231,7 @@ class Attempt(ResponseSink, Seeker):
         else:
             verdict = judge(Outcome(kind, 0, self.allowed_seconds), route.judged_by)
         is_timeout = kind is Kind.TIMED_OUT
-        transition = permit.judge(verdict, seconds, now, self.race.exchange, is_timeout=is_timeout)
+        transition = permit.judge(verdict, seconds, now, self.race.exchange.trace, is_timeout=is_timeout)
         permit.close(now)
         return transition
 

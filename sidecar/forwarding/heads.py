@@ -7,6 +7,7 @@ was computed when the route was built (`live.py`); here only what differs from r
 from __future__ import annotations
 
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
@@ -92,9 +93,9 @@ def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float, own: Own
         drop |= {name for name, _ in fields}
         for name, value in fields:
             own += (name, b": ", value, b"\r\n")
-    elif route.is_deadline_sent:
+    elif route.is_deadline_sent and seconds_left < inf:
         own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
-    if carried or route.injects_baggage:
+    if (carried or route.injects_baggage) and seconds_left < inf:
         drop = _baggage(exchange, route, seconds_left, drop, own)
     return drop
 

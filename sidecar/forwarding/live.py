@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import inf
 
 from sidecar.core import balance, deadline, headers
 from sidecar.core.admission import Admission
@@ -15,7 +16,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.errors import Reason
 from sidecar.core.head import Added
 from sidecar.core.outcome import Verdict
-from sidecar.core.snapshot import HeaderOps, Mode, Route
+from sidecar.core.snapshot import Direction, HeaderOps, Mode, Route
 from sidecar.forwarding import date
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
@@ -23,11 +24,12 @@ from sidecar.upstream.cluster import Cluster
 VIA = (b"Via", b"1.1 sidecar")
 """RFC 9110 7.6.3, both ways."""
 
-EGRESS = "outbound"
-"""The listener that the app's own calls come in by; every other one takes calls to the app."""
-
 IDLE_CHECKS = 4
 """Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
+
+NEVER_SECONDS = 1e9
+"""Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
+in the sweep."""
 
 
 class Destination:
@@ -69,7 +71,8 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds", "deadline", "deadline_fields", "destinations",
+        "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds",
+        "bounds_attempts", "deadline", "deadline_fields", "destinations", "head_seconds",
         "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
         "has_plain_failures", "host", "idle_check_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
         "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
@@ -93,7 +96,9 @@ class LiveRoute:
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
-        self.attempt_seconds = policy.timeouts.attempt_seconds
+        self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
+        self.head_seconds = _or_never(policy.timeouts.head_seconds)
+        self.bounds_attempts = self.attempt_seconds < inf or self.head_seconds < inf
         self.drop_request = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
         )
@@ -109,10 +114,10 @@ class LiveRoute:
         if self.is_deadline_sent:
             self.drop_request |= {deadline.EXPECTED_TIMEOUT}
         self.injects_baggage = policy.deadline.inject_baggage
-        self.is_egress = policy.listener == EGRESS
+        self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
-        self.idle_check_seconds = policy.timeouts.idle_seconds / IDLE_CHECKS
+        self.idle_check_seconds = min(policy.timeouts.idle_seconds / IDLE_CHECKS, NEVER_SECONDS)
         self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
         """From arrival, where nothing but the route bounds an exchange."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
@@ -137,6 +142,10 @@ class LiveRoute:
         if self.single is not None:
             return self.single
         return balance.pick_weighted(self._choices, self._total_weight, rng)
+
+
+def _or_never(seconds: float | None) -> float:
+    return inf if seconds is None else seconds
 
 
 def _added(ops: HeaderOps) -> Added:

@@ -52,20 +52,21 @@ class Refusal:
 class Permit:
     """Held by one attempt. `judge` at most once, `close` exactly once."""
 
-    __slots__ = ("_admission", "_breaker", "_cluster")
+    __slots__ = ("_breaker", "_cluster", "admission")
 
     def __init__(self, breaker: Breaker, cluster: Cluster, admission: Admission) -> None:
         self._breaker = breaker
         self._cluster = cluster
-        self._admission: Admission | None = admission
+        self.admission: Admission | None = admission
+        """The breaker's answer; None once it has been told how the attempt ended."""
 
     def __repr__(self) -> str:
-        state = "open" if self._admission is not None else "judged"
+        state = "open" if self.admission is not None else "judged"
         return f"<Permit {self._breaker.route}/{self._cluster.name} {state}>"
 
     @property
     def is_probe(self) -> bool:
-        return self._admission is not None and self._admission.is_probe
+        return self.admission is not None and self.admission.is_probe
 
     def judge(
         self, verdict: Verdict, seconds: float, now: float, cause: Culprit | None, *, is_timeout: bool = False
@@ -74,7 +75,7 @@ class Permit:
 
         `seconds` is the upstream's own time, `now` the loop's clock.
         """
-        admission, self._admission = self._admission, None
+        admission, self.admission = self.admission, None
         if admission is None:
             return None
         return self._breaker.settle(admission, verdict, seconds, now, cause, is_timeout)
@@ -82,15 +83,15 @@ class Permit:
     def close(self, now: float) -> None:
         """The attempt is over: limits are free again, and what was not judged taught nothing."""
         self._cluster.in_flight -= 1
-        admission = self._admission
+        admission = self.admission
         if admission is not None:
-            self._admission = None
+            self.admission = None
             self._breaker.settle(admission, _IGNORED, 0.0, now)
 
     def succeed(self, seconds: float, now: float, cause: Culprit) -> Transition | None:
         """`judge` and `close` in one, for a success: the usual case."""
         self._cluster.in_flight -= 1
-        admission, self._admission = self._admission, None
+        admission, self.admission = self.admission, None
         assert admission is not None
         return self._breaker.settle(admission, _SUCCESS, seconds, now, cause)
 

@@ -43,6 +43,12 @@ class UnfinishedHead:
         self._look(end)
         return end - before
 
+    @property
+    def first_line(self) -> bytes | None:
+        """The request or status line, once it is whole."""
+        end = self._bytes.find(b"\r\n")
+        return None if end < 0 else bytes(self._bytes[:end])
+
     def whole(self) -> bytes:
         """What was taken; the head, once `add` has said so."""
         return bytes(self._bytes)

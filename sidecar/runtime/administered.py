@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sidecar.admin.process import Data
-from sidecar.config import written
-from sidecar.config.units import parse_duration
+from sidecar.config.schema.units import parse_duration
+from sidecar.config.tell import render
 from sidecar.core.breaker import Breaker
 from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
@@ -95,14 +95,14 @@ class Administered:
             "last_reload": None if last is None else await asyncio.to_thread(self.told, last),
             "last_change": None if change is None else await asyncio.to_thread(self.told, change),
             "active": {
-                "process": written.process(snapshot),
-                "listeners": {name: written.listener(one) for name, one in snapshot.listeners.items()},
-                "upstreams": {name: written.upstream(one) for name, one in snapshot.upstreams.items()},
+                "process": render.process(snapshot),
+                "listeners": {name: render.listener(one) for name, one in snapshot.listeners.items()},
+                "upstreams": {name: render.upstream(one) for name, one in snapshot.upstreams.items()},
             },
         }
 
     def written(self, route: Route) -> Mapping[str, str]:
-        return written.route(route)
+        return render.route(route)
 
     def told(self, outcome: Outcome) -> Data:
         """A reload with all that it changed: pure, since it takes a while where a thousand routes have changed."""

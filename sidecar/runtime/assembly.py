@@ -16,7 +16,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
-from sidecar.forwarding.live import EGRESS, Destination, LiveRoute
+from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.resolver import Resolver
@@ -97,7 +97,7 @@ class Assembly:
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
-        self._service.has_egress = EGRESS in built.tables and bool(built.tables[EGRESS].entries)
+        self._service.has_egress = any(live.is_egress for live in built.routes.values())
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster)
@@ -159,7 +159,7 @@ class Assembly:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.policy.endpoints == upstream.endpoints:
             return cluster
-        cluster = Cluster(upstream, self._rng, self._service.clock)
+        cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns)
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._resolver.watch(name)

@@ -12,11 +12,11 @@ import pickle
 import sys
 from collections.abc import Mapping
 
-from sidecar.config.parcel import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
 from sidecar.config.problems import ConfigError
+from sidecar.config.process.pickles import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
 from sidecar.core.snapshot import Snapshot
 
-PROGRAM = "sidecar.config.loading"
+PROGRAM = "sidecar.config.process.program"
 IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 

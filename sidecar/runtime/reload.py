@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sidecar.config.diff import Diff, Kind, diff
 from sidecar.config.problems import ConfigError
+from sidecar.config.tell.diff import Diff, Kind, diff
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport

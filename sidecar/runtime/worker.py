@@ -39,6 +39,7 @@ from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_reload
 from sidecar.telemetry.log_lines import Level
+from sidecar.transport.turns import Turns
 from sidecar.telemetry.room import TelemetryRoom
 from sidecar.upstream.resolver import Resolver
 
@@ -86,6 +87,7 @@ class Worker:
             ids=IdSource(),
             observe=self.telemetry.observer,
             sweep=Sweep(loop, clock),
+            turns=Turns(loop),
             callers=Callers(),
             decide=self.telemetry.decide,
             exchanges=live,

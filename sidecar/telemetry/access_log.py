@@ -92,13 +92,13 @@ class Log:
         level = Level.WARNING if reason is not None or status >= 500 else Level.INFO
         if level < self._level:
             return
-        trace_id = exchange.trace_id
+        trace_id = exchange.trace.trace_id
         if level is Level.INFO and self._bound < 1 << 64 and int(trace_id[16:], 16) >= self._bound:
             return
         attempts = exchange.attempts
         last = attempts[-1] if attempts else None
         detail, peer = exchange.detail, exchange.peer
-        agent = exchange.user_agent
+        agent = exchange.request.lookup.get(b"user-agent")
         self._put(
             (
                 "access",
@@ -106,13 +106,13 @@ class Log:
                 exchange.ended,
                 exchange.started,
                 trace_id,
-                exchange.span_id,
-                exchange.request_id[:_MAX_REQUEST_ID],
-                exchange.listener,
+                exchange.trace.span_id,
+                exchange.trace.request_id[:_MAX_REQUEST_ID],
+                exchange.request.listener,
                 exchange.route_name,
-                exchange.method,
-                exchange.target[:_MAX_TARGET],
-                exchange.host[:_MAX_HOST],
+                exchange.request.method,
+                exchange.request.target[:_MAX_TARGET],
+                exchange.request.host[:_MAX_HOST],
                 status,
                 reason,
                 detail[:_MAX_DETAIL],

@@ -83,7 +83,7 @@ def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callabl
 
     def tell_all(exchange: ObservedExchange) -> None:
         count(exchange)
-        if exchange.is_sampled:
+        if exchange.trace.is_sampled:
             record(exchange)
         if has_access_log:
             log.finished(exchange)

@@ -67,33 +67,33 @@ class SpanRecorder:
 
     def finished(self, exchange: ObservedExchange) -> None:
         """Keep a sampled exchange."""
-        if not exchange.is_sampled:
+        if not exchange.trace.is_sampled:
             return
         attempts = exchange.attempts
         waiting = len(self.exchanges)
         if waiting >= self._capacity:
             self.dropped_spans += 1 + len(attempts)
             return
-        target, agent, state = exchange.target, exchange.user_agent, exchange.tracestate
+        target, agent, state = exchange.request.target, exchange.request.lookup.get(b"user-agent"), exchange.trace.tracestate
         sent = exchange.rewritten_target
         self.exchanges.append(
             (
-                exchange.trace_id,
-                exchange.span_id,
-                exchange.parent_id,
+                exchange.trace.trace_id,
+                exchange.trace.span_id,
+                exchange.trace.parent_id,
                 state if len(state) <= _MAX_TRACESTATE else b"",
                 exchange.started,
                 exchange.ended,
-                exchange.listener,
+                exchange.request.listener,
                 exchange.route_name,
-                exchange.method,
+                exchange.request.method,
                 target if len(target) <= _MAX_TARGET else target[:_MAX_TARGET],
                 sent if sent is None else sent[:_MAX_TARGET],
-                exchange.host[:_MAX_AGENT],
-                exchange.http_version,
+                exchange.request.host[:_MAX_AGENT],
+                exchange.request.traits.http_version,
                 exchange.peer,
                 agent and agent[:_MAX_AGENT],
-                exchange.request_id[:_MAX_REQUEST_ID],
+                exchange.trace.request_id[:_MAX_REQUEST_ID],
                 exchange.status,
                 exchange.reason,
                 exchange.detail[:_MAX_DETAIL],

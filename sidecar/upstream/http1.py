@@ -307,7 +307,10 @@ class UpstreamConnection(ClientStream, Lease):
         if self._sink is not sink:
             return
         if is_end:
-            sink.end(self._chunked.trailers if self._chunked is not None else ())
+            trailers = self._chunked.trailers if self._chunked is not None else ()
+            if trailers and any(key == b"connection" for key, _, _ in trailers):
+                self._is_keep_alive = False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
+            sink.end(trailers)
         else:
             sink.flush()
 
@@ -440,7 +443,7 @@ def request_bytes(head: RequestHead) -> bytes:
         kept += _hop_lines(request)
     return b"".join([
         request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
-        *kept, head.added.lines, *head.own, b"\r\n",
+        *kept, head.added.lines, request.added, *head.own, b"\r\n",
     ])  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from math import inf
 
 import pytest
 
@@ -151,6 +152,16 @@ def test_budgets_are_counted_by_source_and_recovered_ones_told_apart() -> None:
         "trace": 0.5,
     }
     assert read(numbers, "sidecar.deadline.recovered") == {ROUTE: 1}
+
+
+def test_an_exchange_without_a_bound_has_no_budget_and_exceeds_none() -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange(budget_seconds=2.0, budget_source="route"))
+    pass_through(numbers, FakeExchange(ended=1e6, budget_seconds=inf, budget_source=""))
+    (row,) = read(numbers, "sidecar.deadline.budget").values()
+    assert isinstance(row, Row)
+    assert (row.sum, sum(row.counts)) == (2.0, 1)
+    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 0}
 
 
 @pytest.mark.parametrize("budget", [0.28, 0.295, 0.3])

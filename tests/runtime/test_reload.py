@@ -195,7 +195,9 @@ async def test_listeners_are_added_moved_and_removed_without_touching_the_others
         assert (await exchange(moved, GET % b"/")).endswith(b"ok")
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", outbound)
-        named = header.replace("  inbound:", f'  more: {{address: "127.0.0.1:{extra}"}}\n  inbound:')
+        named = header.replace(
+            "  inbound:", f'  more: {{address: "127.0.0.1:{extra}", direction: outbound}}\n  inbound:'
+        )
         more = both.replace("listener: outbound", "listener: more")
         await install(worker, more, named)
         assert (await exchange(extra, GET % b"/")).endswith(b"ok")
@@ -210,7 +212,7 @@ async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
     header = HEADER.replace("127.0.0.1:0", f"127.0.0.1:{inbound}", 1)
     async with running(ROUTES, header) as worker:
         socket = worker.listeners["inbound"]
-        renamed = header.replace("inbound:", "front:")
+        renamed = header.replace("inbound: {", "front: {direction: inbound, ")
         await install(
             worker,
             ROUTES.replace("upstream: a", "listener: front, upstream: a").replace(
@@ -225,7 +227,9 @@ async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
 async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
     async with scripted(answering(OK)) as busy, running(ROUTES) as worker:
         before, tables = worker.assembly.routes["one"], worker.service.tables
-        header = HEADER.replace("listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}"}}')
+        header = HEADER.replace(
+            "listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}", direction: inbound}}'
+        )
         with pytest.raises(
             OSError, match=f"^listeners.more.address: cannot listen on 127.0.0.1:{busy.port}: it is in use"
         ):
