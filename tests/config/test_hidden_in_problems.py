@@ -8,7 +8,8 @@ import re
 import pytest
 
 from sidecar.config.load import ConfigError, load_text
-from sidecar.config.schema.file import File, OtlpSection, TelemetrySection
+from sidecar.config.schema.file import File
+from sidecar.config.schema.telemetry import OtlpSection, TelemetrySection
 from sidecar.config.tell.hidden_in_problems import KNOWN
 
 TOP = "version: 1\nupstreams: {auth: {endpoints: ['a:1']}}\nroutes: [{name: a, upstream: auth}]\n"

@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import build, route_rules, server_rules
+from sidecar.config.load import route_rules, server_rules
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
 from sidecar.config.load.origins import Origins
 from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
-from sidecar.config.schema.file import File, Settings, UpstreamSection
+from sidecar.config.schema.breaker import breaker
+from sidecar.config.schema.file import BUILT_IN, File, Settings
+from sidecar.config.schema.listeners import listeners
 from sidecar.config.schema.names import name as checked_name
-from sidecar.config.schema.policies import Policies, Route
-from sidecar.config.schema.values import nearest
+from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.readers import nearest
+from sidecar.config.schema.routes import Route
+from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
 from sidecar.config.tell.hidden_in_problems import without_secrets
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import (
@@ -155,34 +159,22 @@ class _Assembly:
         bodies = [self._fallback_body(route) for route in routes]
         if self._report or settings is None:
             return None
-        listeners = build.listeners(settings.value.listeners)
-        built = tuple(_built(route, listeners, body) for route, body in zip(routes, bodies, strict=True))
-        snapshot = self._snapshot(settings, listeners, upstreams | _implicit_upstreams(routes), built)
-        return Loaded(snapshot, Origins(self._written))
-
-    def _snapshot(
-        self,
-        settings: Checked[Settings],
-        listeners: dict[str, core.Listener],
-        upstreams: dict[str, core.Upstream],
-        routes: tuple[core.Route, ...],
-    ) -> core.Snapshot:
-        value = settings.value
-        return core.Snapshot(
-            listeners=MappingProxyType(listeners),
-            upstreams=MappingProxyType(upstreams),
-            routes=routes,
-            probes=build.probes(value),
-            admin=build.admin(value, self._token_file(settings)),
-            telemetry=build.telemetry(value),
-            drain=build.drain(value),
+        served = listeners(settings.value.listeners)
+        snapshot = replace(
+            settings.value.store(BUILT_IN),
+            listeners=MappingProxyType(served),
+            upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
+            routes=tuple(_stored(route, served, body) for route, body in zip(routes, bodies, strict=True)),
             files=self._files.names,
             digest=self._files.digest(),
         )
+        return Loaded(self._with_token_file(snapshot, settings), Origins(self._written))
 
-    def _token_file(self, settings: Checked[Settings]) -> str | None:
+    def _with_token_file(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
         node = settings.node.get("admin", "token_file")
-        return beside(node) if isinstance(node, Scalar) and not is_null(node) else None
+        if not isinstance(node, Scalar) or is_null(node):
+            return snapshot
+        return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
 
     def _settings(self) -> Checked[Settings] | None:
         top = self._top
@@ -209,7 +201,7 @@ class _Assembly:
         for name, entry in node.entries.items() if isinstance(node, MappingNode) else ():
             section = self._upstream(name, entry)
             if section is not None:
-                found[name] = build.upstream(name, section.value)
+                found[name] = section.value.store(core.Upstream(name, ()))
         return found
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
@@ -288,9 +280,18 @@ class _Assembly:
         return self._files.read_body(node, self._report) if is_sound and isinstance(node, Scalar) else None
 
 
-def _built(route: Checked[Route], listeners: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
-    direction = listeners[build.listener_of(route.value)].direction
-    return replace(build.route(route.value, direction, body), hidden=given_by_environment(route.node))
+def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
+    """A route, with what the rest of the configuration says of it."""
+    section = route.value
+    value: core.Route = section.store(Route.built_in)
+    if body is not None and value.fallback is not None:
+        value = replace(value, fallback=replace(value.fallback, body=body))
+    return replace(
+        value,
+        direction=served[value.listener].direction,
+        breaker=breaker(section.circuit_breaker, value.timeouts),
+        hidden=given_by_environment(route.node),
+    )
 
 
 def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream]:
@@ -300,6 +301,6 @@ def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream
         fallback = route.value.fallback.upstream if route.value.fallback else None
         for written in (route.value.upstream, fallback):
             if written is not None and "://" in written:
-                implicit = build.implicit_upstream(written)
+                implicit = implicit_upstream(written)
                 found[implicit.name] = implicit
     return found

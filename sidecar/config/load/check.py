@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sidecar.config.problems import Problem, Report
-from sidecar.config.schema.values import nearest
+from sidecar.config.schema.readers import nearest
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 
 M = TypeVar("M", bound=BaseModel)

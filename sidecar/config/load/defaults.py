@@ -9,25 +9,17 @@ back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from sidecar.config.schema.form import FIELDS
 from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.section import Section, about_key, section_of
 from sidecar.config.yaml.nodes import Entry, MappingNode, Scalar, is_null
 
 Path = tuple[str, ...]
 
 _SECTIONS = frozenset(Policies.model_fields)
 _ABSENT_WHEN_NULL = frozenset({("fallback",), ("circuit_breaker", "candidate")})
-HEADER_MAPS = frozenset(
-    {
-        ("request_headers", "set"),
-        ("request_headers", "add"),
-        ("response_headers", "set"),
-        ("response_headers", "add"),
-        ("fallback", "headers"),
-        ("circuit_breaker", "failure_header"),
-    }
-)
 _FIXED_RESPONSE = frozenset({"status", "headers", "body", "body_file"})
 _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "upstream": _FIXED_RESPONSE,
@@ -37,6 +29,19 @@ _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "headers": frozenset({"upstream"}),
 }
 """A route's key of `fallback` → those of `defaults` that it excludes."""
+
+
+def _header_maps(model: type[Section], prefix: Path = ()) -> Iterator[Path]:
+    for name, field in model.model_fields.items():
+        inner = section_of(field.annotation)
+        if inner is not None:
+            yield from _header_maps(inner, (*prefix, name))
+        elif about_key(model, name).form is FIELDS:
+            yield (*prefix, name)
+
+
+HEADER_MAPS = frozenset(_header_maps(Policies))
+"""Policies that are header fields by name, which is the same whatever its case."""
 
 
 def with_defaults(route: MappingNode, defaults: MappingNode | None) -> MappingNode:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args
-
-from pydantic import BaseModel
 
 from sidecar.config.load.defaults import HEADER_MAPS, Path
 from sidecar.config.problems import Place
+from sidecar.config.schema.form import flow
 from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.section import Section, about_key, section_of
 from sidecar.config.yaml.environment import has_variable
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.secrets import HIDDEN, may_be_secret
@@ -82,25 +81,16 @@ class Origins:
         return self._routes[route][0].place
 
 
-def _leaves(model: type[BaseModel], prefix: Path) -> list[tuple[Path, object]]:
+def _leaves(model: type[Section], prefix: Path) -> list[tuple[Path, object]]:
     """Every key of `model` that holds a value, with its built-in default."""
     found: list[tuple[Path, object]] = []
     for name, field in model.model_fields.items():
-        inner = _section(field.annotation)
+        inner = section_of(field.annotation)
         if inner is not None:
             found += _leaves(inner, (*prefix, name))
         else:
-            extra: Any = field.json_schema_extra or {}
-            default = None if "candidate" in prefix else extra.get("default")
-            found.append(((*prefix, name), default))
+            found.append(((*prefix, name), None if "candidate" in prefix else about_key(model, name).default))
     return found
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    for argument in get_args(annotation) or (annotation,):
-        if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return argument
-    return None
 
 
 def _spread(effective: MappingNode, path: Path) -> list[Path]:
@@ -114,18 +104,12 @@ def _spread(effective: MappingNode, path: Path) -> list[Path]:
 def _origin(written: MappingNode, effective: MappingNode, path: Path, default: object) -> Origin:
     entry = effective.entry(*path)
     if entry is None or is_null(entry.value):
-        return Origin(From.BUILT_IN, None, None if default is None else _shown(default))
+        return Origin(From.BUILT_IN, None, None if default is None else flow(default))
     source = From.ROUTE if written.get(*path) is entry.value else From.DEFAULTS
     text = _as_written(entry.value)
     if path[:-1] in HEADER_MAPS and may_be_secret(path[-1]) and not has_variable(text):
         text = HIDDEN
     return Origin(source, entry.key.place, text)
-
-
-def _shown(default: object) -> str:
-    if isinstance(default, bool):
-        return "true" if default else "false"
-    return f"[{', '.join(map(str, default))}]" if isinstance(default, list) else str(default)
 
 
 def _as_written(node: Node) -> str:

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
-from sidecar.config.load import build, defaults
+from sidecar.config.load import defaults
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
-from sidecar.config.schema import policies
-from sidecar.config.schema.file import DEFAULT_LISTENER
+from sidecar.config.schema.breaker import Thresholds, breaker
+from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.readers import nearest
+from sidecar.config.schema.routes import DEFAULT_LISTENER, Route
+from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import format_duration
-from sidecar.config.schema.values import nearest
+from sidecar.config.schema.upstreams import upstream_name
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
-from sidecar.core.snapshot import BreakerPolicy, WindowType
+from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts, WindowType
 
 _BODILESS = (204, 304)
 
@@ -33,7 +36,7 @@ class Known:
     listeners: Collection[str]
 
 
-def check_route(route: Checked[policies.Route], known: Known, report: Report) -> None:
+def check_route(route: Checked[Route], known: Known, report: Report) -> None:
     """Report every broken rule of `route` (the defaults are under it already)."""
     _destination(route, known, report)
     _listener(route, known, report)
@@ -44,12 +47,12 @@ def check_route(route: Checked[policies.Route], known: Known, report: Report) ->
     _fallback(route, known, report)
 
 
-def check_policies(section: Checked[policies.Policies], report: Report) -> None:
+def check_policies(section: Checked[Policies], report: Report) -> None:
     """The rules that hold for `defaults` alone, used or not."""
     _fallback_kind(section, report)
 
 
-def check_header_maps(section: Checked[policies.Policies], report: Report) -> None:
+def check_header_maps(section: Checked[Policies], report: Report) -> None:
     """Header names that differ only by case are the same name."""
     for path in sorted(defaults.HEADER_MAPS):
         node = section.node.get(*path)
@@ -62,7 +65,7 @@ def check_header_maps(section: Checked[policies.Policies], report: Report) -> No
                 report.add(entry.key.problem(f"duplicate header {key!r}: first given at {seen.place}"))
 
 
-def _destination(route: Checked[policies.Route], known: Known, report: Report) -> None:
+def _destination(route: Checked[Route], known: Known, report: Report) -> None:
     node = route.node
     written, weights = node.entry("upstream"), node.entry("weights")
     if written and weights:
@@ -92,7 +95,7 @@ def _refers_to(node: Node, names: Collection[str], kind: str, report: Report) ->
     report.add(node.problem(f"unknown {kind} {name!r}{nearest(name, names) or others}"))
 
 
-def _listener(route: Checked[policies.Route], known: Known, report: Report) -> None:
+def _listener(route: Checked[Route], known: Known, report: Report) -> None:
     written = route.node.get("listener")
     if written is not None and not is_null(written):
         if not route.is_bad("listener"):
@@ -106,7 +109,7 @@ def _listener(route: Checked[policies.Route], known: Known, report: Report) -> N
         )
 
 
-def _matches(route: Checked[policies.Route], report: Report) -> None:
+def _matches(route: Checked[Route], report: Report) -> None:
     written = route.node.get("match")
     if isinstance(written, Sequence) and not written.items:
         report.add(written.problem("an empty list matches nothing; leave `match` out to match everything"))
@@ -148,7 +151,7 @@ def _has_no_value(entry: Entry) -> bool:
     return isinstance(entry.value, Scalar) and entry.value.value is None and not entry.value.is_broken
 
 
-def _rewrite(route: Checked[policies.Route], report: Report) -> None:
+def _rewrite(route: Checked[Route], report: Report) -> None:
     entry = route.node.entry("rewrite", "prefix")
     if entry is None or is_null(entry.value) or route.is_bad("rewrite", "prefix"):
         return
@@ -160,8 +163,8 @@ def _rewrite(route: Checked[policies.Route], report: Report) -> None:
         )
 
 
-def _timeouts(route: Checked[policies.Route], report: Report) -> None:
-    times = build.timeouts(route.value.timeouts)
+def _timeouts(route: Checked[Route], report: Report) -> None:
+    times = stored(route.value.timeouts, RouteTimeouts())
     whole = (("timeouts", "request"), times.request_seconds)
     for key, seconds in (("attempt", times.attempt_seconds), ("head", times.head_seconds)):
         if seconds is not None and seconds < inf:
@@ -169,7 +172,7 @@ def _timeouts(route: Checked[policies.Route], report: Report) -> None:
 
 
 def _at_most(
-    section: Checked[policies.Route],
+    section: Checked[Route],
     lesser: tuple[defaults.Path, float],
     greater: tuple[defaults.Path, float],
     report: Report,
@@ -195,11 +198,11 @@ def _at_most(
     report.add(at.value.problem(message))
 
 
-def _breaker(route: Checked[policies.Route], report: Report) -> None:
+def _breaker(route: Checked[Route], report: Report) -> None:
     section = route.value.circuit_breaker
     if section is None:
         return
-    policy = build.breaker(section, build.timeouts(route.value.timeouts))
+    policy = breaker(section, stored(route.value.timeouts, RouteTimeouts()))
     top = ("circuit_breaker",)
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
@@ -219,9 +222,9 @@ def _breaker(route: Checked[policies.Route], report: Report) -> None:
 
 
 def _window(
-    route: Checked[policies.Route],
+    route: Checked[Route],
     prefix: defaults.Path,
-    section: policies.Thresholds,
+    section: Thresholds,
     policy: BreakerPolicy,
     report: Report,
 ) -> None:
@@ -229,7 +232,7 @@ def _window(
     node = route.node.get(*path)
     is_bad = any(bad[: len(path)] == path for bad in route.bad) or route.is_bad(*path)
     active = BreakerPolicy().window if prefix == ("circuit_breaker",) else policy.window
-    window = build.window(section.sliding_window, active)
+    window = stored(section.sliding_window, active)
     if isinstance(node, MappingNode) and not is_bad and not _is_window_sound(node, window.type, report):
         return
     minimum, written = section.minimum_calls, route.node.get(*prefix, "minimum_calls")
@@ -260,7 +263,7 @@ def _is_window_sound(node: MappingNode, kind: WindowType, report: Report) -> boo
     return True
 
 
-def _fallback(route: Checked[policies.Route], known: Known, report: Report) -> None:
+def _fallback(route: Checked[Route], known: Known, report: Report) -> None:
     _fallback_kind(route, report)
     target = route.node.get("fallback", "upstream")
     if target is None or route.is_bad("fallback", "upstream") or route.value.fallback is None:
@@ -268,11 +271,11 @@ def _fallback(route: Checked[policies.Route], known: Known, report: Report) -> N
     _refers_to(target, known.upstreams, "upstream", report)
     written = route.value.upstream
     name = route.value.fallback.upstream
-    if written and name and build.upstream_name(written) == build.upstream_name(name):
+    if written and name and upstream_name(written) == upstream_name(name):
         report.add(target.problem(f"the fallback is the upstream of route {route.value.name!r} itself"))
 
 
-def _fallback_kind(section: Checked[policies.Policies], report: Report) -> None:
+def _fallback_kind(section: Checked[Policies], report: Report) -> None:
     node = section.node.get("fallback")
     if not isinstance(node, MappingNode):
         return

@@ -8,11 +8,11 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.config.load import build
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
 from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
-from sidecar.config.schema.file import ListenerSection, Settings
+from sidecar.config.schema.file import BUILT_IN, Settings
+from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, is_null
 from sidecar.core.snapshot import Address
 
@@ -41,7 +41,7 @@ def _listeners(settings: Checked[Settings], report: Report) -> None:
         report.add(node.problem("no listener: leave `listeners` out to have the built-in ones"))
     for name, section in (settings.value.listeners or {}).items():
         entry = settings.node.entry("listeners", name)
-        is_missing = build.listener_address(name, section) is None
+        is_missing = section.address_of(name) is None
         if is_missing and entry is not None and not settings.is_bad("listeners", name, "address"):
             report.add(entry.key.problem(f"listener {name!r} needs an `address`"))
         if entry is not None and not settings.is_bad("listeners", name, "direction"):
@@ -113,14 +113,15 @@ def _taken(server: _Server, by: _Server, where: str) -> str:
 
 def _addresses(settings: Checked[Settings]) -> list[_Server]:
     value, node = settings.value, settings.node
+    bound = value.store(BUILT_IN)
     found: list[tuple[str, Address | None, Node | None]] = []
     if value.listeners is None:
         found += [(f"listener {name!r}", address, None) for name, address in LISTENER_ADDRESSES.items()]
     for name, section in (value.listeners or {}).items():
         place = node.get("listeners", name, "address")
-        found.append((f"listener {name!r}", build.listener_address(name, section), place))
-    found.append(("admin", build.admin(value, None).address, node.get("admin", "address")))
-    found.append(("probes", build.probes(value), node.get("probes", "address")))
+        found.append((f"listener {name!r}", section.address_of(name), place))
+    found.append(("admin", bound.admin.address, node.get("admin", "address")))
+    found.append(("probes", bound.probes, node.get("probes", "address")))
     return [
         _Server(what, address, None if is_null(place) else place) for what, address, place in found if address
     ]

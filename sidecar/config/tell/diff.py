@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TypeVar
 
 from sidecar.config.tell import render
-from sidecar.config.tell.render import Written
+from sidecar.config.tell.render import Rendered
 from sidecar.core.snapshot import Route, Snapshot
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
     )
 
 
-def changes(old: Written, new: Written) -> tuple[Change, ...]:
+def changes(old: Rendered, new: Rendered) -> tuple[Change, ...]:
     """The keys that two written forms disagree on."""
     return tuple(Change(key, old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key))
 
@@ -124,7 +124,7 @@ def changes(old: Written, new: Written) -> tuple[Change, ...]:
 def _items(
     old: Mapping[str, T],
     new: Mapping[str, T],
-    write: Callable[[T], Written],
+    write: Callable[[T], Rendered],
     fates: Mapping[str, tuple[Fate, ...]],
 ) -> tuple[Item, ...]:
     """What was added, removed or changed, or lost a breaker for a reason that is not its own."""
