@@ -40,8 +40,8 @@ def route(value: Route) -> Written:
             "listener": value.listener,
             "match": _matches(value),
             **_target(value.upstreams),
-            "rewrite.prefix": value.rewrite.prefix,
-            "rewrite.host": value.rewrite.host,
+            "rewrite.prefix": hiding.text(value.rewrite.prefix, value.hidden),
+            "rewrite.host": hiding.text(value.rewrite.host, value.hidden),
             **_header_ops("request_headers", value.request_headers, value.hidden),
             **_header_ops("response_headers", value.response_headers, value.hidden),
             "timeouts.request": format_duration(value.timeouts.request_seconds),
@@ -65,8 +65,8 @@ def _matches(value: Route) -> str:
 def match(value: Match, hidden: frozenset[str] = frozenset()) -> str:
     """One match in YAML's flow style; `everything` for one without conditions. `hidden` are texts not to tell."""
     parts = {
-        "hosts": _list(value.hosts) if value.hosts else None,
-        "path": _path(value.path),
+        "hosts": _list(str(hiding.text(host, hidden)) for host in value.hosts) if value.hosts else None,
+        "path": _path(value.path, hidden),
         "methods": _list(sorted(value.methods)) if value.methods else None,
         "headers": _conditions(value.headers, hidden),
         "query": _conditions(value.query, hidden),
@@ -230,8 +230,8 @@ def _fields(value: Iterable[tuple[bytes, bytes]], hidden: frozenset[str]) -> str
     )
 
 
-def _path(value: PathMatch | None) -> str | None:
-    return None if value is None else _flow({value.kind.value: value.value})
+def _path(value: PathMatch | None, hidden: frozenset[str]) -> str | None:
+    return None if value is None else _flow({value.kind.value: str(hiding.text(value.value, hidden))})
 
 
 def _conditions(values: tuple[ValueMatch, ...], hidden: frozenset[str]) -> str | None:
