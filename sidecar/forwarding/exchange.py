@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sidecar.core import deadline, headers, tracecontext
-from sidecar.core.admission import Admission as BudgetAdmission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker_admission import Admission
 from sidecar.core.callers import Found

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 from sidecar.core import balance, deadline, headers
-from sidecar.core.admission import Admission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.snapshot import Mode, Route
 from sidecar.forwarding import date
@@ -51,7 +51,7 @@ class LiveRoute:
         policy: Route,
         destinations: Sequence[tuple[Destination, int]],
         fallback_destination: Destination | None = None,
-        admission: Admission | None = None,
+        admission: BudgetAdmission | None = None,
     ) -> None:
         self.policy = policy
         self.name = policy.name
