@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.core import deadline, max_forwards
-from sidecar.core.admission import Admission as BudgetAdmission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice

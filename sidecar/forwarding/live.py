@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import inf
 
 from sidecar.core import balance, deadline, headers
-from sidecar.core.admission import Admission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.errors import Reason
 from sidecar.core.head import Added
@@ -84,7 +84,7 @@ class LiveRoute:
         policy: Route,
         destinations: Sequence[tuple[Destination, int]],
         fallback_destination: Destination | None = None,
-        admission: Admission | None = None,
+        admission: BudgetAdmission | None = None,
     ) -> None:
         self.policy = policy
         self.name = policy.name

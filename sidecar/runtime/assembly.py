@@ -11,7 +11,7 @@ import random
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
-from sidecar.core.admission import Admission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
@@ -200,11 +200,11 @@ class Assembly:
             self._admission(route, before if is_same_place else None, now),
         )
 
-    def _admission(self, route: Route, before: LiveRoute | None, now: float) -> Admission | None:
+    def _admission(self, route: Route, before: LiveRoute | None, now: float) -> BudgetAdmission | None:
         """The estimate of the route's latency: of the same upstreams, under the same policy, it goes on."""
         if route.admission.mode is Mode.OFF:
             return None
         is_same = before is not None and before.policy.admission == route.admission
         if before is not None and is_same and before.admission is not None:
             return before.admission
-        return Admission(route.admission, now)
+        return BudgetAdmission(route.admission, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sidecar.core.sources import BreakerNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.core.sources import BreakerReading, Sources, UpstreamNumbers, server_of
 
 if TYPE_CHECKING:
     from sidecar.core.breaker import Breaker
@@ -34,9 +34,9 @@ def _refused(worker: Worker) -> Counter[str]:
     return refused
 
 
-def _breaker(breaker: Breaker) -> BreakerNumbers:
+def _breaker(breaker: Breaker) -> BreakerReading:
     tally = breaker.tally  # `numbers` would move the window, which is the loop's
-    return BreakerNumbers(
+    return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
         state=breaker.state,

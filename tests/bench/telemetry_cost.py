@@ -21,7 +21,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from sidecar.admin.prometheus import render
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import AccessLog, Telemetry
-from sidecar.core.sources import BreakerNumbers, Sources
+from sidecar.core.sources import BreakerReading, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry import wire
 from sidecar.telemetry.access_log import Log
@@ -100,7 +100,7 @@ def thousand_routes() -> tuple[Numbers, Sources]:
     for index in range(ROUTES):
         exchange = FakeExchange(route_name=f"route-{index}")
         numbers.finished(exchange)
-    breakers = [BreakerNumbers(f"route-{index}", "payments", State.CLOSED) for index in range(ROUTES)]
+    breakers = [BreakerReading(f"route-{index}", "payments", State.CLOSED) for index in range(ROUTES)]
     return numbers, Sources(breakers=breakers)
 
 
