@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ class Service:
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[Exchange] = field(default_factory=set)
     """All that are live."""
+    max_open_connections: int = sys.maxsize
+    """Connections with clients over all listeners, and as many with upstreams: what the limit of open files is enough
+    for (`runtime/file_limits.py`). Beyond it an exchange is `overloaded`, by our own lack."""
     is_draining: bool = False
     """From here on each answer closes its connection."""
     is_closed_to_new: bool = False

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sidecar.config.diff import Diff, Kind, diff
 from sidecar.config.problems import ConfigError
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
+from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport
 from sidecar.runtime import memory
@@ -45,6 +46,8 @@ class Outcome:
     """All that was read or looked for."""
     digest: str = ""
     """Of their content; empty when nothing is known."""
+    is_undecided: bool = False
+    """It could not be looked into, for want of file descriptors or memory of our own."""
 
     @property
     def is_success(self) -> bool:
@@ -181,11 +184,17 @@ class Reloading:
             if reply is not None and not reply.done():
                 reply.set_exception(RuntimeError(f"the reload broke off: {error!r}"))
             raise
-        if outcome.is_success or request.is_final:
+        if outcome.is_success or (request.is_final and not self._is_known(request, outcome)):
             self.active.record(outcome)
             self.on_outcome(outcome)
         if reply is not None and not reply.done():
             reply.set_result(outcome)
+
+    def _is_known(self, request: Request, outcome: Outcome) -> bool:
+        """The watcher tries again each second while something is lacking, which is told once."""
+        last = self.active.last
+        is_again = last is not None and last.is_undecided and outcome.is_undecided
+        return is_again and request.trigger == "file"
 
     async def reload(self, request: Request) -> Outcome:
         """Load and, if it is good and new, install."""
@@ -196,14 +205,16 @@ class Reloading:
             problems = tuple(str(problem) for problem in error.problems)
             return self._refusal(request, started, problems, error.files, error.digest)
         except LoaderFailed as error:
-            return self._refusal(request, started, (str(error),))
+            refusal = self._refusal(request, started, (str(error),))
+            return replace(refusal, is_undecided=error.is_own_lack)
         found = Diff()
         try:
             if snapshot.digest != active.snapshot.digest:
                 found = await active.install(snapshot)
         except OSError as error:
             problem = f"{self.path}: {error}"
-            return self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
+            refusal = self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
+            return replace(refusal, is_undecided=is_own_lack(error))
         pending = await asyncio.to_thread(diff, active.started_with, snapshot)
         now = self.clock()
         report = ReloadReport(
@@ -257,6 +268,8 @@ class Watching:
                 self._learn(outcome, watch, settling)
                 continue
             digest = await asyncio.to_thread(watch.look, self.clock())
+            if digest is None:
+                continue
             was_pending = settling.is_pending
             if settling.saw(digest, self.clock()):
                 await self._try(settling)
@@ -276,10 +289,14 @@ class Watching:
             else:
                 settling.tried()
             return
-        if not outcome.is_success and not is_final:
+        if outcome.is_undecided:
+            settling.postponed(self.clock())
+        elif not outcome.is_success and not is_final:
             settling.tried()
 
     def _learn(self, outcome: Outcome, watch: Watch, settling: Settling) -> None:
+        if outcome.is_undecided:
+            return
         if outcome.files:
             watch.include(outcome.files)
         if outcome.is_success:

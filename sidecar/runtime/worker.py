@@ -29,11 +29,12 @@ from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
-from sidecar.runtime import memory, sources
+from sidecar.runtime import file_limits, memory, sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
 from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.drain import Drain
+from sidecar.runtime.file_limits import FileLimits, warning_of_limit
 from sidecar.runtime.listeners import Listeners
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
@@ -61,8 +62,11 @@ class Worker:
         path: str | None = None,
         log_fd: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        limits: FileLimits | None = None,
     ) -> None:
         """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests.
+
+        `limits` is what the process may have open; None: as it is.
 
         `path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
         """
@@ -71,6 +75,7 @@ class Worker:
         self._environ = environ
         self._log_fd = log_fd
         self._secret = os.urandom(32)
+        self._limits = limits or file_limits.present()
         self.path = path
         live: set[Exchange] = set()
         self.numbers = Numbers(live)
@@ -89,6 +94,7 @@ class Worker:
             callers=Callers(),
             decide=self.telemetry.decide,
             exchanges=live,
+            max_open_connections=self._limits.max_open_connections,
         )
         self.resolver = Resolver(self._addresses_changed, rng=rng)
         self.assembly = Assembly(self.service, self.resolver, rng)
@@ -101,6 +107,8 @@ class Worker:
         self._administered = Administered(self)
         self.admin = AdminServer(self._administered, self.events)
         self._served_admin = Served(self.admin, snapshot.admin.address)
+        for server in (self.probes.server, self.admin.server):
+            server.max_connections = self._limits.max_server_connections
         self._add_parts()
         self.is_started = False
 
@@ -285,8 +293,18 @@ class Worker:
         """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
         message = f"started with {len(self.snapshot.routes)} routes; every breaker begins afresh"
         listeners = {name: str(one.address) for name, one in self.listeners.items()}
-        fields = {"pid": os.getpid(), "listeners": listeners, "files": list(self.snapshot.files)}
+        limits = self._limits
+        fields = {
+            "pid": os.getpid(),
+            "listeners": listeners,
+            "files": list(self.snapshot.files),
+            "open_files": limits.open_files,
+            "max_open_connections": limits.max_open_connections,
+        }
         self.telemetry.log.event(Level.INFO, "process.started", message, fields, self.service.clock())
+        warning = warning_of_limit(limits, self.snapshot)
+        if warning is not None:
+            self._event(Level.WARNING, "process.open_files", warning)
 
     def _warn_of_own_mount(self) -> None:
         warning = warning_of_own_mount(self.path) if self.path is not None else None

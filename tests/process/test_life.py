@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,21 @@ from pathlib import Path
 import pytest
 
 from tests.process.setting import COMMAND, ended, served, written
-from tests.support.process import http_get
+from tests.support.process import http_get, sidecar
 from tests.support.raw import RawPeer, raw_client, raw_upstream
 
 pytestmark = pytest.mark.process
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+LIMITED = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", sys.argv[3]])
+"""
+"""Runs a sidecar with a soft and a hard limit of open files."""
+KINDS = ("started", "open_files")
 
 
 class Held:
@@ -85,6 +94,26 @@ async def test_it_starts_answers_its_probes_and_serves(tmp_path: Path) -> None:
         assert (await to.process.get("/nothing"))[0] == 404
         assert await http_get(to.port, "/a?b") == (200, "GET /a?b")
     assert app.problems == []
+
+
+async def test_the_limit_of_open_files_is_raised_and_told_with_what_it_is_enough_for(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = min(hard, 1000)
+    async with raw_upstream() as app:
+        file, _, probes = written(tmp_path, app.port)
+        limited = ("-c", LIMITED, "200", str(hard))
+        async with sidecar(file, probes, tmp_path / "log", limited) as running:
+            assert running.process.pid is not None
+            assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            lines = [json.loads(line) for line in (await running.logged("process.open_files")).splitlines()]
+    started, warned = (next(one for one in lines if one["kind"] == f"process.{kind}") for kind in KINDS)
+    assert (started["open_files"], started["max_open_connections"]) == (
+        hard,
+        (hard - 64 - 2 * (hard // 8)) // 2,
+    )
+    assert (
+        f"{hard} open files are enough for {started['max_open_connections']} exchanges" in warned["message"]
+    )
 
 
 async def test_metrics_are_text_that_prometheus_reads(tmp_path: Path) -> None:
