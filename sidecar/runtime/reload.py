@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from sidecar.admin.process import Ending
 from sidecar.config.diff import Diff, Kind, diff
 from sidecar.config.problems import ConfigError
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
@@ -62,6 +63,11 @@ class Request:
     reply: asyncio.Future[Outcome] | None = None
     is_final: bool = True
     """False: a refusal may be that of a half-written file, so nobody is told but who asked."""
+
+    def fail(self, error: Exception) -> None:
+        """Tell who asked that there is no outcome."""
+        if self.reply is not None and not self.reply.done():
+            self.reply.set_exception(error)
 
 
 class Warm:
@@ -181,8 +187,9 @@ class Reloading:
         try:
             outcome = await self.reload(request)
         except BaseException as error:
-            if reply is not None and not reply.done():
-                reply.set_exception(RuntimeError(f"the reload broke off: {error!r}"))
+            task = asyncio.current_task()
+            is_ending = task is not None and task.cancelling()
+            request.fail(Ending() if is_ending else RuntimeError(f"the reload broke off: {error!r}"))
             raise
         if outcome.is_success or (request.is_final and not self._is_known(request, outcome)):
             self.active.record(outcome)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 from sidecar.admin.events import Events
 from sidecar.admin.probes import Probes
+from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.callers import Callers
@@ -181,15 +182,22 @@ class Worker:
     async def _stop_reloading(self) -> None:
         for name in ("watch", "reload"):
             await self.parts.end(name)
+        if self.path is not None:
+            for message in self.parts["reload"].mailbox.take_all():
+                if isinstance(message, Request):
+                    message.fail(Ending())
 
     async def reload(self, trigger: str = "api") -> Outcome:
         """Load the configuration again, and put it in place if it is good.
 
         Raises:
             RuntimeError: there is no file to load, or too many ask at once, or the reload broke off.
+            Ending: the process drains.
         """
         reply: asyncio.Future[Outcome] = self.service.loop.create_future()
-        if not self.is_started or self.path is None or self.drain.has_begun:
+        if self.drain.has_begun:
+            raise Ending
+        if not self.is_started or self.path is None:
             raise RuntimeError("there is nothing to reload")
         if not self.parts["reload"].tell(Request(trigger, reply)):
             raise RuntimeError("too many reloads are waiting")

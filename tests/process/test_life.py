@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.setting import COMMAND, ended, served, written
-from tests.support.process import http_get, sidecar
+from tests.support.process import admin, http_get, sidecar
 from tests.support.raw import RawPeer, raw_client, raw_upstream
 
 pytestmark = pytest.mark.process
@@ -30,6 +30,13 @@ os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", sys.argv[3]])
 """
 """Runs a sidecar with a soft and a hard limit of open files."""
 KINDS = ("started", "open_files")
+
+
+def admin_port(file: Path) -> int:
+    """Where the admin API of a configuration listens."""
+    found = re.search(r"admin: {address: \"127.0.0.1:(\d+)", file.read_text())
+    assert found is not None
+    return int(found[1])
 
 
 class Held:
@@ -232,6 +239,26 @@ async def test_a_signal_amid_a_reload_ends_it_as_ever(text: str | None, tmp_path
         async with asyncio.timeout(10):
             assert await to.process.ended() == 0
         assert "Traceback" not in to.process.log.read_text()
+
+
+async def test_reloads_that_wait_in_line_are_answered_when_a_drain_begins(tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        port = admin_port(tmp_path / "sidecar.yaml")
+        asking = [asyncio.create_task(admin(port, "POST", "/reload")) for _ in range(8)]
+        while True:
+            status = json.loads((await admin(port, "GET", "/status"))[1])
+            if next(part["mailbox"] for part in status["parts"] if part["name"] == "reload") >= 4:
+                break
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*asking)
+        refusals = [json.loads(body)["detail"] for code, body in answers if code != 200]
+        assert len(refusals) >= 4
+        assert set(refusals) == {
+            "this process is ending: it takes no new configuration; ask the one that takes its place"
+        }
+        assert {code for code, _ in answers} <= {200, 503}
+        assert await to.process.ended() == 0
 
 
 async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:
