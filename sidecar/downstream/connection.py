@@ -391,7 +391,7 @@ class ClientConnection(asyncio.Protocol):
         self._pending_head = b"".join(lines)
 
     def _end_head(self, current: Exchange, lines: list[bytes]) -> None:
-        if self._service.is_draining or _may_still_send(current):
+        if self._listener.is_ending or _may_still_send(current):
             current.keep_alive = False
         if not current.keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
@@ -425,7 +425,7 @@ class ClientConnection(asyncio.Protocol):
         current = self._current
         if current is None:
             return
-        if current.traits is not PLAIN or not current.keep_alive or self._service.is_draining:
+        if current.traits is not PLAIN or not current.keep_alive or self._listener.is_ending:
             self._end_head(current, lines)
         else:
             lines.append(b"\r\n")
@@ -544,9 +544,10 @@ class ClientConnection(asyncio.Protocol):
         if self._linger_bytes > MAX_LINGER_BYTES:
             self.transport.abort()
 
-    def drain(self) -> None:
-        """Close now if nothing is under way; else the current answer says `Connection: close`."""
-        if self._current is None and not self._queue and not self._reader.is_in_head:
+    def drain(self, quiet_since: float) -> None:
+        """Close now if nothing is under way and nothing has come since; else its answer says `Connection: close`."""
+        is_idle = self._current is None and not self._queue and not self._reader.is_in_head
+        if is_idle and self.touched <= quiet_since and not kernel.has_unread(self.transport):
             self._is_closing = True
             self.transport.close()
 

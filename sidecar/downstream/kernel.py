@@ -31,6 +31,16 @@ def has_left(transport: asyncio.Transport) -> bool:
     return state in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
 
 
+def has_unread(transport: asyncio.Transport) -> bool:
+    """True if bytes have arrived that nobody has read yet (tcp(7), SIOCINQ)."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    with contextlib.suppress(OSError):
+        return fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+    return False
+
+
 def reset(transport: asyncio.Transport) -> None:
     """End with a reset, not a FIN: an answer that ends with its connection would look whole."""
     with contextlib.suppress(OSError, AttributeError):

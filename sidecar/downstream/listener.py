@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import socket
 
 from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.bind import BACKLOG, bind
 from sidecar.downstream.connection import ClientConnection
+from sidecar.downstream.last_accepts import last_accepts
 from sidecar.forwarding.service import Service
+
+CHECK_SECONDS = 1.0
+"""Between two looks at all connections; `ClientConnection.touched` is up to this much too early."""
+LAST_CALL_SECONDS = 0.5
+"""How long a connection may still bring a request once nobody else is accepted."""
 
 _LOG = logging.getLogger("sidecar.downstream")
 
@@ -27,8 +35,14 @@ class ListenerSocket:
         self.now = service.clock()
         """The time at the last look, so that nobody needs a clock for a figure in seconds."""
         self.refused_connections = 0
+        self.is_ending = service.is_draining
+        """Each answer closes its connection."""
+        self._is_accepting = True
         self._connections: set[ClientConnection] = set()
+        self._bound: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
+        self._taking: set[asyncio.Task[object]] = set()
+        """The last connections out of the accept queue, until they are among the others."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -36,7 +50,8 @@ class ListenerSocket:
 
     @property
     def connection_count(self) -> int:
-        return len(self._connections)
+        """Those that wait to be taken over included."""
+        return len(self._connections) + len(self._taking)
 
     @property
     def address(self) -> Address:
@@ -71,17 +86,42 @@ class ListenerSocket:
         """
         loop = self.service.loop
         address = self.policy.address
-        bound = bind(address, f"listeners.{self.name}.address")
+        bound = self._bound = bind(address, f"listeners.{self.name}.address")
         serve = loop.create_server if address.path is None else loop.create_unix_server
         self._server = await serve(lambda: ClientConnection(self), sock=bound, backlog=BACKLOG)
-        self._timer = loop.call_later(1.0, self._check)
+        self._timer = loop.call_later(CHECK_SECONDS, self._check)
 
     def stop_accepting(self) -> None:
-        """No new connections; those without a request under way are closed."""
-        if self._server is not None:
+        """No new connections. What has connected or sent a request already is served once more.
+
+        A connection that has been quiet for long is closed now, any other when it has had `LAST_CALL_SECONDS`: the
+        request that follows an answer is on its way for as long as the network takes.
+        """
+        self.is_ending = True
+        now = self.service.clock()
+        if self._is_accepting and self._bound is not None and self._server is not None:
+            self._is_accepting = False
+            for taken in last_accepts(self._bound):
+                self._take(taken)
             self._server.close()
+            self.service.loop.call_later(LAST_CALL_SECONDS, self._end_idle, math.inf)
+        self._end_idle(now - LAST_CALL_SECONDS - CHECK_SECONDS)
+
+    def _take(self, taken: socket.socket) -> None:
+        loop = self.service.loop
+        task = loop.create_task(loop.connect_accepted_socket(lambda: ClientConnection(self), taken))
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[object]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.debug("a connection was gone before it was accepted: %r", error)
+        self.service.departed.set()
+
+    def _end_idle(self, quiet_since: float) -> None:
         for connection in list(self._connections):
-            connection.drain()
+            connection.drain(quiet_since)
 
     def close(self) -> None:
         """Cut everything."""
@@ -102,9 +142,10 @@ class ListenerSocket:
 
     def forget(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
+        self.service.departed.set()
 
     def _check(self) -> None:
         self.now = self.service.clock()
         for connection in list(self._connections):
             connection.check(self.now)
-        self._timer = self.service.loop.call_later(1.0, self._check)
+        self._timer = self.service.loop.call_later(CHECK_SECONDS, self._check)

@@ -199,7 +199,7 @@ class Exchange:
             self.route_name = route.name
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
-            if service.is_closed_to_new:
+            if service.closed_to_new and self.listener in service.closed_to_new:
                 raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
             if route.is_egress:
                 lineage.recover(self, route)
@@ -508,6 +508,8 @@ class Exchange:
             self.bucket.discard(self)
             self.bucket = None
         service.exchanges.discard(self)
+        if service.is_draining:
+            service.departed.set()
         attempts = self.attempts
         is_relayed = self.reason is None and attempts
         now = self.ended = attempts[-1].ended if is_relayed else service.clock()

@@ -43,6 +43,8 @@ class Service:
     """Connections with clients over all listeners, and as many with upstreams: what the limit of open files is enough
     for (`runtime/file_limits.py`). Beyond it an exchange is `overloaded`, by our own lack."""
     is_draining: bool = False
-    """From here on each answer closes its connection."""
-    is_closed_to_new: bool = False
-    """From here on what still arrives is answered 503."""
+    """The process is not ready any more, and what is accepted from here on is served once."""
+    closed_to_new: frozenset[str] = frozenset()
+    """Listeners whose further requests are answered 503: their last call is over."""
+    departed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""

@@ -102,7 +102,7 @@ class Worker:
         self._listeners = Listeners(self.service)
         self.active = Active(snapshot, clock, self.assembly, self._listeners)
         self.probes = Probes(self)
-        self.drain = Drain(self.service, self.listeners, snapshot.drain)
+        self.drain = Drain(self.service, self._listeners, snapshot.drain)
         self.parts = Parts(self._part_failed)
         self._served_probes = Served(self.probes, snapshot.probes)
         self._administered = Administered(self)

@@ -205,6 +205,22 @@ async def test_listeners_are_added_moved_and_removed_without_touching_the_others
         writer.close()
 
 
+async def test_a_busy_client_of_a_removed_listener_is_told_with_an_answer() -> None:
+    """Each of its requests is answered, and the one that finds the listener gone says that it was the last."""
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    out = ROUTES + "- {name: out, listener: outbound, upstream: a}\n"
+    async with scripted(answering(OK)) as app, running(out.replace("9001", str(app.port))) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(worker, "outbound"))
+        writer.write(request)
+        assert b"Connection: close" not in await reader.readuntil(b"ok")
+        await install(worker, ROUTES, HEADER.replace('  outbound: {address: "127.0.0.1:0"}\n', ""))
+        writer.write(request)
+        last = await reader.read()
+        assert b"\r\nConnection: close\r\n" in last
+        assert b" 404 " in last.partition(b"\r\n")[0], "its routes have gone with it"
+        writer.close()
+
+
 async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
     (inbound,) = free_ports(1)
     header = HEADER.replace("127.0.0.1:0", f"127.0.0.1:{inbound}", 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.downstream.listener import LAST_CALL_SECONDS
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
@@ -245,7 +246,7 @@ async def draining() -> bytes:
         await client.send(ASK[:20])
         to.worker.drain.begin()
         waiting = asyncio.create_task(to.worker.drain.wait())
-        await turns(10)
+        await asyncio.sleep(2 * LAST_CALL_SECONDS)
         await client.send(ASK[20:])
         await client.read_to_end()
         busy.writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import operator
 from tests.scenarios.stage import OK, get, stage
 from tests.scenarios.test_upgrades import UPGRADE, echoing, expect, head_of
-from tests.support.proxy import HEADER
-from tests.support.raw import RawPeer, raw_client, turns
+from tests.support.proxy import HEADER, port, running
+from tests.support.raw import RawPeer, raw_client, raw_upstream, turns
 
 
 def delay(seconds: str) -> str:
@@ -28,6 +29,10 @@ class Ending:
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
         self._waiting = asyncio.create_task(worker.drain.wait())
+
+    @property
+    def is_over(self) -> bool:
+        return self._waiting.done()
 
     async def seconds(self) -> float:
         """From the first look at it to its end."""
@@ -190,6 +195,91 @@ async def test_a_tunnel_is_waited_for_as_long_as_an_exchange_is_and_then_cut(
         assert bool(to.worker.service.exchanges) is (open_for > ends_after)
         await to.worker.stop()
         assert not to.worker.service.exchanges
+
+
+BOTH = """\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{0}"]}}, other: {{endpoints: ["127.0.0.1:{1}"]}}}}
+routes: [{{name: app, upstream: app}}, {{name: other, listener: outbound, upstream: other}}]
+"""
+
+
+async def test_the_apps_own_calls_are_served_until_inbound_is_done() -> None:
+    """What the app answers may need them (SPEC 9)."""
+    may_answer = asyncio.Event()
+
+    async def held(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await may_answer.wait()
+            await peer.send(OK)
+
+    async with (
+        raw_upstream(held) as app,
+        raw_upstream() as other,
+        running(BOTH.format(app.port, other.port), delay("0s")) as worker,
+        raw_client(port(worker)) as waiting,
+    ):
+        outbound = port(worker, "outbound")
+        await waiting.send(get())
+        while not app.requests:
+            await turns()
+        worker.drain.terminated()
+        ending = Ending(worker)
+        await asyncio.sleep(5)
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port(worker))
+        async with raw_client(outbound) as call:
+            await call.send(get())
+            (answer,) = await call.responses([b"GET"])
+            assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        may_answer.set()
+        await ending.seconds()
+        assert (await waiting.responses([b"GET"]))[0].status == 200
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", outbound)
+
+
+async def test_a_process_does_not_end_before_its_answers_have_been_taken() -> None:
+    """The exchange is over as soon as all is written; what the client has not read would be cut with the process."""
+    size = 4_000_000
+
+    async def long(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size)))
+
+    loop = asyncio.get_running_loop()
+    async with stage(long, header=delay("0s")) as to:
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", to.port))
+            await loop.sock_sendall(client, get())
+            received = len(await loop.sock_recv(client, 1))
+            to.worker.drain.terminated()
+            ending = Ending(to.worker)
+            while to.worker.service.exchanges:
+                received += len(await loop.sock_recv(client, 16_384))
+                await turns()
+            await asyncio.sleep(3)
+            assert not ending.is_over, "no exchange is left, and the answer is not whole yet"
+            while data := await loop.sock_recv(client, 65_536):
+                received += len(data)
+        assert received > size
+        await ending.seconds()
+
+
+async def test_who_waits_to_be_accepted_when_a_listener_ends_is_served_once() -> None:
+    async with stage() as to:
+        clients = [socket.create_connection(("127.0.0.1", to.port)) for _ in range(3)]
+        for client in clients[:2]:
+            client.sendall(get())
+        to.worker.listeners["inbound"].stop_accepting()
+        await asyncio.sleep(0.1)
+        clients[2].sendall(get())  # a moment later than the others
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nConnection: close\r\n" in answer
+            writer.close()
 
 
 class Exited(BaseException):
