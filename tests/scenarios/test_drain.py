@@ -238,25 +238,33 @@ async def test_the_apps_own_calls_are_served_until_inbound_is_done() -> None:
             await asyncio.open_connection("127.0.0.1", outbound)
 
 
-async def test_a_process_does_not_end_before_its_answers_have_been_taken() -> None:
-    """The exchange is over as soon as all is written; what the client has not read would be cut with the process."""
-    size = 4_000_000
+async def test_a_process_does_not_end_before_its_answers_have_been_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exchange is over as soon as all is written; what the kernel has not taken would be cut with the process."""
+    size = 60_000
+    listen = socket.socket.listen
+
+    def listen_with_little_room(bound: socket.socket, *backlog: int) -> None:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # connections inherit it
+        listen(bound, *backlog)
 
     async def long(peer: RawPeer) -> None:
         while await peer.request() is not None:
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size)))
 
     loop = asyncio.get_running_loop()
+    monkeypatch.setattr(socket.socket, "listen", listen_with_little_room)
     async with stage(long, header=delay("0s")) as to:
         with socket.socket() as client:
             client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             await loop.sock_connect(client, ("127.0.0.1", to.port))
             await loop.sock_sendall(client, get())
             received = len(await loop.sock_recv(client, 1))
             to.worker.drain.terminated()
             ending = Ending(to.worker)
             while to.worker.service.exchanges:
-                received += len(await loop.sock_recv(client, 16_384))
                 await turns()
             await asyncio.sleep(3)
             assert not ending.is_over, "no exchange is left, and the answer is not whole yet"
