@@ -1,4 +1,4 @@
-"""What all exchanges of one process share. Built and owned by `runtime/worker.py`."""
+"""What all exchanges of one process share. Built and owned by `runtime/datapath.py`."""
 
 from __future__ import annotations
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from sidecar.admin.process import Ending
 from sidecar.config.diff import Diff, Kind, diff
@@ -22,15 +21,10 @@ from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport
 from sidecar.runtime import memory
 from sidecar.runtime.actor import Mailbox
-from sidecar.runtime.assembly import Assembly, Built
-from sidecar.runtime.listeners import Listeners
+from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.loader import Loader, LoaderFailed
 
-R = TypeVar("R")
-
 NOTHING = Diff()
-RESOLVE_SECONDS = 1.0
-"""How long a swap waits for the names of new upstreams; what is unknown then answers `dns_error` until it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +71,16 @@ class Warm:
 class Active:
     """The configuration in use. Changed on the event loop; its numbers are read from anywhere."""
 
-    def __init__(
-        self, snapshot: Snapshot, clock: Callable[[], float], assembly: Assembly, listeners: Listeners
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, datapath: DataPath) -> None:
         self.snapshot = snapshot
         self.started_with = snapshot
         self.generation = 1
-        self.since = clock()
+        self.since = datapath.service.clock()
         self.last: Outcome | None = None
         """The last reload, good or bad."""
         self.last_change: Outcome | None = None
         """The last one that changed anything: what an operator asks for, however many reloads found nothing since."""
-        self._clock = clock
-        self._assembly = assembly
-        self._listeners = listeners
+        self._datapath = datapath
         self._succeeded = 0
         self._failed = 0
 
@@ -121,25 +111,13 @@ class Active:
         found = await asyncio.to_thread(diff, self.snapshot, snapshot)
         memory.hold()
         try:
-            await self._put_in_place(snapshot)
+            self.snapshot = await self._datapath.install(snapshot)
+            self.generation += 1
+            self.since = self._datapath.service.clock()
+            await self._datapath.reconfigure()
         finally:
             memory.settle()
         return found
-
-    async def _put_in_place(self, snapshot: Snapshot) -> None:
-        try:
-            built = await _in_turns(self._assembly.build(snapshot))
-            await self._resolved(built)
-            prepared = await self._listeners.prepare(snapshot)
-        except BaseException:
-            self._assembly.discard()
-            raise
-        self._assembly.commit(built)
-        self._listeners.commit(prepared, snapshot)
-        self.snapshot = built.snapshot
-        self.generation += 1
-        self.since = self._clock()
-        await _in_turns(self._assembly.reconfigure())
 
     def record(self, outcome: Outcome) -> None:
         """Remember how a reload went."""
@@ -150,11 +128,6 @@ class Active:
             self._succeeded += 1
         else:
             self._failed += 1
-
-    async def _resolved(self, built: Built) -> None:
-        deadline = self._clock() + RESOLVE_SECONDS
-        while not built.is_resolved and self._clock() < deadline:  # noqa: ASYNC110  (clusters tell nobody)
-            await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True, eq=False)
@@ -310,14 +283,3 @@ class Watching:
             settling.taken(outcome.digest)
         else:
             settling.refused(outcome.digest)
-
-
-async def _in_turns(steps: Generator[None, None, R]) -> R:
-    """Take the steps of some work, and let the loop do its own between two of them."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: R = end.value
-            return result
-        await asyncio.sleep(0)

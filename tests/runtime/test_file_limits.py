@@ -96,6 +96,8 @@ def test_a_limit_below_what_an_upstream_may_have_is_told_with_the_one_that_is_en
 async def test_a_process_hands_its_limits_to_those_who_keep_them() -> None:
     async with running(ROUTES, limits=FileLimits(1024)) as worker:
         assert worker.service.max_open_connections == 352
-        assert worker.admin.server.max_connections == worker.probes.server.max_connections == 128
+        assert (
+            worker.control.admin.server.max_connections == worker.control.probes.server.max_connections == 128
+        )
     async with running(ROUTES, limits=FileLimits(100_000)) as worker:
-        assert worker.admin.server.max_connections == MAX_CONNECTIONS
+        assert worker.control.admin.server.max_connections == MAX_CONNECTIONS

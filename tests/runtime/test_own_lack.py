@@ -96,9 +96,9 @@ async def test_files_that_cannot_be_opened_for_want_of_a_descriptor_bring_no_rel
     file = written(tmp_path)
     path = tmp_path if is_directory else file
     async with running(ROUTES) as worker:
-        worker.active.snapshot = load_file(path, {}).snapshot
+        worker.control.active.snapshot = load_file(path, {}).snapshot
         lack = Lack(monkeypatch, tmp_path, number)
-        reloads = Reloads(worker.active, path, worker.service.clock)
+        reloads = Reloads(worker.control.active, path, worker.service.clock)
         await reloads.until(lambda: lack.refusals >= LOOKS)
         assert reloads.asked == []
         lack.is_on = False
@@ -127,8 +127,8 @@ async def test_a_change_that_comes_while_no_process_can_be_started_is_told_once_
     monkeypatch.setattr(Loader, "load", load)
     monkeypatch.setattr(Loader, "warm", warm)
     async with running(ROUTES) as worker:
-        worker.active.snapshot = load_file(file, {}).snapshot
-        reloads = Reloads(worker.active, file, worker.service.clock)
+        worker.control.active.snapshot = load_file(file, {}).snapshot
+        reloads = Reloads(worker.control.active, file, worker.service.clock)
         file.write_text(file.read_text().replace("name: app", "name: renamed"))
         await reloads.until(lambda: any(outcome.is_success for outcome in reloads.told))
         await reloads.end()
@@ -138,7 +138,7 @@ async def test_a_change_that_comes_while_no_process_can_be_started_is_told_once_
             (True, False),
         ]
         assert set(worker.assembly.routes) == {"renamed"}
-        assert worker.active.numbers(0.0).reloads_failed == 1
+        assert worker.control.active.numbers(0.0).reloads_failed == 1
 
 
 async def test_a_loader_that_cannot_be_started_says_that_the_lack_is_our_own(

@@ -244,8 +244,8 @@ async def draining() -> bytes:
         while not to.app.received:
             await turns()
         await client.send(ASK[:20])
-        to.worker.drain.begin()
-        waiting = asyncio.create_task(to.worker.drain.wait())
+        to.worker.control.drain.begin()
+        waiting = asyncio.create_task(to.worker.control.drain.wait())
         await asyncio.sleep(2 * LAST_CALL_SECONDS)
         await client.send(ASK[20:])
         await client.read_to_end()
