@@ -1,4 +1,5 @@
 from __future__ import annotations
+
 METHODS = frozenset({b"OPTIONS", b"TRACE"})
 def after_hop(method, value):
     return None

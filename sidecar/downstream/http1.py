@@ -14,9 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core import forwarded, headers
-from sidecar.core.chunked import ChunkedBody
+from sidecar.core.chunked import ChunkedBody, TooLarge
 from sidecar.core.chunked import Malformed as MalformedChunk
-from sidecar.core.chunked import TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field, PlainRequest, read_request
@@ -601,7 +600,7 @@ class ClientConnection(ServerStream):
 
     def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:
         request = exchange.request
-        if self._service.is_draining or (request.traits.expects_continue and not exchange.request_bytes):
+        if self._listener.is_ending or (request.traits.expects_continue and not exchange.request_bytes):
             self._keep_alive = False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
         if not self._keep_alive:
             lines.append(b"Connection: close\r\n\r\n")

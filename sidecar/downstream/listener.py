@@ -6,13 +6,21 @@ Decides who is let in, and lets go of everybody in a drain. Owned by `runtime/`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from typing import Final
 
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import limits
 from sidecar.forwarding.service import Service
 from sidecar.transport.bind import BACKLOG, bind
+from sidecar.transport.last_accepts import last_accepts
+
+_LOG = logging.getLogger("sidecar.downstream")
+
+LEAST_HEAD_FIELD_BYTES: Final = 4
+"""A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
 class ListenerSocket:
@@ -21,19 +29,24 @@ class ListenerSocket:
     def __init__(self, policy: Listener, service: Service) -> None:
         self.service = service
         self.name = policy.name
-        self.is_accepting = True
+        self.is_ending = service.is_draining
+        """Each answer closes its connection."""
+        self._is_accepting = True
         self.adopt(policy)
         self.refused_connections = 0
         self._connections: set[ClientConnection] = set()
         self._bound: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
+        self._taking: set[asyncio.Task[object]] = set()
+        """The last connections out of the accept queue, until they are among the others."""
 
     def __repr__(self) -> str:
         return f"<ListenerSocket {self.name} {self.policy.address} connections={len(self._connections)}>"
 
     @property
     def connection_count(self) -> int:
-        return len(self._connections)
+        """Those that wait to be taken over included."""
+        return len(self._connections) + len(self._taking)
 
     @property
     def address(self) -> Address:
@@ -49,12 +62,12 @@ class ListenerSocket:
         self.policy = policy
         self.limits = policy.limits
         self.forwarded = policy.forwarded
-        self.phase_seconds = limits(policy.timeouts, is_draining=not self.is_accepting)
+        self.phase_seconds = limits(policy.timeouts, is_ending=not self._is_accepting)
         """How long each phase of a connection may last, by its value."""
         self.small_head_bytes = min(
-            policy.limits.url_bytes, policy.limits.head_bytes, 4 * policy.limits.headers
+            policy.limits.url_bytes, policy.limits.head_bytes, LEAST_HEAD_FIELD_BYTES * policy.limits.headers
         )
-        """A head up to this size cannot break a limit (a header field takes at least four bytes)."""
+        """A head up to this size cannot break a limit."""
         self.is_trusted = policy.trust is Trust.ALL
 
     async def start(self) -> None:
@@ -70,27 +83,32 @@ class ListenerSocket:
         self._server = await serve(lambda: ClientConnection(self), sock=self._bound, backlog=BACKLOG)
 
     def stop_accepting(self) -> None:
-        """No new connections, but for those that the kernel has accepted already: they are served once more, as what
-        is readable is on the others. Those without a request under way are closed."""
-        if self.is_accepting and self._server is not None:
-            self.is_accepting = False
+        """No new connections. What has connected or sent a request already is served once more.
+
+        A connection that has been quiet for long is closed now, any other when it has had `LAST_CALL_SECONDS`: the
+        request that follows an answer is on its way for as long as the network takes.
+        """
+        self.is_ending = True
+        if self._is_accepting and self._bound is not None and self._server is not None:
+            self._is_accepting = False
             self.adopt(self.policy)
-            self._accept_queued()
+            for taken in last_accepts(self._bound):
+                self._take(taken)
             self._server.close()
         for connection in list(self._connections):
             connection.drain()
 
-    def _accept_queued(self) -> None:
-        """Closing a listening socket resets what waits in its queue."""
-        assert self._bound is not None
-        for _ in range(BACKLOG):
-            try:
-                accepted, _address = self._bound.accept()
-            except OSError:  # none is left, or no descriptor for it
-                return
-            accepted.setblocking(False)
-            connecting = self.service.loop.connect_accepted_socket(lambda: ClientConnection(self), accepted)
-            self.service.loop.create_task(connecting)
+    def _take(self, taken: socket.socket) -> None:
+        loop = self.service.loop
+        task = loop.create_task(loop.connect_accepted_socket(lambda: ClientConnection(self), taken))
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[object]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.debug("a connection was gone before it was accepted: %r", error)
+        self.service.departed.set()
 
     def close(self) -> None:
         """Cut everything."""
@@ -101,11 +119,17 @@ class ListenerSocket:
     # What connections say
 
     def accept(self, connection: ClientConnection) -> bool:
+        """Whether another one is let in."""
         if len(self._connections) >= self.limits.connections:
             self.refused_connections += 1
             return False
         self._connections.add(connection)
+        self.service.open_connections += 1
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        self._connections.discard(connection)
+        """It has closed, or became a tunnel."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.service.open_connections -= 1
+        self.service.departed.set()

@@ -55,8 +55,8 @@ SKIP_SECONDS: Final = 30.0
 """In all, for the rest of a body that nobody wants (RFC 9112 9.6 names no figure)."""
 LINGER_SECONDS: Final = 30.0
 """In all, behind the last answer, for clients that write first and read later."""
-DRAIN_IDLE_SECONDS: Final = 0.25
-"""In a drain: a request may be on its way on a connection that was just used."""
+LAST_CALL_SECONDS: Final = 0.5
+"""How long a connection may still bring a request once nobody else is accepted."""
 
 THEN: Final = {
     Phase.IDLE: Then.CLOSE,
@@ -72,11 +72,11 @@ THEN: Final = {
 }
 
 
-def limits(timeouts: ListenerTimeouts, *, is_draining: bool = False) -> tuple[float, ...]:
+def limits(timeouts: ListenerTimeouts, *, is_ending: bool = False) -> tuple[float, ...]:
     """How long each phase may last, in seconds, by its value; infinite where nothing ends it."""
     idle = timeouts.idle_seconds
     seconds = {
-        Phase.IDLE: min(idle, DRAIN_IDLE_SECONDS) if is_draining else idle,
+        Phase.IDLE: min(idle, LAST_CALL_SECONDS) if is_ending else idle,
         Phase.HEAD: timeouts.head_seconds,
         Phase.BODY: timeouts.body_seconds,
         Phase.UNSENT: timeouts.body_seconds,

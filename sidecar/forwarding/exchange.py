@@ -127,7 +127,7 @@ class Exchange(RequestSink):
             route = self.route = entry.target
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
-            if service.is_closed_to_new:
+            if service.closed_to_new and request.listener in service.closed_to_new:
                 raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
             if request.method in max_forwards.METHODS and self._ends_here():
                 return
@@ -340,6 +340,8 @@ class Exchange(RequestSink):
             self.bucket.discard(self)
             self.bucket = None
         service.exchanges.discard(self)
+        if service.is_draining:
+            service.departed.set()
         attempts = self.attempts
         is_relayed = self.reason is None and attempts
         now = self.ended = attempts[-1].ended if is_relayed else service.clock()
@@ -352,8 +354,6 @@ class Exchange(RequestSink):
         self.stream = NO_STREAM
         if self.body is not None:
             self.body.stream = NO_STREAM
-        if not service.exchanges and service.on_idle is not None:
-            service.on_idle()
         if self.reason is not _CLIENT_GONE:
             stream.end(attempts[-1].trailers if attempts else ())
 

@@ -55,8 +55,6 @@ class Cluster:
         """Open and being opened."""
         self.overflows = 0
         """Attempts refused by a limit."""
-        self.on_pools: Callable[[], None] | None = None
-        """Called when the endpoints have changed: whoever waits for the first of them hears of it."""
         self._rng = rng
         self._clock = clock
         self.waits: deque[Wait] = deque()
@@ -100,8 +98,6 @@ class Cluster:
                 pool.retire()
         self.pools = [kept.get(endpoint) or Pool(self, endpoint) for endpoint in wanted]
         self.single = self.pools[0] if len(self.pools) == 1 else None
-        if self.on_pools is not None:
-            self.on_pools()
 
     def pick(self, avoid: Pool | None = None) -> Pool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""

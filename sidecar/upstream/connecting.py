@@ -12,22 +12,16 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
+from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.http1 import UpstreamConnection
 from sidecar.upstream.streams import Fate, Lease
 
 if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
-
-OWN_LACK: Final = frozenset({
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EAGAIN,
-})  # fmt: skip
-"""Errors of connecting that say something of this process or host, and nothing of the upstream: no descriptor, no
-memory, no port left."""
-
 
 class Seeker(ABC):
     """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
@@ -114,7 +108,7 @@ async def _connect(pool: Pool, seconds: float) -> UpstreamConnection:
         detail = f"no connection to {pool.endpoint} within {seconds:g} s"
         raise ConnectFailed(Reason.CONNECTION_TIMEOUT, detail) from error
     except OSError as error:
-        reason = Reason.OVERLOADED if error.errno in OWN_LACK else Reason.CONNECTION_REFUSED
+        reason = Reason.OVERLOADED if is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL else Reason.CONNECTION_REFUSED
         raise ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}") from error
     finally:
         if not is_connected:

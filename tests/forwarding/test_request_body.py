@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 
-from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 
 HIGH_WATER_BYTES = 64 * 1024

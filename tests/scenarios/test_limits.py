@@ -375,7 +375,7 @@ async def test_who_waits_in_line_goes_on_when_a_reload_raises_the_limit() -> Non
         while not to.cluster.pending:
             await turns()
         raised = app_routes(to.app.port, upstream="limits: {max_connections: 2}")
-        await to.worker.active.install(load_text(HEADER + raised).snapshot)
+        await to.worker.control.active.install(load_text(HEADER + raised).snapshot)
         assert [answer.status for answer in await waiting.responses([b"GET"])] == [200]
         may_answer.set()
         assert [answer.status for answer in await slow.responses([b"GET"])] == [200]

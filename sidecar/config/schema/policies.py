@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.config.schema import hidden_values, values
 from sidecar.config.schema.breaker import CircuitBreaker
-from sidecar.config.schema.form import HIDEABLE, FIELDS, NAME_LIST, NAME_SET, Form, Hidden
+from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, Form, Hidden
 from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.core import snapshot as core
