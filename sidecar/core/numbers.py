@@ -302,7 +302,9 @@ class Numbers:
             shape = self._shape_without_attempt(exchange)
             first_seconds = 0.0
             if exchange.trace.is_sampled:
-                shape.sampled.append(((exchange.trace.trace_id, exchange.trace.span_id, seconds, ended), None))
+                shape.sampled.append(
+                    ((exchange.trace.trace_id, exchange.trace.span_id, seconds, ended), None)
+                )
         values = shape.values
         values.extend((seconds, first_seconds, budget.measured_seconds))
         if len(values) >= _FOLD_VALUES:

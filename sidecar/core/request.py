@@ -29,7 +29,18 @@ PLAIN: Final = Traits()
 class Request:
     """Written by the client's connection before the exchange begins, and by nobody afterwards."""
 
-    __slots__ = ("added", "fields", "host", "length", "listener", "lookup", "method", "origin_target", "target", "traits")
+    __slots__ = (
+        "added",
+        "fields",
+        "host",
+        "length",
+        "listener",
+        "lookup",
+        "method",
+        "origin_target",
+        "target",
+        "traits",
+    )
 
     def __init__(
         self,

@@ -575,7 +575,11 @@ class ClientConnection(ServerStream):
         lines = _lines(head)
         lines.append(b"\r\n")
         self.link.write(b"".join(lines))
-        if self.phase is _ANSWER and (self._body_left or self._chunked is not None) and not self._pauses & _HOLD:
+        if (
+            self.phase is _ANSWER
+            and (self._body_left or self._chunked is not None)
+            and not self._pauses & _HOLD
+        ):
             self._enter(_BODY, self._service.clock())  # it has been told to go on
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
@@ -601,7 +605,9 @@ class ClientConnection(ServerStream):
     def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:
         request = exchange.request
         if self._listener.is_ending or (request.traits.expects_continue and not exchange.request_bytes):
-            self._keep_alive = False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
+            self._keep_alive = (
+                False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
+            )
         if not self._keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif request.traits.http_version == "1.0":

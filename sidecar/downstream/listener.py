@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
@@ -80,7 +80,11 @@ class ListenerSocket:
         address = self.policy.address
         self._bound = bind(address, f"listeners.{self.name}.address")
         serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(lambda: ClientConnection(self), sock=self._bound, backlog=BACKLOG)
+        self._server = await serve(self._connection, sock=self._bound, backlog=BACKLOG)
+
+    def _connection(self) -> Any:
+        """A protocol, as loops want one: they ask for its methods alone."""
+        return ClientConnection(self)
 
     def stop_accepting(self) -> None:
         """No new connections. What has connected or sent a request already is served once more.
@@ -100,7 +104,7 @@ class ListenerSocket:
 
     def _take(self, taken: socket.socket) -> None:
         loop = self.service.loop
-        task = loop.create_task(loop.connect_accepted_socket(lambda: ClientConnection(self), taken))
+        task = loop.create_task(loop.connect_accepted_socket(self._connection, taken))
         self._taking.add(task)
         task.add_done_callback(self._taken)
 

@@ -64,7 +64,9 @@ def _read_further(request: Request, version: str) -> None:
     request.length = -1 if is_chunked else parse.body_length(lookup)
     upgrade = b""
     if request.length == 0 and b"upgrade" in lookup and parse.asks_for_upgrade(lookup):
-        upgrade = parse.tunnelled(lookup[b"upgrade"], version)  # with a body it is ignored, as RFC 9110 7.8 allows
+        upgrade = parse.tunnelled(
+            lookup[b"upgrade"], version
+        )  # with a body it is ignored, as RFC 9110 7.8 allows
     traits = Traits(
         http_version=version,
         is_chunked=is_chunked,

@@ -96,7 +96,11 @@ class Attempt(ResponseSink, Seeker):
     @property
     def authority(self) -> bytes:
         """What a request without a host of its own asks for."""
-        return str(self.endpoint).encode() if self.endpoint is not None and not self.endpoint.path else b"localhost"
+        return (
+            str(self.endpoint).encode()
+            if self.endpoint is not None and not self.endpoint.path
+            else b"localhost"
+        )
 
     @property
     def is_stale(self) -> bool:

@@ -36,7 +36,7 @@ class RequestBody:
         """For so long the client could send no more, since the upstream took nothing."""
         self._held_back_since: float | None = None
         self._trailers: Sequence[Field] = ()
-        self._held: list[bytes] = []
+        self._held: list[bytes | memoryview] = []
         self._to: ClientStream | None = None
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class RequestBody:
         if self.size > MAX_HELD_BYTES:
             self.stream.hold()
 
-    def arrived_whole(self, data: bytes) -> None:
+    def arrived_whole(self, data: bytes | memoryview) -> None:
         """All of it is here, before the exchange begins: there is nobody to hold back."""
         self.size = len(data)
         self.is_complete = True
@@ -75,7 +75,7 @@ class RequestBody:
         if self._to is not None:
             self._to.end(trailers)
 
-    def take_held(self) -> list[bytes]:
+    def take_held(self) -> list[bytes | memoryview]:
         """What was held, for whoever sends the head; `send_to` must follow."""
         if self.size > MAX_HELD_BYTES and not self.is_complete:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused

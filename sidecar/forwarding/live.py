@@ -49,7 +49,9 @@ class Destination:
         breaker, cluster = self.breaker, self.cluster
         admission = breaker.admit(now)
         if not admission.is_admitted:
-            detail = f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}"
+            detail = (
+                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}"
+            )
             return Refusal(
                 Reason.CIRCUIT_OPEN,
                 detail,

@@ -94,4 +94,3 @@ class Permit:
         admission, self.admission = self.admission, None
         assert admission is not None
         return self._breaker.settle(admission, _SUCCESS, seconds, now, cause)
-

@@ -66,9 +66,7 @@ class Race:
         admitted = destination.admit(now)
         if isinstance(admitted, Refusal):
             self.exchange.refused(admitted)
-            raise GivenUp(
-                admitted.reason, admitted.detail, retry_after_seconds=admitted.retry_after_seconds
-            )
+            raise GivenUp(admitted.reason, admitted.detail, retry_after_seconds=admitted.retry_after_seconds)
         admission = admitted.admission
         assert admission is not None
         self.exchange.admitted(admission.state, admission.transition)

@@ -67,7 +67,9 @@ class Scout:
 
     def __init__(self, *, is_request: bool) -> None:
         ears = _Ears()
-        self._parser: Any = httptools.HttpRequestParser(ears) if is_request else httptools.HttpResponseParser(ears)
+        self._parser: Any = (
+            httptools.HttpRequestParser(ears) if is_request else httptools.HttpResponseParser(ears)
+        )
 
     def look(self, piece: bytes) -> None:
         """The next piece, up to the head's end at most. Raises: Malformed."""

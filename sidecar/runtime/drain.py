@@ -13,8 +13,9 @@ import os
 from collections.abc import Callable
 
 from sidecar.core import snapshot
-from sidecar.downstream.listener import LAST_CALL_SECONDS, ListenerSocket
-from sidecar.forwarding.live import EGRESS
+from sidecar.core.snapshot import Direction
+from sidecar.downstream.listener import ListenerSocket
+from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.service import Service
 from sidecar.runtime.listeners import Listeners
 
@@ -80,8 +81,12 @@ class Drain:
         await self._delay()
         try:
             async with asyncio.timeout(self.policy.timeout_seconds):
-                await self._end([one for one in self._listeners.all() if one.policy.name != EGRESS])
-                await self._end([one for one in self._listeners.all() if one.policy.name == EGRESS])
+                await self._end(
+                    [one for one in self._listeners.all() if one.policy.direction is Direction.INBOUND]
+                )
+                await self._end(
+                    [one for one in self._listeners.all() if one.policy.direction is Direction.OUTBOUND]
+                )
                 await self._until(lambda: not exchanges)
         except TimeoutError:
             _LOG.warning("drain timeout: %d exchanges are cut", len(exchanges))
@@ -97,7 +102,7 @@ class Drain:
             await self._until(
                 lambda: (
                     not any(one.connection_count for one in sockets)
-                    and not any(one.listener in names for one in self._service.exchanges)
+                    and not any(one.request.listener in names for one in self._service.exchanges)
                 )
             )
         finally:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.admin.process import Ending
 from sidecar.config.problems import ConfigError
+from sidecar.config.tell.diff import Diff, Kind, diff
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot

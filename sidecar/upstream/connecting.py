@@ -12,7 +12,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
@@ -22,6 +22,7 @@ from sidecar.upstream.streams import Fate, Lease
 
 if TYPE_CHECKING:
     from sidecar.upstream.pool import Pool
+
 
 class Seeker(ABC):
     """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
@@ -108,7 +109,11 @@ async def _connect(pool: Pool, seconds: float) -> UpstreamConnection:
         detail = f"no connection to {pool.endpoint} within {seconds:g} s"
         raise ConnectFailed(Reason.CONNECTION_TIMEOUT, detail) from error
     except OSError as error:
-        reason = Reason.OVERLOADED if is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL else Reason.CONNECTION_REFUSED
+        reason = (
+            Reason.OVERLOADED
+            if is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL
+            else Reason.CONNECTION_REFUSED
+        )
         raise ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}") from error
     finally:
         if not is_connected:
@@ -119,10 +124,11 @@ async def _connect(pool: Pool, seconds: float) -> UpstreamConnection:
 
 async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:
     loop = asyncio.get_running_loop()
+    protocol: Any = connection  # no asyncio class: loops ask for the methods alone
     if endpoint.path is not None:
-        await loop.create_unix_connection(lambda: connection, endpoint.path)
+        await loop.create_unix_connection(lambda: protocol, endpoint.path)
     else:
-        await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+        await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
 
 
 def _why(error: OSError) -> str:

@@ -309,7 +309,9 @@ class UpstreamConnection(ClientStream, Lease):
         if is_end:
             trailers = self._chunked.trailers if self._chunked is not None else ()
             if trailers and any(key == b"connection" for key, _, _ in trailers):
-                self._is_keep_alive = False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
+                self._is_keep_alive = (
+                    False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
+                )
             sink.end(trailers)
         else:
             sink.flush()
