@@ -94,10 +94,11 @@ async def test_no_busy_client_is_reset(tmp_path: Path, delay: str, data: bytes) 
             await asyncio.gather(*asking)
             assert await to.process.ended() == 0
         # Between the last look at the queue and the end of listening, the kernel may take one more in, and resets it.
-        assert seen.pop("new connection reset", 0) <= 1, seen
+        assert seen["new connection reset"] <= 1, seen
+        may_be = {"told", "new connection reset"}
         if delay == "0s":
-            seen.pop("kept connection closed", 0)  # without a byte: no request had come when it was closed
-        assert seen.keys() == {"told"}, seen
+            may_be.add("kept connection closed")  # without a byte: no request had come when it was closed
+        assert seen.keys() <= may_be, seen
 
 
 async def answering(peer: RawPeer) -> None:
