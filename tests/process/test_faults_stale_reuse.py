@@ -21,7 +21,7 @@ async def test_a_request_that_came_while_it_was_held_does_not_meet_the_end_of_an
     tmp_path: Path, method: bytes
 ) -> None:
     """30 of 30, each on the connection that the request before it has left."""
-    ended = asyncio.Event()
+    ended, gone = asyncio.Event(), asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
         """Answer two requests; whoever asks for a kept connection finds that it ends when the test says so."""
@@ -29,6 +29,9 @@ async def test_a_request_that_came_while_it_was_held_does_not_meet_the_end_of_an
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             if request.method == b"GET":
                 await ended.wait()
+                peer.writer.close()
+                await peer.writer.wait_closed()
+                gone.set()
                 return
 
     data = b"%b / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\ndata" % method
@@ -42,11 +45,11 @@ async def test_a_request_that_came_while_it_was_held_does_not_meet_the_end_of_an
             try:
                 await client.send(data)
                 ended.set()
-                while app.open_count:
-                    await asyncio.sleep(0.001)
+                await gone.wait()
             finally:
                 to.process.process.send_signal(signal.SIGCONT)
             ended.clear()
+            gone.clear()
             statuses += [answer.status for answer in await client.responses([method])]
             client.received = b""
     assert statuses == [200] * 30
