@@ -48,7 +48,7 @@ class Pool:
     def open_count(self) -> int:
         return len(self._connections)
 
-    def take(self, now: float, *, is_sure: bool) -> UpstreamConnection | None:
+    def take(self, now: float, is_sure: bool) -> UpstreamConnection | None:
         """The youngest idle connection that may still be used, or None.
 
         `is_sure`: the request could not be sent again, so the kernel is asked whether the upstream has closed
