@@ -296,7 +296,9 @@ def test_the_share_of_an_open_upstream_is_shifted_or_kept(written: str, policy: 
 
 
 def test_an_upstream_says_that_a_sidecar_stands_there() -> None:
-    text = 'version: 1\nupstreams: {a: {endpoints: ["a:1"], mesh: true}, b: {endpoints: ["b:1"]}}\nroutes: []\n'
+    text = (
+        'version: 1\nupstreams: {a: {endpoints: ["a:1"], mesh: true}, b: {endpoints: ["b:1"]}}\nroutes: []\n'
+    )
     found = load_text(text).snapshot.upstreams
     assert (found["a"].is_mesh, found["b"].is_mesh) == (True, False)
 
