@@ -46,8 +46,8 @@ _CHECKED: Final = frozenset({_LENGTH, _CONNECTION})
 
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _TARGET_BYTES: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)  # visible, without `#`
-_TOKEN_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_VALUE_BYTES: Final = b"\t" + bytes(byte for byte in range(0x20, 0x100) if byte != 0x7F)
+TOKEN_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+VALUE_BYTES: Final = b"\t" + bytes(byte for byte in range(0x20, 0x100) if byte != 0x7F)
 
 _known: dict[bytes, Field] = {}
 _lines_of: dict[bytes, int] = {}
@@ -136,13 +136,13 @@ def _learn(line: bytes) -> Field | None:
     """Read a line that is not remembered; None if it is not plain."""
     name, _, value = line.partition(b": ")
     key = _varying.get(name)
-    if key is not None and value.strip(b" \t") == value and not value.translate(None, _VALUE_BYTES):
+    if key is not None and value.strip(b" \t") == value and not value.translate(None, VALUE_BYTES):
         return key, line + b"\r\n", value  # 0.3 µs, where all that follows takes 0.6
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, _TOKEN_BYTES):
+    if not colon or not name or name.translate(None, TOKEN_BYTES):
         return None
     value = value.strip(b" \t")
-    if value.translate(None, _VALUE_BYTES):
+    if value.translate(None, VALUE_BYTES):
         return None
     key = name.lower()
     if (
@@ -177,7 +177,7 @@ def _learn_status(line: bytes) -> int:
     if line[:9] != b"HTTP/1.1 " or not status.isdigit() or line[12:13] != b" " or len(line) > MAX_LINE_BYTES:
         return 0
     number = int(status)
-    if not 200 <= number <= 599 or number in (204, 205, 304) or line.translate(None, _VALUE_BYTES):
+    if not 200 <= number <= 599 or number in (204, 205, 304) or line.translate(None, VALUE_BYTES):
         return 0
     if len(_statuses) >= MAX_KNOWN:
         _statuses.clear()

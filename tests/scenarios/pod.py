@@ -128,7 +128,7 @@ class Pod:
 
     @property
     def live_calls(self) -> list[Exchange]:
-        return [one for one in self.worker.service.exchanges if one.listener != "inbound"]
+        return [one for one in self.worker.service.exchanges if one.request.listener != "inbound"]
 
     async def call(
         self,

@@ -93,5 +93,7 @@ NAME_LIST = Form(
 )
 """Names of header fields, whose order the user chose."""
 TEXT_LIST = Form(tuple, lambda items: [str(item) for item in items])
+HIDEABLE = Form(tell=hidden_values.text)
+"""A text that may hold what the environment gave."""
 URL = Form(tell=lambda url, _: hidden_values.url(url))
 """Told without user, password and query."""

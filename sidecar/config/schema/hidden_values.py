@@ -6,13 +6,18 @@ import os
 from functools import cache
 from hashlib import blake2b
 
-from sidecar.core.secrets import may_be_secret, without_secrets
+from sidecar.core.secrets import is_hidden, without_secrets
 
 
 def content(name: str, text: str, hidden: frozenset[str]) -> str:
     """The value of a header field or query parameter; a mark if its name is one that secrets have, or if it is one of
     `hidden`."""
-    return mark(text) if may_be_secret(name) or text in hidden else text
+    return mark(text) if is_hidden(name, text, hidden) else text
+
+
+def text(value: str | None, hidden: frozenset[str]) -> str | None:
+    """Any other text, such as a path; a mark if it is one of `hidden`."""
+    return mark(value) if value is not None and is_hidden("", value, hidden) else value
 
 
 def mark(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.config.schema import hidden_values, values
 from sidecar.config.schema.breaker import CircuitBreaker
-from sidecar.config.schema.form import FIELDS, NAME_LIST, NAME_SET, Form, Hidden
+from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, Form, Hidden
 from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.core import snapshot as core
@@ -33,11 +33,13 @@ class Rewrite(Section):
         "Unset: the path is sent as it came.",
         examples=["/", "/api"],
         fills="prefix",
+        form=HIDEABLE,
     )
     host: values.RewriteHost | None = key(
         "The Host that the upstream sees. Unset: the caller's own.",
         examples=["payments.internal"],
         fills="host",
+        form=HIDEABLE,
     )
 
 

@@ -73,9 +73,17 @@ def _tell_condition(one: core.ValueMatch, hidden: Hidden) -> str:
     return hidden_values.content(one.name, str(one.exact), hidden)
 
 
-_HOSTS = Form(tuple, list, lambda hosts, _: flow([*hosts]) if hosts else None)
+def _tell_hosts(hosts: tuple[str, ...], hidden: Hidden) -> str | None:
+    return flow([hidden_values.text(host, hidden) for host in hosts]) if hosts else None
+
+
+def _tell_path(path: core.PathMatch | None, hidden: Hidden) -> str | None:
+    return None if path is None else flow({path.kind.value: hidden_values.text(path.value, hidden)})
+
+
+_HOSTS = Form(tuple, list, _tell_hosts)
 _METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
-_PATH = Form(_path, lambda path: {path.kind.value: path.value})
+_PATH = Form(_path, lambda path: {path.kind.value: path.value}, _tell_path)
 _CONDITIONS = Form(_conditions, lambda conditions: [*conditions], _tell_conditions)
 _Value = Annotated[ValueCondition, OrShorthand(exact, {"type": "string"})]
 

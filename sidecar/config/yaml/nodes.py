@@ -112,9 +112,10 @@ def without_value(message: str, value: str, instead: str) -> str:
 
 
 def given_by_environment(node: Node) -> frozenset[str]:
-    """The texts under `node` that hold something from the environment."""
+    """The texts under `node` that hold something from the environment; in lower case too, as hosts are kept."""
     if isinstance(node, Scalar):
-        return frozenset({str(node.value)}) if isinstance(node.value, Interpolated) else frozenset()
+        text = str(node.value)
+        return frozenset({text, text.lower()}) if isinstance(node.value, Interpolated) else frozenset()
     children = node.items if isinstance(node, Sequence) else [entry.value for entry in node.entries.values()]
     return frozenset().union(*map(given_by_environment, children))
 

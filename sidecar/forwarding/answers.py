@@ -1,7 +1,7 @@
 """A reason → an answer. The only place where an error becomes HTTP (SPEC 4).
 
-`Proxy-Status` is RFC 9209, the body is a problem document by RFC 9457. Pure: returns the bytes, the connection
-sends them.
+`Proxy-Status` is RFC 9209, the body is a problem document by RFC 9457. Pure: returns head and body, the client's
+stream writes them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import math
 from dataclasses import dataclass
 
-from sidecar.core import headers
 from sidecar.core.errors import Reason
+from sidecar.core.head import Own, ResponseHead, own_answer
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.forwarding import date
 
@@ -44,6 +44,9 @@ TABLE = {
     Reason.REQUEST_TIMEOUT: Row(408, "http_request_error", "Request took too long to arrive"),
     Reason.DRAINING: Row(503, "destination_unavailable", "Shutting down"),
     Reason.CALLER_GONE: Row(503, "connection_terminated", "Caller gone"),
+    Reason.METHOD_NOT_ALLOWED: Row(405, "http_request_error", "Method not supported"),
+    Reason.NOT_IMPLEMENTED: Row(501, "http_request_error", "Transfer coding not supported"),
+    Reason.VERSION_NOT_SUPPORTED: Row(505, "http_request_error", "HTTP version not supported"),
 }
 """CLIENT_GONE is missing: there is nobody left to answer."""
 
@@ -52,13 +55,16 @@ _GRPC_DEADLINE_EXCEEDED = b"4"
 _UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 127), " ")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """A whole answer, but for the connection's own fields."""
+    """A whole answer of the sidecar's own."""
 
-    status: int
-    lines: list[bytes]
+    head: ResponseHead
     body: bytes
+
+    @property
+    def status(self) -> int:
+        return self.head.status
 
 
 def proxy_status(reason: Reason, detail: str, fallback: str | None = None) -> bytes:
@@ -90,26 +96,38 @@ def answer(
     ]  # fmt: skip
     if fallback is not None:
         return _fallback(fallback, own, date_line)
-    lines = [headers.status_line(row.status), *own, date_line]
+    own.append(date_line)
     if retry_after_seconds > 0:
-        lines.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
+        own.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
     if is_grpc:
         code = _GRPC_DEADLINE_EXCEEDED if row.status == 504 else _GRPC_UNAVAILABLE
-        lines.append(b"Content-Type: application/grpc\r\ngrpc-status: %b\r\n" % code)
-        return Answer(row.status, [*lines, b"Content-Length: 0\r\n"], b"")
-    body = _problem(row, reason, detail, route, request_id)
-    lines.append(b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n" % len(body))
-    return Answer(row.status, lines, body)
+        own.append(b"Content-Type: application/grpc\r\ngrpc-status: %b\r\n" % code)
+        return _whole(row.status, own, b"")
+    own.append(b"Content-Type: application/problem+json\r\n")
+    return _whole(row.status, own, _problem(row, reason, detail, route, request_id))
 
 
-def _fallback(fallback: FallbackPolicy, own: list[bytes], date_line: bytes) -> Answer:
-    lines = [headers.status_line(fallback.status), *own]
+def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line: bytes) -> Answer:
+    """What a request gets whose `Max-Forwards` ends here (RFC 9110 7.6.2): TRACE its own head, OPTIONS nothing."""
+    own: Own = [b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line]
+    if method != b"TRACE":
+        return _whole(200, own, b"")
+    own.append(b"Content-Type: message/http\r\n")
+    return _whole(200, own, head)
+
+
+def _whole(status: int, own: Own, body: bytes) -> Answer:
+    own.append(b"Content-Length: %d\r\n" % len(body))
+    return Answer(own_answer(status, own, len(body), has_own_date=True), body)
+
+
+def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes) -> Answer:
     if all(name.lower() != date.KEY for name, _ in fallback.headers):
-        lines.append(date_line)
-    lines += [b"%b: %b\r\n" % field for field in fallback.headers]
+        own.append(date_line)
+    own += [b"%b: %b\r\n" % field for field in fallback.headers]
     if fallback.status not in (204, 304):
-        lines.append(b"Content-Length: %d\r\n" % len(fallback.body))
-    return Answer(fallback.status, lines, fallback.body)
+        return _whole(fallback.status, own, fallback.body)
+    return Answer(own_answer(fallback.status, own, None, has_own_date=True), fallback.body)
 
 
 def _problem(row: Row, reason: Reason, detail: str, route: str | None, request_id: bytes) -> bytes:
