@@ -34,6 +34,9 @@ class Item:
         if self.is_broken:
             raise Broken("this expiry does not work")
 
+    def abandon(self) -> None:
+        """Nothing belongs to it."""
+
 
 @pytest.fixture
 async def jumping() -> JumpingLoop:
