@@ -149,7 +149,7 @@ class ClientConnection(ServerStream):
             case Then.CUT_IF_STUCK:
                 self._cut_if_stuck(now)
             case Then.CUT:
-                self.link.abort()
+                self.link.reset()
 
     def _close_idle(self, now: float) -> None:
         if self.link.is_readable():  # a request has come this very moment
@@ -165,7 +165,7 @@ class ClientConnection(ServerStream):
         if is_moving:
             self._enter(self.phase, now)
         else:
-            self.link.abort()
+            self.link.reset()
 
     def drain(self) -> None:
         """The listener accepts no more: close once it is certain that no request is on its way."""
@@ -269,8 +269,11 @@ class ClientConnection(ServerStream):
             return self._take_body(data)
         if self._chunked is not None:
             return self._take_chunks(self._chunked, data)
-        if self.phase in _ENDED or not self._keep_alive:
+        if self.phase in _ENDED:
             return b""  # nobody listens any more
+        if not self._keep_alive:
+            self._is_distrusted = True  # a client that goes on behind its last request
+            return b""
         if self._exchange is not None or self._is_write_paused:
             return self._keep(data)
         if self._unfinished is not None:

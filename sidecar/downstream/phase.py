@@ -55,6 +55,8 @@ SKIP_SECONDS: Final = 30.0
 """In all, for the rest of a body that nobody wants (RFC 9112 9.6 names no figure)."""
 LINGER_SECONDS: Final = 30.0
 """In all, behind the last answer, for clients that write first and read later."""
+LAST_LINGER_SECONDS: Final = 5.0
+"""The same in a drain, which must end."""
 LAST_CALL_SECONDS: Final = 0.5
 """How long a connection may still bring a request once nobody else is accepted."""
 
@@ -81,7 +83,7 @@ def limits(timeouts: ListenerTimeouts, *, is_ending: bool = False) -> tuple[floa
         Phase.BODY: timeouts.body_seconds,
         Phase.UNSENT: timeouts.body_seconds,
         Phase.SKIP: SKIP_SECONDS,
-        Phase.LINGER: LINGER_SECONDS,
+        Phase.LINGER: LAST_LINGER_SECONDS if is_ending else LINGER_SECONDS,
         Phase.CLOSING: timeouts.body_seconds,
     }
     return tuple(seconds.get(phase, inf) for phase in Phase)

@@ -30,7 +30,7 @@ from sidecar.forwarding import answers, date, heads, lineage
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.live import IDLE_CHECKS, Destination, LiveRoute
+from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import REPEATABLE, Race
 from sidecar.forwarding.service import Service
@@ -59,8 +59,8 @@ class Exchange(RequestSink):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_fell_back_for", "_is_over", "_quiet_checks", "_quiet_mark", "attempts", "body", "breaker_state", "bucket",
-        "budget", "caller", "deadline", "detail", "due", "ended", "fallback", "prefix_length", "race", "reason",
+        "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket",
+        "budget", "caller", "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
         "refused_by", "remembered_as", "request", "response_bytes", "route", "service", "started", "status",
         "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
@@ -74,7 +74,8 @@ class Exchange(RequestSink):
     """When the sweep is to look here next."""
     prefix_length: int
     """Of the target, that the route's prefix takes the place of; set if the route has one."""
-    _quiet_checks: int
+    moved_at: float
+    """When the last byte came, either way."""
 
     def __init__(self, service: Service, stream: ServerStream, request: Request) -> None:
         self.service = service
@@ -99,7 +100,6 @@ class Exchange(RequestSink):
         """The span id under which the app's calls find this exchange."""
         self._fell_back_for: GivenUp | None = None
         self._is_over = False
-        self._quiet_mark = -1
 
     def __repr__(self) -> str:
         return f"<Exchange {self.request!r} {self.route_name} {len(self.attempts)} tries>"
@@ -113,7 +113,7 @@ class Exchange(RequestSink):
         """
         service, request = self.service, self.request
         lookup = request.lookup
-        now = self.started = service.clock()
+        now = self.started = self.moved_at = service.clock()
         service.exchanges.add(self)
         self.trace = Trace(service, lookup)
         try:
@@ -354,19 +354,21 @@ class Exchange(RequestSink):
 
     def abandon(self) -> None:
         """A mistake of ours broke it off: cut the client, and leave nothing behind."""
-        if self._is_over:
-            return
-        self.reason = self.reason or Reason.CONNECTION_RESET
-        error = GivenUp(self.reason, "an error in the sidecar")
+        reason = self.reason = self.reason or Reason.CONNECTION_RESET
+        stream, self.stream = self.stream, NO_STREAM
+        self.service.exchanges.discard(self)
+        Sweep.remove(self)
+        stream.reset(reason)
         if self.race is not None:
-            self.race.cancel(error)
-        self.stream.reset(self.reason)
-        self._finish()
+            self.race.cancel(GivenUp(reason, "an error in the sidecar"))
+        if not self._is_over:
+            self._finish()
 
     # What its client says
 
     def data(self, data: bytes) -> None:
         assert self.body is not None
+        self.moved_at = self.service.clock()
         self.body.arrived(data)
 
     def end(self, trailers: Sequence[Field]) -> None:
@@ -400,8 +402,8 @@ class Exchange(RequestSink):
         if self.bucket is not None:
             Sweep.remove(self)
         due, route = self.deadline, self.route
-        if route is not None and now + route.idle_check_seconds < due:
-            due = now + route.idle_check_seconds
+        if route is not None and self.moved_at + route.idle_seconds < due:
+            due = self.moved_at + route.idle_seconds
         if self.race is not None:
             for attempt in self.race.running:
                 if attempt.fails_at < due:
@@ -410,7 +412,7 @@ class Exchange(RequestSink):
         self.service.sweep.add(self, now)
 
     def expire(self, now: float) -> None:
-        """`due` has passed: the deadline, an attempt's timeout, or it is time for a look at idleness."""
+        """`due` has passed: the deadline, an attempt's timeout, or the time without a byte, if it still holds."""
         race = self.race
         if now >= self.deadline:
             since = self.attempts[-1].started if self.attempts else self.started
@@ -421,17 +423,10 @@ class Exchange(RequestSink):
             if race is not None:
                 error = GivenUp(Reason.TIMEOUT, f"no whole answer within {attempt.allowed_seconds:.3g} s")
                 race.failed(attempt, error)
-        if not overdue:
-            self._check_progress()
+        if not overdue and self.route is not None and now >= self.moved_at + self.route.idle_seconds:
+            self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
         if not self._is_over and self.bucket is None:
             self.watch(now)
-
-    def _check_progress(self) -> None:
-        progress = self.request_bytes + self.response_bytes
-        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0  # none yet is -1
-        self._quiet_mark = progress
-        if self._quiet_checks >= IDLE_CHECKS:
-            self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
 
     # What observers read beside the plain attributes
 

@@ -24,9 +24,6 @@ from sidecar.upstream.cluster import Cluster
 VIA = (b"Via", b"1.1 sidecar")
 """RFC 9110 7.6.3, both ways."""
 
-IDLE_CHECKS = 4
-"""Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
-
 NEVER_SECONDS = 1e9
 """Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
 in the sweep."""
@@ -76,7 +73,7 @@ class LiveRoute:
         "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds",
         "bounds_attempts", "deadline", "deadline_fields", "destinations", "head_seconds",
         "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
-        "has_plain_failures", "host", "idle_check_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
+        "has_plain_failures", "host", "idle_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
         "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
         "request_seconds", "sets_date", "single",
     )  # fmt: skip
@@ -119,8 +116,8 @@ class LiveRoute:
         self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
-        self.idle_check_seconds = min(policy.timeouts.idle_seconds / IDLE_CHECKS, NEVER_SECONDS)
-        self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
+        self.idle_seconds = min(policy.timeouts.idle_seconds, NEVER_SECONDS)
+        self.first_check_seconds = min(self.idle_seconds, self.request_seconds)
         """From arrival, where nothing but the route bounds an exchange."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
         self.deadline_fields = frozenset({*policy.deadline.headers, deadline.BAGGAGE})

@@ -136,7 +136,9 @@ class Race:
 
     def data(self, attempt: Attempt, data: bytes) -> None:
         if attempt is self.winner:
-            self.exchange.response_bytes += len(data)
+            exchange = self.exchange
+            exchange.response_bytes += len(data)
+            exchange.moved_at = exchange.service.clock()
             self.stream.send_data(data)
 
     def flush(self, attempt: Attempt) -> None:

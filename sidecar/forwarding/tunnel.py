@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sidecar.transport.link import Link
@@ -43,6 +44,7 @@ class _End:
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
+        self.tunnel.note_move()
         self.other.link.write(data)
 
     def eof_received(self) -> bool:
@@ -86,6 +88,11 @@ class Tunnel:
         self._client.other = self._upstream
         self._upstream.other = self._client
         self._timer: asyncio.TimerHandle | None = None
+        self._moved_at = loop.time()
+
+    def note_move(self) -> None:
+        """A byte came, from whichever side."""
+        self._moved_at = self._loop.time()
 
     def __repr__(self) -> str:
         return f"<Tunnel {self._client.count} up, {self._upstream.count} down>"
@@ -106,7 +113,7 @@ class Tunnel:
         if has_client_ended:
             self._client.end_direction()
         if self._on_end is not None:
-            self._watch(-1)
+            self._watch()
 
     # What ends it
 
@@ -161,12 +168,13 @@ class Tunnel:
         else:
             link.abort()
 
-    def _watch(self, moved: int) -> None:
-        now_moved = self._client.count + self._upstream.count
-        if now_moved == moved:
+    def _watch(self) -> None:
+        """End it when nothing has moved for the idle timeout."""
+        left = self._moved_at + self._idle_seconds - self._loop.time()
+        if left <= 0:
             self._over()
-        elif self._idle_seconds < float("inf"):
-            self._timer = self._loop.call_later(self._idle_seconds, self._watch, now_moved)
+        elif left < inf:
+            self._timer = self._loop.call_later(left, self._watch)
 
 
 class _Discarding:

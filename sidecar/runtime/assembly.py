@@ -157,8 +157,6 @@ class Assembly:
 
     def tick(self, now: float) -> None:
         """Once a second: what only time brings about."""
-        for cluster in self.clusters.values():
-            cluster.close_idle(now)
         for cluster in [one for one in self._leaving if one.is_idle]:
             cluster.dissolve()
             self._leaving.remove(cluster)

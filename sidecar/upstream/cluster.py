@@ -7,9 +7,11 @@ that wait for one, attempts in flight.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 
 from sidecar.core import balance
 from sidecar.core.snapshot import Endpoint, Upstream
@@ -57,6 +59,8 @@ class Cluster:
         self._rng = rng
         self._clock = clock
         self.waits: deque[Wait] = deque()
+        self.idle_timer: asyncio.TimerHandle | None = None
+        """Armed while a connection is idle."""
         self._is_handing_over = False
         self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
             endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
@@ -184,6 +188,9 @@ class Cluster:
     def adopt(self, policy: Upstream) -> None:
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
         self.policy = policy
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.watch_idle(self._clock())
         self._hand_out_places()
 
     def _hand_out_places(self) -> None:
@@ -192,15 +199,28 @@ class Cluster:
 
     # Life
 
-    def close_idle(self, now: float) -> None:
-        """Close connections that were idle for longer than `timeouts.idle`; called about once a second."""
-        for pool in self.pools:
-            pool.close_idle(now - self.policy.idle_seconds, now)
+    def watch_idle(self, now: float) -> None:
+        """Close idle connections when their time is up: the first that may be due, then the next."""
+        due = min((pool.idle_due(self.policy.idle_seconds) for pool in self.pools), default=inf)
+        if due < inf:
+            self.idle_timer = asyncio.get_running_loop().call_later(max(due - now, 0.0), self._close_idle)
+
+    def _close_idle(self) -> None:
+        self.idle_timer = None
+        now = self._clock()
+        try:
+            for pool in self.pools:
+                pool.close_idle(now - self.policy.idle_seconds, now)
+        finally:
+            self.watch_idle(now)
 
     def retire(self) -> None:
         """The upstream has left the configuration: close what is idle, let the rest finish."""
         for pool in self.pools:
             pool.retire()
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
 
     @property
     def is_idle(self) -> bool:

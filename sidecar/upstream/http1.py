@@ -122,6 +122,8 @@ class UpstreamConnection(ClientStream, Lease):
         cluster = pool.cluster
         if not cluster.waits or not cluster.hand_to_waiter(self):
             pool.idle.append(self)
+            if cluster.idle_timer is None:
+                cluster.watch_idle(now)
 
     def hand_over(self, protocol: Any) -> Link:
         self._sink = None

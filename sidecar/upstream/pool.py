@@ -7,6 +7,7 @@ ones get a chance to end.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.core.snapshot import Endpoint
@@ -69,6 +70,10 @@ class Pool:
             if connection in self.idle:
                 self.idle.remove(connection)
             self.cluster.connection_closed()
+
+    def idle_due(self, idle_seconds: float) -> float:
+        """When the first of the idle ones is to be closed; infinite without any."""
+        return min((min(one.idle_since + idle_seconds, one.expires) for one in self.idle), default=inf)
 
     def close_idle(self, since: float, now: float) -> None:
         """Close what has been idle since `since` or longer, and what its upstream is about to close."""

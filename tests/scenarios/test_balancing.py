@@ -136,7 +136,7 @@ async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() ->
                 await asyncio.sleep(0.5)
                 for exchange in worker.service.exchanges:
                     attempt = exchange.attempts[-1]
-                    if attempt.connection is not None and attempt.endpoint is not None:
+                    if attempt._lease is not None and attempt.endpoint is not None:
                         told[exchange.target] = attempt.endpoint.port
                 assert sum(pool.in_flight for pool in pools) == len(worker.service.exchanges)
             assert len(told) == 20

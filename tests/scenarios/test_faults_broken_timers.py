@@ -206,7 +206,7 @@ class Raising(Silent):
     """An observer that breaks the promise never to raise, for one path."""
 
     def finished(self, exchange: ObservedExchange) -> None:
-        if exchange.target == b"/broken":
+        if exchange.request.target == b"/broken":
             raise Broken("it cannot be told")
 
 

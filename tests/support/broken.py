@@ -23,6 +23,7 @@ class Transports:
 
     def __init__(self) -> None:
         self.made: list[asyncio.Transport] = []
+        self.writes_left: dict[asyncio.Transport, int] = {}
 
     def serving(self, client: RawClient) -> asyncio.Transport:
         """The proxy's end of the client's connection."""
@@ -32,24 +33,29 @@ class Transports:
 
     def break_writing(self, client: RawClient, *, after: int = 0) -> None:
         """From now on it is an error to write to this client; `after` so many writes that still work."""
-        transport: Any = self.serving(client)
+        self.writes_left[self.serving(client)] = after
+
+    def breakable(self, transport: Any) -> None:
+        """Put in the place of its methods such as look first whether writing is broken: whoever uses it may keep them."""
         write, writelines = transport.write, transport.writelines
-        left = iter(range(after))
 
         def write_or_raise(data: bytes) -> None:
-            _take(left)
+            self._take(transport)
             write(data)
 
         def writelines_or_raise(data: Iterable[bytes]) -> None:
-            _take(left)
+            self._take(transport)
             writelines(data)
 
         transport.write, transport.writelines = write_or_raise, writelines_or_raise
 
-
-def _take(left: Iterator[int]) -> None:
-    if next(left, None) is None:
-        raise Broken("no byte goes this way")
+    def _take(self, transport: asyncio.Transport) -> None:
+        left = self.writes_left.get(transport)
+        if left is None:
+            return
+        if not left:
+            raise Broken("no byte goes this way")
+        self.writes_left[transport] = left - 1
 
 
 @contextmanager
@@ -62,6 +68,7 @@ def transports() -> Iterator[Transports]:
     def make_and_remember(*args: Any, **options: Any) -> asyncio.Transport:
         transport = make(*args, **options)
         seen.made.append(transport)
+        seen.breakable(transport)
         return transport
 
     loop._make_socket_transport = make_and_remember

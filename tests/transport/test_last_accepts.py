@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from sidecar.downstream.bind import bind
-from sidecar.transport.last_accepts import last_accepts
 
 from sidecar.core.snapshot import Address
+from sidecar.transport.last_accepts import last_accepts
 
 
 def connected(to: socket.socket) -> socket.socket:
