@@ -14,7 +14,8 @@ class Forwarded:
 
     target: bytes = b"/first"
     method: bytes = b"GET"
-    host: bytes = b"a"
+    host: bytes | None = b"a"
+    """None: the upstream's own address, for a request that names no host."""
     body: bytes = b""
     framing: str = "none"
     """none, length or chunked."""
@@ -101,7 +102,7 @@ class BadGateway:
 @dataclass(frozen=True)
 class Aborted:
     """The answer was under way when it turned out bad: the client's connection is cut, and nothing that it got
-    can be taken for a whole answer. If the head was not sent yet, a 502 is as good."""
+    can be taken for a whole answer."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,14 @@ class ResponseCase:
     parts: tuple[bytes, ...]
     """Written one after the other, with a moment in between."""
     outcome: ResponseOutcome
+    """Where each part arrives in one read."""
     request: bytes = GET
     keeps: bool = False
     """The upstream's connection is fit for the next request."""
     then: str = "stay"
     """What the upstream does next: stay, close or reset."""
+    in_pieces: ResponseOutcome | None = None
+    """Where it arrives byte by byte, if that makes a difference: the client has had the head by then."""
     when: str = "request"
     """When it speaks: after the whole request, after its head, or at once on accepting (request, head, accept)."""
 

@@ -190,10 +190,10 @@ UPGRADES: list[RequestCase] = [
     ),
     forwarded(
         "upgrade-behind-another",
-        "pipelined, and declined: three requests, three answers",
+        "it is asked for in its turn; declined by the upstream, what follows is a request",
         get(b"Host: a") + get(*UPGRADE, target=b"/upgrade") + get(b"Host: a", target=b"/behind"),
         Forwarded(),
-        Forwarded(b"/upgrade"),
+        Forwarded(b"/upgrade", has=((b"upgrade", b"websocket"), (b"connection", b"Upgrade"))),
         Forwarded(b"/behind"),
     ),
     refused(
@@ -246,9 +246,40 @@ PIPELINES: list[RequestCase] = [
     ),
     RequestCase(
         "pipeline-body-too-long",
-        "bytes behind the length are the next request, and none",
+        "bytes behind the length begin the next request, whose end does not come",
         post(b"Content-Length: 5", body=b"hello!"),
+        (BODY, Refused(408)),
+        can_be_followed=False,
+    ),
+    RequestCase(
+        "pipeline-body-too-long-and-more",
+        "and with what follows, they are one: `!GET` is a method",
+        post(b"Content-Length: 5", body=b"hello!") + SECOND,
+        (BODY, Forwarded(b"/next", b"!GET")),
+    ),
+    RequestCase(
+        "pipeline-body-too-long-by-no-token",
+        "such bytes begin nothing",
+        post(b"Content-Length: 5", body=b"hello\0") + SECOND,
         (BODY, Refused()),
+    ),
+    RequestCase(
+        "pipeline-bad-behind-a-lone-cr",
+        "RFC 9112 2.2: a lone CR is no empty line, also between requests",
+        get(b"Host: a") + b"\r" + SECOND,
+        (Forwarded(), Refused()),
+    ),
+    RequestCase(
+        "pipeline-connect-between",
+        "405, and nothing behind it is read",
+        get(b"Host: a") + b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n" + SMUGGLED,
+        (Forwarded(), Refused(405)),
+    ),
+    RequestCase(
+        "pipeline-behind-an-unknown-coding",
+        "501, and the body behind it is never taken for a request",
+        get(b"Host: a") + post(b"Transfer-Encoding: gzip, chunked", body=SMUGGLED),
+        (Forwarded(), Refused(501)),
     ),
     RequestCase(
         "pipeline-good-then-bad-chunk",

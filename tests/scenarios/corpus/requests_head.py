@@ -22,30 +22,29 @@ def hosted(host: bytes, target: bytes = b"/first") -> bytes:
     return get(b"Host: " + host, target=target)
 
 
+GET = get(b"Host: a")
+
 REQUEST_LINES: list[RequestCase] = [
     *(
         refused(f"line-{name}", "RFC 9112 3", line(first))
         for name, first in (
-            ("method-lower-case", b"get /first HTTP/1.1"),
-            ("method-mixed-case", b"Get /first HTTP/1.1"),
-            ("method-unknown", b"FOO /first HTTP/1.1"),
             ("method-empty", b" /first HTTP/1.1"),
             ("method-with-junk", b"G@T /first HTTP/1.1"),
-            ("method-prefixed", b"XGET /first HTTP/1.1"),
-            ("method-suffixed", b"GETX /first HTTP/1.1"),
+            ("method-with-slash", b"GET/ /first HTTP/1.1"),
+            ("method-with-colon", b"GET: /first HTTP/1.1"),
+            ("method-not-ascii", b"G\xcbT /first HTTP/1.1"),
+            ("method-of-33-bytes", b"M" * 33 + b" /first HTTP/1.1"),
             ("method-with-nul", b"GET\0 /first HTTP/1.1"),
             ("tab-behind-method", b"GET\t/first HTTP/1.1"),
             ("tab-before-version", b"GET /first\tHTTP/1.1"),
             ("leading-space", b" GET /first HTTP/1.1"),
             ("trailing-space", b"GET /first HTTP/1.1 "),
             ("trailing-words", b"GET /first HTTP/1.1 HTTP/1.1"),
+            ("two-spaces-behind-method", b"GET  /first HTTP/1.1"),
+            ("two-spaces-before-version", b"GET /first  HTTP/1.1"),
             ("two-targets", b"GET /first /other HTTP/1.1"),
             ("no-target", b"GET HTTP/1.1"),
             ("no-version", b"GET /first"),
-            ("version-0.9", b"GET /first HTTP/0.9"),
-            ("version-1.2", b"GET /first HTTP/1.2"),
-            ("version-2.0", b"GET /first HTTP/2.0"),
-            ("version-3.0", b"GET /first HTTP/3.0"),
             ("version-1.10", b"GET /first HTTP/1.10"),
             ("version-01.1", b"GET /first HTTP/01.1"),
             ("version-1", b"GET /first HTTP/1"),
@@ -53,7 +52,13 @@ REQUEST_LINES: list[RequestCase] = [
             ("version-negative", b"GET /first HTTP/-1.1"),
             ("version-lower-case", b"GET /first http/1.1"),
             ("version-with-space", b"GET /first HTTP /1.1"),
+            ("version-10.1", b"GET /first HTTP/10.1"),
+            ("version-2", b"GET /first HTTP/2"),
+            ("version-not-ascii", b"GET /first HTTP/1.\xb2"),
             ("protocol-other", b"GET /first XTTP/1.1"),
+            ("protocol-rtsp", b"GET /first RTSP/1.0"),
+            ("protocol-rtsp-method", b"DESCRIBE /first RTSP/1.0"),
+            ("protocol-icecast", b"SOURCE /first ICE/1.0"),
             ("bare-lf", b"GET /first HTTP/1.1\nX: y"),
             ("bare-cr", b"GET /first HTTP/1.1\rX: y"),
             ("two-cr", b"GET /first HTTP/1.1\r"),
@@ -72,9 +77,6 @@ REQUEST_LINES: list[RequestCase] = [
             ("target-asterisk-with-get", b"GET * HTTP/1.1"),
             ("target-asterisk-and-more", b"OPTIONS *x HTTP/1.1"),
             ("target-authority", b"GET a:80 HTTP/1.1"),
-            ("connect", b"CONNECT a:443 HTTP/1.1"),
-            ("connect-path", b"CONNECT /first HTTP/1.1"),
-            ("connect-absolute", b"CONNECT http://a/ HTTP/1.1"),
             ("absolute-https", b"GET https://a/first HTTP/1.1"),
             ("absolute-ftp", b"GET ftp://a/first HTTP/1.1"),
             ("absolute-file", b"GET file:///etc/passwd HTTP/1.1"),
@@ -89,6 +91,51 @@ REQUEST_LINES: list[RequestCase] = [
             ("absolute-backslash", b"GET http://a\\b/first HTTP/1.1"),
             ("absolute-open-bracket", b"GET http://[::1/first HTTP/1.1"),
         )
+    ),
+    *(
+        refused(
+            f"line-version-{version.decode()}", "RFC 9110 15.6.6", line(b"GET /first HTTP/" + version), 505
+        )
+        for version in (b"0.9", b"2.0", b"3.0", b"3.7")
+    ),
+    *(
+        refused(f"line-{name}", "RFC 9110 9.3.6: no route makes a tunnel of it", line(first), 405)
+        for name, first in (
+            ("connect", b"CONNECT a:443 HTTP/1.1"),
+            ("connect-path", b"CONNECT /first HTTP/1.1"),
+            ("connect-absolute", b"CONNECT http://a/ HTTP/1.1"),
+        )
+    ),
+    refused(
+        "line-connect-bad-host", "RFC 9112 3.2 holds for it, too", line(b"CONNECT a:443 HTTP/1.1", b"b c")
+    ),
+    *(
+        forwarded(
+            f"line-method-{name}",
+            "RFC 9110 9.1: any token, in its own case",
+            line(method + b" /first HTTP/1.1"),
+            Forwarded(method=method),
+        )
+        for name, method in (
+            ("lower-case", b"get"),
+            ("mixed-case", b"Get"),
+            ("unknown", b"FOO"),
+            ("prefixed", b"XGET"),
+            ("suffixed", b"GETX"),
+            ("with-dash", b"VERSION-CONTROL"),
+            ("connect-in-lower-case", b"connect"),
+            ("of-every-mark", b"!#$%&'*+-.^_`|~0"),
+            ("of-one-byte", b"M"),
+            ("of-32-bytes", b"M" * 32),
+        )
+    ),
+    *(
+        forwarded(
+            f"line-version-{version.decode()}",
+            "RFC 9110 2.5: a later minor version is read as 1.1",
+            line(b"GET /first HTTP/" + version),
+        )
+        for version in (b"1.2", b"1.9")
     ),
     refused("line-simple-request", "HTTP/0.9 has no head, and no end to it", b"GET /first\r\n\r\n"),
     refused("absolute-no-host", "RFC 9112 3.2: Host is required all the same", get(target=b"http://a/first")),
@@ -132,25 +179,22 @@ REQUEST_LINES: list[RequestCase] = [
         line(b"GET /http://evil/ HTTP/1.1"),
         Forwarded(b"/http://evil/"),
     ),
-    forwarded(
-        "line-two-spaces",
-        "RFC 9112 3 allows to read it leniently; what goes on is strict",
-        line(b"GET  /first HTTP/1.1"),
-    ),
-    forwarded(
-        "line-empty-ones-in-front", "RFC 9112 2.2: ignored", b"\r\n\r\n" + line(b"GET /first HTTP/1.1")
-    ),
     *(
         forwarded(
-            f"line-protocol-{name}",
-            "llhttp takes a sister protocol's name for HTTP's; what goes on is HTTP, and has one meaning",
-            line(method + b" /first " + protocol),
-            Forwarded(method=method, closes=True),
+            f"line-empty-ones-in-front{name}", "RFC 9112 2.2: ignored", b"\r\n" * count + get(b"Host: a")
         )
-        for name, method, protocol in (
-            ("rtsp", b"GET", b"RTSP/1.0"),
-            ("rtsp-method", b"DESCRIBE", b"RTSP/1.0"),
-            ("icecast", b"SOURCE", b"ICE/1.0"),
+        for name, count in (("", 2), ("-of-many", 2000))
+    ),
+    *(
+        refused(f"line-behind-{name}", "RFC 9112 2.2: an empty line is a CRLF and nothing else", front + GET)
+        for name, front in (
+            ("lone-cr", b"\r"),
+            ("lone-lf", b"\n"),
+            ("two-cr", b"\r\r\n"),
+            ("empty-line-and-lone-cr", b"\r\n\r"),
+            ("empty-line-and-lone-lf", b"\r\n\n"),
+            ("empty-line-and-space", b"\r\n "),
+            ("space-in-an-empty-line", b" \r\n"),
         )
     ),
     forwarded(
@@ -161,9 +205,9 @@ REQUEST_LINES: list[RequestCase] = [
     ),
     forwarded(
         "http-1.0-no-host",
-        "RFC 9112 3.2: what has no authority gets an empty Host",
+        "RFC 9112 3.2: an empty Host would be refused, so the upstream gets its own address",
         get(version=b"1.0"),
-        Forwarded(host=b"", closes=True),
+        Forwarded(host=None, closes=True),
     ),
     forwarded(
         "http-1.0-keep-alive",
@@ -332,6 +376,33 @@ LIMITS: list[RequestCase] = [
         431,
         whole=False,
     ),
+    *(
+        refused(f"endless-{name}", "its end is not waited for", data, whole=False)
+        for name, data in (
+            ("method", b"M" * 33),
+            ("method-of-the-whole-head", b"M" * (HEAD_BYTES + 1)),
+            ("spaces", b" " * (HEAD_BYTES + 1)),
+            ("line-of-lf", b"\n" * (HEAD_BYTES + 1)),
+            ("line-of-cr", b"\r" * (HEAD_BYTES + 1)),
+            ("line-of-nul", bytes(HEAD_BYTES + 1)),
+        )
+    ),
+    *(
+        refused(f"endless-{name}", "the head's limit holds for its first line", data, status, whole=False)
+        for name, data, status in (
+            ("target", b"GET /" + b"x" * URL_BYTES + b"y" * HEAD_BYTES, 414),
+            ("version", b"GET /first HTTP/" + b"1" * HEAD_BYTES, 431),
+            ("spaces-behind-target", b"GET /first" + b" " * HEAD_BYTES, 431),
+        )
+    ),
+    *(
+        refused(f"slow-{name}", "the clock runs from the first byte of a head", data, 408, whole=False)
+        for name, data in (
+            ("method-of-32-bytes", b"M" * 32),
+            ("behind-empty-lines", b"\r\n\r\nG"),
+            ("lone-cr-behind-a-line", b"GET /first HTTP/1.1\r"),
+        )
+    ),
     refused("slow-request-line", "the head's timeout", b"GET /fir", 408, whole=False),
     refused("slow-method", "it runs from the first byte", b"GE", 408, whole=False),
     refused("slow-head", "SPEC 4: 408", b"GET /first HTTP/1.1\r\nHost: a\r\nX", 408, whole=False),
@@ -341,7 +412,12 @@ LIMITS: list[RequestCase] = [
 ]
 
 NOISE: list[RequestCase] = [
-    refused("noise-http2-preface", "RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"),
+    refused(
+        "noise-http2-preface",
+        "RFC 9113 3.4: a token, and another major version",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+        505,
+    ),
     refused(
         "noise-tls-client-hello",
         "TLS on a plain port",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.scenarios.corpus.extensions import BAD_EXTENSIONS, GOOD_EXTENSIONS
 from tests.scenarios.corpus.outcomes import (
     GET,
     Aborted,
@@ -22,6 +23,8 @@ HTTP10 = b"GET /first HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 SIZE = b"%d" % len(FORGED)
 CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
+MAX_SIZE_LINE_BYTES = 4096
+"""Of a chunk's size with its extensions."""
 CLOSED = BadGateway(b"connection_terminated")
 CUT_SHORT = BadGateway(b"http_response_incomplete")
 
@@ -45,6 +48,11 @@ OK = length()
 
 def bad(name: str, why: str, data: bytes, outcome: ResponseOutcome | None = None) -> ResponseCase:
     return ResponseCase(name, why, (data,), outcome or BadGateway())
+
+
+def bad_late(name: str, why: str, data: bytes) -> ResponseCase:
+    """Bad in its body: nothing was sent to the client yet if that comes in one read with the head."""
+    return ResponseCase(name, why, (data,), BadGateway(), in_pieces=Aborted())
 
 
 def good(
@@ -252,7 +260,7 @@ CODINGS: list[ResponseCase] = [
 
 CHUNKED: list[ResponseCase] = [
     *(
-        ResponseCase(f"chunk-{name}", "RFC 9112 7.1", (chunked(body),), Aborted())
+        bad_late(f"chunk-{name}", "RFC 9112 7.1", chunked(body))
         for name, body in (
             ("size-0x", b"0x5\r\nhello\r\n0\r\n\r\n"),
             ("size-negative", b"-5\r\nhello\r\n0\r\n\r\n"),
@@ -266,13 +274,12 @@ CHUNKED: list[ResponseCase] = [
             ("data-without-crlf", b"5\r\nhello0\r\n\r\n"),
             ("data-bare-lf", b"5\r\nhello\n0\r\n\r\n"),
             ("bad-after-good", b"5\r\nhello\r\n" * 3 + b"zz\r\n"),
-            ("ext-with-lf", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
-            ("ext-with-nul", b"5;\0\r\nhello\r\n0\r\n\r\n"),
             ("end-bare-lf", b"5\r\nhello\r\n0\r\n\n"),
             ("trailer-without-colon", b"5\r\nhello\r\n0\r\nX y\r\n\r\n"),
             ("trailer-folded", b"5\r\nhello\r\n0\r\nX: y\r\n z\r\n\r\n"),
             ("trailer-bare-cr", b"5\r\nhello\r\n0\r\nX: y\rz\r\n\r\n"),
             ("trailer-content-length", b"5\r\nhello\r\n0\r\nContent-Length: 46\r\n\r\n" + FORGED),
+            ("trailer-transfer-encoding", b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS),
             ("trailers-without-end", b"5\r\nhello\r\n0\r\n" + b"X: y\r\n" * 20_000),
         )
     ),
@@ -287,14 +294,26 @@ CHUNKED: list[ResponseCase] = [
             (f"behind-the-head-by-{then}", length(b"5", b"")),
         )
     ),
-    good("chunk-ext", "RFC 9112 7.1.1: ends at this hop", chunked(b'5;a;b="c; d"\r\nhello\r\n0;z\r\n\r\n')),
-    good("chunk-leading-zeros", "RFC 9112 7.1", chunked(b"000000000000000000005\r\nhello\r\n000\r\n\r\n")),
-    good(
-        "chunk-trailer-transfer-encoding",
-        "RFC 9110 6.5.1: it frames nothing, so what follows is past the end",
-        chunked(b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS),
-        keeps=False,
+    *(
+        bad_late(f"{at}-{name}", "RFC 9112 7.1.1", chunked(body))
+        for name, extension in BAD_EXTENSIONS
+        for at, body in (
+            ("chunk-ext", b"5%b\r\nhello\r\n0\r\n\r\n" % extension),
+            ("last-chunk-ext", b"5\r\nhello\r\n0%b\r\n\r\n" % extension),
+        )
     ),
+    *(
+        good(
+            f"chunk-ext-{name}",
+            "RFC 9112 7.1.1: ends at this hop",
+            chunked(b"5%b\r\nhello\r\n0%b\r\n\r\n" % (extension, extension)),
+        )
+        for name, extension in GOOD_EXTENSIONS
+    ),
+    bad_late(
+        "chunk-ext-without-end", "its end is not waited for", chunked(b"5;a=" + b"x" * MAX_SIZE_LINE_BYTES)
+    ),
+    good("chunk-leading-zeros", "RFC 9112 7.1", chunked(b"000000000000000000005\r\nhello\r\n000\r\n\r\n")),
     good(
         "chunk-trailer-connection-close",
         "late, but the next client must not be the one to find out",
@@ -423,6 +442,22 @@ HEADS: list[ResponseCase] = [
     bad("head-of-many-fields", "their number has one, too", response(*[b"X: y"] * 300)),
     bad("head-without-end", "it need not be complete for that", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000),
     bad("reason-without-end", "", b"HTTP/1.1 200 " + b"y" * 100_000),
+    *(
+        bad(f"endless-{name}", "no status line begins so: its end is not waited for", data)
+        for name, data in (
+            ("word", b"x" * 100_000),
+            ("spaces", b" " * 100_000),
+            ("lines", b"x\n" * 50_000),
+            ("protocol", b"HTTP" * 25_000),
+        )
+    ),
+    *(
+        bad(f"endless-{name}", "the head's limit holds for its first line", data)
+        for name, data in (
+            ("version", b"HTTP/1." + b"1" * 100_000),
+            ("status", b"HTTP/1.1 " + b"2" * 100_000),
+        )
+    ),
     ResponseCase("closed-before-any", "SPEC 4", (b"",), CLOSED, then="close"),
     ResponseCase("reset-before-any", "SPEC 4", (b"",), CLOSED, then="reset"),
     ResponseCase("closed-in-the-status-line", "SPEC 4", (b"HTTP/1.1 20",), CUT_SHORT, then="close"),
@@ -542,6 +577,23 @@ INTERIMS: list[ResponseCase] = [
         "RFC 9112 6.1",
         response(b"Transfer-Encoding: chunked", body=CHUNKS, status=b"HTTP/1.1 103 E") + OK,
     ),
+    *(
+        bad(
+            f"{status}-with-{name}",
+            "RFC 9110 15.2: a 1xx ends with its head, so that this is a malformed answer",
+            response(*lines, body=body, status=b"HTTP/1.1 %d X" % status) + OK,
+            BadGateway(interims=interims),
+        )
+        for status in (100, 103, 199)
+        for name, lines, body, interims in (
+            ("length", (b"Content-Length: 5",), b"hello", ()),
+            ("length-of-an-answer", (b"Content-Length: " + SIZE,), FORGED, ()),
+            ("chunks", (b"Transfer-Encoding: chunked",), CHUNKS, ()),
+            ("unknown-coding", (b"Transfer-Encoding: gzip",), b"hello", ()),
+            ("body", (), b"hello\r\n\r\n", (status,)),
+            ("chunks-unsaid", (), CHUNKS, (status,)),
+        )
+    ),
     bad("1xx-flood", "they have a limit", INTERIM * 1000 + OK, BadGateway(interims=(103,) * 32)),
     bad(
         "1xx-flood-of-bytes",
@@ -645,6 +697,42 @@ UNFRAMED: list[ResponseCase] = [
         "http-1.0-with-length",
         "not kept: it did not say so in 1.1",
         length(status=b"HTTP/1.0 200 OK"),
+        keeps=False,
+    ),
+    *(
+        good(
+            f"keep-alive-{name}",
+            "RFC 9110 7.6.1: it ends at this hop; what it says of the time is only ever heeded as a limit",
+            length(b"5", b"hello", *(b"Keep-Alive: " + value for value in values)),
+            keeps=keeps,
+        )
+        for name, values, keeps in (
+            ("timeout", (b"timeout=60, max=100",), True),
+            ("timeout-in-other-case", (b"TIMEOUT = 60",), True),
+            ("timeout-of-0", (b"timeout=0",), False),
+            ("timeout-of-00", (b"timeout=00",), False),
+            ("timeout-quoted", (b'timeout="0"',), False),
+            ("timeout-huge", (b"timeout=" + b"9" * 400,), True),
+            ("timeout-negative", (b"timeout=-1",), True),
+            ("timeout-no-number", (b"timeout=x",), True),
+            ("timeout-not-ascii", (b"timeout=\xb2",), True),
+            ("timeout-empty", (b"timeout=",), True),
+            ("junk", (b',,;=,"',), True),
+            ("empty", (b"",), True),
+            ("two-lines", (b"timeout=60", b"timeout=0"), False),
+            ("two-timeouts", (b"max=5, timeout=0",), False),
+        )
+    ),
+    good(
+        "keep-alive-of-0-with-chunks",
+        "the same, however the answer is framed",
+        chunked(CHUNKS, b"Keep-Alive: timeout=0"),
+        keeps=False,
+    ),
+    good(
+        "keep-alive-beside-close",
+        "RFC 9112 9.6: close wins",
+        length(b"5", b"hello", b"Keep-Alive: timeout=60", b"Connection: close"),
         keeps=False,
     ),
     good(
