@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.__main__ import main
 from sidecar.config.load import load_text
-from sidecar.config.reference import anchor
+from sidecar.config.tell.reference import anchor
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
 

@@ -1,14 +1,20 @@
 """Who may import whom. The order is that of the folders, top to bottom:
 
-    cli > runtime > admin, kubernetes > downstream > forwarding > upstream > core
+    cli > runtime > admin, kubernetes > downstream > forwarding > upstream > http2, transport > core
 
-with `config` and `telemetry` standing on `core` alone. Imports for type checkers count like any other.
+with `config` and `telemetry` standing on `core` alone. Imports for type checkers count like any other. Inside a
+folder no module needs itself by way of others, a class name on the data path stands for one thing, and no class there
+is larger than a reader can hold.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +34,31 @@ MAY_IMPORT = {
         "downstream",
         "forwarding",
         "upstream",
+        "http2",
+        "transport",
         "config",
         "telemetry",
         "core",
     },
     "demo": {"config"},
-    "runtime": {"admin", "kubernetes", "downstream", "forwarding", "upstream", "config", "telemetry", "core"},
+    "runtime": {
+        "admin",
+        "kubernetes",
+        "downstream",
+        "forwarding",
+        "upstream",
+        "transport",
+        "config",
+        "telemetry",
+        "core",
+    },
     "admin": {"downstream", "forwarding", "upstream", "config", "core"},
     "kubernetes": {"config", "core"},
-    "downstream": {"forwarding", "core"},
-    "forwarding": {"upstream", "core"},
-    "upstream": {"core"},
+    "downstream": {"forwarding", "http2", "transport", "core"},
+    "forwarding": {"upstream", "transport", "core"},
+    "upstream": {"http2", "transport", "core"},
+    "http2": {"core"},
+    "transport": {"core"},
     "config": {"core"},
     "telemetry": {"core"},
     "core": set(),
@@ -46,10 +66,10 @@ MAY_IMPORT = {
 """Each folder with what it may import beside itself; the empty name is the package's own top level."""
 
 ONLY_IN = {
-    "yaml": {"config/document.py", "kubernetes/"},
+    "yaml": {"config/yaml/parse.py", "kubernetes/"},
     "opentelemetry": {"telemetry/"},
     "pydantic": {"config/"},
-    "re2": {"config/regex.py"},
+    "re2": {"config/schema/regex.py"},
     "orjson": {"telemetry/"},
     "httptools": {"downstream/", "upstream/"},
     "uvloop": {"cli/"},
@@ -59,7 +79,10 @@ ONLY_IN = {
 """Libraries that have one place, by the start of a file's path."""
 
 NOT_ON_THE_DATA_PATH = {"aiohttp", "yaml", "pydantic", "opentelemetry"}
-DATA_PATH = {"downstream", "forwarding", "upstream", "core"}
+DATA_PATH = {"downstream", "forwarding", "upstream", "http2", "transport", "core"}
+WITHOUT_CYCLES = sorted(DATA_PATH | {"config", "runtime", "telemetry"})
+MAX_SLOTS = 30
+"""A class with more fields is two classes (STYLE.md, 13)."""
 
 IMPURE = {
     "asyncio",
@@ -142,6 +165,115 @@ def test_the_order_has_no_circle() -> None:
         done |= free
         for layer in free:
             del left[layer]
+
+
+@pytest.mark.parametrize("folder", WITHOUT_CYCLES)
+def test_no_module_of_a_folder_needs_itself_by_way_of_others(folder: str) -> None:
+    needs = needs_within(folder)
+    assert [" <-> ".join(cycle) for cycle in cycles(needs)] == []
+
+
+def needs_within(folder: str) -> Mapping[str, set[str]]:
+    """Each module of the folder with those that it imports, also for type checkers alone."""
+    names = {module_of(file) for file in (ROOT / folder).rglob("*.py")}
+    needs: dict[str, set[str]] = {name: set() for name in sorted(names)}
+    for found in OURS:
+        if found.layer != folder:
+            continue
+        name = module_of(ROOT / found.file)
+        # A name may be a module itself, or stand in one.
+        target = found.module if found.module in names else found.module.rpartition(".")[0]
+        if target in names and target != name:
+            needs[name].add(target)
+    return needs
+
+
+def cycles(needs: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that each reach all others of their group."""
+    reached = {name: reachable(name, needs) for name in needs}
+    groups = {
+        tuple(sorted({name} | {other for other in reached[name] if name in reached[other]}))
+        for name in needs
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def reachable(name: str, needs: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    left = [*needs[name]]
+    while left:
+        one = left.pop()
+        if one not in seen:
+            seen.add(one)
+            left += needs[one]
+    return seen
+
+
+def test_a_cycle_is_found_and_a_chain_is_none() -> None:
+    needs = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "b"}, "e": {"e"}}
+    assert cycles(needs) == [["b", "c"], ["e"]]
+
+
+def module_of(file: Path) -> str:
+    path = file.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
+    return f"sidecar.{path}"
+
+
+def test_a_class_name_stands_for_one_thing_on_the_data_path() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for file in data_path_files():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def data_path_files() -> list[Path]:
+    return [file for folder in sorted(DATA_PATH) for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_no_class_on_the_data_path_has_more_fields_than_a_reader_can_hold() -> None:
+    """`pytest -rP -k fields tests/test_layers.py` shows the largest."""
+    sizes = {f"{one.__module__}.{one.__qualname__}": len(fields_of(one)) for one in data_path_classes()}
+    largest = sorted(sizes.items(), key=lambda item: -item[1])
+    print("\n".join(f"{count:3} {name}" for name, count in largest[:10]))
+    assert len(sizes) > 50
+    assert [item for item in largest if item[1] > MAX_SLOTS] == []
+
+
+def data_path_classes() -> Iterator[type]:
+    for file in data_path_files():
+        module = importlib.import_module(module_of(file))
+        for one in vars(module).values():
+            if inspect.isclass(one) and one.__module__ == module.__name__:
+                yield one
+
+
+def fields_of(one: type) -> set[str]:
+    """The slots of a class and of what it inherits from us, and what its methods assign without one."""
+    found: set[str] = set()
+    for base in one.__mro__:
+        if base.__module__.startswith("sidecar."):
+            slots = vars(base).get("__slots__", ())
+            found |= {slots} if isinstance(slots, str) else set(slots)
+            found |= assigned_in(base)
+    return found - {"__weakref__", "__dict__"}
+
+
+def assigned_in(one: type) -> set[str]:
+    """Names behind `self.` that a method of the class's own text writes to."""
+    lines = inspect.getsource(sys.modules[one.__module__])
+    return {
+        node.attr
+        for defined in ast.walk(ast.parse(lines))
+        if isinstance(defined, ast.ClassDef) and defined.name == one.__name__
+        for node in ast.walk(defined)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
 
 
 def test_the_core_imports_the_standard_library_alone() -> None:

@@ -15,7 +15,7 @@ import pytest
 from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
 from sidecar.core.statechart import mermaid
-from sidecar.downstream.respond import TABLE
+from sidecar.forwarding.answers import TABLE
 from tests.support.ports import free_ports
 from tests.support.process import http_get
 

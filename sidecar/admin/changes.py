@@ -11,7 +11,7 @@ from aiohttp import web
 from sidecar.admin import asked, views
 from sidecar.admin.answers import Refused, answer, listed
 from sidecar.admin.asked import nearest
-from sidecar.admin.process import Process
+from sidecar.admin.process import Ending, Process
 from sidecar.core.breaker import Breaker, Override
 from sidecar.core.snapshot import Route
 
@@ -78,6 +78,8 @@ class Changes:
             outcome = await self._process.reload()
         except RuntimeError as error:
             raise Refused(409, str(error)) from None
+        except Ending as error:
+            raise Refused(503, str(error)) from None
         if not outcome["is_success"]:
             raise Refused(422, "the configuration is bad; the one in use stays", **outcome)
         return answer(outcome)

@@ -44,6 +44,15 @@ class Cluster(Protocol):
     def pools(self) -> Sequence[Pool]: ...
 
 
+class Ending(Exception):
+    """This process drains and takes no new configuration any more: the one that takes its place reads the new one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this process is ending: it takes no new configuration; ask the one that takes its place"
+        )
+
+
 class Process(Vitals, Protocol):
     """One sidecar process."""
 
@@ -98,6 +107,7 @@ class Process(Vitals, Protocol):
 
         Raises:
             RuntimeError: there is nothing to load, or it cannot be done now.
+            Ending: the process is about to end.
         """
 
     def drain(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from sidecar.core.families import FAMILIES, Attributes, Family, Kind, Point, Row
+from sidecar.core.families import FAMILIES, Attributes, Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Exemplar, Numbers
 from sidecar.core.sources import Sources
 
@@ -19,7 +19,12 @@ OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset
 
 _POINTS_PER_PIECE = 50
 _UNITS = {"s": "seconds"}
-_TYPES = {Kind.COUNTER: "counter", Kind.UP_DOWN: "gauge", Kind.GAUGE: "gauge", Kind.HISTOGRAM: "histogram"}
+_TYPES = {
+    MetricKind.COUNTER: "counter",
+    MetricKind.UP_DOWN: "gauge",
+    MetricKind.GAUGE: "gauge",
+    MetricKind.HISTOGRAM: "histogram",
+}
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -57,7 +62,7 @@ def metric_name(family: Family) -> str:
 
 def _head(family: Family, *, openmetrics: bool) -> str:
     name = metric_name(family)
-    if family.kind is Kind.COUNTER and not openmetrics:
+    if family.kind is MetricKind.COUNTER and not openmetrics:
         name += "_total"  # only OpenMetrics names a counter's family without it
     unit = _UNITS.get(family.unit)
     lines = [f"# HELP {name} {_escape_help(family.description)}\n", f"# TYPE {name} {_TYPES[family.kind]}\n"]
@@ -70,15 +75,15 @@ def _add_point(lines: list[str], family: Family, point: Point, wall_offset: floa
     attributes, value = point
     name = metric_name(family)
     labels = _labels(attributes)
-    if isinstance(value, Row):
+    if isinstance(value, HistogramRow):
         _add_histogram(lines, family, name, labels, value, wall_offset)
         return
-    suffix = "_total" if family.kind is Kind.COUNTER else ""
+    suffix = "_total" if family.kind is MetricKind.COUNTER else ""
     lines.append(f"{name}{suffix}{{{labels}}} {value}\n" if labels else f"{name}{suffix} {value}\n")
 
 
 def _add_histogram(
-    lines: list[str], family: Family, name: str, labels: str, row: Row, wall_offset: float | None
+    lines: list[str], family: Family, name: str, labels: str, row: HistogramRow, wall_offset: float | None
 ) -> None:
     comma = "," if labels else ""
     edges = [*map(repr, family.bounds), "+Inf"]

@@ -4,7 +4,7 @@ aiohttp bounds neither how many there are nor how long a client may take over an
 as an idle connection lives. Here a connection without a request under way never keeps somebody else out: where there
 is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
 no operator and no probe. What handlers may hold is bounded by themselves: streams in `events.py`, long answers in
-`long_answers.py`, reloads by their mailbox; all together to less than `MAX_CONNECTIONS`.
+`long_answers.py`, reloads by their mailbox; all together to less than `HttpServer.max_connections`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin.around import Handler
 from sidecar.core.snapshot import Address
-from sidecar.downstream.bind import BACKLOG, bind
+from sidecar.transport.bind import BACKLOG, bind
 
 MAX_CONNECTIONS: Final = 256
-"""Of one server."""
+"""Of one server, at most."""
 HEAD_SECONDS: Final = 10.0
 """From a connection's beginning, or the first byte of a later request, to the end of the head."""
 IDLE_SECONDS: Final = 75.0
@@ -34,6 +34,8 @@ class HttpServer:
 
     def __init__(self, key: str, *, end_seconds: float) -> None:
         """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way."""
+        self.max_connections = MAX_CONNECTIONS
+        """At once; lowered where the process may have few open files."""
         self.refused = 0
         """Connections that were closed because there were too many."""
         self._key = key
@@ -87,7 +89,7 @@ class HttpServer:
         """What is to handle its requests; None: there is no room, or the server ends."""
         if self._runner is None or self._runner.server is None:
             return None
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= self.max_connections:
             self.refused += 1
             longest = next(iter(self._waiting), None)
             if longest is None:

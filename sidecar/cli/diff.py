@@ -8,8 +8,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from sidecar.config.diff import Diff, Item, Kind, diff
 from sidecar.config.load import ConfigError, load_file
+from sidecar.config.tell.diff import Diff, Item, Kind, diff
 
 _MARKS = {Kind.ADDED: "+", Kind.REMOVED: "-", Kind.CHANGED: "~"}
 

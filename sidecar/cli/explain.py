@@ -18,8 +18,8 @@ from typing import Any
 from sidecar.cli.asking import AskFailed, Asking, add_token_file
 from sidecar.cli.told import newest_change, state_of
 from sidecar.config.load import ConfigError, Loaded, load_file
-from sidecar.config.merge import From
-from sidecar.config.units import format_duration
+from sidecar.config.load.origins import From
+from sidecar.config.schema.units import format_duration
 from sidecar.core.conditions import Entry
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, explain
@@ -28,6 +28,8 @@ from sidecar.core.snapshot import Mode, Route
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
+_OWN_LIMIT = "timeouts.request"
+"""The part of a deadline that the route itself has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +73,7 @@ class Share:
     source: str
     says: str
     milliseconds: float | None
-    """None for a field that is ignored because it makes no sense."""
+    """None for a field that is ignored because it makes no sense, and for a limit that is off."""
     origin: str
 
 
@@ -128,8 +130,8 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
         str(loaded.origins.place_of(route.name)),
         tuple(_upstream(name, weight, loaded) for name, weight in route.upstreams),
         explanations,
-        round(whole.seconds * 1000, 3),
-        whole.source,
+        round(whole.seconds * 1000, 3) if whole.seconds < inf else None,
+        whole.source or None,
         tuple(_shares(route, asked, loaded)),
         tuple(_limits(route.name, loaded)),
     )
@@ -159,9 +161,8 @@ def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:
     """Each part of the deadline, as `core/deadline` reads it alone."""
     origins = loaded.origins.of_route(route.name)
     seconds = route.timeouts.request_seconds
-    yield Share(
-        "timeouts.request", format_duration(seconds), seconds * 1000, str(origins["timeouts.request"])
-    )
+    milliseconds = seconds * 1000 if seconds < inf else None
+    yield Share(_OWN_LIMIT, format_duration(seconds), milliseconds, str(origins[_OWN_LIMIT]))
     if route.deadline.mode is Mode.OFF:
         return
     reading = replace(route.deadline, mode=Mode.ENFORCE)
@@ -215,10 +216,14 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
         yield f"  {mark} {one.route}{number}: {one.reason}"
     if answer.route is None:
         return
-    yield f"\nDeadline: {answer.budget_ms:g} ms, from the {answer.budget_source}"
+    is_bounded = answer.budget_ms is not None
+    yield (
+        f"\nDeadline: {answer.budget_ms:g} ms, from the {answer.budget_source}"
+        if is_bounded
+        else "\nDeadline: none"
+    )
     for share in answer.deadline:
-        leaves = "ignored: not valid" if share.milliseconds is None else f"{share.milliseconds:g} ms"
-        yield f"  {share.source}: {share.says} → {leaves}   ({share.origin})"
+        yield f"  {share.source}: {share.says} → {_leaves(share)}   ({share.origin})"
     yield "\nPolicies"
     width = max(len(limit.key) for limit in answer.limits)
     for limit in answer.limits:
@@ -226,6 +231,12 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     if answer.live is not None:
         yield "\nLive"
         yield from (f"  {line}" for line in _live_lines(answer.live))
+
+
+def _leaves(share: Share) -> str:
+    if share.milliseconds is not None:
+        return f"{share.milliseconds:g} ms"
+    return "no limit" if share.source == _OWN_LIMIT else "ignored: not valid"
 
 
 def _live_lines(live: Any) -> Iterator[str]:

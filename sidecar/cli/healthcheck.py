@@ -12,9 +12,9 @@ import sys
 import time
 
 from sidecar.cli.asking import AskFailed, Asking, url_of
-from sidecar.config.asked_at import asked_or_usual
 from sidecar.config.files import chosen
-from sidecar.config.units import parse_duration
+from sidecar.config.schema.units import parse_duration
+from sidecar.config.server_addresses import server_addresses_or_usual
 
 PATHS = {"live": "/livez", "ready": "/readyz", "started": "/startupz"}
 PERIOD_SECONDS = 0.1
@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
-    asked, problems = asked_or_usual(chosen(options.file, os.environ), os.environ)
+    asked, problems = server_addresses_or_usual(chosen(options.file, os.environ), os.environ)
     ask = Asking(url_of(asked.probes), timeout_seconds=timeout_seconds)
     try:
         _passes(ask, PATHS[options.probe], wait_seconds)

@@ -18,7 +18,9 @@ import uvloop
 from sidecar.cli import early
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
+from sidecar.runtime import file_limits
 from sidecar.runtime.actor import PartFailed
+from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
 from sidecar.runtime.worker import Worker
 
@@ -38,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     path = chosen(options.file, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        uvloop.run(_serve(path))
+        uvloop.run(_serve(path, file_limits.raised()))
     except asyncio.CancelledError:
         return 0
     except ConfigError as error:
@@ -50,14 +52,14 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(path: str) -> None:
+async def _serve(path: str, limits: FileLimits) -> None:
     _take_signals()
     loader = Loader()
     try:
         snapshot = await loader.load(path, os.environ)
     finally:
         await loader.close()
-    await Worker(snapshot, os.environ, path=path).run()
+    await Worker(snapshot, os.environ, path=path, limits=limits).run()
 
 
 def _take_signals() -> None:

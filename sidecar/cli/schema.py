@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from sidecar.config.reference import reference_text
-from sidecar.config.schema import schema_text
+from sidecar.config.tell.json_schema import schema_text
+from sidecar.config.tell.reference import reference_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

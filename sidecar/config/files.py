@@ -12,11 +12,9 @@ import os
 import stat
 from collections.abc import Mapping
 
-from sidecar.config.nodes import Scalar
 from sidecar.config.problems import Problem, Report
+from sidecar.config.yaml.nodes import MAX_FILE_BYTES, Scalar
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
 DEFAULT_FILE = "sidecar.yaml"

@@ -36,7 +36,7 @@ class Problem:
     message: str
     text: str = ""
     """The offending line as it stands in the file, without its end; empty when there is none to show. In a
-    `ConfigError` it has a `*` for each character of a secret (see `masking`).
+    `ConfigError` it has a `*` for each character of a secret (see `tell/hidden_in_problems`).
     """
 
     def __str__(self) -> str:

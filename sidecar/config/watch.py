@@ -10,11 +10,11 @@ by a quarter of a second, and are lost on the network and FUSE file systems wher
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 
 from sidecar.config.files import Files, configuration_files
+from sidecar.core.own_lack import is_own_lack
 
 POLL_SECONDS = 0.25
 """Between two looks."""
@@ -45,22 +45,27 @@ class Watch:
         """Watch these files too, instead of those included before."""
         self._included = tuple(files)
 
-    def look(self, now: float) -> str:
+    def look(self, now: float) -> str | None:
         """A digest of all that is there: another one means that a file's content, or its being there, changed.
 
-        Equal to `Snapshot.digest` while everything is as that snapshot's load found it.
+        Equal to `Snapshot.digest` while everything is as that snapshot's load found it. None where this process
+        lacks what it takes to look, such as a free file descriptor: then nothing is known, and nothing has changed.
         """
-        names = self._names()
-        stats = {name: _stat(name) for name in names}
-        if stats != self._stats or now - self._read_at >= READ_SECONDS:
-            self._digest = _digest(names)
-            self._stats, self._read_at = stats, now
+        try:
+            names = self._names()
+            stats = {name: _stat(name) for name in names}
+            if stats != self._stats or now - self._read_at >= READ_SECONDS:
+                self._digest = _digest(names)
+                self._stats, self._read_at = stats, now
+        except _CannotLook:
+            return None
         return self._digest
 
     def _names(self) -> list[str]:
         try:
             own = configuration_files(self._path)
-        except OSError:
+        except OSError as error:
+            _tell_apart(error)
             own = [self._path]
         return list(dict.fromkeys((*own, *(name for name in self._included if not self._was_own(name)))))
 
@@ -108,6 +113,10 @@ class Settling:
     def tried(self) -> None:
         """It made no sense, and may be half-written."""
         self._tried = self._seen
+
+    def postponed(self, now: float) -> None:
+        """There is no verdict, for want of something of our own: it is tried again after `PATIENCE_SECONDS`."""
+        self._changed_at, self._tried = now, self._seen
 
     def taken(self, digest: str) -> None:
         """What has this digest is in use now, whoever asked for it."""
@@ -170,6 +179,18 @@ def _stat(name: str) -> _Stat:
 def _digest(names: Iterable[str]) -> str:
     files = Files()
     for name in names:
-        with contextlib.suppress(OSError):
+        try:
             files.read(name)
+        except OSError as error:
+            _tell_apart(error)
     return files.digest()
+
+
+class _CannotLook(Exception):
+    """For want of something of our own."""
+
+
+def _tell_apart(error: OSError) -> None:
+    """A file that is not there or may not be read is a finding. Raises: _CannotLook, for our own lack."""
+    if is_own_lack(error):
+        raise _CannotLook from error

@@ -101,7 +101,7 @@ def _middle(index: int) -> float:
     return float(2.0 ** (exponent + _LOWEST_EXPONENT - 1) * (1.0 + (step + 0.5) / _STEPS))
 
 
-class Admission:
+class BudgetAdmission:
     """Refuses attempts that would very likely not finish in time, but never so many that it stops learning.
 
     Each question earns `max_reject_ratio` of a refusal and at most ten are saved up, so over any stretch that
@@ -122,7 +122,9 @@ class Admission:
         self._credit = 0.0
 
     def __repr__(self) -> str:
-        return f"<Admission {self.policy.mode.value}, {self.refused} refused, {self.would_refuse} spared>"
+        return (
+            f"<BudgetAdmission {self.policy.mode.value}, {self.refused} refused, {self.would_refuse} spared>"
+        )
 
     def record(self, seconds: float, now: float) -> None:
         """Learn from an attempt that succeeded."""

@@ -54,7 +54,7 @@ class End(NamedTuple):
 _COMPLETE = End(None, 0.0)
 
 
-class Entry:
+class CallerEntry:
     """One inbound exchange in the table. Read only outside this module."""
 
     __slots__ = ("deadline", "end", "outbound", "span_id", "trace_id")
@@ -72,7 +72,7 @@ class Entry:
         state = "live"
         if self.end is not None:
             state = self.end.why.value if self.end.why is not None else "complete"
-        return f"<Entry {self.span_id.decode()} {state}>"
+        return f"<CallerEntry {self.span_id.decode()} {state}>"
 
 
 class Found(NamedTuple):
@@ -85,7 +85,7 @@ class Found(NamedTuple):
     """False for a match by trace id: it bounds and must not cancel."""
     why: Reason | None
     """Set for a tombstone: refuse the request for this reason."""
-    entry: Entry | None
+    entry: CallerEntry | None
     """To `attach` to; None unless exact."""
 
 
@@ -163,10 +163,12 @@ class Callers:
     def __init__(self, capacity: int = CAPACITY, tombstone_seconds: float = TOMBSTONE_SECONDS) -> None:
         self._capacity = capacity
         self._tombstone_seconds = tombstone_seconds
-        self._by_span: dict[bytes, Entry] = {}
-        self._by_trace: dict[bytes, Entry | _SharedTrace] = {}  # Live ones only.
-        self._oldest: deque[Entry] = deque()  # In order of entry, some over by now; filled when one must go.
-        self._tombs: deque[Entry] = deque()  # In the order of their ends.
+        self._by_span: dict[bytes, CallerEntry] = {}
+        self._by_trace: dict[bytes, CallerEntry | _SharedTrace] = {}  # Live ones only.
+        self._oldest: deque[CallerEntry] = (
+            deque()
+        )  # In order of entry, some over by now; filled when one must go.
+        self._tombs: deque[CallerEntry] = deque()  # In the order of their ends.
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -177,7 +179,7 @@ class Callers:
         live = len(self._by_span) - len(self._tombs)
         return f"<Callers {live} live, {len(self._tombs)} tombstones, {self.evicted} evicted>"
 
-    def enter(self, span_id: bytes, trace_id: bytes, deadline: float, now: float) -> Entry:
+    def enter(self, span_id: bytes, trace_id: bytes, deadline: float, now: float) -> CallerEntry:
         """Remember a live inbound exchange under the span id that the app is sent, one for each exchange.
 
         A span id that is already there (a random collision) ends its older entry, which cancels nothing.
@@ -188,7 +190,7 @@ class Callers:
             self._drop_expired(now)
         if len(self._by_span) >= self._capacity:
             self._evict()
-        entry = Entry(span_id, trace_id, deadline)
+        entry = CallerEntry(span_id, trace_id, deadline)
         self._by_span[span_id] = entry
         shared = self._by_trace.setdefault(trace_id, entry)
         if shared is not entry:
@@ -243,14 +245,14 @@ class Callers:
             shared = self._by_trace.get(trace_id)
             if shared is None:
                 return None
-            deadline = shared.deadline if isinstance(shared, Entry) else shared.latest
+            deadline = shared.deadline if isinstance(shared, CallerEntry) else shared.latest
             return Found(_TRACE, deadline, False, None, None)
         end = entry.end
         if end is None:
             return Found(key, entry.deadline, True, None, entry)
         return Found(key, entry.deadline, True, end.why, entry) if now < end.until else None
 
-    def attach(self, entry: Entry, outbound: object) -> bool:
+    def attach(self, entry: CallerEntry, outbound: object) -> bool:
         """Hang an outbound exchange on `entry`; False if that is over, and there is nothing to wait for.
 
         `outbound` is hashed by identity or value and returned by `bury`.
@@ -263,16 +265,16 @@ class Callers:
             entry.outbound[outbound] = None
         return True
 
-    def detach(self, entry: Entry, outbound: object) -> None:
+    def detach(self, entry: CallerEntry, outbound: object) -> None:
         """Take an outbound exchange that ended off `entry`; harmless if either is gone."""
         if entry.outbound is not None:
             entry.outbound.pop(outbound, None)
             if not entry.outbound:
                 entry.outbound = None
 
-    def _share_trace(self, entry: Entry, other: Entry | _SharedTrace) -> None:
+    def _share_trace(self, entry: CallerEntry, other: CallerEntry | _SharedTrace) -> None:
         """Let `entry` share its trace id with what is there already."""
-        if isinstance(other, Entry):
+        if isinstance(other, CallerEntry):
             shared = _SharedTrace(other.trace_id)
             shared.add(other.deadline)
             self._by_trace[other.trace_id] = shared
@@ -281,7 +283,7 @@ class Callers:
         shared.add(entry.deadline)
         entry.trace_id = shared.trace_id  # One copy of the bytes for all of them.
 
-    def _end(self, entry: Entry, end: End) -> None:
+    def _end(self, entry: CallerEntry, end: End) -> None:
         """Take a live `entry` out of the trace index; nothing hangs on it any more."""
         trace_id = entry.trace_id
         shared = self._by_trace[trace_id]
@@ -294,7 +296,7 @@ class Callers:
         entry.outbound = None
         entry.end = end
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: CallerEntry) -> None:
         """Take `entry` out altogether."""
         del self._by_span[entry.span_id]
         if entry.end is None:
@@ -318,7 +320,7 @@ class Callers:
         else:
             self._forget(self._oldest_live())
 
-    def _oldest_live(self) -> Entry:
+    def _oldest_live(self) -> CallerEntry:
         """Return the oldest entry; there must be one, and no tombstone.
 
         The dict is in the order of entry, but to reach its first key means to step over all that was removed

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from sidecar.core.secrets import HIDDEN, may_be_secret
+from sidecar.core.secrets import HIDDEN, is_hidden
 from sidecar.core.snapshot import Match, Pattern, Route, ValueMatch
 
 T = TypeVar("T")
@@ -171,5 +171,5 @@ def _all_hold(conditions: tuple[Condition, ...], values: Mapping[bytes, bytes]) 
 def _condition(value: ValueMatch, hidden: frozenset[str]) -> Condition:
     exact = None if value.exact is None else value.exact.encode()
     written = value.exact if value.regex is None else value.regex.pattern
-    is_hidden = may_be_secret(value.name) or written in hidden
-    return Condition(value.name.encode(), exact, value.regex, value.present, is_hidden)
+    is_secret = is_hidden(value.name, written or "", hidden)
+    return Condition(value.name.encode(), exact, value.regex, value.present, is_secret)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from sidecar.core.snapshot import DeadlinePolicy, Mode
@@ -25,6 +26,8 @@ MAX_OFFSET_SHARE: Final = 0.1
 """Of a budget, that `offset` may take at most."""
 MAX_BAGGAGE_BYTES: Final = 8192
 """W3C Baggage 3.3.2: all hops must carry that much, so ours is not added beyond it."""
+MAX_VALUES: Final = 16
+"""Of one field that came several times, these many values are read, so that reading never takes long."""
 
 EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = b"grpc-timeout"
@@ -34,6 +37,7 @@ _BAGGAGE_KEY = b"deadline-ms"
 # A member of an Enum costs 50 ns to look up, a global 5.
 _OFF = Mode.OFF
 _OBSERVE = Mode.OBSERVE
+_NO_BOUND = math.inf
 
 
 class Form(Enum):
@@ -83,13 +87,16 @@ class Budget:
     """
 
     seconds: float
-    """What acts: never above the route's timeout, 0 when spent. The route's alone unless `mode: enforce`."""
+    """What acts: never above the route's timeout, 0 when spent. The route's alone unless `mode: enforce`.
+
+    Infinite if nobody set a bound: the next hop is told of none, and nothing is counted.
+    """
     source: str
-    """`header`, `route` or `trace`: which of them `measured_seconds` came from."""
+    """`header`, `route` or `trace`: which of them `measured_seconds` came from. Empty if nobody set a bound."""
     is_spent: bool = False
     """Nothing is left: answer 504 without sending."""
     invalid: int = 0
-    """Timeout header fields that were ignored because they make no sense."""
+    """Values of timeout header fields that were ignored because they make no sense."""
     carried: tuple[Carried, ...] = ()
     """To be rewritten for the upstream; empty outside `mode: enforce`, where fields pass as they are."""
     measured_seconds: float = 0.0
@@ -104,9 +111,10 @@ def budget(
 ) -> Budget:
     """Return the smallest of what the caller, the trace and the route allow.
 
-    `recovered_seconds` is what is left of the inbound exchange that this one descends from (zero or less once
-    it is over), None without one. The offset comes off the caller's own figure before `max` caps it: where
-    the cap is far below, the caller waits long enough.
+    `route_seconds` is infinite for a route without a timeout. `recovered_seconds` is what is left of the inbound
+    exchange that this one descends from (zero or less once it is over), None without one, infinite if nothing
+    bounds it. The offset comes off the caller's own figure before `max` caps it: where the cap is far below, the
+    caller waits long enough.
     """
     if policy.mode is _OFF:
         return _route_budget(route_seconds)
@@ -118,6 +126,8 @@ def budget(
         allowed = _with_margin(recovered_seconds, policy.offset_seconds)
         if allowed <= seconds:
             seconds, source = allowed, "trace"
+    if seconds == _NO_BOUND:
+        source = ""
     if carried:
         allowed = _with_margin(given, policy.offset_seconds)
         if policy.max_seconds is not None and policy.max_seconds < allowed:
@@ -133,7 +143,8 @@ def budget(
 
 @lru_cache(maxsize=4096)  # One for each timeout in use: 0.1 µs, where making one takes 0.25.
 def _route_budget(route_seconds: float) -> Budget:
-    return Budget(route_seconds, "route", False, 0, (), route_seconds)
+    source = "" if route_seconds == _NO_BOUND else "route"
+    return Budget(route_seconds, source, False, 0, (), route_seconds)
 
 
 def _with_margin(seconds: float, offset_seconds: float) -> float:
@@ -147,8 +158,8 @@ def _with_margin(seconds: float, offset_seconds: float) -> float:
 def _read_fields(
     fields: Mapping[bytes, bytes], names: tuple[bytes, ...]
 ) -> tuple[float, int, tuple[Carried, ...]]:
-    """Return the smallest timeout in seconds (infinite without any), how many are invalid, the valid ones."""
-    smallest = math.inf
+    """Return the smallest timeout in seconds (infinite without any), how many are invalid, who holds valid ones."""
+    smallest = _NO_BOUND
     invalid = 0
     carried: tuple[Carried, ...] = ()
     for name in names:
@@ -157,8 +168,9 @@ def _read_fields(
             field = _KNOWN.get(name) or carried_field(name, _form_of_unknown(value))
             seconds = parse_timeout(value, field.form)
             if seconds is None:
-                invalid += 1
-            else:
+                field, seconds, wrong = _read_several(name, value)
+                invalid += wrong
+            if seconds is not None:
                 carried += (field,)
                 if seconds < smallest:
                     smallest = seconds
@@ -170,6 +182,32 @@ def _read_fields(
             carried += (_CARRIED_BAGGAGE,)
             smallest = min(smallest, *valid)
     return smallest, invalid, carried
+
+
+def _read_several(name: bytes, value: bytes) -> tuple[Carried, float | None, int]:
+    """Read a field that is not one timeout: it came several times, or makes no sense.
+
+    Fields of one name arrive as one value with commas (RFC 9110 5.3), and no form has a comma of its own. The
+    smallest valid timeout counts, as it would between fields of different names.
+
+    Returns:
+        The field in the form of that timeout, the seconds (None if none is valid), and how many are invalid.
+    """
+    smallest: float | None = None
+    invalid = 0
+    found = carried_field(name, Form.MILLISECONDS)
+    for part in _parts(value):
+        field = _KNOWN.get(name) or carried_field(name, _form_of_unknown(part))
+        seconds = parse_timeout(part, field.form)
+        if seconds is None:
+            invalid += 1
+        elif smallest is None or seconds < smallest:
+            found, smallest = field, seconds
+    return found, smallest, invalid
+
+
+def _parts(value: bytes) -> Iterator[bytes]:
+    return islice(value.split(b",", MAX_VALUES), MAX_VALUES)
 
 
 _CARRIED_BAGGAGE: Final = carried_field(BAGGAGE, Form.BAGGAGE)
@@ -246,10 +284,13 @@ def timeout_fields(
     """Return the header fields that tell the upstream how long it has; they replace all of the same names.
 
     `seconds_left` is at least `MIN_SEND_SECONDS`. Each figure is rounded down, so nobody below thinks to have
-    more than there is. `x-envoy-expected-rq-timeout-ms` always goes, `grpc-timeout` for a gRPC call, and each
-    carried field but `baggage`.
+    more than there is. `x-envoy-expected-rq-timeout-ms` goes with every bound, `grpc-timeout` for a gRPC call, and
+    each carried field but `baggage`. Without a bound (infinite) none goes: no number says "for ever" in any of them.
     """
-    milliseconds = b"%d" % int(seconds_left * 1000.0)
+    left = whole_milliseconds(seconds_left)
+    if left is None:
+        return []
+    milliseconds = b"%d" % left
     fields = [(EXPECTED_TIMEOUT, milliseconds)]
     if is_grpc:
         fields.append((GRPC_TIMEOUT, grpc_timeout(seconds_left)))
@@ -265,8 +306,13 @@ def timeout_fields(
     return fields
 
 
+def whole_milliseconds(seconds_left: float) -> int | None:
+    """Return what the next hop is told of, rounded down; None without a bound (infinite), which no field can say."""
+    return None if seconds_left == _NO_BOUND else int(seconds_left * 1000.0)
+
+
 def grpc_timeout(seconds: float) -> bytes:
-    """Return `seconds` as `grpc-timeout`: rounded down, in the finest unit that its eight digits allow."""
+    """Return finite `seconds` as `grpc-timeout`: rounded down, in the finest unit that its eight digits allow."""
     for per_second, unit in _GRPC_UNITS:
         number = int(seconds * per_second)
         if number <= _GRPC_MAX:
@@ -281,17 +327,25 @@ _DEADLINE_MEMBER = re.compile(
 
 
 def baggage_deadlines(value: bytes) -> list[float | None]:
-    """Return the seconds of each `deadline-ms` member of a `baggage` value, None for an invalid one."""
-    return [parse_timeout(found[2], _MILLISECONDS) for found in _DEADLINE_MEMBER.finditer(value)]
+    """Return the seconds of each `deadline-ms` member of a `baggage` value, None for an invalid one.
+
+    Only the first `MAX_VALUES` of them are read.
+    """
+    members = islice(_DEADLINE_MEMBER.finditer(value), MAX_VALUES)
+    return [parse_timeout(found[2], _MILLISECONDS) for found in members]
 
 
 def with_baggage_deadline(value: bytes | None, seconds_left: float) -> bytes:
     """Return `value` with `deadline-ms` set to what is left; all other members stay byte for byte.
 
     The first such member is replaced where it stands (its properties go), further ones are removed. Without
-    one it is added at the end, unless that would make the value longer than every hop has to carry.
+    one it is added at the end, unless that would make the value longer than every hop has to carry. Without a
+    bound (infinite) nothing is set: `value` goes as it is.
     """
-    ours = b"deadline-ms=%d" % int(seconds_left * 1000.0)
+    left = whole_milliseconds(seconds_left)
+    if left is None:
+        return value or b""
+    ours = b"deadline-ms=%d" % left
     if not value or not value.strip(b" \t"):
         return ours
     found = _DEADLINE_MEMBER.search(value)

@@ -1,6 +1,6 @@
 """Why the sidecar itself ended an exchange: one token for the log, the metric and the answer.
 
-This module names the reasons and knows nothing of HTTP; `downstream/respond.py` is the one place that turns a
+This module names the reasons and knows nothing of HTTP; `forwarding/answers.py` is the one place that turns a
 reason into a status and header fields.
 """
 
@@ -29,6 +29,10 @@ class Reason(Enum):
     URL_TOO_LONG = "url_too_long"
     REQUEST_TIMEOUT = "request_timeout"
     """The client took too long to send its request."""
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_IMPLEMENTED = "not_implemented"
+    """A transfer coding that this hop does not know."""
+    VERSION_NOT_SUPPORTED = "version_not_supported"
     DRAINING = "draining"
     CALLER_GONE = "caller_gone"
     """The inbound exchange that this call descends from was cancelled."""
@@ -48,4 +52,7 @@ _ERROR_TYPES = {
     Reason.HEAD_TOO_LARGE: "bad_request",
     Reason.URL_TOO_LONG: "bad_request",
     Reason.REQUEST_TIMEOUT: "bad_request",
+    Reason.METHOD_NOT_ALLOWED: "bad_request",
+    Reason.NOT_IMPLEMENTED: "bad_request",
+    Reason.VERSION_NOT_SUPPORTED: "bad_request",
 }

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sidecar.core.conditions import Entry, parse_query, text
 from sidecar.core.routing import RoutingTable, host_patterns, normal_host, path_holds
+from sidecar.core.secrets import HIDDEN
 from sidecar.core.snapshot import Match
 
 T = TypeVar("T")
@@ -47,8 +48,8 @@ def explain(
     explanations = []
     for entry in table.entries:
         failure = (
-            _host_failure(entry.match, host)
-            or _path_failure(entry.match, path)
+            _host_failure(entry.match, host, entry.route.hidden)
+            or _path_failure(entry.match, path, entry.route.hidden)
             or entry.failure(method, fields, parameters)
         )
         is_chosen = chosen is not None and _identity(chosen) == _identity(entry)
@@ -69,15 +70,17 @@ def _loss(chosen: Entry[T] | None) -> str:
     return f"holds, but {chosen.route.name} is more specific or stands before it"
 
 
-def _host_failure(match: Match, host: bytes) -> str | None:
+def _host_failure(match: Match, host: bytes, hidden: frozenset[str]) -> str | None:
     name = normal_host(host)
     for pattern in host_patterns(match):
         if pattern in (b"", name) or (pattern[:1] == b"*" and name[1:].endswith(pattern[1:])):
             return None
-    return f"host {text(name) or '(none)'} is none of {', '.join(match.hosts)}"
+    hosts = ", ".join(HIDDEN if one in hidden else one for one in match.hosts)
+    return f"host {text(name) or '(none)'} is none of {hosts}"
 
 
-def _path_failure(match: Match, path: bytes) -> str | None:
+def _path_failure(match: Match, path: bytes, hidden: frozenset[str]) -> str | None:
     if match.path is None or path_holds(match.path, path):
         return None
-    return f"path {text(path)} is not {match.path.kind.value} {match.path.value}"
+    value = HIDDEN if match.path.value in hidden else match.path.value
+    return f"path {text(path)} is not {match.path.kind.value} {value}"

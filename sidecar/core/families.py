@@ -23,7 +23,7 @@ from sidecar.core.sources import Sources
 from sidecar.core.transition import State
 
 
-class Kind(Enum):
+class MetricKind(Enum):
     COUNTER = "counter"
     UP_DOWN = "up_down"
     """A sum that also falls: adding it up over processes means something."""
@@ -35,7 +35,7 @@ Attributes = tuple[tuple[str, str | int | bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class HistogramRow:
     """A histogram at one moment."""
 
     counts: Sequence[int]
@@ -43,12 +43,12 @@ class Row:
     exemplars: Sequence[Exemplar | None]
 
     @classmethod
-    def of(cls, histogram: Histogram) -> Row:
+    def of(cls, histogram: Histogram) -> HistogramRow:
         counts, total = histogram.state
         return cls(counts, total, tuple(histogram.exemplars or ()))
 
 
-Value = int | float | Row
+Value = int | float | HistogramRow
 Point = tuple[Attributes, Value]
 Servers = Mapping[str, tuple[str, int | None]]
 
@@ -61,7 +61,7 @@ class Family:
     unit: str
     """UCUM; an annotation in braces counts things."""
     description: str
-    kind: Kind
+    kind: MetricKind
     of_route: Callable[[RouteNumbers, Servers], Iterator[Point]] | None = None
     of_sources: Callable[[Sources], Iterator[Point]] | None = None
     bounds: tuple[float, ...] = ()
@@ -80,7 +80,7 @@ class Family:
 def _server(route: RouteNumbers, _: Servers) -> Iterator[Point]:
     base = _route_attributes(route)
     for (method, status, error), histogram in list(route.server.items()):
-        yield base + _http_attributes(method, status, error), Row.of(histogram)
+        yield base + _http_attributes(method, status, error), HistogramRow.of(histogram)
 
 
 def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
@@ -90,7 +90,7 @@ def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
         where: Attributes = (("sidecar.upstream", upstream), ("server.address", address or upstream))
         if port is not None:
             where += (("server.port", port),)
-        yield base + where + _http_attributes(method, status, error), Row.of(histogram)
+        yield base + where + _http_attributes(method, status, error), HistogramRow.of(histogram)
 
 
 def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
@@ -119,7 +119,7 @@ def _http_attributes(method: bytes, status: int, error: str) -> Attributes:
 
 def _budgets(route: RouteNumbers, _: Servers) -> Iterator[Point]:
     for source, histogram in route.budgets.items():
-        row = Row.of(histogram)
+        row = HistogramRow.of(histogram)
         if any(row.counts):
             yield (*_route_attributes(route), ("sidecar.deadline.source", source)), row
 
@@ -242,7 +242,7 @@ def _dropped(sources: Sources) -> Iterator[Point]:
 
 
 _S, _REQ = "s", "{request}"
-_C, _U, _G, _H = Kind.COUNTER, Kind.UP_DOWN, Kind.GAUGE, Kind.HISTOGRAM
+_C, _U, _G, _H = MetricKind.COUNTER, MetricKind.UP_DOWN, MetricKind.GAUGE, MetricKind.HISTOGRAM
 
 FAMILIES: tuple[Family, ...] = (
     Family(

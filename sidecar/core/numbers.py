@@ -277,7 +277,7 @@ class Numbers:
             first = attempts[0]
             key = (
                 exchange.route_name,
-                exchange.method,
+                exchange.request.method,
                 exchange.status,
                 exchange.reason,
                 budget.source,
@@ -285,14 +285,14 @@ class Numbers:
                 first.status,
                 first.reason,
             )
-            shape = self._shapes.get(key) or self._shape(key, exchange.listener)
+            shape = self._shapes.get(key) or self._shape(key, exchange.request.listener)
             first_ended = first.ended
             first_seconds = first_ended - first.started
-            if exchange.is_sampled:
-                trace_id = exchange.trace_id
+            if exchange.trace.is_sampled:
+                trace_id = exchange.trace.trace_id
                 shape.sampled.append(
                     (
-                        (trace_id, exchange.span_id, seconds, ended),
+                        (trace_id, exchange.trace.span_id, seconds, ended),
                         (trace_id, first.span_id, first_seconds, first_ended),
                     )
                 )
@@ -301,8 +301,10 @@ class Numbers:
         else:
             shape = self._shape_without_attempt(exchange)
             first_seconds = 0.0
-            if exchange.is_sampled:
-                shape.sampled.append(((exchange.trace_id, exchange.span_id, seconds, ended), None))
+            if exchange.trace.is_sampled:
+                shape.sampled.append(
+                    ((exchange.trace.trace_id, exchange.trace.span_id, seconds, ended), None)
+                )
         values = shape.values
         values.extend((seconds, first_seconds, budget.measured_seconds))
         if len(values) >= _FOLD_VALUES:
@@ -324,7 +326,7 @@ class Numbers:
     def _shape_without_attempt(self, exchange: ObservedExchange) -> Shape:
         key: ShapeKey = (
             exchange.route_name,
-            exchange.method,
+            exchange.request.method,
             exchange.status,
             exchange.reason,
             exchange.budget.source,
@@ -332,7 +334,7 @@ class Numbers:
             0,
             None,
         )
-        return self._shapes.get(key) or self._shape(key, exchange.listener)
+        return self._shapes.get(key) or self._shape(key, exchange.request.listener)
 
     def _shape(self, key: ShapeKey, listener: str) -> Shape:
         """The shape of a key that is not at hand: a new one, unless a client made its method up."""
@@ -358,7 +360,7 @@ class Numbers:
 
     @staticmethod
     def _keep_retries(shape: Shape, exchange: ObservedExchange) -> None:
-        trace_id = exchange.trace_id if exchange.is_sampled else None
+        trace_id = exchange.trace.trace_id if exchange.trace.is_sampled else None
         for attempt in exchange.attempts[1:]:
             shape.retries.append((_retry(attempt), trace_id))
 
@@ -376,9 +378,9 @@ class Numbers:
         """
         counts = {route: dict.fromkeys(route.active, 0) for route in list(self._routes.values())}
         for exchange in list(self._live):
-            name, method = exchange.route_name, exchange.method
+            name, method = exchange.route_name, exchange.request.method
             if name is not None:
-                route = self._routes.get(name) or self._add(name, exchange.listener)
+                route = self._routes.get(name) or self._add(name, exchange.request.listener)
                 active = counts.setdefault(route, {})
                 known = method if method in _KNOWN else OTHER
                 active[known] = active.get(known, 0) + 1

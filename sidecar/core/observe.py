@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
+from sidecar.core.request import Request
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
 
@@ -48,39 +49,9 @@ class ObservedAttempt(Protocol):
         """The budget sent to the upstream, None if none was sent."""
 
 
-class ObservedExchange(Protocol):
-    """One request from a client to the end of its response, as an observer may read it."""
+class ObservedTrace(Protocol):
+    """The ids of one exchange."""
 
-    @property
-    def request_id(self) -> bytes: ...
-    @property
-    def listener(self) -> str: ...
-    @property
-    def route_name(self) -> str | None:
-        """None when no route matched."""
-
-    @property
-    def method(self) -> bytes: ...
-    @property
-    def target(self) -> bytes:
-        """As the client sent it. Never an attribute of a metric."""
-
-    @property
-    def rewritten_target(self) -> bytes | None:
-        """What upstreams are asked for instead; None where the route rewrites no path."""
-
-    @property
-    def host(self) -> bytes: ...
-    @property
-    def http_version(self) -> str:
-        """`1.0` or `1.1`."""
-
-    @property
-    def peer(self) -> tuple[str, int] | None:
-        """The client's address, None for UNIX sockets."""
-
-    @property
-    def user_agent(self) -> bytes | None: ...
     @property
     def trace_id(self) -> bytes:
         """32 hex digits."""
@@ -97,6 +68,31 @@ class ObservedExchange(Protocol):
     def is_sampled(self) -> bool: ...
     @property
     def tracestate(self) -> bytes: ...
+    @property
+    def request_id(self) -> bytes: ...
+
+
+class ObservedExchange(Protocol):
+    """One request from a client to the end of its response, as an observer may read it."""
+
+    @property
+    def request(self) -> Request:
+        """What the client asked for. Of it nothing but listener and method may become an attribute of a metric."""
+
+    @property
+    def trace(self) -> ObservedTrace: ...
+    @property
+    def route_name(self) -> str | None:
+        """None when no route matched."""
+
+    @property
+    def rewritten_target(self) -> bytes | None:
+        """What upstreams are asked for instead; None where the route rewrites no path."""
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address, None for UNIX sockets."""
+
     @property
     def started(self) -> float: ...
     @property

@@ -2,7 +2,7 @@
 
 A snapshot is shared freely between threads and exchanges because nothing in it can change. All durations are
 seconds, all shares are 0..1, all sizes are bytes; header names are lower-case bytes. The values here are valid
-from birth: `config/load.py` has checked them against each other.
+from birth: `config/load` has checked them against each other.
 """
 
 from __future__ import annotations
@@ -60,6 +60,26 @@ class Trust(Enum):
 
     ALL = "all"
     NONE = "none"
+
+
+class Direction(Enum):
+    """Whose calls a listener takes: those to this pod's own app, or those of the app to others."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Forwarded(Enum):
+    """What becomes of `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto` and `-Host` on their way."""
+
+    SET = "set"
+    """What came is dropped; what this listener has seen takes its place."""
+    APPEND = "append"
+    """What this listener has seen goes behind what came."""
+    KEEP = "keep"
+    """What came goes on, and nothing is added."""
+    OFF = "off"
+    """What came is dropped, and nothing is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +148,8 @@ class Listener:
     limits: ListenerLimits = ListenerLimits()
     timeouts: ListenerTimeouts = ListenerTimeouts()
     trust: Trust = Trust.ALL
+    direction: Direction = Direction.INBOUND
+    forwarded: Forwarded = Forwarded.APPEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +232,16 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class RouteTimeouts:
+    """Any of them may be `math.inf`: the file says `off`, and there is no such limit."""
+
     request_seconds: float = 15.0
     """All attempts together."""
     attempt_seconds: float | None = None
+    """One attempt; None as well as `math.inf`: it may take all that is left."""
     idle_seconds: float = 300.0
     """Without a byte in either direction, for the exchange's bodies and for tunnels."""
+    head_seconds: float | None = None
+    """From the sending of an attempt to the final head of its answer; None as well as `math.inf`: no such limit."""
 
 
 TIMEOUT_HEADERS = (
@@ -322,6 +349,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    direction: Direction = Direction.INBOUND
+    """That of its listener."""
     hidden: frozenset[str] = frozenset()
     """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
 

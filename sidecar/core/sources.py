@@ -15,7 +15,7 @@ from sidecar.core.transition import State
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerNumbers:
+class BreakerReading:
     """One breaker's state and its counters since it was made."""
 
     route: str
@@ -74,7 +74,7 @@ class ConfigNumbers:
 class Sources:
     """Everything that is pulled at one collection."""
 
-    breakers: Sequence[BreakerNumbers] = ()
+    breakers: Sequence[BreakerReading] = ()
     upstreams: Sequence[UpstreamNumbers] = ()
     config: ConfigNumbers = ConfigNumbers()
     callers_evicted: int = 0

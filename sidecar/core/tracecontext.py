@@ -161,12 +161,17 @@ def _as_version_00(value: bytes) -> bytes:
 
 
 def _read_tracestate(value: bytes) -> tuple[bytes, bytes | None]:
-    """Split `value` into other vendors' members and our span id; an invalid list is dropped whole."""
+    """Split `value` into other vendors' members and our span id; an invalid list is dropped whole.
+
+    Of members with the same key the first one stays, the latest by "Mutating the tracestate Field". A receiver
+    is not asked to drop a list for them, only not to make more ("Combined Header Value").
+    """
     if len(value) == _OWN_LENGTH and value.startswith(_OWN_PREFIX):
         return b"", _own_span_id(value)  # What an app sends that met no other vendor.
     if value.count(b",") >= _MAX_PARTS:
         return b"", None
     own_member = None
+    count = 0
     keys = set()
     members = []
     for part in value.split(b","):
@@ -175,14 +180,17 @@ def _read_tracestate(value: bytes) -> tuple[bytes, bytes | None]:
             continue  # "Empty and whitespace-only list members are allowed."
         match = _MEMBER(member)
         key = match[1] if match is not None else b""
-        if not key or key in keys:
+        if not key:
             return b"", None
+        count += 1
+        if key in keys:
+            continue
         keys.add(key)
         if key == _OWN_KEY:
             own_member = _own_span_id(member)
         else:
             members.append(member)
-    if len(keys) > MAX_MEMBERS:
+    if count > MAX_MEMBERS:
         return b"", None
     return _limited(members), own_member
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import ClientError, ClientSession, web
 
-from sidecar.config.units import parse_duration
+from sidecar.config.schema.units import parse_duration
 
 BUDGET_HEADER = "x-envoy-expected-rq-timeout-ms"
 USER_ID = "user.id"

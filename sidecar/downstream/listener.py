@@ -1,20 +1,26 @@
 """One address that accepts traffic: its socket, its connections and their limits.
 
-Decides who is let in and, once a second, looks after connections that take too long. Owned by `runtime/`.
+Decides who is let in, and lets go of everybody in a drain. Owned by `runtime/`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from typing import Any, Final
 
-from sidecar.core.plain import Field
 from sidecar.core.snapshot import Address, Listener, Trust
-from sidecar.downstream.bind import BACKLOG, bind
-from sidecar.downstream.connection import ClientConnection
+from sidecar.downstream.http1 import ClientConnection
+from sidecar.downstream.phase import limits
 from sidecar.forwarding.service import Service
+from sidecar.transport.bind import BACKLOG, bind
+from sidecar.transport.last_accepts import last_accepts
 
 _LOG = logging.getLogger("sidecar.downstream")
+
+LEAST_HEAD_FIELD_BYTES: Final = 4
+"""A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
 class ListenerSocket:
@@ -23,20 +29,24 @@ class ListenerSocket:
     def __init__(self, policy: Listener, service: Service) -> None:
         self.service = service
         self.name = policy.name
+        self.is_ending = service.is_draining
+        """Each answer closes its connection."""
+        self._is_accepting = True
         self.adopt(policy)
-        self.now = service.clock()
-        """The time at the last look, so that nobody needs a clock for a figure in seconds."""
         self.refused_connections = 0
         self._connections: set[ClientConnection] = set()
+        self._bound: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._taking: set[asyncio.Task[object]] = set()
+        """The last connections out of the accept queue, until they are among the others."""
 
     def __repr__(self) -> str:
         return f"<ListenerSocket {self.name} {self.policy.address} connections={len(self._connections)}>"
 
     @property
     def connection_count(self) -> int:
-        return len(self._connections)
+        """Those that wait to be taken over included."""
+        return len(self._connections) + len(self._taking)
 
     @property
     def address(self) -> Address:
@@ -51,17 +61,14 @@ class ListenerSocket:
         """Take new limits and timeouts; connections that are there keep their place."""
         self.policy = policy
         self.limits = policy.limits
-        self.timeouts = policy.timeouts
+        self.forwarded = policy.forwarded
+        self.phase_seconds = limits(policy.timeouts, is_ending=not self._is_accepting)
+        """How long each phase of a connection may last, by its value."""
         self.small_head_bytes = min(
-            policy.limits.url_bytes, policy.limits.head_bytes, 4 * policy.limits.headers
+            policy.limits.url_bytes, policy.limits.head_bytes, LEAST_HEAD_FIELD_BYTES * policy.limits.headers
         )
-        """A read up to this size cannot break a limit (a header field takes at least four bytes)."""
+        """A head up to this size cannot break a limit."""
         self.is_trusted = policy.trust is Trust.ALL
-
-    def is_too_large(self, head_bytes: int, url: bytes, fields: list[Field]) -> bool:
-        """Whether a head of that size breaks a limit."""
-        limits = self.limits
-        return head_bytes > limits.head_bytes or len(url) > limits.url_bytes or len(fields) > limits.headers
 
     async def start(self) -> None:
         """Bind and accept.
@@ -71,40 +78,62 @@ class ListenerSocket:
         """
         loop = self.service.loop
         address = self.policy.address
-        bound = bind(address, f"listeners.{self.name}.address")
+        self._bound = bind(address, f"listeners.{self.name}.address")
         serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(lambda: ClientConnection(self), sock=bound, backlog=BACKLOG)
-        self._timer = loop.call_later(1.0, self._check)
+        self._server = await serve(self._connection, sock=self._bound, backlog=BACKLOG)
+
+    def _connection(self) -> Any:
+        """A protocol, as loops want one: they ask for its methods alone."""
+        return ClientConnection(self)
 
     def stop_accepting(self) -> None:
-        """No new connections; those without a request under way are closed."""
-        if self._server is not None:
+        """No new connections. What has connected or sent a request already is served once more.
+
+        A connection that has been quiet for long is closed now, any other when it has had `LAST_CALL_SECONDS`: the
+        request that follows an answer is on its way for as long as the network takes.
+        """
+        self.is_ending = True
+        if self._is_accepting and self._bound is not None and self._server is not None:
+            self._is_accepting = False
+            self.adopt(self.policy)
+            for taken in last_accepts(self._bound):
+                self._take(taken)
             self._server.close()
         for connection in list(self._connections):
             connection.drain()
 
+    def _take(self, taken: socket.socket) -> None:
+        loop = self.service.loop
+        task = loop.create_task(loop.connect_accepted_socket(self._connection, taken))
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[object]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.debug("a connection was gone before it was accepted: %r", error)
+        self.service.departed.set()
+
     def close(self) -> None:
         """Cut everything."""
         self.stop_accepting()
-        if self._timer is not None:
-            self._timer.cancel()
         for connection in list(self._connections):
             connection.abort()
 
     # What connections say
 
     def accept(self, connection: ClientConnection) -> bool:
+        """Whether another one is let in."""
         if len(self._connections) >= self.limits.connections:
             self.refused_connections += 1
             return False
         self._connections.add(connection)
+        self.service.open_connections += 1
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        self._connections.discard(connection)
-
-    def _check(self) -> None:
-        self.now = self.service.clock()
-        for connection in list(self._connections):
-            connection.check(self.now)
-        self._timer = self.service.loop.call_later(1.0, self._check)
+        """It has closed, or became a tunnel."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.service.open_connections -= 1
+        self.service.departed.set()

@@ -7,9 +7,14 @@ might repair it differently.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sidecar.core import headers
 from sidecar.core.errors import Reason
+from sidecar.core.plain import TOKEN_BYTES
 
+MAX_METHOD_BYTES: Final = 32
+_TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _KNOWN_HOSTS_LIMIT = 1024
 known_hosts: set[bytes] = set()
 """Hosts that were found valid: saves 0.2 µs a request. Bounded; cleared when full."""
@@ -43,6 +48,58 @@ def check_host(host: bytes) -> bytes:
     return host
 
 
+def split_request_line(line: bytes) -> tuple[bytes, bytes, str]:
+    """Method, target and version (`1.0` or `1.1`) of a request line (RFC 9112 3).
+
+    A later minor version is read as 1.1 (RFC 9110 2.5).
+
+    Raises:
+        Refused: not three parts, a method that is no token or too long, or another major version.
+    """
+    try:
+        method, target, version = line.split(b" ")
+    except ValueError:
+        raise bad_request("malformed request line") from None
+    if not 0 < len(method) <= MAX_METHOD_BYTES or method.translate(None, TOKEN_BYTES):
+        raise bad_request("malformed method")
+    if not target or target.translate(None, _TARGET_BYTES):
+        raise bad_request("malformed request target")
+    if len(version) != 8 or version[:5] != b"HTTP/" or version[6:7] != b"." or not _are_digits(version):
+        raise bad_request("malformed HTTP version")
+    if version[5:6] != b"1":
+        detail = f"{version.decode()} is not spoken here: use HTTP/1.1"
+        raise Refused(Reason.VERSION_NOT_SUPPORTED, detail)
+    return method, target, "1.0" if version[7:] == b"0" else "1.1"
+
+
+def _are_digits(version: bytes) -> bool:
+    return version[5:6].isdigit() and version[7:8].isdigit()
+
+
+def check_known_coding(lines: bytes) -> None:
+    """Tell a transfer coding that this hop does not know (501, RFC 9112 6.1) from malformed framing.
+
+    Raises:
+        Refused: `Transfer-Encoding` is there once, well formed, and names a coding other than chunked.
+    """
+    values = []
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return
+        if colon and name.lower() == b"transfer-encoding":
+            values.append(value)
+    if len(values) == 1:
+        _check_coding(values[0].strip(b" \t"))
+
+
+def _check_coding(value: bytes) -> None:
+    codings = [coding.strip(b" \t").partition(b";")[0].rstrip(b" \t").lower() for coding in value.split(b",")]
+    are_tokens = all(coding and not coding.translate(None, TOKEN_BYTES) for coding in codings)
+    if are_tokens and any(coding != b"chunked" for coding in codings):
+        raise Refused(Reason.NOT_IMPLEMENTED, "a transfer coding other than chunked")
+
+
 def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
     """Return whether the body is chunked.
 
@@ -55,22 +112,37 @@ def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
     if version != "1.1":
         raise bad_request("Transfer-Encoding in an HTTP/1.0 request")
     if coding.lower() != b"chunked":
+        _check_coding(coding)
         raise bad_request("a transfer coding other than chunked")
     return True
 
 
-def has_body(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bool:
-    """Whether a body follows the head.
+def body_length(lookup: dict[bytes, bytes]) -> int:
+    """Of a body that is not chunked, in bytes.
 
     Raises:
         Refused: a length beyond what a signed 64-bit number holds: some reader behind us would wrap it.
     """
-    if is_chunked:
-        return True
-    length = lookup.get(b"content-length", b"0").strip(b"0")
-    if len(length) > 18:
+    digits = lookup.get(b"content-length", b"0").lstrip(b"0")
+    if len(digits) > 18:
         raise bad_request("Content-Length out of range")
-    return length != b""
+    return int(digits or b"0")
+
+
+def keeps_alive(lookup: dict[bytes, bytes], version: str) -> bool:
+    """Whether the connection goes on behind this request (RFC 9112 9.3)."""
+    options = _options(lookup)
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+
+
+def asks_for_upgrade(lookup: dict[bytes, bytes]) -> bool:
+    """Whether `Connection` says that `Upgrade` is meant for this hop."""
+    return b"upgrade" in _options(lookup)
+
+
+def _options(lookup: dict[bytes, bytes]) -> set[bytes]:
+    value = lookup.get(b"connection")
+    return {option.strip(b" \t").lower() for option in value.split(b",")} if value is not None else set()
 
 
 def without_internal(
@@ -88,16 +160,9 @@ def _is_internal(key: bytes) -> bool:
     return key == b"proxy-status" or key.startswith(b"x-envoy-")
 
 
-def framing_head(lookup: dict[bytes, bytes], *, is_chunked: bool) -> bytes:
-    """A request head that frames its body as `lookup` does, and says nothing else."""
-    if is_chunked:
-        return b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return b"POST / HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % lookup[b"content-length"]
-
-
-def is_tunnelled(upgrade: bytes, version: str) -> bool:
-    """True for an upgrade that this hop can tunnel; HTTP/2 in clear text (`h2c`) is declined by silence."""
-    return version == "1.1" and b"h2c" not in upgrade.lower()
+def tunnelled(upgrade: bytes, version: str) -> bytes:
+    """The protocols that this hop can tunnel; empty for HTTP/2 in clear text (`h2c`), which silence declines."""
+    return upgrade if version == "1.1" and b"h2c" not in upgrade.lower() else b""
 
 
 def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:
@@ -106,20 +171,18 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
     An absolute-form target wins over `Host` (RFC 9112 3.2.2).
 
     Raises:
-        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host; CONNECT; a
-            version other than 1.0 and 1.1.
+        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host; CONNECT.
     """
     is_plain = target[:1] == b"/" and b"#" not in target and version == "1.1" and method != b"CONNECT"
     if is_plain and host in known_hosts:
         return host, target
-    if version not in ("1.1", "1.0"):
-        raise bad_request("unsupported HTTP version")
     if host is not None:
         check_host(host)
     elif version == "1.1":
         raise bad_request("no Host")
     if method == b"CONNECT":
-        raise bad_request("CONNECT is not supported")
+        detail = "CONNECT is not supported here: send the request itself, in absolute form"
+        raise Refused(Reason.METHOD_NOT_ALLOWED, detail)
     if b"#" in target:
         raise bad_request("a fragment in the request target")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):

@@ -1,43 +1,53 @@
-"""One try of an exchange against one endpoint: gets a connection, sends the request, passes on what comes back.
+"""One try of an exchange against one endpoint: gets a place on a connection, sends the request, hears what comes back.
 
-Body bytes go straight to the client; the milestones (head, end, failure) go to the exchange, which owns the attempt
-and keeps it as a record when it is over (`ObservedAttempt`).
+It knows its race and not the client: what comes back goes to the race, which gives the client to the winner. It owns
+its permit and its lease, and lets go of both in `finish` and `judge`, exactly once. Kept as a record when it is over
+(`ObservedAttempt`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.core import deadline
 from sidecar.core.errors import Reason
+from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.upstream.cluster import ConnectFailed, Grant
+from sidecar.upstream.connecting import Seeker
+from sidecar.upstream.streams import NO_STREAM, ClientStream, Fate, Lease, Processed, ResponseSink
 
 if TYPE_CHECKING:
+    from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
-    from sidecar.core.snapshot import Endpoint
-    from sidecar.forwarding.exchange import Exchange
+    from sidecar.core.snapshot import BreakerPolicy, Endpoint
+    from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
-    from sidecar.upstream.connection import UpstreamConnection
+    from sidecar.forwarding.permit import Permit
+    from sidecar.forwarding.race import Race
+    from sidecar.transport.link import Link
+    from sidecar.upstream.cluster import Wait
     from sidecar.upstream.pool import Pool
 
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
+_ANSWERED = Kind.ANSWERED
+_SUCCESS = Verdict.SUCCESS
+_REUSABLE = Fate.REUSABLE
 
-class Attempt:
+
+class Attempt(ResponseSink, Seeker):
     """The sender of one request and the receiver of its response."""
 
     __slots__ = (
-        "_paused_at", "_stop_opening", "allowed_seconds", "connection", "ended", "exchange", "fields", "is_ended",
-        "is_switched", "judged_from", "length", "listed", "pool", "reason", "rest", "route", "sent_ms", "span_id",
+        "_is_held", "_lease", "_paused_at", "_stream", "_wait", "allowed_seconds", "answer", "ended", "fails_at",
+        "is_whole", "judged_from", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "span_id",
         "started", "status", "trailers", "upstream",
     )  # fmt: skip
 
-    fields: list[Field]
-    """Of the response's head, with the next two: set with `status`."""
-    length: int | None
-    listed: bytes
-    """The `Connection` field."""
+    answer: ResponseHead
+    """The response's head; set with `status`."""
     rest: bytes
     """What came behind a 101."""
     judged_from: float
@@ -46,29 +56,35 @@ class Attempt:
 
     def __init__(
         self,
-        exchange: Exchange,
+        race: Race,
         route: LiveRoute,
+        permit: Permit,
         pool: Pool | None,
         upstream: str,
         span_id: bytes,
         started: float,
         allowed_seconds: float,
     ) -> None:
-        self.exchange = exchange
+        self.race = race
         self.route = route
+        self.permit = permit
         self.upstream = upstream
         self.span_id = span_id
         self.started = self.ended = self.judged_from = started
         self.allowed_seconds = allowed_seconds
+        self.fails_at = started + allowed_seconds
         self.pool = pool
-        """None when no address is known; it counts the attempt from `send` or `open` to `end`."""
-        self.connection: UpstreamConnection | None = None
+        """None when no address is known; it counts the attempt from `start` to `finish`."""
         self.status = 0
         self.reason: Reason | None = None
         self.sent_ms: int | None = None
-        self.is_ended = self.is_switched = False
+        self.is_whole = False
+        """The response has ended as it should."""
         self.trailers: Sequence[Field] = ()
-        self._stop_opening: Callable[[], None] | None = None
+        self._stream: ClientStream = NO_STREAM
+        self._lease: Lease | None = None
+        self._wait: Wait | None = None
+        self._is_held = False
 
     def __repr__(self) -> str:
         return f"<Attempt {self.upstream} {self.endpoint} status={self.status} reason={self.reason}>"
@@ -77,74 +93,76 @@ class Attempt:
     def endpoint(self) -> Endpoint | None:
         return self.pool.endpoint if self.pool is not None else None
 
+    @property
+    def authority(self) -> bytes:
+        """What a request without a host of its own asks for."""
+        return (
+            str(self.endpoint).encode()
+            if self.endpoint is not None and not self.endpoint.path
+            else b"localhost"
+        )
+
+    @property
+    def is_stale(self) -> bool:
+        """It met a connection that had been open for long, and that ended before one byte of the response."""
+        return self.status == 0 and self._lease is not None and self._lease.is_reused
+
     # On its way to the upstream
 
-    def open(self, pool: Pool) -> None:
-        """Send once there is a connection: open one, or wait in line where the limit is reached.
+    def start(self, pool: Pool, now: float, *, is_fresh: bool) -> None:
+        """Send on a connection that is there; else when one is. `is_fresh`: only on one that is opened for it.
 
         Raises:
-            GivenUp: the line is full.
+            GivenUp: the line for a connection is full, or no time is left.
         """
+        pool.in_flight += 1
         cluster = pool.cluster
-        grant = cluster.grant()
-        if grant is Grant.CONNECT:
-            self._stop_opening = cluster.open(pool, self._opened)
-        elif grant is Grant.WAIT:
-            cluster.wait(self._granted)
-            self._stop_opening = lambda: cluster.stop_waiting(self._granted)
+        lease = cluster.lease(pool, self, now, is_sure=self.race.is_unrepeatable(), is_fresh=is_fresh)
+        if isinstance(lease, Lease):
+            self._send(lease, now)
+        elif lease is not None:
+            self._wait = lease
         else:
             detail = f"{cluster.name}: max_connections and max_pending reached"
             raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
 
-    def _granted(self, connection: UpstreamConnection | None) -> None:
-        """The wait in line is over: here is a connection, or None for the right to open one."""
-        assert self.pool is not None
-        self._stop_opening = None
-        if connection is None:
-            self._stop_opening = self.pool.cluster.open(self.pool, self._opened)
-            return
-        if connection.pool is not self.pool:  # it is the first that came free, of whatever endpoint
-            self.pool.in_flight -= 1
-            self.pool = connection.pool
+    def leased(self, lease: Lease) -> None:
+        """The wait is over: here is a connection."""
+        self._wait = None
+        pool = self.pool
+        assert pool is not None
+        if lease.pool is not pool:  # it is the first that came free, of whatever endpoint
+            pool.in_flight -= 1
+            self.pool = lease.pool
             self.pool.in_flight += 1
-        self._opened(connection)
-
-    def _opened(self, opened: UpstreamConnection | ConnectFailed) -> None:
-        """A connection, or why there is none."""
-        self._stop_opening = None
-        exchange = self.exchange
-        if isinstance(opened, ConnectFailed):
-            exchange.fail(GivenUp(opened.reason, opened.detail))
-            return
-        if not opened.is_open:
-            detail = "upstream closed the connection as soon as it was open"
-            exchange.fail(GivenUp(Reason.CONNECTION_RESET, detail))
-            return
+        race = self.race
         try:
-            self.send(opened, exchange.service.clock())
+            self._send(lease, race.exchange.service.clock())
         except GivenUp as error:
-            exchange.fail(error)
+            race.failed(self, error)
 
-    def send(self, connection: UpstreamConnection, now: float) -> None:
-        """Send the request on an open connection that nobody uses.
+    def not_leased(self, reason: Reason, detail: str) -> None:
+        self._wait = None
+        self.race.failed(self, GivenUp(reason, detail))
 
-        Raises:
-            GivenUp: no time is left.
-        """
-        exchange, route = self.exchange, self.route
-        seconds_left = exchange.fails_at - now
+    def _send(self, lease: Lease, now: float) -> None:
+        exchange = self.race.exchange
+        stream = lease.begin(self)
+        seconds_left = self.fails_at - now
         if seconds_left < deadline.MIN_SEND_SECONDS:
-            connection.release(is_reusable=True)
+            lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
-        self.connection = connection
-        connection.begin(self, exchange.method == b"HEAD", exchange.traits.wants_upgrade)
-        if route.is_deadline_sent:
+        self._lease = lease
+        self._stream = stream
+        if self.route.is_deadline_sent and seconds_left != inf:
             self.sent_ms = int(seconds_left * 1000.0)
         head = heads.request_head(exchange, self, seconds_left)
-        if exchange.body is None:
-            connection.transport.write(head)
+        body = exchange.body
+        if body is None:
+            stream.send_head(head)
         else:
-            exchange.body.send_to(connection.transport, head)
+            stream.send_head(head, body.take_held())
+            body.send_to(stream)
 
     # What its client does meanwhile
 
@@ -153,116 +171,124 @@ class Attempt:
 
         In what was left out before, the upstream's own slowness to take the body is none of the client's.
         """
-        body = self.exchange.body
+        body = self.race.exchange.body
         self.judged_from = now if body is None else now - body.held_back_seconds
         self._paused_at = now
 
-    def pause(self, now: float) -> None:
+    def hold(self, now: float) -> None:
         """The client takes no more of the answer for now."""
-        if self.connection is not None and not self.connection.is_read_paused:
+        if self._lease is not None and not self._is_held:
+            self._is_held = True
             self._paused_at = now
-            self.connection.pause_reading()
+            self._stream.hold()
 
     def resume(self, now: float) -> None:
-        if self.connection is not None and self.connection.is_read_paused:
+        if self._is_held:
+            self._is_held = False
             self.judged_from += now - self._paused_at
-            self.connection.resume_reading()
+            self._stream.resume()
 
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""
-        connection, body = self.connection, self.exchange.body
-        if connection is None:
+        exchange = self.race.exchange
+        body = exchange.body
+        if self._lease is None:
             return False
-        if connection.is_read_paused:
+        if self._is_held:
             return True
-        if body is None or body.is_complete or connection.transport.get_write_buffer_size():
+        if body is None or body.is_complete or self._stream.unsent_bytes:
             return False
-        return body.size > 0 or b"expect" not in self.exchange.lookup
+        return body.size > 0 or not exchange.request.traits.expects_continue
 
     # Its end
 
-    def end(self, now: float) -> None:
-        """It is over, however that came: give back what it holds, and cut what did not end as it should."""
+    def finish(self, now: float) -> None:
+        """It is over, however that came: let go of the connection, and cut what did not end as it should."""
         self.ended = now
         if self.pool is not None:
             self.pool.in_flight -= 1
-        body = self.exchange.body
+        body = self.race.exchange.body
         if body is not None:
             body.stop()
-        connection = self.connection
-        if connection is None:
-            if self._stop_opening is not None:
-                self._stop_opening()
-                self._stop_opening = None
+        lease = self._lease
+        if lease is None:
+            if self._wait is not None:
+                self._wait.cancel()
+                self._wait = None
             return
-        self.connection = None
-        if self.is_ended:
-            connection.release(is_reusable=body is None or body.is_complete)
-        elif self.is_switched:
-            connection.forget()
+        self._lease = None
+        self._stream = NO_STREAM
+        if self.is_whole:
+            lease.release(_REUSABLE if body is None or body.is_complete else Fate.BROKEN, now)
+        elif self.status == 101:
+            lease.release(Fate.HANDED_OVER, now)
         else:
-            connection.abort()
+            lease.release(Fate.BROKEN, now)
 
-    # What the upstream's connection says (see `upstream.connection.Receiver`)
+    def judge(self, kind: Kind, now: float) -> Transition | None:
+        """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
+        route, permit, seconds = self.route, self.permit, now - self.judged_from
+        if kind is _ANSWERED:
+            verdict = self._judge_answer(route.judged_by)
+            if verdict is _SUCCESS and route.admission is not None:
+                route.admission.record(seconds, now)
+        else:
+            verdict = judge(Outcome(kind, 0, self.allowed_seconds), route.judged_by)
+        is_timeout = kind is Kind.TIMED_OUT
+        transition = permit.judge(verdict, seconds, now, self.race.exchange.trace, is_timeout=is_timeout)
+        permit.close(now)
+        return transition
 
-    def interim(self, status: int, fields: list[Field], listed: bytes) -> None:
-        self.exchange.client.send_interim(heads.interim_head(status, fields, listed))
+    def _judge_answer(self, policy: BreakerPolicy) -> Verdict:
+        if self.status < 400 and self.route.has_plain_failures:
+            return _SUCCESS
+        is_marked = any((key, value) in policy.failure_headers for key, _, value in self.answer.fields)
+        return judge(Outcome(_ANSWERED, self.status, self.allowed_seconds, is_marked), policy)
 
-    def head(self, status: int, fields: list[Field], length: int | None, listed: bytes) -> None:
-        self.status = status
-        self.fields = fields
-        self.length = length
-        self.listed = listed
-        exchange = self.exchange
-        exchange.is_head_sent = True
-        exchange.client.send_head(heads.response_lines(exchange, self.route, self), status, length)
+    # What the upstream's connection says
 
-    def body(self, data: bytes) -> None:
-        exchange = self.exchange
-        exchange.response_bytes += len(data)
-        exchange.client.send_body(data)
+    def interim(self, head: ResponseHead) -> None:
+        self.race.interim(self, head)
+
+    def head(self, head: ResponseHead) -> None:
+        self.status = head.status
+        self.answer = head
+        self.race.head(self, head)
+
+    def data(self, data: bytes) -> None:
+        self.race.data(self, data)
 
     def flush(self) -> None:
-        self.exchange.client.flush()
+        self.race.flush(self)
 
-    def completed(self, trailers: list[Field]) -> None:
-        self.is_ended = True
+    def end(self, trailers: Sequence[Field]) -> None:
+        self.is_whole = True
         self.trailers = trailers
-        self.exchange.completed(self)
+        self.race.completed(self)
 
-    def answered(self, status: int, fields: list[Field], length: int, body: bytes) -> None:
-        self.status = status
-        self.fields = fields
-        self.length = length
-        self.listed = b""
-        self.is_ended = True
-        exchange = self.exchange
-        exchange.is_head_sent = True
-        exchange.response_bytes = length
-        lines = heads.kept_lines(exchange, self.route, status, fields, self.route.drop_response)
-        exchange.client.send_whole(lines, body)
-        exchange.completed(self)
+    def answered(self, head: ResponseHead, body: bytes) -> None:
+        self.status = head.status
+        self.answer = head
+        self.is_whole = True
+        self.race.answered(self, head, body)
 
-    def switched(self, fields: list[Field], rest: bytes) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
         self.status = 101
-        self.fields = fields
-        self.listed = b""
+        self.answer = head
         self.rest = rest
-        self.is_switched = True
-        self.exchange.switched(self)
+        self.race.switched(self, head)
 
-    def failed(self, reason: Reason, detail: str, is_stale: bool) -> None:
-        self.connection = None
-        self.exchange.fail(GivenUp(reason, detail, is_stale=is_stale))
+    def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
+        is_stale = processed is Processed.MAYBE and self.is_stale
+        self.race.failed(self, GivenUp(reason, detail, is_stale=is_stale, processed=processed))
 
-    def pause_sending(self) -> None:
-        exchange = self.exchange
-        if exchange.body is not None:
-            exchange.body.hold_back(exchange.service.clock())
-        exchange.client.pause_reading()
+    def blocked(self) -> None:
+        self.race.blocked()
 
-    def resume_sending(self) -> None:
-        exchange = self.exchange
-        if exchange.body is not None:
-            exchange.body.let_go(exchange.service.clock())
-        exchange.client.resume_reading()
+    def writable(self) -> None:
+        self.race.writable()
+
+    def hand_over(self, protocol: object) -> Link:
+        """After a switch: `protocol` hears what the upstream sends from now on."""
+        assert self._lease is not None
+        return self._lease.hand_over(protocol)

@@ -1,13 +1,12 @@
 """The story of one request, top to bottom. The only place that knows the order of the policies:
 
-    begin:     identity → route → deadline → admission → breaker → limits → endpoint → an `Attempt` sends
-               (the attempt passes head and body from the upstream's connection to the client's)
-    completed: settle with the breaker → finish
-    fail:      once more where that is safe → settle → fall back, answer or cut → finish
+    begin:     identity → route → deadline → admission → a `Race` (breaker → limits → endpoint → an `Attempt` sends)
+    completed: finish
+    fail:      fall back, answer or cut → finish
 
 Each line is a method that a milestone calls, in this order in the file. (A coroutine that the callbacks resume reads
-as well and was measured 2.5 µs slower for each request.) Whatever ends an exchange early, a dead
-upstream, the deadline, a client that leaves, comes to `fail`, at whatever milestone the exchange waits.
+as well and was measured 2.5 µs slower for each request.) Whatever ends an exchange early, a dead upstream, the
+deadline, a client that leaves, comes to `fail`, at whatever milestone the exchange waits.
 
 The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to `_finish`.
 """
@@ -15,131 +14,79 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from sidecar.core import deadline, headers, tracecontext
-from sidecar.core.admission import Admission as BudgetAdmission
-from sidecar.core.breaker import Breaker
-from sidecar.core.breaker_admission import Admission
+from sidecar.core import deadline, max_forwards
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
-from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
+from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import heads, lineage
+from sidecar.forwarding import answers, date, heads, lineage
 from sidecar.forwarding.attempt import Attempt
-from sidecar.forwarding.client import Client
+from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import IDLE_CHECKS, Destination, LiveRoute
-from sidecar.forwarding.request_body import RequestBody
+from sidecar.forwarding.permit import Refusal
+from sidecar.forwarding.race import REPEATABLE, Race
 from sidecar.forwarding.service import Service
+from sidecar.forwarding.streams import NO_STREAM, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
-from sidecar.forwarding.traits import PLAIN
+from sidecar.forwarding.trace import Trace
 from sidecar.forwarding.tunnel import Tunnel
-from sidecar.upstream.cluster import Cluster
-from sidecar.upstream.pool import Pool
 
-REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
-
-FALLBACK_FOR = frozenset({
+FALLBACK_FOR: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
     Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET,
 })  # fmt: skip
 """What a fallback may stand in for, as long as no head was sent."""
 
-CLIENT_GONE_STATUS = 499
+NOT_SENT: Final = frozenset({
+    Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.CONNECTION_TIMEOUT, Reason.CONNECTION_REFUSED, Reason.DNS_ERROR,
+})  # fmt: skip
+"""After these the request has certainly reached nobody."""
 
-# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
-_ANSWERED = Kind.ANSWERED
-_SUCCESS = Verdict.SUCCESS
+CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE = Reason.CLIENT_GONE
-SAMPLED = tracecontext.SAMPLED
-RANDOM = tracecontext.RANDOM
-_NEW_SAMPLED = RANDOM | SAMPLED
-
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
-class Exchange:
-    """One request of one client. Its public attributes are those of `core.observe.ObservedExchange`."""
+class Exchange(RequestSink):
+    """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_admission", "_attempt", "_breaker", "_client_span_id", "_cluster", "_fell_back_for", "_is_over",
-        "_quiet_checks", "_quiet_mark", "_was_refused", "_was_stale", "attempts", "body", "breaker_state",
-        "bucket", "budget", "caller", "client", "deadline", "detail", "due", "ended", "fails_at", "fallback",
-        "fields", "flags", "host", "is_head_sent", "is_sampled", "keep_alive", "listener", "lookup", "method",
-        "origin_target", "own_member", "parent_id", "prefix_length", "reason", "refusal", "refused_by",
-        "remembered_as", "request_id", "response_bytes", "route", "route_name", "service", "span_id", "started",
-        "status", "target", "trace_id", "tracestate", "traits", "tripped", "tunnel",
+        "_fell_back_for", "_is_over", "_quiet_checks", "_quiet_mark", "attempts", "body", "breaker_state", "bucket",
+        "budget", "caller", "deadline", "detail", "due", "ended", "fallback", "prefix_length", "race", "reason",
+        "refused_by", "remembered_as", "request", "response_bytes", "route", "service", "started", "status",
+        "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
 
-    trace_id: bytes
-    """Of the trace context, with the next three (see `tracecontext.TraceContext`)."""
-    parent_id: bytes | None
-    tracestate: bytes
-    own_member: bytes | None
-    span_id: bytes
-    request_id: bytes
-    flags: int
-    is_sampled: bool
+    trace: Trace
+    """Set by `begin`, with the next two."""
     started: float
     ended: float
     deadline: float
-    fails_at: float
     due: float
+    """When the sweep is to look here next."""
     prefix_length: int
     """Of the target, that the route's prefix takes the place of; set if the route has one."""
-    _breaker: Breaker
-    """Set with `_admission`."""
-    _client_span_id: bytes
-    """For the first attempt."""
-    _was_refused: bool
-    """One endpoint has refused, and another is tried; set with `_admission`, as is the next."""
-    _was_stale: bool
-    """One pooled connection had been closed: no other is taken from a pool."""
     _quiet_checks: int
 
-    def __init__(
-        self,
-        service: Service,
-        client: Client,
-        listener: str,
-        method: bytes,
-        target: bytes,
-        origin_target: bytes,
-        host: bytes,
-        fields: list[Field],
-        lookup: dict[bytes, bytes],
-    ) -> None:
-        """A plain HTTP/1.1 request without a body; the connection writes over what is different.
-
-        `target` is as the client sent it, `origin_target` its path and query, `lookup` the fields by key.
-        """
+    def __init__(self, service: Service, stream: ServerStream, request: Request) -> None:
         self.service = service
-        self.client = client
-        self.listener = listener
-        self.method = method
-        self.target = target
-        self.origin_target = origin_target
-        self.host = host
-        self.fields = fields
-        self.lookup = lookup
-        self.keep_alive = True
-        """Whether the client's connection goes on afterwards; written by the connection."""
-        self.traits = PLAIN
-        self.is_head_sent = False
-        self.body: RequestBody | None = None
-        self.refusal: GivenUp | None = None
-        """Set for a request that is answered with this and nothing else."""
+        self.stream = stream
+        self.request = request
+        self.body: RequestBody | None = RequestBody(stream) if request.length else None
         self.attempts: list[Attempt] = []
+        self.race: Race | None = None
         self.budget = _NO_BUDGET
         self.detail = ""
         self.status = self.response_bytes = 0
         self.route: LiveRoute | None = None
-        self.route_name: str | None = None
         self.bucket: set[Expiring] | None = None
         self.reason: Reason | None = None
         self.breaker_state: State | None = None
@@ -150,57 +97,40 @@ class Exchange:
         self.caller: Found | None = None
         self.remembered_as: bytes | None = None
         """The span id under which the app's calls find this exchange."""
-        self._admission: Admission | None = None
-        self._attempt: Attempt | None = None
-        self._cluster: Cluster | None = None
         self._fell_back_for: GivenUp | None = None
         self._is_over = False
         self._quiet_mark = -1
 
     def __repr__(self) -> str:
-        return (
-            f"<Exchange {self.method.decode()} {self.listener} {self.route_name} {len(self.attempts)} tries>"
-        )
+        return f"<Exchange {self.request!r} {self.route_name} {len(self.attempts)} tries>"
 
     # begin
 
-    def begin(self) -> None:
-        """Go as far as the upstream's connection allows: until the request is sent, in the usual case."""
-        service, lookup = self.service, self.lookup
+    def begin(self, refusal: GivenUp | None = None) -> None:
+        """Go as far as the upstream's connection allows: until the request is sent, in the usual case.
+
+        `refusal`: the request cannot be trusted, and is answered with this.
+        """
+        service, request = self.service, self.request
+        lookup = request.lookup
         now = self.started = service.clock()
         service.exchanges.add(self)
-
-        # Trace context and request id: kept from the caller where they are valid, else made. A trace that starts here
-        # lends the request its id, so that one search finds both.
-        new_id, self.span_id, self._client_span_id = service.ids.for_exchange()
-        traceparent = lookup.get(b"traceparent")
-        if traceparent is None:
-            self.trace_id = new_id
-            self.parent_id = self.own_member = None
-            self.tracestate = b""
-            is_sampled = self.is_sampled = service.decide(None, new_id)
-            self.flags = _NEW_SAMPLED if is_sampled else RANDOM
-        else:
-            self._continue_trace(service, traceparent, lookup.get(b"tracestate"))
-        request_id = lookup.get(b"x-request-id")
-        if request_id is None or not headers.is_valid_request_id(request_id):
-            request_id = self.trace_id if self.parent_id is None else new_id
-        self.request_id = request_id
-
+        self.trace = Trace(service, lookup)
         try:
-            if self.refusal is not None:
-                raise self.refusal
-            path, _, query = self.origin_target.partition(b"?")
-            table = service.tables.get(self.listener)
-            entry = table and table.find_entry(self.host, path, self.method, lookup, query)
+            if refusal is not None:
+                raise refusal
+            path, _, query = request.origin_target.partition(b"?")
+            table = service.tables.get(request.listener)
+            entry = table and table.find_entry(request.host, path, request.method, lookup, query)
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
             route = self.route = entry.target
-            self.route_name = route.name
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
-            if service.is_closed_to_new:
+            if service.closed_to_new and request.listener in service.closed_to_new:
                 raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+            if request.method in max_forwards.METHODS and self._ends_here():
+                return
             if route.is_egress:
                 lineage.recover(self, route)
             if self.caller is None and route.deadline_fields.isdisjoint(lookup):
@@ -209,21 +139,10 @@ class Exchange:
                 self._take_deadline(route, now)
             if route.admission is not None:
                 self._check_admission(route.admission)
-            self._forward(route, route.single or route.choose(service.rng), now)
+            race = self.race = Race(self, route, self.stream)
+            race.start(route.single or route.choose(service.rng), now)
         except GivenUp as error:
             self.fail(error)
-
-    def _continue_trace(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
-        trace = tracecontext.read(traceparent, tracestate, service.ids)
-        flags = trace.flags
-        is_new = trace.parent_id is None  # it was invalid
-        is_sampled = service.decide(None if is_new else bool(flags & SAMPLED), trace.trace_id)
-        self.is_sampled = is_sampled
-        self.flags = flags | SAMPLED if is_sampled else flags & ~SAMPLED
-        self.trace_id = trace.trace_id
-        self.parent_id = trace.parent_id
-        self.tracestate = trace.tracestate
-        self.own_member = trace.own_member
 
     def _note_prefix(self, length: int, path: bytes) -> None:
         if has_dot_segment(path):
@@ -233,7 +152,7 @@ class Exchange:
     def _take_plain_deadline(self, route: LiveRoute, now: float) -> None:
         """The route alone decides: 0.4 µs less than asking everybody."""
         self.budget = route.plain_budget
-        self.deadline = self.fails_at = now + route.request_seconds
+        self.deadline = now + route.request_seconds
         seconds = route.first_check_seconds
         due = self.due = now + seconds
         sweep = self.service.sweep
@@ -246,206 +165,100 @@ class Exchange:
 
     def _take_deadline(self, route: LiveRoute, now: float) -> None:
         recovered = self.caller.deadline - now if self.caller is not None else None
-        budget = self.budget = deadline.budget(self.lookup, route.deadline, route.request_seconds, recovered)
-        self.deadline = self.fails_at = now + budget.seconds
+        lookup = self.request.lookup
+        budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
+        self.deadline = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
         if budget.is_spent:
             raise GivenUp(Reason.DEADLINE_EXCEEDED, f"the caller's time was up on arrival ({budget.source})")
-        due = self.fails_at
-        idle_check = now + route.idle_check_seconds
-        self.due = idle_check if idle_check < due else due
-        self.service.sweep.add(self, now)
+        self.watch(now)
 
     def _check_admission(self, admission: BudgetAdmission) -> None:
         if admission.should_refuse(self.budget.seconds, self.started):
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "less time is left than this route usually needs")
 
-    def _forward(self, route: LiveRoute, destination: Destination, now: float) -> None:
-        """Ask the breaker and the limits of one upstream, then try to send there."""
-        breaker = destination.breaker
-        admission = breaker.admit(now)
-        self.breaker_state = admission.state
-        if admission.transition is not None:
-            self.service.observe.transitioned(admission.transition)
-        if not admission.is_admitted:
-            self.refused_by = admission.refused_by
-            raise GivenUp(
-                Reason.CIRCUIT_OPEN,
-                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}",
-                retry_after_seconds=admission.retry_after_seconds,
-            )
-        self._breaker = breaker
-        self._admission = admission
-        cluster = destination.cluster
-        if cluster.in_flight < cluster.policy.limits.max_requests:
-            cluster.in_flight += 1
-        elif not cluster.admit():
-            raise GivenUp(Reason.OVERLOADED, f"{cluster.name}: max_requests reached", retry_after_seconds=1)
-        self._cluster = cluster
-        self._was_refused = self._was_stale = False
-        self._try(route, cluster, cluster.single or cluster.pick(), now)
+    def _ends_here(self) -> bool:
+        """`Max-Forwards` (RFC 9110 7.6.2): one hop less is left, and at none the request is answered here."""
+        request = self.request
+        value = request.lookup.get(b"max-forwards")
+        left = None if value is None else max_forwards.after_hop(request.method, value)
+        if left is None:
+            return False
+        if left >= 0:
+            line = b"Max-Forwards: %d\r\n" % left
+            request.fields = [
+                (key, line, b"%d" % left) if key == b"max-forwards" else (key, kept, value)
+                for key, kept, value in request.fields
+            ]
+            return False
+        echo = max_forwards.echo(request.method, request.target, request.fields)
+        answer = answers.final_recipient(
+            request.method, echo, request_id=self.trace.request_id, date_line=date.line()
+        )
+        self.status = answer.status
+        self.stream.send_whole(answer.head, answer.body)
+        self._finish()
+        return True
 
-    def _try(self, route: LiveRoute, cluster: Cluster, pool: Pool | None, now: float) -> None:
-        """One attempt against one endpoint."""
-        service = self.service
-        seconds = self.deadline - now
-        if route.attempt_seconds is not None and route.attempt_seconds < seconds:
-            seconds = route.attempt_seconds
-            self.fails_at = now + seconds
-            self._watch(route, now)
-        attempts = self.attempts
-        span_id = service.ids.span_id() if attempts else self._client_span_id
-        attempt = self._attempt = Attempt(self, route, pool, cluster.name, span_id, now, seconds)
-        attempts.append(attempt)
-        if service.has_egress and route.is_remembered:
-            lineage.remember(self, attempt)
-        if pool is None:
-            raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
-        pool.in_flight += 1
-        if pool.idle and not self._was_stale:
-            attempt.send(pool.idle.pop(), now)
-        else:
-            attempt.open(pool)
+    # What the race says
 
-    # The answer: its head and body go from the attempt to the client
+    def admitted(self, state: State, transition: Transition | None) -> None:
+        """A breaker lets an attempt go; `state` is its own, `transition` what asking has changed."""
+        self.breaker_state = state
+        if transition is not None:
+            self.service.observe.transitioned(transition)
 
-    def switched(self, attempt: Attempt) -> None:
-        """101: from here on bytes go both ways until one side ends. The deadline was for the handshake."""
-        route = self.route
-        assert route is not None
-        if not heads.is_wanted_switch(self, attempt):
-            attempt.is_switched = False
-            self.fail(GivenUp(Reason.PROTOCOL_ERROR, "a switch to a protocol that was not asked for"))
-            return
+    def refused(self, refusal: Refusal) -> None:
+        """A breaker or a limit does not."""
+        self.admitted(refusal.state, refusal.transition)
+        self.refused_by = refusal.refused_by
+
+    def tripped_breaker(self, transition: Transition) -> None:
+        """The outcome of an attempt has changed its breaker's state."""
+        self.tripped = transition
+        self.service.observe.transitioned(transition)
+
+    def switched(self, attempt: Attempt, transition: Transition | None) -> None:
+        """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
         Sweep.remove(self)
         self.status = 101
-        self.is_head_sent = True
-        attempt.ended = self.service.clock()
-        self._settle(_ANSWERED)
-        self.client.send_interim(heads.switching_head(self, route, attempt))
-        idle_seconds = route.policy.timeouts.idle_seconds
+        if transition is not None:
+            self.tripped_breaker(transition)
+        idle_seconds = attempt.route.policy.timeouts.idle_seconds
         self.tunnel = Tunnel(self.service.loop, idle_seconds, lambda: self._tunnel_ended(attempt))
-        self.tunnel.start(self.client, attempt)
+        self.tunnel.start(self.stream, attempt)
 
     def _tunnel_ended(self, attempt: Attempt) -> None:
         if self.tunnel is not None:
-            self.tunnel.close()
             self.response_bytes = self.tunnel.from_upstream_bytes
-        self._attempt = None
-        attempt.end(self.service.clock())
+        attempt.finish(self.service.clock())
         self._finish()
 
-    # completed
-
-    def completed(self, attempt: Attempt) -> None:
-        """The upstream's answer arrived whole."""
-        now = self.service.clock()
-        status = self.status = attempt.status
-        self._attempt = None
-        attempt.end(now)
-        admission, cluster = self._admission, self._cluster
-        if status < 400 and attempt.route.is_plainly_judged and admission is not None and cluster is not None:
-            # What `_settle` does for a plain success: 0.3 µs less.
-            self._admission = self._cluster = None
-            cluster.in_flight -= 1
-            transition = self._breaker.settle(admission, _SUCCESS, now - attempt.judged_from, now, self)
-            if transition is not None:
-                self.tripped = transition
-                self.service.observe.transitioned(transition)
-        else:
-            self._settle(_ANSWERED)
-        self._finish()
-
-    def _settle(self, kind: Kind) -> None:
-        """Tell the limits and the breaker what the last attempt came to: exactly once for each admission."""
-        cluster = self._cluster
-        if cluster is not None:
-            cluster.in_flight -= 1
-            self._cluster = None
-        admission = self._admission
-        route = self.route
-        if admission is None or route is None:
-            return
-        self._admission = None
-        attempt = self.attempts[-1] if self.attempts else None
-        if kind is not _ANSWERED or attempt is None:
-            now = self.service.clock()
-            seconds = now - attempt.judged_from if attempt is not None else 0.0
-            verdict = judge(
-                Outcome(kind, 0, attempt.allowed_seconds if attempt is not None else 0.0), route.judged_by
-            )
-        else:
-            now = attempt.ended
-            seconds = now - attempt.judged_from
-            if attempt.status < 400 and route.has_plain_failures:
-                verdict = _SUCCESS
-            else:
-                is_marked = _has_field(attempt.fields, route.judged_by.failure_headers)
-                verdict = judge(
-                    Outcome(kind, attempt.status, attempt.allowed_seconds, is_marked), route.judged_by
-                )
-            if verdict is _SUCCESS and route.admission is not None:
-                route.admission.record(seconds, now)
-        transition = self._breaker.settle(admission, verdict, seconds, now, self, kind is Kind.TIMED_OUT)
+    def completed(self, attempt: Attempt, transition: Transition | None) -> None:
+        """The upstream's answer has gone out whole."""
+        self.status = attempt.status
         if transition is not None:
-            self.tripped = transition
-            self.service.observe.transitioned(transition)
+            self.tripped_breaker(transition)
+        self._finish()
+
+    def lost(self, error: GivenUp) -> None:
+        """No attempt will bring a whole answer."""
+        if not self._is_over:
+            self._give_up(error)
 
     # fail
 
     def fail(self, error: GivenUp) -> None:
-        """No whole answer will come from the present attempt. Once the exchange is over this does nothing."""
+        """End it, whatever its attempts do. Once the exchange is over this does nothing."""
         if self._is_over:
             return
-        tunnel = self.tunnel
-        if tunnel is not None:
-            tunnel.end()
+        if self.tunnel is not None:
+            self.tunnel.cut()
             return
-        attempt = self._attempt
-        kind = error.kind
-        if attempt is not None:
-            if kind is Kind.TIMED_OUT and attempt.waits_for_client():
-                kind = Kind.ABANDONED  # slow clients must not trip a breaker
-            attempt.reason = error.reason
-            self._attempt = None
-            attempt.end(self.service.clock())
-            if self._may_try_again(error):
-                self._try_again(attempt, error)
-                return
-        self._settle(kind)
+        if self.race is not None:
+            self.race.cancel(error)
         self._give_up(error)
-
-    def _may_try_again(self, error: GivenUp) -> bool:
-        """Once more for each of two reasons, where it is certain that the attempt reached nobody.
-
-        A refused connection has another endpoint to go to; a stale one is replaced by a fresh one.
-        """
-        cluster = self._cluster
-        if error.reason is Reason.CONNECTION_REFUSED:
-            return cluster is not None and len(cluster.pools) > 1 and not self._was_refused
-        is_resendable = self.method in REPEATABLE and (self.body is None or self.body.is_untouched)
-        return error.is_stale and is_resendable and not (self.is_head_sent or self._was_stale)
-
-    def _try_again(self, failed: Attempt, error: GivenUp) -> None:
-        cluster = self._cluster
-        route = self.route
-        assert cluster is not None
-        assert route is not None
-        if error.is_stale:
-            self._was_stale = True
-        else:
-            self._was_refused = True
-        pool = failed.pool
-        if pool is None or pool.is_retired or not error.is_stale:
-            pool = cluster.pick(avoid=pool)
-        now = self.service.clock()
-        self.fails_at = self.deadline
-        self._watch(route, now)
-        try:
-            self._try(route, cluster, pool, now)
-        except GivenUp as error:
-            self.fail(error)
 
     def _give_up(self, error: GivenUp) -> None:
         """Fall back, answer ourselves, or cut the client."""
@@ -463,19 +276,27 @@ class Exchange:
             self._refuse(error, None)
         self._finish()
 
+    @property
+    def _is_head_sent(self) -> bool:
+        return self.race is not None and self.race.winner is not None
+
     def _choose_error(self, first: GivenUp, second: GivenUp) -> GivenUp:
         """The fallback's upstream failed as well: the client hears of the first failure, if it hears of any."""
-        if not self.is_head_sent:
+        is_head_sent = self._is_head_sent
+        if not is_head_sent:
             self.fallback = None
-        is_final = self.is_head_sent or second.reason in (Reason.CLIENT_GONE, Reason.CALLER_GONE)
+        is_final = is_head_sent or second.reason in (Reason.CLIENT_GONE, Reason.CALLER_GONE)
         return second if is_final else first
 
     def _may_fall_back(self, route: LiveRoute, error: GivenUp) -> bool:
-        """Before the head went out; to another upstream only with time and the whole body left."""
-        if route.fallback is None or error.reason not in FALLBACK_FOR or self.is_head_sent:
+        """Before the head went out; to another upstream only with time and the whole body left, and nothing that may
+        have been acted on (RFC 9110 9.2.2)."""
+        if route.fallback is None or error.reason not in FALLBACK_FOR or self._is_head_sent:
             return False
         if route.fallback_destination is None:
             return True
+        if error.reason not in NOT_SENT and self.request.method not in REPEATABLE:
+            return False
         has_time = self.deadline - self.service.clock() >= deadline.MIN_SEND_SECONDS
         return has_time and (self.body is None or self.body.is_untouched)
 
@@ -484,30 +305,43 @@ class Exchange:
         now = self.service.clock()
         self._fell_back_for = error
         self.fallback = destination.cluster.name
-        self.fails_at = self.deadline
-        self._watch(route, now)
+        race = self.race = Race(self, route, self.stream)
+        self.watch(now)
         try:
-            self._forward(route, destination, now)
+            race.start(destination, now)
         except GivenUp as second:
             self.fail(second)
 
     def _refuse(self, error: GivenUp, fallback: FallbackPolicy | None) -> None:
-        if error.reason is Reason.CLIENT_GONE:
+        if error.reason is _CLIENT_GONE:
             self.status = CLIENT_GONE_STATUS
-        elif self.is_head_sent:
-            self.status = self.status or self.attempts[-1].status
-            self.client.abort()
+        elif self._is_head_sent:
+            self.status = self.attempts[-1].status
+            self.stream.reset(error.reason)
         else:
-            self.status = self.client.answer(self, error, fallback)
+            answer = answers.answer(
+                error.reason,
+                error.detail,
+                request_id=self.trace.request_id,
+                date_line=date.line(),
+                route=self.route_name,
+                retry_after_seconds=error.retry_after_seconds,
+                is_grpc=self.request.traits.is_grpc,
+                fallback=fallback,
+            )
+            self.status = answer.status
+            self.stream.send_whole(answer.head, answer.body)
 
     def _finish(self) -> None:
         """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
         self._is_over = True
-        service = self.service
+        service, stream = self.service, self.stream
         if self.bucket is not None:
             self.bucket.discard(self)
             self.bucket = None
         service.exchanges.discard(self)
+        if service.is_draining:
+            service.departed.set()
         attempts = self.attempts
         is_relayed = self.reason is None and attempts
         now = self.ended = attempts[-1].ended if is_relayed else service.clock()
@@ -515,68 +349,104 @@ class Exchange:
             lineage.forget(self, now)
         service.observe.finished(self)
         for attempt in attempts:
-            del attempt.exchange  # no cycle is left, so nothing waits for the garbage collector
+            del attempt.race  # no cycle is left, so nothing waits for the garbage collector
+        self.race = None
+        self.stream = NO_STREAM
+        if self.body is not None:
+            self.body.stream = NO_STREAM
         if self.reason is not _CLIENT_GONE:
-            trailers = attempts[-1].trailers if attempts else ()
-            self.client.end(headers.trailer_block(trailers) if trailers else b"")
+            stream.end(attempts[-1].trailers if attempts else ())
 
-    # What ends or holds it from outside
+    def abandon(self) -> None:
+        """A mistake of ours broke it off: cut the client, and leave nothing behind."""
+        if self._is_over:
+            return
+        self.reason = self.reason or Reason.CONNECTION_RESET
+        error = GivenUp(self.reason, "an error in the sidecar")
+        if self.race is not None:
+            self.race.cancel(error)
+        self.stream.reset(self.reason)
+        self._finish()
 
-    def client_gone(self) -> None:
-        """The client closed its connection before the answer was complete."""
-        self.fail(GivenUp(Reason.CLIENT_GONE, "the client went away"))
+    # What its client says
+
+    def data(self, data: bytes) -> None:
+        assert self.body is not None
+        self.body.arrived(data)
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        assert self.body is not None
+        self.body.completed(trailers)
+        race = self.race
+        if race is not None:
+            now = self.service.clock()
+            for attempt in race.running:
+                attempt.request_arrived(now)
+
+    def gone(self, reason: Reason, detail: str) -> None:
+        self.fail(GivenUp(reason, detail))
+
+    def blocked(self) -> None:
+        if self.race is not None:
+            self.race.hold(self.service.clock())
+
+    def writable(self) -> None:
+        if self.race is not None:
+            self.race.resume(self.service.clock())
 
     def caller_gone(self) -> None:
         """The inbound exchange that this one descends from was cancelled (SPEC 5.4)."""
         self.fail(GivenUp(Reason.CALLER_GONE, "caller gone"))
 
-    def client_paused(self) -> None:
-        """The client takes no more of the answer for now."""
-        if self._attempt is not None:
-            self._attempt.pause(self.service.clock())
+    # The deadline, the attempts' timeouts and idleness: one entry in the sweep
 
-    def client_resumed(self) -> None:
-        if self._attempt is not None:
-            self._attempt.resume(self.service.clock())
-
-    def request_arrived(self) -> None:
-        """The last piece of the request's body is here, some time after its head."""
-        if self._attempt is not None:
-            self._attempt.request_arrived(self.service.clock())
-
-    # The deadline and idleness: one entry in the sweep
-
-    def _watch(self, route: LiveRoute, now: float) -> None:
+    def watch(self, now: float) -> None:
+        """Have the sweep look here at the next moment that may matter."""
         if self.bucket is not None:
             Sweep.remove(self)
-        due = self.fails_at
-        idle_check = route.idle_check_seconds
-        self.due = now + idle_check if now + idle_check < due else due
+        due, route = self.deadline, self.route
+        if route is not None and now + route.idle_check_seconds < due:
+            due = now + route.idle_check_seconds
+        if self.race is not None:
+            for attempt in self.race.running:
+                if attempt.fails_at < due:
+                    due = attempt.fails_at
+        self.due = due
         self.service.sweep.add(self, now)
 
     def expire(self, now: float) -> None:
-        """`due` has passed: the deadline, the attempt's timeout, or it is time for a look at idleness."""
-        if now >= self.fails_at:
-            self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self._allowed_seconds():.3g} s"))
+        """`due` has passed: the deadline, an attempt's timeout, or it is time for a look at idleness."""
+        race = self.race
+        if now >= self.deadline:
+            since = self.attempts[-1].started if self.attempts else self.started
+            self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s"))
             return
+        overdue = race.overdue(now) if race is not None else []
+        for attempt in overdue:
+            if race is not None:
+                error = GivenUp(Reason.TIMEOUT, f"no whole answer within {attempt.allowed_seconds:.3g} s")
+                race.failed(attempt, error)
+        if not overdue:
+            self._check_progress()
+        if not self._is_over and self.bucket is None:
+            self.watch(now)
+
+    def _check_progress(self) -> None:
         progress = self.request_bytes + self.response_bytes
-        self._quiet_checks = (
-            self._quiet_checks + 1 if progress == self._quiet_mark else 0
-        )  # no progress is -1
+        self._quiet_checks = self._quiet_checks + 1 if progress == self._quiet_mark else 0  # none yet is -1
         self._quiet_mark = progress
         if self._quiet_checks >= IDLE_CHECKS:
             self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
-        elif self.route is not None:
-            self._watch(self.route, now)
-
-    def _allowed_seconds(self) -> float:
-        return self.fails_at - (self.attempts[-1].started if self.attempts else self.started)
 
     # What observers read beside the plain attributes
 
     @property
+    def route_name(self) -> str | None:
+        return self.route.name if self.route is not None else None
+
+    @property
     def peer(self) -> tuple[str, int] | None:
-        return self.client.peer
+        return self.stream.peer
 
     @property
     def rewritten_target(self) -> bytes | None:
@@ -586,17 +456,5 @@ class Exchange:
         return heads.upstream_target(self, route.prefix)
 
     @property
-    def http_version(self) -> str:
-        return self.traits.http_version
-
-    @property
-    def user_agent(self) -> bytes | None:
-        return self.lookup.get(b"user-agent")
-
-    @property
     def request_bytes(self) -> int:
         return self.body.size if self.body is not None else 0
-
-
-def _has_field(fields: Sequence[Field], wanted: tuple[tuple[bytes, bytes], ...]) -> bool:
-    return any((key, value) in wanted for key, _, value in fields)

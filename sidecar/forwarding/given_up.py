@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind
+from sidecar.upstream.streams import Processed
 
 
 class GivenUp(Exception):
-    """Why it ended. Becomes HTTP in `downstream/respond.py`, and an outcome for the breaker by `kind`."""
+    """Why it ended. Becomes HTTP in `forwarding/answers.py`, and an outcome for the breaker by `kind`."""
 
     def __init__(
-        self, reason: Reason, detail: str, *, retry_after_seconds: float = 0.0, is_stale: bool = False
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        retry_after_seconds: float = 0.0,
+        is_stale: bool = False,
+        processed: Processed = Processed.MAYBE,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -19,6 +26,8 @@ class GivenUp(Exception):
         """For `Retry-After`; 0 = none is sent."""
         self.is_stale = is_stale
         """A pooled connection had been closed by the upstream before it saw the request."""
+        self.processed = processed
+        """Whether the upstream may have acted on the request."""
 
     @property
     def kind(self) -> Kind:

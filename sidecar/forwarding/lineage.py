@@ -33,11 +33,12 @@ def recover(exchange: Exchange, route: LiveRoute) -> None:
         GivenUp: the caller has gone, and the route lets calls end with their caller.
     """
     policy = route.deadline
-    parent_id = exchange.parent_id
+    trace = exchange.trace
+    parent_id = trace.parent_id
     if parent_id is None or not policy.recover_from_trace:
         return
     callers = exchange.service.callers
-    found = callers.find(exchange.own_member, parent_id, exchange.trace_id, exchange.started)
+    found = callers.find(trace.own_member, parent_id, trace.trace_id, exchange.started)
     if found is None or policy.mode is Mode.OFF:
         return
     exchange.caller = found
@@ -51,7 +52,7 @@ def recover(exchange: Exchange, route: LiveRoute) -> None:
 
 def _may_cancel(exchange: Exchange, policy: CancelWithCaller) -> bool:
     if policy is CancelWithCaller.SAFE:
-        return exchange.method in SAFE
+        return exchange.request.method in SAFE
     return policy is CancelWithCaller.ALL
 
 
@@ -61,9 +62,9 @@ def remember(exchange: Exchange, attempt: Attempt) -> None:
         _end(exchange, exchange.remembered_as, exchange.attempts[-2].reason, attempt.started)
     exchange.remembered_as = attempt.span_id
     # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
-    deadline = inf if exchange.traits.wants_upgrade else exchange.deadline
+    deadline = inf if exchange.request.traits.upgrade else exchange.deadline
     callers = exchange.service.callers
-    callers.enter(attempt.span_id, exchange.trace_id, deadline, attempt.started)
+    callers.enter(attempt.span_id, exchange.trace.trace_id, deadline, attempt.started)
 
 
 def forget(exchange: Exchange, now: float) -> None:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import inf
 
 from sidecar.core import balance, deadline, headers
-from sidecar.core.admission import Admission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
-from sidecar.core.snapshot import Mode, Route
+from sidecar.core.errors import Reason
+from sidecar.core.head import Added
+from sidecar.core.outcome import Verdict
+from sidecar.core.snapshot import Direction, HeaderOps, Mode, Route
 from sidecar.forwarding import date
+from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
 
-VIA = b"Via: 1.1 sidecar\r\n"
-
-EGRESS = "outbound"
-"""The listener that the app's own calls come in by; every other one takes calls to the app."""
+VIA = (b"Via", b"1.1 sidecar")
+"""RFC 9110 7.6.3, both ways."""
 
 IDLE_CHECKS = 4
 """Looks at an exchange's progress in one idle timeout; idleness is noticed within a quarter of it."""
+
+NEVER_SECONDS = 1e9
+"""Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
+in the sweep."""
 
 
 class Destination:
@@ -34,16 +41,44 @@ class Destination:
         self.cluster = cluster
         self.breaker = breaker
 
+    def __repr__(self) -> str:
+        return f"<Destination {self.breaker.route} → {self.cluster.name}>"
+
+    def admit(self, now: float) -> Permit | Refusal:
+        """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
+        breaker, cluster = self.breaker, self.cluster
+        admission = breaker.admit(now)
+        if not admission.is_admitted:
+            detail = (
+                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}"
+            )
+            return Refusal(
+                Reason.CIRCUIT_OPEN,
+                detail,
+                admission.retry_after_seconds,
+                admission.state,
+                admission.transition,
+                admission.refused_by,
+            )
+        if cluster.in_flight < cluster.policy.limits.max_requests:
+            cluster.in_flight += 1
+        elif not cluster.admit():
+            breaker.settle(admission, Verdict.IGNORED, 0.0, now)
+            detail = f"{cluster.name}: max_requests reached"
+            return Refusal(Reason.OVERLOADED, detail, 1.0, admission.state, admission.transition)
+        return Permit(breaker, cluster, admission)
+
 
 class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices", "_total_weight", "admission", "attempt_seconds", "deadline", "deadline_fields", "destinations",
+        "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds",
+        "bounds_attempts", "deadline", "deadline_fields", "destinations", "head_seconds",
         "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
         "has_plain_failures", "host", "idle_check_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
         "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
-        "request_block", "request_seconds", "response_block", "sets_date", "single",
+        "request_seconds", "sets_date", "single",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +86,7 @@ class LiveRoute:
         policy: Route,
         destinations: Sequence[tuple[Destination, int]],
         fallback_destination: Destination | None = None,
-        admission: Admission | None = None,
+        admission: BudgetAdmission | None = None,
     ) -> None:
         self.policy = policy
         self.name = policy.name
@@ -63,7 +98,9 @@ class LiveRoute:
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
-        self.attempt_seconds = policy.timeouts.attempt_seconds
+        self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
+        self.head_seconds = _or_never(policy.timeouts.head_seconds)
+        self.bounds_attempts = self.attempt_seconds < inf or self.head_seconds < inf
         self.drop_request = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
         )
@@ -73,16 +110,16 @@ class LiveRoute:
         self.sets_date = date.KEY in {*self.drop_response, *(name for name, _ in policy.response_headers.add)}
         """The route removes, sets or adds it, so it is nobody else's to pass on or to add: an answer has one."""
         self.drop_response |= {date.KEY}
-        self.request_block = VIA + headers.added_block(policy.request_headers) + b"x-request-id: "
-        self.response_block = VIA + headers.added_block(policy.response_headers) + b"x-request-id: "
+        self.added_to_request = _added(policy.request_headers)
+        self.added_to_response = _added(policy.response_headers)
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:
             self.drop_request |= {deadline.EXPECTED_TIMEOUT}
         self.injects_baggage = policy.deadline.inject_baggage
-        self.is_egress = policy.listener == EGRESS
+        self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
-        self.idle_check_seconds = policy.timeouts.idle_seconds / IDLE_CHECKS
+        self.idle_check_seconds = min(policy.timeouts.idle_seconds / IDLE_CHECKS, NEVER_SECONDS)
         self.first_check_seconds = min(self.idle_check_seconds, self.request_seconds)
         """From arrival, where nothing but the route bounds an exchange."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
@@ -107,3 +144,11 @@ class LiveRoute:
         if self.single is not None:
             return self.single
         return balance.pick_weighted(self._choices, self._total_weight, rng)
+
+
+def _or_never(seconds: float | None) -> float:
+    return inf if seconds is None else seconds
+
+
+def _added(ops: HeaderOps) -> Added:
+    return Added((VIA, *ops.set, *ops.add))

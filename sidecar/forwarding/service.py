@@ -1,9 +1,10 @@
-"""What all exchanges of one process share. Built and owned by `runtime/worker.py`."""
+"""What all exchanges of one process share. Built and owned by `runtime/datapath.py`."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Sweep
+from sidecar.transport.turns import Turns
 
 if TYPE_CHECKING:
     from sidecar.forwarding.exchange import Exchange
@@ -29,6 +31,7 @@ class Service:
     ids: IdSource
     observe: Observe
     sweep: Sweep
+    turns: Turns
     callers: Callers
     decide: Callable[[bool | None, bytes], bool]
     """(the parent's sampled flag or None, the trace id) -> is sampled."""
@@ -38,7 +41,14 @@ class Service:
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[Exchange] = field(default_factory=set)
     """All that are live."""
+    open_connections: int = 0
+    """With clients, over all listeners."""
+    max_open_connections: int = sys.maxsize
+    """Connections with clients over all listeners, and as many with upstreams: what the limit of open files is enough
+    for (`runtime/file_limits.py`). Beyond it an exchange is `overloaded`, by our own lack."""
     is_draining: bool = False
-    """From here on each answer closes its connection."""
-    is_closed_to_new: bool = False
-    """From here on what still arrives is answered 503."""
+    """The process is not ready any more, and what is accepted from here on is served once."""
+    closed_to_new: frozenset[str] = frozenset()
+    """Listeners whose further requests are answered 503: their last call is over."""
+    departed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""

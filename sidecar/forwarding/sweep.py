@@ -27,6 +27,9 @@ class Expiring(Protocol):
     def expire(self, now: float) -> None:
         """`due` has passed. It is no longer in the sweep and may be added again."""
 
+    def abandon(self) -> None:
+        """`expire` has raised: a mistake of ours, which must end this one and nothing else."""
+
 
 class Sweep:
     """The buckets, and the one repeating timer."""
@@ -98,7 +101,7 @@ class Sweep:
                 continue  # removed by an expiry before it in this very loop
             if item.due <= now:
                 item.bucket = None
-                item.expire(now)
+                self._expire(item, now)
             else:
                 self._add_timer(item, now)
 
@@ -107,4 +110,19 @@ class Sweep:
         for item in list(bucket):
             item.bucket = None
             # The loop's timers may fire a millisecond early on a coarser clock; that is close enough.
-            item.expire(max(now, item.due))
+            self._expire(item, max(now, item.due))
+
+    def _expire(self, item: Expiring, now: float) -> None:
+        """A mistake in one must neither stop the others nor the sweep: it is told, and ends what it belongs to."""
+        try:
+            item.expire(now)
+        except Exception as error:
+            self._tell(item, error)
+            try:
+                item.abandon()
+            except Exception as second:
+                self._tell(item, second)
+
+    def _tell(self, item: Expiring, error: Exception) -> None:
+        message = f"an error in the expiry of {type(item).__name__}; it is ended"
+        self._loop.call_exception_handler({"message": message, "exception": error})

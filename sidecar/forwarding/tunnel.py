@@ -1,55 +1,79 @@
-"""A connection that has switched protocols (101): bytes both ways, with back-pressure, until one side ends.
+"""A connection that has switched protocols (101): bytes both ways, with back-pressure, each direction for itself.
 
-Decides only when it is over: either side closed, or nothing moved for the idle timeout. Half-closes end both ways
-(a WebSocket has its own closing handshake). What was written by then still goes out, as long as it moves. Owned by
-its exchange.
+Decides when a direction ends and when all is over. One side's FIN becomes the other's, and the other direction goes
+on. A side that is lost altogether ends both, but what it had sent is delivered first: the other side is read on and
+let go only when it has taken all, or took nothing for a whole look, since closing a socket with unread input resets
+what is under way (RFC 9112 9.6). Nothing moves for the idle timeout: both are closed. Owned by its exchange.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final
+
+from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
-    from sidecar.forwarding.client import Client
+    from sidecar.forwarding.streams import ServerStream
+
+LINGER_SECONDS: Final = 30.0
+"""For what was written to a side whose other one is gone: between two looks at whether it still takes it."""
 
 
-class _End(asyncio.Protocol):
-    """One side: what it reads goes to the other side's transport."""
+class _End:
+    """One side: what it reads goes to the other side's link."""
 
-    __slots__ = ("count", "other", "transport", "tunnel")
+    __slots__ = ("count", "has_ended", "is_lost", "link", "other", "tunnel")
 
+    link: Link
     other: _End
-    transport: asyncio.Transport
 
     def __init__(self, tunnel: Tunnel) -> None:
         self.tunnel = tunnel
         self.count = 0
+        """Bytes that it has sent."""
+        self.has_ended = False
+        """It will send nothing more."""
+        self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        """Not called: the link was made before."""
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
-        self.other.transport.write(data)
+        self.other.link.write(data)
 
     def eof_received(self) -> bool:
-        return False
+        self.end_direction()
+        return True  # the other direction goes on
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.tunnel.end()
+    def end_direction(self) -> None:
+        """It sends no more: let the other side know, once all it sent has gone out there."""
+        if not self.has_ended:
+            self.has_ended = True
+            self.other.link.end_writing()
+            if not self.other.link.can_half_close:
+                self.other.link.close()
+            self.tunnel.direction_ended()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        self.link.lost()
+        self.tunnel.lost(self)
 
     def pause_writing(self) -> None:
-        self.other.transport.pause_reading()
+        if not self.other.is_lost:
+            self.other.link.pause()
 
     def resume_writing(self) -> None:
-        self.other.transport.resume_reading()
+        if not self.other.is_lost:
+            self.other.link.resume()
 
 
 class Tunnel:
-    """Two ends. `on_end` is called once, when either side has closed or the tunnel was idle for too long."""
+    """Two ends. `on_end` is called once: when both directions have ended, or nothing more can come of it."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, idle_seconds: float, on_end: Callable[[], None]
@@ -62,55 +86,104 @@ class Tunnel:
         self._client.other = self._upstream
         self._upstream.other = self._client
         self._timer: asyncio.TimerHandle | None = None
-        self._attempt: Attempt | None = None
+
+    def __repr__(self) -> str:
+        return f"<Tunnel {self._client.count} up, {self._upstream.count} down>"
 
     @property
     def from_upstream_bytes(self) -> int:
         return self._upstream.count
 
-    def start(self, client: Client, attempt: Attempt) -> None:
-        """Take both transports over, and pass on what each side had sent ahead."""
-        assert attempt.connection is not None
-        self._attempt = attempt
-        client_transport, read_ahead = client.hand_over(self._client)
-        upstream_transport = attempt.connection.hand_over(self._upstream)
-        self._client.transport = client_transport
-        self._upstream.transport = upstream_transport
+    def start(self, client: ServerStream, attempt: Attempt) -> None:
+        """Take both links over, and pass on what each side had sent ahead."""
+        upstream = self._upstream
+        self._client.link, read_ahead, has_client_ended = client.hand_over(self._client)
+        upstream.link = attempt.hand_over(upstream)
         if attempt.rest:
-            self._upstream.data_received(attempt.rest)
+            upstream.data_received(attempt.rest)
         if read_ahead:
             self._client.data_received(read_ahead)
-        self._watch(0)
+        if has_client_ended:
+            self._client.end_direction()
+        if self._on_end is not None:
+            self._watch(-1)
 
-    def end(self) -> None:
+    # What ends it
+
+    def direction_ended(self) -> None:
+        if self._client.has_ended and self._upstream.has_ended:
+            self._over()
+
+    def lost(self, end: _End) -> None:
+        """One side is gone altogether: the other one is still given what was sent."""
+        if not end.has_ended:
+            end.has_ended = True
+            end.other.link.end_writing()
+        self._over()
+
+    def cut(self) -> None:
+        """End both ways now, as far as what was written has gone out."""
+        self._over()
+
+    def _over(self) -> None:
         on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end()
-
-    def close(self) -> None:
-        """Close both sides, after what was written to them has gone out."""
-        self._on_end = None
+        if on_end is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
         for end in (self._client, self._upstream):
-            end.transport.close()
-            self._see_out(end.transport, end.transport.get_write_buffer_size())
+            self._let_go(end)
+        on_end()
 
-    def _see_out(self, transport: asyncio.Transport, waiting: int) -> None:
-        """Who takes nothing of what waits for it must not keep its connection for ever."""
-        if waiting:
-            self._loop.call_later(self._idle_seconds, self._look_again, transport, waiting)
-
-    def _look_again(self, transport: asyncio.Transport, before: int) -> None:
-        waiting = transport.get_write_buffer_size()
-        if waiting == before:
-            transport.abort()
+    def _let_go(self, end: _End) -> None:
+        """Close it when it has taken what was written to it; what it still sends is read, and belongs to nobody."""
+        if end.is_lost:
+            return
+        if end.has_ended:
+            end.link.close()
         else:
-            self._see_out(transport, waiting)
+            end.link.end_writing()
+            end.link.set_sink(_Discarding(end.link))
+            end.link.resume()
+        self._see_out(end.link, end.link.untaken_bytes())
+
+    def _see_out(self, link: Link, waiting: int) -> None:
+        seconds = min(self._idle_seconds, LINGER_SECONDS)
+        self._loop.call_later(seconds, self._look_again, link, waiting)
+
+    def _look_again(self, link: Link, before: int) -> None:
+        """Who takes nothing of what waits for it must not keep its connection for ever, nor who only sends."""
+        if link.is_lost:
+            return
+        waiting = link.untaken_bytes()
+        if waiting and waiting != before:
+            self._see_out(link, waiting)
+        else:
+            link.abort()
 
     def _watch(self, moved: int) -> None:
         now_moved = self._client.count + self._upstream.count
-        if self._timer is not None and now_moved == moved:
-            self.end()
-        else:
+        if now_moved == moved:
+            self._over()
+        elif self._idle_seconds < float("inf"):
             self._timer = self._loop.call_later(self._idle_seconds, self._watch, now_moved)
+
+
+class _Discarding:
+    """Hears the rest of a side that nobody listens to any more, until it ends."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+    def eof_received(self) -> bool:
+        return False  # both directions have ended: the transport closes when what was written has gone out
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._link.lost()

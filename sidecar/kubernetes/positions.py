@@ -24,7 +24,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from sidecar.config.nodes import resolve_plain
+from sidecar.config.yaml.nodes import resolve_plain
 
 MAX_DEPTH = 100
 """Levels of nesting; an OpenAPI schema in a CustomResourceDefinition has about 40."""

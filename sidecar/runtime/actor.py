@@ -67,6 +67,12 @@ class Mailbox(Generic[M]):
         self._arrived.set()
         return True
 
+    def take_all(self) -> list[M]:
+        """Empty it: what its part did not come to, for whoever has to answer for it."""
+        left = list(self._waiting)
+        self._waiting.clear()
+        return left
+
     async def get(self, timeout_seconds: float | None = None) -> M | None:
         """Wait for the next message, first in first out; None when none came in time."""
         with contextlib.suppress(TimeoutError):

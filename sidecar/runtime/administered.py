@@ -1,4 +1,4 @@
-"""What the admin server may see and change of this process: the worker, in the shape of `admin.process.Process`."""
+"""What admin API and probes may see and change of this process, as `Process` and `Vitals` of `admin/` ask for it."""
 
 from __future__ import annotations
 
@@ -7,85 +7,99 @@ import importlib.metadata
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.admin.process import Data
-from sidecar.config import written
-from sidecar.config.units import parse_duration
+from sidecar.config.schema.units import parse_duration
+from sidecar.config.tell import render
 from sidecar.core.breaker import Breaker
 from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
-from sidecar.runtime.reload import Outcome
+from sidecar.runtime.actor import Parts
+from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.drain import Drain
+from sidecar.runtime.reload import Active, Outcome
+from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
-
-if TYPE_CHECKING:
-    from sidecar.runtime.worker import Worker
-    from sidecar.upstream.cluster import Cluster
+from sidecar.upstream.cluster import Cluster
 
 
 class Administered:
-    """One worker, as its operator meets it."""
+    """One process, as its operator meets it."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self.numbers = worker.numbers
-        self._started_at = worker.service.clock()
+    def __init__(
+        self,
+        datapath: DataPath,
+        active: Active,
+        drain: Drain,
+        parts: Parts,
+        rooms: TelemetryRooms,
+        *,
+        reload: Callable[[], Awaitable[Outcome]],
+        sources: Callable[[], Sources],
+    ) -> None:
+        self.numbers = rooms.numbers
+        self.sources = sources
+        self._datapath = datapath
+        self._active = active
+        self._drain = drain
+        self._parts = parts
+        self._rooms = rooms
+        self._reload = reload
+        self._started_at = self.now()
 
     @property
     def is_started(self) -> bool:
-        return self._worker.is_started
+        return self._datapath.is_serving
 
     @property
     def is_ready(self) -> bool:
-        return self._worker.is_ready
+        return self._datapath.is_ready
 
     @property
     def is_draining(self) -> bool:
-        return self._worker.service.is_draining
+        return self._datapath.service.is_draining
 
     @property
     def snapshot(self) -> Snapshot:
-        return self._worker.snapshot
+        return self._active.snapshot
 
     @property
     def breakers(self) -> Mapping[tuple[str, str], Breaker]:
-        return self._worker.assembly.breakers
+        return self._datapath.assembly.breakers
 
     @property
     def clusters(self) -> Mapping[str, Cluster]:
-        return self._worker.assembly.clusters
+        return self._datapath.assembly.clusters
 
     @property
     def log_level(self) -> str:
-        return self._worker.telemetry.log.level.name.lower()
+        return self._rooms.room.log.level.name.lower()
 
     def now(self) -> float:
-        return self._worker.service.clock()
+        return self._datapath.service.clock()
 
     def wall_time(self) -> float:
         return time.time() + self.now() - time.monotonic()
 
-    def sources(self) -> Sources:
-        return self._worker.sources()
-
     def vitals(self) -> Data:
-        worker, now = self._worker, self.now()
+        sockets, now = self._datapath.listeners.sockets, self.now()
         return {
-            "service": worker.telemetry.settings.service_name,
+            "service": self._rooms.room.settings.service_name,
             "version": importlib.metadata.version("sidecar-proxy"),
             "pid": os.getpid(),
             "uptime_seconds": round(now - self._started_at, 3),
-            "exchanges": len(worker.service.exchanges),
-            "listeners": {name: str(one.address) for name, one in worker.listeners.items()},
+            "exchanges": len(self._datapath.service.exchanges),
+            "listeners": {name: str(one.address) for name, one in sockets.items()},
             "config": self._config_numbers(),
-            "parts": [{**asdict(part), "state": part.state.value} for part in worker.parts.views()],
+            "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }
 
     async def config(self) -> Data:
-        active = self._worker.active
+        active = self._active
         last, change = active.last, active.last_change
         snapshot = active.snapshot
         return {
@@ -95,14 +109,14 @@ class Administered:
             "last_reload": None if last is None else await asyncio.to_thread(self.told, last),
             "last_change": None if change is None else await asyncio.to_thread(self.told, change),
             "active": {
-                "process": written.process(snapshot),
-                "listeners": {name: written.listener(one) for name, one in snapshot.listeners.items()},
-                "upstreams": {name: written.upstream(one) for name, one in snapshot.upstreams.items()},
+                "process": render.process(snapshot),
+                "listeners": {name: render.listener(one) for name, one in snapshot.listeners.items()},
+                "upstreams": {name: render.upstream(one) for name, one in snapshot.upstreams.items()},
             },
         }
 
     def written(self, route: Route) -> Mapping[str, str]:
-        return written.route(route)
+        return render.route(route)
 
     def told(self, outcome: Outcome) -> Data:
         """A reload with all that it changed: pure, since it takes a while where a thousand routes have changed."""
@@ -125,30 +139,30 @@ class Administered:
         return parse_duration(duration)
 
     def transitioned(self, transition: Transition) -> None:
-        self._worker.service.observe.transitioned(transition)
+        self._datapath.service.observe.transitioned(transition)
 
     def audit(self, message: str, fields: Mapping[str, Any]) -> None:
-        self._worker.telemetry.log.audit("admin.change", message, fields, self.now())
+        self._rooms.room.log.audit("admin.change", message, fields, self.now())
 
     def set_log_level(self, name: str) -> None:
-        self._worker.telemetry.log.set_level(Level[name.upper()])
+        self._rooms.room.log.set_level(Level[name.upper()])
 
     async def reload(self) -> Data:
-        return await asyncio.to_thread(self.told, await self._worker.reload())
+        return await asyncio.to_thread(self.told, await self._reload())
 
     def drain(self) -> None:
-        self._worker.drain.announce()
+        self._drain.announce()
 
     def quit(self) -> None:
-        self._worker.drain.begin()
+        self._drain.begin()
 
     def _config_numbers(self) -> Data:
-        numbers = self._worker.active.numbers(self.now())
+        numbers = self._active.numbers(self.now())
         return {
             "generation": numbers.generation,
             "age_seconds": round(numbers.age_seconds, 3),
             "reloads_succeeded": numbers.reloads_succeeded,
             "reloads_failed": numbers.reloads_failed,
             "is_last_reload_successful": numbers.is_last_reload_successful,
-            "problems": list(self._worker.active.problems),
+            "problems": list(self._active.problems),
         }

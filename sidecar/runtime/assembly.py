@@ -7,19 +7,21 @@ that a thousand routes do not hold the loop; nothing of it is seen before `commi
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from sidecar.core.admission import Admission
+from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
-from sidecar.forwarding.live import EGRESS, Destination, LiveRoute
+from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.cluster import Cluster
-from sidecar.upstream.resolver import Resolver
 
 STEP = 50
 """Routes or upstreams between two pauses of `build`: about a millisecond's work."""
@@ -37,22 +39,28 @@ class Built:
     made: list[Cluster] = field(default_factory=list)
     """Those of `clusters` that are new."""
 
-    @property
-    def is_resolved(self) -> bool:
-        """True when every new cluster has an endpoint to connect to."""
-        return all(cluster.pools for cluster in self.made)
+
+class Names(Protocol):
+    """Who knows what a name stands for, and tells it by `Assembly.addresses_changed`."""
+
+    def watch(self, endpoint: Endpoint) -> tuple[Endpoint, ...]:
+        """Keep it looked up, and return what is known now; each call wants its own `unwatch`."""
+
+    def unwatch(self, endpoint: Endpoint) -> None: ...
 
 
 class Assembly:
     """What is live now, and how the next snapshot takes its place."""
 
-    def __init__(self, service: Service, resolver: Resolver, rng: random.Random) -> None:
+    def __init__(self, service: Service, names: Names, rng: random.Random) -> None:
         self._service = service
-        self._resolver = resolver
+        self._names = names
         self._rng = rng
         self._archive = Archive()
         self._leaving: list[Cluster] = []
         self._building: Built | None = None
+        self._has_learned = asyncio.Event()
+        """Set with each news of the resolver."""
         self.clusters: dict[str, Cluster] = {}
         self.breakers: dict[tuple[str, str], Breaker] = {}
         self.routes: dict[str, LiveRoute] = {}
@@ -97,7 +105,7 @@ class Assembly:
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
-        self._service.has_egress = EGRESS in built.tables and bool(built.tables[EGRESS].entries)
+        self._service.has_egress = any(live.is_egress for live in built.routes.values())
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster)
@@ -137,6 +145,15 @@ class Assembly:
             cluster.set_addresses(name, addresses)
         for cluster in self._building.made if self._building is not None else ():
             cluster.set_addresses(name, addresses)
+        self._has_learned.set()
+
+    async def resolved(self, clusters: Collection[Cluster], seconds: float) -> None:
+        """Return when each of them has an endpoint to connect to, and after `seconds` at the latest."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not all(cluster.pools for cluster in clusters):
+                    self._has_learned.clear()
+                    await self._has_learned.wait()
 
     def tick(self, now: float) -> None:
         """Once a second: what only time brings about."""
@@ -159,17 +176,17 @@ class Assembly:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.policy.endpoints == upstream.endpoints:
             return cluster
-        cluster = Cluster(upstream, self._rng, self._service.clock)
+        cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns)
         built.made.append(cluster)
         for name in cluster.names():
-            addresses = self._resolver.watch(name)
+            addresses = self._names.watch(name)
             if addresses:
                 cluster.set_addresses(name, addresses)
         return cluster
 
     def _let_go(self, cluster: Cluster) -> None:
         for name in cluster.names():
-            self._resolver.unwatch(name)
+            self._names.unwatch(name)
         cluster.retire()
         self._leaving.append(cluster)
 
@@ -200,11 +217,11 @@ class Assembly:
             self._admission(route, before if is_same_place else None, now),
         )
 
-    def _admission(self, route: Route, before: LiveRoute | None, now: float) -> Admission | None:
+    def _admission(self, route: Route, before: LiveRoute | None, now: float) -> BudgetAdmission | None:
         """The estimate of the route's latency: of the same upstreams, under the same policy, it goes on."""
         if route.admission.mode is Mode.OFF:
             return None
         is_same = before is not None and before.policy.admission == route.admission
         if before is not None and is_same and before.admission is not None:
             return before.admission
-        return Admission(route.admission, now)
+        return BudgetAdmission(route.admission, now)

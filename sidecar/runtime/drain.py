@@ -1,6 +1,7 @@
 """The end of a process's life (SPEC 9): stop being ready, stop accepting, let finish, then cut.
 
-Decides the order and the times; `worker.py` then takes everything apart.
+Inbound listeners end first, and outbound ones when those are done: the app still needs its own calls for what it
+answers. Decides the order and the times; the composition root then takes everything apart.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from sidecar.core import snapshot
+from sidecar.core.snapshot import Direction
 from sidecar.downstream.listener import ListenerSocket
+from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.service import Service
+from sidecar.runtime.listeners import Listeners
 
 _LOG = logging.getLogger("sidecar.runtime")
 FORCED_EXIT_CODE = 1
@@ -23,9 +27,7 @@ FORCED_EXIT_CODE = 1
 class Drain:
     """One drain, begun at most once."""
 
-    def __init__(
-        self, service: Service, listeners: Mapping[str, ListenerSocket], policy: snapshot.Drain
-    ) -> None:
+    def __init__(self, service: Service, listeners: Listeners, policy: snapshot.Drain) -> None:
         self.policy = policy
         self._service = service
         self._listeners = listeners
@@ -47,6 +49,8 @@ class Drain:
         if not self._service.is_draining:
             self._announced_at = self._service.clock()
             self._service.is_draining = True
+            for socket in self._listeners.all():
+                socket.is_ending = True
 
     def begin(self) -> None:
         """Announce the end and begin it. A second call changes nothing."""
@@ -72,17 +76,46 @@ class Drain:
     async def wait(self) -> None:
         """Wait for the beginning, then see it through: returns when nothing is under way or time is up."""
         await self._begun.wait()
-        _LOG.info("draining: %d exchanges under way", len(self._service.exchanges))
+        exchanges = self._service.exchanges
+        _LOG.info("draining: %d exchanges under way", len(exchanges))
         await self._delay()
-        self._service.is_closed_to_new = True
-        for listener in self._listeners.values():
-            listener.stop_accepting()
         try:
             async with asyncio.timeout(self.policy.timeout_seconds):
-                while self._service.exchanges:  # noqa: ASYNC110  (an event would cost each exchange)
-                    await asyncio.sleep(0.01)
+                await self._end(
+                    [one for one in self._listeners.all() if one.policy.direction is Direction.INBOUND]
+                )
+                await self._end(
+                    [one for one in self._listeners.all() if one.policy.direction is Direction.OUTBOUND]
+                )
+                await self._until(lambda: not exchanges)
         except TimeoutError:
-            _LOG.warning("drain timeout: %d exchanges are cut", len(self._service.exchanges))
+            _LOG.warning("drain timeout: %d exchanges are cut", len(exchanges))
+
+    async def _end(self, sockets: list[ListenerSocket]) -> None:
+        """Let nobody else in, and wait for those who are: until all have their answers, and have taken them."""
+        names = frozenset(one.name for one in sockets)
+        for one in sockets:
+            one.stop_accepting()
+        closing = self._service.loop.call_later(LAST_CALL_SECONDS, self._close_to_new, names)
+        try:
+            # Tunnels are exchanges whose connection is no listener's any more.
+            await self._until(
+                lambda: (
+                    not any(one.connection_count for one in sockets)
+                    and not any(one.request.listener in names for one in self._service.exchanges)
+                )
+            )
+        finally:
+            closing.cancel()
+
+    def _close_to_new(self, names: frozenset[str]) -> None:
+        self._service.closed_to_new |= names
+
+    async def _until(self, is_done: Callable[[], bool]) -> None:
+        departed = self._service.departed
+        while not is_done():
+            departed.clear()
+            await departed.wait()
 
     async def _delay(self) -> None:
         left = self._announced_at + self.policy.delay_seconds - self._service.clock()

@@ -30,6 +30,10 @@ class Listeners:
         self._service = service
         self._retired: list[ListenerSocket] = []
 
+    def all(self) -> list[ListenerSocket]:
+        """Those in use, and those removed ones that still have connections."""
+        return [*self.sockets.values(), *self._retired]
+
     async def prepare(self, snapshot: Snapshot) -> Prepared:
         """Bind what `snapshot` has and what is not bound yet.
 
@@ -85,5 +89,5 @@ class Listeners:
 
     def close(self) -> None:
         """Cut everything."""
-        for socket in (*self.sockets.values(), *self._retired):
+        for socket in self.all():
             socket.close()

@@ -12,17 +12,23 @@ import pickle
 import sys
 from collections.abc import Mapping
 
-from sidecar.config.parcel import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
 from sidecar.config.problems import ConfigError
+from sidecar.config.process.pickles import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
+from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
 
-PROGRAM = "sidecar.config.loading"
+PROGRAM = "sidecar.config.process.program"
 IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 
 
 class LoaderFailed(Exception):
     """The loading process ended or hung; nothing is known of the configuration."""
+
+    def __init__(self, text: str, *, is_own_lack: bool = False) -> None:
+        """`is_own_lack`: it could not be started, for want of file descriptors or memory; later it may be."""
+        super().__init__(text)
+        self.is_own_lack = is_own_lack
 
 
 class Loader:
@@ -61,7 +67,12 @@ class Loader:
                 return snapshot
         except TimeoutError:
             raise LoaderFailed(f"loading took more than {LOAD_TIMEOUT_SECONDS:g} s") from None
-        except (asyncio.IncompleteReadError, ConnectionError, OSError) as error:
+        except OSError as error:
+            if not is_own_lack(error):
+                raise LoaderFailed(f"the loading process ended: {error!r}") from error
+            detail = f"{error.strerror}: nothing is known of the configuration, and it is tried again"
+            raise LoaderFailed(detail, is_own_lack=True) from error
+        except asyncio.IncompleteReadError as error:
             raise LoaderFailed(f"the loading process ended: {error!r}") from error
         except ConfigError:
             is_done = True

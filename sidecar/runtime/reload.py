@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from sidecar.config.diff import Diff, Kind, diff
+from sidecar.admin.process import Ending
 from sidecar.config.problems import ConfigError
+from sidecar.config.tell.diff import Diff, Kind, diff
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
+from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport
 from sidecar.runtime import memory
 from sidecar.runtime.actor import Mailbox
-from sidecar.runtime.assembly import Assembly, Built
-from sidecar.runtime.listeners import Listeners
+from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.loader import Loader, LoaderFailed
 
-R = TypeVar("R")
-
 NOTHING = Diff()
-RESOLVE_SECONDS = 1.0
-"""How long a swap waits for the names of new upstreams; what is unknown then answers `dns_error` until it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,8 @@ class Outcome:
     """All that was read or looked for."""
     digest: str = ""
     """Of their content; empty when nothing is known."""
+    is_undecided: bool = False
+    """It could not be looked into, for want of file descriptors or memory of our own."""
 
     @property
     def is_success(self) -> bool:
@@ -60,6 +58,11 @@ class Request:
     is_final: bool = True
     """False: a refusal may be that of a half-written file, so nobody is told but who asked."""
 
+    def fail(self, error: Exception) -> None:
+        """Tell who asked that there is no outcome."""
+        if self.reply is not None and not self.reply.done():
+            self.reply.set_exception(error)
+
 
 class Warm:
     """A change is coming: have the loading process ready."""
@@ -68,20 +71,16 @@ class Warm:
 class Active:
     """The configuration in use. Changed on the event loop; its numbers are read from anywhere."""
 
-    def __init__(
-        self, snapshot: Snapshot, clock: Callable[[], float], assembly: Assembly, listeners: Listeners
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, datapath: DataPath) -> None:
         self.snapshot = snapshot
         self.started_with = snapshot
         self.generation = 1
-        self.since = clock()
+        self.since = datapath.service.clock()
         self.last: Outcome | None = None
         """The last reload, good or bad."""
         self.last_change: Outcome | None = None
         """The last one that changed anything: what an operator asks for, however many reloads found nothing since."""
-        self._clock = clock
-        self._assembly = assembly
-        self._listeners = listeners
+        self._datapath = datapath
         self._succeeded = 0
         self._failed = 0
 
@@ -112,25 +111,13 @@ class Active:
         found = await asyncio.to_thread(diff, self.snapshot, snapshot)
         memory.hold()
         try:
-            await self._put_in_place(snapshot)
+            self.snapshot = await self._datapath.install(snapshot)
+            self.generation += 1
+            self.since = self._datapath.service.clock()
+            await self._datapath.reconfigure()
         finally:
             memory.settle()
         return found
-
-    async def _put_in_place(self, snapshot: Snapshot) -> None:
-        try:
-            built = await _in_turns(self._assembly.build(snapshot))
-            await self._resolved(built)
-            prepared = await self._listeners.prepare(snapshot)
-        except BaseException:
-            self._assembly.discard()
-            raise
-        self._assembly.commit(built)
-        self._listeners.commit(prepared, snapshot)
-        self.snapshot = built.snapshot
-        self.generation += 1
-        self.since = self._clock()
-        await _in_turns(self._assembly.reconfigure())
 
     def record(self, outcome: Outcome) -> None:
         """Remember how a reload went."""
@@ -141,11 +128,6 @@ class Active:
             self._succeeded += 1
         else:
             self._failed += 1
-
-    async def _resolved(self, built: Built) -> None:
-        deadline = self._clock() + RESOLVE_SECONDS
-        while not built.is_resolved and self._clock() < deadline:  # noqa: ASYNC110  (clusters tell nobody)
-            await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True, eq=False)
@@ -178,14 +160,21 @@ class Reloading:
         try:
             outcome = await self.reload(request)
         except BaseException as error:
-            if reply is not None and not reply.done():
-                reply.set_exception(RuntimeError(f"the reload broke off: {error!r}"))
+            task = asyncio.current_task()
+            is_ending = task is not None and task.cancelling()
+            request.fail(Ending() if is_ending else RuntimeError(f"the reload broke off: {error!r}"))
             raise
-        if outcome.is_success or request.is_final:
+        if outcome.is_success or (request.is_final and not self._is_known(request, outcome)):
             self.active.record(outcome)
             self.on_outcome(outcome)
         if reply is not None and not reply.done():
             reply.set_result(outcome)
+
+    def _is_known(self, request: Request, outcome: Outcome) -> bool:
+        """The watcher tries again each second while something is lacking, which is told once."""
+        last = self.active.last
+        is_again = last is not None and last.is_undecided and outcome.is_undecided
+        return is_again and request.trigger == "file"
 
     async def reload(self, request: Request) -> Outcome:
         """Load and, if it is good and new, install."""
@@ -196,14 +185,16 @@ class Reloading:
             problems = tuple(str(problem) for problem in error.problems)
             return self._refusal(request, started, problems, error.files, error.digest)
         except LoaderFailed as error:
-            return self._refusal(request, started, (str(error),))
+            refusal = self._refusal(request, started, (str(error),))
+            return replace(refusal, is_undecided=error.is_own_lack)
         found = Diff()
         try:
             if snapshot.digest != active.snapshot.digest:
                 found = await active.install(snapshot)
         except OSError as error:
             problem = f"{self.path}: {error}"
-            return self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
+            refusal = self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
+            return replace(refusal, is_undecided=is_own_lack(error))
         pending = await asyncio.to_thread(diff, active.started_with, snapshot)
         now = self.clock()
         report = ReloadReport(
@@ -257,6 +248,8 @@ class Watching:
                 self._learn(outcome, watch, settling)
                 continue
             digest = await asyncio.to_thread(watch.look, self.clock())
+            if digest is None:
+                continue
             was_pending = settling.is_pending
             if settling.saw(digest, self.clock()):
                 await self._try(settling)
@@ -276,24 +269,17 @@ class Watching:
             else:
                 settling.tried()
             return
-        if not outcome.is_success and not is_final:
+        if outcome.is_undecided:
+            settling.postponed(self.clock())
+        elif not outcome.is_success and not is_final:
             settling.tried()
 
     def _learn(self, outcome: Outcome, watch: Watch, settling: Settling) -> None:
+        if outcome.is_undecided:
+            return
         if outcome.files:
             watch.include(outcome.files)
         if outcome.is_success:
             settling.taken(outcome.digest)
         else:
             settling.refused(outcome.digest)
-
-
-async def _in_turns(steps: Generator[None, None, R]) -> R:
-    """Take the steps of some work, and let the loop do its own between two of them."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: R = end.value
-            return result
-        await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from sidecar.config.diff import Diff, Item
+from sidecar.config.tell.diff import Diff, Item
 from sidecar.runtime.reload import Outcome
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom

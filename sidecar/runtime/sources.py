@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from sidecar.core.sources import BreakerNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.admin.serving import HttpServer
+from sidecar.core.breaker import Breaker
+from sidecar.core.sources import BreakerReading, ConfigNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.telemetry_rooms import Lost
+from sidecar.upstream.cluster import Cluster
 
-if TYPE_CHECKING:
-    from sidecar.core.breaker import Breaker
-    from sidecar.runtime.worker import Worker
-    from sidecar.upstream.cluster import Cluster
 
+def collect(
+    datapath: DataPath, config: ConfigNumbers, servers: Mapping[str, HttpServer], dropped: Lost
+) -> Sources:
+    """Everything at one moment, as far as a reader beside the loop can see one.
 
-def collect(worker: Worker) -> Sources:
-    """Everything at one moment, as far as a reader beside the loop can see one."""
-    now = worker.service.clock()
+    `servers` are those beside the data path, by the name under which their refusals are counted; added up where the
+    configuration has a listener of that name too.
+    """
+    assembly = datapath.assembly
+    sockets = list(datapath.listeners.sockets.items())
+    refused = Counter({name: one.refused_connections for name, one in sockets})
+    refused.update({name: server.refused for name, server in servers.items()})
     return Sources(
-        breakers=[_breaker(breaker) for breaker in list(worker.assembly.breakers.values())],
-        upstreams=[_upstream(cluster) for cluster in list(worker.assembly.clusters.values())],
-        config=worker.active.numbers(now),
-        callers_evicted=worker.service.callers.evicted,
-        connections_refused=_refused(worker),
-        dropped=worker.telemetry_dropped(),
+        breakers=[_breaker(breaker) for breaker in list(assembly.breakers.values())],
+        upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
+        config=config,
+        callers_evicted=datapath.service.callers.evicted,
+        connections_refused=refused,
+        dropped=dropped,
     )
 
 
-def _refused(worker: Worker) -> Counter[str]:
-    """By listener, with `admin` and `probes` among them; added up where the configuration has such a name too."""
-    refused = Counter({name: one.refused_connections for name, one in list(worker.listeners.items())})
-    for name, server in (("admin", worker.admin.server), ("probes", worker.probes.server)):
-        refused[name] += server.refused
-    return refused
-
-
-def _breaker(breaker: Breaker) -> BreakerNumbers:
+def _breaker(breaker: Breaker) -> BreakerReading:
     tally = breaker.tally  # `numbers` would move the window, which is the loop's
-    return BreakerNumbers(
+    return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
         state=breaker.state,

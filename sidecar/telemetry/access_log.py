@@ -1,6 +1,6 @@
 """The access log and the event log: one object a line, through a bounded queue to a thread that writes.
 
-The loop only appends a tuple. A reader that stalls blocks the writing thread; the queue then fills, further
+The loop only appends a record. A reader that stalls blocks the writing thread; the queue then fills, further
 lines are dropped and counted, and no request waits.
 """
 
@@ -14,20 +14,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sidecar.core.finished import FinishedExchange
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import State, Transition
-from sidecar.telemetry.log_lines import Level, Record, as_json, as_text, make_line
+from sidecar.core.transition import Transition
+from sidecar.telemetry.log_lines import Event, Level, Record, as_json, as_text, level_of, make_line
 from sidecar.telemetry.spans import Wake
 
 CAPACITY = 8192
 """Lines that wait for the writer; about 2 KiB each at most."""
 _BATCH = 256
 _IDLE_SECONDS = 0.1
-_FLUSHED = "flushed"
-"""Stands in the queue for whoever waits until what is before it has been written."""
-_MAX_TARGET, _MAX_HOST, _MAX_AGENT, _MAX_REQUEST_ID, _MAX_DETAIL = 1024, 256, 256, 128, 256
+_ALL = 1 << 64
+"""Trace ids below this are logged: all of them."""
+# A member of an Enum costs 50 ns to look up, a global 5.
+_INFO, _WARNING = Level.INFO, Level.WARNING
 
 
 class Log:
@@ -45,8 +47,9 @@ class Log:
         self._format = settings.format
         self.has_access_log = settings.format is not LogFormat.OFF or also is not None
         """False if no exchange needs to be shown to this observer."""
-        self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * (1 << 64))
-        self._queue: deque[Record] = deque()
+        self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * _ALL)
+        self._queue: deque[Record | threading.Event] = deque()
+        """An event stands for whoever waits until what is before it has been written."""
         self._wake = Wake()
         self._in_flight = 0
         self._fd = fd
@@ -71,7 +74,7 @@ class Log:
     def flush(self, deadline: float) -> None:
         """Wait until what waits now has been written, or `deadline` (monotonic seconds) has come."""
         is_done = threading.Event()
-        self._queue.append((_FLUSHED, is_done))
+        self._queue.append(is_done)
         self._wake.raise_flag()
         is_done.wait(max(0.0, deadline - time.monotonic()))
 
@@ -80,75 +83,42 @@ class Log:
         self._is_stopping = True
         self._wake.raise_flag()
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        left = sum(record[0] != _FLUSHED for record in self._queue)
+        left = sum(not isinstance(waiting, threading.Event) for waiting in self._queue)
         self._queue.clear()
         self.unwritten += left
         self.dropped += left + self._in_flight
 
-    def finished(self, exchange: ObservedExchange) -> None:
-        """Keep the exchange's line. Exchanges that failed are logged whatever the sampling."""
-        reason = exchange.reason
-        status = exchange.status
-        level = Level.WARNING if reason is not None or status >= 500 else Level.INFO
-        if level < self._level:
+    def finished(self, exchange: ObservedExchange, record: FinishedExchange | None = None) -> None:
+        """Keep the exchange's line; `record` is that of the exchange, if there is one already.
+
+        Exchanges that failed are logged whatever the sampling.
+        """
+        if exchange.reason is not None or exchange.status >= 500:
+            if self._level > _WARNING:
+                return
+        elif self._level > _INFO or (
+            self._bound < _ALL and int(exchange.trace.trace_id[16:], 16) >= self._bound
+        ):
             return
-        trace_id = exchange.trace_id
-        if level is Level.INFO and self._bound < 1 << 64 and int(trace_id[16:], 16) >= self._bound:
-            return
-        attempts = exchange.attempts
-        last = attempts[-1] if attempts else None
-        detail, peer = exchange.detail, exchange.peer
-        agent = exchange.user_agent
-        self._put(
-            (
-                "access",
-                level,
-                exchange.ended,
-                exchange.started,
-                trace_id,
-                exchange.span_id,
-                exchange.request_id[:_MAX_REQUEST_ID],
-                exchange.listener,
-                exchange.route_name,
-                exchange.method,
-                exchange.target[:_MAX_TARGET],
-                exchange.host[:_MAX_HOST],
-                status,
-                reason,
-                detail[:_MAX_DETAIL],
-                peer[0] if peer is not None else None,
-                agent and agent[:_MAX_AGENT],
-                exchange.request_bytes,
-                exchange.response_bytes,
-                exchange.budget.measured_seconds,
-                exchange.budget.source,
-                exchange.breaker_state,
-                exchange.fallback,
-                len(attempts),
-                last.upstream if last is not None else None,
-                last.endpoint if last is not None else None,
-            )
-        )
+        self._put(FinishedExchange(exchange) if record is None else record)
 
     def transitioned(self, transition: Transition) -> None:
-        level = Level.WARNING if transition.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
-        if level >= self._level:
-            self._put(("transition", level, transition.at, transition))
+        if level_of(transition) >= self._level:
+            self._put(transition)
 
     def reloaded(self, report: ReloadReport) -> None:
-        level = Level.INFO if report.is_success else Level.ERROR
-        if level >= self._level:
-            self._put(("reload", level, report.at, report))
+        if level_of(report) >= self._level:
+            self._put(report)
 
     def event(self, level: Level, kind: str, message: str, fields: Mapping[str, Any], at: float) -> None:
         """Log something else. `fields` must be JSON values; `at` is monotonic seconds. Any thread may call
         this."""
         if level >= self._level:
-            self._put(("event", level, at, kind, message, dict(fields)))
+            self._put(Event(level, at, kind, message, dict(fields)))
 
     def audit(self, kind: str, message: str, fields: Mapping[str, Any], at: float) -> None:
         """Log, whatever the level, that somebody has changed something."""
-        self._put(("event", Level.INFO, at, kind, message, dict(fields)))
+        self._put(Event(Level.INFO, at, kind, message, dict(fields)))
 
     def _put(self, record: Record) -> None:
         waiting = len(self._queue)
@@ -175,12 +145,12 @@ class Log:
         flushed: threading.Event | None = None
         while self._queue and len(texts) < _BATCH:
             record = self._queue.popleft()
-            if record[0] == _FLUSHED:
-                flushed = record[1]
+            if isinstance(record, threading.Event):
+                flushed = record
                 break
             if self._also is not None:
                 self._also(record, offset)
-            if self._format is LogFormat.OFF and record[0] == "access":
+            if self._format is LogFormat.OFF and isinstance(record, FinishedExchange):
                 continue
             line = make_line(record, offset)
             texts.append(as_text(line) if self._format is LogFormat.TEXT else as_json(line))

@@ -1,6 +1,6 @@
 """One line of the logs: what waits in a queue for it, what is in it, and how it is written. Pure.
 
-The data path leaves a tuple (`access_log.py`); everything that takes time is done here, in the writer's thread.
+The data path leaves a record (`access_log.py`); everything that takes time is done here, in the writer's thread.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ import json
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
+from sidecar.core.finished import FinishedExchange
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import Transition
+from sidecar.core.transition import State, Transition
 from sidecar.telemetry.span_shape import split_target
 
 Fields = dict[str, Any]
-Record = tuple[Any, ...]
-"""What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
 
 
 class Level(IntEnum):
@@ -31,38 +30,67 @@ class Level(IntEnum):
     ERROR = 17
 
 
+class Event(NamedTuple):
+    """Something else that is told, by the name of its kind."""
+
+    level: Level
+    at: float
+    """Monotonic seconds."""
+    kind: str
+    message: str
+    fields: Fields
+
+
+Record = FinishedExchange | Transition | ReloadReport | Event
+"""What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
+
+
 class LogLine:
     """One line, ready to be written. Built in the writer's thread."""
 
-    __slots__ = ("at_ns", "fields", "kind", "level", "message")
+    __slots__ = ("_message", "at_ns", "fields", "kind", "level")
 
-    def __init__(self, at_ns: int, level: Level, kind: str, message: str, fields: Fields) -> None:
+    def __init__(self, at_ns: int, level: Level, kind: str, fields: Fields, message: str = "") -> None:
+        """`message` may be left out of a line of kind `access`."""
         self.at_ns = at_ns
         self.level = level
         self.kind = kind
         """`access`, or the name of an event such as `circuit_breaker.transition`."""
-        self.message = message
         self.fields = fields
+        self._message = message
+
+    @property
+    def message(self) -> str:
+        """For people. That of an exchange is only made when somebody asks: a line of JSON has none."""
+        if self.kind != "access":
+            return self._message
+        return f"{self.fields['method']} {self.fields['path']} {self.fields['status']}"
+
+
+def level_of(record: Record) -> Level:
+    """How grave it is. What went wrong with an exchange is a warning, a configuration that is refused an error."""
+    if isinstance(record, FinishedExchange):
+        return Level.WARNING if record.reason is not None or record.status >= 500 else Level.INFO
+    if isinstance(record, Transition):
+        return Level.WARNING if record.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
+    if isinstance(record, ReloadReport):
+        return Level.INFO if record.is_success else Level.ERROR
+    return record.level
 
 
 def make_line(record: Record, offset_ns: int) -> LogLine:
     """Build the line of a record; `offset_ns` turns monotonic into epoch nanoseconds."""
-    what, level, at = record[:3]
-    at_ns = int(at * 1e9) + offset_ns
-    if what == "access":
-        fields = _access_fields(record)
-        return LogLine(
-            at_ns, level, "access", f"{fields['method']} {fields['path']} {fields['status']}", fields
-        )
-    if what == "transition":
-        transition: Transition = record[3]
-        message = f"{transition.breaker}: {transition.from_state.value} -> {transition.to_state.value}"
-        return LogLine(at_ns, level, "circuit_breaker.transition", message, _transition_fields(transition))
-    if what == "reload":
-        report: ReloadReport = record[3]
-        message = "configuration reloaded" if report.is_success else "configuration rejected"
-        return LogLine(at_ns, level, "config.reload", message, _reload_fields(report))
-    return LogLine(at_ns, level, record[3], record[4], record[5])
+    level = level_of(record)
+    if isinstance(record, FinishedExchange):
+        return LogLine(int(record.ended * 1e9) + offset_ns, level, "access", _access_fields(record))
+    at_ns = int(record.at * 1e9) + offset_ns
+    if isinstance(record, Transition):
+        message = f"{record.breaker}: {record.from_state.value} -> {record.to_state.value}"
+        return LogLine(at_ns, level, "circuit_breaker.transition", _transition_fields(record), message)
+    if isinstance(record, ReloadReport):
+        message = "configuration reloaded" if record.is_success else "configuration rejected"
+        return LogLine(at_ns, level, "config.reload", _reload_fields(record), message)
+    return LogLine(at_ns, level, record.kind, record.fields, record.message)
 
 
 def as_json(line: LogLine) -> bytes:
@@ -86,67 +114,41 @@ def as_text(line: LogLine) -> bytes:
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
-def _access_fields(record: Record) -> Fields:
-    (
-        _,
-        _,
-        ended,
-        started,
-        trace_id,
-        span_id,
-        request_id,
-        listener,
-        route,
-        method,
-        target,
-        host,
-        status,
-        reason,
-        detail,
-        client,
-        agent,
-        request_bytes,
-        response_bytes,
-        budget_seconds,
-        source,
-        breaker_state,
-        fallback,
-        attempts,
-        upstream,
-        endpoint,
-    ) = record
-    path, query = split_target(target)
+def _access_fields(record: FinishedExchange) -> Fields:
+    path, query = split_target(record.target)
+    endpoint, reason, peer = record.endpoint, record.reason, record.peer
+    agent, budget = record.user_agent, record.budget
     fields: Fields = {
-        "trace_id": trace_id.decode(),
-        "span_id": span_id.decode(),
-        "request_id": request_id.decode("utf-8", "replace"),
-        "listener": listener,
-        "route": route,
-        "upstream": upstream,
+        "trace_id": record.trace_id.decode(),
+        "span_id": record.span_id.decode(),
+        "request_id": record.request_id.decode("utf-8", "replace"),
+        "listener": record.listener,
+        "route": record.route_name,
+        "upstream": record.upstream,
         "endpoint": None if endpoint is None else str(endpoint),
-        "method": method.decode("utf-8", "replace"),
-        "host": host.decode("utf-8", "replace"),
+        "method": record.method.decode("utf-8", "replace"),
+        "host": record.host.decode("utf-8", "replace"),
         "path": path.decode("utf-8", "replace"),
-        "status": status,
+        "status": record.status,
         "reason": None if reason is None else reason.value,
-        "duration_ms": round((ended - started) * 1000, 3),
-        "attempts": attempts,
-        "request_bytes": request_bytes,
-        "response_bytes": response_bytes,
-        "client": client,
+        "duration_ms": round((record.ended - record.started) * 1000, 3),
+        "attempts": record.attempt_count,
+        "request_bytes": record.request_bytes,
+        "response_bytes": record.response_bytes,
+        "client": None if peer is None else peer[0],
         "user_agent": agent and agent.decode("utf-8", "replace"),
     }
     if query:
         fields["query"] = query.decode("utf-8", "replace")
-    if detail:
-        fields["detail"] = detail
-    if source:
-        fields["budget_ms"] = round(budget_seconds * 1000)
-        fields["budget_source"] = source
-    if breaker_state is not None:
-        fields["breaker"] = breaker_state.value
-    if fallback is not None:
-        fields["fallback"] = fallback
+    if record.detail:
+        fields["detail"] = record.detail
+    if budget.source:
+        fields["budget_ms"] = round(budget.measured_seconds * 1000)
+        fields["budget_source"] = budget.source
+    if record.breaker_state is not None:
+        fields["breaker"] = record.breaker_state.value
+    if record.fallback is not None:
+        fields["fallback"] = record.fallback
     return fields
 
 

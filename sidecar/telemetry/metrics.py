@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from sidecar.core.families import FAMILIES, Family, Kind, Point, Row
+from sidecar.core.families import FAMILIES, Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.telemetry.temporality import Temporality
@@ -109,22 +109,24 @@ class MetricBuilder:
     def _data(self, family: Family, points: Sequence[Point], now_ns: int, offset_ns: int) -> Any:
         is_delta = self._temporality.is_delta(family)
         temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
-        if family.kind is Kind.HISTOGRAM:
+        if family.kind is MetricKind.HISTOGRAM:
             rows = [self._histogram(family, point, now_ns, offset_ns) for point in points]
             return HistogramData(data_points=rows, aggregation_temporality=temporality)
         numbers = []
         for point in points:
             value, since_ns = self._temporality.offer(family, point, now_ns)
-            assert not isinstance(value, Row)
-            start_ns = 0 if family.kind is Kind.GAUGE else since_ns
+            assert not isinstance(value, HistogramRow)
+            start_ns = 0 if family.kind is MetricKind.GAUGE else since_ns
             numbers.append(NumberDataPoint(dict(point[0]), start_ns, now_ns, value))
-        if family.kind is Kind.GAUGE:
+        if family.kind is MetricKind.GAUGE:
             return Gauge(data_points=numbers)
-        return Sum(numbers, aggregation_temporality=temporality, is_monotonic=family.kind is Kind.COUNTER)
+        return Sum(
+            numbers, aggregation_temporality=temporality, is_monotonic=family.kind is MetricKind.COUNTER
+        )
 
     def _histogram(self, family: Family, point: Point, now_ns: int, offset_ns: int) -> HistogramDataPoint:
         row, since_ns = self._temporality.offer(family, point, now_ns)
-        assert isinstance(row, Row)
+        assert isinstance(row, HistogramRow)
         exemplars = [
             Exemplar({}, value, at_ns, int(span_id, 16), int(trace_id, 16))
             for trace_id, span_id, value, at in filter(None, row.exemplars)

@@ -157,7 +157,7 @@ class SpanPipeline(Pipeline):
     def count_left(self) -> None:
         recorder = self._recorder
         while recorder.exchanges:
-            self.failed += 1 + len(recorder.exchanges.popleft()[-1])
+            self.failed += 1 + len(recorder.exchanges.popleft().attempts)
         self.failed += len(recorder.events)
         recorder.events.clear()
 
@@ -175,7 +175,7 @@ class SpanPipeline(Pipeline):
         records = 0
         while recorder.exchanges and len(spans) < self._batch:
             record = recorder.exchanges.popleft()
-            spans += self._shaped(partial(shaper.exchange_spans, record, offset), 1 + len(record[-1]))
+            spans += self._shaped(partial(shaper.exchange_spans, record, offset), 1 + len(record.attempts))
             records += 1
             if records % _RECORDS_PER_SLICE == 0:
                 pause()

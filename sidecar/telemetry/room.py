@@ -79,14 +79,13 @@ def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callabl
 
     if spans is None:
         return count_and_log
-    record, has_access_log = spans.finished, log.has_access_log
+    keep, has_access_log = spans.finished, log.has_access_log
 
     def tell_all(exchange: ObservedExchange) -> None:
         count(exchange)
-        if exchange.is_sampled:
-            record(exchange)
+        record = keep(exchange) if exchange.trace.is_sampled else None
         if has_access_log:
-            log.finished(exchange)
+            log.finished(exchange, record)
 
     return tell_all
 

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from sidecar.core.errors import Reason
+from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
+from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Transition
 from sidecar.telemetry import wire
-from sidecar.telemetry.spans import EventRecord, ExchangeRecord, Outage, TransitionIds
+from sidecar.telemetry.spans import EventRecord, Outage, TransitionIds
 
 _KNOWN = frozenset(METHODS)
 _MAX_LINKS = 32
@@ -31,15 +33,6 @@ _SENT_MS = wire.key("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
 _text_of, _number_of = wire.text_of, wire.number_of
 
-_SECRET = re.compile(
-    rb"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature|X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token"
-    rb"|(?:[\w.-]*[-_.])?(?i:token|api_?key|key|secret|passw(?:or)?d))"
-    rb"=[^&]*"
-)
-"""Query parameters whose values the conventions redact (case-sensitive), the rest of their AWS family, and the names
-that tokens, keys and passwords have elsewhere."""
-_SIGNS = (b"ig", b"AWS", b"X-Amz", b"oken=", b"ey=", b"ecret=", b"assw")
-"""One of them is in every query that `_SECRET` finds something in, as people write it."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -50,86 +43,86 @@ class SpanShaper:
         self._ids = ids
         self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
-    def exchange_spans(self, record: ExchangeRecord, offset_ns: int) -> list[bytes]:
+    def exchange_spans(self, record: FinishedExchange, offset_ns: int) -> list[bytes]:
         """The SERVER span of one exchange, then a CLIENT span for each attempt.
 
         `offset_ns` is added to a monotonic time to get nanoseconds since the epoch.
         """
-        (
-            trace_hex,
-            span_hex,
-            parent_hex,
-            tracestate,
-            started,
-            ended,
-            listener,
-            route,
-            method,
-            target,
-            sent_target,
-            host,
-            version,
-            peer,
-            agent,
-            request_id,
-            status,
-            reason,
-            detail,
-            budget_seconds,
-            source,
-            breaker_state,
-            refused_by,
-            tripped,
-            fallback,
-            attempts,
-        ) = record
-        trace_id, span_id = unhexlify(trace_hex), unhexlify(span_hex)
-        path, query = split_target(target)
-        sent_path = path if sent_target is None else sent_target.partition(b"?")[0]
-        state = wire.trace_state(tracestate) if tracestate else b""
+        trace_id, span_id = unhexlify(record.trace_id), unhexlify(record.span_id)
+        parent_id = unhexlify(record.parent_id) if record.parent_id else b""
+        path, query = split_target(record.target)
+        state = wire.trace_state(record.tracestate) if record.tracestate else b""
+        parts = self._server_parts(record, path, query, offset_ns)
+        parts.append(state)
+        start_ns, end_ns = int(record.started * 1e9) + offset_ns, int(record.ended * 1e9) + offset_ns
+        spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
+        sent = record.rewritten_target
+        sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
+        for resend, attempt in enumerate(record.attempts):
+            authority, parts = self._client_parts(record, attempt)
+            parts += (_text_of(_URL_FULL, _full_url(authority or record.host, sent_path, query)), state)
+            if resend:
+                parts.append(wire.number("http.request.resend_count", resend))
+            start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns
+            spans.append(wire.span(trace_id, unhexlify(attempt.span_id), span_id, start_ns, end_ns, parts))
+        return spans
+
+    def _server_parts(
+        self, record: FinishedExchange, path: bytes, query: bytes, offset_ns: int
+    ) -> list[bytes]:
+        """What stands in a SERVER span besides ids, times and trace state."""
+        method, budget, breaker = record.method, record.budget, record.breaker_state
         parts = [
             _server_fixed(
-                method if method in _KNOWN else b"_OTHER", route, listener, version, status, reason, fallback
+                method if method in _KNOWN else b"_OTHER",
+                record.route_name,
+                record.listener,
+                record.http_version,
+                record.status,
+                record.reason,
+                record.fallback,
             ),
-            _admission("" if breaker_state is None else breaker_state._value_, source, host, agent),
+            _admission(
+                "" if breaker is None else breaker._value_, budget.source, record.host, record.user_agent
+            ),
             _text_of(_URL_PATH, path),
-            _text_of(_REQUEST_ID, request_id),
-            _number_of(_USED_MS, int((ended - started) * 1000 + 0.5)),
-            state,
+            _text_of(_REQUEST_ID, record.request_id),
+            _number_of(_USED_MS, int((record.ended - record.started) * 1000 + 0.5)),
         ]
-        if source:
-            parts.append(_number_of(_BUDGET_MS, int(budget_seconds * 1000 + 0.5)))
+        if budget.source:
+            parts.append(_number_of(_BUDGET_MS, int(budget.measured_seconds * 1000 + 0.5)))
         if method not in _KNOWN:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if query:
             parts.append(wire.text("url.query", query))
-        if peer is not None:
-            parts.append(_peer(peer))
-        if status >= 500 or reason is not None:
-            if is_server_error(status, reason, fallback):
-                parts.append(wire.status(wire.ERROR, detail.encode() if reason is not None else b""))
-            if refused_by is not None:
-                parts.append(wire.link(*self._ids.of(refused_by)))
-        if tripped is not None:
-            parts.append(
-                wire.event("circuit_breaker.transition", _ns(tripped.at, offset_ns), _breaker(tripped))
-            )
-        parent_id = unhexlify(parent_hex) if parent_hex else b""
-        start_ns, end_ns = int(started * 1e9) + offset_ns, int(ended * 1e9) + offset_ns
-        spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
-        for resend, attempt in enumerate(attempts):
-            upstream, endpoint, attempt_hex, began, done, code, why, sent_ms = attempt
-            authority, fixed = self._client_fixed(method, route, upstream, endpoint, code, why)
-            parts = [fixed, _text_of(_URL_FULL, _full_url(authority or host, sent_path, query)), state]
-            if method not in _KNOWN:
-                parts.append(wire.text("http.request.method_original", method[:32]))
-            if sent_ms is not None:
-                parts.append(_number_of(_SENT_MS, sent_ms))
-            if resend:
-                parts.append(wire.number("http.request.resend_count", resend))
-            start_ns, end_ns = int(began * 1e9) + offset_ns, int(done * 1e9) + offset_ns
-            spans.append(wire.span(trace_id, unhexlify(attempt_hex), span_id, start_ns, end_ns, parts))
-        return spans
+        if record.peer is not None:
+            parts.append(_peer(record.peer))
+        if record.status >= 500 or record.reason is not None:
+            parts += self._failure_parts(record)
+        if record.tripped is not None:
+            at_ns = _ns(record.tripped.at, offset_ns)
+            parts.append(wire.event("circuit_breaker.transition", at_ns, _breaker(record.tripped)))
+        return parts
+
+    def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
+        reason = record.reason
+        if is_server_error(record.status, reason, record.fallback):
+            yield wire.status(wire.ERROR, record.detail.encode() if reason is not None else b"")
+        if record.refused_by is not None:
+            yield wire.link(*self._ids.of(record.refused_by))
+
+    def _client_parts(self, record: FinishedExchange, attempt: FinishedAttempt) -> tuple[bytes, list[bytes]]:
+        """The authority for `url.full` (empty: use Host), and what stands in a CLIENT span besides it."""
+        method = record.method
+        authority, fixed = self._client_fixed(
+            method, record.route_name, attempt.upstream, attempt.endpoint, attempt.status, attempt.reason
+        )
+        parts = [fixed]
+        if method not in _KNOWN:
+            parts.append(wire.text("http.request.method_original", method[:32]))
+        if attempt.sent_ms is not None:
+            parts.append(_number_of(_SENT_MS, attempt.sent_ms))
+        return authority, parts
 
     def _client_fixed(
         self,
@@ -213,15 +206,11 @@ def is_server_error(status: int, reason: Reason | None, fallback: str | None) ->
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
-    """The path, and the query with secrets redacted, of a request target in any form."""
+    """The path and the query, both with secrets redacted, of a request target in any form."""
     if target[:1] != b"/":
         target = _ABSOLUTE.sub(b"", target, count=1) or b"/"
     path, mark, query = target.partition(b"?")
-    if not mark:
-        return path, query
-    if any(sign in query for sign in _SIGNS):  # the pattern alone costs 2 µs
-        query = _SECRET.sub(rb"\1\2=REDACTED", query)
-    return path, query
+    return redacted_path(path), redacted_query(query) if mark else query
 
 
 def _full_url(authority: bytes, path: bytes, query: bytes) -> bytes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from operator import sub
 
-from sidecar.core.families import Attributes, Family, Kind, Point, Row, Value
+from sidecar.core.families import Attributes, Family, HistogramRow, MetricKind, Point, Value
 
 _Key = tuple[str, Attributes]
-_DELTA = frozenset({Kind.COUNTER, Kind.HISTOGRAM})
+_DELTA = frozenset({MetricKind.COUNTER, MetricKind.HISTOGRAM})
 
 
 class Temporality:
@@ -65,9 +65,9 @@ class Temporality:
 
 def _growth(before: Value, value: Value) -> Value:
     """What has come since; all of it where the count has begun anew."""
-    if isinstance(value, Row):
-        assert isinstance(before, Row)
+    if isinstance(value, HistogramRow):
+        assert isinstance(before, HistogramRow)
         counts = tuple(map(sub, value.counts, before.counts))
-        return value if min(counts) < 0 else Row(counts, value.sum - before.sum, value.exemplars)
-    assert not isinstance(before, Row)
+        return value if min(counts) < 0 else HistogramRow(counts, value.sum - before.sum, value.exemplars)
+    assert not isinstance(before, HistogramRow)
     return value - before if value >= before else value

@@ -11,7 +11,7 @@ import timeit
 import tracemalloc
 from collections.abc import Callable
 
-from sidecar.core.admission import Admission, Quantiles
+from sidecar.core.admission import BudgetAdmission, Quantiles
 from sidecar.core.callers import Callers
 from sidecar.core.deadline import budget, grpc_timeout, timeout_fields, with_baggage_deadline
 from sidecar.core.errors import Reason
@@ -94,10 +94,10 @@ def show_callers() -> None:
 
 def show_admission() -> None:
     quantiles = Quantiles(0.0)
-    admission = Admission(AdmissionPolicy(mode=Mode.ENFORCE), 0.0)
+    admission = BudgetAdmission(AdmissionPolicy(mode=Mode.ENFORCE), 0.0)
     for n in range(1000):
         admission.record(n / 1000, 0.0)
-    off = Admission(AdmissionPolicy(), 0.0)
+    off = BudgetAdmission(AdmissionPolicy(), 0.0)
     show("Quantiles.record", lambda: quantiles.record(0.123, 0.0))
     show("should_refuse: enough budget", lambda: admission.should_refuse(0.7, 0.0))
     show("should_refuse: too little", lambda: admission.should_refuse(0.3, 0.0))

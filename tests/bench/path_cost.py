@@ -21,9 +21,9 @@ from typing import Any
 import uvloop
 
 from sidecar.config.load import load_text
-from sidecar.downstream.connection import ClientConnection
+from sidecar.downstream.http1 import ClientConnection
 from sidecar.runtime.worker import Worker
-from sidecar.upstream.connection import UpstreamConnection
+from sidecar.upstream.http1 import UpstreamConnection
 from tests.bench.upstream import LARGE, SMALL
 from tests.support.proxy import HEADER
 

@@ -143,7 +143,7 @@ async def heartbeat(directory: Path) -> list[Figure]:
         try:
             slowest = 0.0
             for number in range(RELOADS_OF_HEARTBEAT):
-                generation = worker.active.generation
+                generation = worker.control.active.generation
                 text = (
                     text.replace("open_for: 3s", "open_for: 4s")
                     if number == 6
@@ -151,7 +151,7 @@ async def heartbeat(directory: Path) -> list[Figure]:
                 )
                 file.write_text(text)
                 started = time.monotonic()
-                while worker.active.generation == generation:  # noqa: ASYNC110
+                while worker.control.active.generation == generation:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 slowest = max(slowest, time.monotonic() - started)
         finally:

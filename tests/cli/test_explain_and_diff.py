@@ -51,6 +51,28 @@ def test_explain_says_which_route_and_why_and_where_each_limit_comes_from(
     assert "5m   (built in)" in told
 
 
+def test_explain_says_that_a_route_has_no_limit(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(file).write_text(TEXT.replace("request: 3s", "request: off"))
+    asked = ["explain", file, "--listener", "outbound", "-H", "grpc-timeout: soon", "http://payments/"]
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert "Deadline: none\n" in told
+    assert f"timeouts.request: off → no limit   (defaults, {file}:5:14)" in told
+    assert "grpc-timeout: soon → ignored: not valid" in told
+    assert main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (answer["budget_ms"], answer["budget_source"]) == (None, None)
+
+
+def test_explain_lets_a_caller_limit_a_route_that_has_no_limit(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(file).write_text(TEXT.replace("request: 3s", "request: off"))
+    header = ["-H", "x-request-timeout-ms: 300"]
+    assert main(["explain", file, "--listener", "outbound", *header, "http://payments/"]) == 0
+    assert "Deadline: 295 ms, from the header" in capsys.readouterr().out
+
+
 def test_explain_says_why_none(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", file, "--listener", "inbound", "http://payments/v2"]) == 1
     assert "no route: 404" in capsys.readouterr().out

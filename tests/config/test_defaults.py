@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.config.load import Loaded, load_text
-from sidecar.config.merge import From, Origin
+from sidecar.config.load.origins import From, Origin
 from sidecar.config.problems import Place
 from sidecar.core.snapshot import (
     BreakerPolicy,

@@ -1,7 +1,7 @@
 """What another configuration changes, key by key, and which breakers go on."""
 
-from sidecar.config.diff import Change, Diff, Fate, Item, Kind, diff
 from sidecar.config.load import load_text
+from sidecar.config.tell.diff import Change, Diff, Fate, Item, Kind, diff
 from sidecar.core.snapshot import Snapshot
 
 BASE = """\
@@ -45,6 +45,29 @@ def test_a_new_threshold_keeps_the_breaker() -> None:
     assert change in found.routes[0].changes
     assert str(change) == "circuit_breaker.open_for: 5s → 50s"
     assert [item.name for item in found.routes] == ["one"]
+
+
+def test_a_timeout_that_is_switched_off_is_a_change() -> None:
+    found = changed(("upstream: a}", "upstream: a, timeouts: {request: off, attempt: 2s}}"))
+    assert [str(change) for change in found.routes[0].changes] == [
+        "timeouts.request: 15s → off",
+        "timeouts.attempt: unset → 2s",
+    ]
+
+
+def test_another_direction_of_a_listener_is_a_change() -> None:
+    edge = '{address: "127.0.0.1:5", direction: inbound}}\n'
+    one = snapshot(("version: 1\n", f"version: 1\nlisteners: {{inbound: {{}}, edge: {edge}"))
+    two = snapshot(
+        (
+            "version: 1\n",
+            f"version: 1\nlisteners: {{inbound: {{}}, edge: {edge.replace('inbound', 'outbound')}",
+        )
+    )
+    assert [str(change) for change in diff(one, two).listeners[0].changes] == [
+        "direction: inbound → outbound",
+        "forwarded: append → keep",
+    ]
 
 
 def test_another_window_keeps_the_state_alone() -> None:

@@ -147,7 +147,7 @@ def test_a_pipe_of_the_shell_is_read(capsys: pytest.CaptureFixture[str]) -> None
     [
         "a: '" + "${X:-" * 300_000 + "'\n",
         f"{TOP}routes: []\nlisteners:\n"
-        + "".join(f"  l{n}: {{address: 127.0.0.1:1}}\n" for n in range(2000)),
+        + "".join(f"  l{n}: {{address: 127.0.0.1:1, direction: inbound}}\n" for n in range(2000)),
         "version: 1\nupstreams:\n"
         + "".join(f"  up-{n}: {{endpoints: ['a:1']}}\n" for n in range(3000))
         + "routes:\n"

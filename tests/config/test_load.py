@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,21 +14,23 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from sidecar.__main__ import main
-from sidecar.config import document
 from sidecar.config.load import ConfigError, load_file, load_text
-from sidecar.config.model import File
-from sidecar.config.nodes import MappingNode, Node, Sequence
 from sidecar.config.problems import Problem, Report
-from sidecar.config.regex import Regex
+from sidecar.config.schema.file import File
+from sidecar.config.schema.regex import Regex
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.snapshot import (
     Address,
     Admin,
     BreakerMode,
     BreakerPolicy,
     CandidatePolicy,
+    Direction,
     Endpoint,
     Failure,
     FallbackPolicy,
+    Forwarded,
     HeaderOps,
     Listener,
     Match,
@@ -62,7 +65,12 @@ def test_the_smallest_file_has_every_built_in_value() -> None:
     assert loaded == Snapshot(
         listeners={
             "inbound": Listener("inbound", Address("0.0.0.0", 15006)),
-            "outbound": Listener("outbound", Address("127.0.0.1", 15001)),
+            "outbound": Listener(
+                "outbound",
+                Address("127.0.0.1", 15001),
+                direction=Direction.OUTBOUND,
+                forwarded=Forwarded.KEEP,
+            ),
         },
         upstreams={"app": Upstream("app", (Endpoint("127.0.0.1", 8080),))},
         routes=(Route("app", "inbound", (Match(),), (("app", 1),)),),
@@ -103,7 +111,7 @@ def test_a_whole_route_is_read() -> None:
         response_headers=HeaderOps(
             ((b"cache-control", b"no-store"),), ((b"x-served-by", b"sidecar"),), frozenset({b"server"})
         ),
-        timeouts=RouteTimeouts(2.0, 0.8, 300.0),
+        timeouts=RouteTimeouts(2.0, 0.8, 300.0, 1.5),
         deadline=type(route.deadline)(max_seconds=10.0),
         breaker=BreakerPolicy(
             slow_call_seconds=1.0,
@@ -111,7 +119,59 @@ def test_a_whole_route_is_read() -> None:
             candidate=CandidatePolicy(WindowPolicy(WindowType.COUNT, 100), 50, 0.3, 3, 0.5, 0.6, 2.0, 30.0),
         ),
         fallback=FallbackPolicy(200, ((b"content-type", b"application/json"),), b'{"items": []}'),
+        direction=Direction.OUTBOUND,
     )
+
+
+def listeners(yaml: str) -> dict[str, tuple[Direction, Forwarded]]:
+    text = f"{HEAD}listeners: {{{yaml}}}\nroutes: []\n"
+    found = load_text(text).snapshot.listeners.values()
+    return {one.name: (one.direction, one.forwarded) for one in found}
+
+
+def test_a_listener_has_the_direction_that_it_says_or_that_its_name_says() -> None:
+    egress = 'egress: {address: "127.0.0.1:1", direction: outbound}'
+    edge = 'edge: {address: "127.0.0.1:2", direction: inbound, trust: none}'
+    assert listeners(f"inbound: {{}}, outbound: {{direction: outbound}}, {egress}, {edge}") == {
+        "inbound": (Direction.INBOUND, Forwarded.APPEND),
+        "outbound": (Direction.OUTBOUND, Forwarded.KEEP),
+        "egress": (Direction.OUTBOUND, Forwarded.KEEP),
+        "edge": (Direction.INBOUND, Forwarded.SET),
+    }
+
+
+@pytest.mark.parametrize("mode", Forwarded)
+@pytest.mark.parametrize("trust", ["all", "none"])
+def test_what_a_listener_says_of_forwarded_fields_wins(mode: Forwarded, trust: str) -> None:
+    text = f"inbound: {{forwarded: {mode.value}, trust: {trust}}}"
+    assert listeners(text) == {"inbound": (Direction.INBOUND, mode)}
+
+
+def test_a_route_has_the_direction_of_its_listener() -> None:
+    text = (
+        f'{HEAD}listeners: {{inbound: {{}}, egress: {{address: "127.0.0.1:1", direction: outbound}}}}\n'
+        "routes:\n- {name: a, upstream: app}\n- {name: b, upstream: app, listener: egress}\n"
+    )
+    assert [route.direction for route in load_text(text).snapshot.routes] == [
+        Direction.INBOUND,
+        Direction.OUTBOUND,
+    ]
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "0s", "0ms", "0h0m"])
+def test_a_timeout_that_is_off_has_no_end(written: str) -> None:
+    keys = ", ".join(f"{key}: {written}" for key in ("request", "attempt", "head", "idle"))
+    assert one_route(f"timeouts: {{{keys}}}").timeouts == RouteTimeouts(inf, inf, inf, inf)
+
+
+def test_a_limit_that_is_off_is_over_none() -> None:
+    assert one_route("timeouts: {attempt: off, head: off}").timeouts == RouteTimeouts(15.0, inf, 300.0, inf)
+
+
+def test_a_method_is_any_token_in_its_own_case() -> None:
+    methods = {"GET", "get", "LIST", "VERSION-CONTROL", "M-SEARCH", "!#$%&'*+-.^_`|~"}
+    listed = ", ".join(f'"{method}"' for method in sorted(methods))
+    assert one_route(f"match: {{methods: [{listed}]}}").matches[0].methods == methods
 
 
 def test_the_reference_states_the_built_in_values_of_all_but_routes() -> None:
@@ -158,7 +218,7 @@ def keys_of_document(node: Node, models: set[str], path: str = "") -> Iterator[s
 
 def test_every_key_of_the_model_stands_in_the_reference() -> None:
     path = EXAMPLES / "reference.yaml"
-    node = document.parse_bytes(path.read_bytes(), str(path), {}, Report())
+    node = parse.parse_bytes(path.read_bytes(), str(path), {}, Report())
     assert node is not None
     models = set(keys_of_model(File))
     written = set(keys_of_document(node, models))

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from sidecar.config.load import load_text
-from sidecar.config.reference import anchor, reference_text
-from sidecar.config.schema import json_schema
+from sidecar.config.tell.json_schema import json_schema
+from sidecar.config.tell.reference import anchor, reference_text
 from sidecar.core.snapshot import Snapshot
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import ConfigError, load_text
-from sidecar.config.regex import MAX_BYTES, MAX_STEPS, Regex
+from sidecar.config.schema.regex import MAX_BYTES, MAX_STEPS, Regex
 from sidecar.core.routing import RoutingTable
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.config.model import File
-from sidecar.config.schema import json_schema, schema_text
+from sidecar.config.schema.file import File
+from sidecar.config.tell.json_schema import json_schema, schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
 EXAMPLES = sorted(CONFIG.glob("*.yaml"))

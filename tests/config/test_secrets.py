@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.__main__ import main
-from sidecar.config import written
 from sidecar.config.load import load_text
 from sidecar.config.problems import ConfigError
+from sidecar.config.tell import render
 
 ENVIRON = {"SECRET": "hush-1234", "PORT": "8080"}
 GOOD = """\
@@ -33,7 +33,7 @@ routes:
 
 def test_a_dump_tells_no_secret_and_everything_else() -> None:
     snapshot = load_text(GOOD, environ=ENVIRON).snapshot
-    told = str({**written.process(snapshot), **written.route(snapshot.routes[0])})
+    told = str({**render.process(snapshot), **render.route(snapshot.routes[0])})
     assert "hush" not in told
     assert "x-plan: gold" in told
     assert "page: 1" in told
@@ -46,7 +46,7 @@ def test_a_dump_tells_no_secret_and_everything_else() -> None:
 
 def test_a_changed_secret_is_seen_to_have_changed() -> None:
     one, two = (
-        written.route(load_text(GOOD, environ={**ENVIRON, "SECRET": value}).snapshot.routes[0])
+        render.route(load_text(GOOD, environ={**ENVIRON, "SECRET": value}).snapshot.routes[0])
         for value in ("hush-1", "hush-2")
     )
     assert one["match"] != two["match"]

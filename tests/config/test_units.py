@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.config import units
+from sidecar.config.schema import units
 from sidecar.core.snapshot import Address, Endpoint
 
 

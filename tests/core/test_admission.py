@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.admission import HALF_LIFE_SECONDS, MIN_SAMPLES, Admission, Quantiles
+from sidecar.core.admission import HALF_LIFE_SECONDS, MIN_SAMPLES, BudgetAdmission, Quantiles
 from sidecar.core.snapshot import AdmissionPolicy, Mode
 
 TOLERANCE = 1 / 32 + 1e-9
@@ -99,9 +99,9 @@ def test_memory_is_bounded() -> None:
     assert used < 17 * 1024
 
 
-def admission(**policy: object) -> Admission:
+def admission(**policy: object) -> BudgetAdmission:
     """One that has seen a hundred attempts of 1 s."""
-    made = Admission(AdmissionPolicy(**({"mode": Mode.ENFORCE} | policy)), 0.0)  # type: ignore[arg-type]
+    made = BudgetAdmission(AdmissionPolicy(**({"mode": Mode.ENFORCE} | policy)), 0.0)  # type: ignore[arg-type]
     for _ in range(100):
         made.record(1.0, 0.0)
     return made
@@ -120,7 +120,7 @@ def test_a_budget_just_below_the_minimum_is_refused_and_at_it_not(min_budget: fl
 
 
 def test_without_enough_samples_everything_is_admitted() -> None:
-    made = Admission(AdmissionPolicy(mode=Mode.ENFORCE), 0.0)
+    made = BudgetAdmission(AdmissionPolicy(mode=Mode.ENFORCE), 0.0)
 
     assert not any(made.should_refuse(0.0, 0.0) for _ in range(100))
     assert (made.refused, made.would_refuse) == (0, 0)
@@ -165,7 +165,7 @@ def test_no_stretch_refuses_more_than_the_ratio_and_ten(is_small: list[bool], ra
     for was in refused:
         excess = max(excess, 0.0) + was - ratio
         worst = max(worst, excess)
-    assert worst <= Admission.MAX_CREDIT + 1e-6
+    assert worst <= BudgetAdmission.MAX_CREDIT + 1e-6
     assert sum(refused) <= ratio * len(refused) + 1e-6
 
 

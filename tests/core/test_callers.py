@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.core.callers import Callers, Entry, Found, Key
+from sidecar.core.callers import CallerEntry, Callers, Found, Key
 from sidecar.core.errors import Reason
 from sidecar.core.tracecontext import IdSource
 
@@ -205,9 +205,9 @@ def test_repr_is_the_operators_view() -> None:
     callers.bury(B, 0.0, GONE)
 
     assert repr(callers) == "<Callers 1 live, 1 tombstones, 0 evicted>"
-    assert repr(entry) == "<Entry aaaaaaaaaaaaaaaa live>"
+    assert repr(entry) == "<CallerEntry aaaaaaaaaaaaaaaa live>"
     callers.bury(A, 0.0, GONE)
-    assert repr(entry) == "<Entry aaaaaaaaaaaaaaaa caller_gone>"
+    assert repr(entry) == "<CallerEntry aaaaaaaaaaaaaaaa caller_gone>"
 
 
 def test_a_hundred_thousand_live_exchanges_cost_the_oldest_ones_what_the_table_does_for_them() -> None:
@@ -274,7 +274,7 @@ class Known:
 
     trace_id: bytes
     deadline: float
-    entry: Entry
+    entry: CallerEntry
     outbound: list[str] = field(default_factory=list)
     why: Reason | None = None
     until: float = 0.0

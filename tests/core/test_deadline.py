@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sidecar.core.deadline import (
     BAGGAGE,
     MAX_BAGGAGE_BYTES,
+    MAX_VALUES,
     MIN_SEND_SECONDS,
     Budget,
     Form,
@@ -20,6 +22,7 @@ from sidecar.core.deadline import (
     grpc_timeout,
     parse_timeout,
     timeout_fields,
+    whole_milliseconds,
     with_baggage_deadline,
 )
 from sidecar.core.snapshot import TIMEOUT_HEADERS, DeadlinePolicy, Mode
@@ -113,6 +116,111 @@ def test_the_smallest_valid_header_decides_and_all_valid_ones_are_carried() -> N
         ),
         measured_seconds=2.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seconds", "invalid"),
+    [
+        (b"x-request-timeout-ms", b"300, 600", 0.3, 0),
+        (b"x-request-timeout-ms", b"600, 300", 0.3, 0),
+        (b"x-request-timeout-ms", b"600,300\t,  450", 0.3, 0),
+        (b"x-request-timeout-ms", b"300, 300", 0.3, 0),
+        (b"x-request-timeout-ms", b"soon, 300", 0.3, 1),
+        (b"x-request-timeout-ms", b"300, ", 0.3, 1),
+        (b"x-request-timeout-ms", b", 300, soon", 0.3, 2),
+        (b"x-request-timeout-ms", b"300, 0", 0.0, 0),
+        (b"x-request-timeout-ms", b"300, -1", 0.0, 0),
+        (GRPC, b"1S, 500m", 0.5, 0),
+        (b"l5d-timeout", b"1m30s, 250ms", 0.25, 0),
+        (b"l5d-timeout", b"250ms, 1000", 0.25, 1),
+    ],
+)
+def test_of_several_lines_of_one_field_the_smallest_counts(
+    name: bytes, value: bytes, seconds: float, invalid: int
+) -> None:
+    found = budget({name: value}, NO_OFFSET, 15.0, None)
+
+    assert (found.seconds, found.source, found.invalid) == (pytest.approx(seconds), "header", invalid)
+    assert [field.name for field in found.carried] == [name]
+    assert found.is_spent == (seconds == 0.0)
+
+
+@pytest.mark.parametrize(("value", "invalid"), [(b"soon, later", 2), (b", ", 2), (b"soon", 1), (b"", 1)])
+def test_a_field_without_one_valid_line_bounds_nothing(value: bytes, invalid: int) -> None:
+    assert budget({b"x-request-timeout-ms": value}, NO_OFFSET, 15.0, None) == Budget(
+        15.0, "route", invalid=invalid, measured_seconds=15.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds", "form"),
+    [
+        (b"700, 0.6s", 0.6, Form.DURATION),
+        (b"0.7s, 600", 0.6, Form.MILLISECONDS),
+    ],
+)
+def test_lines_of_a_header_of_ones_own_are_each_read_in_their_form(
+    value: bytes, seconds: float, form: Form
+) -> None:
+    policy = replace(NO_OFFSET, headers=(b"x-patience",))
+
+    found = budget({b"x-patience": value}, policy, 15.0, None)
+
+    assert (found.seconds, found.carried) == (seconds, (carried_field(b"x-patience", form),))
+
+
+def test_no_more_lines_are_read_than_a_caller_can_mean() -> None:
+    first = b", ".join([b"500"] * MAX_VALUES)
+    assert budget({EXPECTED: first + b", 1"}, NO_OFFSET, 15.0, None).seconds == 0.5
+    assert budget({EXPECTED: b"," * 60_000}, NO_OFFSET, 15.0, None).invalid == MAX_VALUES
+
+    assert len(baggage_deadlines(b"deadline-ms=5," * 4_000)) == MAX_VALUES
+
+
+NO_BOUND = Budget(inf, "", measured_seconds=inf)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("recovered", [None, inf])
+def test_where_nobody_sets_a_bound_there_is_no_budget(mode: Mode, recovered: float | None) -> None:
+    policy = DeadlinePolicy(mode=mode)
+
+    assert budget({}, policy, inf, recovered) == NO_BOUND
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+def test_an_invalid_field_sets_no_bound_and_is_counted(mode: Mode) -> None:
+    policy = DeadlinePolicy(mode=mode)
+
+    assert budget({EXPECTED: b"soon"}, policy, inf, inf) == replace(NO_BOUND, invalid=1)
+
+
+def test_without_a_timeout_of_the_route_caller_and_trace_still_bound() -> None:
+    assert budget({EXPECTED: b"500"}, NO_OFFSET, inf, None) == Budget(
+        0.5, "header", carried=CARRIED_EXPECTED, measured_seconds=0.5
+    )
+    assert budget({EXPECTED: b"500"}, NO_OFFSET, inf, inf).source == "header"
+    assert budget({}, NO_OFFSET, inf, 0.25) == Budget(0.25, "trace", measured_seconds=0.25)
+    assert budget({}, NO_OFFSET, 15.0, inf) == Budget(15.0, "route", measured_seconds=15.0)
+    assert budget({}, NO_OFFSET, inf, 0.0).is_spent
+    observing = replace(NO_OFFSET, mode=Mode.OBSERVE)
+    assert budget({EXPECTED: b"500"}, observing, inf, None) == Budget(inf, "header", measured_seconds=0.5)
+
+
+@pytest.mark.parametrize("is_grpc", [True, False])
+def test_no_bound_is_sent_as_no_field(is_grpc: bool) -> None:
+    assert whole_milliseconds(inf) is None
+    assert timeout_fields((), inf, is_grpc=is_grpc) == []
+    assert timeout_fields(ALL_CARRIED, inf, is_grpc=is_grpc) == []
+    assert with_baggage_deadline(b"a=b", inf) == b"a=b"
+    assert with_baggage_deadline(None, inf) == b""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(0.001, 1), (0.0019999, 1), (15.0, 15_000), (1e9, 10**12)]
+)
+def test_what_is_sent_is_rounded_down(seconds: float, milliseconds: int) -> None:
+    assert whole_milliseconds(seconds) == milliseconds
 
 
 def test_the_route_wins_over_a_generous_caller_but_its_header_is_still_rewritten() -> None:
@@ -351,6 +459,10 @@ timeouts = st.one_of(
     ),
     st.tuples(st.just(BAGGAGE), milliseconds.map(lambda n: b"a=b,deadline-ms=%d" % n)),
     st.tuples(st.sampled_from(TIMEOUT_HEADERS), st.binary(max_size=12)),
+    st.tuples(
+        st.just(b"x-request-timeout-ms"),
+        st.lists(milliseconds.map(lambda n: b"%d" % n), min_size=2, max_size=4).map(b", ".join),
+    ),
 )
 seconds = st.floats(0.001, 1000.0)
 
@@ -358,8 +470,8 @@ seconds = st.floats(0.001, 1000.0)
 @given(
     st.lists(timeouts, max_size=6).map(dict),
     st.builds(DeadlinePolicy, max_seconds=st.none() | seconds, offset_seconds=st.floats(0.0, 1.0)),
-    seconds,
-    st.none() | st.floats(-1.0, 1000.0),
+    seconds | st.just(inf),
+    st.none() | st.just(inf) | st.floats(-1.0, 1000.0),
 )
 def test_no_budget_is_later_than_anyone_allows(
     fields: dict[bytes, bytes], policy: DeadlinePolicy, route_seconds: float, recovered: float | None
@@ -371,7 +483,8 @@ def test_no_budget_is_later_than_anyone_allows(
         if field.name == BAGGAGE:
             given_here = [one for one in baggage_deadlines(fields[BAGGAGE]) if one is not None]
         else:
-            given_here = [one for one in [parse_timeout(fields[field.name], field.form)] if one is not None]
+            lines = [parse_timeout(one, field.form) for one in fields[field.name].split(b",")]
+            given_here = [one for one in lines if one is not None]
         assert given_here
         allowed += given_here
     if found.carried and policy.max_seconds is not None:
@@ -381,7 +494,9 @@ def test_no_budget_is_later_than_anyone_allows(
     assert found.is_spent == (found.seconds <= 0.0)
     assert found.seconds == found.measured_seconds
 
-    if found.seconds >= MIN_SEND_SECONDS:
+    if found.seconds == inf:
+        assert (found.source, found.carried) == ("", ())
+    elif found.seconds >= MIN_SEND_SECONDS:
         forms = {field.name: field.form for field in (*ALL_CARRIED, *found.carried)}
         for name, value in timeout_fields(found.carried, found.seconds, is_grpc=True):
             told = parse_timeout(value, forms[name])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from math import inf
 
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.families import FAMILIES, Attributes, Row, Value
+from sidecar.core.families import FAMILIES, Attributes, HistogramRow, Value
 from sidecar.core.numbers import (
     BUDGET_BOUNDS,
     DURATION_BOUNDS,
@@ -21,7 +22,7 @@ from sidecar.core.numbers import (
 from sidecar.core.observe import Notice
 from sidecar.core.snapshot import Endpoint, Upstream
 from sidecar.core.sources import (
-    BreakerNumbers,
+    BreakerReading,
     ConfigNumbers,
     Sources,
     UpstreamNumbers,
@@ -57,7 +58,7 @@ def test_upper_bounds_are_inclusive_and_the_last_bucket_is_open(seconds: float, 
     numbers = Numbers()
     pass_through(numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
     (row,) = read(numbers, "http.server.request.duration").values()
-    assert isinstance(row, Row)
+    assert isinstance(row, HistogramRow)
     assert list(row.counts).index(1) == bucket
     assert row.sum == seconds
 
@@ -83,7 +84,7 @@ def test_reasons_that_share_an_error_type_share_a_row() -> None:
         pass_through(numbers, FakeExchange(status=502, reason=reason, attempts=()))
     ((attributes, row),) = read(numbers, "http.server.request.duration").items()
     assert attributes[-2:] == (("http.response.status_code", 502), ("error.type", "connection_reset"))
-    assert isinstance(row, Row)
+    assert isinstance(row, HistogramRow)
     assert sum(row.counts) == 2
 
 
@@ -125,7 +126,7 @@ def test_made_up_methods_and_statuses_cannot_make_the_series_grow() -> None:
     assert len(route.client) <= most
     assert len(route.shapes) <= MAX_SHAPES
     rows = read(numbers, "http.server.request.duration")
-    assert sum(sum(row.counts) for row in rows.values() if isinstance(row, Row)) == 3000
+    assert sum(sum(row.counts) for row in rows.values() if isinstance(row, HistogramRow)) == 3000
     assert any(("otel.metric.overflow", True) in attributes for attributes in rows)
     assert set(read(numbers, "http.server.active_requests").values()) == {0}
 
@@ -151,6 +152,16 @@ def test_budgets_are_counted_by_source_and_recovered_ones_told_apart() -> None:
         "trace": 0.5,
     }
     assert read(numbers, "sidecar.deadline.recovered") == {ROUTE: 1}
+
+
+def test_an_exchange_without_a_bound_has_no_budget_and_exceeds_none() -> None:
+    numbers = Numbers()
+    pass_through(numbers, FakeExchange(budget_seconds=2.0, budget_source="route"))
+    pass_through(numbers, FakeExchange(ended=1e6, budget_seconds=inf, budget_source=""))
+    (row,) = read(numbers, "sidecar.deadline.budget").values()
+    assert isinstance(row, HistogramRow)
+    assert (row.sum, sum(row.counts)) == (2.0, 1)
+    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 0}
 
 
 @pytest.mark.parametrize("budget", [0.28, 0.295, 0.3])
@@ -199,7 +210,7 @@ def test_transitions_and_notices_are_counted() -> None:
 
 
 def test_state_is_pulled_from_the_sources() -> None:
-    breaker = BreakerNumbers(
+    breaker = BreakerReading(
         "checkout", "payments", State.HALF_OPEN, successful=4, failed=2, ignored=1, rejected=9
     )
     config = ConfigNumbers(generation=3, reloads_failed=1, is_last_reload_successful=False, age_seconds=2.5)
@@ -233,7 +244,7 @@ def test_exemplar_is_the_last_sampled_exchange_of_its_bucket() -> None:
     pass_through(numbers, FakeExchange())
     pass_through(numbers, FakeExchange(is_sampled=False, trace_id=b"f" * 32))
     (row,) = read(numbers, "http.server.request.duration").values()
-    assert isinstance(row, Row)
+    assert isinstance(row, HistogramRow)
     (exemplar,) = filter(None, row.exemplars)
     assert exemplar[:2] == (b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7")
     assert row.counts[row.exemplars.index(exemplar)] == 2
@@ -263,7 +274,9 @@ def test_readers_in_other_threads_lose_nothing_and_see_whole_exchanges() -> None
         before = 0
         while not is_over.is_set():
             rows = [
-                row for row in read(numbers, "http.server.request.duration").values() if isinstance(row, Row)
+                row
+                for row in read(numbers, "http.server.request.duration").values()
+                if isinstance(row, HistogramRow)
             ]
             count = sum(sum(row.counts) for row in rows)
             total = sum(row.sum for row in rows)
@@ -293,9 +306,9 @@ def test_readers_in_other_threads_lose_nothing_and_see_whole_exchanges() -> None
             reader.join()
     assert wrong == []
     rows = read(numbers, "http.server.request.duration").values()
-    assert sum(sum(row.counts) for row in rows if isinstance(row, Row)) == 30_000
+    assert sum(sum(row.counts) for row in rows if isinstance(row, HistogramRow)) == 30_000
     tries = read(numbers, "http.client.request.duration").values()
-    assert sum(sum(row.counts) for row in tries if isinstance(row, Row)) == 30_000
+    assert sum(sum(row.counts) for row in tries if isinstance(row, HistogramRow)) == 30_000
     assert list(read(numbers, "sidecar.retry.attempts").values()) == [10_000]
     assert set(read(numbers, "http.server.active_requests").values()) == {0}
 

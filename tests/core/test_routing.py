@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sidecar.config.regex import Regex
+from sidecar.config.schema.regex import Regex
 from sidecar.core.conditions import Entry, parse_query
 from sidecar.core.explain import explain
 from sidecar.core.path import has_one_reading, other_reading, unescape

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from sidecar.cli import check, webhook
 from sidecar.cli import inject as inject_command
 from sidecar.config.load import load_text
-from sidecar.config.units import parse_duration
+from sidecar.config.schema.units import parse_duration
 from sidecar.core.snapshot import Snapshot
 from sidecar.kubernetes.inject import inject
 from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan

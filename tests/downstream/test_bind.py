@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.snapshot import Address
-from sidecar.downstream.bind import bind
+from sidecar.transport.bind import bind
 
 KEY = "listeners.outbound.address"
 EXPLAINED = f"{KEY}: cannot listen on "

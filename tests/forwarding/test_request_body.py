@@ -7,8 +7,7 @@ from typing import cast
 
 import pytest
 
-from sidecar.forwarding.client import Client
-from sidecar.forwarding.request_body import MAX_HELD_BYTES, RequestBody
+from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 
 HIGH_WATER_BYTES = 64 * 1024
 

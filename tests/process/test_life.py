@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,28 @@ from pathlib import Path
 import pytest
 
 from tests.process.setting import COMMAND, ended, served, written
-from tests.support.process import http_get
+from tests.support.process import admin, http_get, sidecar
 from tests.support.raw import RawPeer, raw_client, raw_upstream
 
 pytestmark = pytest.mark.process
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+LIMITED = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+os.execv(sys.executable, [sys.executable, "-m", "sidecar", "run", sys.argv[3]])
+"""
+"""Runs a sidecar with a soft and a hard limit of open files."""
+KINDS = ("started", "open_files")
+
+
+def admin_port(file: Path) -> int:
+    """Where the admin API of a configuration listens."""
+    found = re.search(r"admin: {address: \"127.0.0.1:(\d+)", file.read_text())
+    assert found is not None
+    return int(found[1])
 
 
 class Held:
@@ -85,6 +101,26 @@ async def test_it_starts_answers_its_probes_and_serves(tmp_path: Path) -> None:
         assert (await to.process.get("/nothing"))[0] == 404
         assert await http_get(to.port, "/a?b") == (200, "GET /a?b")
     assert app.problems == []
+
+
+async def test_the_limit_of_open_files_is_raised_and_told_with_what_it_is_enough_for(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = min(hard, 1000)
+    async with raw_upstream() as app:
+        file, _, probes = written(tmp_path, app.port)
+        limited = ("-c", LIMITED, "200", str(hard))
+        async with sidecar(file, probes, tmp_path / "log", limited) as running:
+            assert running.process.pid is not None
+            assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            lines = [json.loads(line) for line in (await running.logged("process.open_files")).splitlines()]
+    started, warned = (next(one for one in lines if one["kind"] == f"process.{kind}") for kind in KINDS)
+    assert (started["open_files"], started["max_open_connections"]) == (
+        hard,
+        (hard - 64 - 2 * (hard // 8)) // 2,
+    )
+    assert (
+        f"{hard} open files are enough for {started['max_open_connections']} exchanges" in warned["message"]
+    )
 
 
 async def test_metrics_are_text_that_prometheus_reads(tmp_path: Path) -> None:
@@ -203,6 +239,26 @@ async def test_a_signal_amid_a_reload_ends_it_as_ever(text: str | None, tmp_path
         async with asyncio.timeout(10):
             assert await to.process.ended() == 0
         assert "Traceback" not in to.process.log.read_text()
+
+
+async def test_reloads_that_wait_in_line_are_answered_when_a_drain_begins(tmp_path: Path) -> None:
+    async with raw_upstream() as app, served(tmp_path, app.port) as to:
+        port = admin_port(tmp_path / "sidecar.yaml")
+        asking = [asyncio.create_task(admin(port, "POST", "/reload")) for _ in range(8)]
+        while True:
+            status = json.loads((await admin(port, "GET", "/status"))[1])
+            if next(part["mailbox"] for part in status["parts"] if part["name"] == "reload") >= 4:
+                break
+        to.process.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*asking)
+        refusals = [json.loads(body)["detail"] for code, body in answers if code != 200]
+        assert len(refusals) >= 4
+        assert set(refusals) == {
+            "this process is ending: it takes no new configuration; ask the one that takes its place"
+        }
+        assert {code for code, _ in answers} <= {200, 503}
+        assert await to.process.ended() == 0
 
 
 async def test_an_idle_process_ends_without_waiting_for_anything(tmp_path: Path) -> None:

@@ -91,15 +91,15 @@ async def test_a_telemetry_that_has_died_is_replaced_under_traffic() -> None:
     routes = 'upstreams: {{app: {{endpoints: ["127.0.0.1:{}"]}}}}\nroutes: [{{name: app, upstream: app}}]\n'
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with scripted(answering(ok)) as app, running(routes.format(app.port)) as worker:
-        dead = worker.telemetry
+        dead = worker.control.rooms.room
         dead.log.dropped = 7
         dead.stop()
-        while worker.telemetry is dead or worker.parts["telemetry"].restarts == 0:  # noqa: ASYNC110
+        while worker.control.rooms.room is dead or worker.control.parts["telemetry"].restarts == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        assert worker.telemetry.is_alive()
-        assert worker.service.observe is worker.telemetry.observer
+        assert worker.control.rooms.room.is_alive()
+        assert worker.service.observe is worker.control.rooms.room.observer
         assert worker.sources().dropped["access_log", "queue_full"] == 7, "what was lost stays counted"
-        while len(worker._rooms[1]) > 1:  # noqa: ASYNC110
+        while len(worker.control.rooms._past[1]) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        assert worker._rooms[1] == (worker.telemetry,), "the dead one is let go"
+        assert worker.control.rooms._past[1] == (worker.control.rooms.room,), "the dead one is let go"
         assert worker.sources().dropped["access_log", "queue_full"] == 7

@@ -44,7 +44,7 @@ def snapshot(routes: str, header: str = HEADER) -> Snapshot:
 
 
 async def install(worker: Worker, routes: str, header: str = HEADER) -> None:
-    await worker.active.install(snapshot(routes, header))
+    await worker.control.active.install(snapshot(routes, header))
 
 
 async def test_an_unchanged_route_is_the_same_object() -> None:
@@ -56,7 +56,7 @@ async def test_an_unchanged_route_is_the_same_object() -> None:
         assert worker.assembly.routes["two"] is not two
         assert worker.assembly.routes["two"].destinations[0].breaker is two.destinations[0].breaker
         assert worker.assembly.routes["two"].destinations[0].cluster is two.destinations[0].cluster
-        assert worker.active.generation == 2
+        assert worker.control.active.generation == 2
 
 
 async def test_an_unchanged_route_keeps_everything_when_others_come_and_go() -> None:
@@ -133,7 +133,7 @@ async def test_a_process_that_cannot_be_started_ahead_of_a_reload_stops_nothing(
     outcomes: list[Outcome] = []
     async with running(ROUTES) as worker:
         mailbox: Mailbox[Request | Warm] = Mailbox()
-        part = Reloading(worker.active, "sidecar.yaml", {}, worker.service.clock, outcomes.append)
+        part = Reloading(worker.control.active, "sidecar.yaml", {}, worker.service.clock, outcomes.append)
         running_part = asyncio.create_task(part.run(mailbox))
         mailbox.put(Warm())
         mailbox.put(Request("signal"))
@@ -195,7 +195,9 @@ async def test_listeners_are_added_moved_and_removed_without_touching_the_others
         assert (await exchange(moved, GET % b"/")).endswith(b"ok")
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", outbound)
-        named = header.replace("  inbound:", f'  more: {{address: "127.0.0.1:{extra}"}}\n  inbound:')
+        named = header.replace(
+            "  inbound:", f'  more: {{address: "127.0.0.1:{extra}", direction: outbound}}\n  inbound:'
+        )
         more = both.replace("listener: outbound", "listener: more")
         await install(worker, more, named)
         assert (await exchange(extra, GET % b"/")).endswith(b"ok")
@@ -205,12 +207,28 @@ async def test_listeners_are_added_moved_and_removed_without_touching_the_others
         writer.close()
 
 
+async def test_a_busy_client_of_a_removed_listener_is_told_with_an_answer() -> None:
+    """Each of its requests is answered, and the one that finds the listener gone says that it was the last."""
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    out = ROUTES + "- {name: out, listener: outbound, upstream: a}\n"
+    async with scripted(answering(OK)) as app, running(out.replace("9001", str(app.port))) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port(worker, "outbound"))
+        writer.write(request)
+        assert b"Connection: close" not in await reader.readuntil(b"ok")
+        await install(worker, ROUTES, HEADER.replace('  outbound: {address: "127.0.0.1:0"}\n', ""))
+        writer.write(request)
+        last = await reader.read()
+        assert b"\r\nConnection: close\r\n" in last
+        assert b" 404 " in last.partition(b"\r\n")[0], "its routes have gone with it"
+        writer.close()
+
+
 async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
     (inbound,) = free_ports(1)
     header = HEADER.replace("127.0.0.1:0", f"127.0.0.1:{inbound}", 1)
     async with running(ROUTES, header) as worker:
         socket = worker.listeners["inbound"]
-        renamed = header.replace("inbound:", "front:")
+        renamed = header.replace("inbound: {", "front: {direction: inbound, ")
         await install(
             worker,
             ROUTES.replace("upstream: a", "listener: front, upstream: a").replace(
@@ -225,14 +243,16 @@ async def test_a_listener_that_changes_its_name_keeps_its_socket() -> None:
 async def test_an_address_that_cannot_be_had_changes_nothing() -> None:
     async with scripted(answering(OK)) as busy, running(ROUTES) as worker:
         before, tables = worker.assembly.routes["one"], worker.service.tables
-        header = HEADER.replace("listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}"}}')
+        header = HEADER.replace(
+            "listeners:", f'listeners:\n  more: {{address: "127.0.0.1:{busy.port}", direction: inbound}}'
+        )
         with pytest.raises(
             OSError, match=f"^listeners.more.address: cannot listen on 127.0.0.1:{busy.port}: it is in use"
         ):
             await install(worker, ROUTES.replace("9001", "9003"), header)
         assert worker.assembly.routes["one"] is before
         assert worker.service.tables is tables
-        assert worker.active.generation == 1
+        assert worker.control.active.generation == 1
         assert set(worker.listeners) == {"inbound", "outbound"}
 
 
@@ -251,11 +271,11 @@ async def test_a_reload_that_breaks_off_late_leaves_the_collector_as_it_was(
         with pytest.raises(RuntimeError, match="after the commit"):
             await install(worker, ROUTES.replace("9001", "9003"))
         assert gc.get_threshold() == before
-        assert worker.active.generation == 2
+        assert worker.control.active.generation == 2
 
 
 async def test_each_part_is_shown_with_its_state() -> None:
     async with running(ROUTES) as worker:
-        views = {view.name: view.state.value for view in worker.parts.views()}
+        views = {view.name: view.state.value for view in worker.control.parts.views()}
         assert views.keys() >= {"telemetry", "resolver", "probes", "housekeeper"}
         assert set(views.values()) == {"running"}

@@ -122,4 +122,4 @@ class Listening:
 
 
 def operator(worker: Worker) -> Operator:
-    return Operator(worker.admin.port)
+    return Operator(worker.control.admin.port)

@@ -17,7 +17,7 @@ from sidecar.core.tracecontext import IdSource
 from sidecar.forwarding.exchange import Exchange
 from sidecar.runtime.worker import Worker
 from tests.support.clean import Complaints, assert_clean
-from tests.support.proxy import port, running
+from tests.support.proxy import HEADER, port, running
 from tests.support.raw import (
     RawClient,
     RawPeer,
@@ -128,7 +128,7 @@ class Pod:
 
     @property
     def live_calls(self) -> list[Exchange]:
-        return [one for one in self.worker.service.exchanges if one.listener == "outbound"]
+        return [one for one in self.worker.service.exchanges if one.request.listener != "inbound"]
 
     async def call(
         self,
@@ -180,7 +180,7 @@ async def turns_until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def routes(app: int, service: int, outbound: str, inbound: str) -> str:
+def routes(app: int, service: int, outbound: str, inbound: str, listener: str = "outbound") -> str:
     """One route each way; `outbound` and `inbound` are further keys of them, in flow style."""
     return f"""\
 upstreams:
@@ -188,7 +188,7 @@ upstreams:
   service: {{endpoints: ["127.0.0.1:{service}"]}}
 routes:
 - {{name: in, upstream: app{f", {inbound}" if inbound else ""}}}
-- {{name: out, listener: outbound, upstream: service{f", {outbound}" if outbound else ""}}}
+- {{name: out, listener: {listener}, upstream: service{f", {outbound}" if outbound else ""}}}
 """
 
 
@@ -212,10 +212,13 @@ def answering_after(seconds: float) -> Script:
 
 @asynccontextmanager
 async def pod(
-    app: App, service: Script = hanging, *, outbound: str = "", inbound: str = ""
+    app: App, service: Script = hanging, *, outbound: str = "", inbound: str = "", listener: str = "outbound"
 ) -> AsyncIterator[Pod]:
-    """Run it; in the end nothing may be left, and nobody may have complained."""
+    """Run it; in the end nothing may be left, and nobody may have complained. `listener` is what the listener of the
+    app's own calls is called.
+    """
     loop = asyncio.get_running_loop()
+    header = HEADER.replace("  outbound: {", f"  {listener}: {{direction: outbound, ")
     stage: list[Pod] = []
 
     async def serve(peer: RawPeer) -> None:
@@ -229,9 +232,11 @@ async def pod(
         async with (
             raw_upstream(serve) as app_server,
             raw_upstream(service) as service_server,
-            running(routes(app_server.port, service_server.port, outbound, inbound)) as worker,
+            running(
+                routes(app_server.port, service_server.port, outbound, inbound, listener), header
+            ) as worker,
         ):
-            stage.append(Pod(worker, service_server, port(worker), port(worker, "outbound"), loop.time()))
+            stage.append(Pod(worker, service_server, port(worker), port(worker, listener), loop.time()))
             yield stage[0]
             await stage[0].until(lambda: stage[0].finished == len(stage[0].served))
             await assert_clean(worker)

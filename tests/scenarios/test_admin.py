@@ -300,7 +300,7 @@ async def test_a_problem_is_a_document_that_says_what_to_do(
 async def test_drain_ends_readiness_and_keeps_serving() -> None:
     async with stage() as to:
         assert await operator(to.worker).post("/drain") == {"is_draining": True}
-        assert not to.worker.is_ready
+        assert not to.worker.datapath.is_ready
         response = await to.ask()
         assert (response.status, response.value(b"connection")) == (200, b"close")
         assert (await operator(to.worker).get("/status"))["is_draining"] is True
@@ -312,8 +312,8 @@ async def test_quitquitquit_is_an_orderly_end_and_may_be_said_twice() -> None:
         for _ in range(2):
             assert await hand.post("/quitquitquit") == {"is_draining": True, "is_ending": True}
             assert hand.status == 202
-        await worker.drain.wait()
-        assert not worker.is_ready
+        await worker.control.drain.wait()
+        assert not worker.datapath.is_ready
 
 
 # Size

@@ -26,7 +26,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def server_of(worker: Worker, name: str) -> HttpServer:
-    return worker.admin.server if name == "admin" else worker.probes.server
+    return worker.control.admin.server if name == "admin" else worker.control.probes.server
 
 
 @contextlib.asynccontextmanager
@@ -121,7 +121,7 @@ async def is_quiet(reader: asyncio.StreamReader) -> bool:
 
 async def test_who_takes_no_answer_gives_its_place_back() -> None:
     async with running(NOBODY) as worker:
-        server = worker.admin.server
+        server = worker.control.admin.server
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", server.port))

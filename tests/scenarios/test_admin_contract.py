@@ -34,7 +34,7 @@ def test_the_file_is_good_openapi() -> None:
 
 async def test_the_file_names_what_is_served_and_nothing_else() -> None:
     async with running(app_routes(9)) as worker:
-        served = {(method, path) for method, path in worker.admin.operations if not is_page(path)}
+        served = {(method, path) for method, path in worker.control.admin.operations if not is_page(path)}
     heads = {(method, path) for method, path in served if method == "HEAD"}
     assert served - heads == operations()
     assert {path for _, path in heads} == {path for method, path in operations() if method == "GET"} - {

@@ -51,7 +51,7 @@ async def test_a_listener_of_another_life_or_of_the_future_gets_what_is_there_an
 ) -> None:
     async with running(NOBODY) as worker:
         hand = operator(worker)
-        last_id = last_id.replace("LIFE", worker.events.last_id.partition("-")[0])
+        last_id = last_id.replace("LIFE", worker.control.events.last_id.partition("-")[0])
         await trip(hand)
         async with hand.events(last_id) as events:
             assert await events.next() == ("lost", {})
@@ -79,12 +79,12 @@ async def test_listeners_are_bounded_and_one_that_leaves_makes_room_at_once() ->
         await stack.enter_async_context(hand.events())
         assert asyncio.get_running_loop().time() - now < 1.0
         assert (await hand.send("GET", "/events")).status == 503
-    assert worker.events.readers == set()
+    assert worker.control.events.readers == set()
 
 
 async def test_the_end_of_the_process_ends_a_stream_in_order() -> None:
     async with running(NOBODY) as worker:
-        reader, writer = await asyncio.open_connection("127.0.0.1", worker.admin.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.control.admin.port)
         writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"retry: 2000\nid: " in await reader.readuntil(b"\n\n")
     assert (await reader.read()).endswith(b"0\r\n\r\n")
@@ -96,7 +96,7 @@ async def test_a_client_that_has_left_before_it_was_answered_is_no_bug(
 ) -> None:
     async with running(NOBODY) as worker:
         for _ in range(5):
-            _, writer = await asyncio.open_connection("127.0.0.1", worker.admin.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", worker.control.admin.port)
             writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await writer.drain()
             writer.transport.abort()
@@ -131,11 +131,11 @@ async def test_a_listener_that_takes_nothing_is_cut_and_holds_nobody_up() -> Non
     async with running(NOBODY) as worker:
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.connect(("127.0.0.1", worker.admin.port))
+        deaf.connect(("127.0.0.1", worker.control.admin.port))
         deaf.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with operator(worker).events() as listening:
             for number in range(1, 4 * CAPACITY + 1):  # more than the buffers of the kernel take
-                worker.events.transitioned(transition(number))
+                worker.control.events.transitioned(transition(number))
                 assert (await listening.next())[1]["sequence"] == number
             await asyncio.sleep(WRITE_SECONDS + 1.0)
             numbers = (await operator(worker).get("/status"))["events"]

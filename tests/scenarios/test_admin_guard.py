@@ -69,7 +69,7 @@ async def test_another_page_may_not_open_tab_after_tab_of_events() -> None:
     lines = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
     async with running(NOBODY) as worker:
         assert (await operator(worker).send("GET", "/events", *lines)).status == 403
-        assert worker.events.readers == set()
+        assert worker.control.events.readers == set()
 
 
 async def test_a_form_of_another_page_that_opens_the_answer_changes_nothing() -> None:
@@ -79,7 +79,7 @@ async def test_a_form_of_another_page_that_opens_the_answer_changes_nothing() ->
     )
     async with running(NOBODY) as worker:
         assert (await operator(worker).send("POST", "/drain", *form)).status == 403
-        assert worker.is_ready
+        assert worker.datapath.is_ready
 
 
 async def test_every_answer_tells_browsers_to_keep_it_to_our_own_pages() -> None:
@@ -319,7 +319,7 @@ async def test_what_a_client_writes_is_kept_in_the_log_as_far_as_there_is_room(t
     log = tmp_path / "log"
     async with (
         serving(load_text(HEADER + NOBODY).snapshot, log) as worker,
-        raw_client(worker.admin.port) as client,
+        raw_client(worker.control.admin.port) as client,
     ):
         query = "&".join(f"{'k' * 200}{number}={'v' * 200}" for number in range(15))
         await client.send(
@@ -352,7 +352,7 @@ async def test_what_is_no_http_is_answered_and_leaves_the_log_alone(caplog: pyte
     )
     async with running(NOBODY) as worker:
         for raw in wrong:
-            reader, writer = await asyncio.open_connection("127.0.0.1", worker.admin.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", worker.control.admin.port)
             writer.write(raw)
             assert (await reader.read()).split(b" ")[1] == b"400"
             writer.close()

@@ -87,7 +87,7 @@ async def test_long_answers_are_made_one_after_the_other_and_more_than_few_are_r
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with rendering(monkeypatch) as (worker, notes):
-        port = worker.probes.server.port
+        port = worker.control.probes.server.port
         statuses = await asyncio.gather(*(status_of(port, "/metrics") for _ in range(MAX_SCRAPES + 20)))
         assert notes == sorted(notes, key=lambda note: int(note.partition(".")[0]))
         made = len(notes) // 3
@@ -99,7 +99,7 @@ async def test_long_answers_are_made_one_after_the_other_and_more_than_few_are_r
 
 async def test_long_answers_that_nobody_takes_are_few_and_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     async with rendering(monkeypatch, size=4 << 20) as (worker, notes):
-        port = worker.probes.server.port
+        port = worker.control.probes.server.port
         deaf = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_SCRAPES + 5)]
         for one in deaf:
             one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.downstream.listener import LAST_CALL_SECONDS
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
@@ -243,9 +244,9 @@ async def draining() -> bytes:
         while not to.app.received:
             await turns()
         await client.send(ASK[:20])
-        to.worker.drain.begin()
-        waiting = asyncio.create_task(to.worker.drain.wait())
-        await turns(10)
+        to.worker.control.drain.begin()
+        waiting = asyncio.create_task(to.worker.control.drain.wait())
+        await asyncio.sleep(2 * LAST_CALL_SECONDS)
         await client.send(ASK[20:])
         await client.read_to_end()
         busy.writer.close()

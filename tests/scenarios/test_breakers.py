@@ -197,7 +197,7 @@ async def test_an_override_survives_a_reload_of_thresholds() -> None:
         hand = operator(to.worker)
         await hand.post("/breakers/app/open?for=5m")
         changed = app_routes(to.app.port, route="circuit_breaker: {consecutive_failures: 1}")
-        await to.worker.active.install(load_text(HEADER + changed).snapshot)
+        await to.worker.control.active.install(load_text(HEADER + changed).snapshot)
         (one,) = (await hand.get("/breakers/app"))["breakers"]
         assert (one["state"], one["is_overridden"]) == ("forced_open", True)
         assert one["active"]["policy"]["consecutive_failures"] == 1
@@ -209,7 +209,7 @@ async def test_an_override_survives_a_reload_that_changes_the_upstream() -> None
         hand = operator(to.worker)
         await hand.post("/breakers/app/open?for=5m")
         before = to.breaker
-        await to.worker.active.install(load_text(HEADER + app_routes(9)).snapshot)
+        await to.worker.control.active.install(load_text(HEADER + app_routes(9)).snapshot)
         assert to.breaker is not before
         (one,) = (await hand.get("/breakers/app"))["breakers"]
         assert (one["state"], one["generation"], one["override_seconds_left"]) == ("forced_open", 0, 300.0)

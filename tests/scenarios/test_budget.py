@@ -25,6 +25,25 @@ async def test_the_upstream_gets_what_the_caller_has_less_the_offset() -> None:
         assert await budget_of(to, EXPECTED + b": 300") in (294, 295)
 
 
+@pytest.mark.parametrize("first", [b"300", b"600"])
+@pytest.mark.parametrize("name", [b"x-request-timeout-ms", b"X-Envoy-Expected-Rq-Timeout-Ms"])
+async def test_of_two_lines_of_one_field_the_smaller_counts_and_one_goes_on(
+    name: bytes, first: bytes
+) -> None:
+    second = b"600" if first == b"300" else b"300"
+    async with stage(saying(OK), route="timeouts: {request: 2s}") as to:
+        assert await budget_of(to, name + b": " + first, name + b": " + second) in (294, 295)
+        (sent,) = to.requests[0].values(name.lower())
+        assert sent in (b"294", b"295")
+
+
+async def test_a_line_that_makes_no_sense_does_not_take_the_other_with_it() -> None:
+    async with stage(saying(OK), route="timeouts: {request: 2s}") as to:
+        lines = (b"grpc-timeout: soon", b"grpc-timeout: 300m")
+        assert await budget_of(to, *lines) in (294, 295)
+        assert to.metric("sidecar_deadline_invalid_total{") == 1
+
+
 async def test_the_upstream_gets_what_is_left_when_the_request_had_to_wait() -> None:
     async def script(peer: RawPeer) -> None:
         while await peer.request() is not None:

@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
+from sidecar.upstream.http1 import UpstreamConnection
 from tests.scenarios.stage import app_routes
 from tests.support.clean import assert_clean
 from tests.support.proxy import port, running
@@ -77,9 +79,8 @@ async def test_a_connection_that_still_holds_the_request_serves_no_other() -> No
     loop = asyncio.get_running_loop()
     async with upload(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n") as to:
         (exchange,) = to.worker.service.exchanges
-        connection = exchange.attempts[0].connection
-        assert connection is not None
-        while not connection.transport.get_write_buffer_size():
+        connection = cast(UpstreamConnection, exchange.attempts[0]._lease)
+        while not connection.unsent_bytes:
             await to.client.send(b"4000\r\n" + bytes(0x4000) + b"\r\n")
             await turns(10)
         assert not connection.is_write_paused

@@ -114,7 +114,7 @@ async def test_a_tracestate_has_at_most_32_members_with_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"a=1,a=2", b"=1", b"a", b"A B=1", b",".join(b"k%d=1" % n for n in range(40))]
+    "value", [b"a=1,b=", b"=1", b"a", b"A B=1", b",".join(b"k%d=1" % n for n in range(40))]
 )
 async def test_a_bad_tracestate_is_dropped_and_the_traceparent_kept(value: bytes) -> None:
     request = await seen_with(b"traceparent: " + VALID, b"tracestate: " + value)

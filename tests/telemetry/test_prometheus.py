@@ -26,10 +26,10 @@ from sidecar.admin.prometheus import (
     wants_openmetrics,
 )
 from sidecar.core.errors import Reason
-from sidecar.core.families import FAMILIES, Kind
+from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
-from sidecar.core.sources import BreakerNumbers, Sources, UpstreamNumbers
+from sidecar.core.sources import BreakerReading, Sources, UpstreamNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.telemetry.conftest import free_port
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
@@ -58,7 +58,7 @@ def full() -> tuple[Numbers, Sources]:
         Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
     )
     sources = Sources(
-        breakers=[BreakerNumbers("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)],
+        breakers=[BreakerReading("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)],
         upstreams=[UpstreamNumbers("payments", active=2, idle=1, pending=0, server=("pay", 80))],
         connections_refused={"inbound": 0},
         dropped={("traces", "queue_full"): 4},
@@ -140,7 +140,7 @@ def label_names() -> set[str]:
 def test_every_family_is_rendered() -> None:
     names = sample_names()
     for family in FAMILIES:
-        suffix = {Kind.COUNTER: "_total", Kind.HISTOGRAM: "_bucket"}.get(family.kind, "")
+        suffix = {MetricKind.COUNTER: "_total", MetricKind.HISTOGRAM: "_bucket"}.get(family.kind, "")
         assert metric_name(family) + suffix in names
 
 

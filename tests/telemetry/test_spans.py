@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -110,6 +111,13 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
         "sidecar.upstream": "payments",
         "sidecar.deadline.sent_ms": 1990,
     }
+
+
+def test_without_a_bound_no_span_tells_of_a_budget() -> None:
+    attempt = FakeAttempt(sent_ms=None)
+    for span in spans_of(FakeExchange(budget_seconds=inf, budget_source="", attempts=(attempt,))):
+        told = attributes(span)
+        assert {key for key in told if key.startswith("sidecar.deadline.")} <= {"sidecar.deadline.used_ms"}
 
 
 def test_resolved_endpoint_is_told_by_its_name_and_its_address() -> None:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Otlp, Telemetry
-from sidecar.core.sources import BreakerNumbers, Sources
+from sidecar.core.sources import BreakerReading, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.pipeline import MetricPipeline
@@ -57,7 +57,7 @@ class Stage:
         self.pipeline = MetricPipeline(builder, self._sources, self.collector, 60.0)
 
     def _sources(self) -> Sources:
-        return Sources(breakers=[BreakerNumbers("checkout", "payments", State.OPEN, rejected=self.rejected)])
+        return Sources(breakers=[BreakerReading("checkout", "payments", State.OPEN, rejected=self.rejected)])
 
     def collect(self) -> dict[str, Any]:
         self.pipeline.send_all()
@@ -168,7 +168,7 @@ class Breaking(Collector):
 
 def test_what_a_round_that_broke_off_had_offered_is_in_the_next_delta() -> None:
     breakers = [
-        BreakerNumbers(f"route-{number}", "payments", State.OPEN, rejected=5) for number in range(800)
+        BreakerReading(f"route-{number}", "payments", State.OPEN, rejected=5) for number in range(800)
     ]
     collector = Breaking()
     builder = MetricBuilder(

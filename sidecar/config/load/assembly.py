@@ -1,0 +1,306 @@
+"""Configuration files → a snapshot, or every problem in them. The public face of this package.
+
+Reading is lenient and judging is not: each part is read as far as it can be, every rule is tried, and
+only when nothing at all was reported is a snapshot built.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from sidecar.config.files import Files, beside
+from sidecar.config.load import route_rules, server_rules
+from sidecar.config.load.check import Checked, check
+from sidecar.config.load.defaults import with_defaults
+from sidecar.config.load.origins import Origins
+from sidecar.config.problems import ConfigError, Problem, Report
+from sidecar.config.schema.addresses import LISTENER_ADDRESSES
+from sidecar.config.schema.breaker import breaker
+from sidecar.config.schema.file import BUILT_IN, File, Settings
+from sidecar.config.schema.listeners import listeners
+from sidecar.config.schema.names import name as checked_name
+from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.readers import nearest
+from sidecar.config.schema.routes import Route
+from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
+from sidecar.config.tell.hidden_in_problems import without_secrets
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import (
+    Entry,
+    MappingNode,
+    Node,
+    Scalar,
+    Sequence,
+    describe,
+    given_by_environment,
+    is_null,
+)
+from sidecar.core import snapshot as core
+
+__all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
+
+MAX_PROBLEMS = 1000
+_PARTS = ("upstreams", "defaults", "routes")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that holds, and where each route's policies came from."""
+
+    snapshot: core.Snapshot
+    origins: Origins
+
+
+def load_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Loaded:
+    """Load a file, or a directory's *.yaml and *.yml merged in the order of their names.
+
+    In a directory, `routes` and `upstreams` are put together and `version` may stand in each file; any
+    other key belongs into one of them.
+
+    Args:
+        environ: for `${NAME}`; the process's own environment by default.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    report, files = Report(), Files()
+    contents = files.read_configuration(os.fspath(path), report)
+    return _load(contents, os.environ if environ is None else environ, files, report)
+
+
+def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] | None = None) -> Loaded:
+    """Load `text` as if it were the content of the file `name`, with an empty environment by default.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    content = text.encode("utf-8", "surrogatepass")
+    files = Files()
+    files.keep(name, content)
+    return _load({name: content}, environ or {}, files, Report())
+
+
+def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
+    is_whole = not report
+    documents = [parse.parse_bytes(data, name, environ, report) for name, data in contents.items()]
+    readable = [node for node in documents if node is not None]
+    loaded = None
+    if readable:
+        # A file that cannot be read at all may hold what the others refer to: judge them only together.
+        is_whole = is_whole and len(readable) == len(documents)
+        loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
+    if report or loaded is None:
+        sources = {
+            name: (parse.lines(contents[name], top), top)
+            for name, top in zip(contents, documents, strict=True)
+        }
+        problems = without_secrets(_the_first(report.sorted(files.names)), sources)
+        raise ConfigError(problems, files.wanted, files.digest())
+    return loaded
+
+
+def _the_first(problems: list[Problem]) -> list[Problem]:
+    """As many as somebody may read, and how many there are beyond; they end up in a log too."""
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    told, rest = problems[:MAX_PROBLEMS], problems[MAX_PROBLEMS:]
+    count = f"{len(rest)} more problems from here on" if len(rest) > 1 else "one more problem here"
+    return [*told, replace(rest[0], message=count, text="")]
+
+
+def _together(documents: list[MappingNode], report: Report) -> MappingNode:
+    """The top levels of several files as one."""
+    first = documents[0]
+    entries = dict(first.entries)
+    for node in documents[1:]:
+        for key, entry in node.entries.items():
+            known = entries.get(key)
+            entries[key] = entry if known is None else _joined(known, entry, report)
+    return MappingNode(first.source, first.line, first.column, entries)
+
+
+def _joined(known: Entry, entry: Entry, report: Report) -> Entry:
+    """One top-level key that two files have."""
+    one, two = known.value, entry.value
+    if is_null(one) or is_null(two):
+        return entry if is_null(one) else known
+    if entry.key.text == "routes" and isinstance(one, Sequence) and isinstance(two, Sequence):
+        return Entry(known.key, Sequence(one.source, one.line, one.column, one.items + two.items))
+    if entry.key.text == "upstreams" and isinstance(one, MappingNode) and isinstance(two, MappingNode):
+        for name in one.entries.keys() & two.entries.keys():
+            key, place = two.entries[name].key, one.entries[name].key.place
+            report.add(key.problem(f"duplicate upstream {name!r}: first given at {place}"))
+        merged = {**one.entries, **two.entries}
+        return Entry(known.key, MappingNode(one.source, one.line, one.column, merged))
+    is_version = entry.key.text == "version" and isinstance(one, Scalar) and isinstance(two, Scalar)
+    if not is_version or one.value != two.value:  # type: ignore[union-attr]
+        place = known.key.place
+        report.add(entry.key.problem(f"{entry.key.text!r} stands in two files: first given at {place}"))
+    return known
+
+
+class _Assembly:
+    """One load, part by part. Collects what is sound, and reports the rest."""
+
+    def __init__(self, top: MappingNode, files: Files, report: Report) -> None:
+        self._top = top
+        self._files = files
+        self._report = report
+        self._written: dict[str, tuple[MappingNode, MappingNode]] = {}
+
+    def loaded(self) -> Loaded | None:
+        """None, with the reasons reported, when there is any problem."""
+        settings = self._settings()
+        upstreams = self._upstreams()
+        routes = self._routes()
+        bodies = [self._fallback_body(route) for route in routes]
+        if self._report or settings is None:
+            return None
+        served = listeners(settings.value.listeners)
+        snapshot = replace(
+            settings.value.store(BUILT_IN),
+            listeners=MappingProxyType(served),
+            upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
+            routes=tuple(_stored(route, served, body) for route, body in zip(routes, bodies, strict=True)),
+            files=self._files.names,
+            digest=self._files.digest(),
+        )
+        return Loaded(self._with_token_file(snapshot, settings), Origins(self._written))
+
+    def _with_token_file(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
+        node = settings.node.get("admin", "token_file")
+        if not isinstance(node, Scalar) or is_null(node):
+            return snapshot
+        return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
+
+    def _settings(self) -> Checked[Settings] | None:
+        top = self._top
+        entries = {key: entry for key, entry in top.entries.items() if key not in _PARTS}
+        node = MappingNode(top.source, top.line, top.column, entries)
+        settings = check(Settings, node, self._report, names=File)
+        if settings is not None:
+            server_rules.check_settings(settings, self._report)
+        return settings
+
+    def _part(self, key: str, kind: type[Node]) -> Node | None:
+        """A part of the top level, reported when it is of another kind."""
+        node = self._top.get(key)
+        if node is None or isinstance(node, kind):
+            return node
+        wanted = "a list" if kind is Sequence else "a mapping"
+        if not is_null(node) or kind is Sequence:
+            self._report.add(node.problem(f"expected {wanted}, got {describe(node)}"))
+        return None
+
+    def _upstreams(self) -> dict[str, core.Upstream]:
+        found: dict[str, core.Upstream] = {}
+        node = self._part("upstreams", MappingNode)
+        for name, entry in node.entries.items() if isinstance(node, MappingNode) else ():
+            section = self._upstream(name, entry)
+            if section is not None:
+                found[name] = section.value.store(core.Upstream(name, ()))
+        return found
+
+    def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
+        try:
+            checked_name(name)
+        except ValueError as error:
+            self._report.add(entry.key.problem(str(error)))
+        if not isinstance(entry.value, MappingNode):
+            self._report.add(entry.value.problem(f"expected a mapping, got {describe(entry.value)}"))
+            return None
+        section = check(UpstreamSection, entry.value, self._report)
+        endpoints = entry.value.get("endpoints")
+        if isinstance(endpoints, Sequence) and not endpoints.items:
+            self._report.add(endpoints.problem(f"upstream {name!r} has no endpoint"))
+        return section
+
+    def _known(self) -> route_rules.Known:
+        upstreams, listeners = self._top.get("upstreams"), self._top.get("listeners")
+        names = listeners.entries.keys() if isinstance(listeners, MappingNode) else LISTENER_ADDRESSES.keys()
+        return route_rules.Known(
+            upstreams.entries.keys() if isinstance(upstreams, MappingNode) else (), names
+        )
+
+    def _defaults(self) -> MappingNode | None:
+        node = self._part("defaults", MappingNode)
+        if not isinstance(node, MappingNode):
+            return None
+        section = check(Policies, node, self._report)
+        if section is not None:
+            route_rules.check_policies(section, self._report)
+            route_rules.check_header_maps(section, self._report)
+        return node
+
+    def _routes(self) -> list[Checked[Route]]:
+        defaults, known = self._defaults(), self._known()
+        if self._top.entry("routes") is None:
+            self._report.add(self._top.problem(f"missing key 'routes'{self._misspelt('routes')}"))
+        node = self._part("routes", Sequence)
+        found: list[Checked[Route]] = []
+        for item in node.items if isinstance(node, Sequence) else ():
+            if not isinstance(item, MappingNode):
+                self._report.add(item.problem(f"expected a mapping, got {describe(item)}"))
+                continue
+            route = self._route(item, defaults, known)
+            if route is not None:
+                found.append(route)
+        return found
+
+    def _misspelt(self, key: str) -> str:
+        others = [name for name in self._top.entries if name not in File.model_fields]
+        return " (it may be misspelt above)" if nearest(key, others) else ""
+
+    def _route(
+        self, item: MappingNode, defaults: MappingNode | None, known: route_rules.Known
+    ) -> Checked[Route] | None:
+        effective = with_defaults(item, defaults)
+        self._name_once(item, effective)
+        route = check(Route, effective, self._report)
+        if route is not None:
+            route_rules.check_route(route, known, self._report)
+            route_rules.check_header_maps(route, self._report)
+        return route
+
+    def _name_once(self, item: MappingNode, effective: MappingNode) -> None:
+        node = item.get("name")
+        if not isinstance(node, Scalar) or not isinstance(node.value, str) or node.is_broken:
+            return
+        first = self._written.setdefault(node.value, (item, effective))[0]
+        if first is not item:
+            place = first.entries["name"].value.place
+            self._report.add(node.problem(f"duplicate route {node.value!r}: first given at {place}"))
+
+    def _fallback_body(self, route: Checked[Route]) -> bytes | None:
+        node = route.node.get("fallback", "body_file")
+        is_sound = route.value.fallback is not None and route.value.fallback.body_file is not None
+        return self._files.read_body(node, self._report) if is_sound and isinstance(node, Scalar) else None
+
+
+def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
+    """A route, with what the rest of the configuration says of it."""
+    section = route.value
+    value: core.Route = section.store(Route.built_in)
+    if body is not None and value.fallback is not None:
+        value = replace(value, fallback=replace(value.fallback, body=body))
+    return replace(
+        value,
+        direction=served[value.listener].direction,
+        breaker=breaker(section.circuit_breaker, value.timeouts),
+        hidden=given_by_environment(route.node),
+    )
+
+
+def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream]:
+    """The upstreams of routes that name a URL."""
+    found: dict[str, core.Upstream] = {}
+    for route in routes:
+        fallback = route.value.fallback.upstream if route.value.fallback else None
+        for written in (route.value.upstream, fallback):
+            if written is not None and "://" in written:
+                implicit = implicit_upstream(written)
+                found[implicit.name] = implicit
+    return found

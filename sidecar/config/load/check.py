@@ -1,0 +1,168 @@
+"""One node against one model: the values it holds, and each problem at its own place.
+
+Goes on past what is wrong: the faulty leaves are taken out and the rest is read again, so that rules
+between keys can still be checked and all problems are told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sidecar.config.problems import Problem, Report
+from sidecar.config.schema.readers import nearest
+from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
+
+M = TypeVar("M", bound=BaseModel)
+M_co = TypeVar("M_co", bound=BaseModel, covariant=True)
+Loc = tuple[int | str, ...]
+
+_EXPECTED = {"model_type": "a mapping", "dict_type": "a mapping", "list_type": "a list"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[M_co]):
+    """A section as read, and which of its keys could not be (those are None in `value`)."""
+
+    value: M_co
+    node: MappingNode
+    bad: frozenset[tuple[str, ...]] = frozenset()
+
+    def is_bad(self, *path: str) -> bool:
+        """True if the key, or something above it, was reported already."""
+        return any(path[:length] in self.bad for length in range(1, len(path) + 1))
+
+    def is_given(self, *path: str) -> bool:
+        return self.node.entry(*path) is not None
+
+
+def check(
+    model: type[M], node: MappingNode, report: Report, names: type[BaseModel] | None = None
+) -> Checked[M] | None:
+    """Read `node` as `model`; None when too little of it is left.
+
+    Args:
+        names: the model whose keys are suggested for unknown ones at the top, if not `model` itself.
+    """
+    data = to_data(node)
+    try:
+        return Checked(model.model_validate(data), node)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+    for item in errors:
+        problem = _problem(names or model, node, item)
+        if problem is not None:
+            report.add(problem)
+    for loc in sorted((item["loc"] for item in errors), key=_deepest_first):
+        _take_out(data, loc)
+    bad = frozenset(tuple(part for part in item["loc"] if isinstance(part, str)) for item in errors)
+    try:
+        return Checked(model.model_validate(data), node, bad)
+    except ValidationError:
+        return None
+
+
+def _deepest_first(loc: Loc) -> tuple[int, list[tuple[int, str]]]:
+    """Later items of a list first, so that taking one out moves no other that is still to go."""
+    return -len(loc), [(-part, "") if isinstance(part, int) else (0, part) for part in loc]
+
+
+def _problem(model: type[BaseModel], root: MappingNode, item: ErrorDetails) -> Problem | None:
+    loc, kind = item["loc"], item["type"]
+    key, node = _find(root, loc)
+    if kind == "extra_forbidden" and key is not None:
+        return key.problem(_unknown_key(key.text, known_keys(model, loc[:-1])))
+    if isinstance(node, Scalar) and node.is_broken:
+        return None
+    if kind == "missing":
+        return node.problem(f"missing key {loc[-1]!r}")
+    if loc and loc[-1] == "[key]" and key is not None:
+        return key.problem(_message(item, key))
+    return node.problem(_message(item, node))
+
+
+def _message(item: ErrorDetails, node: Node) -> str:
+    kind = item["type"]
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {describe(node)}"
+    return item["msg"]
+
+
+def _unknown_key(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    hint = nearest(key, known)
+    if not hint and known:
+        hint = f"; known here: {', '.join(known)}"
+    return f"unknown key {key!r}{hint}"
+
+
+def _find(root: MappingNode, loc: Loc) -> tuple[Scalar | None, Node]:
+    """The node at `loc`, with its key if it has one; where a short form stands for more, the short form."""
+    key: Scalar | None = None
+    node: Node = root
+    for part in loc:
+        if isinstance(node, MappingNode) and isinstance(part, str) and part in node.entries:
+            entry = node.entries[part]
+            key, node = entry.key, entry.value
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            key, node = None, node.items[part]
+    return key, node
+
+
+def _take_out(data: Any, loc: Loc) -> None:
+    """Remove the value at `loc`; nothing is there when it is a missing key."""
+    parent: Any = None
+    last: Any = None
+    for part in loc:
+        is_there = (
+            part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        )
+        if is_there:
+            child: Any = part
+            parent, last, data = data, child, data[child]
+    if parent is not None and last == _named(loc):
+        del parent[last]
+
+
+def _named(loc: Loc) -> int | str | None:
+    """The last part that stands in the file: pydantic puts `[key]` behind a key that is itself wrong."""
+    named = [part for part in loc if part != "[key]"]
+    return named[-1] if named else None
+
+
+def known_keys(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys of the mapping at `loc` inside `model`; empty where any key may stand."""
+    current: Any = model
+    for part in loc:
+        current = _step(current, part)
+        if current is None:
+            return []
+    found = _first_model(current)
+    return list(found.model_fields) if found else []
+
+
+def _step(annotation: Any, part: int | str) -> Any:
+    """The annotation one level down."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return None if field is None else _bare(field.annotation)
+    arguments = get_args(annotation)
+    return _bare(arguments[-1]) if arguments else None
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `| None` and `Annotated`."""
+    while hasattr(annotation, "__metadata__") or type(None) in get_args(annotation):
+        arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
+        annotation = arguments[0]
+    return annotation
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,55 @@
+"""The program of the process that loads configurations for another one: `python -m sidecar.config.process.program`.
+
+A process and not a thread, because reading YAML and checking it holds the interpreter: with 1,000 routes a thread
+kept the event loop waiting for 120 ms at a time. Speaks on standard input and output, in frames of a length
+(4 bytes, big-endian) and a pickle: a request is (path, environment); an answer is the pickles of `pickles.pack`, or
+a `ConfigError`, each marked by its first byte, and an end mark. Ends with its input, so it never outlives who
+started it. Imported by nobody: this and `load` are the megabytes that the asking process does without.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import sys
+from typing import BinaryIO
+
+from sidecar.config.load.assembly import ConfigError, load_file
+from sidecar.config.process.pickles import END, LENGTH_BYTES, PART, PROBLEMS, frame, pack
+
+NICENESS = 10
+"""Traffic goes first where both want the same core."""
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
+    os.nice(NICENESS)
+    gc.disable()  # one load makes no cycles worth a pause; the process ends after a while without work
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not be taken for an answer
+    while request := _read(requests):
+        path, environ = pickle.loads(request)
+        _answer(path, environ, answers)
+        gc.collect()
+
+
+def _answer(path: str, environ: dict[str, str], answers: BinaryIO) -> None:
+    try:
+        for part in pack(load_file(path, environ).snapshot):
+            answers.write(frame(PART + part))
+    except ConfigError as error:
+        answers.write(frame(PROBLEMS + pickle.dumps(error, pickle.HIGHEST_PROTOCOL)))
+    answers.write(frame(END))
+    answers.flush()
+
+
+def _read(requests: BinaryIO) -> bytes:
+    """The next request; empty when there is none any more."""
+    length = requests.read(LENGTH_BYTES)
+    return requests.read(int.from_bytes(length, "big")) if len(length) == LENGTH_BYTES else b""
+
+
+if __name__ == "__main__":
+    main()

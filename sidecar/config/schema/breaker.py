@@ -1,0 +1,143 @@
+"""The circuit breaker's policy as the file writes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sidecar.config.schema import values
+from sidecar.config.schema.form import FIELDS, WORDS
+from sidecar.config.schema.section import Section, key
+from sidecar.config.schema.units import format_duration
+from sidecar.core import snapshot as core
+
+T = TypeVar("T")
+
+
+class SlidingWindow(Section):
+    built_in = core.WindowPolicy()
+
+    type: values.WindowTypeName | None = key(
+        "`time` keeps the calls of the last `size` seconds, `count` the last `size` calls.", fills="type"
+    )
+    size: values.WindowSize | None = key(
+        "A duration for `time`, a number of calls for `count` (which has no built-in one).",
+        examples=["10s", 100],
+        fills="size",
+    )
+
+
+class HalfOpen(Section):
+    built_in = core.BreakerPolicy()
+
+    max_calls: values.Count | None = key(
+        "Probes at the same time; further requests are refused.", fills="half_open_max_calls"
+    )
+    successes: values.Count | None = key("Good probes that close the breaker.", fills="half_open_successes")
+    max_wait: values.Duration | None = key(
+        "Without a verdict for this long the breaker opens again.", fills="half_open_max_wait_seconds"
+    )
+
+
+class Thresholds(Section):
+    """When a breaker trips and how long it stays open; what a candidate may vary."""
+
+    built_in = core.BreakerPolicy()
+
+    sliding_window: SlidingWindow | None = key("The calls that the rates are computed over.", fills="window")
+    minimum_calls: values.Count | None = key(
+        "Below this many calls in the window no rate trips the breaker. "
+        "The built-in one shrinks with a shorter count window.",
+        fills="minimum_calls",
+    )
+    failure_rate_threshold: values.PositiveShare | None = key(
+        "Share of failed calls at which the breaker opens.", fills="failure_rate_threshold"
+    )
+    consecutive_failures: values.CountOrZero | None = key(
+        "Failures in a row that open the breaker, whatever the rate; 0 switches this trigger off.",
+        fills="consecutive_failures",
+    )
+    slow_call_duration: values.Duration | None = key(
+        "A call that takes longer is slow. Unset: slowness is not judged.",
+        examples=["1s"],
+        fills="slow_call_seconds",
+    )
+    slow_call_rate_threshold: values.PositiveShare | None = key(
+        "Share of slow calls at which the breaker opens.", fills="slow_call_rate_threshold"
+    )
+    open_for: values.Duration | None = key(
+        "How long the breaker refuses before its first probe; doubles, with jitter, at each failed recovery.",
+        fills="open_seconds",
+    )
+    max_open_for: values.Duration | None = key(
+        "Where that doubling ends; at least `open_for`.", fills="max_open_seconds"
+    )
+
+
+class CircuitBreaker(Thresholds):
+    mode: values.BreakerModeName | None = key(
+        "`enforce` refuses while open, `metrics_only` counts and never refuses, `disabled` does neither, "
+        "`forced_open` refuses everything.",
+        fills="mode",
+    )
+    half_open: HalfOpen | None = key("How recovery is tried.")
+    ramp: values.DurationOrZero | None = key(
+        "After closing, admit a growing share of requests over this long; 0s admits all at once.",
+        fills="ramp_seconds",
+    )
+    failure_on: list[values.FailureItem] | None = key(
+        "What counts as a failure: 5xx, connect_failure, reset, timeout, or a status such as 429. "
+        "Judged at the end of the response.",
+        examples=[["5xx", 429]],
+        fills="failure_on",
+        form=WORDS,
+    )
+    failure_header: dict[values.HeaderName, values.HeaderValue | None] | None = key(
+        "Response header fields that mark a failure whatever the status: any of them, "
+        "with exactly this value.",
+        examples=[{"x-fail": "1"}],
+        fills="failure_headers",
+        form=FIELDS,
+    )
+    count_timeout_after: values.Duration | None = key(
+        "An attempt that timed out with less time than this says nothing about the upstream. "
+        "Unset: the smallest of the route's timeouts, slow_call_duration and "
+        f"{format_duration(core.BreakerPolicy().count_timeout_after_seconds)}.",
+        examples=["1s"],
+        fills="count_timeout_after_seconds",
+        is_derived=True,
+    )
+    candidate: Thresholds | None = key(
+        "A second policy on the same traffic: counted in metrics, never acts. "
+        "What it leaves out is as above.",
+        examples=[{"failure_rate_threshold": "30%"}],
+        fills="candidate",
+    )
+
+    def store(self, base: T) -> T:
+        """`base`, a `BreakerPolicy`, with what is given, and with what follows from it."""
+        given = self if self.candidate is None else self.model_copy(update={"candidate": None})
+        policy: Any = Thresholds.store(given, base)
+        if self.minimum_calls is None and policy.window.type is core.WindowType.COUNT:
+            # resilience4j: a built-in number that a short count window could never hold shrinks to the window.
+            policy = replace(policy, minimum_calls=min(policy.minimum_calls, int(policy.window.size)))
+        if self.candidate is not None:
+            policy = replace(policy, candidate=_candidate(self.candidate, policy.window))
+        stored: T = policy
+        return stored
+
+
+def breaker(section: CircuitBreaker | None, times: core.RouteTimeouts) -> core.BreakerPolicy:
+    """The policy of a route with these timeouts (SPEC 3)."""
+    policy = core.BreakerPolicy() if section is None else section.store(core.BreakerPolicy())
+    if section is not None and section.count_timeout_after is not None:
+        return policy
+    limits = (times.request_seconds, times.attempt_seconds, policy.slow_call_seconds)
+    shortest = min(policy.count_timeout_after_seconds, *(limit for limit in limits if limit is not None))
+    return replace(policy, count_timeout_after_seconds=shortest)
+
+
+def _candidate(section: Thresholds, active: core.WindowPolicy) -> core.CandidatePolicy:
+    """A window of which it gives a part is otherwise that of the active policy; without any part it has none."""
+    candidate = section.store(core.CandidatePolicy(window=active))
+    return candidate if section.sliding_window is not None else replace(candidate, window=None)

@@ -1,0 +1,105 @@
+"""A listener as the file writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sidecar.config.schema import values
+from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
+from sidecar.config.schema.section import Section, key
+from sidecar.core import snapshot as core
+
+
+class ListenerLimitsSection(Section):
+    built_in = core.ListenerLimits()
+
+    connections: values.Count | None = key(
+        "Client connections at once; the next one is closed at once and counted.", fills="connections"
+    )
+    head: values.Size | None = key(
+        "Request line and header fields of one request; 431 beyond.", fills="head_bytes"
+    )
+    headers: values.Count | None = key("Header fields of one request; 431 beyond.", fills="headers")
+    url: values.Size | None = key("Request target; 414 beyond.", fills="url_bytes")
+
+
+class ListenerTimeoutsSection(Section):
+    built_in = core.ListenerTimeouts()
+
+    head: values.Duration | None = key(
+        "From a request's first byte to the end of its head; the connection is closed beyond.",
+        fills="head_seconds",
+    )
+    idle: values.Duration | None = key(
+        "Between two requests on one connection; it is closed beyond.", fills="idle_seconds"
+    )
+    body: values.Duration | None = key(
+        "Without progress while a body is read from, or an answer written to, the client; closed beyond.",
+        fills="body_seconds",
+    )
+
+
+class ListenerSection(Section):
+    built_in = core.Listener("", ADMIN_ADDRESS)
+
+    address: values.ListenAddress | None = key(
+        "Where it listens. `inbound` and `outbound` have one built in "
+        f"({LISTENER_ADDRESSES['inbound']} and {LISTENER_ADDRESSES['outbound']}); other names need one.",
+        fills="address",
+        is_derived=True,
+    )
+    limits: ListenerLimitsSection | None = key("What one client may cost.", fills="limits")
+    timeouts: ListenerTimeoutsSection | None = key("How long a client may take.", fills="timeouts")
+    trust: values.TrustName | None = key(
+        "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
+        "suits a listener that strangers reach, `x-envoy-*` and `Proxy-Status` are dropped; other timeout fields "
+        "can only shorten a request, and the trace goes on.",
+        fills="trust",
+    )
+    direction: values.DirectionName | None = key(
+        "Whose calls it takes: `inbound`, those to this pod's app, or `outbound`, those of the app to others. An "
+        "outbound call keeps to the deadline of the inbound one that caused it, and ends with it. The names "
+        "`inbound` and `outbound` say it themselves; every other name needs one.",
+        fills="direction",
+        is_derived=True,
+    )
+    forwarded: values.ForwardedName | None = key(
+        "What upstreams are told of the client in `Forwarded` and `X-Forwarded-For`, `-Proto` and `-Host`: `set` "
+        "replaces what came, `append` adds to it, `keep` passes it on as it came, `off` drops it. Unset: `keep` for "
+        "outbound listeners; for inbound ones `append`, and `set` with `trust: none`.",
+        fills="forwarded",
+        is_derived=True,
+    )
+
+    def address_of(self, name: str) -> core.Address | None:
+        """Where a listener of this name binds; None when it needs an address and has none."""
+        return self.address or LISTENER_ADDRESSES.get(name)
+
+    def direction_of(self, name: str) -> core.Direction | None:
+        """Whose calls a listener of this name takes; None when it has to say so and does not."""
+        return self.direction or LISTENER_DIRECTIONS.get(name)
+
+    def listener(self, name: str) -> core.Listener:
+        """The listener of this name, which has been checked to have an address and a direction."""
+        address, direction = self.address_of(name), self.direction_of(name)
+        assert address is not None, "checked before"
+        assert direction is not None, "checked before"
+        listener = self.store(core.Listener(name, address, direction=direction))
+        if self.forwarded is not None:
+            return listener
+        return replace(listener, forwarded=_forwarded(direction, listener.trust))
+
+
+def listeners(sections: Mapping[str, ListenerSection] | None) -> dict[str, core.Listener]:
+    """Those of a file; the built-in ones where it says nothing of them."""
+    if sections is None:
+        sections = dict.fromkeys(LISTENER_ADDRESSES, ListenerSection())
+    return {name: section.listener(name) for name, section in sections.items()}
+
+
+def _forwarded(direction: core.Direction, trust: core.Trust) -> core.Forwarded:
+    """What a stranger says of whom it speaks for is not handed on; nobody stands in front of the app's own calls."""
+    if direction is core.Direction.OUTBOUND:
+        return core.Forwarded.KEEP
+    return core.Forwarded.APPEND if trust is core.Trust.ALL else core.Forwarded.SET

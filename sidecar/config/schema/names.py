@@ -1,0 +1,116 @@
+"""Names and patterns of HTTP: header fields, methods, host patterns, paths.
+
+Each function takes text, returns it as the core wants it, and raises ValueError with the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sidecar.config.schema.units import parse_host
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+OWNED_BY_PROXY = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""They frame the message or belong to one hop (RFC 9110 7.6.1): changing them by hand would break the
+framing.
+"""
+
+_NAME = re.compile(NAME_PATTERN.strip("^$"))
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_PATH = re.compile(r"/[^\s?#\x00-\x1f\x7f]*")
+
+
+def name(text: str) -> str:
+    """The name of a route, upstream or listener: it stands in URLs, metrics and logs."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def header_name(text: str) -> str:
+    """Any field name, lower-cased."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text!r} is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+    return text.lower()
+
+
+def settable_header_name(text: str) -> str:
+    """The name of a field that the configuration may change, lower-cased."""
+    lowered = header_name(text)
+    if lowered in OWNED_BY_PROXY:
+        raise ValueError(
+            f"{lowered!r} is the proxy's own: it frames the message or belongs to one connection"
+        )
+    return lowered
+
+
+def settable_request_header_name(text: str) -> str:
+    lowered = settable_header_name(text)
+    if lowered == "host":
+        raise ValueError("'host' is set with `rewrite: {host: …}`")
+    return lowered
+
+
+def header_value(text: str) -> str:
+    """The message never quotes the value: it may be a secret."""
+    if _BAD_IN_VALUE.search(text):
+        raise ValueError("a header value holds no line breaks or other control characters")
+    if text != text.strip(" \t"):
+        raise ValueError("a header value neither starts nor ends with a space or tab")
+    return text
+
+
+def method(text: str) -> str:
+    """Any token, in its own case (RFC 9110 9.1): `get` is a method too, and another one than `GET`."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text!r} is not an HTTP method: letters, digits and !#$%&'*+-.^_`|~ only")
+    return text
+
+
+def host_pattern(text: str) -> str:
+    """`payments`, `10.0.0.1`, `[::1]`, `*.payments.svc` or `*`, lower-cased."""
+    if text == "*":
+        return text
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{parse_host(text[1:-1])}]"
+    if ":" in text or "/" in text:
+        raise ValueError(f"{text!r} must be a host alone, without scheme, port and path")
+    suffix = text.removeprefix("*.")
+    if "*" in suffix:
+        raise ValueError(f"{text!r}: '*' stands alone or in front, as in *.payments.svc")
+    return text[: len(text) - len(suffix)] + parse_host(suffix)
+
+
+def rewrite_host(text: str) -> str:
+    """A Host value: a host with or without a port."""
+    host, colon, port = text.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535 and not host.endswith(":"):
+        return f"{host_pattern(host)}:{port}" if "*" not in host else _no_wildcard(text)
+    return host_pattern(text) if "*" not in text else _no_wildcard(text)
+
+
+def _no_wildcard(text: str) -> str:
+    raise ValueError(f"{text!r} is a pattern; a host to send is a name such as payments.internal")
+
+
+def path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise ValueError(f"{text!r} is not a path: it starts with '/' and holds no space, '?' or '#'")
+    return text
+
+
+def path_prefix(text: str) -> str:
+    """Without a slash at the end, which means nothing: a prefix holds whole segments (as in Gateway API)."""
+    return path(text).rstrip("/") or "/"

@@ -1,0 +1,232 @@
+"""The policies of a route as the file writes them: every one may stand in a route and in `defaults`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sidecar.config.schema import hidden_values, values
+from sidecar.config.schema.breaker import CircuitBreaker
+from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, Form, Hidden
+from sidecar.config.schema.section import Section, key
+from sidecar.config.schema.upstreams import upstream_name
+from sidecar.core import snapshot as core
+
+_TOLD_CHARACTERS = 60
+"""Of a body."""
+
+
+def _tell_body(content: bytes, hidden: Hidden) -> str:
+    body = content.decode("utf-8", "replace")
+    if body in hidden:
+        return hidden_values.mark(body)
+    return body if len(body) <= _TOLD_CHARACTERS else f"{body[:_TOLD_CHARACTERS]}… ({len(content)} bytes)"
+
+
+_BODY = Form(str.encode, lambda content: content.decode("utf-8", "replace"), _tell_body)
+
+
+class Rewrite(Section):
+    built_in = core.Rewrite()
+
+    prefix: values.Path | None = key(
+        "Replaces the prefix that `match.path.prefix` matched, so every match of the route needs one. "
+        "Unset: the path is sent as it came.",
+        examples=["/", "/api"],
+        fills="prefix",
+        form=HIDEABLE,
+    )
+    host: values.RewriteHost | None = key(
+        "The Host that the upstream sees. Unset: the caller's own.",
+        examples=["payments.internal"],
+        fills="host",
+        form=HIDEABLE,
+    )
+
+
+class RequestHeaders(Section):
+    """Applied in the order remove, set, add."""
+
+    built_in = core.HeaderOps()
+
+    set: dict[values.SettableRequestHeader, values.HeaderValue | None] | None = key(
+        "Fields to replace, or to add when they are missing. "
+        "In a route, null takes back what `defaults` sets.",
+        examples=[{"x-mesh": "a"}],
+        fills="set",
+        form=FIELDS,
+    )
+    add: dict[values.SettableRequestHeader, values.HeaderValue | None] | None = key(
+        "Fields to append beside those of the same name.",
+        examples=[{"x-hop": "sidecar"}],
+        fills="add",
+        form=FIELDS,
+    )
+    remove: list[values.SettableRequestHeader] | None = key(
+        "Fields to drop.", examples=[["x-debug"]], fills="remove", form=NAME_SET
+    )
+
+
+class ResponseHeaders(Section):
+    """Applied in the order remove, set, add."""
+
+    built_in = core.HeaderOps()
+
+    set: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
+        "Fields to replace, or to add when they are missing. "
+        "In a route, null takes back what `defaults` sets.",
+        examples=[{"cache-control": "no-store"}],
+        fills="set",
+        form=FIELDS,
+    )
+    add: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
+        "Fields to append beside those of the same name.",
+        examples=[{"x-hop": "sidecar"}],
+        fills="add",
+        form=FIELDS,
+    )
+    remove: list[values.SettableHeader] | None = key(
+        "Fields to drop.", examples=[["server"]], fills="remove", form=NAME_SET
+    )
+
+
+class Timeouts(Section):
+    built_in = core.RouteTimeouts()
+
+    request: values.DurationOrOff | None = key(
+        "For all attempts together, from the request's head to the end of the response; "
+        "answered with 504 beyond. "
+        "A caller's own shorter deadline wins. `off`: there is no limit, as streams need it.",
+        fills="request_seconds",
+    )
+    attempt: values.DurationOrOff | None = key(
+        "For one attempt; at most `request`. Unset, or `off`: an attempt may take all that is left.",
+        examples=["800ms"],
+        fills="attempt_seconds",
+    )
+    head: values.DurationOrOff | None = key(
+        "From the sending of an attempt to the head of its answer; at most `request`. Unset, or `off`: the head may "
+        "take as long as the attempt.",
+        examples=["500ms"],
+        fills="head_seconds",
+    )
+    idle: values.DurationOrOff | None = key(
+        "Without a byte in either direction, for bodies and tunnels; the exchange is given up beyond. `off`: silence "
+        "ends nothing.",
+        fills="idle_seconds",
+    )
+
+
+class Deadline(Section):
+    built_in = core.DeadlinePolicy()
+
+    mode: values.PolicyMode | None = key(
+        "`enforce` acts on deadlines, `observe` measures and acts on none, `off` ignores them.", fills="mode"
+    )
+    max: values.Duration | None = key(
+        "Cap on what a caller may ask for. Unset: `timeouts.request` alone bounds it.",
+        examples=["10s"],
+        fills="max_seconds",
+    )
+    offset: values.DurationOrZero | None = key(
+        "Taken off what a caller or a trace gave, to answer before the caller gives up; "
+        "at most a tenth of that budget.",
+        fills="offset_seconds",
+    )
+    headers: list[values.HeaderName] | None = key(
+        "Timeout header fields that are read from callers; the smallest valid one counts.",
+        fills="headers",
+        form=NAME_LIST,
+    )
+    recover_from_trace: values.Flag | None = key(
+        "Find the deadline of the inbound exchange that caused an outbound request by its trace context.",
+        fills="recover_from_trace",
+    )
+    cancel_with_caller: values.CancelMode | None = key(
+        "Which outbound exchanges end with the inbound one that caused them: `safe` (GET, HEAD, OPTIONS), "
+        "`all` or `off`.",
+        fills="cancel_with_caller",
+    )
+    inject_baggage: values.Flag | None = key(
+        "Also write the budget into `baggage` as `deadline-ms`, for hops without a sidecar.",
+        fills="inject_baggage",
+    )
+
+
+class Admission(Section):
+    built_in = core.AdmissionPolicy()
+
+    mode: values.PolicyMode | None = key(
+        "`enforce` answers 504 at once when the budget is too small to succeed, `observe` counts what "
+        "it would have refused, `off` does neither.",
+        fills="mode",
+    )
+    min_budget: values.MinBudget | None = key(
+        "The smallest budget worth trying: a duration, or `p50` or `p95` of the route's recent successes.",
+        examples=["p50", "20ms"],
+        fills="min_budget",
+    )
+    max_reject_ratio: values.Ratio | None = key(
+        "At most this share of requests is refused, so that the estimate keeps learning.",
+        fills="max_reject_ratio",
+    )
+
+
+class Fallback(Section):
+    """A fixed response (status, headers, body or body_file), or another upstream."""
+
+    built_in = core.FallbackPolicy()
+
+    status: values.Status | None = key("Of the fixed response.", fills="status")
+    headers: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
+        "Of the fixed response.",
+        examples=[{"content-type": "application/json"}],
+        fills="headers",
+        form=FIELDS,
+    )
+    body: values.Text | None = key(
+        "Of the fixed response, sent as UTF-8.", examples=['{"items": []}'], fills="body", form=_BODY
+    )
+    body_file: values.NonEmptyText | None = key(
+        "A file that holds the body, relative to the configuration file; read at each load and watched.",
+        examples=["fallback.json"],
+    )
+    upstream: values.UpstreamName | None = key(
+        "Send the request there instead: a name, or http://host:port. Excludes the fixed response.",
+        fills="upstream",
+        form=Form(upstream_name),
+    )
+
+    @classmethod
+    def told(cls, value: Any, hidden: Hidden = frozenset(), prefix: str = "") -> dict[str, str]:
+        """Another upstream, or the fixed response; not what the other one would be."""
+        if value.upstream is not None:
+            return {f"{prefix}upstream": value.upstream}
+        return super().told(value, hidden, prefix)
+
+
+class Policies(Section):
+    """What may stand in a route and, for all routes at once, in `defaults`. A route's own key wins, key by
+    key.
+    """
+
+    rewrite: Rewrite | None = key("Changes to what the upstream is asked for.", fills="rewrite")
+    request_headers: RequestHeaders | None = key(
+        "Changes to the request's header fields.", fills="request_headers"
+    )
+    response_headers: ResponseHeaders | None = key(
+        "Changes to the response's header fields.", fills="response_headers"
+    )
+    timeouts: Timeouts | None = key("How long an exchange may take.", fills="timeouts")
+    deadline: Deadline | None = key(
+        "How callers' deadlines are read, bounded and handed on.", fills="deadline"
+    )
+    admission: Admission | None = key("Whether to refuse what cannot finish in time.", fills="admission")
+    circuit_breaker: CircuitBreaker | None = key(
+        "When to stop asking an upstream that fails; one breaker for each route and upstream.",
+        fills="breaker",
+    )
+    fallback: Fallback | None = key(
+        "What the client gets instead of the sidecar's own error. Unset: the error; null takes back what "
+        "`defaults` gives.",
+        fills="fallback",
+    )

@@ -1,0 +1,207 @@
+"""From what the YAML says to a value, or a ValueError that names the value and the remedy.
+
+`load/check.py` puts the place to the message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from enum import Enum
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar.config.schema import names, units
+from sidecar.config.yaml.nodes import Interpolated, resolve_plain
+from sidecar.core.snapshot import Failure
+from sidecar.core.window import MAX_COUNT_SIZE
+
+_MAX_NEIGHBOURS = 1000
+_MAX_WORD_CHARACTERS = 200
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long."""
+    words = list(islice(words, _MAX_NEIGHBOURS + 1))
+    if len(words) > _MAX_NEIGHBOURS or len(word) > _MAX_WORD_CHARACTERS:
+        return ""
+    found = difflib.get_close_matches(word, words, n=1)
+    return f": did you mean {found[0]!r}?" if found else ""
+
+
+def plain(value: object) -> object:
+    """A value from the environment, read as if it stood unquoted in the file."""
+    return resolve_plain(value) if isinstance(value, Interpolated) else value
+
+
+def text(value: object) -> str:
+    """Text; a number or boolean is refused with the quotes it needs."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif value is None or isinstance(value, dict | list):
+        raise ValueError(f"expected text, got {units.shown(value)}")
+    raise ValueError(f'expected text, got {value}; put it in quotes: "{value}"')
+
+
+def _quoted(value: object) -> str:
+    return repr(str(value)) if isinstance(value, str) else units.shown(value)
+
+
+def non_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def version(value: object) -> int:
+    value = plain(value)
+    if isinstance(value, bool) or value != 1 or not isinstance(value, int):
+        raise ValueError(f"version {units.shown(value)} is not known: write version: 1")
+    return value
+
+
+def of_text(reader: Callable[[str], object]) -> Callable[[object], object]:
+    return lambda value: reader(text(value))
+
+
+def flag(value: object) -> bool:
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, got {_quoted(value)}")
+    return value
+
+
+def whole(lowest: int, highest: int | None = None) -> Callable[[object], int]:
+    bounds = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+
+    def read(value: object) -> int:
+        value = plain(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"expected a whole number, got {_quoted(value)}{_zero_hint(value)}")
+        if value < lowest or (highest is not None and value > highest):
+            raise ValueError(f"{value} is out of range: {bounds}")
+        return value
+
+    return read
+
+
+def _zero_hint(value: object) -> str:
+    """YAML 1.1 read `010` as eight and YAML 1.2 as ten."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?0[0-9]+", value):
+        return f" (a leading zero is ambiguous: write {value.lstrip('+-0') or '0'})"
+    return ""
+
+
+def duration(value: object) -> float:
+    return units.parse_duration(plain(value))
+
+
+def positive_duration(value: object) -> float:
+    seconds = duration(value)
+    if seconds <= 0:
+        raise ValueError("must be longer than 0s")
+    return seconds
+
+
+def limit(value: object) -> float:
+    """A duration, or `off` for no limit at all. `0s` means the same, as in Gateway API (GEP-1742)."""
+    value = plain(value)
+    if value == "off":
+        return math.inf
+    if not any(character.isdigit() for character in units.shown(value)):
+        raise ValueError(f"{_quoted(value)} is not a duration: write one such as 2s, or off")
+    return units.parse_duration(value) or math.inf
+
+
+def share(value: object) -> float:
+    return units.parse_share(plain(value))
+
+
+def positive_share(value: object) -> float:
+    found = share(value)
+    if found <= 0:
+        raise ValueError("must be over 0%")
+    return found
+
+
+def positive_size(value: object) -> int:
+    size = units.parse_size(plain(value))
+    if size <= 0:
+        raise ValueError("must be over 0B")
+    return size
+
+
+def one_of(choices: dict[str, Any]) -> Callable[[object], Any]:
+    """Read one of a few words."""
+
+    def read(value: object) -> Any:
+        if isinstance(value, str) and value in choices:
+            return choices[value]
+        wanted = ", ".join(choices)
+        shown = units.shown(value)
+        raise ValueError(f"expected one of {wanted}; got {_quoted(value)}{nearest(shown, choices)}")
+
+    return read
+
+
+def member_of(enumeration: type[Enum]) -> Callable[[object], Any]:
+    return one_of({str(member.value): member for member in enumeration})
+
+
+def failure(value: object) -> Failure | int:
+    value = plain(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 100 <= value <= 599:
+            raise ValueError(f"{value} is not a status from 100 to 599")
+        return value
+    words = {member.value: member for member in Failure}
+    if isinstance(value, str) and value in words:
+        return words[value]
+    shown = units.shown(value)
+    wanted = f"{', '.join(words)} or a status such as 429"
+    raise ValueError(f"expected one of {wanted}; got {_quoted(value)}{nearest(shown, words)}")
+
+
+def window_size(value: object) -> float | int:
+    value = plain(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return whole(1, MAX_COUNT_SIZE)(value)
+    return positive_duration(value)
+
+
+def min_budget(value: object) -> float | str:
+    if value in ("p50", "p95"):
+        return str(value)
+    try:
+        return positive_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or p50 or p95") from None
+
+
+def url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{value!r} is not a URL such as http://otel-collector:4317")
+    return value
+
+
+def trace_url(value: str) -> str:
+    if "{trace_id}" not in url(value):
+        raise ValueError("the URL must hold {trace_id} where the trace's id belongs")
+    return value
+
+
+def upstream(value: str) -> str:
+    """A name, or a URL kept as it is; both are looked up later, where all names are known."""
+    if "://" in value:
+        units.parse_upstream_url(value)
+        return value
+    return names.name(value)

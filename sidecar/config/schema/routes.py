@@ -1,0 +1,167 @@
+"""A route as the file writes it: what it matches, where it sends, and its policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from sidecar.config.schema import hidden_values, readers, values
+from sidecar.config.schema.form import Form, Hidden, flow
+from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.regex import MAX_STEPS
+from sidecar.config.schema.section import Section, key, required
+from sidecar.config.schema.upstreams import upstream_name
+from sidecar.config.schema.values import OrShorthand
+from sidecar.core import snapshot as core
+
+DEFAULT_LISTENER = "inbound"
+"""Of a route that names none."""
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+def exact(value: object) -> object:
+    """The short form of a value's condition: the text itself."""
+    return value if isinstance(value, dict) else {"exact": readers.text(value)}
+
+
+class PathCondition(Section):
+    """Exactly one of the three."""
+
+    exact: values.Path | None = key("The whole path.", examples=["/healthz"])
+    prefix: values.PathPrefix | None = key(
+        "Whole segments: /v1 matches /v1 and /v1/a, not /v10.", examples=["/v1"]
+    )
+    regex: values.RegexText | None = key(
+        "Matches the whole path, without the query. RE2's syntax: no look-around, no back-references; at "
+        f"most {MAX_STEPS} steps when compiled. `.` is any character.",
+        examples=["/v[0-9]+/.*"],
+    )
+
+
+class ValueCondition(Section):
+    """Exactly one of the three; a plain text stands for `exact`."""
+
+    exact: values.Text | None = key("The whole value.", examples=["gold"])
+    regex: values.RegexText | None = key("Matches the whole value; as for a path.", examples=["gold|silver"])
+    present: values.Flag | None = key("true: there, whatever its value; false: not there.", examples=[True])
+
+
+def _path(condition: PathCondition) -> core.PathMatch | None:
+    if condition.regex is not None:
+        return core.PathMatch(core.PathKind.REGEX, condition.regex.pattern, condition.regex)
+    if condition.exact is not None:
+        return core.PathMatch(core.PathKind.EXACT, condition.exact)
+    return None if condition.prefix is None else core.PathMatch(core.PathKind.PREFIX, condition.prefix)
+
+
+def _conditions(sections: Mapping[str, ValueCondition]) -> tuple[core.ValueMatch, ...]:
+    return tuple(core.ValueMatch(name, one.exact, one.regex, one.present) for name, one in sections.items())
+
+
+def _tell_conditions(conditions: tuple[core.ValueMatch, ...], hidden: Hidden) -> str | None:
+    return flow({one.name: _tell_condition(one, hidden) for one in conditions}) if conditions else None
+
+
+def _tell_condition(one: core.ValueMatch, hidden: Hidden) -> str:
+    if one.present is not None:
+        return flow({"present": one.present})
+    if one.regex is not None:
+        return flow({"regex": hidden_values.content(one.name, one.regex.pattern, hidden)})
+    return hidden_values.content(one.name, str(one.exact), hidden)
+
+
+def _tell_hosts(hosts: tuple[str, ...], hidden: Hidden) -> str | None:
+    return flow([hidden_values.text(host, hidden) for host in hosts]) if hosts else None
+
+
+def _tell_path(path: core.PathMatch | None, hidden: Hidden) -> str | None:
+    return None if path is None else flow({path.kind.value: hidden_values.text(path.value, hidden)})
+
+
+_HOSTS = Form(tuple, list, _tell_hosts)
+_METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
+_PATH = Form(_path, lambda path: {path.kind.value: path.value}, _tell_path)
+_CONDITIONS = Form(_conditions, lambda conditions: [*conditions], _tell_conditions)
+_Value = Annotated[ValueCondition, OrShorthand(exact, {"type": "string"})]
+
+
+class Match(Section):
+    """All given conditions must hold; none at all matches everything."""
+
+    built_in = core.Match()
+
+    hosts: list[values.HostPattern] | None = key(
+        "Any of these: a host without port, `*.suffix` for one or more labels in front, `*` for every host.",
+        examples=[["payments", "*.payments.svc"]],
+        fills="hosts",
+        form=_HOSTS,
+    )
+    path: PathCondition | None = key("A condition on the path.", fills="path", form=_PATH)
+    methods: list[values.Method] | None = key(
+        "Any of these, upper and lower case told apart; a method is any token (RFC 9110 9.1).",
+        examples=[["GET", "HEAD"]],
+        fills="methods",
+        form=_METHODS,
+    )
+    headers: dict[values.HeaderName, _Value] | None = key(
+        "All of these, by field name.", examples=[{"x-tenant": "gold"}], fills="headers", form=_CONDITIONS
+    )
+    query: dict[values.Text, _Value] | None = key(
+        "All of these, by the parameter's name.", examples=[{"beta": "1"}], fills="query", form=_CONDITIONS
+    )
+
+
+def _tell_matches(matches: tuple[core.Match, ...], hidden: Hidden) -> str:
+    told = [flow(Match.told(one, hidden)) if one != core.Match() else "everything" for one in matches]
+    return f"any of {flow(told)}" if len(told) > 1 else told[0]
+
+
+def _stored_matches(sections: list[Match]) -> tuple[core.Match, ...]:
+    """An empty list is a problem that was told before."""
+    return tuple(section.store(core.Match()) for section in sections) or (core.Match(),)
+
+
+_MATCHES = Form(_stored_matches, tell=_tell_matches)
+_UPSTREAM = Form(
+    lambda written: ((upstream_name(written), 1),),
+    tell=lambda shares, _: shares[0][0] if len(shares) == 1 else None,
+)
+_WEIGHTS = Form(
+    lambda weights: tuple(weights.items()),
+    tell=lambda shares, _: flow(dict(shares)) if len(shares) > 1 else None,
+)
+"""Both fill the same field: one upstream is one with the whole weight."""
+
+
+class Route(Policies):
+    built_in = core.Route("", DEFAULT_LISTENER, (core.Match(),), ())
+
+    name: values.Name = required(
+        "Its identity across reloads, in metrics and in logs; unique.",
+        examples=["checkout-to-payments"],
+        fills="name",
+    )
+    listener: values.Name | None = key("The listener whose requests it takes.", fills="listener")
+    match: Annotated[list[Match], OrShorthand(_listed)] | None = key(
+        "Which requests: one match, or a list of which any must hold. Unset: all of the listener.",
+        fills="matches",
+        form=_MATCHES,
+        is_derived=True,
+    )
+    upstream: values.UpstreamName | None = key(
+        "Where requests go: an upstream's name, or http://host:port as a shorthand. Or else `weights`.",
+        examples=["payments", "http://127.0.0.1:8080"],
+        fills="upstreams",
+        form=_UPSTREAM,
+        is_derived=True,
+    )
+    weights: dict[values.Name, values.Weight] | None = key(
+        "Upstreams with their shares of the requests; at least one above zero. Excludes `upstream`.",
+        examples=[{"payments": 90, "payments-canary": 10}],
+        fills="upstreams",
+        form=_WEIGHTS,
+        is_derived=True,
+    )

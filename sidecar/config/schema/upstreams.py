@@ -1,0 +1,55 @@
+"""An upstream as the file writes it, and the ones that a URL in a route implies."""
+
+from __future__ import annotations
+
+from sidecar.config.schema import values
+from sidecar.config.schema.form import TEXT_LIST
+from sidecar.config.schema.section import Section, key, required
+from sidecar.config.schema.units import parse_upstream_url
+from sidecar.core import snapshot as core
+
+
+class UpstreamLimitsSection(Section):
+    built_in = core.UpstreamLimits()
+
+    max_connections: values.Count | None = key(
+        "Connections to the upstream at once.", fills="max_connections"
+    )
+    max_pending: values.CountOrZero | None = key(
+        "Exchanges that may wait for a connection; 503 beyond, and with 0 nobody waits.", fills="max_pending"
+    )
+    max_requests: values.Count | None = key("Exchanges in flight at once; 503 beyond.", fills="max_requests")
+
+
+class UpstreamTimeoutsSection(Section):
+    built_in = core.Upstream("", ())
+
+    connect: values.Duration | None = key("To establish a connection; 504 beyond.", fills="connect_seconds")
+    idle: values.Duration | None = key(
+        "An unused connection is closed after this long; keep it below the upstream's own.",
+        fills="idle_seconds",
+    )
+
+
+class UpstreamSection(Section):
+    built_in = core.Upstream("", ())
+
+    endpoints: list[values.EndpointAddress] = required(
+        "host:port, [v6]:port or unix:/path. A name is resolved again when its TTL ends, and every address "
+        "it has is an endpoint.",
+        examples=[["payments:80"]],
+        fills="endpoints",
+        form=TEXT_LIST,
+    )
+    limits: UpstreamLimitsSection | None = key("What the upstream may be asked for at once.", fills="limits")
+    timeouts: UpstreamTimeoutsSection | None = key("Of its connections.")
+
+
+def upstream_name(written: str) -> str:
+    """The name of what `upstream:` says: for a URL, that of the implicit upstream, `host:port`."""
+    return str(parse_upstream_url(written)) if "://" in written else written
+
+
+def implicit_upstream(url: str) -> core.Upstream:
+    endpoint = parse_upstream_url(url)
+    return core.Upstream(str(endpoint), (endpoint,))

@@ -1,0 +1,222 @@
+"""The types of values in the file: how each is read, shown in the JSON Schema of editors, and written back.
+
+A type here is a Python type with a reader in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+from sidecar.config.schema import names, readers, units
+from sidecar.config.schema.form import PLAIN, URL, WORD, Form
+from sidecar.config.schema.regex import Regex
+from sidecar.core.snapshot import (
+    Address,
+    BreakerMode,
+    CancelWithCaller,
+    Direction,
+    Endpoint,
+    Failure,
+    Forwarded,
+    LogFormat,
+    Mode,
+    Trust,
+    WindowType,
+)
+from sidecar.core.window import MAX_COUNT_SIZE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Annotation: read the value with `reader` first; show it in the JSON Schema as `schema`."""
+
+    reader: Callable[[object], object]
+    schema: dict[str, Any]
+    form: Form = PLAIN
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.reader, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+def _typed(reader: Callable[[object], object], form: Form = PLAIN, **schema: Any) -> Read:
+    return Read(reader, schema, form)
+
+
+def _enum(enumeration: type[Enum]) -> Read:
+    schema = {"type": "string", "enum": [str(member.value) for member in enumeration]}
+    return Read(readers.member_of(enumeration), schema, WORD)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OrShorthand:
+    """Annotation: `reader` turns a short form into the long one; the JSON Schema shows both."""
+
+    reader: Callable[[object], object]
+    short: dict[str, Any] | None = None
+    """The short form's schema; None for "one item instead of a list"."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.reader, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        long = handler(schema)
+        return {"anyOf": [self.short or long["items"], long]}
+
+
+_STRING = {"type": "string"}
+_DURATION_SCHEMA = {"type": "string", "pattern": units.DURATION_PATTERN, "examples": ["250ms", "2s", "1m30s"]}
+_SHARE_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": units.SHARE_PATTERN},
+        {"type": "number", "minimum": 0, "maximum": 1},
+    ],
+    "examples": ["50%", 0.5],
+}
+_NAME_SCHEMA = {"type": "string", "pattern": names.NAME_PATTERN}
+_DURATION = Form(write=units.format_duration)
+_SHARE = Form(write=units.format_share)
+_TEXT = Form(write=str)
+
+
+def _size_text(size: float) -> object:
+    """Calls are a whole number, seconds are none."""
+    return size if isinstance(size, int) else units.format_duration(size)
+
+
+def _budget_text(budget: float | str) -> str:
+    return budget if isinstance(budget, str) else units.format_duration(budget)
+
+
+Text: TypeAlias = Annotated[str, _typed(readers.text, **_STRING)]
+NonEmptyText: TypeAlias = Annotated[
+    str, _typed(readers.of_text(readers.non_empty), type="string", minLength=1)
+]
+Flag: TypeAlias = Annotated[bool, _typed(readers.flag, type="boolean")]
+Duration: TypeAlias = Annotated[float, _typed(readers.positive_duration, _DURATION, **_DURATION_SCHEMA)]
+DurationOrZero: TypeAlias = Annotated[float, _typed(readers.duration, _DURATION, **_DURATION_SCHEMA)]
+DurationOrOff: TypeAlias = Annotated[
+    float, _typed(readers.limit, _DURATION, anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA])
+]
+Share: TypeAlias = Annotated[float, _typed(readers.share, _SHARE, **_SHARE_SCHEMA)]
+Ratio: TypeAlias = Annotated[
+    float, _typed(readers.share, Form(tell=lambda share, _: units.format_share(share)), **_SHARE_SCHEMA)
+]
+"""A share whose built-in value is shown as a number."""
+PositiveShare: TypeAlias = Annotated[float, _typed(readers.positive_share, _SHARE, **_SHARE_SCHEMA)]
+Size: TypeAlias = Annotated[
+    int,
+    _typed(
+        readers.positive_size,
+        Form(write=units.format_size),
+        type="string",
+        pattern=units.SIZE_PATTERN,
+        examples=["64KiB", "1MiB"],
+    ),
+]
+Count: TypeAlias = Annotated[int, _typed(readers.whole(1), type="integer", minimum=1)]
+CountOrZero: TypeAlias = Annotated[int, _typed(readers.whole(0), type="integer", minimum=0)]
+Weight: TypeAlias = Annotated[
+    int, _typed(readers.whole(0, 1_000_000), type="integer", minimum=0, maximum=1_000_000)
+]
+Status: TypeAlias = Annotated[int, _typed(readers.whole(200, 599), type="integer", minimum=200, maximum=599)]
+Name: TypeAlias = Annotated[str, _typed(readers.of_text(names.name), **_NAME_SCHEMA)]
+UpstreamName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(readers.upstream), type="string", examples=["payments"])
+]
+ListenAddress: TypeAlias = Annotated[
+    Address,
+    _typed(units.parse_address, _TEXT, type="string", examples=["127.0.0.1:15001", "unix:/run/s.sock"]),
+]
+EndpointAddress: TypeAlias = Annotated[
+    Endpoint,
+    _typed(units.parse_endpoint, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
+]
+Url: TypeAlias = Annotated[str, _typed(readers.of_text(readers.url), URL, type="string", format="uri")]
+TraceUrl: TypeAlias = Annotated[str, _typed(readers.of_text(readers.trace_url), URL, **_STRING)]
+HeaderName: TypeAlias = Annotated[str, _typed(readers.of_text(names.header_name), **_STRING)]
+SettableHeader: TypeAlias = Annotated[str, _typed(readers.of_text(names.settable_header_name), **_STRING)]
+SettableRequestHeader: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.settable_request_header_name), **_STRING)
+]
+HeaderValue: TypeAlias = Annotated[str, _typed(readers.of_text(names.header_value), **_STRING)]
+Method: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.method), type="string", examples=["GET", "POST"])
+]
+HostPattern: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.host_pattern), type="string", examples=["payments", "*.payments.svc"])
+]
+RewriteHost: TypeAlias = Annotated[str, _typed(readers.of_text(names.rewrite_host), **_STRING)]
+Path: TypeAlias = Annotated[str, _typed(readers.of_text(names.path), type="string", pattern="^/")]
+PathPrefix: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.path_prefix), type="string", pattern="^/")
+]
+RegexText: TypeAlias = Annotated[Regex, _typed(readers.of_text(Regex), type="string", format="regex")]
+WindowSize: TypeAlias = Annotated[
+    float | int,
+    _typed(
+        readers.window_size,
+        Form(write=_size_text),
+        anyOf=[_DURATION_SCHEMA, {"type": "integer", "minimum": 1, "maximum": MAX_COUNT_SIZE}],
+    ),
+]
+MinBudget: TypeAlias = Annotated[
+    float | str,
+    _typed(
+        readers.min_budget,
+        Form(write=_budget_text),
+        anyOf=[{"type": "string", "enum": ["p50", "p95"]}, _DURATION_SCHEMA],
+    ),
+]
+FailureItem: TypeAlias = Annotated[
+    Failure | int,
+    _typed(
+        readers.failure,
+        anyOf=[
+            {"type": "string", "enum": [member.value for member in Failure]},
+            {"type": "integer", "minimum": 100, "maximum": 599},
+        ],
+    ),
+]
+Version: TypeAlias = Annotated[int, _typed(readers.version, type="integer", const=1)]
+Protocol: TypeAlias = Annotated[
+    str,
+    _typed(
+        readers.one_of({"grpc": "grpc", "http/protobuf": "http/protobuf"}),
+        type="string",
+        enum=["grpc", "http/protobuf"],
+    ),
+]
+Compression: TypeAlias = Annotated[
+    str,
+    _typed(
+        readers.one_of({"gzip": "gzip", "none": "none"}),
+        Form(lambda word: None if word == "none" else word),
+        type="string",
+        enum=["gzip", "none"],
+    ),
+]
+PolicyMode: TypeAlias = Annotated[Mode, _enum(Mode)]
+BreakerModeName: TypeAlias = Annotated[BreakerMode, _enum(BreakerMode)]
+WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
+CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
+LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
+TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
+DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
+ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

@@ -1,0 +1,115 @@
+"""What is kept of an exchange that has ended: one record for its log line and its spans.
+
+The record crosses from the loop to threads, so nothing in it changes any more, and it holds on to nothing of the
+data path. What a client may make long is cut, so that full queues stay small. What only spans need is left out of
+the record of an exchange that has none. Numbers need no record: they are counted on the loop, see `numbers.py`.
+
+The type checker holds that nobody writes to a record (`Final`). A class that is frozen at run time takes eight times as
+long to make. A named tuple is made as fast as these, but each field takes 11 ns more to read, of which a line or a
+span reads thirty.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.core.observe import ObservedAttempt, ObservedExchange
+
+MAX_TARGET_BYTES: Final = 1024
+MAX_NAME_BYTES: Final = 256
+"""Of `Host` and of `User-Agent`."""
+MAX_REQUEST_ID_BYTES: Final = 128
+MAX_DETAIL: Final = 256
+"""Characters."""
+MAX_TRACESTATE_BYTES: Final = 512
+"""A longer one is left out, since half of a member says nothing."""
+
+
+class FinishedAttempt:
+    """One try against one endpoint; the fields are those of `ObservedAttempt`."""
+
+    __slots__ = ("ended", "endpoint", "reason", "sent_ms", "span_id", "started", "status", "upstream")
+
+    def __init__(self, attempt: ObservedAttempt) -> None:
+        self.upstream: Final = attempt.upstream
+        self.endpoint: Final = attempt.endpoint
+        self.span_id: Final = attempt.span_id
+        self.started: Final = attempt.started
+        self.ended: Final = attempt.ended
+        self.status: Final = attempt.status
+        self.reason: Final = attempt.reason
+        self.sent_ms: Final = attempt.sent_ms
+
+
+class FinishedExchange:
+    """One exchange; the fields are those of `ObservedExchange` unless it says otherwise here."""
+
+    __slots__ = (
+        "attempt_count", "attempts", "breaker_state", "budget", "detail", "ended", "endpoint", "fallback", "host",
+        "http_version", "listener", "method", "parent_id", "peer", "reason", "refused_by", "request_bytes",
+        "request_id", "response_bytes", "rewritten_target", "route_name", "span_id", "started", "status", "target",
+        "trace_id", "tracestate", "tripped", "upstream", "user_agent",
+    )  # fmt: skip
+
+    def __init__(
+        self, exchange: ObservedExchange, attempts: tuple[FinishedAttempt, ...] | None = None
+    ) -> None:
+        """`attempts` are those of the exchange if it has spans, None if it is only logged.
+
+        Runs on the loop. Lengths are compared first, which costs half of cutting what need not be cut.
+        """
+        request, trace = exchange.request, exchange.trace
+        target, host, agent = request.target, request.host, request.lookup.get(b"user-agent")
+        request_id, detail = trace.request_id, exchange.detail
+        self.request_id: Final = (
+            request_id if len(request_id) <= MAX_REQUEST_ID_BYTES else request_id[:MAX_REQUEST_ID_BYTES]
+        )
+        self.listener: Final = request.listener
+        self.route_name: Final = exchange.route_name
+        self.method: Final = request.method
+        self.target: Final = target if len(target) <= MAX_TARGET_BYTES else target[:MAX_TARGET_BYTES]
+        self.host: Final = host if len(host) <= MAX_NAME_BYTES else host[:MAX_NAME_BYTES]
+        self.peer: Final = exchange.peer
+        self.user_agent: Final = (
+            agent if agent is None or len(agent) <= MAX_NAME_BYTES else agent[:MAX_NAME_BYTES]
+        )
+        self.trace_id: Final = trace.trace_id
+        self.span_id: Final = trace.span_id
+        self.started: Final = exchange.started
+        self.ended: Final = exchange.ended
+        self.status: Final = exchange.status
+        self.reason: Final = exchange.reason
+        self.detail: Final = detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL]
+        self.request_bytes: Final = exchange.request_bytes
+        self.response_bytes: Final = exchange.response_bytes
+        self.budget: Final = exchange.budget
+        self.breaker_state: Final = exchange.breaker_state
+        self.fallback: Final = exchange.fallback
+        tried = exchange.attempts
+        last = tried[-1] if tried else None
+        self.attempt_count: Final = len(tried)
+        self.upstream: Final = None if last is None else last.upstream
+        """Of the last attempt, None without any."""
+        self.endpoint: Final = None if last is None else last.endpoint
+        """The same."""
+        has_spans = attempts is not None
+        state = trace.tracestate if has_spans else b""
+        sent = exchange.rewritten_target if has_spans else None
+        self.attempts: Final = attempts or ()
+        """This and all that follows is empty in a record without spans."""
+        self.parent_id: Final = trace.parent_id if has_spans else None
+        self.tracestate: Final = state if len(state) <= MAX_TRACESTATE_BYTES else b""
+        self.http_version: Final = request.traits.http_version if has_spans else ""
+        self.rewritten_target: Final = (
+            sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
+        )
+        self.refused_by: Final = exchange.refused_by if has_spans else None
+        self.tripped: Final = exchange.tripped if has_spans else None
+
+
+def with_spans(exchange: ObservedExchange) -> FinishedExchange:
+    """The record of a sampled exchange."""
+    attempts = exchange.attempts
+    if len(attempts) == 1:  # as nearly always: a loop costs 0.1 µs more
+        return FinishedExchange(exchange, (FinishedAttempt(attempts[0]),))
+    return FinishedExchange(exchange, tuple(map(FinishedAttempt, attempts)))

@@ -1,0 +1,102 @@
+"""Heads on their way to the next hop: what is in them, in no protocol's form.
+
+A head is the fields that came, what of them to leave out, what a route adds and what this hop says itself. Nothing is
+copied or written until a codec does it in its own form: HTTP/1.1 joins lines, HTTP/2 writes pairs. Heads live as long
+as their message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sidecar.core.plain import Field
+from sidecar.core.request import Request
+
+Own = list[bytes]
+"""Fields that this hop writes itself: pieces that make lines of the form `name: value` CRLF when they are joined, which
+is what HTTP/1.1 does (0.5 µs less than a pair for each); another codec asks `own_pairs`."""
+
+
+def own_pairs(own: Own) -> list[tuple[bytes, bytes]]:
+    """The same as (key, value), for a codec that does not write lines. No value holds CR or LF."""
+    lines = b"".join(own).split(b"\r\n")
+    lines.pop()
+    pairs = []
+    for line in lines:
+        name, _, value = line.partition(b": ")
+        pairs.append((name.lower(), value))
+    return pairs
+
+
+class Added:
+    """What a route adds to every head, made once."""
+
+    __slots__ = ("lines", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.pairs = tuple(pairs)
+        self.lines = b"".join(b"%b: %b\r\n" % pair for pair in self.pairs)
+        """In HTTP/1.1's form."""
+
+
+NOTHING: Final = Added()
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+
+class RequestHead:
+    """What one attempt sends to its upstream."""
+
+    __slots__ = ("added", "authority", "drop", "own", "request", "target")
+
+    def __init__(
+        self,
+        request: Request,
+        target: bytes,
+        authority: bytes,
+        drop: frozenset[bytes],
+        added: Added,
+        own: Own,
+    ) -> None:
+        self.request = request
+        """Its method, its fields, and what is special about it (`traits`), framing included."""
+        self.target = target
+        """Path and query, or `*`."""
+        self.authority = authority
+        self.drop = drop
+        """Keys of the request's fields that do not go on."""
+        self.added = added
+        self.own = own
+
+
+class ResponseHead:
+    """What an upstream answered, and then what its client gets.
+
+    The upstream's connection makes it; the attempt says what to leave out and what to add (`own` and the following).
+    """
+
+    __slots__ = ("added", "drop", "fields", "has_own_date", "length", "listed", "own", "status")
+
+    own: Own
+    added: Added
+    drop: frozenset[bytes]
+    has_own_date: bool
+    """The route decides about `Date`; else the first that came goes on, or the codec adds one (RFC 9110 6.6.1)."""
+
+    def __init__(self, status: int, fields: list[Field], length: int | None, listed: bytes = b"") -> None:
+        self.status = status
+        self.fields = fields
+        self.length = length
+        """Of the body, in bytes; None when it ends with a chunk, a frame or the connection."""
+        self.listed = listed
+        """The value of its `Connection` field, or empty."""
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} fields={len(self.fields)} length={self.length}>"
+
+
+def own_answer(status: int, own: Own, length: int | None, *, has_own_date: bool = False) -> ResponseHead:
+    """The head of an answer that the sidecar makes itself."""
+    head = ResponseHead(status, [], length)
+    head.drop, head.added, head.own, head.has_own_date = _NONE, NOTHING, own, has_own_date
+    return head

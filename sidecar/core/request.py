@@ -1,0 +1,76 @@
+"""One request as its connection read it: what does not change from its head on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.core.plain import Field
+
+
+@dataclass(slots=True, eq=False)
+class Traits:
+    """What only some requests have. Made for a request whose head is not plain; all others share `PLAIN`, which is
+    never written to."""
+
+    http_version: str = "1.1"
+    is_chunked: bool = False
+    """The body's length is not known beforehand."""
+    upgrade: bytes = b""
+    """The protocols that the client would switch to (RFC 9110 7.8); empty where it asks for none that can be."""
+    is_grpc: bool = False
+    expects_continue: bool = False
+    """It waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
+
+
+PLAIN: Final = Traits()
+
+
+class Request:
+    """Written by the client's connection before the exchange begins, and by nobody afterwards."""
+
+    __slots__ = (
+        "added",
+        "fields",
+        "host",
+        "length",
+        "listener",
+        "lookup",
+        "method",
+        "origin_target",
+        "target",
+        "traits",
+    )
+
+    def __init__(
+        self,
+        listener: str,
+        method: bytes,
+        target: bytes,
+        origin_target: bytes,
+        host: bytes,
+        fields: list[Field],
+        lookup: dict[bytes, bytes],
+        length: int = 0,
+        traits: Traits = PLAIN,
+    ) -> None:
+        self.listener = listener
+        """The name of the listener that it came by."""
+        self.method = method
+        self.target = target
+        """As the client sent it."""
+        self.origin_target = origin_target
+        """Its path and query, or `*`."""
+        self.host = host
+        """What it is routed by: of the target where that has one, else of `Host`. Empty in HTTP/1.0 without either."""
+        self.fields = fields
+        self.lookup = lookup
+        """Values by key; those of fields that came more than once, joined (RFC 9110 5.3)."""
+        self.length = length
+        """Of the body, in bytes; -1 where only its end tells."""
+        self.traits = traits
+        self.added = b""
+        """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method.decode('latin-1')} {self.listener} {len(self.fields)} fields>"

@@ -1,0 +1,751 @@
+"""HTTP/1.1 server side: the bytes of one client connection ↔ one request and its answer at a time.
+
+Decides framing towards the client, keep-alive, and when to read. It knows nothing of routes: a complete head becomes an
+`Exchange`, which then answers to this connection as its `ServerStream`. A plain head is read by `core/plain.py`, every
+other one by `reader.py`. What a client sends behind a request that is not answered yet stays bytes, within a limit.
+Owned by its listener; `phase.py` says how long each of its phases may last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+from sidecar.core import forwarded, headers
+from sidecar.core.chunked import ChunkedBody, TooLarge
+from sidecar.core.chunked import Malformed as MalformedChunk
+from sidecar.core.errors import Reason
+from sidecar.core.head import ResponseHead
+from sidecar.core.plain import Field, PlainRequest, read_request
+from sidecar.core.request import Request, Traits
+from sidecar.core.snapshot import Forwarded
+from sidecar.downstream import parse, reader
+from sidecar.downstream.parse import known_hosts
+from sidecar.downstream.phase import THEN, Phase, Then
+from sidecar.forwarding import date
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.streams import ServerStream
+from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.http1.llhttp import HEAD_END, Malformed
+from sidecar.http1.unfinished import UnfinishedHead
+from sidecar.transport.link import Link
+from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
+
+if TYPE_CHECKING:
+    from sidecar.downstream.listener import ListenerSocket
+
+MAX_SKIP_BYTES = 64 * 1024
+"""Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
+MAX_BEHIND_BYTES = 64 * 1024
+"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more."""
+JOIN_BYTES = 8192
+"""A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
+LOOK_SECONDS = 0.04
+"""Between two looks at whether a client that is not being read has left."""
+_UNSEEN = -1
+
+_BODYLESS = frozenset({204, 304})
+_ABOUT_BODY = frozenset({b"content-length", b"content-type"})
+_HOLD, _BEHIND, _TURN = 1, 2, 4
+"""Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used up."""
+
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
+_IDLE = Phase.IDLE
+_BODY = Phase.BODY
+_ANSWER = Phase.ANSWER
+_UNSENT = Phase.UNSENT
+_SKIP = Phase.SKIP
+_ENDED = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
+
+
+class ClientConnection(ServerStream):
+    """One client."""
+
+    __slots__ = (
+        "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_bodyless_answer", "_has_ended",
+        "_is_chunking", "_is_distrusted", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive", "_listener", "_pauses",
+        "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket", "due", "link", "phase",
+    )  # fmt: skip
+
+    link: Link
+
+    def __init__(self, listener: ListenerSocket) -> None:
+        self._listener = listener
+        self._service = listener.service
+        self.phase = _IDLE
+        self._since = 0.0
+        """When the phase's clock started."""
+        self.due = inf
+        self.bucket: set[Expiring] | None = None
+        self._exchange: Exchange | None = None
+        """Which is being answered."""
+        self._keep_alive = True
+        """Whether another request may follow the present one."""
+        self._body_left = 0
+        """Of a request's body whose length is known: bytes that are still to come."""
+        self._chunked: ChunkedBody | None = None
+        """Reads the present request's body."""
+        self._unfinished: UnfinishedHead | None = None
+        self._behind = b""
+        """Read, and not worked through: what comes behind a request, or what this turn of the loop had no time for."""
+        self._is_reading = False
+        self._is_distrusted = False
+        """What arrives is not read any more, since it could be read in two ways."""
+        self._has_ended = False
+        """The client sends nothing more, and waits for what an upgrade brings."""
+        self._pending_head: bytes | None = None
+        self._is_chunking = False
+        self._has_bodyless_answer = False
+        self._is_write_paused = False
+        self._untaken = _UNSEEN
+        """What waited for the client at the last look."""
+        self._pauses = 0
+        self._is_looking = False
+        self._forwarded: tuple[bytes, bytes] | None = None
+        """A host, and the lines that tell an upstream of this client's address."""
+
+    def __repr__(self) -> str:
+        peer = self.link.peer if hasattr(self, "link") else None
+        return f"<ClientConnection {peer} {self.phase.name} {self._exchange!r}>"
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        return self.link.peer
+
+    # The phase and its clock
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        """The one place where the phase changes."""
+        self.phase = phase
+        self._since = now
+        due = now + self._listener.phase_seconds[phase.value]
+        if due < self.due:
+            self._watch(due, now)
+
+    def _watch(self, due: float, now: float) -> None:
+        if self.bucket is not None:
+            Sweep.remove(self)
+        self.due = due
+        if due < inf:
+            self._service.sweep.add(self, now)
+
+    def expire(self, now: float) -> None:
+        """`due` has passed; the phase may have changed since it was set."""
+        due = self._since + self._listener.phase_seconds[self.phase.value]
+        self.due = inf
+        if due > now:
+            self._watch(due, now)
+            return
+        match THEN[self.phase]:
+            case Then.CLOSE:
+                self._close_idle(now)
+            case Then.REFUSE_HEAD:
+                self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"), now)
+            case Then.REFUSE_BODY:
+                self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request body stalled"), now)
+            case Then.CUT_IF_STUCK:
+                self._cut_if_stuck(now)
+            case Then.CUT:
+                self.link.abort()
+
+    def _close_idle(self, now: float) -> None:
+        if self.link.is_readable():  # a request has come this very moment
+            self._enter(_IDLE, now)
+        else:
+            self._enter(Phase.CLOSING, now)
+            self.link.close()
+
+    def _cut_if_stuck(self, now: float) -> None:
+        untaken = self.link.untaken_bytes()
+        is_moving = untaken and untaken != self._untaken
+        self._untaken = untaken
+        if is_moving:
+            self._enter(self.phase, now)
+        else:
+            self.link.abort()
+
+    def drain(self) -> None:
+        """The listener accepts no more: close once it is certain that no request is on its way."""
+        if self.phase is _IDLE:
+            now = self._service.clock()
+            self._watch(max(self._since + self._listener.phase_seconds[_IDLE.value], now), now)
+
+    def abandon(self) -> None:
+        """A mistake of ours: end it."""
+        self.link.reset()
+
+    def abort(self) -> None:
+        """Cut it, whatever is under way."""
+        self.link.abort()
+
+    # What asyncio does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.link = Link(cast(asyncio.Transport, transport))
+        if self._listener.accept(self):
+            self._enter(_IDLE, self._service.clock())
+        else:
+            self._enter(Phase.CLOSING, self._service.clock())
+            self.link.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._enter(Phase.CLOSED, 0.0)
+        Sweep.remove(self)
+        self._listener.forget(self)
+        self.link.lost()
+        self._behind = b""
+        self._unfinished = self._chunked = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone(Reason.CLIENT_GONE, "the client went away")
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and exchange.request.traits.upgrade:
+            self._has_ended = True  # the other direction of what it asks for goes on
+            return True
+        return False  # a client that sends no more is taken to be gone, as Go, Envoy and nginx do
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self._untaken = _UNSEEN
+        if self.phase not in _ENDED:
+            self._enter(_UNSENT, self._service.clock())
+        if self._exchange is not None:
+            self._exchange.blocked()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self.phase is _UNSENT:
+            self._enter(self._phase_of_request(), self._service.clock())
+        if self._exchange is not None:
+            self._exchange.writable()
+        else:
+            self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if self.phase is _IDLE and not self._behind:
+                plain = read_request(data)
+                if plain is not None:
+                    data = self._take_plain(plain, data)
+                    if not data:
+                        return
+            self._take(data)
+        except Exception as error:
+            self._break_off(error)
+
+    def _break_off(self, error: Exception) -> None:
+        """A mistake of ours ends this connection and its exchange, and nothing else."""
+        message = "an error in reading from a client; its connection is ended"
+        self._service.loop.call_exception_handler({"message": message, "exception": error})
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        self.link.reset()
+
+    # From bytes to requests
+
+    def _take(self, data: bytes) -> None:
+        """Work through `data` as far as answers allow."""
+        if self._is_reading or self._pauses & _TURN:
+            self._keep(data)
+            return
+        if self._behind:
+            data, self._behind = self._behind + data, b""
+        self._is_reading = True
+        try:
+            while data:
+                data = self._take_next(data)
+        finally:
+            self._is_reading = False
+
+    def _take_next(self, data: bytes) -> bytes:
+        """The next piece of it; returns the rest."""
+        if self._body_left:
+            return self._take_body(data)
+        if self._chunked is not None:
+            return self._take_chunks(self._chunked, data)
+        if self.phase in _ENDED or not self._keep_alive:
+            return b""  # nobody listens any more
+        if self._exchange is not None or self._is_write_paused:
+            return self._keep(data)
+        if self._unfinished is not None:
+            return self._go_on_with_head(self._unfinished, data)
+        units = self._service.turns.take(REQUEST_UNITS)
+        return self._begin_head(data) if units else self._put_off(data)
+
+    def _keep(self, data: bytes) -> bytes:
+        """It waits for its turn, as bytes."""
+        self._behind += data
+        if len(self._behind) > MAX_BEHIND_BYTES:
+            self._pause(_BEHIND)
+        return b""
+
+    def _put_off(self, data: bytes) -> bytes:
+        """This turn of the loop has no time left for it."""
+        self._behind = data
+        self._pause(_TURN)
+        self._service.turns.later(self._take_up)
+        return b""
+
+    def _take_up(self) -> None:
+        self._resume(_TURN)
+        try:
+            self._go_on(is_due=True)
+        except Exception as error:
+            self._break_off(error)
+
+    def _go_on(self, *, is_due: bool = False) -> None:
+        """Work through what was kept, if it is its turn."""
+        if self._is_reading or not self._behind or (self._pauses & _TURN and not is_due):
+            return
+        data, self._behind = self._behind, b""
+        self._resume(_BEHIND)
+        self._take(data)
+
+    # Heads
+
+    def _begin_head(self, data: bytes) -> bytes:
+        plain = read_request(data)
+        if plain is not None:
+            return self._take_plain(plain, data)
+        start = 0
+        while data[start : start + 2] == b"\r\n":  # empty lines between requests (RFC 9112 2.2)
+            start += 2
+        if start:
+            return data[start:]
+        if data == b"\r":
+            return self._keep(data)
+        end = data.find(HEAD_END)
+        now = self._service.clock()
+        if end >= 0:
+            end += len(HEAD_END)
+            return self._take_head(data[:end], data[end:], now)
+        self._enter(Phase.HEAD, now)
+        unfinished = self._unfinished = UnfinishedHead(is_request=True)
+        return self._go_on_with_head(unfinished, data)
+
+    def _go_on_with_head(self, unfinished: UnfinishedHead, data: bytes) -> bytes:
+        try:
+            used = unfinished.add(data)
+        except Malformed as error:
+            self._refuse(parse.bad_request(str(error)), self._service.clock())
+            return b""
+        if used is None:
+            self._check_unfinished(unfinished)
+            return b""
+        self._unfinished = None
+        head, rest = unfinished.whole(), data[used:]
+        plain = read_request(head)
+        if plain is not None:
+            return self._take_plain(plain, head + rest if rest else head)
+        return self._take_head(head, rest, self._service.clock())
+
+    def _check_unfinished(self, unfinished: UnfinishedHead) -> None:
+        """One that is malformed or too large already is not read to its end."""
+        try:
+            reader.check_unfinished(self._listener, unfinished)
+        except parse.Refused as refused:
+            self._refuse(refused, self._service.clock())
+
+    def _take_plain(self, plain: PlainRequest, data: bytes) -> bytes:
+        """Begin the exchange of a plain request, the usual case; returns what is behind it."""
+        method, target, fields, lookup, start = plain
+        host = lookup.get(b"host")
+        listener = self._listener
+        if host not in known_hosts or start > listener.small_head_bytes:
+            return self._take_head(data[:start], data[start:], self._service.clock())
+        if not listener.is_trusted:
+            fields, lookup = parse.without_internal(fields, lookup)
+        request = Request(listener.name, method, target, target, host, fields, lookup)
+        if listener.forwarded is not _KEEP:
+            self._tell_of_client(request)
+        if not _ABOUT_BODY.isdisjoint(lookup):
+            if lookup.get(b"content-type", b"").startswith(b"application/grpc"):
+                request.traits = Traits(is_grpc=True)
+            request.length = int(lookup.get(b"content-length", b"0"))
+        return self._start(request, data, start)
+
+    def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
+        """Begin the exchange of any other request."""
+        try:
+            request, self._keep_alive = reader.read_request(self._listener, head)
+        except parse.Refused as refused:
+            self._refuse(refused, now)
+            return b""
+        if self._listener.forwarded is not _KEEP:
+            self._tell_of_client(request)
+        return self._start(request, rest, 0)
+
+    def _tell_of_client(self, request: Request) -> None:
+        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4)."""
+        known = self._forwarded
+        if known is not None and known[0] == request.host and forwarded.NAMES.isdisjoint(request.lookup):
+            request.added = known[1]
+            return
+        mode = self._listener.forwarded
+        drop, lines = forwarded.forwarded_lines(mode, request.lookup, self.link.peer, False, request.host)
+        request.added = lines
+        if drop:
+            request.fields = [field for field in request.fields if field[0] not in drop]
+        else:
+            self._forwarded = request.host, lines
+
+    def _start(self, request: Request, data: bytes, start: int) -> bytes:
+        """Begin the exchange whose body starts at `start`; returns what is behind it."""
+        service = self._service
+        exchange = self._exchange = Exchange(service, self, request)
+        length = request.length
+        refusal: GivenUp | None = None
+        if not length:
+            self._enter(_ANSWER, 0.0)  # no limit: the clock is not asked
+            rest = data[start:] if len(data) > start else b""
+        elif 0 < length <= len(data) - start:
+            body = exchange.body
+            assert body is not None
+            end = start + length
+            body.arrived_whole(memoryview(data)[start:end])
+            self._enter(_ANSWER, 0.0)
+            rest = data[end:]
+        else:
+            rest, refusal = self._begin_body(exchange, request, data[start:])
+        exchange.begin(refusal)
+        return rest
+
+    # Bodies
+
+    def _begin_body(self, exchange: Exchange, request: Request, data: bytes) -> tuple[bytes, GivenUp | None]:
+        """What is here of a body that comes in pieces, before its exchange begins."""
+        if request.length > 0:
+            self._body_left = request.length
+        else:
+            self._chunked = ChunkedBody(self._listener.limits.headers, self._listener.limits.head_bytes)
+        phase = _ANSWER if request.traits.expects_continue and not data else _BODY
+        self._enter(phase, self._service.clock())
+        if not data:
+            return b"", None
+        if self._chunked is None:
+            self._body_left -= len(data)
+            exchange.data(data)
+            return b"", None
+        try:
+            return self._read_chunks(self._chunked, exchange, data), None
+        except MalformedChunk as error:
+            self._distrust()
+            return b"", GivenUp(_reason_of(error), str(error))
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Pass on the body of a known length, and return what is behind it."""
+        piece = data[: self._body_left]
+        self._body_left -= len(piece)
+        exchange = self._exchange
+        if exchange is not None:
+            self._note_progress()
+            exchange.data(piece)
+        if not self._body_left:
+            self._message_read(())
+        return data[len(piece) :]
+
+    def _note_progress(self) -> None:
+        if self.phase is _BODY:
+            self._since = self._service.clock()
+        elif self.phase is _ANSWER and not self._pauses & _HOLD:
+            self._enter(_BODY, self._service.clock())  # it did not wait for the 100
+
+    def _take_chunks(self, chunked: ChunkedBody, data: bytes) -> bytes:
+        exchange = self._exchange
+        if exchange is not None:
+            self._note_progress()
+        try:
+            return self._read_chunks(chunked, exchange, data)
+        except MalformedChunk as error:
+            self._refuse(parse.Refused(_reason_of(error), str(error)), self._service.clock())
+            return b""
+
+    def _read_chunks(self, chunked: ChunkedBody, exchange: Exchange | None, data: bytes) -> bytes:
+        """Pass on what this turn of the loop has time for, joined; returns what is behind the body."""
+        units = self._service.turns.take(SLICE_UNITS)
+        read = chunked.feed(data, 0, units) if units else 0
+        body = chunked.take()
+        if body and exchange is not None:
+            exchange.data(body)
+        if chunked.is_done:
+            self._chunked = None
+            self._message_read(chunked.trailers)
+            return data[read:]
+        return self._put_off(data[read:]) if read < len(data) else b""
+
+    def _message_read(self, trailers: Sequence[Field]) -> None:
+        """The request is whole."""
+        if trailers and any(key == b"connection" for key, _, _ in trailers):
+            self._keep_alive = False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
+        exchange = self._exchange
+        if exchange is not None:
+            if self.phase is _BODY:
+                self._enter(_ANSWER, self._service.clock())
+            exchange.end(trailers)
+        elif self.phase is _SKIP:
+            self._enter(_IDLE, self._service.clock())
+
+    def _phase_of_request(self) -> Phase:
+        """Whose turn it is, apart from what the client has not taken yet."""
+        exchange = self._exchange
+        is_body_due = bool(self._body_left) or self._chunked is not None
+        if exchange is None:
+            return _SKIP if is_body_due else _IDLE
+        if not is_body_due or self._pauses & _HOLD:
+            return _ANSWER
+        return _ANSWER if exchange.request.traits.expects_continue and not exchange.request_bytes else _BODY
+
+    # Refusals
+
+    def _refuse(self, refused: parse.Refused, now: float) -> None:
+        """Nothing that arrives from here on can be trusted: answer this, then close."""
+        error = GivenUp(refused.reason, refused.detail)
+        head = self._unfinished.whole() if self._unfinished is not None else b""
+        self._distrust()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.gone(error.reason, error.detail)
+            return
+        target = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0]
+        request = Request(self._listener.name, b"", target[:1024], b"", b"", [], {})
+        self._enter(_ANSWER, now)
+        self._exchange = Exchange(self._service, self, request)
+        self._exchange.begin(error)
+
+    def _distrust(self) -> None:
+        self._is_distrusted = True
+        self._keep_alive = False
+        self._body_left = 0
+        self._chunked = self._unfinished = None
+        self._behind = b""
+
+    # Pauses
+
+    def _pause(self, why: int) -> None:
+        if not self._pauses:
+            self.link.pause()
+            if not self._is_looking:
+                self._is_looking = True
+                self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
+        self._pauses |= why
+
+    def _look_for_end(self) -> None:
+        """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
+        self._is_looking = False
+        if not self._pauses or self.link.is_closing or self.phase in _ENDED:
+            return
+        exchange = self._exchange
+        is_switching = exchange is not None and bool(exchange.request.traits.upgrade)
+        if self.link.is_reset() if is_switching else self.link.has_left():
+            self.link.abort()
+            return
+        self._is_looking = True
+        self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
+
+    def _resume(self, why: int) -> None:
+        if self._pauses & why:
+            self._pauses &= ~why
+            if not self._pauses and not self.link.is_closing:
+                self.link.resume()
+
+    # What an exchange asks for (`forwarding.streams.ServerStream`)
+
+    def hold(self) -> None:
+        self._pause(_HOLD)
+        if self.phase is _BODY:
+            self._enter(_ANSWER, self._service.clock())
+
+    def resume(self) -> None:
+        self._resume(_HOLD)
+        if self.phase is _ANSWER:
+            phase = self._phase_of_request()
+            if phase is not _ANSWER:
+                self._enter(phase, self._service.clock())
+
+    def send_interim(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        if exchange is None or exchange.request.traits.http_version != "1.1":
+            return
+        lines = _lines(head)
+        lines.append(b"\r\n")
+        self.link.write(b"".join(lines))
+        if (
+            self.phase is _ANSWER
+            and (self._body_left or self._chunked is not None)
+            and not self._pauses & _HOLD
+        ):
+            self._enter(_BODY, self._service.clock())  # it has been told to go on
+
+    def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
+        lines = _lines(head)
+        lines += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
+        self.link.write(b"".join(lines))
+
+    def send_head(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        lines = _lines(head)
+        self._has_bodyless_answer = exchange.request.method == b"HEAD" or head.status in _BODYLESS
+        if head.length is None and not self._has_bodyless_answer:
+            if exchange.request.traits.http_version == "1.1":
+                self._is_chunking = True
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self._keep_alive = False
+        self._end_head(exchange, lines)
+        self._pending_head = b"".join(lines)
+
+    def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:
+        request = exchange.request
+        if self._listener.is_ending or (request.traits.expects_continue and not exchange.request_bytes):
+            self._keep_alive = (
+                False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
+            )
+        if not self._keep_alive:
+            lines.append(b"Connection: close\r\n\r\n")
+        elif request.traits.http_version == "1.0":
+            lines.append(b"Connection: keep-alive\r\n\r\n")
+        else:
+            lines.append(b"\r\n")
+
+    def send_data(self, data: bytes) -> None:
+        if self._has_bodyless_answer:
+            return
+        head = self._pending_head
+        size = len(data)
+        if self._is_chunking:
+            if size > JOIN_BYTES:
+                lead = b"%x\r\n" % size
+                self.link.writelines((lead if head is None else head + lead, data, b"\r\n"))
+                self._pending_head = None
+                return
+            data = b"%x\r\n%b\r\n" % (size, data)
+        if head is None:
+            self.link.write(data)
+        elif size > JOIN_BYTES:
+            self.link.writelines((head, data))
+            self._pending_head = None
+        else:
+            self.link.write(head + data)
+            self._pending_head = None
+
+    def send_whole(self, head: ResponseHead, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        lines = _lines(head)
+        if (self._body_left or self._chunked is not None) and not self._can_skip_body():
+            self._keep_alive = False
+        self._end_head(exchange, lines)
+        if not body or exchange.request.method == b"HEAD" or head.status in _BODYLESS:
+            self.link.write(b"".join(lines))
+        elif len(body) > JOIN_BYTES:
+            self.link.writelines((b"".join(lines), body))
+        else:
+            lines.append(body)
+            self.link.write(b"".join(lines))
+
+    def flush(self) -> None:
+        head = self._pending_head
+        if head is not None:
+            self._pending_head = None
+            self.link.write(head)
+
+    def reset(self, reason: Reason) -> None:
+        self._pending_head = None
+        self._keep_alive = False
+        self.link.reset()
+
+    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
+        now = self._service.clock()
+        self._enter(Phase.TUNNEL, now)
+        Sweep.remove(self)
+        behind, self._behind = self._behind, b""
+        self.link.set_sink(protocol)
+        self._resume(_HOLD | _BEHIND | _TURN)
+        return self.link, behind, self._has_ended
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if self.phase is Phase.TUNNEL:
+            self._listener.forget(self)
+            return
+        if self._pending_head is not None:
+            self.flush()
+        if self._is_chunking:
+            self._is_chunking = False
+            self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
+        is_body_due = bool(self._body_left) or self._chunked is not None
+        if self._pauses & _HOLD:
+            self._resume(_HOLD)
+        if not self._keep_alive or self._has_ended or (is_body_due and not self._can_skip_body()):
+            self._close(exchange.ended, is_body_due=is_body_due)
+        elif self._is_write_paused:
+            self._enter(_UNSENT, exchange.ended)
+        elif is_body_due:
+            self._enter(_SKIP, exchange.ended)
+        else:
+            self._enter(_IDLE, exchange.ended)
+            if self._behind:
+                self._go_on()
+
+    def _can_skip_body(self) -> bool:
+        """Whether the rest of the body is known to be short."""
+        return self._chunked is None and self._body_left <= MAX_SKIP_BYTES
+
+    # The end of the connection
+
+    def _close(self, now: float, *, is_body_due: bool) -> None:
+        """Close once what was written has gone out, and let the client read it to its end.
+
+        Closing a socket with unread input resets it, which destroys the answer on its way (RFC 9112 9.6): where
+        something may still come, the connection ends in our direction and is read on for a time.
+        """
+        link = self.link
+        if link.is_closing:
+            return
+        may_come = is_body_due or self._is_distrusted or bool(self._behind) or link.is_readable()
+        self._distrust()
+        self._untaken = _UNSEEN
+        if may_come and link.can_half_close and not self._has_ended:
+            self._enter(Phase.LINGER, now)
+            self._pauses = 0
+            link.end_writing()
+            link.resume()
+        else:
+            self._enter(Phase.CLOSING, now)
+            link.close()
+
+
+_KEEP = Forwarded.KEEP
+
+
+def _reason_of(error: MalformedChunk) -> Reason:
+    return Reason.HEAD_TOO_LARGE if isinstance(error, TooLarge) else Reason.BAD_REQUEST
+
+
+def _lines(head: ResponseHead) -> list[bytes]:
+    """A response's head in HTTP/1.1's form, but for what is the connection's own affair."""
+    status = head.status
+    out = [headers.STATUS_LINES.get(status) or headers.status_line(status)]
+    has_date, drop = head.has_own_date, head.drop
+    for key, line, _ in head.fields:
+        if key not in drop:
+            out.append(line)
+        elif key == b"date" and not has_date:
+            out.append(line)
+            has_date = True
+    if not has_date:
+        out.append(date.line())
+    out.append(head.added.lines)
+    out += head.own
+    return out

@@ -1,0 +1,142 @@
+"""A reason → an answer. The only place where an error becomes HTTP (SPEC 4).
+
+`Proxy-Status` is RFC 9209, the body is a problem document by RFC 9457. Pure: returns head and body, the client's
+stream writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from sidecar.core.errors import Reason
+from sidecar.core.head import Own, ResponseHead, own_answer
+from sidecar.core.snapshot import FallbackPolicy
+from sidecar.forwarding import date
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table of answers."""
+
+    status: int
+    proxy_error: str
+    """RFC 9209 2.3."""
+    title: str
+
+
+TABLE = {
+    Reason.CIRCUIT_OPEN: Row(503, "destination_unavailable", "Circuit breaker open"),
+    Reason.OVERLOADED: Row(503, "connection_limit_reached", "Limits reached"),
+    Reason.DEADLINE_EXCEEDED: Row(504, "http_response_timeout", "No time left"),
+    Reason.TIMEOUT: Row(504, "http_response_timeout", "Upstream too slow"),
+    Reason.CONNECTION_TIMEOUT: Row(504, "connection_timeout", "Upstream did not accept in time"),
+    Reason.CONNECTION_REFUSED: Row(502, "connection_refused", "Upstream refused the connection"),
+    Reason.DNS_ERROR: Row(502, "dns_error", "Upstream name not found"),
+    Reason.CONNECTION_RESET: Row(502, "connection_terminated", "Upstream closed the connection"),
+    Reason.INCOMPLETE_RESPONSE: Row(502, "http_response_incomplete", "Incomplete upstream response"),
+    Reason.PROTOCOL_ERROR: Row(502, "http_protocol_error", "Malformed upstream response"),
+    Reason.NO_ROUTE: Row(404, "destination_not_found", "No route"),
+    Reason.BAD_REQUEST: Row(400, "http_request_error", "Malformed request"),
+    Reason.HEAD_TOO_LARGE: Row(431, "http_request_error", "Request header fields too large"),
+    Reason.URL_TOO_LONG: Row(414, "http_request_error", "Request target too long"),
+    Reason.REQUEST_TIMEOUT: Row(408, "http_request_error", "Request took too long to arrive"),
+    Reason.DRAINING: Row(503, "destination_unavailable", "Shutting down"),
+    Reason.CALLER_GONE: Row(503, "connection_terminated", "Caller gone"),
+    Reason.METHOD_NOT_ALLOWED: Row(405, "http_request_error", "Method not supported"),
+    Reason.NOT_IMPLEMENTED: Row(501, "http_request_error", "Transfer coding not supported"),
+    Reason.VERSION_NOT_SUPPORTED: Row(505, "http_request_error", "HTTP version not supported"),
+}
+"""CLIENT_GONE is missing: there is nobody left to answer."""
+
+_GRPC_UNAVAILABLE = b"14"
+_GRPC_DEADLINE_EXCEEDED = b"4"
+_UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 127), " ")
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer of the sidecar's own."""
+
+    head: ResponseHead
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+
+def proxy_status(reason: Reason, detail: str, fallback: str | None = None) -> bytes:
+    """The value of `Proxy-Status`; with what served instead, if a fallback did."""
+    text = f"fallback={fallback}; {reason.value}: {detail}" if fallback else detail
+    quoted = text.translate(_UNQUOTABLE).encode("ascii", "replace")
+    return b'sidecar; error=%b; details="%b"' % (TABLE[reason].proxy_error.encode(), quoted)
+
+
+def answer(
+    reason: Reason,
+    detail: str,
+    *,
+    request_id: bytes,
+    date_line: bytes,
+    route: str | None,
+    retry_after_seconds: float = 0.0,
+    is_grpc: bool = False,
+    fallback: FallbackPolicy | None = None,
+) -> Answer:
+    """What the client gets for `reason`.
+
+    `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early.
+    """
+    row = TABLE[reason]
+    own = [
+        b"Proxy-Status: ", proxy_status(reason, detail, "response" if fallback else None), b"\r\n",
+        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
+    ]  # fmt: skip
+    if fallback is not None:
+        return _fallback(fallback, own, date_line)
+    own.append(date_line)
+    if retry_after_seconds > 0:
+        own.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
+    if is_grpc:
+        code = _GRPC_DEADLINE_EXCEEDED if row.status == 504 else _GRPC_UNAVAILABLE
+        own.append(b"Content-Type: application/grpc\r\ngrpc-status: %b\r\n" % code)
+        return _whole(row.status, own, b"")
+    own.append(b"Content-Type: application/problem+json\r\n")
+    return _whole(row.status, own, _problem(row, reason, detail, route, request_id))
+
+
+def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line: bytes) -> Answer:
+    """What a request gets whose `Max-Forwards` ends here (RFC 9110 7.6.2): TRACE its own head, OPTIONS nothing."""
+    own: Own = [b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line]
+    if method != b"TRACE":
+        return _whole(200, own, b"")
+    own.append(b"Content-Type: message/http\r\n")
+    return _whole(200, own, head)
+
+
+def _whole(status: int, own: Own, body: bytes) -> Answer:
+    own.append(b"Content-Length: %d\r\n" % len(body))
+    return Answer(own_answer(status, own, len(body), has_own_date=True), body)
+
+
+def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes) -> Answer:
+    if all(name.lower() != date.KEY for name, _ in fallback.headers):
+        own.append(date_line)
+    own += [b"%b: %b\r\n" % field for field in fallback.headers]
+    if fallback.status not in (204, 304):
+        return _whole(fallback.status, own, fallback.body)
+    return Answer(own_answer(fallback.status, own, None, has_own_date=True), fallback.body)
+
+
+def _problem(row: Row, reason: Reason, detail: str, route: str | None, request_id: bytes) -> bytes:
+    problem = {
+        "type": f"urn:sidecar:problem:{reason.error_type}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "route": route,
+        "request_id": request_id.decode("ascii"),
+    }
+    return json.dumps(problem).encode() + b"\n"

@@ -1,0 +1,96 @@
+"""The request's body on its way to the upstream: held for a moment, then passed on as it arrives.
+
+Decides when the client must stop sending: while nobody takes the body, and while the upstream's socket is full.
+Owned by its exchange; made only for requests that have a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sidecar.core.plain import Field
+from sidecar.forwarding.streams import ServerStream
+from sidecar.upstream.streams import ClientStream
+
+MAX_HELD_BYTES = 64 * 1024
+"""Kept while there is no upstream connection yet; beyond it the client is not read any more."""
+
+
+class RequestBody:
+    """From the client's stream to the upstream's."""
+
+    __slots__ = (
+        "_held", "_held_back_since", "_to", "_trailers", "held_back_seconds", "is_complete", "is_untouched", "size",
+        "stream",
+    )  # fmt: skip
+
+    def __init__(self, stream: ServerStream) -> None:
+        self.stream = stream
+        """Whose body it is; held back and let go here."""
+        self.size = 0
+        """Body bytes that have arrived."""
+        self.is_complete = False
+        self.is_untouched = True
+        """No upstream has been given any of it, so another one still can."""
+        self.held_back_seconds = 0.0
+        """For so long the client could send no more, since the upstream took nothing."""
+        self._held_back_since: float | None = None
+        self._trailers: Sequence[Field] = ()
+        self._held: list[bytes | memoryview] = []
+        self._to: ClientStream | None = None
+
+    def __repr__(self) -> str:
+        return f"<RequestBody {self.size} bytes{', whole' if self.is_complete else ''}>"
+
+    def hold_back(self, now: float) -> None:
+        """The upstream takes no more for now."""
+        self._held_back_since = now
+        self.stream.hold()
+
+    def let_go(self, now: float) -> None:
+        """It does again."""
+        if self._held_back_since is not None:
+            self.held_back_seconds += now - self._held_back_since
+            self._held_back_since = None
+        self.stream.resume()
+
+    def arrived(self, data: bytes) -> None:
+        self.size += len(data)
+        if self._to is not None:
+            self._to.send_data(data)
+            return
+        self._held.append(data)
+        if self.size > MAX_HELD_BYTES:
+            self.stream.hold()
+
+    def arrived_whole(self, data: bytes | memoryview) -> None:
+        """All of it is here, before the exchange begins: there is nobody to hold back."""
+        self.size = len(data)
+        self.is_complete = True
+        self._held.append(data)
+
+    def completed(self, trailers: Sequence[Field]) -> None:
+        self.is_complete = True
+        self._trailers = trailers
+        if self._to is not None:
+            self._to.end(trailers)
+
+    def take_held(self) -> list[bytes | memoryview]:
+        """What was held, for whoever sends the head; `send_to` must follow."""
+        if self.size > MAX_HELD_BYTES and not self.is_complete:
+            self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
+        held, self._held = self._held, []
+        self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
+        return held
+
+    def send_to(self, stream: ClientStream) -> None:
+        """What was held has been sent to `stream`: from now on what arrives goes there, too."""
+        self._to = stream
+        if self.is_complete:
+            stream.end(self._trailers)
+
+    def stop(self) -> None:
+        """The attempt is over: nothing more goes to its stream."""
+        if self._to is not None:
+            self.is_untouched = self.is_untouched and self.size == 0
+            self._to = None

@@ -1,0 +1,62 @@
+"""The ids of one exchange: its trace, its spans, its request id (SPEC 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core import headers, tracecontext
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.service import Service
+
+SAMPLED = tracecontext.SAMPLED
+RANDOM = tracecontext.RANDOM
+_NEW_SAMPLED = RANDOM | SAMPLED
+
+
+class Trace:
+    """Kept from the caller where valid, else made. A trace that starts here lends the request its id, so that one
+    search finds both."""
+
+    __slots__ = (
+        "client_span_id", "flags", "is_sampled", "own_member", "parent_id", "request_id", "span_id", "trace_id",
+        "tracestate",
+    )  # fmt: skip
+
+    parent_id: bytes | None
+    """16 hex digits; None for a trace that starts here."""
+    own_member: bytes | None
+    """The span id in our own `tracestate` member, as it came."""
+    tracestate: bytes
+    """Other vendors' members."""
+
+    def __init__(self, service: Service, lookup: dict[bytes, bytes]) -> None:
+        new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
+        traceparent = lookup.get(b"traceparent")
+        if traceparent is None:
+            self.trace_id = new_id
+            self.parent_id = self.own_member = None
+            self.tracestate = b""
+            is_sampled = self.is_sampled = service.decide(None, new_id)
+            self.flags = _NEW_SAMPLED if is_sampled else RANDOM
+        else:
+            self._go_on(service, traceparent, lookup.get(b"tracestate"))
+        request_id = lookup.get(b"x-request-id")
+        if request_id is None or not headers.is_valid_request_id(request_id):
+            request_id = self.trace_id if self.parent_id is None else new_id
+        self.request_id = request_id
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.trace_id.decode()} request {self.request_id.decode('latin-1')}>"
+
+    def _go_on(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
+        came = tracecontext.read(traceparent, tracestate, service.ids)
+        flags = came.flags
+        is_new = came.parent_id is None  # it was invalid
+        is_sampled = service.decide(None if is_new else bool(flags & SAMPLED), came.trace_id)
+        self.is_sampled = is_sampled
+        self.flags = flags | SAMPLED if is_sampled else flags & ~SAMPLED
+        self.trace_id = came.trace_id
+        self.parent_id = came.parent_id
+        self.tracestate = came.tracestate
+        self.own_member = came.own_member

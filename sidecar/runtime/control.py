@@ -1,0 +1,209 @@
+"""What stands around the data path: configuration, names, admin API, probes, telemetry, supervision, the drain.
+
+Nothing here is asked while an exchange is under way. Each long-lived part is supervised (`actor.py`); the order in
+which they start and end is the composition root's (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+
+from sidecar.admin.events import Events
+from sidecar.admin.probes import Probes
+from sidecar.admin.process import Ending
+from sidecar.admin.server import AdminServer
+from sidecar.config.watch import warning_of_own_mount
+from sidecar.core.snapshot import Snapshot
+from sidecar.core.sources import Sources
+from sidecar.runtime import sources
+from sidecar.runtime.actor import Part, PartFailed, Parts
+from sidecar.runtime.administered import Administered
+from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.drain import Drain
+from sidecar.runtime.file_limits import FileLimits, warning_of_limit
+from sidecar.runtime.parts import Served, every_second, keeping_alive
+from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
+from sidecar.runtime.report import report_reload
+from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.telemetry.log_lines import Level
+from sidecar.upstream.resolver import Resolver
+
+
+class Control:
+    """The control of one data path."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        environ: Mapping[str, str],
+        datapath: DataPath,
+        resolver: Resolver,
+        rooms: TelemetryRooms,
+        events: Events,
+        limits: FileLimits,
+        path: str | None,
+    ) -> None:
+        """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is."""
+        self.path = path
+        self.events = events
+        self.rooms = rooms
+        self.active = Active(snapshot, datapath)
+        self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
+        self._datapath = datapath
+        self._limits = limits
+        self.parts = Parts(self._part_failed)
+        self._administered = Administered(
+            datapath,
+            self.active,
+            self.drain,
+            self.parts,
+            rooms,
+            reload=self.reload,
+            sources=self.sources,
+        )
+        self.probes = Probes(self._administered)
+        self.admin = AdminServer(self._administered, events)
+        self._servers = {"admin": self.admin.server, "probes": self.probes.server}
+        for server in self._servers.values():
+            server.max_connections = limits.max_server_connections
+        self._served_probes = Served(self.probes, snapshot.probes)
+        self._served_admin = Served(self.admin, snapshot.admin.address)
+        self._add_parts(resolver)
+        if path is not None:
+            self._add_reloading(path, environ)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The configuration in use."""
+        return self.active.snapshot
+
+    def sources(self) -> Sources:
+        """Called from telemetry's threads: reads, and changes nothing."""
+        config = self.active.numbers(self._datapath.service.clock())
+        return sources.collect(self._datapath, config, self._servers, self.rooms.dropped())
+
+    # The order of a life
+
+    def start_telemetry(self) -> None:
+        """The first of all, so that whatever goes wrong is told."""
+        self.rooms.room.start()
+        self.parts.start("telemetry")
+        warning = warning_of_own_mount(self.path) if self.path is not None else None
+        if warning is not None:
+            self._event(Level.WARNING, "config.mount", warning)
+
+    def start_resolver(self) -> None:
+        self.parts.start("resolver")
+
+    async def start_servers(self) -> None:
+        """Probes and admin API.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        await self._served_probes.start()
+        self.parts.start("probes")
+        await self._served_admin.start()
+        self.parts.start("admin")
+
+    def start_reloading(self) -> None:
+        """When the data path serves: housekeeping, and new configurations."""
+        self.parts.start("housekeeper")
+        if self.path is not None:
+            self.parts.start("reload")
+            self.parts.start("watch")
+        self._tell_start()
+
+    async def stop_reloading(self) -> None:
+        """Take no new configuration any more, and tell those who wait for one."""
+        for name in ("watch", "reload"):
+            await self.parts.end(name)
+        if self.path is not None:
+            for message in self.parts["reload"].mailbox.take_all():
+                if isinstance(message, Request):
+                    message.fail(Ending())
+
+    async def stop_telemetry(self) -> None:
+        """The last of all; it has 2 s to send what it has."""
+        await asyncio.get_running_loop().run_in_executor(None, self.rooms.room.stop)
+
+    # What may be asked for
+
+    async def reload(self, trigger: str = "api") -> Outcome:
+        """Load the configuration again, and put it in place if it is good.
+
+        Raises:
+            RuntimeError: there is no file to load, or too many ask at once, or the reload broke off.
+            Ending: the process drains.
+        """
+        if self.drain.has_begun:
+            raise Ending
+        if not self._datapath.is_serving or self.path is None:
+            raise RuntimeError("there is nothing to reload")
+        reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if not self.parts["reload"].tell(Request(trigger, reply)):
+            raise RuntimeError("too many reloads are waiting")
+        return await reply
+
+    def reload_for_signal(self) -> None:
+        """SIGHUP: the outcome is for the log."""
+        self.parts["reload"].tell(Request("signal"))
+
+    # The parts
+
+    def _add_parts(self, resolver: Resolver) -> None:
+        add = self.parts.add
+        add(Part("telemetry", keeping_alive(lambda: self.rooms.room.is_alive(), self._renew_telemetry)))
+        add(Part("resolver", lambda _: resolver.run()))
+        add(Part("probes", self._served_probes.run))
+        add(Part("admin", self._served_admin.run))
+        add(Part("housekeeper", every_second(self._datapath.tick)))
+
+    def _add_reloading(self, path: str, environ: Mapping[str, str]) -> None:
+        clock = self._datapath.service.clock
+        reloading = Reloading(self.active, path, environ, clock, self._reloaded)
+        reload = self.parts.add(Part("reload", reloading.run))
+        self.parts.add(Part("watch", Watching(self.active, path, clock, reload.tell).run))
+
+    def _part_failed(self, failure: PartFailed) -> None:
+        """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
+        self._event(Level.ERROR, "part.failed", str(failure))
+        self.drain.begin()
+
+    def _reloaded(self, outcome: Outcome) -> None:
+        if outcome.is_success:
+            self.rooms.numbers.retain({route.name for route in self.snapshot.routes})
+            self.drain.policy = self.snapshot.drain
+        self.parts["watch"].tell(outcome)
+        report_reload(outcome, self.rooms.room)
+        self.events.reloaded(self._administered.summary(outcome))
+
+    def _renew_telemetry(self) -> None:
+        room = self.rooms.renew()
+        self._datapath.report_to(room.observer, room.decide)
+
+    # What is told
+
+    def _tell_start(self) -> None:
+        """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
+        limits, snapshot = self._limits, self.snapshot
+        message = f"started with {len(snapshot.routes)} routes; every breaker begins afresh"
+        sockets = self._datapath.listeners.sockets
+        fields = {
+            "pid": os.getpid(),
+            "listeners": {name: str(one.address) for name, one in sockets.items()},
+            "files": list(snapshot.files),
+            "open_files": limits.open_files,
+            "max_open_connections": limits.max_open_connections,
+        }
+        self._event(Level.INFO, "process.started", message, fields)
+        warning = warning_of_limit(limits, snapshot)
+        if warning is not None:
+            self._event(Level.WARNING, "process.open_files", warning)
+
+    def _event(
+        self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None
+    ) -> None:
+        self.rooms.room.log.event(level, kind, message, fields or {}, self._datapath.service.clock())

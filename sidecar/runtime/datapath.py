@@ -1,0 +1,144 @@
+"""What serves traffic: one loop, listeners, routes with their breakers and clusters, the clock of deadlines.
+
+Knows no file, no admin API and no exporter. It is given a snapshot, the addresses of names, and somebody to report
+to; who gives them is `control.py`. Everything here is owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from sidecar.core.callers import Callers
+from sidecar.core.observe import Observe
+from sidecar.core.snapshot import Snapshot
+from sidecar.core.tracecontext import IdSource
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.service import Service
+from sidecar.forwarding.sweep import Sweep
+from sidecar.runtime.assembly import Assembly, Names
+from sidecar.runtime.listeners import Listeners
+from sidecar.transport.turns import Turns
+
+R = TypeVar("R")
+
+FIRST_RESOLUTION_SECONDS = 2.0
+"""How long the start waits for the upstreams' names; what is unknown then answers `dns_error` until it is."""
+RESOLUTION_SECONDS = 1.0
+"""The same for the names of new upstreams, before a new snapshot is put in place."""
+
+Decide = Callable[[bool | None, bytes], bool]
+"""(the parent's sampled flag or None, the trace id) -> is sampled."""
+
+
+class DataPath:
+    """The data path of one process."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        names: Names,
+        observe: Observe,
+        decide: Decide,
+        live: set[Exchange],
+        max_open_connections: int,
+    ) -> None:
+        """`clock`: monotonic seconds. `live`: where exchanges are while they are under way."""
+        loop = asyncio.get_running_loop()
+        rng = random.Random()
+        self.service = Service(
+            loop=loop,
+            clock=clock,
+            rng=rng,
+            ids=IdSource(),
+            observe=observe,
+            sweep=Sweep(loop, clock),
+            turns=Turns(loop),
+            callers=Callers(),
+            decide=decide,
+            exchanges=live,
+            max_open_connections=max_open_connections,
+        )
+        self.assembly = Assembly(self.service, names, rng)
+        self.listeners = Listeners(self.service)
+        self.is_serving = False
+        """Its listeners are bound."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Traffic may be sent here."""
+        return self.is_serving and not self.service.is_draining
+
+    def report_to(self, observe: Observe, decide: Decide) -> None:
+        """Whom to tell from now on."""
+        self.service.observe = observe
+        self.service.decide = decide
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Build the first snapshot, all at once: nobody waits yet."""
+        self.assembly.apply(snapshot)
+
+    async def first_addresses(self) -> None:
+        """Wait for the names of all upstreams, but not for long."""
+        await self.assembly.resolved(self.assembly.clusters.values(), FIRST_RESOLUTION_SECONDS)
+
+    async def listen(self, snapshot: Snapshot) -> None:
+        """Bind the listeners, and serve.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        self.listeners.commit(await self.listeners.prepare(snapshot), snapshot)
+        self.is_serving = True
+
+    async def install(self, snapshot: Snapshot) -> Snapshot:
+        """Build what is new beside what is live, then put it in place by one assignment.
+
+        Returns the snapshot that is in use: of equal routes it has the old ones. `reconfigure` is to follow.
+
+        Raises:
+            OSError: a listener's address cannot be bound; nothing has changed then.
+        """
+        try:
+            built = await _in_turns(self.assembly.build(snapshot))
+            await self.assembly.resolved(built.made, RESOLUTION_SECONDS)
+            prepared = await self.listeners.prepare(snapshot)
+        except BaseException:
+            self.assembly.discard()
+            raise
+        self.assembly.commit(built)
+        self.listeners.commit(prepared, snapshot)
+        return built.snapshot
+
+    async def reconfigure(self) -> None:
+        """Hand breakers that stay their new thresholds."""
+        await _in_turns(self.assembly.reconfigure())
+
+    def tick(self) -> None:
+        """Once a second: what only time brings about."""
+        self.assembly.tick(self.service.clock())
+        self.listeners.tick()
+
+    def close(self) -> None:
+        """Serve nobody any more: cut what is still under way."""
+        self.is_serving = False
+        self.listeners.close()
+
+    def retire(self) -> None:
+        """The last, after `close`: let go of upstreams and deadlines."""
+        self.assembly.retire()
+        self.service.sweep.close()
+
+
+async def _in_turns(steps: Generator[None, None, R]) -> R:
+    """Take the steps of some work, and let the loop do its own between two of them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        await asyncio.sleep(0)

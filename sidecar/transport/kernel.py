@@ -1,0 +1,68 @@
+"""What only the kernel knows of a connection, and what only it can do (Linux: tcp(7), socket(7))."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import select
+import socket
+import struct
+import termios
+from typing import Any
+
+_TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def untaken_bytes(transport: asyncio.Transport) -> int:
+    """What was written and the other side has not taken: here and in the kernel (SIOCOUTQ)."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return waiting
+
+
+def is_tcp(transport: asyncio.Transport) -> bool:
+    """True for a connection whose state the kernel can tell."""
+    sock = transport.get_extra_info("socket")
+    return sock is not None and sock.family != socket.AF_UNIX
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """True if the other side has closed or reset its connection, whatever still waits to be read."""
+    return _state(transport.get_extra_info("socket")) in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
+
+
+def is_reset(transport: asyncio.Transport) -> bool:
+    """True if the connection is gone in both directions."""
+    return _state(transport.get_extra_info("socket")) == _TCP_CLOSE
+
+
+def is_readable(transport: asyncio.Transport) -> bool:
+    """True if something waits to be read: bytes, an end, or an error."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def set_reset_on_close(transport: asyncio.Transport) -> None:
+    """Make closing send a reset at once (SO_LINGER of zero seconds)."""
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def _state(sock: Any) -> int | None:
+    if sock is None or sock.family == socket.AF_UNIX:
+        return None
+    try:
+        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        return _TCP_CLOSE
+    return state

@@ -1,0 +1,169 @@
+"""A connection's transport, with what only the kernel knows of it and what only the kernel can do.
+
+Decides nothing: both ends of the data path write to a `Link` and never to a transport, so that a TLS transport, one
+that was handed over or one that was intercepted can stand behind it. `write`, `writelines`, `pause` and `resume` are
+the transport's own methods, kept as attributes: nothing is added to the cost of a call. After `close`, `reset`,
+`abort` or `lost` they do nothing, where uvloop's would raise.
+
+Owned by the connection that was made with the transport. `lost` lets go of it, so that no cycle is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sidecar.transport import kernel
+from sidecar.transport.unread import unread
+
+Address = tuple[str, int]
+
+
+class Link:
+    """One connected transport in clear text."""
+
+    __slots__ = ("_transport", "pause", "peer", "resume", "write", "writelines")
+
+    write: Callable[[Any], None]
+    """Send bytes; what the other side does not take yet waits in memory."""
+    writelines: Callable[[Iterable[Any]], None]
+    pause: Callable[[], None]
+    """Read no more for now: neither bytes nor the other side's end will be told."""
+    resume: Callable[[], None]
+    peer: Address | None
+    """The other side's address; None for a UNIX socket."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport: asyncio.Transport | None = transport
+        self.write = transport.write
+        self.writelines = transport.writelines
+        self.pause = transport.pause_reading
+        self.resume = transport.resume_reading
+        peer = transport.get_extra_info("peername")
+        self.peer = (peer[0], peer[1]) if isinstance(peer, tuple) else None
+
+    def __repr__(self) -> str:
+        return f"<Link {self.peer} {'closing' if self.is_closing else 'open'}>"
+
+    # What is known of it
+
+    @property
+    def local(self) -> Address | None:
+        """Our own address on it; None for a UNIX socket, and once it is lost."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return (name[0], name[1]) if isinstance(name, tuple) else None
+
+    @property
+    def original(self) -> Address | None:
+        """Where the client meant to connect, if that was somewhere else; None where nothing is intercepted."""
+        return None
+
+    @property
+    def identity(self) -> str | None:
+        """Who the other side has proved to be; None in clear text."""
+        return None
+
+    @property
+    def sni(self) -> str | None:
+        """The name that the client asked for in its handshake; None in clear text."""
+        return None
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that the handshake agreed on; None in clear text."""
+        return None
+
+    @property
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has closed, and everything is over."""
+        return self._transport is None
+
+    @property
+    def can_half_close(self) -> bool:
+        """Whether one direction can end while the other goes on."""
+        return self._transport is not None and self._transport.can_write_eof()
+
+    @property
+    def can_peek(self) -> bool:
+        """Whether `has_left` and `is_reset` can tell anything: TCP alone."""
+        return self._transport is not None and kernel.is_tcp(self._transport)
+
+    def has_left(self) -> bool:
+        """True if the other side has closed or reset, whatever of its bytes still waits to be read."""
+        return self._transport is not None and kernel.has_left(self._transport)
+
+    def is_reset(self) -> bool:
+        """True if the connection is gone in both directions."""
+        return self._transport is not None and kernel.is_reset(self._transport)
+
+    def is_readable(self) -> bool:
+        """True if bytes or an end wait in the kernel that the loop has not told yet."""
+        return self._transport is not None and kernel.is_readable(self._transport)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Written, and still in this process."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def untaken_bytes(self) -> int:
+        """Written, and not acknowledged by the other side: in this process and in the kernel."""
+        return kernel.untaken_bytes(self._transport) if self._transport is not None else 0
+
+    def unread(self) -> Iterator[bytes]:
+        """What the kernel still holds behind a reset; only within `connection_lost`."""
+        return unread(self._transport) if self._transport is not None else iter(())
+
+    # What can be done with it
+
+    def set_sink(self, protocol: Any) -> None:
+        """From now on `protocol` hears what arrives (`data_received`, `eof_received`, `connection_lost`, …)."""
+        if self._transport is not None:
+            self._transport.set_protocol(protocol)
+
+    def end_writing(self) -> None:
+        """Say that nothing more will be written, once what was written has gone out; reading goes on."""
+        if self.can_half_close and not self.is_closing:
+            assert self._transport is not None
+            self._transport.write_eof()
+        self._mute()
+
+    def close(self) -> None:
+        """Close once what was written has gone out."""
+        self._mute()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now; what was not sent is lost."""
+        self._mute()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """Close with a reset, not a FIN: an answer that ends with its connection must not look whole."""
+        self._mute()
+        if self._transport is not None:
+            kernel.set_reset_on_close(self._transport)
+            self._transport.abort()
+
+    def lost(self) -> None:
+        """The transport has closed (`connection_lost`): let go of it."""
+        self._mute()
+        self.pause = self.resume = _nothing
+        self._transport = None
+
+    def _mute(self) -> None:
+        self.write = self.writelines = _ignore
+
+
+def _ignore(data: Any) -> None:
+    """In the place of `write` once there is nobody to write to."""
+
+
+def _nothing() -> None:
+    """In the place of `pause` and `resume` once there is nothing to read."""

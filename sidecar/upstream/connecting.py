@@ -1,0 +1,136 @@
+"""Opening one connection, for whoever waits for it.
+
+Several may wait for the same one where requests share a connection: each gets a place on it, and a failure is one
+failure, told to each. Where requests do not share, as in HTTP/1.1, one waits. When nobody waits any more it is called
+off; a connection that is there already then goes to the pool for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.errors import Reason
+from sidecar.core.own_lack import is_own_lack
+from sidecar.core.snapshot import Endpoint
+from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.streams import Fate, Lease
+
+if TYPE_CHECKING:
+    from sidecar.upstream.pool import Pool
+
+
+class Seeker(ABC):
+    """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def leased(self, lease: Lease) -> None: ...
+
+    @abstractmethod
+    def not_leased(self, reason: Reason, detail: str) -> None: ...
+
+
+class ConnectFailed(Exception):
+    """No connection could be had; `reason` says why, the text is for the log."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Connecting:
+    """One connection on its way. Its place is reserved, and comes free again in every case that leaves no connection,
+    also when the task was cancelled before its first step."""
+
+    __slots__ = ("_clock", "_on_failure", "_task", "pool", "seekers")
+
+    def __init__(
+        self, pool: Pool, seconds: float, clock: Callable[[], float], on_failure: Callable[[Connecting], None]
+    ) -> None:
+        """`on_failure` is called when no connection came of it, before anybody who waits is told."""
+        self.pool = pool
+        self.seekers: list[Seeker] = []
+        """Who waits, first come first served."""
+        self._clock = clock
+        self._on_failure = on_failure
+        self._task = asyncio.get_running_loop().create_task(_connect(pool, seconds))
+        self._task.add_done_callback(self._done)
+
+    def __repr__(self) -> str:
+        return f"<Connecting {self.pool.endpoint} for {len(self.seekers)}>"
+
+    def cancel(self, seeker: Seeker) -> None:
+        """One does not wait any more; with nobody left it is called off."""
+        if seeker in self.seekers:
+            self.seekers.remove(seeker)
+        if not self.seekers:
+            self._task.cancel()
+
+    def _done(self, task: asyncio.Task[UpstreamConnection]) -> None:
+        seekers, self.seekers = self.seekers, []
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            self._on_failure(self)
+        if isinstance(error, ConnectFailed):
+            for seeker in seekers:
+                seeker.not_leased(error.reason, error.detail)
+        elif error is not None:
+            raise error  # a mistake of ours: the loop's exception handler tells it
+        elif not task.cancelled():
+            self._hand_out(task.result(), seekers)
+
+    def _hand_out(self, connection: UpstreamConnection, seekers: list[Seeker]) -> None:
+        if not seekers:
+            connection.release(Fate.REUSABLE, self._clock())
+            connection.is_reused = False
+        for seeker in seekers:
+            if connection.is_open:
+                seeker.leased(connection)
+            else:
+                detail = "upstream closed the connection as soon as it was open"
+                seeker.not_leased(Reason.CONNECTION_RESET, detail)
+
+
+async def _connect(pool: Pool, seconds: float) -> UpstreamConnection:
+    connection = UpstreamConnection(pool)
+    is_connected = False
+    try:
+        async with asyncio.timeout(seconds):
+            await _open(connection, pool.endpoint)
+        is_connected = True
+    except TimeoutError as error:
+        detail = f"no connection to {pool.endpoint} within {seconds:g} s"
+        raise ConnectFailed(Reason.CONNECTION_TIMEOUT, detail) from error
+    except OSError as error:
+        reason = (
+            Reason.OVERLOADED
+            if is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL
+            else Reason.CONNECTION_REFUSED
+        )
+        raise ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}") from error
+    finally:
+        if not is_connected:
+            connection.abort()
+    pool.add(connection)
+    return connection
+
+
+async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:
+    loop = asyncio.get_running_loop()
+    protocol: Any = connection  # no asyncio class: loops ask for the methods alone
+    if endpoint.path is not None:
+        await loop.create_unix_connection(lambda: protocol, endpoint.path)
+    else:
+        await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+
+
+def _why(error: OSError) -> str:
+    """The system's words for it: asyncio's own text repeats the address, and differs between loops."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,162 @@
+"""The contracts between an attempt and the connection that carries it, whatever protocol that speaks.
+
+`ClientStream` is an upstream's side of one request; `ResponseSink` is who hears of its response: an attempt. No call
+on a stream calls its sink before it returns; after `end` and the upstream's end, `reset` or `failed`, nothing more
+comes. For HTTP/1.1 the connection itself is the stream, so nothing is allocated for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.errors import Reason
+from sidecar.core.head import RequestHead, ResponseHead
+from sidecar.core.plain import Field
+
+if TYPE_CHECKING:
+    from sidecar.transport.link import Link
+    from sidecar.upstream.pool import Pool
+
+
+class Processed(Enum):
+    """Whether an upstream that failed may have acted on the request."""
+
+    NEVER = auto()
+    """It certainly has not: whatever its method, the request may be sent again."""
+    MAYBE = auto()
+    YES = auto()
+    """It has begun to answer."""
+
+
+class Fate(Enum):
+    """What becomes of a stream's place when its attempt lets go of it."""
+
+    REUSABLE = auto()
+    """Request and response were whole: the next may have it."""
+    BROKEN = auto()
+    """One of them was not."""
+    HANDED_OVER = auto()
+    """The connection is a tunnel's now."""
+
+
+class ResponseSink(ABC):
+    """Hears of one response, on the loop and in order. `end`, `answered`, `switched` or `failed` comes last, once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx that is not the answer."""
+
+    @abstractmethod
+    def head(self, head: ResponseHead) -> None: ...
+
+    @abstractmethod
+    def data(self, data: bytes) -> None:
+        """Body bytes: all that one read brought, joined."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """All that came in one read has been told."""
+
+    @abstractmethod
+    def end(self, trailers: Sequence[Field]) -> None: ...
+
+    @abstractmethod
+    def answered(self, head: ResponseHead, body: bytes) -> None:
+        """`head`, `data` and `end` in one, for a response that came whole in one read."""
+
+    @abstractmethod
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on the connection is the sink's; `rest` came behind the head."""
+
+    @abstractmethod
+    def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
+        """No whole response will come."""
+
+    @abstractmethod
+    def blocked(self) -> None:
+        """The upstream takes no more of the request for now."""
+
+    @abstractmethod
+    def writable(self) -> None:
+        """It does again."""
+
+
+class ClientStream(ABC):
+    """An upstream's one request, as the attempt that sends it sees it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+        """The request's head, with what is there of its body."""
+
+    @abstractmethod
+    def send_data(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def end(self, trailers: Sequence[Field]) -> None:
+        """The request's body is whole. Not called for a request without one."""
+
+    @abstractmethod
+    def reset(self, reason: Reason) -> None:
+        """Give it up, and let the upstream know. The sink hears nothing more."""
+
+    @abstractmethod
+    def hold(self) -> None:
+        """Send no more of the response for now: its client takes no more."""
+
+    @abstractmethod
+    def resume(self) -> None: ...
+
+    @property
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """Of the request: written, and not taken by the upstream's system yet."""
+
+
+class Lease(ABC):
+    """A place on a connection for one request. For HTTP/1.1 this is the whole connection, and the stream itself."""
+
+    __slots__ = ()
+
+    pool: Pool
+    """Of its endpoint."""
+    is_reused: bool
+    """It has carried requests before: an end without a byte of the response then says nothing of the upstream."""
+
+    @abstractmethod
+    def begin(self, sink: ResponseSink) -> ClientStream:
+        """Take it for one request; from now on `sink` hears of the response."""
+
+    @abstractmethod
+    def release(self, fate: Fate, now: float) -> None:
+        """Let go of it: exactly once for each `begin`. The sink hears nothing more, whatever arrives."""
+
+    @abstractmethod
+    def hand_over(self, protocol: Any) -> Link:
+        """After a switch: `protocol` hears what arrives; the place counts as taken until `release`."""
+
+
+class NoStream(ClientStream):
+    """Stands where an attempt had a stream: whatever it still does changes nothing."""
+
+    __slots__ = ()
+
+    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def end(self, trailers: Sequence[Field]) -> None: ...
+    def reset(self, reason: Reason) -> None: ...
+    def hold(self) -> None: ...
+    def resume(self) -> None: ...
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0
+
+
+NO_STREAM = NoStream()
