@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sidecar.cli import early
+from sidecar.cli import early_signals
 
 COMMANDS = {
     "run": "run the proxy until it is told to stop",
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] and words[0] in early.COMMANDS:
-        early.hold()
+    if words[:1] and words[0] in early_signals.COMMANDS:
+        early_signals.hold()
     parser = argparse.ArgumentParser(
         prog="sidecar",
         description="A reverse proxy beside your service, with a circuit breaker for each route.",

@@ -8,10 +8,10 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.admin import asked, views
+from sidecar.admin import request_facts, views
 from sidecar.admin.answers import Refused, answer, listed
-from sidecar.admin.asked import nearest
 from sidecar.admin.process import Ending, Process
+from sidecar.admin.request_facts import nearest
 from sidecar.core.breaker import Breaker, Override
 from sidecar.core.snapshot import Route
 
@@ -41,7 +41,7 @@ class Changes:
         process = self._process
         name = request.match_info["route"]
         route = find_route(process, name)
-        query = asked.query(request, "for", "upstream")
+        query = request_facts.query(request, "for", "upstream")
         seconds = self._seconds(query, action)
         chosen = _chosen(process, route, query.get("upstream"))
         now = process.now()
@@ -73,7 +73,7 @@ class Changes:
         return seconds
 
     async def _reload(self, request: web.Request) -> web.Response:
-        asked.query(request)
+        request_facts.query(request)
         try:
             outcome = await self._process.reload()
         except RuntimeError as error:
@@ -85,17 +85,17 @@ class Changes:
         return answer(outcome)
 
     async def _drain(self, request: web.Request) -> web.Response:
-        asked.query(request)
+        request_facts.query(request)
         self._process.drain()
         return answer({"is_draining": True}, 202)
 
     async def _quit(self, request: web.Request) -> web.Response:
-        asked.query(request)
+        request_facts.query(request)
         self._process.quit()
         return answer({"is_draining": True, "is_ending": True}, 202)
 
     async def _log_level(self, request: web.Request) -> web.Response:
-        level = asked.query(request, "level").get("level", "")
+        level = request_facts.query(request, "level").get("level", "")
         if level not in LEVELS:
             raise Refused(400, f"level={level[:50]}: give one of {', '.join(LEVELS)}")
         self._process.set_log_level(level)

@@ -22,7 +22,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from sidecar.admin.answers import Refused
-from sidecar.admin.place import place_of
+from sidecar.admin.cursor import place_of
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512

@@ -14,11 +14,11 @@ from aiohttp import web
 
 from sidecar.admin import views
 from sidecar.admin.answers import answer, listed
-from sidecar.admin.around import Handler, around_all, for_browsers
 from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.long_answers import LongAnswers
+from sidecar.admin.middleware import Handler, around_all, for_browsers
 from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process

@@ -17,7 +17,7 @@ from typing import Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sidecar.admin.around import Handler
+from sidecar.admin.middleware import Handler
 from sidecar.core.snapshot import Address
 from sidecar.transport.bind import BACKLOG, bind
 

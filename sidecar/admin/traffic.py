@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.admin import views
-from sidecar.admin.place import place_of
+from sidecar.admin.cursor import place_of
 from sidecar.admin.process import Data, Process
 from sidecar.core.breaker import Breaker
 from sidecar.core.numbers import RouteNumbers

@@ -6,8 +6,8 @@ import argparse
 import sys
 import urllib.parse
 
-from sidecar.cli import asking
-from sidecar.cli.asking import AskFailed, Asking
+from sidecar.cli import admin_client
+from sidecar.cli.admin_client import AskFailed, Asking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("route", metavar="ROUTE")
     parser.add_argument("--for", dest="duration", metavar="TIME", help="end it after this long, such as 5m")
     parser.add_argument("--upstream", metavar="NAME", help="of several: this one alone; also the fallback's")
-    asking.add_arguments(parser)
+    admin_client.add_arguments(parser)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
-from sidecar.cli.asking import AskFailed, Asking, add_token_file
-from sidecar.cli.told import newest_change, state_of
+from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
+from sidecar.cli.breaker_words import newest_change, state_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
 from sidecar.config.schema.units import format_duration

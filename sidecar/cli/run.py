@@ -15,7 +15,7 @@ import sys
 
 import uvloop
 
-from sidecar.cli import early
+from sidecar.cli import early_signals
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
 from sidecar.runtime import file_limits
@@ -68,4 +68,4 @@ def _take_signals() -> None:
     assert task is not None
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the file is being read anyway
-    early.release()
+    early_signals.release()

@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from sidecar.cli import asking
-from sidecar.cli.asking import AskFailed, Asking
+from sidecar.cli import admin_client
+from sidecar.cli.admin_client import AskFailed, Asking
+from sidecar.cli.breaker_words import newest_change
 from sidecar.cli.status_picture import UNLIMITED, Reading, Room, picture
-from sidecar.cli.told import newest_change
 
 PERIOD_SECONDS = 1.0
 RESOURCES = ("routes", "breakers", "upstreams")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How to show it."""
     parser.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="as JSON; with --watch an object a line")
-    asking.add_arguments(parser)
+    admin_client.add_arguments(parser)
     parser.epilog = EXIT_CODES
 
 

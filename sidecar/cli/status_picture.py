@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.cli.fitting import Column, fitted
-from sidecar.cli.told import state_of
+from sidecar.cli.breaker_words import state_of
+from sidecar.cli.tables import Column, fitted
 
 Data = dict[str, Any]
 SHUT = frozenset({"open", "forced_open"})

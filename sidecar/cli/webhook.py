@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from sidecar.cli import early
+from sidecar.cli import early_signals
 from sidecar.cli.inject import add_settings, settings_of
 from sidecar.kubernetes.settings import Settings
 from sidecar.kubernetes.webhook import POLL_SECONDS, TlsFiles, Webhook
@@ -53,7 +53,7 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     is_over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, is_over.set)
-    early.release()
+    early_signals.release()
     await webhook.start(options.host, options.port)
     logging.getLogger("sidecar.kubernetes").info("serving on port %d", webhook.port)
     await is_over.wait()

@@ -19,7 +19,7 @@ from sidecar.core.chunked import Malformed as MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field, PlainRequest, read_request
-from sidecar.core.request import Request, Traits
+from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
 from sidecar.downstream.parse import known_hosts
@@ -121,7 +121,7 @@ class ClientConnection(ServerStream):
         """The one place where the phase changes."""
         self.phase = phase
         self._since = now
-        due = now + self._listener.phase_seconds[phase.value]
+        due = now + self._listener.phase_seconds[phase]
         if due < self.due:
             self._watch(due, now)
 
@@ -134,7 +134,7 @@ class ClientConnection(ServerStream):
 
     def expire(self, now: float) -> None:
         """`due` has passed; the phase may have changed since it was set."""
-        due = self._since + self._listener.phase_seconds[self.phase.value]
+        due = self._since + self._listener.phase_seconds[self.phase]
         self.due = inf
         if due > now:
             self._watch(due, now)
@@ -171,7 +171,7 @@ class ClientConnection(ServerStream):
         """The listener accepts no more: close once it is certain that no request is on its way."""
         if self.phase is _IDLE:
             now = self._service.clock()
-            self._watch(max(self._since + self._listener.phase_seconds[_IDLE.value], now), now)
+            self._watch(max(self._since + self._listener.phase_seconds[_IDLE], now), now)
 
     def abandon(self) -> None:
         """A mistake of ours: end it."""
@@ -641,10 +641,14 @@ class ClientConnection(ServerStream):
         if exchange is None:
             return
         lines = _lines(head)
-        if (self._body_left or self._chunked is not None) and not self._can_skip_body():
-            self._keep_alive = False
-        self._end_head(exchange, lines)
-        if not body or exchange.request.method == b"HEAD" or head.status in _BODYLESS:
+        if self._body_left or self._chunked is not None:
+            self._keep_alive = self._keep_alive and self._can_skip_body()
+        request = exchange.request
+        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending:
+            self._end_head(exchange, lines)
+        else:
+            lines.append(b"\r\n")
+        if not body or request.method == b"HEAD" or head.status in _BODYLESS:
             self.link.write(b"".join(lines))
         elif len(body) > JOIN_BYTES:
             self.link.writelines((b"".join(lines), body))

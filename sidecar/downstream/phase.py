@@ -7,14 +7,14 @@ there the exchange's own deadline holds.
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from math import inf
 from typing import Final
 
 from sidecar.core.snapshot import ListenerTimeouts
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     IDLE = 0
     """Between two requests."""
     HEAD = 1

@@ -109,21 +109,15 @@ class Attempt(ResponseSink, Seeker):
 
     # On its way to the upstream
 
-    def start(self, pool: Pool, now: float, *, is_fresh: bool) -> None:
-        """Send on a connection that is there; else when one is. `is_fresh`: only on one that is opened for it.
+    def wait(self, wait: Wait | None) -> None:
+        """There is no connection yet: `leased` or `not_leased` will be called.
 
         Raises:
-            GivenUp: the line for a connection is full, or no time is left.
+            GivenUp: the line for a connection is full.
         """
-        pool.in_flight += 1
-        cluster = pool.cluster
-        lease = cluster.lease(pool, self, now, is_sure=self.race.is_unrepeatable(), is_fresh=is_fresh)
-        if isinstance(lease, Lease):
-            self._send(lease, now)
-        elif lease is not None:
-            self._wait = lease
-        else:
-            detail = f"{cluster.name}: max_connections and max_pending reached"
+        self._wait = wait
+        if wait is None:
+            detail = f"{self.upstream}: max_connections and max_pending reached"
             raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
 
     def leased(self, lease: Lease) -> None:
@@ -137,7 +131,7 @@ class Attempt(ResponseSink, Seeker):
             self.pool.in_flight += 1
         race = self.race
         try:
-            self._send(lease, race.exchange.service.clock())
+            self.send(lease, race.exchange.service.clock())
         except GivenUp as error:
             race.failed(self, error)
 
@@ -145,7 +139,12 @@ class Attempt(ResponseSink, Seeker):
         self._wait = None
         self.race.failed(self, GivenUp(reason, detail))
 
-    def _send(self, lease: Lease, now: float) -> None:
+    def send(self, lease: Lease, now: float) -> None:
+        """Send the request on a connection that nobody uses.
+
+        Raises:
+            GivenUp: no time is left.
+        """
         exchange = self.race.exchange
         stream = lease.begin(self)
         seconds_left = self.fails_at - now

@@ -14,7 +14,7 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
 from sidecar.core.admission import BudgetAdmission
@@ -203,16 +203,13 @@ class Exchange(RequestSink):
 
     # What the race says
 
-    def admitted(self, state: State, transition: Transition | None) -> None:
-        """A breaker lets an attempt go; `state` is its own, `transition` what asking has changed."""
-        self.breaker_state = state
-        if transition is not None:
-            self.service.observe.transitioned(transition)
-
-    def refused(self, refusal: Refusal) -> None:
-        """A breaker or a limit does not."""
-        self.admitted(refusal.state, refusal.transition)
+    def refused(self, refusal: Refusal) -> NoReturn:
+        """A breaker or a limit lets no attempt go. Raises: GivenUp."""
+        self.breaker_state = refusal.state
         self.refused_by = refusal.refused_by
+        if refusal.transition is not None:
+            self.service.observe.transitioned(refusal.transition)
+        raise GivenUp(refusal.reason, refusal.detail, retry_after_seconds=refusal.retry_after_seconds)
 
     def tripped_breaker(self, transition: Transition) -> None:
         """The outcome of an attempt has changed its breaker's state."""
@@ -235,11 +232,9 @@ class Exchange(RequestSink):
         attempt.finish(self.service.clock())
         self._finish()
 
-    def completed(self, attempt: Attempt, transition: Transition | None) -> None:
+    def completed(self, attempt: Attempt) -> None:
         """The upstream's answer has gone out whole."""
         self.status = attempt.status
-        if transition is not None:
-            self.tripped_breaker(transition)
         self._finish()
 
     def lost(self, error: GivenUp) -> None:

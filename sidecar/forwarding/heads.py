@@ -15,6 +15,7 @@ from sidecar.core.deadline import Carried, Form
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
 from sidecar.core.request import PLAIN, Request
 from sidecar.core.tracecontext import FLAG_TEXT
+from sidecar.forwarding.answers import proxy_status
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -125,8 +126,8 @@ def _baggage(
     return drop | {deadline.BAGGAGE}
 
 
-def complete_response(exchange: Exchange, route: LiveRoute, head: ResponseHead) -> ResponseHead:
-    """Say what of an upstream's head goes on to the client, and what is added; returns the same head."""
+def complete_response(exchange: Exchange, route: LiveRoute, head: ResponseHead) -> None:
+    """Say what of an upstream's head goes on to the client, and what is added."""
     drop = route.drop_response
     if head.listed:
         drop |= headers.listed_in_connection(head.listed)
@@ -136,7 +137,10 @@ def complete_response(exchange: Exchange, route: LiveRoute, head: ResponseHead) 
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
-    return head
+    if exchange.fallback is not None:
+        assert exchange.reason is not None
+        value = proxy_status(exchange.reason, exchange.detail, exchange.fallback)
+        head.own += (b"Proxy-Status: ", value, b"\r\n")
 
 
 def complete_interim(head: ResponseHead) -> ResponseHead:

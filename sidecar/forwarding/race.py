@@ -7,14 +7,14 @@ exchange; ends with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind
 from sidecar.forwarding import heads, lineage
-from sidecar.forwarding.answers import proxy_status
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
 
 if TYPE_CHECKING:
@@ -62,16 +62,17 @@ class Race:
             GivenUp: it may not be asked, or cannot be.
         """
         self._destination = destination
-        self._was_refused = self._was_stale = False
         admitted = destination.admit(now)
-        if isinstance(admitted, Refusal):
-            self.exchange.refused(admitted)
-            raise GivenUp(admitted.reason, admitted.detail, retry_after_seconds=admitted.retry_after_seconds)
-        admission = admitted.admission
-        assert admission is not None
-        self.exchange.admitted(admission.state, admission.transition)
+        exchange = self.exchange
+        if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
+            exchange.refused(admitted)
+        permit = cast(Permit, admitted)
+        admission = permit.admission
+        exchange.breaker_state = admission.state  # type: ignore[union-attr]  # not judged yet
+        if admission.transition is not None:  # type: ignore[union-attr]
+            exchange.service.observe.transitioned(admission.transition)  # type: ignore[union-attr]
         cluster = destination.cluster
-        self._run(admitted, cluster.single or cluster.pick(), now)
+        self._run(permit, cluster.single or cluster.pick(), now)
 
     def _run(self, permit: Permit, pool: Pool | None, now: float) -> None:
         """One attempt against one endpoint."""
@@ -82,8 +83,8 @@ class Race:
             seconds = route.attempt_seconds
         attempts = exchange.attempts
         span_id = service.ids.span_id() if attempts else exchange.trace.client_span_id
-        name = self._destination.cluster.name
-        attempt = Attempt(self, route, permit, pool, name, span_id, now, seconds)
+        cluster = self._destination.cluster
+        attempt = Attempt(self, route, permit, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
         self.running.append(attempt)
         if route.bounds_attempts or len(attempts) > 1:
@@ -91,13 +92,14 @@ class Race:
         if service.has_egress and route.is_remembered:
             lineage.remember(exchange, attempt)
         if pool is None:
-            raise GivenUp(Reason.DNS_ERROR, f"{name}: no address is known")
-        attempt.start(pool, now, is_fresh=self._was_stale)
-
-    def is_unrepeatable(self) -> bool:
-        """Whether the request could not be sent once more if its connection turned out to be closed."""
-        exchange = self.exchange
-        return exchange.body is not None or exchange.request.method not in REPEATABLE
+            raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
+        pool.in_flight += 1
+        is_sure = exchange.body is not None or exchange.request.method not in REPEATABLE
+        lease = pool.take(now, is_sure) if pool.idle and not self._was_stale else None
+        if lease is not None:
+            attempt.send(lease, now)
+        else:
+            attempt.wait(cluster.wait_for(pool, attempt))
 
     # The answer: from the attempt that wins to the client
 
@@ -107,15 +109,17 @@ class Race:
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
-        self._win(attempt)
+        self.winner = attempt
+        if len(self.running) > 1:
+            self._end_losers(attempt)
         exchange.response_bytes = len(body)
-        self._complete(head)
+        complete_response(exchange, self._route, head)
         self.stream.send_whole(head, body)
         self.completed(attempt)
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
         self._win(attempt)
-        self._complete(head)
+        complete_response(self.exchange, self._route, head)
         self.stream.send_head(head)
 
     def _win(self, attempt: Attempt) -> None:
@@ -129,14 +133,6 @@ class Race:
             self.running.remove(loser)
             loser.finish(now)
             loser.permit.close(now)
-
-    def _complete(self, head: ResponseHead) -> None:
-        exchange = self.exchange
-        heads.complete_response(exchange, self._route, head)
-        if exchange.fallback is not None:
-            assert exchange.reason is not None
-            value = proxy_status(exchange.reason, exchange.detail, exchange.fallback)
-            head.own += (b"Proxy-Status: ", value, b"\r\n")
 
     def data(self, attempt: Attempt, data: bytes) -> None:
         if attempt is self.winner:
@@ -158,7 +154,9 @@ class Race:
             transition = attempt.permit.succeed(now - attempt.judged_from, now, exchange.trace)
         else:
             transition = attempt.judge(_ANSWERED, now)
-        exchange.completed(attempt, transition)
+        if transition is not None:
+            exchange.tripped_breaker(transition)
+        exchange.completed(attempt)
 
     def switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101: what comes from here on is a tunnel's."""
@@ -171,7 +169,7 @@ class Race:
         self._win(attempt)
         now = attempt.ended = self.exchange.service.clock()
         transition = attempt.judge(_ANSWERED, now)
-        self._complete(head)
+        complete_response(self.exchange, self._route, head)
         self.stream.send_switch(head, chosen)
         self.exchange.switched(attempt, transition)
 

@@ -100,7 +100,14 @@ class Log:
             self._bound < _ALL and int(exchange.trace.trace_id[16:], 16) >= self._bound
         ):
             return
-        self._put(FinishedExchange(exchange) if record is None else record)
+        queue = self._queue  # as `_put` does, without its call, and without a record that would be dropped
+        waiting = len(queue)
+        if waiting >= CAPACITY:
+            self._drop()
+            return
+        queue.append(FinishedExchange(exchange) if record is None else record)
+        if waiting == _BATCH:
+            self._wake.raise_flag()
 
     def transitioned(self, transition: Transition) -> None:
         if level_of(transition) >= self._level:
@@ -123,12 +130,15 @@ class Log:
     def _put(self, record: Record) -> None:
         waiting = len(self._queue)
         if waiting >= CAPACITY:
-            self.dropped += 1
-            self.unwritten += 1
+            self._drop()
             return
         self._queue.append(record)
         if waiting == _BATCH:
             self._wake.raise_flag()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self.unwritten += 1
 
     def _run(self) -> None:
         while True:

@@ -23,7 +23,7 @@ Address = tuple[str, int]
 class Link:
     """One connected transport in clear text."""
 
-    __slots__ = ("_transport", "pause", "peer", "resume", "write", "writelines")
+    __slots__ = ("_poll", "_transport", "pause", "peer", "resume", "write", "writelines")
 
     write: Callable[[Any], None]
     """Send bytes; what the other side does not take yet waits in memory."""
@@ -36,6 +36,7 @@ class Link:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport: asyncio.Transport | None = transport
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
         self.write = transport.write
         self.writelines = transport.writelines
         self.pause = transport.pause_reading
@@ -103,7 +104,12 @@ class Link:
 
     def is_readable(self) -> bool:
         """True if bytes or an end wait in the kernel that the loop has not told yet."""
-        return self._transport is not None and kernel.is_readable(self._transport)
+        poll = self._poll
+        if poll is None:
+            if self._transport is None:
+                return True
+            poll = self._poll = kernel.poll_readable(self._transport)
+        return bool(poll(0))
 
     @property
     def unsent_bytes(self) -> int:
@@ -155,7 +161,7 @@ class Link:
         """The transport has closed (`connection_lost`): let go of it."""
         self._mute()
         self.pause = self.resume = _nothing
-        self._transport = None
+        self._transport = self._poll = None
 
     def _mute(self) -> None:
         self.write = self.writelines = _ignore

@@ -1,6 +1,6 @@
 """One upstream as it lives: its endpoints, its limits, and who may open or wait for a connection.
 
-All decisions are synchronous: `lease` returns a place on a connection, a handle of what is waited for, or nothing.
+All decisions are synchronous: `Pool.take` returns a place on a connection, `wait_for` a handle of what is waited for.
 Owned by the event loop. Limits are counted here over all endpoints: connections (open and being opened), attempts
 that wait for one, attempts in flight.
 """
@@ -17,7 +17,6 @@ from sidecar.transport.turns import Turns
 from sidecar.upstream.connecting import Connecting, Seeker
 from sidecar.upstream.http1 import UpstreamConnection
 from sidecar.upstream.pool import Pool
-from sidecar.upstream.streams import Lease
 
 
 class Wait:
@@ -113,18 +112,11 @@ class Cluster:
         self.in_flight += 1
         return True
 
-    def lease(
-        self, pool: Pool, seeker: Seeker, now: float, *, is_sure: bool, is_fresh: bool = False
-    ) -> Lease | Wait | None:
-        """A place on an idle connection of `pool`; else a wait, at whose end `seeker` is told; None when the line is
-        full.
+    def wait_for(self, pool: Pool, seeker: Seeker) -> Wait | None:
+        """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes free.
 
-        `is_sure` is said in `Pool.take`; `is_fresh`: a connection that was open before will not do.
+        `seeker` is told when there is one. None when the line is full.
         """
-        if not is_fresh:
-            connection = pool.take(now, is_sure=is_sure)
-            if connection is not None:
-                return connection
         limits = self.policy.limits
         if self.connections >= limits.max_connections:
             self._close_one_idle()
@@ -157,7 +149,7 @@ class Cluster:
     def _take_idle(self) -> UpstreamConnection | None:
         now = self._clock()
         for pool in self.pools:
-            connection = pool.take(now, is_sure=True) if pool.idle else None
+            connection = pool.take(now, True) if pool.idle else None
             if connection is not None:
                 return connection
         return None

@@ -152,7 +152,17 @@ class UpstreamConnection(ClientStream, Lease):
         request = self._request = head.request
         traits = request.traits
         self._is_plain = request.method != b"HEAD" and (traits is PLAIN or not traits.upgrade)
-        written = request_bytes(head)
+        drop = head.drop
+        kept = []
+        for key, line, _ in request.fields:
+            if key not in drop:
+                kept.append(line)  # a comprehension is a call of its own until Python 3.12
+        if traits is not PLAIN:
+            kept += _hop_lines(request)
+        written = b"".join([
+            request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
+            *kept, head.added.lines, request.added, *head.own, b"\r\n",
+        ])  # fmt: skip
         if not held:
             self.link.write(written)
         elif not traits.is_chunked:
@@ -432,21 +442,6 @@ class UpstreamConnection(ClientStream, Lease):
         self.abort()
         if sink is not None:
             sink.failed(Reason.PROTOCOL_ERROR, f"malformed response: {detail}", Processed.YES)
-
-
-def request_bytes(head: RequestHead) -> bytes:
-    """A request's head in HTTP/1.1's form."""
-    request, drop = head.request, head.drop
-    kept = []
-    for key, line, _ in request.fields:
-        if key not in drop:
-            kept.append(line)  # a comprehension is a call of its own until Python 3.12
-    if request.traits is not PLAIN:
-        kept += _hop_lines(request)
-    return b"".join([
-        request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
-        *kept, head.added.lines, request.added, *head.own, b"\r\n",
-    ])  # fmt: skip
 
 
 def _hop_lines(request: Request) -> list[bytes]:

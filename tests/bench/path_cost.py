@@ -24,6 +24,7 @@ from sidecar.config.load import load_text
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.streams import Fate
 from tests.bench.upstream import LARGE, SMALL
 from tests.support.proxy import HEADER
 
@@ -58,6 +59,12 @@ class Sink:
     def writelines(self, data: list[bytes]) -> None:
         self.writes += 1
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def can_write_eof(self) -> bool:
+        return True
+
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 4711) if name == "peername" else None
 
@@ -75,12 +82,12 @@ def exchanges(worker: Worker, requests: Callable[[], bytes], pieces: list[bytes]
     client, answers = ClientConnection(worker.listeners["inbound"]), Sink()
     client.connection_made(answers)  # type: ignore[arg-type]
     pool = worker.assembly.clusters["app"].pools[0]
-    while (idle := pool.take()) is not None:
+    for idle in list(pool.idle):
         idle.abort()
     upstream = UpstreamConnection(pool)
     upstream.connection_made(Sink())  # type: ignore[arg-type]
     pool.add(upstream)
-    upstream.release(is_reusable=True)
+    upstream.release(Fate.REUSABLE, time.monotonic())
 
     def call() -> None:
         client.data_received(requests())

@@ -55,10 +55,26 @@ def nanoseconds(call: Callable[[], object], after: Callable[[], object] = lambda
     return (best - empty) / CALLS
 
 
-def measure_the_loop() -> None:
-    numbers, unsampled, sampled = Numbers(), FakeExchange(is_sampled=False), FakeExchange()
+class Shown:
+    """A fake exchange as the data path's are: what it is asked for is there, and is not made for each question."""
 
-    def both(exchange: FakeExchange) -> Callable[[], None]:
+    __slots__ = (
+        "attempts", "breaker_state", "budget", "detail", "ended", "fallback", "peer", "reason", "refused_by",
+        "request", "request_bytes", "response_bytes", "rewritten_target", "route_name", "started", "status", "trace",
+        "tripped",
+    )  # fmt: skip
+
+    def __init__(self, exchange: FakeExchange) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(exchange, name))
+
+
+def measure_the_loop() -> None:
+    numbers = Numbers()
+    unsampled: Any = Shown(FakeExchange(is_sampled=False))
+    sampled: Any = Shown(FakeExchange())
+
+    def both(exchange: Any) -> Callable[[], None]:
         finished = numbers.finished
 
         def call() -> None:
@@ -83,7 +99,7 @@ def measure_the_loop() -> None:
         "spans: finished, not sampled": nanoseconds(lambda: recorder.finished(unsampled)),
         "access log: finished": nanoseconds(lambda: log.finished(unsampled), log._queue.clear),
         "all three, sampled": nanoseconds(lambda: told(sampled), clear),
-        "sampler: own root, 1 %": nanoseconds(lambda: decide(None, sampled.trace_id)),
+        "sampler: own root, 1 %": nanoseconds(lambda: decide(None, sampled.trace.trace_id)),
     }
     for name, value in rows.items():
         print(f"{name:<45}{value:8.0f} ns")

@@ -88,6 +88,17 @@ def test_reasons_that_share_an_error_type_share_a_row() -> None:
     assert sum(row.counts) == 2
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_counted_under_its_own_error_type(reason: Reason) -> None:
+    numbers = Numbers()
+    failed = FakeAttempt(status=0, reason=reason)
+    pass_through(numbers, FakeExchange(status=502, reason=reason, attempts=(failed,)))
+    for name in ("http.server.request.duration", "http.client.request.duration"):
+        (attributes,) = read(numbers, name)
+        assert dict(attributes)["error.type"] == reason.error_type
+        assert reason.error_type in {one.value for one in Reason}
+
+
 @pytest.mark.parametrize(
     ("status", "server", "client"), [(200, "", ""), (404, "", "404"), (503, "503", "503")]
 )

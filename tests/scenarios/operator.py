@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.admin.around import Handler
+from sidecar.admin.middleware import Handler
 from sidecar.admin.serving import HttpServer
 from sidecar.core.snapshot import Address, Snapshot
 from sidecar.runtime.worker import Worker

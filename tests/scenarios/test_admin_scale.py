@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from sidecar.admin import asked, prometheus
-from sidecar.admin.asked import MAX_COMPARED, nearest
+from sidecar.admin import prometheus, request_facts
 from sidecar.admin.long_answers import TAKE_SECONDS
 from sidecar.admin.probes import MAX_SCRAPES
+from sidecar.admin.request_facts import MAX_COMPARED, nearest
 from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import serving_by
 from tests.scenarios.stage import app_routes
@@ -43,7 +43,9 @@ def test_among_a_thousand_names_the_nearest_is_found_with_a_few_comparisons(
         compared.append(len(words))
         return difflib.get_close_matches(word, words, n)
 
-    monkeypatch.setattr(asked, "difflib", type("Counted", (), {"get_close_matches": staticmethod(counted)}))
+    monkeypatch.setattr(
+        request_facts, "difflib", type("Counted", (), {"get_close_matches": staticmethod(counted)})
+    )
     assert nearest(written, NAMES) == f"; did you mean {meant!r}?"
     assert compared[0] <= MAX_COMPARED
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.downstream.listener import LAST_CALL_SECONDS
+from sidecar.downstream.phase import LAST_CALL_SECONDS
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 PATIENCE_SECONDS = 200.0
 """Virtual: longer than any timeout of a listener, so what has not ended by then never will."""
 
-_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]*) ([\x21\x23-\x7e]+) HTTP/1\.1")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21\x23-\x7e]+) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-9][0-9]{2}) [\t\x20-\x7e]*")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")

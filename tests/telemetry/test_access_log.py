@@ -102,6 +102,14 @@ def test_refused_exchange_is_a_warning_with_its_reason() -> None:
     assert (line["upstream"], line["client"], line["attempts"]) == (None, None, 0)
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_told_by_its_own_token(reason: Reason) -> None:
+    written = Written()
+    written.log.finished(FakeExchange(status=502, reason=reason, attempts=()))
+    (line,) = written.lines()
+    assert (line["level"], line["reason"]) == ("warning", reason.value)
+
+
 def test_what_a_client_sends_cannot_break_a_line() -> None:
     written = Written()
     evil = FakeExchange(target=b'/"\\\n\r\xff', host=b"a\nb", user_agent=b'"}\x00', request_id=b"\n{}")

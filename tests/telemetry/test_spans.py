@@ -113,6 +113,13 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
     }
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_the_error_type_of_its_spans(reason: Reason) -> None:
+    attempt = FakeAttempt(status=0, reason=reason)
+    for span in spans_of(FakeExchange(status=502, reason=reason, attempts=(attempt,))):
+        assert attributes(span)["error.type"] == reason.error_type
+
+
 def test_without_a_bound_no_span_tells_of_a_budget() -> None:
     attempt = FakeAttempt(sent_ms=None)
     for span in spans_of(FakeExchange(budget_seconds=inf, budget_source="", attempts=(attempt,))):

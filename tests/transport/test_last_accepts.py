@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sidecar.downstream.bind import bind
-from sidecar.downstream.last_accepts import last_accepts
+from sidecar.transport.last_accepts import last_accepts
 
 from sidecar.core.snapshot import Address
 

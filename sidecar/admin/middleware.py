@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from sidecar.admin import asked
+from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, problem
 from sidecar.admin.guard import READING, Guard
 
@@ -43,7 +43,7 @@ def around_all(guard: Guard, audit: Audit) -> Middleware:
 
         if request.method in READING:
             return await _problems(guarded, request)
-        fields = asked.summary(request)
+        fields = request_facts.summary(request)
         status = BROKEN_OFF
         try:
             response = await _problems(guarded, request)
@@ -73,7 +73,7 @@ async def _problems(
         kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return problem(Refused(error.status, _detail(error, request), headers=kept))
     except Exception:
-        _LOG.exception("%s %s broke off", request.method, request.path[: asked.MAX_TEXT])
+        _LOG.exception("%s %s broke off", request.method, request.path[: request_facts.MAX_TEXT])
         return problem(Refused(500, "a bug in the admin server; its log has the details"))
 
 
