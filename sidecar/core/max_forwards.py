@@ -1,11 +1,49 @@
+"""`Max-Forwards`: how many hops further an OPTIONS or TRACE request may go (RFC 9110 7.6.2).
+
+A client finds out by it which hop of a chain does not answer: with 0 the first one answers itself, with 1 the second.
+For all other methods the field means nothing and is passed on as it is.
+"""
+
 from __future__ import annotations
 
-METHODS = frozenset({b"OPTIONS", b"TRACE"})
+from collections.abc import Iterable
+from typing import Final
+
+from sidecar.core.plain import Field
+from sidecar.core.secrets import may_be_secret
+
+METHODS: Final = frozenset({b"OPTIONS", b"TRACE"})
+MAX_FORWARDS: Final = 1_000_000
+"""A larger number goes on as this one (RFC 9110 7.6.2 allows a recipient its own maximum)."""
+ENDS_HERE: Final = -1
 
 
-def after_hop(method, value):
-    return None
+def after_hop(method: bytes, value: bytes) -> int | None:
+    """Return the number that goes on to the next hop, `ENDS_HERE` if the request must be answered by this one.
+
+    None if nothing is to be changed: for another method, and for a value that is no number. Of several numbers (the
+    field came several times, joined by commas) the smallest counts, so the request goes no further than any of them
+    allows.
+    """
+    if method not in METHODS:
+        return None
+    numbers = [part.strip(b" \t") for part in value.split(b",")]
+    if not all(number.isdigit() for number in numbers):
+        return None
+    return min(map(_bounded, numbers)) - 1
 
 
-def echo(method, target, fields):
-    return b""
+def echo(method: bytes, target: bytes, fields: Iterable[Field]) -> bytes:
+    """Return what the last hop of a TRACE sends back: the head of the request, as content of type `message/http`.
+
+    Fields whose name tells of a secret are left out, so that a script in a browser cannot learn by TRACE what it is
+    not to see (RFC 9110 9.3.8).
+    """
+    lines = [line for key, line, _ in fields if not may_be_secret(key.decode("latin-1"))]
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+
+
+def _bounded(digits: bytes) -> int:
+    """The number, at most `MAX_FORWARDS` + 1. It may be of any length: `int` refuses more than 4300 digits."""
+    digits = digits.lstrip(b"0") or b"0"
+    return int(digits) if len(digits) < 7 else min(int(digits[:8]), MAX_FORWARDS + 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httptools
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import plain
@@ -15,6 +17,8 @@ from sidecar.core.plain import MAX_KNOWN, MAX_LINES_OF_A_NAME, Field, read_reque
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nUser-Agent:  curl \r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\n\r\nok"
 
+
+LLHTTP_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PURGE"}
 
 VARYING = (b"Host", b"host", b"X-A", b"Cookie", b"Date", b"Set-Cookie", b"a", b"Z")
 """Names of the strategies below, to be read as those are whose lines come in too many forms to be remembered."""
@@ -82,7 +86,8 @@ REQUEST_LINES = lines(
 FIRST_LINES = st.sampled_from([
     b"GET / HTTP/1.1", b"POST /a%20b?c#d HTTP/1.1", b"GET /\x80 HTTP/1.1", b"get / HTTP/1.1", b"GET  / HTTP/1.1",
     b"GET / HTTP/1.0", b"GET / HTTP/1.1 ", b"GET /a b HTTP/1.1", b"GET http://x/ HTTP/1.1", b"OPTIONS * HTTP/1.1",
-    b"PATCH /[]|\\^`{}\"<> HTTP/1.1", b"GET /\t HTTP/1.1", b"PURGE / HTTP/1.1", b"CONNECT x:1 HTTP/1.1", b"",
+    b"PATCH /[]|\\^`{}\"<> HTTP/1.1", b"GET /\t HTTP/1.1", b"PURGE / HTTP/1.1", b"CONNECT x:1 HTTP/1.1",
+    b"CONNECT / HTTP/1.1", b"VERSION-CONTROL / HTTP/1.1", b"GE(T / HTTP/1.1", b"",
 ])  # fmt: skip
 
 
@@ -103,10 +108,16 @@ def test_a_request_is_read_as_llhttp_reads_it_or_not_at_all(
     found = read_request(data)
     if found is None:
         return
+    agrees_on_request(data, found)
+
+
+def agrees_on_request(data: bytes, found: plain.PlainRequest) -> None:
+    """Assert that llhttp reads the same. Methods that it does not know are put as POST before it."""
     method, target, kept, lookup, start = found
-    hearer, parser = heard(httptools.HttpRequestParser, data[:start])
+    known = method if method in LLHTTP_METHODS else b"POST"
+    hearer, parser = heard(httptools.HttpRequestParser, known + data[len(method) : start])
     assert hearer.is_whole
-    assert (parser.get_method(), hearer.url, hearer.fields) == (method, target, kept)
+    assert (parser.get_method(), hearer.url, hearer.fields) == (known, target, kept)
     assert lookup == {key: value for key, _, value in kept}
     assert len(lookup) == len(kept)
     assert (parser.get_http_version(), parser.should_keep_alive(), parser.should_upgrade()) == (
@@ -115,6 +126,9 @@ def test_a_request_is_read_as_llhttp_reads_it_or_not_at_all(
         False,
     )
     assert start == head_end(data)
+    assert data.startswith(method + b" ")
+    assert re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", method)
+    assert method != b"CONNECT"
 
 
 RESPONSE_LINES = lines(
@@ -137,6 +151,11 @@ def test_a_response_is_read_as_llhttp_reads_it_or_not_at_all(
     found = read_response(data)
     if found is None:
         return
+    agrees_on_response(data, found)
+
+
+def agrees_on_response(data: bytes, found: plain.PlainResponse) -> None:
+    """Assert that llhttp reads the same."""
     status, kept, length, start = found
     hearer, parser = heard(httptools.HttpResponseParser, data[:start])
     assert hearer.is_whole
@@ -151,8 +170,194 @@ def test_noise_in_a_request_is_read_as_llhttp_reads_it_or_not_at_all(noise: byte
     data = GET[:at] + noise + GET[at:]
     found = read_request(data)
     if found is not None:
-        hearer, parser = heard(httptools.HttpRequestParser, data[: found[4]])
-        assert (parser.get_method(), hearer.url, hearer.fields) == (found[0], found[1], found[2])
+        agrees_on_request(data, found)
+
+
+REQUESTS = [
+    GET,
+    b"GET /a HTTP/1.1\r\nHost: x\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"
+    b'Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\nCookie: a=b; c=d\r\nIf-None-Match: "e"\r\n\r\n',
+    b"POST /a HTTP/1.1\r\nhost: x:1\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
+    b"authorization: Bearer t\r\ntraceparent: 00-1-2-01\r\nx-request-timeout-ms: 500\r\n\r\n{}",
+    b"PUT /a HTTP/1.1\r\nHost:x\r\nContent-Length:0\r\nX-Empty:\r\nX-Forwarded-For: 1.2.3.4\r\nB3: 0\r\n\r\n",
+    b"LIST /v1/secret HTTP/1.1\r\nHost: x\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nX-Api-Key: \xff\r\n\r\n",
+]
+RESPONSES = [
+    OK,
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/html\r\n"
+    b'Content-Length: 2\r\nConnection: keep-alive\r\nETag: "e"\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n\r\n<>',
+    b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\ncontent-type: application/json\r\nx-request-id: 1\r\n\r\n",
+    b"HTTP/1.1 503 \r\nRetry-After: 1\r\nContent-Length:3\r\nX-Empty:\r\n\r\nbad",
+]
+ODD_PIECES = [
+    b"", b":", b": ", b" :", b" ", b"\t", b"\r", b"\n", b"\r\n", b"\r\n ", b"\x00", b"\x0b", b"\x7f", b"\x80", b",",
+    b"0", b"-", b"a", b"=",
+]  # fmt: skip
+
+
+@st.composite
+def mutations(draw: st.DrawFn, heads: list[bytes]) -> bytes:
+    """A real head in which up to two pieces were changed: names, separators, values, ends of lines, whole lines."""
+    lines = draw(st.sampled_from(heads)).split(b"\r\n")
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(lines) - 1))
+        pieces = re.split(rb"(: ?| )", lines[at], maxsplit=draw(st.integers(1, 3)))
+        piece = draw(st.integers(0, len(pieces) - 1))
+        match draw(st.sampled_from(["cut", "piece", "insert", "case", "double", "foreign", "swap", "drop"])):
+            case "cut":  # the name alone, or with its separator
+                lines[at] = b"".join(pieces[: piece + 1])
+            case "piece":
+                pieces[piece] = draw(st.sampled_from(ODD_PIECES))
+                lines[at] = b"".join(pieces)
+            case "insert":
+                place = draw(st.integers(0, len(lines[at])))
+                odd = draw(st.sampled_from(ODD_PIECES) | st.binary(min_size=1, max_size=2))
+                lines[at] = lines[at][:place] + odd + lines[at][place:]
+            case "case":
+                pieces[piece] = pieces[piece].swapcase()
+                lines[at] = b"".join(pieces)
+            case "double":
+                lines.insert(at, lines[at])
+            case "foreign":
+                other = draw(st.sampled_from(REQUESTS + RESPONSES)).split(b"\r\n")
+                lines.insert(at, draw(st.sampled_from(other)))
+            case "swap":
+                other = draw(st.sampled_from(REQUESTS + RESPONSES)).split(b"\r\n")
+                value = draw(st.sampled_from(other)).partition(b":")[2]
+                lines[at] = pieces[0] + b":" + value
+            case "drop":
+                del lines[at]
+                lines = lines or [b""]
+    return b"\r\n".join(lines)
+
+
+MEMORIES: list[dict[Any, Any]] = [plain._known, plain._statuses, plain._varying, plain._lines_of]
+Contents = list[dict[Any, Any]]
+
+
+def put(contents: Contents) -> None:
+    for memory, content in zip(MEMORIES, contents, strict=True):
+        memory.clear()
+        memory.update(content)
+
+
+def warm(*, is_varying: bool) -> Contents:
+    """What is remembered after all real heads; of names that vary, after more lines than are remembered."""
+    put([{}, {}, {}, {}])
+    for head in REQUESTS:
+        assert read_request(head) is not None
+    for head in RESPONSES:
+        assert read_response(head) is not None
+    if is_varying:
+        names = {line.partition(b":")[0] for head in REQUESTS + RESPONSES for line in head.split(b"\r\n")}
+        for name in names:
+            for number in range(MAX_LINES_OF_A_NAME + 1):
+                plain._learn(b"%b: %d" % (name, number))
+        assert {b"Host", b"X-Empty", b"Cookie", b"Server", b"x-request-id"} < set(plain._varying)
+    contents = [dict(memory) for memory in MEMORIES]
+    put([{}, {}, {}, {}])
+    return contents
+
+
+WARM = {is_varying: warm(is_varying=is_varying) for is_varying in (False, True)}
+Head = tuple[bool, bytes]
+"""Whether it is a request's, and the bytes."""
+
+
+def compare_with_a_cold_reader(heads: list[Head], is_varying: bool) -> None:
+    """Read the heads one after the other with what was learned before, and each with nothing learned."""
+    contents = WARM[is_varying]
+    for is_request, data in heads:
+        read: Callable[[bytes], Any] = read_request if is_request else read_response
+        put(contents)
+        found = read(data)
+        contents = [dict(memory) for memory in MEMORIES]
+        put([{}, {}, {}, {}])
+        assert found == read(data)
+        if found is not None:
+            (agrees_on_request if is_request else agrees_on_response)(data, found)
+
+
+REQUEST_HEADS = st.tuples(st.just(True), mutations(REQUESTS))
+RESPONSE_HEADS = st.tuples(st.just(False), mutations(RESPONSES))
+
+
+@settings(max_examples=300)
+@given(st.lists(REQUEST_HEADS | RESPONSE_HEADS, min_size=1, max_size=4), st.booleans())
+def test_what_is_remembered_changes_nothing_that_is_read(heads: list[Head], is_varying: bool) -> None:
+    compare_with_a_cold_reader(heads, is_varying)
+
+
+def small_changes(head: bytes) -> Iterator[bytes]:
+    """The head with one of its lines cut, and with an odd piece put in or put over a byte, at each place of it."""
+    end = head_end(head)
+    for place in range(end - 1):
+        yield head[:place] + head[head.index(b"\r\n", place) :]
+        for piece in ODD_PIECES:
+            yield head[:place] + piece + head[place:]
+            yield head[:place] + piece + head[place + 1 :]
+
+
+@pytest.mark.parametrize("is_varying", [False, True])
+@pytest.mark.parametrize(
+    ("read", "agrees", "heads"),
+    [(read_request, agrees_on_request, REQUESTS), (read_response, agrees_on_response, RESPONSES)],
+)
+def test_each_small_change_of_a_head_is_read_as_if_nothing_were_remembered(
+    read: Callable[[bytes], Any], agrees: Callable[[bytes, Any], None], heads: list[bytes], is_varying: bool
+) -> None:
+    changed = [data for head in heads for data in small_changes(head)]
+    cold = []
+    for data in changed:
+        put([{}, {}, {}, {}])
+        cold.append(read(data))
+    put(WARM[is_varying])
+    for data, expected in zip(changed, cold, strict=True):
+        assert read(data) == expected, data
+    for data in {data for data, found in zip(changed, cold, strict=True) if found is not None}:
+        agrees(data, read(data))
+
+
+def test_a_name_without_a_colon_is_not_read_after_lines_that_had_one() -> None:
+    for head in REQUESTS:
+        assert read_request(head) is not None
+    assert plain._varying[b"Cookie"] == b"cookie"
+    assert read_request(b"GET / HTTP/1.1\r\nHost: x\r\nCookie\r\n\r\n") is None
+    assert read_response(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCookie\r\n\r\n") is None
+
+
+METHOD_ENDS = b" / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [b"GET", b"get", b"LIST", b"BAN", b"VERSION-CONTROL", b"M-SEARCH", b"x", b"!#$%&'*+-.^_`|~0", b"A" * 32],
+)
+def test_any_token_is_a_method(method: bytes) -> None:
+    found = read_request(method + METHOD_ENDS)
+    assert found is not None
+    assert found[0] == method
+    agrees_on_request(method + METHOD_ENDS, found)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        b"",
+        b"CONNECT",
+        b"A" * 33,
+        b"G:T",
+        b"GE\tT",
+        b"G\x00T",
+        b"G\xc3T",
+        b"(GET)",
+        b'"GET"',
+        b"\rGET",
+        b"\nGET",
+    ],
+)
+def test_what_is_no_token_and_connect_are_not_plain(method: bytes) -> None:
+    assert read_request(method + METHOD_ENDS) is None
 
 
 @pytest.mark.parametrize("cut", range(len(GET)))
