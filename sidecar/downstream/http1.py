@@ -336,7 +336,9 @@ class ClientConnection(ServerStream):
         try:
             used = unfinished.add(data)
         except Malformed as error:
-            self._refuse(parse.bad_request(str(error)), self._service.clock())
+            line, _, fields = unfinished.whole().partition(b"\r\n")
+            version = "1.0" if line.endswith(b"1.0") else "1.1"
+            self._refuse(reader.refusal_of(error, fields, version), self._service.clock())
             return b""
         if used is None:
             self._check_unfinished(unfinished)

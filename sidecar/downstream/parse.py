@@ -96,7 +96,7 @@ def check_known_coding(lines: bytes) -> None:
 def _check_coding(value: bytes) -> None:
     codings = [coding.strip(b" \t").partition(b";")[0].rstrip(b" \t").lower() for coding in value.split(b",")]
     are_tokens = all(coding and not coding.translate(None, TOKEN_BYTES) for coding in codings)
-    if are_tokens and any(coding != b"chunked" for coding in codings):
+    if are_tokens and b"chunked" not in codings[:-1] and any(coding != b"chunked" for coding in codings):
         raise Refused(Reason.NOT_IMPLEMENTED, "a transfer coding other than chunked")
 
 

@@ -53,8 +53,17 @@ def read_fields(rest: bytes, version: str) -> list[Field]:
     try:
         return llhttp.read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))
     except Malformed as error:
-        parse.check_known_coding(rest)
-        raise parse.bad_request(str(error)) from None
+        raise refusal_of(error, rest, version) from None
+
+
+def refusal_of(error: Malformed, fields: bytes, version: str) -> parse.Refused:
+    """Why llhttp does not read these fields."""
+    if version == "1.1" and "Transfer-Encoding" in str(error):
+        try:
+            parse.check_known_coding(fields)
+        except parse.Refused as refused:
+            return refused
+    return parse.bad_request(str(error))
 
 
 def _read_further(request: Request, version: str) -> None:

@@ -76,7 +76,8 @@ class UnfinishedHead:
             raise Malformed("a line that does not end in CRLF")
         if self._is_request and not _may_begin_request(self._bytes):
             raise Malformed("Invalid method encountered")
-        if not self._is_request and not b"HTTP/".startswith(self._bytes[:5]):
+        is_begin = b"HTTP/".startswith(self._bytes[:5]) or self._bytes == b"\r"  # an empty line in front of it
+        if not self._is_request and not is_begin:
             raise Malformed("Expected HTTP/")
 
 
