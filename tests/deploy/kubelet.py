@@ -86,8 +86,8 @@ class Pod:
         await self.passes(self.app_port, "/healthz")
 
     async def end(self, pre_stop: asyncio.Event) -> tuple[int, int]:
-        """All preStop hooks at once, the app's until `pre_stop` is set; then SIGTERM to the app, and to the sidecar when
-        the app is gone. Before native sidecars, each container gets it when its own hook has ended.
+        """All preStop hooks at once, the app's until `pre_stop` is set; then SIGTERM to the app, and to the sidecar
+        when the app is gone. Before native sidecars, each container gets it when its own hook has ended.
 
         Returns:
             The exit codes of app and sidecar.
