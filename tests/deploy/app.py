@@ -23,7 +23,7 @@ def serve() -> None:
 
 def report(url: str) -> int:
     """Exit 0 when the answer was good."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return 0 if answer.status == 200 else 1
 
 
@@ -33,7 +33,7 @@ def report_and_quit(url: str) -> int:
         return report(url)
     finally:
         quitting = urllib.request.Request(os.environ["QUIT_URL"], method="POST")
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(quitting, timeout=5)
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(quitting, timeout=60)
 
 
 if __name__ == "__main__":

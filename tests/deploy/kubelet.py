@@ -21,7 +21,8 @@ from sidecar.kubernetes.settings import Mode, Settings
 from tests.support.ports import free_ports
 
 APP = Path(__file__).with_name("app.py")
-STARTUP_SECONDS = 30.0
+STARTUP_SECONDS = 240.0
+"""Against hanging, on a busy machine too."""
 
 
 class Pod:
@@ -84,22 +85,22 @@ class Pod:
         await self.passes(self.probes, self._container["readinessProbe"]["httpGet"]["path"])
         await self.passes(self.app_port, "/healthz")
 
-    async def end(self, pre_stop_seconds: float) -> tuple[int, int]:
-        """All preStop hooks at once; SIGTERM to the app, and to the sidecar when the app is gone. Before native
-        sidecars, each container gets it when its own hook has ended.
+    async def end(self, pre_stop: asyncio.Event) -> tuple[int, int]:
+        """All preStop hooks at once, the app's until `pre_stop` is set; then SIGTERM to the app, and to the sidecar
+        when the app is gone. Before native sidecars, each container gets it when its own hook has ended.
 
         Returns:
             The exit codes of app and sidecar.
         """
         self._is_ending = True
         if self._mode is Mode.NATIVE:
-            app_code, _ = await asyncio.gather(self._end_app(pre_stop_seconds), self._drain_hook())
+            app_code, _ = await asyncio.gather(self._end_app(pre_stop), self._drain_hook())
             return app_code, await self.end_sidecar()
-        app_code, code = await asyncio.gather(self._end_app(pre_stop_seconds), self._end_container())
+        app_code, code = await asyncio.gather(self._end_app(pre_stop), self._end_container())
         return app_code, code
 
-    async def _end_app(self, pre_stop_seconds: float) -> int:
-        await asyncio.sleep(pre_stop_seconds)
+    async def _end_app(self, pre_stop: asyncio.Event) -> int:
+        await pre_stop.wait()
         assert self.app is not None
         self.app.send_signal(signal.SIGTERM)
         return await self.app.wait()

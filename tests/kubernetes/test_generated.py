@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sidecar.kubernetes.inject import inject, uninject
@@ -11,6 +12,8 @@ from tests.kubernetes.generated import manifests
 from tests.kubernetes.test_inject import data, pod_specs, without_sidecar
 
 OTHER = Settings(image="other:1", mode=Mode.CONTAINER, http_proxy=True, config_map="another")
+pytestmark = pytest.mark.timeout(900)
+"""Against hanging: each example is some ten passes over YAML in plain Python, which take long on a busy machine."""
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

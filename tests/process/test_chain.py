@@ -5,11 +5,8 @@ The apps are instrumented by the real packages and contain no code of this proje
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,10 +14,10 @@ from tests.process.chain import HOPS, Chain, Request, running_chain
 
 pytestmark = pytest.mark.process
 
-T = TypeVar("T")
-
-TRIES = 3
-"""A measurement may be spoilt by other work on the machine: the best of so many counts, and the bounds stay."""
+BUDGET_MS = 2000
+"""What the client gives the tree: enough to reach its end on a busy machine too."""
+TOO_LONG_SECONDS = 20.0
+"""What the last service takes for its work: whoever is not stopped answers 200 in the end, and no clock is needed."""
 
 
 @pytest.fixture(scope="module")
@@ -36,64 +33,30 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
         yield chain
 
 
-@dataclass
-class Measured:
-    """What came of one request that the last service is too slow for."""
-
-    status: int
-    seconds: float
-    after: list[Request]
-    """All requests of the tree, a tenth of a second after the answer."""
-
-    @property
-    def being_served(self) -> int:
-        return sum(not one.end for one in self.after)
-
-
-async def give_half_a_second(chain: Chain, path: str) -> Measured:
-    loop = asyncio.get_running_loop()
+async def given_too_little(chain: Chain, path: str, seconds: float) -> tuple[int, list[Request]]:
+    """The status of a request that the last service is too slow for, and all of its tree once nobody works on."""
     run = chain.new_run()
-    started = loop.time()
-    async with chain.client(
-        "GET", f"{path}?run={run}&seconds=1.2", "x-request-timeout-ms: 500\r\n"
-    ) as answer:
+    target, limit = f"{path}?run={run}&seconds={seconds}", f"x-request-timeout-ms: {BUDGET_MS}\r\n"
+    async with chain.client("GET", target, limit) as answer:
         status = int((await answer.readline()).split()[1])
-        answered = loop.time()
-        await asyncio.sleep(
-            answered + 0.1 - loop.time()
-        )  # not to wait for something: the promise is about then
-        measured = Measured(status, answered - started, await chain.served(run))
-    await chain.is_over(run)
-    return measured
+    return status, await chain.is_over(run)
 
 
-async def best_of(measure: Callable[[], Awaitable[T]], is_good: Callable[[T], bool]) -> T:
-    for _ in range(TRIES - 1):
-        measured = await measure()
-        if is_good(measured):
-            return measured
-    return await measure()
+async def test_the_time_falls_at_every_hop_and_the_whole_tree_stops_with_it(chain: Chain) -> None:
+    status, requests = await given_too_little(chain, "/work", TOO_LONG_SECONDS)
 
-
-async def test_half_a_second_falls_at_every_hop_and_the_whole_tree_stops_in_time(chain: Chain) -> None:
-    measured = await best_of(
-        lambda: give_half_a_second(chain, "/work"),
-        lambda one: one.seconds <= 0.52 and not one.being_served,
-    )
-
-    assert measured.status == 504
-    assert measured.seconds <= 0.52
-    assert measured.being_served == 0
-    budgets = [one.budget_ms for one in measured.after]
-    assert len(budgets) == HOPS
+    assert status == 504
+    assert [one.end for one in requests] == [*["answered 504"] * (HOPS - 1), "cancelled"]
+    budgets = [one.budget_ms for one in requests]
     assert budgets == sorted(set(budgets), reverse=True), "each hop has less than the one before"
-    assert budgets[0] <= 495
-    assert budgets[-1] >= 350
+    assert budgets[0] < BUDGET_MS
+    assert budgets[-1] > 0
 
 
 async def test_nothing_but_trace_context_was_forwarded(chain: Chain) -> None:
     run = chain.new_run()
-    async with chain.client("GET", f"/work?run={run}&seconds=0", "x-request-timeout-ms: 500\r\n") as answer:
+    limit = "x-request-timeout-ms: 30000\r\n"
+    async with chain.client("GET", f"/work?run={run}&seconds=0", limit) as answer:
         assert int((await answer.readline()).split()[1]) == 200
     requests = await chain.is_over(run)
 
@@ -107,29 +70,20 @@ async def test_nothing_but_trace_context_was_forwarded(chain: Chain) -> None:
 
 
 async def test_without_recovery_the_same_tree_works_on_for_nobody(chain: Chain) -> None:
-    measured = await give_half_a_second(chain, "/unaided")
+    status, requests = await given_too_little(chain, "/unaided", 2 * BUDGET_MS / 1000)
 
-    assert measured.status == 504
-    assert measured.being_served == HOPS
-    assert all(one.budget_ms > 10_000 for one in measured.after[1:])
-
-
-async def seconds_until_all_are_cut(chain: Chain) -> float:
-    loop = asyncio.get_running_loop()
-    run = chain.new_run()
-    async with chain.client("GET", f"/work?run={run}&seconds=1.2"):
-        await chain.reached_the_end(run)
-        closed = loop.time()
-    await chain.until(run, lambda requests: not any(one.is_connected for one in requests))
-    seconds = loop.time() - closed
-    requests = await chain.is_over(run)
-    assert requests[-1].end == "cancelled"
-    return seconds
+    assert status == 504
+    assert [one.end for one in requests] == ["answered 200"] * HOPS
+    assert all(one.budget_ms > 10_000 for one in requests[1:])
 
 
 async def test_a_client_that_closes_its_socket_closes_every_connection_of_its_tree(chain: Chain) -> None:
-    seconds = await best_of(lambda: seconds_until_all_are_cut(chain), lambda seconds: seconds <= 0.1)
-    assert seconds <= 0.1
+    run = chain.new_run()
+    async with chain.client("GET", f"/work?run={run}&seconds={TOO_LONG_SECONDS}"):
+        await chain.reached_the_end(run)
+    await chain.until(run, lambda requests: not any(one.is_connected for one in requests))
+    requests = await chain.is_over(run)
+    assert requests[-1].end == "cancelled"
 
 
 async def test_a_tree_of_posts_runs_to_its_end_without_its_client(chain: Chain) -> None:

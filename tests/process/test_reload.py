@@ -59,13 +59,10 @@ async def breaker_lines(running: Running) -> str:
     return "\n".join(line.partition(" # ")[0] for line in lines)
 
 
-async def until_served(inbound: int, number: int) -> float:
-    """Wait until the variant is live; the seconds that it took."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+async def until_served(inbound: int, number: int) -> None:
+    """Wait until the variant is live."""
     while (await http_get(inbound, "/extra"))[1] != str(number):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    return loop.time() - started
 
 
 async def until_refused(running: Running, failures: int) -> None:
@@ -89,18 +86,16 @@ async def test_traffic_never_notices_reloads(tmp_path: Path, *, is_config_map: b
             traffic(inbound, ["/app"], connections=8, per_second=200) as record,
         ):
             before = await trip(running, inbound)
-            waits = []
             for number in range(1, 11):
                 if number % 10 == 5:
                     ways[number % len(ways)](file, BAD)
                     await until_refused(running, 1)
                     assert (await running.get("/readyz"))[0] == 200
-                    assert await until_served(inbound, number - 1) < 1.0
+                    await until_served(inbound, number - 1)
                 else:
                     ways[number % len(ways)](file, variant(base, number))
-                    waits.append(await until_served(inbound, number))
+                    await until_served(inbound, number)
             assert await breaker_lines(running) == before
-            assert max(waits) < 1.5
             assert await running.metric('sidecar_config_reloads_total{sidecar_config_result="success"}') == 9
         assert record.failures == []
         assert record.requests > 100

@@ -3,14 +3,17 @@
 import asyncio
 import gc
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from sidecar.config.load import load_text
-from sidecar.core.breaker import Override
+from sidecar.core.breaker import Breaker, Override
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.transition import State
+from sidecar.runtime import assembly
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.reload import Outcome, Reloading, Request, Warm
 from sidecar.runtime.worker import Worker
@@ -104,18 +107,18 @@ async def test_other_endpoints_reset_breaker_pool_and_estimate() -> None:
 async def test_an_override_that_comes_while_a_reload_is_built_is_not_lost() -> None:
     """Building waits up to a second for the names of new upstreams."""
     async with running(ROUTES) as worker:
-        assembly, now = worker.assembly, worker.service.clock()
-        steps = assembly.build(snapshot(ROUTES.replace("9001", "9003")))
+        live, now = worker.assembly, worker.service.clock()
+        steps = live.build(snapshot(ROUTES.replace("9001", "9003")))
         built = None
         while built is None:
             try:
                 next(steps)
             except StopIteration as end:
                 built = end.value
-        old = assembly.breakers["one", "a"]
+        old = live.breakers["one", "a"]
         old.override(Override.OPEN, now, 300.0)
-        assembly.commit(built)
-        breaker = assembly.breakers["one", "a"]
+        live.commit(built)
+        breaker = live.breakers["one", "a"]
         assert breaker is not old
         assert breaker.state is State.FORCED_OPEN
         assert breaker.numbers(now).override_until == now + 300.0
@@ -279,3 +282,22 @@ async def test_each_part_is_shown_with_its_state() -> None:
         views = {view.name: view.state.value for view in worker.control.parts.views()}
         assert views.keys() >= {"telemetry", "resolver", "probes", "housekeeper"}
         assert set(views.values()) == {"running"}
+
+
+async def test_a_thousand_new_routes_are_built_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps the loop has its turn, so that no request waits for a whole reload."""
+    made: list[Breaker] = []
+
+    def counted(*arguments: Any) -> Breaker:
+        made.append(Breaker(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(assembly, "Breaker", counted)
+    routes = [f"- {{name: r{n}, match: {{path: {{prefix: /{n}}}}}, upstream: a}}\n" for n in range(1000)]
+    many = ROUTES.partition("routes:")[0] + "routes:\n" + "".join(routes)
+    async with running(ROUTES) as worker:
+        made.clear()
+        steps = [len(made) for _ in worker.assembly.build(snapshot(many))]
+        assert made[-1].route == "r999"
+        assert max(after - before for before, after in pairwise([0, *steps, len(made)])) <= assembly.STEP
+        worker.assembly.discard()

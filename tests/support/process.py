@@ -12,7 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-READY_SECONDS = 15.0
+READY_SECONDS = 120.0
+"""Against hanging: on a busy machine a start of half a second takes ten."""
+END_SECONDS = 60.0
+"""The same for the end; then it is killed."""
 
 
 @dataclass
@@ -95,7 +98,7 @@ async def sidecar(
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(END_SECONDS):
                     await process.wait()
             except TimeoutError:
                 process.kill()
