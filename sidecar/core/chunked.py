@@ -53,11 +53,11 @@ _TRAILER: Final = 3
 _DONE: Final = 4
 
 
-class Malformed(Exception):
+class MalformedChunk(Exception):
     """The text says what is wrong. Nothing behind it can be read, since where the message ends is unknown."""
 
 
-class TooLarge(Malformed):
+class TooLarge(MalformedChunk):
     """A size line or the trailer section is beyond its limit (431 to a client, where 400 is for the others)."""
 
 
@@ -105,7 +105,7 @@ class ChunkedBody:
         more is read.
 
         Raises:
-            Malformed: the bytes are no chunked body, or beyond a limit. What was read up to there is in `pieces`;
+            MalformedChunk: the bytes are no chunked body, or beyond a limit. What was read up to there is in `pieces`;
                 the body is not to be fed again.
         """
         body = self.body_bytes
@@ -118,7 +118,7 @@ class ChunkedBody:
             at = self._read_trailers(data, at)
         self.framing_bytes = framing = self.framing_bytes + at - start - (self.body_bytes - body)
         if framing > FREE_FRAMING_BYTES and framing > FRAMING_PER_BODY_BYTE * self.body_bytes:
-            raise Malformed("more framing than body")
+            raise MalformedChunk("more framing than body")
         return at
 
     def _read_chunks(self, data: bytes, at: int, most_chunks: int) -> int:
@@ -176,7 +176,7 @@ class ChunkedBody:
 
     def _keep_size_line(self, line: bytes) -> None:
         if not _BEGUN_SIZE_LINE.fullmatch(line):
-            raise Malformed("malformed chunk size")
+            raise MalformedChunk("malformed chunk size")
         if len(line) > MAX_SIZE_LINE_BYTES + 1:
             raise TooLarge(f"chunk extensions beyond {MAX_SIZE_LINE_BYTES} bytes")
         self._part = line
@@ -195,7 +195,7 @@ class ChunkedBody:
             self._phase = _DATA_END
         line_end = self._part + data[at : at + 2 - len(self._part)]
         if not _CRLF.startswith(line_end):
-            raise Malformed("no CRLF behind a chunk")
+            raise MalformedChunk("no CRLF behind a chunk")
         at += len(line_end) - len(self._part)
         self._part = line_end
         if line_end == _CRLF:
@@ -238,17 +238,17 @@ class ChunkedBody:
         fresh = line[checked - 1 :] if checked else line
         odd = fresh.translate(None, VALUE_BYTES)
         if line[:1] in (b" ", b"\t", b":") or (odd and not (odd == b"\r" and fresh.endswith(b"\r"))):
-            raise Malformed("malformed trailer field")
+            raise MalformedChunk("malformed trailer field")
         self._part = line
 
     def _add_trailer(self, line: bytes) -> None:
         name, colon, value = line.partition(b":")
         value = value.strip(b" \t")
         if not colon or not name or name.translate(None, TOKEN_BYTES) or value.translate(None, VALUE_BYTES):
-            raise Malformed("malformed trailer field")
+            raise MalformedChunk("malformed trailer field")
         key = name.lower()
         if key in _FRAMING:
-            raise Malformed(f"{key.decode()} among the trailers")
+            raise MalformedChunk(f"{key.decode()} among the trailers")
         if len(self.trailers) >= self.max_trailers:
             raise TooLarge(f"more than {self.max_trailers} trailer fields")
         self.trailers.append((key, b"%b: %b\r\n" % (name, value), value))
@@ -258,7 +258,7 @@ def _size_of(line: bytes) -> int:
     """Return the size that a line without its CRLF gives.
 
     Raises:
-        Malformed: it is none.
+        MalformedChunk: it is none.
     """
     if 0 < len(line) <= MAX_SIZE_DIGITS and not line.translate(None, _HEX):
         size = int(line, 16)
@@ -268,5 +268,5 @@ def _size_of(line: bytes) -> int:
     match = _SIZE_LINE.fullmatch(line)
     if match is None:
         has_size = _BEGUN_SIZE_LINE.fullmatch(line.partition(b";")[0])
-        raise Malformed(f"malformed chunk {'extension' if has_size and b';' in line else 'size'}")
+        raise MalformedChunk(f"malformed chunk {'extension' if has_size and b';' in line else 'size'}")
     return int(match[1] or b"0", 16)

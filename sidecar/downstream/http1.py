@@ -14,8 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core import forwarded, headers
-from sidecar.core.chunked import ChunkedBody, TooLarge
-from sidecar.core.chunked import Malformed as MalformedChunk
+from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field, PlainRequest, read_request
@@ -29,7 +28,7 @@ from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
-from sidecar.http1.llhttp import HEAD_END, Malformed
+from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
@@ -335,7 +334,7 @@ class ClientConnection(ServerStream):
     def _go_on_with_head(self, unfinished: UnfinishedHead, data: bytes) -> bytes:
         try:
             used = unfinished.add(data)
-        except Malformed as error:
+        except MalformedHead as error:
             line, _, fields = unfinished.whole().partition(b"\r\n")
             version = "1.0" if line.endswith(b"1.0") else "1.1"
             self._refuse(reader.refusal_of(error, fields, version), self._service.clock())

@@ -13,7 +13,7 @@ from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http1 import llhttp
-from sidecar.http1.llhttp import Malformed
+from sidecar.http1.llhttp import MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def read_fields(rest: bytes, version: str) -> list[Field]:
     """The fields behind a request line. Raises: Refused."""
     try:
         return llhttp.read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))
-    except Malformed as error:
+    except MalformedHead as error:
         raise refusal_of(error, rest, version) from None
 
 
-def refusal_of(error: Malformed, fields: bytes, version: str) -> parse.Refused:
+def refusal_of(error: MalformedHead, fields: bytes, version: str) -> parse.Refused:
     """Why llhttp does not read these fields."""
     if version == "1.1" and "Transfer-Encoding" in str(error):
         try:

@@ -56,7 +56,7 @@ _UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 
 
 
 @dataclass(slots=True)
-class Answer:
+class OwnAnswer:
     """A whole answer of the sidecar's own."""
 
     head: ResponseHead
@@ -84,7 +84,7 @@ def answer(
     retry_after_seconds: float = 0.0,
     is_grpc: bool = False,
     fallback: FallbackPolicy | None = None,
-) -> Answer:
+) -> OwnAnswer:
     """What the client gets for `reason`.
 
     `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early.
@@ -107,7 +107,7 @@ def answer(
     return _whole(row.status, own, _problem(row, reason, detail, route, request_id))
 
 
-def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line: bytes) -> Answer:
+def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line: bytes) -> OwnAnswer:
     """What a request gets whose `Max-Forwards` ends here (RFC 9110 7.6.2): TRACE its own head, OPTIONS nothing."""
     own: Own = [b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line]
     if method != b"TRACE":
@@ -116,18 +116,18 @@ def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line:
     return _whole(200, own, head)
 
 
-def _whole(status: int, own: Own, body: bytes) -> Answer:
+def _whole(status: int, own: Own, body: bytes) -> OwnAnswer:
     own.append(b"Content-Length: %d\r\n" % len(body))
-    return Answer(own_answer(status, own, len(body), has_own_date=True), body)
+    return OwnAnswer(own_answer(status, own, len(body), has_own_date=True), body)
 
 
-def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes) -> Answer:
+def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes) -> OwnAnswer:
     if all(name.lower() != date.KEY for name, _ in fallback.headers):
         own.append(date_line)
     own += [b"%b: %b\r\n" % field for field in fallback.headers]
     if fallback.status not in (204, 304):
         return _whole(fallback.status, own, fallback.body)
-    return Answer(own_answer(fallback.status, own, None, has_own_date=True), fallback.body)
+    return OwnAnswer(own_answer(fallback.status, own, None, has_own_date=True), fallback.body)
 
 
 def _problem(row: Row, reason: Reason, detail: str, route: str | None, request_id: bytes) -> bytes:

@@ -16,8 +16,8 @@ from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.upstream.connecting import Seeker
-from sidecar.upstream.streams import NO_STREAM, ClientStream, Fate, Lease, Processed, ResponseSink
+from sidecar.upstream.lease import Fate, Lease, Seeker
+from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
@@ -81,7 +81,7 @@ class Attempt(ResponseSink, Seeker):
         self.is_whole = False
         """The response has ended as it should."""
         self.trailers: Sequence[Field] = ()
-        self._stream: ClientStream = NO_STREAM
+        self._stream: ClientStream = NO_UPSTREAM
         self._lease: Lease | None = None
         self._wait: Wait | None = None
         self._is_held = False
@@ -216,7 +216,7 @@ class Attempt(ResponseSink, Seeker):
                 self._wait = None
             return
         self._lease = None
-        self._stream = NO_STREAM
+        self._stream = NO_UPSTREAM
         if self.is_whole:
             lease.release(_REUSABLE if body is None or body.is_complete else Fate.BROKEN, now)
         elif self.status == 101:

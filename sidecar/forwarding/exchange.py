@@ -34,7 +34,7 @@ from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import REPEATABLE, Race
 from sidecar.forwarding.service import Service
-from sidecar.forwarding.streams import NO_STREAM, RequestSink, ServerStream
+from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
 from sidecar.forwarding.trace import Trace
 from sidecar.forwarding.tunnel import Tunnel
@@ -346,16 +346,16 @@ class Exchange(RequestSink):
         for attempt in attempts:
             del attempt.race  # no cycle is left, so nothing waits for the garbage collector
         self.race = None
-        self.stream = NO_STREAM
+        self.stream = NO_CLIENT
         if self.body is not None:
-            self.body.stream = NO_STREAM
+            self.body.stream = NO_CLIENT
         if self.reason is not _CLIENT_GONE:
             stream.end(attempts[-1].trailers if attempts else ())
 
     def abandon(self) -> None:
         """A mistake of ours broke it off: cut the client, and leave nothing behind."""
         reason = self.reason = self.reason or Reason.CONNECTION_RESET
-        stream, self.stream = self.stream, NO_STREAM
+        stream, self.stream = self.stream, NO_CLIENT
         self.service.exchanges.discard(self)
         Sweep.remove(self)
         stream.reset(reason)

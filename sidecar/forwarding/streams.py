@@ -97,7 +97,7 @@ class ServerStream(ABC):
         whether the client has ended its direction already."""
 
 
-class NoStream(ServerStream):
+class NoClient(ServerStream):
     """Stands where an exchange had its client: whatever is still said changes nothing."""
 
     __slots__ = ()
@@ -121,4 +121,4 @@ class NoStream(ServerStream):
         raise RuntimeError("a request that has ended has no connection to hand over")
 
 
-NO_STREAM = NoStream()
+NO_CLIENT = NoClient()

@@ -16,7 +16,7 @@ from sidecar.core.plain import Field
 HEAD_END: Final = b"\r\n\r\n"
 
 
-class Malformed(Exception):
+class MalformedHead(Exception):
     """No head, or one that could be read in two ways; the text says what is wrong with it."""
 
 
@@ -42,21 +42,21 @@ class _Ears:
 
 
 def read_request_fields(head: bytes) -> list[Field]:
-    """The fields of a whole request head. Raises: Malformed."""
+    """The fields of a whole request head. Raises: MalformedHead."""
     collector = _Collector()
     _feed(httptools.HttpRequestParser(collector), head)
     if not collector.is_whole:
-        raise Malformed("the head ends where it should not")
+        raise MalformedHead("the head ends where it should not")
     return collector.fields
 
 
 def read_response(head: bytes) -> tuple[int, str, list[Field]]:
-    """Status, version and fields of a whole response head. Raises: Malformed."""
+    """Status, version and fields of a whole response head. Raises: MalformedHead."""
     collector = _Collector()
     parser: Any = httptools.HttpResponseParser(collector)
     _feed(parser, head)
     if not collector.is_whole:
-        raise Malformed("the head ends where it should not")
+        raise MalformedHead("the head ends where it should not")
     return parser.get_status_code(), parser.get_http_version(), collector.fields
 
 
@@ -72,7 +72,7 @@ class Scout:
         )
 
     def look(self, piece: bytes) -> None:
-        """The next piece, up to the head's end at most. Raises: Malformed."""
+        """The next piece, up to the head's end at most. Raises: MalformedHead."""
         _feed(self._parser, piece)
 
 
@@ -82,4 +82,4 @@ def _feed(parser: Any, data: bytes) -> None:
     except httptools.HttpParserUpgrade:
         pass  # the head is whole, and asks for an upgrade
     except httptools.HttpParserError as error:
-        raise Malformed(str(error)) from None
+        raise MalformedHead(str(error)) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.http1.llhttp import HEAD_END, Malformed, Scout
+from sidecar.http1.llhttp import HEAD_END, MalformedHead, Scout
 
 MAX_METHOD_BYTES: Final = 32
 
@@ -30,7 +30,7 @@ class UnfinishedHead:
         """Take the next bytes. Returns how many of them the head has used when it is whole, else None.
 
         Raises:
-            Malformed: it can never become a head.
+            MalformedHead: it can never become a head.
         """
         before = len(self._bytes)
         self._bytes += data
@@ -73,12 +73,12 @@ class UnfinishedHead:
 
     def _check_first_line(self) -> None:
         if b"\n" in self._bytes or b"\r" in self._bytes[:-1]:
-            raise Malformed("a line that does not end in CRLF")
+            raise MalformedHead("a line that does not end in CRLF")
         if self._is_request and not _may_begin_request(self._bytes):
-            raise Malformed("Invalid method encountered")
+            raise MalformedHead("Invalid method encountered")
         is_begin = b"HTTP/".startswith(self._bytes[:5]) or self._bytes == b"\r"  # an empty line in front of it
         if not self._is_request and not is_begin:
-            raise Malformed("Expected HTTP/")
+            raise MalformedHead("Expected HTTP/")
 
 
 _NOT_IN_METHODS = bytes(

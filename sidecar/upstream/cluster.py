@@ -16,8 +16,8 @@ from math import inf
 from sidecar.core import balance
 from sidecar.core.snapshot import Endpoint, Upstream
 from sidecar.transport.turns import Turns
-from sidecar.upstream.connecting import Connecting, Seeker
-from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.connecting import Connecting
+from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 
 
@@ -26,7 +26,7 @@ class Wait:
 
     __slots__ = ("_cluster", "connecting", "pool", "seeker")
 
-    def __init__(self, cluster: Cluster, pool: Pool, seeker: Seeker) -> None:
+    def __init__(self, cluster: Cluster, pool: LeasePool, seeker: Seeker) -> None:
         self._cluster = cluster
         self.pool = pool
         self.seeker = seeker
@@ -41,7 +41,7 @@ class Wait:
             self._cluster.leave_line(self)
 
 
-class Cluster:
+class Cluster(LeaseLine):
     """The live side of one `Upstream`; a reload may give it another of the same endpoints (`adopt`)."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Cluster:
         if idle is not None:
             idle.abort()
 
-    def _take_idle(self) -> UpstreamConnection | None:
+    def _take_idle(self) -> Lease | None:
         now = self._clock()
         for pool in self.pools:
             connection = pool.take(now, True) if pool.idle else None
@@ -162,7 +162,7 @@ class Cluster:
         if wait in self.waits:
             self.waits.remove(wait)
 
-    def hand_to_waiter(self, connection: UpstreamConnection) -> bool:
+    def hand_to_waiter(self, connection: Lease) -> bool:
         """Give a connection that has become free to the first who waits; False when it is to lie idle.
 
         One who has no time left gives it back within the call. Then the next one gets it from the loop here, not
@@ -172,7 +172,7 @@ class Cluster:
             return False
         self._is_handing_over = True
         try:
-            free: UpstreamConnection | None = connection
+            free: Lease | None = connection
             while free is not None:
                 self.waits.popleft().seeker.leased(free)
                 free = self._take_idle() if self.waits else None

@@ -10,30 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.http1 import UpstreamConnection
-from sidecar.upstream.streams import Fate, Lease
-
-if TYPE_CHECKING:
-    from sidecar.upstream.pool import Pool
-
-
-class Seeker(ABC):
-    """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def leased(self, lease: Lease) -> None: ...
-
-    @abstractmethod
-    def not_leased(self, reason: Reason, detail: str) -> None: ...
+from sidecar.upstream.lease import Fate, LeasePool, Seeker
 
 
 class ConnectFailed(Exception):
@@ -52,7 +36,7 @@ class Connecting:
     __slots__ = ("_clock", "_on_failure", "_task", "pool", "seekers")
 
     def __init__(
-        self, pool: Pool, seconds: float, clock: Callable[[], float], on_failure: Callable[[Connecting], None]
+        self, pool: LeasePool, seconds: float, clock: Callable[[], float], on_failure: Callable[[Connecting], None]
     ) -> None:
         """`on_failure` is called when no connection came of it, before anybody who waits is told."""
         self.pool = pool
@@ -98,7 +82,7 @@ class Connecting:
                 seeker.not_leased(Reason.CONNECTION_RESET, detail)
 
 
-async def _connect(pool: Pool, seconds: float) -> UpstreamConnection:
+async def _connect(pool: LeasePool, seconds: float) -> UpstreamConnection:
     connection = UpstreamConnection(pool)
     is_connected = False
     try:

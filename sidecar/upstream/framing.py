@@ -10,7 +10,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from sidecar.core.plain import Field
-from sidecar.http1.llhttp import Malformed
+from sidecar.http1.llhttp import MalformedHead
 
 MAX_LENGTH: Final = 2**63 - 1
 MAX_KEEP_SECONDS: Final = 86_400.0
@@ -37,26 +37,26 @@ class Framing(NamedTuple):
 
 
 def read_framing(status: int, version: str, fields: list[Field], *, is_head_request: bool) -> Framing:
-    """Raises: Malformed."""
+    """Raises: MalformedHead."""
     length: int | None = None
     chunked, listed, keeps = 0, b"", inf
     for key, _, value in fields:
         if key == b"content-length":
             length = int(value)  # llhttp has refused everything but digits, and a second one
             if length > MAX_LENGTH:
-                raise Malformed("Content-Length out of range")
+                raise MalformedHead("Content-Length out of range")
         elif key == b"transfer-encoding":
             chunked += 1
             if value.lower() != b"chunked":
-                raise Malformed("transfer coding other than chunked")
+                raise MalformedHead("transfer coding other than chunked")
         elif key == b"connection":
             listed = listed + b"," + value if listed else value
         elif key == b"keep-alive":
             keeps = min(keeps, _keeps_seconds(value))
     if chunked and (chunked > 1 or length is not None):
-        raise Malformed("ambiguous framing of the response")
+        raise MalformedHead("ambiguous framing of the response")
     if version not in ("1.1", "1.0") or (chunked and version != "1.1"):
-        raise Malformed("an unknown version, or a transfer coding in HTTP/1.0")
+        raise MalformedHead("an unknown version, or a transfer coding in HTTP/1.0")
     is_keep_alive = version == "1.1" and b"close" not in listed.lower()
     if status < 200 or is_head_request or status in _BODYLESS:
         body = Body.NONE

@@ -13,25 +13,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from sidecar.core import headers
-from sidecar.core.chunked import ChunkedBody
-from sidecar.core.chunked import Malformed as MalformedChunk
+from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.plain import Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
-from sidecar.http1.llhttp import HEAD_END, Malformed
+from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
 from sidecar.transport.turns import SLICE_UNITS
 from sidecar.upstream.framing import Body, read_framing
-from sidecar.upstream.streams import ClientStream, Fate, Lease, Processed, ResponseSink
-
-if TYPE_CHECKING:
-    from sidecar.upstream.pool import Pool
+from sidecar.upstream.lease import Fate, Lease, LeasePool
+from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
 MAX_HEAD_BYTES = 64 * 1024
 """Status line and fields of one response, interim ones before it included; beyond, it is malformed."""
@@ -58,7 +55,7 @@ class UpstreamConnection(ClientStream, Lease):
     link: Link
     _request: Request
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: LeasePool) -> None:
         self.pool = pool
         self.is_open = False
         self.is_reused = False
@@ -309,7 +306,7 @@ class UpstreamConnection(ClientStream, Lease):
                     return
                 head, data = read
             body, is_end = self._read_body(data)
-        except (Malformed, MalformedChunk) as error:
+        except (MalformedHead, MalformedChunk) as error:
             self._fail(str(error))
             return
         if head is not None:
@@ -336,7 +333,7 @@ class UpstreamConnection(ClientStream, Lease):
                 return None
             status, version, fields = llhttp.read_response(raw)
             if len(fields) > MAX_FIELDS:
-                raise Malformed("too many header fields in the response")
+                raise MalformedHead("too many header fields in the response")
             if status < 200:
                 if not self._take_interim(sink, status, version, fields, data):
                     return None
@@ -368,7 +365,7 @@ class UpstreamConnection(ClientStream, Lease):
         used = unfinished.add(data)
         if used is None:
             if self._head_bytes + len(unfinished) > MAX_HEAD_BYTES:
-                raise Malformed("response head too large")
+                raise MalformedHead("response head too large")
             return b"", b""
         self._unfinished = None
         raw = unfinished.whole()
@@ -378,7 +375,7 @@ class UpstreamConnection(ClientStream, Lease):
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise Malformed("response head too large")
+            raise MalformedHead("response head too large")
 
     def _take_interim(
         self, sink: ResponseSink, status: int, version: str, fields: list[Field], rest: bytes
@@ -387,16 +384,16 @@ class UpstreamConnection(ClientStream, Lease):
         self._interims += 1
         framing = read_framing(status, version, fields, is_head_request=False)
         if framing.length or any(key == b"transfer-encoding" for key, _, _ in fields):
-            raise Malformed("a body behind an interim response")
+            raise MalformedHead("a body behind an interim response")
         head = ResponseHead(status, fields, None, framing.listed)
         if status == 101:
             if not self._request.traits.upgrade:
-                raise Malformed("unexpected 101")
+                raise MalformedHead("unexpected 101")
             self._has_head = True
             sink.switched(head, rest)
             return False
         if status < 100 or self._interims > MAX_INTERIM:
-            raise Malformed("malformed or too many interim responses")
+            raise MalformedHead("malformed or too many interim responses")
         sink.interim(head)
         return self._sink is sink
 

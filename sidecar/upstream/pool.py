@@ -8,28 +8,25 @@ ones get a chance to end.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
 
 from sidecar.core.snapshot import Endpoint
-from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.lease import Lease, LeaseLine, LeasePool
 
-if TYPE_CHECKING:
-    from sidecar.upstream.cluster import Cluster
 
-class Pool:
+class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired")
 
-    def __init__(self, cluster: Cluster, endpoint: Endpoint) -> None:
+    def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
         self.in_flight = 0
         self.is_retired = False
         """True once the endpoint has left the cluster: connections are not kept any more."""
-        self.idle: list[UpstreamConnection] = []
+        self.idle: list[Lease] = []
         """Ready for the next attempt, the youngest last."""
-        self._connections: set[UpstreamConnection] = set()
+        self._connections: set[Lease] = set()
 
     def __repr__(self) -> str:
         return (
@@ -45,7 +42,7 @@ class Pool:
     def open_count(self) -> int:
         return len(self._connections)
 
-    def take(self, now: float, is_sure: bool) -> UpstreamConnection | None:
+    def take(self, now: float, is_sure: bool) -> Lease | None:
         """The youngest idle connection that may still be used, or None.
 
         `is_sure`: the request could not be sent again, so the kernel is asked whether the upstream has closed
@@ -59,11 +56,11 @@ class Pool:
             connection.abort()
         return None
 
-    def add(self, connection: UpstreamConnection) -> None:
+    def add(self, connection: Lease) -> None:
         """Count a connection that was just opened, in the place that the cluster reserved for it."""
         self._connections.add(connection)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Lease) -> None:
         """A connection has closed, idle or not."""
         if connection in self._connections:
             self._connections.remove(connection)

@@ -10,15 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.plain import Field
-
-if TYPE_CHECKING:
-    from sidecar.transport.link import Link
-    from sidecar.upstream.pool import Pool
 
 
 class Processed(Enum):
@@ -29,17 +25,6 @@ class Processed(Enum):
     MAYBE = auto()
     YES = auto()
     """It has begun to answer."""
-
-
-class Fate(Enum):
-    """What becomes of a stream's place when its attempt lets go of it."""
-
-    REUSABLE = auto()
-    """Request and response were whole: the next may have it."""
-    BROKEN = auto()
-    """One of them was not."""
-    HANDED_OVER = auto()
-    """The connection is a tunnel's now."""
 
 
 class ResponseSink(ABC):
@@ -119,30 +104,7 @@ class ClientStream(ABC):
         """Of the request: written, and not taken by the upstream's system yet."""
 
 
-class Lease(ABC):
-    """A place on a connection for one request. For HTTP/1.1 this is the whole connection, and the stream itself."""
-
-    __slots__ = ()
-
-    pool: Pool
-    """Of its endpoint."""
-    is_reused: bool
-    """It has carried requests before: an end without a byte of the response then says nothing of the upstream."""
-
-    @abstractmethod
-    def begin(self, sink: ResponseSink) -> ClientStream:
-        """Take it for one request; from now on `sink` hears of the response."""
-
-    @abstractmethod
-    def release(self, fate: Fate, now: float) -> None:
-        """Let go of it: exactly once for each `begin`. The sink hears nothing more, whatever arrives."""
-
-    @abstractmethod
-    def hand_over(self, protocol: Any) -> Link:
-        """After a switch: `protocol` hears what arrives; the place counts as taken until `release`."""
-
-
-class NoStream(ClientStream):
+class NoUpstream(ClientStream):
     """Stands where an attempt had a stream: whatever it still does changes nothing."""
 
     __slots__ = ()
@@ -159,4 +121,4 @@ class NoStream(ClientStream):
         return 0
 
 
-NO_STREAM = NoStream()
+NO_UPSTREAM = NoUpstream()

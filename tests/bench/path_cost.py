@@ -24,7 +24,7 @@ from sidecar.config.load import load_text
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.http1 import UpstreamConnection
-from sidecar.upstream.streams import Fate
+from sidecar.upstream.lease import Fate
 from tests.bench.upstream import LARGE, SMALL
 from tests.support.proxy import HEADER
 

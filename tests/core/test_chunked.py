@@ -17,7 +17,7 @@ from sidecar.core.chunked import (
     MAX_TRAILER_BYTES,
     MAX_TRAILERS,
     ChunkedBody,
-    Malformed,
+    MalformedChunk,
     TooLarge,
 )
 from sidecar.core.plain import Field
@@ -75,7 +75,7 @@ def read(pieces: list[bytes], most_chunks: int = NO_LIMIT) -> tuple[ChunkedBody,
 def outcome(pieces: list[bytes], most_chunks: int = NO_LIMIT) -> tuple[object, ...]:
     try:
         reader, body, taken = read(pieces, most_chunks)
-    except Malformed:
+    except MalformedChunk:
         return ("malformed",)
     assert reader.body_bytes == len(body)
     assert reader.framing_bytes == taken - len(body)
@@ -259,7 +259,7 @@ def test_a_trailer_that_cannot_become_right_is_refused_before_its_line_ends(begu
     ],
 )
 def test_the_error_says_what_is_wrong(data: bytes, detail: str) -> None:
-    with pytest.raises(Malformed) as raised:
+    with pytest.raises(MalformedChunk) as raised:
         ChunkedBody().feed(data, 0, NO_LIMIT)
     assert str(raised.value) == detail
     assert not isinstance(raised.value, TooLarge)
@@ -302,7 +302,7 @@ def test_a_body_that_is_mostly_framing_is_refused(chunk: bytes) -> None:
     for _ in range(FREE_FRAMING_BYTES // framing):
         reader.feed(data, 0, NO_LIMIT)
         reader.take()
-    with pytest.raises(Malformed, match="more framing than body"):
+    with pytest.raises(MalformedChunk, match="more framing than body"):
         reader.feed(data, 0, NO_LIMIT)
     assert FREE_FRAMING_BYTES < reader.framing_bytes <= FREE_FRAMING_BYTES + len(data)
 

@@ -1,0 +1,122 @@
+"""A place on a connection, and what its connection needs of the pool that it comes from and goes back to.
+
+For HTTP/1.1 the place is the whole connection. Contracts alone, so that connection, pool and cluster each know these
+and not one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sized
+from enum import Enum, auto
+from typing import Any
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint
+from sidecar.transport.link import Link
+from sidecar.transport.turns import Turns
+from sidecar.upstream.streams import ClientStream, ResponseSink
+
+
+class Fate(Enum):
+    """What becomes of a stream's place when its attempt lets go of it."""
+
+    REUSABLE = auto()
+    """Request and response were whole: the next may have it."""
+    BROKEN = auto()
+    """One of them was not."""
+    HANDED_OVER = auto()
+    """The connection is a tunnel's now."""
+
+
+class Lease(ABC):
+    """A place on a connection for one request."""
+
+    __slots__ = ()
+
+    pool: LeasePool
+    """Of its endpoint."""
+    is_reused: bool
+    """It has carried requests before: an end without a byte of the response then says nothing of the upstream."""
+    idle_since: float
+    """When the last response ended, in seconds on the loop's clock."""
+    expires: float
+    """From here on the upstream may close it at any moment, as it has said; infinite if it has not."""
+
+    @abstractmethod
+    def begin(self, sink: ResponseSink) -> ClientStream:
+        """Take it for one request; from now on `sink` hears of the response."""
+
+    @abstractmethod
+    def release(self, fate: Fate, now: float) -> None:
+        """Let go of it: exactly once for each `begin`. The sink hears nothing more, whatever arrives."""
+
+    @abstractmethod
+    def hand_over(self, protocol: Any) -> Link:
+        """After a switch: `protocol` hears what arrives; the place counts as taken until `release`."""
+
+    @abstractmethod
+    def has_ended_unseen(self) -> bool:
+        """Whether the upstream has closed it, or said something, that the loop has not read yet."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, in whatever state. The sink hears nothing more."""
+
+
+class Seeker(ABC):
+    """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def leased(self, lease: Lease) -> None: ...
+
+    @abstractmethod
+    def not_leased(self, reason: Reason, detail: str) -> None: ...
+
+
+class LeasePool(ABC):
+    """The connections of one endpoint, as a connection sees them."""
+
+    __slots__ = ()
+
+    endpoint: Endpoint
+    cluster: LeaseLine
+    in_flight: int
+    """Attempts at this endpoint."""
+    is_retired: bool
+    """Its endpoint has left: connections are not kept any more."""
+    idle: list[Lease]
+    """Ready for the next attempt, the youngest last."""
+
+    @abstractmethod
+    def add(self, lease: Lease) -> None:
+        """Count a connection that was just opened."""
+
+    @abstractmethod
+    def forget(self, lease: Lease) -> None:
+        """A connection has closed, idle or not."""
+
+
+class LeaseLine(ABC):
+    """Who waits for a connection of an upstream, as a connection that comes free sees it."""
+
+    __slots__ = ()
+
+    turns: Turns
+    waits: Sized
+    idle_timer: asyncio.TimerHandle | None
+
+    @abstractmethod
+    def hand_to_waiter(self, lease: Lease) -> bool:
+        """Give it to the first who waits; False when it is to lie idle."""
+
+    @abstractmethod
+    def watch_idle(self, now: float) -> None:
+        """Have idle connections closed when their time is up."""
+
+    @abstractmethod
+    def connection_closed(self) -> None:
+        """A connection, or the attempt to open one, has ended."""
