@@ -34,7 +34,7 @@ from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
 
 if TYPE_CHECKING:
-    from sidecar.downstream.listener import ListenerSocket
+    from sidecar.downstream.terms import ListenerTerms
 
 MAX_SKIP_BYTES = 64 * 1024
 """Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
@@ -71,7 +71,7 @@ class ClientConnection(ServerStream):
 
     link: Link
 
-    def __init__(self, listener: ListenerSocket) -> None:
+    def __init__(self, listener: ListenerTerms) -> None:
         self._listener = listener
         self._service = listener.service
         self.phase = _IDLE

@@ -72,8 +72,8 @@ class LiveRoute:
     __slots__ = (
         "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds",
         "bounds_attempts", "deadline", "deadline_fields", "destinations", "head_seconds",
-        "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
-        "has_plain_failures", "host", "idle_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
+        "drop_request", "drop_response", "fallback_destination", "first_check_seconds",
+        "has_plain_failures", "host", "idle_seconds", "is_deadline_sent", "is_egress",
         "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
         "request_seconds", "sets_date", "single",
     )  # fmt: skip
@@ -91,7 +91,6 @@ class LiveRoute:
         self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
         self._total_weight = sum(weight for _, weight in self._choices)
         self.single = self._choices[0][0] if len(self._choices) == 1 else None
-        self.fallback = policy.fallback
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
@@ -112,7 +111,6 @@ class LiveRoute:
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:
             self.drop_request |= {deadline.EXPECTED_TIMEOUT}
-        self.injects_baggage = policy.deadline.inject_baggage
         self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
