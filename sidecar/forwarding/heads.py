@@ -44,6 +44,7 @@ def request_head(
     drop = route.drop_request
     carried = exchange.budget.carried
     own = [
+        request.added if not route.own_forwarded else _without(request.added, route.own_forwarded),
         b"x-request-id: ", trace.request_id,
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
         span_id, trace.tracestate and b"," + trace.tracestate,
@@ -67,6 +68,12 @@ def request_head(
         route.added_to_request,
         own,
     )
+
+
+def _without(lines: bytes, keys: frozenset[bytes]) -> bytes:
+    """Lines without those that the route sets or removes itself."""
+    kept = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in keys]
+    return b"".join(kept)
 
 
 def _authority(endpoint: Endpoint | None) -> bytes:
@@ -143,12 +150,16 @@ def complete_response(exchange: Story, route: LiveRoute, head: ResponseHead) -> 
     drop = route.drop_response
     if head.listed:
         drop |= headers.listed_in_connection(head.listed)
-    if head.status == 204 or head.status == 101:
+    status = head.status
+    if status == 204 or status == 101:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
     head.drop = drop
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
+    if status == 426:  # RFC 9110 15.5.22: it says to what
+        upgrade = b", ".join(value for key, _, value in head.fields if key == b"upgrade")
+        head.own += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n") if upgrade else ()
     if exchange.fallback is not None:
         assert exchange.reason is not None
         value = proxy_status(exchange.reason, exchange.detail, exchange.fallback)
