@@ -24,14 +24,3 @@ def unread_bytes(sender: socket.socket) -> int:
         elif ports == (there, here):
             waiting += received
     return waiting
-
-
-def fill(sender: socket.socket, data: bytes, at: int = 0) -> int:
-    """Send what the kernel takes of `data` from `at` on, without waiting; where it stopped."""
-    view = memoryview(data)
-    try:
-        while at < len(data):
-            at += sender.send(view[at : at + 65536], socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        pass
-    return at
