@@ -223,6 +223,12 @@ class Attempt(ResponseSink, Seeker):
             self.judged_from += now - self._paused_at
             self._stream.resume()
 
+    def what_is_late(self) -> str:
+        """What had to be there when `fails_at` passed, and within how many seconds."""
+        seconds = self.fails_at - self.started
+        is_head = not self.status and seconds < self.allowed_seconds
+        return f"{'head of an answer' if is_head else 'whole answer'} within {seconds:.3g}"
+
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""
         exchange = self.race.exchange
