@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 MAX_SKIP_BYTES = 64 * 1024
 """Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
-MAX_BEHIND_BYTES = 64 * 1024
-"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more."""
+MAX_BEHIND_BYTES = 16 * 1024
+"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more. What one
+read brings may be more."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 LOOK_SECONDS = 0.04
