@@ -115,6 +115,11 @@ class ClientConnection(ServerStream):
     def peer(self) -> tuple[str, int] | None:
         return self.link.peer
 
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, with nothing on its way that the kernel knows of."""
+        return self.phase is _IDLE and not self._behind and not self.link.is_readable()
+
     # The phase and its clock
 
     def _enter(self, phase: Phase, now: float) -> None:
