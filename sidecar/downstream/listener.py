@@ -110,8 +110,7 @@ class ListenerSocket(ListenerTerms):
         assert self._bound is not None
         for _ in range(ACCEPTS_A_TURN):
             if not self._has_room():
-                self.waits_for_room += 1
-                self._leave_queue()
+                self._wait_for_room()
                 return
             try:
                 taken, _address = self._bound.accept()
@@ -135,8 +134,11 @@ class ListenerSocket(ListenerTerms):
 
     def _cannot_accept(self, error: OSError) -> None:
         """No descriptor, or no memory: what waits is looked at again when something may have come free."""
-        if not is_own_lack(error):
-            return  # the client was gone again
+        if is_own_lack(error):  # else the client was gone again
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Until a connection has closed, or for a moment: one may have become idle."""
         self.waits_for_room += 1
         self._leave_queue()
         self.service.loop.call_later(RETRY_SECONDS, self._watch_queue)
