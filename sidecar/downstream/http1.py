@@ -34,7 +34,7 @@ from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
 
 if TYPE_CHECKING:
-    from sidecar.downstream.listener import ListenerSocket
+    from sidecar.downstream.terms import ListenerTerms
 
 MAX_SKIP_BYTES = 64 * 1024
 """Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
@@ -71,7 +71,7 @@ class ClientConnection(ServerStream):
 
     link: Link
 
-    def __init__(self, listener: ListenerSocket) -> None:
+    def __init__(self, listener: ListenerTerms) -> None:
         self._listener = listener
         self._service = listener.service
         self.phase = _IDLE
@@ -133,8 +133,11 @@ class ClientConnection(ServerStream):
 
     def expire(self, now: float) -> None:
         """`due` has passed; the phase may have changed since it was set."""
-        due = self._since + self._listener.phase_seconds[self.phase]
         self.due = inf
+        if THEN[self.phase] is Then.CUT_IF_STUCK and self._untaken == _UNSEEN:
+            self._untaken = self.link.untaken_bytes()  # from here on it can be seen whether anything moves
+            self._since = now
+        due = self._since + self._listener.phase_seconds[self.phase]
         if due > now:
             self._watch(due, now)
             return
@@ -166,6 +169,12 @@ class ClientConnection(ServerStream):
         else:
             self.link.reset()
 
+    def _await_taking(self, phase: Phase, now: float) -> None:
+        """The client is to take what waits for it. A first look comes soon, when the kernel's own room is full."""
+        self._untaken = _UNSEEN
+        self._enter(phase, now)
+        self._watch(min(self.due, now + LOOK_SECONDS), now)
+
     def drain(self) -> None:
         """The listener accepts no more: close once it is certain that no request is on its way."""
         if self.phase is _IDLE:
@@ -191,7 +200,7 @@ class ClientConnection(ServerStream):
             self.link.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._enter(Phase.CLOSED, 0.0)
+        self._enter(Phase.CLOSED, self._since)
         Sweep.remove(self)
         self._listener.forget(self)
         self.link.lost()
@@ -210,9 +219,8 @@ class ClientConnection(ServerStream):
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
-        self._untaken = _UNSEEN
         if self.phase not in _ENDED:
-            self._enter(_UNSENT, self._service.clock())
+            self._await_taking(_UNSENT, self._service.clock())
         if self._exchange is not None:
             self._exchange.blocked()
 
@@ -296,10 +304,7 @@ class ClientConnection(ServerStream):
 
     def _take_up(self) -> None:
         self._resume(_TURN)
-        try:
-            self._go_on(is_due=True)
-        except Exception as error:
-            self._break_off(error)
+        self._go_on(is_due=True)
 
     def _go_on(self, *, is_due: bool = False) -> None:
         """Work through what was kept, if it is its turn."""
@@ -307,7 +312,12 @@ class ClientConnection(ServerStream):
             return
         data, self._behind = self._behind, b""
         self._resume(_BEHIND)
-        self._take(data)
+        try:
+            self._take(data)
+        except (
+            Exception
+        ) as error:  # whoever called has ended another request, and has nothing to do with this one
+            self._break_off(error)
 
     # Heads
 
@@ -698,7 +708,7 @@ class ClientConnection(ServerStream):
         if not self._keep_alive or self._has_ended or (is_body_due and not self._can_skip_body()):
             self._close(exchange.ended, is_body_due=is_body_due)
         elif self._is_write_paused:
-            self._enter(_UNSENT, exchange.ended)
+            self._await_taking(_UNSENT, exchange.ended)
         elif is_body_due:
             self._enter(_SKIP, exchange.ended)
         else:
@@ -723,14 +733,13 @@ class ClientConnection(ServerStream):
             return
         may_come = is_body_due or self._is_distrusted or bool(self._behind) or link.is_readable()
         self._distrust()
-        self._untaken = _UNSEEN
         if may_come and link.can_half_close and not self._has_ended:
-            self._enter(Phase.LINGER, now)
+            self._await_taking(Phase.LINGER, now)
             self._pauses = 0
             link.end_writing()
             link.resume()
         else:
-            self._enter(Phase.CLOSING, now)
+            self._await_taking(Phase.CLOSING, now)
             link.close()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import limits
+from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
 from sidecar.transport.bind import BACKLOG, bind
 from sidecar.transport.last_accepts import last_accepts
@@ -23,7 +24,7 @@ LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
-class ListenerSocket:
+class ListenerSocket(ListenerTerms):
     """A bound and accepting listener. `policy` may be replaced by a reload that keeps its address."""
 
     def __init__(self, policy: Listener, service: Service) -> None:

@@ -17,14 +17,14 @@ from sidecar.http1.llhttp import MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 
 if TYPE_CHECKING:
-    from sidecar.downstream.listener import ListenerSocket
+    from sidecar.downstream.terms import ListenerTerms
 
 _READ_FURTHER = frozenset({
     b"connection", b"expect", b"content-length", b"content-type", b"transfer-encoding", b"upgrade", b"te",
 })  # fmt: skip
 
 
-def read_request(listener: ListenerSocket, head: bytes) -> tuple[Request, bool]:
+def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     """A request, and whether its connection goes on behind it.
 
     Raises:
@@ -88,7 +88,7 @@ def _read_further(request: Request, version: str) -> None:
         request.traits = traits
 
 
-def check_unfinished(listener: ListenerSocket, unfinished: UnfinishedHead) -> None:
+def check_unfinished(listener: ListenerTerms, unfinished: UnfinishedHead) -> None:
     """Raises: Refused, if what is there of a head cannot become one."""
     line = unfinished.first_line
     if line is not None:
@@ -99,7 +99,7 @@ def check_unfinished(listener: ListenerSocket, unfinished: UnfinishedHead) -> No
         check_size(listener, len(head), target, head.count(b"\r\n") - 1)
 
 
-def check_size(listener: ListenerSocket, head_bytes: int, target: bytes, fields: int) -> None:
+def check_size(listener: ListenerTerms, head_bytes: int, target: bytes, fields: int) -> None:
     """Raises: Refused, if a head of that size breaks a limit of the listener."""
     if head_bytes > listener.small_head_bytes:
         limits = listener.limits
@@ -107,7 +107,7 @@ def check_size(listener: ListenerSocket, head_bytes: int, target: bytes, fields:
             raise too_large(listener, head_bytes, target, fields)
 
 
-def too_large(listener: ListenerSocket, head_bytes: int, target: bytes, fields: int) -> parse.Refused:
+def too_large(listener: ListenerTerms, head_bytes: int, target: bytes, fields: int) -> parse.Refused:
     """Which limit a head breaks."""
     limits = listener.limits
     if len(target) > limits.url_bytes:

@@ -7,6 +7,7 @@ its permit and its lease, and lets go of both in `finish` and `judge`, exactly o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.upstream.lease import Fate, Lease, Seeker
+from sidecar.forwarding.story import Story
+from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
 
 if TYPE_CHECKING:
@@ -26,15 +28,56 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
-    from sidecar.forwarding.race import Race
     from sidecar.transport.link import Link
     from sidecar.upstream.cluster import Wait
-    from sidecar.upstream.pool import Pool
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _SUCCESS = Verdict.SUCCESS
 _REUSABLE = Fate.REUSABLE
+
+
+class AttemptOwner(ABC):
+    """Who began the attempt, and hears of it: the race."""
+
+    __slots__ = ()
+
+    exchange: Story
+
+    @abstractmethod
+    def interim(self, attempt: Attempt, head: ResponseHead) -> None: ...
+
+    @abstractmethod
+    def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
+
+    @abstractmethod
+    def data(self, attempt: Attempt, data: bytes) -> None: ...
+
+    @abstractmethod
+    def flush(self, attempt: Attempt) -> None: ...
+
+    @abstractmethod
+    def completed(self, attempt: Attempt) -> None:
+        """Its answer is whole."""
+
+    @abstractmethod
+    def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
+        """`head`, `data` and `completed` in one."""
+
+    @abstractmethod
+    def switched(self, attempt: Attempt, head: ResponseHead) -> None:
+        """101."""
+
+    @abstractmethod
+    def failed(self, attempt: Attempt, error: GivenUp) -> None:
+        """No whole answer will come from it."""
+
+    @abstractmethod
+    def blocked(self) -> None:
+        """The upstream takes no more of the request for now."""
+
+    @abstractmethod
+    def writable(self) -> None: ...
 
 
 class Attempt(ResponseSink, Seeker):
@@ -56,10 +99,10 @@ class Attempt(ResponseSink, Seeker):
 
     def __init__(
         self,
-        race: Race,
+        race: AttemptOwner,
         route: LiveRoute,
         permit: Permit,
-        pool: Pool | None,
+        pool: LeasePool | None,
         upstream: str,
         span_id: bytes,
         started: float,
@@ -92,15 +135,6 @@ class Attempt(ResponseSink, Seeker):
     @property
     def endpoint(self) -> Endpoint | None:
         return self.pool.endpoint if self.pool is not None else None
-
-    @property
-    def authority(self) -> bytes:
-        """What a request without a host of its own asks for."""
-        return (
-            str(self.endpoint).encode()
-            if self.endpoint is not None and not self.endpoint.path
-            else b"localhost"
-        )
 
     @property
     def is_stale(self) -> bool:
@@ -155,7 +189,9 @@ class Attempt(ResponseSink, Seeker):
         self._stream = stream
         if self.route.is_deadline_sent and seconds_left != inf:
             self.sent_ms = int(seconds_left * 1000.0)
-        head = heads.request_head(exchange, self, seconds_left)
+        head = heads.request_head(
+            exchange, self.route, self.span_id, self.sent_ms, seconds_left, self.endpoint
+        )
         body = exchange.body
         if body is None:
             stream.send_head(head)
@@ -186,6 +222,12 @@ class Attempt(ResponseSink, Seeker):
             self._is_held = False
             self.judged_from += now - self._paused_at
             self._stream.resume()
+
+    def what_is_late(self) -> str:
+        """What had to be there when `fails_at` passed, and within how many seconds."""
+        seconds = self.fails_at - self.started
+        is_head = not self.status and seconds < self.allowed_seconds
+        return f"{'head of an answer' if is_head else 'whole answer'} within {seconds:.3g}"
 
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""

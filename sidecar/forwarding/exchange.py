@@ -32,7 +32,7 @@ from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
-from sidecar.forwarding.race import REPEATABLE, Race
+from sidecar.forwarding.race import REPEATABLE, Race, RaceOwner
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
@@ -55,7 +55,7 @@ _CLIENT_GONE = Reason.CLIENT_GONE
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
-class Exchange(RequestSink):
+class Exchange(RequestSink, RaceOwner):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
@@ -201,6 +201,10 @@ class Exchange(RequestSink):
         self._finish()
         return True
 
+    @property
+    def tries(self) -> Sequence[Attempt]:
+        return self.attempts
+
     # What the race says
 
     def refused(self, refusal: Refusal) -> NoReturn:
@@ -266,7 +270,7 @@ class Exchange(RequestSink):
                 self._fall_back(route, route.fallback_destination, error)
                 return
             self.fallback = "response"
-            self._refuse(error, route.fallback)
+            self._refuse(error, route.policy.fallback)
         else:
             self._refuse(error, None)
         self._finish()
@@ -286,7 +290,7 @@ class Exchange(RequestSink):
     def _may_fall_back(self, route: LiveRoute, error: GivenUp) -> bool:
         """Before the head went out; to another upstream only with time and the whole body left, and nothing that may
         have been acted on (RFC 9110 9.2.2)."""
-        if route.fallback is None or error.reason not in FALLBACK_FOR or self._is_head_sent:
+        if route.policy.fallback is None or error.reason not in FALLBACK_FOR or self._is_head_sent:
             return False
         if route.fallback_destination is None:
             return True
@@ -421,8 +425,7 @@ class Exchange(RequestSink):
         overdue = race.overdue(now) if race is not None else []
         for attempt in overdue:
             if race is not None:
-                error = GivenUp(Reason.TIMEOUT, f"no whole answer within {attempt.allowed_seconds:.3g} s")
-                race.failed(attempt, error)
+                race.failed(attempt, GivenUp(Reason.TIMEOUT, f"no {attempt.what_is_late()} s"))
         if not overdue and self.route is not None and now >= self.moved_at + self.route.idle_seconds:
             self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
         if not self._is_over and self.bucket is None:

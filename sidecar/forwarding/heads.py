@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
 from sidecar.core.deadline import Carried, Form
+from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
 from sidecar.core.request import PLAIN, Request
+from sidecar.core.snapshot import Endpoint
 from sidecar.core.tracecontext import FLAG_TEXT
 from sidecar.forwarding.answers import proxy_status
 
 if TYPE_CHECKING:
-    from sidecar.forwarding.attempt import Attempt
-    from sidecar.forwarding.exchange import Exchange
     from sidecar.forwarding.live import LiveRoute
+    from sidecar.forwarding.story import Story
 
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
@@ -30,18 +31,26 @@ _BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in F
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
 
-def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> RequestHead:
-    """The head that the upstream gets in this attempt."""
-    route, span_id, sent_ms, request = attempt.route, attempt.span_id, attempt.sent_ms, exchange.request
+def request_head(
+    exchange: Story,
+    route: LiveRoute,
+    span_id: bytes,
+    sent_ms: int | None,
+    seconds_left: float,
+    endpoint: Endpoint | None,
+) -> RequestHead:
+    """The head that the upstream gets in one attempt, whose span is `span_id`."""
+    request = exchange.request
     trace = exchange.trace
     drop = route.drop_request
     carried = exchange.budget.carried
     own = [
+        request.added if not route.own_forwarded else lines_without(request.added, route.own_forwarded),
         b"x-request-id: ", trace.request_id,
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
         span_id, trace.tracestate and b"," + trace.tracestate,
     ]  # fmt: skip
-    if request.traits is not PLAIN or route.injects_baggage:
+    if request.traits is not PLAIN or route.deadline.inject_baggage:
         drop = _unusual(exchange, route, seconds_left, own)
     elif sent_ms is None:
         own.append(b"\r\n")
@@ -55,11 +64,16 @@ def request_head(exchange: Exchange, attempt: Attempt, seconds_left: float) -> R
     return RequestHead(
         request,
         request.origin_target if route.prefix is None else upstream_target(exchange, route.prefix),
-        route.host or request.host or attempt.authority,
+        route.host or request.host or _authority(endpoint),
         drop,
         route.added_to_request,
         own,
     )
+
+
+def _authority(endpoint: Endpoint | None) -> bytes:
+    """What an HTTP/1.0 request without a host of its own asks for (RFC 9112 3.2: every other one must name it)."""
+    return b"localhost" if endpoint is None or endpoint.path is not None else str(endpoint).encode()
 
 
 @lru_cache(maxsize=1024)  # 0.2 µs, where `_unusual` takes 2
@@ -80,7 +94,7 @@ def _around_milliseconds(
     return drop | {name for name, _ in fields}, text
 
 
-def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float, own: Own) -> frozenset[bytes]:
+def _unusual(exchange: Story, route: LiveRoute, seconds_left: float, own: Own) -> frozenset[bytes]:
     """Add the last lines of a request that a route alone does not determine; returns what is left out."""
     drop = route.drop_request
     own.append(b"\r\n")
@@ -96,12 +110,12 @@ def _unusual(exchange: Exchange, route: LiveRoute, seconds_left: float, own: Own
             own += (name, b": ", value, b"\r\n")
     elif route.is_deadline_sent and seconds_left < inf:
         own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
-    if (carried or route.injects_baggage) and seconds_left < inf:
+    if (carried or route.deadline.inject_baggage) and seconds_left < inf:
         drop = _baggage(exchange, route, seconds_left, drop, own)
     return drop
 
 
-def upstream_target(exchange: Exchange, prefix: bytes) -> bytes:
+def upstream_target(exchange: Story, prefix: bytes) -> bytes:
     """The target with the matched prefix rewritten."""
     rest = exchange.request.origin_target[exchange.prefix_length :]
     target = prefix.rstrip(b"/") + rest
@@ -115,7 +129,7 @@ def _listed_and_expect(request: Request) -> frozenset[bytes]:
 
 
 def _baggage(
-    exchange: Exchange, route: LiveRoute, seconds_left: float, drop: frozenset[bytes], own: Own
+    exchange: Story, route: LiveRoute, seconds_left: float, drop: frozenset[bytes], own: Own
 ) -> frozenset[bytes]:
     """Write `deadline-ms` where the caller sent it or the route asks for it."""
     is_carried = any(field.form is _BAGGAGE for field in exchange.budget.carried)
@@ -126,17 +140,21 @@ def _baggage(
     return drop | {deadline.BAGGAGE}
 
 
-def complete_response(exchange: Exchange, route: LiveRoute, head: ResponseHead) -> None:
+def complete_response(exchange: Story, route: LiveRoute, head: ResponseHead) -> None:
     """Say what of an upstream's head goes on to the client, and what is added."""
     drop = route.drop_response
     if head.listed:
         drop |= headers.listed_in_connection(head.listed)
-    if head.status == 204 or head.status == 101:
+    status = head.status
+    if status == 204 or status == 101:
         drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
     head.drop = drop
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
+    if status == 426:  # RFC 9110 15.5.22: it says to what
+        upgrade = b", ".join(value for key, _, value in head.fields if key == b"upgrade")
+        head.own += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n") if upgrade else ()
     if exchange.fallback is not None:
         assert exchange.reason is not None
         value = proxy_status(exchange.reason, exchange.detail, exchange.fallback)

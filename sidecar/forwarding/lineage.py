@@ -8,16 +8,13 @@ the caller's deadline, and ends with the caller where the match was exact and th
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import CancelWithCaller, Mode
 from sidecar.forwarding.given_up import GivenUp
-
-if TYPE_CHECKING:
-    from sidecar.forwarding.attempt import Attempt
-    from sidecar.forwarding.exchange import Exchange
-    from sidecar.forwarding.live import LiveRoute
+from sidecar.forwarding.live import LiveRoute
+from sidecar.forwarding.story import Story
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """RFC 9110 9.2.1: stopping such a call half-way changes nothing."""
@@ -26,7 +23,7 @@ _CUT_SHORT = frozenset({Reason.CLIENT_GONE, Reason.CALLER_GONE, Reason.TIMEOUT, 
 """Ends of an inbound exchange after which nobody waits for what its app still does."""
 
 
-def recover(exchange: Exchange, route: LiveRoute) -> None:
+def recover(exchange: Story, route: LiveRoute) -> None:
     """Find the caller of an outbound exchange and hang the exchange on it.
 
     Raises:
@@ -50,24 +47,24 @@ def recover(exchange: Exchange, route: LiveRoute) -> None:
         callers.attach(found.entry, exchange)
 
 
-def _may_cancel(exchange: Exchange, policy: CancelWithCaller) -> bool:
+def _may_cancel(exchange: Story, policy: CancelWithCaller) -> bool:
     if policy is CancelWithCaller.SAFE:
         return exchange.request.method in SAFE
     return policy is CancelWithCaller.ALL
 
 
-def remember(exchange: Exchange, attempt: Attempt) -> None:
+def remember(exchange: Story, span_id: bytes, now: float) -> None:
     """An exchange to the app is about to be sent: from now on the app's calls can be recognised."""
     if exchange.remembered_as is not None:
-        _end(exchange, exchange.remembered_as, exchange.attempts[-2].reason, attempt.started)
-    exchange.remembered_as = attempt.span_id
+        _end(exchange, exchange.remembered_as, exchange.tries[-2].reason, now)
+    exchange.remembered_as = span_id
     # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
     deadline = inf if exchange.request.traits.upgrade else exchange.deadline
     callers = exchange.service.callers
-    callers.enter(attempt.span_id, exchange.trace.trace_id, deadline, attempt.started)
+    callers.enter(span_id, exchange.trace.trace_id, deadline, now)
 
 
-def forget(exchange: Exchange, now: float) -> None:
+def forget(exchange: Story, now: float) -> None:
     """The exchange is over: cancel what hangs on it if it was cut short, and let go of its own caller."""
     callers = exchange.service.callers
     caller = exchange.caller
@@ -75,14 +72,14 @@ def forget(exchange: Exchange, now: float) -> None:
         callers.detach(caller.entry, exchange)
     if exchange.remembered_as is not None:
         # Of the attempt, not of the exchange: where a fallback's upstream answered, its app was waited for.
-        _end(exchange, exchange.remembered_as, exchange.attempts[-1].reason, now)
+        _end(exchange, exchange.remembered_as, exchange.tries[-1].reason, now)
 
 
-def _end(exchange: Exchange, span_id: bytes, reason: Reason | None, now: float) -> None:
+def _end(exchange: Story, span_id: bytes, reason: Reason | None, now: float) -> None:
     """Nobody waits any more for what the app does under `span_id`: let that go on only if it was answered."""
     callers = exchange.service.callers
     if reason not in _CUT_SHORT:
         callers.leave(span_id, now)
         return
     for outbound in callers.bury(span_id, now, reason):
-        cast("Exchange", outbound).caller_gone()
+        cast(Story, outbound).caller_gone()

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from math import inf
 
-from sidecar.core import balance, deadline, headers
+from sidecar.core import balance, deadline, forwarded, headers
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.errors import Reason
@@ -70,11 +70,11 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices", "_total_weight", "added_to_request", "added_to_response", "admission", "attempt_seconds",
+        "_choices", "added_to_request", "added_to_response", "admission", "attempt_seconds",
         "bounds_attempts", "deadline", "deadline_fields", "destinations", "head_seconds",
-        "drop_request", "drop_response", "fallback", "fallback_destination", "first_check_seconds",
-        "has_plain_failures", "host", "idle_seconds", "injects_baggage", "is_deadline_sent", "is_egress",
-        "is_plainly_judged", "is_remembered", "judged_by", "name", "plain_budget", "policy", "prefix",
+        "drop_request", "drop_response", "fallback_destination", "first_check_seconds",
+        "has_plain_failures", "host", "idle_seconds", "is_deadline_sent", "is_egress",
+        "is_plainly_judged", "is_remembered", "judged_by", "name", "own_forwarded", "plain_budget", "policy", "prefix",
         "request_seconds", "sets_date", "single",
     )  # fmt: skip
 
@@ -89,9 +89,7 @@ class LiveRoute:
         self.name = policy.name
         self.destinations = [destination for destination, _ in destinations]
         self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
-        self._total_weight = sum(weight for _, weight in self._choices)
         self.single = self._choices[0][0] if len(self._choices) == 1 else None
-        self.fallback = policy.fallback
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
@@ -109,10 +107,11 @@ class LiveRoute:
         self.drop_response |= {date.KEY}
         self.added_to_request = _added(policy.request_headers)
         self.added_to_response = _added(policy.response_headers)
+        self.own_forwarded = self.drop_request & forwarded.NAMES
+        """What the route says itself of the client, in the place of its listener."""
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:
             self.drop_request |= {deadline.EXPECTED_TIMEOUT}
-        self.injects_baggage = policy.deadline.inject_baggage
         self.is_egress = policy.direction is Direction.OUTBOUND
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
@@ -140,7 +139,7 @@ class LiveRoute:
         """The upstream for one exchange, by weight."""
         if self.single is not None:
             return self.single
-        return balance.pick_weighted(self._choices, self._total_weight, rng)
+        return balance.pick_weighted(self._choices, sum(weight for _, weight in self._choices), rng)
 
 
 def _or_never(seconds: float | None) -> float:

@@ -1,26 +1,27 @@
 """The attempts of one exchange: begun, tried again where that is safe, and which of them has the client.
 
 Whoever has a head first wins: it alone speaks to the client, and the others end, uncounted. With one attempt at a time
-the race is short. The exchange asks for it once it knows its upstream, and hears `won` or `lost`. Owned by the
+the race is short. The exchange begins it once it knows its upstream, and hears `completed`, `switched` or `lost`. Owned by the
 exchange; ends with it.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind
 from sidecar.forwarding import heads, lineage
-from sidecar.forwarding.attempt import Attempt
+from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
+from sidecar.forwarding.story import Story
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
     from sidecar.core.transition import Transition
-    from sidecar.forwarding.exchange import Exchange
     from sidecar.forwarding.live import Destination, LiveRoute
     from sidecar.forwarding.streams import ServerStream
     from sidecar.upstream.pool import Pool
@@ -31,14 +32,34 @@ REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 _ANSWERED = Kind.ANSWERED
 
 
-class Race:
+class RaceOwner(Story):
+    """Who runs the race, and hears how it ends: the exchange."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    attempts: list[Attempt]
+    """All that were begun, the first one first."""
+
+    @abstractmethod
+    def completed(self, attempt: Attempt) -> None:
+        """The upstream's answer has gone out whole."""
+
+    @abstractmethod
+    def switched(self, attempt: Attempt, transition: Transition | None) -> None:
+        """101: from here on bytes go both ways until both sides end."""
+
+
+class Race(AttemptOwner):
     """See the module. `stream` is the client's."""
+
+    exchange: RaceOwner
 
     __slots__ = (
         "_destination", "_route", "_was_refused", "_was_stale", "exchange", "running", "stream", "winner",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, route: LiveRoute, stream: ServerStream) -> None:
+    def __init__(self, exchange: RaceOwner, route: LiveRoute, stream: ServerStream) -> None:
         self.exchange = exchange
         self.stream = stream
         self.running: list[Attempt] = []
@@ -87,10 +108,12 @@ class Race:
         attempt = Attempt(self, route, permit, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
         self.running.append(attempt)
+        if route.head_seconds < seconds:
+            attempt.fails_at = now + route.head_seconds
         if route.bounds_attempts or len(attempts) > 1:
             exchange.watch(now)
         if service.has_egress and route.is_remembered:
-            lineage.remember(exchange, attempt)
+            lineage.remember(exchange, span_id, now)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         pool.in_flight += 1
@@ -118,6 +141,7 @@ class Race:
         self.completed(attempt)
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
+        attempt.fails_at = attempt.started + attempt.allowed_seconds  # `timeouts.head` was kept
         self._win(attempt)
         complete_response(self.exchange, self._route, head)
         self.stream.send_head(head)
@@ -241,7 +265,7 @@ class Race:
         if isinstance(admitted, Refusal):
             self._tell(admitted.transition)
             return False
-        pool = failed.pool
+        pool = cast("Pool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._destination.cluster.pick(avoid=pool)
         try:

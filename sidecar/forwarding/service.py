@@ -7,18 +7,14 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sidecar.core.callers import Callers
-from sidecar.core.observe import Observe
+from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.turns import Turns
-
-if TYPE_CHECKING:
-    from sidecar.forwarding.exchange import Exchange
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +35,7 @@ class Service:
     """By listener."""
     has_egress: bool = False
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
-    exchanges: set[Exchange] = field(default_factory=set)
+    exchanges: set[ObservedExchange] = field(default_factory=set)
     """All that are live."""
     open_connections: int = 0
     """With clients, over all listeners."""

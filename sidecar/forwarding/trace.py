@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sidecar.core import headers, tracecontext
-
-if TYPE_CHECKING:
-    from sidecar.forwarding.service import Service
+from sidecar.forwarding.service import Service
 
 SAMPLED = tracecontext.SAMPLED
 RANDOM = tracecontext.RANDOM

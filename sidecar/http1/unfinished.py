@@ -76,7 +76,9 @@ class UnfinishedHead:
             raise MalformedHead("a line that does not end in CRLF")
         if self._is_request and not _may_begin_request(self._bytes):
             raise MalformedHead("Invalid method encountered")
-        is_begin = b"HTTP/".startswith(self._bytes[:5]) or self._bytes == b"\r"  # an empty line in front of it
+        is_begin = (
+            b"HTTP/".startswith(self._bytes[:5]) or self._bytes == b"\r"
+        )  # an empty line in front of it
         if not self._is_request and not is_begin:
             raise MalformedHead("Expected HTTP/")
 

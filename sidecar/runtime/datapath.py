@@ -12,10 +12,9 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from sidecar.core.callers import Callers
-from sidecar.core.observe import Observe
+from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
-from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime.assembly import Assembly, Names
@@ -43,7 +42,7 @@ class DataPath:
         names: Names,
         observe: Observe,
         decide: Decide,
-        live: set[Exchange],
+        live: set[ObservedExchange],
         max_open_connections: int,
     ) -> None:
         """`clock`: monotonic seconds. `live`: where exchanges are while they are under way."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 
 from sidecar.admin.events import Events
 from sidecar.core.numbers import Numbers
+from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.listener import ListenerSocket
-from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.service import Service
 from sidecar.runtime import file_limits, memory
 from sidecar.runtime.assembly import Assembly
@@ -46,7 +46,7 @@ class Worker:
         `limits` is what the process may have open; None: as it is.
         """
         limits = limits or file_limits.present()
-        live: set[Exchange] = set()
+        live: set[ObservedExchange] = set()
         events = Events()
         self.numbers = Numbers(live)
         rooms = TelemetryRooms(

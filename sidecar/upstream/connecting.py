@@ -36,7 +36,11 @@ class Connecting:
     __slots__ = ("_clock", "_on_failure", "_task", "pool", "seekers")
 
     def __init__(
-        self, pool: LeasePool, seconds: float, clock: Callable[[], float], on_failure: Callable[[Connecting], None]
+        self,
+        pool: LeasePool,
+        seconds: float,
+        clock: Callable[[], float],
+        on_failure: Callable[[Connecting], None],
     ) -> None:
         """`on_failure` is called when no connection came of it, before anybody who waits is told."""
         self.pool = pool

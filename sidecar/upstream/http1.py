@@ -160,7 +160,7 @@ class UpstreamConnection(ClientStream, Lease):
             kept += _hop_lines(request)
         written = b"".join([
             request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
-            *kept, head.added.lines, request.added, *head.own, b"\r\n",
+            *kept, head.added.lines, *head.own, b"\r\n",
         ])  # fmt: skip
         if not held:
             self.link.write(written)
@@ -242,6 +242,18 @@ class UpstreamConnection(ClientStream, Lease):
             self._sink.writable()
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._hear(data)
+        except Exception as error:
+            self._break_off(error)
+
+    def _break_off(self, error: Exception) -> None:
+        """A mistake of ours ends this connection and the attempt on it, and nothing else."""
+        message = "an error in reading from an upstream; its connection is ended"
+        asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+        self._fail("an error in the sidecar")
+
+    def _hear(self, data: bytes) -> None:
         sink = self._sink
         if sink is None:
             self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
@@ -432,7 +444,10 @@ class UpstreamConnection(ClientStream, Lease):
         sink = self._sink
         if sink is None or not pending:
             return
-        self._read(sink, pending)
+        try:
+            self._read(sink, pending)
+        except Exception as error:
+            self._break_off(error)
         if not self._pending and not self.is_read_paused:
             self.link.resume()
 

@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sized
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
@@ -33,7 +33,8 @@ class Fate(Enum):
 class Lease(ABC):
     """A place on a connection for one request."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
 
     pool: LeasePool
     """Of its endpoint."""
@@ -80,7 +81,8 @@ class Seeker(ABC):
 class LeasePool(ABC):
     """The connections of one endpoint, as a connection sees them."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
 
     endpoint: Endpoint
     cluster: LeaseLine
@@ -103,7 +105,8 @@ class LeasePool(ABC):
 class LeaseLine(ABC):
     """Who waits for a connection of an upstream, as a connection that comes free sees it."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
 
     turns: Turns
     waits: Sized

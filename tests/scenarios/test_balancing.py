@@ -137,7 +137,7 @@ async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() ->
                 for exchange in worker.service.exchanges:
                     attempt = exchange.attempts[-1]
                     if attempt._lease is not None and attempt.endpoint is not None:
-                        told[exchange.target] = attempt.endpoint.port
+                        told[exchange.request.target] = attempt.endpoint.port
                 assert sum(pool.in_flight for pool in pools) == len(worker.service.exchanges)
             assert len(told) == 20
             assert told == served

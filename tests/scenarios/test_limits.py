@@ -79,7 +79,7 @@ async def test_empty_lines_do_not_keep_a_connection_that_asks_nothing() -> None:
         while to.worker.listeners["inbound"].connection_count:
             await client.send(b"\r\n")
             await asyncio.sleep(1)
-        assert 5 <= loop.time() - began <= 7
+        assert 5 - 1e-6 <= loop.time() - began <= 7
         await client.read_to_end()
         assert client.received == b""
 
@@ -132,7 +132,7 @@ async def test_a_head_that_takes_too_long_is_answered_408() -> None:
         began = asyncio.get_running_loop().time()
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
         await client.read_to_end()
-        assert 3 <= asyncio.get_running_loop().time() - began <= 5
+        assert 3 - 1e-6 <= asyncio.get_running_loop().time() - began <= 5
         (response,) = await client.responses([b"GET"])
         assert (response.status, error_of(response)) == (408, b"http_request_error")
         assert response.value(b"connection") == b"close"
@@ -159,7 +159,7 @@ async def test_a_connection_without_a_request_is_closed_when_its_idle_time_is_up
         async with raw_client(to.port) as silent:
             began = loop.time()
             await silent.read_to_end()
-            assert 5 <= loop.time() - began <= 7
+            assert 5 - 1e-6 <= loop.time() - began <= 7
             assert silent.received == b""
         async with raw_client(to.port) as client:
             await client.send(get())
@@ -175,7 +175,7 @@ async def test_a_body_that_stalls_is_answered_408_and_its_upstream_connection_cl
         began = asyncio.get_running_loop().time()
         await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         await client.read_to_end()
-        assert 2 <= asyncio.get_running_loop().time() - began <= 5
+        assert 2 - 1e-6 <= asyncio.get_running_loop().time() - began <= 5
         (response,) = await client.responses([b"PUT"])
         assert (response.status, error_of(response)) == (408, b"http_request_error")
         await turns()
@@ -228,7 +228,7 @@ async def test_an_exchange_in_which_nothing_moves_is_cut_by_the_routes_idle_time
         began = asyncio.get_running_loop().time()
         await client.send(get())
         await client.read_to_end()
-        assert 2 <= asyncio.get_running_loop().time() - began <= 2.6
+        assert 2 - 1e-6 <= asyncio.get_running_loop().time() - began <= 2.6
         (response,) = await client.responses([b"GET"])
         assert (client.received[-8:], response.is_cut) == (b"\r\n\r\nhalf", True)
         assert to.app.open_count == 0
@@ -421,7 +421,7 @@ async def test_a_client_that_never_takes_the_rest_is_not_kept_for_ever() -> None
         while not connection.link.unsent_bytes:
             await loop.sock_sendall(client, get())
             sent += 1
-            while len(to.requests) < sent or connection._current is not None:
+            while len(to.requests) < sent or connection._exchange is not None:
                 await turns()
         await asyncio.sleep(600)
         assert to.worker.listeners["inbound"].connection_count == 0

@@ -13,7 +13,10 @@ from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, raw_upstream
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-NAMES_OF_OURS = {b"via", b"x-request-id", b"traceparent", b"tracestate", b"x-envoy-expected-rq-timeout-ms"}
+NAMES_OF_OURS = {
+    b"via", b"x-request-id", b"traceparent", b"tracestate", b"x-envoy-expected-rq-timeout-ms", b"x-forwarded-for",
+    b"x-forwarded-proto", b"x-forwarded-host",
+}  # fmt: skip
 
 
 async def test_a_request_keeps_its_method_target_fields_and_body() -> None:

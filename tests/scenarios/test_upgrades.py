@@ -187,7 +187,7 @@ async def test_a_tunnel_holds_back_who_sends_faster_than_the_other_takes() -> No
         await expect(client, b"done")
 
 
-@pytest.mark.parametrize(("pause_seconds", "is_whole"), [(35, True), (60, False)])
+@pytest.mark.parametrize(("pause_seconds", "is_whole"), [(20, True), (60, False)])
 async def test_what_waits_for_an_end_that_takes_nothing_is_not_kept_for_ever(
     pause_seconds: float, *, is_whole: bool
 ) -> None:

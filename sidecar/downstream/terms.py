@@ -1,0 +1,35 @@
+"""What a listener grants its connections: its limits, its times, and its name. The listener itself is more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from sidecar.core.snapshot import Forwarded, ListenerLimits
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.service import Service
+
+
+class ListenerTerms(ABC):
+    """A listener as its connections see it. A reload may change all but the name."""
+
+    name: str
+    service: Service
+    limits: ListenerLimits
+    small_head_bytes: int
+    """A head up to this size cannot break a limit."""
+    phase_seconds: tuple[float, ...]
+    """How long each phase of a connection may last, by its value."""
+    forwarded: Forwarded
+    is_trusted: bool
+    is_ending: bool
+    """Each answer closes its connection."""
+
+    @abstractmethod
+    def accept(self, connection: Any) -> bool:
+        """Whether another one is let in."""
+
+    @abstractmethod
+    def forget(self, connection: Any) -> None:
+        """It has closed, or became a tunnel."""

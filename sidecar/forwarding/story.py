@@ -1,0 +1,78 @@
+"""An exchange as the others of this room see it: its values, and the milestones that they tell it of.
+
+`exchange.py` is the story itself. Races, attempts, heads and lineage know this and not the exchange, so that no module
+here needs itself by way of others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from sidecar.core.callers import Found
+from sidecar.core.deadline import Budget
+from sidecar.core.errors import Reason
+from sidecar.core.observe import ObservedAttempt
+from sidecar.core.request import Request
+from sidecar.core.transition import State, Transition
+from sidecar.forwarding.body import RequestBody
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.permit import Refusal
+from sidecar.forwarding.service import Service
+from sidecar.forwarding.trace import Trace
+
+
+class Story(ABC):
+    """One request of one client."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    service: Service
+    request: Request
+    trace: Trace
+    body: RequestBody | None
+    budget: Budget
+    started: float
+    deadline: float
+    moved_at: float
+    """When the last byte came, either way."""
+    response_bytes: int
+    prefix_length: int
+    """Of the target, that the route's prefix takes the place of; set if the route has one."""
+    breaker_state: State | None
+    """At admission."""
+    reason: Reason | None
+    detail: str
+    fallback: str | None
+    """What serves instead of the upstream."""
+    caller: Found | None
+    """The inbound exchange that this one descends from."""
+    remembered_as: bytes | None
+    """The span id under which the app's calls find this exchange."""
+
+    @property
+    @abstractmethod
+    def tries(self) -> Sequence[ObservedAttempt]:
+        """All attempts, the first one first."""
+
+    @abstractmethod
+    def watch(self, now: float) -> None:
+        """Have the sweep look here at the next moment that may matter."""
+
+    @abstractmethod
+    def refused(self, refusal: Refusal) -> NoReturn:
+        """A breaker or a limit lets no attempt go. Raises: GivenUp."""
+
+    @abstractmethod
+    def tripped_breaker(self, transition: Transition) -> None:
+        """The outcome of an attempt has changed its breaker's state."""
+
+    @abstractmethod
+    def lost(self, error: GivenUp) -> None:
+        """No attempt will bring a whole answer."""
+
+    @abstractmethod
+    def caller_gone(self) -> None:
+        """The inbound exchange that this one descends from was cancelled (SPEC 5.4)."""
