@@ -1,4 +1,5 @@
-"""One try of an exchange against one endpoint: gets a place on a connection, sends the request, hears what comes back.
+"""One try of an exchange against one endpoint: gets a place on a connection, sends the request, hears what comes
+back.
 
 It knows its race and not the client: what comes back goes to the race, which gives the client to the winner. It owns
 its permit and its lease, and lets go of both in `finish` and `judge`, exactly once. Kept as a record when it is over

@@ -133,7 +133,8 @@ class Cluster(LeaseLine):
         return True
 
     def wait_for(self, pool: Pool, seeker: Seeker) -> Wait | NoPlace:
-        """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes free.
+        """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes
+        free.
 
         `seeker` is told when there is one.
         """
