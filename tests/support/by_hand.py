@@ -451,3 +451,35 @@ class Path:
     def in_flight(self) -> tuple[int, list[int]]:
         """Of the upstream, and of each endpoint."""
         return self.cluster.in_flight, [pool.in_flight for pool in self.cluster.pools]
+
+
+class HandConnecting:
+    """In the place of `Connecting`: the test says how it ends."""
+
+    def __init__(self, pool: LeasePool, seconds: float, clock: Callable[[], float], on_failure: Any) -> None:
+        self.pool = pool
+        self.seconds = seconds
+        self.seekers: list[Seeker] = []
+        self.is_called_off = False
+        self._on_failure = on_failure
+
+    def cancel(self, seeker: Seeker) -> None:
+        self.seekers.remove(seeker)
+        if not self.seekers:
+            self.is_called_off = True
+            self._on_failure(self)
+
+    def open(self) -> HandLease:
+        """It is there: whoever waits gets it."""
+        lease = HandLease(self.pool)
+        self.pool.add(lease)
+        seekers, self.seekers = self.seekers, []
+        for seeker in seekers:
+            seeker.leased(lease)
+        return lease
+
+    def fail(self, reason: Reason = Reason.CONNECTION_REFUSED) -> None:
+        seekers, self.seekers = self.seekers, []
+        self._on_failure(self)
+        for seeker in seekers:
+            seeker.not_leased(reason, "as the test says")

@@ -1,0 +1,164 @@
+"""The sweep expires everything once, when it is due, whatever its neighbours do; and it runs only while it has to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
+from tests.support.by_hand import HandLoop
+
+
+class Item:
+    def __init__(self, due: float, then: Callable[[], None] = lambda: None) -> None:
+        self.due = due
+        self.bucket: set[Expiring] | None = None
+        self.expired: list[float] = []
+        self.abandoned = 0
+        self._then = then
+
+    def expire(self, now: float) -> None:
+        self.expired.append(now)
+        self._then()
+
+    def abandon(self) -> None:
+        self.abandoned += 1
+
+
+def new_sweep() -> tuple[Sweep, HandLoop]:
+    loop = HandLoop()
+    return Sweep(cast(asyncio.AbstractEventLoop, loop), loop.time), loop
+
+
+def add(sweep: Sweep, loop: HandLoop, seconds: float, then: Callable[[], None] = lambda: None) -> Item:
+    item = Item(loop.now + seconds, then)
+    sweep.add(item, loop.now)
+    return item
+
+
+@pytest.mark.parametrize(
+    "seconds", [0.0, 0.001, OWN_TIMER_SECONDS - 0.001, OWN_TIMER_SECONDS, 0.125, 0.1251, 15.0, 15.0149]
+)
+@pytest.mark.parametrize("after", [0.0, 0.0137])
+def test_an_item_expires_once_and_when_it_is_due(seconds: float, after: float) -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)  # the sweep is running already
+    loop.advance(after)
+    item = add(sweep, loop, seconds)
+    loop.advance(30.0)
+    assert item.expired == [pytest.approx(item.due, abs=1e-6)]
+    assert item.expired[0] >= item.due
+    assert item.bucket is None
+
+
+def test_an_item_whose_time_is_up_already_expires_in_the_next_turn() -> None:
+    sweep, loop = new_sweep()
+    item = add(sweep, loop, -5.0)
+    assert item.expired == []
+    loop.advance(0.0)
+    assert item.expired == [loop.now]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 5.0])
+def test_a_removed_item_does_not_expire(seconds: float) -> None:
+    sweep, loop = new_sweep()
+    item = add(sweep, loop, seconds)
+    Sweep.remove(item)
+    Sweep.remove(item)
+    loop.advance(10.0)
+    assert (item.expired, item.bucket, len(sweep)) == ([], None, 0)
+
+
+def test_of_two_that_are_due_together_the_first_may_remove_the_second() -> None:
+    sweep, loop = new_sweep()
+    items: list[Item] = []
+
+    def remove_the_others() -> None:
+        for item in items:
+            Sweep.remove(item)
+
+    due = int((loop.now + 5.0) * TICKS_PER_SECOND) / TICKS_PER_SECOND  # one bucket, and due when it is swept
+    items += [Item(due, remove_the_others) for _ in range(3)]
+    for item in items:
+        sweep.add(item, loop.now)
+    loop.advance(10.0)
+    assert sorted(len(item.expired) for item in items) == [0, 0, 1]
+
+
+def test_an_item_may_be_added_again_when_it_expires() -> None:
+    sweep, loop = new_sweep()
+    item = Item(loop.now + 1.0)
+
+    def again() -> None:
+        if len(item.expired) < 3:
+            item.due = loop.now + 1.0
+            sweep.add(item, loop.now)
+
+    item._then = again
+    sweep.add(item, loop.now)
+    start = loop.now
+    loop.advance(60.0)
+    assert [round(at - start, 6) for at in item.expired] == [1.0, 2.0, 3.0]
+
+
+def test_nothing_runs_while_there_is_nothing_to_sweep() -> None:
+    sweep, loop = new_sweep()
+    assert loop.timers == 0
+    add(sweep, loop, 1.0)
+    loop.advance(2.0)
+    assert (loop.timers, len(sweep)) == (0, 0)
+    item = add(sweep, loop, 1.0)
+    loop.advance(2.0)
+    assert len(item.expired) == 1
+
+
+def test_a_loop_that_was_held_sweeps_what_it_has_missed() -> None:
+    sweep, loop = new_sweep()
+    items = [add(sweep, loop, seconds) for seconds in (0.5, 1.0, 2.0, 2.9)]
+    loop.now += 3.0  # no timer had its turn
+    loop.advance(1.0)
+    assert [len(item.expired) for item in items] == [1, 1, 1, 1]
+
+
+def test_after_close_nothing_expires_any_more() -> None:
+    sweep, loop = new_sweep()
+    item = add(sweep, loop, 1.0)
+    sweep.close()
+    sweep.close()
+    loop.advance(5.0)
+    assert (item.expired, loop.timers) == ([], 0)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0])
+def test_an_error_in_one_expiry_is_told_and_ends_that_one_alone(seconds: float) -> None:
+    sweep, loop = new_sweep()
+
+    def fail() -> None:
+        raise LookupError("broken")
+
+    before, broken, after = (add(sweep, loop, seconds, then) for then in (lambda: None, fail, lambda: None))
+    later = add(sweep, loop, 5.0)
+    loop.advance(10.0)
+    assert [len(item.expired) for item in (before, broken, after, later)] == [1, 1, 1, 1]
+    assert [item.abandoned for item in (before, broken, after, later)] == [0, 1, 0, 0]
+    assert [type(error) for error in loop.errors] == [LookupError]
+
+
+def test_an_error_in_ending_it_is_told_as_well() -> None:
+    sweep, loop = new_sweep()
+
+    class Hopeless(Item):
+        def expire(self, now: float) -> None:
+            raise LookupError("broken")
+
+        def abandon(self) -> None:
+            raise KeyError("broken, too")
+
+    sweep.add(Hopeless(loop.now + 1.0), loop.now)
+    other = add(sweep, loop, 1.0)
+    loop.advance(2.0)
+    assert [type(error) for error in loop.errors] == [LookupError, KeyError]
+    assert len(other.expired) == 1

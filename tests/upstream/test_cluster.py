@@ -1,0 +1,315 @@
+"""Who may open a connection, who waits, and who is next; limits are over all endpoints of an upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.core.snapshot import Endpoint, UpstreamLimits
+from sidecar.upstream.cluster import Cluster, Wait
+from sidecar.upstream.lease import Lease
+from tests.support.by_hand import (
+    HERE,
+    THERE,
+    HandConnecting,
+    HandLease,
+    HandLoop,
+    Note,
+    Waiting,
+    hand_cluster,
+)
+
+NAME = Endpoint("payments", 80)
+
+
+def waits(cluster: Cluster, count: int, told: list[Note], first: int = 0) -> list[Wait]:
+    """So many seekers for the first endpoint, in order, who tell what becomes of them."""
+    made = [
+        cluster.wait_for(cluster.pools[0], Waiting(str(number), told))
+        for number in range(first, first + count)
+    ]
+    assert None not in made
+    return made  # type: ignore[return-value]
+
+
+def names(told: list[Note]) -> list[tuple[str, str]]:
+    return [(name, what) for name, what, _ in told]
+
+
+# Limits
+
+
+def test_requests_are_admitted_up_to_their_limit() -> None:
+    cluster = hand_cluster(HandLoop(), max_requests=2)
+    assert [cluster.admit() for _ in range(3)] == [True, True, False]
+    assert (cluster.in_flight, cluster.overflows) == (2, 1)
+
+
+def test_connections_open_up_to_their_limit_then_a_line_forms_then_it_is_full(
+    connectings: list[HandConnecting],
+) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=2, max_pending=1)
+    made = [cluster.wait_for(cluster.pools[0], Waiting()) for _ in range(4)]
+    assert [wait is not None for wait in made] == [True, True, True, False]
+    assert (len(connectings), cluster.connections, cluster.pending, cluster.overflows) == (2, 2, 1, 1)
+
+
+def test_the_limit_of_connections_is_over_all_endpoints(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), HERE, THERE, max_connections=1)
+    for pool in cluster.pools:
+        cluster.wait_for(pool, Waiting())
+    assert (len(connectings), cluster.pending) == (1, 1)
+
+
+def test_an_idle_connection_of_another_endpoint_makes_room(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), HERE, THERE, max_connections=1)
+    here, there = cluster.pools
+
+    class Closing(HandLease):
+        def abort(self) -> None:
+            super().abort()
+            self.pool.forget(self)
+
+    idle = Closing(here)
+    cluster.connections = 1
+    here.add(idle)
+    here.idle.append(idle)
+    cluster.wait_for(there, Waiting())
+    assert idle.is_aborted
+    assert [one.pool for one in connectings] == [there]
+    assert (cluster.connections, cluster.pending) == (1, 0)
+
+
+# The line
+
+
+def test_the_first_in_line_gets_the_first_connection_that_comes_free(
+    connectings: list[HandConnecting],
+) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    told: list[Note] = []
+    waits(cluster, 4, told)
+    lease = connectings[0].open()
+    for _ in range(3):
+        assert cluster.hand_to_waiter(lease)
+    assert not cluster.hand_to_waiter(lease)
+    assert names(told) == [(str(number), "leased") for number in range(4)]
+
+
+def test_who_leaves_the_line_is_passed_over(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    told: list[Note] = []
+    line = waits(cluster, 4, told)
+    line[1].cancel()
+    line[1].cancel()
+    lease = connectings[0].open()
+    assert [cluster.hand_to_waiter(lease) for _ in range(3)] == [True, True, False]
+    assert names(told) == [("0", "leased"), ("2", "leased"), ("3", "leased")]
+
+
+def test_a_place_that_comes_free_opens_a_connection_for_the_first_in_line(
+    connectings: list[HandConnecting],
+) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    told: list[Note] = []
+    line = waits(cluster, 3, told)
+    connectings[0].fail()
+    assert names(told) == [("0", "not leased")]
+    assert (len(connectings), cluster.connections, cluster.pending) == (2, 1, 1)
+    assert connectings[1].seekers == [line[1].seeker]
+
+
+def test_who_is_told_that_a_connection_failed_may_ask_again_at_once(
+    connectings: list[HandConnecting],
+) -> None:
+    """The failed one's place went to the next in line before."""
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    order: list[str] = []
+
+    class Again(Waiting):
+        def not_leased(self, reason: Reason, detail: str) -> None:
+            order.append("told")
+            cluster.wait_for(cluster.pools[0], Waiting("again"))
+
+    cluster.wait_for(cluster.pools[0], Again())
+    second = Waiting("second")
+    cluster.wait_for(cluster.pools[0], second)
+    connectings[0].fail()
+    assert order == ["told"]
+    assert connectings[1].seekers == [second]
+    assert [wait.seeker.name for wait in cluster.waits] == ["again"]  # type: ignore[attr-defined]
+
+
+def test_calling_off_the_only_connection_gives_its_place_to_the_next(
+    connectings: list[HandConnecting],
+) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    told: list[Note] = []
+    line = waits(cluster, 2, told)
+    line[0].cancel()
+    assert connectings[0].is_called_off
+    assert connectings[1].seekers == [line[1].seeker]
+    line[1].cancel()
+    assert (told, cluster.connections, cluster.is_idle) == ([], 0, True)
+
+
+def test_those_without_time_pass_a_connection_on_one_after_the_other() -> None:
+    """Each gives it back within the call. Not as many calls deep, however many there are."""
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    cluster.connections = 1
+    count = 5_000
+    depth = [0, 0]
+
+    class WithoutTime(Waiting):
+        def leased(self, lease: Lease) -> None:
+            depth[0] += 1
+            depth[1] = max(depth)
+            assert not cluster.hand_to_waiter(lease)
+            cluster.pools[0].idle.append(lease)
+            depth[0] -= 1
+
+    cluster.adopt(replace(cluster.policy, limits=UpstreamLimits(1, count)))
+    for _ in range(count):
+        cluster.wait_for(cluster.pools[0], WithoutTime())
+    assert cluster.hand_to_waiter(HandLease(cluster.pools[0]))
+    assert (depth, cluster.pending, cluster.pools[0].idle_count) == ([0, 1], 0, 1)
+
+
+def test_an_error_of_one_who_waits_does_not_stop_the_line_for_ever() -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    cluster.connections = 1
+
+    class Broken(Waiting):
+        def leased(self, lease: Lease) -> None:
+            raise LookupError
+
+    cluster.wait_for(cluster.pools[0], Broken())
+    told: list[Note] = []
+    waits(cluster, 1, told)
+    lease = HandLease(cluster.pools[0])
+    with pytest.raises(LookupError):
+        cluster.hand_to_waiter(lease)
+    assert cluster.hand_to_waiter(lease)
+    assert names(told) == [("0", "leased")]
+
+
+def test_higher_limits_serve_those_who_wait(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), max_connections=1)
+    waits(cluster, 4, [])
+    cluster.adopt(replace(cluster.policy, limits=UpstreamLimits(3, 10)))
+    assert (len(connectings), cluster.connections, cluster.pending) == (3, 3, 1)
+
+
+# Endpoints that come and go
+
+
+def test_without_an_address_there_is_nothing_to_pick() -> None:
+    cluster = hand_cluster(HandLoop(), NAME)
+    assert (cluster.names(), cluster.pools, cluster.pick()) == ([NAME], [], None)
+    cluster.set_addresses(NAME, [HERE])
+    assert cluster.pick() is cluster.single is cluster.pools[0]
+
+
+def test_addresses_that_stay_keep_their_pool_and_others_are_retired() -> None:
+    cluster = hand_cluster(HandLoop(), NAME)
+    cluster.set_addresses(NAME, [HERE, THERE])
+    here, there = cluster.pools
+    assert cluster.single is None
+    cluster.set_addresses(NAME, [THERE])
+    assert cluster.pools == [there]
+    assert (here.is_retired, there.is_retired) == (True, False)
+
+
+def test_an_answer_for_a_name_that_is_not_asked_for_changes_nothing() -> None:
+    cluster = hand_cluster(HandLoop(), HERE)
+    pools = list(cluster.pools)
+    cluster.set_addresses(NAME, [THERE])
+    assert cluster.pools == pools
+
+
+def test_an_endpoint_that_was_tried_is_avoided_while_there_is_another() -> None:
+    cluster = hand_cluster(HandLoop(), HERE, THERE)
+    here, there = cluster.pools
+    assert {cluster.pick(avoid=here) for _ in range(20)} == {there}
+    single = hand_cluster(HandLoop(), HERE)
+    assert single.pick(avoid=single.pools[0]) is single.pools[0]
+
+
+def test_one_in_line_whose_endpoint_has_left_connects_to_another(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), NAME, max_connections=1)
+    cluster.set_addresses(NAME, [HERE])
+    waits(cluster, 2, [])
+    cluster.set_addresses(NAME, [THERE])
+    connectings[0].fail()
+    assert [one.pool.endpoint for one in connectings] == [HERE, THERE]
+
+
+def test_one_in_line_keeps_its_endpoint_where_there_is_no_other(connectings: list[HandConnecting]) -> None:
+    cluster = hand_cluster(HandLoop(), NAME, max_connections=1)
+    cluster.set_addresses(NAME, [HERE])
+    waits(cluster, 2, [])
+    cluster.set_addresses(NAME, [])
+    connectings[0].fail()
+    assert [one.pool.endpoint for one in connectings] == [HERE, HERE]
+
+
+# Life
+
+
+async def test_idle_connections_are_closed_when_they_are_due_and_no_timer_runs_without_any() -> None:
+    """In virtual time, as of `conftest.py`."""
+    loop = asyncio.get_running_loop()
+    cluster = hand_cluster(HandLoop(), HERE, THERE)
+    cluster._clock = loop.time
+    here, there = cluster.pools
+
+    class Closing(HandLease):
+        def abort(self) -> None:
+            super().abort()
+            self.pool.idle.remove(self)
+
+    start = loop.time()
+    first, second = Closing(here), Closing(there, expires=start + 70.0)
+    first.idle_since, second.idle_since = start, start + 20.0
+    here.idle.append(first)
+    there.idle.append(second)
+    cluster.watch_idle(start)
+    await asyncio.sleep(59.9)
+    assert not first.is_aborted
+    await asyncio.sleep(0.2)
+    assert (first.is_aborted, second.is_aborted) == (True, False)
+    await asyncio.sleep(9.8)
+    assert not second.is_aborted
+    await asyncio.sleep(0.2)
+    assert second.is_aborted
+    assert cluster.idle_timer is None
+
+
+async def test_a_retired_cluster_closes_what_is_idle_and_watches_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    cluster = hand_cluster(HandLoop())
+    lease = HandLease(cluster.pools[0])
+    cluster.pools[0].idle.append(lease)
+    cluster.watch_idle(loop.time())
+    cluster.retire()
+    assert lease.is_aborted
+    assert cluster.idle_timer is None
+    cluster.dissolve()
+    assert (cluster.pools, cluster.single) == ([], None)
+
+
+def test_a_cluster_is_idle_only_without_requests_connections_and_waits(
+    connectings: list[HandConnecting],
+) -> None:
+    cluster = hand_cluster(HandLoop())
+    assert cluster.is_idle
+    cluster.admit()
+    assert not cluster.is_idle
+    cluster.in_flight = 0
+    waits(cluster, 1, [])
+    assert not cluster.is_idle
+    connectings[0].fail()
+    assert cluster.is_idle

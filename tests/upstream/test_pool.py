@@ -1,0 +1,112 @@
+"""The youngest connection first; none that has ended, is due to end, or whose endpoint has left."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from sidecar.upstream.pool import Pool
+from tests.support.by_hand import HERE, HandLease, HandLoop, hand_cluster
+
+
+def new_pool() -> Pool:
+    return hand_cluster(HandLoop()).pools[0]
+
+
+def opened(
+    pool: Pool, *, expires: float = inf, has_ended: bool = False, idle_since: float = 0.0
+) -> HandLease:
+    """An idle connection that is counted."""
+    lease = HandLease(pool, expires=expires, has_ended=has_ended)
+    lease.idle_since = idle_since
+    pool.cluster.connections += 1  # type: ignore[attr-defined]
+    pool.add(lease)
+    pool.idle.append(lease)
+    return lease
+
+
+def test_the_youngest_is_taken_first() -> None:
+    pool = new_pool()
+    first, second = opened(pool), opened(pool)
+    taken = [pool.take(0.0, is_sure) for is_sure in (False, True, False)]
+    assert taken == [second, first, None]
+    assert (pool.idle_count, pool.open_count) == (0, 2)
+
+
+@pytest.mark.parametrize("is_sure", [False, True])
+def test_only_who_must_be_sure_passes_over_a_connection_that_has_ended(*, is_sure: bool) -> None:
+    pool = new_pool()
+    good, ended = opened(pool), opened(pool, has_ended=True)
+    assert pool.take(0.0, is_sure) is (good if is_sure else ended)
+    assert ended.is_aborted is is_sure
+    assert not good.is_aborted
+
+
+@pytest.mark.parametrize(("now", "is_good"), [(9.999, True), (10.0, False), (10.001, False)])
+@pytest.mark.parametrize("is_sure", [False, True])
+def test_a_connection_is_not_taken_from_the_moment_on_that_its_upstream_may_close_it(
+    now: float, *, is_good: bool, is_sure: bool
+) -> None:
+    pool = new_pool()
+    lease = opened(pool, expires=10.0)
+    assert pool.take(now, is_sure) is (lease if is_good else None)
+    assert lease.is_aborted is not is_good
+
+
+def test_all_that_have_ended_are_closed_on_the_way_to_one_that_has_not() -> None:
+    pool = new_pool()
+    good = opened(pool)
+    ended = [opened(pool, has_ended=True), opened(pool, expires=0.0), opened(pool, has_ended=True)]
+    assert pool.take(1.0, True) is good
+    assert [lease.is_aborted for lease in ended] == [True] * 3
+
+
+def test_a_connection_that_closes_is_forgotten_once() -> None:
+    pool = new_pool()
+    idle, busy = opened(pool), opened(pool)
+    pool.take(0.0, False)
+    for _ in range(2):
+        pool.forget(idle)
+        pool.forget(busy)
+    assert (pool.idle, pool.open_count, pool.cluster.connections) == ([], 0, 0)  # type: ignore[attr-defined]
+
+
+def test_who_was_never_added_is_not_counted_off() -> None:
+    pool = new_pool()
+    opened(pool)
+    pool.forget(HandLease(pool))
+    assert (pool.open_count, pool.cluster.connections) == (1, 1)  # type: ignore[attr-defined]
+
+
+def test_idle_connections_are_due_by_their_own_time_and_by_their_upstreams() -> None:
+    pool = new_pool()
+    assert pool.idle_due(60.0) == inf
+    opened(pool, idle_since=5.0)
+    assert pool.idle_due(60.0) == 65.0
+    opened(pool, idle_since=6.0, expires=10.0)
+    assert pool.idle_due(60.0) == 10.0
+
+
+def test_what_has_been_idle_for_long_enough_is_closed_and_nothing_else() -> None:
+    pool = new_pool()
+    leases = [opened(pool, idle_since=since) for since in (1.0, 2.0, 2.001)]
+    leases.append(opened(pool, idle_since=9.0, expires=10.0))
+    leases.append(opened(pool, idle_since=9.0, expires=10.001))
+    pool.close_idle(2.0, 10.0)
+    assert [lease.is_aborted for lease in leases] == [True, True, False, True, False]
+
+
+def test_retiring_closes_what_is_idle_and_leaves_what_is_busy() -> None:
+    pool = new_pool()
+    idle, busy = opened(pool), opened(pool)
+    assert pool.take(0.0, False) is busy
+    pool.retire()
+    assert (pool.is_retired, idle.is_aborted, busy.is_aborted) == (True, True, False)
+
+
+def test_an_operator_sees_what_a_pool_holds() -> None:
+    pool = new_pool()
+    opened(pool)
+    pool.in_flight = 2
+    assert repr(pool) == f"<Pool {HERE} idle=1 open=1 in_flight=2>"
