@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -59,10 +60,11 @@ class Cluster(LeaseLine):
         rng: random.Random,
         clock: Callable[[], float],
         turns: Turns,
-        budget: ConnectionBudget,
+        budget: ConnectionBudget | None = None,
     ) -> None:
-        self._budget = budget
-        budget.join(self, self._close_one_idle)
+        """`budget` is shared with other clusters; None: this one has no bound but its own limits."""
+        self._budget = budget or ConnectionBudget(sys.maxsize)
+        self._budget.join(self, self._close_one_idle)
         self.policy = policy
         self.name = policy.name
         self.turns = turns
