@@ -17,7 +17,7 @@ from sidecar.core import forwarded, headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
-from sidecar.core.plain import Field, PlainRequest, read_request
+from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
@@ -754,13 +754,16 @@ def _lines(head: ResponseHead) -> list[bytes]:
     """A response's head in HTTP/1.1's form, but for what is the connection's own affair."""
     status = head.status
     out = [headers.STATUS_LINES.get(status) or headers.status_line(status)]
-    has_date, drop = head.has_own_date, head.drop
-    for key, line, _ in head.fields:
-        if key not in drop:
-            out.append(line)
-        elif key == b"date" and not has_date:
-            out.append(line)
-            has_date = True
+    has_date, drop, fields = head.has_own_date, head.drop, head.fields
+    if fields.__class__ is Block:  # it never has a `Date`, which differs each time
+        out.append(fields.kept if fields.drop is drop else fields.keep(drop))
+    else:
+        for key, line, _ in fields:
+            if key not in drop:
+                out.append(line)
+            elif key == b"date" and not has_date:
+                out.append(line)
+                has_date = True
     if not has_date:
         out.append(date.line())
     out.append(head.added.lines)
