@@ -105,7 +105,7 @@ class ChunkedBody:
         more is read.
 
         Raises:
-            MalformedChunk: the bytes are no chunked body, or beyond a limit. What was read up to there is in `pieces`;
+            MalformedChunk: the bytes are no chunked body, or beyond a limit. What was read so far is in `pieces`;
                 the body is not to be fed again.
         """
         body = self.body_bytes

@@ -76,6 +76,12 @@ def forwarded_lines(
     return drop, lines
 
 
+def lines_without(lines: bytes, names: frozenset[bytes]) -> bytes:
+    """Return `lines` without those of `names` (lower-case): what a route sets or removes itself."""
+    kept = [line for line in lines.split(b"\r\n") if line.partition(b":")[0].lower() not in names]
+    return b"\r\n".join(kept)
+
+
 def _x_lines(addresses: bytes, proto: bytes, host: bytes) -> bytes:
     lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (addresses, proto)
     return b"%bX-Forwarded-Host: %b\r\n" % (lines, host) if host else lines

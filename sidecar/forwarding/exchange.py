@@ -59,8 +59,8 @@ class Exchange(RequestSink, RaceOwner):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket",
-        "budget", "caller", "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
+        "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
+        "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
         "refused_by", "remembered_as", "request", "response_bytes", "route", "service", "started", "status",
         "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
@@ -425,10 +425,7 @@ class Exchange(RequestSink, RaceOwner):
         overdue = race.overdue(now) if race is not None else []
         for attempt in overdue:
             if race is not None:
-                what = "whole answer" if attempt.status or attempt.fails_at >= self.deadline else "answer"
-                seconds = attempt.fails_at - attempt.started
-                error = GivenUp(Reason.TIMEOUT, f"no {what} within {seconds:.3g} s")
-                race.failed(attempt, error)
+                race.failed(attempt, GivenUp(Reason.TIMEOUT, f"no {attempt.what_is_late()} s"))
         if not overdue and self.route is not None and now >= self.moved_at + self.route.idle_seconds:
             self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
         if not self._is_over and self.bucket is None:

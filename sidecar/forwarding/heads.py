@@ -1,7 +1,7 @@
 """The heads that an attempt sends: the request to the upstream, and the response on its way to the client.
 
-Pure: says what of a head does not go on, and what this hop adds; the codecs write it. What a route leaves out and adds
-was computed when the route was built (`live.py`); here only what differs from request to request is decided.
+Pure: says what of a head does not go on, and what this hop adds; the codecs write it. What a route leaves out and
+adds was computed when the route was built (`live.py`); here only what differs from request to request is decided.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core import deadline, headers
 from sidecar.core.deadline import Carried, Form
+from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
 from sidecar.core.request import PLAIN, Request
 from sidecar.core.snapshot import Endpoint
@@ -44,7 +45,7 @@ def request_head(
     drop = route.drop_request
     carried = exchange.budget.carried
     own = [
-        request.added if not route.own_forwarded else _without(request.added, route.own_forwarded),
+        request.added if not route.own_forwarded else lines_without(request.added, route.own_forwarded),
         b"x-request-id: ", trace.request_id,
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
         span_id, trace.tracestate and b"," + trace.tracestate,
@@ -68,12 +69,6 @@ def request_head(
         route.added_to_request,
         own,
     )
-
-
-def _without(lines: bytes, keys: frozenset[bytes]) -> bytes:
-    """Lines without those that the route sets or removes itself."""
-    kept = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in keys]
-    return b"".join(kept)
 
 
 def _authority(endpoint: Endpoint | None) -> bytes:

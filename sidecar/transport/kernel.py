@@ -13,16 +13,21 @@ from collections.abc import Callable
 from typing import Any
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
+_SIOCOUTQNSD = 0x894B  # include/uapi/linux/sockios.h; Python has no name for it
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def untaken_bytes(transport: asyncio.Transport) -> int:
-    """What was written and the other side has not taken: here and in the kernel (SIOCOUTQ)."""
+    """What was written and the other side's system has no room for: here and in the kernel (tcp(7), SIOCOUTQNSD).
+
+    What is on its way counts as taken: it is acknowledged some time later, which is no progress.
+    """
     waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sock is not None:
+        ask = termios.TIOCOUTQ if sock.family == socket.AF_UNIX else _SIOCOUTQNSD
         with contextlib.suppress(OSError):
-            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+            waiting += struct.unpack("i", fcntl.ioctl(sock.fileno(), ask, bytes(4)))[0]
     return waiting
 
 

@@ -117,7 +117,7 @@ class Link:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def untaken_bytes(self) -> int:
-        """Written, and not acknowledged by the other side: in this process and in the kernel."""
+        """Written, and not taken by the other side's system: in this process and in the kernel."""
         return kernel.untaken_bytes(self._transport) if self._transport is not None else 0
 
     def unread(self) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core import forwarded
-from sidecar.core.forwarded import NAMES, forwarded_lines
+from sidecar.core.forwarded import NAMES, forwarded_lines, lines_without
 from sidecar.core.snapshot import Forwarded
 
 PEER = ("192.0.2.7", 40_000)
@@ -189,6 +189,20 @@ def test_a_long_forwarded_is_read_in_linear_time(piece: bytes) -> None:
     assert told(Forwarded.APPEND, {b"forwarded": came + b'"'})[1].endswith(
         b"\r\nForwarded: for=192.0.2.7;proto=http;host=a.test\r\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        ({b"accept"}, OURS),
+        ({b"x-forwarded-proto"}, b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Host: a.test\r\n"),
+        ({b"x-forwarded-for", b"x-forwarded-host"}, b"X-Forwarded-Proto: http\r\n"),
+        (NAMES, b""),
+    ],
+)
+def test_what_a_route_sets_or_removes_is_not_told(names: frozenset[bytes], left: bytes) -> None:
+    assert lines_without(OURS, frozenset(names)) == left
+    assert lines_without(b"", frozenset(names)) == b""
 
 
 VALUES = st.binary(max_size=12).map(lambda value: value.translate(None, b"\r\n\x00").strip(b" \t"))

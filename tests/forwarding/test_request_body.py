@@ -2,66 +2,160 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import cast
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from sidecar.core.head import RequestHead
+from sidecar.core.plain import Field
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
+from sidecar.upstream.pool import Pool
+from tests.support.by_hand import HERE, HandClient, HandLease, HandLoop, hand_cluster
 
-HIGH_WATER_BYTES = 64 * 1024
-
-
-class PausedOrNot:
-    """A client of which only that is known."""
-
-    is_paused = False
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
+TRAILERS: list[Field] = [(b"a", b"A: 1\r\n", b"1")]
 
 
-class Socket:
-    """An upstream's transport that says within `write` that it has enough, as asyncio's do, and only once."""
-
-    def __init__(self, client: PausedOrNot, room_bytes: int) -> None:
-        self.written = bytearray()
-        self._client = client
-        self._high_water_bytes = room_bytes + HIGH_WATER_BYTES
-        self._is_told = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-        if len(self.written) > self._high_water_bytes and not self._is_told:
-            self._is_told = True
-            self._client.pause_reading()
-
-    def writelines(self, parts: tuple[bytes, ...]) -> None:
-        self.write(b"".join(parts))
+def new_body() -> tuple[RequestBody, HandClient]:
+    client = HandClient()
+    return RequestBody(client), client
 
 
-def held_body(size: int) -> tuple[RequestBody, PausedOrNot]:
-    client = PausedOrNot()
-    body = RequestBody(cast(Client, client), is_chunked=False)
+def new_lease() -> HandLease:
+    return HandLease(Pool(hand_cluster(HandLoop()), HERE))
+
+
+class FullSocket(HandLease):
+    """An upstream that says within the writing of the head that it has enough, and only once, as asyncio's do."""
+
+    def __init__(self, body: RequestBody) -> None:
+        super().__init__(new_lease().pool)
+        self._body = body
+
+    def send_head(self, head: RequestHead | None, held: Sequence[Any] = ()) -> None:
+        self._body.hold_back(0.0)
+
+
+def send(body: RequestBody, lease: HandLease) -> None:
+    """As an attempt does it."""
+    lease.notes.append(("held", b"".join(body.take_held())))
+    body.send_to(lease)
+
+
+@pytest.mark.parametrize(("size", "told"), [(MAX_HELD_BYTES, []), (MAX_HELD_BYTES + 1, ["hold"])])
+def test_a_client_is_held_back_while_nobody_takes_its_body(size: int, told: list[str]) -> None:
+    body, client = new_body()
     body.arrived(bytes(size))
-    return body, client
+    assert (client.names, body.size) == (told, size)
 
 
-def test_a_client_is_paused_while_nobody_takes_its_body() -> None:
-    assert not held_body(MAX_HELD_BYTES)[1].is_paused
-    assert held_body(MAX_HELD_BYTES + 1)[1].is_paused
+@pytest.mark.parametrize(("size", "told"), [(MAX_HELD_BYTES, []), (MAX_HELD_BYTES + 1, ["hold", "resume"])])
+def test_a_client_goes_on_when_its_body_is_taken(size: int, told: list[str]) -> None:
+    body, client = new_body()
+    body.arrived(bytes(size))
+    lease = new_lease()
+    send(body, lease)
+    assert client.names == told
+    assert lease.notes == [("held", bytes(size))]
 
 
-@pytest.mark.parametrize(("room_bytes", "is_paused"), [(0, True), (MAX_HELD_BYTES + 5, False)])
-def test_a_client_goes_on_when_its_body_is_taken_unless_that_fills_the_socket(
-    room_bytes: int, *, is_paused: bool
-) -> None:
-    """The socket tells once: a client that is read on would fill the memory instead."""
-    body, client = held_body(MAX_HELD_BYTES + 1)
-    socket = Socket(client, room_bytes)
-    body.send_to(cast(asyncio.Transport, socket), b"head")
-    assert len(socket.written) == len(b"head") + MAX_HELD_BYTES + 1
-    assert client.is_paused is is_paused
+def test_a_client_stays_held_back_where_what_was_held_fills_the_socket() -> None:
+    """The upstream tells it once: a client that is read on would fill the memory instead."""
+    body, client = new_body()
+    body.arrived(bytes(MAX_HELD_BYTES + 1))
+    socket = FullSocket(body)
+    socket.send_head(None, body.take_held())
+    body.send_to(socket)
+    assert client.names == ["hold", "resume", "hold"]
+
+
+def test_what_arrives_later_goes_on_at_once_and_in_order() -> None:
+    body, client = new_body()
+    body.arrived(b"a")
+    lease = new_lease()
+    send(body, lease)
+    body.arrived(b"b")
+    body.arrived(b"c")
+    body.completed(TRAILERS)
+    assert lease.notes == [("held", b"a"), ("data", b"b"), ("data", b"c"), ("end", TRAILERS)]
+    assert (client.notes, body.size, body.is_complete) == ([], 3, True)
+
+
+def test_a_body_that_was_whole_before_is_ended_when_it_is_sent() -> None:
+    body, _ = new_body()
+    body.arrived(b"ab")
+    body.completed(TRAILERS)
+    lease = new_lease()
+    send(body, lease)
+    assert lease.notes == [("held", b"ab"), ("end", TRAILERS)]
+
+
+def test_a_body_that_came_with_its_head_holds_nobody_back_whatever_its_size() -> None:
+    body, client = new_body()
+    body.arrived_whole(memoryview(bytes(MAX_HELD_BYTES + 1)))
+    lease = new_lease()
+    send(body, lease)
+    assert (body.size, body.is_complete, client.notes) == (MAX_HELD_BYTES + 1, True, [])
+    assert lease.names == ["held", "end"]
+
+
+def test_time_in_which_the_upstream_takes_nothing_adds_up() -> None:
+    body, client = new_body()
+    for since, until in ((10.0, 12.5), (20.0, 20.5)):
+        body.hold_back(since)
+        body.let_go(until)
+    assert (body.held_back_seconds, client.names) == (3.0, ["hold", "resume"] * 2)
+
+
+def test_who_was_not_held_back_has_waited_for_nothing() -> None:
+    body, client = new_body()
+    body.let_go(5.0)
+    assert (body.held_back_seconds, client.names) == (0.0, ["resume"])
+
+
+# Another attempt
+
+
+def test_a_body_of_which_nothing_has_arrived_can_go_to_another_attempt() -> None:
+    body, _ = new_body()
+    first, second = new_lease(), new_lease()
+    send(body, first)
+    body.stop()
+    assert body.is_untouched
+    send(body, second)
+    body.arrived(b"late")
+    body.completed(())
+    assert (first.notes, second.notes) == ([("held", b"")], [("held", b""), ("data", b"late"), ("end", [])])
+
+
+@pytest.mark.parametrize("when", ["held", "later", "ended"])
+def test_a_body_of_which_an_attempt_was_given_something_cannot_go_to_another(when: str) -> None:
+    body, _ = new_body()
+    if when == "held":
+        body.arrived(b"a")
+    send(body, new_lease())
+    if when == "later":
+        body.arrived(b"a")
+    if when == "ended":
+        body.completed(())
+        send(body, new_lease())
+    body.stop()
+    assert not body.is_untouched
+
+
+def test_nothing_goes_to_an_attempt_that_has_ended() -> None:
+    body, _ = new_body()
+    lease = new_lease()
+    send(body, lease)
+    body.stop()
+    body.arrived(b"late")
+    body.completed(())
+    assert lease.notes == [("held", b"")]
+
+
+def test_stopping_before_anything_was_sent_keeps_it_untouched() -> None:
+    body, _ = new_body()
+    body.arrived(b"held")
+    body.stop()
+    assert body.is_untouched
+    assert body.take_held() == [b"held"]

@@ -122,7 +122,7 @@ async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() ->
     async def script(peer: RawPeer) -> None:
         while (request := await peer.request()) is not None:
             await asyncio.sleep(1)
-            served[request.request.target] = peer.writer.get_extra_info("sockname")[1]
+            served[request.target] = peer.writer.get_extra_info("sockname")[1]
             await peer.send(OK)
 
     served: dict[bytes, int] = {}

@@ -200,8 +200,7 @@ def patient(seconds: float, field: bytes, *, framing: bytes = b"Content-Length: 
 FIELDS = [
     b"Keep-Alive: timeout=1",
     b"keep-alive: Timeout=1, max=100",
-    b"Keep-Alive: max=100 , timeout = 1",
-    b'Keep-Alive: timeout="1"',
+    b"Keep-Alive: max=100, timeout=1",
     b"Connection: keep-alive\r\nKeep-Alive: timeout=1",
 ]
 

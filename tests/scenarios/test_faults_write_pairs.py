@@ -132,3 +132,29 @@ async def test_a_body_that_cannot_be_read_in_the_same_write_is_what_is_answered(
         assert response.status == 400
         assert response.value(b"connection") == b"close"
         assert to.requests == []
+
+
+THOUSAND = {
+    "gets": get(b"/no-route"),
+    "upgrades": request(b"GET", UPGRADING).replace(b"/app/first", b"/no-route"),
+    "upgrades with a body": FIRST["no route with an upgrade and a body"],
+    "posts": FIRST["no route with a body"],
+    "upgrades for the app": request(b"GET", UPGRADING),
+    "upgrades with a body for the app": FIRST["upgrade with a body"],
+    "spent upgrades": request(b"GET", UPGRADING, b"x-request-timeout-ms: 0"),
+}
+
+
+@pytest.mark.parametrize("name", THOUSAND)
+async def test_a_thousand_in_one_write_are_each_answered(name: str) -> None:
+    """What waits is begun from a loop: as many answers at once would be as many calls deep."""
+    count = 1000
+    async with stage(route="match: {path: {prefix: /app}}") as to, raw_client(to.port) as client:
+        await client.send(THOUSAND[name] * count)
+        status = b"HTTP/1.1 "
+        while client.received.count(status) < count:
+            assert not client.is_ended, client.received.count(status)
+            await client.read_some()
+        wanted = b"200" if "for the app" in name else b"504" if "spent" in name else b"404"
+        assert client.received.count(status + wanted) == count
+        assert len(to.requests) == (count if wanted == b"200" else 0)

@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from sidecar.downstream.bind import bind
 
 from sidecar.core.snapshot import Address
+from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
 
 

@@ -1,0 +1,166 @@
+"""A permit is judged at most once and gives its limits back exactly once, in whatever order it is told."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.core.outcome import Verdict
+from sidecar.core.snapshot import BreakerPolicy
+from sidecar.core.transition import State, TransitionReason
+from sidecar.forwarding.permit import Permit, Refusal
+from tests.support.by_hand import Path
+
+ONE_FAILURE = BreakerPolicy(consecutive_failures=1, open_seconds=5.0, half_open_max_calls=1)
+
+
+def admitted(path: Path) -> Permit:
+    permit = path.destination.admit(path.loop.now)
+    assert isinstance(permit, Permit)
+    return permit
+
+
+def refused(path: Path) -> Refusal:
+    refusal = path.destination.admit(path.loop.now)
+    assert isinstance(refusal, Refusal)
+    return refusal
+
+
+def opened() -> Path:
+    """A path whose breaker has just opened."""
+    path = Path(breaker=ONE_FAILURE)
+    permit = admitted(path)
+    transition = permit.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    permit.close(path.loop.now)
+    assert transition is not None
+    assert (transition.to_state, transition.reason) == (State.OPEN, TransitionReason.CONSECUTIVE_FAILURES)
+    return path
+
+
+def half_open() -> tuple[Path, Permit]:
+    """A path with its probe's permit."""
+    path = opened()
+    path.loop.advance(60.0)
+    probe = admitted(path)
+    assert probe.is_probe
+    return path, probe
+
+
+def counts(path: Path) -> tuple[int, int]:
+    """Successes and failures that the breaker has counted."""
+    return path.breaker.tally.successful, path.breaker.tally.failed
+
+
+def test_a_permit_holds_its_limit_until_it_is_closed() -> None:
+    path = Path(max_requests=2)
+    first, second = admitted(path), admitted(path)
+    assert refused(path).reason is Reason.OVERLOADED
+    first.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    assert refused(path).reason is Reason.OVERLOADED  # judged, and still at the upstream
+    first.close(path.loop.now)
+    assert path.cluster.in_flight == 1
+    third = admitted(path)
+    for permit in (second, third):
+        permit.close(path.loop.now)
+    assert (path.cluster.in_flight, path.cluster.overflows) == (0, 2)
+
+
+def test_the_second_verdict_changes_nothing() -> None:
+    path = Path()
+    permit = admitted(path)
+    for verdict in (Verdict.SUCCESS, Verdict.FAILURE, Verdict.SUCCESS):
+        permit.judge(verdict, 0.1, path.loop.now, None)
+    permit.close(path.loop.now)
+    assert counts(path) == (1, 0)
+
+
+def test_without_a_verdict_nothing_is_learned() -> None:
+    path = Path()
+    admitted(path).close(path.loop.now)
+    assert (counts(path), path.cluster.in_flight) == ((0, 0), 0)
+
+
+def test_a_success_in_one_call_is_the_same_as_in_two() -> None:
+    path = Path()
+    whole, parts = admitted(path), admitted(path)
+    whole.succeed(0.1, path.loop.now, None)  # type: ignore[arg-type]
+    parts.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    parts.close(path.loop.now)
+    assert (counts(path), path.cluster.in_flight) == ((2, 0), 0)
+    assert not whole.is_probe
+    assert whole.admission is None
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_in_every_order_of_ends_all_limits_come_back(order: tuple[int, ...]) -> None:
+    """One succeeds, one fails, one is abandoned."""
+    path = Path(max_requests=3)
+    permits = [admitted(path) for _ in range(3)]
+    verdicts = (Verdict.SUCCESS, Verdict.FAILURE, None)
+    for left, index in enumerate(order):
+        verdict = verdicts[index]
+        if verdict is not None:
+            permits[index].judge(verdict, 0.1, path.loop.now, None)
+        permits[index].close(path.loop.now)
+        assert path.cluster.in_flight == 2 - left
+    assert counts(path) == (1, 1)
+
+
+# Refusals
+
+
+def test_an_open_breaker_refuses_and_holds_no_limit() -> None:
+    path = opened()
+    refusal = refused(path)
+    assert (refusal.reason, refusal.state) == (Reason.CIRCUIT_OPEN, State.OPEN)
+    assert 0 < refusal.retry_after_seconds <= ONE_FAILURE.open_seconds * 1.5
+    assert refusal.refused_by is not None
+    assert path.cluster.in_flight == 0
+
+
+def test_a_limit_that_refuses_gives_the_probes_place_back() -> None:
+    """The breaker was asked first, and has let it go."""
+    path = Path(breaker=ONE_FAILURE, max_requests=1)
+    failing = admitted(path)
+    failing.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    path.loop.advance(60.0)
+    refusal = refused(path)  # the failing one is still at the upstream
+    assert refusal.reason is Reason.OVERLOADED
+    assert refusal.transition is not None
+    assert refusal.transition.to_state is State.HALF_OPEN
+    failing.close(path.loop.now)
+    assert admitted(path).is_probe
+
+
+# Probes
+
+
+def test_a_probe_that_is_abandoned_gives_its_place_to_the_next() -> None:
+    path, probe = half_open()
+    assert refused(path).reason is Reason.CIRCUIT_OPEN
+    probe.close(path.loop.now)
+    assert admitted(path).is_probe
+
+
+def test_a_probe_that_is_judged_and_closed_gives_its_place_back_once() -> None:
+    path, probe = half_open()
+    transition = probe.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    assert transition is not None
+    assert transition.to_state is State.CLOSED
+    probe.close(path.loop.now)
+    assert not probe.is_probe
+    assert not admitted(path).is_probe
+    assert path.cluster.in_flight == 1
+
+
+def test_a_verdict_of_an_earlier_state_changes_nothing() -> None:
+    path = Path(breaker=ONE_FAILURE)
+    late, failing = admitted(path), admitted(path)
+    failing.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    failing.close(path.loop.now)
+    assert late.judge(Verdict.SUCCESS, 0.1, path.loop.now, None) is None
+    late.close(path.loop.now)
+    assert refused(path).state is State.OPEN
+    assert path.cluster.in_flight == 0

@@ -1,0 +1,108 @@
+"""Tiny pieces get a bounded part of one turn of the loop, in the order in which they asked, and none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from sidecar.transport.turns import SLICE_UNITS, TURN_UNITS, Turns
+from tests.support.by_hand import HandLoop
+
+
+def new_turns() -> tuple[Turns, HandLoop]:
+    loop = HandLoop()
+    return Turns(cast(asyncio.AbstractEventLoop, loop)), loop
+
+
+def test_a_turn_grants_its_units_and_no_more() -> None:
+    turns, _ = new_turns()
+    wanted = TURN_UNITS // 3
+    assert [turns.take(wanted) for _ in range(5)] == [wanted, wanted, wanted, TURN_UNITS - 3 * wanted, 0]
+
+
+def test_the_next_turn_has_all_units_again() -> None:
+    turns, loop = new_turns()
+    assert turns.take(TURN_UNITS) == TURN_UNITS
+    assert turns.take(1) == 0
+    loop.turn()
+    assert turns.take(TURN_UNITS + 1) == TURN_UNITS
+
+
+def test_units_that_are_given_back_can_be_taken_in_the_same_turn() -> None:
+    turns, _ = new_turns()
+    turns.take(TURN_UNITS)
+    turns.give_back(7)
+    assert (turns.take(8), turns.take(1)) == (7, 0)
+
+
+def test_work_comes_in_the_order_in_which_it_was_put_off() -> None:
+    turns, loop = new_turns()
+    done: list[int] = []
+    for number in range(5):
+        turns.later(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert done == []
+    loop.turn()
+    assert (done, turns.deferrals) == ([0, 1, 2, 3, 4], 5)
+
+
+def test_work_beyond_a_turns_units_waits_for_the_next() -> None:
+    turns, loop = new_turns()
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        turns.take(SLICE_UNITS)
+        done.append(number)
+
+    each = TURN_UNITS // SLICE_UNITS
+    for number in range(2 * each + 1):
+        turns.later(lambda number=number: work(number))  # type: ignore[misc]
+    counts = []
+    for _ in range(4):
+        loop.turn()
+        counts.append(len(done))
+    assert counts == [each, 2 * each, 2 * each + 1, 2 * each + 1]
+    assert done == sorted(done)
+
+
+def test_work_that_is_put_off_within_a_turn_waits_for_another_one() -> None:
+    turns, loop = new_turns()
+    done: list[str] = []
+
+    def first() -> None:
+        done.append("first")
+        turns.later(lambda: done.append("again"))
+
+    turns.later(first)
+    turns.later(lambda: done.append("second"))
+    loop.turn()
+    assert done == ["first", "second"]
+    loop.turn()
+    assert done == ["first", "second", "again"]
+
+
+def test_an_error_in_one_piece_of_work_is_told_and_loses_no_other() -> None:
+    turns, loop = new_turns()
+    done: list[str] = []
+
+    def broken() -> None:
+        raise LookupError("broken")
+
+    for work in (
+        lambda: done.append("a"),
+        broken,
+        lambda: done.append("b"),
+        broken,
+        lambda: done.append("c"),
+    ):
+        turns.later(work)
+    loop.settle()
+    assert done == ["a", "b", "c"]
+    assert [type(error) for error in loop.errors] == [LookupError, LookupError]
+    assert turns.take(TURN_UNITS) == TURN_UNITS
+
+
+def test_a_loop_in_which_nobody_asks_is_left_alone() -> None:
+    turns, loop = new_turns()
+    turns.take(1)
+    loop.settle()  # it comes to rest
+    assert loop.timers == 0
