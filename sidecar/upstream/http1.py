@@ -246,7 +246,22 @@ class UpstreamConnection(ClientStream, Lease):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._hear(data)
+            sink = self._sink
+            if sink is None:
+                self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
+            elif self._body_left:
+                self._take_body(sink, data)
+            elif self._pending:
+                self._pending += data
+            elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
+                plain = read_response(data)
+                if plain is not None and plain[3] <= MAX_HEAD_BYTES and len(plain[1]) <= MAX_FIELDS:
+                    self._take_plain(sink, plain, data)
+                else:
+                    self._begin_head()
+                    self._read(sink, data)
+            else:
+                self._read(sink, data)
         except Exception as error:
             self._break_off(error)
 
@@ -255,24 +270,6 @@ class UpstreamConnection(ClientStream, Lease):
         message = "an error in reading from an upstream; its connection is ended"
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
         self._fail("an error in the sidecar")
-
-    def _hear(self, data: bytes) -> None:
-        sink = self._sink
-        if sink is None:
-            self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
-        elif self._body_left:
-            self._take_body(sink, data)
-        elif self._pending:
-            self._pending += data
-        elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
-            plain = read_response(data)
-            if plain is not None and plain[3] <= MAX_HEAD_BYTES and len(plain[1]) <= MAX_FIELDS:
-                self._take_plain(sink, plain, data)
-            else:
-                self._begin_head()
-                self._read(sink, data)
-        else:
-            self._read(sink, data)
 
     # A plain response: the usual case
 
