@@ -1,7 +1,8 @@
 """Heads that need no state machine: whole, in the usual form, read in one pass over known lines.
 
 Most messages arrive with their whole head in one read, and most of its lines are to the byte what an earlier head
-had. Such a *plain* head is split, and each line is looked up; a line not seen before is checked and remembered.
+had. Such a *plain* head is split, and each line is looked up; a line not seen before is checked and remembered. Lines
+that are all known are remembered together as one block, which the next such head is looked up by.
 Whatever is not plain in any way gives None, and the connection hands the same bytes to llhttp, which decides. So
 this may be stricter than llhttp wherever that is simpler, and must never be more lenient, nor read anything
 differently: `tests/core/test_plain.py` holds the two against each other. The one exception are methods, of which
@@ -12,11 +13,12 @@ Measured for a whole exchange without the kernel (`tests/bench/path_cost.py`): a
 llhttp alone; a POST of 16 KiB 9.3 and 18.4, since the body needs no parser either. A line that differs each time
 costs 0.4 µs more than one that is remembered.
 
-What is remembered is bounded and holds nothing of one request alone: see `_remember`. Owner: the event loop's thread.
+What is remembered is bounded and holds nothing of one request alone: see `_remember`. Owner: the loop's thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 Field = tuple[bytes, bytes, bytes]
@@ -28,6 +30,10 @@ MAX_LINES_OF_A_NAME: Final = 64
 """After so many of a name, its further ones only cost: a timeout in milliseconds would push everything else out."""
 MAX_LINE_BYTES: Final = 256
 MAX_LENGTH_DIGITS: Final = 15
+MAX_BLOCKS: Final = 256
+"""Blocks of lines that are remembered whole, of requests and of responses each; when they are so many, all are
+forgotten. With `MAX_BLOCK_BYTES`, and each a second time as it goes on: about 1 MiB at most."""
+MAX_BLOCK_BYTES: Final = 1024
 
 _NEVER_KNOWN: Final = frozenset({
     b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"traceparent", b"tracestate",
@@ -40,6 +46,7 @@ _NOT_PLAIN: Final = frozenset({
     b"transfer-encoding", b"upgrade", b"expect", b"te", b"trailer", b"proxy-connection", b"keep-alive",
     b"http2-settings",
 })  # fmt: skip
+_TRACED: Final = b"\r\ntraceparent: "
 _LENGTH: Final = b"content-length"
 _CONNECTION: Final = b"connection"
 
@@ -49,9 +56,13 @@ _CHECKED: Final = frozenset({_LENGTH, _CONNECTION})
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 """The usual ones: one look-up tells that they are plain. See `_is_plain_method` for the others."""
 MAX_METHOD_BYTES: Final = 32
-_TARGET_BYTES: Final = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)  # visible, without `#`
+_AS_TARGET: Final = bytes(byte if 0x21 <= byte < 0x7F and byte != 0x23 else byte ^ 1 for byte in range(256))
+"""Translates what is visible, without `#`, to itself, and all else to something else. To compare a value with what it
+is translated to takes 0.07 µs, to translate with a set of bytes to delete 0.13 to 0.2."""
 TOKEN_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VALUE_BYTES: Final = b"\t" + bytes(byte for byte in range(0x20, 0x100) if byte != 0x7F)
+_AS_VALUE: Final = bytes(byte if byte in VALUE_BYTES else byte ^ 1 for byte in range(256))
+"""The same for the bytes of a value."""
 
 _known: dict[bytes, Field] = {}
 _lines_of: dict[bytes, int] = {}
@@ -62,10 +73,41 @@ _statuses: dict[bytes, int] = {}
 _recall = _known.get
 
 
+class Block(list[Field]):
+    """The fields of a block of lines that is remembered whole: shared by all heads that have it, and never changed.
+
+    A list, so that whoever loops over fields need not know it; who joins their lines asks for `kept`.
+    """
+
+    __slots__ = ("drop", "kept", "lookup")
+
+    def __init__(self, fields: Iterable[Field], lookup: dict[bytes, bytes]) -> None:
+        super().__init__(fields)
+        self.lookup = lookup
+        """Values by key; never changed either."""
+        self.drop: frozenset[bytes] | None = None
+        """What `kept` was joined for."""
+        self.kept = b""
+        """The lines but for those of the keys in `drop`, joined."""
+
+    def keep(self, drop: frozenset[bytes]) -> bytes:
+        """The lines but for those of the keys in `drop`, joined, and from now on at hand."""
+        self.kept = b"".join([line for key, line, _ in self if key not in drop])
+        self.drop = drop
+        return self.kept
+
+
 PlainRequest = tuple[bytes, bytes, list[Field], dict[bytes, bytes], int]
-"""Method, target, fields, their values by key (none comes twice), and where in the data the body begins."""
+"""Method, target, fields, their values by key (none comes twice), and where in the data the body begins. Fields and
+values may be a `Block`'s, so nobody changes them."""
 PlainResponse = tuple[int, list[Field], int, int]
-"""Status, fields, length of the body, and where it begins."""
+"""Status, fields (maybe a `Block`), length of the body, and where it begins."""
+
+_blocks: dict[bytes, Block] = {}
+"""What stands between the request line and the end of the head, where all of its lines are in `_known`. A GET is read
+in 0.6 µs where it takes 1.3 by lines, and its lines need not be joined anew for the upstream: 0.2 µs more."""
+_heads: dict[bytes, tuple[int, Block, int]] = {}
+"""The same for responses, with the status line: status, fields, length of the body. 0.4 µs instead of 1.1."""
 
 
 def read_request(data: bytes) -> PlainRequest | None:
@@ -75,30 +117,29 @@ def read_request(data: bytes) -> PlainRequest | None:
     `Connection` may say `keep-alive` and nothing else. The method may be any token (RFC 9110 9.1), upper case or
     not, but `CONNECT`.
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
+    line_end = data.find(b"\r\n")
+    end = data.find(b"\r\n\r\n", line_end)
+    if end <= line_end:  # no end, or no fields
         return None
-    first, *lines = data[:end].split(b"\r\n")
     try:
-        method, target, version = first.split(b" ")
+        method, target, version = data[:line_end].split(b" ")
     except ValueError:
         return None
     if (
         version != b"HTTP/1.1"
         or (method not in _METHODS and not _is_plain_method(method))
         or target[:1] != b"/"
-        or target.translate(None, _TARGET_BYTES)
+        or target.translate(_AS_TARGET) != target
     ):
         return None
-    fields = list(map(_recall, lines))
-    if not all(fields) and not _complete(fields, lines):
-        return None
-    lookup = {}
-    for key, _, value in fields:  # type: ignore[misc]  # no None is left
-        lookup[key] = value
-    if len(lookup) != len(lines):
-        return None
-    return method, target, fields, lookup, end + 4  # type: ignore[return-value]
+    text = data[line_end + 2 : end]
+    block = _blocks.get(text)
+    if block is not None:
+        return method, target, block, block.lookup, end + 4
+    cut = text.find(_TRACED)
+    before = _blocks.get(text[:cut]) if cut > 0 else None
+    read = _read_lines(text, cut) if before is None else _read_traced(before, text, cut)
+    return None if read is None else (method, target, *read, end + 4)
 
 
 def read_response(data: bytes) -> PlainResponse | None:
@@ -109,12 +150,18 @@ def read_response(data: bytes) -> PlainResponse | None:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    first, *lines = data[:end].split(b"\r\n")
+    text = data[:end]
+    head = _heads.get(text)
+    if head is not None:
+        status, block, size = head
+        return status, block, size, end + 4
+    first, *lines = text.split(b"\r\n")
     status = _statuses.get(first) or _learn_status(first)
     if not status:
         return None
     fields = list(map(_recall, lines))
-    if not all(fields) and not _complete(fields, lines):
+    is_known = all(fields)
+    if not is_known and not _complete(fields, lines):
         return None
     length = None
     for key, _, value in fields:  # type: ignore[misc]  # no None is left
@@ -124,7 +171,54 @@ def read_response(data: bytes) -> PlainResponse | None:
             length = value
     if length is None:
         return None
+    if is_known:
+        _remember_head(text, status, fields, int(length))  # type: ignore[arg-type]
     return status, fields, int(length), end + 4  # type: ignore[return-value]
+
+
+_Fields = tuple[list[Field], dict[bytes, bytes]]
+
+
+def _read_lines(text: bytes, cut: int) -> _Fields | None:
+    """Read a request's fields line by line. Remembers them as a block if all are known, else those up to `cut`.
+
+    At `cut` stands a `traceparent`, which differs each time; none if it is not positive.
+    """
+    lines = text.split(b"\r\n")
+    fields = list(map(_recall, lines))
+    known = len(lines) if all(fields) else fields.index(None)
+    if known < len(lines) and not _complete(fields, lines):
+        return None
+    lookup = {}
+    for key, _, value in fields:  # type: ignore[misc]  # no None is left
+        lookup[key] = value
+    if len(lookup) != len(lines):
+        return None
+    if known == len(lines):
+        _remember_block(text, fields)  # type: ignore[arg-type]
+    elif cut > 0 and known == text.count(b"\r\n", 0, cut) + 1:
+        _remember_block(text[:cut], fields[:known])  # type: ignore[arg-type]
+    return fields, lookup  # type: ignore[return-value]
+
+
+def _read_traced(before: Block, text: bytes, cut: int) -> _Fields | None:
+    """Read a request's fields whose `traceparent` stands at `cut`, behind those of a block.
+
+    Of seven lines, two of which vary: 1.0 µs less than line by line.
+    """
+    value, *lines = text[cut + len(_TRACED) :].split(b"\r\n")
+    if not _is_stripped_value(value):
+        return _read_lines(text, 0)
+    lookup = before.lookup.copy()
+    lookup[b"traceparent"] = value
+    fields = [*before, (b"traceparent", b"traceparent: " + value + b"\r\n", value)]
+    for line in lines:
+        field = _recall(line) or _read_varying(line) or _learn(line)
+        if field is None:
+            return None
+        fields.append(field)
+        lookup[field[0]] = field[2]
+    return (fields, lookup) if len(lookup) == len(fields) else None
 
 
 def _is_plain_method(method: bytes) -> bool:
@@ -140,28 +234,32 @@ def _complete(fields: list[Field | None], lines: list[bytes]) -> bool:
     """Put in the fields that were not remembered; False if one of them is not plain."""
     for index, field in enumerate(fields):
         if field is None:
-            field = fields[index] = _learn(lines[index])
+            field = fields[index] = _read_varying(lines[index]) or _learn(lines[index])
             if field is None:
                 return False
     return True
 
 
-def _learn(line: bytes) -> Field | None:
-    """Read a line that is not remembered; None if it is not plain."""
+def _read_varying(line: bytes) -> Field | None:
+    """Read a line of a name whose lines are not remembered: 0.2 µs, where `_learn` takes 0.7. None for any other."""
     name, separator, value = line.partition(b": ")
     key = _varying.get(name)
-    if (
-        key is not None
-        and separator
-        and value.strip(b" \t") == value
-        and not value.translate(None, VALUE_BYTES)
-    ):
-        return key, line + b"\r\n", value  # 0.3 µs, where all that follows takes 0.6
+    if key is not None and separator and (value.isalnum() or _is_stripped_value(value)):
+        return key, line + b"\r\n", value
+    return None
+
+
+def _is_stripped_value(value: bytes) -> bool:
+    return value.translate(_AS_VALUE) == value == value.strip(b" \t")
+
+
+def _learn(line: bytes) -> Field | None:
+    """Read a line that is not remembered; None if it is not plain."""
     name, colon, value = line.partition(b":")
     if not colon or not name or name.translate(None, TOKEN_BYTES):
         return None
     value = value.strip(b" \t")
-    if value.translate(None, VALUE_BYTES):
+    if value.translate(_AS_VALUE) != value:
         return None
     key = name.lower()
     if (
@@ -181,6 +279,8 @@ def _remember(line: bytes, name: bytes, field: Field) -> None:
         _known.clear()
         _lines_of.clear()
         _varying.clear()
+        _blocks.clear()
+        _heads.clear()
     key = field[0]
     count = _lines_of.get(key, 0)
     if key not in _NEVER_KNOWN and count < MAX_LINES_OF_A_NAME:
@@ -188,6 +288,22 @@ def _remember(line: bytes, name: bytes, field: Field) -> None:
         _lines_of[key] = count + 1
     elif key not in _CHECKED:
         _varying[name] = key
+
+
+def _remember_block(text: bytes, fields: list[Field]) -> None:
+    """All of its lines are known, and no key comes twice."""
+    if len(text) <= MAX_BLOCK_BYTES:
+        if len(_blocks) >= MAX_BLOCKS:
+            _blocks.clear()
+        _blocks[text] = Block(fields, {key: value for key, _, value in fields})
+
+
+def _remember_head(text: bytes, status: int, fields: list[Field], length: int) -> None:
+    """All of its lines are known."""
+    if len(text) <= MAX_BLOCK_BYTES:
+        if len(_heads) >= MAX_BLOCKS:
+            _heads.clear()
+        _heads[text] = status, Block(fields, {}), length
 
 
 def _learn_status(line: bytes) -> int:

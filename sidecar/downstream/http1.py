@@ -17,7 +17,7 @@ from sidecar.core import forwarded, headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
-from sidecar.core.plain import Field, PlainRequest, read_request
+from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
@@ -48,6 +48,7 @@ LOOK_SECONDS = 0.04
 _UNSEEN = -1
 
 _BODYLESS = frozenset({204, 304})
+_FORWARDED = forwarded.NAMES
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
 _HOLD, _BEHIND, _TURN = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
@@ -126,7 +127,7 @@ class ClientConnection(ServerStream):
     # The phase and its clock
 
     def _enter(self, phase: Phase, now: float) -> None:
-        """The one place where the phase changes."""
+        """The one place where the phase changes, but for `_ANSWER` at the start of a request."""
         self.phase = phase
         self._since = now
         due = now + self._listener.phase_seconds[phase]
@@ -386,12 +387,21 @@ class ClientConnection(ServerStream):
             fields, lookup = parse.without_internal(fields, lookup)
         request = Request(listener.name, method, target, target, host, fields, lookup)
         if listener.forwarded is not _KEEP:
-            self._tell_of_client(request)
+            known = self._forwarded
+            if known is not None and known[0] == host and _FORWARDED.isdisjoint(lookup):
+                request.added = known[1]
+            else:
+                self._tell_of_client(request)
         if not _ABOUT_BODY.isdisjoint(lookup):
             if lookup.get(b"content-type", b"").startswith(b"application/grpc"):
                 request.traits = Traits(is_grpc=True)
             request.length = int(lookup.get(b"content-length", b"0"))
-        return self._start(request, data, start)
+            if request.length:
+                return self._start(request, data, start)
+        exchange = self._exchange = Exchange(self._service, self, request)
+        self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
+        exchange.begin()
+        return data[start:] if len(data) > start else b""
 
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
         """Begin the exchange of any other request."""
@@ -405,11 +415,7 @@ class ClientConnection(ServerStream):
         return self._start(request, rest, 0)
 
     def _tell_of_client(self, request: Request) -> None:
-        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4)."""
-        known = self._forwarded
-        if known is not None and known[0] == request.host and forwarded.NAMES.isdisjoint(request.lookup):
-            request.added = known[1]
-            return
+        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4); kept for the next request to the same host."""
         mode = self._listener.forwarded
         drop, lines = forwarded.forwarded_lines(mode, request.lookup, self.link.peer, False, request.host)
         request.added = lines
@@ -425,14 +431,14 @@ class ClientConnection(ServerStream):
         length = request.length
         refusal: GivenUp | None = None
         if not length:
-            self._enter(_ANSWER, 0.0)  # no limit: the clock is not asked
+            self.phase = _ANSWER  # without a limit: see `_take_plain`
             rest = data[start:] if len(data) > start else b""
         elif 0 < length <= len(data) - start:
             body = exchange.body
             assert body is not None
             end = start + length
             body.arrived_whole(memoryview(data)[start:end])
-            self._enter(_ANSWER, 0.0)
+            self.phase = _ANSWER
             rest = data[end:]
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
@@ -721,7 +727,11 @@ class ClientConnection(ServerStream):
         elif is_body_due:
             self._enter(_SKIP, exchange.ended)
         else:
-            self._enter(_IDLE, exchange.ended)
+            now = exchange.ended
+            self.phase, self._since = _IDLE, now  # `_enter`, without the call
+            due = now + self._listener.phase_seconds[_IDLE]
+            if due < self.due:
+                self._watch(due, now)
             if self._behind:
                 self._go_on()
 
@@ -763,13 +773,16 @@ def _lines(head: ResponseHead) -> list[bytes]:
     """A response's head in HTTP/1.1's form, but for what is the connection's own affair."""
     status = head.status
     out = [headers.STATUS_LINES.get(status) or headers.status_line(status)]
-    has_date, drop = head.has_own_date, head.drop
-    for key, line, _ in head.fields:
-        if key not in drop:
-            out.append(line)
-        elif key == b"date" and not has_date:
-            out.append(line)
-            has_date = True
+    has_date, drop, fields = head.has_own_date, head.drop, head.fields
+    if fields.__class__ is Block:  # it never has a `Date`, which differs each time
+        out.append(fields.kept if fields.drop is drop else fields.keep(drop))
+    else:
+        for key, line, _ in fields:
+            if key not in drop:
+                out.append(line)
+            elif key == b"date" and not has_date:
+                out.append(line)
+                has_date = True
     if not has_date:
         out.append(date.line())
     out.append(head.added.lines)

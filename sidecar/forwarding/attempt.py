@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from sidecar.core import deadline
+from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding import heads
@@ -184,7 +184,7 @@ class Attempt(ResponseSink, Seeker):
         exchange = self.race.exchange
         stream = lease.begin(self)
         seconds_left = self.fails_at - now
-        if seconds_left < deadline.MIN_SEND_SECONDS:
+        if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self._lease = lease
@@ -192,7 +192,7 @@ class Attempt(ResponseSink, Seeker):
         if self.route.is_deadline_sent and seconds_left != inf:
             self.sent_ms = int(seconds_left * 1000.0)
         head = heads.request_head(
-            exchange, self.route, self.span_id, self.sent_ms, seconds_left, self.endpoint
+            exchange, self.route, self.span_id, self.sent_ms, seconds_left, lease.pool.endpoint
         )
         body = exchange.body
         if body is None:

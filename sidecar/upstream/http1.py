@@ -19,7 +19,7 @@ from sidecar.core import headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
-from sidecar.core.plain import Field, PlainResponse, read_response
+from sidecar.core.plain import Block, Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
@@ -151,17 +151,20 @@ class UpstreamConnection(ClientStream, Lease):
         request = self._request = head.request
         traits = request.traits
         self._is_plain = request.method != b"HEAD" and (traits is PLAIN or not traits.upgrade)
-        drop = head.drop
-        kept = []
-        for key, line, _ in request.fields:
-            if key not in drop:
-                kept.append(line)  # a comprehension is a call of its own until Python 3.12
+        drop, fields = head.drop, request.fields
+        lines = [request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n"]
+        if fields.__class__ is Block:
+            lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
+        else:
+            for key, line, _ in fields:
+                if key not in drop:
+                    lines.append(line)  # a comprehension is a call of its own until Python 3.12
         if traits is not PLAIN:
-            kept += _hop_lines(request)
-        written = b"".join([
-            request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
-            *kept, head.added.lines, *head.own, b"\r\n",
-        ])  # fmt: skip
+            lines += _hop_lines(request)
+        lines.append(head.added.lines)
+        lines += head.own
+        lines.append(b"\r\n")
+        written = b"".join(lines)
         if not held:
             self.link.write(written)
         elif not traits.is_chunked:
@@ -243,7 +246,22 @@ class UpstreamConnection(ClientStream, Lease):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._hear(data)
+            sink = self._sink
+            if sink is None:
+                self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
+            elif self._body_left:
+                self._take_body(sink, data)
+            elif self._pending:
+                self._pending += data
+            elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
+                plain = read_response(data)
+                if plain is not None and plain[3] <= MAX_HEAD_BYTES and len(plain[1]) <= MAX_FIELDS:
+                    self._take_plain(sink, plain, data)
+                else:
+                    self._begin_head()
+                    self._read(sink, data)
+            else:
+                self._read(sink, data)
         except Exception as error:
             self._break_off(error)
 
@@ -252,24 +270,6 @@ class UpstreamConnection(ClientStream, Lease):
         message = "an error in reading from an upstream; its connection is ended"
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
         self._fail("an error in the sidecar")
-
-    def _hear(self, data: bytes) -> None:
-        sink = self._sink
-        if sink is None:
-            self.abort()  # nobody asked: whatever this is, it must not be read as the next answer
-        elif self._body_left:
-            self._take_body(sink, data)
-        elif self._pending:
-            self._pending += data
-        elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
-            plain = read_response(data)
-            if plain is not None and plain[3] <= MAX_HEAD_BYTES and len(plain[1]) <= MAX_FIELDS:
-                self._take_plain(sink, plain, data)
-            else:
-                self._begin_head()
-                self._read(sink, data)
-        else:
-            self._read(sink, data)
 
     # A plain response: the usual case
 

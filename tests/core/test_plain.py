@@ -26,7 +26,14 @@ VARYING = (b"Host", b"host", b"X-A", b"Cookie", b"Date", b"Set-Cookie", b"a", b"
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> None:
-    for memory in (plain._known, plain._statuses, plain._varying, plain._lines_of):
+    for memory in (
+        plain._known,
+        plain._statuses,
+        plain._varying,
+        plain._lines_of,
+        plain._blocks,
+        plain._heads,
+    ):
         memory.clear()
 
 
@@ -231,7 +238,14 @@ def mutations(draw: st.DrawFn, heads: list[bytes]) -> bytes:
     return b"\r\n".join(lines)
 
 
-MEMORIES: list[dict[Any, Any]] = [plain._known, plain._statuses, plain._varying, plain._lines_of]
+MEMORIES: list[dict[Any, Any]] = [
+    plain._known,
+    plain._statuses,
+    plain._varying,
+    plain._lines_of,
+    plain._blocks,
+    plain._heads,
+]
 Contents = list[dict[Any, Any]]
 
 
@@ -243,7 +257,7 @@ def put(contents: Contents) -> None:
 
 def warm(*, is_varying: bool) -> Contents:
     """What is remembered after all real heads; of names that vary, after more lines than are remembered."""
-    put([{}, {}, {}, {}])
+    put([{} for _ in MEMORIES])
     for head in REQUESTS:
         assert read_request(head) is not None
     for head in RESPONSES:
@@ -255,7 +269,7 @@ def warm(*, is_varying: bool) -> Contents:
                 plain._learn(b"%b: %d" % (name, number))
         assert {b"Host", b"X-Empty", b"Cookie", b"Server", b"x-request-id"} < set(plain._varying)
     contents = [dict(memory) for memory in MEMORIES]
-    put([{}, {}, {}, {}])
+    put([{} for _ in MEMORIES])
     return contents
 
 
@@ -272,7 +286,7 @@ def compare_with_a_cold_reader(heads: list[Head], is_varying: bool) -> None:
         put(contents)
         found = read(data)
         contents = [dict(memory) for memory in MEMORIES]
-        put([{}, {}, {}, {}])
+        put([{} for _ in MEMORIES])
         assert found == read(data)
         if found is not None:
             (agrees_on_request if is_request else agrees_on_response)(data, found)
@@ -309,7 +323,7 @@ def test_each_small_change_of_a_head_is_read_as_if_nothing_were_remembered(
     changed = [data for head in heads for data in small_changes(head)]
     cold = []
     for data in changed:
-        put([{}, {}, {}, {}])
+        put([{} for _ in MEMORIES])
         cold.append(read(data))
     put(WARM[is_varying])
     for data, expected in zip(changed, cold, strict=True):
@@ -396,7 +410,62 @@ def test_lines_that_are_remembered_are_bounded_and_still_right() -> None:
 )
 def test_secrets_and_ids_are_not_remembered(name: bytes) -> None:
     assert read_request(b"GET / HTTP/1.1\r\nHost: x\r\n%b: secret-4711\r\n\r\n" % name) is not None
-    assert not any(b"secret-4711" in line for line in plain._known)
+    assert not any(b"secret-4711" in line for memory in (plain._known, plain._blocks) for line in memory)
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"Cookie", b"X-Request-Id"])
+def test_blocks_hold_no_secrets_and_no_ids(name: bytes) -> None:
+    secret = b"GET / HTTP/1.1\r\nHost: x\r\n%b: secret-4711\r\ntraceparent: 00\r\nX-A: 1\r\n\r\n" % name
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b: secret-4711\r\n\r\n" % name
+    for _ in range(3):
+        assert read_request(secret) is not None
+        assert read_response(answer) is not None
+    assert not plain._blocks
+    assert not plain._heads
+
+
+def test_blocks_are_bounded_and_still_right() -> None:
+    for number in range(2 * MAX_LINES_OF_A_NAME * MAX_LINES_OF_A_NAME):
+        first, second = divmod(number % MAX_LINES_OF_A_NAME**2, MAX_LINES_OF_A_NAME)
+        found = read_request(b"GET / HTTP/1.1\r\nX-A: %d\r\nX-B: %d\r\n\r\n" % (first, second))
+        assert found is not None
+        assert found[3] == {b"x-a": b"%d" % first, b"x-b": b"%d" % second}
+        answer = read_response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-B: %d\r\n\r\n" % (first, second))
+        assert answer is not None
+        assert answer[2] == first
+        assert len(plain._blocks) <= plain.MAX_BLOCKS
+        assert len(plain._heads) <= plain.MAX_BLOCKS
+
+
+def test_a_long_block_is_not_remembered() -> None:
+    lines = b"".join(b"X-%d: %b\r\n" % (number, b"a" * 100) for number in range(plain.MAX_BLOCK_BYTES // 100))
+    for _ in range(3):
+        assert read_request(b"GET / HTTP/1.1\r\n%b\r\n" % lines) is not None
+        assert read_response(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n" % lines) is not None
+    assert not plain._blocks
+    assert not plain._heads
+
+
+def test_a_block_keeps_the_lines_that_go_on_for_each_set_that_is_dropped() -> None:
+    block = plain.Block([(b"a", b"A: 1\r\n", b"1"), (b"b", b"b: 2\r\n", b"2")], {b"a": b"1", b"b": b"2"})
+    assert block.keep(frozenset({b"a"})) == b"b: 2\r\n"
+    assert block.keep(frozenset({b"b"})) == block.kept == b"A: 1\r\n"
+    assert block.drop == {b"b"}
+    assert block.keep(frozenset()) == b"A: 1\r\nb: 2\r\n"
+
+
+def test_what_is_known_in_all_its_lines_is_read_as_one_block() -> None:
+    for _ in range(3):
+        found = read_request(GET)
+        assert found is not None
+        agrees_on_request(GET, found)
+    assert isinstance(found[2], plain.Block)
+    traced = GET[:-2] + b"traceparent: %d\r\n\r\n"
+    for number in range(3):
+        found = read_request(traced % number)
+        assert found is not None
+        assert found[3][b"traceparent"] == b"%d" % number
+        agrees_on_request(traced % number, found)
 
 
 def test_a_name_in_too_many_forms_does_not_push_out_the_others() -> None:

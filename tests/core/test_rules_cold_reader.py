@@ -14,7 +14,7 @@ from sidecar.core import plain
 MANY = plain.MAX_LINES_OF_A_NAME + 6
 NAMES = (
     b"Cookie", b"cookie", b"Date", b"ETag", b"X-A", b"Host", b"Content-Length", b"Connection", b"Expect",
-    b"Set-Cookie", b"Transfer-Encoding",
+    b"Set-Cookie", b"Transfer-Encoding", b"traceparent",
 )  # fmt: skip
 
 
@@ -120,6 +120,27 @@ def test_what_could_not_be_read_teaches_nothing(before: list[bytes], lines: list
     reader.read_response(response(before))
     assert reader.read_request(request(lines)) == cold().read_request(request(lines))
     assert reader.read_response(response(lines)) == cold().read_response(response(lines))
+
+
+@given(
+    HEADS,
+    HEADS,
+    st.lists(st.sampled_from([b"traceparent: 1", b"traceparent: 1 ", b"traceparent:1"]), max_size=2),
+)
+@example([b"X-A: 1"], [b"X-B: 2"], [b"traceparent: 1 "])
+@example([b"X-A: 1"], [b"X-A: 2"], [b"traceparent: 1"])
+@example([b"X-A: 1"], [b"", b"X-B: 2"], [b"traceparent: 1"])
+@example([b"traceparent: 1"], [], [b"traceparent: 1"])
+@settings(deadline=None)
+def test_a_head_whose_beginning_was_seen_is_read_the_same(
+    before: list[bytes], behind: list[bytes], between: list[bytes]
+) -> None:
+    reader = cold()
+    for number in range(3):
+        reader.read_request(request([*before, b"traceparent: %d" % number]))
+    data = request([*before, *between, *behind])
+    expected = cold().read_request(data)
+    assert [reader.read_request(data) for _ in range(3)] == [expected] * 3
 
 
 @pytest.mark.parametrize("name", NAMES)
