@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from sidecar.core.outcome import Verdict
 from sidecar.core.transition import State, Transition
-
-if TYPE_CHECKING:
-    from sidecar.core.breaker import Breaker
 
 NO_GENERATION: Final = -1
 """Of an admission that takes no part in the state machine: its outcome is counted and changes nothing."""
+
+
+class Settling(Protocol):
+    """The breaker of a second policy, as far as an admission knows it."""
+
+    def settle(
+        self,
+        admission: Admission,
+        verdict: Verdict,
+        seconds: float,
+        now: float,
+        cause: None = None,
+        is_timeout: bool = False,
+    ) -> Transition | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +49,6 @@ class Admission:
     """Of a refusal, also of one waved through: what opened the breaker. None if it was configured open."""
     is_waved_through: bool = False
     """The state machine refused it, but the policy only measures, so it was admitted."""
-    candidate: Breaker | None = None
+    candidate: Settling | None = None
     """The second policy that saw this request, with its own answer in `candidate_admission`."""
     candidate_admission: Admission | None = None

@@ -415,7 +415,8 @@ class ClientConnection(ServerStream):
         return self._start(request, rest, 0)
 
     def _tell_of_client(self, request: Request) -> None:
-        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4); kept for the next request to the same host."""
+        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4); kept for the next request to the same
+        host."""
         mode = self._listener.forwarded
         drop, lines = forwarded.forwarded_lines(mode, request.lookup, self.link.peer, False, request.host)
         request.added = lines

@@ -8,7 +8,7 @@ time the race is short. The exchange begins it once it knows its upstream, and h
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind
@@ -83,14 +83,14 @@ class Race(AttemptOwner):
             GivenUp: it may not be asked, or cannot be.
         """
         self._destination = destination
-        permit: Permit = destination.admit(now)  # type: ignore[assignment]  # a look at its class tells
+        permit: Any = destination.admit(now)  # a `Permit` or a `Refusal`, which its class tells
         exchange = self.exchange
         if permit.__class__ is Refusal:  # `isinstance` takes 50 ns more
             exchange.refused(permit)
         admission = permit.admission
-        exchange.breaker_state = admission.state  # type: ignore[union-attr]  # not judged yet
-        if admission.transition is not None:  # type: ignore[union-attr]
-            exchange.service.observe.transitioned(admission.transition)  # type: ignore[union-attr]
+        exchange.breaker_state = admission.state
+        if admission.transition is not None:
+            exchange.service.observe.transitioned(admission.transition)
         cluster = destination.cluster
         self._run(permit, cluster.single or cluster.pick(), now)
 

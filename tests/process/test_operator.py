@@ -213,7 +213,7 @@ async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
 async def test_a_reload_to_an_address_that_is_taken_says_which_key_and_what_to_do(tmp_path: Path) -> None:
     async with site(tmp_path) as to:
         taken = to.hand.port
-        more = f'listeners: {{more: {{address: "127.0.0.1:{taken}"}}, '
+        more = f'listeners: {{more: {{address: "127.0.0.1:{taken}", direction: inbound}}, '
         # without `admin`, or the file would be refused before anything is bound
         to.file.write_text(to.file.read_text().replace("listeners: {", more).replace("admin: {", "admin: #{"))
         refused = await to.hand.post("/reload")

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint, UpstreamLimits
-from sidecar.upstream.cluster import Cluster, Wait
+from sidecar.upstream.cluster import Cluster, NoPlace, Wait
 from sidecar.upstream.lease import Lease
 from tests.support.by_hand import (
     HERE,
@@ -53,7 +53,8 @@ def test_connections_open_up_to_their_limit_then_a_line_forms_then_it_is_full(
 ) -> None:
     cluster = hand_cluster(HandLoop(), max_connections=2, max_pending=1)
     made = [cluster.wait_for(cluster.pools[0], Waiting()) for _ in range(4)]
-    assert [wait is not None for wait in made] == [True, True, True, False]
+    assert made[3] is NoPlace.LINE_FULL
+    assert NoPlace.LINE_FULL not in made[:3]
     assert (len(connectings), cluster.connections, cluster.pending, cluster.overflows) == (2, 2, 1, 1)
 
 

@@ -1,4 +1,5 @@
-"""Opening one connection for one or several who wait: each hears once, and its place comes free in every other case."""
+"""Opening one connection for one or several who wait: each hears once, and its place comes free in every other
+case."""
 
 from __future__ import annotations
 
