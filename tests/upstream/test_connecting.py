@@ -165,7 +165,7 @@ async def test_a_connection_that_is_there_when_the_last_one_leaves_goes_to_the_p
     (seeker,) = stage.seek("a")
     stage.door.open()
     while not stage.pool.open_count:
-        await asyncio.sleep(0)
+        await turns(1)
     stage.connecting.cancel(seeker)
     await turns(3)
     (connection,) = stage.door.connections
