@@ -1,4 +1,4 @@
-"""One connection to an upstream: what its sink hears, when it may be used again, and that nothing comes afterwards."""
+"""One connection to an upstream: what its sink hears, when it is used again, and that nothing comes afterwards."""
 
 from __future__ import annotations
 
