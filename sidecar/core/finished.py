@@ -4,9 +4,9 @@ The record crosses from the loop to threads, so nothing in it changes any more, 
 data path. What a client may make long is cut, so that full queues stay small. What only spans need is left out of
 the record of an exchange that has none. Numbers need no record: they are counted on the loop, see `numbers.py`.
 
-The type checker holds that nobody writes to a record (`Final`). A class that is frozen at run time takes eight times as
-long to make. A named tuple is made as fast as these, but each field takes 11 ns more to read, of which a line or a
-span reads thirty.
+The type checker holds that nobody writes to a record (`Final`). A class that is frozen at run time takes eight
+times as long to make. A named tuple is made as fast as these, but each field takes 11 ns more to read, of which a
+line or a span reads thirty.
 """
 
 from __future__ import annotations

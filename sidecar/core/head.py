@@ -14,8 +14,8 @@ from sidecar.core.plain import Field
 from sidecar.core.request import Request
 
 Own = list[bytes]
-"""Fields that this hop writes itself: pieces that make lines of the form `name: value` CRLF when they are joined, which
-is what HTTP/1.1 does (0.5 µs less than a pair for each); another codec asks `own_pairs`."""
+"""Fields that this hop writes itself: pieces that make lines of the form `name: value` CRLF when they are joined,
+which is what HTTP/1.1 does (0.5 µs less than a pair for each); another codec asks `own_pairs`."""
 
 
 def own_pairs(own: Own) -> list[tuple[bytes, bytes]]:

@@ -62,7 +62,8 @@ class Request:
         self.origin_target = origin_target
         """Its path and query, or `*`."""
         self.host = host
-        """What it is routed by: of the target where that has one, else of `Host`. Empty in HTTP/1.0 without either."""
+        """What it is routed by: of the target where that has one, else of `Host`. Empty in HTTP/1.0 without
+        either."""
         self.fields = fields
         self.lookup = lookup
         """Values by key; those of fields that came more than once, joined (RFC 9110 5.3)."""

@@ -1,9 +1,9 @@
 """HTTP/1.1 server side: the bytes of one client connection ↔ one request and its answer at a time.
 
-Decides framing towards the client, keep-alive, and when to read. It knows nothing of routes: a complete head becomes an
-`Exchange`, which then answers to this connection as its `ServerStream`. A plain head is read by `core/plain.py`, every
-other one by `reader.py`. What a client sends behind a request that is not answered yet stays bytes, within a limit.
-Owned by its listener; `phase.py` says how long each of its phases may last.
+Decides framing towards the client, keep-alive, and when to read. It knows nothing of routes: a complete head
+becomes an `Exchange`, which then answers to this connection as its `ServerStream`. A plain head is read by
+`core/plain.py`, every other one by `reader.py`. What a client sends behind a request that is not answered yet stays
+bytes, within a limit. Owned by its listener; `phase.py` says how long each of its phases may last.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 MAX_SKIP_BYTES = 64 * 1024
 """Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
-MAX_BEHIND_BYTES = 64 * 1024
-"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more."""
+MAX_BEHIND_BYTES = 16 * 1024
+"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more. What one
+read brings may be more."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 LOOK_SECONDS = 0.04
@@ -49,7 +50,8 @@ _UNSEEN = -1
 _BODYLESS = frozenset({204, 304})
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
 _HOLD, _BEHIND, _TURN = 1, 2, 4
-"""Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used up."""
+"""Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
+up."""
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _IDLE = Phase.IDLE
@@ -65,8 +67,9 @@ class ClientConnection(ServerStream):
 
     __slots__ = (
         "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_bodyless_answer", "_has_ended",
-        "_is_chunking", "_is_distrusted", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive", "_listener", "_pauses",
-        "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket", "due", "link", "phase",
+        "_is_chunking", "_is_distrusted", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
+        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket",
+        "due", "link", "phase",
     )  # fmt: skip
 
     link: Link
@@ -89,7 +92,8 @@ class ClientConnection(ServerStream):
         """Reads the present request's body."""
         self._unfinished: UnfinishedHead | None = None
         self._behind = b""
-        """Read, and not worked through: what comes behind a request, or what this turn of the loop had no time for."""
+        """Read, and not worked through: what comes behind a request, or what this turn of the loop had no time
+        for."""
         self._is_reading = False
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
@@ -113,6 +117,11 @@ class ClientConnection(ServerStream):
     @property
     def peer(self) -> tuple[str, int] | None:
         return self.link.peer
+
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, with nothing on its way that the kernel knows of."""
+        return self.phase is _IDLE and not self._behind and not self.link.is_readable()
 
     # The phase and its clock
 

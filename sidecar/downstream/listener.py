@@ -8,17 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from itertools import islice
 from typing import Any, Final
 
+from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
-from sidecar.transport.bind import BACKLOG, bind
+from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
 
 _LOG = logging.getLogger("sidecar.downstream")
+
+ACCEPTS_A_TURN: Final = 64
+"""Of the loop, for one listener."""
+LOOKS_FOR_IDLE: Final = 256
+"""Connections that are looked at for an idle one, when another needs its place."""
+RETRY_SECONDS: Final = 0.1
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
@@ -37,7 +45,10 @@ class ListenerSocket(ListenerTerms):
         self.refused_connections = 0
         self._connections: set[ClientConnection] = set()
         self._bound: socket.socket | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._port = 0
+        self._is_watching = False
+        self.waits_for_room = 0
+        """How often a client had to wait in the kernel's queue, for want of open files here."""
         self._taking: set[asyncio.Task[object]] = set()
         """The last connections out of the accept queue, until they are among the others."""
 
@@ -53,10 +64,9 @@ class ListenerSocket(ListenerTerms):
     def address(self) -> Address:
         """Where it listens; the real port where 0 was asked for."""
         asked = self.policy.address
-        if asked.path is not None or self._server is None or asked.port:
+        if asked.path is not None or self._bound is None or asked.port:
             return asked
-        sockets = getattr(self._server, "sockets", ())
-        return Address(asked.host, sockets[0].getsockname()[1]) if sockets else asked
+        return Address(asked.host, self._port)
 
     def adopt(self, policy: Listener) -> None:
         """Take new limits and timeouts; connections that are there keep their place."""
@@ -77,11 +87,61 @@ class ListenerSocket(ListenerTerms):
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
-        loop = self.service.loop
         address = self.policy.address
-        self._bound = bind(address, f"listeners.{self.name}.address")
-        serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(self._connection, sock=self._bound, backlog=BACKLOG)
+        bound = self._bound = bind(address, f"listeners.{self.name}.address")
+        if address.path is None:
+            self._port = bound.getsockname()[1]
+        self._watch_queue()
+
+    # Accepting: by hand, since no more may be taken from the kernel's queue than can be served
+
+    def _watch_queue(self) -> None:
+        if self._bound is not None and self._is_accepting and not self._is_watching:
+            self._is_watching = True
+            self.service.loop.add_reader(self._bound.fileno(), self._accept_some)
+
+    def _leave_queue(self) -> None:
+        """What comes from now on waits in the kernel's queue."""
+        if self._bound is not None and self._is_watching:
+            self._is_watching = False
+            self.service.loop.remove_reader(self._bound.fileno())
+
+    def _accept_some(self) -> None:
+        assert self._bound is not None
+        for _ in range(ACCEPTS_A_TURN):
+            if not self._has_room():
+                self._wait_for_room()
+                return
+            try:
+                taken, _address = self._bound.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._cannot_accept(error)
+                return
+            taken.setblocking(False)
+            self._take(taken)
+
+    def _has_room(self) -> bool:
+        """Whether another connection can be served; an idle one is closed for it."""
+        service = self.service
+        if service.open_connections + len(self._taking) < service.max_open_connections:
+            return True
+        idle = next((one for one in islice(self._connections, LOOKS_FOR_IDLE) if one.is_idle), None)
+        if idle is not None:
+            idle.abort()
+        return False
+
+    def _cannot_accept(self, error: OSError) -> None:
+        """No descriptor, or no memory: what waits is looked at again when something may have come free."""
+        if is_own_lack(error):  # else the client was gone again
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Until a connection has closed, or for a moment: one may have become idle."""
+        self.waits_for_room += 1
+        self._leave_queue()
+        self.service.loop.call_later(RETRY_SECONDS, self._watch_queue)
 
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
@@ -94,12 +154,13 @@ class ListenerSocket(ListenerTerms):
         request that follows an answer is on its way for as long as the network takes.
         """
         self.is_ending = True
-        if self._is_accepting and self._bound is not None and self._server is not None:
+        if self._is_accepting and self._bound is not None:
             self._is_accepting = False
             self.adopt(self.policy)
+            self._leave_queue()
             for taken in last_accepts(self._bound):
                 self._take(taken)
-            self._server.close()
+            self._bound.close()
         for connection in list(self._connections):
             connection.drain()
 
@@ -138,3 +199,5 @@ class ListenerSocket(ListenerTerms):
             self._connections.remove(connection)
             self.service.open_connections -= 1
         self.service.departed.set()
+        if not self._is_watching:
+            self._watch_queue()

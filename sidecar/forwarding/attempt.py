@@ -1,4 +1,5 @@
-"""One try of an exchange against one endpoint: gets a place on a connection, sends the request, hears what comes back.
+"""One try of an exchange against one endpoint: gets a place on a connection, sends the request, hears what comes
+back.
 
 It knows its race and not the client: what comes back goes to the race, which gives the client to the winner. It owns
 its permit and its lease, and lets go of both in `finish` and `judge`, exactly once. Kept as a record when it is over
@@ -18,6 +19,7 @@ from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.story import Story
+from sidecar.upstream.cluster import NoPlace
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
 
@@ -143,16 +145,15 @@ class Attempt(ResponseSink, Seeker):
 
     # On its way to the upstream
 
-    def wait(self, wait: Wait | None) -> None:
+    def wait(self, wait: Wait | NoPlace) -> None:
         """There is no connection yet: `leased` or `not_leased` will be called.
 
         Raises:
-            GivenUp: the line for a connection is full.
+            GivenUp: there will be none.
         """
+        if isinstance(wait, NoPlace):
+            raise GivenUp(Reason.OVERLOADED, f"{self.upstream}: {wait.value}", retry_after_seconds=1)
         self._wait = wait
-        if wait is None:
-            detail = f"{self.upstream}: max_connections and max_pending reached"
-            raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1)
 
     def leased(self, lease: Lease) -> None:
         """The wait is over: here is a connection."""
@@ -171,7 +172,8 @@ class Attempt(ResponseSink, Seeker):
 
     def not_leased(self, reason: Reason, detail: str) -> None:
         self._wait = None
-        self.race.failed(self, GivenUp(reason, detail))
+        seconds = 1.0 if reason is Reason.OVERLOADED else 0.0
+        self.race.failed(self, GivenUp(reason, detail, retry_after_seconds=seconds))
 
     def send(self, lease: Lease, now: float) -> None:
         """Send the request on a connection that nobody uses.

@@ -59,8 +59,8 @@ class Exchange(RequestSink, RaceOwner):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
-        "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket",
-        "budget", "caller", "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
+        "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
+        "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
         "refused_by", "remembered_as", "request", "response_bytes", "route", "service", "started", "status",
         "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The heads that an attempt sends: the request to the upstream, and the response on its way to the client.
 
-Pure: says what of a head does not go on, and what this hop adds; the codecs write it. What a route leaves out and adds
-was computed when the route was built (`live.py`); here only what differs from request to request is decided.
+Pure: says what of a head does not go on, and what this hop adds; the codecs write it. What a route leaves out and
+adds was computed when the route was built (`live.py`); here only what differs from request to request is decided.
 """
 
 from __future__ import annotations

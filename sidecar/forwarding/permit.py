@@ -1,8 +1,8 @@
 """The right to make one attempt: breaker and limits hear of it together, from one place, exactly once.
 
-Assumes abandonment: whatever happens to an attempt, `close` gives back what it held, and without a verdict the breaker
-is told that nothing was learned, so that a probe's place comes free. Each attempt has its own; a closed breaker's
-answer is shared, so this is the one object for each.
+Assumes abandonment: whatever happens to an attempt, `close` gives back what it held, and without a verdict the
+breaker is told that nothing was learned, so that a probe's place comes free. Each attempt has its own; a closed
+breaker's answer is shared, so this is the one object for each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The attempts of one exchange: begun, tried again where that is safe, and which of them has the client.
 
-Whoever has a head first wins: it alone speaks to the client, and the others end, uncounted. With one attempt at a time
-the race is short. The exchange begins it once it knows its upstream, and hears `completed`, `switched` or `lost`. Owned by the
-exchange; ends with it.
+Whoever has a head first wins: it alone speaks to the client, and the others end, uncounted. With one attempt at a
+time the race is short. The exchange begins it once it knows its upstream, and hears `completed`, `switched` or
+`lost`. Owned by the exchange; ends with it.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class Race(AttemptOwner):
     # Failure
 
     def failed(self, attempt: Attempt, error: GivenUp) -> None:
-        """No whole answer will come from this attempt: once more where that is safe, else the exchange hears of it."""
+        """No whole answer will come from this attempt: once more where that is safe, else the exchange hears of
+        it."""
         if attempt not in self.running:
             return  # it has ended already
         now = self.exchange.service.clock()

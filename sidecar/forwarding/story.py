@@ -1,7 +1,7 @@
 """An exchange as the others of this room see it: its values, and the milestones that they tell it of.
 
-`exchange.py` is the story itself. Races, attempts, heads and lineage know this and not the exchange, so that no module
-here needs itself by way of others.
+`exchange.py` is the story itself. Races, attempts, heads and lineage know this and not the exchange, so that no
+module here needs itself by way of others.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
+from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
 
 STEP = 50
@@ -57,6 +58,7 @@ class Assembly:
         self._names = names
         self._rng = rng
         self._archive = Archive()
+        self._budget = ConnectionBudget(service.max_open_connections)
         self._leaving: list[Cluster] = []
         self._building: Built | None = None
         self._has_learned = asyncio.Event()
@@ -174,7 +176,7 @@ class Assembly:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.policy.endpoints == upstream.endpoints:
             return cluster
-        cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns)
+        cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns, self._budget)
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)

@@ -11,14 +11,23 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from enum import Enum
 from math import inf
 
 from sidecar.core import balance
 from sidecar.core.snapshot import Endpoint, Upstream
 from sidecar.transport.turns import Turns
+from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+
+
+class NoPlace(Enum):
+    """Why there is neither a connection nor a wait for one; the value is the detail for log and answer."""
+
+    LINE_FULL = "max_connections and max_pending reached"
+    NO_FILES = "this process may open no more files (`ulimit -n`)"
 
 
 class Wait:
@@ -45,8 +54,15 @@ class Cluster(LeaseLine):
     """The live side of one `Upstream`; a reload may give it another of the same endpoints (`adopt`)."""
 
     def __init__(
-        self, policy: Upstream, rng: random.Random, clock: Callable[[], float], turns: Turns
+        self,
+        policy: Upstream,
+        rng: random.Random,
+        clock: Callable[[], float],
+        turns: Turns,
+        budget: ConnectionBudget,
     ) -> None:
+        self._budget = budget
+        budget.join(self, self._close_one_idle)
         self.policy = policy
         self.name = policy.name
         self.turns = turns
@@ -116,22 +132,26 @@ class Cluster(LeaseLine):
         self.in_flight += 1
         return True
 
-    def wait_for(self, pool: Pool, seeker: Seeker) -> Wait | None:
-        """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes free.
+    def wait_for(self, pool: Pool, seeker: Seeker) -> Wait | NoPlace:
+        """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes
+        free.
 
-        `seeker` is told when there is one. None when the line is full.
+        `seeker` is told when there is one.
         """
         limits = self.policy.limits
         if self.connections >= limits.max_connections:
             self._close_one_idle()
         wait = Wait(self, pool, seeker)
         if self.connections < limits.max_connections:
+            if not self._budget.take():
+                self.overflows += 1
+                return NoPlace.NO_FILES
             self._open_for(wait)
         elif len(self.waits) < limits.max_pending:
             self.waits.append(wait)
         else:
             self.overflows += 1
-            return None
+            return NoPlace.LINE_FULL
         return wait
 
     def _open_for(self, wait: Wait) -> None:
@@ -145,10 +165,11 @@ class Cluster(LeaseLine):
     def _not_connected(self, connecting: Connecting) -> None:
         self.connection_closed()
 
-    def _close_one_idle(self) -> None:
+    def _close_one_idle(self) -> bool:
         idle = self._take_idle()
         if idle is not None:
             idle.abort()
+        return idle is not None
 
     def _take_idle(self) -> Lease | None:
         now = self._clock()
@@ -183,6 +204,7 @@ class Cluster(LeaseLine):
     def connection_closed(self) -> None:
         """A connection, or the attempt to open one, has ended: its place goes to the first who waits."""
         self.connections -= 1
+        self._budget.give_back()
         self._hand_out_places()
 
     def adopt(self, policy: Upstream) -> None:
@@ -194,7 +216,7 @@ class Cluster(LeaseLine):
         self._hand_out_places()
 
     def _hand_out_places(self) -> None:
-        while self.waits and self.connections < self.policy.limits.max_connections:
+        while self.waits and self.connections < self.policy.limits.max_connections and self._budget.take():
             self._open_for(self.waits.popleft())
 
     # Life
@@ -231,3 +253,4 @@ class Cluster(LeaseLine):
         """The end of a retired one: pools and cluster point at each other, which only a collection would undo."""
         self.pools = []
         self.single = None
+        self._budget.leave(self)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.support.sockets import unread_bytes
 
 MAX_WAITING_BYTES = 64 * 1024
 PIECE_BYTES = 4096
+RESET = struct.pack("ii", 1, 0)
 SLOW = get(b"/slow")
 
 
@@ -43,12 +46,16 @@ def live() -> Live:
 
 
 async def flood(client: RawClient, data: bytes) -> int:
-    """Send all of `data` in small pieces, each read before the next; how much of it the sidecar has taken."""
+    """Send all of `data` in small pieces, each read before the next; how much of it the sidecar has taken.
+
+    The client will leave by a reset: a FIN behind what nobody reads cannot be seen.
+    """
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     for at in range(0, len(data), PIECE_BYTES):
         client.writer.write(data[at : at + PIECE_BYTES])
         await turns(4)
     await turns(50)
-    sock = client.writer.get_extra_info("socket")
     waiting = client.writer.transport.get_write_buffer_size()
     return len(data) - waiting - unread_bytes(sock)
 

@@ -36,7 +36,8 @@ class Transports:
         self.writes_left[self.serving(client)] = after
 
     def breakable(self, transport: Any) -> None:
-        """Put in the place of its methods such as look first whether writing is broken: whoever uses it may keep them."""
+        """Put in the place of its methods such as look first whether writing is broken: whoever uses it may keep
+        them."""
         write, writelines = transport.write, transport.writelines
 
         def write_or_raise(data: bytes) -> None:
