@@ -8,7 +8,7 @@ from typing import Final
 from sidecar.core.plain import Field
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Traits:
     """What only some requests have. Made for a request whose head is not plain; all others share `PLAIN`, which is
     never written to."""

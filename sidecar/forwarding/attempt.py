@@ -325,6 +325,9 @@ class Attempt(ResponseSink, Seeker):
         is_stale = processed is Processed.MAYBE and self.is_stale
         self.race.failed(self, GivenUp(reason, detail, is_stale=is_stale, processed=processed))
 
+    def broken(self) -> None:
+        self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
+
     def blocked(self) -> None:
         self.race.blocked()
 

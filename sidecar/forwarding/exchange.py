@@ -364,7 +364,7 @@ class Exchange(RequestSink, RaceOwner):
         Sweep.remove(self)
         stream.reset(reason)
         if self.race is not None:
-            self.race.cancel(GivenUp(reason, "an error in the sidecar"))
+            self.race.cancel(GivenUp(reason, "an error in the sidecar", is_ours=True))
         if not self._is_over:
             self._finish()
 

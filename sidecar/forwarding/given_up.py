@@ -18,6 +18,7 @@ class GivenUp(Exception):
         retry_after_seconds: float = 0.0,
         is_stale: bool = False,
         processed: Processed = Processed.MAYBE,
+        is_ours: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -26,13 +27,15 @@ class GivenUp(Exception):
         """For `Retry-After`; 0 = none is sent."""
         self.is_stale = is_stale
         """A pooled connection had been closed by the upstream before it saw the request."""
+        self.is_ours = is_ours
+        """A mistake of the sidecar's own: the upstream is not judged by it."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 
     @property
     def kind(self) -> Kind:
         """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
-        return _KINDS.get(self.reason, Kind.ABANDONED)
+        return Kind.ABANDONED if self.is_ours else _KINDS.get(self.reason, Kind.ABANDONED)
 
 
 _KINDS = {

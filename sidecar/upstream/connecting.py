@@ -70,6 +70,8 @@ class Connecting:
             for seeker in seekers:
                 seeker.not_leased(error.reason, error.detail)
         elif error is not None:
+            for seeker in seekers:
+                seeker.not_leased(Reason.OVERLOADED, "an error in the sidecar")
             raise error  # a mistake of ours: the loop's exception handler tells it
         elif not task.cancelled():
             self._hand_out(task.result(), seekers)

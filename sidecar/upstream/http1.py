@@ -269,7 +269,10 @@ class UpstreamConnection(ClientStream, Lease):
         """A mistake of ours ends this connection and the attempt on it, and nothing else."""
         message = "an error in reading from an upstream; its connection is ended"
         asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
-        self._fail("an error in the sidecar")
+        sink = self._sink
+        self.abort()
+        if sink is not None:
+            sink.broken()
 
     # A plain response: the usual case
 

@@ -63,6 +63,10 @@ class ResponseSink(ABC):
         """No whole response will come."""
 
     @abstractmethod
+    def broken(self) -> None:
+        """A mistake of ours ended it; the upstream has no part in it."""
+
+    @abstractmethod
     def blocked(self) -> None:
         """The upstream takes no more of the request for now."""
 

@@ -188,7 +188,9 @@ def test_a_mistake_of_ours_cuts_the_client_and_leaves_nothing_behind() -> None:
     exchange.abandon()
     assert client.notes == [("reset", RESET)]
     assert lease.fates == [Fate.BROKEN]
-    assert_over(path, failed=1)
+    assert len(path.told.finishes) == 1
+    assert path.service.exchanges == set()
+    assert (path.in_flight, len(path.service.sweep)) == ((0, [0]), 0)
 
 
 # The client's pace

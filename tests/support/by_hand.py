@@ -37,6 +37,7 @@ from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.link import Link
 from sidecar.transport.turns import Turns
+from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
@@ -226,6 +227,9 @@ class Hearing(ResponseSink):
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         self.notes.append(("switched", head.status, rest))
 
+    def broken(self) -> None:
+        self.notes.append(("broken",))
+
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
         self.notes.append(("failed", reason, processed))
 
@@ -379,10 +383,12 @@ def hand_cluster(
     max_connections: int = 1024,
     max_pending: int = 1024,
     max_requests: int = 1024,
+    budget: ConnectionBudget | None = None,
 ) -> Cluster:
     limits = UpstreamLimits(max_connections, max_pending, max_requests)
     policy = Upstream("app", endpoints or (HERE,), limits)
-    return Cluster(policy, random.Random(7), loop.time, Turns(cast(asyncio.AbstractEventLoop, loop)))
+    turns = Turns(cast(asyncio.AbstractEventLoop, loop))
+    return Cluster(policy, random.Random(7), loop.time, turns, budget or ConnectionBudget(1024))
 
 
 def request(

@@ -9,8 +9,10 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint, UpstreamLimits
+from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster, NoPlace, Wait
 from sidecar.upstream.lease import Lease
+from sidecar.upstream.pool import Pool
 from tests.support.by_hand import (
     HERE,
     THERE,
@@ -31,7 +33,7 @@ def waits(cluster: Cluster, count: int, told: list[Note], first: int = 0) -> lis
         cluster.wait_for(cluster.pools[0], Waiting(str(number), told))
         for number in range(first, first + count)
     ]
-    assert None not in made
+    assert not any(isinstance(wait, NoPlace) for wait in made)
     return made  # type: ignore[return-value]
 
 
@@ -53,8 +55,8 @@ def test_connections_open_up_to_their_limit_then_a_line_forms_then_it_is_full(
 ) -> None:
     cluster = hand_cluster(HandLoop(), max_connections=2, max_pending=1)
     made = [cluster.wait_for(cluster.pools[0], Waiting()) for _ in range(4)]
-    assert made[3] is NoPlace.LINE_FULL
-    assert NoPlace.LINE_FULL not in made[:3]
+    assert [isinstance(wait, Wait) for wait in made] == [True, True, True, False]
+    assert made[-1] is NoPlace.LINE_FULL
     assert (len(connectings), cluster.connections, cluster.pending, cluster.overflows) == (2, 2, 1, 1)
 
 
@@ -68,20 +70,84 @@ def test_the_limit_of_connections_is_over_all_endpoints(connectings: list[HandCo
 def test_an_idle_connection_of_another_endpoint_makes_room(connectings: list[HandConnecting]) -> None:
     cluster = hand_cluster(HandLoop(), HERE, THERE, max_connections=1)
     here, there = cluster.pools
-
-    class Closing(HandLease):
-        def abort(self) -> None:
-            super().abort()
-            self.pool.forget(self)
-
-    idle = Closing(here)
-    cluster.connections = 1
-    here.add(idle)
-    here.idle.append(idle)
+    idle = idle_connection(cluster, here)
     cluster.wait_for(there, Waiting())
     assert idle.is_aborted
     assert [one.pool for one in connectings] == [there]
     assert (cluster.connections, cluster.pending) == (1, 0)
+
+
+class Closing(HandLease):
+    """A connection that is gone as soon as it is aborted, as real ones are."""
+
+    def abort(self) -> None:
+        super().abort()
+        if self in self.pool.idle:
+            self.pool.idle.remove(self)
+        self.pool.forget(self)
+
+
+def idle_connection(cluster: Cluster, pool: Pool, budget: ConnectionBudget | None = None) -> Closing:
+    """One that was opened before."""
+    lease = Closing(pool)
+    cluster.connections += 1
+    if budget is not None:
+        assert budget.take()
+    pool.add(lease)
+    pool.idle.append(lease)
+    return lease
+
+
+# The connections that the process may have, over all upstreams
+
+
+def test_beyond_the_process_own_limit_nobody_is_connected_and_nobody_waits(
+    connectings: list[HandConnecting],
+) -> None:
+    budget = ConnectionBudget(1)
+    one, other = (hand_cluster(HandLoop(), budget=budget) for _ in range(2))
+    assert isinstance(one.wait_for(one.pools[0], Waiting()), Wait)
+    assert other.wait_for(other.pools[0], Waiting()) is NoPlace.NO_FILES
+    assert (len(connectings), other.connections, other.pending, other.overflows) == (1, 0, 0, 1)
+    connectings[0].fail()
+    assert isinstance(other.wait_for(other.pools[0], Waiting()), Wait)
+    assert budget.taken == 1
+
+
+def test_an_idle_connection_of_another_upstream_makes_room_at_the_process_own_limit(
+    connectings: list[HandConnecting],
+) -> None:
+    budget = ConnectionBudget(2)
+    one, other = (hand_cluster(HandLoop(), budget=budget) for _ in range(2))
+    idle = [idle_connection(one, one.pools[0], budget) for _ in range(2)]
+    assert isinstance(other.wait_for(other.pools[0], Waiting()), Wait)
+    assert [lease.is_aborted for lease in idle] == [False, True]
+    assert (budget.taken, one.connections, other.connections) == (2, 1, 1)
+
+
+def test_an_upstream_that_has_left_is_not_asked_for_room() -> None:
+    budget = ConnectionBudget(0)
+    cluster = hand_cluster(HandLoop(), budget=budget)
+    lease = HandLease(cluster.pools[0])
+    cluster.pools[0].idle.append(lease)
+    budget.leave(cluster)
+    budget.leave(cluster)
+    assert not budget.take()
+    assert not lease.is_aborted
+
+
+def test_every_end_of_a_connection_gives_its_place_back_once(connectings: list[HandConnecting]) -> None:
+    budget = ConnectionBudget(5)
+    cluster = hand_cluster(HandLoop(), budget=budget)
+    _, called_off = (cluster.wait_for(cluster.pools[0], Waiting()) for _ in range(2))
+    idle = idle_connection(cluster, cluster.pools[0], budget)
+    assert budget.taken == 3
+    connectings[0].fail()
+    assert isinstance(called_off, Wait)
+    called_off.cancel()
+    idle.abort()
+    idle.abort()
+    assert (budget.taken, cluster.connections) == (0, 0)
 
 
 # The line
@@ -265,18 +331,9 @@ async def test_idle_connections_are_closed_when_they_are_due_and_no_timer_runs_w
     loop = asyncio.get_running_loop()
     cluster = hand_cluster(HandLoop(), HERE, THERE)
     cluster._clock = loop.time
-    here, there = cluster.pools
-
-    class Closing(HandLease):
-        def abort(self) -> None:
-            super().abort()
-            self.pool.idle.remove(self)
-
     start = loop.time()
-    first, second = Closing(here), Closing(there, expires=start + 70.0)
-    first.idle_since, second.idle_since = start, start + 20.0
-    here.idle.append(first)
-    there.idle.append(second)
+    first, second = (idle_connection(cluster, pool) for pool in cluster.pools)
+    first.idle_since, second.idle_since, second.expires = start, start + 20.0, start + 70.0
     cluster.watch_idle(start)
     await asyncio.sleep(59.9)
     assert not first.is_aborted

@@ -1,5 +1,4 @@
-"""One connection to an upstream: what its sink hears, when it may be used again, and that nothing comes
-afterwards."""
+"""One connection to an upstream: what its sink hears, when it is used again, and that nothing comes afterwards."""
 
 from __future__ import annotations
 
@@ -457,7 +456,7 @@ def test_an_error_in_a_sink_ends_its_connection_and_attempt_alone() -> None:
     stage.hear(OK[:-2])
     run_in_loop(lambda: stage.hear(b"ok"), errors)
     assert [type(error) for error in errors] == [LookupError]
-    assert stage.sink.names == ["head", "flush", "failed"]
+    assert stage.sink.names == ["head", "flush", "broken"]
     stage.assert_closed()
 
 
