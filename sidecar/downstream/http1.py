@@ -49,6 +49,7 @@ _UNSEEN = -1
 
 _BODYLESS = frozenset({204, 304})
 _FORWARDED = forwarded.NAMES
+_status_line = headers.STATUS_LINES.get
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
 _HOLD, _BEHIND, _TURN = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
@@ -773,7 +774,7 @@ def _reason_of(error: MalformedChunk) -> Reason:
 def _lines(head: ResponseHead) -> list[bytes]:
     """A response's head in HTTP/1.1's form, but for what is the connection's own affair."""
     status = head.status
-    out = [headers.STATUS_LINES.get(status) or headers.status_line(status)]
+    out = [_status_line(status) or headers.status_line(status)]
     has_date, drop, fields = head.has_own_date, head.drop, head.fields
     if fields.__class__ is Block:  # it never has a `Date`, which differs each time
         out.append(fields.kept if fields.drop is drop else fields.keep(drop))

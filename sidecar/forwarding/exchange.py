@@ -52,6 +52,7 @@ NOT_SENT: Final = frozenset({
 
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE = Reason.CLIENT_GONE
+_MAX_FORWARDS_METHODS = max_forwards.METHODS
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
@@ -61,8 +62,8 @@ class Exchange(RequestSink, RaceOwner):
     __slots__ = (
         "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
         "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
-        "refused_by", "remembered_as", "request", "response_bytes", "route", "service", "started", "status",
-        "stream", "trace", "tripped", "tunnel",
+        "refused_by", "remembered_as", "request", "response_bytes", "route", "route_name", "service", "started",
+        "status", "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
 
     trace: Trace
@@ -88,6 +89,7 @@ class Exchange(RequestSink, RaceOwner):
         self.detail = ""
         self.status = self.response_bytes = 0
         self.route: LiveRoute | None = None
+        self.route_name: str | None = None
         self.bucket: set[Expiring] | None = None
         self.reason: Reason | None = None
         self.breaker_state: State | None = None
@@ -125,11 +127,12 @@ class Exchange(RequestSink, RaceOwner):
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
             route = self.route = entry.target
+            self.route_name = route.name
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
             if service.closed_to_new and request.listener in service.closed_to_new:
                 raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
-            if request.method in max_forwards.METHODS and self._ends_here():
+            if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
                 return
             if route.is_egress:
                 lineage.recover(self, route)
@@ -167,12 +170,14 @@ class Exchange(RequestSink, RaceOwner):
         recovered = self.caller.deadline - now if self.caller is not None else None
         lookup = self.request.lookup
         budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
-        self.deadline = now + budget.seconds
+        due = self.deadline = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
         if budget.is_spent:
             raise GivenUp(Reason.DEADLINE_EXCEEDED, f"the caller's time was up on arrival ({budget.source})")
-        self.watch(now)
+        quiet_until = now + route.idle_seconds
+        self.due = due if due < quiet_until else quiet_until
+        self.service.sweep.add(self, now)
 
     def _check_admission(self, admission: BudgetAdmission) -> None:
         if admission.should_refuse(self.budget.seconds, self.started):
@@ -432,10 +437,6 @@ class Exchange(RequestSink, RaceOwner):
             self.watch(now)
 
     # What observers read beside the plain attributes
-
-    @property
-    def route_name(self) -> str | None:
-        return self.route.name if self.route is not None else None
 
     @property
     def peer(self) -> tuple[str, int] | None:

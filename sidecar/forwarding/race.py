@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import Destination, LiveRoute
     from sidecar.forwarding.streams import ServerStream
+    from sidecar.upstream.cluster import Cluster
     from sidecar.upstream.pool import Pool
 
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
@@ -83,41 +84,41 @@ class Race(AttemptOwner):
             GivenUp: it may not be asked, or cannot be.
         """
         self._destination = destination
-        permit: Any = destination.admit(now)  # a `Permit` or a `Refusal`, which its class tells
+        admitted: Any = destination.admit(now)  # a `Permit` or a `Refusal`, which its class tells
         exchange = self.exchange
-        if permit.__class__ is Refusal:  # `isinstance` takes 50 ns more
-            exchange.refused(permit)
-        admission = permit.admission
+        if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
+            exchange.refused(admitted)
+        permit: Permit = admitted  # `refused` always raises
+        admission: Any = permit.admission  # not judged yet
         exchange.breaker_state = admission.state
         if admission.transition is not None:
             exchange.service.observe.transitioned(admission.transition)
         cluster = destination.cluster
-        self._run(permit, cluster.single or cluster.pick(), now)
+        self._run(permit, cluster, cluster.single or cluster.pick(), now)
 
-    def _run(self, permit: Permit, pool: Pool | None, now: float) -> None:
+    def _run(self, permit: Permit, cluster: Cluster, pool: Pool | None, now: float) -> None:
         """One attempt against one endpoint."""
         exchange, route = self.exchange, self._route
-        service = exchange.service
+        service, attempts = exchange.service, exchange.attempts
         seconds = exchange.deadline - now
         if route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
-        attempts = exchange.attempts
         span_id = service.ids.span_id() if attempts else exchange.trace.client_span_id
-        cluster = self._destination.cluster
         attempt = Attempt(self, route, permit, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
         self.running.append(attempt)
-        if route.head_seconds < seconds:
-            attempt.fails_at = now + route.head_seconds
         if route.bounds_attempts or len(attempts) > 1:
+            if route.head_seconds < seconds:
+                attempt.fails_at = now + route.head_seconds
             exchange.watch(now)
         if service.has_egress and route.is_remembered:
             lineage.remember(exchange, span_id, now)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         pool.in_flight += 1
-        is_sure = exchange.body is not None or exchange.request.method not in REPEATABLE
-        lease = pool.take(now, is_sure) if pool.idle and not self._was_stale else None
+        lease = None
+        if pool.idle and not self._was_stale:
+            lease = pool.take(now, exchange.body is not None or exchange.request.method not in REPEATABLE)
         if lease is not None:
             attempt.send(lease, now)
         else:
@@ -140,6 +141,8 @@ class Race(AttemptOwner):
         self.completed(attempt)
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
+        if self.winner is not None:
+            return  # a loser that had not heard of it
         attempt.fails_at = attempt.started + attempt.allowed_seconds  # `timeouts.head` was kept
         self._win(attempt)
         complete_response(self.exchange, self._route, head)
@@ -269,7 +272,7 @@ class Race(AttemptOwner):
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._destination.cluster.pick(avoid=pool)
         try:
-            self._run(admitted, pool, now)
+            self._run(admitted, self._destination.cluster, pool, now)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
         return True
