@@ -41,6 +41,7 @@ KEEP_MARGIN = 0.9
 """Of the time that the upstream says it keeps an idle connection: beyond, ours and its end might cross."""
 
 _REUSABLE = Fate.REUSABLE
+_NO_REQUEST = Request("", b"", b"", b"", b"", [], {})
 
 
 class UpstreamConnection(ClientStream, Lease):
@@ -53,7 +54,6 @@ class UpstreamConnection(ClientStream, Lease):
     )  # fmt: skip
 
     link: Link
-    _request: Request
 
     def __init__(self, pool: LeasePool) -> None:
         self.pool = pool
@@ -72,6 +72,7 @@ class UpstreamConnection(ClientStream, Lease):
         """The client takes no more of the answer for now."""
         self.is_write_paused = False
         """The upstream takes no more of the request for now."""
+        self._request = _NO_REQUEST
         self._has_head = False
         self._head_bytes = self._interims = 0
         self._body_left = 0
@@ -113,6 +114,7 @@ class UpstreamConnection(ClientStream, Lease):
             # asyncio, which has said "pause" already, would not say it again however much of the next is written.
             self.abort()
             return
+        self._request = _NO_REQUEST  # what it held, secrets among it, ends with it
         self.is_reused = True
         self.idle_since = now
         self.expires = now + self._keeps_seconds * KEEP_MARGIN
