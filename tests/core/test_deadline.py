@@ -502,7 +502,8 @@ def test_no_budget_is_later_than_anyone_allows(
             told = parse_timeout(value, forms[name])
             assert told is not None
             assert 0.0 < told <= found.seconds * (1 + 1e-12)
-            assert told > found.seconds - 0.001 - 1e-9
+            # at most eight digits of gRPC: above a day the unit is a second, and so on
+            assert told > found.seconds * (1 - 1e-5) - 0.001 - 1e-9
 
 
 @given(
