@@ -55,15 +55,6 @@ class CancelWithCaller(Enum):
     OFF = "off"
 
 
-class WhenOpen(Enum):
-    """Where the share of a weighted upstream goes whose breaker refuses."""
-
-    SHIFT = "shift"
-    """To the others, within their limits."""
-    KEEP = "keep"
-    """Nowhere: it is refused."""
-
-
 class Trust(Enum):
     """Whether a listener believes the mesh-internal header fields of its callers."""
 
@@ -178,8 +169,6 @@ class Upstream:
     connect_seconds: float = 5.0
     idle_seconds: float = 60.0
     """An idle pooled connection is closed after this long."""
-    is_mesh: bool = False
-    """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
 
 
 class Pattern(Protocol):
@@ -330,24 +319,7 @@ class BreakerPolicy:
     """Response header fields (lower-case name, exact value) that mark a failure."""
     count_timeout_after_seconds: float = 1.0
     """A timed-out attempt that had less than this says nothing. `load` derives the default (SPEC 3)."""
-    counts_rate_limited: bool = True
-    """Whether 429 counts in the failure rate; not on inbound routes, where it is some caller's own quota."""
-    judge_after_seconds: float = 1.0
-    """After a good final head, an attempt that still runs is judged by it."""
-    warm_up_seconds: float = 30.0
-    """Connections refused before the first answer of an upstream open nothing, for at most this long; 0 = off."""
-    half_open_check_path: str | None = None
-    """Where the sidecar itself probes an upstream whose breaker has waited; None: a request is the probe."""
     candidate: CandidatePolicy | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsPolicy:
-    """What becomes of the weights of a route while a breaker refuses."""
-
-    when_open: WhenOpen = WhenOpen.SHIFT
-    shift_up_to: float = 2.0
-    """No upstream gets more than this many times its own share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +349,6 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
-    shares: WeightsPolicy = WeightsPolicy()
     direction: Direction = Direction.INBOUND
     """That of its listener."""
     hidden: frozenset[str] = frozenset()

@@ -25,7 +25,6 @@ NOT_IN_A_FILE = {
     core.Snapshot: {"listeners", "upstreams", "routes", "files", "digest"},
     core.Listener: {"name"},
     core.Upstream: {"name"},
-    core.BreakerPolicy: {"counts_rate_limited", "judge_after_seconds"},  # the direction's, and SPEC 3's
     core.Route: {"direction", "hidden"},  # its listener's, and what the environment gave
 }
 WHOLES: list[tuple[type[Section], object]] = [
@@ -109,8 +108,7 @@ def test_what_is_built_in_is_shown_as_the_file_would_say_it() -> None:
         "ramp": "0s",
         "failure_on": ["5xx", "connect_failure", "reset", "timeout"],
         "failure_header": None,
-        "count_timeout_after": "auto",
-        "warm_up": "30s",
+        "count_timeout_after": None,
         "candidate": None,
     }
 

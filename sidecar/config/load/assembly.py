@@ -286,12 +286,10 @@ def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: by
     value: core.Route = section.store(Route.built_in)
     if body is not None and value.fallback is not None:
         value = replace(value, fallback=replace(value.fallback, body=body))
-    direction = served[value.listener].direction
-    policy = breaker(section.circuit_breaker, value.timeouts)
     return replace(
         value,
-        direction=direction,
-        breaker=replace(policy, counts_rate_limited=direction is core.Direction.OUTBOUND),
+        direction=served[value.listener].direction,
+        breaker=breaker(section.circuit_breaker, value.timeouts),
         hidden=given_by_environment(route.node),
     )
 

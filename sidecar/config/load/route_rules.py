@@ -22,7 +22,6 @@ from sidecar.config.schema.routes import DEFAULT_LISTENER, Route
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import format_duration
 from sidecar.config.schema.upstreams import upstream_name
-from sidecar.config.schema.values import AUTO
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts, WindowType
 
@@ -203,11 +202,8 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     section = route.value.circuit_breaker
     if section is None:
         return
-    times = stored(route.value.timeouts, RouteTimeouts())
-    policy = breaker(section, times)
+    policy = breaker(section, stored(route.value.timeouts, RouteTimeouts()))
     top = ("circuit_breaker",)
-    if section.count_timeout_after not in (None, AUTO):
-        _count_timeout_after(route, policy.count_timeout_after_seconds, times, report)
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
     _at_most(route, opened, longest, report)
@@ -223,14 +219,6 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     if inner in (opened[0][:2], longest[0][:2]):
         _at_most(route, opened, longest, report)
     _window(route, inner, section.candidate, policy, report)
-
-
-def _count_timeout_after(route: Checked[Route], seconds: float, times: RouteTimeouts, report: Report) -> None:
-    """Above a timeout of the route none of its timeouts could ever count."""
-    counted = (("circuit_breaker", "count_timeout_after"), seconds)
-    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), report)
-    if times.attempt_seconds is not None:
-        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), report)
 
 
 def _window(

@@ -6,17 +6,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sidecar.config.schema import values
-from sidecar.config.schema.form import FIELDS, WORDS, Form
-from sidecar.config.schema.section import Section, key, required, stored
+from sidecar.config.schema.form import FIELDS, WORDS
+from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.units import format_duration
 from sidecar.core import snapshot as core
 
 T = TypeVar("T")
-
-_BUILT_IN = core.BreakerPolicy()
-_COUNT_TIMEOUT_AFTER = Form(
-    lambda given: _BUILT_IN.count_timeout_after_seconds if given == values.AUTO else given, format_duration
-)
 
 
 class SlidingWindow(Section):
@@ -32,18 +27,8 @@ class SlidingWindow(Section):
     )
 
 
-class HalfOpenCheck(Section):
-    built_in = _BUILT_IN
-
-    path: values.Path = required(
-        "Asked with GET; a status from 200 to 399 is good.",
-        examples=["/healthz"],
-        fills="half_open_check_path",
-    )
-
-
 class HalfOpen(Section):
-    built_in = _BUILT_IN
+    built_in = core.BreakerPolicy()
 
     max_calls: values.Count | None = key(
         "Probes at the same time; further requests are refused.", fills="half_open_max_calls"
@@ -52,16 +37,12 @@ class HalfOpen(Section):
     max_wait: values.Duration | None = key(
         "Without a verdict for this long the breaker opens again.", fills="half_open_max_wait_seconds"
     )
-    check: HalfOpenCheck | None = key(
-        "The sidecar itself probes the upstream, so that no request has to, and a breaker closes without any. "
-        "Unset: a request is the probe."
-    )
 
 
 class Thresholds(Section):
     """When a breaker trips and how long it stays open; what a candidate may vary."""
 
-    built_in = _BUILT_IN
+    built_in = core.BreakerPolicy()
 
     sliding_window: SlidingWindow | None = key("The calls that the rates are computed over.", fills="window")
     minimum_calls: values.Count | None = key(
@@ -118,18 +99,13 @@ class CircuitBreaker(Thresholds):
         fills="failure_headers",
         form=FIELDS,
     )
-    count_timeout_after: values.DurationOrAuto | None = key(
-        "An attempt that timed out with less time than this says nothing about the upstream; at most the route's "
-        "timeouts, or none would ever count. `auto`: the smallest of the route's timeouts, slow_call_duration and "
-        f"{format_duration(_BUILT_IN.count_timeout_after_seconds)}.",
+    count_timeout_after: values.Duration | None = key(
+        "An attempt that timed out with less time than this says nothing about the upstream. "
+        "Unset: the smallest of the route's timeouts, slow_call_duration and "
+        f"{format_duration(core.BreakerPolicy().count_timeout_after_seconds)}.",
+        examples=["1s"],
         fills="count_timeout_after_seconds",
-        form=_COUNT_TIMEOUT_AFTER,
-        default=values.AUTO,
-    )
-    warm_up: values.PeriodOrOff | None = key(
-        "Connections that are refused before the upstream's first answer to this process open nothing, for at most "
-        "this long: a pod that starts is no outage. `off`: they count from the first on.",
-        fills="warm_up_seconds",
+        is_derived=True,
     )
     candidate: Thresholds | None = key(
         "A second policy on the same traffic: counted in metrics, never acts. "
@@ -153,8 +129,8 @@ class CircuitBreaker(Thresholds):
 
 def breaker(section: CircuitBreaker | None, times: core.RouteTimeouts) -> core.BreakerPolicy:
     """The policy of a route with these timeouts (SPEC 3)."""
-    policy = stored(section, _BUILT_IN)
-    if section is not None and section.count_timeout_after not in (None, values.AUTO):
+    policy = core.BreakerPolicy() if section is None else section.store(core.BreakerPolicy())
+    if section is not None and section.count_timeout_after is not None:
         return policy
     limits = (times.request_seconds, times.attempt_seconds, policy.slow_call_seconds)
     shortest = min(policy.count_timeout_after_seconds, *(limit for limit in limits if limit is not None))

@@ -19,7 +19,6 @@ from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.snapshot import Failure
 from sidecar.core.window import MAX_COUNT_SIZE
 
-AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
 _MAX_WORD_CHARACTERS = 200
 
@@ -119,21 +118,6 @@ def limit(value: object) -> float:
     return units.parse_duration(value) or math.inf
 
 
-def duration_or_auto(value: object) -> float | str:
-    value = plain(value)
-    if value == AUTO:
-        return AUTO
-    if not any(character.isdigit() for character in units.shown(value)):
-        raise ValueError(f"{_quoted(value)} is not a duration: write one such as 1s, or {AUTO}")
-    return positive_duration(value)
-
-
-def period(value: object) -> float:
-    """How long something lasts, or `off` for not at all."""
-    seconds = limit(value)
-    return 0.0 if seconds == math.inf else seconds
-
-
 def share(value: object) -> float:
     return units.parse_share(plain(value))
 
@@ -150,15 +134,6 @@ def positive_size(value: object) -> int:
     if size <= 0:
         raise ValueError("must be over 0B")
     return size
-
-
-def factor(value: object) -> float:
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number such as 2 or 1.5, got {_quoted(value)}")
-    if not 1 <= value <= 100:
-        raise ValueError(f"{value:g} is out of range: from 1 to 100")
-    return float(value)
 
 
 def one_of(choices: dict[str, Any]) -> Callable[[object], Any]:

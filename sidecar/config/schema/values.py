@@ -27,7 +27,6 @@ from sidecar.core.snapshot import (
     LogFormat,
     Mode,
     Trust,
-    WhenOpen,
     WindowType,
 )
 from sidecar.core.window import MAX_COUNT_SIZE
@@ -81,7 +80,6 @@ class OrShorthand:
         return {"anyOf": [self.short or long["items"], long]}
 
 
-AUTO = readers.AUTO
 _STRING = {"type": "string"}
 _DURATION_SCHEMA = {"type": "string", "pattern": units.DURATION_PATTERN, "examples": ["250ms", "2s", "1m30s"]}
 _SHARE_SCHEMA = {
@@ -102,14 +100,6 @@ def _size_text(size: float) -> object:
     return size if isinstance(size, int) else units.format_duration(size)
 
 
-def _number(value: float) -> float | int:
-    return int(value) if value.is_integer() else value
-
-
-def _period_text(seconds: float) -> str:
-    return units.format_duration(seconds) if seconds else "off"
-
-
 def _budget_text(budget: float | str) -> str:
     return budget if isinstance(budget, str) else units.format_duration(budget)
 
@@ -123,18 +113,6 @@ Duration: TypeAlias = Annotated[float, _typed(readers.positive_duration, _DURATI
 DurationOrZero: TypeAlias = Annotated[float, _typed(readers.duration, _DURATION, **_DURATION_SCHEMA)]
 DurationOrOff: TypeAlias = Annotated[
     float, _typed(readers.limit, _DURATION, anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA])
-]
-DurationOrAuto: TypeAlias = Annotated[
-    float | str,
-    _typed(readers.duration_or_auto, anyOf=[{"type": "string", "enum": [AUTO]}, _DURATION_SCHEMA]),
-]
-PeriodOrOff: TypeAlias = Annotated[
-    float,
-    _typed(
-        readers.period,
-        Form(write=_period_text),
-        anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA],
-    ),
 ]
 Share: TypeAlias = Annotated[float, _typed(readers.share, _SHARE, **_SHARE_SCHEMA)]
 Ratio: TypeAlias = Annotated[
@@ -156,9 +134,6 @@ Count: TypeAlias = Annotated[int, _typed(readers.whole(1), type="integer", minim
 CountOrZero: TypeAlias = Annotated[int, _typed(readers.whole(0), type="integer", minimum=0)]
 Weight: TypeAlias = Annotated[
     int, _typed(readers.whole(0, 1_000_000), type="integer", minimum=0, maximum=1_000_000)
-]
-Factor: TypeAlias = Annotated[
-    float, _typed(readers.factor, Form(write=_number), type="number", minimum=1, maximum=100)
 ]
 Status: TypeAlias = Annotated[int, _typed(readers.whole(200, 599), type="integer", minimum=200, maximum=599)]
 Name: TypeAlias = Annotated[str, _typed(readers.of_text(names.name), **_NAME_SCHEMA)]
@@ -242,7 +217,6 @@ BreakerModeName: TypeAlias = Annotated[BreakerMode, _enum(BreakerMode)]
 WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
-WhenOpenName: TypeAlias = Annotated[WhenOpen, _enum(WhenOpen)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]
