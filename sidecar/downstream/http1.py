@@ -708,9 +708,32 @@ class ClientConnection(ServerStream):
         return self.link, behind, self._has_ended
 
     def end(self, trailers: Sequence[Field]) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is None:
             return
+        self._exchange = None
+        if (
+            self.phase is not _ANSWER  # `_UNSENT` where the client does not take what was written
+            or self._pauses
+            or self._has_ended
+            or self._pending_head is not None
+            or self._is_chunking
+            or self._body_left
+            or self._chunked is not None
+            or not self._keep_alive
+        ):
+            self._end_unusual(exchange, trailers)
+            return
+        now = exchange.ended
+        self.phase, self._since = _IDLE, now  # `_enter`, without the call
+        due = now + self._listener.phase_seconds[_IDLE]
+        if due < self.due:
+            self._watch(due, now)
+        if self._behind:
+            self._go_on()
+
+    def _end_unusual(self, exchange: Exchange, trailers: Sequence[Field]) -> None:
+        """The same where something is left to be written or read, or the connection ends."""
         if self.phase is Phase.TUNNEL:
             self._listener.forget(self)
             return
@@ -729,11 +752,7 @@ class ClientConnection(ServerStream):
         elif is_body_due:
             self._enter(_SKIP, exchange.ended)
         else:
-            now = exchange.ended
-            self.phase, self._since = _IDLE, now  # `_enter`, without the call
-            due = now + self._listener.phase_seconds[_IDLE]
-            if due < self.due:
-                self._watch(due, now)
+            self._enter(_IDLE, exchange.ended)
             if self._behind:
                 self._go_on()
 
@@ -774,17 +793,18 @@ def _reason_of(error: MalformedChunk) -> Reason:
 def _lines(head: ResponseHead) -> list[bytes]:
     """A response's head in HTTP/1.1's form, but for what is the connection's own affair."""
     status = head.status
-    out = [_status_line(status) or headers.status_line(status)]
+    first = _status_line(status) or headers.status_line(status)
     has_date, drop, fields = head.has_own_date, head.drop, head.fields
     if fields.__class__ is Block:  # it never has a `Date`, which differs each time
-        out.append(fields.kept if fields.drop is drop else fields.keep(drop))
-    else:
-        for key, line, _ in fields:
-            if key not in drop:
-                out.append(line)
-            elif key == b"date" and not has_date:
-                out.append(line)
-                has_date = True
+        kept = fields.kept if fields.drop is drop else fields.keep(drop)
+        return [first, kept, b"" if has_date else date.line(), head.added.lines, *head.own]
+    out = [first]
+    for key, line, _ in fields:
+        if key not in drop:
+            out.append(line)
+        elif key == b"date" and not has_date:
+            out.append(line)
+            has_date = True
     if not has_date:
         out.append(date.line())
     out.append(head.added.lines)

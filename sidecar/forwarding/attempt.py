@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
-from sidecar.forwarding import heads
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.heads import request_head
 from sidecar.forwarding.story import Story
 from sidecar.upstream.cluster import NoPlace
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
@@ -181,7 +181,7 @@ class Attempt(ResponseSink, Seeker):
         Raises:
             GivenUp: no time is left.
         """
-        exchange = self.race.exchange
+        exchange, route = self.race.exchange, self.route
         stream = lease.begin(self)
         seconds_left = self.fails_at - now
         if seconds_left < MIN_SEND_SECONDS:
@@ -189,11 +189,10 @@ class Attempt(ResponseSink, Seeker):
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self._lease = lease
         self._stream = stream
-        if self.route.is_deadline_sent and seconds_left != inf:
-            self.sent_ms = int(seconds_left * 1000.0)
-        head = heads.request_head(
-            exchange, self.route, self.span_id, self.sent_ms, seconds_left, lease.pool.endpoint
-        )
+        sent_ms = None
+        if route.is_deadline_sent and seconds_left != inf:
+            sent_ms = self.sent_ms = int(seconds_left * 1000.0)
+        head = request_head(exchange, route, self.span_id, sent_ms, seconds_left, lease.pool.endpoint)
         body = exchange.body
         if body is None:
             stream.send_head(head)

@@ -340,15 +340,15 @@ class Exchange(RequestSink, RaceOwner):
         """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
         self._is_over = True
         service, stream = self.service, self.stream
-        if self.bucket is not None:
-            self.bucket.discard(self)
+        bucket = self.bucket
+        if bucket is not None:
+            bucket.discard(self)
             self.bucket = None
         service.exchanges.discard(self)
         if service.is_draining:
             service.departed.set()
         attempts = self.attempts
-        is_relayed = self.reason is None and attempts
-        now = self.ended = attempts[-1].ended if is_relayed else service.clock()
+        now = self.ended = attempts[-1].ended if self.reason is None and attempts else service.clock()
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
         service.observe.finished(self)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
+_SPECIAL = frozenset({101, 204, 426})
+"""Statuses whose heads are not like others'."""
 _BAGGAGE = Form.BAGGAGE
 _BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
@@ -142,16 +144,21 @@ def _baggage(
 
 def complete_response(exchange: Story, route: LiveRoute, head: ResponseHead) -> None:
     """Say what of an upstream's head goes on to the client, and what is added."""
-    drop = route.drop_response
-    if head.listed:
-        drop |= headers.listed_in_connection(head.listed)
-    status = head.status
-    if status == 204 or status == 101:
-        drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
-    head.drop = drop
+    head.drop = route.drop_response
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
+    if head.listed or head.status in _SPECIAL or exchange.fallback is not None:
+        _complete_unusual(exchange, head)
+
+
+def _complete_unusual(exchange: Story, head: ResponseHead) -> None:
+    """The same for what the route does not determine alone."""
+    if head.listed:
+        head.drop |= headers.listed_in_connection(head.listed)
+    status = head.status
+    if status == 204 or status == 101:
+        head.drop |= _CONTENT_LENGTH  # RFC 9110 8.6: must not be there, and could frame what follows
     if status == 426:  # RFC 9110 15.5.22: it says to what
         upgrade = b", ".join(value for key, _, value in head.fields if key == b"upgrade")
         head.own += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n") if upgrade else ()

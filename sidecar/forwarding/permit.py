@@ -91,6 +91,6 @@ class Permit:
     def succeed(self, seconds: float, now: float, cause: Culprit) -> Transition | None:
         """`judge` and `close` in one, for a success: the usual case."""
         self._cluster.in_flight -= 1
-        admission, self.admission = self.admission, None
-        assert admission is not None
+        admission: Admission = self.admission  # type: ignore[assignment]  # it was not judged before
+        self.admission = None
         return self._breaker.settle(admission, _SUCCESS, seconds, now, cause)

@@ -99,11 +99,11 @@ class Race(AttemptOwner):
     def _run(self, permit: Permit, cluster: Cluster, pool: Pool | None, now: float) -> None:
         """One attempt against one endpoint."""
         exchange, route = self.exchange, self._route
-        service, attempts = exchange.service, exchange.attempts
+        attempts = exchange.attempts
         seconds = exchange.deadline - now
-        if route.attempt_seconds < seconds:
+        if route.bounds_attempts and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
-        span_id = service.ids.span_id() if attempts else exchange.trace.client_span_id
+        span_id = exchange.service.ids.span_id() if attempts else exchange.trace.client_span_id
         attempt = Attempt(self, route, permit, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
         self.running.append(attempt)
@@ -111,7 +111,7 @@ class Race(AttemptOwner):
             if route.head_seconds < seconds:
                 attempt.fails_at = now + route.head_seconds
             exchange.watch(now)
-        if service.has_egress and route.is_remembered:
+        if route.is_remembered and exchange.service.has_egress:
             lineage.remember(exchange, span_id, now)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
@@ -177,7 +177,7 @@ class Race(AttemptOwner):
         now = exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
-        if attempt.status < 400 and attempt.route.is_plainly_judged:
+        if attempt.status < 400 and self._route.is_plainly_judged:
             # What `judge` does for a plain success: 0.3 µs less.
             transition = attempt.permit.succeed(now - attempt.judged_from, now, exchange.trace)
         else:

@@ -96,12 +96,6 @@ class UpstreamConnection(ClientStream, Lease):
 
     def release(self, fate: Fate, now: float) -> None:
         self._sink = None
-        if fate is Fate.HANDED_OVER:
-            self._forget()
-            return
-        if self.is_read_paused:  # the end of the answer was what its client could not take
-            self.is_read_paused = False
-            self.link.resume()
         pool = self.pool
         if (
             fate is not _REUSABLE
@@ -112,12 +106,18 @@ class UpstreamConnection(ClientStream, Lease):
         ):
             # Where an answer came before its request was taken, the next one would wait behind the rest of it, and
             # asyncio, which has said "pause" already, would not say it again however much of the next is written.
-            self.abort()
+            if fate is Fate.HANDED_OVER:
+                self._forget()
+            else:
+                self.abort()
             return
         self._request = _NO_REQUEST  # what it held, secrets among it, ends with it
+        if self.is_read_paused:  # the end of the answer was what its client could not take
+            self.is_read_paused = False
+            self.link.resume()
         self.is_reused = True
         self.idle_since = now
-        self.expires = now + self._keeps_seconds * KEEP_MARGIN
+        self.expires = now + self._keeps_seconds
         cluster = pool.cluster
         if not cluster.waits or not cluster.hand_to_waiter(self):
             pool.idle.append(self)
@@ -154,19 +154,19 @@ class UpstreamConnection(ClientStream, Lease):
         traits = request.traits
         self._is_plain = request.method != b"HEAD" and (traits is PLAIN or not traits.upgrade)
         drop, fields = head.drop, request.fields
-        lines = [request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n"]
         if fields.__class__ is Block:
-            lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
+            kept = [fields.kept if fields.drop is drop else fields.keep(drop)]
         else:
+            kept = []
             for key, line, _ in fields:
                 if key not in drop:
-                    lines.append(line)  # a comprehension is a call of its own until Python 3.12
+                    kept.append(line)  # a comprehension is a call of its own until Python 3.12
         if traits is not PLAIN:
-            lines += _hop_lines(request)
-        lines.append(head.added.lines)
-        lines += head.own
-        lines.append(b"\r\n")
-        written = b"".join(lines)
+            kept += _hop_lines(request)
+        written = b"".join([
+            request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
+            *kept, head.added.lines, *head.own, b"\r\n",
+        ])  # fmt: skip
         if not held:
             self.link.write(written)
         elif not traits.is_chunked:
@@ -360,7 +360,7 @@ class UpstreamConnection(ClientStream, Lease):
             self._interims = 0
             if not framing.is_keep_alive:
                 self._is_keep_alive = False
-            self._keeps_seconds = framing.keeps_seconds
+            self._keeps_seconds = framing.keeps_seconds * KEEP_MARGIN
             if framing.body is Body.LENGTH:
                 self._body_left = framing.length or 0
             elif framing.body is Body.CHUNKED:
