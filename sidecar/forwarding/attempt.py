@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from sidecar.core.deadline import MIN_SEND_SECONDS
+from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge
 from sidecar.forwarding.given_up import GivenUp
@@ -227,7 +227,7 @@ class Attempt(ResponseSink, Seeker):
     def what_is_late(self) -> str:
         """What had to be there when `fails_at` passed, and within how many seconds."""
         seconds = self.fails_at - self.started
-        is_head = not self.status and seconds < self.allowed_seconds
+        is_head = not self.status and seconds < self.allowed_seconds - CLOCK_NOISE_SECONDS
         return f"{'head of an answer' if is_head else 'whole answer'} within {seconds:.3g}"
 
     def waits_for_client(self) -> bool:
