@@ -45,58 +45,58 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class RequestHead:
-    """What one attempt sends to its upstream."""
+    """What one attempt sends to its upstream.
+
+    `forwarding.heads.request_head` alone makes it, and sets all of it: the call of an `__init__` takes 0.07 µs.
+    """
 
     __slots__ = ("added", "authority", "drop", "own", "request", "target")
 
-    def __init__(
-        self,
-        request: Request,
-        target: bytes,
-        authority: bytes,
-        drop: frozenset[bytes],
-        added: Added,
-        own: Own,
-    ) -> None:
-        self.request = request
-        """Its method, its fields, and what is special about it (`traits`), framing included."""
-        self.target = target
-        """Path and query, or `*`."""
-        self.authority = authority
-        self.drop = drop
-        """Keys of the request's fields that do not go on."""
-        self.added = added
-        self.own = own
+    request: Request
+    """Its method, its fields, and what is special about it (`traits`), framing included."""
+    target: bytes
+    """Path and query, or `*`."""
+    authority: bytes
+    drop: frozenset[bytes]
+    """Keys of the request's fields that do not go on."""
+    added: Added
+    own: Own
 
 
 class ResponseHead:
     """What an upstream answered, and then what its client gets.
 
     The upstream's connection makes it; the attempt says what to leave out and what to add (`own` and the following).
+    Made by `response_head`, or like it where a call would cost too much.
     """
 
     __slots__ = ("added", "drop", "fields", "has_own_date", "length", "listed", "own", "status")
 
+    status: int
+    fields: list[Field]
+    length: int | None
+    """Of the body, in bytes; None when it ends with a chunk, a frame or the connection."""
+    listed: bytes
+    """The value of its `Connection` field, or empty."""
     own: Own
     added: Added
     drop: frozenset[bytes]
     has_own_date: bool
     """The route decides about `Date`; else the first that came goes on, or the codec adds one (RFC 9110 6.6.1)."""
 
-    def __init__(self, status: int, fields: list[Field], length: int | None, listed: bytes = b"") -> None:
-        self.status = status
-        self.fields = fields
-        self.length = length
-        """Of the body, in bytes; None when it ends with a chunk, a frame or the connection."""
-        self.listed = listed
-        """The value of its `Connection` field, or empty."""
-
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} fields={len(self.fields)} length={self.length}>"
 
 
+def response_head(status: int, fields: list[Field], length: int | None, listed: bytes = b"") -> ResponseHead:
+    """The head as it came; what to leave out and to add is not said yet."""
+    head = ResponseHead()
+    head.status, head.fields, head.length, head.listed = status, fields, length, listed
+    return head
+
+
 def own_answer(status: int, own: Own, length: int | None, *, has_own_date: bool = False) -> ResponseHead:
     """The head of an answer that the sidecar makes itself."""
-    head = ResponseHead(status, [], length)
+    head = response_head(status, [], length)
     head.drop, head.added, head.own, head.has_own_date = _NONE, NOTHING, own, has_own_date
     return head

@@ -83,7 +83,10 @@ class AttemptOwner(ABC):
 
 
 class Attempt(ResponseSink, Seeker):
-    """The sender of one request and the receiver of its response."""
+    """The sender of one request and the receiver of its response.
+
+    `begin` comes first and sets what it has: the call of an `__init__` takes 0.07 µs more.
+    """
 
     __slots__ = (
         "_is_held", "_lease", "_paused_at", "_stream", "_wait", "allowed_seconds", "answer", "ended", "fails_at",
@@ -91,15 +94,38 @@ class Attempt(ResponseSink, Seeker):
         "started", "status", "trailers", "upstream",
     )  # fmt: skip
 
+    race: AttemptOwner
+    route: LiveRoute
+    permit: Permit
+    pool: LeasePool | None
+    """None when no address is known; it counts the attempt from the beginning to `finish`."""
+    upstream: str
+    span_id: bytes
+    started: float
+    ended: float
+    allowed_seconds: float
+    fails_at: float
+    status: int
+    """0 until there is a head."""
+    reason: Reason | None
+    sent_ms: int | None
+    """What the upstream was told of its time, in milliseconds."""
+    is_whole: bool
+    """The response has ended as it should."""
+    trailers: Sequence[Field]
     answer: ResponseHead
     """The response's head; set with `status`."""
     rest: bytes
     """What came behind a 101."""
     judged_from: float
     """When it would have begun, had its client been quick: a slow client makes no slow call."""
+    _stream: ClientStream
+    _lease: Lease | None
+    _wait: Wait | None
+    _is_held: bool
     _paused_at: float
 
-    def __init__(
+    def begin(
         self,
         race: AttemptOwner,
         route: LiveRoute,
@@ -110,6 +136,7 @@ class Attempt(ResponseSink, Seeker):
         started: float,
         allowed_seconds: float,
     ) -> None:
+        """Nothing is sent yet: `send` or `wait` comes next."""
         self.race = race
         self.route = route
         self.permit = permit
@@ -119,17 +146,11 @@ class Attempt(ResponseSink, Seeker):
         self.allowed_seconds = allowed_seconds
         self.fails_at = started + allowed_seconds
         self.pool = pool
-        """None when no address is known; it counts the attempt from `start` to `finish`."""
         self.status = 0
-        self.reason: Reason | None = None
-        self.sent_ms: int | None = None
-        self.is_whole = False
-        """The response has ended as it should."""
-        self.trailers: Sequence[Field] = ()
-        self._stream: ClientStream = NO_UPSTREAM
-        self._lease: Lease | None = None
-        self._wait: Wait | None = None
-        self._is_held = False
+        self.reason = self.sent_ms = self._lease = self._wait = None
+        self.is_whole = self._is_held = False
+        self.trailers = ()
+        self._stream = NO_UPSTREAM
 
     def __repr__(self) -> str:
         return f"<Attempt {self.upstream} {self.endpoint} status={self.status} reason={self.reason}>"

@@ -117,7 +117,8 @@ class Exchange(RequestSink, RaceOwner):
         lookup = request.lookup
         now = self.started = self.moved_at = service.clock()
         service.exchanges.add(self)
-        self.trace = Trace(service, lookup)
+        trace = self.trace = Trace()
+        trace.begin(service, lookup)
         try:
             if refusal is not None:
                 raise refusal
@@ -142,8 +143,9 @@ class Exchange(RequestSink, RaceOwner):
                 self._take_deadline(route, now)
             if route.admission is not None:
                 self._check_admission(route.admission)
-            race = self.race = Race(self, route, self.stream)
-            race.start(route.single or route.choose(service.rng), now)
+            destination = route.single or route.choose(service.rng)
+            race = self.race = Race()
+            race.start(self, self.stream, route, destination, now)
         except GivenUp as error:
             self.fail(error)
 
@@ -309,10 +311,11 @@ class Exchange(RequestSink, RaceOwner):
         now = self.service.clock()
         self._fell_back_for = error
         self.fallback = destination.cluster.name
-        race = self.race = Race(self, route, self.stream)
+        self.race = None
         self.watch(now)
+        race = self.race = Race()
         try:
-            race.start(destination, now)
+            race.start(self, self.stream, route, destination, now)
         except GivenUp as second:
             self.fail(second)
 

@@ -63,14 +63,14 @@ def request_head(
         own.append((b"%d" % sent_ms).join(text))
     else:
         drop = _unusual(exchange, route, seconds_left, own)
-    return RequestHead(
-        request,
-        request.origin_target if route.prefix is None else upstream_target(exchange, route.prefix),
-        route.host or request.host or _authority(endpoint),
-        drop,
-        route.added_to_request,
-        own,
-    )
+    head = RequestHead()
+    head.request = request
+    head.target = request.origin_target if route.prefix is None else upstream_target(exchange, route.prefix)
+    head.authority = route.host or request.host or _authority(endpoint)
+    head.drop = drop
+    head.added = route.added_to_request
+    head.own = own
+    return head
 
 
 def _authority(endpoint: Endpoint | None) -> bytes:

@@ -63,7 +63,9 @@ class Destination:
             breaker.settle(admission, Verdict.IGNORED, 0.0, now)
             detail = f"{cluster.name}: max_requests reached"
             return Refusal(Reason.OVERLOADED, detail, 1.0, admission.state, admission.transition)
-        return Permit(breaker, cluster, admission)
+        permit = Permit()
+        permit.breaker, permit.cluster, permit.admission = breaker, cluster, admission
+        return permit
 
 
 class LiveRoute:

@@ -52,40 +52,47 @@ class RaceOwner(Story):
 
 
 class Race(AttemptOwner):
-    """See the module. `stream` is the client's."""
+    """See the module. `start` comes first and sets what it has: the call of an `__init__` takes 0.1 µs."""
 
     exchange: RaceOwner
+    stream: ServerStream
+    """The client's."""
+    running: list[Attempt]
+    winner: Attempt | None
+    """The one whose head has gone to the client."""
+    _was_refused: bool
+    """One endpoint has refused, and another was tried."""
+    _was_stale: bool
+    """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
         "_destination", "_route", "_was_refused", "_was_stale", "exchange", "running", "stream", "winner",
     )  # fmt: skip
-
-    def __init__(self, exchange: RaceOwner, route: LiveRoute, stream: ServerStream) -> None:
-        self.exchange = exchange
-        self.stream = stream
-        self.running: list[Attempt] = []
-        self.winner: Attempt | None = None
-        """The one whose head has gone to the client."""
-        self._route = route
-        self._was_refused = False
-        """One endpoint has refused, and another was tried."""
-        self._was_stale = False
-        """One pooled connection had been closed: no other is taken from a pool."""
 
     def __repr__(self) -> str:
         return f"<Race {len(self.running)} running, winner {self.winner!r}>"
 
     # Beginning
 
-    def start(self, destination: Destination, now: float) -> None:
+    def start(
+        self,
+        exchange: RaceOwner,
+        stream: ServerStream,
+        route: LiveRoute,
+        destination: Destination,
+        now: float,
+    ) -> None:
         """Ask the breaker and the limits of one upstream, then try to send there.
 
         Raises:
             GivenUp: it may not be asked, or cannot be.
         """
-        self._destination = destination
+        self.exchange, self.stream = exchange, stream
+        self.running = []
+        self.winner = None
+        self._route, self._destination = route, destination
+        self._was_refused = self._was_stale = False
         admitted: Any = destination.admit(now)  # a `Permit` or a `Refusal`, which its class tells
-        exchange = self.exchange
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
             exchange.refused(admitted)
         permit: Permit = admitted  # `refused` always raises
@@ -104,7 +111,8 @@ class Race(AttemptOwner):
         if route.bounds_attempts and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
         span_id = exchange.service.ids.span_id() if attempts else exchange.trace.client_span_id
-        attempt = Attempt(self, route, permit, pool, cluster.name, span_id, now, seconds)
+        attempt = Attempt()
+        attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
         attempts.append(attempt)
         self.running.append(attempt)
         if route.bounds_attempts or len(attempts) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.head import ResponseHead
+from sidecar.core.head import response_head
 from sidecar.core.snapshot import Address, Forwarded, Listener, ListenerLimits, ListenerTimeouts
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.listener import ListenerSocket
@@ -51,7 +51,7 @@ class Stage:
     def answer(self, lease: HandLease, body: bytes = b"ok", status: int = 200) -> None:
         assert lease.heard_by is not None
         lines = [(b"content-length", b"Content-Length: %d\r\n" % len(body), b"%d" % len(body))]
-        lease.heard_by.answered(ResponseHead(status, lines, len(body)), body)
+        lease.heard_by.answered(response_head(status, lines, len(body)), body)
 
     def serve(self) -> None:
         """A whole exchange."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.core.head import ResponseHead
+from sidecar.core.head import response_head
 from sidecar.core.snapshot import RouteTimeouts
 from sidecar.downstream.http1 import MAX_SKIP_BYTES
 from sidecar.downstream.phase import LINGER_SECONDS, SKIP_SECONDS, Phase
@@ -66,7 +66,7 @@ def in_body_after_100() -> Stage:
     stage.loop.advance(20.0)
     assert stage.phase is Phase.ANSWER
     assert lease.heard_by is not None
-    lease.heard_by.interim(ResponseHead(100, [], None))
+    lease.heard_by.interim(response_head(100, [], None))
     assert stage.statuses() == [100]
     return stage
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.head import ResponseHead
+from sidecar.core.head import ResponseHead, response_head
 from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts
 from sidecar.core.transition import State
@@ -39,7 +39,7 @@ def begun(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClien
 
 
 def head(status: int = 200, length: int | None = 2) -> ResponseHead:
-    return ResponseHead(status, [], length)
+    return response_head(status, [], length)
 
 
 def sink(lease: HandLease) -> ResponseSink:
@@ -591,7 +591,7 @@ def test_an_interim_head_of_whichever_attempt_goes_on_until_one_has_won() -> Non
 def test_an_upgrade_that_one_attempt_was_not_asked_for_leaves_the_other() -> None:
     path = Path()
     _, client, leases = hedged(path, request(traits=Traits(upgrade=b"websocket")))
-    other = ResponseHead(101, [(b"upgrade", b"Upgrade: x\r\n", b"x")], None)
+    other = response_head(101, [(b"upgrade", b"Upgrade: x\r\n", b"x")], None)
     sink(leases[0]).switched(other, b"")
     assert (client.notes, leases[0].fates) == ([], [Fate.BROKEN])
     answer(leases[1])

@@ -39,6 +39,15 @@ TRAILERS: list[Field] = [(b"x-sum", b"X-Sum: 3\r\n", b"3")]
 MALFORMED = ("failed", Reason.PROTOCOL_ERROR, Processed.YES)
 
 
+def request_head(
+    asked: Request, target: bytes, authority: bytes, drop: frozenset[bytes], own: list[bytes]
+) -> RequestHead:
+    head = RequestHead()
+    head.request, head.target, head.authority = asked, target, authority
+    head.drop, head.added, head.own = drop, NOTHING, own
+    return head
+
+
 class Stage:
     """A connection that carries a request, and what its sink hears."""
 
@@ -56,7 +65,7 @@ class Stage:
 
     def begin(self, asked: Request | None = None) -> None:
         asked = asked or request()
-        head = RequestHead(asked, b"/", b"app", frozenset(), NOTHING, [])
+        head = request_head(asked, b"/", b"app", frozenset(), [])
         self.connection.begin(self.sink).send_head(head)
 
     def hear(self, *reads: bytes) -> list[Note]:
@@ -503,7 +512,7 @@ def sent(asked: Request, *, held: tuple[bytes, ...] = (), drop: frozenset[bytes]
     stage = Stage()
     stage.transport = HandTransport()
     stage.connection.connection_made(stage.transport)
-    head = RequestHead(asked, b"/new", b"host", drop, NOTHING, [b"own: 1\r\n"])
+    head = request_head(asked, b"/new", b"host", drop, [b"own: 1\r\n"])
     stage.connection.send_head(head, held)
     return stage.transport.written
 
