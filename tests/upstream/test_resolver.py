@@ -259,7 +259,14 @@ async def test_whole_lookup_is_bounded_in_time(dns: DnsServer) -> None:
 
 
 async def test_localhost_is_one_loopback_address() -> None:
-    found = await CaresLookup(nameservers=["127.0.0.1:9"])("localhost")
+    lookup = CaresLookup(nameservers=["127.0.0.1:9"])
+    for left in (2, 1, 0):  # c-ares says on a busy machine, rarely, that it reached nobody
+        try:
+            found = await lookup("localhost")
+        except LookupFailed:
+            assert left, "three times"
+        else:
+            break
     assert found == Answer(("127.0.0.1",), None)
 
 
