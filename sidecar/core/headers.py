@@ -98,11 +98,6 @@ def drop_set(base: Iterable[bytes], ops: HeaderOps) -> frozenset[bytes]:
     return frozenset(base) | ops.remove | {name for name, _ in ops.set}
 
 
-def added_block(ops: HeaderOps) -> bytes:
-    """The lines that a route sets and adds, ready to be joined into a head."""
-    return b"".join(b"%b: %b\r\n" % pair for pair in (*ops.set, *ops.add))
-
-
 def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:
     """Append each line of `fields` but the dropped ones to `out`."""
     for key, line, _ in fields:
