@@ -13,11 +13,13 @@ from math import inf
 from sidecar.core import balance, deadline, forwarded, headers
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
+from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.errors import Reason
 from sidecar.core.head import Added
-from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Direction, HeaderOps, Mode, Route
+from sidecar.core.transition import State
 from sidecar.forwarding import date
+from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
 
@@ -27,6 +29,9 @@ VIA = (b"Via", b"1.1 sidecar")
 NEVER_SECONDS = 1e9
 """Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
 in the sweep."""
+
+
+_CLOSED = State.CLOSED
 
 
 class Destination:
@@ -41,29 +46,30 @@ class Destination:
     def __repr__(self) -> str:
         return f"<Destination {self.breaker.route} → {self.cluster.name}>"
 
-    def admit(self, now: float) -> Permit | Refusal:
+    def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
         breaker, cluster = self.breaker, self.cluster
-        admission = breaker.admit(now)
-        if not admission.is_admitted:
-            detail = (
-                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}"
-            )
+        if breaker.state is _CLOSED:
+            answer = breaker.admit(now)
+        else:
+            answer = breaker.admit(now, is_firm=asking.could_count(now), is_whole=asking.is_body_whole())
+        if isinstance(answer, BreakerRefusal):
             return Refusal(
                 Reason.CIRCUIT_OPEN,
-                detail,
-                admission.retry_after_seconds,
-                admission.state,
-                admission.transition,
-                admission.refused_by,
+                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {answer.told}",
+                answer.retry_after_seconds,
+                answer.state,
+                answer.transition,
+                answer.refused_by,
+                is_postponed=answer.is_postponed,
             )
         if cluster.in_flight < cluster.policy.limits.max_requests:
             cluster.in_flight += 1
         elif not cluster.admit():
-            breaker.settle(admission, Verdict.IGNORED, 0.0, now)
+            answer.own().close(now)
             detail = f"{cluster.name}: max_requests reached"
-            return Refusal(Reason.OVERLOADED, detail, 1.0, admission.state, admission.transition)
-        return Permit(breaker, cluster, admission)
+            return Refusal(Reason.OVERLOADED, detail, 1.0, answer.state, answer.transition)
+        return Permit(cluster, answer)
 
 
 class LiveRoute:
