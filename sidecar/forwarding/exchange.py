@@ -448,6 +448,8 @@ class Exchange(RequestSink, RaceOwner):
                 next_look = attempt.permit.next_look
                 if next_look < due:
                     due = next_look
+        elif route is not None:
+            due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`
         self.due = due
         self.service.sweep.add(self, now)
 

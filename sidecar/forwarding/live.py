@@ -146,8 +146,10 @@ class LiveRoute:
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
         self.idle_seconds = min(policy.timeouts.idle_seconds, NEVER_SECONDS)
-        self.first_check_seconds = min(self.idle_seconds, self.request_seconds)
-        """From arrival, where nothing but the route bounds an exchange."""
+        first_look = policy.breaker.judge_after_seconds
+        self.first_check_seconds = min(self.idle_seconds, self.request_seconds, first_look)
+        """From arrival, where nothing but the route bounds an exchange. Most are over before the breaker would judge
+        one by its head, and with this look a usual head needs no entry of its own in the sweep."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
         self.deadline_fields = frozenset({*policy.deadline.headers, deadline.BAGGAGE})
         """Without any of these and a known caller, the budget is `plain_budget`."""
