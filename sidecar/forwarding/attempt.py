@@ -213,10 +213,8 @@ class Attempt(ResponseSink, Seeker):
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self._lease = lease
         self._stream = stream
-        permit = self.permit
-        permit.sent(lease.pool.endpoint, now)
         self.sent_seconds = seconds_left
-        if permit.may_be_slow:
+        if self.permit.sent(lease.pool.endpoint, now):
             self._watch(now)
         sent_ms = None
         if route.is_deadline_sent and seconds_left != inf:
@@ -240,8 +238,7 @@ class Attempt(ResponseSink, Seeker):
             exchange.watch(now)
 
     def _turn(self, whose: Turn, now: float) -> None:
-        self.permit.turn(whose, now)
-        if self.permit.may_be_slow:
+        if self.permit.turn(whose, now):
             self._watch(now)
 
     def request_arrived(self, now: float) -> None:
@@ -370,17 +367,19 @@ class Attempt(ResponseSink, Seeker):
     def head(self, head: ResponseHead) -> None:
         self.status = head.status
         self.answer = head
-        now = self.race.exchange.service.clock()
+        exchange = self.race.exchange
+        now = exchange.service.clock()
         if head.status < 400 and self.route.has_plain_failures:
-            self.permit.head(head.status, now)
+            next_look = self.permit.head(head.status, now)
         else:
-            self.permit.head(
+            next_look = self.permit.head(
                 head.status,
                 now,
                 is_marked=verdicts.is_marked(head, self.route.judged_by),
                 retry_after_seconds=verdicts.retry_after(head),
             )
-        self._watch(now)
+        if next_look < exchange.due:
+            exchange.watch(now)
         self.race.head(self, head)
 
     def data(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 from sidecar.core import balance, deadline, forwarded, headers
 from sidecar.core.admission import BudgetAdmission
@@ -49,20 +50,15 @@ class Destination:
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
         breaker, cluster = self.breaker, self.cluster
-        if breaker.state is _CLOSED:
+        answer: Any = breaker.machine.door  # an `Answer`, whose class tells which
+        if answer is not None and breaker.candidate is None:
+            breaker.tally.total += 1  # `Breaker.admit`, in the usual case: 0.2 µs less
+        elif breaker.state is _CLOSED:
             answer = breaker.admit(now)
         else:
             answer = breaker.admit(now, is_firm=asking.could_count(now), is_whole=asking.is_body_whole())
-        if isinstance(answer, BreakerRefusal):
-            return Refusal(
-                Reason.CIRCUIT_OPEN,
-                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {answer.told}",
-                answer.retry_after_seconds,
-                answer.state,
-                answer.transition,
-                answer.refused_by,
-                is_postponed=answer.is_postponed,
-            )
+        if answer.__class__ is BreakerRefusal:
+            return _refusal(breaker, answer)
         if cluster.in_flight < cluster.policy.limits.max_requests:
             cluster.in_flight += 1
         elif not cluster.admit():
@@ -72,6 +68,18 @@ class Destination:
         permit = Permit()
         permit.begin(cluster, answer)
         return permit
+
+
+def _refusal(breaker: Breaker, answer: BreakerRefusal) -> Refusal:
+    return Refusal(
+        Reason.CIRCUIT_OPEN,
+        f"the circuit breaker of {breaker.route} to {breaker.upstream} is {answer.told}",
+        answer.retry_after_seconds,
+        answer.state,
+        answer.transition,
+        answer.refused_by,
+        is_postponed=answer.is_postponed,
+    )
 
 
 class LiveRoute:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sidecar.core.snapshot import Endpoint
     from sidecar.upstream.cluster import Cluster
 
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
+_CLIENT: Final = Turn.CLIENT
+_UPSTREAM: Final = Turn.UPSTREAM
 _PLAIN: Final = Outcome(Kind.ANSWERED, 200)
 
 
@@ -62,6 +65,7 @@ class Permit:
     """
 
     __slots__ = (
+        "_client_since",
         "_cluster",
         "_door",
         "_endpoint",
@@ -71,6 +75,7 @@ class Permit:
         "_sent_at",
         "_status",
         "state",
+        "transition",
     )
 
     state: State
@@ -79,7 +84,12 @@ class Permit:
     _door: Door | None
     _own: BreakerPermit | None
     _endpoint: Endpoint | None
+    transition: Transition | None
+    """The change of state that this very admission caused; the caller reports it."""
+    _client_since: float
+    """Since when it has been the client's turn, before the head; infinite if it is not."""
     _sent_at: float
+    """Later than it was by the client's turns before the head."""
     _head_at: float
     _is_judged: bool
     _status: int
@@ -94,7 +104,8 @@ class Permit:
             self._door, self._own = None, answer  # type: ignore[assignment]  # the other one of the two
         self.state = answer.state
         self._endpoint = None
-        self._sent_at = self._head_at = inf
+        self.transition = answer.transition
+        self._client_since = self._sent_at = self._head_at = inf
         self._is_judged = False
 
     def __repr__(self) -> str:
@@ -105,48 +116,54 @@ class Permit:
     def is_probe(self) -> bool:
         return not self._is_judged and self._own is not None and self._own.is_probe
 
-    @property
-    def may_be_slow(self) -> bool:
-        """The breaker wants to look at an attempt that has no head for long."""
-        door = self._door
-        return door is None or door.looks_after < inf
-
-    @property
-    def transition(self) -> Transition | None:
-        """The change of state that this very admission caused; the caller reports it."""
-        return None if self._own is None else self._own.transition
-
     # The moments of the attempt
 
-    def sent(self, endpoint: Endpoint | None, now: float) -> None:
-        """The upstream's time begins: a connection to it is being opened, or the request is sent."""
-        if self._sent_at < inf and self._head_at == inf and self._endpoint == endpoint:
-            return  # the connection that was being opened is there
-        self._endpoint = endpoint
-        self._sent_at = now
-        if self._own is not None:
-            self._own.sent(endpoint, now)
+    def sent(self, endpoint: Endpoint | None, now: float) -> bool:
+        """The upstream's time begins: a connection to it is being opened, or the request is sent. Returns whether
+        `next_look` is to be asked."""
+        door, own = self._door, self._own
+        if self._sent_at == inf or self._head_at < inf or self._endpoint != endpoint:
+            # Else the connection that was being opened is there.
+            self._endpoint = endpoint
+            self._sent_at = now
+            if own is not None:
+                own.sent(endpoint, now)
+        return door is None or own is not None or door.looks_after < inf
 
-    def turn(self, whose: Turn, now: float) -> None:
-        """It is the client's turn from now on, or the upstream's again."""
-        if not self._is_judged and self._sent_at < inf:
+    def turn(self, whose: Turn, now: float) -> bool:
+        """It is the client's turn from now on, or the upstream's again. Returns whether `next_look` is to be
+        asked."""
+        if self._is_judged or self._sent_at == inf:
+            return False
+        door = self._door
+        if self._own is not None or door is None or self._head_at < inf:
             self._needed().turn(whose, now)
+            return True
+        if whose is _CLIENT:
+            self._client_since = min(self._client_since, now)
+        elif self._client_since < inf:
+            self._sent_at += now - self._client_since
+            self._client_since = inf
+        return door.looks_after < inf
 
     def head(
         self, status: int, now: float, *, is_marked: bool = False, retry_after_seconds: float = 0.0
-    ) -> None:
+    ) -> float:
         """A final head has come, and the rest of the answer has not. `is_marked`: a header field makes it a
-        failure."""
+        failure. Returns `next_look`."""
         if self._is_judged:
-            return  # a loser's
-        if self._own is None and self._door is not None and status < 400 and not is_marked:
+            return inf  # a loser's
+        door = self._door
+        if self._own is None and door is not None and status < 400 and not is_marked:
+            if self._client_since < inf:
+                self.turn(_UPSTREAM, now)
             self._head_at = now
             self._status = status
-            self._door.head(now)
-        else:
-            self._needed().head(
-                status, now, has_failure_header=is_marked, retry_after_seconds=retry_after_seconds
-            )
+            door.head(now)
+            return now + door.judge_after_seconds
+        own = self._needed()
+        own.head(status, now, has_failure_header=is_marked, retry_after_seconds=retry_after_seconds)
+        return own.next_look
 
     @property
     def next_look(self) -> float:
@@ -156,7 +173,7 @@ class Permit:
             return inf if own is None else own.next_look
         if self._head_at < inf:
             return self._head_at + door.judge_after_seconds
-        return door.next_look(self._sent_at)
+        return door.next_look(self._sent_at) if self._client_since == inf else inf
 
     def look(self, now: float) -> Transition | None:
         """What is due: a call that runs too long is slow, a stream is judged by its head."""
@@ -170,13 +187,14 @@ class Permit:
         self._is_judged = True
         return own.judge(outcome, now, cause)
 
-    def succeed(self, now: float, cause: Culprit) -> Transition | None:
+    def succeed(self, now: float, cause: Culprit | None) -> Transition | None:
         """`judge` and `close` in one, for a whole answer with a status below 400: the usual case."""
         self._cluster.in_flight -= 1
         self._is_judged = True
         door, own = self._door, self._own
         if own is None and door is not None:
-            return door.succeed(now - self._sent_at, now)
+            upstream_until = now if self._client_since == inf else self._client_since
+            return door.succeed(upstream_until - self._sent_at, now)
         own = self._needed()
         transition = own.judge(_PLAIN, now, cause)
         own.close(now)
@@ -197,4 +215,6 @@ class Permit:
             if self._sent_at < inf:
                 head_at = None if self._head_at == inf else self._head_at
                 own.catch_up(self._endpoint, self._sent_at, head_at, 0 if head_at is None else self._status)
+                if self._client_since < inf:
+                    own.turn(_CLIENT, self._client_since)
         return own

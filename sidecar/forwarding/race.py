@@ -72,6 +72,7 @@ class Race(AttemptOwner):
 
     is_postponed: bool
     """The breaker is to be asked again when the request's body is whole."""
+
     def __repr__(self) -> str:
         return f"<Race {len(self.running)} running, winner {self.winner!r}>"
 

@@ -736,4 +736,4 @@ def test_repr_is_the_operators_view() -> None:
 
 def test_change_that_the_table_does_not_have_is_refused() -> None:
     with pytest.raises(AssertionError, match="no edge from CLOSED to HALF_OPEN for wait_elapsed"):
-        breaker()._machine.enter(State.HALF_OPEN, TransitionReason.WAIT_ELAPSED, 1.0)
+        breaker().machine.enter(State.HALF_OPEN, TransitionReason.WAIT_ELAPSED, 1.0)

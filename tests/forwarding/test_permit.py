@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from sidecar.core.breaker.permit import Turn
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.snapshot import BreakerPolicy
@@ -98,7 +99,7 @@ def test_a_success_in_one_call_is_the_same_as_in_two() -> None:
     for permit in (whole, parts):
         permit.sent(None, path.loop.now)
     path.loop.advance(0.1)
-    whole.succeed(path.loop.now, None)  # type: ignore[arg-type]
+    whole.succeed(path.loop.now, None)
     parts.judge(GOOD, path.loop.now, None)
     parts.close(path.loop.now)
     assert (counts(path), path.cluster.in_flight) == ((2, 0), 0)
@@ -187,3 +188,36 @@ def test_a_request_whose_body_is_on_the_way_is_no_probe_yet() -> None:
     assert refusal.is_postponed
     assert path.cluster.in_flight == 0
     assert admitted(path).is_probe
+
+
+SLOW_AFTER_1S = BreakerPolicy(slow_call_seconds=1.0, minimum_calls=1)
+
+
+@pytest.mark.parametrize("ends", ["whole at once", "with a head first"])
+@pytest.mark.parametrize("has_its_own", [False, True])
+def test_the_clients_turns_make_no_call_slow(has_its_own: bool, ends: str) -> None:
+    """5 s of the client and 0.9 s of the upstream, whichever of the two permits keeps the count."""
+    path = Path(breaker=SLOW_AFTER_1S)
+    permit, now = admitted(path), path.loop.now
+    permit.sent(None, now)
+    if has_its_own:
+        assert permit.look(now) is None
+    permit.turn(Turn.CLIENT, now + 0.4)
+    assert permit.next_look == inf
+    permit.turn(Turn.UPSTREAM, now + 5.4)
+    assert permit.next_look == pytest.approx(now + 6.0)
+    if ends == "with a head first":
+        permit.head(200, now + 5.8)
+    assert permit.succeed(now + 5.9, None) is None
+    assert path.breaker.tally.slow == 0
+
+
+@pytest.mark.parametrize("turn", [None, Turn.CLIENT])
+def test_time_of_the_upstream_is_slow_and_the_clients_last_turn_is_not(turn: Turn | None) -> None:
+    path = Path(breaker=SLOW_AFTER_1S)
+    permit, now = admitted(path), path.loop.now
+    permit.sent(None, now)
+    if turn is not None:
+        permit.turn(turn, now + 0.5)  # and the answer comes before the client has sent all
+    transition = permit.succeed(now + 1.5, None)
+    assert (transition is None) == (turn is Turn.CLIENT)

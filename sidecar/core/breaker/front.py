@@ -18,7 +18,7 @@ from sidecar.core.breaker.door import Answer, Door
 from sidecar.core.breaker.durations import Durations
 from sidecar.core.breaker.judging import Judge
 from sidecar.core.breaker.machine import Machine
-from sidecar.core.breaker.numbers import BreakerNumbers, CandidateNumbers, Tally
+from sidecar.core.breaker.numbers import BreakerNumbers, CandidateNumbers
 from sidecar.core.breaker.override import Order, Override, resting_state
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
 from sidecar.core.breaker.waits import Chance
@@ -38,7 +38,7 @@ class Breaker:
     upstream, attempts in flight go on with the old breaker.
     """
 
-    __slots__ = ("_candidate", "_machine", "_order", "_tally", "route", "upstream")
+    __slots__ = ("_order", "candidate", "machine", "route", "tally", "upstream")
 
     def __init__(
         self,
@@ -66,50 +66,42 @@ class Breaker:
         self.upstream = upstream
         self._order: Order | None = None if predecessor is None else predecessor._order
         judge = Judge(policy, warm, durations)
-        self._tally = judge.tally
+        self.tally = judge.tally
+        """The counters since its birth, to be read: the one view of a breaker that any thread may take."""
         state = resting_state(self._order, policy)
-        self._machine = Machine((route, upstream), policy, state, judge, History(archive), rng, now)
-        self._candidate: Breaker | None = None
+        self.machine = Machine((route, upstream), policy, state, judge, History(archive), rng, now)
+        self.candidate: Breaker | None = None
+        """The second policy's breaker, to be looked at."""
         self._forced()
         self._adopt_candidate(policy, now)
 
     @property
     def state(self) -> State:
         """As of the last call; `tick` brings it up to date where only time has passed."""
-        return self._machine.state
+        return self.machine.state
 
     @property
     def policy(self) -> BreakerPolicy:
-        return self._machine.policy
+        return self.machine.policy
 
     @property
     def generation(self) -> int:
         """The number of the present state period: how many transitions there were."""
-        return self._machine.sequence
+        return self.machine.sequence
 
     @property
     def history(self) -> tuple[Transition, ...]:
         """The last transitions, oldest first: 256 at most, and 8 at least. Older ones name their last cause
         alone (`history.py`)."""
-        return self._machine.history.transitions
-
-    @property
-    def tally(self) -> Tally:
-        """The counters since its birth, to be read: the one view of a breaker that any thread may take."""
-        return self._tally
+        return self.machine.history.transitions
 
     @property
     def durations(self) -> Durations:
         """How long the route's successes took, to be read."""
-        return self._machine.judge.durations
-
-    @property
-    def candidate(self) -> Breaker | None:
-        """The second policy's breaker, to be looked at."""
-        return self._candidate
+        return self.machine.judge.durations
 
     def __repr__(self) -> str:
-        machine = self._machine
+        machine = self.machine
         window, row = machine.evidence.window, machine.evidence.rows.longest
         return (
             f"<Breaker {self.route}/{self.upstream} {machine.state.name} {machine.policy.mode.value},"
@@ -129,12 +121,12 @@ class Breaker:
                 `Expect: 100-continue` or is a gRPC stream. One that is not whole is no probe: a slow upload would
                 keep others from asking. The refusal says so, and `admit` may be called again.
         """
-        self._tally.total += 1
-        machine = self._machine
+        self.tally.total += 1
+        machine = self.machine
         answer: Answer | None = machine.door
         if answer is None:
             answer = machine.admit(self._expire(now), now, is_firm=is_firm, is_whole=is_whole)
-        candidate = self._candidate
+        candidate = self.candidate
         if candidate is None or isinstance(answer, BreakerRefusal) or machine.state in BY_HAND:
             return answer
         return self._admit_beside(answer, candidate.admit(now))
@@ -143,7 +135,7 @@ class Breaker:
         """A permit for a probe by the sidecar itself (`half_open.check`), or a refusal, counted nowhere: there
         is nothing to check now."""
         transition = self._expire(now)
-        permit = self._machine.admit_check(now) if transition is None else None
+        permit = self.machine.admit_check(now) if transition is None else None
         return BreakerRefusal(self.state, 0.0, transition) if permit is None else permit
 
     def _admit_beside(
@@ -154,8 +146,8 @@ class Breaker:
             return answer
         if isinstance(answer, Door) and isinstance(other, Door):
             if answer.twin is not other:
-                self._machine.renew_door(other)
-            return self._machine.door or answer
+                self.machine.renew_door(other)
+            return self.machine.door or answer
         # The door that has the candidate's old door beside it is not to be used any more.
         permit = answer.own()
         permit.twin = other.own()
@@ -168,21 +160,21 @@ class Breaker:
 
         An open breaker stays OPEN however long nobody asks; it takes a request or a check to make it HALF_OPEN.
         """
-        if self._candidate is not None:
-            self._candidate.tick(now)
+        if self.candidate is not None:
+            self.candidate.tick(now)
         return self._expire(now)
 
     def next_due(self, now: float) -> float:
         """When `tick` has something to do if nothing else happens, or `inf`."""
-        machine = self._machine
+        machine = self.machine
         due = inf if machine.forced_until is None else machine.forced_until
         if machine.state is State.HALF_OPEN and machine.probes_in_flight:
             due = min(due, now + max(0.0, machine.seconds_to_verdict(now)))
-        return due if self._candidate is None else min(due, self._candidate.next_due(now))
+        return due if self.candidate is None else min(due, self.candidate.next_due(now))
 
     def _expire(self, now: float) -> Transition | None:
-        until = self._machine.forced_until
-        return self._release(now) if until is not None and now >= until else self._machine.expire(now)
+        until = self.machine.forced_until
+        return self._release(now) if until is not None and now >= until else self.machine.expire(now)
 
     def override(
         self, action: Override, now: float, seconds: float | None = None, by: str = ""
@@ -217,15 +209,15 @@ class Breaker:
     def _rest(self, reason: TransitionReason, now: float) -> Transition | None:
         """Go where override and mode want the breaker; out of a state by hand if they want nothing."""
         self._forced()
-        machine = self._machine
+        machine = self.machine
         wanted = resting_state(self._order, machine.policy)
         is_wanted = machine.state is wanted or (wanted is State.CLOSED and machine.state not in BY_HAND)
         return None if is_wanted else machine.enter(wanted, reason, now)
 
     def _forced(self) -> None:
         """Tell the machine how long an operator's word holds."""
-        self._machine.forced_until = None if self._order is None else self._order.until
-        self._machine.renew_door()
+        self.machine.forced_until = None if self._order is None else self._order.until
+        self.machine.renew_door()
 
     def reconfigure(self, policy: BreakerPolicy, now: float) -> tuple[Transition, ...]:
         """Go on under a new policy and return the transitions on the way (what was due before, then its own).
@@ -239,7 +231,7 @@ class Breaker:
         """
         new_window(policy.window, now)  # raises before anything has changed
         due = self._expire(now)
-        self._machine.adopt(policy, now)
+        self.machine.adopt(policy, now)
         self._adopt_candidate(policy, now)
         moved = self._rest(TransitionReason.RELOAD, now) if self._order is None else None
         return tuple(transition for transition in (due, moved) if transition is not None)
@@ -247,10 +239,10 @@ class Breaker:
     def _adopt_candidate(self, policy: BreakerPolicy, now: float) -> None:
         second = candidate_policy(policy)
         if second is None:
-            self._candidate = None
-        elif self._candidate is None:
-            judge, archive = self._machine.judge, self._machine.history.archive
-            self._candidate = Breaker(
+            self.candidate = None
+        elif self.candidate is None:
+            judge, archive = self.machine.judge, self.machine.history.archive
+            self.candidate = Breaker(
                 self.route,
                 self.upstream,
                 second,
@@ -262,14 +254,14 @@ class Breaker:
                 judge.durations,
             )
         else:
-            self._candidate.reconfigure(second, now)
+            self.candidate.reconfigure(second, now)
 
     # What others see.
 
     def numbers(self, now: float) -> BreakerNumbers:
         """Everything there is to show, as of `now`; changes no state. The loop's thread alone may ask, since it
         lets the window's old outcomes go."""
-        machine, tally, order = self._machine, self._tally, self._order
+        machine, tally, order = self.machine, self.tally, self._order
         is_ended = order is not None and order.until is not None and now >= order.until
         ended = tally.successful + tally.failed + tally.ignored + tally.rejected
         until = machine.waits.until if machine.state is State.OPEN else None
@@ -304,11 +296,11 @@ class Breaker:
             ramp_share=machine.ramp_share(now),
             is_probe_due=until is not None and now >= until,
             counts_timeout_after=machine.judge.counts_after(),
-            candidate=None if self._candidate is None else self._candidate._as_candidate(now),
+            candidate=None if self.candidate is None else self.candidate._as_candidate(now),
         )
 
     def _as_candidate(self, now: float) -> CandidateNumbers:
-        tally = self._tally
+        tally = self.tally
         return CandidateNumbers(
             state=self.state,
             total=tally.total,
@@ -316,5 +308,5 @@ class Breaker:
             would_have_been_fine=tally.would_have_been_fine,
             failures_saved=tally.failures_saved,
             transitions=self.generation,
-            window=self._machine.evidence.numbers(now),
+            window=self.machine.evidence.numbers(now),
         )
