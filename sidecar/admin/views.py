@@ -13,7 +13,7 @@ from typing import Final
 
 from sidecar.admin.process import Cluster, Data
 from sidecar.core.breaker import Breaker
-from sidecar.core.breaker_numbers import BreakerNumbers
+from sidecar.core.breaker.numbers import BreakerNumbers
 from sidecar.core.candidate import candidate_policy
 from sidecar.core.errors import GONE
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers

@@ -20,6 +20,7 @@ _STYLES = {
     "open": "bold red",
     "half_open": "yellow",
     "forced_open": "bold red",
+    "forced_closed": "cyan",
     "disabled": "cyan",
 }
 _TABLE_LINES = 5

@@ -1,15 +1,24 @@
-"""What an attempt came to, as the breaker sees it, and whether that counts (Finagle's three outcomes).
+"""What an attempt came to, as the breaker sees it, and whether that counts (SPEC 3).
 
-Pure: called by `forwarding/` once for each attempt, knows no HTTP beyond a status number.
+Pure: called once for each attempt, knows no HTTP beyond a status number, and keeps nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.snapshot import BreakerPolicy, Failure
+
+PROBE_SECONDS: Final = 0.8
+"""What a probe must have had for its timeout to count, and any attempt while too few successes are known."""
+ROUND_NUMBER_SHARE: Final = 0.95
+"""A caller's budget is compared with this much of what it should have: each sidecar on the way takes its offset off,
+so callers who say 800 ms bring 795, and 790 behind the next one."""
+NEAR_THE_END: Final = 0.9
+"""A 504 after this share of the budget that was sent is the next hop's timeout, a moment before our own."""
 
 
 class Kind(Enum):
@@ -17,14 +26,30 @@ class Kind(Enum):
 
     ANSWERED = "answered"
     """A whole response arrived; its status decides."""
+    CONNECT_REFUSED = "connect_refused"
+    """Nobody listens. Excused while an upstream warms up."""
     CONNECT_FAILED = "connect_failed"
-    """Refused, name not found, or the connect timeout."""
+    """Name not found, TLS, or the connect timeout."""
     RESET = "reset"
     """Connection lost, body cut short, or a malformed response."""
     TIMED_OUT = "timed_out"
-    """The deadline or the attempt's timeout passed."""
+    """The deadline or the attempt's timeout passed while it was the upstream's turn."""
+    LEFT = "left"
+    """The caller went away."""
+    REFUSED_BELOW = "refused_below"
+    """The breaker of the next sidecar was open."""
     ABANDONED = "abandoned"
-    """The caller went away, or the sidecar gave up for a reason of its own: nothing was learned."""
+    """The sidecar gave up for a reason of its own (its queue, its resources), or in the client's turn."""
+
+
+class Limit(Enum):
+    """Who set the limit that an attempt's time ended by."""
+
+    ROUTE = "route"
+    """The route's own timeouts."""
+    CALLER = "caller"
+    STRANGER = "stranger"
+    """A caller whom the listener does not trust (`trust: none`)."""
 
 
 class Verdict(Enum):
@@ -32,6 +57,9 @@ class Verdict(Enum):
     FAILURE = "failure"
     RATE_ONLY_FAILURE = "rate_only_failure"
     """Counts in the failure rate, not among consecutive failures (429)."""
+    SILENCE = "silence"
+    """No answer in a time in which one should have come, to a caller who may be to blame. Counts in the failure rate
+    while the window holds no success."""
     IGNORED = "ignored"
     """Says nothing about the upstream; a probe gets its permit back."""
 
@@ -42,36 +70,109 @@ class Outcome:
 
     kind: Kind
     status: int = 0
-    """0 unless `kind` is ANSWERED."""
+    """0 unless there was a final head."""
     allowed_seconds: float = 0.0
-    """How long the attempt was allowed to take."""
+    """What the attempt was allowed to take at the upstream when it was sent; 0 if nobody knows."""
     has_failure_header: bool = False
+    limit: Limit = Limit.CALLER
+    """Who set `allowed_seconds`."""
+    own_seconds: float = 0.0
+    """The route's own timeout by which `allowed_seconds` ended, less the deadline's `offset`; 0 with another
+    limit."""
+    is_after_head: bool = False
+    """The end came after a good final head, and we made it."""
+    is_stalled: bool = False
+    """With `is_after_head`: the answer has a `Content-Length`, it was the upstream's turn, and for 1 s no byte
+    came."""
+    retry_after_seconds: float = 0.0
+    """Of the answer; 0 if it had none."""
+    error_type: str = ""
+    """For people: the token of SPEC 4, or the status."""
+    detail: str = ""
+    is_counted: bool = True
+    """False: ejection has judged it, and the breaker is not to (SPEC-UPSTREAM)."""
 
 
-def judge(outcome: Outcome, policy: BreakerPolicy) -> Verdict:
-    """Say whether `outcome` counts for or against the upstream under `policy` (SPEC 3).
+def judge(
+    outcome: Outcome,
+    policy: BreakerPolicy,
+    seconds: float | None = None,
+    counts_after: float | None = None,
+    unless_answers_by: float = 0.0,
+) -> Verdict:
+    """Say whether `outcome` counts for or against the upstream under `policy`.
 
-    A timeout of an attempt that had less than `count_timeout_after_seconds` is ignored, so a caller that asks
-    for one millisecond cannot trip a breaker; nor by the 504 of the next sidecar, which gives up first.
-    """
-    kind = outcome.kind
-    had_time = outcome.allowed_seconds >= policy.count_timeout_after_seconds - CLOCK_NOISE_SECONDS
-    if kind is Kind.ANSWERED:
-        if outcome.status == 504 and outcome.allowed_seconds > 0 and not had_time:
-            return Verdict.IGNORED  # a hop below keeps the same short deadline, and says so a little earlier
-        return judge_status(outcome.status, outcome.has_failure_header, policy)
-    if kind is Kind.ABANDONED:
+    Args: outcome: how it ended. policy: of the breaker. seconds: of the upstream's own time that the attempt
+        had; None: all that it was allowed. counts_after: how long a timeout must have lasted to count; None:
+        `PROBE_SECONDS`. unless_answers_by: a caller's shorter timeout is silence: half of the good answers take
+        this long, or half of it."""
+    if not outcome.is_counted:
         return Verdict.IGNORED
+    kind = outcome.kind
+    had = outcome.allowed_seconds if seconds is None else seconds
+    if kind is Kind.ANSWERED:
+        if outcome.status == 504 and 504 not in policy.failure_on and _is_near_the_end(outcome, had):
+            # A hop below keeps the same short deadline, and says so a little earlier.
+            return _judge_timeout(outcome, policy, outcome.allowed_seconds, counts_after, unless_answers_by)
+        return judge_status(outcome.status, outcome.has_failure_header, policy)
     if kind is Kind.TIMED_OUT:
-        return Verdict.FAILURE if had_time and Failure.TIMEOUT in policy.failure_on else Verdict.IGNORED
-    failure = Failure.CONNECT if kind is Kind.CONNECT_FAILED else Failure.RESET
+        if outcome.is_after_head:
+            is_failure = outcome.is_stalled and Failure.TIMEOUT in policy.failure_on
+            return Verdict.FAILURE if is_failure else Verdict.IGNORED
+        return _judge_timeout(outcome, policy, had, counts_after, unless_answers_by)
+    if kind is Kind.LEFT:
+        is_silence = not outcome.status and had >= _needed(policy, counts_after) - CLOCK_NOISE_SECONDS
+        return Verdict.SILENCE if is_silence else Verdict.IGNORED
+    if kind is Kind.ABANDONED or kind is Kind.REFUSED_BELOW:
+        return Verdict.IGNORED
+    failure = Failure.RESET if kind is Kind.RESET else Failure.CONNECT
     return Verdict.FAILURE if failure in policy.failure_on else Verdict.IGNORED
 
 
 def judge_status(status: int, has_failure_header: bool, policy: BreakerPolicy) -> Verdict:
-    """Judge a complete response. 429 counts in the rate only, unless `failure_on` names it."""
+    """Judge a final head. 429 counts in the rate only, and on inbound routes not at all, unless `failure_on` names
+    it."""
     if has_failure_header or status in policy.failure_on:
         return Verdict.FAILURE
     if status >= 500:
         return Verdict.FAILURE if Failure.STATUS_5XX in policy.failure_on else Verdict.SUCCESS
-    return Verdict.RATE_ONLY_FAILURE if status == 429 else Verdict.SUCCESS
+    if status == 429:
+        return Verdict.RATE_ONLY_FAILURE if policy.counts_rate_limited else Verdict.IGNORED
+    return Verdict.SUCCESS
+
+
+def could_count(allowed_seconds: float, limit: Limit) -> bool:
+    """Whether the timeout of a probe with this much time could count: it has 0.8 s, or the route's own timeout."""
+    if limit is Limit.ROUTE:
+        return True
+    return limit is Limit.CALLER and allowed_seconds >= PROBE_SECONDS * ROUND_NUMBER_SHARE
+
+
+def _is_near_the_end(outcome: Outcome, had: float) -> bool:
+    allowed = outcome.allowed_seconds
+    return allowed > 0.0 and had >= NEAR_THE_END * allowed
+
+
+def _judge_timeout(
+    outcome: Outcome, policy: BreakerPolicy, had: float, counts_after: float | None, unless_answers_by: float
+) -> Verdict:
+    if Failure.TIMEOUT not in policy.failure_on:
+        return Verdict.IGNORED
+    needed = _needed(policy, counts_after)
+    limit = outcome.limit
+    if limit is Limit.ROUTE:
+        if outcome.own_seconds > 0.0:
+            needed = min(needed, outcome.own_seconds)
+        return Verdict.FAILURE if had >= needed - CLOCK_NOISE_SECONDS else Verdict.IGNORED
+    if limit is Limit.STRANGER:
+        return Verdict.SILENCE if had >= needed - CLOCK_NOISE_SECONDS else Verdict.IGNORED
+    if had < needed * ROUND_NUMBER_SHARE - CLOCK_NOISE_SECONDS:
+        return Verdict.IGNORED
+    return Verdict.FAILURE if had >= unless_answers_by else Verdict.SILENCE
+
+
+def _needed(policy: BreakerPolicy, counts_after: float | None) -> float:
+    if counts_after is not None:
+        return counts_after
+    explicit = policy.count_timeout_after_seconds
+    return PROBE_SECONDS if explicit is None else explicit

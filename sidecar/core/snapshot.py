@@ -169,6 +169,8 @@ class Upstream:
     connect_seconds: float = 5.0
     idle_seconds: float = 60.0
     """An idle pooled connection is closed after this long."""
+    is_mesh: bool = False
+    """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
 
 
 class Pattern(Protocol):
@@ -317,8 +319,17 @@ class BreakerPolicy:
     """Classes and single statuses (ints)."""
     failure_headers: tuple[tuple[bytes, bytes], ...] = ()
     """Response header fields (lower-case name, exact value) that mark a failure."""
-    count_timeout_after_seconds: float = 1.0
-    """A timed-out attempt that had less than this says nothing. `load` derives the default (SPEC 3)."""
+    count_timeout_after_seconds: float | None = None
+    """A timed-out attempt that had less than this at the upstream says nothing; None: `auto`, by the route's own
+    successes (`core/breaker/counting.py`)."""
+    counts_rate_limited: bool = True
+    """Whether 429 counts in the failure rate; not on inbound routes, where it is some caller's own quota."""
+    judge_after_seconds: float = 1.0
+    """After a good final head, an attempt that still runs is judged by it."""
+    warm_up_seconds: float = 30.0
+    """Connections refused before the first answer of an upstream open nothing, for at most this long; 0 = off."""
+    half_open_check_path: str | None = None
+    """Where the sidecar itself probes an upstream whose breaker has waited; None: a request is the probe."""
     candidate: CandidatePolicy | None = None
 
 

@@ -15,7 +15,10 @@ class State(Enum):
     OPEN = "open"
     HALF_OPEN = "half_open"
     FORCED_OPEN = "forced_open"
+    FORCED_CLOSED = "forced_closed"
+    """An operator lets everything through."""
     DISABLED = "disabled"
+    """The configuration lets everything through."""
 
 
 class TransitionReason(Enum):
@@ -39,6 +42,13 @@ class Cause:
     trace_id: bytes
     span_id: bytes
     request_id: bytes
+    error_type: str = ""
+    """The token of what went wrong, or the status as text; empty for a success."""
+    status: int = 0
+    """0 where no final head came."""
+    endpoint: str = ""
+    detail: str = ""
+    """In words, at most 128 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,8 @@ class WindowNumbers:
     failed: int = 0
     slow: int = 0
     consecutive_failures: int = 0
+    silent: int = 0
+    """Ended without an answer, to callers who may be to blame; not in `total`."""
 
     @property
     def failure_rate(self) -> float:

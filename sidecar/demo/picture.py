@@ -28,6 +28,7 @@ STATES = {
     "closed": ("─", "green"),
     "open": ("█", "bold red"),
     "half_open": ("▒", "bold yellow"),
+    "forced_closed": ("┄", "cyan"),
     "disabled": ("┄", "cyan"),
 }
 """How each state is drawn: by its form first, so that colour is never the only sign."""

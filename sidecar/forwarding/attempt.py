@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
+from sidecar.core.breaker.permit import Turn
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
-from sidecar.core.outcome import Kind, Outcome, Verdict, judge
+from sidecar.core.outcome import Kind, Limit, Outcome
+from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import request_head
 from sidecar.forwarding.story import Story
@@ -26,7 +28,7 @@ from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, Respo
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
-    from sidecar.core.snapshot import BreakerPolicy, Endpoint
+    from sidecar.core.snapshot import Endpoint
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
-_SUCCESS = Verdict.SUCCESS
 _REUSABLE = Fate.REUSABLE
+STALLED_SECONDS = 1.0
+"""Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
 
 class AttemptOwner(ABC):
@@ -89,8 +92,8 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_paused_at", "_stream", "_wait", "allowed_seconds", "answer", "ended", "fails_at",
-        "is_whole", "judged_from", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "span_id",
+        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "ended", "fails_at",
+        "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds", "span_id",
         "started", "status", "trailers", "upstream",
     )  # fmt: skip
 
@@ -117,13 +120,10 @@ class Attempt(ResponseSink, Seeker):
     """The response's head; set with `status`."""
     rest: bytes
     """What came behind a 101."""
-    judged_from: float
-    """When it would have begun, had its client been quick: a slow client makes no slow call."""
     _stream: ClientStream
     _lease: Lease | None
     _wait: Wait | None
     _is_held: bool
-    _paused_at: float
 
     def begin(
         self,
@@ -142,12 +142,13 @@ class Attempt(ResponseSink, Seeker):
         self.permit = permit
         self.upstream = upstream
         self.span_id = span_id
-        self.started = self.ended = self.judged_from = started
+        self.started = self.ended = started
         self.allowed_seconds = allowed_seconds
         self.fails_at = started + allowed_seconds
         self.pool = pool
         self.status = 0
         self.reason = self.sent_ms = self._lease = self._wait = None
+        self.sent_seconds = 0.0
         self.is_whole = self._is_held = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
@@ -175,6 +176,8 @@ class Attempt(ResponseSink, Seeker):
         if isinstance(wait, NoPlace):
             raise GivenUp(Reason.OVERLOADED, f"{self.upstream}: {wait.value}", retry_after_seconds=1)
         self._wait = wait
+        if wait.connecting is not None:
+            self.permit.sent(self.endpoint, self.race.exchange.service.clock())
 
     def leased(self, lease: Lease) -> None:
         """The wait is over: here is a connection."""
@@ -210,6 +213,9 @@ class Attempt(ResponseSink, Seeker):
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         self._lease = lease
         self._stream = stream
+        self.sent_seconds = seconds_left
+        if self.permit.sent(lease.pool.endpoint, now):
+            self._watch(now)
         sent_ms = None
         if route.is_deadline_sent and seconds_left != inf:
             sent_ms = self.sent_ms = int(seconds_left * 1000.0)
@@ -220,29 +226,55 @@ class Attempt(ResponseSink, Seeker):
         else:
             stream.send_head(head, body.take_held())
             body.send_to(stream)
+            if not body.is_complete and not exchange.request.traits.expects_continue:
+                self.permit.turn(Turn.CLIENT, now)
 
     # What its client does meanwhile
 
-    def request_arrived(self, now: float) -> None:
-        """The client has sent the last of a body that came in pieces; a pause that lasts is left out from here on.
+    def _watch(self, now: float) -> None:
+        """Have the sweep look here when the breaker wants to look at it, if it would not look earlier."""
+        exchange = self.race.exchange
+        if self.permit.next_look < exchange.due:
+            exchange.watch(now)
 
-        In what was left out before, the upstream's own slowness to take the body is none of the client's.
-        """
+    def _turn(self, whose: Turn, now: float) -> None:
+        if self.permit.turn(whose, now):
+            self._watch(now)
+
+    def request_arrived(self, now: float) -> None:
+        """The client has sent the last of a body that came in pieces."""
+        if not self._is_held:
+            self._turn(Turn.UPSTREAM, now)
+
+    def body_blocked(self, now: float) -> None:
+        """The upstream takes no more of the request for now: that is its own time."""
+        if not self._is_held:
+            self._turn(Turn.UPSTREAM, now)
+
+    def body_writable(self, now: float) -> None:
+        """It does again, and the client may send."""
         body = self.race.exchange.body
-        self.judged_from = now if body is None else now - body.held_back_seconds
-        self._paused_at = now
+        if not self._is_held and body is not None and not body.is_complete:
+            self._turn(Turn.CLIENT, now)
+
+    def body_not_taken(self) -> None:
+        """It is out of time, and what has come of the request's body still waits to be taken: since the last piece
+        came it was the upstream's turn."""
+        exchange = self.race.exchange
+        if exchange.body is not None and not exchange.body.is_complete and self._stream.unsent_bytes:
+            self.permit.turn(Turn.UPSTREAM, exchange.moved_at)
 
     def hold(self, now: float) -> None:
         """The client takes no more of the answer for now."""
         if self._lease is not None and not self._is_held:
             self._is_held = True
-            self._paused_at = now
+            self._turn(Turn.CLIENT, now)
             self._stream.hold()
 
     def resume(self, now: float) -> None:
         if self._is_held:
             self._is_held = False
-            self.judged_from += now - self._paused_at
+            self._turn(Turn.UPSTREAM, now)
             self._stream.resume()
 
     def what_is_late(self) -> str:
@@ -288,25 +320,44 @@ class Attempt(ResponseSink, Seeker):
         else:
             lease.release(Fate.BROKEN, now)
 
-    def judge(self, kind: Kind, now: float) -> Transition | None:
+    def judge(self, kind: Kind, now: float, error: GivenUp | None = None) -> Transition | None:
         """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
-        route, permit, seconds = self.route, self.permit, now - self.judged_from
-        if kind is _ANSWERED:
-            verdict = self._judge_answer(route.judged_by)
-            if verdict is _SUCCESS and route.admission is not None:
-                route.admission.record(seconds, now)
-        else:
-            verdict = judge(Outcome(kind, 0, self.allowed_seconds), route.judged_by)
-        is_timeout = kind is Kind.TIMED_OUT
-        transition = permit.judge(verdict, seconds, now, self.race.exchange.trace, is_timeout=is_timeout)
+        permit = self.permit
+        transition = permit.judge(self._outcome(kind, now, error), now, self.race.exchange.trace)
         permit.close(now)
         return transition
 
-    def _judge_answer(self, policy: BreakerPolicy) -> Verdict:
-        if self.status < 400 and self.route.has_plain_failures:
-            return _SUCCESS
-        is_marked = any((key, value) in policy.failure_headers for key, _, value in self.answer.fields)
-        return judge(Outcome(_ANSWERED, self.status, self.allowed_seconds, is_marked), policy)
+    def _outcome(self, kind: Kind, now: float, error: GivenUp | None) -> Outcome:
+        """Its end, as the breaker judges it."""
+        exchange, status = self.race.exchange, self.status
+        is_cut = status != 0 and (kind is Kind.TIMED_OUT or kind is Kind.LEFT)
+        if is_cut and error is not None and error.is_idle:
+            kind = Kind.ABANDONED
+        limit, own_seconds = verdicts.limit(exchange, self.route, self.allowed_seconds, self.fails_at)
+        is_answer = kind is _ANSWERED and status >= 400
+        if is_answer and verdicts.is_refusal_below(self.answer, self.is_mesh):
+            kind = Kind.REFUSED_BELOW
+        return Outcome(
+            kind,
+            status,
+            0.0 if self.sent_seconds == inf else self.sent_seconds,
+            status != 0 and verdicts.is_marked(self.answer, self.route.judged_by),
+            limit,
+            own_seconds if limit is Limit.ROUTE else 0.0,
+            is_cut,
+            is_cut
+            and self.answer.length is not None
+            and not self._is_held
+            and now - exchange.moved_at >= STALLED_SECONDS,
+            verdicts.retry_after(self.answer) if is_answer else 0.0,
+            "" if error is None else error.reason.error_type,
+            "" if error is None else error.detail,
+        )
+
+    @property
+    def is_mesh(self) -> bool:
+        """A sidecar of ours stands before the upstream."""
+        return self.pool is not None and self.pool.cluster.is_mesh
 
     # What the upstream's connection says
 
@@ -316,6 +367,19 @@ class Attempt(ResponseSink, Seeker):
     def head(self, head: ResponseHead) -> None:
         self.status = head.status
         self.answer = head
+        exchange = self.race.exchange
+        now = exchange.service.clock()
+        if head.status < 400 and self.route.has_plain_failures:
+            next_look = self.permit.head(head.status, now)
+        else:
+            next_look = self.permit.head(
+                head.status,
+                now,
+                is_marked=verdicts.is_marked(head, self.route.judged_by),
+                retry_after_seconds=verdicts.retry_after(head),
+            )
+        if next_look < exchange.due:
+            exchange.watch(now)
         self.race.head(self, head)
 
     def data(self, data: bytes) -> None:

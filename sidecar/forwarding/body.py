@@ -20,8 +20,7 @@ class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_held_back_since", "_to", "_trailers", "held_back_seconds", "is_complete", "is_untouched", "size",
-        "stream",
+        "_held", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream) -> None:
@@ -32,9 +31,6 @@ class RequestBody:
         self.is_complete = False
         self.is_untouched = True
         """No upstream has been given any of it, so another one still can."""
-        self.held_back_seconds = 0.0
-        """For so long the client could send no more, since the upstream took nothing."""
-        self._held_back_since: float | None = None
         self._trailers: Sequence[Field] = ()
         self._held: list[bytes | memoryview] = []
         self._to: ClientStream | None = None
@@ -42,16 +38,12 @@ class RequestBody:
     def __repr__(self) -> str:
         return f"<RequestBody {self.size} bytes{', whole' if self.is_complete else ''}>"
 
-    def hold_back(self, now: float) -> None:
+    def hold_back(self) -> None:
         """The upstream takes no more for now."""
-        self._held_back_since = now
         self.stream.hold()
 
-    def let_go(self, now: float) -> None:
+    def let_go(self) -> None:
         """It does again."""
-        if self._held_back_since is not None:
-            self.held_back_seconds += now - self._held_back_since
-            self._held_back_since = None
         self.stream.resume()
 
     def arrived(self, data: bytes) -> None:

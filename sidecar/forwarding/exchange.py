@@ -21,6 +21,7 @@ from sidecar.core.admission import BudgetAdmission
 from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
+from sidecar.core.outcome import Limit, could_count
 from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
@@ -28,7 +29,7 @@ from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import answers, date, heads, lineage
 from sidecar.forwarding.attempt import Attempt
-from sidecar.forwarding.body import RequestBody
+from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
@@ -212,6 +213,22 @@ class Exchange(RequestSink, RaceOwner):
     def tries(self) -> Sequence[Attempt]:
         return self.attempts
 
+    # What a breaker asks that is not closed
+
+    def could_count(self, now: float) -> bool:
+        route, left = self.route, self.deadline - now
+        assert route is not None
+        if self.budget.source in ("", "route") or route.attempt_seconds <= left:
+            return True
+        is_stranger = self.request.listener in self.service.strangers
+        return could_count(left, Limit.STRANGER if is_stranger else Limit.CALLER)
+
+    def is_body_whole(self) -> bool:
+        body, traits = self.body, self.request.traits
+        if body is None or body.is_complete or body.size >= MAX_HELD_BYTES:
+            return True
+        return traits.expects_continue or traits.is_grpc
+
     # What the race says
 
     def refused(self, refusal: Refusal) -> NoReturn:
@@ -380,8 +397,10 @@ class Exchange(RequestSink, RaceOwner):
 
     def data(self, data: bytes) -> None:
         assert self.body is not None
-        self.moved_at = self.service.clock()
+        now = self.moved_at = self.service.clock()
         self.body.arrived(data)
+        if self.race is not None and self.race.is_postponed:
+            self._ask_again(self.race, now)
 
     def end(self, trailers: Sequence[Field]) -> None:
         assert self.body is not None
@@ -391,6 +410,15 @@ class Exchange(RequestSink, RaceOwner):
             now = self.service.clock()
             for attempt in race.running:
                 attempt.request_arrived(now)
+            self._ask_again(race, now)
+
+    def _ask_again(self, race: Race, now: float) -> None:
+        """The body has come as far as a probe needs it."""
+        if race.is_postponed and self.is_body_whole():
+            try:
+                race.start_again(now)
+            except GivenUp as error:
+                self.fail(error)
 
     def gone(self, reason: Reason, detail: str) -> None:
         self.fail(GivenUp(reason, detail))
@@ -420,6 +448,11 @@ class Exchange(RequestSink, RaceOwner):
             for attempt in self.race.running:
                 if attempt.fails_at < due:
                     due = attempt.fails_at
+                next_look = attempt.permit.next_look
+                if next_look < due:
+                    due = next_look
+        elif route is not None:
+            due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`
         self.due = due
         self.service.sweep.add(self, now)
 
@@ -430,12 +463,16 @@ class Exchange(RequestSink, RaceOwner):
             since = self.attempts[-1].started if self.attempts else self.started
             self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s"))
             return
+        if race is not None:
+            race.look(now)
         overdue = race.overdue(now) if race is not None else []
         for attempt in overdue:
             if race is not None:
                 race.failed(attempt, GivenUp(Reason.TIMEOUT, f"no {attempt.what_is_late()} s"))
         if not overdue and self.route is not None and now >= self.moved_at + self.route.idle_seconds:
-            self.fail(GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout"))
+            self.fail(
+                GivenUp(Reason.TIMEOUT, "no byte either way for the route's idle timeout", is_idle=True)
+            )
         if not self._is_over and self.bucket is None:
             self.watch(now)
 

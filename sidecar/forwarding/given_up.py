@@ -17,6 +17,7 @@ class GivenUp(Exception):
         *,
         retry_after_seconds: float = 0.0,
         is_stale: bool = False,
+        is_idle: bool = False,
         processed: Processed = Processed.MAYBE,
         is_ours: bool = False,
     ) -> None:
@@ -27,6 +28,8 @@ class GivenUp(Exception):
         """For `Retry-After`; 0 = none is sent."""
         self.is_stale = is_stale
         """A pooled connection had been closed by the upstream before it saw the request."""
+        self.is_idle = is_idle
+        """No byte came either way for the route's `timeouts.idle`."""
         self.is_ours = is_ours
         """A mistake of the sidecar's own: the upstream is not judged by it."""
         self.processed = processed
@@ -41,9 +44,11 @@ class GivenUp(Exception):
 _KINDS = {
     Reason.TIMEOUT: Kind.TIMED_OUT,
     Reason.CONNECTION_TIMEOUT: Kind.CONNECT_FAILED,
-    Reason.CONNECTION_REFUSED: Kind.CONNECT_FAILED,
+    Reason.CONNECTION_REFUSED: Kind.CONNECT_REFUSED,
     Reason.DNS_ERROR: Kind.CONNECT_FAILED,
     Reason.CONNECTION_RESET: Kind.RESET,
     Reason.INCOMPLETE_RESPONSE: Kind.RESET,
     Reason.PROTOCOL_ERROR: Kind.RESET,
+    Reason.CLIENT_GONE: Kind.LEFT,
+    Reason.CALLER_GONE: Kind.LEFT,
 }

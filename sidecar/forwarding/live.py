@@ -9,15 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 from sidecar.core import balance, deadline, forwarded, headers
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
+from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.errors import Reason
 from sidecar.core.head import Added
-from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Direction, HeaderOps, Mode, Route
+from sidecar.core.transition import State
 from sidecar.forwarding import date
+from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
 
@@ -27,6 +30,9 @@ VIA = (b"Via", b"1.1 sidecar")
 NEVER_SECONDS = 1e9
 """Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
 in the sweep."""
+
+
+_CLOSED = State.CLOSED
 
 
 class Destination:
@@ -41,31 +47,39 @@ class Destination:
     def __repr__(self) -> str:
         return f"<Destination {self.breaker.route} → {self.cluster.name}>"
 
-    def admit(self, now: float) -> Permit | Refusal:
+    def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
         breaker, cluster = self.breaker, self.cluster
-        admission = breaker.admit(now)
-        if not admission.is_admitted:
-            detail = (
-                f"the circuit breaker of {breaker.route} to {breaker.upstream} is {admission.state.value}"
-            )
-            return Refusal(
-                Reason.CIRCUIT_OPEN,
-                detail,
-                admission.retry_after_seconds,
-                admission.state,
-                admission.transition,
-                admission.refused_by,
-            )
+        answer: Any = breaker.machine.door  # an `Answer`, whose class tells which
+        if answer is not None and breaker.candidate is None:
+            breaker.tally.total += 1  # `Breaker.admit`, in the usual case: 0.2 µs less
+        elif breaker.state is _CLOSED:
+            answer = breaker.admit(now)
+        else:
+            answer = breaker.admit(now, is_firm=asking.could_count(now), is_whole=asking.is_body_whole())
+        if answer.__class__ is BreakerRefusal:
+            return _refusal(breaker, answer)
         if cluster.in_flight < cluster.policy.limits.max_requests:
             cluster.in_flight += 1
         elif not cluster.admit():
-            breaker.settle(admission, Verdict.IGNORED, 0.0, now)
+            answer.own().close(now)
             detail = f"{cluster.name}: max_requests reached"
-            return Refusal(Reason.OVERLOADED, detail, 1.0, admission.state, admission.transition)
+            return Refusal(Reason.OVERLOADED, detail, 1.0, answer.state, answer.transition)
         permit = Permit()
-        permit.breaker, permit.cluster, permit.admission = breaker, cluster, admission
+        permit.begin(cluster, answer)
         return permit
+
+
+def _refusal(breaker: Breaker, answer: BreakerRefusal) -> Refusal:
+    return Refusal(
+        Reason.CIRCUIT_OPEN,
+        f"the circuit breaker of {breaker.route} to {breaker.upstream} is {answer.told}",
+        answer.retry_after_seconds,
+        answer.state,
+        answer.transition,
+        answer.refused_by,
+        is_postponed=answer.is_postponed,
+    )
 
 
 class LiveRoute:
@@ -142,8 +156,10 @@ class LiveRoute:
         self.is_remembered = not self.is_egress and policy.deadline.mode is not Mode.OFF
         """Whether the app's own calls may want to find this route's exchanges."""
         self.idle_seconds = min(policy.timeouts.idle_seconds, NEVER_SECONDS)
-        self.first_check_seconds = min(self.idle_seconds, self.request_seconds)
-        """From arrival, where nothing but the route bounds an exchange."""
+        first_look = policy.breaker.judge_after_seconds
+        self.first_check_seconds = min(self.idle_seconds, self.request_seconds, first_look)
+        """From arrival, where nothing but the route bounds an exchange. Most are over before the breaker would judge
+        one by its head, and with this look a usual head needs no entry of its own in the sweep."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
         self.deadline_fields = frozenset({*policy.deadline.headers, deadline.BAGGAGE})
         """Without any of these and a known caller, the budget is `plain_budget`."""

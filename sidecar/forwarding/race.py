@@ -66,8 +66,12 @@ class Race(AttemptOwner):
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination", "_route", "_was_refused", "_was_stale", "exchange", "running", "stream", "winner",
+        "_destination", "_route", "_was_refused", "_was_stale", "exchange", "is_postponed", "running", "stream",
+        "winner",
     )  # fmt: skip
+
+    is_postponed: bool
+    """The breaker is to be asked again when the request's body is whole."""
 
     def __repr__(self) -> str:
         return f"<Race {len(self.running)} running, winner {self.winner!r}>"
@@ -91,17 +95,37 @@ class Race(AttemptOwner):
         self.running = []
         self.winner = None
         self._route, self._destination = route, destination
-        self._was_refused = self._was_stale = False
-        admitted: Any = destination.admit(now)  # a `Permit` or a `Refusal`, which its class tells
+        self._was_refused = self._was_stale = self.is_postponed = False
+        self._ask(exchange, destination, now)
+
+    def _ask(self, exchange: RaceOwner, destination: Destination, now: float) -> None:
+        admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
-            exchange.refused(admitted)
-        permit: Permit = admitted  # `refused` always raises
-        admission: Any = permit.admission  # not judged yet
-        exchange.breaker_state = admission.state
-        if admission.transition is not None:
-            exchange.service.observe.transitioned(admission.transition)
+            self._refused(admitted)
+            return
+        permit: Permit = admitted
+        exchange.breaker_state = permit.state
+        transition = permit.transition
+        if transition is not None:
+            exchange.service.observe.transitioned(transition)
         cluster = destination.cluster
         self._run(permit, cluster, cluster.single or cluster.pick(), now)
+
+    def _refused(self, refusal: Refusal) -> None:
+        """Raises GivenUp, unless the breaker is to be asked again."""
+        self.is_postponed = refusal.is_postponed
+        if not refusal.is_postponed:
+            self.exchange.refused(refusal)
+        self._tell(refusal.transition)
+
+    def start_again(self, now: float) -> None:
+        """The request's body is whole, or as much of it as is kept.
+
+        Raises:
+            GivenUp: it may not be asked, or cannot be.
+        """
+        self.is_postponed = False
+        self._ask(self.exchange, self._destination, now)
 
     def _run(self, permit: Permit, cluster: Cluster, pool: Pool | None, now: float) -> None:
         """One attempt against one endpoint."""
@@ -153,7 +177,8 @@ class Race(AttemptOwner):
             return  # a loser that had not heard of it
         attempt.fails_at = attempt.started + attempt.allowed_seconds  # `timeouts.head` was kept
         self._win(attempt)
-        complete_response(self.exchange, self._route, head)
+        exchange = self.exchange
+        complete_response(exchange, self._route, head)
         self.stream.send_head(head)
 
     def _win(self, attempt: Attempt) -> None:
@@ -187,8 +212,10 @@ class Race(AttemptOwner):
         attempt.finish(now)
         if attempt.status < 400 and self._route.is_plainly_judged:
             # What `judge` does for a plain success: 0.3 µs less.
-            transition = attempt.permit.succeed(now - attempt.judged_from, now, exchange.trace)
+            transition = attempt.permit.succeed(now, exchange.trace)
         else:
+            if attempt.status < 400 and self._route.admission is not None:
+                self._route.admission.record(now - attempt.started, now)
             transition = attempt.judge(_ANSWERED, now)
         if transition is not None:
             exchange.tripped_breaker(transition)
@@ -219,13 +246,13 @@ class Race(AttemptOwner):
         now = self.exchange.service.clock()
         kind = self._detach(attempt, error, now)
         if self.running:
-            self._tell(attempt.judge(kind, now))
+            self._tell(attempt.judge(kind, now, error))
             return  # another is still under way
         is_again = self._may_try_again(error)
         # A probe's permit goes on to the attempt that follows; a stale connection said nothing of the upstream.
         keeps_permit = is_again and (attempt.permit.is_probe or error.is_stale)
         if not keeps_permit:
-            self._tell(attempt.judge(kind, now))
+            self._tell(attempt.judge(kind, now, error))
         if not is_again or not self._try_again(attempt, error, now, keeps_permit=keeps_permit):
             self.exchange.lost(error)
 
@@ -236,13 +263,16 @@ class Race(AttemptOwner):
         now = self.exchange.service.clock()
         for attempt in list(self.running):
             kind = self._detach(attempt, error, now)
-            self._tell(attempt.judge(kind, now))
+            self._tell(attempt.judge(kind, now, error))
 
     def _detach(self, attempt: Attempt, error: GivenUp, now: float) -> Kind:
         """Take one out of the race. Returns how it ended, for its judge."""
         kind = error.kind
-        if kind is Kind.TIMED_OUT and attempt.waits_for_client():
-            kind = Kind.ABANDONED  # slow clients must not trip a breaker
+        if kind is Kind.TIMED_OUT:
+            if attempt.waits_for_client():
+                kind = Kind.ABANDONED  # slow clients must not trip a breaker
+            else:
+                attempt.body_not_taken()
         attempt.reason = error.reason
         self.running.remove(attempt)
         attempt.finish(now)
@@ -272,7 +302,7 @@ class Race(AttemptOwner):
             self._was_stale = True
         else:
             self._was_refused = True
-        admitted = failed.permit if keeps_permit else self._destination.admit(now)
+        admitted = failed.permit if keeps_permit else self._destination.admit(now, self.exchange)
         if isinstance(admitted, Refusal):
             self._tell(admitted.transition)
             return False
@@ -289,6 +319,12 @@ class Race(AttemptOwner):
         """Those whose own timeout has passed."""
         return [attempt for attempt in self.running if attempt.fails_at <= now]
 
+    def look(self, now: float) -> None:
+        """Let the breaker look at those that it wants to look at by now."""
+        for attempt in list(self.running):
+            if attempt.permit.next_look <= now:
+                self._tell(attempt.permit.look(now))
+
     # Pauses
 
     def hold(self, now: float) -> None:
@@ -304,9 +340,15 @@ class Race(AttemptOwner):
         """The upstream takes no more of the request for now."""
         body = self.exchange.body
         if body is not None:
-            body.hold_back(self.exchange.service.clock())
+            now = self.exchange.service.clock()
+            body.hold_back()
+            for attempt in self.running:
+                attempt.body_blocked(now)
 
     def writable(self) -> None:
         body = self.exchange.body
         if body is not None:
-            body.let_go(self.exchange.service.clock())
+            now = self.exchange.service.clock()
+            body.let_go()
+            for attempt in self.running:
+                attempt.body_writable(now)

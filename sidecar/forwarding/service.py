@@ -33,6 +33,8 @@ class Service:
     """(the parent's sampled flag or None, the trace id) -> is sampled."""
     tables: Mapping[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
     """By listener."""
+    strangers: frozenset[str] = frozenset()
+    """Listeners with `trust: none`: what their callers ask for says nothing of an upstream."""
     has_egress: bool = False
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[ObservedExchange] = field(default_factory=set)

@@ -6,7 +6,7 @@ module here needs itself by way of others.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.observe import ObservedAttempt
 from sidecar.core.request import Request
 from sidecar.core.transition import State, Transition
+from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.permit import Refusal
@@ -23,7 +24,7 @@ from sidecar.forwarding.service import Service
 from sidecar.forwarding.trace import Trace
 
 
-class Story(ABC):
+class Story(Asking):
     """One request of one client."""
 
     if not TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Story(ABC):
     budget: Budget
     started: float
     deadline: float
+    due: float
+    """When the sweep is to look here next."""
     moved_at: float
     """When the last byte came, either way."""
     response_bytes: int

@@ -16,9 +16,10 @@ from typing import Protocol
 
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
+from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Upstream
+from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Trust, Upstream
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.budget import ConnectionBudget
@@ -58,6 +59,8 @@ class Assembly:
         self._names = names
         self._rng = rng
         self._archive = Archive()
+        self._warming: dict[str, WarmUp] = {}
+        """Of each upstream's name: whether it has answered this process yet."""
         self._budget = ConnectionBudget(service.max_open_connections)
         self._leaving: list[Cluster] = []
         self._building: Built | None = None
@@ -107,6 +110,9 @@ class Assembly:
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
+        self._service.strangers = frozenset(
+            name for name, one in built.snapshot.listeners.items() if one.trust is Trust.NONE
+        )
         self._service.has_egress = any(live.is_egress for live in built.routes.values())
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
@@ -202,7 +208,8 @@ class Assembly:
             key = route.name, name
             breaker = self.breakers.get(key)
             if breaker is None or self.clusters.get(name) is not built.clusters[name]:
-                breaker = Breaker(*key, route.breaker, self._rng, now, self._archive, breaker)
+                warm = self._warming.setdefault(name, WarmUp(now))
+                breaker = Breaker(*key, route.breaker, self._rng, now, self._archive, breaker, warm)
             built.breakers[key] = breaker
         if before is not None and is_same_place and before.policy == route:
             return before

@@ -68,6 +68,7 @@ class Cluster(LeaseLine):
         self.policy = policy
         self.name = policy.name
         self.turns = turns
+        self.is_mesh = policy.is_mesh
         self.in_flight = 0
         """Attempts that were admitted and have not ended; their permits count them."""
         self.connections = 0
@@ -212,6 +213,7 @@ class Cluster(LeaseLine):
     def adopt(self, policy: Upstream) -> None:
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
         self.policy = policy
+        self.is_mesh = policy.is_mesh
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.watch_idle(self._clock())

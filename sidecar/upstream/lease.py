@@ -110,6 +110,8 @@ class LeaseLine(ABC):
 
     turns: Turns
     waits: Sized
+    is_mesh: bool
+    """A sidecar of ours stands there too."""
     idle_timer: asyncio.TimerHandle | None
 
     @abstractmethod

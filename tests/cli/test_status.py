@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from sidecar.cli.status_picture import Reading, Room, picture
 
-STATES = ("closed", "open", "half_open", "forced_open", "disabled")
+STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "disabled")
 
 
 def reading(
@@ -62,7 +62,7 @@ def text(shown: RenderableType, width: int = 1000) -> str:
 
 
 @pytest.mark.parametrize(
-    ("state", "is_well"), list(zip(STATES, (True, False, True, False, True), strict=True)), ids=STATES
+    ("state", "is_well"), list(zip(STATES, (True, False, True, False, True, True), strict=True)), ids=STATES
 )
 def test_open_is_not_well_by_itself_or_forced_and_nothing_else_is(state: str, is_well: bool) -> None:
     assert reading(states={0: state}).is_well is is_well

@@ -41,6 +41,7 @@ def test_deep_keys_are_merged_too() -> None:
         open_seconds=2.0,
         half_open_max_calls=4,
         half_open_successes=2,
+        counts_rate_limited=False,
         candidate=CandidatePolicy(minimum_calls=7, open_seconds=9.0),
     )
 
@@ -148,6 +149,8 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "circuit_breaker.half_open.max_wait": "10s",
         "circuit_breaker.ramp": "0s",
         "circuit_breaker.failure_on": "[5xx, connect_failure, reset, timeout]",
+        "circuit_breaker.count_timeout_after": "auto",
+        "circuit_breaker.warm_up": "30s",
         "fallback.status": "200",
     }
 

@@ -73,7 +73,11 @@ def test_the_smallest_file_has_every_built_in_value() -> None:
             ),
         },
         upstreams={"app": Upstream("app", (Endpoint("127.0.0.1", 8080),))},
-        routes=(Route("app", "inbound", (Match(),), (("app", 1),)),),
+        routes=(
+            Route(
+                "app", "inbound", (Match(),), (("app", 1),), breaker=BreakerPolicy(counts_rate_limited=False)
+            ),
+        ),
         probes=Address("0.0.0.0", 15021),
         admin=Admin(Address("127.0.0.1", 15000)),
         files=(path,),
@@ -243,15 +247,38 @@ def test_every_key_of_the_model_is_described() -> None:
 @pytest.mark.parametrize(
     ("yaml", "seconds"),
     [
-        ("listener: inbound", 1.0),
-        ("timeouts: {request: 500ms}", 0.5),
-        ("timeouts: {request: 2s, attempt: 300ms}", 0.3),
-        ("circuit_breaker: {slow_call_duration: 200ms}", 0.2),
-        ("timeouts: {request: 500ms}, circuit_breaker: {count_timeout_after: 3s}", 3.0),
+        ("timeouts: {request: 500ms}", None),
+        ("circuit_breaker: {slow_call_duration: 200ms}", None),
+        ("timeouts: {request: 500ms}, circuit_breaker: {count_timeout_after: auto}", None),
+        ("timeouts: {request: 500ms}, circuit_breaker: {count_timeout_after: 400ms}", 0.4),
+        ("timeouts: {request: off}, circuit_breaker: {count_timeout_after: 3s}", 3.0),
     ],
 )
-def test_count_timeout_after_is_the_smallest_of_the_limits(yaml: str, seconds: float) -> None:
+def test_count_timeout_after_goes_by_the_routes_successes_unless_it_is_set(
+    yaml: str, seconds: float | None
+) -> None:
     assert one_route(yaml).breaker.count_timeout_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("", 30.0), ("warm_up: 5s", 5.0), ("warm_up: off", 0.0), ("warm_up: 0s", 0.0)]
+)
+def test_a_warm_up_lasts_or_is_off(written: str, seconds: float) -> None:
+    assert one_route(f"circuit_breaker: {{{written}}}").breaker.warm_up_seconds == seconds
+
+
+def test_429_counts_where_the_app_calls_others() -> None:
+    directions = [("inbound", False), ("outbound", True)]
+    found = [one_route(f"listener: {name}").breaker.counts_rate_limited for name, _ in directions]
+    assert found == [counts for _, counts in directions]
+
+
+def test_an_upstream_says_that_a_sidecar_stands_there() -> None:
+    text = (
+        'version: 1\nupstreams: {a: {endpoints: ["a:1"], mesh: true}, b: {endpoints: ["b:1"]}}\nroutes: []\n'
+    )
+    found = load_text(text).snapshot.upstreams
+    assert (found["a"].is_mesh, found["b"].is_mesh) == (True, False)
 
 
 def test_built_in_minimum_calls_fit_into_a_short_count_window() -> None:

@@ -49,6 +49,17 @@ def test_a_limit_that_is_off_is_told_as_off() -> None:
     assert (told["timeouts.request"], told["timeouts.head"], told["timeouts.idle"]) == ("off", "off", "5m")
 
 
+def test_what_is_off_or_a_number_is_told_as_the_file_says_it() -> None:
+    text = (
+        'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"], mesh: true}}\n'
+        "routes: [{name: r, upstream: a, circuit_breaker: {warm_up: off}}]\n"
+    )
+    snapshot = load_text(text).snapshot
+    told = render.route(snapshot.routes[0])
+    assert told["circuit_breaker.warm_up"] == "off"
+    assert render.upstream(snapshot.upstreams["a"])["mesh"] == "true"
+
+
 def test_a_listener_is_told_with_its_direction() -> None:
     text = (
         "version: 1\nlisteners: {egress: {address: '127.0.0.1:1', direction: outbound}}\n"

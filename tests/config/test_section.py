@@ -25,6 +25,7 @@ NOT_IN_A_FILE = {
     core.Snapshot: {"listeners", "upstreams", "routes", "files", "digest"},
     core.Listener: {"name"},
     core.Upstream: {"name"},
+    core.BreakerPolicy: {"counts_rate_limited", "half_open_check_path", "judge_after_seconds"},
     core.Route: {"direction", "hidden"},  # its listener's, and what the environment gave
 }
 WHOLES: list[tuple[type[Section], object]] = [
@@ -108,7 +109,8 @@ def test_what_is_built_in_is_shown_as_the_file_would_say_it() -> None:
         "ramp": "0s",
         "failure_on": ["5xx", "connect_failure", "reset", "timeout"],
         "failure_header": None,
-        "count_timeout_after": None,
+        "count_timeout_after": "auto",
+        "warm_up": "30s",
         "candidate": None,
     }
 

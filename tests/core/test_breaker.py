@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from sidecar.core.breaker import Breaker, Override
-from sidecar.core.breaker_admission import Admission
+from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
 from sidecar.core.history import CAUSES, HISTORY, ID_BYTES, KEPT_CAUSES
-from sidecar.core.outcome import Verdict
+from sidecar.core.outcome import Kind, Outcome, Verdict
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy, WindowPolicy, WindowType
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from tests.core.breaker_calls import call, sent, settle
 
 OK, BAD, LIMITED, IGNORED = (
     Verdict.SUCCESS,
@@ -29,14 +30,6 @@ def breaker(rng: random.Random | None = None, **settings: Any) -> Breaker:
     return Breaker("checkout", "payments", BreakerPolicy(**settings), rng or random.Random(1), 0.0)
 
 
-def call(
-    subject: Breaker, verdict: Verdict, now: float, seconds: float = 0.01, cause: Cause | None = None
-) -> Transition | None:
-    admission = subject.admit(now)
-    assert admission.is_admitted, subject
-    return subject.settle(admission, verdict, seconds, now, cause)
-
-
 def calls(subject: Breaker, verdicts: list[Verdict], now: float) -> list[Transition | None]:
     return [call(subject, verdict, now) for verdict in verdicts]
 
@@ -49,10 +42,10 @@ def tripped(now: float = 0.0, **settings: Any) -> Breaker:
     return subject
 
 
-def half_open(**settings: Any) -> tuple[Breaker, Admission]:
-    """A breaker that opened at 0 and its first probe, at 5 s."""
+def half_open(**settings: Any) -> tuple[Breaker, BreakerPermit]:
+    """A breaker that opened at 0 and its first probe, which was sent at 5 s."""
     subject = tripped(**settings)
-    probe = subject.admit(5.0)
+    probe = sent(subject.admit(5.0), 5.0)
     assert probe.is_probe
     return subject, probe
 
@@ -228,7 +221,7 @@ def test_half_open_rejects_beyond_max_calls() -> None:
     assert not third.is_admitted
     assert third.retry_after_seconds == 1.0
     assert third.refused_by is subject.history[0]
-    subject.settle(first, IGNORED, 0.1, 5.1)
+    settle(first, IGNORED, 0.1, 5.1)
     assert subject.admit(5.1).is_probe
     assert not subject.admit(5.1).is_admitted
 
@@ -236,24 +229,24 @@ def test_half_open_rejects_beyond_max_calls() -> None:
 def test_cancelled_probe_gives_its_permit_back() -> None:
     subject, probe = half_open()
     assert subject.numbers(5.0).probes_in_flight == 1
-    assert subject.settle(probe, IGNORED, 0.1, 5.1) is None
+    assert settle(probe, IGNORED, 0.1, 5.1) is None
     assert subject.numbers(5.1).probes_in_flight == 0
     assert subject.admit(5.1).is_probe
 
 
 def test_permit_given_back_twice_is_one_permit() -> None:
     subject, probe = half_open()
-    subject.settle(probe, IGNORED, 0.1, 5.1)
+    settle(probe, IGNORED, 0.1, 5.1)
     second = subject.admit(5.1)
-    subject.settle(probe, IGNORED, 0.1, 5.2)
+    settle(probe, IGNORED, 0.1, 5.2)
     assert second.is_probe
     assert not subject.admit(5.2).is_admitted
 
 
 def test_good_probes_close_at_their_number() -> None:
     subject, probe = half_open(half_open_successes=3)
-    cause = Cause(b"t", b"s", b"r")
-    assert subject.settle(probe, OK, 0.1, 5.1, cause) is None
+    cause = Cause(b"t", b"s", b"r", status=200)
+    assert settle(probe, OK, 0.1, 5.1, cause) is None
     assert call(subject, OK, 5.2) is None
     transition = call(subject, OK, 5.3)
     assert transition is not None
@@ -265,7 +258,7 @@ def test_good_probes_close_at_their_number() -> None:
 
 def test_one_failed_probe_opens_again_with_the_doubled_wait() -> None:
     subject, probe = half_open(half_open_successes=3)
-    subject.settle(probe, OK, 0.1, 5.1)
+    settle(probe, OK, 0.1, 5.1)
     transition = call(subject, BAD, 5.2)
     assert transition is not None
     assert transition.reason is TransitionReason.PROBE_FAILED
@@ -290,13 +283,20 @@ def test_waits_double_with_jitter_up_to_the_maximum() -> None:
     assert len(set(waits)) == len(waits)
 
 
-def test_closing_resets_the_wait() -> None:
+@pytest.mark.parametrize(("closed_for", "low", "high"), [(10.0 - MS, 20.0, 22.0), (11.0, 5.0, 5.0)])
+def test_wait_begins_anew_once_it_stayed_closed_for_as_long_as_it_waited(
+    closed_for: float, low: float, high: float
+) -> None:
     subject, probe = half_open()
-    subject.settle(probe, BAD, 0.1, 5.0)
+    transition = settle(probe, BAD, 0.1, 5.0)
+    assert transition is not None
+    assert 10.0 <= (transition.wait_seconds or 0.0) <= 11.0
     call(subject, OK, 100.0)
     assert subject.state is State.CLOSED
-    calls(subject, [BAD] * 5, 100.0)
-    assert subject.history[-1].wait_seconds == 5.0
+    calls(subject, [BAD] * 5, 100.0 + closed_for)
+    wait = subject.history[-1].wait_seconds
+    assert wait is not None
+    assert low <= wait <= high
 
 
 def test_no_verdict_within_max_wait_opens_again() -> None:
@@ -327,7 +327,7 @@ def test_each_verdict_starts_max_wait_again() -> None:
 
 def test_half_open_without_a_probe_in_flight_never_times_out() -> None:
     subject, probe = half_open(half_open_successes=2)
-    subject.settle(probe, OK, 0.1, 5.1)
+    settle(probe, OK, 0.1, 5.1)
     assert subject.tick(10_000.0) is None
     assert call(subject, OK, 10_000.0) is not None
     assert subject.state is State.CLOSED
@@ -342,7 +342,7 @@ def test_max_wait_doubles_so_that_an_upstream_slower_than_it_can_close() -> None
         for _ in range(6):
             now += 1.0
             subject.tick(now)
-        subject.settle(probe, OK, 6.0, now)
+        settle(probe, OK, 6.0, now)
         if subject.state is State.CLOSED:
             break
     assert subject.state is State.CLOSED
@@ -350,23 +350,26 @@ def test_max_wait_doubles_so_that_an_upstream_slower_than_it_can_close() -> None
 
 def test_429_probe_gives_its_permit_back_and_decides_nothing() -> None:
     subject, probe = half_open()
-    assert subject.settle(probe, LIMITED, 0.1, 5.1) is None
+    assert settle(probe, LIMITED, 0.1, 5.1) is None
     assert subject.state is State.HALF_OPEN
     assert call(subject, OK, 5.2) is not None
     assert subject.state is State.CLOSED
 
 
-def test_slow_probe_opens_again_when_one_probe_decides() -> None:
-    subject, probe = half_open(slow_call_seconds=1.0)
-    transition = subject.settle(probe, OK, 1.0, 6.0)
+def test_good_but_slow_probe_keeps_it_half_open_until_so_many_are_slow_as_would_open_it() -> None:
+    subject, probe = half_open(slow_call_seconds=1.0, minimum_calls=6)
+    assert settle(probe, OK, 1.0, 6.0) is None
+    assert [call(subject, OK, 7.0, 1.0) for _ in range(4)] == [None] * 4
+    assert subject.state is State.HALF_OPEN
+    transition = call(subject, OK, 8.0, 1.0)
     assert transition is not None
     assert transition.reason is TransitionReason.PROBE_FAILED
-    assert transition.window == WindowNumbers(total=1, slow=1)
+    assert transition.window == WindowNumbers(total=6, slow=6)
 
 
 def test_slow_probe_among_many_good_ones_does_not_open_again() -> None:
     subject, probe = half_open(slow_call_seconds=1.0, half_open_successes=4)
-    assert subject.settle(probe, OK, 1.0, 6.0) is None
+    assert settle(probe, OK, 1.0, 6.0) is None
     for _ in range(3):
         assert call(subject, OK, 6.0) is None
     transition = call(subject, OK, 6.0)
@@ -376,7 +379,7 @@ def test_slow_probe_among_many_good_ones_does_not_open_again() -> None:
 
 def test_limit_of_no_probes_still_lets_one_go() -> None:
     subject, probe = half_open(half_open_max_calls=0, half_open_successes=0)
-    subject.settle(probe, OK, 0.1, 5.1)
+    settle(probe, OK, 0.1, 5.1)
     assert subject.state is State.CLOSED
 
 
@@ -390,12 +393,12 @@ def test_outcome_of_an_earlier_generation_changes_nothing_but_the_counters(verdi
     calls(subject, [BAD] * 5, 0.0)
     probe = subject.admit(5.0)
     before = subject.numbers(5.0)
-    assert subject.settle(straggler, verdict, 9.0, 5.0) is None
+    assert settle(straggler, verdict, 9.0, 5.0) is None
     after = subject.numbers(5.0)
     assert (after.state, after.generation, after.window) == (before.state, before.generation, before.window)
     assert after.probes_in_flight == 1
     assert after.in_flight == before.in_flight - 1
-    assert subject.settle(probe, OK, 0.1, 5.1) is not None
+    assert settle(probe, OK, 0.1, 5.1) is not None
 
 
 def test_straggling_probe_of_an_earlier_half_open_is_no_probe_now() -> None:
@@ -403,7 +406,7 @@ def test_straggling_probe_of_an_earlier_half_open_is_no_probe_now() -> None:
     subject.tick(15.0)
     now = subject.numbers(15.0).next_probe_at or 0.0
     subject.admit(now)
-    assert subject.settle(straggler, OK, 0.1, now) is None
+    assert settle(straggler, OK, 0.1, now) is None
     assert subject.state is State.HALF_OPEN
     assert subject.numbers(now).probes_in_flight == 1
 
@@ -411,23 +414,33 @@ def test_straggling_probe_of_an_earlier_half_open_is_no_probe_now() -> None:
 # Ramp
 
 
-def test_ramp_admits_a_linearly_growing_share() -> None:
+def test_ramp_admits_a_share_that_grows_from_a_tenth() -> None:
     shares = {}
     for second in (0.0, 2.5, 5.0, 7.5, 10.0 - MS):
         subject, probe = half_open(ramp_seconds=10.0, rng=random.Random(7))
-        subject.settle(probe, OK, 0.1, 6.0)
+        settle(probe, OK, 0.1, 6.0)
+        assert subject.numbers(6.0 + second).ramp_share == pytest.approx(0.1 + 0.09 * second)
         shares[second] = sum(subject.admit(6.0 + second).is_admitted for _ in range(4000)) / 4000
-    assert shares[0.0] == 0
-    assert shares[2.5] == pytest.approx(0.25, abs=0.03)
-    assert shares[5.0] == pytest.approx(0.50, abs=0.03)
-    assert shares[7.5] == pytest.approx(0.75, abs=0.03)
+    assert shares[0.0] == pytest.approx(0.1, abs=0.02)
+    assert shares[2.5] == pytest.approx(0.325, abs=0.03)
+    assert shares[5.0] == pytest.approx(0.55, abs=0.03)
+    assert shares[7.5] == pytest.approx(0.775, abs=0.03)
     assert shares[10.0 - MS] > 0.99
+
+
+def test_ramp_is_told_in_the_state_and_in_a_refusal() -> None:
+    subject, probe = half_open(ramp_seconds=10.0)
+    settle(probe, OK, 0.1, 6.0)
+    assert subject.numbers(8.5).told == "closed, ramping 32 %"
+    refusals = [one for one in (subject.admit(8.5) for _ in range(50)) if isinstance(one, BreakerRefusal)]
+    assert {one.told for one in refusals} == {"closed, ramping 32 %"}
+    assert subject.numbers(16.0).told == "closed"
 
 
 def test_ramp_is_the_same_for_the_same_random_generator() -> None:
     def admitted(seed: int) -> list[bool]:
         subject, probe = half_open(ramp_seconds=10.0, rng=random.Random(seed))
-        subject.settle(probe, OK, 0.1, 6.0)
+        settle(probe, OK, 0.1, 6.0)
         return [subject.admit(6.0 + step / 10).is_admitted for step in range(100)]
 
     assert admitted(3) == admitted(3)
@@ -436,7 +449,7 @@ def test_ramp_is_the_same_for_the_same_random_generator() -> None:
 
 def test_ramp_refusal_names_what_opened_the_breaker_and_its_end_brings_the_fast_answer_back() -> None:
     subject, probe = half_open(ramp_seconds=10.0)
-    subject.settle(probe, OK, 0.1, 6.0)
+    settle(probe, OK, 0.1, 6.0)
     refusal = subject.admit(6.0)
     assert (refusal.is_admitted, refusal.state, refusal.refused_by) == (
         False,
@@ -450,14 +463,14 @@ def test_ramp_refusal_names_what_opened_the_breaker_and_its_end_brings_the_fast_
 @pytest.mark.parametrize(("at", "low", "high"), [(16.0 - MS, 10.0, 11.0), (16.0, 5.0, 5.0)])
 def test_trip_while_ramping_opens_with_the_doubled_wait(at: float, low: float, high: float) -> None:
     subject, probe = half_open(ramp_seconds=10.0)
-    subject.settle(probe, OK, 0.1, 6.0)
+    settle(probe, OK, 0.1, 6.0)
     admissions = []
     while len(admissions) < 5:
         admission = subject.admit(15.9)
         if admission.is_admitted:
             admissions.append(admission)
     for admission in admissions:
-        subject.settle(admission, BAD, 0.1, at)
+        settle(admission, BAD, 0.1, at)
     wait = subject.history[-1].wait_seconds
     assert wait is not None
     assert low <= wait <= high
@@ -471,7 +484,7 @@ def test_metrics_only_admits_everything_and_counts_what_it_would_have_refused() 
     waved = [subject.admit(1.0) for _ in range(4)]
     assert all(a.is_admitted and a.is_waved_through and a.state is State.OPEN for a in waved)
     for admission, verdict in zip(waved, [OK, OK, BAD, IGNORED], strict=True):
-        assert subject.settle(admission, verdict, 0.1, 1.1) is None
+        assert settle(admission, verdict, 0.1, 1.1) is None
     numbers = subject.numbers(2.0)
     assert (numbers.rejected, numbers.would_have_rejected) == (0, 4)
     assert (numbers.would_have_been_fine, numbers.failures_saved) == (2, 1)
@@ -519,9 +532,9 @@ def test_override_open_refuses_in_every_mode_until_its_time(mode: BreakerMode) -
 def test_override_close_admits_everything_whatever_happens() -> None:
     subject = tripped()
     assert subject.override(Override.CLOSE, 1.0) is not None
-    assert subject.state is State.DISABLED
+    assert subject.state is State.FORCED_CLOSED
     calls(subject, [BAD] * 100, 2.0)
-    assert subject.state is State.DISABLED
+    assert subject.state is State.FORCED_CLOSED
     transition = subject.override(Override.AUTO, 3.0)
     assert transition is not None
     assert (transition.to_state, transition.reason) == (State.CLOSED, TransitionReason.FORCED)
@@ -530,7 +543,7 @@ def test_override_close_admits_everything_whatever_happens() -> None:
 def test_override_ends_at_its_time_without_any_traffic() -> None:
     subject = breaker()
     subject.override(Override.CLOSE, 10.0, 60.0)
-    assert subject.admit(70.0 - MS).state is State.DISABLED
+    assert subject.admit(70.0 - MS).state is State.FORCED_CLOSED
     assert subject.tick(70.0 - MS) is None
     assert subject.tick(70.0) is not None
     assert subject.state is State.CLOSED
@@ -556,7 +569,7 @@ def test_second_override_replaces_the_first_and_its_time() -> None:
     assert subject.tick(119.0) is None
     assert subject.override(Override.CLOSE, 119.0) is not None
     assert subject.tick(1e9) is None
-    assert subject.state is State.DISABLED
+    assert subject.state is State.FORCED_CLOSED
 
 
 def test_auto_without_an_override_does_nothing() -> None:
@@ -582,7 +595,7 @@ def test_new_thresholds_keep_state_generation_window_and_probes() -> None:
     probe = subject.admit(7.0)
     subject.reconfigure(BreakerPolicy(half_open_max_calls=1, half_open_successes=1), 7.0)
     assert not subject.admit(7.0).is_admitted
-    assert subject.settle(probe, OK, 0.1, 7.1) is not None
+    assert settle(probe, OK, 0.1, 7.1) is not None
 
 
 def test_new_window_starts_empty_and_keeps_the_row() -> None:
@@ -620,11 +633,24 @@ def test_reload_between_enforce_and_metrics_only_keeps_the_state() -> None:
     assert not subject.admit(1.0).is_admitted
 
 
-def test_shorter_max_open_for_cuts_a_wait_that_is_on() -> None:
+def test_changed_open_for_acts_on_a_wait_that_is_on() -> None:
     subject = tripped(open_seconds=60.0)
-    subject.reconfigure(BreakerPolicy(open_seconds=1.0, max_open_seconds=2.0), 1.0)
+    subject.reconfigure(BreakerPolicy(open_seconds=2.0), 1.0)
     assert not subject.admit(2.0 - MS).is_admitted
     assert subject.admit(2.0).is_probe
+    subject = tripped(open_seconds=2.0)
+    subject.reconfigure(BreakerPolicy(open_seconds=60.0), 1.0)
+    assert not subject.admit(60.0 - MS).is_admitted
+    assert subject.admit(60.0).is_probe
+
+
+def test_shorter_max_open_for_cuts_a_doubled_wait_that_is_on() -> None:
+    subject, probe = half_open()
+    settle(probe, BAD, 0.1, 5.0)
+    subject.reconfigure(BreakerPolicy(open_seconds=5.0, max_open_seconds=6.0), 6.0)
+    due = subject.numbers(6.0).next_probe_at
+    assert due is not None
+    assert 5.0 + 5.4 <= due <= 5.0 + 6.0
 
 
 def test_reload_reports_what_was_due_before_its_own_change() -> None:
@@ -636,7 +662,7 @@ def test_reload_reports_what_was_due_before_its_own_change() -> None:
 
 def test_longer_ramp_in_a_reload_does_not_bring_an_ended_ramp_back() -> None:
     subject, probe = half_open(ramp_seconds=10.0)
-    subject.settle(probe, OK, 0.1, 6.0)
+    settle(probe, OK, 0.1, 6.0)
     subject.reconfigure(replace(subject.policy, ramp_seconds=1000.0), 16.0)
     assert all(subject.admit(16.0).is_admitted for _ in range(100))
 
@@ -653,7 +679,9 @@ def test_transition_names_the_last_causes_that_its_trigger_counted() -> None:
     for number in range(5):
         call(subject, BAD, now, cause=Cause(b"trace", b"span", b"request %d" % number))
     transition = subject.history[-1]
-    assert transition.causes == tuple(Cause(b"trace", b"span", b"request %d" % n) for n in range(5))
+    assert transition.causes == tuple(
+        Cause(b"trace", b"span", b"request %d" % n, "500", 500) for n in range(5)
+    )
 
 
 def test_causes_are_at_most_32_and_their_request_ids_bounded() -> None:
@@ -684,7 +712,7 @@ def test_numbers_tell_times_counters_and_the_success_rate() -> None:
     subject = breaker()
     assert subject.numbers(0.0).success_rate is None
     admission = subject.admit(1.0)
-    subject.settle(admission, IGNORED, 0.1, 1.0, None, True)
+    settle(admission, Outcome(Kind.TIMED_OUT), 0.1, 1.0)
     calls(subject, [OK] * 15 + [BAD] * 5, 2.0)
     subject.admit(3.0)
     pending = subject.admit(7.0)
@@ -693,16 +721,8 @@ def test_numbers_tell_times_counters_and_the_success_rate() -> None:
     assert (numbers.successful, numbers.failed, numbers.success_rate) == (15, 5, 0.75)
     assert (numbers.last_failure_at, numbers.last_transition_at, numbers.next_probe_at) == (2.0, 7.0, None)
     assert (numbers.transitions, numbers.generation) == (2, 2)
-    subject.settle(pending, OK, 0.1, 7.1)
+    settle(pending, OK, 0.1, 7.1)
     assert subject.numbers(7.1).in_flight == 0
-
-
-def test_settling_a_refusal_changes_nothing() -> None:
-    subject = tripped()
-    refusal = subject.admit(1.0)
-    before = subject.numbers(1.0)
-    assert subject.settle(refusal, BAD, 0.1, 1.0) is None
-    assert subject.numbers(1.0) == before
 
 
 def test_repr_is_the_operators_view() -> None:
@@ -716,4 +736,4 @@ def test_repr_is_the_operators_view() -> None:
 
 def test_change_that_the_table_does_not_have_is_refused() -> None:
     with pytest.raises(AssertionError, match="no edge from CLOSED to HALF_OPEN for wait_elapsed"):
-        breaker()._enter(State.HALF_OPEN, TransitionReason.WAIT_ELAPSED, 1.0)
+        breaker().machine.enter(State.HALF_OPEN, TransitionReason.WAIT_ELAPSED, 1.0)

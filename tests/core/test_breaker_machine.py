@@ -1,20 +1,17 @@
-"""The breaker against a naive bookkeeper, over random policies, traffic, operators and reloads.
+"""The breaker against a naive bookkeeper (`breaker_book.py`), over random policies, traffic, operators and reloads.
 
-The bookkeeper keeps a list of everything and counts anew each time; nothing of it is fast or shared with the
-breaker. Chance is the breaker's own: where it decides (jitter, ramp), the bookkeeper checks the bounds and
-takes over what came. Rules are guided (an endpoint dies, the open period ends), since a random walk hardly
-ever gets to HALF_OPEN. That the test can fail is tested, too: each planted bug must be found.
+Rules are guided (an endpoint dies, the open period ends), since a random walk hardly ever gets to HALF_OPEN. That the
+test can fail is tested, too: `test_breaker_planted.py` plants bugs that it must find.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,18 +19,16 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
-from sidecar.core import breaker as breaker_module
-from sidecar.core.breaker import Breaker, Override
-from sidecar.core.breaker_admission import Admission
-from sidecar.core.outcome import Verdict
-from sidecar.core.recovery import Probes
+from sidecar.core.breaker import Breaker, Override, counting
+from sidecar.core.breaker.door import Door
+from sidecar.core.breaker.permit import BreakerRefusal, Turn
+from sidecar.core.outcome import Kind, Limit, Outcome, Verdict
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
 from sidecar.core.statechart import EDGES
 from sidecar.core.transition import State, Transition, TransitionReason
-from sidecar.core.window import BUCKETS
+from tests.core.breaker_book import BY_HAND, FAILURES, NOT_LEARNED, RESTING, Bookkeeper, Call
 
 MS = 1 / 1024
 """Time moves on a grid of these; a power of two, so that sums are exact and boundaries mean what they say."""
@@ -41,14 +36,14 @@ MS = 1 / 1024
 
 def on_grid(instant: float) -> float:
     """The first moment of the grid that is not before `instant`; one MS earlier is before it."""
-    return math.ceil(instant / MS) * MS
+    return instant if instant == math.inf else math.ceil(instant / MS) * MS
 
 
-RESTING = {BreakerMode.FORCED_OPEN: State.FORCED_OPEN, BreakerMode.DISABLED: State.DISABLED}
 COUNTED = (
     "total",
     "successful",
     "failed",
+    "failed_late",
     "ignored",
     "rejected",
     "slow",
@@ -56,7 +51,6 @@ COUNTED = (
     "would_have_been_fine",
     "failures_saved",
 )
-BY_HAND = (State.FORCED_OPEN, State.DISABLED)
 
 WINDOWS = st.builds(WindowPolicy, st.just(WindowType.COUNT), st.integers(1, 12)) | st.builds(
     WindowPolicy, st.just(WindowType.TIME), st.sampled_from([1.0, 8.0])
@@ -76,153 +70,49 @@ POLICIES = st.builds(
     half_open_successes=st.integers(0, 3),
     half_open_max_wait_seconds=st.sampled_from([0.25, 4.0]),
     ramp_seconds=st.sampled_from([0.0, 0.0, 6.0]),
+    count_timeout_after_seconds=st.just(0.5),
+    half_open_check_path=st.sampled_from([None, None, None, "/healthz"]),
     candidate=st.sampled_from([None, CandidatePolicy(consecutive_failures=2)]),
 )
-VERDICTS = st.sampled_from(list(Verdict))
-SECONDS = st.sampled_from([0.125, 1.0 - MS, 1.0])
 
-
-@dataclass
-class Call:
-    """A request in flight."""
-
-    admission: Admission
-    generation: int
-    is_probe: bool
-    is_waved: bool
-    at: float
-
-
-@dataclass
-class Outcome:
-    """Whatever was learned in the present generation."""
-
-    at: float
-    verdict: Verdict
-    is_slow: bool
-
-
-@dataclass
-class Bookkeeper:
-    """What the breaker should be, from everything that was seen."""
-
-    policy: BreakerPolicy
-    now: float
-    state: State = State.CLOSED
-    generation: int = 0
-    outcomes: list[Outcome] = field(default_factory=list)
-    row: int = 0
-    window_since: float = 0.0
-    window_from: int = 0
-    entered: float = 0.0
-    open_until: float = 0.0
-    nominal: float = 0.0
-    timeouts_in_a_row: int = 0
-    ramp_since: float | None = None
-    good: int = 0
-    slow: int = 0
-    heard: float = 0.0
-    override: State | None = None
-    override_until: float | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def in_window(self) -> list[Outcome]:
-        kept = self.outcomes[self.window_from :]
-        if self.policy.window.type is WindowType.COUNT:
-            return kept[-int(self.policy.window.size) :]
-        width = self.policy.window.size / BUCKETS
-
-        def bucket(at: float) -> int:
-            return int((at - self.window_since) / width)
-
-        return [o for o in kept if bucket(o.at) > bucket(self.now) - BUCKETS]
-
-    def window_numbers(self) -> tuple[int, int, int, int]:
-        kept = self.in_window()
-        failed = sum(o.verdict is not Verdict.SUCCESS for o in kept)
-        return len(kept), failed, sum(o.is_slow for o in kept), self.row
-
-    def is_ramping(self) -> bool:
-        if self.state is not State.CLOSED or self.ramp_since is None:
-            return False
-        return self.now - self.ramp_since < self.policy.ramp_seconds
-
-    def trigger(self) -> TransitionReason | None:
-        """Why a closed breaker should open now."""
-        policy = self.policy
-        total, failed, slow, row = self.window_numbers()
-        if policy.consecutive_failures and row >= policy.consecutive_failures:
-            return TransitionReason.CONSECUTIVE_FAILURES
-        minimum = policy.minimum_calls
-        if policy.window.type is WindowType.COUNT:
-            minimum = min(minimum, int(policy.window.size))
-        if total < minimum:
-            return None
-        if failed and failed / total >= policy.failure_rate_threshold:
-            return TransitionReason.FAILURE_RATE
-        if policy.slow_call_seconds is not None and slow and slow / total >= policy.slow_call_rate_threshold:
-            return TransitionReason.SLOW_CALL_RATE
-        return None
-
-    def enter(self, state: State, seen: Transition | None, reason: TransitionReason) -> None:
-        """Expect `seen` to be the transition to `state`, and follow it."""
-        assert seen is not None, f"expected {self.state.name} to {state.name} for {reason.value}"
-        expected = (self.generation + 1, self.state, state, reason, self.now)
-        assert (seen.sequence, seen.from_state, seen.to_state, seen.reason, seen.at) == expected
-        window = seen.window
-        numbers = (window.total, window.failed, window.slow, window.consecutive_failures)
-        assert numbers == self.window_numbers()
-        if state is State.OPEN:
-            self.check_wait(seen.wait_seconds)
-            self.timeouts_in_a_row += reason is TransitionReason.PROBE_TIMEOUT
-        else:
-            assert seen.wait_seconds is None
-        if state is State.CLOSED:
-            self.ramp_since = (
-                self.now if self.policy.ramp_seconds and self.state is not State.DISABLED else None
-            )
-            self.timeouts_in_a_row = 0
-            if self.state in BY_HAND:
-                self.nominal = min(self.policy.open_seconds, self.policy.max_open_seconds)
-        self.state = state
-        self.generation += 1
-        self.outcomes = []
-        self.row = self.window_from = self.good = self.slow = 0
-        self.window_since = self.entered = self.heard = self.now
-
-    def check_wait(self, wait: float | None) -> None:
-        assert wait is not None
-        policy = self.policy
-        if self.state is State.HALF_OPEN or self.is_ramping():
-            self.nominal = min(2 * self.nominal, policy.max_open_seconds)
-            low = min(self.nominal, 0.9 * policy.max_open_seconds)
-            assert low <= wait <= min(1.1 * self.nominal, policy.max_open_seconds)
-        else:
-            self.nominal = min(policy.open_seconds, policy.max_open_seconds)
-            assert wait == self.nominal
-        self.open_until = self.now + wait
+GOOD = Outcome(Kind.ANSWERED, 200)
+BAD = Outcome(Kind.ANSWERED, 500)
+OUTCOMES = st.sampled_from(
+    [
+        GOOD,
+        GOOD,
+        BAD,
+        Outcome(Kind.ANSWERED, 404),
+        Outcome(Kind.ANSWERED, 429),
+        Outcome(Kind.ANSWERED, 500, retry_after_seconds=7.0),
+        Outcome(Kind.RESET),
+        Outcome(Kind.LEFT),
+        Outcome(Kind.ABANDONED),
+        Outcome(Kind.TIMED_OUT, limit=Limit.CALLER),
+        Outcome(Kind.TIMED_OUT, limit=Limit.STRANGER),
+        Outcome(Kind.TIMED_OUT, limit=Limit.ROUTE, own_seconds=0.25),
+        Outcome(Kind.REFUSED_BELOW),
+        Outcome(Kind.REFUSED_BELOW, retry_after_seconds=1.0),
+    ]
+)
+SECONDS = st.sampled_from([0.125, 0.5 - MS, 0.5, 1.0 - MS, 1.0])
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    breaker_class: ClassVar[type[Breaker]] = Breaker
-
     @initialize(policy=POLICIES, seed=st.integers(0, 99))
     def is_born(self, policy: BreakerPolicy, seed: int) -> None:
+        self.seed = seed
         self.now = 1000.0
-        self.breaker = self.breaker_class("r", "u", policy, random.Random(seed), self.now)
+        self.breaker = Breaker("r", "u", policy, random.Random(seed), self.now)
         self.book = Bookkeeper(policy, self.now, RESTING.get(policy.mode, State.CLOSED))
-        self.book.nominal = min(policy.open_seconds, policy.max_open_seconds)
         self.book.window_since = self.now
-        self.in_flight: list[Call] = []
         self.transitions: list[Transition] = []
 
-    # What the bookkeeper expects of each call.
+    @property
+    def in_flight(self) -> list[Call]:
+        return self.book.calls
 
-    def probes(self) -> list[Call]:
-        return [c for c in self.in_flight if c.is_probe and c.generation == self.book.generation]
+    # What the bookkeeper expects of each call.
 
     def report(self, transition: Transition | None) -> Transition | None:
         if transition is not None:
@@ -235,13 +125,9 @@ class BreakerMachine(RuleBasedStateMachine):
         if book.override_until is not None and self.now >= book.override_until:
             book.override = book.override_until = None
             return self.settle_by_hand(RESTING.get(book.policy.mode), TransitionReason.FORCED, seen)
-        probes = self.probes()
-        if book.state is State.HALF_OPEN and probes:
-            since = max(book.heard, min(call.at for call in probes))
-            patience = book.policy.half_open_max_wait_seconds * 2**book.timeouts_in_a_row
-            if self.now - since >= patience:
-                book.enter(State.OPEN, seen, TransitionReason.PROBE_TIMEOUT)
-                return True
+        if book.state is State.HALF_OPEN and book.is_overdue():
+            book.open(seen, TransitionReason.PROBE_TIMEOUT)
+            return True
         return False
 
     def settle_by_hand(self, to: State | None, reason: TransitionReason, seen: Transition | None) -> bool:
@@ -253,155 +139,425 @@ class BreakerMachine(RuleBasedStateMachine):
         book.enter(to, seen, reason)
         return True
 
-    def request(self) -> Call | None:
+    def is_checked(self) -> bool:
+        return self.book.policy.half_open_check_path is not None and not self.book.distrusts_checks
+
+    def request(self, *, is_firm: bool = True, is_whole: bool = True, endpoint: str = "a") -> Call | None:
         book = self.book
-        admission = self.breaker.admit(self.now)
-        seen = self.report(admission.transition)
-        book.count("total")
+        answer = self.breaker.admit(self.now, is_firm=is_firm, is_whole=is_whole)
+        seen = self.report(answer.transition)
         is_explained = self.expire(seen)
-        is_probe = False
-        if book.state is State.OPEN and self.now >= book.open_until and not is_explained:
+        is_waiting = book.state is State.OPEN and (self.now < book.open_until or is_explained)
+        is_recovering = book.state in (State.OPEN, State.HALF_OPEN) and not is_waiting
+        yields_after = counting.yields_after(self.breaker.durations)
+        is_probe = is_recovering and not self.is_checked()
+        if book.state is State.HALF_OPEN:
+            is_probe = is_probe and book.has_permit(is_firm, yields_after)
+        if is_probe and not is_whole:
+            assert isinstance(answer, BreakerRefusal)
+            assert answer.is_postponed
+            assert seen is None or is_explained
+            return None
+        book.count("total")
+        if is_probe and book.state is State.OPEN:
             book.enter(State.HALF_OPEN, seen, TransitionReason.WAIT_ELAPSED)
-            is_explained = is_probe = True
-        elif book.state is State.HALF_OPEN:
-            is_probe = len(self.probes()) < max(1, book.policy.half_open_max_calls)
+            is_explained = True
         assert seen is None or is_explained
-        assert admission.state is book.state
-        assert admission.is_probe == is_probe
+        assert answer.state is book.state
+        assert answer.is_probe == is_probe
         is_refused = not is_probe and book.state in (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
         if book.state is State.CLOSED and book.is_ramping():
-            is_refused = not admission.is_admitted or admission.is_waved_through
-            assert is_refused or self.now > (book.ramp_since or 0.0)
+            is_refused = not answer.is_admitted or answer.is_waved_through
         is_waved = (
             is_refused
             and book.policy.mode is BreakerMode.METRICS_ONLY
             and book.state is not State.FORCED_OPEN
         )
-        assert admission.is_waved_through == is_waved
-        assert admission.is_admitted == (is_waved or not is_refused)
-        if not admission.is_admitted:
+        assert answer.is_waved_through == is_waved
+        assert answer.is_admitted == (is_waved or not is_refused)
+        if isinstance(answer, BreakerRefusal):
             book.count("rejected")
-            assert admission.retry_after_seconds >= 0
-            if book.state is State.OPEN:
-                assert admission.retry_after_seconds == book.open_until - self.now
+            assert not answer.is_postponed
+            if is_waiting:
+                assert answer.retry_after_seconds == book.open_until - self.now
             return None
         if is_waved:
             book.count("would_have_rejected")
-        call = Call(admission, -1 if is_waved else book.generation, is_probe, is_waved, self.now)
-        self.in_flight.append(call)
+        permit = answer.own()
+        if isinstance(answer, Door):
+            permit.catch_up(endpoint, self.now)
+        else:
+            permit.sent(endpoint, self.now)
+        generation = -1 if is_waved else book.generation
+        turns = [(self.now, True)]
+        call = Call(permit, generation, endpoint, is_probe, is_firm, is_waved, False, turns)
+        book.calls.append(call)
         return call
 
-    def end(self, call: Call, verdict: Verdict, seconds: float = 0.125) -> None:
+    def end(self, call: Call, outcome: Outcome) -> None:
+        if call.head_at is not None:
+            is_cut = outcome.kind in (Kind.TIMED_OUT, Kind.LEFT)
+            status = call.status if outcome.kind is Kind.ANSWERED or is_cut else 0
+            outcome = replace(outcome, status=status, is_after_head=is_cut)
+        seen = self.report(call.permit.judge(outcome, self.now))
+        call.permit.close(self.now)
+        call.permit.close(self.now)
+        self.book.calls.remove(call)
+        if call.verdict is not None:
+            self.end_late(call, outcome, seen)
+        else:
+            self.take(call, outcome, seen, call.seconds(self.now), is_early=False)
+
+    def take(
+        self, call: Call, outcome: Outcome, seen: Transition | None, seconds: float, *, is_early: bool
+    ) -> None:
         book = self.book
-        seen = self.report(self.breaker.settle(call.admission, verdict, seconds, self.now))
-        self.in_flight.remove(call)
-        is_explained = False
-        if verdict is Verdict.IGNORED:
+        verdict = book.judge(call, outcome)
+        call.verdict = verdict
+        slow_from = book.policy.slow_call_seconds
+        is_cut = call.head_at is not None and verdict is Verdict.IGNORED
+        if slow_from is not None and seconds >= slow_from and not call.is_slow and not is_cut:
+            call.is_slow = True
+            book.count("slow")
+        if verdict in NOT_LEARNED:
             book.count("ignored")
         else:
-            slow_from = book.policy.slow_call_seconds
-            is_slow = slow_from is not None and seconds >= slow_from
-            if is_slow:
-                book.count("slow")
-            book.count("successful" if verdict is Verdict.SUCCESS else "failed")
-            if call.is_waved:
-                book.count("would_have_been_fine" if verdict is Verdict.SUCCESS else "failures_saved")
-            if call.generation == book.generation and book.state is not State.DISABLED:
-                is_explained = self.learn(Outcome(self.now, verdict, is_slow), seen)
+            book.count("failed" if verdict in FAILURES else "successful")
+        if call.is_waved and verdict not in NOT_LEARNED:
+            book.count("failures_saved" if verdict in FAILURES else "would_have_been_fine")
+        is_explained = False
+        if call.generation == book.generation and book.state not in BY_HAND:
+            if verdict in FAILURES:
+                book.asked.append((call.endpoint, self.now, self.now + outcome.retry_after_seconds))
+            if call.is_probe:
+                is_explained = self.learn_from_probe(call, verdict, outcome, seen, is_early=is_early)
+            else:
+                is_explained = self.learn(call, verdict, outcome, seen, is_early=is_early)
         assert seen is None or is_explained
 
-    def learn(self, outcome: Outcome, seen: Transition | None) -> bool:
+    def note(self, call: Call, verdict: Verdict, outcome: Outcome, *, is_early: bool) -> None:
+        """Into window and rows."""
         book = self.book
-        book.outcomes.append(outcome)
-        if outcome.verdict is Verdict.FAILURE:
-            book.row += 1
-        elif outcome.verdict is Verdict.SUCCESS:
-            book.row = 0
-        if book.state is State.CLOSED:
-            reason = book.trigger()
-            if reason is None:
-                return False
-            book.enter(State.OPEN, seen, reason)
-            return True
-        assert book.state is State.HALF_OPEN
-        book.heard = self.now
-        if outcome.verdict is Verdict.RATE_ONLY_FAILURE:
-            return False
-        book.slow += outcome.is_slow
-        book.good += outcome.verdict is Verdict.SUCCESS and not outcome.is_slow
-        heard, needed = book.good + book.slow, book.policy.half_open_successes
-        if outcome.verdict is Verdict.FAILURE:
-            book.enter(State.OPEN, seen, TransitionReason.PROBE_FAILED)
-        elif book.good >= needed:
-            book.enter(State.CLOSED, seen, TransitionReason.PROBE_SUCCEEDED)
-        elif book.slow and heard >= needed and book.slow / heard >= book.policy.slow_call_rate_threshold:
-            book.enter(State.OPEN, seen, TransitionReason.PROBE_FAILED)
+        if verdict is Verdict.SUCCESS:
+            book.put(call, "good")
+            book.plain_row = 0
+            book.late_row = book.late_row if is_early else 0
+        elif verdict is Verdict.SILENCE:
+            if not call.is_slow or call.entry is None:
+                book.put(call, "pending" if call.is_slow else "silent")
+        else:
+            book.put(call, "failed")
+            if verdict is Verdict.FAILURE and not book.is_echo(call, outcome):
+                is_broken = call.head_at is not None and outcome.kind is not Kind.ANSWERED
+                book.late_row += is_broken
+                book.plain_row += not is_broken
+
+    def learn(
+        self, call: Call, verdict: Verdict, outcome: Outcome, seen: Transition | None, *, is_early: bool
+    ) -> bool:
+        book = self.book
+        if verdict is not Verdict.IGNORED:
+            self.note(call, verdict, outcome, is_early=is_early)
+        elif call.is_slow and call.entry is None:
+            book.put(call, "pending")
         else:
             return False
+        return self.check(seen)
+
+    def check(self, seen: Transition | None) -> bool:
+        reason = self.book.trigger()
+        if reason is None:
+            return False
+        self.book.open(seen, reason)
         return True
 
+    def learn_from_probe(
+        self, call: Call, verdict: Verdict, outcome: Outcome, seen: Transition | None, *, is_early: bool
+    ) -> bool:
+        book = self.book
+        if outcome.kind is Kind.REFUSED_BELOW:
+            assert seen is not None
+            wait = outcome.retry_after_seconds or book.policy.open_seconds
+            assert seen.wait_seconds == min(wait, book.policy.open_seconds, book.policy.max_open_seconds)
+            book.last_wait, book.is_borrowed = seen.wait_seconds, True
+            book.open_until = self.now + seen.wait_seconds
+            book.enter(State.OPEN, seen, TransitionReason.PROBE_FAILED)
+            return True
+        if outcome.status in (404, 429):
+            awaited = [c for c in book.probes() if c.is_firm and c.head_at is None]
+            if awaited or self.now - book.heard < book.policy.half_open_max_wait_seconds:
+                return False
+            return self.closes(call, seen)
+        if verdict in NOT_LEARNED:
+            return False
+        self.note(call, verdict, outcome, is_early=is_early)
+        book.hear()
+        if verdict is Verdict.FAILURE:
+            book.open(seen, TransitionReason.PROBE_FAILED)
+            return True
+        book.slow += call.is_slow
+        book.good += not call.is_slow
+        if book.good >= book.policy.half_open_successes:
+            return self.closes(call, seen)
+        heard = book.good + book.slow
+        is_many = heard >= max(1, book.policy.minimum_calls)
+        if book.slow and is_many and book.slow / heard >= book.policy.slow_call_rate_threshold:
+            book.open(seen, TransitionReason.PROBE_FAILED)
+            return True
+        return False
+
+    def closes(self, call: Call, seen: Transition | None) -> bool:
+        book = self.book
+        book.is_closed_by_check = call.is_check
+        book.distrusts_checks = book.distrusts_checks and call.is_check
+        book.enter(State.CLOSED, seen, TransitionReason.PROBE_SUCCEEDED)
+        return True
+
+    def end_late(self, call: Call, outcome: Outcome, seen: Transition | None) -> None:
+        """It was judged by its head."""
+        book = self.book
+        if call.verdict is not Verdict.SUCCESS:
+            assert seen is None
+            return
+        is_current = call.generation == book.generation and book.state is State.CLOSED
+        is_failure = outcome.kind is Kind.RESET
+        if not is_failure:
+            if outcome.kind is Kind.ANSWERED and is_current:
+                book.plain_row = book.late_row = 0
+            assert seen is None
+            return
+        book.count("failed_late")
+        asked = (call.endpoint, self.now, self.now)
+        if call.is_probe:
+            is_next = book.state is State.CLOSED and call.generation == book.generation - 1
+            if is_next and book.is_in_first_window():
+                book.asked.append(asked)
+                book.open(seen, TransitionReason.PROBE_FAILED)
+                return
+            assert seen is None
+            return
+        if not is_current or call.entry not in book.in_window():
+            assert seen is None
+            return
+        book.put(call, "failed")
+        if not book.is_echo(call, outcome):
+            book.late_row += 1
+        book.asked.append(asked)
+        assert self.check(seen) or seen is None
+
     def pass_time(self, seconds: float) -> None:
-        self.now += round(seconds / MS) * MS
-        self.book.now = self.now
+        """Time passes, and what is due on the way is looked at in its moment."""
+        until = self.now + round(seconds / MS) * MS
+        while True:
+            due = min((on_grid(self.look_due(c)) for c in self.in_flight), default=math.inf)
+            if due > until:
+                break
+            self.now = self.book.now = max(self.now, due)
+            for call in list(self.in_flight):
+                if on_grid(self.look_due(call)) <= self.now:
+                    self.look(call)
+        self.now = self.book.now = until
+
+    def look_due(self, call: Call) -> float:
+        """When the bookkeeper wants to look at it."""
+        book = self.book
+        if call.verdict is not None:
+            return math.inf
+        if call.head_at is not None:
+            return call.head_at + book.policy.judge_after_seconds
+        slow_from = book.policy.slow_call_seconds
+        if slow_from is None or call.is_slow or not call.is_upstreams_turn:
+            return math.inf
+        return self.now + slow_from - call.seconds(self.now)
+
+    def look(self, call: Call) -> None:
+        book = self.book
+        seen = self.report(call.permit.look(self.now))
+        if call.head_at is not None:
+            self.take(call, Outcome(Kind.ANSWERED, call.status), seen, call.head_seconds, is_early=True)
+            return
+        call.is_slow = True
+        book.count("slow")
+        is_explained = False
+        if call.generation == book.generation and book.state is State.CLOSED:
+            book.put(call, "pending")
+            is_explained = self.check(seen)
+        assert seen is None or is_explained
 
     # Rules.
 
-    @rule()
-    def request_starts(self) -> None:
-        self.request()
+    @rule(
+        is_firm=st.booleans(),
+        is_whole=st.sampled_from([True, True, True, False]),
+        endpoint=st.sampled_from("ab"),
+    )
+    def request_starts(self, is_firm: bool, is_whole: bool, endpoint: str) -> None:
+        self.request(is_firm=is_firm, is_whole=is_whole, endpoint=endpoint)
 
-    @rule(data=st.data(), verdict=VERDICTS, seconds=SECONDS)
-    def request_ends(self, data: st.DataObject, verdict: Verdict, seconds: float) -> None:
-        if self.in_flight:
-            self.end(self.in_flight[data.draw(st.integers(0, len(self.in_flight) - 1))], verdict, seconds)
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), outcome=OUTCOMES, seconds=SECONDS)
+    def request_ends(self, data: st.DataObject, outcome: Outcome, seconds: float) -> None:
+        call = self.in_flight[data.draw(st.integers(0, len(self.in_flight) - 1))]
+        self.pass_time(seconds)
+        if call in self.in_flight:
+            self.end(call, outcome)
 
+    @precondition(lambda self: any(c.head_at is None for c in self.in_flight))
+    @rule(data=st.data(), status=st.sampled_from([200, 200, 404, 500]))
+    def head_comes(self, data: st.DataObject, status: int) -> None:
+        waiting = [c for c in self.in_flight if c.head_at is None]
+        call = waiting[data.draw(st.integers(0, len(waiting) - 1))]
+        call.status, call.head_at, call.head_seconds = status, self.now, call.seconds(self.now)
+        call.permit.head(status, self.now)
+        if status < 500 and call.generation == self.book.generation and self.book.state is State.CLOSED:
+            self.book.plain_row = 0
+        assert call.permit.next_look <= self.now + self.book.policy.judge_after_seconds
+
+    @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
-    def caller_goes_away(self, data: st.DataObject) -> None:
-        if self.in_flight:
-            call = self.in_flight[data.draw(st.integers(0, len(self.in_flight) - 1))]
-            self.end(call, Verdict.IGNORED)
+    def turn_changes(self, data: st.DataObject) -> None:
+        call = self.in_flight[data.draw(st.integers(0, len(self.in_flight) - 1))]
+        is_upstreams = not call.is_upstreams_turn
+        call.permit.turn(Turn.UPSTREAM if is_upstreams else Turn.CLIENT, self.now)
+        call.turns.append((self.now, is_upstreams))
 
-    @rule(verdicts=st.lists(VERDICTS, min_size=1, max_size=10), seconds=SECONDS)
-    def traffic_flows(self, verdicts: list[Verdict], seconds: float) -> None:
-        for verdict in verdicts:
+    @precondition(lambda self: any(c.verdict is not None for c in self.in_flight))
+    @rule(outcome=st.sampled_from([GOOD, Outcome(Kind.RESET), Outcome(Kind.RESET), Outcome(Kind.LEFT)]))
+    def judged_stream_ends(self, outcome: Outcome) -> None:
+        self.end(next(c for c in self.in_flight if c.verdict is not None), outcome)
+
+    @rule(endpoint=st.sampled_from("ab"))
+    def connection_is_lost(self, endpoint: str) -> None:
+        for call in list(self.in_flight):
+            if call.endpoint == endpoint:
+                self.end(call, Outcome(Kind.RESET))
+
+    @rule(count=st.integers(1, 6), endpoint=st.sampled_from("ab"))
+    def streams_begin(self, count: int, endpoint: str) -> None:
+        """Good heads, and so long that they are judged by them."""
+        for _ in range(count):
+            call = self.request(endpoint=endpoint)
+            if call is None:
+                break
+            call.status, call.head_at, call.head_seconds = 200, self.now, 0.0
+            call.permit.head(200, self.now)
+            if call.generation == self.book.generation and self.book.state is State.CLOSED:
+                self.book.plain_row = 0
+        self.pass_time(1.0)
+
+    @rule(outcomes=st.lists(OUTCOMES, min_size=1, max_size=10), seconds=SECONDS)
+    def traffic_flows(self, outcomes: list[Outcome], seconds: float) -> None:
+        for outcome in outcomes:
             call = self.request()
-            self.pass_time(MS)
+            self.pass_time(seconds if outcome.kind is not Kind.ANSWERED else 2 * MS)
             if call is not None:
-                self.end(call, verdict, seconds)
+                self.end(call, outcome)
 
-    @rule(is_timely=st.booleans())
-    def endpoint_dies(self, is_timely: bool) -> None:
+    @rule(outcome=st.sampled_from([BAD, Outcome(Kind.TIMED_OUT, limit=Limit.STRANGER), Outcome(Kind.LEFT)]))
+    def endpoint_dies(self, outcome: Outcome) -> None:
         for _ in range(16):
             call = self.request()
             if call is None or call.is_waved:
                 break
-            if not is_timely:
-                self.pass_time(MS)
-            self.end(call, Verdict.FAILURE)
+            self.pass_time(MS if outcome is BAD else 0.5)
+            self.end(call, outcome)
 
     @precondition(lambda self: self.book.state is State.OPEN)
-    @rule(late=st.sampled_from([0, 0, 1, 1000]))
-    def open_period_ends(self, late: int) -> None:
+    @rule(late=st.sampled_from([0, 0, 1, 1000]), is_firm=st.booleans())
+    def open_period_ends(self, late: int, is_firm: bool) -> None:
         book = self.book
         due = on_grid(book.open_until)
         if self.now < due - MS:
-            self.now = book.now = due - MS
+            self.pass_time(due - MS - self.now)
             before = self.request()
             assert before is None or before.is_waved or book.state is not State.OPEN
         if book.state is State.OPEN:
-            self.now = book.now = max(self.now, on_grid(book.open_until) + late * MS)
-            self.request()
+            self.pass_time(max(0.0, on_grid(book.open_until) + late * MS - self.now))
+            self.request(is_firm=is_firm)
+
+    @precondition(lambda self: self.book.state is State.OPEN)
+    @rule(kind=st.sampled_from(["quick", "long", "slow"]))
+    def upstream_recovers(self, kind: str) -> None:
+        """The wait ends and every probe is good, or begins well; with a ramp, that is where it begins."""
+        self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+        for _ in range(4):
+            call = self.check_starts() if self.is_checked() else self.request()
+            if call is None or not call.is_probe:
+                break
+            if kind == "long":
+                call.status, call.head_at, call.head_seconds = 200, self.now, 0.0
+                call.permit.head(200, self.now)
+            if kind != "quick":
+                self.pass_time(1.0)
+            if kind != "long":
+                self.end(call, GOOD)
 
     @precondition(lambda self: self.book.state is State.OPEN)
     @rule()
-    def upstream_recovers(self) -> None:
-        """The wait ends and every probe is good; with a ramp, that is where it begins."""
-        self.now = self.book.now = max(self.now, on_grid(self.book.open_until))
-        for _ in range(4):
+    def probes_hang_again_and_again(self) -> None:
+        for _ in range(3):
+            if self.book.state is not State.OPEN:
+                break
+            self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+            self.request()
+            self.probes_hang(False)
+
+    @precondition(lambda self: self.book.state in (State.OPEN, State.HALF_OPEN))
+    @rule()
+    def nothing_but_404(self) -> None:
+        """Somebody is there, and nobody says that all is well."""
+        self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+        for _ in range(2):
+            for probe in self.book.probes():
+                self.end(probe, Outcome(Kind.ABANDONED))
             call = self.request()
             if call is None or not call.is_probe:
                 break
-            self.end(call, Verdict.SUCCESS)
+            self.end(call, Outcome(Kind.ANSWERED, 404))
+            self.pass_time(self.book.policy.half_open_max_wait_seconds)
+
+    @precondition(lambda self: self.is_checked() and self.book.state is State.OPEN)
+    @rule()
+    def check_closes_what_traffic_opens(self) -> None:
+        for _ in range(2):
+            self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+            for _ in range(max(1, self.book.policy.half_open_successes)):
+                call = self.check_starts()
+                if call is not None:
+                    self.end(call, GOOD)
+            self.endpoint_dies(BAD)
+
+    def check_starts(self) -> Call | None:
+        """The sidecar itself probes."""
+        book = self.book
+        permit = self.breaker.admit_check(self.now)
+        if isinstance(permit, BreakerRefusal):
+            seen = self.report(permit.transition)
+            is_explained = self.expire(seen)
+            assert seen is None or is_explained
+            is_due = book.state is State.OPEN and self.now >= book.open_until and not is_explained
+            is_free = book.state is State.HALF_OPEN and not book.probes()
+            assert not self.is_checked() or not (is_due or is_free)
+            return None
+        seen = self.report(permit.transition)
+        assert self.is_checked()
+        book.count("total")
+        if book.state is State.OPEN:
+            book.enter(State.HALF_OPEN, seen, TransitionReason.WAIT_ELAPSED)
+        else:
+            assert seen is None
+            assert not book.probes()
+        permit.sent("a", self.now)
+        call = Call(permit, book.generation, "a", True, True, False, True, [(self.now, True)])
+        book.calls.append(call)
+        return call
+
+    @precondition(lambda self: self.is_checked())
+    @rule(is_good=st.booleans())
+    def check_is_made(self, is_good: bool) -> None:
+        call = self.check_starts()
+        if call is not None:
+            self.end(call, GOOD if is_good else BAD)
 
     @precondition(lambda self: self.book.is_ramping())
     @rule(share=st.sampled_from([0.5, 0.9]))
@@ -412,28 +568,38 @@ class BreakerMachine(RuleBasedStateMachine):
         for _ in range(30):
             call = self.request()
             if call is not None:
-                self.end(call, Verdict.FAILURE)
+                self.end(call, BAD)
+
+    @precondition(lambda self: self.book.state is State.HALF_OPEN and self.book.probes())
+    @rule(outcome=OUTCOMES, seconds=SECONDS)
+    def oldest_probe_ends(self, outcome: Outcome, seconds: float) -> None:
+        self.pass_time(seconds)
+        probes = self.book.probes()
+        if probes:
+            self.end(probes[0], outcome)
 
     @precondition(lambda self: self.book.state is State.HALF_OPEN)
-    @rule(verdict=VERDICTS, seconds=SECONDS)
-    def oldest_probe_ends(self, verdict: Verdict, seconds: float) -> None:
-        probes = self.probes()
-        if probes:
-            self.end(probes[0], verdict, seconds)
+    @rule(is_firm=st.booleans(), count=st.integers(1, 12), is_held=st.booleans())
+    def many_want_to_probe(self, is_firm: bool, count: int, is_held: bool) -> None:
+        for _ in range(count):
+            call = self.request(is_firm=is_firm)
+            if call is not None and call.is_probe and not is_held:
+                call.permit.turn(Turn.CLIENT, self.now)
+                call.turns.append((self.now, False))
 
     @precondition(lambda self: self.book.state is State.HALF_OPEN)
     @rule(is_asked=st.booleans())
     def probes_hang(self, is_asked: bool) -> None:
-        book, probes = self.book, self.probes()
-        if not probes:
+        book = self.book
+        hung = [c for c in book.probes() if c.is_firm and c.is_upstreams_turn]
+        if not hung:
             return
-        patience = book.policy.half_open_max_wait_seconds * 2**book.timeouts_in_a_row
-        due = max(book.heard, min(call.at for call in probes)) + patience
-        if self.now < due - MS:
-            self.now = book.now = due - MS
+        left = min(book.patience() - (c.seconds(self.now) - c.base) for c in hung)
+        if left > MS:
+            self.pass_time(left - MS)
             self.time_is_told()
         if book.state is State.HALF_OPEN:
-            self.now = book.now = max(self.now, due)
+            self.pass_time(MS)
             if is_asked:
                 self.request()
             else:
@@ -445,13 +611,15 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def time_is_told(self) -> None:
+        due = self.breaker.next_due(self.now)
         seen = self.report(self.breaker.tick(self.now))
+        assert seen is None or due <= self.now
         assert self.expire(seen) or seen is None
 
     @rule(action=st.sampled_from(list(Override)), seconds=st.sampled_from([None, 0.5, 10.0]))
     def operator_overrides(self, action: Override, seconds: float | None) -> None:
         book = self.book
-        seen = self.report(self.breaker.override(action, self.now, seconds))
+        seen = self.report(self.breaker.override(action, self.now, seconds, by="me@here"))
         if action is Override.AUTO:
             if book.override is None:
                 assert seen is None
@@ -459,7 +627,7 @@ class BreakerMachine(RuleBasedStateMachine):
             to = RESTING.get(book.policy.mode)
             book.override = book.override_until = None
         else:
-            to = book.override = State.FORCED_OPEN if action is Override.OPEN else State.DISABLED
+            to = book.override = State.FORCED_OPEN if action is Override.OPEN else State.FORCED_CLOSED
             book.override_until = None if seconds is None else self.now + seconds
         assert self.settle_by_hand(to, TransitionReason.FORCED, seen) or seen is None
 
@@ -467,7 +635,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule()
     def override_ends(self) -> None:
         until = self.book.override_until or 0.0
-        self.now = self.book.now = max(self.now, until - MS)
+        self.pass_time(max(0.0, until - MS - self.now))
         self.time_is_told()
         self.pass_time(MS)
         self.time_is_told()
@@ -477,6 +645,8 @@ class BreakerMachine(RuleBasedStateMachine):
         book = self.book
         if is_same_window:
             policy = replace(policy, window=book.policy.window)
+        # What runs keeps what it was sent under; new ones are looked at by the new `slow_call_duration`.
+        policy = replace(policy, slow_call_seconds=book.policy.slow_call_seconds)
         seen = [self.report(t) for t in self.breaker.reconfigure(policy, self.now)]
         if self.expire(seen[0] if seen else None):
             seen.pop(0)
@@ -484,15 +654,45 @@ class BreakerMachine(RuleBasedStateMachine):
             book.ramp_since = None
         if policy.window != book.policy.window:
             book.window_since = self.now
-            book.window_from = len(book.outcomes)
+            book.window += 1
         book.policy = policy
         if book.state is State.OPEN:
-            book.open_until = min(book.open_until, book.entered + policy.max_open_seconds)
+            self.wait_changes()
         if book.override is None and self.settle_by_hand(
             RESTING.get(policy.mode), TransitionReason.RELOAD, seen[0] if seen else None
         ):
             seen.pop(0)
         assert not seen
+
+    def wait_changes(self) -> None:
+        """A changed `open_for` acts at once."""
+        book = self.book
+        history = self.breaker.history
+        moved_on = history[-1].to_state in BY_HAND
+        if moved_on:
+            return  # the state is left at once; how long the wait would have been shows nowhere
+        until = self.breaker.numbers(self.now).next_probe_at
+        assert until is not None
+        if book.is_borrowed:
+            wait = min(book.last_wait, book.policy.open_seconds, book.policy.max_open_seconds)
+            assert until == pytest.approx(book.entered + wait)
+        else:
+            book.check_bounds(until - book.entered)
+        book.last_wait = until - book.entered
+        book.open_until = until
+
+    @rule()
+    def upstream_is_replaced(self) -> None:
+        """A restart that keeps what an operator said, and nothing else."""
+        book = self.book
+        self.breaker = Breaker(
+            "r", "u", book.policy, random.Random(self.seed), self.now, predecessor=self.breaker
+        )
+        state = book.override or RESTING.get(book.policy.mode, State.CLOSED)
+        fresh = Bookkeeper(book.policy, self.now, state)
+        fresh.window_since = fresh.entered = fresh.heard = self.now
+        fresh.override, fresh.override_until = book.override, book.override_until
+        self.book, self.transitions = fresh, []
 
     # What must hold whenever anybody looks.
 
@@ -505,19 +705,17 @@ class BreakerMachine(RuleBasedStateMachine):
         assert {name: getattr(numbers, name) for name in COUNTED} == {
             n: book.counts.get(n, 0) for n in COUNTED
         }
-        window = numbers.window
-        assert (
-            window.total,
-            window.failed,
-            window.slow,
-            window.consecutive_failures,
-        ) == book.window_numbers()
-        assert numbers.in_flight == len(self.in_flight)
-        ended = numbers.successful + numbers.failed + numbers.ignored + numbers.rejected
-        assert numbers.total == ended + numbers.in_flight
-        assert numbers.probes_in_flight == len(self.probes())
-        assert numbers.next_probe_at == (book.open_until if book.state is State.OPEN else None)
+        w = numbers.window
+        seen = (w.total, w.failed, w.slow, w.consecutive_failures, w.silent)
+        assert seen == book.window_numbers()
+        assert numbers.in_flight == sum(c.verdict is None for c in self.in_flight)
+        assert numbers.probes_in_flight == (len(book.probes()) if book.state is State.HALF_OPEN else 0)
+        is_open = book.state is State.OPEN
+        assert numbers.next_probe_at == (book.open_until if is_open else None)
+        assert numbers.is_probe_due == (is_open and self.now >= book.open_until)
         assert numbers.override_until == book.override_until
+        assert (numbers.order is not None and numbers.order.by == "me@here") == (book.override is not None)
+        assert (numbers.ramp_share is not None) == book.is_ramping()
 
     @invariant()
     def every_transition_was_returned_and_is_in_the_table(self) -> None:
@@ -534,36 +732,31 @@ class BreakerMachine(RuleBasedStateMachine):
         if hasattr(self, "breaker"):
             self.healthy_upstream_closes_it()
             for call in list(self.in_flight):
-                self.end(call, Verdict.IGNORED)
+                self.end(call, Outcome(Kind.ABANDONED))
             self.numbers_are_the_bookkeepers()
 
     def healthy_upstream_closes_it(self) -> None:
         """Without any help from calls that hang: those in flight stay so."""
         self.operator_overrides(Override.AUTO, None)
-        if self.book.policy.mode in RESTING:
-            self.configuration_is_reloaded(replace(self.book.policy, mode=BreakerMode.ENFORCE), True)
-        for _ in range(20):
+        plain = replace(self.book.policy, mode=BreakerMode.ENFORCE, half_open_check_path=None)
+        self.configuration_is_reloaded(plain, True)
+        for _ in range(40):
             if self.book.state is State.CLOSED and not self.book.is_ramping():
                 break
-            policy = self.book.policy
+            book = self.book
             waits = {
-                State.OPEN: self.book.open_until - self.now,
-                State.HALF_OPEN: policy.half_open_max_wait_seconds * 2**self.book.timeouts_in_a_row,
-                State.CLOSED: policy.ramp_seconds,
+                State.OPEN: book.open_until - self.now,
+                State.HALF_OPEN: book.patience(),
+                State.CLOSED: book.policy.ramp_seconds,
             }
-            self.pass_time(max(waits.get(self.book.state, 0.0), 0.0) + 1.0)
+            self.pass_time(max(waits.get(book.state, 0.0), 0.0) + 1.0)
             call = self.request()
             if call is not None:
-                self.end(call, Verdict.SUCCESS)
+                self.end(call, GOOD)
         assert self.book.state is State.CLOSED
-        self.pass_time(10.0)
         call = self.request()
         assert call is not None
         assert not call.is_waved
-
-
-def machine_of(breaker_class: type[Breaker]) -> type[BreakerMachine]:
-    return type("PlantedMachine", (BreakerMachine,), {"breaker_class": breaker_class})
 
 
 BUDGET = settings(
@@ -575,234 +768,3 @@ BUDGET = settings(
 )
 BreakerMachine.TestCase.settings = BUDGET
 TestBreakerAgainstItsBookkeeper = BreakerMachine.TestCase
-
-
-# Planted bugs: the machine above must find each of them.
-
-
-class NoGenerationCheck(Breaker):
-    __slots__ = ()
-
-    def settle(self, admission: Admission, *rest: Any) -> Transition | None:
-        aged = admission.generation
-        if not admission.is_waved_through:
-            admission.generation = self._sequence
-        try:
-            return super().settle(admission, *rest)
-        finally:
-            admission.generation = aged
-
-
-class UnboundedProbes(Breaker):
-    __slots__ = ()
-
-    def admit(self, now: float) -> Admission:
-        policy = self._policy
-        self._policy = replace(policy, half_open_max_calls=10**6)
-        try:
-            return super().admit(now)
-        finally:
-            self._policy = policy
-
-
-class OneProbeTooMany(Breaker):
-    __slots__ = ()
-
-    def admit(self, now: float) -> Admission:
-        policy = self._policy
-        self._policy = replace(policy, half_open_max_calls=max(1, policy.half_open_max_calls) + 1)
-        try:
-            return super().admit(now)
-        finally:
-            self._policy = policy
-
-
-class IgnoredKeepsItsPermit(Breaker):
-    __slots__ = ()
-
-    def settle(self, admission: Admission, verdict: Verdict, *rest: Any) -> Transition | None:
-        if verdict is not Verdict.IGNORED:
-            return super().settle(admission, verdict, *rest)
-        probes = self._probes
-        self._probes = Probes(0.0)
-        try:
-            return super().settle(admission, verdict, *rest)
-        finally:
-            self._probes = probes
-
-
-class IgnoredCountsAsFailure(Breaker):
-    __slots__ = ()
-
-    def settle(self, admission: Admission, verdict: Verdict, *rest: Any) -> Transition | None:
-        is_probe = admission.is_probe and verdict is Verdict.IGNORED
-        return super().settle(admission, Verdict.FAILURE if is_probe else verdict, *rest)
-
-
-class WaitIsNotDoubled(Breaker):
-    __slots__ = ()
-
-    def _trip(self, reason: TransitionReason, now: float) -> Transition:
-        self._nominal_wait = breaker_module.recovery.first_wait(self._policy) / 2
-        return super()._trip(reason, now)
-
-
-class TripWhileRampingDoesNotDouble(Breaker):
-    __slots__ = ()
-
-    def _trip(self, reason: TransitionReason, now: float) -> Transition:
-        self._ramp_started = None
-        return super()._trip(reason, now)
-
-
-class ClosingKeepsTheWait(Breaker):
-    __slots__ = ()
-
-    def _trip(self, reason: TransitionReason, now: float) -> Transition:
-        if self._state is State.CLOSED and self._sequence and self._policy.ramp_seconds:
-            self._ramp_started = now
-        return super()._trip(reason, now)
-
-
-class OneFailureTooMany(Breaker):
-    __slots__ = ()
-
-    def _adopt(self, policy: BreakerPolicy, now: float) -> None:
-        super()._adopt(policy, now)
-        if policy.consecutive_failures:
-            self._triggers._row += 1
-
-
-class RateOnlyCountsInTheRow(Breaker):
-    __slots__ = ()
-
-    def _learn(self, verdict: Verdict, mark: int, now: float) -> None:
-        super()._learn(verdict, mark, now)
-        self._consecutive += verdict is Verdict.RATE_ONLY_FAILURE
-
-
-class OpensAMillisecondEarly(Breaker):
-    __slots__ = ()
-
-    def admit(self, now: float) -> Admission:
-        return super().admit(now + MS if self._state is State.OPEN else now)
-
-
-class MinimumCallsIsExclusive(Breaker):
-    __slots__ = ()
-
-    def _adopt(self, policy: BreakerPolicy, now: float) -> None:
-        super()._adopt(policy, now)
-        self._triggers._minimum_calls += 1
-
-
-class WindowOutlivesItsGeneration(Breaker):
-    __slots__ = ()
-
-    def _enter(self, state: State, *rest: Any) -> Transition:
-        window, total = self._window, self._window.total
-        transition = super()._enter(state, *rest)
-        window.total = total
-        return transition
-
-
-class ProbesNeverTimeOut(Breaker):
-    __slots__ = ()
-
-    def _expire(self, now: float) -> Transition | None:
-        return None if self._state is State.HALF_OPEN else super()._expire(now)
-
-
-class ImpatientForEver(Breaker):
-    """Without the doubling of `max_wait`."""
-
-    __slots__ = ()
-
-    def _trip(self, reason: TransitionReason, now: float) -> Transition:
-        transition = super()._trip(reason, now)
-        self._patience = 1.0
-        return transition
-
-
-class ReloadForgetsTheOverride(Breaker):
-    __slots__ = ()
-
-    def reconfigure(self, policy: BreakerPolicy, now: float) -> tuple[Transition, ...]:
-        self._override, self._override_until = Override.AUTO, None
-        return super().reconfigure(policy, now)
-
-
-class OverrideNeverEnds(Breaker):
-    __slots__ = ()
-
-    def override(self, action: Override, now: float, seconds: float | None = None) -> Transition | None:
-        return super().override(action, now, None)
-
-
-class ReloadDropsTheWindow(Breaker):
-    __slots__ = ()
-
-    def _adopt(self, policy: BreakerPolicy, now: float) -> None:
-        super()._adopt(policy, now)
-        self._window.clear(now)
-
-
-class MetricsOnlyRefuses(Breaker):
-    __slots__ = ()
-
-    def _refuse(self, retry_after: float, transition: Transition | None, now: float) -> Admission:
-        admission = super()._refuse(retry_after, transition, now)
-        admission.is_admitted = False
-        return admission
-
-
-class WavedThroughTeaches(Breaker):
-    """What `enforce` would never have seen moves the machine."""
-
-    __slots__ = ()
-
-    def _refuse(self, retry_after: float, transition: Transition | None, now: float) -> Admission:
-        admission = super()._refuse(retry_after, transition, now)
-        admission.generation = self._sequence
-        return admission
-
-
-class LosesARejection(Breaker):
-    __slots__ = ()
-
-    def _refuse(self, retry_after: float, transition: Transition | None, now: float) -> Admission:
-        admission = super()._refuse(retry_after, transition, now)
-        self._tally.rejected -= not admission.is_admitted and self._state is State.HALF_OPEN
-        return admission
-
-
-PLANTED = [
-    NoGenerationCheck,
-    UnboundedProbes,
-    OneProbeTooMany,
-    IgnoredKeepsItsPermit,
-    IgnoredCountsAsFailure,
-    WaitIsNotDoubled,
-    TripWhileRampingDoesNotDouble,
-    ClosingKeepsTheWait,
-    OneFailureTooMany,
-    RateOnlyCountsInTheRow,
-    OpensAMillisecondEarly,
-    MinimumCallsIsExclusive,
-    WindowOutlivesItsGeneration,
-    ProbesNeverTimeOut,
-    ImpatientForEver,
-    ReloadForgetsTheOverride,
-    OverrideNeverEnds,
-    ReloadDropsTheWindow,
-    MetricsOnlyRefuses,
-    WavedThroughTeaches,
-    LosesARejection,
-]
-
-
-@pytest.mark.parametrize("breaker_class", PLANTED)
-def test_planted_bug_is_found(breaker_class: type[Breaker]) -> None:
-    search = settings(BUDGET, max_examples=600, derandomize=True, database=None, phases=[Phase.generate])
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(machine_of(breaker_class), settings=search)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What breakers hold in memory, measured: the bounds that `breaker.py` states."""
+"""What breakers hold in memory, measured: the bounds that `breaker/front.py` states."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sidecar.core.history import ARCHIVED, KEPT, Archive
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
 from sidecar.core.transition import Cause
+from tests.core.breaker_calls import settle
 
 MIB = 1024 * 1024
 BREAKERS = 1_000
@@ -48,26 +49,26 @@ def warm(subject: Breaker) -> None:
     for number in range(120):
         now = number / 12
         verdict = Verdict.FAILURE if number % 3 == 0 else Verdict.SUCCESS
-        subject.settle(subject.admit(now), verdict, 0.1, now, cause(id(subject) + number))
+        settle(subject.admit(now), verdict, 0.1, now, cause(id(subject) + number))
 
 
 @pytest.mark.parametrize(
-    "policy",
+    ("policy", "mebibytes"),
     [
-        BUSY,
-        replace(BUSY, window=WindowPolicy(WindowType.COUNT, 100)),
-        replace(BUSY, candidate=CandidatePolicy(slow_call_seconds=1.0)),
+        (BUSY, 13),
+        (replace(BUSY, window=WindowPolicy(WindowType.COUNT, 100)), 12),
+        (replace(BUSY, candidate=CandidatePolicy(slow_call_seconds=1.0)), 17),
     ],
     ids=["time", "count", "candidate"],
 )
-def test_thousand_busy_breakers_take_at_most_ten_mebibytes(policy: BreakerPolicy) -> None:
+def test_thousand_busy_breakers_take_no_more_than_stated(policy: BreakerPolicy, mebibytes: int) -> None:
     rng = random.Random(1)
     with traced() as measured:
         breakers = [Breaker("route", "upstream", policy, rng, 0.0) for _ in range(BREAKERS)]
         for breaker in breakers:
             warm(breaker)
     print(f"{measured.bytes_held / BREAKERS:.0f} bytes a breaker")
-    assert measured.bytes_held <= 10 * MIB
+    assert measured.bytes_held <= mebibytes * MIB
 
 
 def test_breaker_that_flapped_for_hours_stays_within_its_stated_bound() -> None:
@@ -76,8 +77,8 @@ def test_breaker_that_flapped_for_hours_stays_within_its_stated_bound() -> None:
         for cycle in range(150):
             now = cycle * 1000.0
             for number in range(32):
-                breaker.settle(breaker.admit(now), Verdict.FAILURE, 0.1, now, cause(cycle * 100 + number))
-            breaker.settle(breaker.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
+                settle(breaker.admit(now), Verdict.FAILURE, 0.1, now, cause(cycle * 100 + number))
+            settle(breaker.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
     print(f"{measured.bytes_held} bytes")
     assert measured.bytes_held <= 200 * 1024
 
@@ -86,14 +87,14 @@ def flap(subject: Breaker, cycle: int, failures: int) -> None:
     """Trip it, let its wait pass, and let a probe close it again; what follows is remembered, too."""
     now = cycle * 1000.0
     for number in range(failures):
-        subject.settle(subject.admit(now), Verdict.FAILURE, 0.1, now, cause(id(subject) + cycle + number))
-    subject.settle(subject.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
+        settle(subject.admit(now), Verdict.FAILURE, 0.1, now, cause(id(subject) + cycle + number))
+    settle(subject.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
     for number in range(failures - 1):
-        subject.settle(subject.admit(now + 600), Verdict.FAILURE, 0.1, now + 600, cause(id(subject) + number))
+        settle(subject.admit(now + 600), Verdict.FAILURE, 0.1, now + 600, cause(id(subject) + number))
 
 
 @pytest.mark.parametrize("failures", [5, 32], ids=["five failures trip", "32 failures trip"])
-def test_thousand_flapping_breakers_take_at_most_ten_mebibytes(failures: int) -> None:
+def test_thousand_flapping_breakers_take_no_more_than_stated(failures: int) -> None:
     rng = random.Random(1)
     policy = BreakerPolicy(consecutive_failures=failures, minimum_calls=10**6)
     with traced() as measured:
@@ -103,7 +104,7 @@ def test_thousand_flapping_breakers_take_at_most_ten_mebibytes(failures: int) ->
             for breaker in breakers:
                 flap(breaker, cycle, failures)
     print(f"{measured.bytes_held / MIB:.1f} MiB, {sum(len(one.history) for one in breakers)} transitions")
-    assert measured.bytes_held <= 10 * MIB
+    assert measured.bytes_held <= 17 * MIB
 
 
 def test_archive_leaves_each_breaker_its_last_transitions_and_all_of_them_bounded() -> None:

@@ -13,6 +13,7 @@ from sidecar.core.candidate import EvenChance, candidate_policy
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
 from sidecar.core.transition import State, WindowNumbers
+from tests.core.breaker_calls import settle
 
 EAGER = CandidatePolicy(consecutive_failures=2)
 TRAFFIC = st.lists(
@@ -28,7 +29,7 @@ def breaker(policy: BreakerPolicy) -> Breaker:
 
 
 def call(subject: Breaker, verdict: Verdict, now: float) -> None:
-    subject.settle(subject.admit(now), verdict, 0.01, now)
+    settle(subject.admit(now), verdict, 0.01, now)
 
 
 def test_candidate_takes_what_it_leaves_unset_from_the_active_policy() -> None:
@@ -68,7 +69,7 @@ def test_candidate_tells_what_it_would_have_rejected_and_whether_it_was_right() 
 
 def test_candidate_has_its_own_slow_call_duration() -> None:
     subject = breaker(BreakerPolicy(candidate=CandidatePolicy(slow_call_seconds=1.0)))
-    subject.settle(subject.admit(1.0), Verdict.SUCCESS, 1.0, 1.0)
+    settle(subject.admit(1.0), Verdict.SUCCESS, 1.0, 1.0)
     numbers = subject.numbers(1.0)
     assert (numbers.slow, numbers.window) == (0, WindowNumbers(total=1))
     assert numbers.candidate is not None
@@ -88,8 +89,8 @@ def test_candidate_never_changes_what_the_active_policy_does(
         answers = [subject.admit(now) for subject in (alone, watched)]
         assert answers[0].is_admitted == answers[1].is_admitted
         if answers[0].is_admitted:
-            alone.settle(answers[0], verdict, seconds, now)
-            watched.settle(answers[1], verdict, seconds, now)
+            settle(answers[0], verdict, seconds, now)
+            settle(answers[1], verdict, seconds, now)
     assert replace(watched.numbers(now), candidate=None) == alone.numbers(now)
     assert watched.history == alone.history
 
@@ -107,7 +108,7 @@ def test_candidate_counts_what_the_same_policy_counts_in_metrics_only(
     for step, verdict, seconds in traffic:
         now += step
         for each in (subject, twin):
-            each.settle(each.admit(now), verdict, seconds, now)
+            settle(each.admit(now), verdict, seconds, now)
     seen, expected = subject.numbers(now).candidate, twin.numbers(now)
     assert seen is not None
     assert (seen.total, seen.would_have_rejected) == (expected.total, expected.would_have_rejected)
@@ -139,7 +140,7 @@ def test_outcome_of_a_candidate_that_a_reload_removed_does_not_reach_its_success
     straggler = subject.admit(0.0)
     subject.reconfigure(replace(policy, candidate=None), 1.0)
     subject.reconfigure(policy, 2.0)
-    subject.settle(straggler, Verdict.FAILURE, 0.1, 3.0)
+    settle(straggler, Verdict.FAILURE, 0.1, 3.0)
     candidate = subject.numbers(3.0).candidate
     assert candidate is not None
     assert (candidate.total, candidate.window) == (0, WindowNumbers())

@@ -8,31 +8,64 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.breaker.window import (
+    BUCKETS,
+    FAILED,
+    MAX_COUNT_SIZE,
+    PENDING,
+    SILENT,
+    SLOW,
+    CountWindow,
+    TimeWindow,
+    new_window,
+)
 from sidecar.core.snapshot import WindowPolicy, WindowType
-from sidecar.core.window import BUCKETS, FAILED, MAX_COUNT_SIZE, SLOW, CountWindow, TimeWindow, new_window
 
-MARKS = st.sampled_from([0, 0, FAILED, SLOW, FAILED | SLOW])
+MARKS = st.sampled_from([0, 0, FAILED, SLOW, FAILED | SLOW, SLOW | PENDING, SILENT])
 
 
 def numbers(window: TimeWindow | CountWindow) -> tuple[int, int, int]:
     return window.total, window.failed, window.slow
 
 
-def counted(marks: list[int]) -> tuple[int, int, int]:
-    return len(marks), sum(bool(m & FAILED) for m in marks), sum(bool(m & SLOW) for m in marks)
+def everything(window: TimeWindow | CountWindow) -> tuple[int, ...]:
+    return window.total, window.failed, window.slow, window.pending, window.silent
 
 
-@given(size=st.integers(1, 20), marks=st.lists(MARKS, max_size=80), clear_at=st.none() | st.integers(0, 80))
-def test_count_window_holds_exactly_the_last_calls(size: int, marks: list[int], clear_at: int | None) -> None:
+def counted(marks: list[int]) -> tuple[int, ...]:
+    kinds = FAILED, SLOW, PENDING, SILENT
+    return sum(not m & SILENT for m in marks), *(sum(bool(m & kind) for m in marks) for kind in kinds)
+
+
+# What happens: a call with its mark, or (second) another mark for one of the calls so far, or neither.
+CHANGES = st.tuples(st.integers(0, 30), MARKS)
+
+
+@given(
+    size=st.integers(1, 20),
+    events=st.lists(MARKS | CHANGES, max_size=80),
+    clear_at=st.none() | st.integers(0, 80),
+)
+def test_count_window_holds_exactly_the_last_calls(
+    size: int, events: list[int | tuple[int, int]], clear_at: int | None
+) -> None:
     window = CountWindow(size)
     seen: list[int] = []
-    for number, mark in enumerate(marks):
+    places: list[int] = []
+    for number, event in enumerate(events):
         if number == clear_at:
             window.clear(0.0)
             seen.clear()
-        window.add(0.0, mark)
-        seen.append(mark)
-        assert numbers(window) == counted(seen[-size:])
+            places.clear()
+        if isinstance(event, int):
+            places.append(window.add(0.0, event))
+            seen.append(event)
+        elif event[0] < len(seen):
+            chosen, mark = event
+            is_in = window.change(places[chosen], seen[chosen], mark, 0.0)
+            assert is_in == (chosen >= len(seen) - size)
+            seen[chosen] = mark if is_in else seen[chosen]
+        assert everything(window) == counted(seen[-size:])
 
 
 STEPS = st.integers(0, 400) | st.sampled_from([1_000, 8_191, 8_192, 8_193, 40_000])
@@ -41,27 +74,34 @@ STEPS = st.integers(0, 400) | st.sampled_from([1_000, 8_191, 8_192, 8_193, 40_00
 @given(
     size=st.sampled_from([0.25, 1.0, 8.0, 64.0]),
     start=st.integers(0, 10**8),
-    events=st.lists(st.tuples(STEPS, st.none() | MARKS), max_size=60),
+    events=st.lists(st.tuples(STEPS, st.none() | MARKS | CHANGES), max_size=60),
 )
 def test_time_window_holds_exactly_what_its_buckets_cover(
-    size: float, start: int, events: list[tuple[int, int | None]]
+    size: float, start: int, events: list[tuple[int, int | tuple[int, int] | None]]
 ) -> None:
     # Powers of two all over, so that neither side rounds and each border is hit exactly.
     width = size / BUCKETS
     origin = start / 1024
     window = TimeWindow(size, origin)
     seen: list[tuple[int, int]] = []
+    places: list[int] = []
     elapsed = 0
-    for step, mark in events:
+    for step, event in events:
         elapsed += step
         now = origin + elapsed / 1024
         bucket = int((elapsed / 1024) / width)
-        if mark is None:
-            window.expire(now)
+        if isinstance(event, int):
+            places.append(window.add(now, event))
+            seen.append((bucket, event))
+        elif event is not None and event[0] < len(seen):
+            chosen, mark = event
+            at, old = seen[chosen]
+            is_in = window.change(places[chosen], old, mark, now)
+            assert is_in == (at > bucket - BUCKETS)
+            seen[chosen] = (at, mark if is_in else old)
         else:
-            window.add(now, mark)
-            seen.append((bucket, mark))
-        assert numbers(window) == counted([m for b, m in seen if b > bucket - BUCKETS])
+            window.expire(now)
+        assert everything(window) == counted([m for b, m in seen if b > bucket - BUCKETS])
 
 
 @given(size=st.floats(0.001, 1e5), start=st.floats(0, 1e7), steps=st.lists(st.floats(0, 3e4), max_size=50))
@@ -132,4 +172,4 @@ def test_windows_take_the_memory_they_state() -> None:
     assert sys.getsizeof(small._ring) <= 100 + 64
     assert sys.getsizeof(large._ring) <= MAX_COUNT_SIZE + 64
     time = TimeWindow(10.0, 0.0)
-    assert sum(len(ring) * ring.itemsize for ring in (time._total, time._failed, time._slow)) == 768
+    assert len(time._rings) * time._rings.itemsize == 1280

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import itertools
+from math import inf
 
 import pytest
 
+from sidecar.core.breaker.permit import Turn
 from sidecar.core.errors import Reason
-from sidecar.core.outcome import Verdict
+from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.snapshot import BreakerPolicy
 from sidecar.core.transition import State, TransitionReason
 from sidecar.forwarding.permit import Permit, Refusal
-from tests.support.by_hand import Path
+from tests.support.by_hand import WHOLE, Path, Whole
 
+GOOD = Outcome(Kind.ANSWERED, 200)
+BAD = Outcome(Kind.ANSWERED, 500)
 ONE_FAILURE = BreakerPolicy(consecutive_failures=1, open_seconds=5.0, half_open_max_calls=1)
 
 
+class InPieces(Whole):
+    """Its body is on the way."""
+
+    def is_body_whole(self) -> bool:
+        return False
+
+
 def admitted(path: Path) -> Permit:
-    permit = path.destination.admit(path.loop.now)
+    permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     return permit
 
 
 def refused(path: Path) -> Refusal:
-    refusal = path.destination.admit(path.loop.now)
+    refusal = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(refusal, Refusal)
     return refusal
 
@@ -32,7 +43,7 @@ def opened() -> Path:
     """A path whose breaker has just opened."""
     path = Path(breaker=ONE_FAILURE)
     permit = admitted(path)
-    transition = permit.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    transition = permit.judge(BAD, path.loop.now, None)
     permit.close(path.loop.now)
     assert transition is not None
     assert (transition.to_state, transition.reason) == (State.OPEN, TransitionReason.CONSECUTIVE_FAILURES)
@@ -57,7 +68,7 @@ def test_a_permit_holds_its_limit_until_it_is_closed() -> None:
     path = Path(max_requests=2)
     first, second = admitted(path), admitted(path)
     assert refused(path).reason is Reason.OVERLOADED
-    first.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    first.judge(GOOD, path.loop.now, None)
     assert refused(path).reason is Reason.OVERLOADED  # judged, and still at the upstream
     first.close(path.loop.now)
     assert path.cluster.in_flight == 1
@@ -70,8 +81,8 @@ def test_a_permit_holds_its_limit_until_it_is_closed() -> None:
 def test_the_second_verdict_changes_nothing() -> None:
     path = Path()
     permit = admitted(path)
-    for verdict in (Verdict.SUCCESS, Verdict.FAILURE, Verdict.SUCCESS):
-        permit.judge(verdict, 0.1, path.loop.now, None)
+    for outcome in (GOOD, BAD, GOOD):
+        permit.judge(outcome, path.loop.now, None)
     permit.close(path.loop.now)
     assert counts(path) == (1, 0)
 
@@ -85,12 +96,15 @@ def test_without_a_verdict_nothing_is_learned() -> None:
 def test_a_success_in_one_call_is_the_same_as_in_two() -> None:
     path = Path()
     whole, parts = admitted(path), admitted(path)
-    whole.succeed(0.1, path.loop.now, None)  # type: ignore[arg-type]
-    parts.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    for permit in (whole, parts):
+        permit.sent(None, path.loop.now)
+    path.loop.advance(0.1)
+    whole.succeed(path.loop.now, None)
+    parts.judge(GOOD, path.loop.now, None)
     parts.close(path.loop.now)
     assert (counts(path), path.cluster.in_flight) == ((2, 0), 0)
     assert not whole.is_probe
-    assert whole.admission is None
+    assert whole.next_look == inf
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -98,11 +112,11 @@ def test_in_every_order_of_ends_all_limits_come_back(order: tuple[int, ...]) -> 
     """One succeeds, one fails, one is abandoned."""
     path = Path(max_requests=3)
     permits = [admitted(path) for _ in range(3)]
-    verdicts = (Verdict.SUCCESS, Verdict.FAILURE, None)
+    outcomes = (GOOD, BAD, None)
     for left, index in enumerate(order):
-        verdict = verdicts[index]
-        if verdict is not None:
-            permits[index].judge(verdict, 0.1, path.loop.now, None)
+        outcome = outcomes[index]
+        if outcome is not None:
+            permits[index].judge(outcome, path.loop.now, None)
         permits[index].close(path.loop.now)
         assert path.cluster.in_flight == 2 - left
     assert counts(path) == (1, 1)
@@ -124,7 +138,7 @@ def test_a_limit_that_refuses_gives_the_probes_place_back() -> None:
     """The breaker was asked first, and has let it go."""
     path = Path(breaker=ONE_FAILURE, max_requests=1)
     failing = admitted(path)
-    failing.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    failing.judge(BAD, path.loop.now, None)
     path.loop.advance(60.0)
     refusal = refused(path)  # the failing one is still at the upstream
     assert refusal.reason is Reason.OVERLOADED
@@ -146,7 +160,7 @@ def test_a_probe_that_is_abandoned_gives_its_place_to_the_next() -> None:
 
 def test_a_probe_that_is_judged_and_closed_gives_its_place_back_once() -> None:
     path, probe = half_open()
-    transition = probe.judge(Verdict.SUCCESS, 0.1, path.loop.now, None)
+    transition = probe.judge(GOOD, path.loop.now, None)
     assert transition is not None
     assert transition.to_state is State.CLOSED
     probe.close(path.loop.now)
@@ -158,9 +172,52 @@ def test_a_probe_that_is_judged_and_closed_gives_its_place_back_once() -> None:
 def test_a_verdict_of_an_earlier_state_changes_nothing() -> None:
     path = Path(breaker=ONE_FAILURE)
     late, failing = admitted(path), admitted(path)
-    failing.judge(Verdict.FAILURE, 0.1, path.loop.now, None)
+    failing.judge(BAD, path.loop.now, None)
     failing.close(path.loop.now)
-    assert late.judge(Verdict.SUCCESS, 0.1, path.loop.now, None) is None
+    assert late.judge(GOOD, path.loop.now, None) is None
     late.close(path.loop.now)
     assert refused(path).state is State.OPEN
     assert path.cluster.in_flight == 0
+
+
+def test_a_request_whose_body_is_on_the_way_is_no_probe_yet() -> None:
+    path = opened()
+    path.loop.advance(60.0)
+    refusal = path.destination.admit(path.loop.now, InPieces())
+    assert isinstance(refusal, Refusal)
+    assert refusal.is_postponed
+    assert path.cluster.in_flight == 0
+    assert admitted(path).is_probe
+
+
+SLOW_AFTER_1S = BreakerPolicy(slow_call_seconds=1.0, minimum_calls=1)
+
+
+@pytest.mark.parametrize("ends", ["whole at once", "with a head first"])
+@pytest.mark.parametrize("has_its_own", [False, True])
+def test_the_clients_turns_make_no_call_slow(has_its_own: bool, ends: str) -> None:
+    """5 s of the client and 0.9 s of the upstream, whichever of the two permits keeps the count."""
+    path = Path(breaker=SLOW_AFTER_1S)
+    permit, now = admitted(path), path.loop.now
+    permit.sent(None, now)
+    if has_its_own:
+        assert permit.look(now) is None
+    permit.turn(Turn.CLIENT, now + 0.4)
+    assert permit.next_look == inf
+    permit.turn(Turn.UPSTREAM, now + 5.4)
+    assert permit.next_look == pytest.approx(now + 6.0)
+    if ends == "with a head first":
+        permit.head(200, now + 5.8)
+    assert permit.succeed(now + 5.9, None) is None
+    assert path.breaker.tally.slow == 0
+
+
+@pytest.mark.parametrize("turn", [None, Turn.CLIENT])
+def test_time_of_the_upstream_is_slow_and_the_clients_last_turn_is_not(turn: Turn | None) -> None:
+    path = Path(breaker=SLOW_AFTER_1S)
+    permit, now = admitted(path), path.loop.now
+    permit.sent(None, now)
+    if turn is not None:
+        permit.turn(turn, now + 0.5)  # and the answer comes before the client has sent all
+    transition = permit.succeed(now + 1.5, None)
+    assert (transition is None) == (turn is Turn.CLIENT)

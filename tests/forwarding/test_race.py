@@ -20,6 +20,7 @@ from sidecar.upstream.streams import Processed, ResponseSink
 from tests.support.by_hand import (
     HERE,
     THERE,
+    WHOLE,
     HandClient,
     HandConnecting,
     HandLease,
@@ -435,7 +436,7 @@ def hedged(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClie
     exchange, client = begun(path, asked)
     race = exchange.race
     assert isinstance(race, Race)
-    permit = path.destination.admit(path.loop.now)
+    permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     race._run(permit, path.cluster, path.cluster.single, path.loop.now)
     leases.reverse()  # the youngest is taken first
@@ -485,7 +486,7 @@ def test_a_loser_that_still_waits_for_a_connection_is_called_off(connectings: li
     path = Path()
     lease = path.idle_lease()
     exchange, client = begun(path)
-    permit = path.destination.admit(path.loop.now)
+    permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
     exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now)
@@ -506,14 +507,14 @@ def test_a_losing_probe_gives_its_place_back(connectings: list[HandConnecting]) 
     path.loop.advance(60.0)
     path.told.finishes.clear()
     exchange, _ = begun(path)
-    permit = path.destination.admit(path.loop.now)
+    permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert permit.is_probe
     assert exchange.race is not None
     exchange.race._run(permit, path.cluster, path.cluster.pick(), path.loop.now)
     answer(connectings[1].open())
     assert path.in_flight == (0, [0, 0])
-    again = [path.destination.admit(path.loop.now) for _ in range(3)]
+    again = [path.destination.admit(path.loop.now, WHOLE) for _ in range(3)]
     assert [isinstance(one, Permit) for one in again] == [True, True, False]
 
 
@@ -560,7 +561,7 @@ def test_an_attempts_own_timeout_ends_that_one_alone() -> None:
     leases = [path.idle_lease(), path.idle_lease()]
     exchange, client = begun(path)
     path.loop.advance(1.0)
-    permit = path.destination.admit(path.loop.now)
+    permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
     exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now)

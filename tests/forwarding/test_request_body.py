@@ -33,7 +33,7 @@ class FullSocket(HandLease):
         self._body = body
 
     def send_head(self, head: RequestHead | None, held: Sequence[Any] = ()) -> None:
-        self._body.hold_back(0.0)
+        self._body.hold_back()
 
 
 def send(body: RequestBody, lease: HandLease) -> None:
@@ -97,20 +97,6 @@ def test_a_body_that_came_with_its_head_holds_nobody_back_whatever_its_size() ->
     send(body, lease)
     assert (body.size, body.is_complete, client.notes) == (MAX_HELD_BYTES + 1, True, [])
     assert lease.names == ["held", "end"]
-
-
-def test_time_in_which_the_upstream_takes_nothing_adds_up() -> None:
-    body, client = new_body()
-    for since, until in ((10.0, 12.5), (20.0, 20.5)):
-        body.hold_back(since)
-        body.let_go(until)
-    assert (body.held_back_seconds, client.names) == (3.0, ["hold", "resume"] * 2)
-
-
-def test_who_was_not_held_back_has_waited_for_nothing() -> None:
-    body, client = new_body()
-    body.let_go(5.0)
-    assert (body.held_back_seconds, client.names) == (0.0, ["resume"])
 
 
 # Another attempt

@@ -17,6 +17,7 @@ from sidecar.runtime import assembly
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.reload import Outcome, Reloading, Request, Warm
 from sidecar.runtime.worker import Worker
+from tests.core.breaker_calls import settle
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
 from tests.support.upstream import Peer, answering, scripted
@@ -84,7 +85,7 @@ async def test_new_thresholds_keep_an_open_breaker_open() -> None:
         breaker = worker.assembly.breakers["one", "a"]
         now = worker.service.clock()
         for _ in range(5):
-            breaker.settle(breaker.admit(now), Verdict.FAILURE, 0.1, now)
+            settle(breaker.admit(now), Verdict.FAILURE, 0.1, now)
         assert breaker.state is State.OPEN
         await install(
             worker, ROUTES.replace("mode: observe}}", "mode: observe}, circuit_breaker: {minimum_calls: 7}}")

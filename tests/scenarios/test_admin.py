@@ -59,7 +59,14 @@ async def test_status_tells_how_the_process_is() -> None:
     assert status["routes"] == 1
     assert status["breakers"] == {
         "count": 1,
-        "by_state": {"closed": 0, "open": 1, "half_open": 0, "forced_open": 0, "disabled": 0},
+        "by_state": {
+            "closed": 0,
+            "open": 1,
+            "half_open": 0,
+            "forced_open": 0,
+            "forced_closed": 0,
+            "disabled": 0,
+        },
         "open": [{"route": "app", "upstream": "app", "state": "open"}],
         "open_count": 1,
     }

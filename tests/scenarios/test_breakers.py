@@ -186,7 +186,7 @@ async def test_an_override_closes_a_breaker_whatever_the_upstream_does() -> None
     async with stage(by_target) as to:
         await statuses(to, *[b"/500"] * 5)
         hand = operator(to.worker)
-        assert (await hand.post("/breakers/app/close"))["breakers"][0]["state"] == "disabled"
+        assert (await hand.post("/breakers/app/close"))["breakers"][0]["state"] == "forced_closed"
         assert await statuses(to, *[b"/500"] * 20) == [500] * 20
         assert (await hand.post("/breakers/app/auto"))["breakers"][0]["state"] == "closed"
         assert await statuses(to, *[b"/500"] * 6) == [500] * 5 + [503]

@@ -227,7 +227,12 @@ async def test_clients_that_do_not_take_their_answer_do_not_count() -> None:
                 client.writer.transport.pause_reading()  # type: ignore[attr-defined]
                 await client.send(get())
                 await asyncio.sleep(2.1)
-        assert (to.breaker.state, to.breaker.tally.failed, to.breaker.tally.ignored) == (State.CLOSED, 0, 6)
+        # Each was judged by its head, a second after that.
+        assert (to.breaker.state, to.breaker.tally.failed, to.breaker.tally.successful) == (
+            State.CLOSED,
+            0,
+            6,
+        )
 
 
 @pytest.mark.parametrize(
@@ -284,12 +289,21 @@ async def test_every_kind_of_broken_answer_counts(script: Script) -> None:
 
 async def test_a_refused_connection_counts() -> None:
     (dead,) = free_ports(1)
-    async with running(app_routes(dead)) as worker:
+    async with running(app_routes(dead, route="circuit_breaker: {warm_up: off}")) as worker:
         async with raw_client(port(worker)) as client:
             await client.send(get() * 6)
             answers = await client.responses([b"GET"] * 6)
         assert [answer.status for answer in answers] == [502] * 5 + [503]
         await assert_clean(worker)
+
+
+async def test_an_app_that_does_not_listen_yet_opens_nothing() -> None:
+    (dead,) = free_ports(1)
+    async with running(app_routes(dead)) as worker:
+        async with raw_client(port(worker)) as client:
+            await client.send(get() * 20)
+            answers = await client.responses([b"GET"] * 20)
+        assert {answer.status for answer in answers} == {502}
 
 
 async def test_what_the_policy_does_not_name_does_not_count() -> None:
@@ -298,12 +312,13 @@ async def test_what_the_policy_does_not_name_does_not_count() -> None:
         assert to.breaker.state is State.CLOSED
 
 
-async def test_429_counts_in_the_rate_and_not_in_the_row() -> None:
+async def test_429_counts_nothing_on_an_inbound_route() -> None:
+    """It is some caller's own quota."""
     policy = "circuit_breaker: {minimum_calls: 10}"
     async with stage(saying(b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n"), route=policy) as to:
         answers = await to.ask_all(get() * 11, [b"GET"] * 11)
-        assert [answer.status for answer in answers] == [429] * 10 + [503]
-        assert reasons(to) == [TransitionReason.FAILURE_RATE]
+        assert [answer.status for answer in answers] == [429] * 11
+        assert to.breaker.tally.failed == 0
 
 
 async def test_answers_of_the_sidecars_own_do_not_count() -> None:

@@ -80,7 +80,7 @@ async def test_time_in_which_a_client_neither_sends_nor_takes_is_left_out_once()
     async with stage(script, route=SLOW_CALLS_TRIP) as to, raw_client(to.port) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbo")
-        await asyncio.sleep(2)
+        await asyncio.sleep(0.3)
         await client.send(b"dy")
         await asyncio.sleep(0.1)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]

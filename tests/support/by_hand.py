@@ -31,6 +31,7 @@ from sidecar.core.snapshot import (
 )
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import Transition
+from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.streams import ServerStream
@@ -46,6 +47,19 @@ HERE = Endpoint("127.0.0.1", 8080)
 THERE = Endpoint("127.0.0.2", 8080)
 
 Note = tuple[Any, ...]
+
+
+class Whole(Asking):
+    """Of a request that has come whole, and has the route's time."""
+
+    def could_count(self, now: float) -> bool:
+        return True
+
+    def is_body_whole(self) -> bool:
+        return True
+
+
+WHOLE = Whole()
 
 
 class Handle:

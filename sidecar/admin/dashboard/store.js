@@ -167,7 +167,7 @@ export class Store {
       row.state = data.to;
       row.generation = data.sequence;
       row.last_transition_at = data.at;
-      row.is_overridden = data.reason === "forced" && (data.to === "forced_open" || data.to === "disabled");
+      row.is_overridden = data.reason === "forced" && (data.to === "forced_open" || data.to === "forced_closed");
     }
     const route = this.routes.get(data.route);
     const own = route?.row.breakers.find((/** @type {Data} */ one) => one.upstream === data.upstream);

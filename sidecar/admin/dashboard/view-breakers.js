@@ -47,7 +47,7 @@ export function overrideButtons() {
       node.replaceChildren(
         ...[
           !(isForced && state === "forced_open") && button("Open…", () => askOverride(route, upstream, "open"), { title: `Force open: ${about}` }),
-          !(isForced && state === "disabled") && button("Close…", () => askOverride(route, upstream, "close"), { title: `Force closed: ${about}` }),
+          !(isForced && state === "forced_closed") && button("Close…", () => askOverride(route, upstream, "close"), { title: `Force closed: ${about}` }),
           isForced && button("Auto…", () => askOverride(route, upstream, "auto"), { title: `Automatic: ${about}` }),
         ].filter((one) => one !== false),
       );

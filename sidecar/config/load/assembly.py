@@ -18,13 +18,13 @@ from sidecar.config.load.defaults import with_defaults
 from sidecar.config.load.origins import Origins
 from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
-from sidecar.config.schema.breaker import breaker
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import listeners
 from sidecar.config.schema.names import name as checked_name
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import Route
+from sidecar.config.schema.section import stored
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
 from sidecar.config.tell.hidden_in_problems import without_secrets
 from sidecar.config.yaml import parse
@@ -286,10 +286,12 @@ def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: by
     value: core.Route = section.store(Route.built_in)
     if body is not None and value.fallback is not None:
         value = replace(value, fallback=replace(value.fallback, body=body))
+    direction = served[value.listener].direction
+    policy = stored(section.circuit_breaker, core.BreakerPolicy())
     return replace(
         value,
-        direction=served[value.listener].direction,
-        breaker=breaker(section.circuit_breaker, value.timeouts),
+        direction=direction,
+        breaker=replace(policy, counts_rate_limited=direction is core.Direction.OUTBOUND),
         hidden=given_by_environment(route.node),
     )
 

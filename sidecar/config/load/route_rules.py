@@ -15,7 +15,7 @@ from math import inf
 from sidecar.config.load import defaults
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
-from sidecar.config.schema.breaker import Thresholds, breaker
+from sidecar.config.schema.breaker import Thresholds
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import DEFAULT_LISTENER, Route
@@ -202,8 +202,11 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     section = route.value.circuit_breaker
     if section is None:
         return
-    policy = breaker(section, stored(route.value.timeouts, RouteTimeouts()))
+    times = stored(route.value.timeouts, RouteTimeouts())
+    policy = stored(section, BreakerPolicy())
     top = ("circuit_breaker",)
+    if policy.count_timeout_after_seconds is not None:
+        _count_timeout_after(route, policy.count_timeout_after_seconds, times, report)
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
     _at_most(route, opened, longest, report)
@@ -219,6 +222,14 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     if inner in (opened[0][:2], longest[0][:2]):
         _at_most(route, opened, longest, report)
     _window(route, inner, section.candidate, policy, report)
+
+
+def _count_timeout_after(route: Checked[Route], seconds: float, times: RouteTimeouts, report: Report) -> None:
+    """Above a timeout of the route none of its timeouts could ever count."""
+    counted = (("circuit_breaker", "count_timeout_after"), seconds)
+    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), report)
+    if times.attempt_seconds is not None:
+        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), report)
 
 
 def _window(

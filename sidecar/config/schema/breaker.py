@@ -6,12 +6,19 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sidecar.config.schema import values
-from sidecar.config.schema.form import FIELDS, WORDS
+from sidecar.config.schema.form import FIELDS, WORDS, Form
 from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.units import format_duration
 from sidecar.core import snapshot as core
 
 T = TypeVar("T")
+
+_BUILT_IN = core.BreakerPolicy()
+_COUNT_TIMEOUT_AFTER = Form(
+    lambda given: None if given == values.AUTO else given,
+    lambda stored: values.AUTO if stored is None else format_duration(stored),
+    unset=values.AUTO,
+)
 
 
 class SlidingWindow(Section):
@@ -28,7 +35,7 @@ class SlidingWindow(Section):
 
 
 class HalfOpen(Section):
-    built_in = core.BreakerPolicy()
+    built_in = _BUILT_IN
 
     max_calls: values.Count | None = key(
         "Probes at the same time; further requests are refused.", fills="half_open_max_calls"
@@ -42,7 +49,7 @@ class HalfOpen(Section):
 class Thresholds(Section):
     """When a breaker trips and how long it stays open; what a candidate may vary."""
 
-    built_in = core.BreakerPolicy()
+    built_in = _BUILT_IN
 
     sliding_window: SlidingWindow | None = key("The calls that the rates are computed over.", fills="window")
     minimum_calls: values.Count | None = key(
@@ -87,7 +94,7 @@ class CircuitBreaker(Thresholds):
     )
     failure_on: list[values.FailureItem] | None = key(
         "What counts as a failure: 5xx, connect_failure, reset, timeout, or a status such as 429. "
-        "Judged at the end of the response.",
+        "Judged at the end of the response, or 1s after its head.",
         examples=[["5xx", 429]],
         fills="failure_on",
         form=WORDS,
@@ -99,13 +106,18 @@ class CircuitBreaker(Thresholds):
         fills="failure_headers",
         form=FIELDS,
     )
-    count_timeout_after: values.Duration | None = key(
-        "An attempt that timed out with less time than this says nothing about the upstream. "
-        "Unset: the smallest of the route's timeouts, slow_call_duration and "
-        f"{format_duration(core.BreakerPolicy().count_timeout_after_seconds)}.",
-        examples=["1s"],
+    count_timeout_after: values.DurationOrAuto | None = key(
+        "An attempt that timed out with less time than this says nothing about the upstream; at most the route's "
+        "timeouts, or none would ever count. `auto`: three times the p95 of the route's last 1,000 successes, at "
+        "most 0.8s unless the p95 itself is longer, at least 50ms; 0.8s while fewer than 20 successes are known.",
         fills="count_timeout_after_seconds",
-        is_derived=True,
+        form=_COUNT_TIMEOUT_AFTER,
+        default=values.AUTO,
+    )
+    warm_up: values.PeriodOrOff | None = key(
+        "Connections that are refused before the upstream's first answer to this process open nothing, for at most "
+        "this long: a pod that starts is no outage. `off`: they count from the first on.",
+        fills="warm_up_seconds",
     )
     candidate: Thresholds | None = key(
         "A second policy on the same traffic: counted in metrics, never acts. "
@@ -125,16 +137,6 @@ class CircuitBreaker(Thresholds):
             policy = replace(policy, candidate=_candidate(self.candidate, policy.window))
         stored: T = policy
         return stored
-
-
-def breaker(section: CircuitBreaker | None, times: core.RouteTimeouts) -> core.BreakerPolicy:
-    """The policy of a route with these timeouts (SPEC 3)."""
-    policy = core.BreakerPolicy() if section is None else section.store(core.BreakerPolicy())
-    if section is not None and section.count_timeout_after is not None:
-        return policy
-    limits = (times.request_seconds, times.attempt_seconds, policy.slow_call_seconds)
-    shortest = min(policy.count_timeout_after_seconds, *(limit for limit in limits if limit is not None))
-    return replace(policy, count_timeout_after_seconds=shortest)
 
 
 def _candidate(section: Thresholds, active: core.WindowPolicy) -> core.CandidatePolicy:

@@ -31,6 +31,9 @@ class Form:
     tell: Callable[[Any, Hidden], str | None] | None = None
     """What the snapshot holds → its text for people, None for unset; where `write` would tell too much."""
 
+    unset: str | None = None
+    """What people are told where the snapshot holds None; None: nothing."""
+
     def text(self, value: Any, hidden: Hidden) -> str | None:
         """What people are told of a value of the snapshot; None for unset."""
         return self.tell(value, hidden) if self.tell is not None else flow(self.write(value))

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from sidecar.config.schema import names, units
 from sidecar.config.yaml.nodes import Interpolated, resolve_plain
+from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.snapshot import Failure
-from sidecar.core.window import MAX_COUNT_SIZE
 
+AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
 _MAX_WORD_CHARACTERS = 200
 
@@ -116,6 +117,21 @@ def limit(value: object) -> float:
     if not any(character.isdigit() for character in units.shown(value)):
         raise ValueError(f"{_quoted(value)} is not a duration: write one such as 2s, or off")
     return units.parse_duration(value) or math.inf
+
+
+def duration_or_auto(value: object) -> float | str:
+    value = plain(value)
+    if value == AUTO:
+        return AUTO
+    if not any(character.isdigit() for character in units.shown(value)):
+        raise ValueError(f"{_quoted(value)} is not a duration: write one such as 1s, or {AUTO}")
+    return positive_duration(value)
+
+
+def period(value: object) -> float:
+    """How long something lasts, or `off` for not at all."""
+    seconds = limit(value)
+    return 0.0 if seconds == math.inf else seconds
 
 
 def share(value: object) -> float:

@@ -120,6 +120,8 @@ class Section(BaseModel):
         for entry in _entries(cls, prefix):
             found = value if entry.fills is None else entry.get(value)
             if found is None:
+                if entry.form is not None and entry.form.unset is not None:
+                    told[entry.name] = entry.form.unset
                 continue
             if entry.section is not None:
                 told |= entry.section.told(found, hidden, f"{entry.name}.")

@@ -42,6 +42,10 @@ class UpstreamSection(Section):
         form=TEXT_LIST,
     )
     limits: UpstreamLimitsSection | None = key("What the upstream may be asked for at once.", fills="limits")
+    mesh: values.Flag | None = key(
+        "A sidecar of ours stands in front of it too: its refusals are known as such and count for no breaker here.",
+        fills="is_mesh",
+    )
     timeouts: UpstreamTimeoutsSection | None = key("Of its connections.")
 
 

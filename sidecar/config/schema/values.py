@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 from sidecar.config.schema import names, readers, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
+from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.snapshot import (
     Address,
     BreakerMode,
@@ -29,7 +30,6 @@ from sidecar.core.snapshot import (
     Trust,
     WindowType,
 )
-from sidecar.core.window import MAX_COUNT_SIZE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +80,7 @@ class OrShorthand:
         return {"anyOf": [self.short or long["items"], long]}
 
 
+AUTO = readers.AUTO
 _STRING = {"type": "string"}
 _DURATION_SCHEMA = {"type": "string", "pattern": units.DURATION_PATTERN, "examples": ["250ms", "2s", "1m30s"]}
 _SHARE_SCHEMA = {
@@ -100,6 +101,10 @@ def _size_text(size: float) -> object:
     return size if isinstance(size, int) else units.format_duration(size)
 
 
+def _period_text(seconds: float) -> str:
+    return units.format_duration(seconds) if seconds else "off"
+
+
 def _budget_text(budget: float | str) -> str:
     return budget if isinstance(budget, str) else units.format_duration(budget)
 
@@ -113,6 +118,18 @@ Duration: TypeAlias = Annotated[float, _typed(readers.positive_duration, _DURATI
 DurationOrZero: TypeAlias = Annotated[float, _typed(readers.duration, _DURATION, **_DURATION_SCHEMA)]
 DurationOrOff: TypeAlias = Annotated[
     float, _typed(readers.limit, _DURATION, anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA])
+]
+DurationOrAuto: TypeAlias = Annotated[
+    float | str,
+    _typed(readers.duration_or_auto, anyOf=[{"type": "string", "enum": [AUTO]}, _DURATION_SCHEMA]),
+]
+PeriodOrOff: TypeAlias = Annotated[
+    float,
+    _typed(
+        readers.period,
+        Form(write=_period_text),
+        anyOf=[{"type": "string", "enum": ["off"]}, _DURATION_SCHEMA],
+    ),
 ]
 Share: TypeAlias = Annotated[float, _typed(readers.share, _SHARE, **_SHARE_SCHEMA)]
 Ratio: TypeAlias = Annotated[

@@ -3,62 +3,78 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from sidecar.core.breaker import Breaker
-from sidecar.core.breaker_admission import Admission
-from sidecar.core.outcome import Kind, Outcome, judge
+from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal, Turn
+from sidecar.core.breaker.warmup import WarmUp
+from sidecar.core.outcome import Kind, Limit, Outcome, could_count
 from sidecar.core.snapshot import BreakerPolicy
-from tests.bench.hard_cases.world import Attempt, Ended, Subject
+from tests.bench.hard_cases.upstreams import OFFSET
+from tests.bench.hard_cases.world import LATER, Attempt, Ended, Subject
 
 KINDS = {
     Ended.ANSWERED: Kind.ANSWERED,
-    Ended.REFUSED: Kind.CONNECT_FAILED,
+    Ended.REFUSED: Kind.CONNECT_REFUSED,
     Ended.RESET: Kind.RESET,
     Ended.TIMED_OUT: Kind.TIMED_OUT,
-    Ended.QUEUED: Kind.TIMED_OUT,
-    Ended.LEFT: Kind.ABANDONED,
-    Ended.NEIGHBOUR: Kind.ANSWERED,
+    Ended.QUEUED: Kind.ABANDONED,
+    Ended.LEFT: Kind.LEFT,
+    Ended.NEIGHBOUR: Kind.REFUSED_BELOW,
 }
-
-
-@dataclass
-class Pass:
-    admission: Admission
-    began: float
-    paused_at: float | None = None
-    paused: float = 0.0
+STALLED_SECONDS = 1.0
 
 
 class Ours(Subject):
     name = "sidecar"
 
     def __init__(self, policy: dict[str, Any], seed: int) -> None:
-        known = {key: value for key, value in policy.items() if key in BreakerPolicy.__dataclass_fields__}
-        self.breaker = Breaker("route", "upstream", BreakerPolicy(**known), random.Random(seed), 0.0)
+        warm = WarmUp(0.0) if "warm_up_seconds" in policy else None
+        self.breaker = Breaker(
+            "route", "upstream", BreakerPolicy(**policy), random.Random(seed), 0.0, warm=warm
+        )
 
     def admit(self, attempt: Attempt, now: float) -> object | None:
-        admission = self.breaker.admit(now)
-        return Pass(admission, now) if admission.is_admitted else None
+        is_firm = could_count(min(attempt.call.budget, attempt.proxy.timeout), Limit(attempt.limit.value))
+        answer = self.breaker.admit(now, is_firm=is_firm, is_whole=attempt.is_whole)
+        if isinstance(answer, BreakerRefusal):
+            return LATER if answer.is_postponed else None
+        return answer.own()
 
-    def turn(self, token: Pass, is_clients: bool, now: float) -> None:
-        if is_clients:
-            token.paused_at = now
-        elif token.paused_at is not None:
-            token.paused += now - token.paused_at
-            token.paused_at = None
+    def sent(self, token: BreakerPermit, attempt: Attempt, now: float) -> None:
+        token.sent(attempt.endpoint, now)
 
-    def ended(self, token: Pass, attempt: Attempt, how: Ended, now: float) -> None:
+    def turn(self, token: BreakerPermit, is_clients: bool, now: float) -> None:
+        token.turn(Turn.CLIENT if is_clients else Turn.UPSTREAM, now)
+
+    def head(self, token: BreakerPermit, attempt: Attempt, now: float) -> None:
+        token.head(attempt.status, now, retry_after_seconds=attempt.retry_after)
+
+    def next_look(self, token: BreakerPermit) -> float:
+        return token.next_look
+
+    def look(self, token: BreakerPermit, now: float) -> None:
+        token.look(now)
+
+    def ended(self, token: BreakerPermit, attempt: Attempt, how: Ended, now: float) -> None:
         kind = KINDS[how]
-        if token.paused_at is not None:
-            self.turn(token, False, now)
-            if kind is Kind.TIMED_OUT:
-                kind = Kind.ABANDONED
-        allowed = min(attempt.call.budget, attempt.proxy.timeout)
-        policy = self.breaker.policy
-        verdict = judge(Outcome(kind, attempt.status, allowed), policy)
-        self.breaker.settle(token.admission, verdict, now - token.began - token.paused, now)
+        if kind is Kind.TIMED_OUT and token.is_clients_turn:
+            kind = Kind.ABANDONED
+        limit = Limit(attempt.limit.value)
+        is_ours = kind is Kind.TIMED_OUT or kind is Kind.LEFT
+        outcome = Outcome(
+            kind,
+            attempt.status,
+            0.0 if attempt.allowed == inf else attempt.allowed,
+            limit=limit,
+            own_seconds=attempt.proxy.timeout - OFFSET if limit is Limit.ROUTE else 0.0,
+            is_after_head=is_ours and attempt.head_at < inf,
+            is_stalled=attempt.has_length and now - attempt.moved_at >= STALLED_SECONDS,
+            retry_after_seconds=attempt.retry_after,
+        )
+        token.judge(outcome, now)
+        token.close(now)
 
     def tick(self, now: float) -> None:
         self.breaker.tick(now)

@@ -10,11 +10,6 @@ from statistics import median
 
 from tests.bench.hard_cases.situations import Result, Situation
 
-HEADER = (
-    "| situation | breaker | right | openings | open after | lost | wrongly refused | closed after |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
-)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -58,7 +53,23 @@ def plain(row: Row) -> str:
 
 
 def markdown(rows: list[Row]) -> str:
-    lines = [HEADER]
+    """A line for each situation, a column for each breaker; what is wrong is bold."""
+    breakers = list(dict.fromkeys(row.breaker for row in rows))
+    lines = [
+        "| situation | wanted | " + " | ".join(breakers) + " |",
+        "| --- | --- |" + " --- |" * len(breakers),
+    ]
+    by_situation: dict[str, list[Row]] = {}
     for row in rows:
-        lines.append("| " + " | ".join([row.situation.name, row.breaker, *row.cells()]) + " |")
+        by_situation.setdefault(row.situation.name, []).append(row)
+    for name, alike in by_situation.items():
+        cells = [_cell(row) for row in alike]
+        lines.append("| " + " | ".join([name, alike[0].situation.wanted, *cells]) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    _, openings, opened, lost, refused, closed = row.cells()
+    text = "never" if openings == "0" else f"{opened.removesuffix(' s')} / {closed.removesuffix(' s')}"
+    text = f"{text}; {lost}, {refused}"
+    return text if row.is_right else f"**{text}**"

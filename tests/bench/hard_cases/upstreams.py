@@ -99,19 +99,17 @@ class NextSidecar(Upstream):
     def begin(self, attempt: Attempt) -> None:
         world = self.proxy.world
         left = attempt.sent_at + attempt.allowed - world.now - OFFSET
-        refused = self.proxy.group("").refused
         call = Call(kind=attempt.call.kind, budget=left, limit=Limit.CALLER)
 
-        def done(is_good: bool) -> None:
-            if is_good:
+        def done(further: Attempt) -> None:
+            if further.is_good:
                 attempt.answer(200)
                 attempt.end()
-            elif self.proxy.group("").refused > refused and world.now == began:
-                attempt.answer(503, retry_after=self.proxy.subject.retry_after(world.now))
+            elif further.is_refused:
+                attempt.answer(503, retry_after=further.retry_after)
                 attempt.end(Ended.NEIGHBOUR)
             else:
                 attempt.answer(504)
                 attempt.end()
 
-        began = world.now
         self.proxy.call(call, done)

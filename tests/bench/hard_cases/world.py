@@ -151,7 +151,7 @@ class World:
 class Attempt:
     """One call on its way, as the proxy sees it."""
 
-    def __init__(self, proxy: Proxy, call: Call, done: Callable[[bool], None] | None) -> None:
+    def __init__(self, proxy: Proxy, call: Call, done: Callable[[Attempt], None] | None) -> None:
         self.proxy = proxy
         self.call = call
         self.done = done
@@ -166,6 +166,9 @@ class Attempt:
         self.retry_after = 0.0
         self.is_whole = call.body_after <= 0.0
         self.is_over = False
+        self.is_refused = False
+        """By our own breaker, or by one further on."""
+        self.is_good = False
         self.has_length = False
         self.moved_at = inf
         """When the last byte of the answer came."""
@@ -247,8 +250,8 @@ class Proxy:
     def group(self, name: str) -> Counts:
         return self.counts.setdefault(name, Counts())
 
-    def call(self, call: Call, done: Callable[[bool], None] | None = None) -> None:
-        """A request has come; `done` hears whether it was answered well."""
+    def call(self, call: Call, done: Callable[[Attempt], None] | None = None) -> None:
+        """A request has come; `done` hears when it is over."""
         self._ask(Attempt(self, call, done))
 
     def _ask(self, attempt: Attempt) -> None:
@@ -259,9 +262,11 @@ class Proxy:
             self.world.at(attempt.began + attempt.call.body_after, lambda: self._ask_whole(attempt))
             return
         if token is None:
+            attempt.is_refused = True
+            attempt.retry_after = self.subject.retry_after(now)
             self._count(attempt, "refused")
             if attempt.done is not None:
-                attempt.done(False)
+                attempt.done(attempt)
             return
         attempt.token = token
         self.running.add(attempt)
@@ -331,12 +336,13 @@ class Proxy:
             self._free += 1
         else:
             self._queue.remove(attempt)
-        is_good = how is Ended.ANSWERED and attempt.status < 500
+        attempt.is_good = how is Ended.ANSWERED and attempt.status < 500
+        attempt.is_refused = how is Ended.NEIGHBOUR
         self.subject.ended(attempt.token, attempt, how, now)
         self._note()
-        self._count(attempt, "good" if is_good else "lost")
+        self._count(attempt, "good" if attempt.is_good else "lost")
         if attempt.done is not None:
-            attempt.done(is_good)
+            attempt.done(attempt)
         while self._queue and self._free > 0:
             self._send(self._queue.popleft())
 

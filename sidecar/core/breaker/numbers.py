@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.core.breaker.override import Order
+from sidecar.core.breaker.words import told
 from sidecar.core.snapshot import BreakerMode
 from sidecar.core.transition import State, WindowNumbers
 
@@ -13,6 +15,7 @@ class Tally:
 
     __slots__ = (
         "failed",
+        "failed_late",
         "failures_saved",
         "ignored",
         "last_failure_at",
@@ -27,7 +30,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.total = self.successful = self.failed = self.ignored = self.rejected = 0
-        self.timed_out = self.slow = 0
+        self.timed_out = self.slow = self.failed_late = 0
         self.would_have_rejected = self.would_have_been_fine = self.failures_saved = 0
         self.last_failure_at: float | None = None
 
@@ -70,11 +73,13 @@ class BreakerNumbers:
     """Ended without saying anything about the upstream."""
     rejected: int
     in_flight: int
-    """Admitted and not settled yet."""
+    """Admitted and not judged yet."""
     timed_out: int
     """Of those failed or ignored: ended by a timeout."""
     slow: int
-    """Of those successful or failed: took `slow_call_duration` or longer."""
+    """Took `slow_call_duration` or longer until their head, also if they run still or their callers left."""
+    failed_late: int
+    """Of those successful: broke after their answer had begun well."""
     transitions: int
     would_have_rejected: int
     """In `metrics_only`: what `enforce` would have refused."""
@@ -90,7 +95,20 @@ class BreakerNumbers:
     override_until: float | None
     """When the operator's override ends; None without one, or without an end."""
     is_overridden: bool
+    order: Order | None
+    """The override, with who made it and since when."""
+    ramp_share: float | None
+    """What share a ramp admits at present; None: there is no ramp."""
+    is_probe_due: bool
+    """Open, its wait is over, and nobody has asked since: the next request is a probe."""
+    counts_timeout_after: float
+    """Seconds at the upstream from which on a timeout counts at present."""
     candidate: CandidateNumbers | None
+
+    @property
+    def told(self) -> str:
+        """The state in words: `closed, ramping 35 %`, `open, probe due`."""
+        return told(self.state, self.ramp_share, is_probe_due=self.is_probe_due)
 
     @property
     def consecutive_failures(self) -> int:

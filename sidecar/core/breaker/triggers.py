@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from math import inf
 
+from sidecar.core.breaker.window import Window
 from sidecar.core.snapshot import BreakerPolicy, WindowType
 from sidecar.core.transition import TransitionReason
-from sidecar.core.window import Window
 
 
 class Triggers:
@@ -29,20 +29,23 @@ class Triggers:
             # It never holds more than its size, so a larger minimum would turn the rates off.
             self._minimum_calls = min(policy.minimum_calls, int(policy.window.size))
 
-    def check(self, window: Window, consecutive_failures: int) -> TransitionReason | None:
+    def check(self, window: Window, row: int) -> TransitionReason | None:
         """Why to open now, or None. To be asked after a failure or a slow call."""
-        if 0 < self._row <= consecutive_failures:
+        if 0 < self._row <= row:
             return TransitionReason.CONSECUTIVE_FAILURES
         return self.check_rates(window)
 
     def check_rates(self, window: Window) -> TransitionReason | None:
         """The same after a success: it may be the call that completes `minimum_calls`."""
-        total = window.total
-        if total < self._minimum_calls:
-            return None
+        judged, failed = window.total - window.pending, window.failed
+        if window.silent and judged == failed:
+            # No success in the window: impatient callers do not hide an outage.
+            judged += window.silent
+            failed += window.silent
         # Divided, not multiplied: 7/100 is the very float that 7 % was read as, 0.07 * 100 is above 7.
-        if window.failed and window.failed / total >= self._failure_rate:
+        if failed and judged >= self._minimum_calls and failed / judged >= self._failure_rate:
             return TransitionReason.FAILURE_RATE
-        if window.slow and window.slow / total >= self._slow_rate:
+        total, slow = window.total, window.slow
+        if slow and total >= self._minimum_calls and slow / total >= self._slow_rate:
             return TransitionReason.SLOW_CALL_RATE
         return None

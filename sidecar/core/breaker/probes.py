@@ -1,0 +1,132 @@
+"""The probes of one HALF_OPEN period: who may be one, and what they have shown so far.
+
+There are two kinds of permits. A *firm* request is one whose timeout could count; any other is *brief*: its
+success closes the breaker, but it holds no permit against a firm one, or callers with 100 ms would keep a
+patient one from ever asking an upstream that needs 200 ms. At most `max_calls` of each kind are held at once.
+
+A permit is held while it is the upstream's turn. In the client's turn another request may take it, at most 8 ×
+`max_calls` of a kind at once: a slow upload or a client that does not read keeps nobody out. A firm probe that
+has had no head for three times the p95 (at least 1 s) lets one more go beside it, five in all: one slow report
+among the probes says nothing of the upstream. And each success that was slow lets one more of a kind go at
+once: an upstream that is cold after its start needs calls to become warm, and one at a time it would get few.
+
+Times are monotonic seconds; what is measured of a probe is the upstream's own time.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from sidecar.core.snapshot import BreakerPolicy
+
+AT_ONCE: Final = 8
+"""Times `max_calls`: probes of one kind in flight, those whose client has its turn included."""
+BESIDE: Final = 5
+"""Firm probes at most that are held at once because the earlier ones do not answer."""
+
+
+class Probe(Protocol):
+    """What is asked of a probe in flight: a `BreakerPermit`."""
+
+    @property
+    def is_firm(self) -> bool: ...
+    @property
+    def is_clients_turn(self) -> bool: ...
+    @property
+    def has_head(self) -> bool: ...
+    def seconds(self, now: float) -> float:
+        """Of the upstream's own time until `now`."""
+
+
+class Probes:
+    """Each probe in flight is held by identity, so a permit comes back once however often it is given back."""
+
+    __slots__ = ("_heard", "_in_flight", "good", "slow")
+
+    def __init__(self, now: float) -> None:
+        self._in_flight: dict[Probe, float] = {}
+        """With the seconds that it had had when a verdict was last heard."""
+        self._heard = now
+        self.good = 0
+        """Verdicts for the upstream, in good time."""
+        self.slow = 0
+        """Successes that took `slow_call_duration` or longer."""
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def has_permit(self, policy: BreakerPolicy, now: float, yields_after: float, *, is_firm: bool) -> bool:
+        """Whether one more probe of this kind may go. At least one may, or a limit of zero would keep the breaker
+        open."""
+        limit = max(1, policy.half_open_max_calls)
+        most = AT_ONCE * limit
+        limit = min(limit + self.slow, most)
+        if len(self._in_flight) < limit:
+            return True
+        held = yielding = at_all = 0
+        for probe in self._in_flight:
+            if probe.is_firm is not is_firm:
+                continue
+            at_all += 1
+            if not probe.is_clients_turn:
+                held += 1
+                yielding += is_firm and not probe.has_head and probe.seconds(now) >= yields_after
+        return at_all < most and held < max(limit, min(limit + yielding, BESIDE))
+
+    def take(self, probe: Probe) -> None:
+        self._in_flight[probe] = 0.0
+
+    def give_back(self, probe: Probe) -> None:
+        self._in_flight.pop(probe, None)
+
+    def answered(self, *, is_slow: bool) -> None:
+        """One has succeeded."""
+        if is_slow:
+            self.slow += 1
+        else:
+            self.good += 1
+
+    def hear(self, now: float) -> None:
+        """Some verdict came: the wait for the next one starts again."""
+        self._heard = now
+        for probe in self._in_flight:
+            self._in_flight[probe] = probe.seconds(now)
+
+    def is_overdue(self, policy: BreakerPolicy, patience: float, now: float) -> bool:
+        """Whether a firm probe has had `patience` times `max_wait` of the upstream's time without any verdict.
+
+        Without a firm probe in flight nothing is awaited: the next request is one.
+        """
+        return bool(self._in_flight) and self.seconds_left(policy, patience, now) <= 0.0
+
+    def seconds_left(self, policy: BreakerPolicy, patience: float, now: float) -> float:
+        """Until `is_overdue`, if it goes on being the upstream's turn; `max_wait` if nothing is awaited."""
+        limit = patience * policy.half_open_max_wait_seconds
+        return limit - max(
+            (probe.seconds(now) - since for probe, since in self._in_flight.items() if probe.is_firm),
+            default=0.0,
+        )
+
+    def shows_life_alone(self, policy: BreakerPolicy, now: float) -> bool:
+        """A 4xx has come. Whether it closes the breaker: for `max_wait` nothing else has, and nothing is awaited.
+
+        It proves that somebody is there, but a service whose database hangs answers 404 as well.
+        """
+        if now - self._heard < policy.half_open_max_wait_seconds:
+            return False
+        return not any(probe.is_firm and not probe.has_head for probe in self._in_flight)
+
+    def has_recovered(self, policy: BreakerPolicy) -> bool:
+        return self.good >= policy.half_open_successes
+
+    def is_too_slow(self, policy: BreakerPolicy) -> bool:
+        """Whether so many probes were slow that a closed breaker would open.
+
+        One slow probe of an upstream that has just started says no more than one slow call of many.
+        """
+        heard = self.good + self.slow
+        return (
+            self.slow > 0
+            and heard >= max(1, policy.minimum_calls)
+            and self.slow / heard >= policy.slow_call_rate_threshold
+        )

@@ -1,0 +1,21 @@
+"""What a breaker that is not closed wants to know of a request before it lets it probe."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+
+class Asking(ABC):
+    """What a breaker that is not closed wants to know of a request."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    @abstractmethod
+    def could_count(self, now: float) -> bool:
+        """Whether its timeout could say something of the upstream."""
+
+    @abstractmethod
+    def is_body_whole(self) -> bool:
+        """Whether its body has come, or as much of it as is kept, or it does not come before an answer."""

@@ -1,0 +1,60 @@
+"""What of an answer, and of who set the time, the breaker wants to know. No rule of the breaker's own is here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core.outcome import Limit
+
+if TYPE_CHECKING:
+    from sidecar.core.head import ResponseHead
+    from sidecar.core.snapshot import BreakerPolicy
+    from sidecar.forwarding.live import LiveRoute
+    from sidecar.forwarding.story import Story
+
+MAX_RETRY_AFTER_DIGITS = 6
+"""A longer number of seconds is none that anybody means."""
+
+
+def limit(story: Story, route: LiveRoute, allowed_seconds: float, fails_at: float) -> tuple[Limit, float]:
+    """Who set the time of an attempt, and how long the route's own limit is, less the deadline's offset."""
+    offset = route.deadline.offset_seconds
+    if fails_at < story.deadline:
+        own = min(route.attempt_seconds, route.head_seconds)
+    elif allowed_seconds < story.deadline - story.started and route.attempt_seconds <= allowed_seconds:
+        own = route.attempt_seconds
+    elif story.budget.source in ("", "route"):
+        own = route.request_seconds
+    else:
+        is_stranger = story.request.listener in story.service.strangers
+        return (Limit.STRANGER if is_stranger else Limit.CALLER), 0.0
+    return Limit.ROUTE, max(own - min(offset, own / 10.0), 0.0)
+
+
+def is_marked(head: ResponseHead, policy: BreakerPolicy) -> bool:
+    """Whether a field of `failure_header` makes the answer a failure."""
+    marks = policy.failure_headers
+    return bool(marks) and any((key, value) in marks for key, _, value in head.fields)
+
+
+def retry_after(head: ResponseHead) -> float:
+    """Seconds of `Retry-After` (RFC 9110 10.2.3); 0 without one, or where it is a date."""
+    for key, _, value in head.fields:
+        if key == b"retry-after":
+            is_number = value.isdigit() and len(value) <= MAX_RETRY_AFTER_DIGITS
+            return float(int(value)) if is_number else 0.0
+    return 0.0
+
+
+def is_refusal_below(head: ResponseHead, is_mesh: bool) -> bool:
+    """Whether the breaker of the next sidecar was open: its `Proxy-Status` (RFC 9209) says so, and it is one of
+    ours."""
+    if head.status != 503:
+        return False
+    said = shown = False
+    for key, _, value in head.fields:
+        if key == b"proxy-status":
+            said = said or (value.startswith(b"sidecar") and b"circuit_open" in value)
+        elif key == b"via":
+            shown = shown or b"sidecar" in value
+    return said and (is_mesh or shown)
