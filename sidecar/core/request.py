@@ -24,6 +24,8 @@ class Traits:
 
 
 PLAIN: Final = Traits()
+PLAIN_2: Final = Traits(http_version="2")
+"""The same for HTTP/2."""
 
 
 class Request:

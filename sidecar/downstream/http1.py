@@ -21,6 +21,7 @@ from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
+from sidecar.downstream.client_lines import tell_of_client
 from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.phase import THEN, Phase, Then
 from sidecar.forwarding import date
@@ -416,15 +417,7 @@ class ClientConnection(ServerStream):
         return self._start(request, rest, 0)
 
     def _tell_of_client(self, request: Request) -> None:
-        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4); kept for the next request to the same
-        host."""
-        mode = self._listener.forwarded
-        drop, lines = forwarded.forwarded_lines(mode, request.lookup, self.link.peer, False, request.host)
-        request.added = lines
-        if drop:
-            request.fields = [field for field in request.fields if field[0] not in drop]
-        else:
-            self._forwarded = request.host, lines
+        self._forwarded = tell_of_client(request, self._listener.forwarded, self.link.peer, self._forwarded)
 
     def _start(self, request: Request, data: bytes, start: int) -> bytes:
         """Begin the exchange whose body starts at `start`; returns what is behind it."""
