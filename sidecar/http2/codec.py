@@ -20,9 +20,6 @@ from sidecar.http2.stream import Http2Stream
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client begins with (RFC 9113 3.4). `receive` of a server wants to see it too."""
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""Unsent bytes of one stream from which on `send_data` says that it is enough."""
-
 Pairs = Sequence[tuple[bytes, bytes]]
 """(key, value); keys in lower case, without a check."""
 NO_DROP: Final[frozenset[bytes]] = frozenset()
@@ -43,11 +40,17 @@ class Http2Codec(ABC):
 
     peer: PeerLimits
     """What the peer allows."""
-    open_streams: int
-    """Not released yet."""
-    unsent_answers: int
-    """Answers to SETTINGS and PING that wait for `take`. While a link takes nothing and there are any, read no more
-    of it: then a flood of them ends here, at 1,000."""
+
+    @property
+    @abstractmethod
+    def open_streams(self) -> int:
+        """Not released yet, or ended by us and not sent yet."""
+
+    @property
+    @abstractmethod
+    def unsent_answers(self) -> int:
+        """Answers to SETTINGS and PING that wait for `take`; at more than 1,000 the connection fails. While a link
+        takes nothing and there are any, read no more of it."""
 
     # Bytes
 
@@ -68,7 +71,7 @@ class Http2Codec(ABC):
 
     @abstractmethod
     def resume_data(self) -> list[Http2Event]:
-        """The link takes again. Returns `StreamWritable` for streams whose unsent bytes have gone."""
+        """The link takes again. Returns `StreamWritable` and `StreamSent` events."""
 
     # Heads
 
@@ -91,7 +94,7 @@ class Http2Codec(ABC):
         """A client's request. `pseudo` is `:method` first, then `:scheme`, `:authority`, `:path` (`:protocol`).
         `fields` are sent but for the keys in `drop`, then `pairs`. Keys in `never_indexed` are sent as such, and
         some always are (`hpack.ALWAYS_NEVER_INDEXED`). Fields that HTTP/2 forbids (RFC 9113 8.2.2) and `host` are
-        left out; `te: trailers` is for `pairs`. `is_end`: there is no body.
+        left out; `te` goes only where it says `trailers`. `is_end`: there is no body.
 
         Raises: RuntimeError while `can_open` is False.
         """
@@ -117,12 +120,20 @@ class Http2Codec(ABC):
     @abstractmethod
     def send_data(self, stream: Http2Stream, data: bytes) -> bool:
         """All of it is taken: what the windows do not allow waits in the stream, in order. False: the stream now
-        holds `HIGH_WATER_BYTES` or more; send nothing further until `StreamWritable`."""
+        holds `outbox.HIGH_WATER_BYTES` (64 KiB) or more; send nothing further until `StreamWritable`."""
 
     @abstractmethod
-    def end(self, stream: Http2Stream, fields: Sequence[Field] = (), pairs: Pairs = ()) -> None:
+    def end(
+        self,
+        stream: Http2Stream,
+        fields: Sequence[Field] = (),
+        pairs: Pairs = (),
+        *,
+        never_indexed: frozenset[bytes] = NONE_INDEXED,
+    ) -> bool:
         """Our side of the stream is whole, once what waits has gone. With `fields` or `pairs` these are its trailers;
-        those that must not stand there (`headers.NEVER_IN_TRAILERS`) are left out."""
+        those that must not stand there (`headers.NEVER_IN_TRAILERS`) are left out. False: something waits still, and
+        `StreamSent` tells when it has gone."""
 
     @abstractmethod
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
@@ -134,7 +145,8 @@ class Http2Codec(ABC):
     def release(self, stream: Http2Stream) -> None:
         """Nobody works on the stream any more, and nobody speaks of it again. Until then it counts against
         `max_concurrent_streams`, even if its client has reset it: so resets buy no work (CVE-2023-44487). To be
-        called once for each `RequestReceived` and each `open_stream`; one that is not over is reset by CANCEL."""
+        called once for each `RequestReceived` and each `open_stream`. One whose end we have not said is reset by
+        CANCEL; one that has been ended still sends what waits, and counts until then."""
 
     # Flow control
 

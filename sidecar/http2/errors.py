@@ -45,3 +45,10 @@ class StreamFault(Exception):
         super().__init__(detail)
         self.code = code
         self.detail = detail
+
+
+class HeadTooLarge(StreamFault):
+    """A head beyond our MAX_HEADER_LIST_SIZE. A request gets 431 (RFC 9113 10.5.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.ENHANCE_YOUR_CALM, "the head is too large")

@@ -1,7 +1,8 @@
 """What `receive` tells of: one object for each thing that happened, in the order in which it did.
 
-Whoever handles them goes by their class: `handlers[event.__class__](event)`. None is told of a stream after its last
-one, which is `StreamReset`, or the one whose `is_end` is True while the stream had been ended on our side too.
+Whoever handles them goes by their class: `handlers[event.__class__](event)`. No event of a stream comes after its
+`StreamReset`. Those of one read were made before the first of them was handled: after a `reset`, what else the same
+read tells of that stream needs nothing but its connection credit.
 """
 
 from __future__ import annotations
@@ -134,7 +135,16 @@ class RequestMalformed(Http2Event):
 
 
 class StreamWritable(Http2Event):
-    """What the stream had unsent has gone: it takes more (`send_data` had returned False)."""
+    """Most of what the stream had unsent has gone: it takes more (`send_data` had returned False)."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Http2Stream) -> None:
+        self.stream = stream
+
+
+class StreamSent(Http2Event):
+    """All that waited when `end` returned False is with `take` now, END_STREAM too."""
 
     __slots__ = ("stream",)
 

@@ -1,7 +1,7 @@
 """One stream as its connection sees it: two halves, each with its phase, its window, and what waits to be sent.
 
-RFC 9113 5.1 draws one machine of seven states; it is the product of these two halves, and each half has one writer,
-`Connection`. Idle streams have no object, nor have those that were released.
+RFC 9113 5.1 draws one machine of seven states; it is the product of these two halves. Each has one writer:
+`receiving` is `Connection`'s, `sending` is `Outbox`'s. Idle streams have no object.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ class Sending(Enum):
     RESET = auto()
 
 
+_OVER = (Receiving.ENDED, Receiving.RESET)
+_SENT = (Sending.ENDED, Sending.RESET)
+
+
 class Http2Stream:
     """Given out by events and by `open_stream`. Others write `owner` and read the rest."""
 
     __slots__ = (
-        "credit", "is_blocked", "is_counted", "is_head_request", "left", "owner", "receive_window", "receiving",
+        "credit", "interims", "is_blocked", "is_released", "left", "method", "owner", "receive_window", "receiving",
         "reset_after", "send_window", "sending", "stream_id", "trailers", "unsent", "unsent_bytes",
     )  # fmt: skip
 
@@ -56,19 +60,26 @@ class Http2Stream:
         """Given by the owner, and not told the peer yet."""
         self.left: int | None = None
         """Of the body that comes: bytes that `content-length` still promises; None where it promised nothing."""
-        self.is_head_request = False
-        """A client's HEAD: its answer's `content-length` is of no body."""
-        self.is_counted = True
-        """Not released yet."""
+        self.method = b""
+        """Of the request that a client sent: what an answer's `content-length` means depends on it."""
+        self.interims = 0
+        """Interim heads that came."""
+        self.is_released = False
+        """Nobody works on it any more."""
         self.is_blocked = False
         """`send_data` returned False; `StreamWritable` is due."""
-        self.unsent: deque[bytes] = deque()
+        self.unsent: deque[bytes | memoryview] = deque()
         self.unsent_bytes = 0
         """Of the body: taken, and not in what `take` gave yet."""
         self.trailers: Any = None
-        """What is sent behind the body: (fields, pairs), or None."""
+        """What is sent behind the body: (fields, pairs, never_indexed), or None."""
         self.reset_after: int | None = None
         """RST_STREAM with this code follows our end (RFC 9113 8.1)."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more goes in either direction."""
+        return self.receiving in _OVER and self.sending in _SENT
 
     def __repr__(self) -> str:
         return (
