@@ -28,8 +28,12 @@ class GrpcStatus(IntEnum):
     UNAUTHENTICATED = 16
 
 
+PREFIX: Final = "grpc:"
+"""Before a status's name in the configuration (`failure_on`)."""
+
 FAILURES: Final = frozenset({
-    GrpcStatus.UNAVAILABLE, GrpcStatus.UNKNOWN, GrpcStatus.INTERNAL, GrpcStatus.DATA_LOSS, GrpcStatus.DEADLINE_EXCEEDED,
+    GrpcStatus.UNAVAILABLE, GrpcStatus.UNKNOWN, GrpcStatus.INTERNAL, GrpcStatus.DATA_LOSS,
+    GrpcStatus.DEADLINE_EXCEEDED,
 })  # fmt: skip
 """Count unless `failure_on` names gRPC codes itself; DEADLINE_EXCEEDED as a timeout."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,8 +52,8 @@ class Request:
         target: bytes,
         origin_target: bytes,
         host: bytes,
-        fields: list[Field],
-        lookup: dict[bytes, bytes],
+        fields: Sequence[Field],
+        lookup: Mapping[bytes, bytes],
         length: int = 0,
         traits: Traits = PLAIN,
     ) -> None:

@@ -141,6 +141,16 @@ class ListenerTimeouts:
     """Without any progress while a body is being read from, or an answer written to, the client."""
 
 
+class HttpVersion(Enum):
+    """What is spoken on a connection."""
+
+    AUTO = "auto"
+    """Whatever the client begins with. For listeners alone."""
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    """In clear text by prior knowledge (RFC 9113 3.3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     name: str
@@ -150,6 +160,7 @@ class Listener:
     trust: Trust = Trust.ALL
     direction: Direction = Direction.INBOUND
     forwarded: Forwarded = Forwarded.APPEND
+    protocol: HttpVersion = HttpVersion.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,7 @@ class Upstream:
     """An idle pooled connection is closed after this long."""
     is_mesh: bool = False
     """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
+    protocol: HttpVersion = HttpVersion.HTTP1
 
 
 class Pattern(Protocol):

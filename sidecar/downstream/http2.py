@@ -43,8 +43,8 @@ class Http2ClientConnection:
 
     __slots__ = (
         "_age_timer", "_behind", "_events", "_is_reading", "_is_turn_over", "_is_write_due", "_is_write_paused",
-        "_listener", "_since", "_untaken", "bucket", "codec", "due", "forwarded", "is_draining", "link", "phase",
-        "service",
+        "_listener", "_since", "_streams", "_untaken", "bucket", "codec", "due", "forwarded", "is_draining", "link",
+        "phase", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link) -> None:
@@ -60,6 +60,8 @@ class Http2ClientConnection:
         self.forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self.is_draining = False
+        self._streams: set[ServedStream] = set()
+        """Whose exchange has not ended."""
         self._events: Sequence[Http2Event] = ()
         """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
         self._behind = b""
@@ -191,10 +193,8 @@ class Http2ClientConnection:
         self._end_streams(Reason.CONNECTION_RESET, "an error in the sidecar")
 
     def _end_streams(self, reason: Reason, detail: str) -> None:
-        for stream in list(self.codec.streams.values()):
-            owner: ServedStream | None = stream.owner
-            if owner is not None:
-                owner.gone(reason, detail)
+        for stream in list(self._streams):
+            stream.gone(reason, detail)
 
     # From bytes to requests
 
@@ -202,7 +202,9 @@ class Http2ClientConnection:
         self._is_reading = True
         try:
             while data and not self._is_turn_over:
-                piece, data = (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
+                piece, data = (
+                    (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
+                )
                 self._handle(self.codec.receive(piece, self.service.clock()))
         finally:
             self._is_reading = False
@@ -279,7 +281,9 @@ class Http2ClientConnection:
     def _request(self, event: events.RequestReceived) -> None:
         if self.phase is not Phase.UNSENT:
             self._enter(Phase.ANSWER, self.service.clock())
-        ServedStream(self, event.stream).begin(event)
+        stream = ServedStream(self, event.stream)
+        self._streams.add(stream)
+        stream.begin(event)
 
     def _trailers(self, event: events.TrailersReceived) -> None:
         owner: ServedStream | None = event.stream.owner
@@ -335,8 +339,9 @@ class Http2ClientConnection:
 
     # The end
 
-    def released(self) -> None:
+    def released(self, stream: ServedStream) -> None:
         """One stream is over."""
+        self._streams.discard(stream)
         if self.codec.open_streams or self.phase in (Phase.CLOSING, Phase.CLOSED):
             return
         now = self.service.clock()
@@ -381,6 +386,7 @@ _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2ClientConnection, Any], N
     events.PeerSettings: Http2ClientConnection._settings,
     events.ConnectionFailed: Http2ClientConnection._failed,
     events.RequestMalformed: Http2ClientConnection._ignored,
+    events.StreamSent: Http2ClientConnection._ignored,
     events.SettingsAcknowledged: Http2ClientConnection._ignored,
     events.PingAcknowledged: Http2ClientConnection._ignored,
     events.GoawayReceived: Http2ClientConnection._ignored,

@@ -1,7 +1,7 @@
 """One request of a client that speaks HTTP/2, and its answer: what an exchange knows of its client.
 
-Flow control is the back-pressure: what the upstream has no room for gets no credit, and what the client has no room for
-waits in the stream, of which the exchange hears. Owned by its connection, until its exchange has ended.
+Flow control is the back-pressure: what the upstream has no room for gets no credit, and what the client has no room
+for waits in the stream, of which the exchange hears. Owned by its connection, until its exchange has ended.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class ServedStream(ServerStream):
             request = Request(listener.name, event.method, event.path[:1024], b"", b"", [], {})
         else:
             if listener.forwarded is not Forwarded.KEEP:
-                connection.forwarded = tell_of_client(request, listener.forwarded, self.peer, connection.forwarded)
+                connection.forwarded = tell_of_client(
+                    request, listener.forwarded, self.peer, connection.forwarded
+                )
         exchange = self._exchange = Exchange(connection.service, self, request)
         if exchange.body is not None:
             self._await_client(Phase.BODY)
@@ -100,7 +102,7 @@ class ServedStream(ServerStream):
         """Part of its body."""
         exchange = self._exchange
         if exchange is not None and data and exchange.body is not None:
-            self._since = connection_now(self)
+            self._since = self._connection.service.clock()
             exchange.data(data)
             if self._is_held:
                 self._held_bytes += len(data)
@@ -136,7 +138,7 @@ class ServedStream(ServerStream):
 
     def _await_client(self, phase: Phase) -> None:
         """The client is to send, or to take, something."""
-        now = self._since = connection_now(self)
+        now = self._since = self._connection.service.clock()
         due = now + self._connection.listener.phase_seconds[phase]
         if self.bucket is None and due < inf:
             self.due = due
@@ -163,6 +165,8 @@ class ServedStream(ServerStream):
         elif phase is Phase.BODY and self._exchange is not None:
             self._exchange.gone(Reason.REQUEST_TIMEOUT, "the request body stalled")
         else:
+            self._codec.reset(stream, ErrorCode.CANCEL)
+            self._connection.write_soon()
             self.gone(Reason.CLIENT_GONE, "the client takes nothing of the answer")
 
     def abandon(self) -> None:
@@ -269,7 +273,7 @@ class ServedStream(ServerStream):
             if not self._stream.unsent_bytes:
                 Sweep.remove(self)
             self._codec.release(self._stream)
-            self._connection.released()
+            self._connection.released(self)
 
     def hold(self) -> None:
         self._is_held = True
@@ -277,7 +281,7 @@ class ServedStream(ServerStream):
     def resume(self) -> None:
         if self._is_held:
             self._is_held = False
-            self._since = connection_now(self)
+            self._since = self._connection.service.clock()
             held, self._held_bytes = self._held_bytes, 0
             if held:
                 self._codec.credit_stream(self._stream, held)
@@ -285,8 +289,3 @@ class ServedStream(ServerStream):
 
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
         raise RuntimeError("HTTP/2 has no 101")
-
-
-def connection_now(stream: ServedStream) -> float:
-    """The loop's clock."""
-    return stream._connection.service.clock()

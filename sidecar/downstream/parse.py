@@ -7,11 +7,12 @@ might repair it differently.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sidecar.core import headers
 from sidecar.core.errors import Reason
-from sidecar.core.plain import TOKEN_BYTES
+from sidecar.core.plain import TOKEN_BYTES, Field
 
 MAX_METHOD_BYTES: Final = 32
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
@@ -100,7 +101,7 @@ def _check_coding(value: bytes) -> None:
         raise Refused(Reason.NOT_IMPLEMENTED, "a transfer coding other than chunked")
 
 
-def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
+def check_framing(lookup: Mapping[bytes, bytes], version: str) -> bool:
     """Return whether the body is chunked.
 
     Raises:
@@ -117,7 +118,7 @@ def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
     return True
 
 
-def body_length(lookup: dict[bytes, bytes]) -> int:
+def body_length(lookup: Mapping[bytes, bytes]) -> int:
     """Of a body that is not chunked, in bytes.
 
     Raises:
@@ -129,25 +130,25 @@ def body_length(lookup: dict[bytes, bytes]) -> int:
     return int(digits or b"0")
 
 
-def keeps_alive(lookup: dict[bytes, bytes], version: str) -> bool:
+def keeps_alive(lookup: Mapping[bytes, bytes], version: str) -> bool:
     """Whether the connection goes on behind this request (RFC 9112 9.3)."""
     options = _options(lookup)
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
-def asks_for_upgrade(lookup: dict[bytes, bytes]) -> bool:
+def asks_for_upgrade(lookup: Mapping[bytes, bytes]) -> bool:
     """Whether `Connection` says that `Upgrade` is meant for this hop."""
     return b"upgrade" in _options(lookup)
 
 
-def _options(lookup: dict[bytes, bytes]) -> set[bytes]:
+def _options(lookup: Mapping[bytes, bytes]) -> set[bytes]:
     value = lookup.get(b"connection")
     return {option.strip(b" \t").lower() for option in value.split(b",")} if value is not None else set()
 
 
 def without_internal(
-    fields: list[tuple[bytes, bytes, bytes]], lookup: dict[bytes, bytes]
-) -> tuple[list[tuple[bytes, bytes, bytes]], dict[bytes, bytes]]:
+    fields: Sequence[Field], lookup: Mapping[bytes, bytes]
+) -> tuple[list[Field], dict[bytes, bytes]]:
     """The same head as a listener with `trust: none` sees it: without what only the mesh may say.
 
     That is `x-envoy-*` (which could set timeouts) and `Proxy-Status`; our `tracestate` member is never passed on.

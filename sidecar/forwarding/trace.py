@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sidecar.core import headers, tracecontext
 from sidecar.forwarding.service import Service
 
@@ -35,7 +37,7 @@ class Trace:
     tracestate: bytes
     """Other vendors' members."""
 
-    def begin(self, service: Service, lookup: dict[bytes, bytes]) -> None:
+    def begin(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """Read the ids that the request came with, and draw those that it did not bring."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
         traceparent = lookup.get(b"traceparent")

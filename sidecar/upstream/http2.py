@@ -19,7 +19,7 @@ from sidecar.http2.events import Http2Event
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
 from sidecar.upstream.http2_stream import SentStream
-from sidecar.upstream.lease import LeasePool
+from sidecar.upstream.lease import SharingPool
 from sidecar.upstream.streams import Processed
 
 PING_EVERY_SECONDS: Final = 5.0
@@ -29,7 +29,7 @@ SUSPECT_SECONDS: Final = 2.0
 DEAD_SECONDS: Final = 10.0
 """Without a byte after the question: closed."""
 UNACKNOWLEDGED_SECONDS: Final = 20.0
-"""What the kernel has sent and the peer's has not acknowledged for so long ends the connection (`TCP_USER_TIMEOUT`)."""
+"""What the kernel has sent and the peer's has not acknowledged for so long ends it (`TCP_USER_TIMEOUT`)."""
 _PING: Final = b"sidecar?"
 _TOO_MANY_PINGS: Final = b"too_many_pings"
 _NOTHING: Final[Sequence[Http2Event]] = ()
@@ -40,15 +40,19 @@ class Http2UpstreamConnection:
 
     __slots__ = (
         "_asked_at", "_is_reading", "_is_suspect", "_is_write_due", "_is_write_paused", "_loop", "_timer", "codec",
-        "expires", "heard_at", "idle_since", "is_open", "link", "pool",
+        "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
     link: Link
 
-    def __init__(self, pool: LeasePool) -> None:
+    def __init__(self, pool: SharingPool) -> None:
         self.pool = pool
         self.codec = Connection(Role.CLIENT)
+        self.streams: set[SentStream] = set()
+        """Not released yet."""
         self.is_open = False
+        self.was_used = False
+        """A stream has ended here."""
         self.idle_since = 0.0
         """When its last stream ended, in seconds on the loop's clock."""
         self.expires = inf
@@ -85,6 +89,7 @@ class Http2UpstreamConnection:
 
     def released(self, now: float, *, is_silent: bool) -> None:
         """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
+        self.was_used = True
         if is_silent:
             self._ask(now)
         if not self.codec.open_streams:
@@ -164,7 +169,7 @@ class Http2UpstreamConnection:
             self.pool.forget(self)
 
     def _owners(self) -> list[SentStream]:
-        return [stream.owner for stream in self.codec.streams.values() if stream.owner is not None]
+        return list(self.streams)
 
     def _fail_all(self, reason: Reason, detail: str) -> None:
         for stream in self._owners():
@@ -225,9 +230,13 @@ class Http2UpstreamConnection:
         if not event.is_by_peer:
             owner.failed(Reason.PROTOCOL_ERROR, f"malformed response: {event.detail}", Processed.YES)
         elif event.is_unprocessed:
-            owner.failed(Reason.CONNECTION_REFUSED, f"upstream refused the stream: {event.detail}", Processed.NEVER)
+            owner.failed(
+                Reason.CONNECTION_REFUSED, f"upstream refused the stream: {event.detail}", Processed.NEVER
+            )
         else:
-            owner.failed(Reason.CONNECTION_RESET, f"upstream reset the stream: {event.detail}", Processed.MAYBE)
+            owner.failed(
+                Reason.CONNECTION_RESET, f"upstream reset the stream: {event.detail}", Processed.MAYBE
+            )
 
     def _writable(self, event: events.StreamWritable) -> None:
         owner: SentStream | None = event.stream.owner
@@ -325,6 +334,7 @@ _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any],
     events.PeerSettings: Http2UpstreamConnection._settings,
     events.GoawayReceived: Http2UpstreamConnection._goaway,
     events.ConnectionFailed: Http2UpstreamConnection._failed,
+    events.StreamSent: Http2UpstreamConnection._ignored,
     events.SettingsAcknowledged: Http2UpstreamConnection._ignored,
     events.PingAcknowledged: Http2UpstreamConnection._ignored,
 }

@@ -39,7 +39,7 @@ class SentStream(ClientStream, Lease):
         self._connection = connection
         self._codec = connection.codec
         self.pool = connection.pool
-        self.is_reused = connection.is_idle and connection.idle_since > connection.heard_since_open
+        self.is_reused = connection.was_used and connection.is_idle
         """The connection had nobody: its end may have been on its way already."""
         self.idle_since = connection.idle_since
         self.expires = inf
@@ -67,6 +67,7 @@ class SentStream(ClientStream, Lease):
         connection = self._connection
         if stream is not None:
             stream.owner = None
+            connection.streams.discard(self)
             self._codec.release(stream)
             connection.write_soon()
         is_silent = fate is Fate.BROKEN and stream is not None and connection.heard_at <= self._sent_at
@@ -87,7 +88,11 @@ class SentStream(ClientStream, Lease):
         request, connection = head.request, self._connection
         pairs = [*head.added.pairs, *own_pairs(head.own)]
         traits = request.traits
-        if traits is not PLAIN and traits is not PLAIN_2 and b"trailers" in request.lookup.get(b"te", b"").lower():
+        if (
+            traits is not PLAIN
+            and traits is not PLAIN_2
+            and b"trailers" in request.lookup.get(b"te", b"").lower()
+        ):
             pairs.append(_TE)
         pseudo = (
             (b":method", request.method),
@@ -99,7 +104,7 @@ class SentStream(ClientStream, Lease):
             pseudo, request.fields, head.drop, pairs, is_end=not request.length
         )
         stream.owner = self
-        stream.is_head_request = request.method == b"HEAD"
+        connection.streams.add(self)
         self._sent_at = connection.now()
         for data in held:
             self.send_data(bytes(data))

@@ -100,7 +100,10 @@ def arguments() -> argparse.ArgumentParser:
         "--install", choices=("auto", "never"), default="auto", help="install missing programs (auto)"
     )
     parser.add_argument(
-        "--before", type=Path, metavar="DIR", help="a checkout of an earlier commit, measured as one more target"
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of an earlier commit, measured as one more target",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
