@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
-from sidecar.downstream.http2_stream import ServedStream
+from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, THEN, Phase, Then
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.http2 import events
@@ -38,7 +38,7 @@ AGE_JITTER: Final = 0.1
 _UNSEEN: Final = -1
 
 
-class Http2ClientConnection:
+class Http2ClientConnection(Host):
     """One client, and its streams."""
 
     __slots__ = (

@@ -6,6 +6,7 @@ for waits in the stream, of which the exchange hears. Owned by its connection, u
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from sidecar.core.plain import Field
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import http2_request, parse
-from sidecar.downstream.client_lines import tell_of_client
+from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
 from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
@@ -24,17 +25,44 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.grpc import own_trailers
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived
 from sidecar.http2.stream import Http2Stream
 from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
-    from sidecar.downstream.http2 import Http2ClientConnection
+    from sidecar.downstream.terms import ListenerTerms
+    from sidecar.forwarding.service import Service
 
 _BODYLESS: Final = frozenset({204, 304})
 _OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLER_GONE, Reason.DRAINING})
 """We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
+
+
+class Host(ABC):
+    """A client's connection, as one of its streams sees it."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    codec: Http2Codec
+    link: Link
+    service: Service
+    forwarded: Known | None
+    """What upstreams are told of the client, in the last request."""
+
+    @property
+    @abstractmethod
+    def listener(self) -> ListenerTerms: ...
+
+    @abstractmethod
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+
+    @abstractmethod
+    def released(self, stream: ServedStream) -> None:
+        """One stream is over."""
 
 
 class ServedStream(ServerStream):
@@ -45,7 +73,7 @@ class ServedStream(ServerStream):
         "_is_held", "_is_over", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
-    def __init__(self, connection: Http2ClientConnection, stream: Http2Stream) -> None:
+    def __init__(self, connection: Host, stream: Http2Stream) -> None:
         self._connection = connection
         self._codec = connection.codec
         self._stream = stream

@@ -18,7 +18,7 @@ from sidecar.http2.connection import Connection
 from sidecar.http2.events import Http2Event
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
-from sidecar.upstream.http2_stream import SentStream
+from sidecar.upstream.http2_stream import Carrier, SentStream
 from sidecar.upstream.lease import SharingPool
 from sidecar.upstream.streams import Processed
 
@@ -35,7 +35,7 @@ _TOO_MANY_PINGS: Final = b"too_many_pings"
 _NOTHING: Final[Sequence[Http2Event]] = ()
 
 
-class Http2UpstreamConnection:
+class Http2UpstreamConnection(Carrier):
     """One connection. `pool` is where it came from."""
 
     __slots__ = (

@@ -6,6 +6,7 @@ took it, until `release`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -15,16 +16,46 @@ from sidecar.core.head import RequestHead, own_pairs, response_head
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, PLAIN_2
 from sidecar.http2 import events
+from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.stream import Http2Stream
 from sidecar.transport.link import Link
-from sidecar.upstream.lease import Fate, Lease
+from sidecar.upstream.lease import Fate, Lease, SharingPool
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
-if TYPE_CHECKING:
-    from sidecar.upstream.http2 import Http2UpstreamConnection
-
 _TE: Final = (b"te", b"trailers")
+
+
+class Carrier(ABC):
+    """A connection of many streams, as one of them sees it."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    codec: Http2Codec
+    pool: SharingPool
+    streams: set[SentStream]
+    """Not released yet."""
+    heard_at: float
+    """When the last byte came, in seconds on the loop's clock."""
+    idle_since: float
+    was_used: bool
+    """A stream has ended here."""
+
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool: ...
+
+    @abstractmethod
+    def now(self) -> float: ...
+
+    @abstractmethod
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+
+    @abstractmethod
+    def released(self, now: float, *, is_silent: bool) -> None:
+        """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
 
 
 class SentStream(ClientStream, Lease):
@@ -35,7 +66,7 @@ class SentStream(ClientStream, Lease):
         "idle_since", "is_reused", "pool",
     )  # fmt: skip
 
-    def __init__(self, connection: Http2UpstreamConnection) -> None:
+    def __init__(self, connection: Carrier) -> None:
         self._connection = connection
         self._codec = connection.codec
         self.pool = connection.pool
