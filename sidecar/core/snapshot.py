@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from sidecar.core.grpc_status import GrpcStatus
+
 
 class Mode(Enum):
     """What a policy does with what it finds: act, only measure, or nothing."""
@@ -41,7 +43,7 @@ class PathKind(Enum):
 
 
 class Failure(Enum):
-    """A class of outcomes that `failure_on` may name, besides single statuses."""
+    """A class of outcomes that `failure_on` may name, besides single statuses of HTTP or gRPC."""
 
     STATUS_5XX = "5xx"
     CONNECT = "connect_failure"
@@ -325,7 +327,7 @@ class BreakerPolicy:
     half_open_successes: int = 1
     half_open_max_wait_seconds: float = 10.0
     ramp_seconds: float = 0.0
-    failure_on: frozenset[Failure | int] = frozenset(
+    failure_on: frozenset[Failure | GrpcStatus | int] = frozenset(
         {Failure.STATUS_5XX, Failure.CONNECT, Failure.RESET, Failure.TIMEOUT}
     )
     """Classes and single statuses (ints)."""

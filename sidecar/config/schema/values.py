@@ -204,7 +204,7 @@ MinBudget: TypeAlias = Annotated[
     ),
 ]
 FailureItem: TypeAlias = Annotated[
-    Failure | int,
+    Failure | GrpcStatus | int,
     _typed(
         readers.failure,
         anyOf=[
