@@ -124,7 +124,9 @@ def _state(breaker: Breaker, numbers: BreakerNumbers, moment: Moment) -> Data:
 def _why(breaker: Breaker, moment: Moment) -> str:
     """Who holds it, or what opened it; empty for one that is closed by itself."""
     order = breaker.order_at(moment.now)
-    return breaker.why if order is None else held(breaker.state_at(moment.now), order, moment.told)
+    return (
+        breaker.why(moment.now) if order is None else held(breaker.state_at(moment.now), order, moment.told)
+    )
 
 
 def _left(until: float | None, moment: Moment) -> float | None:

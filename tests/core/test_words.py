@@ -124,6 +124,7 @@ def test_an_old_outage_still_says_what_opened_it() -> None:
     assert why([opened, waited, probed, waited]) == (
         "half_open: 5 in a row, at last 503 10.0.0.7:8080; last probe: timeout 10.0.0.7:8080"
     )
+    assert why([opened], is_probe_due=True) == "open: 5 in a row, at last 503 10.0.0.7:8080; probe due"
 
 
 def test_the_end_of_an_override_is_of_its_time_and_shown_at_it() -> None:

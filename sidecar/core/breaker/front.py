@@ -99,10 +99,11 @@ class Breaker:
         is_over = order is not None and order.until is not None and now >= order.until
         return None if is_over else order
 
-    @property
-    def why(self) -> str:
+    def why(self, now: float) -> str:
         """What opened it, and what its last probe showed, in words; empty unless it is open or half-open."""
-        return why(self.machine.history.transitions) if self.machine.state in SHUT else ""
+        if self.machine.state not in SHUT:
+            return ""
+        return why(self.machine.history.transitions, is_probe_due=self.is_probe_due(now))
 
     @property
     def policy(self) -> BreakerPolicy:

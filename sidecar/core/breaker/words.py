@@ -25,10 +25,10 @@ def told(
     return state.value if ramp_share is None else f"{state.value}, ramping {round(ramp_share * 100)} %"
 
 
-def why(history: Sequence[Transition]) -> str:
+def why(history: Sequence[Transition], *, is_probe_due: bool = False) -> str:
     """Why a breaker is not closed: what opened it, and what its last probe showed. Empty if it is closed.
 
-    Such as `open: 5 × connection_refused 10.0.0.7:8080; last probe: the same`.
+    Such as `open: 5 × connection_refused 10.0.0.7:8080; last probe: the same; probe due`.
     """
     if not history or history[-1].to_state not in SHUT:
         return ""
@@ -38,6 +38,8 @@ def why(history: Sequence[Transition]) -> str:
     probes = [one for one in outage[1:] if one.to_state is State.OPEN]
     if probes:
         parts.append(f"last probe: {_probe(probes[-1], opened)}")
+    if is_probe_due:
+        parts.append("probe due")
     return "; ".join(parts)
 
 
