@@ -33,6 +33,11 @@ READING = (
 )
 NOBODY = app_routes(9)
 
+BAD_BY = (
+    "by: say who you are in 1 to 128 printable ASCII characters without spaces, such as ada@bastion; "
+    "left out, it is the address you ask from"
+)
+
 
 # What it shows
 
@@ -279,6 +284,12 @@ async def test_metrics_are_those_of_the_probe_listener() -> None:
          "for: at most a year; write `ever` for an override that lasts until `auto`"),
         ("POST", "/breakers/app/open?fro=5m", 400, "there is no query parameter 'fro' here; did you mean 'for'?"),
         ("POST", "/breakers/app/open?for=5m&for=5h", 400, "for is given more than once"),
+        ("POST", "/breakers/app/auto?for=ever", 400, "`auto` ends an override at once: leave out `for`"),
+        ("POST", "/breakers/app/open?for=Ever", 400, "for: 'Ever' is not a duration such as 250ms, 2s or 1m30s"),
+        ("POST", "/breakers/app/open?by=", 400, BAD_BY),
+        ("POST", "/breakers/app/open?by=ada%20b", 400, BAD_BY),
+        ("POST", "/breakers/app/auto?by=ad%0aa", 400, BAD_BY),
+        ("POST", f"/breakers/app/close?by={'a' * 129}", 400, BAD_BY),
         ("POST", "/drain?in=5m", 400, "there is no query parameter 'in' here"),
         ("POST", "/quitquitquit?now", 400, "there is no query parameter 'now' here"),
         ("GET", "/nowhere", 404, "there is nothing at /nowhere; /openapi.json says what there is"),
