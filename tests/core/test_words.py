@@ -67,16 +67,16 @@ def trip(reason: TransitionReason, *causes: Cause, **window: int) -> Transition:
         (trip(TransitionReason.CONSECUTIVE_FAILURES), "consecutive_failures"),
         (
             change(State.HALF_OPEN, State.OPEN, TransitionReason.PROBE_FAILED, cause("503", 503)),
-            "last probe: 503 10.0.0.7:8080",
+            "probe failed: 503 10.0.0.7:8080",
         ),
         (
             change(State.HALF_OPEN, State.OPEN, TransitionReason.PROBE_TIMEOUT),
-            "last probe: no verdict within max_wait",
+            "probe failed: no verdict within max_wait",
         ),
-        (change(State.HALF_OPEN, State.OPEN, TransitionReason.PROBE_FAILED), "last probe: failed"),
+        (change(State.HALF_OPEN, State.OPEN, TransitionReason.PROBE_FAILED), "probe failed"),
         (
             change(State.HALF_OPEN, State.CLOSED, TransitionReason.PROBE_SUCCEEDED, cause("", 200)),
-            "last probe: 200 10.0.0.7:8080",
+            "probe succeeded: 200 10.0.0.7:8080",
         ),
         (change(State.OPEN, State.HALF_OPEN, TransitionReason.WAIT_ELAPSED), ""),
         (change(State.CLOSED, State.DISABLED, TransitionReason.RELOAD), ""),

@@ -301,7 +301,7 @@ async def test_what_opened_a_breaker_stands_wherever_a_person_looks(tmp_path: Pa
             (whole,) = (await hand.get("/breakers/app"))["breakers"]
             assert whole["why"] == f"{why}; last probe: the same"
             assert [one["why"] for one in whole["history"]] == [
-                "last probe: connection_refused 127.0.0.1:9", "", "5 × connection_refused 127.0.0.1:9",
+                "probe failed: connection_refused 127.0.0.1:9", "", "5 × connection_refused 127.0.0.1:9",
             ]  # fmt: skip
             assert f"{due}0\n" in (await hand.send("GET", "/metrics")).body.decode()
             await hand.post("/breakers/app/close")

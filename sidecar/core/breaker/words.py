@@ -46,17 +46,16 @@ def why(history: Sequence[Transition], *, is_probe_due: bool = False) -> str:
 def because(transition: Transition) -> str:
     """Why this change was made; empty where state and reason say all of it.
 
-    Such as `5 × connection_refused 10.0.0.7:8080`, `last probe: 503 10.0.0.7:8080`, `by ada@bastion for 30m`.
+    Such as `5 × connection_refused 10.0.0.7:8080`, `probe failed: 503 10.0.0.7:8080`, `by ada@bastion for 30m`.
     """
     if transition.order is not None:
         return _ordered(transition.order)
     if transition.to_state is State.OPEN:
         if transition.from_state is State.CLOSED:
             return _opened(transition)
-        return f"last probe: {_probe(transition, None)}"
+        return f"probe failed: {_probe(transition, None)}".removesuffix(": failed")
     if transition.reason is TransitionReason.PROBE_SUCCEEDED and transition.causes:
-        last = transition.causes[-1]
-        return f"last probe: {' '.join(part for part in (last.error_type or _status(last), last.endpoint) if part)}"
+        return f"probe succeeded: {_answer(transition.causes[-1])}"
     return ""
 
 
@@ -146,5 +145,6 @@ def _causes(causes: Sequence[Cause]) -> str:
     return ", ".join(told_of)
 
 
-def _status(cause: Cause) -> str:
-    return str(cause.status) if cause.status else ""
+def _answer(cause: Cause) -> str:
+    status = str(cause.status) if cause.status else ""
+    return " ".join(part for part in (cause.error_type or status, cause.endpoint) if part)
