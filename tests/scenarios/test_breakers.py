@@ -341,12 +341,15 @@ async def test_an_override_survives_a_reload_of_thresholds() -> None:
 async def test_an_override_survives_a_reload_that_changes_the_upstream() -> None:
     async with stage(by_target) as to:
         hand = operator(to.worker)
-        await hand.post("/breakers/app/open?for=5m")
+        (begun,) = (await hand.post("/breakers/app/open?for=5m&by=ada@bastion"))["breakers"]
         before = to.breaker
         await to.worker.control.active.install(load_text(HEADER + app_routes(9)).snapshot)
         assert to.breaker is not before
         (one,) = (await hand.get("/breakers/app"))["breakers"]
         assert (one["state"], one["generation"], one["override_seconds_left"]) == ("forced_open", 0, 300.0)
+        kept = ("override_by", "override_since", "override_until", "why")
+        assert [one[key] for key in kept] == [begun[key] for key in kept]
+        assert one["override_by"] == "ada@bastion"
         assert (await to.ask()).status == 503
         await asyncio.sleep(301)
         assert to.breaker.state is State.CLOSED

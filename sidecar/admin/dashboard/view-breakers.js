@@ -4,9 +4,9 @@
  */
 import { askOverride } from "./confirm.js";
 import { attribute, h, text } from "./dom.js";
-import { ago, clock, count, left, percent } from "./format.js";
+import { ago, clock, count, percent } from "./format.js";
 import { button, lineBar, routeName, stateBadge, traceLink, transitionWords } from "./parts.js";
-import { STATES, shown } from "./states.js";
+import { STATES, nextWords, shown } from "./states.js";
 import { store } from "./store.js";
 import { Table } from "./table.js";
 import { trip } from "./timeline.js";
@@ -18,19 +18,6 @@ const stateOf = (row) => shown(row.state, row.is_overridden);
 
 /** The whole of a breaker, if it was read. @param {Data} row */
 const detail = (row) => store.details.get(row.route)?.find((one) => one.upstream === row.upstream);
-
-/** What comes next: the probe, the end of an override, or all of the traffic. @param {Data} row */
-export function nextWords(row) {
-  if (row.is_overridden) return row.override_until ? `ends in ${until(row.override_until)}` : "until ended by hand";
-  if (row.is_probe_due) return "probe due: the next call";
-  if (row.ramp_share !== null) return `ramping ${Math.round(row.ramp_share * 100)} %`;
-  if (row.state === "open" && row.next_probe_at) return `probe in ${until(row.next_probe_at)}`;
-  if (row.state === "half_open") return `${row.probes_in_flight} probing`;
-  return "";
-}
-
-/** @param {string} instant */
-const until = (instant) => left(Math.max(0, (Date.parse(instant) - store.now()) / 1000));
 
 /** Buttons for what can be done to a breaker now. */
 export function overrideButtons() {
@@ -88,7 +75,7 @@ const COLUMNS = [
       td.append(badge.node, next);
       return (row) => {
         badge.update(stateOf(row));
-        text(next, nextWords(row));
+        text(next, nextWords(row, store.now()));
       };
     },
   },
