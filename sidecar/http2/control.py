@@ -58,11 +58,10 @@ class Control:
         if flags & frames.ACK:
             if payload:
                 raise frame_size_error("an acknowledgement of SETTINGS that says something")
-            if self.unacknowledged:
-                self.unacknowledged -= 1
-                events.append(SettingsAcknowledged())
-            else:
-                self.floods.settings(now)
+            if not self.unacknowledged:
+                raise protocol_error("an acknowledgement of no SETTINGS")
+            self.unacknowledged -= 1
+            events.append(SettingsAcknowledged())
             return
         if len(payload) % 6:
             raise frame_size_error("the size of SETTINGS is no multiple of 6")

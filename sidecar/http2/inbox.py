@@ -192,9 +192,8 @@ class Inbox:
             if stream_id:
                 raise protocol_error("a frame about the connection on a stream")
             if kind == frames.SETTINGS:
-                is_awaited = control.unacknowledged > 0
                 control.take_settings(flags, payload, self._events, self._now)
-                if flags & frames.ACK and is_awaited:
+                if flags & frames.ACK:
                     self.heads.set_table_bytes(self._settings.header_table_bytes)
             elif kind == frames.PING:
                 control.take_ping(flags, payload, self._events, self._now)
@@ -385,7 +384,7 @@ class Inbox:
         head = self.heads.read_response(block)
         status = head.status
         if status < 200:
-            self._take_interim(stream, head.status, is_end=is_end, has_length=head.length is not None)
+            self._take_interim(stream, is_end=is_end)
             interim = InterimReceived()
             interim.stream = stream
             interim.status = status
@@ -395,8 +394,6 @@ class Inbox:
             return
         left = head.length
         if stream.method == b"HEAD" or status in _BODYLESS:
-            if status == 204 and left:
-                raise malformed("204 with a content-length")
             left = 0
         elif stream.method == b"CONNECT" and status < 300:
             left = None
@@ -417,10 +414,10 @@ class Inbox:
         else:
             stream.receiving = _BODY
 
-    def _take_interim(self, stream: Http2Stream, status: int, *, is_end: bool, has_length: bool) -> None:
+    def _take_interim(self, stream: Http2Stream, *, is_end: bool) -> None:
         stream.interims += 1
-        if is_end or has_length:
-            raise malformed(f"{status} that ends the answer, or says that it has a body")
+        if is_end:
+            raise malformed("an interim answer that is the last one")
         if stream.interims > MAX_INTERIMS:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too many interim answers")
 

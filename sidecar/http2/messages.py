@@ -148,9 +148,15 @@ def read_response(fields: list[Field], never_indexed: frozenset[bytes]) -> Respo
         if b"te" in lookup:
             raise malformed("te in an answer")
         _read_special(head, rest, lookup)
-    head.status = int(text)
-    if head.status == 101:
+    status = head.status = int(text)
+    if status == 101:
         raise malformed("101, which HTTP/2 does not have")
+    if head.length is not None and (status < 200 or status == 204):  # RFC 9110 8.6
+        if head.length or status < 200:
+            raise malformed(f"{status} with a content-length")
+        head.length = None
+        del lookup[b"content-length"]
+        rest = [field for field in rest if field[0] != b"content-length"]
     head.fields = rest
     head.lookup = lookup
     return head
@@ -158,9 +164,11 @@ def read_response(fields: list[Field], never_indexed: frozenset[bytes]) -> Respo
 
 def read_trailers(fields: list[Field]) -> list[Field]:
     """Raises: StreamFault."""
-    for key, line, _ in fields:
-        if not line or key in _FORBIDDEN:
+    for key, line, value in fields:
+        if not line or key in _FORBIDDEN or (key == b"te" and value != b"trailers"):
             raise malformed("a field that must not be in trailers")
+        if key == b"content-length":  # too late to frame a body: somebody reads another one (RFC 9110 6.5.1)
+            raise malformed("content-length in trailers")
     return fields
 
 
@@ -196,6 +204,8 @@ def _join(fields: list[Field]) -> tuple[list[Field], dict[bytes, bytes]]:
             lookup[key] = value
         elif key in (b"content-length", b"host"):
             raise malformed(f"{key.decode()} twice")
+        elif key == b"te" and value == lookup[key]:
+            pass
         else:
             lookup[key] += b", " + value
     if not crumbs:
