@@ -89,6 +89,8 @@ STATUSES = [
 ]
 LENGTHS = [b"0", b"4", b"8", b"100", b"x", b"-1"]
 STATIC_INDEX = {pair: index for index, pair in reversed([*enumerate(STATIC, 1)])}
+SURE = 8
+"""So many of the newest entries are in the table for certain, with values as long as these may be."""
 
 
 class GuidedFrames:
@@ -115,7 +117,7 @@ class GuidedFrames:
             frames = self.trailers()
         else:
             frames = [self.other(pick)]
-        if self.random.random() < 0.04:
+        if self.random.random() < 0.012:
             index = self.random.randrange(len(frames))
             frames[index] = self.bend(frames[index])
         return frames
@@ -174,8 +176,8 @@ class GuidedFrames:
         random = self.random
         fields = []
         for _ in range(random.randrange(6)):
-            name = random.choice(NAMES if random.random() < 0.985 else ODD_NAMES)
-            value = random.choice(VALUES if random.random() < 0.985 else ODD_VALUES)
+            name = random.choice(NAMES if random.random() < 0.993 else ODD_NAMES)
+            value = random.choice(VALUES if random.random() < 0.993 else ODD_VALUES)
             fields.append((name, b"trailers" if name == b"te" and random.random() < 0.95 else value))
         if random.random() < 0.15:
             fields.append((b"content-length", random.choice(LENGTHS)))
@@ -195,7 +197,7 @@ class GuidedFrames:
         return frame(DATA, flags, stream_id, payload)
 
     def pick_stream(self) -> int:
-        if self.open and self.random.random() < 0.97:
+        if self.open and self.random.random() < 0.99:
             return self.random.choice(self.open)
         return self.random.randrange(0, self.next_id + 4)
 
@@ -212,7 +214,8 @@ class GuidedFrames:
             self.close(stream_id)
             return rst(stream_id, random.choice((0, 7, 8, 8, 99)))
         if pick < 0.86:
-            return window(random.choice((0, stream_id)), random.choice((1, 100, 65535, 2**20, 0, 2**31 - 1)))
+            sizes = (1, 100, 65535, 2**20) if random.random() < 0.9 else (0, 2**31 - 1)
+            return window(random.choice((0, stream_id)), random.choice(sizes))
         if pick < 0.90:
             key = random.randrange(1, 8)
             values = {
@@ -228,11 +231,13 @@ class GuidedFrames:
             return priority(stream_id or 1, random.choice((0, 1, 2**31)), 3)
         if pick < 0.98:
             return frame(random.randrange(0x16, 256), random.randrange(256), random.randrange(9), b"unknown")
-        if pick < 0.985:
+        if pick < 0.9815:
             return frame(SETTINGS, ACK, 0, b"")
-        if pick < 0.99:
-            return goaway(0 if not self.is_server else 2**31 - 1, 0, b"bye")
-        return frame(CONTINUATION, END_HEADERS, stream_id, b"")
+        if pick < 0.983:
+            return frame(CONTINUATION, END_HEADERS, stream_id, b"")
+        if pick < 0.985 and self.is_server:
+            return goaway(2**31 - 1, 0, b"bye")
+        return ping(b"12345678")
 
     def bend(self, raw: bytes) -> bytes:
         """Change one thing: a byte, the flags, the stream, or the length with what it covers."""
@@ -258,7 +263,7 @@ class GuidedFrames:
         random = self.random
         raw = b"".join(self.code(pair) for pair in fields)
         if random.random() < 0.02:
-            raw = integer(random.choice((0, 100, 4096, 5000)), 5, 0x20) + raw
+            raw = integer(random.choice((0, 100, 4096) if random.random() < 0.9 else (4097,)), 5, 0x20) + raw
             self.table.clear()
         flags = END_STREAM if is_end else 0
         parts = [raw]
@@ -287,7 +292,7 @@ class GuidedFrames:
             index = STATIC_INDEX.get(pair)
             if index is None and pair in self.table:
                 index = 62 + self.table.index(pair)
-            if index is not None:
+            if index is not None and (index < 62 + SURE or random.random() < 0.02):
                 return integer(index, 7, 0x80)
         bits, pattern = random.choice(((6, 0x40), (4, 0x00), (4, 0x10)))
         named = next((index for index, (known, _) in enumerate(STATIC, 1) if known == name), 0)

@@ -157,8 +157,8 @@ class Theirs:
                 fields = list(GET if stream_id % 4 == 1 else POST)
                 self.connection.send_request(fields, end_stream=stream_id % 4 == 1)
         self.connection.data_to_send()
-        self.closed: set[int] = set()
-        """Streams that are over: RST_STREAM for them is told all the same."""
+        self.live = set() if is_server else set(ASKED)
+        """RST_STREAM for other streams, which are over or passed over, is told all the same."""
 
     def step(self, data: bytes) -> Verdict:
         verdict = Verdict()
@@ -171,10 +171,12 @@ class Theirs:
             return verdict
         for event in events:
             told = describe_theirs(event)
-            if told and not (told[0] == "reset" and told[1] in self.closed):
+            if told and (told[0] != "reset" or told[1] in self.live):
                 verdict.told.append(told)
-            if isinstance(event, ngh2.StreamClosed):
-                self.closed.add(event.stream_id)
+            if isinstance(event, ngh2.RequestReceived):
+                self.live.add(event.stream_id)
+            elif isinstance(event, ngh2.StreamClosed):
+                self.live.discard(event.stream_id)
         for one in frames_of(written):
             if one.kind == GOAWAY:
                 verdict.is_over = True
