@@ -224,6 +224,7 @@ STRICTER = {
     "PRIORITY for stream 0": "the same",
     "the size of PRIORITY is not 5": "the same",
     ":authority and host differ": "RFC 9113 8.3.1 says SHOULD",
+    "the value of :path is malformed": "RFC 3986: visible ASCII, no fragment; nghttp2 takes bytes above",
     "te in an answer": "RFC 9113 8.2.2 allows it in requests",
     "content-length in trailers": "RFC 9110 6.5.1; nghttp2 refuses only one that is not the body's",
     "DATA before the head": "RFC 9113 8.1; nghttp2 takes an empty one",
