@@ -97,7 +97,7 @@ class Inbox:
         self._events: list[Http2Event] = []
         self.stream_window = settings.stream_window
         """Bytes that the peer may send on each stream, at its beginning."""
-        self.heads = Heads(settings.header_table_bytes, settings.max_header_list_bytes)
+        self.heads = Heads(settings.max_header_list_bytes)
         self.window = settings.connection_window
         """Bytes that the peer may send on the connection."""
         self.credit = 0
