@@ -111,8 +111,9 @@ class Control:
             stream.send_window += change
             if stream.send_window > MAX_WINDOW:
                 raise ConnectionFault(
-                    ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large"
+                    ErrorCode.FLOW_CONTROL_ERROR, "a setting makes a stream's window too large"
                 )
+            self.outbox.wake(stream)
         if change > 0:
             self.flush(events)
 

@@ -97,6 +97,7 @@ class HpackDecoder:
         entries = self._entries
         count = len(entries)
         fields: list[Field] = []
+        never_indexed: list[bytes] = []
         position = 0
         end = len(block)
         try:
@@ -155,11 +156,13 @@ class HpackDecoder:
                     self._insert(field)
                     count = len(entries)
                 elif byte >= 0x10:
-                    self.never_indexed |= {key}
+                    never_indexed.append(key)
         except IndexError:
             raise MalformedBlock("a header block ends in the middle of a field") from None
         except MalformedHuffman as error:
             raise MalformedBlock(str(error)) from None
+        if never_indexed:
+            self.never_indexed = frozenset(never_indexed)
         return fields
 
     def _read_name(self, block: bytes, position: int) -> tuple[bytes, int]:

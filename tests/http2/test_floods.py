@@ -261,3 +261,28 @@ def test_a_clock_that_steps_back_gives_nothing() -> None:
     bucket = TokenBucket(1, 10.0)
     assert bucket.take(5.0) is True
     assert bucket.take(1.0) is False
+
+
+def test_streams_that_wait_for_their_own_windows_cost_nothing_when_the_connection_s_grows() -> None:
+    """A thousand answers wait, and none is looked at again for each of 10,000 frames."""
+    connection = started(Role.SERVER)
+    connection.receive(setting((4, 0)), 0.0)
+    for number in range(1000):
+        [event] = connection.receive(request(2 * number + 1), 0.0)
+        assert isinstance(event, RequestReceived)
+        connection.send_head(event.stream, 200, ())
+        connection.send_data(event.stream, b"d" * 1000)
+    assert connection._outbox._waiting == {}
+    assert connection.receive(window(0, 1) * 10_000, 0.0) == []
+    connection.take()
+    connection.receive(window(1, 7), 0.0)
+    assert [len(one.payload) for one in frames_of(connection.take())] == [7]
+
+
+def test_many_fields_that_are_never_indexed_are_read_once_each() -> None:
+    connection = started(Role.SERVER)
+    raw = block(*POST) + b"".join(literal(f"x-{number}", "", 0x10) for number in range(1500))
+    parts = headers(1, raw[:16_000], 0) + frame(CONTINUATION, END_HEADERS, 1, raw[16_000:])
+    [event] = connection.receive(parts, 0.0)
+    assert isinstance(event, RequestReceived)
+    assert len(event.never_indexed) == 1500
