@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.http2 import frames, settings
-from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault
+from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault, frame_size_error, protocol_error
 from sidecar.http2.events import (
     GoawayReceived,
     Http2Event,
@@ -29,14 +29,6 @@ MAX_SETTINGS: Final = 64
 """In one frame."""
 MAX_DEBUG_BYTES: Final = 256
 """Of what a GOAWAY says that are kept."""
-
-
-def protocol_error(detail: str) -> ConnectionFault:
-    return ConnectionFault(ErrorCode.PROTOCOL_ERROR, detail)
-
-
-def frame_size_error(detail: str) -> ConnectionFault:
-    return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, detail)
 
 
 class Control:

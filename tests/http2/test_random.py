@@ -93,7 +93,7 @@ def test_a_connection_that_remembers_heads_reads_as_one_that_does_not(seed: int)
     for _ in range(30):
         data = b"".join(random.choice(steps))
         mine = remembers.receive(data, 0.0)
-        forgets._inbox.heads._forget()
+        forgets._inbox._arrivals.heads._forget()
         assert [described(event) for event in forgets.receive(data, 0.0)] == [
             described(event) for event in mine
         ]
