@@ -1,6 +1,6 @@
 """What HTTP/2's codec costs for one exchange: both sides of a proxy, without sockets, policies and a loop's turns.
 
-    python -m tests.bench.http2_cost [--profile]
+    python -m tests.bench.http2_cost [--profile] [--floods]
 
 Microseconds of this process's CPU time for each exchange, the best of several rounds. A client and an origin of
 nghttp2 (`ngh2`) talk through the codec once, and what each of them wrote is recorded; each round plays that to a
@@ -29,8 +29,11 @@ from sidecar.http2.events import (
     TrailersReceived,
 )
 from sidecar.http2.stream import Http2Stream
+from tests.http2.test_floods import FLOODS, release_all
+from tests.http2.wire import started
 
 ROUNDS, EXCHANGES = 15, 1500
+FLOOD_FRAMES, READ_BYTES = 20_000, 65_536
 ADDED = ((b"x-request-id", b"8f14e45fceea167a5a36dedd4bea2543"), (b"x-mesh", b"a"))
 """What the proxy adds to each request."""
 DROP = frozenset({b"connection", b"host", b"x-request-id", b"te"})
@@ -193,6 +196,19 @@ def play(case: Case) -> float:
     return took / len(pairs) * 1e6
 
 
+def flood(name: str) -> float:
+    """Milliseconds of CPU time until the connection has failed and all that still comes is thrown away."""
+    _, _, first, each = FLOODS[name]
+    connection = started(Role.SERVER)
+    connection.receive(first, 0.0)
+    data = b"".join(each(number) for number in range(FLOOD_FRAMES))
+    begin = time.process_time()
+    for start in range(0, len(data), READ_BYTES):
+        release_all(connection, connection.receive(data[start : start + READ_BYTES], 0.0))
+        connection.take()
+    return (time.process_time() - begin) * 1000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -200,7 +216,14 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="where the time of one round goes, for each case"
     )
+    parser.add_argument(
+        "--floods", action="store_true", help="milliseconds for 20,000 frames of each flood instead"
+    )
     arguments = parser.parse_args()
+    if arguments.floods:
+        for name in FLOODS:
+            print(f"{name:40} {flood(name):6.2f} ms")
+        return
     for is_grpc in (False, True):
         for is_traced in (False, True):
             name = ("gRPC with trailers" if is_grpc else "GET 256 B") + (
