@@ -1,6 +1,7 @@
 """One connection of HTTP/2, of either role: the engine behind `Http2Codec`.
 
-What comes in is `Inbox`'s and `Control`'s, what goes out `Outbox`'s, the streams are in `Streams`; here is what the
+What comes in is `Inbox`'s, `Arrivals`' and `Control`'s, what goes out `Outbox`'s and `Credit`'s, the streams are in
+`Streams`; here is what the
 owner of the socket calls, and how the connection ends.
 """
 
@@ -12,8 +13,10 @@ from typing import Final
 
 from sidecar.core.plain import Field
 from sidecar.http2 import frames, settings
+from sidecar.http2.arrivals import Arrivals
 from sidecar.http2.codec import NO_DROP, PREFACE, Http2Codec, Pairs, Role
 from sidecar.http2.control import Control
+from sidecar.http2.credit import Credit
 from sidecar.http2.errors import ConnectionFault, ErrorCode
 from sidecar.http2.events import NONE_INDEXED, ConnectionFailed, Http2Event
 from sidecar.http2.floods import TRUSTED, FloodLimits, Floods
@@ -42,7 +45,7 @@ class Life(Enum):
 class Connection(Http2Codec):
     """SETTINGS, and a client's preface, are with `take` from the beginning."""
 
-    __slots__ = ("_control", "_inbox", "_life", "_outbox", "_streams", "floods", "peer")
+    __slots__ = ("_control", "_credit", "_inbox", "_life", "_outbox", "_streams", "floods", "peer")
 
     def __init__(self, role: Role, ours: Http2Settings = OURS, limits: FloodLimits = TRUSTED) -> None:
         is_server = role is Role.SERVER
@@ -52,7 +55,9 @@ class Connection(Http2Codec):
         self.floods: Final = Floods(limits)
         """What was counted of each bound."""
         self._control = Control(self._streams, self._outbox, self.floods)
-        self._inbox = Inbox(ours, self._streams, self._outbox, self.floods, self._control)
+        self._credit = Credit(ours, self._outbox)
+        arrivals = Arrivals(ours, self._streams, self._outbox, self.floods, self._control, self._credit)
+        self._inbox = Inbox(ours, self._streams, self.floods, self._control, arrivals)
         self.peer = self._control.peer
         if not is_server:
             self._outbox.control(PREFACE)
@@ -122,7 +127,7 @@ class Connection(Http2Codec):
         if not self.can_open:
             raise RuntimeError(f"{self!r} opens no more streams; ask can_open first")
         streams = self._streams
-        stream = streams.begin(streams.next_id(), self.peer.stream_window, self._inbox.stream_window)
+        stream = streams.begin(streams.next_id(), self.peer.stream_window, self._credit.stream_window)
         stream.method = pseudo[0][1]
         self._outbox.head(stream, pseudo, fields, drop, pairs, never_indexed, is_end=is_end)
         return stream
@@ -196,11 +201,11 @@ class Connection(Http2Codec):
 
     def credit_connection(self, size: int) -> None:
         if self._life is Life.OPEN:
-            self._inbox.give_credit(size)
+            self._credit.give(size)
 
     def credit_stream(self, stream: Http2Stream, size: int) -> None:
         if self._life is Life.OPEN:
-            self._inbox.give_stream_credit(stream, size)
+            self._credit.give_stream(stream, size)
 
     # Connection
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.http2 import frames, settings
-from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault
+from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault, frame_size_error, protocol_error
 from sidecar.http2.events import (
     GoawayReceived,
     Http2Event,
@@ -31,14 +31,6 @@ MAX_DEBUG_BYTES: Final = 256
 """Of what a GOAWAY says that are kept."""
 
 
-def protocol_error(detail: str) -> ConnectionFault:
-    return ConnectionFault(ErrorCode.PROTOCOL_ERROR, detail)
-
-
-def frame_size_error(detail: str) -> ConnectionFault:
-    return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, detail)
-
-
 class Control:
     """Of one connection."""
 
@@ -58,11 +50,10 @@ class Control:
         if flags & frames.ACK:
             if payload:
                 raise frame_size_error("an acknowledgement of SETTINGS that says something")
-            if self.unacknowledged:
-                self.unacknowledged -= 1
-                events.append(SettingsAcknowledged())
-            else:
-                self.floods.settings(now)
+            if not self.unacknowledged:
+                raise protocol_error("an acknowledgement of no SETTINGS")
+            self.unacknowledged -= 1
+            events.append(SettingsAcknowledged())
             return
         if len(payload) % 6:
             raise frame_size_error("the size of SETTINGS is no multiple of 6")
@@ -112,8 +103,9 @@ class Control:
             stream.send_window += change
             if stream.send_window > MAX_WINDOW:
                 raise ConnectionFault(
-                    ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large"
+                    ErrorCode.FLOW_CONTROL_ERROR, "a setting makes a stream's window too large"
                 )
+            self.outbox.wake(stream)
         if change > 0:
             self.flush(events)
 

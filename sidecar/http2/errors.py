@@ -52,3 +52,11 @@ class HeadTooLarge(StreamFault):
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.ENHANCE_YOUR_CALM, "the head is too large")
+
+
+def protocol_error(detail: str) -> ConnectionFault:
+    return ConnectionFault(ErrorCode.PROTOCOL_ERROR, detail)
+
+
+def frame_size_error(detail: str) -> ConnectionFault:
+    return ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, detail)

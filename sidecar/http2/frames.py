@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from sidecar.http2.errors import protocol_error
+
 DATA: Final = 0x0
 HEADERS: Final = 0x1
 PRIORITY: Final = 0x2
@@ -67,3 +69,14 @@ def ping(payload: bytes, *, is_answer: bool) -> bytes:
 
 def goaway(last_stream_id: int, code: int, debug: bytes) -> bytes:
     return header(8 + len(debug), GOAWAY, 0, 0) + _GOAWAY.pack(last_stream_id, code) + debug
+
+
+def without_padding(payload: bytes, least: int) -> bytes:
+    """The payload without the length of its padding and the padding; at least `least` bytes are left before it.
+
+    Raises: ConnectionFault.
+    """
+    padding = payload[0] if payload else 0
+    if not payload or padding + 1 + least > len(payload):
+        raise protocol_error("padding that is longer than its frame")
+    return payload[1 : len(payload) - padding]

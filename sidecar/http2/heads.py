@@ -42,8 +42,8 @@ class Heads:
 
     __slots__ = ("_max_list_bytes", "_requests", "_responses", "_seen", "_trailers", "_version", "decoder")
 
-    def __init__(self, table_bytes: int, max_list_bytes: int) -> None:
-        self.decoder = HpackDecoder(table_bytes)
+    def __init__(self, max_list_bytes: int) -> None:
+        self.decoder = HpackDecoder()
         self._max_list_bytes = max_list_bytes
         self._version = 0
         """The decoder's, for which the following hold."""

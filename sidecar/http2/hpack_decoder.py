@@ -53,8 +53,16 @@ class HpackDecoder:
     """One for each connection. After MalformedBlock it is of no use any more."""
 
     __slots__ = (
-        "_entries", "_is_table_clean", "_max_bytes", "_names", "_table_bytes", "is_clean", "is_update_due", "limit",
-        "never_indexed", "version",
+        "_entries",
+        "_is_table_clean",
+        "_max_bytes",
+        "_names",
+        "is_clean",
+        "is_update_due",
+        "limit",
+        "never_indexed",
+        "table_bytes",
+        "version",
     )  # fmt: skip
 
     def __init__(self, limit: int = TABLE_BYTES) -> None:
@@ -64,7 +72,7 @@ class HpackDecoder:
         """What it lets it grow to."""
         self._entries = _START.copy()
         """By index: the static ones, then the dynamic ones, newest first."""
-        self._table_bytes = 0
+        self.table_bytes = 0
         self._is_table_clean = True
         self._names: dict[bytes, bytes] = {}
         """Well-formed names that came as literals, by their form on the wire."""
@@ -89,6 +97,7 @@ class HpackDecoder:
         entries = self._entries
         count = len(entries)
         fields: list[Field] = []
+        never_indexed: list[bytes] = []
         position = 0
         end = len(block)
         try:
@@ -147,11 +156,13 @@ class HpackDecoder:
                     self._insert(field)
                     count = len(entries)
                 elif byte >= 0x10:
-                    self.never_indexed |= {key}
+                    never_indexed.append(key)
         except IndexError:
             raise MalformedBlock("a header block ends in the middle of a field") from None
         except MalformedHuffman as error:
             raise MalformedBlock(str(error)) from None
+        if never_indexed:
+            self.never_indexed = frozenset(never_indexed)
         return fields
 
     def _read_name(self, block: bytes, position: int) -> tuple[bytes, int]:
@@ -182,15 +193,15 @@ class HpackDecoder:
         self._evict(self._max_bytes - size)
         if size <= self._max_bytes:
             self._entries.insert(_FIRST, field)
-            self._table_bytes += size
+            self.table_bytes += size
             if not line and key not in PSEUDO:
                 self._is_table_clean = False
 
     def _evict(self, allowed: int) -> None:
         entries = self._entries
-        while self._table_bytes > allowed and len(entries) > _FIRST:
+        while self.table_bytes > allowed and len(entries) > _FIRST:
             key, _, value = entries.pop()
-            self._table_bytes -= len(key) + len(value) + ENTRY_BYTES
+            self.table_bytes -= len(key) + len(value) + ENTRY_BYTES
 
     def _update_size(self, block: bytes) -> int:
         """Read the changes of size that a block may begin with (RFC 7541 4.2), and return where they end."""

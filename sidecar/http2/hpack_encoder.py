@@ -128,7 +128,8 @@ class HpackEncoder:
         pairs: Sequence[Pair],
         never_indexed: frozenset[bytes],
     ) -> bytes:
-        """The same where one more name is never indexed: each field is held against `never_indexed` before a table."""
+        """The same where one more name is never indexed: each field is held against `never_indexed` before a
+        table."""
         out = [self._update]
         self._update = b""
         kept = [(key, value) for key, _, value in fields if key not in drop]

@@ -27,18 +27,8 @@ class HuffmanNode:
         self.one: HuffmanNode | int = EOS
         self.is_end = False
         """A string may end here: the bits since the last symbol are padding."""
-        self.steps: list[HuffmanStep | None] = [None] * 256
-        """What each byte does from here, as far as it was wanted."""
-
-
-class HuffmanStep:
-    """What one byte does from one node."""
-
-    __slots__ = ("node", "symbols")
-
-    def __init__(self, symbols: bytes, node: HuffmanNode) -> None:
-        self.symbols = symbols
-        self.node = node
+        self.steps: list[tuple[bytes, HuffmanNode] | None] = [None] * 256
+        """By byte: the symbols that it ends, and the node that it leads to; as far as it was wanted."""
 
 
 def _grow() -> HuffmanNode:
@@ -77,14 +67,14 @@ def decode(data: bytes) -> bytes:
         step = node.steps[byte]
         if step is None:
             step = _step(node, byte)
-        out.append(step.symbols)
-        node = step.node
+        symbols, node = step
+        out.append(symbols)
     if not node.is_end:
         raise MalformedHuffman("a Huffman string ends in the middle of a symbol")
     return b"".join(out)
 
 
-def _step(start: HuffmanNode, byte: int) -> HuffmanStep:
+def _step(start: HuffmanNode, byte: int) -> tuple[bytes, HuffmanNode]:
     node = start
     symbols = []
     for place in range(7, -1, -1):
@@ -96,5 +86,5 @@ def _step(start: HuffmanNode, byte: int) -> HuffmanStep:
         else:
             symbols.append(following)
             node = _ROOT
-    step = start.steps[byte] = HuffmanStep(bytes(symbols), node)
+    step = start.steps[byte] = bytes(symbols), node
     return step

@@ -106,7 +106,10 @@ def read_request(fields: list[Field], never_indexed: frozenset[bytes]) -> Reques
     head.length = None
     host = None
     if not _IN_REQUEST.isdisjoint(lookup):
-        rest, host = _read_special(head, rest, lookup)
+        head.length = _read_special(lookup)
+        host = lookup.pop(b"host", None)
+        if host is not None:
+            rest = [field for field in rest if field[0] != b"host"]
     if method is None:
         raise malformed("a request without :method")
     if method not in _USUAL_METHODS and (not method or method.translate(None, TOKEN_BYTES)):
@@ -143,14 +146,21 @@ def read_response(fields: list[Field], never_indexed: frozenset[bytes]) -> Respo
     rest, lookup = _read_rest(fields, 1)
     head = ResponseFields()
     head.never_indexed = never_indexed
-    head.length = None
+    length = None
     if not _IN_RESPONSE.isdisjoint(lookup):
         if b"te" in lookup:
             raise malformed("te in an answer")
-        _read_special(head, rest, lookup)
-    head.status = int(text)
-    if head.status == 101:
+        length = _read_special(lookup)
+    status = head.status = int(text)
+    if status == 101:
         raise malformed("101, which HTTP/2 does not have")
+    if length is not None and (status < 200 or status == 204):  # RFC 9110 8.6
+        if length or status < 200:
+            raise malformed(f"{status} with a content-length")
+        length = None
+        del lookup[b"content-length"]
+        rest = [field for field in rest if field[0] != b"content-length"]
+    head.length = length
     head.fields = rest
     head.lookup = lookup
     return head
@@ -158,9 +168,11 @@ def read_response(fields: list[Field], never_indexed: frozenset[bytes]) -> Respo
 
 def read_trailers(fields: list[Field]) -> list[Field]:
     """Raises: StreamFault."""
-    for key, line, _ in fields:
-        if not line or key in _FORBIDDEN:
+    for key, line, value in fields:
+        if not line or key in _FORBIDDEN or (key == b"te" and value != b"trailers"):
             raise malformed("a field that must not be in trailers")
+        if key == b"content-length":  # too late to frame a body: somebody reads another one (RFC 9110 6.5.1)
+            raise malformed("content-length in trailers")
     return fields
 
 
@@ -196,6 +208,8 @@ def _join(fields: list[Field]) -> tuple[list[Field], dict[bytes, bytes]]:
             lookup[key] = value
         elif key in (b"content-length", b"host"):
             raise malformed(f"{key.decode()} twice")
+        elif key == b"te" and value == lookup[key]:
+            pass
         else:
             lookup[key] += b", " + value
     if not crumbs:
@@ -207,23 +221,18 @@ def _join(fields: list[Field]) -> tuple[list[Field], dict[bytes, bytes]]:
     return kept, lookup
 
 
-def _read_special(
-    head: RequestFields | ResponseFields, fields: list[Field], lookup: dict[bytes, bytes]
-) -> tuple[list[Field], bytes | None]:
-    """Fields that mean something to framing; returns the others and the value of `host`."""
+def _read_special(lookup: dict[bytes, bytes]) -> int | None:
+    """Fields that mean something to framing; returns the value of `content-length`."""
     if not _FORBIDDEN.isdisjoint(lookup):
         raise malformed("a field about the connection, or a pseudo-field behind others")
-    length = lookup.get(b"content-length")
-    if length is not None:
-        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-            raise malformed("content-length is not a number")
-        head.length = int(length)
     if lookup.get(b"te", b"trailers") != b"trailers":
         raise malformed("te says something else than trailers")
-    host = lookup.pop(b"host", None) if head.__class__ is RequestFields else None
-    if host is not None:
-        fields = [field for field in fields if field[0] != b"host"]
-    return fields, host
+    length = lookup.get(b"content-length")
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+        raise malformed("content-length is not a number")
+    return int(length)
 
 
 def _check_target(method: bytes, scheme: bytes | None, path: bytes | None) -> None:

@@ -46,7 +46,8 @@ class Outbox:
         """Sent so far."""
         self._out: list[bytes | memoryview] = []
         self._waiting: dict[int, Http2Stream] = {}
-        """Streams with something unsent; who has waited longest is first."""
+        """Streams with something unsent that wait for the connection's window or the link, not for their own windows;
+        who has waited longest is first. So one WINDOW_UPDATE costs no more than the frames that it lets go."""
         self._data_stream = 0
         """Whose DATA was the last one written since `take`, and where in `_out` its header is: END_STREAM is put into
         it, where the end comes at once."""
@@ -118,7 +119,6 @@ class Outbox:
         else:
             stream.unsent.append(data)
             stream.unsent_bytes += size
-            self._waiting[stream.stream_id] = stream
             self._send(stream)
 
     def end(
@@ -137,18 +137,20 @@ class Outbox:
 
     def flush(self) -> list[Http2Stream]:
         """The window of the connection is open again: send what waits, in turns. Returns whose state has changed."""
-        changed: list[Http2Stream] = []
-        blocked = 0
+        changed: dict[int, Http2Stream] = {}
         waiting = self._waiting
-        while not self.is_held and self.window > 0 and blocked < len(waiting):
+        while waiting and self.window > 0 and not self.is_held:
             stream = waiting.pop(next(iter(waiting)))
-            size = self._send_frame(stream)
-            if stream.unsent_bytes:
-                waiting[stream.stream_id] = stream
-                blocked = 0 if size else blocked + 1
-            if size and self._has_changed(stream):
-                changed.append(stream)
-        return changed
+            if self._send_frame(stream):
+                self.wake(stream)
+                if self._has_changed(stream):
+                    changed[stream.stream_id] = stream
+        return list(changed.values())
+
+    def wake(self, stream: Http2Stream) -> None:
+        """It waits for nothing of its own."""
+        if stream.unsent_bytes and stream.send_window > 0:
+            self._waiting[stream.stream_id] = stream
 
     def flush_stream(self, stream: Http2Stream) -> bool:
         """Its own window has grown. True: its state has changed."""
@@ -183,7 +185,9 @@ class Outbox:
         """As much as the windows allow."""
         while self._send_frame(stream):
             pass
-        if not stream.unsent_bytes:
+        if stream.unsent_bytes and stream.send_window > 0:
+            self._waiting[stream.stream_id] = stream
+        else:
             self._waiting.pop(stream.stream_id, None)
 
     def _send_frame(self, stream: Http2Stream) -> int:
