@@ -42,6 +42,7 @@ class Added:
 
 
 NOTHING: Final = Added()
+NONE_INDEXED: Final[frozenset[bytes]] = frozenset()
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
@@ -71,7 +72,17 @@ class ResponseHead:
     Made by `response_head`, or like it where a call would cost too much.
     """
 
-    __slots__ = ("added", "drop", "fields", "has_own_date", "length", "listed", "own", "status")
+    __slots__ = (
+        "added",
+        "drop",
+        "fields",
+        "has_own_date",
+        "length",
+        "listed",
+        "never_indexed",
+        "own",
+        "status",
+    )
 
     status: int
     fields: Sequence[Field]
@@ -79,6 +90,8 @@ class ResponseHead:
     """Of the body, in bytes; None when it ends with a chunk, a frame or the connection."""
     listed: bytes
     """The value of its `Connection` field, or empty."""
+    never_indexed: frozenset[bytes]
+    """Keys of fields that no hop may keep in a compression table (RFC 7541 7.1.3)."""
     own: Own
     added: Added
     drop: frozenset[bytes]
@@ -95,6 +108,7 @@ def response_head(
     """The head as it came; what to leave out and to add is not said yet."""
     head = ResponseHead()
     head.status, head.fields, head.length, head.listed = status, fields, length, listed
+    head.never_indexed = NONE_INDEXED
     return head
 
 

@@ -23,6 +23,9 @@ class Traits:
     expects_continue: bool = False
     """It waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
 
+    never_indexed: frozenset[bytes] = frozenset()
+    """Keys of fields that no hop may keep in a compression table (RFC 7541 7.1.3)."""
+
 
 PLAIN: Final = Traits()
 PLAIN_2: Final = Traits(http_version="2")

@@ -300,6 +300,11 @@ class Http2ClientConnection(Host):
         if owner is not None:
             owner.writable()
 
+    def _sent(self, event: events.StreamSent) -> None:
+        owner: ServedStream | None = event.stream.owner
+        if owner is not None:
+            owner.sent()
+
     def _settings(self, event: Http2Event) -> None:
         if self.phase is Phase.HEAD:
             self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
@@ -386,7 +391,7 @@ _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2ClientConnection, Any], N
     events.PeerSettings: Http2ClientConnection._settings,
     events.ConnectionFailed: Http2ClientConnection._failed,
     events.RequestMalformed: Http2ClientConnection._ignored,
-    events.StreamSent: Http2ClientConnection._ignored,
+    events.StreamSent: Http2ClientConnection._sent,
     events.SettingsAcknowledged: Http2ClientConnection._ignored,
     events.PingAcknowledged: Http2ClientConnection._ignored,
     events.GoawayReceived: Http2ClientConnection._ignored,

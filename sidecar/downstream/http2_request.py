@@ -47,7 +47,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, target, host, fields, lookup)
-    if event.protocol or not event.is_end or not _SPECIAL.isdisjoint(lookup):
+    if event.protocol or not event.is_end or event.never_indexed or not _SPECIAL.isdisjoint(lookup):
         _read_further(request, event)
     else:
         request.traits = PLAIN_2
@@ -76,4 +76,5 @@ def _read_further(request: Request, event: RequestReceived) -> None:
         upgrade=event.protocol,
         is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
         expects_continue=b"expect" in lookup and request.length != 0,
+        never_indexed=event.never_indexed,
     )

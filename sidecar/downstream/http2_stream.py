@@ -262,24 +262,41 @@ class ServedStream(ServerStream):
             pairs.append((b"date", date.value()))
         elif not head.has_own_date and b"date" in drop:
             drop = drop - {b"date"}
-        self._codec.send_head(self._stream, head.status, head.fields, drop, pairs, is_end=is_end)
+        self._codec.send_head(
+            self._stream,
+            head.status,
+            head.fields,
+            drop,
+            pairs,
+            never_indexed=head.never_indexed,
+            is_end=is_end,
+        )
         self._connection.write_soon()
 
     def end(self, trailers: Sequence[Field]) -> None:
         self._exchange = None
         if self._is_over:
-            self._release()
+            if self._stream.unsent_bytes:
+                self._await_client(Phase.UNSENT)
+            else:
+                self._release()
             return
         self._is_over = True
         if self._pending_head is not None:
             self._send_pending_head(is_end=not trailers)
-        self._codec.end(self._stream, trailers)
+        is_sent = self._codec.end(self._stream, trailers)
         if not self._has_client_ended:
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
-        if self._stream.unsent_bytes:
-            self._await_client(Phase.UNSENT)
-        self._release()
+        if is_sent:
+            self._release()
+        else:
+            self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
         self._connection.write_soon()
+
+    def sent(self) -> None:
+        """All of the answer has gone out."""
+        if self._exchange is None:
+            self._release()
 
     def reset(self, reason: Reason) -> None:
         exchange = self._exchange
@@ -298,8 +315,7 @@ class ServedStream(ServerStream):
     def _release(self) -> None:
         if self._stream.owner is not None:
             self._stream.owner = None
-            if not self._stream.unsent_bytes:
-                Sweep.remove(self)
+            Sweep.remove(self)
             self._codec.release(self._stream)
             self._connection.released(self)
 

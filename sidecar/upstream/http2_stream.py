@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
-from sidecar.core.head import RequestHead, own_pairs, response_head
+from sidecar.core.head import RequestHead, ResponseHead, own_pairs, response_head
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, PLAIN_2
 from sidecar.http2 import events
@@ -132,7 +132,12 @@ class SentStream(ClientStream, Lease):
             (b":path", head.target),
         )
         stream = self._stream = self._codec.open_stream(
-            pseudo, request.fields, head.drop, pairs, is_end=not request.length
+            pseudo,
+            request.fields,
+            head.drop,
+            pairs,
+            never_indexed=traits.never_indexed,
+            is_end=not request.length,
         )
         stream.owner = self
         connection.streams.add(self)
@@ -178,19 +183,19 @@ class SentStream(ClientStream, Lease):
 
     def interim(self, event: events.InterimReceived) -> None:
         if self._sink is not None:
-            self._sink.interim(response_head(event.status, list(event.fields), None))
+            self._sink.interim(_head_of(event, None))
 
     def head(self, event: events.ResponseReceived) -> None:
         self._has_head = True
         if self._sink is not None:
-            self._sink.head(response_head(event.status, event.fields, event.length))
+            self._sink.head(_head_of(event, event.length))
 
     def answered(self, event: events.ResponseReceived, body: bytes) -> None:
         """The response is there whole."""
         self._has_head = True
         if self._sink is not None:
             length = len(body) if body or event.length is None else event.length
-            self._sink.answered(response_head(event.status, event.fields, length), body)
+            self._sink.answered(_head_of(event, length), body)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
         """Part of the response's body."""
@@ -227,3 +232,9 @@ class SentStream(ClientStream, Lease):
     def writable(self) -> None:
         if self._sink is not None:
             self._sink.writable()
+
+
+def _head_of(event: events.ResponseReceived | events.InterimReceived, length: int | None) -> ResponseHead:
+    head = response_head(event.status, event.fields, length)
+    head.never_indexed = event.never_indexed
+    return head
