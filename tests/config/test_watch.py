@@ -196,7 +196,7 @@ def test_a_file_that_is_a_mount_is_recognised() -> None:
 
 
 def test_a_look_holds_a_file_in_memory_once(tmp_path: Path) -> None:
-    """50 MB put in the place of the configuration took the process from 68 to 102 MiB, of the 128 that it may have."""
+    """50 MB in the place of the configuration took the process from 68 to 102 MiB, of 128 that it may have."""
     file = tmp_path / "sidecar.yaml"
     file.write_bytes(b"#" * (MAX_FILE_BYTES + 1000))
     watch = Watch(str(file))
