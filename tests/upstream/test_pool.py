@@ -99,7 +99,7 @@ def test_what_has_been_idle_for_long_enough_is_closed_and_nothing_else() -> None
 
 @pytest.mark.parametrize("since", [1_000.6, 0.1 + 0.2, 1e9 + 0.7, 3.3])
 def test_what_is_due_is_closed_at_that_very_moment(since: float) -> None:
-    """`now - seconds <= since` and `since + seconds <= now` may differ by rounding: the timer came again and again."""
+    """`now - seconds <= since` and `since + seconds <= now` may round differently: the timer came again and again."""
     pool = new_pool()
     lease = opened(pool, idle_since=since)
     for seconds in (60.0, 0.3, 1 / 3):
