@@ -1,6 +1,7 @@
 """Who may import whom. The order is that of the folders, top to bottom:
 
     cli > runtime > admin, kubernetes > downstream > forwarding > upstream > http1, http2, transport > core
+                                  > serving                                          > transport > core
 
 with `config` and `telemetry` standing on `core` alone. Imports for type checkers count like any other. Inside a
 folder no module needs itself by way of others, a class name on the data path stands for one thing, and no class there
@@ -31,6 +32,7 @@ MAY_IMPORT = {
         "runtime",
         "admin",
         "kubernetes",
+        "serving",
         "downstream",
         "forwarding",
         "upstream",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
     "runtime": {
         "admin",
         "kubernetes",
+        "serving",
         "downstream",
         "forwarding",
         "upstream",
@@ -53,8 +56,9 @@ MAY_IMPORT = {
         "telemetry",
         "core",
     },
-    "admin": {"downstream", "forwarding", "upstream", "transport", "config", "core"},
-    "kubernetes": {"config", "core"},
+    "admin": {"serving", "downstream", "forwarding", "upstream", "transport", "config", "core"},
+    "kubernetes": {"serving", "config", "core"},
+    "serving": {"transport", "core"},
     "downstream": {"forwarding", "http1", "http2", "transport", "core"},
     "forwarding": {"upstream", "transport", "core"},
     "upstream": {"http1", "http2", "transport", "core"},

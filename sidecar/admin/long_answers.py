@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.admin.answers import Refused, problem
-from sidecar.admin.middleware import Handler
+from sidecar.serving.http import Handler
 
 TAKE_SECONDS: Final = 30.0
 """A client that has not taken its answer by then is cut."""

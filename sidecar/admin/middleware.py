@@ -11,6 +11,7 @@ from aiohttp import web
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, problem
 from sidecar.admin.guard import READING, Guard
+from sidecar.serving.http import Handler
 
 BROWSER_FIELDS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -22,7 +23,6 @@ BROKEN_OFF: Final = 499
 """Status in the log of a change whose answer the end of the process broke off."""
 
 _LOG = logging.getLogger("sidecar.admin")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Audit = Callable[[str, Mapping[str, Any]], None]
 
 

@@ -13,10 +13,10 @@ from aiohttp import web
 
 from sidecar.admin import prometheus
 from sidecar.admin.long_answers import LongAnswers
-from sidecar.admin.serving import HttpServer
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
+from sidecar.serving.http import HttpServer
 
 MAX_SCRAPES: Final = 8
 """Of `/metrics` at once."""

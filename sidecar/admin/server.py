@@ -18,15 +18,15 @@ from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, mome
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.long_answers import LongAnswers
-from sidecar.admin.middleware import Handler, around_all, for_browsers
+from sidecar.admin.middleware import around_all, for_browsers
 from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
-from sidecar.admin.serving import HttpServer
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
+from sidecar.serving.http import Handler, HttpServer
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_LONG_ANSWERS = 16

@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-certificate", default=f"{DIRECTORY}/tls.crt", help="default: %(default)s")
     parser.add_argument("--tls-key", default=f"{DIRECTORY}/tls.key", help="default: %(default)s")
     parser.add_argument(
+        "--client-ca",
+        metavar="FILE",
+        help="answer only clients with a certificate of this CA; probes need none",
+    )
+    parser.add_argument(
         "--tls-poll", type=float, default=POLL_SECONDS, metavar="SECONDS", help="default: %(default)s"
     )
     add_settings(parser)
@@ -48,7 +53,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace, settings: Settings) -> None:
-    files = TlsFiles(Path(options.tls_certificate), Path(options.tls_key))
+    client_ca = None if options.client_ca is None else Path(options.client_ca)
+    files = TlsFiles(Path(options.tls_certificate), Path(options.tls_key), client_ca)
     webhook = Webhook(settings, files, poll_seconds=options.tls_poll)
     is_over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -48,7 +48,8 @@ class Files:
         for name in self._wanted:
             content = self._contents.get(name, _UNREADABLE)
             for part in (name.encode(errors="surrogateescape"), content):
-                digest.update(len(part).to_bytes(8, "big") + part)
+                digest.update(len(part).to_bytes(8, "big"))
+                digest.update(part)  # by itself: joined, a large file would be in memory twice
         return digest.hexdigest()
 
     def keep(self, name: str, content: bytes) -> None:

@@ -14,6 +14,8 @@ import httptools
 from sidecar.core.plain import Field
 
 HEAD_END: Final = b"\r\n\r\n"
+RESPONSE_BEGINS: Final = (b"HTTP/", b"\r\nHTTP/")
+"""One empty line in front is read past (RFC 9112 2.2); llhttp would read past any number of CR and LF."""
 
 
 class MalformedHead(Exception):
@@ -52,6 +54,8 @@ def read_request_fields(head: bytes) -> list[Field]:
 
 def read_response(head: bytes) -> tuple[int, str, list[Field]]:
     """Status, version and fields of a whole response head. Raises: MalformedHead."""
+    if not head.startswith(RESPONSE_BEGINS):
+        raise MalformedHead("Expected HTTP/")
     collector = _Collector()
     parser: Any = httptools.HttpResponseParser(collector)
     _feed(parser, head)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.http1.llhttp import HEAD_END, MalformedHead, Scout
+from sidecar.http1.llhttp import HEAD_END, RESPONSE_BEGINS, MalformedHead, Scout
 
 MAX_METHOD_BYTES: Final = 32
+_MAX_BEGIN_BYTES: Final = max(map(len, RESPONSE_BEGINS))
 
 
 class UnfinishedHead:
@@ -34,6 +35,8 @@ class UnfinishedHead:
         """
         before = len(self._bytes)
         self._bytes += data
+        if not self._is_request and before < _MAX_BEGIN_BYTES:
+            _check_begin(bytes(self._bytes[:_MAX_BEGIN_BYTES]))
         end = self._bytes.find(HEAD_END, max(before - 3, 0))
         if end < 0:
             self._look(len(self._bytes))
@@ -76,11 +79,6 @@ class UnfinishedHead:
             raise MalformedHead("a line that does not end in CRLF")
         if self._is_request and not _may_begin_request(self._bytes):
             raise MalformedHead("Invalid method encountered")
-        is_begin = (
-            b"HTTP/".startswith(self._bytes[:5]) or self._bytes == b"\r"
-        )  # an empty line in front of it
-        if not self._is_request and not is_begin:
-            raise MalformedHead("Expected HTTP/")
 
 
 _NOT_IN_METHODS = bytes(
@@ -93,3 +91,9 @@ _NOT_IN_METHODS = bytes(
 def _may_begin_request(line: bytearray) -> bool:
     method = bytes(line[: MAX_METHOD_BYTES + 1]).partition(b" ")[0]
     return 0 < len(method) <= MAX_METHOD_BYTES and method.translate(None, _NOT_IN_METHODS) == method
+
+
+def _check_begin(begin: bytes) -> None:
+    """Raises: MalformedHead, if no response begins so."""
+    if not any(one.startswith(begin) or begin.startswith(one) for one in RESPONSE_BEGINS):
+        raise MalformedHead("Expected HTTP/")

@@ -10,6 +10,8 @@ from sidecar.kubernetes.plan import Plan, Skipped, plan
 from sidecar.kubernetes.settings import STATUS, Settings
 
 API_VERSION = "admission.k8s.io/v1"
+MAX_TOLD_CHARACTERS = 512
+"""Of what a review said, in an answer and in a log: an annotation may have 256 KiB, anything else 3 MiB."""
 
 
 class BadReview(Exception):
@@ -26,12 +28,17 @@ def review(body: Any, settings: Settings) -> dict[str, Any]:
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
         raise BadReview("an AdmissionReview with a request and its uid is expected")
     if body.get("apiVersion") != API_VERSION:
-        raise BadReview(f"apiVersion {body.get('apiVersion')!r}: only {API_VERSION} is served")
+        raise BadReview(f"apiVersion {shortened(repr(body.get('apiVersion')))}: only {API_VERSION} is served")
     answer: dict[str, Any] = {"uid": request["uid"], "allowed": True}
     pod = request.get("object")
     if isinstance(pod, dict) and pod.get("kind", "Pod") == "Pod" and isinstance(pod.get("spec"), dict):
         answer.update(_decided(pod, settings))
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": answer}
+
+
+def shortened(text: str) -> str:
+    """At most `MAX_TOLD_CHARACTERS` of it."""
+    return text if len(text) <= MAX_TOLD_CHARACTERS else f"{text[:MAX_TOLD_CHARACTERS]}…"
 
 
 def told(answer: dict[str, Any]) -> str:
@@ -49,7 +56,7 @@ def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
     try:
         found = plan(metadata or {}, pod["spec"], {}, settings)
     except ValueError as error:
-        return {"allowed": False, "status": {"code": 422, "message": f"sidecar: {error}"}}
+        return {"allowed": False, "status": {"code": 422, "message": f"sidecar: {shortened(str(error))}"}}
     if isinstance(found, Skipped):
         return {}
     operations = json.dumps(patch(pod, found), separators=(",", ":")).encode()

@@ -28,6 +28,8 @@ from sidecar.config.yaml.nodes import resolve_plain
 
 MAX_DEPTH = 100
 """Levels of nesting; an OpenAPI schema in a CustomResourceDefinition has about 40."""
+_COLON = re.compile(r"(?:\s|#[^\n]*)*+:")
+"""Between a key and its value; not there in `{a, b: c}` and behind `? a`."""
 _BLOCK_HEADER = re.compile(r"[|>][-+0-9]*")
 
 
@@ -242,7 +244,8 @@ class _Builder:
             key = self._node(inner, depth + 1)
             value = self._node(next(self._events), depth + 1)
             if isinstance(value, Scalar) and not value.value and value.is_plain and value.start == value.end:
-                value.start = value.end = self._text.index(":", key.end) + 1
+                colon = _COLON.match(self._text, key.end)
+                value.start = value.end = key.end if colon is None else colon.end()
             entry = Entry(key, value)
             if entry.name is not None and node.own(entry.name) is not None:
                 raise self._error(key.line, f"the key {entry.name!r} is given twice")

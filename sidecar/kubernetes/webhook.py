@@ -1,6 +1,7 @@
 """The mutating admission webhook's server: TLS from mounted files, taken anew when they change.
 
-Owns its server and one task that looks at the files. A bad new certificate changes nothing and is logged.
+Owns its server and one task that looks at the files. A bad new certificate changes nothing and is logged. What a
+review may cost is the affair of `reviewing.py`.
 """
 
 from __future__ import annotations
@@ -8,25 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from aiohttp import web
 
-from sidecar.kubernetes.admission import BadReview, review, told
+from sidecar.core.snapshot import Address
+from sidecar.kubernetes.reviewing import Reviewer
 from sidecar.kubernetes.settings import Settings
+from sidecar.serving.http import Handler, HttpServer
 
-MAX_REVIEW_BYTES = 8 * 1024 * 1024
-"""An object has at most 1.5 MiB in etcd, and a review may carry it twice."""
-_MAX_NAME_CHARACTERS = 320
-POLL_SECONDS = 10.0
+MAX_CONNECTIONS: Final = 40
+"""At once. A TLS connection takes up to 1.3 MiB while a large review comes in by it, 0.3 else."""
+POLL_SECONDS: Final = 10.0
 """How often the files are looked at; the kubelet itself needs up to a minute to bring a new Secret."""
+END_SECONDS: Final = 5.0
+"""For reviews in flight, at the end."""
 
 _LOG = logging.getLogger("sidecar.kubernetes")
+_NO_CERTIFICATE: Final = (
+    "a client certificate of --client-ca is needed: give the API server one (deploy/README.md)\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +41,47 @@ class TlsFiles:
 
     certificate: Path
     key: Path
+    client_ca: Path | None = None
+    """Who signs the certificates of those that may ask for a review; None: whoever reaches the port may."""
 
     def digest(self) -> str:
-        """Of both contents. Raises: OSError."""
-        return hashlib.sha256(self.certificate.read_bytes() + b"\0" + self.key.read_bytes()).hexdigest()
+        """Of all contents. Raises: OSError."""
+        files = [self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else [])]
+        return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+    def context(self) -> ssl.SSLContext:
+        """A context of what they hold now. Raises: OSError, ssl.SSLError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.key)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL  # the kubelet, which asks the probes, has none
+        return context
 
 
 class Webhook:
     """Serves POST /mutate by TLS, and GET /livez and /readyz beside it."""
 
     def __init__(self, settings: Settings, files: TlsFiles, *, poll_seconds: float = POLL_SECONDS) -> None:
-        self._settings = settings
         self._files = files
         self._poll_seconds = poll_seconds
         self._digest = ""
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._runner: web.AppRunner | None = None
+        self._context: ssl.SSLContext
+        self._reviewer = Reviewer(settings)
+        self._server = HttpServer("--host and --port", end_seconds=END_SECONDS, tls=lambda: self._context)
+        self._server.max_connections = MAX_CONNECTIONS
         self._watching: asyncio.Task[None] | None = None
         self.port = 0
+
+    @property
+    def connection_count(self) -> int:
+        return self._server.connection_count
+
+    @property
+    def large_reviews(self) -> int:
+        """How many are held now."""
+        return self._reviewer.large
 
     async def start(self, host: str, port: int) -> None:
         """Bind and serve.
@@ -62,15 +90,12 @@ class Webhook:
             OSError: the address cannot be bound, or the files cannot be read or used (ssl.SSLError).
         """
         self._load(self._files.digest())
-        app = web.Application(client_max_size=MAX_REVIEW_BYTES)
-        app.router.add_post("/mutate", self._mutate)
+        app = web.Application()
+        app.router.add_post("/mutate", self._guarded(self._reviewer.answer))
         app.router.add_get("/livez", _ok)
         app.router.add_get("/readyz", _ok)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=self._context)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        await self._server.start(app, Address(host, port))
+        self.port = self._server.port
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
@@ -79,15 +104,12 @@ class Webhook:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._server.stop()
+        self._reviewer.close()
 
     def _load(self, digest: str) -> None:
-        # tried on a context of its own first: a key that does not fit would leave half of it behind
-        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trial.load_cert_chain(self._files.certificate, self._files.key)
-        # a context that is in use hands its new chain to every later handshake
-        self._context.load_cert_chain(self._files.certificate, self._files.key)
+        """A context of its own for each content, so that what is in use is never half of one and half of another."""
+        self._context = self._files.context()
         self._digest = digest
 
     async def _watch(self) -> None:
@@ -104,24 +126,16 @@ class Webhook:
             except OSError as error:
                 _LOG.warning("the certificate cannot be loaded, the old one stays: %s", error)
 
-    async def _mutate(self, request: web.Request) -> web.Response:
-        try:
-            body = json.loads(await request.read())
-            answer = review(body, self._settings)
-        except (BadReview, ValueError, RecursionError) as error:
-            _LOG.warning("a bad review: %s", error)
-            return web.Response(status=400, text=f"{error}\n")
-        _LOG.info("pod %s: %s", _name(body["request"]), told(answer))
-        return web.json_response(answer)
+    def _guarded(self, handler: Handler) -> Handler:
+        if self._files.client_ca is None:
+            return handler
 
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not request.get_extra_info("peercert"):
+                return web.Response(status=403, text=_NO_CERTIFICATE)
+            return await handler(request)
 
-def _name(request: dict[str, Any]) -> str:
-    """Of the pod, as a controller makes it: often without a name of its own yet. In quotes: nobody has checked it."""
-    pod = request.get("object")
-    metadata = pod.get("metadata") if isinstance(pod, dict) else None
-    found = metadata if isinstance(metadata, dict) else {}
-    name = found.get("name") or found.get("generateName") or request.get("name") or ""
-    return repr(f"{request.get('namespace') or ''}/{name}"[:_MAX_NAME_CHARACTERS])
+        return guarded
 
 
 async def _ok(_request: web.Request) -> web.Response:

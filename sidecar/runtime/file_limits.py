@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.admin.serving import MAX_CONNECTIONS
 from sidecar.core.snapshot import Snapshot
+from sidecar.serving.http import MAX_CONNECTIONS
 
 OTHER_FILES: Final = 64
 """Kept for what is neither traffic nor admin nor probes: logs, listening sockets, the exporters' connections, the

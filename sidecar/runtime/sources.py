@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from sidecar.admin.serving import HttpServer
 from sidecar.core.breaker import Breaker
 from sidecar.core.sources import BreakerReading, ConfigNumbers, Sources, UpstreamNumbers, server_of
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.telemetry_rooms import Lost
+from sidecar.serving.http import HttpServer
 from sidecar.upstream.cluster import Cluster
 
 

@@ -283,7 +283,7 @@ class Cluster(LeaseLine):
         now = self._clock()
         try:
             for pool in self.pools:
-                pool.close_idle(now - self.policy.idle_seconds, now)
+                pool.close_idle(self.policy.idle_seconds, now)
         finally:
             self.watch_idle(now)
 

@@ -102,9 +102,14 @@ class Pool(LeasePool):
         """When the first of the idle ones is to be closed; infinite without any."""
         return min((min(one.idle_since + idle_seconds, one.expires) for one in self.idle), default=inf)
 
-    def close_idle(self, since: float, now: float) -> None:
-        """Close what has been idle since `since` or longer, and what its upstream is about to close."""
-        for connection in [idle for idle in self.idle if idle.idle_since <= since or idle.expires <= now]:
+    def close_idle(self, idle_seconds: float, now: float) -> None:
+        """Close what has been idle for so long, and what its upstream is about to close.
+
+        Reckoned as in `idle_due`: what is due by that is closed, however floats round.
+        """
+        for connection in [
+            idle for idle in self.idle if min(idle.idle_since + idle_seconds, idle.expires) <= now
+        ]:
             connection.abort()
 
     def retire(self) -> None:

@@ -347,3 +347,16 @@ def test_the_webhook_serves_what_the_api_server_calls() -> None:
     assert hook["failurePolicy"] == "Fail"
     own = kinds["Namespace"]["metadata"]["labels"]
     assert own.get("sidecar.io/inject") is None
+
+
+def test_no_pod_reaches_the_webhook_and_it_reaches_nobody() -> None:
+    kinds = {item["kind"]: item for item in documents("webhook")}
+    spec = kinds["NetworkPolicy"]["spec"]
+    ((_, template),) = pods("webhook")
+    assert spec["podSelector"]["matchLabels"] == template["metadata"]["labels"]
+    assert (set(spec["policyTypes"]), spec["egress"]) == ({"Ingress", "Egress"}, [])
+    ((source,),) = [rule["from"] for rule in spec["ingress"]]
+    assert set(source) == {"ipBlock"}
+    assert source["ipBlock"]["except"]
+    (port,) = template["spec"]["containers"][0]["ports"]
+    assert spec["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]

@@ -134,3 +134,31 @@ def test_a_switch_says_to_what() -> None:
 def test_a_head_that_could_be_read_in_two_ways_is_malformed(head: bytes) -> None:
     with pytest.raises(MalformedHead):
         llhttp.read_request_fields(head)
+
+
+def in_steps(data: bytes, step: int) -> None:
+    unfinished = UnfinishedHead(is_request=False)
+    for at in range(0, len(data), step):
+        unfinished.add(data[at : at + step])
+
+
+@pytest.mark.parametrize("front", [b"\r", b"\n", b"\r\r", b"\r\r\n", b"\r\n\n", b"\r\n\r", b"\r\n "])
+@pytest.mark.parametrize("step", [1, 100])
+def test_a_response_has_an_empty_line_in_front_or_nothing(front: bytes, step: int) -> None:
+    """Refused at once, not at the head's end; llhttp would read past any number of CR and LF."""
+    begin = front + RESPONSE[:-2]
+    with pytest.raises(MalformedHead):
+        in_steps(begin, step)
+    with pytest.raises(MalformedHead):
+        llhttp.read_response(front + RESPONSE)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 100])
+def test_one_empty_line_in_front_of_a_response_is_read_past(step: int) -> None:
+    """RFC 9112 2.2."""
+    data = b"\r\n" + RESPONSE
+    unfinished = UnfinishedHead(is_request=False)
+    for at in range(0, len(data), step):
+        used = unfinished.add(data[at : at + step])
+    assert used is not None
+    assert llhttp.read_response(unfinished.whole())[0] == 200

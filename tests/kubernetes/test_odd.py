@@ -213,3 +213,22 @@ def test_the_webhook_says_the_same_of_a_port_that_is_taken() -> None:
     response = review(body, SETTINGS)["response"]
     assert response["allowed"] is False
     assert "admin-port" in response["status"]["message"]
+
+
+def test_a_key_without_a_colon_has_an_empty_value() -> None:
+    """`{a}` is `{a: null}`, and what stands behind it belongs to others."""
+    for text in (
+        web("{a: b}}\n    spec", "{a, b: c}}\n    spec"),
+        web(more="---\n{a}\n"),
+        web(more="---\n? a\n"),
+    ):
+        injected = inject(text, "a.yaml", SETTINGS).text
+        assert injected.count("name: sidecar\n") == inject(WEB, "a.yaml", SETTINGS).text.count(
+            "name: sidecar\n"
+        )
+        assert uninject(injected, "a.yaml").text == text
+
+
+@pytest.mark.parametrize("text", ["{spec, a: b}\n", "? spec\n", "kind: Pod\nspec: {containers, a: b}\n"])
+def test_nothing_is_put_into_what_has_no_colon(text: str) -> None:
+    assert inject(text, "a.yaml", SETTINGS).text == text

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from sidecar.kubernetes.admission import review
 from sidecar.kubernetes.settings import STATUS
-from sidecar.kubernetes.webhook import MAX_REVIEW_BYTES, TlsFiles, Webhook
+from sidecar.kubernetes.webhook import TlsFiles, Webhook
 from tests.kubernetes.corpus import MANIFESTS, SETTINGS, injected, read
 from tests.support.ports import free_ports
 
@@ -254,13 +254,6 @@ def test_a_pod_that_asks_for_the_impossible_is_refused_with_the_reason() -> None
 def test_a_pod_with_the_sidecar_passes_unchanged() -> None:
     pod = {"metadata": {"annotations": {STATUS: "{}"}}, "spec": {"containers": [{"name": "a"}]}}
     assert "patch" not in review(admission(pod), SETTINGS)["response"]
-
-
-async def test_a_body_that_no_object_has_is_refused_unread(tmp_path: Path) -> None:
-    files = make_certificate(tmp_path, "one")
-    async with serving(files) as webhook:
-        assert (await post(webhook.port, b" " * (MAX_REVIEW_BYTES + 1), files.certificate))[0] == 413
-        assert (await post(webhook.port, b" " * MAX_REVIEW_BYTES, files.certificate))[0] == 400
 
 
 async def test_every_decision_is_logged_with_the_pod(

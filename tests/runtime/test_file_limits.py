@@ -6,11 +6,11 @@ import resource
 
 import pytest
 
-from sidecar.admin.serving import MAX_CONNECTIONS
 from sidecar.config.load import load_text
 from sidecar.core.snapshot import Snapshot
 from sidecar.runtime import file_limits
 from sidecar.runtime.file_limits import OTHER_FILES, FileLimits, warning_of_limit
+from sidecar.serving.http import MAX_CONNECTIONS
 from tests.support.proxy import HEADER, running
 
 ROUTES = """\

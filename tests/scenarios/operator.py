@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.admin.middleware import Handler
-from sidecar.admin.serving import HttpServer
 from sidecar.core.snapshot import Address, Snapshot
 from sidecar.runtime.worker import Worker
+from sidecar.serving.http import HttpServer
 from tests.support.contract import check_answer, check_event
 from tests.support.raw import Response, raw_client
 

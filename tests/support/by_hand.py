@@ -103,6 +103,11 @@ class HandLoop:
         """How many are armed."""
         return sum(not handle.is_cancelled for _, _, handle, _ in self._timers)
 
+    @property
+    def is_ready(self) -> bool:
+        """Something is to run in the next turn."""
+        return bool(self._soon)
+
     def turn(self) -> None:
         """Run what is ready now, once; what that makes ready is for the next turn."""
         for _ in range(len(self._soon)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nextafter
 
 import pytest
 
@@ -93,8 +93,22 @@ def test_what_has_been_idle_for_long_enough_is_closed_and_nothing_else() -> None
     leases = [opened(pool, idle_since=since) for since in (1.0, 2.0, 2.001)]
     leases.append(opened(pool, idle_since=9.0, expires=10.0))
     leases.append(opened(pool, idle_since=9.0, expires=10.001))
-    pool.close_idle(2.0, 10.0)
+    pool.close_idle(8.0, 10.0)
     assert [lease.is_aborted for lease in leases] == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("since", [1_000.6, 0.1 + 0.2, 1e9 + 0.7, 3.3])
+def test_what_is_due_is_closed_at_that_very_moment(since: float) -> None:
+    """`now - seconds <= since` and `since + seconds <= now` may round differently: the timer came again and again."""
+    pool = new_pool()
+    lease = opened(pool, idle_since=since)
+    for seconds in (60.0, 0.3, 1 / 3):
+        due = pool.idle_due(seconds)
+        pool.close_idle(seconds, due)
+        assert lease.is_aborted
+        lease.is_aborted = False
+    pool.close_idle(1 / 3, nextafter(pool.idle_due(1 / 3), 0.0))
+    assert not lease.is_aborted
 
 
 def test_retiring_closes_what_is_idle_and_leaves_what_is_busy() -> None:

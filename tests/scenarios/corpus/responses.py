@@ -93,6 +93,16 @@ PAST_THE_END: list[ResponseCase] = [
     ),
     ResponseCase("reset-when-idle", "or be reset", (OK,), Relayed(), then="reset"),
     good("line-end-in-front", "RFC 9112 2.2: read leniently, sent on strictly", b"\r\n" + OK),
+    *(
+        bad(f"{name}-in-front", "RFC 9112 2.2: an empty line is a CRLF and nothing else", front + OK)
+        for name, front in (
+            ("lone-cr", b"\r"),
+            ("lone-lf", b"\n"),
+            ("two-crs", b"\r\r"),
+            ("cr-and-line-end", b"\r\r\n"),
+            ("line-end-and-lf", b"\r\n\n"),
+        )
+    ),
 ]
 
 BODYLESS: list[ResponseCase] = [

@@ -3,8 +3,9 @@
 aiohttp bounds neither how many there are nor how long a client may take over an answer, and lets a head take as long
 as an idle connection lives. Here a connection without a request under way never keeps somebody else out: where there
 is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
-no operator and no probe. What handlers may hold is bounded by themselves: streams in `events.py`, long answers in
-`long_answers.py`, reloads by their mailbox; all together to less than `HttpServer.max_connections`.
+no operator and no probe. What handlers may hold is bounded by themselves: streams in `admin/events.py`, long answers
+in `admin/long_answers.py`, reloads by their mailbox, bodies in `kubernetes/reviewing.py`; all together to less than
+`HttpServer.max_connections`. The admin and probe listeners are such servers, and the webhook is.
 """
 
 from __future__ import annotations
@@ -12,41 +13,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Final, cast
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sidecar.admin.middleware import Handler
 from sidecar.core.snapshot import Address
+from sidecar.serving.connection import IDLE_SECONDS, Connection, Door
 from sidecar.transport.bind import BACKLOG, bind
 
 MAX_CONNECTIONS: Final = 256
 """Of one server, at most."""
-HEAD_SECONDS: Final = 10.0
-"""From a connection's beginning, or the first byte of a later request, to the end of the head."""
-IDLE_SECONDS: Final = 75.0
-"""From an answer's end to the next request; also how long a client may take over an answer."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class HttpServer:
+class HttpServer(Door):
     """Serves an application at an address; may be started again after its end. Owned by the event loop."""
 
-    def __init__(self, key: str, *, end_seconds: float) -> None:
-        """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way."""
+    def __init__(
+        self, key: str, *, end_seconds: float, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
+        """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way.
+
+        `tls` is asked for its context at each connection, so that another one may take its place; None: clear text.
+        """
         self.max_connections = MAX_CONNECTIONS
         """At once; lowered where the process may have few open files."""
         self.refused = 0
         """Connections that were closed because there were too many."""
+        self.tls = tls
         self._key = key
         self._end_seconds = end_seconds
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         self._bound: socket.socket | None = None
-        self._connections: set[_Connection] = set()
-        self._waiting: dict[_Connection, None] = {}
+        self._connections: set[Connection] = set()
+        self._waiting: dict[Connection, None] = {}
         """Those without a request under way, longest first."""
-        self._by_handler: dict[web.RequestHandler, _Connection] = {}
+        self._by_handler: dict[web.RequestHandler, Connection] = {}
         self._beginning = asyncio.Lock()
 
     @property
@@ -71,7 +77,7 @@ class HttpServer:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(lambda: _Connection(self), sock=self._bound, backlog=BACKLOG)
+        self._server = await serve(lambda: Connection(self), sock=self._bound, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """Accept nothing more, and end every connection; at once if it was not started."""
@@ -85,7 +91,7 @@ class HttpServer:
 
     # What connections say
 
-    def admit(self, connection: _Connection) -> web.RequestHandler | None:
+    def admit(self, connection: Connection) -> web.RequestHandler | None:
         """What is to handle its requests; None: there is no room, or the server ends."""
         if self._runner is None or self._runner.server is None:
             return None
@@ -101,13 +107,13 @@ class HttpServer:
         self._by_handler[handler] = connection
         return handler
 
-    def waits(self, connection: _Connection) -> None:
+    def waits(self, connection: Connection) -> None:
         self._waiting[connection] = None
 
-    def works(self, connection: _Connection) -> None:
+    def works(self, connection: Connection) -> None:
         self._waiting.pop(connection, None)
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._waiting.pop(connection, None)
         if connection.handler is not None:
@@ -126,82 +132,6 @@ class HttpServer:
             return await handler(request)
         finally:
             connection.end_request()
-
-
-class _Connection(asyncio.Protocol):
-    """Stands before aiohttp's own protocol, and watches the time."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self.handler: web.RequestHandler | None = None
-        self._server = server
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_idle = False
-        """Nothing has come since the last request was handled."""
-        self._is_over = False
-
-    def abort(self) -> None:
-        """Cut it, whatever has not been sent yet."""
-        self._is_over = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def begin_request(self) -> None:
-        self._limit(None)
-        self._server.works(self)
-
-    def end_request(self) -> None:
-        if not self._is_over:
-            self._is_idle = True
-            self._limit(IDLE_SECONDS)
-            self._server.waits(self)
-
-    def _limit(self, seconds: float | None) -> None:
-        """Cut it after so long, unless that is told anew."""
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = None if seconds is None else loop.call_later(seconds, self.abort)
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.handler = self._server.admit(self)
-        if self.handler is None:
-            self.abort()
-            return
-        self._limit(HEAD_SECONDS)
-        self._server.waits(self)
-        self.handler.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_over or self.handler is None:
-            return
-        if self._is_idle:
-            self._is_idle = False
-            self._limit(HEAD_SECONDS)
-        self.handler.data_received(data)
-
-    def eof_received(self) -> None:
-        if self.handler is not None:
-            self.handler.eof_received()
-
-    def pause_writing(self) -> None:
-        if self.handler is not None:
-            self.handler.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self.handler is not None:
-            self.handler.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._server.forget(self)
-        if self.handler is not None:
-            self.handler.connection_lost(exc)
 
 
 def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:

@@ -1,0 +1,1 @@
+"""A long run under mixed traffic: what grows, and how fast."""

@@ -1,0 +1,62 @@
+"""`sidecar run FILE` in a process that also tells what it holds, to this bench alone.
+
+Run: python -m tests.bench.soak.looked_at FILE. It listens at the UNIX socket $SOAK_LOOK, in a thread of its own, and
+answers each connection with one JSON object: how many tasks the loop has and, if asked, how many objects there are of
+each type. The sidecar itself has no such door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import socket
+import sys
+import threading
+from collections import Counter
+from functools import partial
+from typing import Any, Final
+
+import uvloop
+
+from sidecar.__main__ import main
+
+TOLD_TYPES: Final = 400
+WITH_TYPES: Final = b"t"
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
+def held(*, is_whole: bool) -> dict[str, Any]:
+    """Tasks; and the objects that the collector tracks. What `gc.freeze` has put away is told as a number."""
+    tasks = asyncio.all_tasks(_loops[-1]) if _loops else set()
+    told: dict[str, Any] = {"tasks": len(tasks)}
+    if is_whole:
+        types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+        told["types"] = dict(types.most_common(TOLD_TYPES))
+        told["frozen"] = gc.get_freeze_count()
+        told["task_names"] = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
+    return told
+
+
+def _serve(door: socket.socket) -> None:
+    while True:
+        asker, _ = door.accept()
+        with asker:
+            is_whole = asker.recv(1) == WITH_TYPES
+            asker.sendall(json.dumps(held(is_whole=is_whole)).encode())
+
+
+def _noted() -> asyncio.AbstractEventLoop:
+    """Each loop that is made is kept: once it is frozen, no list of the collector has it."""
+    _loops.append(uvloop.new_event_loop())
+    return _loops[-1]
+
+
+if __name__ == "__main__":
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(os.environ["SOAK_LOOK"])
+    door.listen()
+    threading.Thread(target=_serve, args=(door,), daemon=True).start()
+    uvloop.run = partial(uvloop.run, loop_factory=_noted)
+    sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,0 +1,73 @@
+"""The soak's own reckoning (`tests/bench/soak`), and a very short one of a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from math import isclose
+
+import pytest
+
+from tests.bench.soak import growth
+from tests.bench.soak.__main__ import BAD_EVERY, FILE, edited
+from tests.bench.soak.samples import LEVELS, Sample
+
+
+def samples(*mebibytes: float) -> list[Sample]:
+    """One each 10 s; all else stays."""
+    rest = dict.fromkeys(LEVELS, 1.0)
+    return [Sample(10.0 * at, rest | {"MiB": value}) for at, value in enumerate(mebibytes)]
+
+
+def test_a_steady_growth_is_told_an_hour() -> None:
+    lines = growth.slopes(samples(*(100 + 0.01 * at for at in range(60))))
+    assert isclose(lines["MiB"].an_hour, 3.6, rel_tol=1e-9)
+    assert lines["MiB"].error < 1e-6
+    assert all(line.an_hour == 0 for name, line in lines.items() if name != "MiB")
+
+
+def test_the_first_half_says_nothing() -> None:
+    assert growth.slopes(samples(*range(50), *([100.0] * 50)))["MiB"].an_hour == 0
+
+
+def test_noise_is_told_as_an_error() -> None:
+    line = growth.fitted([(10.0 * at, 100.0 + at % 2) for at in range(60)])
+    assert line.error > 0
+    assert abs(line.an_hour) < 2 * line.error
+
+
+def test_too_few_samples_are_no_slope() -> None:
+    with pytest.raises(ValueError, match="let it run longer"):
+        growth.slopes(samples(1, 2, 3))
+
+
+def test_only_types_of_which_there_are_many_more_are_told() -> None:
+    least = growth.LEAST_GROWN_TYPE
+    before = {"a": 10, "b": 5, "c": 1000}
+    after = {"a": 10 + least, "b": 5 + least - 1, "c": 10, "d": 2 * least}
+    assert growth.grown(before, after) == [("d", 0, 2 * least), ("a", 10, 10 + least)]
+    assert len(growth.grown({}, {f"t{number}": 10_000 for number in range(100)})) == growth.TOLD
+
+
+def test_each_reload_brings_another_file_and_some_are_bad() -> None:
+    texts = [edited(FILE, number) for number in range(2 * BAD_EVERY)]
+    assert len(set(texts)) >= BAD_EVERY
+    assert [number for number, text in enumerate(texts) if "nonsense" in text] == [4, 9]
+
+
+@pytest.mark.process
+@pytest.mark.timeout(180)
+async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> None:
+    options = ["--minutes", "0.1", "--every", "0.5", "--rate", "30"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.soak", *options,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    text = output.decode()
+    assert len(re.findall(r"^ +0:0\d  MiB [0-9.]+ .* fds \d+ .* tasks \d+ ", text, re.MULTILINE)) > 8, text
+    assert "slopes of the second half" in text
+    assert "resident memory, second half" in text
+    assert "left behind" not in text
+    assert "stuck" not in text
