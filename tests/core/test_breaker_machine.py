@@ -25,7 +25,14 @@ from sidecar.core.breaker import Breaker, Override, counting
 from sidecar.core.breaker.door import Door
 from sidecar.core.breaker.permit import BreakerRefusal, Turn
 from sidecar.core.outcome import Kind, Limit, Outcome, Verdict
-from sidecar.core.snapshot import BreakerMode, BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
+from sidecar.core.snapshot import (
+    BreakerMode,
+    BreakerPolicy,
+    CandidatePolicy,
+    CheckPolicy,
+    WindowPolicy,
+    WindowType,
+)
 from sidecar.core.statechart import EDGES
 from sidecar.core.transition import State, Transition, TransitionReason
 from tests.core.breaker_book import BY_HAND, FAILURES, NOT_LEARNED, RESTING, Bookkeeper, Call
@@ -71,7 +78,7 @@ POLICIES = st.builds(
     half_open_max_wait_seconds=st.sampled_from([0.25, 4.0]),
     ramp_seconds=st.sampled_from([0.0, 0.0, 6.0]),
     count_timeout_after_seconds=st.just(0.5),
-    half_open_check_path=st.sampled_from([None, None, None, "/healthz"]),
+    half_open_check=st.sampled_from([None, None, None, CheckPolicy("/healthz")]),
     candidate=st.sampled_from([None, CandidatePolicy(consecutive_failures=2)]),
 )
 
@@ -140,7 +147,7 @@ class BreakerMachine(RuleBasedStateMachine):
         return True
 
     def is_checked(self) -> bool:
-        return self.book.policy.half_open_check_path is not None and not self.book.distrusts_checks
+        return self.book.policy.half_open_check is not None and not self.book.distrusts_checks
 
     def request(self, *, is_firm: bool = True, is_whole: bool = True, endpoint: str = "a") -> Call | None:
         book = self.book
@@ -738,7 +745,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def healthy_upstream_closes_it(self) -> None:
         """Without any help from calls that hang: those in flight stay so."""
         self.operator_overrides(Override.AUTO, None)
-        plain = replace(self.book.policy, mode=BreakerMode.ENFORCE, half_open_check_path=None)
+        plain = replace(self.book.policy, mode=BreakerMode.ENFORCE, half_open_check=None)
         self.configuration_is_reloaded(plain, True)
         for _ in range(40):
             if self.book.state is State.CLOSED and not self.book.is_ramping():
