@@ -19,9 +19,11 @@ const stateOf = (row) => shown(row.state, row.is_overridden);
 /** The whole of a breaker, if it was read. @param {Data} row */
 const detail = (row) => store.details.get(row.route)?.find((one) => one.upstream === row.upstream);
 
-/** What comes next: the probe, or the end of an override. @param {Data} row */
+/** What comes next: the probe, the end of an override, or all of the traffic. @param {Data} row */
 export function nextWords(row) {
   if (row.is_overridden) return row.override_until ? `ends in ${until(row.override_until)}` : "until ended by hand";
+  if (row.is_probe_due) return "probe due: the next call";
+  if (row.ramp_share !== null) return `ramping ${Math.round(row.ramp_share * 100)} %`;
   if (row.state === "open" && row.next_probe_at) return `probe in ${until(row.next_probe_at)}`;
   if (row.state === "half_open") return `${row.probes_in_flight} probing`;
   return "";
@@ -56,21 +58,21 @@ export function overrideButtons() {
   };
 }
 
-/** What opened it last, in words and with its trace. @param {Element} node */
+/** Why it is not closed; of a closed one what opened it last, in words and with its trace. @param {Element} node */
 export function tripCell(node) {
   let last = "";
   return (/** @type {Data} */ row) => {
     const one = detail(row) && trip(/** @type {Data} */ (detail(row)).history);
     const template = store.config?.active.process["admin.trace_url"];
-    const key = one ? `${one.sequence} ${template}` : row.generation ? "…" : "–";
+    const key = one ? `${one.sequence} ${template} ${row.why}` : row.why || (row.generation ? "…" : "–");
     if (key === last) return;
     last = key;
     if (!one) {
-      node.replaceChildren(row.generation && !detail(row) ? "…" : "–");
+      node.replaceChildren(row.why || (row.generation && !detail(row) ? "…" : "–"));
       return;
     }
     const cause = one.causes.at(-1);
-    node.replaceChildren(h("span", { title: clock(one.at) }, transitionWords(one)), " ", cause ? traceLink(cause, template) : "");
+    node.replaceChildren(h("span", { title: clock(one.at) }, row.why || `last: ${transitionWords(one)}`), " ", cause ? traceLink(cause, template) : "");
   };
 }
 
@@ -150,7 +152,7 @@ const COLUMNS = [
     value: (row) => row.rejected,
     cell: (td) => (row) => text(td, count(row.rejected)),
   },
-  { id: "trip", label: "Tripped last by", cell: (td) => tripCell(td) },
+  { id: "trip", label: "Why", hint: "What opened it and what its last probe showed, or who holds it; of a closed one what opened it last", cell: (td) => tripCell(td) },
   {
     id: "candidate",
     label: "Candidate",

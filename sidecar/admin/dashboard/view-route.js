@@ -126,7 +126,7 @@ function breakerCard(name, upstream) {
     h("div", { class: "row" }, badge.node, next, buttons.node),
     bar.node,
     h("div", { class: "scale", "aria-hidden": "true" }, begin, h("span", {}, "now")),
-    h("dl", { class: "facts" }, fact("Tripped last by", tripped)),
+    h("dl", { class: "facts" }, fact("Why", tripped)),
     compared.node,
     past.node,
   );
