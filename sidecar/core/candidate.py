@@ -26,6 +26,7 @@ def candidate_policy(policy: BreakerPolicy) -> BreakerPolicy | None:
         policy,
         mode=BreakerMode.METRICS_ONLY,
         candidate=None,
+        half_open_check=None,  # nobody checks for a second policy: a request is its probe
         window=_given(candidate.window, policy.window),
         minimum_calls=_given(candidate.minimum_calls, policy.minimum_calls),
         failure_rate_threshold=_given(candidate.failure_rate_threshold, policy.failure_rate_threshold),

@@ -57,6 +57,15 @@ class CancelWithCaller(Enum):
     OFF = "off"
 
 
+class WhenOpen(Enum):
+    """Where the share of a weighted upstream goes whose breaker refuses."""
+
+    SHIFT = "shift"
+    """To the others, within their limits."""
+    KEEP = "keep"
+    """Nowhere: it is refused."""
+
+
 class Trust(Enum):
     """Whether a listener believes the mesh-internal header fields of its callers."""
 
@@ -312,6 +321,15 @@ class CandidatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckPolicy:
+    """A GET by the sidecar itself, in the place of a probe."""
+
+    path: str = "/"
+    timeout_seconds: float = 1.0
+    """From the search for a connection to the end of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     mode: BreakerMode = BreakerMode.ENFORCE
     window: WindowPolicy = WindowPolicy()
@@ -342,9 +360,18 @@ class BreakerPolicy:
     """After a good final head, an attempt that still runs is judged by it."""
     warm_up_seconds: float = 30.0
     """Connections refused before the first answer of an upstream open nothing, for at most this long; 0 = off."""
-    half_open_check_path: str | None = None
-    """Where the sidecar itself probes an upstream whose breaker has waited; None: a request is the probe."""
+    half_open_check: CheckPolicy | None = None
+    """How the sidecar itself probes an upstream whose breaker has waited; None: a request is the probe."""
     candidate: CandidatePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsPolicy:
+    """What becomes of the weights of a route while a breaker refuses."""
+
+    when_open: WhenOpen = WhenOpen.SHIFT
+    shift_up_to: float = 2.0
+    """No upstream gets more than this many times its own share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +401,7 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    shares: WeightsPolicy = WeightsPolicy()
     direction: Direction = Direction.INBOUND
     """That of its listener."""
     hidden: frozenset[str] = frozenset()

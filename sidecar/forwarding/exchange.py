@@ -235,14 +235,12 @@ class Exchange(RequestSink, RaceOwner):
         """A breaker or a limit lets no attempt go. Raises: GivenUp."""
         self.breaker_state = refusal.state
         self.refused_by = refusal.refused_by
-        if refusal.transition is not None:
-            self.service.observe.transitioned(refusal.transition)
         raise GivenUp(refusal.reason, refusal.detail, retry_after_seconds=refusal.retry_after_seconds)
 
     def tripped_breaker(self, transition: Transition) -> None:
         """The outcome of an attempt has changed its breaker's state."""
         self.tripped = transition
-        self.service.observe.transitioned(transition)
+        self.service.transitioned(transition)
 
     def switched(self, attempt: Attempt, transition: Transition | None) -> None:
         """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
@@ -318,6 +316,8 @@ class Exchange(RequestSink, RaceOwner):
             return False
         if route.fallback_destination is None:
             return True
+        if self.race is not None and self.race.has_asked(route.fallback_destination):
+            return False  # each upstream is asked once (SPEC 3)
         if error.reason not in NOT_SENT and self.request.method not in REPEATABLE:
             return False
         has_time = self.deadline - self.service.clock() >= deadline.MIN_SEND_SECONDS

@@ -86,12 +86,12 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
-        "_choices",
         "added_to_request",
         "added_to_response",
         "admission",
         "attempt_seconds",
         "bounds_attempts",
+        "choices",
         "deadline",
         "deadline_fields",
         "destinations",
@@ -128,8 +128,9 @@ class LiveRoute:
         self.policy = policy
         self.name = policy.name
         self.destinations = [destination for destination, _ in destinations]
-        self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
-        self.single = self._choices[0][0] if len(self._choices) == 1 else None
+        self.choices = [(destination, weight) for destination, weight in destinations if weight > 0]
+        """Those that have a weight."""
+        self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.fallback_destination = fallback_destination
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
@@ -181,7 +182,7 @@ class LiveRoute:
         """The upstream for one exchange, by weight."""
         if self.single is not None:
             return self.single
-        return balance.pick_weighted(self._choices, sum(weight for _, weight in self._choices), rng)
+        return balance.pick_weighted(self.choices, sum(weight for _, weight in self.choices), rng)
 
 
 def _or_never(seconds: float | None) -> float:

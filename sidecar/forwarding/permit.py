@@ -7,6 +7,7 @@ which is made when it is first needed."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -115,6 +116,11 @@ class Permit:
     @property
     def is_probe(self) -> bool:
         return not self._is_judged and self._own is not None and self._own.is_probe
+
+    @property
+    def avoid(self) -> Hashable:
+        """The endpoint that a probe does not go to while there is another; None: any will do."""
+        return None if self._own is None else self._own.avoid
 
     # The moments of the attempt
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind
+from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
+from sidecar.forwarding.shift import Shift, shift_from
 from sidecar.forwarding.story import Story
 from sidecar.upstream.streams import Processed
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
 
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
+_CLOSED = State.CLOSED
 
 
 class RaceOwner(Story):
@@ -60,6 +64,8 @@ class Race(AttemptOwner):
     running: list[Attempt]
     winner: Attempt | None
     """The one whose head has gone to the client."""
+    _shift: Shift | None
+    """From the first refusal of a weighted upstream on."""
     _was_refused: bool
     """One endpoint has refused, and another was tried."""
     _was_unprocessed: bool
@@ -68,8 +74,8 @@ class Race(AttemptOwner):
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination", "_route", "_was_refused", "_was_stale", "_was_unprocessed", "exchange", "is_postponed",
-        "running", "stream", "winner",
+        "_destination", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed", "exchange",
+        "is_postponed", "running", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -95,7 +101,7 @@ class Race(AttemptOwner):
         """
         self.exchange, self.stream = exchange, stream
         self.running = []
-        self.winner = None
+        self.winner = self._shift = None
         self._route, self._destination = route, destination
         self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
         self._ask(exchange, destination, now)
@@ -103,22 +109,57 @@ class Race(AttemptOwner):
     def _ask(self, exchange: RaceOwner, destination: Destination, now: float) -> None:
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
-            self._refused(admitted)
-            return
+            admitted = self._ask_others(admitted, now)
+            if admitted is None:
+                return
+            destination = self._destination
         permit: Permit = admitted
         exchange.breaker_state = permit.state
         transition = permit.transition
         if transition is not None:
-            exchange.service.observe.transitioned(transition)
+            self._report(transition)
         cluster = destination.cluster
-        self._run(permit, cluster, cluster.single or cluster.pick(), now)
+        pool = cluster.single
+        if pool is None:
+            is_probe = permit.state is not _CLOSED
+            pool = cluster.pick(cluster.at(permit.avoid)) if is_probe else cluster.pick()
+        self._run(permit, cluster, pool, now)
 
-    def _refused(self, refusal: Refusal) -> None:
-        """Raises GivenUp, unless the breaker is to be asked again."""
-        self.is_postponed = refusal.is_postponed
-        if not refusal.is_postponed:
-            self.exchange.refused(refusal)
-        self._tell(refusal.transition)
+    def _ask_others(self, refusal: Refusal, now: float) -> Permit | None:
+        """One has refused: ask those that take over its share. None: it is to be asked again, with the whole body.
+
+        Raises:
+            GivenUp: nobody takes it.
+        """
+        while not refusal.is_postponed:
+            self._report(refusal.transition)
+            other = self._next_destination(refusal)
+            if other is None:
+                self.exchange.refused(refusal if self._shift is None else self._shift.first)
+            self._destination = other
+            admitted = other.admit(now, self.exchange)
+            if not isinstance(admitted, Refusal):
+                return admitted
+            refusal = admitted
+        self.is_postponed = True
+        self._report(refusal.transition)
+        return None
+
+    def _next_destination(self, refusal: Refusal) -> Destination | None:
+        if self._shift is None:
+            rng = self.exchange.service.rng
+            self._shift = shift_from(self._route, self._destination, refusal, rng)
+        return None if self._shift is None else self._shift.next(self._destination)
+
+    def has_asked(self, destination: Destination) -> bool:
+        """Whether this upstream's breaker has answered the exchange already."""
+        asked = [self._destination] if self._shift is None else [self._destination, *self._shift.asked]
+        return any(one.breaker is destination.breaker for one in asked)
+
+    def _report(self, transition: Transition | None) -> None:
+        """Asking has changed a breaker's state."""
+        if transition is not None:
+            self.exchange.service.transitioned(transition)
 
     def start_again(self, now: float) -> None:
         """The request's body is whole, or as much of it as is kept.
@@ -314,6 +355,8 @@ class Race(AttemptOwner):
         admitted = failed.permit if keeps_permit else self._destination.admit(now, self.exchange)
         if isinstance(admitted, Refusal):
             self._tell(admitted.transition)
+            if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
+                self._destination.breaker.withdraw()
             return False
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:

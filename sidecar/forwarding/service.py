@@ -12,6 +12,7 @@ from sidecar.core.callers import Callers
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
+from sidecar.core.transition import Transition
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.turns import Turns
@@ -50,3 +51,10 @@ class Service:
     """Listeners whose further requests are answered 503: their last call is over."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
+    on_transition: Callable[[Transition], None] = lambda _: None
+    """Who acts on a change of a breaker's state, after it was told: the checks."""
+
+    def transitioned(self, transition: Transition) -> None:
+        """A breaker has changed its state: the one way to say so, from wherever it was done."""
+        self.observe.transitioned(transition)
+        self.on_transition(transition)

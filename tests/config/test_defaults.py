@@ -151,6 +151,9 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "circuit_breaker.failure_on": "[5xx, connect_failure, reset, timeout]",
         "circuit_breaker.count_timeout_after": "auto",
         "circuit_breaker.warm_up": "30s",
+        "circuit_breaker.half_open.check.timeout": "1s",
+        "weights_when_open": "shift",
+        "shift_up_to": "2",
         "fallback.status": "200",
     }
 

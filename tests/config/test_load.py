@@ -26,6 +26,7 @@ from sidecar.core.snapshot import (
     BreakerMode,
     BreakerPolicy,
     CandidatePolicy,
+    CheckPolicy,
     Direction,
     Endpoint,
     Failure,
@@ -42,6 +43,8 @@ from sidecar.core.snapshot import (
     Snapshot,
     Upstream,
     ValueMatch,
+    WeightsPolicy,
+    WhenOpen,
     WindowPolicy,
     WindowType,
 )
@@ -120,6 +123,7 @@ def test_a_whole_route_is_read() -> None:
         breaker=BreakerPolicy(
             slow_call_seconds=1.0,
             failure_headers=((b"x-fail", b"1"),),
+            half_open_check=CheckPolicy("/healthz", 1.0),
             candidate=CandidatePolicy(WindowPolicy(WindowType.COUNT, 100), 50, 0.3, 3, 0.5, 0.6, 2.0, 30.0),
         ),
         fallback=FallbackPolicy(200, ((b"content-type", b"application/json"),), b'{"items": []}'),
@@ -279,6 +283,24 @@ def test_an_upstream_says_that_a_sidecar_stands_there() -> None:
     )
     found = load_text(text).snapshot.upstreams
     assert (found["a"].is_mesh, found["b"].is_mesh) == (True, False)
+
+
+def test_the_sidecar_itself_probes_where_a_check_is_given() -> None:
+    assert one_route("circuit_breaker: {half_open: {max_calls: 2}}").breaker.half_open_check is None
+    route = one_route("circuit_breaker: {half_open: {check: {path: /healthz, timeout: 250ms}}}")
+    assert route.breaker.half_open_check == CheckPolicy("/healthz", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("written", "policy"),
+    [
+        ("", WeightsPolicy(WhenOpen.SHIFT, 2.0)),
+        ("weights_when_open: keep", WeightsPolicy(WhenOpen.KEEP, 2.0)),
+        ("shift_up_to: 1.5", WeightsPolicy(WhenOpen.SHIFT, 1.5)),
+    ],
+)
+def test_the_share_of_an_open_upstream_is_shifted_or_kept(written: str, policy: WeightsPolicy) -> None:
+    assert one_route(written).shares == policy
 
 
 def test_built_in_minimum_calls_fit_into_a_short_count_window() -> None:

@@ -99,6 +99,7 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     whole["upstreams"]["u"] |= _defaults(schema["$defs"]["UpstreamSection"], schema)
     route = whole["routes"][0] | _defaults(schema["$defs"]["Route"], schema)
     route["circuit_breaker"].pop("candidate", None)
+    route["circuit_breaker"]["half_open"].pop("check")  # unset as a whole, too
     route.pop("fallback")  # a fallback is unset as a whole, though its parts have defaults
     whole["routes"] = [route]
     listener = _defaults(schema["$defs"]["ListenerSection"], schema)

@@ -49,6 +49,17 @@ def test_a_limit_that_is_off_is_told_as_off() -> None:
     assert (told["timeouts.request"], told["timeouts.head"], told["timeouts.idle"]) == ("off", "off", "5m")
 
 
+def test_checks_and_shares_are_told_as_the_file_says_them() -> None:
+    text = (
+        'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"]}}\n'
+        "routes: [{name: r, upstream: a, shift_up_to: 1.5, circuit_breaker: {half_open: {check: {path: /up}}}}]\n"
+    )
+    told = render.route(load_text(text).snapshot.routes[0])
+    assert (told["shift_up_to"], told["weights_when_open"]) == ("1.5", "shift")
+    assert told["circuit_breaker.half_open.check.path"] == "/up"
+    assert told["circuit_breaker.half_open.check.timeout"] == "1s"
+
+
 def test_what_is_off_or_a_number_is_told_as_the_file_says_it() -> None:
     text = (
         'version: 1\nupstreams: {a: {endpoints: ["127.0.0.1:1"], mesh: true}}\n'

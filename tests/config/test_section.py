@@ -25,7 +25,7 @@ NOT_IN_A_FILE = {
     core.Snapshot: {"listeners", "upstreams", "routes", "files", "digest"},
     core.Listener: {"name"},
     core.Upstream: {"name"},
-    core.BreakerPolicy: {"counts_rate_limited", "half_open_check_path", "judge_after_seconds"},
+    core.BreakerPolicy: {"counts_rate_limited", "judge_after_seconds"},
     core.Route: {"direction", "hidden"},  # its listener's, and what the environment gave
 }
 WHOLES: list[tuple[type[Section], object]] = [

@@ -15,7 +15,7 @@ from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.breaker.words import why
 from sidecar.core.outcome import Kind, Limit, Outcome, could_count
 from sidecar.core.override import Order
-from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
+from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, CheckPolicy, WindowPolicy, WindowType
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from tests.core.breaker_calls import sent
 
@@ -510,7 +510,7 @@ def test_closing_without_a_verdict_gives_the_probe_back_once() -> None:
 
 
 def test_check_of_the_sidecar_is_the_only_probe_where_it_is_configured() -> None:
-    subject = opened(half_open_check_path="/healthz")
+    subject = opened(half_open_check=CheckPolicy("/healthz"))
     assert isinstance(subject.admit_check(5.0 - MS), BreakerRefusal)
     assert not subject.admit(6.0).is_admitted
     probe = subject.admit_check(6.0)
@@ -522,7 +522,7 @@ def test_check_of_the_sidecar_is_the_only_probe_where_it_is_configured() -> None
 
 
 def test_what_a_check_closed_and_traffic_opened_is_next_closed_by_a_request() -> None:
-    subject = opened(half_open_check_path="/healthz")
+    subject = opened(half_open_check=CheckPolicy("/healthz"))
     probe = subject.admit_check(5.0)
     assert isinstance(probe, BreakerPermit)
     probe.judge(GOOD, 5.1)

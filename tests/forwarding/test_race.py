@@ -411,6 +411,8 @@ def test_a_breaker_that_opens_by_the_first_attempt_allows_no_second(
     assert path.told.finishes[0][:2] == (502, Reason.CONNECTION_REFUSED)
     assert client.names == ["whole", "end"]
     assert [transition.to_state for transition in path.told.transitions] == [State.OPEN]
+    # Nobody was refused: the client got the first answer, and a second try was not made.
+    assert (path.breaker.tally.total, path.breaker.tally.rejected) == (1, 0)
     assert_over(path, failed=1)
 
 
@@ -425,6 +427,19 @@ def test_a_probe_keeps_its_permit_on_its_way_to_another_endpoint(connectings: li
     assert client.notes == whole(200)
     assert path.breaker.state is State.CLOSED
     assert path.in_flight == (0, [0, 0])
+
+
+def test_a_probe_goes_to_an_endpoint_that_did_not_fail_last(connectings: list[HandConnecting]) -> None:
+    for _ in range(20):
+        path = Path(HERE, THERE, breaker=BreakerPolicy(consecutive_failures=1))
+        begun(path)
+        connectings[-1].fail()
+        failed = connectings[-1].pool
+        path.loop.advance(60.0)
+        begun(path)
+        assert connectings[-1].pool is not failed
+        answer(connectings[-1].open())
+        assert path.breaker.state is State.CLOSED
 
 
 # Two attempts at a time. Nobody hedges yet, so the second one is begun here as a hedge would.

@@ -210,6 +210,10 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
     _at_most(route, opened, longest, report)
+    if policy.half_open_check is not None:
+        half_open = (*top, "half_open")
+        timeout = (*half_open, "check", "timeout"), policy.half_open_check.timeout_seconds
+        _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), report)
     _window(route, top, section, policy, report)
     candidate = policy.candidate
     if section.candidate is None or candidate is None:

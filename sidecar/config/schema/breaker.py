@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sidecar.config.schema import values
 from sidecar.config.schema.form import FIELDS, WORDS, Form
-from sidecar.config.schema.section import Section, key
+from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.units import format_duration
 from sidecar.core import snapshot as core
 
@@ -34,6 +34,19 @@ class SlidingWindow(Section):
     )
 
 
+class HalfOpenCheck(Section):
+    built_in = core.CheckPolicy()
+
+    path: values.Path = required(
+        "Asked with GET; a status from 200 to 399 is good, and anything else is not.",
+        examples=["/healthz"],
+        fills="path",
+    )
+    timeout: values.Duration | None = key(
+        "For all of it, with the wait for a connection; at most `max_wait`.", fills="timeout_seconds"
+    )
+
+
 class HalfOpen(Section):
     built_in = _BUILT_IN
 
@@ -43,6 +56,11 @@ class HalfOpen(Section):
     successes: values.Count | None = key("Good probes that close the breaker.", fills="half_open_successes")
     max_wait: values.Duration | None = key(
         "Without a verdict for this long the breaker opens again.", fills="half_open_max_wait_seconds"
+    )
+    check: HalfOpenCheck | None = key(
+        "The sidecar itself probes the upstream when the breaker has waited, so that no request has to, and a "
+        "breaker closes without any. Unset: a request is the probe.",
+        fills="half_open_check",
     )
 
 

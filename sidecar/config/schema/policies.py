@@ -209,6 +209,8 @@ class Policies(Section):
     key.
     """
 
+    built_in = core.Route("", "", (core.Match(),), ())
+
     rewrite: Rewrite | None = key("Changes to what the upstream is asked for.", fills="rewrite")
     request_headers: RequestHeaders | None = key(
         "Changes to the request's header fields.", fills="request_headers"
@@ -224,6 +226,15 @@ class Policies(Section):
     circuit_breaker: CircuitBreaker | None = key(
         "When to stop asking an upstream that fails; one breaker for each route and upstream.",
         fills="breaker",
+    )
+    weights_when_open: values.WhenOpenName | None = key(
+        "Where the share of an upstream of `weights` goes while its breaker refuses: `shift` gives it to the others, "
+        "within their limits; `keep` refuses it.",
+        fills="shares.when_open",
+    )
+    shift_up_to: values.Factor | None = key(
+        "With `shift`, no upstream gets more than this many times its own share; the rest is refused.",
+        fills="shares.shift_up_to",
     )
     fallback: Fallback | None = key(
         "What the client gets instead of the sidecar's own error. Unset: the error; null takes back what "

@@ -154,6 +154,15 @@ def positive_size(value: object) -> int:
     return size
 
 
+def factor(value: object) -> float:
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number such as 2 or 1.5, got {_quoted(value)}")
+    if not 1 <= value <= 100:
+        raise ValueError(f"{value:g} is out of range: from 1 to 100")
+    return float(value)
+
+
 def one_of(choices: dict[str, Any]) -> Callable[[object], Any]:
     """Read one of a few words."""
 

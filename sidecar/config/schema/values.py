@@ -30,6 +30,7 @@ from sidecar.core.snapshot import (
     LogFormat,
     Mode,
     Trust,
+    WhenOpen,
     WindowType,
 )
 
@@ -103,6 +104,10 @@ def _size_text(size: float) -> object:
     return size if isinstance(size, int) else units.format_duration(size)
 
 
+def _number(value: float) -> float | int:
+    return int(value) if value.is_integer() else value
+
+
 def _period_text(seconds: float) -> str:
     return units.format_duration(seconds) if seconds else "off"
 
@@ -153,6 +158,9 @@ Count: TypeAlias = Annotated[int, _typed(readers.whole(1), type="integer", minim
 CountOrZero: TypeAlias = Annotated[int, _typed(readers.whole(0), type="integer", minimum=0)]
 Weight: TypeAlias = Annotated[
     int, _typed(readers.whole(0, 1_000_000), type="integer", minimum=0, maximum=1_000_000)
+]
+Factor: TypeAlias = Annotated[
+    float, _typed(readers.factor, Form(write=_number), type="number", minimum=1, maximum=100)
 ]
 Status: TypeAlias = Annotated[int, _typed(readers.whole(200, 599), type="integer", minimum=200, maximum=599)]
 Name: TypeAlias = Annotated[str, _typed(readers.of_text(names.name), **_NAME_SCHEMA)]
@@ -240,6 +248,7 @@ BreakerModeName: TypeAlias = Annotated[BreakerMode, _enum(BreakerMode)]
 WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
+WhenOpenName: TypeAlias = Annotated[WhenOpen, _enum(WhenOpen)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
 HttpVersionName: TypeAlias = Annotated[HttpVersion, _enum(HttpVersion)]
 UpstreamHttpName: TypeAlias = Annotated[

@@ -142,6 +142,8 @@ def _scalar(schema: Schema) -> str:
         if highest is not None:
             return f"whole number, {lowest} to {highest}"
         return "whole number" if lowest is None else f"whole number, {lowest} or more"
+    if kind == "number" and schema["maximum"] > 1:
+        return f"number, {schema['minimum']} to {schema['maximum']}"
     if kind == "number":
         return _PATTERNS[units.SHARE_PATTERN]
     if known := _PATTERNS.get(schema.get("pattern", "")) or _FORMATS.get(schema.get("format", "")):

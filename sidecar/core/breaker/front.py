@@ -29,7 +29,7 @@ from sidecar.core.breaker.words import why
 from sidecar.core.candidate import EvenChance, candidate_policy
 from sidecar.core.history import Archive, History
 from sidecar.core.override import Order, Override
-from sidecar.core.snapshot import BreakerPolicy
+from sidecar.core.snapshot import BreakerMode, BreakerPolicy
 from sidecar.core.statechart import BY_HAND, SHUT
 from sidecar.core.transition import State, Transition, TransitionReason
 
@@ -115,6 +115,14 @@ class Breaker:
         return self.machine.sequence
 
     @property
+    def is_shut(self) -> bool:
+        """Whether it refuses all, or all but probes."""
+        state = self.machine.state
+        if self.machine.policy.mode is BreakerMode.METRICS_ONLY:
+            return state is State.FORCED_OPEN
+        return state in SHUT or state is State.FORCED_OPEN
+
+    @property
     def history(self) -> tuple[Transition, ...]:
         """The last transitions, oldest first: 256 at most, and 8 at least. Older ones name their last cause
         alone (`history.py`)."""
@@ -156,12 +164,22 @@ class Breaker:
             return answer
         return self._admit_beside(answer, candidate.admit(now))
 
+    def withdraw(self) -> None:
+        """What was refused last was a second try, which is then not made: nobody was refused for it."""
+        self.tally.total -= 1
+        self.tally.rejected -= 1
+
     def admit_check(self, now: float) -> BreakerPermit | BreakerRefusal:
         """A permit for a probe by the sidecar itself (`half_open.check`), or a refusal, counted nowhere: there
         is nothing to check now."""
         transition = self._expire(now)
         permit = self.machine.admit_check(now) if transition is None else None
         return BreakerRefusal(self.state, 0.0, transition) if permit is None else permit
+
+    def next_check(self, now: float) -> float:
+        """When `admit_check` may have a permit, if nothing else happens: to be asked again after each transition and
+        each new policy. `inf`: not before one of these."""
+        return self.machine.next_check(now)
 
     def _admit_beside(
         self, answer: Door | BreakerPermit, other: Door | BreakerPermit | BreakerRefusal

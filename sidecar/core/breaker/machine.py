@@ -18,6 +18,7 @@ by then."""
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 from typing import Final
 
 from sidecar.core.breaker import counting, waits
@@ -135,6 +136,17 @@ class Machine(Keeper):
         self.judge.tally.total += 1
         return self._new_probe(None, now, is_check=True)
 
+    def next_check(self, now: float) -> float:
+        """When it is worth asking `admit_check`, if nothing else happens; `inf`: not before a change of state."""
+        if not self._is_checked():
+            return inf
+        if self.state is _OPEN:
+            return self.waits.until
+        if self.state is not _HALF_OPEN:
+            return inf
+        # A request that is a probe still, from before there was a check: its end need not change the state.
+        return now + BUSY_RETRY_SECONDS if len(self._probes) else now
+
     def _admit_closed(self, transition: Transition | None, now: float) -> BreakerPermit | BreakerRefusal:
         share = self.ramp_share(now)
         if share is None:
@@ -185,7 +197,7 @@ class Machine(Keeper):
 
     def _is_checked(self) -> bool:
         """Whether the sidecar itself probes."""
-        return self._policy.half_open_check_path is not None and not self._checks_distrusted
+        return self._policy.half_open_check is not None and not self._checks_distrusted
 
     def renew_door(self, twin: Door | None = None) -> None:
         """Keep one answer for all attempts as long as nothing but a transition or a new policy can change it."""
