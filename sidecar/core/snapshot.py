@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -194,6 +194,10 @@ class Upstream:
     is_mesh: bool = False
     """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
     protocol: HttpVersion = HttpVersion.HTTP1
+
+    def keeps_breakers_of(self, before: Upstream) -> bool:
+        """Whether what was learned of `before` is still true of this: one of its endpoints, as written, stays."""
+        return not set(self.endpoints).isdisjoint(before.endpoints)
 
 
 class Pattern(Protocol):
@@ -406,6 +410,14 @@ class Route:
     """That of its listener."""
     hidden: frozenset[str] = frozenset()
     """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
+
+    def breaker_of(self, upstream: str) -> BreakerPolicy:
+        """The policy of its breaker to this upstream. `forced_open` is said of the route's own upstreams: their
+        fallback is there to serve."""
+        policy = self.breaker
+        if policy.mode is BreakerMode.FORCED_OPEN and all(name != upstream for name, _ in self.upstreams):
+            return replace(policy, mode=BreakerMode.ENFORCE)
+        return policy
 
 
 class LogFormat(Enum):

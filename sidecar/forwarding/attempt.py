@@ -180,7 +180,9 @@ class Attempt(ResponseSink, Seeker):
             raise GivenUp(Reason.OVERLOADED, f"{self.upstream}: {wait.value}", retry_after_seconds=1)
         self._wait = wait
         if wait.connecting is not None:
-            self.permit.sent(self.endpoint, self.race.exchange.service.clock())
+            now = self.race.exchange.service.clock()
+            if self.permit.sent(self.endpoint, now):
+                self._watch(now)
 
     def leased(self, lease: Lease) -> None:
         """The wait is over: here is a connection."""
@@ -214,6 +216,9 @@ class Attempt(ResponseSink, Seeker):
         if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
+        if route.head_seconds < inf:
+            # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
+            seconds_left = self.started + self.allowed_seconds - now
         self._lease = lease
         self._stream = stream
         self.sent_seconds = seconds_left

@@ -29,7 +29,7 @@ from sidecar.upstream.streams import Processed, ResponseSink
 if TYPE_CHECKING:
     from sidecar.core.breaker.permit import BreakerPermit
     from sidecar.forwarding.service import Service
-    from sidecar.upstream.pool import Pool
+    from sidecar.upstream.cluster import AnyPool
 
 MAX_BODY_BYTES = 64 * 1024
 """Of an answer: beyond, its head has said enough, and the connection is cut."""
@@ -71,7 +71,7 @@ class Check(ResponseSink, Seeker):
         self._cluster = cluster
         self._on_end = on_end
         self._timer = service.loop.call_later(policy.timeout_seconds, self._late)
-        self._pool: LeasePool | Pool | None = None
+        self._pool: LeasePool | None = None
         self._lease: Lease | None = None
         self._wait: Wait | None = None
         self._body_bytes = 0
@@ -100,7 +100,7 @@ class Check(ResponseSink, Seeker):
         else:
             self._seek(pool)
 
-    def _seek(self, pool: Pool) -> None:
+    def _seek(self, pool: AnyPool) -> None:
         """Have a connection opened, or wait for one."""
         wait = self._cluster.wait_for(pool, self)
         if isinstance(wait, NoPlace):
@@ -168,7 +168,7 @@ class Check(ResponseSink, Seeker):
             # A pooled connection that had ended says nothing of the upstream.
             self._was_stale = True
             self._release(Fate.BROKEN)
-            self._seek(cast("Pool", self._pool))
+            self._seek(cast("AnyPool", self._pool))
             return
         self._fail(reason, detail)
 

@@ -41,6 +41,8 @@ class Built:
     tables: dict[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
     made: list[Cluster] = field(default_factory=list)
     """Those of `clusters` that are new."""
+    kept: frozenset[str] = frozenset()
+    """Upstreams whose breakers go on."""
 
 
 class Names(Protocol):
@@ -92,6 +94,7 @@ class Assembly:
             built.clusters[upstream.name] = self._cluster(upstream, built)
             if number % STEP == 0:
                 yield
+        built.kept = frozenset(name for name in snapshot.upstreams if self._keeps_breakers(name, built))
         now = self._service.clock()
         for number, route in enumerate(snapshot.routes):
             built.routes[route.name] = self._route(route, built, now)
@@ -135,9 +138,11 @@ class Assembly:
         """Hand breakers that stay their new thresholds and checks, in steps: after `commit`, in any order."""
         now = self._service.clock()
         for number, live in enumerate(list(self.routes.values())):
-            policy = live.policy.breaker
             for destination in (*live.destinations, live.fallback_destination):
-                if destination is not None and destination.breaker.policy != policy:
+                if destination is None:
+                    continue
+                policy = live.policy.breaker_of(destination.breaker.upstream)
+                if destination.breaker.policy != policy:
                     for transition in destination.breaker.reconfigure(policy, now):
                         self._service.transitioned(transition)
             self.checks.adopt(live)
@@ -195,6 +200,10 @@ class Assembly:
                 cluster.set_addresses(name, addresses)
         return cluster
 
+    def _keeps_breakers(self, name: str, built: Built) -> bool:
+        cluster = self.clusters.get(name)
+        return cluster is not None and built.snapshot.upstreams[name].keeps_breakers_of(cluster.policy)
+
     def _let_go(self, cluster: Cluster) -> None:
         for name in cluster.names():
             self._names.unwatch(name)
@@ -212,9 +221,10 @@ class Assembly:
         for name in names:
             key = route.name, name
             breaker = self.breakers.get(key)
-            if breaker is None or self.clusters.get(name) is not built.clusters[name]:
+            if breaker is None or name not in built.kept:
                 warm = self._warming.setdefault(name, WarmUp(now))
-                breaker = Breaker(*key, route.breaker, self._rng, now, self._archive, breaker, warm)
+                policy = route.breaker_of(name)
+                breaker = Breaker(*key, policy, self._rng, now, self._archive, breaker, warm)
             built.breakers[key] = breaker
         if before is not None and is_same_place and before.policy == route:
             return before

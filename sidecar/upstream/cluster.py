@@ -129,7 +129,7 @@ class Cluster(LeaseLine):
         """The endpoint for the next attempt, None when no name has been resolved yet."""
         return self.single or balance.pick(self.pools, self._rng, avoid)
 
-    def at(self, endpoint: object) -> Pool | None:
+    def at(self, endpoint: object) -> AnyPool | None:
         """The pool of an endpoint, None if it has left."""
         return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
 

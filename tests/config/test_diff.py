@@ -82,7 +82,7 @@ def test_another_window_keeps_the_state_alone() -> None:
 def test_other_endpoints_reset_the_breakers_of_all_routes_that_go_there() -> None:
     found = changed(("127.0.0.1:1", "127.0.0.1:3"))
     assert found.routes == (
-        Item("one", Kind.CHANGED, (), (Fate("a", False, "the upstream has other endpoints"),)),
+        Item("one", Kind.CHANGED, (), (Fate("a", False, "none of the upstream's endpoints stays"),)),
     )
     assert found.upstreams == (
         Item("a", Kind.CHANGED, (Change("endpoints", "[127.0.0.1:1]", "[127.0.0.1:3]"),)),

@@ -239,6 +239,16 @@ def test_hung_calls_open_while_they_run() -> None:
     assert seen[-1].reason is TransitionReason.SLOW_CALL_RATE
 
 
+@pytest.mark.parametrize("slow_seconds", [0.1, 0.3, 0.5])
+def test_call_is_slow_at_the_very_moment_of_its_look(slow_seconds: float) -> None:
+    """On a clock that has run for hours, a sum less one of its parts may be a little under the other."""
+    subject = breaker(slow_call_seconds=slow_seconds, minimum_calls=10_000)
+    for number in range(200):
+        permit = start(subject, 18_135.55 + number * 0.0137)
+        permit.look(permit.next_look)
+        assert permit.is_slow, number
+
+
 def test_call_whose_caller_leaves_after_slow_call_duration_was_slow() -> None:
     subject = breaker(slow_call_seconds=0.5)
     permit = start(subject, 0.0)

@@ -1,8 +1,8 @@
 """What another configuration would change, and which breakers would keep their state. Pure, on two snapshots.
 
 Says what a reload does, for its log line, the admin API and `sidecar diff`; `runtime/assembly.py` does it, by the
-same rules: a breaker belongs to a route and an upstream, and ends when either goes or the upstream's endpoints
-change.
+same rules: a breaker belongs to a route and an upstream, and ends when either goes or none of the upstream's
+endpoints stays.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _fates(old: Route | None, new: Route | None, before: Snapshot, after: Snapsh
             fates.append(Fate(name, False, "the route is removed"))
         elif name not in stays:
             fates.append(Fate(name, False, "the route does not use this upstream any more"))
-        elif before.upstreams[name].endpoints != after.upstreams[name].endpoints:
-            fates.append(Fate(name, False, "the upstream has other endpoints"))
+        elif not after.upstreams[name].keeps_breakers_of(before.upstreams[name]):
+            fates.append(Fate(name, False, "none of the upstream's endpoints stays"))
         elif old.breaker != new.breaker:
             fates.append(Fate(name, True, _why_kept(old, new)))
         else:

@@ -28,6 +28,7 @@ from sidecar.core.breaker.judging import Judge
 from sidecar.core.breaker.permit import NO_GENERATION, BreakerPermit, BreakerRefusal, Keeper
 from sidecar.core.breaker.probes import Probes
 from sidecar.core.breaker.waits import Chance, Waits
+from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.history import CAUSES, Culprit, History
 from sidecar.core.outcome import Kind, Outcome, Verdict
 from sidecar.core.override import Order
@@ -230,7 +231,7 @@ class Machine(Keeper):
 
     def is_running_slow(self, permit: BreakerPermit, now: float) -> Transition | None:
         """An attempt has lasted `slow_call_duration` without a head, and goes on."""
-        if permit.seconds(now) < self.slow_seconds or permit.is_slow:
+        if permit.is_slow or permit.seconds(now) < self.slow_seconds - CLOCK_NOISE_SECONDS:
             return None
         self.judge.count_slow(permit)
         if not self._is_of_now(permit):
