@@ -102,6 +102,7 @@ class Administered:
         active = self._active
         last, change = active.last, active.last_change
         snapshot = active.snapshot
+        await asyncio.to_thread(render.prepare)
         return {
             **self._config_numbers(),
             "files": list(snapshot.files),
