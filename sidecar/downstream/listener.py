@@ -48,7 +48,7 @@ class ListenerSocket(ListenerTerms):
         self._port = 0
         self._is_watching = False
         self.waits_for_room = 0
-        """How often a client had to wait in the kernel's queue, for want of open files here."""
+        """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
         self._taking: set[asyncio.Task[object]] = set()
         """The last connections out of the accept queue, until they are among the others."""
 
@@ -59,6 +59,10 @@ class ListenerSocket(ListenerTerms):
     def connection_count(self) -> int:
         """Those that wait to be taken over included."""
         return len(self._connections) + len(self._taking)
+
+    def connections(self) -> list[ClientConnection]:
+        """All that are open now."""
+        return list(self._connections)
 
     @property
     def address(self) -> Address:
@@ -125,6 +129,8 @@ class ListenerSocket(ListenerTerms):
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
+        if service.memory.is_full:
+            return False
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
         idle = next((one for one in islice(self._connections, LOOKS_FOR_IDLE) if one.is_idle), None)
@@ -191,6 +197,7 @@ class ListenerSocket(ListenerTerms):
             return False
         self._connections.add(connection)
         self.service.open_connections += 1
+        self.service.memory.joined()
         return True
 
     def forget(self, connection: ClientConnection) -> None:
@@ -198,6 +205,7 @@ class ListenerSocket(ListenerTerms):
         if connection in self._connections:
             self._connections.remove(connection)
             self.service.open_connections -= 1
+            self.service.memory.left()
         self.service.departed.set()
         if not self._is_watching:
             self._watch_queue()

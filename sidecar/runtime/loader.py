@@ -34,7 +34,9 @@ class LoaderFailed(Exception):
 class Loader:
     """The loading process, as seen from the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_routes: int | None = None) -> None:
+        """`most_routes`: a configuration with more is refused, see `memory_watch.most_routes`."""
+        self._most_routes = most_routes
         self._process: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -87,7 +89,7 @@ class Loader:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        request = pickle.dumps((path, dict(environ)))
+        request = pickle.dumps((path, dict(environ), self._most_routes))
         process.stdin.write(frame(request))
         await process.stdin.drain()
         unpacking = Unpacking()

@@ -140,10 +140,12 @@ class Reloading:
     clock: Callable[[], float]
     on_outcome: Callable[[Outcome], None]
     """Told of each reload that is final."""
+    most_routes: int | None = None
+    """A configuration with more is refused."""
     _loader: Loader = field(default_factory=Loader)
 
     async def run(self, mailbox: Mailbox[Request | Warm]) -> None:
-        self._loader = Loader()
+        self._loader = Loader(self.most_routes)
         try:
             async for message in mailbox:
                 if isinstance(message, Request):

@@ -77,8 +77,14 @@ class Pool(LeasePool):
         for connection in [idle for idle in self.idle if idle.idle_since <= since or idle.expires <= now]:
             connection.abort()
 
+    def close_all_idle(self) -> int:
+        """Returns how many there were."""
+        idle = list(self.idle)
+        for connection in idle:
+            connection.abort()
+        return len(idle)
+
     def retire(self) -> None:
         """Close what is idle now, and the rest as it comes back."""
         self.is_retired = True
-        for connection in list(self.idle):
-            connection.abort()
+        self.close_all_idle()
