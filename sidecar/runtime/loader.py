@@ -22,6 +22,11 @@ IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 
 
+_BROKEN = (asyncio.IncompleteReadError, pickle.UnpicklingError, EOFError, RuntimeError)
+"""What comes of a process that was killed: half an answer, and what uvloop says of a pipe that it has closed already
+(RuntimeError)."""
+
+
 class LoaderFailed(Exception):
     """The loading process ended or hung; nothing is known of the configuration."""
 
@@ -74,7 +79,7 @@ class Loader:
                 raise LoaderFailed(f"the loading process ended: {error!r}") from error
             detail = f"{error.strerror}: nothing is known of the configuration, and it is tried again"
             raise LoaderFailed(detail, is_own_lack=True) from error
-        except asyncio.IncompleteReadError as error:
+        except _BROKEN as error:
             raise LoaderFailed(f"the loading process ended: {error!r}") from error
         except ConfigError:
             is_done = True
