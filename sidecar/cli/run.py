@@ -18,10 +18,11 @@ import uvloop
 from sidecar.cli import early_signals
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
-from sidecar.runtime import file_limits
+from sidecar.runtime import container, file_limits
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
+from sidecar.runtime.memory_watch import most_routes
 from sidecar.runtime.worker import Worker
 
 
@@ -54,12 +55,13 @@ def main(options: argparse.Namespace) -> int:
 
 async def _serve(path: str, limits: FileLimits) -> None:
     _take_signals()
-    loader = Loader()
+    found = container.find()
+    loader = Loader(most_routes(found))
     try:
         snapshot = await loader.load(path, os.environ)
     finally:
         await loader.close()
-    await Worker(snapshot, os.environ, path=path, limits=limits).run()
+    await Worker(snapshot, os.environ, path=path, limits=limits, container=found).run()
 
 
 def _take_signals() -> None:

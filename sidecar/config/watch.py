@@ -22,6 +22,8 @@ READ_SECONDS = 1.0
 """The content is read at least this often, whatever `stat` says."""
 SETTLE_SECONDS = 0.1
 """A change is tried once it has stood for so long: a writer may be in the middle of it."""
+MOST_PATIENCE_SECONDS = 60.0
+"""Between two tries of a change on which there is no verdict."""
 PATIENCE_SECONDS = 1.0
 """A changed file that makes no sense, or is missing, is a mistake only when it still does after so long."""
 
@@ -81,7 +83,7 @@ class Watch:
 class Settling:
     """When a change is ready to be tried. Give it every look, and the outcome of every try."""
 
-    __slots__ = ("_changed_at", "_handled", "_refused", "_seen", "_tried")
+    __slots__ = ("_changed_at", "_crashes", "_handled", "_refused", "_seen", "_tried")
 
     def __init__(self, digest: str) -> None:
         """`digest` is that of the configuration in use."""
@@ -90,6 +92,8 @@ class Settling:
         self._changed_at = float("-inf")
         self._tried: str | None = None
         self._refused: str | None = None
+        self._crashes = 0
+        """Of the process that loads, over the present change."""
 
     @property
     def is_pending(self) -> bool:
@@ -102,6 +106,7 @@ class Settling:
         """
         if digest != self._seen:
             self._seen, self._changed_at = digest, now
+            self._crashes = 0
         if not self.is_pending or now - self._changed_at < SETTLE_SECONDS:
             return False
         return self._seen != self._tried or not self.is_patient(now)
@@ -118,11 +123,20 @@ class Settling:
         """There is no verdict, for want of something of our own: it is tried again after `PATIENCE_SECONDS`."""
         self._changed_at, self._tried = now, self._seen
 
+    def crashed(self, now: float) -> None:
+        """There is no verdict, since the process that loads was killed or hung: it is tried again, less and less
+        often. It may have been killed for what others did, so the change is not taken for a mistake."""
+        self.postponed(now)
+        seconds = min(PATIENCE_SECONDS * 2.0**self._crashes, MOST_PATIENCE_SECONDS)
+        self._changed_at += seconds - PATIENCE_SECONDS
+        self._crashes += 1
+
     def taken(self, digest: str) -> None:
         """What has this digest is in use now, whoever asked for it."""
         is_again = digest in self._handled
         self._handled = {digest, self._seen} if is_again else {digest}
         self._tried = self._refused = None
+        self._crashes = 0
 
     def refused(self, digest: str) -> None:
         """What has this digest is a mistake, and the configuration stays as it is. Empty when nobody knows."""

@@ -88,6 +88,11 @@ class ChunkedBody:
         """A line that has begun, or the first byte of the CRLF behind a chunk."""
         self._trailer_bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Of a line that has begun, and of the trailers so far."""
+        return self._trailer_bytes + len(self._part)
+
     def take(self) -> bytes:
         """Return the body bytes that were read since the last call, and forget them."""
         pieces = self.pieces

@@ -246,6 +246,23 @@ def _refused(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.listener", listener),), count
 
 
+def _memory_used(sources: Sources) -> Iterator[Point]:
+    yield (), sources.memory.used_bytes
+
+
+def _memory_limit(sources: Sources) -> Iterator[Point]:
+    yield (), sources.memory.limit_bytes
+
+
+def _memory_closed(sources: Sources) -> Iterator[Point]:
+    for held, count in sources.memory.closed.items():
+        yield (("sidecar.memory.held", held),), count
+
+
+def _memory_refused(sources: Sources) -> Iterator[Point]:
+    yield (), sources.memory.refused
+
+
 def _dropped(sources: Sources) -> Iterator[Point]:
     for (signal, reason), count in sources.dropped.items():
         yield (("sidecar.telemetry.signal", signal), ("sidecar.telemetry.reason", reason)), count
@@ -369,6 +386,24 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         None,
         _refused,
+    ),
+    Family("sidecar.memory.used", "By", "Memory that all connections hold.", _U, None, _memory_used),
+    Family("sidecar.memory.limit", "By", "Memory that all connections may hold.", _G, None, _memory_limit),
+    Family(
+        "sidecar.memory.closed",
+        "{connection}",
+        "Connections closed to give memory back, by what they held.",
+        _C,
+        None,
+        _memory_closed,
+    ),
+    Family(
+        "sidecar.memory.refused",
+        _REQ,
+        "Requests with large heads refused for want of memory.",
+        _C,
+        None,
+        _memory_refused,
     ),
     Family(
         "sidecar.config.reloads", "{reload}", "Reloads of the configuration, by result.", _C, None, _reloads

@@ -136,7 +136,7 @@ class ListenerLimits:
     """Accepted at once; the next one is closed at once and counted."""
     head_bytes: int = 64 * 1024
     """Request line and header fields of one request (431 beyond)."""
-    headers: int = 128
+    headers: int = 100
     """Header fields of one request (431 beyond)."""
     url_bytes: int = 16 * 1024
     """Request target (414 beyond)."""
@@ -469,6 +469,15 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """Of the process, over all listeners and upstreams."""
+
+    memory_bytes: int | None = None
+    """For all connections together, see `core/memory_budget.py`. None: a quarter of the container's limit, else 64
+    MiB."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     listeners: Mapping[str, Listener]
     upstreams: Mapping[str, Upstream]
@@ -478,6 +487,7 @@ class Snapshot:
     admin: Admin
     telemetry: Telemetry = Telemetry()
     drain: Drain = Drain()
+    limits: ProcessLimits = ProcessLimits()
     files: tuple[str, ...] = ()
     """Every file this snapshot was read from."""
     digest: str = ""

@@ -75,12 +75,25 @@ class ConfigNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryNumbers:
+    """What all connections hold, in bytes, against what they may hold."""
+
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    closed: Mapping[str, int] = field(default_factory=dict)
+    """Connections that were closed to give memory back, by what they held."""
+    refused: int = 0
+    """Requests with large heads that were answered 503 for want of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Everything that is pulled at one collection."""
 
     breakers: Sequence[BreakerReading] = ()
     upstreams: Sequence[UpstreamNumbers] = ()
     config: ConfigNumbers = ConfigNumbers()
+    memory: MemoryNumbers = MemoryNumbers()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)

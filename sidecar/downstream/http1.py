@@ -17,6 +17,7 @@ from sidecar.core import forwarded, headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
+from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held, charge_of_head
 from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
@@ -54,6 +55,8 @@ _BODYLESS = frozenset({204, 304})
 _FORWARDED = forwarded.NAMES
 _status_line = headers.STATUS_LINES.get
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
+_AS_IT_IS, _CHUNKED, _BODYLESS_FORM = 0, 1, 2
+"""How an answer's body is written: as it comes, in chunks, not at all."""
 _HOLD, _BEHIND, _TURN = 1, 2, 4
 """Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
 up."""
@@ -71,10 +74,10 @@ class ClientConnection(ServerStream):
     """One client."""
 
     __slots__ = (
-        "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_bodyless_answer", "_has_ended",
-        "_is_chunking", "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused",
-        "_keep_alive", "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken",
-        "bucket", "due", "link", "phase",
+        "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
+        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
+        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket",
+        "due", "link", "phase",
     )  # fmt: skip
 
     link: Link
@@ -107,8 +110,7 @@ class ClientConnection(ServerStream):
         self._has_ended = False
         """The client sends nothing more, and waits for what an upgrade brings."""
         self._pending_head: bytes | None = None
-        self._is_chunking = False
-        self._has_bodyless_answer = False
+        self._answer_form = _AS_IT_IS
         self._is_write_paused = False
         self._untaken = _UNSEEN
         """What waited for the client at the last look."""
@@ -116,6 +118,8 @@ class ClientConnection(ServerStream):
         self._is_looking = False
         self._forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
+        self._account: Account | None = None
+        """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
 
     def __repr__(self) -> str:
         peer = self.link.peer if hasattr(self, "link") else None
@@ -210,6 +214,7 @@ class ClientConnection(ServerStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
         if self._listener.accept(self):
+            self.link.bound_buffers(self._service.memory.buffer_bytes)
             self._enter(_IDLE, self._service.clock())
         else:
             self._enter(Phase.CLOSING, self._service.clock())
@@ -222,6 +227,9 @@ class ClientConnection(ServerStream):
         self.link.lost()
         self._behind = b""
         self._unfinished = self._chunked = None
+        account, self._account = self._account, None
+        if account is not None:
+            account.hold(0)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone(Reason.CLIENT_GONE, "the client went away")
@@ -237,11 +245,15 @@ class ClientConnection(ServerStream):
         self._is_write_paused = True
         if self.phase not in _ENDED:
             self._await_taking(_UNSENT, self._service.clock())
+        self.link.bound_buffers(self._service.memory.buffer_bytes)
+        self._charge()
         if self._exchange is not None:
             self._exchange.blocked()
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
+        if self._account is not None:
+            self._note_moved()
         if self.phase is _UNSENT:
             self._enter(self._phase_of_request(), self._service.clock())
         if self._exchange is not None:
@@ -276,6 +288,7 @@ class ClientConnection(ServerStream):
         """Work through `data` as far as answers allow."""
         if self._is_reading or self._pauses & _TURN:
             self._keep(data)
+            self._charge()
             return
         if self._behind:
             data, self._behind = self._behind + data, b""
@@ -285,6 +298,10 @@ class ClientConnection(ServerStream):
                 data = self._take_next(data)
         finally:
             self._is_reading = False
+        if self._account is not None:
+            self._note_moved()
+        elif self._behind or self._unfinished is not None or self._body_left or self._chunked is not None:
+            self._charge()
 
     def _take_next(self, data: bytes) -> bytes:
         """The next piece of it; returns the rest."""
@@ -436,6 +453,9 @@ class ClientConnection(ServerStream):
         except parse.Refused as refused:
             self._refuse(refused, now)
             return b""
+        size = charge_of_head(len(head), len(request.fields))
+        if size > STEP_BYTES and not self._charge_head(size, now):
+            return b""
         if self._listener.forwarded is not _KEEP:
             self._tell_of_client(request)
         return self._start(request, rest, 0)
@@ -462,6 +482,10 @@ class ClientConnection(ServerStream):
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
         exchange.begin(refusal)
+        if length and exchange is self._exchange:
+            body = exchange.body
+            if body is not None and body.held_bytes > STEP_BYTES:
+                self._charge()
         return rest
 
     # Bodies
@@ -472,6 +496,7 @@ class ClientConnection(ServerStream):
             self._body_left = request.length
         else:
             self._chunked = ChunkedBody(self._listener.limits.headers, self._listener.limits.head_bytes)
+        self.link.bound_buffers(self._service.memory.buffer_bytes)
         phase = _ANSWER if request.traits.expects_continue and not data else _BODY
         self._enter(phase, self._service.clock())
         if not data:
@@ -549,6 +574,93 @@ class ClientConnection(ServerStream):
             return _ANSWER
         return _ANSWER if exchange.request.traits.expects_continue and not exchange.request_bytes else _BODY
 
+    # What it holds of the memory of all connections (`core/memory_budget.py`)
+
+    def _held_bytes(self) -> int:
+        """What waits for somebody, beside the connection's own objects."""
+        size = len(self._behind)
+        if self._is_write_paused:
+            size += self.link.unsent_bytes  # else it goes out with this turn of the loop
+        if self._unfinished is not None:
+            size += len(self._unfinished)
+        if self._chunked is not None:
+            size += self._chunked.held_bytes
+        exchange = self._exchange
+        if exchange is not None and exchange.body is not None:
+            size += exchange.body.held_bytes
+        return size
+
+    def _charge(self, more: int = 0) -> None:
+        """After a change: `more` is about to be written to a client that takes nothing."""
+        size = self._held_bytes() + more
+        account = self._account
+        if account is None:
+            if not size:
+                return
+            account = self._account = Account(self._service.memory, self._service.clock())
+        size += account.head_bytes
+        account.hold(size)
+        if not size:
+            self._account = None
+
+    def _note_moved(self) -> None:
+        """The client has sent or taken something."""
+        if self._account is not None:
+            self._account.moved_at = self._service.clock()
+            self._charge()
+
+    def _charge_head(self, size: int, now: float) -> bool:
+        """For a large head; False where it is refused since there is no memory for it."""
+        if not self._service.memory.may_begin(size):
+            self._refuse(parse.Refused(Reason.OVERLOADED, "no memory for so large a head"), now)
+            return False
+        if self._account is None:
+            self._account = Account(self._service.memory, now)
+        self._account.head_bytes = size
+        self._charge()
+        return True
+
+    @property
+    def held_as(self) -> Held | None:
+        """What its end would give back; None where it must not be ended: its request is whole and not answered."""
+        phase = self.phase
+        if phase is _ANSWER:
+            is_body_due = bool(self._body_left) or self._chunked is not None
+            return Held.PIPELINE if self._behind and not is_body_due else None
+        return _HELD[phase]
+
+    def claim(self, now: float) -> Claim | None:
+        """What its end would give back, for whoever must choose; None where it must not be ended."""
+        held = self.held_as
+        if held is None:
+            return None
+        account, peer = self._account, self.link.peer
+        size, since = CONNECTION_BYTES, self._since
+        if account is not None:
+            size += account.charged_bytes
+            since = account.moved_at
+        if held is Held.PIPELINE:
+            size = len(self._behind)
+        elif held is Held.TUNNEL:
+            size = CONNECTION_BYTES + self.link.unsent_bytes
+            since = now  # what moves in it is not seen here: it goes last
+        return Claim(self, peer[0] if peer is not None else "", size, now - since)
+
+    def end_for_memory(self) -> Held | None:
+        """Give back what it holds; returns what that was, None if it must not be ended any more."""
+        held = self.held_as
+        if held is Held.IDLE and self.link.is_readable():
+            return None  # a request has come this very moment
+        if held is Held.PIPELINE:
+            self._distrust()  # what is behind was never begun: its client may send it again (RFC 9112 9.3.2)
+            self._resume(_BEHIND)
+        elif held is not None:
+            exchange = self._exchange
+            if exchange is not None:
+                exchange.gone(Reason.OVERLOADED, "its connection was closed to give memory back")
+            self.link.abort()
+        return held
+
     # Refusals
 
     def _refuse(self, refused: parse.Refused, now: float) -> None:
@@ -572,12 +684,15 @@ class ClientConnection(ServerStream):
         self._body_left = 0
         self._chunked = self._unfinished = None
         self._behind = b""
+        if self._account is not None:
+            self._charge()
 
     # Pauses
 
     def _pause(self, why: int) -> None:
         if not self._pauses:
             self.link.pause()
+            self.link.bound_buffers(self._service.memory.buffer_bytes)
             if not self._is_looking:
                 self._is_looking = True
                 self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
@@ -606,6 +721,7 @@ class ClientConnection(ServerStream):
 
     def hold(self) -> None:
         self._pause(_HOLD)
+        self._charge()
         if self.phase is _BODY:
             self._enter(_ANSWER, self._service.clock())
 
@@ -640,10 +756,12 @@ class ClientConnection(ServerStream):
         if exchange is None:
             return
         lines = _lines(head)
-        self._has_bodyless_answer = exchange.request.method == b"HEAD" or head.status in _BODYLESS
-        if head.length is None and not self._has_bodyless_answer:
+        is_bodyless = exchange.request.method == b"HEAD" or head.status in _BODYLESS
+        if is_bodyless:
+            self._answer_form = _BODYLESS_FORM
+        elif head.length is None:
             if exchange.request.traits.http_version == "1.1":
-                self._is_chunking = True
+                self._answer_form = _CHUNKED
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self._keep_alive = False
@@ -664,11 +782,14 @@ class ClientConnection(ServerStream):
             lines.append(b"\r\n")
 
     def send_data(self, data: bytes) -> None:
-        if self._has_bodyless_answer:
+        form = self._answer_form
+        if form == _BODYLESS_FORM:
             return
         head = self._pending_head
         size = len(data)
-        if self._is_chunking:
+        if self._is_write_paused:
+            self._charge(size)
+        if form:
             if size > JOIN_BYTES:
                 lead = b"%x\r\n" % size
                 self.link.writelines((lead if head is None else head + lead, data, b"\r\n"))
@@ -720,6 +841,9 @@ class ClientConnection(ServerStream):
         self._enter(Phase.TUNNEL, now)
         Sweep.remove(self)
         behind, self._behind = self._behind, b""
+        if self._account is not None:
+            self._account.head_bytes = 0
+            self._charge()
         self.link.set_sink(protocol)
         self._resume(_HOLD | _BEHIND | _TURN)
         return self.link, behind, self._has_ended
@@ -734,12 +858,15 @@ class ClientConnection(ServerStream):
             or self._pauses
             or self._has_ended
             or self._pending_head is not None
-            or self._is_chunking
+            or self._answer_form
             or self._body_left
             or self._chunked is not None
             or not self._keep_alive
+            or self._account is not None
         ):
             self._end_unusual(exchange, trailers)
+            if self._account is not None:
+                self._charge()
             return
         now = exchange.ended
         self.phase, self._since = _IDLE, now  # `_enter`, without the call
@@ -756,8 +883,10 @@ class ClientConnection(ServerStream):
             return
         if self._pending_head is not None:
             self.flush()
-        if self._is_chunking:
-            self._is_chunking = False
+        form, self._answer_form = self._answer_form, _AS_IT_IS
+        if self._account is not None:
+            self._account.head_bytes = 0
+        if form == _CHUNKED:
             self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
         is_body_due = bool(self._body_left) or self._chunked is not None
         if self._pauses & _HOLD:
@@ -801,6 +930,18 @@ class ClientConnection(ServerStream):
 
 
 _KEEP = Forwarded.KEEP
+_HELD: dict[Phase, Held | None] = {
+    Phase.IDLE: Held.IDLE,
+    Phase.HEAD: Held.HEAD,
+    Phase.BODY: Held.BODY,
+    Phase.UNSENT: Held.ANSWER,
+    Phase.SKIP: Held.BODY,
+    Phase.LINGER: Held.ANSWER,
+    Phase.CLOSING: Held.ANSWER,
+    Phase.TUNNEL: Held.TUNNEL,
+    Phase.CLOSED: None,
+}
+"""By phase; `_ANSWER` is not among them, see `held_as`."""
 
 
 def _reason_of(error: MalformedChunk) -> Reason:

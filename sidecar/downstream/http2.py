@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
+from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, THEN, Phase, Then
 from sidecar.forwarding.sweep import Expiring, Sweep
@@ -42,9 +43,9 @@ class Http2ClientConnection(Host):
     """One client, and its streams."""
 
     __slots__ = (
-        "_age_timer", "_behind", "_events", "_is_reading", "_is_turn_over", "_is_write_due", "_is_write_paused",
-        "_listener", "_since", "_streams", "_untaken", "bucket", "codec", "due", "forwarded", "is_draining", "link",
-        "phase", "service",
+        "_account", "_age_timer", "_behind", "_events", "_held_bytes", "_is_reading", "_is_turn_over",
+        "_is_write_due", "_is_write_paused", "_listener", "_since", "_streams", "_untaken", "bucket", "codec",
+        "due", "forwarded", "is_draining", "link", "phase", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link) -> None:
@@ -73,6 +74,10 @@ class Http2ClientConnection(Host):
         self._untaken = _UNSEEN
         """What waited for the client at the last look."""
         self._age_timer: Any = None
+        self._account: Account | None = None
+        """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
+        self._held_bytes = 0
+        """Of answers that wait in their streams."""
 
     def __repr__(self) -> str:
         return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.open_streams} streams>"
@@ -156,6 +161,9 @@ class Http2ClientConnection(Host):
         self.link.lost()
         self._behind = b""
         self._events = ()
+        account, self._account = self._account, None
+        if account is not None:
+            account.hold(0)
         self._end_streams(Reason.CLIENT_GONE, "the client went away")
 
     def eof_received(self) -> bool:
@@ -164,12 +172,15 @@ class Http2ClientConnection(Host):
     def pause_writing(self) -> None:
         self._is_write_paused = True
         self.codec.hold_data()
+        self._charge()
         if self.phase is Phase.IDLE or self.phase is Phase.ANSWER:
             self._untaken = _UNSEEN
             self._enter(Phase.UNSENT, self.service.clock())
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
+        if self._account is not None:
+            self._charge()
         if self.phase is Phase.UNSENT:
             self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
         self._resume()
@@ -179,6 +190,7 @@ class Http2ClientConnection(Host):
     def data_received(self, data: bytes) -> None:
         if self._behind or self._is_turn_over:
             self._behind += data
+            self._charge()
             return
         try:
             self._read(data)
@@ -195,6 +207,47 @@ class Http2ClientConnection(Host):
     def _end_streams(self, reason: Reason, detail: str) -> None:
         for stream in list(self._streams):
             stream.gone(reason, detail)
+
+    # What it holds of the memory of all connections
+
+    def holds(self, change: int) -> None:
+        """So many bytes more, or less, of its streams' answers wait."""
+        self._held_bytes += change
+        self._charge()
+
+    def _charge(self) -> None:
+        size = self._held_bytes + len(self._behind)
+        if self._is_write_paused:
+            size += self.link.unsent_bytes
+        account, now = self._account, self.service.clock()
+        if account is None:
+            if size < STEP_BYTES or self.phase is Phase.CLOSED:
+                return
+            account = self._account = Account(self.service.memory, now)
+        if size < account.charged_bytes:
+            account.moved_at = now
+        account.hold(size)
+        if not size:
+            self._account = None
+
+    def claim(self, now: float) -> Claim | None:
+        """What its end would give back, for whoever must choose."""
+        account, peer = self._account, self.link.peer
+        size, since = CONNECTION_BYTES, self._since
+        if account is not None:
+            size, since = size + account.charged_bytes, account.moved_at
+        elif self.codec.open_streams:
+            return None
+        return Claim(self, peer[0] if peer is not None else "", size, now - since)
+
+    def end_for_memory(self) -> Held | None:
+        """Give back what it holds; returns what that was, None if it must not be ended any more."""
+        if self._account is None and self.codec.open_streams:
+            return None
+        held = Held.ANSWER if self._account is not None else Held.IDLE
+        self._end_streams(Reason.OVERLOADED, "its connection was closed to give memory back")
+        self.link.abort()
+        return held
 
     # From bytes to requests
 

@@ -61,6 +61,10 @@ class Host(ABC):
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
 
     @abstractmethod
+    def holds(self, change: int) -> None:
+        """So many bytes more, or less, of its streams' answers wait."""
+
+    @abstractmethod
     def released(self, stream: ServedStream) -> None:
         """One stream is over."""
 
@@ -70,7 +74,7 @@ class ServedStream(ServerStream):
 
     __slots__ = (
         "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
-        "_is_held", "_is_over", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
+        "_is_held", "_is_over", "_noted_bytes", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
     def __init__(self, connection: Host, stream: Http2Stream) -> None:
@@ -92,6 +96,8 @@ class ServedStream(ServerStream):
         self._pending_head: ResponseHead | None = None
         self._since = 0.0
         """When the client last did what it is to do."""
+        self._noted_bytes = 0
+        """Of the answer that waits: what the connection was told."""
         self._unsent = 0
         """Of the answer, at the last look."""
         self.bucket: set[Expiring] | None = None
@@ -159,6 +165,7 @@ class ServedStream(ServerStream):
         if not self._is_blocked:
             return
         self._is_blocked = False
+        self._note()
         if self._exchange is not None:
             self._exchange.writable()
 
@@ -167,10 +174,18 @@ class ServedStream(ServerStream):
     def _await_client(self, phase: Phase) -> None:
         """The client is to send, or to take, something."""
         now = self._since = self._connection.service.clock()
+        self._note()
         due = now + self._connection.listener.phase_seconds[phase]
         if self.bucket is None and due < inf:
             self.due = due
             self._connection.service.sweep.add(self, now)
+
+    def _note(self) -> None:
+        """What waits of the answer is memory of the connection."""
+        unsent = self._stream.unsent_bytes
+        change, self._noted_bytes = unsent - self._noted_bytes, unsent
+        if change:
+            self._connection.holds(change)
 
     def expire(self, now: float) -> None:
         """See whether the client has done for long what it is to do."""
@@ -317,6 +332,7 @@ class ServedStream(ServerStream):
             self._stream.owner = None
             Sweep.remove(self)
             self._codec.release(self._stream)
+            self._note()
             self._connection.released(self)
 
     def hold(self) -> None:

@@ -33,6 +33,9 @@ LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
+AnyClient = ClientConnection | Http2ClientConnection
+
+
 class ListenerSocket(ListenerTerms):
     """A bound and accepting listener. `policy` may be replaced by a reload that keeps its address."""
 
@@ -44,12 +47,12 @@ class ListenerSocket(ListenerTerms):
         self._is_accepting = True
         self.adopt(policy)
         self.refused_connections = 0
-        self._connections: set[ClientConnection | Http2ClientConnection] = set()
+        self._connections: set[AnyClient] = set()
         self._bound: socket.socket | None = None
         self._port = 0
         self._is_watching = False
         self.waits_for_room = 0
-        """How often a client had to wait in the kernel's queue, for want of open files here."""
+        """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
         self._taking: set[asyncio.Task[object]] = set()
         """The last connections out of the accept queue, until they are among the others."""
 
@@ -60,6 +63,10 @@ class ListenerSocket(ListenerTerms):
     def connection_count(self) -> int:
         """Those that wait to be taken over included."""
         return len(self._connections) + len(self._taking)
+
+    def connections(self) -> list[AnyClient]:
+        """All that are open now."""
+        return list(self._connections)
 
     @property
     def address(self) -> Address:
@@ -127,6 +134,8 @@ class ListenerSocket(ListenerTerms):
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
+        if service.memory.is_full:
+            return False
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
         idle = next((one for one in islice(self._connections, LOOKS_FOR_IDLE) if one.is_idle), None)
@@ -193,22 +202,24 @@ class ListenerSocket(ListenerTerms):
             return False
         self._connections.add(connection)
         self.service.open_connections += 1
+        self.service.memory.joined()
         return True
 
     def replace(
         self,
-        connection: ClientConnection | Http2ClientConnection,
-        by: ClientConnection | Http2ClientConnection,
+        connection: AnyClient,
+        by: AnyClient,
     ) -> None:
         """It goes on as another protocol's, in the same place."""
         self._connections.remove(connection)
         self._connections.add(by)
 
-    def forget(self, connection: ClientConnection | Http2ClientConnection) -> None:
+    def forget(self, connection: AnyClient) -> None:
         """It has closed, or became a tunnel."""
         if connection in self._connections:
             self._connections.remove(connection)
             self.service.open_connections -= 1
+            self.service.memory.left()
         self.service.departed.set()
         if not self._is_watching:
             self._watch_queue()

@@ -249,7 +249,8 @@ class Exchange(RequestSink, RaceOwner):
         if transition is not None:
             self.tripped_breaker(transition)
         idle_seconds = attempt.route.policy.timeouts.idle_seconds
-        self.tunnel = Tunnel(self.service.loop, idle_seconds, lambda: self._tunnel_ended(attempt))
+        service = self.service
+        self.tunnel = Tunnel(service.loop, idle_seconds, lambda: self._tunnel_ended(attempt), service.memory)
         self.tunnel.start(self.stream, attempt)
 
     def _tunnel_ended(self, attempt: Attempt) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.core.callers import Callers
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
@@ -40,6 +41,8 @@ class Service:
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[ObservedExchange] = field(default_factory=set)
     """All that are live."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """Of all connections."""
     open_connections: int = 0
     """With clients, over all listeners."""
     max_open_connections: int = sys.maxsize

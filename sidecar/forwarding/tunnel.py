@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.memory_budget import Account, MemoryBudget
 from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ class _End:
         self.tunnel.lost(self)
 
     def pause_writing(self) -> None:
+        self.tunnel.charge()
         if not self.other.is_lost:
             self.other.link.pause()
 
     def resume_writing(self) -> None:
+        self.tunnel.charge()
         if not self.other.is_lost:
             self.other.link.resume()
 
@@ -78,7 +81,11 @@ class Tunnel:
     """Two ends. `on_end` is called once: when both directions have ended, or nothing more can come of it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, idle_seconds: float, on_end: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        idle_seconds: float,
+        on_end: Callable[[], None],
+        memory: MemoryBudget,
     ) -> None:
         self._loop = loop
         self._idle_seconds = idle_seconds
@@ -89,6 +96,12 @@ class Tunnel:
         self._upstream.other = self._client
         self._timer: asyncio.TimerHandle | None = None
         self._moved_at = loop.time()
+        self._account = Account(memory, self._moved_at)
+
+    def charge(self) -> None:
+        """What one side does not take waits here."""
+        if self._on_end is not None:
+            self._account.hold(self._client.link.unsent_bytes + self._upstream.link.unsent_bytes)
 
     def note_move(self) -> None:
         """A byte came, from whichever side."""
@@ -138,6 +151,7 @@ class Tunnel:
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._account.hold(0)
         for end in (self._client, self._upstream):
             self._let_go(end)
         on_end()

@@ -22,6 +22,7 @@ from sidecar.runtime.actor import Parts
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.reload import Active, Outcome
+from sidecar.runtime.sources import memory_numbers
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.cluster import Cluster
@@ -94,6 +95,7 @@ class Administered:
             "uptime_seconds": round(now - self._started_at, 3),
             "exchanges": len(self._datapath.service.exchanges),
             "listeners": {name: str(one.address) for name, one in sockets.items()},
+            "memory": asdict(memory_numbers(self._datapath.service.memory)),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }
@@ -102,6 +104,7 @@ class Administered:
         active = self._active
         last, change = active.last, active.last_change
         snapshot = active.snapshot
+        await asyncio.to_thread(render.prepare)
         return {
             **self._config_numbers(),
             "files": list(snapshot.files),

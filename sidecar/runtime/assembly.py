@@ -183,6 +183,10 @@ class Assembly:
             if transition is not None:
                 self._service.transitioned(transition)
 
+    def close_all_idle(self) -> int:
+        """Of all connections with upstreams, for want of memory. Returns how many there were."""
+        return sum(cluster.close_all_idle() for cluster in self.clusters.values())
+
     def retire(self) -> None:
         """At the end of the process: close what is idle, and keep no connection any more."""
         for cluster in self.clusters.values():
@@ -192,7 +196,9 @@ class Assembly:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.fits(upstream):
             return cluster
-        cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns, self._budget)
+        cluster = Cluster(
+            upstream, self._rng, self._service.clock, self._service.turns, self._budget, self._service.memory
+        )
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)

@@ -20,9 +20,11 @@ from sidecar.core.sources import Sources
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
+from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.file_limits import FileLimits, warning_of_limit
+from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_reload
@@ -43,6 +45,7 @@ class Control:
         rooms: TelemetryRooms,
         events: Events,
         limits: FileLimits,
+        container: Container | None,
         path: str | None,
     ) -> None:
         """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is."""
@@ -53,6 +56,7 @@ class Control:
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
         self._datapath = datapath
         self._limits = limits
+        self._container = container
         self.parts = Parts(self._part_failed)
         self._administered = Administered(
             datapath,
@@ -111,6 +115,7 @@ class Control:
     def start_reloading(self) -> None:
         """When the data path serves: housekeeping, and new configurations."""
         self.parts.start("housekeeper")
+        self.parts.start("memory")
         if self.path is not None:
             self.parts.start("reload")
             self.parts.start("watch")
@@ -160,10 +165,13 @@ class Control:
         add(Part("probes", self._served_probes.run))
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._datapath.tick)))
+        service = self._datapath.service
+        add(Part("memory", MemoryWatch(service.memory, self._container, service.clock).run))
 
     def _add_reloading(self, path: str, environ: Mapping[str, str]) -> None:
         clock = self._datapath.service.clock
-        reloading = Reloading(self.active, path, environ, clock, self._reloaded)
+        most = most_routes(self._container)
+        reloading = Reloading(self.active, path, environ, clock, self._reloaded, most)
         reload = self.parts.add(Part("reload", reloading.run))
         self.parts.add(Part("watch", Watching(self.active, path, clock, reload.tell).run))
 
@@ -176,6 +184,7 @@ class Control:
         if outcome.is_success:
             self.rooms.numbers.retain({route.name for route in self.snapshot.routes})
             self.drain.policy = self.snapshot.drain
+            self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
         self.parts["watch"].tell(outcome)
         report_reload(outcome, self.rooms.room)
         self.events.reloaded(self._administered.summary(outcome))
@@ -197,6 +206,7 @@ class Control:
             "files": list(snapshot.files),
             "open_files": limits.open_files,
             "max_open_connections": limits.max_open_connections,
+            "memory_budget_bytes": self._datapath.service.memory.limit_bytes,
         }
         self._event(Level.INFO, "process.started", message, fields)
         warning = warning_of_limit(limits, snapshot)

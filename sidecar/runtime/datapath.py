@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from sidecar.core.callers import Callers
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
+from sidecar.downstream.relief import Relief
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime.assembly import Assembly, Names
@@ -44,8 +46,11 @@ class DataPath:
         decide: Decide,
         live: set[ObservedExchange],
         max_open_connections: int,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        """`clock`: monotonic seconds. `live`: where exchanges are while they are under way."""
+        """`memory`: of all connections; None: without a bound.
+
+        `clock`: monotonic seconds. `live`: where exchanges are while they are under way."""
         loop = asyncio.get_running_loop()
         rng = random.Random()
         self.service = Service(
@@ -60,9 +65,18 @@ class DataPath:
             decide=decide,
             exchanges=live,
             max_open_connections=max_open_connections,
+            memory=memory or MemoryBudget(),
         )
         self.assembly = Assembly(self.service, names, rng)
         self.listeners = Listeners(self.service)
+        self._relief = Relief(
+            loop,
+            clock,
+            self.service.memory,
+            self.listeners.connections,
+            self.assembly.close_all_idle,
+        )
+        self.service.memory.on_over = self._relief.begin
         self.is_serving = False
         """Its listeners are bound."""
 

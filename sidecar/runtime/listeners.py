@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sidecar.core.snapshot import Address, Snapshot
-from sidecar.downstream.listener import ListenerSocket
+from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service
 
 
@@ -33,6 +33,10 @@ class Listeners:
     def all(self) -> list[ListenerSocket]:
         """Those in use, and those removed ones that still have connections."""
         return [*self.sockets.values(), *self._retired]
+
+    def connections(self) -> list[AnyClient]:
+        """All that are open now, of all listeners."""
+        return [connection for socket in self.all() for connection in socket.connections()]
 
     async def prepare(self, snapshot: Snapshot) -> Prepared:
         """Bind what `snapshot` has and what is not bound yet.

@@ -22,6 +22,11 @@ IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 
 
+_BROKEN = (asyncio.IncompleteReadError, pickle.UnpicklingError, EOFError, RuntimeError)
+"""What comes of a process that was killed: half an answer, and what uvloop says of a pipe that it has closed already
+(RuntimeError)."""
+
+
 class LoaderFailed(Exception):
     """The loading process ended or hung; nothing is known of the configuration."""
 
@@ -34,7 +39,9 @@ class LoaderFailed(Exception):
 class Loader:
     """The loading process, as seen from the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_routes: int | None = None) -> None:
+        """`most_routes`: a configuration with more is refused, see `memory_watch.most_routes`."""
+        self._most_routes = most_routes
         self._process: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -72,7 +79,7 @@ class Loader:
                 raise LoaderFailed(f"the loading process ended: {error!r}") from error
             detail = f"{error.strerror}: nothing is known of the configuration, and it is tried again"
             raise LoaderFailed(detail, is_own_lack=True) from error
-        except asyncio.IncompleteReadError as error:
+        except _BROKEN as error:
             raise LoaderFailed(f"the loading process ended: {error!r}") from error
         except ConfigError:
             is_done = True
@@ -87,7 +94,7 @@ class Loader:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        request = pickle.dumps((path, dict(environ)))
+        request = pickle.dumps((path, dict(environ), self._most_routes))
         process.stdin.write(frame(request))
         await process.stdin.drain()
         unpacking = Unpacking()

@@ -42,7 +42,10 @@ class Outcome:
     digest: str = ""
     """Of their content; empty when nothing is known."""
     is_undecided: bool = False
-    """It could not be looked into, for want of file descriptors or memory of our own."""
+    """It could not be looked into: for want of file descriptors or memory of our own, or since the process that loads
+    was killed."""
+    has_crashed: bool = False
+    """The latter."""
 
     @property
     def is_success(self) -> bool:
@@ -140,10 +143,12 @@ class Reloading:
     clock: Callable[[], float]
     on_outcome: Callable[[Outcome], None]
     """Told of each reload that is final."""
+    most_routes: int | None = None
+    """A configuration with more is refused."""
     _loader: Loader = field(default_factory=Loader)
 
     async def run(self, mailbox: Mailbox[Request | Warm]) -> None:
-        self._loader = Loader()
+        self._loader = Loader(self.most_routes)
         try:
             async for message in mailbox:
                 if isinstance(message, Request):
@@ -186,7 +191,7 @@ class Reloading:
             return self._refusal(request, started, problems, error.files, error.digest)
         except LoaderFailed as error:
             refusal = self._refusal(request, started, (str(error),))
-            return replace(refusal, is_undecided=error.is_own_lack)
+            return replace(refusal, is_undecided=True, has_crashed=not error.is_own_lack)
         found = Diff()
         try:
             if snapshot.digest != active.snapshot.digest:
@@ -269,7 +274,9 @@ class Watching:
             else:
                 settling.tried()
             return
-        if outcome.is_undecided:
+        if outcome.has_crashed:
+            settling.crashed(self.clock())
+        elif outcome.is_undecided:
             settling.postponed(self.clock())
         elif not outcome.is_success and not is_final:
             settling.tried()

@@ -6,7 +6,15 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sidecar.core.breaker import Breaker
-from sidecar.core.sources import BreakerReading, ConfigNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.sources import (
+    BreakerReading,
+    ConfigNumbers,
+    MemoryNumbers,
+    Sources,
+    UpstreamNumbers,
+    server_of,
+)
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.serving.http import HttpServer
@@ -29,10 +37,16 @@ def collect(
         breakers=[_breaker(breaker, now) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         config=config,
+        memory=memory_numbers(datapath.service.memory),
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,
     )
+
+
+def memory_numbers(budget: MemoryBudget) -> MemoryNumbers:
+    closed = {held.value: count for held, count in budget.closed.items()}
+    return MemoryNumbers(budget.used_bytes, budget.limit_bytes, closed, budget.refused)
 
 
 def _breaker(breaker: Breaker, now: float) -> BreakerReading:

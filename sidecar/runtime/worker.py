@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from sidecar.admin.events import Events
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import Endpoint, Snapshot
@@ -20,9 +21,11 @@ from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding.service import Service
 from sidecar.runtime import file_limits, memory
 from sidecar.runtime.assembly import Assembly
+from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.file_limits import FileLimits
+from sidecar.runtime.memory_watch import budget_bytes
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.upstream.resolver import Resolver
 
@@ -39,11 +42,13 @@ class Worker:
         log_fd: int = 1,
         clock: Callable[[], float] = time.monotonic,
         limits: FileLimits | None = None,
+        container: Container | None = None,
     ) -> None:
         """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests.
 
         `path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
-        `limits` is what the process may have open; None: as it is.
+        `limits` is what the process may have open; None: as it is. `container` has a limit of memory; None: nothing
+        has.
         """
         limits = limits or file_limits.present()
         live: set[ObservedExchange] = set()
@@ -60,8 +65,11 @@ class Worker:
             decide=rooms.room.decide,
             live=live,
             max_open_connections=limits.max_open_connections,
+            memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
         )
-        self.control = Control(snapshot, environ, self.datapath, resolver, rooms, events, limits, path)
+        self.control = Control(
+            snapshot, environ, self.datapath, resolver, rooms, events, limits, container, path
+        )
 
     # The live state that tests and measurements look at
 

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Final
 
 from sidecar.core.snapshot import Address
+from sidecar.transport import kernel
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are accepted."""
@@ -45,6 +46,7 @@ def _bound(address: Address) -> socket.socket:
         if address.path is None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address.path if address.path is not None else (address.host, address.port))
+        kernel.bound_unsent(bound)
         bound.listen(BACKLOG)  # at once: of two that have bound one port, only one may listen
         bound.setblocking(False)
     except OSError:

@@ -14,6 +14,7 @@ from typing import Any
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _SIOCOUTQNSD = 0x894B  # include/uapi/linux/sockios.h; Python has no name for it
+_LOOSE_LOWAT_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -64,6 +65,33 @@ def set_reset_on_close(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     with contextlib.suppress(OSError, AttributeError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def bound_unsent(sock: Any) -> None:
+    """Let the kernel take no more than 64 KiB beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT).
+
+    What a slow peer does not take then waits where it is counted. Accepted connections inherit it from the socket
+    that listens.
+    """
+    if sock is not None and sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _LOOSE_LOWAT_BYTES)
+
+
+def bound_buffers(transport: asyncio.Transport, size: int) -> None:
+    """Let at most about `size` bytes wait in each direction, in this process and in the kernel (socket(7)).
+
+    The kernel doubles what it is told, for its own bookkeeping. What waits already stays until it is taken.
+    """
+    transport.set_write_buffer_limits(high=size)
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def _state(sock: Any) -> int | None:

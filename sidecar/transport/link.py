@@ -19,11 +19,14 @@ from sidecar.transport.unread import unread
 
 Address = tuple[str, int]
 
+USUAL_BUFFER_BYTES = 64 * 1024
+"""What waits to be sent before `pause_writing` is called, as asyncio and uvloop have it."""
+
 
 class Link:
     """One connected transport in clear text."""
 
-    __slots__ = ("_poll", "_transport", "pause", "peer", "resume", "write", "writelines")
+    __slots__ = ("_buffer_bytes", "_poll", "_transport", "pause", "peer", "resume", "write", "writelines")
 
     write: Callable[[Any], None]
     """Send bytes; what the other side does not take yet waits in memory."""
@@ -37,6 +40,7 @@ class Link:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport: asyncio.Transport | None = transport
         self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        self._buffer_bytes = USUAL_BUFFER_BYTES
         self.write = transport.write
         self.writelines = transport.writelines
         self.pause = transport.pause_reading
@@ -130,6 +134,17 @@ class Link:
         """From now on `protocol` hears what arrives (`data_received`, `eof_received`, `connection_lost`, …)."""
         if self._transport is not None:
             self._transport.set_protocol(protocol)
+
+    def bound_buffers(self, size: int) -> None:
+        """How much may wait in each direction from now on, see `kernel.bound_buffers`."""
+        if size != self._buffer_bytes and self._transport is not None:
+            self._buffer_bytes = size
+            kernel.bound_buffers(self._transport, size)
+
+    def bound_unsent(self) -> None:
+        """See `kernel.bound_unsent`; for connections that were not accepted."""
+        if self._transport is not None:
+            kernel.bound_unsent(self._transport.get_extra_info("socket"))
 
     def end_writing(self) -> None:
         """Say that nothing more will be written, once what was written has gone out; reading goes on."""

@@ -16,6 +16,7 @@ from enum import Enum
 from math import inf
 
 from sidecar.core import balance
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
@@ -64,8 +65,10 @@ class Cluster(LeaseLine):
         clock: Callable[[], float],
         turns: Turns,
         budget: ConnectionBudget | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        """`budget` is shared with other clusters; None: this one has no bound but its own limits."""
+        """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits."""
+        self.memory = memory or MemoryBudget()
         self._budget = budget or ConnectionBudget(sys.maxsize)
         self._budget.join(self, self._close_one_idle)
         self.policy = policy
@@ -220,6 +223,10 @@ class Cluster(LeaseLine):
     def _close_one_idle(self) -> bool:
         now = self._clock()
         return any(pool.close_one_idle(now) for pool in self.pools)
+
+    def close_all_idle(self) -> int:
+        """For want of memory: they can be opened again. Returns how many there were."""
+        return sum(pool.close_all_idle() for pool in self.pools)
 
     def _take_idle(self) -> Lease | None:
         now = self._clock()

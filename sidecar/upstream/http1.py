@@ -19,6 +19,7 @@ from sidecar.core import headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
+from sidecar.core.memory_budget import Account
 from sidecar.core.plain import Block, Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
@@ -48,7 +49,7 @@ class UpstreamConnection(ClientStream, Lease):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive", "_is_plain",
+        "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive", "_is_plain",
         "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
         "idle_since", "is_open", "is_read_paused", "is_reused", "is_write_paused", "link", "pool",
     )  # fmt: skip
@@ -82,6 +83,8 @@ class UpstreamConnection(ClientStream, Lease):
         self._unfinished: UnfinishedHead | None = None
         self._pending = b""
         """Read, and not worked through yet: this turn of the loop had no time left for it."""
+        self._account: Account | None = None
+        """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
 
     def __repr__(self) -> str:
         state = "busy" if self._sink else "idle" if self.is_open else "closed"
@@ -137,15 +140,19 @@ class UpstreamConnection(ClientStream, Lease):
         """Close at once, in whatever state. The sink hears nothing more."""
         self._sink = None
         if self.is_open:
-            self.is_open = False
             self.link.abort()
-            self.pool.forget(self)
+            self._forget()
 
     def _forget(self) -> None:
-        """The link was handed over and is someone else's to close: only give its place back."""
+        """Give back its place, and what is charged for it. The link may be someone else's by now."""
         if self.is_open:
             self.is_open = False
-            self.pool.forget(self)
+            if self._account is not None:
+                self._account.hold(0)
+                self._account = None
+            pool = self.pool
+            pool.cluster.memory.left()
+            pool.forget(self)
 
     # ClientStream
 
@@ -194,6 +201,7 @@ class UpstreamConnection(ClientStream, Lease):
     def hold(self) -> None:
         self.is_read_paused = True
         self.link.pause()
+        self.link.bound_buffers(self.pool.cluster.memory.buffer_bytes)
 
     def resume(self) -> None:
         self.is_read_paused = False
@@ -207,8 +215,12 @@ class UpstreamConnection(ClientStream, Lease):
     # What asyncio does
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.link = Link(cast(asyncio.Transport, transport))
+        link = self.link = Link(cast(asyncio.Transport, transport))
         self.is_open = True
+        memory = self.pool.cluster.memory
+        memory.joined()
+        link.bound_unsent()
+        link.bound_buffers(memory.buffer_bytes)
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None and self._sink is not None:
@@ -238,13 +250,34 @@ class UpstreamConnection(ClientStream, Lease):
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
+        self.link.bound_buffers(self.pool.cluster.memory.buffer_bytes)
+        self._charge()  # what is written from here on is at most one read of the client's
         if self._sink is not None:
             self._sink.blocked()
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
+        self._charge()
         if self._sink is not None:
             self._sink.writable()
+
+    def _charge(self) -> None:
+        """After a change of what waits here: the beginning of a head, what a turn had no time for, what is unsent."""
+        size = len(self._pending)
+        if self._unfinished is not None:
+            size += len(self._unfinished)
+        if self._chunked is not None:
+            size += self._chunked.held_bytes
+        if self.is_write_paused:
+            size += self.link.unsent_bytes
+        account = self._account
+        if account is None:
+            if not size or not self.is_open:
+                return
+            account = self._account = Account(self.pool.cluster.memory, 0.0)
+        account.hold(size)
+        if not size:
+            self._account = None
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -316,7 +349,12 @@ class UpstreamConnection(ClientStream, Lease):
         self._is_until_close = False
 
     def _read(self, sink: ResponseSink, data: bytes) -> None:
-        """Read on. What one read brings is told at its end: a head whose body turns out malformed is not told."""
+        self._read_on(sink, data)
+        if self._account is not None or self._unfinished is not None or self._pending:
+            self._charge()
+
+    def _read_on(self, sink: ResponseSink, data: bytes) -> None:
+        """What one read brings is told at its end: a head whose body turns out malformed is not told."""
         head: ResponseHead | None = None
         try:
             if not self._has_head:

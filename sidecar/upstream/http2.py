@@ -104,6 +104,8 @@ class Http2UpstreamConnection(Carrier):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
         limit_unacknowledged(transport, UNACKNOWLEDGED_SECONDS)
+        self.pool.cluster.memory.joined()
+        self.link.bound_unsent()
         self.is_open = True
         self.idle_since = self.heard_at = self.now()
         self._write()
@@ -114,7 +116,7 @@ class Http2UpstreamConnection(Carrier):
             self._timer.cancel()
         self.link.lost()
         if is_open:
-            self.pool.forget(self)
+            self._forget()
         self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
 
     def eof_received(self) -> bool:
@@ -157,7 +159,7 @@ class Http2UpstreamConnection(Carrier):
         if self.is_open:
             self.is_open = False
             self.link.abort()
-            self.pool.forget(self)
+            self._forget()
 
     def close(self) -> None:
         """Say goodbye, and close: nobody is here any more."""
@@ -166,7 +168,11 @@ class Http2UpstreamConnection(Carrier):
             self._write()
             self.is_open = False
             self.link.close()
-            self.pool.forget(self)
+            self._forget()
+
+    def _forget(self) -> None:
+        self.pool.cluster.memory.left()
+        self.pool.forget(self)
 
     def _owners(self) -> list[SentStream]:
         return list(self.streams)
@@ -259,7 +265,7 @@ class Http2UpstreamConnection(Carrier):
             self._write()
             self.is_open = False
             self.link.close()
-            self.pool.forget(self)
+            self._forget()
         for stream in streams:
             stream.failed(Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.MAYBE)
 

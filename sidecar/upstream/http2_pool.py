@@ -128,12 +128,17 @@ class Http2Pool(SharingPool):
             if connection.is_idle and (connection.idle_since <= since or connection.expires <= now):
                 connection.close()
 
+    def close_all_idle(self) -> int:
+        """Returns how many there were."""
+        idle = [connection for connection in self._connections if connection.is_idle]
+        for connection in idle:
+            connection.close()
+        return len(idle)
+
     def retire(self) -> None:
         """Close what is idle now, and the rest as its last stream ends."""
         self.is_retired = True
-        for connection in list(self._connections):
-            if connection.is_idle:
-                connection.close()
+        self.close_all_idle()
 
 
 def _load(connection: Http2UpstreamConnection) -> int:

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core.errors import Reason
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.snapshot import Endpoint
 from sidecar.transport.link import Link
 from sidecar.transport.turns import Turns
@@ -137,6 +138,8 @@ class LeaseLine(ABC):
         __slots__ = ()  # a type checker would take it for a promise that its fields are never written
 
     turns: Turns
+    memory: MemoryBudget
+    """Of all connections of this process."""
     waits: Sized
     is_mesh: bool
     """A sidecar of ours stands there too."""

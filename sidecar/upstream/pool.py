@@ -112,8 +112,14 @@ class Pool(LeasePool):
         ]:
             connection.abort()
 
+    def close_all_idle(self) -> int:
+        """Returns how many there were."""
+        idle = list(self.idle)
+        for connection in idle:
+            connection.abort()
+        return len(idle)
+
     def retire(self) -> None:
         """Close what is idle now, and the rest as it comes back."""
         self.is_retired = True
-        for connection in list(self.idle):
-            connection.abort()
+        self.close_all_idle()

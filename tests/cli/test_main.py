@@ -19,6 +19,14 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.process
+def test_a_proxy_starts_without_what_reads_and_checks_files() -> None:
+    """10 MiB of the memory that it would hold for its life: the loading process has them."""
+    program = "import sidecar.cli.run, sys; print(*sorted({'pydantic', 'yaml', 're2'} & {*sys.modules}))"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("words", [["schema"], ["schema", "--markdown"], ["check", "config/minimal.yaml"]])
 def test_a_reader_that_leaves_early_gets_no_traceback(words: list[str]) -> None:
     """The second one writes more than a pipe holds, the third one so little that only the end writes it."""

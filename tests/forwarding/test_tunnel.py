@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from sidecar.core.memory_budget import MemoryBudget
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.tunnel import LINGER_SECONDS, Tunnel
 from sidecar.transport.link import Link
@@ -74,7 +75,10 @@ class Stage:
         self.loop = HandLoop()
         self.client, self.upstream = (Side(can_half_close=can_half_close) for _ in range(2))
         self.ends = 0
-        self.tunnel = Tunnel(cast(asyncio.AbstractEventLoop, self.loop), idle_seconds, self._ended)
+        self.memory = MemoryBudget()
+        self.tunnel = Tunnel(
+            cast(asyncio.AbstractEventLoop, self.loop), idle_seconds, self._ended, self.memory
+        )
         client = Client(self.client, read_ahead, has_ended=has_ended)
         self.tunnel.start(client, cast(Attempt, Switched(self.upstream, rest)))
 

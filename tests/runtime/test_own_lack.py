@@ -105,7 +105,7 @@ async def test_files_that_cannot_be_opened_for_want_of_a_descriptor_bring_no_rel
         file.write_text(file.read_text().replace("name: app", "name: renamed"))
         await reloads.until(lambda: bool(reloads.told))
         await reloads.end()
-        assert [outcome.is_success for outcome in reloads.told] == [True]
+        assert [(outcome.is_success, outcome.report.problems) for outcome in reloads.told] == [(True, ())]
         assert set(worker.assembly.routes) == {"renamed"}
 
 

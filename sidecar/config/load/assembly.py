@@ -54,7 +54,11 @@ class Loaded:
     origins: Origins
 
 
-def load_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Loaded:
+def load_file(
+    path: str | os.PathLike[str],
+    environ: Mapping[str, str] | None = None,
+    most_routes: int | None = None,
+) -> Loaded:
     """Load a file, or a directory's *.yaml and *.yml merged in the order of their names.
 
     In a directory, `routes` and `upstreams` are put together and `version` may stand in each file; any
@@ -62,13 +66,14 @@ def load_file(path: str | os.PathLike[str], environ: Mapping[str, str] | None = 
 
     Args:
         environ: for `${NAME}`; the process's own environment by default.
+        most_routes: that the memory of whoever serves them is enough for; None: any number.
 
     Raises:
         ConfigError: with every problem found.
     """
     report, files = Report(), Files()
     contents = files.read_configuration(os.fspath(path), report)
-    return _load(contents, os.environ if environ is None else environ, files, report)
+    return _load(contents, os.environ if environ is None else environ, files, report, most_routes)
 
 
 def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -83,7 +88,13 @@ def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] 
     return _load({name: content}, environ or {}, files, Report())
 
 
-def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: Files, report: Report) -> Loaded:
+def _load(
+    contents: Mapping[str, bytes],
+    environ: Mapping[str, str],
+    files: Files,
+    report: Report,
+    most_routes: int | None = None,
+) -> Loaded:
     is_whole = not report
     documents = [parse.parse_bytes(data, name, environ, report) for name, data in contents.items()]
     readable = [node for node in documents if node is not None]
@@ -91,7 +102,9 @@ def _load(contents: Mapping[str, bytes], environ: Mapping[str, str], files: File
     if readable:
         # A file that cannot be read at all may hold what the others refer to: judge them only together.
         is_whole = is_whole and len(readable) == len(documents)
-        loaded = _Assembly(_together(readable, report), files, report).loaded() if is_whole else None
+        whole = _together(readable, report)
+        if is_whole and _have_room(whole, most_routes, report):
+            loaded = _Assembly(whole, files, report).loaded()
     if report or loaded is None:
         sources = {
             name: (parse.lines(contents[name], top), top)
@@ -109,6 +122,23 @@ def _the_first(problems: list[Problem]) -> list[Problem]:
     told, rest = problems[:MAX_PROBLEMS], problems[MAX_PROBLEMS:]
     count = f"{len(rest)} more problems from here on" if len(rest) > 1 else "one more problem here"
     return [*told, replace(rest[0], message=count, text="")]
+
+
+def _have_room(whole: MappingNode, most_routes: int | None, report: Report) -> bool:
+    """Before anything is made of them: a process that passes its container's limit is killed."""
+    routes = whole.entries.get("routes")
+    if most_routes is None or routes is None or not isinstance(routes.value, Sequence):
+        return True
+    count = len(routes.value.items)
+    if count <= most_routes:
+        return True
+    report.add(
+        routes.key.problem(
+            f"{count} routes do not fit into this container's limit of memory, which is enough for {most_routes}: "
+            "raise the limit (16 KiB a route), or divide the routes among several sidecars"
+        )
+    )
+    return False
 
 
 def _together(documents: list[MappingNode], report: Report) -> MappingNode:

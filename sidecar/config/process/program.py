@@ -2,9 +2,9 @@
 
 A process and not a thread, because reading YAML and checking it holds the interpreter: with 1,000 routes a thread
 kept the event loop waiting for 120 ms at a time. Speaks on standard input and output, in frames of a length
-(4 bytes, big-endian) and a pickle: a request is (path, environment); an answer is the pickles of `pickles.pack`, or
-a `ConfigError`, each marked by its first byte, and an end mark. Ends with its input, so it never outlives who
-started it. Imported by nobody: this and `load` are the megabytes that the asking process does without.
+(4 bytes, big-endian) and a pickle: a request is (path, environment, most routes); an answer is the pickles of
+`pickles.pack`, or a `ConfigError`, each marked by its first byte, and an end mark. Ends with its input, so it never
+outlives who started it. Imported by nobody: this and `load` are the megabytes that the asking process does without.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not be taken for an answer
     while request := _read(requests):
-        path, environ = pickle.loads(request)
-        _answer(path, environ, answers)
+        path, environ, most_routes = pickle.loads(request)
+        _answer(path, environ, most_routes, answers)
         gc.collect()
 
 
-def _answer(path: str, environ: dict[str, str], answers: BinaryIO) -> None:
+def _answer(path: str, environ: dict[str, str], most_routes: int | None, answers: BinaryIO) -> None:
     try:
-        for part in pack(load_file(path, environ).snapshot):
+        for part in pack(load_file(path, environ, most_routes).snapshot):
             answers.write(frame(PART + part))
     except ConfigError as error:
         answers.write(frame(PROBLEMS + pickle.dumps(error, pickle.HIGHEST_PROTOCOL)))

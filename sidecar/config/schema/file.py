@@ -58,6 +58,18 @@ class DrainSection(Section):
     )
 
 
+class ProcessLimitsSection(Section):
+    built_in = BUILT_IN.limits
+
+    memory: values.Size | None = key(
+        "For all connections together: heads, bodies and answers that wait, and 4 KiB for each connection. Above it "
+        "those are closed that hold most for longest without a byte. Unset: a quarter of the container's limit of "
+        "memory, 64MiB without one.",
+        examples=["32MiB"],
+        fills="memory_bytes",
+    )
+
+
 class Settings(Section):
     """The top level without what is checked item by item."""
 
@@ -76,6 +88,7 @@ class Settings(Section):
         fills="drain.timeout_seconds",
     )
     drain: DrainSection | None = key("The beginning of the end.")
+    limits: ProcessLimitsSection | None = key("Of the whole process.", fills="limits")
 
 
 class File(Settings):

@@ -8,7 +8,7 @@ endpoints stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -108,7 +108,7 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
         _items(before, after, render.route, fates),
         _items(old.upstreams, new.upstreams, render.upstream, {}),
         _items(old.listeners, new.listeners, render.listener, {}),
-        changes(render.process(old), render.process(new)),
+        _process_changes(old, new),
         breakers_kept=sum(kept),
         breakers_reset=sum(not is_kept for is_kept in kept),
         is_order_changed=[name for name in before if name in after]
@@ -119,6 +119,17 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
 def changes(old: Rendered, new: Rendered) -> tuple[Change, ...]:
     """The keys that two written forms disagree on."""
     return tuple(Change(key, old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key))
+
+
+def _process_changes(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
+    """The words are made only where something differs: a reload that changes routes alone needs none of these."""
+    if _process_part(old) == _process_part(new):
+        return ()
+    return changes(render.process(old), render.process(new))
+
+
+def _process_part(snapshot: Snapshot) -> Snapshot:
+    return replace(snapshot, listeners={}, upstreams={}, routes=(), files=(), digest="")
 
 
 def _items(

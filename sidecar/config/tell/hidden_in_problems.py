@@ -25,7 +25,7 @@ from sidecar.core.secrets import HIDDEN, SECRET_NAME, may_be_secret
 KNOWN: Mapping[tuple[str, ...], frozenset[str]] = {
     (): frozenset(
         {"version", "listeners", "admin", "probes", "telemetry", "drain_timeout", "drain", "upstreams"}
-        | {"defaults", "routes"}
+        | {"limits", "defaults", "routes"}
     ),
     ("telemetry",): frozenset({"service_name", "otlp", "traces", "metrics", "access_log", "logs"}),
     ("telemetry", "otlp"): frozenset({"endpoint", "protocol", "headers", "compression"}),

@@ -1,0 +1,230 @@
+"""One budget of memory over all connections (SPEC 4): what they hold, and who is to go when it is too much.
+
+Each connection counts 4 KiB from its beginning to its end. What it holds above that, bytes that wait for somebody, is
+an `Account`, which exists only while there is such a thing: plain requests cost nothing here. An account is charged
+in steps of 4 KiB by its owner and given back at one place. The sum of all charges is `used_bytes`.
+
+Decides the numbers alone: it knows no socket and closes nobody. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from heapq import nlargest
+from typing import Any, Final
+
+STEP_BYTES: Final = 4096
+CONNECTION_BYTES: Final = 4096
+"""For each open connection, with clients and with upstreams: its objects, and a small request under way."""
+FIELD_BYTES: Final = 200
+"""For each field of a head that was read, beside its bytes: a field is a tuple and three `bytes` objects."""
+MOST_BUFFER_BYTES: Final = 64 * 1024
+LEAST_BUFFER_BYTES: Final = 4096
+RELIEF_SHARE: Final = 0.9
+"""What is closed brings the use down to this share of the ceiling, so that not every next byte closes somebody."""
+PRESSED_SHARE: Final = 0.5
+"""Of the limit that connections keep while the container is short of memory: what else lies there is not theirs."""
+ONE_ADDRESS_SHARE: Final = 0.1
+"""Of the limit: an address whose connections hold more is looked at before all others."""
+
+
+class Held(Enum):
+    """What a connection held that was closed for it."""
+
+    HEAD = "head"
+    """The beginning of a request's head."""
+    BODY = "body"
+    """A request's body that does not go on."""
+    ANSWER = "answer"
+    """What its client does not take."""
+    PIPELINE = "pipeline"
+    """Requests behind the one that is being answered. That one is answered."""
+    TUNNEL = "tunnel"
+    IDLE = "idle"
+    """Nothing but its own 4 KiB."""
+
+
+class Account:
+    """What one connection holds above its own 4 KiB."""
+
+    __slots__ = ("_budget", "charged_bytes", "head_bytes", "moved_at")
+
+    def __init__(self, budget: MemoryBudget, now: float) -> None:
+        self._budget = budget
+        self.charged_bytes = 0
+        """A multiple of 4 KiB."""
+        self.head_bytes = 0
+        """Of the request under way: its charge, see `charge_of_head`."""
+        self.moved_at = now
+        """When its peer last sent or took a byte, as far as that was seen."""
+
+    def __repr__(self) -> str:
+        return f"<Account {self.charged_bytes} bytes>"
+
+    def hold(self, size: int) -> None:
+        """It holds so many bytes now; 0 gives everything back."""
+        charged = -(-size // STEP_BYTES) * STEP_BYTES
+        change = charged - self.charged_bytes
+        if change:
+            self.charged_bytes = charged
+            self._budget.charge(change)
+
+
+class MemoryBudget:
+    """The counter. `on_over` is called when it rises above the ceiling, and closes nobody within the call."""
+
+    __slots__ = (
+        "_ceiling", "_grow_below", "_shrink_above", "buffer_bytes", "closed", "connections", "is_full",
+        "kernel_bytes", "limit_bytes", "on_over", "refused", "used_bytes",
+    )  # fmt: skip
+
+    def __init__(self, limit_bytes: int = sys.maxsize) -> None:
+        self.limit_bytes = limit_bytes
+        self._ceiling = limit_bytes
+        self.used_bytes = 0
+        self.connections = 0
+        """With clients and with upstreams."""
+        self.kernel_bytes = 0
+        """Of the container's sockets, where that can be read; part of `used_bytes`."""
+        self.is_full = False
+        """Over the limit, and there is nobody to close: large requests are refused, connections not accepted."""
+        self.on_over: Callable[[], None] = _nobody
+        self.closed = dict.fromkeys(Held, 0)
+        self.refused = 0
+        """Requests that were answered 503 for it."""
+        self.buffer_bytes = MOST_BUFFER_BYTES
+        """What one connection may have waiting in each direction before its source is held back. Follows the number
+        of connections."""
+        self._shrink_above = self._grow_below = 0
+        self._set_level()
+
+    def __repr__(self) -> str:
+        return f"<MemoryBudget {self.used_bytes} of {self.limit_bytes} by {self.connections} connections>"
+
+    # What is charged
+
+    def joined(self) -> None:
+        """A connection has opened."""
+        self.connections += 1
+        if self.connections > self._shrink_above:
+            self._set_level()
+        self.charge(CONNECTION_BYTES)
+
+    def left(self) -> None:
+        """A connection has closed."""
+        self.connections -= 1
+        self.charge(-CONNECTION_BYTES)
+        if self.connections < self._grow_below:
+            self._set_level()
+
+    def charge(self, change: int) -> None:
+        """For accounts alone."""
+        self.used_bytes += change
+        if self.used_bytes > self._ceiling and change > 0:
+            self.on_over()
+
+    def observe(self, kernel_bytes: int, *, is_pressed: bool) -> None:
+        """What the container says of itself, about once a second.
+
+        `is_pressed`: it is close to its own limit, whoever brought it there.
+        """
+        self._ceiling = int(self.limit_bytes * PRESSED_SHARE) if is_pressed else self.limit_bytes
+        self.used_bytes += kernel_bytes - self.kernel_bytes
+        self.kernel_bytes = kernel_bytes
+        if self.used_bytes > self._ceiling:
+            self.on_over()
+
+    def resize(self, limit_bytes: int) -> None:
+        """A reload brought another limit."""
+        self.limit_bytes = self._ceiling = limit_bytes
+        self._set_level()
+        if self.used_bytes > limit_bytes:
+            self.on_over()
+
+    # What follows
+
+    @property
+    def is_over(self) -> bool:
+        return self.used_bytes > self._ceiling
+
+    @property
+    def needed_bytes(self) -> int:
+        """To be given back once it is over; 0 while it is not."""
+        return max(0, self.used_bytes - int(self._ceiling * RELIEF_SHARE)) if self.is_over else 0
+
+    def may_begin(self, size: int) -> bool:
+        """Whether a request whose head is charged `size` may begin. Small ones always may."""
+        if self.is_full and size > STEP_BYTES:
+            self.refused += 1
+            return False
+        return True
+
+    def _set_level(self) -> None:
+        """Half of a connection's share for each direction, as a power of two, so that it changes seldom."""
+        share = self.limit_bytes // (2 * max(self.connections, 1))
+        level = MOST_BUFFER_BYTES
+        while level > share and level > LEAST_BUFFER_BYTES:
+            level //= 2
+        self.buffer_bytes = level
+        most, least = level == MOST_BUFFER_BYTES, level == LEAST_BUFFER_BYTES
+        self._shrink_above = sys.maxsize if least else self.limit_bytes // (2 * level)
+        self._grow_below = 0 if most else self.limit_bytes // (8 * level)
+
+
+def charge_of_head(size: int, fields: int) -> int:
+    """Of a whole head of `size` bytes."""
+    return size + FIELD_BYTES * fields
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a connection's end would give back."""
+
+    holder: Any
+    address: str
+    size: int
+    seconds: float
+    """Since its peer last sent or took a byte."""
+
+    @property
+    def weight(self) -> float:
+        """Bytes × seconds: who holds most for longest goes first."""
+        return self.size * max(self.seconds, 0.001)
+
+
+def choose(claims: Iterable[Claim], needed_bytes: int, limit_bytes: int) -> list[Claim]:
+    """Those whose end gives back `needed_bytes`, or all if that is not enough.
+
+    Where more than a tenth of the limit belongs to one address, its connections go first, address by address, the
+    greediest before the others: thousands of connections of one stranger are to cost that stranger.
+    """
+    by_address: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_address.setdefault(claim.address, []).append(claim)
+    sums = {address: sum(claim.size for claim in own) for address, own in by_address.items()}
+    greedy = [address for address, size in sums.items() if size > limit_bytes * ONE_ADDRESS_SHARE]
+    chosen: list[Claim] = []
+    for address in sorted(greedy, key=sums.__getitem__, reverse=True):
+        needed_bytes -= _take(by_address.pop(address), needed_bytes, chosen)
+    _take([claim for own in by_address.values() for claim in own], needed_bytes, chosen)
+    return chosen
+
+
+def _take(claims: list[Claim], needed_bytes: int, chosen: list[Claim]) -> int:
+    """Add the heaviest of `claims` to `chosen` until they come to `needed_bytes`; returns what they come to."""
+    taken = 0
+    if needed_bytes <= 0:
+        return 0
+    for claim in nlargest(len(claims), claims, key=lambda claim: claim.weight):
+        if taken >= needed_bytes:
+            break
+        chosen.append(claim)
+        taken += claim.size
+    return taken
+
+
+def _nobody() -> None:
+    """Until somebody is there to close connections."""

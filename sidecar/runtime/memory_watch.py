@@ -1,0 +1,93 @@
+"""Keeps the budget of memory in step with the container: its limit, its sockets, and what goes back to the system.
+
+The part `memory`. Reading takes some 100 µs and giving back some milliseconds, so both are done in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.snapshot import ProcessLimits
+from sidecar.runtime.actor import Mailbox
+from sidecar.runtime.container import Container
+
+WITHOUT_CONTAINER_BYTES: Final = 64 * 1024 * 1024
+CONTAINER_SHARE: Final = 4
+"""A container's limit divided by this is for connections: Python, the sidecar and its telemetry take about 60 MiB."""
+LOOK_SECONDS: Final = 1.0
+TRIM_SECONDS: Final = 10.0
+"""Between two trims at least."""
+BURST_BYTES: Final = 8 * 1024 * 1024
+"""What must have been given back since the last trim to make one worth its while."""
+
+FIXED_BYTES: Final = 72 * 1024 * 1024
+"""Of the proxy and its loading process, each without a route (50 and 35 MiB, of which they share 13)."""
+ROUTE_BYTES: Final = 16 * 1024
+"""Of one small route: 9 KiB where it serves, and 7 KiB in the process that loads it."""
+
+
+def budget_bytes(limits: ProcessLimits, container: Container | None) -> int:
+    """What all connections may hold: as configured, else a share of the container's limit."""
+    if limits.memory_bytes is not None:
+        return limits.memory_bytes
+    return WITHOUT_CONTAINER_BYTES if container is None else container.limit_bytes // CONTAINER_SHARE
+
+
+def most_routes(container: Container | None) -> int | None:
+    """How many small routes fit into the container; None without a limit."""
+    return None if container is None else max(0, container.limit_bytes - FIXED_BYTES) // ROUTE_BYTES
+
+
+class Trimming:
+    """Decides when a burst is over."""
+
+    def __init__(self) -> None:
+        self._peak = 0
+        self._trimmed_at = -TRIM_SECONDS
+
+    def is_due(self, used_bytes: int, now: float) -> bool:
+        """Whether to give memory back to the system now. True at most each 10 s."""
+        self._peak = max(self._peak, used_bytes)
+        has_burst = self._peak - used_bytes >= max(BURST_BYTES, used_bytes)
+        if not has_burst or now - self._trimmed_at < TRIM_SECONDS:
+            return False
+        self._peak, self._trimmed_at = used_bytes, now
+        return True
+
+
+class MemoryWatch:
+    """The part `memory`."""
+
+    def __init__(self, budget: MemoryBudget, container: Container | None, clock: Callable[[], float]) -> None:
+        self._budget = budget
+        self._container = container
+        self._clock = clock
+        self._trimming = Trimming()
+
+    async def run(self, mailbox: Mailbox[Any]) -> None:
+        while True:
+            if self._container is not None:
+                await self._look(self._container)
+            if self._trimming.is_due(self._budget.used_bytes, self._clock()):
+                await asyncio.to_thread(give_back)
+            await mailbox.get(LOOK_SECONDS)
+
+    async def _look(self, container: Container) -> None:
+        try:
+            usage = await asyncio.to_thread(container.usage)
+        except (OSError, ValueError):  # the files are another kernel's: the budget's own count is left
+            self._container = None
+            self._budget.observe(0, is_pressed=False)
+        else:
+            self._budget.observe(usage.sockets, is_pressed=container.is_pressed(usage))
+
+
+def give_back() -> None:
+    """Return free memory to the system (malloc_trim(3)); does nothing where the C library has no such call (musl)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,123 @@
+"""A loading process that is killed says nothing of the configuration, and takes nobody with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from sidecar.config.load import load_file
+from sidecar.config.watch import MOST_PATIENCE_SECONDS, PATIENCE_SECONDS, SETTLE_SECONDS, Settling
+from sidecar.core.snapshot import Snapshot
+from sidecar.runtime.loader import Loader, LoaderFailed
+from tests.runtime.test_own_lack import ROUTES, Reloads, written
+from tests.support.proxy import running
+
+
+async def test_a_good_change_whose_loader_is_killed_twice_is_taken_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path)
+    kills: list[LoaderFailed] = []
+
+    async def load(loader: Loader, path: str, environ: Mapping[str, str]) -> Snapshot:
+        if len(kills) < 2:
+            kills.append(LoaderFailed("the loading process ended"))
+            raise kills[-1]
+        return load_file(path, environ).snapshot
+
+    async def warm(loader: Loader) -> None:
+        """Not needed."""
+
+    monkeypatch.setattr(Loader, "load", load)
+    monkeypatch.setattr(Loader, "warm", warm)
+    async with running(ROUTES) as worker:
+        worker.control.active.snapshot = load_file(file, {}).snapshot
+        reloads = Reloads(worker.control.active, file, worker.service.clock)
+        file.write_text(file.read_text().replace("name: app", "name: renamed"))
+        await reloads.until(lambda: any(outcome.is_success for outcome in reloads.told))
+        await reloads.end()
+        assert len(kills) == 2
+        assert set(worker.assembly.routes) == {"renamed"}
+
+
+def test_a_change_that_kills_its_loader_is_tried_less_and_less_often() -> None:
+    settling = Settling("used")
+    now, waits = 0.0, []
+    assert not settling.saw("new", now)
+    now += SETTLE_SECONDS
+    assert settling.saw("new", now)
+    for _ in range(9):
+        settling.crashed(now)
+        began = now
+        while not settling.saw("new", now):
+            now += 0.25
+        waits.append(now - began)
+    assert waits == pytest.approx([PATIENCE_SECONDS, 2.0, 4.0, 8.0, 16.0, 32.0] + [MOST_PATIENCE_SECONDS] * 3)
+    assert not settling.saw("newer", now)
+    assert settling.saw("newer", now + 2 * SETTLE_SECONDS), "another one is tried at once"
+
+
+async def _kill(loader: Loader) -> None:
+    await loader.warm()
+    assert loader._process is not None
+    os.kill(loader._process.pid, signal.SIGKILL)
+
+
+async def _killed_before_and_while_it_is_asked(file: Path) -> list[object]:
+    """As it is found dead already, and as it is being written to; each time there is no verdict, then a good one."""
+    loader = Loader()
+    outcomes: list[object] = []
+    for has_noticed in (False, True, False):
+        await _kill(loader)
+        if has_noticed:
+            assert loader._process is not None
+            await loader._process.wait()
+        try:
+            outcomes.append((await loader.load(str(file), {})).digest)
+        except LoaderFailed as error:
+            outcomes.append(str(error)[:27])
+    outcomes.append((await loader.load(str(file), {})).digest)
+    await loader.close()
+    return outcomes
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_a_loader_that_is_killed_fails_alone_and_the_next_one_loads(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    file = written(tmp_path)
+    digest = load_file(file, {}).snapshot.digest
+    outcomes = run(_killed_before_and_while_it_is_asked(file))
+    assert outcomes[-1] == digest
+    assert set(outcomes[:-1]) <= {digest, "the loading process ended: "}
+    assert "the loading process ended: " in outcomes
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_a_pipe_that_is_closed_already_is_no_crash(run: object, tmp_path: Path) -> None:
+    """The process closes its input and lives on: uvloop has words of its own for a write after that."""
+    assert callable(run)
+
+    async def asked() -> str:
+        loader = Loader()
+        await loader.warm()
+        assert loader._process is not None
+        assert loader._process.stdin is not None
+        loader._process.stdin.transport.abort()
+        await asyncio.sleep(0)
+        try:
+            await loader.load(str(written(tmp_path)), {})
+        except LoaderFailed as error:
+            return str(error)
+        finally:
+            await loader.close()
+        return "loaded"
+
+    assert run(asked()).startswith("the loading process ended: ")
