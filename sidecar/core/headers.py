@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 
 from sidecar.core.snapshot import HeaderOps
@@ -83,10 +84,11 @@ def is_valid_request_id(value: bytes) -> bool:
     return _REQUEST_ID.fullmatch(value) is not None
 
 
+@lru_cache(maxsize=256)  # peers send a few, and each message asks several times
 def listed_in_connection(value: bytes) -> frozenset[bytes]:
     """The field names that a `Connection` value nominates as hop-by-hop, lower-case.
 
-    Names that are not tokens are ignored: no field can bear them.
+    Names that are not tokens are ignored: no field can bear them. Whoever reads the field limits how many it lists.
     """
     tokens = (token.strip(b" \t").lower() for token in value.split(b","))
     listed = frozenset(token for token in tokens if token not in _UNLISTED and _TOKEN.fullmatch(token))

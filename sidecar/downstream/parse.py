@@ -7,6 +7,7 @@ might repair it differently.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sidecar.core import headers
@@ -14,6 +15,10 @@ from sidecar.core.errors import Reason
 from sidecar.core.plain import TOKEN_BYTES
 
 MAX_METHOD_BYTES: Final = 32
+MAX_CODINGS: Final = 8
+"""Of `Transfer-Encoding`. HTTP has four, and nobody applies more than two."""
+MAX_PROTOCOLS: Final = 16
+"""Of `Upgrade`; a longer list is not heeded, as RFC 9110 7.8 allows."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _KNOWN_HOSTS_LIMIT = 1024
 known_hosts: set[bytes] = set()
@@ -94,6 +99,8 @@ def check_known_coding(lines: bytes) -> None:
 
 
 def _check_coding(value: bytes) -> None:
+    if value.count(b",") >= MAX_CODINGS:
+        return  # malformed, as any list that ends in something else than one `chunked`
     codings = [coding.strip(b" \t").partition(b";")[0].rstrip(b" \t").lower() for coding in value.split(b",")]
     are_tokens = all(coding and not coding.translate(None, TOKEN_BYTES) for coding in codings)
     if are_tokens and b"chunked" not in codings[:-1] and any(coding != b"chunked" for coding in codings):
@@ -131,18 +138,27 @@ def body_length(lookup: dict[bytes, bytes]) -> int:
 
 def keeps_alive(lookup: dict[bytes, bytes], version: str) -> bool:
     """Whether the connection goes on behind this request (RFC 9112 9.3)."""
-    options = _options(lookup)
+    options = _options(lookup.get(b"connection"))
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
 def asks_for_upgrade(lookup: dict[bytes, bytes]) -> bool:
     """Whether `Connection` says that `Upgrade` is meant for this hop."""
-    return b"upgrade" in _options(lookup)
+    return b"upgrade" in _options(lookup.get(b"connection"))
 
 
-def _options(lookup: dict[bytes, bytes]) -> set[bytes]:
-    value = lookup.get(b"connection")
-    return {option.strip(b" \t").lower() for option in value.split(b",")} if value is not None else set()
+@lru_cache(maxsize=256)  # clients send a few, and each request asks three times
+def _options(value: bytes | None) -> frozenset[bytes]:
+    """What `Connection` lists, lower-case. Its length is bounded by then."""
+    if value is None:
+        return frozenset()
+    return frozenset(option.strip(b" \t").lower() for option in value.split(b","))
+
+
+def parameter_count(target: bytes) -> int:
+    """Of the query: what is between `&`, and `;` where servers part there too."""
+    query = target.partition(b"?")[2]
+    return 1 + query.count(b"&") + query.count(b";")
 
 
 def without_internal(
@@ -161,8 +177,10 @@ def _is_internal(key: bytes) -> bool:
 
 
 def tunnelled(upgrade: bytes, version: str) -> bytes:
-    """The protocols that this hop can tunnel; empty for HTTP/2 in clear text (`h2c`), which silence declines."""
-    return upgrade if version == "1.1" and b"h2c" not in upgrade.lower() else b""
+    """The protocols that this hop can tunnel. Empty for HTTP/2 in clear text (`h2c`), which silence declines, and for
+    too many of them."""
+    is_short = upgrade.count(b",") < MAX_PROTOCOLS
+    return upgrade if version == "1.1" and is_short and b"h2c" not in upgrade.lower() else b""
 
 
 def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:

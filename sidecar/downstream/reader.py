@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
-from sidecar.core.plain import Field
+from sidecar.core.plain import Field, PlainRequest
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http1 import llhttp
@@ -34,11 +34,8 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     method, target, version = parse.split_request_line(line)
     check_size(listener, len(head), target, head.count(b"\r\n") - 2)
     fields = read_fields(rest, version)
-    if len(fields) > listener.limits.headers:
-        raise too_large(listener, len(head), target, len(fields))
-    lookup: dict[bytes, bytes] = {}
-    for key, _, value in fields:
-        lookup[key] = lookup[key] + b", " + value if key in lookup else value
+    lookup = values_of(fields)
+    check_counts(listener, target, fields, lookup)
     authority, origin_target = parse.split_target(method, target, lookup.get(b"host"), version)
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
@@ -46,6 +43,20 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
         _read_further(request, version)
     return request, parse.keeps_alive(lookup, version)
+
+
+def values_of(fields: list[Field]) -> dict[bytes, bytes]:
+    """Values by key; those of a field that came more than once, joined once (RFC 9110 5.3)."""
+    lookup: dict[bytes, bytes] = {}
+    repeated: dict[bytes, list[bytes]] = {}
+    for key, _, value in fields:
+        if key in lookup:
+            repeated.setdefault(key, [lookup[key]]).append(value)
+        else:
+            lookup[key] = value
+    for key, values in repeated.items():
+        lookup[key] = b", ".join(values)
+    return lookup
 
 
 def read_fields(rest: bytes, version: str) -> list[Field]:
@@ -105,6 +116,37 @@ def check_size(listener: ListenerTerms, head_bytes: int, target: bytes, fields: 
         limits = listener.limits
         if head_bytes - 4 > limits.head_bytes or len(target) > limits.url_bytes or fields > limits.headers:
             raise too_large(listener, head_bytes, target, fields)
+
+
+def check_counts(
+    listener: ListenerTerms, target: bytes, fields: list[Field], lookup: dict[bytes, bytes]
+) -> None:
+    """Fields, cookies, options of `Connection` and parameters: each is read by somebody, and takes its time.
+
+    Raises:
+        Refused: there are more than the listener allows.
+    """
+    limits = listener.limits
+    counts = (
+        (len(fields), limits.headers, "header fields"),
+        (1 + lookup.get(b"cookie", b"").count(b";"), limits.cookies, "cookies"),
+        (1 + lookup.get(b"connection", b"").count(b","), limits.connection_options, "options of Connection"),
+        (parse.parameter_count(target), limits.parameters, "query parameters"),
+    )
+    for count, most, what in counts:
+        if count > most:
+            raise parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {most} {what}")
+
+
+def fits(listener: ListenerTerms, head_bytes: int, target: bytes, plain: PlainRequest) -> bool:
+    """Whether a plain head keeps every limit."""
+    fields, lookup = plain[2], plain[3]
+    try:
+        check_size(listener, head_bytes, target, len(fields))
+        check_counts(listener, target, fields, lookup)
+    except parse.Refused:
+        return False
+    return True
 
 
 def too_large(listener: ListenerTerms, head_bytes: int, target: bytes, fields: int) -> parse.Refused:

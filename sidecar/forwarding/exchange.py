@@ -24,6 +24,7 @@ from sidecar.core.observe import Notice
 from sidecar.core.outcome import Limit, could_count
 from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
+from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
@@ -149,6 +150,8 @@ class Exchange(RequestSink, RaceOwner):
             race.start(self, self.stream, route, destination, now)
         except GivenUp as error:
             self.fail(error)
+        except TooMuchWork as long:
+            self.fail(GivenUp(Reason.HEAD_TOO_LARGE, str(long)))
 
     def _note_prefix(self, length: int, path: bytes) -> None:
         if has_dot_segment(path):

@@ -22,6 +22,16 @@ class ListenerLimitsSection(Section):
     )
     headers: values.Count | None = key("Header fields of one request; 431 beyond.", fills="headers")
     url: values.Size | None = key("Request target; 414 beyond.", fills="url_bytes")
+    parameters: values.Count | None = key(
+        "Parameters of a query, parted by `&` or `;`; 431 beyond.", fills="parameters"
+    )
+    cookies: values.Count | None = key(
+        "Cookies of one request, in all its `Cookie` fields; 431 beyond.", fills="cookies"
+    )
+    connection_options: values.Count | None = key(
+        "Options of one request's `Connection` fields, which name what ends at this hop; 431 beyond.",
+        fills="connection_options",
+    )
 
 
 class ListenerTimeoutsSection(Section):
