@@ -166,14 +166,17 @@ def without_internal(
 ) -> tuple[list[tuple[bytes, bytes, bytes]], dict[bytes, bytes]]:
     """The same head as a listener with `trust: none` sees it: without what only the mesh may say.
 
-    That is `x-envoy-*` (which could set timeouts) and `Proxy-Status`; our `tracestate` member is never passed on.
+    That is `x-envoy-*` (which could set timeouts), `x-sidecar-*` and `Proxy-Status`, spelt with `_` too: servers that
+    hand fields on as variables make one name of both.
     """
     kept = [field for field in fields if not _is_internal(field[0])]
     return kept, {key: value for key, value in lookup.items() if not _is_internal(key)}
 
 
 def _is_internal(key: bytes) -> bool:
-    return key == b"proxy-status" or key.startswith(b"x-envoy-")
+    if 95 in key:  # _
+        key = key.replace(b"_", b"-")
+    return key == b"proxy-status" or key.startswith((b"x-envoy-", b"x-sidecar-"))
 
 
 def tunnelled(upgrade: bytes, version: str) -> bytes:

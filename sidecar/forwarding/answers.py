@@ -83,15 +83,20 @@ def answer(
     route: str | None,
     retry_after_seconds: float = 0.0,
     is_grpc: bool = False,
+    is_stranger: bool = False,
     fallback: FallbackPolicy | None = None,
 ) -> OwnAnswer:
     """What the client gets for `reason`.
 
+    A stranger hears the reason alone (SPEC 5.6): no address, breaker or route of the inside. The log has the rest.
     `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early.
     """
     row = TABLE[reason]
+    served_by = "response" if fallback else None
+    if is_stranger:
+        detail, route, served_by = reason.error_type, None, None
     own = [
-        b"Proxy-Status: ", proxy_status(reason, detail, "response" if fallback else None), b"\r\n",
+        b"Proxy-Status: ", proxy_status(reason, detail, served_by), b"\r\n",
         b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
     ]  # fmt: skip
     if fallback is not None:

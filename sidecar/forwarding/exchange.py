@@ -38,7 +38,7 @@ from sidecar.forwarding.race import REPEATABLE, Race, RaceOwner
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
-from sidecar.forwarding.trace import Trace
+from sidecar.forwarding.trace import Trace, without_context
 from sidecar.forwarding.tunnel import Tunnel
 
 FALLBACK_FOR: Final = frozenset({
@@ -116,11 +116,15 @@ class Exchange(RequestSink, RaceOwner):
         `refusal`: the request cannot be trusted, and is answered with this.
         """
         service, request = self.service, self.request
-        lookup = request.lookup
         now = self.started = self.moved_at = service.clock()
         service.exchanges.add(self)
         trace = self.trace = Trace()
-        trace.begin(service, lookup)
+        if service.strangers and request.listener in service.strangers:
+            trace.begin_anew(service, request.lookup)
+            without_context(request)
+        else:
+            trace.begin(service, request.lookup)
+        lookup = request.lookup
         try:
             if refusal is not None:
                 raise refusal
@@ -251,6 +255,7 @@ class Exchange(RequestSink, RaceOwner):
         """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
         Sweep.remove(self)
         self.status = 101
+        lineage.switched(self)
         if transition is not None:
             self.tripped_breaker(transition)
         idle_seconds = attempt.route.policy.timeouts.idle_seconds
@@ -352,6 +357,7 @@ class Exchange(RequestSink, RaceOwner):
                 request_id=self.trace.request_id,
                 date_line=date.line(),
                 route=self.route_name,
+                is_stranger=self.trace.untrusted is not None,
                 retry_after_seconds=error.retry_after_seconds,
                 is_grpc=self.request.traits.is_grpc,
                 fallback=fallback,

@@ -16,6 +16,7 @@ import orjson
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import State, Transition
+from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry.span_shape import split_target
 
 Fields = dict[str, Any]
@@ -138,6 +139,8 @@ def _access_fields(record: FinishedExchange) -> Fields:
         "client": None if peer is None else peer[0],
         "user_agent": agent and agent.decode("utf-8", "replace"),
     }
+    if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
+        fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")
     if query:
         fields["query"] = query.decode("utf-8", "replace")
     if record.detail:

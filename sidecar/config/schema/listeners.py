@@ -62,9 +62,11 @@ class ListenerSection(Section):
     limits: ListenerLimitsSection | None = key("What one client may cost.", fills="limits")
     timeouts: ListenerTimeoutsSection | None = key("How long a client may take.", fills="timeouts")
     trust: values.TrustName | None = key(
-        "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
-        "suits a listener that strangers reach, `x-envoy-*` and `Proxy-Status` are dropped; other timeout fields "
-        "can only shorten a request, and the trace goes on.",
+        "Whether callers are believed: `all` or `none`, which suits a listener that strangers reach. With `none` "
+        "each trace starts anew, with a link to the caller's; its sampled flag, `tracestate`, `baggage` and "
+        "`x-request-id` are kept as attributes and told to nobody; `x-envoy-*`, `x-sidecar-*` and `Proxy-Status` are "
+        "dropped; other timeout fields only shorten their own request; answers of our own name no address, breaker "
+        "or route.",
         fills="trust",
     )
     direction: values.DirectionName | None = key(
