@@ -11,8 +11,9 @@ from math import inf
 from typing import TypeVar
 
 from sidecar.core.conditions import Entry, text
+from sidecar.core.hosts import normal_host
 from sidecar.core.question import Question, TooMuchWork
-from sidecar.core.routing import RoutingTable, host_patterns, normal_host, path_holds
+from sidecar.core.routing import RoutingTable, host_patterns, path_holds
 from sidecar.core.secrets import HIDDEN
 from sidecar.core.snapshot import Match
 

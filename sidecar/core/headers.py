@@ -60,23 +60,12 @@ STATUS_LINES = {
 
 _UNLISTED = (b"close", b"keep-alive", b"")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 def status_line(status: int) -> bytes:
     """The status line; an unregistered status gets an empty phrase, which RFC 9112 4 allows."""
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-
-
-def is_valid_host(host: bytes) -> bool:
-    """True for `name[:port]` and `[v6][:port]`.
-
-    Stricter than RFC 3986's reg-name: space, slash, userinfo, comma and percent-escapes are what request
-    smuggling is made of, and no real host name holds them.
-    """
-    match = _HOST.fullmatch(host)
-    return match is not None and int(match[1] or 0) <= 65535
 
 
 def is_valid_request_id(value: bytes) -> bool:
@@ -98,6 +87,16 @@ def listed_in_connection(value: bytes) -> frozenset[bytes]:
 def drop_set(base: Iterable[bytes], ops: HeaderOps) -> frozenset[bytes]:
     """What a route leaves out of a head: `base`, what it removes and what it sets itself."""
     return frozenset(base) | ops.remove | {name for name, _ in ops.set}
+
+
+def with_underscored(drop: frozenset[bytes], keys: Iterable[bytes]) -> frozenset[bytes]:
+    """`drop`, and those of `keys` that differ from one of its names by `_` and `-` alone.
+
+    Servers that hand fields on as variables (CGI, WSGI) make one name of both: whoever removes `x-debug` means
+    `x_debug` too.
+    """
+    folded = {name.replace(b"_", b"-") for name in drop}
+    return drop | {key for key in keys if key.replace(b"_", b"-") in folded}
 
 
 def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:

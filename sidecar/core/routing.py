@@ -24,7 +24,9 @@ from dataclasses import replace
 from math import inf
 from typing import Final, Generic, TypeVar
 
+from sidecar.core.ambiguity import Watched
 from sidecar.core.conditions import Entry, by_precedence, compile_entry, first, rank
+from sidecar.core.hosts import normal_host, normal_pattern
 from sidecar.core.path import has_one_reading, other_reading, unescape
 from sidecar.core.question import Question
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Pattern, Route
@@ -40,7 +42,7 @@ _NO_QUESTION: Final = Question(b"", {}, b"")
 class RoutingTable(Generic[T]):
     """The routes of one listener, ready for look-ups. Immutable, so it may be shared."""
 
-    __slots__ = ("_as_sent", "_asks", "_eager", "_has_hosts", "_has_paths", "_wanted", "entries")
+    __slots__ = ("_as_sent", "_asks", "_eager", "_has_hosts", "_has_paths", "_wanted", "entries", "watched")
 
     def __init__(self, routes: Sequence[tuple[Route, T]]) -> None:
         """Build the tables. `routes` are in the order of the file; `T` is what a look-up is to return."""
@@ -71,6 +73,8 @@ class RoutingTable(Generic[T]):
         self._has_paths = any(path_key(entry.match.path) for entry in entries)
         self._asks = any(not entry.is_open or _has_regex(entry.match) for entry in entries)
         self._wanted = frozenset(one.name for entry in entries for one in entry.query)
+        self.watched = Watched((one.name for entry in entries for one in entry.headers), self._wanted)
+        """What a listener refuses if it comes in two forms (`ambiguous: refuse`)."""
 
     def find(
         self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
@@ -274,21 +278,12 @@ class _Group(Generic[T]):
         return None
 
 
-def normal_host(host: bytes) -> bytes:
-    """Bring a Host value to the form of the tables: lower case, no port, no brackets, no dot at its end."""
-    host = host.lower()
-    if host[:1] == b"[":
-        return host[1:].partition(b"]")[0]
-    host = host.partition(b":")[0]
-    return host[:-1] if host[-1:] == b"." else host
-
-
 def host_patterns(match: Match) -> Iterator[bytes]:
     """Yield the keys of a match: a host, `*.suffix`, or empty for any host."""
     if not match.hosts:
         yield b""
     for host in match.hosts:
-        yield b"" if host == "*" else host.lower().strip("[]").removesuffix(".").encode()
+        yield b"" if host == "*" else normal_pattern(host)
 
 
 def path_key(path: PathMatch | None) -> bytes:

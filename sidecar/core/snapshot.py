@@ -62,6 +62,14 @@ class Trust(Enum):
     NONE = "none"
 
 
+class Ambiguous(Enum):
+    """What a listener does where a match asks for a field or parameter that can be read in two ways."""
+
+    REFUSE = "refuse"
+    FIRST = "first"
+    """Of parameters that come twice the first counts; the values of fields are joined (RFC 9110 5.3)."""
+
+
 class Direction(Enum):
     """Whose calls a listener takes: those to this pod's own app, or those of the app to others."""
 
@@ -156,6 +164,7 @@ class Listener:
     trust: Trust = Trust.ALL
     direction: Direction = Direction.INBOUND
     forwarded: Forwarded = Forwarded.APPEND
+    ambiguous: Ambiguous = Ambiguous.FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sidecar.core import headers
 from sidecar.core.errors import Reason
+from sidecar.core.hosts import is_valid_host
 from sidecar.core.plain import TOKEN_BYTES
 
 MAX_METHOD_BYTES: Final = 32
@@ -45,7 +45,7 @@ def check_host(host: bytes) -> bytes:
         Refused: anything else, also an empty one.
     """
     if host not in known_hosts:
-        if not headers.is_valid_host(host):
+        if not is_valid_host(host):
             raise bad_request("invalid Host")
         if len(known_hosts) >= _KNOWN_HOSTS_LIMIT:
             known_hosts.clear()

@@ -40,7 +40,7 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, origin_target, authority, fields, lookup)
-    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
+    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or _has_underscores(lookup):
         _read_further(request, version)
     return request, parse.keeps_alive(lookup, version)
 
@@ -92,11 +92,16 @@ def _read_further(request: Request, version: str) -> None:
         is_chunked=is_chunked,
         upgrade=upgrade,
         is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
+        has_underscores=_has_underscores(lookup),
         expects_continue=b"expect" in lookup and version == "1.1" and request.length != 0,
     )
     needs_more = b"connection" in lookup or b"te" in lookup
     if needs_more or traits != PLAIN:
         request.traits = traits
+
+
+def _has_underscores(lookup: dict[bytes, bytes]) -> bool:
+    return any(95 in key for key in lookup)
 
 
 def check_unfinished(listener: ListenerTerms, unfinished: UnfinishedHead) -> None:

@@ -28,11 +28,11 @@ from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import answers, date, heads, lineage
+from sidecar.forwarding import answers, date, heads, lineage, strict
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import REPEATABLE, Race, RaceOwner
 from sidecar.forwarding.service import Service
@@ -128,8 +128,15 @@ class Exchange(RequestSink, RaceOwner):
         try:
             if refusal is not None:
                 raise refusal
+            if b"via" in lookup and lookup[b"via"].count(PSEUDONYM) > MOST_TURNS:
+                raise GivenUp(
+                    Reason.LOOP, f"the request has passed through here more than {MOST_TURNS} times"
+                )
             path, _, query = request.origin_target.partition(b"?")
             table = service.tables.get(request.listener)
+            if service.strict and request.listener in service.strict and table is not None:
+                strict.refuse_ambiguous(request, table.watched, query)
+                lookup = request.lookup
             entry = table and table.find_entry(request.host, path, request.method, lookup, query)
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")

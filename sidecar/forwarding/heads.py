@@ -116,7 +116,7 @@ def _unusual(exchange: Story, route: LiveRoute, seconds_left: float, own: Own) -
         own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
     if (carried or route.deadline.inject_baggage) and seconds_left < inf:
         drop = _baggage(exchange, route, seconds_left, drop, own)
-    return drop
+    return headers.with_underscored(drop, request.lookup) if request.traits.has_underscores else drop
 
 
 def upstream_target(exchange: Story, prefix: bytes) -> bytes:

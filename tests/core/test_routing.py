@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sidecar.config.schema.regex import Regex
 from sidecar.core.conditions import Entry
 from sidecar.core.explain import explain
+from sidecar.core.hosts import normal_host
 from sidecar.core.path import has_one_reading, other_reading, unescape
 from sidecar.core.question import CALL_WORK, MOST_WORK, TooMuchWork, parse_query
-from sidecar.core.routing import RoutingTable, normal_host
+from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Route, ValueMatch
 
 

@@ -12,7 +12,17 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from sidecar.config.load import load_text
-from sidecar.core import deadline, forwarded, headers, max_forwards, path, question, secrets, tracecontext
+from sidecar.core import (
+    deadline,
+    forwarded,
+    headers,
+    hosts,
+    max_forwards,
+    path,
+    question,
+    secrets,
+    tracecontext,
+)
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.deadline import Form
 from sidecar.core.snapshot import DeadlinePolicy, Forwarded
@@ -193,7 +203,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], tuple[bytes, ...]]] = {
     "Content-Length": (refused(lambda value: parse.body_length({b"content-length": value})), (b"0", b"1")),
     "Upgrade": (lambda value: parse.tunnelled(value, "1.1"), (*COMMAS, b"h2c,")),
     "x-request-id": (headers.is_valid_request_id, (b"a", b"\xff")),
-    "Host": (headers.is_valid_host, (b"a.", b"1.", b"0:", b"~")),
+    "Host": (hosts.is_valid_host, (b"a.", b"1.", b"0:", b"~", b".")),
     "query": (question.parse_query, (b"%41&", b"&", b"+&", b"a=%41&", b"=", b"%")),
     "path": (path.unescape, (b"%41", b"%2f", b"%", b"%2")),
     "path, read eagerly": (path.other_reading, (b"/..", b"//", b"/;a", b";", b"\\", b"%2F", b"/.")),

@@ -84,6 +84,14 @@ class ListenerSection(Section):
         is_derived=True,
     )
 
+    ambiguous: values.AmbiguousName | None = key(
+        "Where a match asks for a field or parameter that comes twice, or that servers may read otherwise: `refuse` "
+        "answers 400, and drops all other fields with `_` in their names; with `first` of two parameters the first "
+        "counts, and the values of a field are joined. Unset: `refuse` with `trust: none`, else `first`.",
+        fills="ambiguous",
+        is_derived=True,
+    )
+
     def address_of(self, name: str) -> core.Address | None:
         """Where a listener of this name binds; None when it needs an address and has none."""
         return self.address or LISTENER_ADDRESSES.get(name)
@@ -98,9 +106,11 @@ class ListenerSection(Section):
         assert address is not None, "checked before"
         assert direction is not None, "checked before"
         listener = self.store(core.Listener(name, address, direction=direction))
-        if self.forwarded is not None:
-            return listener
-        return replace(listener, forwarded=_forwarded(direction, listener.trust))
+        if self.forwarded is None:
+            listener = replace(listener, forwarded=_forwarded(direction, listener.trust))
+        if self.ambiguous is None and listener.trust is core.Trust.NONE:
+            listener = replace(listener, ambiguous=core.Ambiguous.REFUSE)
+        return listener
 
 
 def listeners(sections: Mapping[str, ListenerSection] | None) -> dict[str, core.Listener]:

@@ -19,6 +19,7 @@ from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.snapshot import (
     Address,
+    Ambiguous,
     BreakerMode,
     CancelWithCaller,
     Direction,
@@ -236,4 +237,6 @@ CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
+AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
+
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]
