@@ -14,7 +14,7 @@ import logging
 import socket
 from typing import Final, cast
 
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.admin.middleware import Handler
@@ -25,6 +25,8 @@ MAX_CONNECTIONS: Final = 256
 """Of one server, at most."""
 HEAD_SECONDS: Final = 10.0
 """From a connection's beginning, or the first byte of a later request, to the end of the head."""
+SERVER_NAME: Final = "sidecar"
+"""In `Server`: which Python and which aiohttp this is helps those alone who look for a hole in them."""
 IDLE_SECONDS: Final = 75.0
 """From an answer's end to the next request; also how long a client may take over an answer."""
 
@@ -32,8 +34,11 @@ IDLE_SECONDS: Final = 75.0
 class HttpServer:
     """Serves an application at an address; may be started again after its end. Owned by the event loop."""
 
-    def __init__(self, key: str, *, end_seconds: float) -> None:
-        """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way."""
+    def __init__(self, key: str, *, end_seconds: float, socket_mode: int | None = None) -> None:
+        """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way.
+        `socket_mode`: of a UNIX socket's file; None: what the umask leaves.
+        """
+        self._socket_mode = socket_mode
         self.max_connections = MAX_CONNECTIONS
         """At once; lowered where the process may have few open files."""
         self.refused = 0
@@ -65,7 +70,7 @@ class HttpServer:
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
-        self._bound = bind(address, self._key)
+        self._bound = bind(address, self._key, self._socket_mode)
         app.middlewares.insert(0, self._handling)
         self._runner = _runner(app, self._end_seconds)
         await self._runner.setup()
@@ -206,6 +211,8 @@ class _Connection(asyncio.Protocol):
 
 def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:
     """A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log."""
+    # Answers to what is no HTTP pass no hook of an application, so what aiohttp writes by itself is changed.
+    vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME
     logger = logging.getLogger("sidecar.admin.http")
     logger.addFilter(_is_not_a_clients_mistake)
     return web.AppRunner(

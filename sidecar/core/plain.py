@@ -113,8 +113,8 @@ _heads: dict[bytes, tuple[int, Block, int]] = {}
 def read_request(data: bytes) -> PlainRequest | None:
     """Return the head that `data` begins with, None if there is no whole and plain one.
 
-    Plain is one in HTTP/1.1 and origin form whose body, if any, has a known length. Fields may not repeat, their names
-    have no `_`, and `Connection` may say `keep-alive` and nothing else. The method may be any token (RFC 9110 9.1),
+    Plain is one in HTTP/1.1 and origin form whose body, if any, has a known length. Fields may not repeat, and their
+    names have no `_`. `Connection` may say `keep-alive` and nothing else. The method may be any token (RFC 9110 9.1),
     upper case or not, but `CONNECT`.
     """
     line_end = data.find(b"\r\n")
