@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -16,8 +17,15 @@ from sidecar.core.breaker import Breaker, Override
 from sidecar.core.snapshot import Route
 
 LEVELS = ("debug", "info", "warning", "error")
+OVERRIDE_SECONDS: Final = 30 * 60
+"""An override's length unless `for` says another: one that is forgotten does not last for ever."""
+EVER: Final = "ever"
+"""`for` an override without an end."""
 MAX_OVERRIDE_SECONDS: Final = 366 * 86400
 """Beyond it a date may not exist; who wants longer gives no end."""
+MAX_BY: Final = 128
+"""Characters of `by`."""
+_BY: Final = re.compile(f"[!-~]{{1,{MAX_BY}}}")
 
 
 class Changes:
@@ -41,12 +49,13 @@ class Changes:
         process = self._process
         name = request.match_info["route"]
         route = find_route(process, name)
-        query = request_facts.query(request, "for", "upstream")
-        seconds = self._seconds(query, action)
+        query = request_facts.query(request, "for", "by", "upstream")
+        seconds = self._seconds(query.get("for"), action)
+        by = _whom(query.get("by"), request)
         chosen = _chosen(process, route, query.get("upstream"))
         now = process.now()
         for breaker in chosen:
-            transition = breaker.override(action, now, seconds)
+            transition = breaker.override(action, now, seconds, by)
             if transition is not None:
                 process.transitioned(transition)
         moment = moment_of(process)
@@ -56,12 +65,15 @@ class Changes:
             (views.breaker_row(one, moment) for one in chosen),
         )
 
-    def _seconds(self, query: Mapping[str, str], action: Override) -> float | None:
-        text = query.get("for")
-        if text is None:
-            return None
+    def _seconds(self, text: str | None, action: Override) -> float | None:
         if action is Override.AUTO:
-            raise Refused(400, "`auto` ends an override at once: leave out `for`")
+            if text is not None:
+                raise Refused(400, "`auto` ends an override at once: leave out `for`")
+            return None
+        if text is None:
+            return OVERRIDE_SECONDS
+        if text == EVER:
+            return None
         try:
             seconds = self._process.seconds(text)
         except ValueError as error:
@@ -69,7 +81,7 @@ class Changes:
         if seconds <= 0:
             raise Refused(400, f"for: an override of {text} ends before it begins; give a time above zero")
         if seconds > MAX_OVERRIDE_SECONDS:
-            raise Refused(400, "for: at most a year; leave it out for an override that lasts until `auto`")
+            raise Refused(400, f"for: at most a year; write `{EVER}` for an override that lasts until `auto`")
         return seconds
 
     async def _reload(self, request: web.Request) -> web.Response:
@@ -100,6 +112,16 @@ class Changes:
             raise Refused(400, f"level={level[:50]}: give one of {', '.join(LEVELS)}")
         self._process.set_log_level(level)
         return answer({"level": level})
+
+
+def _whom(text: str | None, request: web.Request) -> str:
+    """Who makes the change: as they say themselves, else where they ask from."""
+    if text is None:
+        return request_facts.peer(request)
+    if not _BY.fullmatch(text):
+        what = f"by: say who you are in 1 to {MAX_BY} printable ASCII characters without spaces, such as ada@bastion"
+        raise Refused(400, f"{what}; left out, it is the address you ask from")
+    return text
 
 
 async def _expects_nothing(_request: web.Request) -> None:

@@ -45,9 +45,14 @@ def summary(request: web.Request) -> dict[str, Any]:
     return {
         "path": request.path[:MAX_TEXT],
         "query": {key[:100]: value[:100] for key, value in islice(request.query.items(), MAX_PARAMETERS)},
-        "client": request.remote or _process(request),
+        "client": peer(request) or None,
         **{key: None if text is None else text[:MAX_TEXT] for key, text in sent.items()},
     }
+
+
+def peer(request: web.Request) -> str:
+    """Where the request comes from: an address, or the process behind a UNIX socket; empty if nobody knows."""
+    return request.remote or _process(request) or ""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

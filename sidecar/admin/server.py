@@ -110,7 +110,7 @@ class AdminServer:
                 "is_ready": process.is_ready,
                 "is_draining": process.is_draining,
                 "routes": len(process.snapshot.routes),
-                "breakers": views.breakers_in_all(process.breakers.values()),
+                "breakers": views.breakers_in_all(process.breakers.values(), moment_of(process)),
                 "events": {
                     "last_id": self._events.last_id,
                     "readers": len(self._events.readers),
@@ -130,7 +130,7 @@ class AdminServer:
             numbers = {one.name: one for one in process.numbers.routes()}
             routes = ((one, breakers_of(process, one)) for one in process.snapshot.routes)
             head["duration_bounds"] = DURATION_BOUNDS
-            return await listed(head, "routes", traffic.rows(routes, numbers, after))
+            return await listed(head, "routes", traffic.rows(routes, numbers, after, process.now()))
 
     async def _breakers(self, request: web.Request) -> web.Response:
         moment = moment_of(self._process)

@@ -61,11 +61,12 @@ class Traffic:
         routes: Iterable[tuple[Route, Sequence[Breaker]]],
         numbers: Mapping[str | None, RouteNumbers],
         after: int,
+        now: float,
     ) -> Iterator[Data | None]:
-        """A row for each route that has changed after that look, and None for each that has not."""
+        """A row for each route that has changed after that look, and None for each other; this look is at `now`."""
         for route, breakers in routes:
             own = numbers.get(route.name)
-            marks: list[object] = [breaker.state for breaker in breakers]
+            marks: list[object] = [breaker.state_at(now) for breaker in breakers]
             if own is not None:
                 own.fold()
                 marks += own.active.values()
@@ -73,4 +74,4 @@ class Traffic:
             seen = self._seen.get(route.name)
             if seen is None or seen.marks != marks:
                 seen = self._seen[route.name] = _Seen(marks, self._look)
-            yield views.route(route, own, breakers) if seen.look > after else None
+            yield views.route(route, own, breakers, now) if seen.look > after else None

@@ -14,16 +14,20 @@ from typing import Final
 from sidecar.admin.process import Cluster, Data
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
+from sidecar.core.breaker.words import because, held, told
 from sidecar.core.candidate import candidate_policy
 from sidecar.core.errors import GONE
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
+from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerPolicy, Route
-from sidecar.core.transition import State, Transition, WindowNumbers
+from sidecar.core.transition import Cause, State, Transition, WindowNumbers
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 SHUT: Final = frozenset({State.OPEN, State.FORCED_OPEN})
 """States in which nothing goes through."""
+MAX_SHUT: Final = 50
+"""Breakers that `/status` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,15 @@ class Moment:
             return None
         return datetime.fromtimestamp(at + self.wall_offset, UTC).isoformat(timespec="milliseconds")
 
+    def told(self, at: float) -> str:
+        """For people: to the second."""
+        return f"{datetime.fromtimestamp(at + self.wall_offset, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
 
 def breaker_row(breaker: Breaker, moment: Moment) -> Data:
     """One breaker in a line: for a list of all."""
     numbers = breaker.numbers(moment.now)
-    return {"route": numbers.route, "upstream": numbers.upstream, **_state(numbers, moment)}
+    return {"route": numbers.route, "upstream": numbers.upstream, **_state(breaker, numbers, moment)}
 
 
 def breaker_whole(breaker: Breaker, moment: Moment, *, is_fallback: bool) -> Data:
@@ -52,7 +60,7 @@ def breaker_whole(breaker: Breaker, moment: Moment, *, is_fallback: bool) -> Dat
         "route": numbers.route,
         "upstream": numbers.upstream,
         "is_fallback": is_fallback,
-        **_state(numbers, moment),
+        **_state(breaker, numbers, moment),
         "active": {
             "policy": policy(breaker.policy),
             "state": numbers.state.value,
@@ -83,12 +91,17 @@ def counters(numbers: BreakerNumbers) -> Data:
     }
 
 
-def _state(numbers: BreakerNumbers, moment: Moment) -> Data:
-    next_probe_at, until = numbers.next_probe_at, numbers.override_until
+def _state(breaker: Breaker, numbers: BreakerNumbers, moment: Moment) -> Data:
+    next_probe_at, until, order = numbers.next_probe_at, numbers.override_until, numbers.order
     return {
         "state": numbers.state.value,
+        "told": numbers.told,
+        "why": _why(breaker, moment),
         "mode": numbers.mode.value,
+        "ramp_share": None if numbers.ramp_share is None else round(numbers.ramp_share, 3),
         "is_overridden": numbers.is_overridden,
+        "override_by": None if order is None else order.by,
+        "override_since": None if order is None else moment.instant(order.since),
         "override_until": moment.instant(until),
         "override_seconds_left": _left(until, moment),
         "generation": numbers.generation,
@@ -104,7 +117,16 @@ def _state(numbers: BreakerNumbers, moment: Moment) -> Data:
         "last_transition_at": moment.instant(numbers.last_transition_at),
         "next_probe_at": moment.instant(next_probe_at),
         "next_probe_seconds": _left(next_probe_at, moment),
+        "is_probe_due": numbers.is_probe_due,
     }
+
+
+def _why(breaker: Breaker, moment: Moment) -> str:
+    """Who holds it, or what opened it; empty for one that is closed by itself."""
+    order = breaker.order_at(moment.now)
+    return (
+        breaker.why(moment.now) if order is None else held(breaker.state_at(moment.now), order, moment.told)
+    )
 
 
 def _left(until: float | None, moment: Moment) -> float | None:
@@ -164,31 +186,69 @@ def transition(value: Transition, moment: Moment) -> Data:
         "reason": value.reason.value,
         "at": moment.instant(value.at),
         "wait_seconds": value.wait_seconds,
+        "why": because(value),
+        "override": None if value.order is None else _order(value.order, moment),
         "window": window(value.window),
-        "causes": [
-            {
-                "trace_id": cause.trace_id.decode("ascii", "replace"),
-                "span_id": cause.span_id.decode("ascii", "replace"),
-                "request_id": cause.request_id.decode("utf-8", "replace"),
-            }
-            for cause in value.causes
-        ],
+        "causes": [_cause(one) for one in value.causes],
     }
 
 
-def breakers_in_all(breakers: Iterable[Breaker]) -> Data:
-    """How many are in which state, and which let nothing through (the first 50)."""
+def _order(order: Order, moment: Moment) -> Data:
+    return {
+        "action": order.action.value,
+        "by": order.by,
+        "since": moment.instant(order.since),
+        "until": moment.instant(order.until),
+    }
+
+
+def _cause(cause: Cause) -> Data:
+    return {
+        "trace_id": cause.trace_id.decode("ascii", "replace"),
+        "span_id": cause.span_id.decode("ascii", "replace"),
+        "request_id": cause.request_id.decode("utf-8", "replace"),
+        "error_type": cause.error_type or None,
+        "status": cause.status or None,
+        "endpoint": cause.endpoint or None,
+        "detail": cause.detail or None,
+    }
+
+
+def breakers_in_all(breakers: Iterable[Breaker], moment: Moment) -> Data:
+    """How many are in which state, and which let nothing through (the first 50), with the reason."""
     by_state = dict.fromkeys((state.value for state in State), 0)
-    shut: list[Data] = []
+    shut: list[Breaker] = []
+    overridden = probe_due = 0
     for breaker in breakers:
-        state = breaker.state
+        state = breaker.state_at(moment.now)
         by_state[state.value] += 1
+        overridden += breaker.order_at(moment.now) is not None
+        probe_due += breaker.is_probe_due(moment.now)
         if state in SHUT:
-            shut.append({"route": breaker.route, "upstream": breaker.upstream, "state": state.value})
-    return {"count": sum(by_state.values()), "by_state": by_state, "open": shut[:50], "open_count": len(shut)}
+            shut.append(breaker)
+    return {
+        "count": sum(by_state.values()),
+        "by_state": by_state,
+        "open": [_shut(breaker, moment) for breaker in shut[:MAX_SHUT]],
+        "open_count": len(shut),
+        "probe_due_count": probe_due,
+        "overridden_count": overridden,
+    }
 
 
-def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker]) -> Data:
+def _shut(breaker: Breaker, moment: Moment) -> Data:
+    state = breaker.state_at(moment.now)
+    is_due, is_by_hand = breaker.is_probe_due(moment.now), breaker.order_at(moment.now) is not None
+    return {
+        "route": breaker.route,
+        "upstream": breaker.upstream,
+        "state": state.value,
+        "told": told(state, is_probe_due=is_due, is_by_hand=is_by_hand),
+        "why": _why(breaker, moment),
+    }
+
+
+def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker], now: float) -> Data:
     """One route: where it sends, and what came of it since it was first used."""
     fallback = value.fallback
     return {
@@ -196,7 +256,7 @@ def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker
         "listener": value.listener,
         "upstreams": dict(value.upstreams),
         "fallback": None if fallback is None else fallback.upstream or "response",
-        "breakers": [{"upstream": one.upstream, "state": one.state.value} for one in breakers],
+        "breakers": [{"upstream": one.upstream, "state": one.state_at(now).value} for one in breakers],
         **_traffic(numbers),
     }
 

@@ -16,7 +16,6 @@ from math import inf
 from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
-from sidecar.cli.breaker_words import newest_change, state_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
 from sidecar.config.schema.units import format_duration
@@ -245,15 +244,18 @@ def _live_lines(live: Any) -> Iterator[str]:
         return
     for one in live["breakers"]:
         left = one["next_probe_seconds"]
-        probe = "" if left is None else f", next probe in {left:g} s"
-        yield f"breaker {one['route']}/{one['upstream']}: {state_of(one)}{probe}"
+        probe = "" if left is None or one["is_probe_due"] else f", next probe in {left:g} s"
+        yield f"breaker {one['route']}/{one['upstream']}: {one['told']}{probe}"
+        if one["why"]:
+            yield f"  {one['why']}"
         seen, refused = one["active"]["window"], one["rejected"]
         yield (
             f"  window: {seen['total']} calls, {seen['failure_rate']:.1%} failed, {seen['slow_rate']:.1%} slow, "
             f"{seen['consecutive_failures']} failures in a row; refused since the start: {refused}"
         )
-        last = newest_change(one)
-        if last is not None:
+        if one["history"]:
+            last = one["history"][0]
             causes = ", ".join(cause["request_id"] for cause in last["causes"][:MAX_CAUSES])
-            by = f", by {causes}" if causes else ""
-            yield f"  last change: {last['from']} → {last['to']} ({last['reason']}) at {last['at']}{by}"
+            why = f": {last['why']}" if last["why"] else ""
+            by = f", requests {causes}" if causes else ""
+            yield f"  last change: {last['from']} → {last['to']} ({last['reason']}) at {last['at']}{why}{by}"

@@ -7,8 +7,6 @@ import json
 import os
 import sys
 import time
-import urllib.parse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +15,10 @@ from rich.live import Live
 
 from sidecar.cli import admin_client
 from sidecar.cli.admin_client import AskFailed, Asking
-from sidecar.cli.breaker_words import newest_change
 from sidecar.cli.status_picture import UNLIMITED, Reading, Room, picture
 
 PERIOD_SECONDS = 1.0
 RESOURCES = ("routes", "breakers", "upstreams")
-REASONS_SHOWN = 5
 LONGEST_LINE = 10_000
 """Characters, where no terminal limits them."""
 EXIT_CODES = """\
@@ -65,22 +61,7 @@ def read(ask: Asking) -> Reading:
     state: dict[str, Any] = {"status": ask.get("/status")}
     for name in RESOURCES:
         state[name] = ask.get(f"/{name}")[name]
-    return Reading(state, time.monotonic(), _reasons(ask, state["status"]["breakers"]["open"]))
-
-
-def _reasons(ask: Asking, shut: Sequence[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """Why the first of those that let nothing through opened. A reload may have taken one away meanwhile."""
-    reasons: dict[tuple[str, str], str] = {}
-    for route in {one["route"]: None for one in shut[:REASONS_SHOWN]}:
-        try:
-            told = ask.get(f"/breakers/{urllib.parse.quote(route, safe='')}")
-        except AskFailed:
-            continue
-        for one in told["breakers"]:
-            last = newest_change(one)
-            if last is not None:
-                reasons[route, one["upstream"]] = last["reason"]
-    return reasons
+    return Reading(state, time.monotonic())
 
 
 def _console() -> Console:

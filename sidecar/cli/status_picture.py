@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.cli.breaker_words import state_of
 from sidecar.cli.tables import Column, fitted
 
 Data = dict[str, Any]
@@ -37,8 +36,6 @@ class Reading:
     state: Data
     at: float
     """Monotonic seconds."""
-    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """Why it opened, for some of the open breakers, by route and upstream."""
 
     @property
     def is_well(self) -> bool:
@@ -126,8 +123,11 @@ def _head(reading: Reading, trouble: str) -> Text:
     if trouble:
         text.append(f"\nNO ANSWER, this is what was seen last: {trouble}", style="bold red")
     if status["breakers"]["open_count"]:
-        names = ", ".join(_open(one, reading) for one in status["breakers"]["open"][:_MAX_OPEN])
-        text.append(f"\n{status['breakers']['open_count']} OPEN: {names}", style="bold red")
+        shut = status["breakers"]["open"]
+        text.append(_listed("OPEN", shut, status["breakers"]["open_count"]), style="bold red")
+    held = [one for one in reading.state["breakers"] if one["is_overridden"] and one["state"] not in SHUT]
+    if held:
+        text.append(_listed("HELD BY HAND", held, len(held)), style="bold cyan")
     if not config["is_last_reload_successful"]:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
         for problem in config["problems"][:_MAX_PROBLEMS]:
@@ -136,9 +136,15 @@ def _head(reading: Reading, trouble: str) -> Text:
     return text
 
 
-def _open(breaker: Data, reading: Reading) -> str:
-    reason = reading.reasons.get((breaker["route"], breaker["upstream"]))
-    return f"{breaker['route']}/{breaker['upstream']}" + (f" ({reason})" if reason else "")
+def _listed(what: str, breakers: Sequence[Data], count: int) -> str:
+    """How many there are, and a line for each of the first ones: what opened it, or who holds it."""
+    lines = [f"\n{count} {what}:"]
+    lines += [
+        f"  {one['route']}/{one['upstream']} {one['why'] or one['told']}" for one in breakers[:_MAX_OPEN]
+    ]
+    if count > _MAX_OPEN:
+        lines.append(f"  and {count - _MAX_OPEN} more")
+    return "\n".join(lines)
 
 
 _ROUTES = (
@@ -212,7 +218,7 @@ def _breakers(rows: list[Data], width: int | None) -> Table:
             [
                 one["route"],
                 one["upstream"],
-                Text(state_of(one), style=_STYLES[one["state"]]),
+                Text(one["told"], style=_STYLES[one["state"]]),
                 f"{one['failure_rate']:.1%}",
                 str(one["failure_count"]),
                 str(one["rejected"]),
@@ -226,6 +232,8 @@ def _next(breaker: Data) -> str:
     """What happens by itself, and when."""
     if breaker["is_overridden"]:
         left, what = breaker["override_seconds_left"], "auto"
+    elif breaker["is_probe_due"]:
+        return "at the next request"
     else:
         left, what = breaker["next_probe_seconds"], "probe"
     return "" if left is None else f"{what} in {left:.{0 if left >= 10 else 1}f} s"

@@ -182,6 +182,16 @@ def _states(sources: Sources) -> Iterator[Point]:
             yield (*name, ("sidecar.circuit_breaker.state", state.value)), int(breaker.state is state)
 
 
+def _probes_due(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), int(breaker.is_probe_due)
+
+
+def _overridden(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), int(breaker.is_overridden)
+
+
 def _calls(sources: Sources) -> Iterator[Point]:
     for breaker in sources.breakers:
         name = _breaker(breaker.route, breaker.upstream)
@@ -271,6 +281,22 @@ FAMILIES: tuple[Family, ...] = (
         _U,
         None,
         _states,
+    ),
+    Family(
+        "sidecar.circuit_breaker.probe_due",
+        "{breaker}",
+        "1 while the circuit breaker is open, its wait is over and no request has come to be the probe.",
+        _U,
+        None,
+        _probes_due,
+    ),
+    Family(
+        "sidecar.circuit_breaker.overridden",
+        "{breaker}",
+        "1 while an operator holds the circuit breaker, open or closed.",
+        _U,
+        None,
+        _overridden,
     ),
     Family(
         "sidecar.circuit_breaker.transitions",

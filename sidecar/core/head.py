@@ -7,7 +7,7 @@ as their message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sidecar.core.plain import Field
@@ -35,12 +35,14 @@ class Added:
     __slots__ = ("lines", "pairs")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.pairs = tuple(pairs)
-        self.lines = b"".join(b"%b: %b\r\n" % pair for pair in self.pairs)
-        """In HTTP/1.1's form."""
+        written = tuple(pairs)
+        self.pairs = tuple((name.lower(), value) for name, value in written)
+        self.lines = b"".join(b"%b: %b\r\n" % pair for pair in written)
+        """In HTTP/1.1's form, with names as they were written."""
 
 
 NOTHING: Final = Added()
+NONE_INDEXED: Final[frozenset[bytes]] = frozenset()
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
@@ -70,14 +72,26 @@ class ResponseHead:
     Made by `response_head`, or like it where a call would cost too much.
     """
 
-    __slots__ = ("added", "drop", "fields", "has_own_date", "length", "listed", "own", "status")
+    __slots__ = (
+        "added",
+        "drop",
+        "fields",
+        "has_own_date",
+        "length",
+        "listed",
+        "never_indexed",
+        "own",
+        "status",
+    )
 
     status: int
-    fields: list[Field]
+    fields: Sequence[Field]
     length: int | None
     """Of the body, in bytes; None when it ends with a chunk, a frame or the connection."""
     listed: bytes
     """The value of its `Connection` field, or empty."""
+    never_indexed: frozenset[bytes]
+    """Keys of fields that no hop may keep in a compression table (RFC 7541 7.1.3)."""
     own: Own
     added: Added
     drop: frozenset[bytes]
@@ -88,10 +102,13 @@ class ResponseHead:
         return f"<ResponseHead {self.status} fields={len(self.fields)} length={self.length}>"
 
 
-def response_head(status: int, fields: list[Field], length: int | None, listed: bytes = b"") -> ResponseHead:
+def response_head(
+    status: int, fields: Sequence[Field], length: int | None, listed: bytes = b""
+) -> ResponseHead:
     """The head as it came; what to leave out and to add is not said yet."""
     head = ResponseHead()
     head.status, head.fields, head.length, head.listed = status, fields, length, listed
+    head.never_indexed = NONE_INDEXED
     return head
 
 

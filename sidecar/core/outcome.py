@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
+from sidecar.core.grpc_status import FAILURES, GrpcStatus
 from sidecar.core.snapshot import BreakerPolicy, Failure
 
 PROBE_SECONDS: Final = 0.8
@@ -89,6 +90,9 @@ class Outcome:
     error_type: str = ""
     """For people: the token of SPEC 4, or the status."""
     detail: str = ""
+    grpc_status: int | None = None
+    """Of a gRPC call: what its `grpc-status` says, or its HTTP status where that is missing; None for another call,
+    and where nothing speaks against the upstream."""
     is_counted: bool = True
     """False: ejection has judged it, and the breaker is not to (SPEC-UPSTREAM)."""
 
@@ -111,6 +115,8 @@ def judge(
     kind = outcome.kind
     had = outcome.allowed_seconds if seconds is None else seconds
     if kind is Kind.ANSWERED:
+        if outcome.grpc_status is not None:
+            return _judge_grpc(outcome, policy, had, counts_after, unless_answers_by)
         if outcome.status == 504 and 504 not in policy.failure_on and _is_near_the_end(outcome, had):
             # A hop below keeps the same short deadline, and says so a little earlier.
             return _judge_timeout(outcome, policy, outcome.allowed_seconds, counts_after, unless_answers_by)
@@ -139,6 +145,22 @@ def judge_status(status: int, has_failure_header: bool, policy: BreakerPolicy) -
     if status == 429:
         return Verdict.RATE_ONLY_FAILURE if policy.counts_rate_limited else Verdict.IGNORED
     return Verdict.SUCCESS
+
+
+def _judge_grpc(
+    outcome: Outcome, policy: BreakerPolicy, had: float, counts_after: float | None, unless_answers_by: float
+) -> Verdict:
+    """SPEC-PROTOCOLS 12: what the server says of its own call."""
+    status = outcome.grpc_status
+    named = [one for one in policy.failure_on if isinstance(one, GrpcStatus)]
+    if named:
+        return Verdict.FAILURE if status in named else Verdict.SUCCESS
+    if status == GrpcStatus.RESOURCE_EXHAUSTED:
+        return Verdict.RATE_ONLY_FAILURE if policy.counts_rate_limited else Verdict.IGNORED
+    if status == GrpcStatus.DEADLINE_EXCEEDED:
+        return _judge_timeout(outcome, policy, had, counts_after, unless_answers_by)
+    is_failure = status in FAILURES and Failure.STATUS_5XX in policy.failure_on
+    return Verdict.FAILURE if is_failure else Verdict.SUCCESS
 
 
 def could_count(allowed_seconds: float, limit: Limit) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +25,13 @@ class Traits:
     expects_continue: bool = False
     """It waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
 
+    never_indexed: frozenset[bytes] = frozenset()
+    """Keys of fields that no hop may keep in a compression table (RFC 7541 7.1.3)."""
+
 
 PLAIN: Final = Traits()
+PLAIN_2: Final = Traits(http_version="2")
+"""The same for HTTP/2."""
 
 
 class Request:
@@ -51,8 +57,8 @@ class Request:
         target: bytes,
         origin_target: bytes,
         host: bytes,
-        fields: list[Field],
-        lookup: dict[bytes, bytes],
+        fields: Sequence[Field],
+        lookup: Mapping[bytes, bytes],
         length: int = 0,
         traits: Traits = PLAIN,
     ) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from sidecar.core.grpc_status import GrpcStatus
+
 
 class Mode(Enum):
     """What a policy does with what it finds: act, only measure, or nothing."""
@@ -41,7 +43,7 @@ class PathKind(Enum):
 
 
 class Failure(Enum):
-    """A class of outcomes that `failure_on` may name, besides single statuses."""
+    """A class of outcomes that `failure_on` may name, besides single statuses of HTTP or gRPC."""
 
     STATUS_5XX = "5xx"
     CONNECT = "connect_failure"
@@ -155,6 +157,16 @@ class ListenerTimeouts:
     """Without any progress while a body is being read from, or an answer written to, the client."""
 
 
+class HttpVersion(Enum):
+    """What is spoken on a connection."""
+
+    AUTO = "auto"
+    """Whatever the client begins with. For listeners alone."""
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    """In clear text by prior knowledge (RFC 9113 3.3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     name: str
@@ -165,6 +177,7 @@ class Listener:
     direction: Direction = Direction.INBOUND
     forwarded: Forwarded = Forwarded.APPEND
     ambiguous: Ambiguous = Ambiguous.FIRST
+    protocol: HttpVersion = HttpVersion.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +199,7 @@ class Upstream:
     """An idle pooled connection is closed after this long."""
     is_mesh: bool = False
     """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
+    protocol: HttpVersion = HttpVersion.HTTP1
 
 
 class Pattern(Protocol):
@@ -336,7 +350,7 @@ class BreakerPolicy:
     half_open_successes: int = 1
     half_open_max_wait_seconds: float = 10.0
     ramp_seconds: float = 0.0
-    failure_on: frozenset[Failure | int] = frozenset(
+    failure_on: frozenset[Failure | GrpcStatus | int] = frozenset(
         {Failure.STATUS_5XX, Failure.CONNECT, Failure.RESET, Failure.TIMEOUT}
     )
     """Classes and single statuses (ints)."""

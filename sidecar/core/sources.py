@@ -27,6 +27,10 @@ class BreakerReading:
     """Outcomes that said nothing about the upstream."""
     rejected: int = 0
     """Exchanges that it did not let through."""
+    is_probe_due: bool = False
+    """Open, its wait is over, and nobody has asked since."""
+    is_overridden: bool = False
+    """An operator holds it, open or closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ Edge = tuple[State, State, TransitionReason]
 BY_HAND: Final = (State.FORCED_OPEN, State.FORCED_CLOSED, State.DISABLED)
 """States that traffic neither enters nor leaves."""
 
+SHUT: Final = (State.OPEN, State.HALF_OPEN)
+"""An outage: traffic has opened the breaker, and has not closed it yet."""
+
 BY_TRAFFIC: Final[tuple[Edge, ...]] = (
     (State.CLOSED, State.OPEN, TransitionReason.CONSECUTIVE_FAILURES),
     (State.CLOSED, State.OPEN, TransitionReason.FAILURE_RATE),

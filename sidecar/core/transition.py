@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.override import Order
+
 
 class State(Enum):
     CLOSED = "closed"
@@ -88,6 +90,8 @@ class Transition:
     """After a trip: how long the breaker stays open; None for the other states."""
     causes: tuple[Cause, ...] = ()
     """At most the last 32."""
+    order: Order | None = None
+    """The override that has begun, or (with AUTO) the one that has ended; None for every other reason."""
 
     @property
     def breaker(self) -> str:

@@ -21,8 +21,11 @@ from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
+from sidecar.downstream.client_lines import tell_of_client
+from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.phase import THEN, Phase, Then
+from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
@@ -69,9 +72,9 @@ class ClientConnection(ServerStream):
 
     __slots__ = (
         "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_bodyless_answer", "_has_ended",
-        "_is_chunking", "_is_distrusted", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
-        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket",
-        "due", "link", "phase",
+        "_is_chunking", "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused",
+        "_keep_alive", "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken",
+        "bucket", "due", "link", "phase",
     )  # fmt: skip
 
     link: Link
@@ -97,6 +100,8 @@ class ClientConnection(ServerStream):
         """Read, and not worked through: what comes behind a request, or what this turn of the loop had no time
         for."""
         self._is_reading = False
+        self._is_fresh = True
+        """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
         self._has_ended = False
@@ -336,6 +341,15 @@ class ClientConnection(ServerStream):
         plain = read_request(data)
         if plain is not None:
             return self._take_plain(plain, data)
+        if self._is_fresh:
+            sniffed = sniff(data, self._listener.protocol)
+            if sniffed is Sniffed.UNDECIDED:
+                self._enter(Phase.HEAD, self._service.clock())
+                return self._keep(data)
+            self._is_fresh = False
+            if sniffed is Sniffed.HTTP2:
+                self._become_http2(data)
+                return b""
         start = 0
         while data[start : start + 2] == b"\r\n":  # empty lines between requests (RFC 9112 2.2)
             start += 2
@@ -351,6 +365,16 @@ class ClientConnection(ServerStream):
         self._enter(Phase.HEAD, now)
         unfinished = self._unfinished = UnfinishedHead(is_request=True)
         return self._go_on_with_head(unfinished, data)
+
+    def _become_http2(self, data: bytes) -> None:
+        """The client has begun with the preface: another protocol hears it from now on."""
+        listener, link = self._listener, self.link
+        self._enter(Phase.TUNNEL, self._since)
+        Sweep.remove(self)
+        served = Http2ClientConnection(listener, link)
+        link.set_sink(served)
+        listener.replace(self, served)
+        served.start(data)
 
     def _go_on_with_head(self, unfinished: UnfinishedHead, data: bytes) -> bytes:
         try:
@@ -401,6 +425,7 @@ class ClientConnection(ServerStream):
             request.length = int(lookup.get(b"content-length", b"0"))
             if request.length:
                 return self._start(request, data, start)
+        self._is_fresh = False
         exchange = self._exchange = Exchange(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
         exchange.begin()
@@ -418,15 +443,7 @@ class ClientConnection(ServerStream):
         return self._start(request, rest, 0)
 
     def _tell_of_client(self, request: Request) -> None:
-        """`X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4); kept for the next request to the same
-        host."""
-        mode = self._listener.forwarded
-        drop, lines = forwarded.forwarded_lines(mode, request.lookup, self.link.peer, False, request.host)
-        request.added = lines
-        if drop:
-            request.fields = [field for field in request.fields if field[0] not in drop]
-        else:
-            self._forwarded = request.host, lines
+        self._forwarded = tell_of_client(request, self._listener.forwarded, self.link.peer, self._forwarded)
 
     def _start(self, request: Request, data: bytes, start: int) -> bytes:
         """Begin the exchange whose body starts at `start`; returns what is behind it."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
+from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
@@ -43,7 +44,7 @@ class ListenerSocket(ListenerTerms):
         self._is_accepting = True
         self.adopt(policy)
         self.refused_connections = 0
-        self._connections: set[ClientConnection] = set()
+        self._connections: set[ClientConnection | Http2ClientConnection] = set()
         self._bound: socket.socket | None = None
         self._port = 0
         self._is_watching = False
@@ -73,6 +74,7 @@ class ListenerSocket(ListenerTerms):
         self.policy = policy
         self.limits = policy.limits
         self.forwarded = policy.forwarded
+        self.protocol = policy.protocol
         self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self._is_accepting)
         """How long each phase of a connection may last, by its value."""
         limits = policy.limits
@@ -198,7 +200,16 @@ class ListenerSocket(ListenerTerms):
         self.service.open_connections += 1
         return True
 
-    def forget(self, connection: ClientConnection) -> None:
+    def replace(
+        self,
+        connection: ClientConnection | Http2ClientConnection,
+        by: ClientConnection | Http2ClientConnection,
+    ) -> None:
+        """It goes on as another protocol's, in the same place."""
+        self._connections.remove(connection)
+        self._connections.add(by)
+
+    def forget(self, connection: ClientConnection | Http2ClientConnection) -> None:
         """It has closed, or became a tunnel."""
         if connection in self._connections:
             self._connections.remove(connection)

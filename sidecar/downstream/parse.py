@@ -7,12 +7,14 @@ might repair it differently.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.hosts import is_valid_host
-from sidecar.core.plain import TOKEN_BYTES
+from sidecar.core.plain import TOKEN_BYTES, Field
+from sidecar.core.snapshot import ListenerLimits
 
 MAX_METHOD_BYTES: Final = 32
 MAX_CODINGS: Final = 8
@@ -107,7 +109,7 @@ def _check_coding(value: bytes) -> None:
         raise Refused(Reason.NOT_IMPLEMENTED, "a transfer coding other than chunked")
 
 
-def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
+def check_framing(lookup: Mapping[bytes, bytes], version: str) -> bool:
     """Return whether the body is chunked.
 
     Raises:
@@ -124,7 +126,7 @@ def check_framing(lookup: dict[bytes, bytes], version: str) -> bool:
     return True
 
 
-def body_length(lookup: dict[bytes, bytes]) -> int:
+def body_length(lookup: Mapping[bytes, bytes]) -> int:
     """Of a body that is not chunked, in bytes.
 
     Raises:
@@ -136,13 +138,13 @@ def body_length(lookup: dict[bytes, bytes]) -> int:
     return int(digits or b"0")
 
 
-def keeps_alive(lookup: dict[bytes, bytes], version: str) -> bool:
+def keeps_alive(lookup: Mapping[bytes, bytes], version: str) -> bool:
     """Whether the connection goes on behind this request (RFC 9112 9.3)."""
     options = _options(lookup.get(b"connection"))
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
-def asks_for_upgrade(lookup: dict[bytes, bytes]) -> bool:
+def asks_for_upgrade(lookup: Mapping[bytes, bytes]) -> bool:
     """Whether `Connection` says that `Upgrade` is meant for this hop."""
     return b"upgrade" in _options(lookup.get(b"connection"))
 
@@ -155,15 +157,37 @@ def _options(value: bytes | None) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t").lower() for option in value.split(b","))
 
 
-def parameter_count(target: bytes) -> int:
-    """Of the query: what is between `&`, and `;` where servers part there too."""
+def check_counts(
+    limits: ListenerLimits, target: bytes, fields: Sequence[Field], lookup: Mapping[bytes, bytes]
+) -> None:
+    """Fields, cookies, options of `Connection` and parameters: each is read by somebody, and takes its time.
+
+    Raises:
+        Refused: there are more than the listener allows.
+    """
+    if len(fields) > limits.headers:
+        raise too_many(limits.headers, "header fields")
+    if 1 + lookup.get(b"cookie", b"").count(b";") > limits.cookies:
+        raise too_many(limits.cookies, "cookies")
+    if 1 + lookup.get(b"connection", b"").count(b",") > limits.connection_options:
+        raise too_many(limits.connection_options, "options of Connection")
     query = target.partition(b"?")[2]
-    return 1 + query.count(b"&") + query.count(b";")
+    if 1 + query.count(b"&") + query.count(b";") > limits.parameters:  # some servers part at either
+        raise too_many(limits.parameters, "query parameters")
+
+
+def too_many(most: int, what: str) -> Refused:
+    return Refused(Reason.HEAD_TOO_LARGE, f"more than {most} {what}")
+
+
+def has_underscores(lookup: Mapping[bytes, bytes]) -> bool:
+    """Whether some name has `_` in it, which many servers take for `-`."""
+    return 95 in b"".join(lookup)
 
 
 def without_internal(
-    fields: list[tuple[bytes, bytes, bytes]], lookup: dict[bytes, bytes]
-) -> tuple[list[tuple[bytes, bytes, bytes]], dict[bytes, bytes]]:
+    fields: Sequence[Field], lookup: Mapping[bytes, bytes]
+) -> tuple[list[Field], dict[bytes, bytes]]:
     """The same head as a listener with `trust: none` sees it: without what only the mesh may say.
 
     That is `x-envoy-*` (which could set timeouts), `x-sidecar-*` and `Proxy-Status`, spelt with `_` too: servers that

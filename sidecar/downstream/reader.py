@@ -35,12 +35,12 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     check_size(listener, len(head), target, head.count(b"\r\n") - 2)
     fields = read_fields(rest, version)
     lookup = values_of(fields)
-    check_counts(listener, target, fields, lookup)
+    parse.check_counts(listener.limits, target, fields, lookup)
     authority, origin_target = parse.split_target(method, target, lookup.get(b"host"), version)
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, origin_target, authority, fields, lookup)
-    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or _has_underscores(lookup):
+    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or parse.has_underscores(lookup):
         _read_further(request, version)
     return request, parse.keeps_alive(lookup, version)
 
@@ -92,16 +92,12 @@ def _read_further(request: Request, version: str) -> None:
         is_chunked=is_chunked,
         upgrade=upgrade,
         is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
-        has_underscores=_has_underscores(lookup),
+        has_underscores=parse.has_underscores(lookup),
         expects_continue=b"expect" in lookup and version == "1.1" and request.length != 0,
     )
     needs_more = b"connection" in lookup or b"te" in lookup
     if needs_more or traits != PLAIN:
         request.traits = traits
-
-
-def _has_underscores(lookup: dict[bytes, bytes]) -> bool:
-    return any(95 in key for key in lookup)
 
 
 def check_unfinished(listener: ListenerTerms, unfinished: UnfinishedHead) -> None:
@@ -123,32 +119,12 @@ def check_size(listener: ListenerTerms, head_bytes: int, target: bytes, fields: 
             raise too_large(listener, head_bytes, target, fields)
 
 
-def check_counts(
-    listener: ListenerTerms, target: bytes, fields: list[Field], lookup: dict[bytes, bytes]
-) -> None:
-    """Fields, cookies, options of `Connection` and parameters: each is read by somebody, and takes its time.
-
-    Raises:
-        Refused: there are more than the listener allows.
-    """
-    limits = listener.limits
-    counts = (
-        (len(fields), limits.headers, "header fields"),
-        (1 + lookup.get(b"cookie", b"").count(b";"), limits.cookies, "cookies"),
-        (1 + lookup.get(b"connection", b"").count(b","), limits.connection_options, "options of Connection"),
-        (parse.parameter_count(target), limits.parameters, "query parameters"),
-    )
-    for count, most, what in counts:
-        if count > most:
-            raise parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {most} {what}")
-
-
 def fits(listener: ListenerTerms, head_bytes: int, target: bytes, plain: PlainRequest) -> bool:
     """Whether a plain head keeps every limit."""
     fields, lookup = plain[2], plain[3]
     try:
         check_size(listener, head_bytes, target, len(fields))
-        check_counts(listener, target, fields, lookup)
+        parse.check_counts(listener.limits, target, fields, lookup)
     except parse.Refused:
         return False
     return True
@@ -160,5 +136,5 @@ def too_large(listener: ListenerTerms, head_bytes: int, target: bytes, fields: i
     if len(target) > limits.url_bytes:
         return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
     if fields > limits.headers:
-        return parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {limits.headers} header fields")
+        return parse.too_many(limits.headers, "header fields")
     return parse.Refused(Reason.HEAD_TOO_LARGE, f"the head is larger than {limits.head_bytes} bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.snapshot import Forwarded, ListenerLimits
+from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
 
 if TYPE_CHECKING:
     from sidecar.forwarding.service import Service
@@ -22,6 +22,7 @@ class ListenerTerms(ABC):
     phase_seconds: tuple[float, ...]
     """How long each phase of a connection may last, by its value."""
     forwarded: Forwarded
+    protocol: HttpVersion
     is_trusted: bool
     is_ending: bool
     """Each answer closes its connection."""
@@ -33,3 +34,7 @@ class ListenerTerms(ABC):
     @abstractmethod
     def forget(self, connection: Any) -> None:
         """It has closed, or became a tunnel."""
+
+    @abstractmethod
+    def replace(self, connection: Any, by: Any) -> None:
+        """It goes on as another protocol's."""

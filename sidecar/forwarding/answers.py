@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sidecar.core.errors import Reason
 from sidecar.core.head import Own, ResponseHead, own_answer
 from sidecar.core.snapshot import FallbackPolicy
-from sidecar.forwarding import date
+from sidecar.forwarding import date, grpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,6 @@ TABLE = {
 }
 """CLIENT_GONE is missing: there is nobody left to answer."""
 
-_GRPC_UNAVAILABLE = b"14"
-_GRPC_DEADLINE_EXCEEDED = b"4"
 _UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 127), " ")
 
 
@@ -106,9 +104,9 @@ def answer(
     if retry_after_seconds > 0:
         own.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
     if is_grpc:
-        code = _GRPC_DEADLINE_EXCEEDED if row.status == 504 else _GRPC_UNAVAILABLE
-        own.append(b"Content-Type: application/grpc\r\ngrpc-status: %b\r\n" % code)
-        return _whole(row.status, own, b"")
+        own.append(b"Content-Type: application/grpc\r\n")
+        own += [b"%b: %b\r\n" % pair for pair in grpc.own_trailers(reason, detail, retry_after_seconds)]
+        return _whole(200, own, b"")
     own.append(b"Content-Type: application/problem+json\r\n")
     return _whole(row.status, own, _problem(row, reason, detail, route, request_id))
 

@@ -92,7 +92,8 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "ended", "fails_at",
+        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "awaits_message", "ended",
+        "fails_at",
         "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds", "span_id",
         "started", "status", "trailers", "upstream",
     )  # fmt: skip
@@ -113,6 +114,8 @@ class Attempt(ResponseSink, Seeker):
     reason: Reason | None
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
+    awaits_message: bool
+    """A gRPC answer of which the head has come, and no message."""
     is_whole: bool
     """The response has ended as it should."""
     trailers: Sequence[Field]
@@ -149,7 +152,7 @@ class Attempt(ResponseSink, Seeker):
         self.status = 0
         self.reason = self.sent_ms = self._lease = self._wait = None
         self.sent_seconds = 0.0
-        self.is_whole = self._is_held = False
+        self.is_whole = self._is_held = self.awaits_message = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
 
@@ -224,7 +227,7 @@ class Attempt(ResponseSink, Seeker):
         if body is None:
             stream.send_head(head)
         else:
-            stream.send_head(head, body.take_held())
+            stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
             if not body.is_complete and not exchange.request.traits.expects_continue:
                 self.permit.turn(Turn.CLIENT, now)
@@ -352,6 +355,9 @@ class Attempt(ResponseSink, Seeker):
             verdicts.retry_after(self.answer) if is_answer else 0.0,
             "" if error is None else error.reason.error_type,
             "" if error is None else error.detail,
+            verdicts.grpc_status(self.answer, self.trailers)
+            if kind is _ANSWERED and exchange.request.traits.is_grpc
+            else None,
         )
 
     @property
@@ -368,6 +374,15 @@ class Attempt(ResponseSink, Seeker):
         self.status = head.status
         self.answer = head
         exchange = self.race.exchange
+        if head.status == 200 and exchange.request.traits.is_grpc:
+            self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
+            self.race.head(self, head)
+            return
+        self._judge_head(head)
+        self.race.head(self, head)
+
+    def _judge_head(self, head: ResponseHead) -> None:
+        exchange = self.race.exchange
         now = exchange.service.clock()
         if head.status < 400 and self.route.has_plain_failures:
             next_look = self.permit.head(head.status, now)
@@ -380,9 +395,11 @@ class Attempt(ResponseSink, Seeker):
             )
         if next_look < exchange.due:
             exchange.watch(now)
-        self.race.head(self, head)
 
     def data(self, data: bytes) -> None:
+        if self.awaits_message:
+            self.awaits_message = False
+            self._judge_head(self.answer)
         self.race.data(self, data)
 
     def flush(self) -> None:

@@ -20,7 +20,7 @@ class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
+        "_held", "_kept", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream) -> None:
@@ -33,6 +33,8 @@ class RequestBody:
         """No upstream has been given any of it, so another one still can."""
         self._trailers: Sequence[Field] = ()
         self._held: list[bytes | memoryview] = []
+        self._kept: list[bytes | memoryview] | None = None
+        """All of it, given to an upstream that may say that it has done nothing with it."""
         self._to: ClientStream | None = None
 
     def __repr__(self) -> str:
@@ -67,11 +69,19 @@ class RequestBody:
         if self._to is not None:
             self._to.end(trailers)
 
-    def take_held(self) -> list[bytes | memoryview]:
-        """What was held, for whoever sends the head; `send_to` must follow."""
+    @property
+    def is_resendable(self) -> bool:
+        """It can be given to another upstream, if the last one has certainly done nothing with it."""
+        return self.is_untouched or self._kept is not None
+
+    def take_held(self, *, is_kept: bool = False) -> list[bytes | memoryview]:
+        """What was held, for whoever sends the head; `send_to` must follow. `is_kept`: where that is all of it, it
+        stays here too, until the exchange ends."""
         if self.size > MAX_HELD_BYTES and not self.is_complete:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
         held, self._held = self._held, []
+        if is_kept and self.is_complete and self.size <= MAX_HELD_BYTES:
+            self._kept = held
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         return held
 
@@ -86,3 +96,5 @@ class RequestBody:
         if self._to is not None:
             self.is_untouched = self.is_untouched and self.size == 0
             self._to = None
+            if self._kept is not None:
+                self._held, self._kept = self._kept, None

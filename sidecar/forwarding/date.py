@@ -14,6 +14,11 @@ def line() -> bytes:
     return _line(int(time.time()))
 
 
+def value() -> bytes:
+    """The same without the field's name."""
+    return line()[len(b"Date: ") : -2]
+
+
 @lru_cache(maxsize=1)
 def _line(second: int) -> bytes:
     return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()

@@ -14,7 +14,7 @@ from sidecar.core import deadline, headers
 from sidecar.core.deadline import Carried, Form
 from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
-from sidecar.core.request import PLAIN, Request
+from sidecar.core.request import PLAIN, PLAIN_2, Request
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.tracecontext import FLAG_TEXT
 from sidecar.forwarding.answers import proxy_status
@@ -54,7 +54,7 @@ def request_head(
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
         span_id, trace.tracestate and b"," + trace.tracestate,
     ]  # fmt: skip
-    if request.traits is not PLAIN or route.deadline.inject_baggage:
+    if (request.traits is not PLAIN and request.traits is not PLAIN_2) or route.deadline.inject_baggage:
         drop = _unusual(exchange, route, seconds_left, own)
     elif sent_ms is None:
         own.append(b"\r\n")

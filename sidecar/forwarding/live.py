@@ -172,7 +172,7 @@ class LiveRoute:
         self.admission = admission
         self.judged_by = policy.breaker
         self.has_plain_failures = not policy.breaker.failure_headers and not any(
-            isinstance(one, int) and one < 400 for one in policy.breaker.failure_on
+            isinstance(one, int) and 100 <= one < 400 for one in policy.breaker.failure_on
         )
         """A status below 400 is a success, without asking `judge`."""
         self.is_plainly_judged = self.has_plain_failures and admission is None

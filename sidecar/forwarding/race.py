@@ -18,14 +18,14 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.story import Story
+from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import Destination, LiveRoute
     from sidecar.forwarding.streams import ServerStream
-    from sidecar.upstream.cluster import Cluster
-    from sidecar.upstream.pool import Pool
+    from sidecar.upstream.cluster import AnyPool, Cluster
 
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
@@ -62,12 +62,14 @@ class Race(AttemptOwner):
     """The one whose head has gone to the client."""
     _was_refused: bool
     """One endpoint has refused, and another was tried."""
+    _was_unprocessed: bool
+    """An upstream has said that it did nothing with the request."""
     _was_stale: bool
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination", "_route", "_was_refused", "_was_stale", "exchange", "is_postponed", "running", "stream",
-        "winner",
+        "_destination", "_route", "_was_refused", "_was_stale", "_was_unprocessed", "exchange", "is_postponed",
+        "running", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -95,7 +97,7 @@ class Race(AttemptOwner):
         self.running = []
         self.winner = None
         self._route, self._destination = route, destination
-        self._was_refused = self._was_stale = self.is_postponed = False
+        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
         self._ask(exchange, destination, now)
 
     def _ask(self, exchange: RaceOwner, destination: Destination, now: float) -> None:
@@ -127,7 +129,7 @@ class Race(AttemptOwner):
         self.is_postponed = False
         self._ask(self.exchange, self._destination, now)
 
-    def _run(self, permit: Permit, cluster: Cluster, pool: Pool | None, now: float) -> None:
+    def _run(self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float) -> None:
         """One attempt against one endpoint."""
         exchange, route = self.exchange, self._route
         attempts = exchange.attempts
@@ -210,7 +212,7 @@ class Race(AttemptOwner):
         now = exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
-        if attempt.status < 400 and self._route.is_plainly_judged:
+        if attempt.status < 400 and self._route.is_plainly_judged and not exchange.request.traits.is_grpc:
             # What `judge` does for a plain success: 0.3 µs less.
             transition = attempt.permit.succeed(now, exchange.trace)
         else:
@@ -250,7 +252,8 @@ class Race(AttemptOwner):
             return  # another is still under way
         is_again = self._may_try_again(error)
         # A probe's permit goes on to the attempt that follows; a stale connection said nothing of the upstream.
-        keeps_permit = is_again and (attempt.permit.is_probe or error.is_stale)
+        is_blameless = error.is_stale or (error.processed is Processed.NEVER and not self._was_unprocessed)
+        keeps_permit = is_again and (attempt.permit.is_probe or is_blameless)
         if not keeps_permit:
             self._tell(attempt.judge(kind, now, error))
         if not is_again or not self._try_again(attempt, error, now, keeps_permit=keeps_permit):
@@ -283,12 +286,16 @@ class Race(AttemptOwner):
             self.exchange.tripped_breaker(transition)
 
     def _may_try_again(self, error: GivenUp) -> bool:
-        """Once more for each of two reasons, where it is certain that the attempt reached nobody.
+        """Once more for each of three reasons, where it is certain that the attempt has done nothing.
 
-        A refused connection has another endpoint to go to; a stale one is replaced by a fresh one.
+        A refused connection has another endpoint to go to; a stale one is replaced by a fresh one; a stream that was
+        not processed (RFC 9113 8.7) goes on another connection, if its body is still here.
         """
         if self.winner is not None:
             return False
+        if error.processed is Processed.NEVER and not self._was_unprocessed:
+            body = self.exchange.body
+            return body is None or body.is_resendable
         if error.reason is Reason.CONNECTION_REFUSED:
             return len(self._destination.cluster.pools) > 1 and not self._was_refused
         exchange = self.exchange
@@ -298,7 +305,9 @@ class Race(AttemptOwner):
 
     def _try_again(self, failed: Attempt, error: GivenUp, now: float, *, keeps_permit: bool) -> bool:
         """False where the breaker or a limit is against it: nobody is told of that, and the first failure stands."""
-        if error.is_stale:
+        if error.processed is Processed.NEVER:
+            self._was_unprocessed = True
+        elif error.is_stale:
             self._was_stale = True
         else:
             self._was_refused = True
@@ -306,7 +315,7 @@ class Race(AttemptOwner):
         if isinstance(admitted, Refusal):
             self._tell(admitted.transition)
             return False
-        pool = cast("Pool | None", failed.pool)
+        pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._destination.cluster.pick(avoid=pool)
         try:

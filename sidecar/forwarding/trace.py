@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sidecar.core import headers, tracecontext
 from sidecar.core.request import Request
 from sidecar.core.untrusted import Untrusted, is_context, what_came
@@ -39,7 +41,7 @@ class Trace:
     untrusted: Untrusted | None
     """What a stranger brought; None for everybody else."""
 
-    def begin(self, service: Service, lookup: dict[bytes, bytes]) -> None:
+    def begin(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """Read the ids that the request came with, and draw those that it did not bring."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
         self.untrusted = None
@@ -53,7 +55,7 @@ class Trace:
             request_id = self.trace_id if self.parent_id is None else new_id
         self.request_id = request_id
 
-    def begin_anew(self, service: Service, lookup: dict[bytes, bytes]) -> None:
+    def begin_anew(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """The same for a stranger's request: its trace starts here, with a link to theirs (SPEC 5.6)."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
         self._start(service, new_id)

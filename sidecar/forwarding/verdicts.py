@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sidecar.core.grpc_status import from_http
 from sidecar.core.outcome import Limit
+from sidecar.core.plain import Field
+from sidecar.forwarding import grpc
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
@@ -58,3 +62,15 @@ def is_refusal_below(head: ResponseHead, is_mesh: bool) -> bool:
         elif key == b"via":
             shown = shown or b"sidecar" in value
     return said and (is_mesh or shown)
+
+
+def grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int | None:
+    """What a whole answer says of a gRPC call: `grpc-status` of the trailers, or of a head that is trailers too;
+    without one by the HTTP status (SPEC-PROTOCOLS 12)."""
+    said = grpc.status_in(trailers)
+    if said is None:
+        said = grpc.status_in(head.fields)
+    if said is None:
+        by_http = from_http(head.status)
+        said = None if by_http is None else int(by_http)
+    return said

@@ -183,7 +183,7 @@ class Assembly:
 
     def _cluster(self, upstream: Upstream, built: Built) -> Cluster:
         cluster = self.clusters.get(upstream.name)
-        if cluster is not None and cluster.policy.endpoints == upstream.endpoints:
+        if cluster is not None and cluster.fits(upstream):
             return cluster
         cluster = Cluster(upstream, self._rng, self._service.clock, self._service.turns, self._budget)
         built.made.append(cluster)

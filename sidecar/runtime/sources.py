@@ -21,12 +21,12 @@ def collect(
     `servers` are those beside the data path, by the name under which their refusals are counted; added up where the
     configuration has a listener of that name too.
     """
-    assembly = datapath.assembly
+    assembly, now = datapath.assembly, datapath.service.clock()
     sockets = list(datapath.listeners.sockets.items())
     refused = Counter({name: one.refused_connections for name, one in sockets})
     refused.update({name: server.refused for name, server in servers.items()})
     return Sources(
-        breakers=[_breaker(breaker) for breaker in list(assembly.breakers.values())],
+        breakers=[_breaker(breaker, now) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         config=config,
         callers_evicted=datapath.service.callers.evicted,
@@ -35,16 +35,18 @@ def collect(
     )
 
 
-def _breaker(breaker: Breaker) -> BreakerReading:
+def _breaker(breaker: Breaker, now: float) -> BreakerReading:
     tally = breaker.tally  # `numbers` would move the window, which is the loop's
     return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
-        state=breaker.state,
+        state=breaker.state_at(now),
         successful=tally.successful,
         failed=tally.failed,
         ignored=tally.ignored,
         rejected=tally.rejected,
+        is_probe_due=breaker.is_probe_due(now),
+        is_overridden=breaker.order_at(now) is not None,
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from sidecar.core.breaker.words import because
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import State, Transition
+from sidecar.core.transition import Cause, State, Transition
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry.span_shape import split_target
 
@@ -99,7 +100,11 @@ def make_line(record: Record, offset_ns: int) -> LogLine:
     at_ns = int(record.at * 1e9) + offset_ns
     if isinstance(record, Transition):
         message = f"{record.breaker}: {record.from_state.value} -> {record.to_state.value}"
-        return LogLine(at_ns, level, "circuit_breaker.transition", _transition_fields(record), message)
+        if words := because(record):
+            message += f": {words}"
+        return LogLine(
+            at_ns, level, "circuit_breaker.transition", _transition_fields(record, offset_ns), message
+        )
     if isinstance(record, ReloadReport):
         message = "configuration reloaded" if record.is_success else "configuration rejected"
         return LogLine(at_ns, level, "config.reload", _reload_fields(record), message)
@@ -170,7 +175,7 @@ def _access_fields(record: FinishedExchange) -> Fields:
     return fields
 
 
-def _transition_fields(transition: Transition) -> Fields:
+def _transition_fields(transition: Transition, offset_ns: int) -> Fields:
     window = transition.window
     last = transition.causes[-1] if transition.causes else None
     return {
@@ -184,13 +189,41 @@ def _transition_fields(transition: Transition) -> Fields:
         "reason": transition.reason.value,
         "sequence": transition.sequence,
         "wait_seconds": transition.wait_seconds,
+        "why": because(transition),
         "window": {
             "total": window.total,
             "failed": window.failed,
             "slow": window.slow,
             "consecutive_failures": window.consecutive_failures,
         },
+        "override": _order_fields(transition, offset_ns),
+        "causes": [_cause_fields(cause) for cause in transition.causes],
     }
+
+
+def _order_fields(transition: Transition, offset_ns: int) -> Fields | None:
+    order = transition.order
+    if order is None:
+        return None
+    return {
+        "action": order.action.value,
+        "by": order.by,
+        "since": _iso(int(order.since * 1e9) + offset_ns),
+        "until": None if order.until is None else _iso(int(order.until * 1e9) + offset_ns),
+    }
+
+
+def _cause_fields(cause: Cause) -> Fields:
+    """What is known of it: a cause without a status or a detail has no such field."""
+    fields = {
+        "request_id": cause.request_id.decode("utf-8", "replace"),
+        "trace_id": cause.trace_id.decode("ascii", "replace"),
+        "error_type": cause.error_type,
+        "status": cause.status,
+        "endpoint": cause.endpoint,
+        "detail": cause.detail,
+    }
+    return {key: value for key, value in fields.items() if value}
 
 
 def _reload_fields(report: ReloadReport) -> Fields:

@@ -1,4 +1,4 @@
-"""Turns records into spans by the stable HTTP semantic conventions: names, kinds, attributes, status, links.
+"""Turns exchanges into spans by the stable HTTP semantic conventions: names, kinds, attributes, status, links.
 
 Runs in the exporting thread. What many exchanges share (route, method, status, ...) is encoded once and
 cached; only ids, times, the URL and the budgets are written for each.
@@ -6,7 +6,6 @@ cached; only ids, times, the URL and the budgets are written for each.
 
 from __future__ import annotations
 
-import os
 import re
 from binascii import unhexlify
 from collections.abc import Iterator
@@ -17,14 +16,12 @@ from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.snapshot import Endpoint
-from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import Transition
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
-from sidecar.telemetry.spans import EventRecord, Outage, TransitionIds
+from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker
+from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
-_MAX_LINKS = 32
 _MAX_CACHED = 4096
 
 _URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
@@ -42,6 +39,7 @@ class SpanShaper:
 
     def __init__(self, ids: TransitionIds) -> None:
         self._ids = ids
+        self._events = EventShaper(ids)
         self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
     def exchange_spans(self, record: FinishedExchange, offset_ns: int) -> list[bytes]:
@@ -104,8 +102,8 @@ class SpanShaper:
         if record.status >= 500 or record.reason is not None:
             parts += self._failure_parts(record)
         if record.tripped is not None:
-            at_ns = _ns(record.tripped.at, offset_ns)
-            parts.append(wire.event("circuit_breaker.transition", at_ns, _breaker(record.tripped)))
+            at_ns = ns(record.tripped.at, offset_ns)
+            parts.append(wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped)))
         return parts
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
@@ -152,50 +150,7 @@ class SpanShaper:
 
     def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
         """The span of a transition, of an outage, or of a reload."""
-        if isinstance(record, Transition):
-            return [self._transition_span(record, offset_ns)]
-        if isinstance(record, ReloadReport):
-            return [_reload_span(record, offset_ns)]
-        return [self._outage_span(record, offset_ns)]
-
-    def _transition_span(self, transition: Transition, offset_ns: int) -> bytes:
-        at = _ns(transition.at, offset_ns)
-        window = transition.window
-        name = wire.name_and_kind("circuit_breaker.transition", wire.INTERNAL)
-        parts = [_PARENT_HERE, name, *_breaker(transition)]
-        parts.append(wire.number("sidecar.circuit_breaker.sequence", transition.sequence))
-        parts.append(wire.number("sidecar.circuit_breaker.window.total", window.total))
-        parts.append(wire.number("sidecar.circuit_breaker.window.failed", window.failed))
-        parts.append(wire.number("sidecar.circuit_breaker.window.slow", window.slow))
-        if transition.wait_seconds is not None:
-            parts.append(
-                wire.number("sidecar.circuit_breaker.wait_ms", round(transition.wait_seconds * 1000))
-            )
-        for cause in transition.causes[-_MAX_LINKS:]:
-            request_id = wire.text("sidecar.request_id", cause.request_id)
-            ids = unhexlify(cause.trace_id), unhexlify(cause.span_id)
-            parts.append(wire.link(*ids, (request_id,)))
-        trace_id, span_id = self._ids.of(transition)
-        return wire.span(trace_id, span_id, b"", at, at, parts)
-
-    def _outage_span(self, outage: Outage, offset_ns: int) -> bytes:
-        """The bar from OPEN to CLOSED, a child of the transition that opened the breaker."""
-        opened, closed, end = outage
-        parts = [
-            _PARENT_HERE,
-            wire.name_and_kind("circuit_breaker.open", wire.INTERNAL),
-            wire.text("sidecar.circuit_breaker.name", opened.breaker.encode()),
-            wire.text("sidecar.route", opened.route.encode()),
-            wire.text("sidecar.upstream", opened.upstream.encode()),
-            wire.text("sidecar.circuit_breaker.reason", opened.reason.value.encode()),
-            wire.flag("sidecar.circuit_breaker.is_ongoing", value=closed is None),
-        ]
-        if closed is not None:
-            parts.append(wire.link(*self._ids.of(closed)))
-        trace_id, parent_id = self._ids.of(opened)
-        _, span_id = self._ids.of(opened, "open")
-        times = _ns(opened.at, offset_ns), _ns(end, offset_ns)
-        return wire.span(trace_id, span_id, parent_id, *times, parts)
+        return [self._events.span(record, offset_ns)]
 
 
 def is_server_error(status: int, reason: Reason | None, fallback: str | None) -> bool:
@@ -219,10 +174,6 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
 
 def _full_url(authority: bytes, path: bytes, query: bytes) -> bytes:
     return b"http://%b%b?%b" % (authority, path, query) if query else b"http://%b%b" % (authority, path)
-
-
-def _ns(seconds: float, offset_ns: int) -> int:
-    return int(seconds * 1e9) + offset_ns
 
 
 @lru_cache(maxsize=4096)
@@ -341,34 +292,3 @@ def _peer(peer: tuple[str, int]) -> bytes:
         + wire.text("network.peer.address", address.encode())
         + wire.number_of(_PEER_PORT, port)
     )
-
-
-def _breaker(transition: Transition) -> tuple[bytes, ...]:
-    return (
-        wire.text("sidecar.circuit_breaker.name", transition.breaker.encode()),
-        wire.text("sidecar.circuit_breaker.state.from", transition.from_state.value.encode()),
-        wire.text("sidecar.circuit_breaker.state.to", transition.to_state.value.encode()),
-        wire.text("sidecar.circuit_breaker.reason", transition.reason.value.encode()),
-        wire.text("sidecar.route", transition.route.encode()),
-        wire.text("sidecar.upstream", transition.upstream.encode()),
-    )
-
-
-def _reload_span(report: ReloadReport, offset_ns: int) -> bytes:
-    result = b"success" if report.is_success else b"failure"
-    parts = [
-        _PARENT_HERE,
-        wire.name_and_kind("config.reload", wire.INTERNAL),
-        wire.text("sidecar.config.result", result),
-        wire.number("sidecar.config.generation", report.generation),
-        wire.number("sidecar.config.routes.added", report.routes_added),
-        wire.number("sidecar.config.routes.removed", report.routes_removed),
-        wire.number("sidecar.config.routes.changed", report.routes_changed),
-        wire.number("sidecar.config.breakers.kept", report.breakers_kept),
-        wire.number("sidecar.config.breakers.reset", report.breakers_reset),
-    ]
-    if not report.is_success:
-        parts.append(wire.text("error.type", b"invalid_configuration"))
-        parts.append(wire.status(wire.ERROR, "; ".join(report.problems)[:1024].encode()))
-    times = _ns(report.at - report.seconds, offset_ns), _ns(report.at, offset_ns)
-    return wire.span(os.urandom(16), os.urandom(8), b"", *times, parts)

@@ -74,3 +74,11 @@ def _state(sock: Any) -> int | None:
     except OSError:
         return _TCP_CLOSE
     return state
+
+
+def limit_unacknowledged(transport: asyncio.BaseTransport, seconds: float) -> None:
+    """End the connection when what was sent stays unacknowledged for so long (tcp(7), TCP_USER_TIMEOUT)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # it closes this very moment
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

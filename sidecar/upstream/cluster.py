@@ -16,12 +16,15 @@ from enum import Enum
 from math import inf
 
 from sidecar.core import balance
-from sidecar.core.snapshot import Endpoint, Upstream
+from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
+from sidecar.upstream.http2_pool import JOIN_MOST, Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+
+AnyPool = Pool | Http2Pool
 
 
 class NoPlace(Enum):
@@ -84,8 +87,8 @@ class Cluster(LeaseLine):
         self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
             endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
         }
-        self.pools: list[Pool] = []
-        self.single: Pool | None = None
+        self.pools: list[Pool | Http2Pool] = []
+        self.single: Pool | Http2Pool | None = None
         """The only one, if there is one alone."""
         self._rebuild()
 
@@ -118,10 +121,11 @@ class Cluster(LeaseLine):
         for endpoint, pool in kept.items():
             if endpoint not in wanted:
                 pool.retire()
-        self.pools = [kept.get(endpoint) or Pool(self, endpoint) for endpoint in wanted]
+        kind = Http2Pool if self.policy.protocol is HttpVersion.HTTP2 else Pool
+        self.pools = [kept.get(endpoint) or kind(self, endpoint) for endpoint in wanted]
         self.single = self.pools[0] if len(self.pools) == 1 else None
 
-    def pick(self, avoid: Pool | None = None) -> Pool | None:
+    def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""
         return self.single or balance.pick(self.pools, self._rng, avoid)
 
@@ -135,7 +139,7 @@ class Cluster(LeaseLine):
         self.in_flight += 1
         return True
 
-    def wait_for(self, pool: Pool, seeker: Seeker) -> Wait | NoPlace:
+    def wait_for(self, pool: AnyPool, seeker: Seeker) -> Wait | NoPlace:
         """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes
         free.
 
@@ -145,6 +149,8 @@ class Cluster(LeaseLine):
         if self.connections >= limits.max_connections:
             self._close_one_idle()
         wait = Wait(self, pool, seeker)
+        if isinstance(pool, Http2Pool) and self._join(pool, wait):
+            return wait
         if self.connections < limits.max_connections:
             if not self._budget.take():
                 self.overflows += 1
@@ -157,22 +163,59 @@ class Cluster(LeaseLine):
             return NoPlace.LINE_FULL
         return wait
 
+    @staticmethod
+    def _join(pool: Http2Pool, wait: Wait) -> bool:
+        """Wait for the connection that is being opened already, if many can share it."""
+        connecting = pool.connecting
+        if connecting is None or len(connecting.seekers) >= JOIN_MOST:
+            return False
+        wait.connecting = connecting
+        connecting.seekers.append(wait.seeker)
+        connecting.waits.append(wait)
+        return True
+
     def _open_for(self, wait: Wait) -> None:
-        self.connections += 1
         pool = wait.pool
         if pool.is_retired:  # its endpoint has left while it stood in line
             pool = self.pick() or pool
-        wait.connecting = Connecting(pool, self.policy.connect_seconds, self._clock, self._not_connected)
+        wait.connecting = self._open(pool)
         wait.connecting.seekers.append(wait.seeker)
+        wait.connecting.waits.append(wait)
 
-    def _not_connected(self, connecting: Connecting) -> None:
-        self.connection_closed()
+    def open_more(self, pool: LeasePool) -> None:
+        if (
+            pool is self.single
+            and self.connections < self.policy.limits.max_connections
+            and self._budget.take()
+        ):
+            self._open(pool)
+
+    def _open(self, pool: LeasePool) -> Connecting:
+        self.connections += 1
+        connecting = Connecting(pool, self.policy.connect_seconds, self._connected)
+        if isinstance(pool, Http2Pool):
+            connecting.on_left_over = self._stand_in_line
+            pool.connecting = connecting
+        return connecting
+
+    def _connected(self, connecting: Connecting, has_worked: bool) -> None:
+        pool = connecting.pool
+        if isinstance(pool, Http2Pool) and pool.connecting is connecting:
+            pool.connecting = None
+        if not has_worked:
+            self.connection_closed()
+
+    def _stand_in_line(self, connecting: Connecting, seekers: list[Seeker]) -> None:
+        """A new connection has fewer places than there were who waited for it."""
+        for wait in reversed(connecting.waits):
+            if wait.seeker in seekers:
+                wait.connecting = None
+                self.waits.appendleft(wait)
+        self._hand_out_places()
 
     def _close_one_idle(self) -> bool:
-        idle = self._take_idle()
-        if idle is not None:
-            idle.abort()
-        return idle is not None
+        now = self._clock()
+        return any(pool.close_one_idle(now) for pool in self.pools)
 
     def _take_idle(self) -> Lease | None:
         now = self._clock()
@@ -209,6 +252,10 @@ class Cluster(LeaseLine):
         self.connections -= 1
         self._budget.give_back()
         self._hand_out_places()
+
+    def fits(self, policy: Upstream) -> bool:
+        """Its endpoints are the same, and spoken to in the same way: it can `adopt` the policy."""
+        return self.policy.endpoints == policy.endpoints and self.policy.protocol is policy.protocol
 
     def adopt(self, policy: Upstream) -> None:
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""

@@ -16,8 +16,7 @@ from typing import Any
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Endpoint
-from sidecar.upstream.http1 import UpstreamConnection
-from sidecar.upstream.lease import Fate, LeasePool, Seeker
+from sidecar.upstream.lease import LeasePool, Seeker
 
 
 class ConnectFailed(Exception):
@@ -33,21 +32,23 @@ class Connecting:
     """One connection on its way. Its place is reserved, and comes free again in every case that leaves no connection,
     also when the task was cancelled before its first step."""
 
-    __slots__ = ("_clock", "_on_failure", "_task", "pool", "seekers")
+    __slots__ = ("_on_end", "_task", "on_left_over", "pool", "seekers", "waits")
 
     def __init__(
         self,
         pool: LeasePool,
         seconds: float,
-        clock: Callable[[], float],
-        on_failure: Callable[[Connecting], None],
+        on_end: Callable[[Connecting, bool], None],
     ) -> None:
-        """`on_failure` is called when no connection came of it, before anybody who waits is told."""
+        """`on_end` is called before anybody who waits is told, with whether there is a connection."""
         self.pool = pool
         self.seekers: list[Seeker] = []
         """Who waits, first come first served."""
-        self._clock = clock
-        self._on_failure = on_failure
+        self.waits: list[Any] = []
+        """Their places, where several share it."""
+        self.on_left_over: Callable[[Connecting, list[Seeker]], None] | None = None
+        """Called with those whom the connection has no place for."""
+        self._on_end = on_end
         self._task = asyncio.get_running_loop().create_task(_connect(pool, seconds))
         self._task.add_done_callback(self._done)
 
@@ -61,11 +62,10 @@ class Connecting:
         if not self.seekers:
             self._task.cancel()
 
-    def _done(self, task: asyncio.Task[UpstreamConnection]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         seekers, self.seekers = self.seekers, []
         error = None if task.cancelled() else task.exception()
-        if task.cancelled() or error is not None:
-            self._on_failure(self)
+        self._on_end(self, not task.cancelled() and error is None)
         if isinstance(error, ConnectFailed):
             for seeker in seekers:
                 seeker.not_leased(error.reason, error.detail)
@@ -76,20 +76,14 @@ class Connecting:
         elif not task.cancelled():
             self._hand_out(task.result(), seekers)
 
-    def _hand_out(self, connection: UpstreamConnection, seekers: list[Seeker]) -> None:
-        if not seekers:
-            connection.release(Fate.REUSABLE, self._clock())
-            connection.is_reused = False
-        for seeker in seekers:
-            if connection.is_open:
-                seeker.leased(connection)
-            else:
-                detail = "upstream closed the connection as soon as it was open"
-                seeker.not_leased(Reason.CONNECTION_RESET, detail)
+    def _hand_out(self, connection: Any, seekers: list[Seeker]) -> None:
+        left = self.pool.hand_out(connection, seekers)
+        if left and self.on_left_over is not None:
+            self.on_left_over(self, left)
 
 
-async def _connect(pool: LeasePool, seconds: float) -> UpstreamConnection:
-    connection = UpstreamConnection(pool)
+async def _connect(pool: LeasePool, seconds: float) -> Any:
+    connection = pool.new_connection()
     is_connected = False
     try:
         async with asyncio.timeout(seconds):
@@ -112,9 +106,8 @@ async def _connect(pool: LeasePool, seconds: float) -> UpstreamConnection:
     return connection
 
 
-async def _open(connection: UpstreamConnection, endpoint: Endpoint) -> None:
-    loop = asyncio.get_running_loop()
-    protocol: Any = connection  # no asyncio class: loops ask for the methods alone
+async def _open(protocol: Any, endpoint: Endpoint) -> None:
+    loop = asyncio.get_running_loop()  # the protocol has no asyncio class: loops ask for the methods alone
     if endpoint.path is not None:
         await loop.create_unix_connection(lambda: protocol, endpoint.path)
     else:

@@ -18,7 +18,7 @@ from typing import Any, cast
 from sidecar.core import headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
-from sidecar.core.head import RequestHead, ResponseHead, response_head
+from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
 from sidecar.core.plain import Block, Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
@@ -283,6 +283,7 @@ class UpstreamConnection(ClientStream, Lease):
         status, fields, length, start = plain
         head = ResponseHead()  # as `response_head` makes it: 0.1 µs less than the call
         head.status, head.fields, head.length, head.listed = status, fields, length, b""
+        head.never_indexed = NONE_INDEXED
         if start + length == len(data):  # all of it
             sink.answered(head, data[start:])
             return

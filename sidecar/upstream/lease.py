@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +92,42 @@ class LeasePool(ABC):
     """Its endpoint has left: connections are not kept any more."""
     idle: list[Lease]
     """Ready for the next attempt, the youngest last."""
+    is_shared: bool
+    """Its connections carry many requests at a time."""
 
     @abstractmethod
-    def add(self, lease: Lease) -> None:
+    def new_connection(self) -> Any:
+        """A protocol, as loops want one, for a connection to its endpoint."""
+
+    @abstractmethod
+    def add(self, connection: Any) -> None:
         """Count a connection that was just opened."""
 
     @abstractmethod
-    def forget(self, lease: Lease) -> None:
+    def hand_out(self, connection: Any, seekers: Sequence[Seeker]) -> list[Seeker]:
+        """Give a new connection to those who wait for it; returns whom it has no place for."""
+
+    @abstractmethod
+    def forget(self, connection: Any) -> None:
         """A connection has closed, idle or not."""
+
+
+class SharingPool(LeasePool):
+    """The connections of one endpoint that carry many requests at a time, as such a connection sees them."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
+    may_ping: bool
+    """The endpoint bears being asked for a sign of life."""
+
+    @abstractmethod
+    def came_free(self, connection: Any, now: float) -> None:
+        """One more stream may fit on it."""
+
+    @abstractmethod
+    def drains(self, connection: Any) -> None:
+        """It takes no more streams."""
 
 
 class LeaseLine(ABC):
@@ -113,6 +141,10 @@ class LeaseLine(ABC):
     is_mesh: bool
     """A sidecar of ours stands there too."""
     idle_timer: asyncio.TimerHandle | None
+
+    @abstractmethod
+    def open_more(self, pool: LeasePool) -> None:
+        """Open another connection, though nobody waits for one, if the limits allow it."""
 
     @abstractmethod
     def hand_to_waiter(self, lease: Lease) -> bool:

@@ -7,16 +7,22 @@ ones get a chance to end.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from math import inf
 
+from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
-from sidecar.upstream.lease import Lease, LeaseLine, LeasePool
+from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.lease import Fate, Lease, LeaseLine, LeasePool, Seeker
 
 
 class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired")
+
+    is_shared = False
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
         self.cluster = cluster
@@ -55,6 +61,30 @@ class Pool(LeasePool):
                 return connection
             connection.abort()
         return None
+
+    def close_one_idle(self, now: float) -> bool:
+        """Make room for a connection to elsewhere."""
+        connection = self.take(now, True) if self.idle else None
+        if connection is not None:
+            connection.abort()
+        return connection is not None
+
+    def new_connection(self) -> UpstreamConnection:
+        return UpstreamConnection(self)
+
+    def hand_out(self, connection: UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
+        """Give it to the one who waits for it; without one it lies idle."""
+        now = asyncio.get_running_loop().time()
+        if not seekers:
+            connection.release(Fate.REUSABLE, now)
+            connection.is_reused = False
+        for seeker in seekers:
+            if connection.is_open:
+                seeker.leased(connection)
+            else:
+                detail = "upstream closed the connection as soon as it was open"
+                seeker.not_leased(Reason.CONNECTION_RESET, detail)
+        return []
 
     def add(self, connection: Lease) -> None:
         """Count a connection that was just opened, in the place that the cluster reserved for it."""

@@ -23,7 +23,7 @@ from tests.bench import install, report
 from tests.bench.load import SCENARIOS
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.rounds import Bench, Plan, Results
-from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, pinned
+from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, earlier, pinned
 from tests.support.ports import free_ports
 
 NAMES = [DIRECT, *TARGETS]
@@ -99,6 +99,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--install", choices=("auto", "never"), default="auto", help="install missing programs (auto)"
     )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of an earlier commit, measured as one more target",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
 
@@ -106,6 +112,9 @@ def arguments() -> argparse.ArgumentParser:
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for. Raises SystemExit on a name or number that is not possible."""
     targets = _chosen(options.targets, NAMES)
+    if options.before:
+        TARGETS["before"] = earlier(options.before.resolve())
+        targets.append("before")
     scenarios = _chosen(options.scenarios, [scenario.name for scenario in SCENARIOS])
     rounds, seconds = (2, 2) if options.quick else (5, 5)
     rounds, seconds = options.rounds or rounds, options.seconds or seconds

@@ -76,6 +76,12 @@ TARGETS = {
 }
 
 
+def earlier(checkout: Path) -> Target:
+    """The sidecar of another checkout, on this interpreter: `-m` finds the package in its working directory."""
+    command = ["env", "-C", str(checkout), sys.executable, "-m", "sidecar", "run"]
+    return Target("before", "sidecar.yaml", lambda file: [*command, file], "/readyz")
+
+
 @contextmanager
 def started(target: Target, *, core: int, upstream_port: int, directory: Path) -> Iterator[Running]:
     """The target, ready and checked, pinned to a core; ended on the way out.

@@ -25,7 +25,8 @@ def reading(
     told = states or {}
     breakers = [
         {
-            "route": f"r{n}", "upstream": "u", "state": told.get(n, "closed"), "is_overridden": False,
+            "route": f"r{n}", "upstream": "u", "state": told.get(n, "closed"), "told": told.get(n, "closed"),
+            "why": "", "is_overridden": False, "is_probe_due": False,
             "override_seconds_left": None, "next_probe_seconds": None, "failure_rate": 0.25, "failure_count": 1,
             "total": 4, "failed": 1, "rejected": 0,
         }
@@ -79,7 +80,7 @@ def test_a_failed_reload_is_not_well_and_shows_what_is_wrong() -> None:
 
 def test_without_a_terminal_everything_is_there_in_the_order_of_the_file() -> None:
     shown = text(picture(reading(300, states={299: "open"})))
-    assert "1 OPEN: r299/u" in shown
+    assert "\n1 OPEN:\n  r299/u open\n" in shown
     assert [shown.count(f"\nr{n} ") for n in range(300)] == [2] * 300
     assert shown.index("\nr0 ") < shown.index("\nr299 ")
     assert "more" not in shown
@@ -104,12 +105,18 @@ def test_what_matters_is_whole_at_every_width(width: int) -> None:
     """No line is too long, and no number, state or heading is cut; a long name may be."""
     state = reading(3, states={0: "open", 1: "half_open", 2: "forced_open"}).state
     state["breakers"][0] |= {"route": LONG, "next_probe_seconds": 12.3, "rejected": 123_456}
-    state["breakers"][2] |= {"is_overridden": True, "override_seconds_left": 300.0}
+    state["breakers"][1] |= {"told": "closed, ramping 35 %"}
+    state["breakers"][2] |= {
+        "is_overridden": True,
+        "override_seconds_left": 300.0,
+        "told": "forced_open by hand",
+    }
     state["routes"][0]["name"] = LONG
     lines = text(picture(Reading(state, 0.0), room=Room(width)), width).splitlines()
     assert max(map(len, lines)) <= width
     assert any(re.search(r" open +.*probe in 12 s *$", line) for line in lines)
-    assert any(re.search(r" forced_open \(forced\) +.*auto in 300 s *$", line) for line in lines)
+    assert any(re.search(r" forced_open by hand +.*auto in 300 s *$", line) for line in lines)
+    assert any(re.search(r"^r1 .*closed, ramping 35 %", line) for line in lines)
     headings = [line for line in lines if re.match("(route|ro…|upstream) ", line)]
     assert len(headings) == 3
     assert not any("…" in line for line in headings) or width == 40
@@ -123,9 +130,35 @@ def test_a_pipe_has_no_width() -> None:
 
 
 def test_an_open_breaker_says_why() -> None:
-    seen = reading(2, states={0: "open", 1: "open"})
-    shown = text(picture(Reading(seen.state, 0.0, {("r1", "u"): "slow_call_rate"})))
-    assert "2 OPEN: r0/u, r1/u (slow_call_rate)\n" in shown
+    state = reading(8, states=dict.fromkeys(range(7), "open")).state
+    state["breakers"][1]["why"] = "open: 5 × 503 10.0.0.7:8080; last probe: the same"
+    shown = text(picture(Reading(state, 0.0)))
+    assert shown.splitlines()[1:8] == [
+        "7 OPEN:",
+        "  r0/u open",
+        "  r1/u open: 5 × 503 10.0.0.7:8080; last probe: the same",
+        "  r2/u open",
+        "  r3/u open",
+        "  r4/u open",
+        "  and 2 more",
+    ]
+
+
+def test_a_breaker_held_closed_says_by_whom_and_is_well() -> None:
+    state = reading(2, states={0: "forced_closed"}).state
+    why = "forced_closed: by ada@bastion since 2026-11-24T18:37:17Z until ended by hand"
+    state["breakers"][0] |= {"told": "forced_closed by hand", "is_overridden": True, "why": why}
+    held = Reading(state, 0.0)
+    assert held.is_well
+    assert f"\n1 HELD BY HAND:\n  r0/u {why}\n" in text(picture(held))
+
+
+def test_a_probe_that_nobody_asks_for_is_due_at_the_next_request() -> None:
+    state = reading(1, states={0: "open"}).state
+    state["breakers"][0] |= {"told": "open, probe due", "is_probe_due": True, "next_probe_seconds": 0.0}
+    assert re.search(
+        r"^r0 .* open, probe due .* at the next request *$", text(picture(Reading(state, 0.0))), re.M
+    )
 
 
 def test_rates_are_those_since_the_reading_before() -> None:

@@ -225,10 +225,13 @@ class Bookkeeper:
         for call in self.probes():
             call.base = call.seconds(self.now)
 
-    def enter(self, state: State, seen: Transition | None, reason: TransitionReason) -> None:
-        """Expect `seen` to be the transition to `state`, and follow it."""
+    def enter(
+        self, state: State, seen: Transition | None, reason: TransitionReason, at: float | None = None
+    ) -> None:
+        """Expect `seen` to be the transition to `state`, and follow it. `at`: None for now."""
+        now = self.now if at is None else at
         assert seen is not None, f"expected {self.state.name} to {state.name} for {reason.value}"
-        expected = (self.generation + 1, self.state, state, reason, self.now)
+        expected = (self.generation + 1, self.state, state, reason, now)
         assert (seen.sequence, seen.from_state, seen.to_state, seen.reason, seen.at) == expected
         w = seen.window
         assert (w.total, w.failed, w.slow, w.consecutive_failures, w.silent) == self.window_numbers()
@@ -237,10 +240,10 @@ class Bookkeeper:
         if state is State.CLOSED:
             self.ramp_since = None
             if self.policy.ramp_seconds and self.state not in (State.DISABLED, State.FORCED_CLOSED):
-                self.ramp_since = self.now
+                self.ramp_since = now
             self.timeouts_in_a_row = 0
             self.asked = []
-            self.closed_at = self.now
+            self.closed_at = now
             if self.state in BY_HAND:
                 self.doublings, self.closed_at = 0, -inf
                 self.is_closed_by_check = False
@@ -248,7 +251,7 @@ class Bookkeeper:
         self.generation += 1
         self.plain_row = self.late_row = self.good = self.slow = 0
         self.resets = {}
-        self.window_since = self.entered = self.heard = self.now
+        self.window_since = self.entered = self.heard = now
 
     def open(self, seen: Transition | None, reason: TransitionReason) -> None:
         is_recovery = reason in (TransitionReason.PROBE_FAILED, TransitionReason.PROBE_TIMEOUT)

@@ -123,20 +123,23 @@ class BreakerMachine(RuleBasedStateMachine):
         """Follow what time alone should have done by now; True if `seen` was that."""
         book = self.book
         if book.override_until is not None and self.now >= book.override_until:
+            until = book.override_until
             book.override = book.override_until = None
-            return self.settle_by_hand(RESTING.get(book.policy.mode), TransitionReason.FORCED, seen)
+            return self.settle_by_hand(RESTING.get(book.policy.mode), TransitionReason.FORCED, seen, until)
         if book.state is State.HALF_OPEN and book.is_overdue():
             book.open(seen, TransitionReason.PROBE_TIMEOUT)
             return True
         return False
 
-    def settle_by_hand(self, to: State | None, reason: TransitionReason, seen: Transition | None) -> bool:
+    def settle_by_hand(
+        self, to: State | None, reason: TransitionReason, seen: Transition | None, at: float | None = None
+    ) -> bool:
         book = self.book
         if to is None:
             to = State.CLOSED if book.state in BY_HAND else book.state
         if to is book.state:
             return False
-        book.enter(to, seen, reason)
+        book.enter(to, seen, reason, at)
         return True
 
     def is_checked(self) -> bool:
@@ -701,7 +704,9 @@ class BreakerMachine(RuleBasedStateMachine):
         if not hasattr(self, "breaker"):
             return
         book, numbers = self.book, self.breaker.numbers(self.now)
-        assert (numbers.state, numbers.generation) == (book.state, book.generation)
+        is_over = book.override_until is not None and self.now >= book.override_until
+        state = RESTING.get(book.policy.mode, State.CLOSED) if is_over else book.state
+        assert (numbers.state, numbers.generation) == (state, book.generation)
         assert {name: getattr(numbers, name) for name in COUNTED} == {
             n: book.counts.get(n, 0) for n in COUNTED
         }
@@ -713,8 +718,9 @@ class BreakerMachine(RuleBasedStateMachine):
         is_open = book.state is State.OPEN
         assert numbers.next_probe_at == (book.open_until if is_open else None)
         assert numbers.is_probe_due == (is_open and self.now >= book.open_until)
-        assert numbers.override_until == book.override_until
-        assert (numbers.order is not None and numbers.order.by == "me@here") == (book.override is not None)
+        assert numbers.override_until == (None if is_over else book.override_until)
+        is_on = book.override is not None and not is_over
+        assert (numbers.order is not None and numbers.order.by == "me@here") == is_on
         assert (numbers.ramp_share is not None) == book.is_ramping()
 
     @invariant()

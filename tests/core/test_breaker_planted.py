@@ -139,6 +139,10 @@ def override_never_ends(
     return original(breaker, action, now, None, **named)
 
 
+def shows_an_override_beyond_its_time(_original: Any, breaker: Breaker, _now: float) -> State:
+    return breaker.machine.state
+
+
 def reload_drops_the_window(original: Any, machine: Machine, policy: BreakerPolicy, now: float) -> None:
     original(machine, policy, now)
     machine.evidence.window.clear(now)
@@ -249,6 +253,7 @@ PLANTED: dict[str, Plant] = {
     "max_wait does not double": around(Machine, "trip", impatient),
     "a reload forgets the override": around(Breaker, "reconfigure", reload_forgets_the_override),
     "an override never ends": around(Breaker, "override", override_never_ends),
+    "an override is shown beyond its time": around(Breaker, "state_at", shows_an_override_beyond_its_time),
     "a reload drops the window": around(Machine, "adopt", reload_drops_the_window),
     "what is waved through teaches": around(Machine, "_refuse", waved_through_teaches),
     "a rejection is lost": around(Machine, "_refuse", loses_a_rejection),

@@ -26,7 +26,7 @@ def test_own_pieces_become_pairs_in_order(own: Own, pairs: list[tuple[bytes, byt
 
 def test_what_a_route_adds_is_made_once_in_both_forms() -> None:
     added = Added((name, b"1") for name in (b"Via", b"x-a"))
-    assert (added.pairs, added.lines) == (((b"Via", b"1"), (b"x-a", b"1")), b"Via: 1\r\nx-a: 1\r\n")
+    assert (added.pairs, added.lines) == (((b"via", b"1"), (b"x-a", b"1")), b"Via: 1\r\nx-a: 1\r\n")
 
 
 def test_an_own_answer_leaves_nothing_out_and_adds_nothing_but_its_own() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from sidecar.core.breaker import Breaker, Override
 from sidecar.core.breaker.door import Door
-from sidecar.core.breaker.override import Order
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal, Turn
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.breaker.words import why
 from sidecar.core.outcome import Kind, Limit, Outcome, could_count
+from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from tests.core.breaker_calls import sent

@@ -139,6 +139,19 @@ test("what tripped a breaker is no operator and no probe", () => {
   assert.equal(timeline.trip([change(1, "closed", "forced_open", "forced")]), null);
 });
 
+test("what comes next is told of an override, a due probe, a ramp, a wait and a probe", () => {
+  const plain = { state: "closed", is_overridden: false, override_until: null, is_probe_due: false, ramp_share: null, next_probe_at: null, probes_in_flight: 0 };
+  const next = (more) => states.nextWords({ ...plain, ...more }, 100_000);
+  const later = new Date(104_000).toISOString();
+  assert.equal(next({}), "");
+  assert.equal(next({ ramp_share: 0.346 }), "ramping 35 %");
+  assert.equal(next({ state: "open", next_probe_at: later }), "probe in 4.0 s");
+  assert.equal(next({ state: "open", next_probe_at: later, is_probe_due: true }), "probe due: the next call");
+  assert.equal(next({ state: "half_open", probes_in_flight: 2 }), "2 probing");
+  assert.equal(next({ state: "forced_open", is_overridden: true, override_until: later }), "ends in 4.0 s");
+  assert.equal(next({ state: "forced_closed", is_overridden: true }), "until ended by hand");
+});
+
 test("a trace has an address only where there is a template of the web for it", () => {
   const template = "http://jaeger/trace/{trace_id}?a={trace_id}";
   assert.equal(timeline.traceAddress(template, "ab/c"), "http://jaeger/trace/ab%2Fc?a=ab%2Fc");

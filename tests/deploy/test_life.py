@@ -165,6 +165,9 @@ async def test_a_killed_sidecar_is_back_with_a_fresh_breaker(
 ) -> None:
     (refused,) = free_ports(1)
     config = configuration(tmp_path, "base", payments=f"127.0.0.1:{refused}")
+    # Else refusals before the upstream's first answer open nothing.
+    limits = "timeouts: {request: 2s}\n"
+    config.write_text(config.read_text().replace(limits, f"{limits}  circuit_breaker: {{warm_up: off}}\n"))
     pods.append(Pod(config, ["serve"], session))
     pod = pods[0]
     await pod.start()

@@ -32,7 +32,7 @@ class Served:
 
 
 def written(
-    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s"
+    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s", upstream: str = ""
 ) -> tuple[Path, int, int]:
     """Write `sidecar.yaml`: its path, the inbound port and the probes' port. No `delay`, or each test has it too."""
     inbound, probes, admin = free_ports(3)
@@ -45,7 +45,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
 telemetry: {{access_log: {{format: "off"}}}}
 drain: {{delay: {delay}}}
 {top}
-upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]{f", {upstream}" if upstream else ""}}}}}
 routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
 """)
     return file, inbound, probes
@@ -53,10 +53,10 @@ routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
 
 @asynccontextmanager
 async def served(
-    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s"
+    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s", upstream: str = ""
 ) -> AsyncIterator[Served]:
     """Run a sidecar process in front of the app on port `app`."""
-    file, inbound, probes = written(folder, app, route=route, top=top, delay=delay)
+    file, inbound, probes = written(folder, app, route=route, top=top, delay=delay, upstream=upstream)
     async with sidecar(file, probes, folder / "sidecar.log") as process:
         yield Served(process, inbound)
 

@@ -60,7 +60,7 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
 
         await page.get_by_role("link", name="Breakers", exact=True).click()
         breaker = row(page, PAYMENTS)
-        await reads(breaker.locator(".c-trip"), "failures in a row, 5 of 5 failed (100 %)")
+        await reads(breaker.locator(".c-trip"), "open: 5 × 500 127.0.0.1:")
         (told,) = (await to.hand.get(f"/breakers/{PAYMENTS}"))["breakers"]
         link = breaker.locator("a.trace")
         assert await link.get_attribute("href") == (
@@ -74,12 +74,14 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
         await breaker.get_by_role("button", name="Close…").click()
         dialog = page.get_by_role("dialog")
         await dialog.get_by_label("How long").select_option("5m")
+        await dialog.get_by_label("Who you are").fill("ada@desk")
         assert (await to.hand.get("/status"))["breakers"]["open_count"] == 1  # it asks first
         await dialog.get_by_role("button", name="Force closed").click()
         await reads(breaker.locator(".c-state"), "forced closed")
         await reads(breaker.locator(".next"), "ends in 4 min 5")
+        await reads(breaker.locator(".c-trip"), "forced_closed: by ada@desk since ")
         (told,) = (await to.hand.get(f"/breakers/{PAYMENTS}"))["breakers"]
-        assert (told["state"], told["is_overridden"]) == ("disabled", True)
+        assert (told["state"], told["is_overridden"]) == ("forced_closed", True)
         assert await to.ask(PAYMENTS) == [200]
 
         await breaker.get_by_role("button", name="Auto…").click()

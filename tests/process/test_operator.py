@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,16 +80,26 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
             assert word in out
         code, out, _ = await to.command("breaker", "open", "shop", "--for", "5m")
         assert code == 0
-        assert out.startswith("shop/app: forced_open, forced until ")
+        held = rf"forced_open: by \S+@{re.escape(socket.gethostname())} since \S+Z until \S+Z"
+        assert re.fullmatch(rf"shop/app: {held} \((300|299\.\d+) s left\)\n", out), out
         code, out, _ = await to.command("status", "--json")
         assert code == 1
         state = json.loads(out)
         assert set(state) == {"status", "routes", "breakers", "upstreams"}
         assert state["breakers"][0]["state"] == "forced_open"
-        assert "1 OPEN: shop/app (forced)\n" in (await to.command("status"))[1]
+        assert re.search(rf"^1 OPEN:\n  shop/app {held}$", (await to.command("status"))[1], re.MULTILINE)
+        _, out, _ = await to.command("breaker", "close", "shop", "--for", "ever", "--by", "ada@bastion")
+        assert re.fullmatch(
+            r"shop/app: forced_closed: by ada@bastion since \S+ until ended by hand\n", out
+        ), out
+        _, out, _ = await to.command("status")
+        assert re.search(r"^1 HELD BY HAND:\n  shop/app forced_closed: by ada@bastion ", out, re.MULTILINE)
+        _, out, _ = await to.command("breaker", "open", "shop")
+        assert " (1800 s left)" in out or " (1799." in out
         assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
         assert (await to.command("status"))[0] == 0
-        log = await to.running.logged("circuit_breaker.transition", times=2)
+        log = await to.running.logged("circuit_breaker.transition", times=4)
+        assert '"by":"ada@bastion"' in log
         assert '"reason":"forced"' in log
 
 
@@ -99,9 +110,10 @@ async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Pat
         assert code == 0
         assert re.search(
             r"""\nLive
-  breaker shop/app: forced_open \(forced\)
+  breaker shop/app: forced_open by hand
+    forced_open: by 127\.0\.0\.1 since \S+Z until \S+Z
     window: 0 calls, 0\.0% failed, 0\.0% slow, 0 failures in a row; refused since the start: 0
-    last change: closed → forced_open \(forced\) at \d{4}-\S+\n$""",
+    last change: closed → forced_open \(forced\) at \d{4}-\S+: by 127\.0\.0\.1 for 5m\n$""",
             out,
         ), out
         (nobody,) = free_ports(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from unittest.mock import ANY
 
 import pytest
 
@@ -30,6 +32,11 @@ READING = (
     "/openapi.json",
 )
 NOBODY = app_routes(9)
+
+BAD_BY = (
+    "by: say who you are in 1 to 128 printable ASCII characters without spaces, such as ada@bastion; "
+    "left out, it is the address you ask from"
+)
 
 
 # What it shows
@@ -67,9 +74,13 @@ async def test_status_tells_how_the_process_is() -> None:
             "forced_closed": 0,
             "disabled": 0,
         },
-        "open": [{"route": "app", "upstream": "app", "state": "open"}],
+        "open": [{"route": "app", "upstream": "app", "state": "open", "told": "open", "why": ANY}],
         "open_count": 1,
+        "probe_due_count": 0,
+        "overridden_count": 0,
     }
+    why = status["breakers"]["open"][0]["why"]
+    assert re.fullmatch(r"open: 5 × 500 127\.0\.0\.1:\d+", why)
     assert status["config"]["generation"] == 1
     assert "admin" in [part["name"] for part in status["parts"]]
 
@@ -112,7 +123,7 @@ def test_a_call_whose_caller_left_is_no_error_either_and_one_that_the_sidecar_cu
         (408, Reason.REQUEST_TIMEOUT),
     ):
         numbers.server_row(b"GET", status, reason).add([0.1])
-    told = views.route(route, numbers, [])
+    told = views.route(route, numbers, [], 0.0)
     assert (told["finished"], told["errors"], told["gone"]) == (3, 2, 1)
 
 
@@ -270,9 +281,15 @@ async def test_metrics_are_those_of_the_probe_listener() -> None:
         ("DELETE", "/breakers/app", 405, "DELETE is not for /breakers/app: GET reads, POST changes"),
         ("POST", "/breakers/app/open?for=367d", 400, "for: '367d' is not a duration such as 250ms, 2s or 1m30s"),
         ("POST", "/breakers/app/open?for=999999999999h", 400,
-         "for: at most a year; leave it out for an override that lasts until `auto`"),
+         "for: at most a year; write `ever` for an override that lasts until `auto`"),
         ("POST", "/breakers/app/open?fro=5m", 400, "there is no query parameter 'fro' here; did you mean 'for'?"),
         ("POST", "/breakers/app/open?for=5m&for=5h", 400, "for is given more than once"),
+        ("POST", "/breakers/app/auto?for=ever", 400, "`auto` ends an override at once: leave out `for`"),
+        ("POST", "/breakers/app/open?for=Ever", 400, "for: 'Ever' is not a duration such as 250ms, 2s or 1m30s"),
+        ("POST", "/breakers/app/open?by=", 400, BAD_BY),
+        ("POST", "/breakers/app/open?by=ada%20b", 400, BAD_BY),
+        ("POST", "/breakers/app/auto?by=ad%0aa", 400, BAD_BY),
+        ("POST", f"/breakers/app/close?by={'a' * 129}", 400, BAD_BY),
         ("POST", "/drain?in=5m", 400, "there is no query parameter 'in' here"),
         ("POST", "/quitquitquit?now", 400, "there is no query parameter 'now' here"),
         ("GET", "/nowhere", 404, "there is nothing at /nowhere; /openapi.json says what there is"),

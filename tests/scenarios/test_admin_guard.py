@@ -318,6 +318,19 @@ async def test_who_asks_at_a_unix_socket_is_known_by_what_the_kernel_says(tmp_pa
     assert (line["client"], line["user_agent"]) == (f"uid {os.getuid()}, pid {os.getpid()}", "me")
 
 
+async def test_an_override_that_comes_by_a_unix_socket_is_of_the_process_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    header = HEADER.replace('admin: {address: "127.0.0.1:0"}', f"admin: {{address: 'unix:{path}'}}")
+    async with running(NOBODY, header) as worker:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"POST /breakers/app/open HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+        order = worker.assembly.breakers["app", "app"].order_at(worker.service.clock())
+    assert order is not None
+    assert order.by == f"uid {os.getuid()}, pid {os.getpid()}"
+
+
 # Changes
 
 

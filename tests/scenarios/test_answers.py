@@ -19,7 +19,7 @@ import pytest
 from sidecar.core.errors import Reason
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
-from tests.scenarios.stage import app_routes, get, hang, inbound, saying, stage
+from tests.scenarios.stage import OK, app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -60,6 +60,19 @@ async def circuit_open_head() -> bytes:
         for _ in range(5):
             await to.ask()
         return await answer_to(ASK.replace(b"GET", b"HEAD"), to.port)
+
+
+async def circuit_open_ramping() -> bytes:
+    failures = [b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"] * 5
+    async with stage(saying(*failures, OK), route="circuit_breaker: {ramp: 10s}") as to:
+        await to.ask_all(get() * 5, [b"GET"] * 5)
+        await asyncio.sleep(5.01)
+        await to.ask()
+        await asyncio.sleep(3.0)
+        received = b"HTTP/1.1 200"
+        while received.startswith(b"HTTP/1.1 200"):  # a share of 37 % is let in, by chance
+            received = await answer_to(ASK, to.port)
+        return received
 
 
 async def fallback() -> bytes:
@@ -262,7 +275,8 @@ async def draining() -> bytes:
 
 
 CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
-    circuit_open, circuit_open_grpc, circuit_open_head, fallback, overloaded, overloaded_connections,
+    circuit_open, circuit_open_grpc, circuit_open_head, circuit_open_ramping, fallback, overloaded,
+    overloaded_connections,
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
     timeout_after_the_head, connect_timeout, connection_refused, dns_error, connection_reset, incomplete_head,
     incomplete_after_the_head, protocol_error, no_route, bad_request, head_too_large, too_many_fields,

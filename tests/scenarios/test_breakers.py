@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -135,12 +136,35 @@ async def test_after_closing_a_growing_share_is_let_in() -> None:
         shares = []
         for _ in range(4):
             await asyncio.sleep(2.4)
-            shares.append((await ask(80))[200] / 80)
-            asked += 80
-        assert shares == sorted(shares)
-        assert shares == pytest.approx([0.24, 0.48, 0.72, 0.96], abs=0.15)
+            shares.append((await ask(160))[200] / 160)
+            asked += 160
+        # From 10 % on. Each is let in by chance: five times the standard deviation of the share of 160.
+        assert shares == pytest.approx([0.316, 0.532, 0.748, 0.964], abs=0.2)
         await asyncio.sleep(0.5)
         assert await ask(40) == {200: 40}
+
+
+async def test_a_ramp_is_told_in_answers_and_to_operators() -> None:
+    answers = saying(*[FAILURE] * 5, OK)
+    async with stage(answers, route="circuit_breaker: {ramp: 10s}") as to:
+        await to.ask_all(get() * 5, [b"GET"] * 5)
+        await asyncio.sleep(5.01)
+        assert (await to.ask()).status == 200
+        await asyncio.sleep(2.5)
+        (row,) = (await operator(to.worker).get("/breakers"))["breakers"]
+        assert (row["state"], row["why"]) == ("closed", "")
+        share = row["ramp_share"]
+        assert share == pytest.approx(0.325, abs=0.01)
+        assert row["told"] == f"closed, ramping {round(share * 100)} %"
+        refusal = await to.ask()
+        while refusal.status == 200:
+            refusal = await to.ask()
+        detail = json.loads(refusal.body)["detail"]
+        assert re.fullmatch(r"the circuit breaker of app to app is closed, ramping 3[234] %", detail)
+        assert detail.encode() in (refusal.value(b"proxy-status") or b"")
+        await asyncio.sleep(7.5)
+        (row,) = (await operator(to.worker).get("/breakers"))["breakers"]
+        assert (row["told"], row["ramp_share"]) == ("closed", None)
 
 
 async def test_a_trip_while_ramping_opens_for_twice_as_long() -> None:
@@ -182,6 +206,116 @@ async def test_an_override_refuses_everything_and_ends_at_its_time() -> None:
         assert [one.reason for one in to.breaker.history] == [TransitionReason.FORCED] * 2
 
 
+async def test_an_override_is_shown_over_at_its_end_and_not_when_the_housekeeper_comes() -> None:
+    async with stage(by_target) as to:
+        hand = operator(to.worker)
+        async with hand.events() as events:
+            await asyncio.sleep(0.3)  # between two rounds of the housekeeper
+            (begun,) = (await hand.post("/breakers/app/open?for=1s"))["breakers"]
+            kind, told = await events.next()
+            assert told["to"] == "forced_open"
+            left = begun["override_seconds_left"]
+            await asyncio.sleep(left - 0.001)
+            (one,) = (await hand.get("/breakers"))["breakers"]
+            assert one["told"] == "forced_open by hand"
+            await asyncio.sleep(0.001)
+            (one,) = (await hand.get("/breakers"))["breakers"]
+            status = (await hand.get("/status"))["breakers"]
+            (route,) = (await hand.get("/routes"))["routes"]
+            assert to.breaker.state is State.FORCED_OPEN  # nobody has come yet
+            overrides = [one[f"override_{key}"] for key in ("by", "since", "until", "seconds_left")]
+            assert (one["state"], one["told"], one["why"], one["is_overridden"], overrides) == (
+                "closed", "closed", "", False, [None] * 4,
+            )  # fmt: skip
+            assert (status["open_count"], status["overridden_count"], status["by_state"]["closed"]) == (
+                0,
+                0,
+                1,
+            )
+            assert route["breakers"] == [{"upstream": "app", "state": "closed"}]
+            kind, told = await events.next()
+    assert (kind, told["to"], told["at"]) == ("transition", "closed", begun["override_until"])
+    assert told["why"] == "the time of the override by 127.0.0.1 is over"
+    assert told["override"] == {
+        "action": "auto", "by": "127.0.0.1",
+        "since": begun["override_since"], "until": begun["override_until"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "by", "left"),
+    [
+        ("", "127.0.0.1", 1800.0),
+        ("?for=90s&by=ada@bastion", "ada@bastion", 90.0),
+        ("?for=ever", "127.0.0.1", None),
+        ("?for=8784h", "127.0.0.1", 366 * 86400.0),
+    ],
+)
+@pytest.mark.parametrize("action", ["open", "close"])
+async def test_an_override_says_who_made_it_and_ends_after_half_an_hour_by_default(
+    action: str, query: str, by: str, left: float | None
+) -> None:
+    async with stage(by_target) as to:
+        hand = operator(to.worker)
+        async with hand.events() as events:
+            await hand.post(f"/breakers/app/{action}{query}")
+            (one,) = (await hand.get("/breakers"))["breakers"]
+            assert (one["override_by"], one["override_seconds_left"]) == (by, left)
+            assert f": by {by} since " in one["why"]
+            await hand.post("/breakers/app/auto?by=bob@desk")
+            heard = [await events.next() for _ in range(2)]
+    assert [told["override"]["by"] for _, told in heard] == [by, "bob@desk"]
+    assert heard[0][1]["override"]["since"] == one["override_since"]
+    assert heard[1][1]["why"] == "override ended by bob@desk"
+    assert heard[1][1]["override"]["until"] is None
+
+
+async def test_what_opened_a_breaker_stands_wherever_a_person_looks(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    routes = app_routes(9, route="circuit_breaker: {warm_up: off}")
+    async with serving(load_text(HEADER + routes).snapshot, log) as worker:
+        hand = operator(worker)
+        async with hand.events() as events, raw_client(port(worker)) as client:
+            await client.send(get() * 5)
+            await client.responses([b"GET"] * 5)
+            why = "open: 5 × connection_refused 127.0.0.1:9"
+            _, opened = await events.next()
+            assert (opened["why"], len(opened["causes"])) == (why.removeprefix("open: "), 5)
+            cause = opened["causes"][0]
+            assert (cause["error_type"], cause["status"], cause["endpoint"]) == (
+                "connection_refused", None, "127.0.0.1:9",
+            )  # fmt: skip
+            assert cause["detail"]
+            assert cause["request_id"]
+            await asyncio.sleep(5.01)
+            (row,) = (await hand.get("/breakers"))["breakers"]
+            assert (row["told"], row["why"], row["is_probe_due"]) == (
+                "open, probe due", f"{why}; probe due", True,
+            )  # fmt: skip
+            due = 'sidecar_circuit_breaker_probe_due{sidecar_route="app",sidecar_upstream="app"} '
+            assert f"{due}1\n" in (await hand.send("GET", "/metrics")).body.decode()
+            await client.send(get())
+            await client.responses([b"GET"] * 6)
+            (shut,) = (await hand.get("/status"))["breakers"]["open"]
+            assert shut["why"] == f"{why}; last probe: the same"
+            (whole,) = (await hand.get("/breakers/app"))["breakers"]
+            assert whole["why"] == f"{why}; last probe: the same"
+            assert [one["why"] for one in whole["history"]] == [
+                "probe failed: connection_refused 127.0.0.1:9", "", "5 × connection_refused 127.0.0.1:9",
+            ]  # fmt: skip
+            assert f"{due}0\n" in (await hand.send("GET", "/metrics")).body.decode()
+            await hand.post("/breakers/app/close")
+            held = 'sidecar_circuit_breaker_overridden{sidecar_route="app",sidecar_upstream="app"} 1\n'
+            assert held in (await hand.send("GET", "/metrics")).body.decode()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    first = next(line for line in lines if line["kind"] == "circuit_breaker.transition")
+    assert first["message"] == "app/app: closed -> open: 5 × connection_refused 127.0.0.1:9"
+    assert first["causes"][0] == {
+        "request_id": cause["request_id"], "trace_id": cause["trace_id"],
+        "error_type": "connection_refused", "endpoint": "127.0.0.1:9", "detail": cause["detail"],
+    }  # fmt: skip
+
+
 async def test_an_override_closes_a_breaker_whatever_the_upstream_does() -> None:
     async with stage(by_target) as to:
         await statuses(to, *[b"/500"] * 5)
@@ -207,12 +341,15 @@ async def test_an_override_survives_a_reload_of_thresholds() -> None:
 async def test_an_override_survives_a_reload_that_changes_the_upstream() -> None:
     async with stage(by_target) as to:
         hand = operator(to.worker)
-        await hand.post("/breakers/app/open?for=5m")
+        (begun,) = (await hand.post("/breakers/app/open?for=5m&by=ada@bastion"))["breakers"]
         before = to.breaker
         await to.worker.control.active.install(load_text(HEADER + app_routes(9)).snapshot)
         assert to.breaker is not before
         (one,) = (await hand.get("/breakers/app"))["breakers"]
         assert (one["state"], one["generation"], one["override_seconds_left"]) == ("forced_open", 0, 300.0)
+        kept = ("override_by", "override_since", "override_until", "why")
+        assert [one[key] for key in kept] == [begun[key] for key in kept]
+        assert one["override_by"] == "ada@bastion"
         assert (await to.ask()).status == 503
         await asyncio.sleep(301)
         assert to.breaker.state is State.CLOSED

@@ -476,30 +476,32 @@ class Path:
 class HandConnecting:
     """In the place of `Connecting`: the test says how it ends."""
 
-    def __init__(self, pool: LeasePool, seconds: float, clock: Callable[[], float], on_failure: Any) -> None:
+    def __init__(self, pool: LeasePool, seconds: float, on_end: Any) -> None:
         self.pool = pool
         self.seconds = seconds
         self.seekers: list[Seeker] = []
+        self.waits: list[Any] = []
         self.is_called_off = False
-        self._on_failure = on_failure
+        self._on_end = on_end
 
     def cancel(self, seeker: Seeker) -> None:
         self.seekers.remove(seeker)
         if not self.seekers:
             self.is_called_off = True
-            self._on_failure(self)
+            self._on_end(self, False)
 
     def open(self) -> HandLease:
         """It is there: whoever waits gets it."""
         lease = HandLease(self.pool)
         self.pool.add(lease)
         seekers, self.seekers = self.seekers, []
+        self._on_end(self, True)
         for seeker in seekers:
             seeker.leased(lease)
         return lease
 
     def fail(self, reason: Reason = Reason.CONNECTION_REFUSED) -> None:
         seekers, self.seekers = self.seekers, []
-        self._on_failure(self)
+        self._on_end(self, False)
         for seeker in seekers:
             seeker.not_leased(reason, "as the test says")

@@ -6,6 +6,8 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -13,12 +15,14 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
+from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.telemetry import access_log
 from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.log_lines import Level, LogLine, as_json, as_text, make_line
+from sidecar.telemetry.otlp_logs import log_record
 from tests.telemetry.fakes import FakeExchange
 
 OPENED = Transition(
@@ -31,7 +35,10 @@ OPENED = Transition(
     at=1.0,
     window=WindowNumbers(total=20, failed=10),
     wait_seconds=5.0,
-    causes=(Cause(b"a" * 32, b"b" * 16, b"req-9"),),
+    causes=(
+        Cause(b"c" * 32, b"d" * 16, b"req-8", "connection_refused", 0, "10.0.0.7:8080", "nobody listens"),
+        Cause(b"a" * 32, b"b" * 16, b"req-9", "503", 503, "10.0.0.7:8080"),
+    ),
 )
 
 
@@ -158,10 +165,53 @@ def test_events_carry_the_ids_of_their_last_cause() -> None:
     written.log.reloaded(ReloadReport(2.0, 0.1, 3, is_success=False, problems=("f.yaml:1:1: bad",)))
     transition, reload = written.lines()
     assert transition["kind"] == "circuit_breaker.transition"
-    assert transition["message"] == "checkout/payments: closed -> open"
+    why = "10 of 20 failed (1 × connection_refused 10.0.0.7:8080, 1 × 503 10.0.0.7:8080)"
+    assert transition["message"] == f"checkout/payments: closed -> open: {why}"
+    assert transition["why"] == why
+    assert transition["causes"] == [
+        {
+            "request_id": "req-8", "trace_id": "c" * 32, "error_type": "connection_refused",
+            "endpoint": "10.0.0.7:8080", "detail": "nobody listens",
+        },
+        {
+            "request_id": "req-9", "trace_id": "a" * 32, "error_type": "503", "status": 503,
+            "endpoint": "10.0.0.7:8080",
+        },
+    ]  # fmt: skip
+    assert transition["override"] is None
     assert (transition["trace_id"], transition["span_id"]) == ("a" * 32, "b" * 16)
     assert (transition["request_id"], transition["reason"]) == ("req-9", "failure_rate")
     assert (reload["level"], reload["problems"]) == ("error", ["f.yaml:1:1: bad"])
+
+
+def test_an_override_and_its_end_are_told_with_who_made_it() -> None:
+    written = Written()
+    begun = Order(Override.OPEN, 1.0, 61.0, "ada@bastion")
+    by_hand = replace(
+        OPENED, to_state=State.FORCED_OPEN, reason=TransitionReason.FORCED, causes=(), order=begun
+    )
+    ended = replace(
+        by_hand,
+        from_state=State.FORCED_OPEN,
+        to_state=State.CLOSED,
+        order=replace(begun, action=Override.AUTO),
+    )
+    for one in (by_hand, ended):
+        written.log.transitioned(one)
+    first, last = written.lines()
+    assert first["message"] == "checkout/payments: closed -> forced_open: by ada@bastion for 1m"
+    assert last["message"].endswith("forced_open -> closed: the time of the override by ada@bastion is over")
+    assert (first["override"]["action"], first["override"]["by"]) == ("open", "ada@bastion")
+    assert (last["override"]["action"], last["override"]["until"]) == ("auto", first["override"]["until"])
+    since, until = (datetime.fromisoformat(first["override"][key]) for key in ("since", "until"))
+    assert (until - since).total_seconds() == 60.0
+
+
+def test_nested_fields_stay_what_they_are_in_a_record_of_the_collector() -> None:
+    record = log_record(make_line(OPENED, 0))
+    (causes,) = [pair.value for pair in record.attributes if pair.key == "sidecar.log.causes"]
+    first = {pair.key: pair.value.string_value for pair in causes.array_value.values[0].kvlist_value.values}
+    assert first["error_type"] == "connection_refused"
 
 
 def test_text_format_is_one_readable_line() -> None:

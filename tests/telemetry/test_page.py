@@ -16,6 +16,7 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
+SHAPES = ("telemetry/span_shape.py", "telemetry/event_shape.py")
 _ATTRIBUTE = re.compile(r"(sidecar|http|url|server|client|network|user_agent|error|otel)(\.[a-z_0-9]+)+")
 _KIND = re.compile(r"access|(circuit_breaker|config|admin|part|process|telemetry)\.[a-z_]+")
 _HEAD = """\
@@ -42,13 +43,13 @@ def test_the_table_of_metrics_is_the_codes_own() -> None:
 
 
 def test_every_attribute_of_a_span_is_told_and_no_other() -> None:
-    made = {text for text in _texts("telemetry/span_shape.py") if _ATTRIBUTE.fullmatch(text)}
+    made = {text for file in SHAPES for text in _texts(file) if _ATTRIBUTE.fullmatch(text)}
     assert sorted(first_cells("attributes")) == sorted(made)
 
 
 def test_every_span_is_told() -> None:
     events = {"circuit_breaker.transition", "circuit_breaker.open", "config.reload"}
-    assert events <= set(_texts("telemetry/span_shape.py"))
+    assert events <= {text for file in SHAPES for text in _texts(file)}
     assert set(first_cells("spans")) == {"{method} {route}", "{method}", *events}
 
 

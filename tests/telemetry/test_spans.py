@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from sidecar.core.errors import Reason
+from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
@@ -56,7 +58,10 @@ def transition(sequence: int, before: State, after: State, at: float = 100.0, ca
         at=at,
         window=WindowNumbers(total=9, failed=5, slow=1, consecutive_failures=5),
         wait_seconds=5.0,
-        causes=tuple(Cause(b"%032x" % (n + 1), b"%016x" % (n + 1), b"req-%d" % n) for n in range(causes)),
+        causes=tuple(
+            Cause(b"%032x" % (n + 1), b"%016x" % (n + 1), b"req-%d" % n, "503", 503, "10.0.0.7:8080", "ill")
+            for n in range(causes)
+        ),
     )
 
 
@@ -265,7 +270,18 @@ def test_transition_is_a_root_span_with_links_to_at_most_32_causes() -> None:
     assert span.start_time_unix_nano == span.end_time_unix_nano == OFFSET_NS + 100_000_000_000
     assert len(span.links) == 32
     assert span.links[-1].span_id.hex() == f"{40:016x}"
-    assert attributes(span.links[-1]) == {"sidecar.request_id": "req-39"}
+    told = {
+        "sidecar.request_id": "req-39",
+        "error.type": "503",
+        "http.response.status_code": 503,
+        "sidecar.endpoint": "10.0.0.7:8080",
+        "sidecar.detail": "ill",
+    }
+    assert attributes(span.links[-1]) == told
+    assert {event.name for event in span.events} == {"circuit_breaker.cause"}
+    assert len(span.events) == 32
+    assert attributes(span.events[-1]) == told
+    assert span.events[-1].time_unix_nano == span.start_time_unix_nano
     assert attributes(span) == {
         "sidecar.circuit_breaker.name": "checkout/payments",
         "sidecar.circuit_breaker.state.from": "closed",
@@ -276,9 +292,22 @@ def test_transition_is_a_root_span_with_links_to_at_most_32_causes() -> None:
         "sidecar.circuit_breaker.window.total": 9,
         "sidecar.circuit_breaker.window.failed": 5,
         "sidecar.circuit_breaker.window.slow": 1,
+        "sidecar.circuit_breaker.why": "40 × 503 10.0.0.7:8080",
         "sidecar.route": "checkout",
         "sidecar.upstream": "payments",
     }
+
+
+def test_transition_by_hand_says_who_made_it_and_what_is_not_known_is_left_out() -> None:
+    one = recorder()
+    order = Order(Override.OPEN, 100.0, 1900.0, "ada@bastion")
+    by_hand = replace(transition(1, State.CLOSED, State.FORCED_OPEN, causes=1), order=order)
+    one.transitioned(replace(by_hand, causes=(Cause(b"1" * 32, b"2" * 16, b"req-1"),)))
+    (span,) = shape(one)
+    told = attributes(span)
+    assert told["sidecar.circuit_breaker.why"] == "by ada@bastion for 30m"
+    assert told["sidecar.circuit_breaker.override.by"] == "ada@bastion"
+    assert attributes(span.links[0]) == attributes(span.events[0]) == {"sidecar.request_id": "req-1"}
 
 
 def test_outage_is_one_bar_from_the_first_opening_to_the_closing() -> None:
@@ -301,6 +330,7 @@ def test_outage_is_one_bar_from_the_first_opening_to_the_closing() -> None:
     assert bar.span_id != spans[0].span_id
     assert bar.links[0].span_id == spans[4].span_id
     assert attributes(bar)["sidecar.circuit_breaker.is_ongoing"] is False
+    assert attributes(bar)["sidecar.circuit_breaker.why"] == "consecutive_failures"
     one.end_outages(40.0)
     assert len(one.events) == 6
 
@@ -317,6 +347,8 @@ def test_outage_that_outlives_the_process_is_shown_as_ongoing() -> None:
 def test_tripping_exchange_has_the_event_and_a_refused_one_the_link() -> None:
     one = recorder()
     opened = transition(1, State.CLOSED, State.OPEN, at=100.02)
+    cause = Cause(b"1" * 32, b"2" * 16, b"r", "connection_refused", 0, "10.0.0.7:8080")
+    opened = replace(opened, causes=(cause, cause))
     one.finished(FakeExchange(tripped=opened, attempts=()))
     one.finished(FakeExchange(refused_by=opened, status=503, reason=Reason.CIRCUIT_OPEN, attempts=()))
     one.transitioned(opened)
@@ -325,6 +357,7 @@ def test_tripping_exchange_has_the_event_and_a_refused_one_the_link() -> None:
     assert event.name == "circuit_breaker.transition"
     assert event.time_unix_nano == OFFSET_NS + int(100.02 * 1e9)
     assert attributes(event)["sidecar.circuit_breaker.reason"] == "consecutive_failures"
+    assert attributes(event)["sidecar.circuit_breaker.why"] == "2 × connection_refused 10.0.0.7:8080"
     (link,) = refused.links
     assert (link.trace_id, link.span_id) == (span.trace_id, span.span_id)
 

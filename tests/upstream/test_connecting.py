@@ -55,10 +55,12 @@ class Stage:
         self.pool: Pool = self.cluster.pools[0]
         self.told: list[Note] = []
         self.failures = 0
-        self.connecting = Connecting(self.pool, seconds, loop.time, self._failed)
+        self.connecting = Connecting(self.pool, seconds, self._ended)
 
-    def _failed(self, connecting: Connecting) -> None:
+    def _ended(self, connecting: Connecting, has_worked: bool) -> None:
         assert connecting is self.connecting
+        if has_worked:
+            return
         self.failures += 1
         self.told.append(("place", "free", None))
 

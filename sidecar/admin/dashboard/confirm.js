@@ -70,11 +70,12 @@ export function toast(words) {
 }
 
 const TIMES = [
-  ["", "until somebody ends it"],
+  ["30m", "for 30 minutes"],
   ["1m", "for 1 minute"],
   ["5m", "for 5 minutes"],
   ["15m", "for 15 minutes"],
   ["1h", "for 1 hour"],
+  ["ever", "until somebody ends it"],
 ];
 
 /** @type {Record<string, {title: string, says: string, does: string, done: string}>} */
@@ -104,23 +105,27 @@ export function askOverride(route, upstream, action) {
   const words = OVERRIDES[action];
   const time = h("select", { id: "dialog-for" }, ...TIMES.map(([value, label]) => h("option", { value }, label)));
   const own = h("input", { id: "dialog-own", type: "text", placeholder: "such as 90s or 2h", autocomplete: "off" });
+  const who = h("input", { id: "dialog-by", type: "text", placeholder: "such as ada@desk", autocomplete: "username", maxlength: "128" });
+  const name = [h("label", { for: "dialog-by" }, "Who you are"), who];
   const fields = [
     h("label", { for: "dialog-for" }, "How long"),
     time,
     h("label", { for: "dialog-own" }, "Another time"),
     own,
+    ...name,
   ];
   confirm({
     title: `${words.title}: ${route}`,
     says: `${words.says} Breaker of route ${route} and upstream ${upstream}.`,
     does: words.does,
     isDangerous: action !== "auto",
-    fields: action === "auto" ? [] : [h("div", { class: "fields" }, ...fields)],
+    fields: [h("div", { class: "fields" }, ...(action === "auto" ? name : fields))],
     done: `${route} is ${words.done}.`,
     path: () => {
       const seconds = own.value.trim() || time.value;
       const query = new URLSearchParams({ upstream });
-      if (action !== "auto" && seconds) query.set("for", seconds);
+      if (action !== "auto") query.set("for", seconds);
+      if (who.value.trim()) query.set("by", who.value.trim());
       return `/breakers/${part(route)}/${action}?${query}`;
     },
   });

@@ -3,7 +3,7 @@
  * @module
  */
 import { attribute, h, icon, setIcon, svg, text } from "./dom.js";
-import { clock, duration, percent, rate } from "./format.js";
+import { clock, duration, rate } from "./format.js";
 import { STATES, reasonWords } from "./states.js";
 import { periods, traceAddress } from "./timeline.js";
 
@@ -116,30 +116,28 @@ export function lineBar() {
 
 /**
  * The exchange that caused something, as a link to its trace where there is an address for it.
- * @param {{trace_id: string, request_id: string}} cause
+ * @param {any} cause as the API tells it
  * @param {string | undefined} template
  */
 export function traceLink(cause, template) {
   const address = traceAddress(template, cause.trace_id);
   const words = h("code", {}, cause.trace_id.slice(0, 8) || "no trace");
-  const title = `trace ${cause.trace_id}, request ${cause.request_id}`;
+  const title = `${causeWords(cause)}, trace ${cause.trace_id}, request ${cause.request_id}`;
   if (!address) return h("span", { class: "trace", title }, words);
   const label = `${cause.trace_id.slice(0, 8)}: its trace, in another tab`;
   const attributes = { class: "trace", href: address, target: "_blank", rel: "noopener noreferrer", title };
   return h("a", { ...attributes, "aria-label": label }, words, icon("link"));
 }
 
-/** A transition in words. @param {import("./timeline.js").Transition} one */
+/** A transition in words: what the process says of it tells more than its reason. @param {import("./timeline.js").Transition} one */
 export function transitionWords(one) {
-  const { failed, total, slow } = one.window;
-  const numbers =
-    one.reason === "failure_rate" || one.reason === "consecutive_failures"
-      ? `, ${failed} of ${total} failed (${percent(total ? failed / total : null)})`
-      : one.reason === "slow_call_rate"
-        ? `, ${slow} of ${total} slow`
-        : "";
-  return `${reasonWords(one.reason)}${numbers}`;
+  if (!one.why) return reasonWords(one.reason);
+  return one.to === "open" && one.from === "closed" ? `${reasonWords(one.reason)}: ${one.why}` : one.why;
 }
+
+/** A cause in words, for who hovers over it. @param {{error_type: string | null, status: number | null, endpoint: string | null, detail: string | null}} cause */
+const causeWords = ({ error_type: error, status, endpoint, detail }) =>
+  [error ?? status ?? "no answer", endpoint, detail && `(${detail})`].filter(Boolean).join(" ");
 
 /** A route's name, which leads to it, above a line of more. @param {Element} node */
 export function routeName(node) {

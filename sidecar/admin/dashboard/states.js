@@ -2,6 +2,7 @@
  * The words, shapes and order of a breaker's states. Colours are in style.css and never say anything alone.
  * @module
  */
+import { left } from "./format.js";
 
 /** @typedef {"closed" | "open" | "half_open" | "forced_open" | "disabled" | "forced_closed"} Shown */
 
@@ -35,6 +36,21 @@ export function shown(state, isOverridden = false) {
  */
 export function worst(states) {
   return states.reduce((one, other) => (STATES[other].rank < STATES[one].rank ? other : one), /** @type {Shown} */ ("closed"));
+}
+
+/**
+ * What comes next: the probe, the end of an override, or all of the traffic.
+ * @param {{[key: string]: any}} row a breaker as the API tells it
+ * @param {number} now milliseconds since the epoch
+ */
+export function nextWords(row, now) {
+  const until = (/** @type {string} */ instant) => left(Math.max(0, (Date.parse(instant) - now) / 1000));
+  if (row.is_overridden) return row.override_until ? `ends in ${until(row.override_until)}` : "until ended by hand";
+  if (row.is_probe_due) return "probe due: the next call";
+  if (row.ramp_share !== null) return `ramping ${Math.round(row.ramp_share * 100)} %`;
+  if (row.state === "open" && row.next_probe_at) return `probe in ${until(row.next_probe_at)}`;
+  if (row.state === "half_open") return `${row.probes_in_flight} probing`;
+  return "";
 }
 
 /** @type {Readonly<Record<string, string>>} */

@@ -167,7 +167,13 @@ export class Store {
       row.state = data.to;
       row.generation = data.sequence;
       row.last_transition_at = data.at;
-      row.is_overridden = data.reason === "forced" && (data.to === "forced_open" || data.to === "forced_closed");
+      row.is_overridden = data.override !== null && data.override.action !== "auto";
+      row.override_by = row.is_overridden ? data.override.by : null;
+      row.override_until = row.is_overridden ? data.override.until : null;
+      // In full words with the next look at it.
+      row.why = data.to === "closed" || !data.why ? "" : `${data.to}: ${data.why}`;
+      row.is_probe_due = false;
+      row.ramp_share = null;
     }
     const route = this.routes.get(data.route);
     const own = route?.row.breakers.find((/** @type {Data} */ one) => one.upstream === data.upstream);

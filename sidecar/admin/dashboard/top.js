@@ -161,11 +161,11 @@ function tellLatency(one, seen) {
 
 /** @param {ReturnType<typeof tile>} one */
 function tellBreakers(one) {
-  const { by_state: states, open_count: open, count: all } = /** @type {any} */ (store.status).breakers;
-  // Not what `disabled` counts: by an operator it means something else, and only the table knows.
-  const others = ["forced_open", "half_open"]
+  const { by_state: states, open_count: open, probe_due_count: due, count: all } = /** @type {any} */ (store.status).breakers;
+  const others = ["forced_open", "half_open", "forced_closed"]
     .filter((state) => states[state])
     .map((state) => `${count(states[state])} ${STATES[/** @type {import("./states.js").Shown} */ (state)].label}`);
+  if (due) others.push(`${count(due)} with a probe due`);
   one.tell(open ? `${count(open)} open` : "none open", all ? [`of ${count(all)}`, ...others].join(", ") : "no breaker");
   one.mark(open > 0);
 }

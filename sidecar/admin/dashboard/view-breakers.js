@@ -4,9 +4,9 @@
  */
 import { askOverride } from "./confirm.js";
 import { attribute, h, text } from "./dom.js";
-import { ago, clock, count, left, percent } from "./format.js";
+import { ago, clock, count, percent } from "./format.js";
 import { button, lineBar, routeName, stateBadge, traceLink, transitionWords } from "./parts.js";
-import { STATES, shown } from "./states.js";
+import { STATES, nextWords, shown } from "./states.js";
 import { store } from "./store.js";
 import { Table } from "./table.js";
 import { trip } from "./timeline.js";
@@ -18,17 +18,6 @@ const stateOf = (row) => shown(row.state, row.is_overridden);
 
 /** The whole of a breaker, if it was read. @param {Data} row */
 const detail = (row) => store.details.get(row.route)?.find((one) => one.upstream === row.upstream);
-
-/** What comes next: the probe, or the end of an override. @param {Data} row */
-export function nextWords(row) {
-  if (row.is_overridden) return row.override_until ? `ends in ${until(row.override_until)}` : "until ended by hand";
-  if (row.state === "open" && row.next_probe_at) return `probe in ${until(row.next_probe_at)}`;
-  if (row.state === "half_open") return `${row.probes_in_flight} probing`;
-  return "";
-}
-
-/** @param {string} instant */
-const until = (instant) => left(Math.max(0, (Date.parse(instant) - store.now()) / 1000));
 
 /** Buttons for what can be done to a breaker now. */
 export function overrideButtons() {
@@ -56,21 +45,21 @@ export function overrideButtons() {
   };
 }
 
-/** What opened it last, in words and with its trace. @param {Element} node */
+/** Why it is not closed; of a closed one what opened it last, in words and with its trace. @param {Element} node */
 export function tripCell(node) {
   let last = "";
   return (/** @type {Data} */ row) => {
     const one = detail(row) && trip(/** @type {Data} */ (detail(row)).history);
     const template = store.config?.active.process["admin.trace_url"];
-    const key = one ? `${one.sequence} ${template}` : row.generation ? "…" : "–";
+    const key = one ? `${one.sequence} ${template} ${row.why}` : row.why || (row.generation ? "…" : "–");
     if (key === last) return;
     last = key;
     if (!one) {
-      node.replaceChildren(row.generation && !detail(row) ? "…" : "–");
+      node.replaceChildren(row.why || (row.generation && !detail(row) ? "…" : "–"));
       return;
     }
     const cause = one.causes.at(-1);
-    node.replaceChildren(h("span", { title: clock(one.at) }, transitionWords(one)), " ", cause ? traceLink(cause, template) : "");
+    node.replaceChildren(h("span", { title: clock(one.at) }, row.why || `last: ${transitionWords(one)}`), " ", cause ? traceLink(cause, template) : "");
   };
 }
 
@@ -86,7 +75,7 @@ const COLUMNS = [
       td.append(badge.node, next);
       return (row) => {
         badge.update(stateOf(row));
-        text(next, nextWords(row));
+        text(next, nextWords(row, store.now()));
       };
     },
   },
@@ -150,7 +139,7 @@ const COLUMNS = [
     value: (row) => row.rejected,
     cell: (td) => (row) => text(td, count(row.rejected)),
   },
-  { id: "trip", label: "Tripped last by", cell: (td) => tripCell(td) },
+  { id: "trip", label: "Why", hint: "What opened it and what its last probe showed, or who holds it; of a closed one what opened it last", cell: (td) => tripCell(td) },
   {
     id: "candidate",
     label: "Candidate",

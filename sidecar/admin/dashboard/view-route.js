@@ -5,11 +5,11 @@
 import { attribute, h, text } from "./dom.js";
 import { clock, count, duration, latency, left, percent, plural, rate } from "./format.js";
 import { chart, fact, lineBar, stateBadge, traceLink, transitionWords } from "./parts.js";
-import { shown } from "./states.js";
+import { nextWords, shown } from "./states.js";
 import { store } from "./store.js";
 import { slots } from "./top.js";
 import { WINDOW_SECONDS, isMany, passed, quantile, rates } from "./traffic.js";
-import { nextWords, overrideButtons, tripCell } from "./view-breakers.js";
+import { overrideButtons, tripCell } from "./view-breakers.js";
 import { keys } from "./view-config.js";
 import { tellQuantile, wayWords } from "./view-routes.js";
 
@@ -126,7 +126,7 @@ function breakerCard(name, upstream) {
     h("div", { class: "row" }, badge.node, next, buttons.node),
     bar.node,
     h("div", { class: "scale", "aria-hidden": "true" }, begin, h("span", {}, "now")),
-    h("dl", { class: "facts" }, fact("Tripped last by", tripped)),
+    h("dl", { class: "facts" }, fact("Why", tripped)),
     compared.node,
     past.node,
   );
@@ -140,7 +140,7 @@ function breakerCard(name, upstream) {
       const detail = store.details.get(name)?.find((one) => one.upstream === upstream);
       badge.update(state);
       text(begin, `${duration(store.lineSeconds)} ago`);
-      text(next, nextWords(row));
+      text(next, nextWords(row, store.now()));
       buttons.update(row);
       bar.update(detail?.history ?? [], state, store.lineSeconds, store.now());
       tellTrip(row);

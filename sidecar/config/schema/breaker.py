@@ -93,7 +93,9 @@ class CircuitBreaker(Thresholds):
         fills="ramp_seconds",
     )
     failure_on: list[values.FailureItem] | None = key(
-        "What counts as a failure: 5xx, connect_failure, reset, timeout, or a status such as 429. "
+        "What counts as a failure: 5xx, connect_failure, reset, timeout, a status such as 429, "
+        "or a gRPC one such as grpc:UNAVAILABLE; without any of those UNAVAILABLE, UNKNOWN, INTERNAL, DATA_LOSS and "
+        "DEADLINE_EXCEEDED count (5xx and timeout). "
         "Judged at the end of the response, or 1s after its head.",
         examples=[["5xx", 429]],
         fills="failure_on",

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from sidecar.config.schema import hidden_values
+from sidecar.core.grpc_status import PREFIX, GrpcStatus
 
 Hidden = frozenset[str]
 """Texts that the environment gave and that are told to nobody."""
@@ -54,6 +55,8 @@ def flow(data: Any) -> str:
 
 def word(value: Any) -> Any:
     """The word that stands for a member of an enum; any other value itself."""
+    if isinstance(value, GrpcStatus):
+        return PREFIX + value.name
     return value.value if isinstance(value, Enum) else value
 
 

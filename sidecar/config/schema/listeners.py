@@ -69,6 +69,10 @@ class ListenerSection(Section):
         "or route.",
         fills="trust",
     )
+    protocol: values.HttpVersionName | None = key(
+        "What clients speak: `auto`, whichever they begin with, `http1`, or `http2` by prior knowledge.",
+        fills="protocol",
+    )
     direction: values.DirectionName | None = key(
         "Whose calls it takes: `inbound`, those to this pod's app, or `outbound`, those of the app to others. An "
         "outbound call keeps to the deadline of the inbound one that caused it, and ends with it. The names "

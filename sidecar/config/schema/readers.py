@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from sidecar.config.schema import names, units
 from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
+from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
+from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.snapshot import Failure
 
 AUTO = "auto"
@@ -175,11 +177,12 @@ def failure(value: object) -> Failure | int:
         if not 100 <= value <= 599:
             raise ValueError(f"{value} is not a status from 100 to 599")
         return value
-    words = {member.value: member for member in Failure}
+    words: dict[str, Failure | int] = {member.value: member for member in Failure}
+    words |= {GRPC_PREFIX + status.name: status for status in GrpcStatus if status}
     if isinstance(value, str) and value in words:
         return words[value]
     shown = units.shown(value)
-    wanted = f"{', '.join(words)} or a status such as 429"
+    wanted = f"{', '.join(member.value for member in Failure)}, a status such as 429, or one such as grpc:UNAVAILABLE"
     raise ValueError(f"expected one of {wanted}; got {_quoted(value)}{nearest(shown, words)}")
 
 

@@ -42,6 +42,11 @@ class UpstreamSection(Section):
         form=TEXT_LIST,
     )
     limits: UpstreamLimitsSection | None = key("What the upstream may be asked for at once.", fills="limits")
+    protocol: values.UpstreamHttpName | None = key(
+        "What its endpoints speak: `http1`, or `http2` in clear text by prior knowledge (h2c), as gRPC "
+        "servers do.",
+        fills="protocol",
+    )
     mesh: values.Flag | None = key(
         "A sidecar of ours stands in front of it too: its refusals are known as such and count for no breaker here.",
         fills="is_mesh",

@@ -17,6 +17,7 @@ from sidecar.config.schema import names, readers, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
+from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     Address,
     Ambiguous,
@@ -26,6 +27,7 @@ from sidecar.core.snapshot import (
     Endpoint,
     Failure,
     Forwarded,
+    HttpVersion,
     LogFormat,
     Mode,
     Trust,
@@ -203,11 +205,15 @@ MinBudget: TypeAlias = Annotated[
     ),
 ]
 FailureItem: TypeAlias = Annotated[
-    Failure | int,
+    Failure | GrpcStatus | int,
     _typed(
         readers.failure,
         anyOf=[
-            {"type": "string", "enum": [member.value for member in Failure]},
+            {
+                "type": "string",
+                "enum": [member.value for member in Failure]
+                + [PREFIX + status.name for status in GrpcStatus if status],
+            },
             {"type": "integer", "minimum": 100, "maximum": 599},
         ],
     ),
@@ -236,6 +242,15 @@ WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
+HttpVersionName: TypeAlias = Annotated[HttpVersion, _enum(HttpVersion)]
+UpstreamHttpName: TypeAlias = Annotated[
+    HttpVersion,
+    _typed(
+        readers.one_of({"http1": HttpVersion.HTTP1, "http2": HttpVersion.HTTP2}),
+        WORD,
+        enum=["http1", "http2"],
+    ),
+]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
 AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
 

@@ -3,9 +3,9 @@
 `front` is what the process knows, `machine` the state and what changes it, `permit` and `door` what the data
 path holds. Each other module answers one question: `window`, `rows` and `evidence` what was seen, `triggers`
 when that is enough, `counting` and `durations` how long a time-out must have been, `probes` and `waits` how it
-comes back, `override` what an operator said, `numbers` and `words` what is shown."""
+comes back, `override` where an operator wants it, `numbers` and `words` what is shown."""
 
 from sidecar.core.breaker.front import Breaker
-from sidecar.core.breaker.override import Override
+from sidecar.core.override import Override
 
 __all__ = ["Breaker", "Override"]

@@ -12,6 +12,7 @@ themselves."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from sidecar.core.breaker.door import Answer, Door
@@ -19,15 +20,17 @@ from sidecar.core.breaker.durations import Durations
 from sidecar.core.breaker.judging import Judge
 from sidecar.core.breaker.machine import Machine
 from sidecar.core.breaker.numbers import BreakerNumbers, CandidateNumbers
-from sidecar.core.breaker.override import Order, Override, resting_state
+from sidecar.core.breaker.override import resting_state
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
 from sidecar.core.breaker.waits import Chance
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.breaker.window import new_window
+from sidecar.core.breaker.words import why
 from sidecar.core.candidate import EvenChance, candidate_policy
 from sidecar.core.history import Archive, History
+from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import BreakerPolicy
-from sidecar.core.statechart import BY_HAND
+from sidecar.core.statechart import BY_HAND, SHUT
 from sidecar.core.transition import State, Transition, TransitionReason
 
 
@@ -79,6 +82,28 @@ class Breaker:
     def state(self) -> State:
         """As of the last call; `tick` brings it up to date where only time has passed."""
         return self.machine.state
+
+    def state_at(self, now: float) -> State:
+        """As of `now`: an override whose time is over holds nobody. Reads alone, from any thread."""
+        until = self.machine.forced_until
+        is_over = until is not None and now >= until
+        return resting_state(None, self.machine.policy) if is_over else self.machine.state
+
+    def is_probe_due(self, now: float) -> bool:
+        """Open, its wait is over, and nobody has asked since. Reads alone, from any thread."""
+        return self.machine.state is State.OPEN and now >= self.machine.waits.until
+
+    def order_at(self, now: float) -> Order | None:
+        """The override that is on at `now`. Reads alone, from any thread."""
+        order = self._order
+        is_over = order is not None and order.until is not None and now >= order.until
+        return None if is_over else order
+
+    def why(self, now: float) -> str:
+        """What opened it, and what its last probe showed, in words; empty unless it is open or half-open."""
+        if self.machine.state not in SHUT:
+            return ""
+        return why(self.machine.history.transitions, is_probe_due=self.is_probe_due(now))
 
     @property
     def policy(self) -> BreakerPolicy:
@@ -174,7 +199,10 @@ class Breaker:
 
     def _expire(self, now: float) -> Transition | None:
         until = self.machine.forced_until
-        return self._release(now) if until is not None and now >= until else self.machine.expire(now)
+        if until is None or now < until:
+            return self.machine.expire(now)
+        # As of its end, whenever that is noticed: until then nobody asked, and nothing was counted.
+        return self._release(until)
 
     def override(
         self, action: Override, now: float, seconds: float | None = None, by: str = ""
@@ -191,28 +219,32 @@ class Breaker:
         if seconds is not None and seconds <= 0:
             raise ValueError(f"an override of {seconds} s ends before it begins: give a time above zero")
         if action is Override.AUTO:
-            return self._release(now) if self._order is not None else None
+            order = self._order
+            return None if order is None else self._release(now, Order(action, order.since, None, by))
         self._order = Order(action, now, None if seconds is None else now + seconds, by)
-        return self._rest(TransitionReason.FORCED, now)
+        return self._rest(TransitionReason.FORCED, now, self._order)
 
     def inherit(self, predecessor: Breaker, now: float) -> Transition | None:
         """Take on what an operator has told the `predecessor` since this one was made, as at birth."""
         if predecessor._order == self._order:
             return None
         self._order = predecessor._order
-        return self._rest(TransitionReason.FORCED, now)
+        return self._rest(TransitionReason.FORCED, now, self._order)
 
-    def _release(self, now: float) -> Transition | None:
-        self._order = None
-        return self._rest(TransitionReason.FORCED, now)
+    def _release(self, now: float, end: Order | None = None) -> Transition | None:
+        """End the override: `end` says who has ended it, None that its time is over."""
+        order, self._order = self._order, None
+        if end is None and order is not None:
+            end = replace(order, action=Override.AUTO)
+        return self._rest(TransitionReason.FORCED, now, end)
 
-    def _rest(self, reason: TransitionReason, now: float) -> Transition | None:
+    def _rest(self, reason: TransitionReason, now: float, order: Order | None = None) -> Transition | None:
         """Go where override and mode want the breaker; out of a state by hand if they want nothing."""
         self._forced()
         machine = self.machine
         wanted = resting_state(self._order, machine.policy)
         is_wanted = machine.state is wanted or (wanted is State.CLOSED and machine.state not in BY_HAND)
-        return None if is_wanted else machine.enter(wanted, reason, now)
+        return None if is_wanted else machine.enter(wanted, reason, now, order=order)
 
     def _forced(self) -> None:
         """Tell the machine how long an operator's word holds."""
@@ -261,8 +293,7 @@ class Breaker:
     def numbers(self, now: float) -> BreakerNumbers:
         """Everything there is to show, as of `now`; changes no state. The loop's thread alone may ask, since it
         lets the window's old outcomes go."""
-        machine, tally, order = self.machine, self.tally, self._order
-        is_ended = order is not None and order.until is not None and now >= order.until
+        machine, tally, order = self.machine, self.tally, self.order_at(now)
         ended = tally.successful + tally.failed + tally.ignored + tally.rejected
         until = machine.waits.until if machine.state is State.OPEN else None
         last = machine.history.last
@@ -270,7 +301,7 @@ class Breaker:
             route=self.route,
             upstream=self.upstream,
             mode=machine.policy.mode,
-            state=machine.state,
+            state=self.state_at(now),
             generation=machine.sequence,
             total=tally.total,
             successful=tally.successful,
@@ -291,10 +322,10 @@ class Breaker:
             last_transition_at=None if last is None else last.at,
             next_probe_at=until,
             override_until=None if order is None else order.until,
-            is_overridden=order is not None and not is_ended,
+            is_overridden=order is not None,
             order=order,
             ramp_share=machine.ramp_share(now),
-            is_probe_due=until is not None and now >= until,
+            is_probe_due=self.is_probe_due(now),
             counts_timeout_after=machine.judge.counts_after(),
             candidate=None if self.candidate is None else self.candidate._as_candidate(now),
         )

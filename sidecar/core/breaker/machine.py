@@ -29,6 +29,7 @@ from sidecar.core.breaker.probes import Probes
 from sidecar.core.breaker.waits import Chance, Waits
 from sidecar.core.history import CAUSES, Culprit, History
 from sidecar.core.outcome import Kind, Outcome, Verdict
+from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy, WindowType
 from sidecar.core.statechart import BY_HAND, EDGES
 from sidecar.core.transition import Cause, State, Transition, TransitionReason
@@ -390,7 +391,12 @@ class Machine(Keeper):
         return self.enter(_OPEN, reason, now, self.waits.seconds)
 
     def enter(
-        self, state: State, reason: TransitionReason, now: float, wait: float | None = None
+        self,
+        state: State,
+        reason: TransitionReason,
+        now: float,
+        wait: float | None = None,
+        order: Order | None = None,
     ) -> Transition:
         """The one writer of the state: records the change and starts a new generation."""
         before = self.state
@@ -400,7 +406,7 @@ class Machine(Keeper):
         numbers, causes = self.evidence.numbers(now), self._causes(reason)
         self.sequence += 1
         transition = Transition(
-            self.sequence, route, upstream, before, state, reason, now, numbers, wait, causes
+            self.sequence, route, upstream, before, state, reason, now, numbers, wait, causes, order
         )
         self._ramp_started = None
         if state is _CLOSED:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.core.breaker.override import Order
 from sidecar.core.breaker.words import told
+from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerMode
 from sidecar.core.transition import State, WindowNumbers
 
@@ -62,6 +62,7 @@ class BreakerNumbers:
     upstream: str
     mode: BreakerMode
     state: State
+    """As of now: an override whose time is over holds nobody, also where it has not been told yet."""
     generation: int
     """State periods before this one; equal to `transitions`."""
     total: int
@@ -93,10 +94,10 @@ class BreakerNumbers:
     next_probe_at: float | None
     """When an open breaker lets a probe go; None in the other states."""
     override_until: float | None
-    """When the operator's override ends; None without one, or without an end."""
+    """When the operator's override that is on ends; None without one, or without an end."""
     is_overridden: bool
     order: Order | None
-    """The override, with who made it and since when."""
+    """The override that is on, with who made it and since when."""
     ramp_share: float | None
     """What share a ramp admits at present; None: there is no ramp."""
     is_probe_due: bool
@@ -107,8 +108,9 @@ class BreakerNumbers:
 
     @property
     def told(self) -> str:
-        """The state in words: `closed, ramping 35 %`, `open, probe due`."""
-        return told(self.state, self.ramp_share, is_probe_due=self.is_probe_due)
+        """The state in words: `closed, ramping 35 %`, `open, probe due`, `forced_open by hand`."""
+        is_by_hand = self.is_overridden
+        return told(self.state, self.ramp_share, is_probe_due=self.is_probe_due, is_by_hand=is_by_hand)
 
     @property
     def consecutive_failures(self) -> int:

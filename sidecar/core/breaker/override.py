@@ -1,39 +1,14 @@
-"""What an operator has said of a breaker: the state, who said it, since when and until when."""
+"""Which state an operator's override, or the policy's mode, fixes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
+from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy
 from sidecar.core.transition import State
 
-
-class Override(Enum):
-    """What an operator may ask for."""
-
-    OPEN = "open"
-    """FORCED_OPEN: refuse everything."""
-    CLOSE = "close"
-    """FORCED_CLOSED: admit everything."""
-    AUTO = "auto"
-    """Back to what the policy's mode says."""
-
-
 FORCED: Final = {Override.OPEN: State.FORCED_OPEN, Override.CLOSE: State.FORCED_CLOSED}
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """An override that is on. Times are monotonic seconds."""
-
-    action: Override
-    since: float
-    until: float | None
-    """None: until somebody says otherwise."""
-    by: str
-    """Who said it, such as `user@host`; empty where nobody told."""
 
 
 def resting_state(order: Order | None, policy: BreakerPolicy) -> State:

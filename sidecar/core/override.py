@@ -1,0 +1,30 @@
+"""What an operator may say of a breaker, and the record of it. Immutable, so that it may cross threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Override(Enum):
+    """What an operator may ask for."""
+
+    OPEN = "open"
+    """FORCED_OPEN: refuse everything."""
+    CLOSE = "close"
+    """FORCED_CLOSED: admit everything."""
+    AUTO = "auto"
+    """Back to what the policy's mode says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An override that is on, or (with AUTO) the end of one. Times are monotonic seconds."""
+
+    action: Override
+    since: float
+    """When the override began, also in the record of its end."""
+    until: float | None
+    """None: until somebody says otherwise. Of an end: None where somebody has said so."""
+    by: str
+    """Who said it, such as `user@host`; empty where nobody told. Of an end by time: who had made it."""

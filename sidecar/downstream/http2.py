@@ -1,0 +1,398 @@
+"""HTTP/2 server side: the bytes of one client connection ↔ many requests and their answers at a time.
+
+Decides when to read, when to write, and when the connection ends. It knows nothing of routes: each request is a
+`ServedStream` with an exchange of its own. What HTTP/2 allows is the codec's to know (`sidecar/http2`). A client that
+stalls one stream stops no other: the link is never paused for one. Owned by its listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.errors import Reason
+from sidecar.downstream.http2_stream import Host, ServedStream
+from sidecar.downstream.phase import LAST_CALL_SECONDS, THEN, Phase, Then
+from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.http2 import events
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.errors import ErrorCode
+from sidecar.http2.events import Http2Event
+from sidecar.http2.floods import TRUSTED, UNTRUSTED
+from sidecar.transport.link import Link
+from sidecar.transport.turns import REQUEST_UNITS
+
+if TYPE_CHECKING:
+    from sidecar.downstream.terms import ListenerTerms
+
+SLICE_BYTES: Final = 32 * 1024
+"""Given to the codec at once; between two of them it is asked whether this turn of the loop has time left."""
+DATA_UNITS: Final = 10
+"""What a frame of a body costs."""
+OTHER_UNITS: Final = 4
+AGE_SECONDS: Final = 600.0
+"""A connection is then asked to end, give or take a tenth: its client opens another, and new pods get their share."""
+AGE_JITTER: Final = 0.1
+_UNSEEN: Final = -1
+
+
+class Http2ClientConnection(Host):
+    """One client, and its streams."""
+
+    __slots__ = (
+        "_age_timer", "_behind", "_events", "_is_reading", "_is_turn_over", "_is_write_due", "_is_write_paused",
+        "_listener", "_since", "_streams", "_untaken", "bucket", "codec", "due", "forwarded", "is_draining", "link",
+        "phase", "service",
+    )  # fmt: skip
+
+    def __init__(self, listener: ListenerTerms, link: Link) -> None:
+        self._listener = listener
+        self.service = listener.service
+        self.link = link
+        self.codec = Connection(Role.SERVER, limits=TRUSTED if listener.is_trusted else UNTRUSTED)
+        self.phase = Phase.HEAD
+        self._since = 0.0
+        """When the phase's clock started."""
+        self.due = inf
+        self.bucket: set[Expiring] | None = None
+        self.forwarded: tuple[bytes, bytes] | None = None
+        """A host, and the lines that tell an upstream of this client's address."""
+        self.is_draining = False
+        self._streams: set[ServedStream] = set()
+        """Whose exchange has not ended."""
+        self._events: Sequence[Http2Event] = ()
+        """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
+        self._behind = b""
+        """Read, and not given to the codec yet, for the same reason."""
+        self._is_turn_over = False
+        self._is_reading = False
+        self._is_write_due = False
+        self._is_write_paused = False
+        self._untaken = _UNSEEN
+        """What waited for the client at the last look."""
+        self._age_timer: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.open_streams} streams>"
+
+    @property
+    def listener(self) -> ListenerTerms:
+        return self._listener
+
+    @property
+    def is_idle(self) -> bool:
+        """Without a stream, and with nothing on its way that the kernel knows of."""
+        return self.phase is Phase.IDLE and not self._behind and not self.link.is_readable()
+
+    def start(self, data: bytes) -> None:
+        """Take the link over. `data` is what the client has sent so far: the preface, and what came with it."""
+        now = self.service.clock()
+        age = AGE_SECONDS * (1.0 + AGE_JITTER * (2.0 * self.service.rng.random() - 1.0))
+        self._age_timer = self.service.loop.call_later(age, self.drain)
+        self._enter(Phase.HEAD, now)
+        self.data_received(data)
+        if self._listener.is_ending:
+            self.drain()
+
+    # The phase and its clock
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        """The one place where the phase changes."""
+        self.phase = phase
+        self._since = now
+        due = now + self._listener.phase_seconds[phase]
+        if due < self.due:
+            self._watch(due, now)
+
+    def _watch(self, due: float, now: float) -> None:
+        if self.bucket is not None:
+            Sweep.remove(self)
+        self.due = due
+        if due < inf:
+            self.service.sweep.add(self, now)
+
+    def expire(self, now: float) -> None:
+        """`due` has passed; the phase may have changed since it was set."""
+        self.due = inf
+        then = THEN[self.phase]
+        if then is Then.CUT_IF_STUCK and self._untaken == _UNSEEN:
+            self._untaken = self.link.untaken_bytes()
+            self._since = now
+        due = self._since + self._listener.phase_seconds[self.phase]
+        if due > now:
+            self._watch(due, now)
+        elif then is Then.CUT_IF_STUCK:
+            self._cut_if_stuck(now)
+        elif then is not Then.NOTHING:
+            self._close(now)
+
+    def _cut_if_stuck(self, now: float) -> None:
+        untaken = self.link.untaken_bytes()
+        is_moving = untaken and untaken != self._untaken
+        self._untaken = untaken
+        if is_moving:
+            self._enter(self.phase, now)
+        else:
+            self.link.reset()
+
+    def abandon(self) -> None:
+        """A mistake of ours: end it."""
+        self.link.reset()
+
+    def abort(self) -> None:
+        """Cut it, whatever is under way."""
+        self.link.abort()
+
+    # What asyncio does
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._enter(Phase.CLOSED, self._since)
+        Sweep.remove(self)
+        if self._age_timer is not None:
+            self._age_timer.cancel()
+        self._listener.forget(self)
+        self.link.lost()
+        self._behind = b""
+        self._events = ()
+        self._end_streams(Reason.CLIENT_GONE, "the client went away")
+
+    def eof_received(self) -> bool:
+        return False  # a client that sends no more is taken to be gone, as in HTTP/1.1
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self.codec.hold_data()
+        if self.phase is Phase.IDLE or self.phase is Phase.ANSWER:
+            self._untaken = _UNSEEN
+            self._enter(Phase.UNSENT, self.service.clock())
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self.phase is Phase.UNSENT:
+            self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
+        self._resume()
+        self._handle(self.codec.resume_data())
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        if self._behind or self._is_turn_over:
+            self._behind += data
+            return
+        try:
+            self._read(data)
+        except Exception as error:
+            self._break_off(error)
+
+    def _break_off(self, error: Exception) -> None:
+        """A mistake of ours ends this connection and its exchanges, and nothing else."""
+        message = "an error in reading from a client; its connection is ended"
+        self.service.loop.call_exception_handler({"message": message, "exception": error})
+        self.link.reset()
+        self._end_streams(Reason.CONNECTION_RESET, "an error in the sidecar")
+
+    def _end_streams(self, reason: Reason, detail: str) -> None:
+        for stream in list(self._streams):
+            stream.gone(reason, detail)
+
+    # From bytes to requests
+
+    def _read(self, data: bytes) -> None:
+        self._is_reading = True
+        try:
+            while data and not self._is_turn_over:
+                piece, data = (
+                    (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
+                )
+                self._handle(self.codec.receive(piece, self.service.clock()))
+        finally:
+            self._is_reading = False
+            self._behind = data + self._behind
+        self._write()
+
+    def _handle(self, told: Sequence[Http2Event]) -> None:
+        """Work through what the codec tells, as far as this turn of the loop allows."""
+        turns = self.service.turns
+        at, count = 0, len(told)
+        while at < count:
+            event = told[at]
+            kind = event.__class__
+            units = REQUEST_UNITS if kind is events.RequestReceived else OTHER_UNITS
+            if not turns.take(units):
+                self._put_off(told[at:])
+                return
+            at += 1
+            if kind is events.DataReceived:
+                at = self._join(event, told, at)
+            else:
+                _HANDLERS[kind](self, event)
+
+    def _join(self, event: Any, told: Sequence[Any], at: int) -> int:
+        """Pass on what one read brought of one body, joined; returns where to go on."""
+        first = event
+        pieces = [event.data]
+        while at < len(told) and not event.is_end:
+            following = told[at]
+            if following.__class__ is not events.DataReceived or following.stream is not first.stream:
+                break
+            event = following
+            pieces.append(event.data)
+            at += 1
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.service.turns.take(DATA_UNITS * len(pieces))
+        self.codec.credit_connection(len(data))
+        owner: ServedStream | None = first.stream.owner
+        if owner is not None:
+            owner.received(data, is_end=event.is_end)
+        return at
+
+    def _put_off(self, rest: Sequence[Http2Event]) -> None:
+        self._events = rest
+        self._is_turn_over = True
+        self.link.pause()
+        self.service.turns.later(self._take_up)
+
+    def _take_up(self) -> None:
+        rest, self._events = self._events, ()
+        self._is_turn_over = False
+        behind, self._behind = self._behind, b""
+        try:
+            self._handle(rest)
+            if self._is_turn_over:
+                self._behind = behind + self._behind
+            else:
+                self._read(behind)
+        except Exception as error:
+            self._break_off(error)
+        self._resume()
+
+    def _resume(self) -> None:
+        if not self._is_turn_over and not self._has_to_wait and not self.link.is_closing:
+            self.link.resume()
+
+    @property
+    def _has_to_wait(self) -> bool:
+        """It takes no answers to its own control frames: then no more of these are read (RFC 9113 10.5)."""
+        return self._is_write_paused and self.codec.unsent_answers > 0
+
+    # What the codec tells
+
+    def _request(self, event: events.RequestReceived) -> None:
+        if self.phase is not Phase.UNSENT:
+            self._enter(Phase.ANSWER, self.service.clock())
+        stream = ServedStream(self, event.stream)
+        self._streams.add(stream)
+        stream.begin(event)
+
+    def _trailers(self, event: events.TrailersReceived) -> None:
+        owner: ServedStream | None = event.stream.owner
+        if owner is not None:
+            owner.ended(event.fields)
+
+    def _reset(self, event: events.StreamReset) -> None:
+        owner: ServedStream | None = event.stream.owner
+        if owner is not None:
+            owner.gone(Reason.CLIENT_GONE if event.is_by_peer else Reason.BAD_REQUEST, event.detail)
+
+    def _writable(self, event: events.StreamWritable) -> None:
+        owner: ServedStream | None = event.stream.owner
+        if owner is not None:
+            owner.writable()
+
+    def _sent(self, event: events.StreamSent) -> None:
+        owner: ServedStream | None = event.stream.owner
+        if owner is not None:
+            owner.sent()
+
+    def _settings(self, event: Http2Event) -> None:
+        if self.phase is Phase.HEAD:
+            self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
+
+    def _failed(self, event: events.ConnectionFailed) -> None:
+        reason = Reason.CLIENT_GONE if event.code == ErrorCode.NO_ERROR else Reason.BAD_REQUEST
+        self._close(self.service.clock())
+        self._end_streams(reason, event.detail)
+
+    def _ignored(self, event: Http2Event) -> None:
+        """Nothing follows from it here."""
+
+    # Writing
+
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+        if self._is_reading or self._is_write_due:
+            return
+        if self.codec.open_streams <= 1:
+            self._write()  # there is nobody whose answer could come with it
+            return
+        self._is_write_due = True
+        self.service.loop.call_soon(self._write_due)
+
+    def _write_due(self) -> None:
+        self._is_write_due = False
+        self._write()
+
+    def _write(self) -> None:
+        if self._is_write_paused:
+            if self._has_to_wait and not self.link.is_closing:
+                self.link.pause()
+            return
+        data = self.codec.take()
+        if data:
+            self.link.write(data)
+
+    # The end
+
+    def released(self, stream: ServedStream) -> None:
+        """One stream is over."""
+        self._streams.discard(stream)
+        if self.codec.open_streams or self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        now = self.service.clock()
+        if self.phase is Phase.ANSWER:
+            self._enter(Phase.IDLE, now)
+        if self.is_draining and self.codec.is_draining:
+            self._watch(min(self.due, now + LAST_CALL_SECONDS), now)
+
+    def drain(self) -> None:
+        """Ask the client to open no more streams here, and close when the last one has ended (RFC 9113 6.8)."""
+        if self.is_draining or self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        self.is_draining = True
+        self.codec.drain()
+        self._write()
+        self.service.loop.call_later(LAST_CALL_SECONDS, self._take_no_more)
+
+    def _take_no_more(self) -> None:
+        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        self.codec.goaway()
+        self._write()
+        if not self.codec.open_streams:
+            self._close(self.service.clock())
+
+    def _close(self, now: float) -> None:
+        """Say goodbye, and close once what was written has gone out."""
+        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+            return
+        self.codec.goaway()
+        self._write()
+        self._untaken = _UNSEEN
+        self._enter(Phase.CLOSING, now)
+        self.link.close()
+
+
+_HANDLERS: Final[dict[type[Http2Event], Callable[[Http2ClientConnection, Any], None]]] = {
+    events.RequestReceived: Http2ClientConnection._request,
+    events.TrailersReceived: Http2ClientConnection._trailers,
+    events.StreamReset: Http2ClientConnection._reset,
+    events.StreamWritable: Http2ClientConnection._writable,
+    events.PeerSettings: Http2ClientConnection._settings,
+    events.ConnectionFailed: Http2ClientConnection._failed,
+    events.RequestMalformed: Http2ClientConnection._ignored,
+    events.StreamSent: Http2ClientConnection._sent,
+    events.SettingsAcknowledged: Http2ClientConnection._ignored,
+    events.PingAcknowledged: Http2ClientConnection._ignored,
+    events.GoawayReceived: Http2ClientConnection._ignored,
+}

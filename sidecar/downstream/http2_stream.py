@@ -1,0 +1,335 @@
+"""One request of a client that speaks HTTP/2, and its answer: what an exchange knows of its client.
+
+Flow control is the back-pressure: what the upstream has no room for gets no credit, and what the client has no room
+for waits in the stream, of which the exchange hears. Owned by its connection, until its exchange has ended.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.errors import Reason
+from sidecar.core.head import ResponseHead, own_pairs
+from sidecar.core.plain import Field
+from sidecar.core.request import Request
+from sidecar.core.snapshot import Forwarded
+from sidecar.downstream import http2_request, parse
+from sidecar.downstream.client_lines import Known, tell_of_client
+from sidecar.downstream.phase import Phase
+from sidecar.forwarding import date
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.grpc import own_trailers
+from sidecar.forwarding.streams import ServerStream
+from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.http2.codec import Http2Codec
+from sidecar.http2.errors import ErrorCode
+from sidecar.http2.events import RequestReceived
+from sidecar.http2.stream import Http2Stream
+from sidecar.transport.link import Link
+
+if TYPE_CHECKING:
+    from sidecar.downstream.terms import ListenerTerms
+    from sidecar.forwarding.service import Service
+
+_BODYLESS: Final = frozenset({204, 304})
+_OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLER_GONE, Reason.DRAINING})
+"""We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
+
+
+class Host(ABC):
+    """A client's connection, as one of its streams sees it."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    codec: Http2Codec
+    link: Link
+    service: Service
+    forwarded: Known | None
+    """What upstreams are told of the client, in the last request."""
+
+    @property
+    @abstractmethod
+    def listener(self) -> ListenerTerms: ...
+
+    @abstractmethod
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+
+    @abstractmethod
+    def released(self, stream: ServedStream) -> None:
+        """One stream is over."""
+
+
+class ServedStream(ServerStream):
+    """One request. `bucket` and `due` are the sweep's."""
+
+    __slots__ = (
+        "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
+        "_is_held", "_is_over", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
+    )  # fmt: skip
+
+    def __init__(self, connection: Host, stream: Http2Stream) -> None:
+        self._connection = connection
+        self._codec = connection.codec
+        self._stream = stream
+        stream.owner = self
+        self._exchange: Exchange | None = None
+        self._has_client_ended = False
+        self._is_held = False
+        """The upstream takes no more of the request for now."""
+        self._held_bytes = 0
+        """Passed on without credit."""
+        self._is_blocked = False
+        """The client takes no more of the answer for now."""
+        self._is_bodyless = False
+        self._is_over = False
+        """Nothing more is to be written."""
+        self._pending_head: ResponseHead | None = None
+        self._since = 0.0
+        """When the client last did what it is to do."""
+        self._unsent = 0
+        """Of the answer, at the last look."""
+        self.bucket: set[Expiring] | None = None
+        self.due = inf
+
+    def __repr__(self) -> str:
+        return f"<ServedStream {self._stream!r} {self._exchange!r}>"
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        return self._connection.link.peer
+
+    # The request
+
+    def begin(self, event: RequestReceived) -> None:
+        """Begin its exchange."""
+        connection, listener = self._connection, self._connection.listener
+        self._has_client_ended = event.is_end
+        refusal = None
+        try:
+            request = http2_request.read_request(listener, event)
+        except parse.Refused as refused:
+            refusal = GivenUp(refused.reason, refused.detail)
+            request = Request(listener.name, event.method, event.path[:1024], b"", b"", [], {})
+        else:
+            if listener.forwarded is not Forwarded.KEEP:
+                connection.forwarded = tell_of_client(
+                    request, listener.forwarded, self.peer, connection.forwarded
+                )
+        exchange = self._exchange = Exchange(connection.service, self, request)
+        if exchange.body is not None:
+            self._await_client(Phase.BODY)
+        exchange.begin(refusal)
+
+    def received(self, data: bytes, *, is_end: bool) -> None:
+        """Part of its body."""
+        exchange = self._exchange
+        if exchange is not None and data and exchange.body is not None:
+            self._since = self._connection.service.clock()
+            exchange.data(data)
+            if self._is_held:
+                self._held_bytes += len(data)
+            else:
+                self._codec.credit_stream(self._stream, len(data))
+        if is_end:
+            self.ended(())
+
+    def ended(self, trailers: Sequence[Field]) -> None:
+        """Its body is whole."""
+        self._has_client_ended = True
+        exchange = self._exchange
+        if exchange is not None and exchange.body is not None:
+            exchange.end(trailers)
+
+    def gone(self, reason: Reason, detail: str) -> None:
+        """It was reset, or its connection is lost."""
+        self._is_over = True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone(reason, detail)
+        self._release()
+
+    def writable(self) -> None:
+        """The client takes more."""
+        if not self._is_blocked:
+            return
+        self._is_blocked = False
+        if self._exchange is not None:
+            self._exchange.writable()
+
+    # Whose turn it is, and for how long
+
+    def _await_client(self, phase: Phase) -> None:
+        """The client is to send, or to take, something."""
+        now = self._since = self._connection.service.clock()
+        due = now + self._connection.listener.phase_seconds[phase]
+        if self.bucket is None and due < inf:
+            self.due = due
+            self._connection.service.sweep.add(self, now)
+
+    def expire(self, now: float) -> None:
+        """See whether the client has done for long what it is to do."""
+        unsent, stream = self._unsent, self._stream
+        self._unsent = stream.unsent_bytes
+        if self._unsent:
+            phase = Phase.UNSENT
+            if self._unsent != unsent:
+                self._since = now
+        elif self._exchange is None or self._has_client_ended:
+            return
+        else:
+            phase = Phase.BODY
+            if self._is_held:
+                self._since = now
+        due = self._since + self._connection.listener.phase_seconds[phase]
+        if due > now:
+            self.due = due
+            self._connection.service.sweep.add(self, now)
+        elif phase is Phase.BODY and self._exchange is not None:
+            self._exchange.gone(Reason.REQUEST_TIMEOUT, "the request body stalled")
+        else:
+            self._codec.reset(stream, ErrorCode.CANCEL)
+            self._connection.write_soon()
+            self.gone(Reason.CLIENT_GONE, "the client takes nothing of the answer")
+
+    def abandon(self) -> None:
+        """A mistake of ours: end it."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        self._release()
+
+    # The answer (`forwarding.streams.ServerStream`)
+
+    def send_interim(self, head: ResponseHead) -> None:
+        self._write_head(head, is_end=False)
+
+    def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
+        raise RuntimeError("HTTP/2 has no 101")
+
+    def send_head(self, head: ResponseHead) -> None:
+        self._pending_head = head
+        exchange = self._exchange
+        self._is_bodyless = head.status in _BODYLESS or (
+            exchange is not None and exchange.request.method == b"HEAD"
+        )
+
+    def send_data(self, data: bytes) -> None:
+        if self._is_bodyless or self._is_over:
+            return
+        self._send_pending_head(is_end=False)
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        if not self._codec.send_data(self._stream, data) and not self._is_blocked:
+            self._is_blocked = True
+            self._await_client(Phase.UNSENT)
+            if self._exchange is not None:
+                self._exchange.blocked()
+        self._connection.write_soon()
+
+    def send_whole(self, head: ResponseHead, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        has_body = bool(body) and head.status not in _BODYLESS and exchange.request.method != b"HEAD"
+        if not has_body and exchange.tries and exchange.tries[-1].trailers:
+            self._pending_head = head  # gRPC: its end says more
+            self._is_bodyless = True
+            return
+        self._write_head(head, is_end=not has_body)
+        if has_body:
+            self._codec.send_data(self._stream, body)
+
+    def flush(self) -> None:
+        self._send_pending_head(is_end=False)
+
+    def _send_pending_head(self, *, is_end: bool) -> None:
+        head = self._pending_head
+        if head is not None:
+            self._pending_head = None
+            self._write_head(head, is_end=is_end)
+
+    def _write_head(self, head: ResponseHead, *, is_end: bool) -> None:
+        pairs = [*head.added.pairs, *own_pairs(head.own)]
+        drop = head.drop
+        if not head.has_own_date and not any(field[0] == b"date" for field in head.fields):
+            pairs.append((b"date", date.value()))
+        elif not head.has_own_date and b"date" in drop:
+            drop = drop - {b"date"}
+        self._codec.send_head(
+            self._stream,
+            head.status,
+            head.fields,
+            drop,
+            pairs,
+            never_indexed=head.never_indexed,
+            is_end=is_end,
+        )
+        self._connection.write_soon()
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        self._exchange = None
+        if self._is_over:
+            if self._stream.unsent_bytes:
+                self._await_client(Phase.UNSENT)
+            else:
+                self._release()
+            return
+        self._is_over = True
+        if self._pending_head is not None:
+            self._send_pending_head(is_end=not trailers)
+        is_sent = self._codec.end(self._stream, trailers)
+        if not self._has_client_ended:
+            self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
+        if is_sent:
+            self._release()
+        else:
+            self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
+        self._connection.write_soon()
+
+    def sent(self) -> None:
+        """All of the answer has gone out."""
+        if self._exchange is None:
+            self._release()
+
+    def reset(self, reason: Reason) -> None:
+        exchange = self._exchange
+        if self._is_over:
+            return
+        self._is_over = True
+        self._pending_head = None
+        if exchange is not None and exchange.request.traits.is_grpc:
+            self._codec.end(self._stream, (), own_trailers(reason, exchange.detail))
+            if not self._has_client_ended:
+                self._codec.reset(self._stream, ErrorCode.NO_ERROR)
+        else:
+            self._codec.reset(self._stream, ErrorCode.CANCEL if reason in _OURS else ErrorCode.INTERNAL_ERROR)
+        self._connection.write_soon()
+
+    def _release(self) -> None:
+        if self._stream.owner is not None:
+            self._stream.owner = None
+            Sweep.remove(self)
+            self._codec.release(self._stream)
+            self._connection.released(self)
+
+    def hold(self) -> None:
+        self._is_held = True
+
+    def resume(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._since = self._connection.service.clock()
+            held, self._held_bytes = self._held_bytes, 0
+            if held:
+                self._codec.credit_stream(self._stream, held)
+                self._connection.write_soon()
+
+    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
+        raise RuntimeError("HTTP/2 has no 101")

@@ -1,0 +1,199 @@
+"""What `receive` tells of: one object for each thing that happened, in the order in which it did.
+
+Whoever handles them goes by their class: `handlers[event.__class__](event)`. No event of a stream comes after its
+`StreamReset`. Those of one read were made before the first of them was handled: after a `reset`, what else the same
+read tells of that stream needs nothing but its connection credit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sidecar.core.plain import Field
+from sidecar.http2.stream import Http2Stream
+
+NONE_INDEXED: Final[frozenset[bytes]] = frozenset()
+
+
+class Http2Event:
+    """The class of all others."""
+
+    __slots__ = ()
+
+
+class RequestReceived(Http2Event):
+    """A client's request. Every one that is told of must be given back by `release`, whatever becomes of it."""
+
+    __slots__ = (
+        "authority", "fields", "is_end", "length", "lookup", "method", "never_indexed", "path", "protocol", "scheme",
+        "stream",
+    )  # fmt: skip
+
+    stream: Http2Stream
+    method: bytes
+    scheme: bytes
+    """Empty with a CONNECT that is not an extended one."""
+    authority: bytes
+    """`:authority`; where that is missing the value of `host`, or empty. They agree where both came."""
+    path: bytes
+    """Path and query, or `*`. Empty with a CONNECT that is not an extended one."""
+    protocol: bytes
+    """Of an extended CONNECT (RFC 8441): `websocket`; else empty."""
+    fields: Sequence[Field]
+    """As the forwarding has them: (key, line in HTTP/1.1's form, value), without pseudo-fields and `host`, with
+    cookies joined to one (RFC 9113 8.2.3). A `Block` where it is remembered: nobody changes it."""
+    lookup: Mapping[bytes, bytes]
+    """Values by key; those of fields that came more than once, joined (RFC 9110 5.3). Nobody changes it either."""
+    never_indexed: frozenset[bytes]
+    """Keys of fields that came as never indexed (RFC 7541 6.2.3): to be sent so to the next hop."""
+    length: int | None
+    """What `content-length` says, in bytes: DATA is held against it. None where it is missing."""
+    is_end: bool
+    """It has no body."""
+
+
+class ResponseReceived(Http2Event):
+    """The final head of a server's answer."""
+
+    __slots__ = ("fields", "is_end", "length", "lookup", "never_indexed", "status", "stream")
+
+    stream: Http2Stream
+    status: int
+    fields: Sequence[Field]
+    lookup: Mapping[bytes, bytes]
+    never_indexed: frozenset[bytes]
+    length: int | None
+    is_end: bool
+    """It has no body and no trailers. With gRPC these fields are then trailers too ("trailers-only")."""
+
+
+class InterimReceived(Http2Event):
+    """A 1xx, which is not the answer. Never 101: HTTP/2 has none."""
+
+    __slots__ = ("fields", "never_indexed", "status", "stream")
+
+    stream: Http2Stream
+    status: int
+    fields: Sequence[Field]
+    never_indexed: frozenset[bytes]
+
+
+class DataReceived(Http2Event):
+    """One frame's part of a body, padding taken off. Credit is to be given for `len(data)` by `credit_connection`, at
+    once or when there is memory for it, and by `credit_stream` when it was passed on."""
+
+    __slots__ = ("data", "is_end", "stream")
+
+    def __init__(self, stream: Http2Stream, data: bytes, is_end: bool) -> None:
+        self.stream = stream
+        self.data = data
+        """May be empty: many senders end a stream so."""
+        self.is_end = is_end
+
+
+class TrailersReceived(Http2Event):
+    """The fields behind a body; always its end."""
+
+    __slots__ = ("fields", "never_indexed", "stream")
+
+    def __init__(self, stream: Http2Stream, fields: Sequence[Field], never_indexed: frozenset[bytes]) -> None:
+        self.stream = stream
+        self.fields = fields
+        self.never_indexed = never_indexed
+
+
+class StreamReset(Http2Event):
+    """A stream ended before its time. Nothing more comes of it; what is still sent to it changes nothing."""
+
+    __slots__ = ("code", "detail", "is_by_peer", "is_unprocessed", "stream")
+
+    def __init__(
+        self, stream: Http2Stream, code: int, detail: str, *, is_by_peer: bool, is_unprocessed: bool = False
+    ) -> None:
+        self.stream = stream
+        self.code = code
+        """An `ErrorCode`, or another number where the peer sent one."""
+        self.detail = detail
+        """Why, for a log."""
+        self.is_by_peer = is_by_peer
+        """By its RST_STREAM or GOAWAY; else what it sent was malformed, and we have reset the stream."""
+        self.is_unprocessed = is_unprocessed
+        """The server certainly did nothing with the request: REFUSED_STREAM, or above GOAWAY's last id."""
+
+
+class RequestMalformed(Http2Event):
+    """A request that is told of no further: it was malformed or too much, and its stream is ended already, by
+    RST_STREAM or an answer of 431. For counters and logs alone; there is nothing to release."""
+
+    __slots__ = ("code", "detail", "stream_id")
+
+    def __init__(self, stream_id: int, code: int, detail: str) -> None:
+        self.stream_id = stream_id
+        self.code = code
+        self.detail = detail
+
+
+class StreamWritable(Http2Event):
+    """Most of what the stream had unsent has gone: it takes more (`send_data` had returned False)."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Http2Stream) -> None:
+        self.stream = stream
+
+
+class StreamSent(Http2Event):
+    """All that waited when `end` returned False is with `take` now, END_STREAM too."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Http2Stream) -> None:
+        self.stream = stream
+
+
+class PeerSettings(Http2Event):
+    """The peer's SETTINGS are in force, and acknowledged. See `Connection.peer`."""
+
+    __slots__ = ()
+
+
+class SettingsAcknowledged(Http2Event):
+    """The peer keeps our SETTINGS from now on."""
+
+    __slots__ = ()
+
+
+class PingAcknowledged(Http2Event):
+    """The answer to a `ping`."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+
+class GoawayReceived(Http2Event):
+    """The peer takes no new streams. Behind it comes a `StreamReset` with `is_unprocessed` for each of ours above
+    `last_stream_id`; those below go on."""
+
+    __slots__ = ("code", "debug", "last_stream_id")
+
+    def __init__(self, last_stream_id: int, code: int, debug: bytes) -> None:
+        self.last_stream_id = last_stream_id
+        self.code = code
+        self.debug = debug
+        """At most 256 bytes of what the peer said: `too_many_pings` of a gRPC server, for example."""
+
+
+class ConnectionFailed(Http2Event):
+    """The peer broke a rule that ends the connection. The GOAWAY is there for `take`; then the connection is to be
+    closed. No `StreamReset` comes for its streams, and nothing after this."""
+
+    __slots__ = ("code", "detail", "flood")
+
+    def __init__(self, code: int, detail: str, flood: str) -> None:
+        self.code = code
+        self.detail = detail
+        self.flood = flood
+        """Which bound was passed, as in `floods.KINDS`; empty where it is no flood."""

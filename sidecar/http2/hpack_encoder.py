@@ -1,0 +1,205 @@
+"""Fields → header blocks, and our dynamic table of one direction (RFC 7541).
+
+An entry that is in the table stays, so its index moves only when another one enters, and from then on each field
+costs one look-up. What enters is of few names (`hpack.INDEXED`), few values of each, and small. Strings are written
+as they are: Huffman's code costs more than it saves between neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.core.headers import HOP_BY_HOP
+from sidecar.core.plain import Field
+from sidecar.http2.hpack import (
+    ALWAYS_NEVER_INDEXED,
+    ENTRY_BYTES,
+    INDEXED,
+    LENGTHS,
+    TABLE_BYTES,
+    write_integer,
+    write_string,
+)
+from sidecar.http2.static_table import STATIC
+
+MAX_VALUES_OF_A_NAME: Final = 8
+"""That enter the table: callers who differ in one name leave room for the others."""
+MAX_VALUE_BYTES: Final = 256
+"""A longer one does not enter the table."""
+MAX_LINES: Final = 512
+"""Lines whose code is remembered; when they are so many, all are forgotten."""
+MAX_NAMES: Final = 256
+MAX_NAME_BYTES: Final = 64
+
+Pair = tuple[bytes, bytes]
+
+_LEFT_OUT: Final = HOP_BY_HOP - {b"te"} | {b"host"}
+"""What HTTP/2 forbids (RFC 9113 8.2.2), and what `:authority` says. `te` goes where it says `trailers`."""
+_COOKIE: Final = b"cookie"
+_WITHOUT_INDEXING: Final = 0x00
+_NEVER: Final = 0x10
+_WITH_INDEXING: Final = 0x40
+
+_STATIC_NAMES: Final[dict[bytes, int]] = {
+    name: index for index, (name, _) in reversed([*enumerate(STATIC, 1)])
+}
+_STATIC_PAIRS: Final[dict[Pair, bytes]] = {
+    pair: write_integer(index, 7, 0x80) for index, pair in enumerate(STATIC, 1)
+}
+STATUS_PAIRS: Final = tuple((b":status", b"%d" % status) for status in range(1000))
+
+
+class HpackEncoder:
+    """One for each connection."""
+
+    __slots__ = (
+        "_entries",
+        "_lines",
+        "_max_bytes",
+        "_names",
+        "_pairs",
+        "_table_bytes",
+        "_update",
+        "_values_of",
+    )
+
+    def __init__(self) -> None:
+        self._entries: list[Pair] = []
+        """Of the dynamic table, the oldest first. None ever leaves, but for all of them at once."""
+        self._table_bytes = 0
+        self._max_bytes = TABLE_BYTES
+        self._update = b""
+        """What the next block begins with: the peer wants a smaller table."""
+        self._pairs: dict[Pair, bytes] = dict(_STATIC_PAIRS)
+        """What is in either table, with its code."""
+        self._lines: dict[bytes, bytes] = {}
+        """The same by lines as they came, in whatever case."""
+        self._values_of: dict[bytes, int] = {}
+        """How many values of a name are in the table."""
+        self._names: dict[bytes, bytes] = {}
+        """How literals of a name begin that are as they are usually."""
+
+    def set_table_bytes(self, size: int) -> None:
+        """The peer's HEADER_TABLE_SIZE. A change empties the table, which the next block says."""
+        size = min(size, TABLE_BYTES)
+        if size != self._max_bytes:
+            self._max_bytes = size
+            self._update = b"\x20" + write_integer(size, 5, 0x20)
+            self._entries.clear()
+            self._table_bytes = 0
+            self._values_of.clear()
+            self._lines.clear()
+            self._pairs.clear()
+            self._pairs.update(_STATIC_PAIRS)
+
+    def encode(
+        self,
+        pseudo: Sequence[Pair],
+        fields: Sequence[Field],
+        drop: frozenset[bytes],
+        pairs: Sequence[Pair],
+        never_indexed: frozenset[bytes],
+    ) -> bytes:
+        """One block of `pseudo`, `fields` but for the keys in `drop`, and `pairs`. It must be sent: the peer's table
+        follows it."""
+        if never_indexed and not never_indexed <= ALWAYS_NEVER_INDEXED:
+            return self._encode_carefully(pseudo, fields, drop, pairs, never_indexed)
+        out: list[bytes] = []
+        if self._update:
+            out.append(self._update)
+            self._update = b""
+        known_pair = self._pairs.get
+        for pair in pseudo:
+            out.append(known_pair(pair) or self._encode_pair(pair))
+        known_line = self._lines.get
+        for key, line, value in fields:
+            if key not in drop:
+                out.append(known_line(line) or self._encode_line(key, line, value))
+        for pair in pairs:
+            out.append(known_pair(pair) or self._encode_pair(pair))
+        return b"".join(out)
+
+    def _encode_carefully(
+        self,
+        pseudo: Sequence[Pair],
+        fields: Sequence[Field],
+        drop: frozenset[bytes],
+        pairs: Sequence[Pair],
+        never_indexed: frozenset[bytes],
+    ) -> bytes:
+        """The same where one more name is never indexed: each field is held against `never_indexed` before a
+        table."""
+        out = [self._update]
+        self._update = b""
+        kept = [(key, value) for key, _, value in fields if key not in drop]
+        for key, value in (*pseudo, *kept, *pairs):
+            if key in never_indexed and key not in _LEFT_OUT and (key != b"te" or value == b"trailers"):
+                out.append(_begin(key, _NEVER, 4) + write_string(value))
+            else:
+                out.append(self._encode_pair((key, value)))
+        return b"".join(out)
+
+    def _encode_line(self, key: bytes, line: bytes, value: bytes) -> bytes:
+        if key not in INDEXED:
+            return self._encode_literal(key, value)
+        code = self._pairs.get((key, value))
+        if code is None:
+            return self._insert(key, value)
+        if len(self._lines) >= MAX_LINES:
+            self._lines.clear()
+        self._lines[line] = code
+        return code
+
+    def _encode_pair(self, pair: Pair) -> bytes:
+        key, value = pair
+        if key not in INDEXED:
+            return self._encode_literal(key, value)
+        return self._pairs.get(pair) or self._insert(key, value)
+
+    def _encode_literal(self, key: bytes, value: bytes) -> bytes:
+        begin = self._names.get(key)
+        if begin is None:
+            if key in _LEFT_OUT:
+                return b""
+            if key == _COOKIE:
+                return b"".join([_NEVER_COOKIE + write_string(crumb) for crumb in value.split(b"; ")])
+            begin = self._learn_name(key)
+        size = len(value)
+        return begin + LENGTHS[size] + value if size < 2048 else begin + write_string(value)
+
+    def _learn_name(self, key: bytes) -> bytes:
+        begin = _begin(key, _NEVER if key in ALWAYS_NEVER_INDEXED else _WITHOUT_INDEXING, 4)
+        if len(key) <= MAX_NAME_BYTES:
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            self._names[key] = begin
+        return begin
+
+    def _insert(self, key: bytes, value: bytes) -> bytes:
+        """Write a field that enters the table; one that must not, as a literal."""
+        if key == b"te" and value != b"trailers":
+            return b""
+        size = len(key) + len(value) + ENTRY_BYTES
+        count = self._values_of.get(key, 0)
+        is_small = len(value) <= MAX_VALUE_BYTES and self._table_bytes + size <= self._max_bytes
+        if not is_small or count >= MAX_VALUES_OF_A_NAME:
+            return self._encode_literal(key, value)
+        self._entries.append((key, value))
+        self._table_bytes += size
+        self._values_of[key] = count + 1
+        self._lines.clear()
+        index = len(STATIC) + len(self._entries)
+        for pair in self._entries:
+            self._pairs[pair] = write_integer(index, 7, 0x80)
+            index -= 1
+        return _begin(key, _WITH_INDEXING, 6) + write_string(value)
+
+
+def _begin(key: bytes, pattern: int, bits: int) -> bytes:
+    """The name of a literal, by its static index where it has one."""
+    index = _STATIC_NAMES.get(key, 0)
+    return write_integer(index, bits, pattern) + (b"" if index else write_string(key))
+
+
+_NEVER_COOKIE: Final = _begin(_COOKIE, _NEVER, 4)

@@ -1,0 +1,198 @@
+"""What comes in: bytes → frames, and whole header blocks (RFC 9113 3.4, 4, 6.10).
+
+The loop over frames is one method. DATA and HEADERS are nearly all that comes, and go to `Arrivals` like everything
+that is about a message; what is about the connection goes to `Control`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from sidecar.http2 import frames
+from sidecar.http2.arrivals import Arrivals
+from sidecar.http2.codec import PREFACE
+from sidecar.http2.control import Control
+from sidecar.http2.errors import StreamFault, frame_size_error, protocol_error
+from sidecar.http2.events import Http2Event
+from sidecar.http2.floods import Floods
+from sidecar.http2.frames import HEADER_BYTES, MAX_BYTES, unpack_header
+from sidecar.http2.messages import malformed
+from sidecar.http2.settings import Http2Settings
+from sidecar.http2.streams import MAX_STREAM_ID, Streams
+
+
+class Expecting(Enum):
+    """What may come next."""
+
+    PREFACE = auto()
+    SETTINGS = auto()
+    """The first frame (RFC 9113 3.4)."""
+    FRAME = auto()
+    CONTINUATION = auto()
+    """And of one stream alone (RFC 9113 6.10)."""
+
+
+class UnfinishedBlock:
+    """A header block that goes on in CONTINUATION."""
+
+    __slots__ = ("count", "fault", "is_end", "parts", "stream_id")
+
+    def __init__(self, stream_id: int, part: bytes, fault: StreamFault | None, *, is_end: bool) -> None:
+        self.stream_id = stream_id
+        self.is_end = is_end
+        self.fault = fault
+        self.parts = [part]
+        self.count = 0
+        """CONTINUATION frames so far."""
+
+
+class Inbox:
+    """Of one connection."""
+
+    __slots__ = (
+        "_arrivals", "_block", "_buffer", "_control", "_events", "_expecting", "_floods", "_max_continuations",
+        "_needed", "_now", "_streams", "_table_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self, settings: Http2Settings, streams: Streams, floods: Floods, control: Control, arrivals: Arrivals
+    ) -> None:
+        self._max_continuations = settings.max_continuations
+        self._table_bytes = settings.header_table_bytes
+        self._streams = streams
+        self._floods = floods
+        self._control = control
+        self._arrivals = arrivals
+        self._expecting = Expecting.PREFACE if streams.is_server else Expecting.SETTINGS
+        self._buffer = bytearray()
+        """The beginning of a frame."""
+        self._needed = 0
+        """Bytes that it takes to go on; at most a frame's."""
+        self._block: UnfinishedBlock | None = None
+        self._now = 0.0
+        self._events: list[Http2Event] = []
+
+    def receive(self, data: bytes, events: list[Http2Event], now: float) -> None:
+        """Raises: ConnectionFault."""
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        arrivals = self._arrivals
+        self._now = arrivals.now = now
+        self._events = arrivals.events = events
+        position = 0
+        if self._expecting is Expecting.PREFACE:
+            if not self._take_preface(data):
+                return
+            position = len(PREFACE)
+        self._read(data, position)
+
+    def _take_preface(self, data: bytes) -> bool:
+        begin = data[: len(PREFACE)]
+        if not PREFACE.startswith(begin):
+            raise protocol_error("the connection does not begin with HTTP/2's preface")
+        if len(begin) < len(PREFACE):
+            self._keep(data, len(begin) + 1)
+            return False
+        self._expecting = Expecting.SETTINGS
+        return True
+
+    def _keep(self, data: bytes, needed: int) -> None:
+        self._buffer += data
+        self._needed = needed
+
+    def _read(self, data: bytes, position: int) -> None:
+        size = len(data)
+        arrivals = self._arrivals
+        while size - position >= HEADER_BYTES:
+            high, low, kind, flags, stream_id = unpack_header(data, position)
+            length = high << 8 | low
+            if length > MAX_BYTES:
+                raise frame_size_error(f"a frame of {length} bytes")
+            start = position + HEADER_BYTES
+            position = start + length
+            if position > size:
+                self._keep(data[start - HEADER_BYTES :], HEADER_BYTES + length)
+                return
+            stream_id &= MAX_STREAM_ID
+            payload = data[start:position]
+            try:
+                if self._expecting is not Expecting.FRAME:
+                    self._take_expected(kind, flags, stream_id, payload)
+                elif kind == frames.DATA:
+                    arrivals.take_data(flags, stream_id, payload)
+                elif kind == frames.HEADERS:
+                    self._take_headers(flags, stream_id, payload)
+                else:
+                    self._take_other(kind, flags, stream_id, payload)
+            except StreamFault as fault:
+                arrivals.end_stream(stream_id, fault)
+        if position < size:
+            self._keep(data[position:], HEADER_BYTES)
+
+    def _take_expected(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._expecting is Expecting.SETTINGS:
+            if kind != frames.SETTINGS or flags & frames.ACK:
+                raise protocol_error("the first frame is no SETTINGS")
+            self._expecting = Expecting.FRAME
+            self._take_other(kind, flags, stream_id, payload)
+            return
+        block = self._block
+        if block is None or kind != frames.CONTINUATION or stream_id != block.stream_id:
+            raise protocol_error("another frame in the middle of a header block")
+        block.count += 1
+        self._floods.continuation(block.count, self._max_continuations)
+        block.parts.append(payload)
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._expecting = Expecting.FRAME
+            self._arrivals.take_block(stream_id, b"".join(block.parts), block.fault, is_end=block.is_end)
+
+    def _take_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        control = self._control
+        if kind == frames.WINDOW_UPDATE:
+            control.take_window_update(stream_id, payload, self._events)
+        elif kind == frames.RST_STREAM:
+            self._arrivals.take_reset(stream_id, payload)
+        elif kind == frames.PRIORITY:
+            control.take_priority(stream_id, payload)
+        elif kind in (frames.SETTINGS, frames.PING, frames.GOAWAY):
+            if stream_id:
+                raise protocol_error("a frame about the connection on a stream")
+            if kind == frames.SETTINGS:
+                control.take_settings(flags, payload, self._events, self._now)
+                if flags & frames.ACK:
+                    self._arrivals.heads.set_table_bytes(self._table_bytes)
+            elif kind == frames.PING:
+                control.take_ping(flags, payload, self._events, self._now)
+            else:
+                control.take_goaway(payload, self._events)
+        elif kind in (frames.PUSH_PROMISE, frames.CONTINUATION):
+            raise protocol_error("PUSH_PROMISE, or CONTINUATION of no header block")
+        else:
+            self._floods.unknown(self._streams.begun)
+
+    # HEADERS
+
+    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise protocol_error("HEADERS for stream 0")
+        fault = None
+        if flags & (frames.PADDED | frames.HAS_PRIORITY):
+            if flags & frames.PADDED:
+                payload = frames.without_padding(payload, 5 if flags & frames.HAS_PRIORITY else 0)
+            if flags & frames.HAS_PRIORITY:
+                if len(payload) < 5:
+                    raise frame_size_error("HEADERS that is too short for its priority")
+                if frames.unpack_long(payload, 0)[0] & MAX_STREAM_ID == stream_id:
+                    fault = malformed("a stream that depends on itself")
+                payload = payload[5:]
+        is_end = flags & frames.END_STREAM != 0
+        if flags & frames.END_HEADERS:
+            self._arrivals.take_block(stream_id, payload, fault, is_end=is_end)
+        else:
+            self._block = UnfinishedBlock(stream_id, payload, fault, is_end=is_end)
+            self._expecting = Expecting.CONTINUATION

@@ -1,0 +1,228 @@
+"""What goes to the peer: frames in the order of their making, and bodies that wait for a window.
+
+Decides how much of which body may be sent, and is the one writer of each stream's `sending`. Streams that wait for
+the connection's window take turns, one frame each. It knows nothing of what comes in; `Connection` asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.core.headers import NEVER_IN_TRAILERS
+from sidecar.core.plain import Field
+from sidecar.http2 import frames
+from sidecar.http2.frames import MAX_BYTES, header
+from sidecar.http2.hpack_encoder import HpackEncoder, Pair
+from sidecar.http2.settings import DEFAULT_WINDOW
+from sidecar.http2.stream import Http2Stream, Sending
+
+HIGH_WATER_BYTES: Final = 64 * 1024
+"""Unsent bytes of one stream from which on `send_data` says that it is enough."""
+LOW_WATER_BYTES: Final = 16 * 1024
+"""And at which it takes more again."""
+
+_BODY = Sending.BODY
+_ENDING = Sending.ENDING
+_ENDED = Sending.ENDED
+
+
+class Outbox:
+    """Of one connection."""
+
+    __slots__ = (
+        "_data_at", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "unsent_answers",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.encoder = HpackEncoder()
+        self.window = DEFAULT_WINDOW
+        """Of the connection: bytes that we may send."""
+        self.is_held = False
+        """The link is full: bodies wait."""
+        self.unsent_answers = 0
+        self.data_frames = 0
+        """Sent so far."""
+        self._out: list[bytes | memoryview] = []
+        self._waiting: dict[int, Http2Stream] = {}
+        """Streams with something unsent that wait for the connection's window or the link, not for their own windows;
+        who has waited longest is first. So one WINDOW_UPDATE costs no more than the frames that it lets go."""
+        self._data_stream = 0
+        """Whose DATA was the last one written since `take`, and where in `_out` its header is: END_STREAM is put into
+        it, where the end comes at once."""
+        self._data_at = 0
+
+    def take(self) -> bytes:
+        out = self._out
+        if not out:
+            return b""
+        self.unsent_answers = 0
+        self._data_stream = 0
+        written = b"".join(out)
+        out.clear()
+        return written
+
+    def control(self, frame: bytes) -> None:
+        """A frame that waits for no window."""
+        self._out.append(frame)
+
+    def answer(self, frame: bytes) -> None:
+        """An answer to SETTINGS or PING."""
+        self.unsent_answers += 1
+        self._out.append(frame)
+
+    # Heads
+
+    def head(
+        self,
+        stream: Http2Stream,
+        pseudo: Sequence[Pair],
+        fields: Sequence[Field],
+        drop: frozenset[bytes],
+        pairs: Sequence[Pair],
+        never_indexed: frozenset[bytes],
+        *,
+        is_end: bool,
+    ) -> None:
+        """The final head of a stream."""
+        stream.sending = _ENDED if is_end else _BODY
+        self.block(
+            stream.stream_id, self.encoder.encode(pseudo, fields, drop, pairs, never_indexed), is_end=is_end
+        )
+
+    def block(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
+        """A header block, in as many frames as it takes."""
+        flags = frames.END_STREAM if is_end else 0
+        out = self._out
+        size = len(block)
+        if size <= MAX_BYTES:
+            out.append(header(size, frames.HEADERS, flags | frames.END_HEADERS, stream_id))
+            out.append(block)
+            return
+        kind = frames.HEADERS
+        for start in range(0, size, MAX_BYTES):
+            part = block[start : start + MAX_BYTES]
+            if start + MAX_BYTES >= size:
+                flags |= frames.END_HEADERS
+            out.append(header(len(part), kind, flags, stream_id))
+            out.append(part)
+            kind, flags = frames.CONTINUATION, 0
+
+    # Bodies
+
+    def data(self, stream: Http2Stream, data: bytes) -> None:
+        """Send it, or let it wait behind what does already."""
+        size = len(data)
+        if size <= MAX_BYTES and not stream.unsent_bytes and self._allowed(stream) >= size:
+            self._write(stream, data, size)
+        else:
+            stream.unsent.append(data)
+            stream.unsent_bytes += size
+            self._send(stream)
+
+    def end(
+        self,
+        stream: Http2Stream,
+        fields: Sequence[Field],
+        pairs: Sequence[Pair],
+        never_indexed: frozenset[bytes],
+    ) -> None:
+        """END_STREAM once what waits has gone, with trailers if there are any."""
+        if fields or pairs:
+            stream.trailers = fields, pairs, never_indexed
+        stream.sending = _ENDING
+        if not stream.unsent_bytes:
+            self._finish(stream)
+
+    def flush(self) -> list[Http2Stream]:
+        """The window of the connection is open again: send what waits, in turns. Returns whose state has changed."""
+        changed: dict[int, Http2Stream] = {}
+        waiting = self._waiting
+        while waiting and self.window > 0 and not self.is_held:
+            stream = waiting.pop(next(iter(waiting)))
+            if self._send_frame(stream):
+                self.wake(stream)
+                if self._has_changed(stream):
+                    changed[stream.stream_id] = stream
+        return list(changed.values())
+
+    def wake(self, stream: Http2Stream) -> None:
+        """It waits for nothing of its own."""
+        if stream.unsent_bytes and stream.send_window > 0:
+            self._waiting[stream.stream_id] = stream
+
+    def flush_stream(self, stream: Http2Stream) -> bool:
+        """Its own window has grown. True: its state has changed."""
+        if not stream.unsent_bytes:
+            return False
+        before = stream.unsent_bytes
+        self._send(stream)
+        return stream.unsent_bytes < before and self._has_changed(stream)
+
+    def drop(self, stream: Http2Stream) -> None:
+        """The stream was reset: what waits is not sent."""
+        stream.sending = Sending.RESET
+        stream.unsent.clear()
+        stream.unsent_bytes = 0
+        stream.trailers = None
+        self._waiting.pop(stream.stream_id, None)
+
+    def _allowed(self, stream: Http2Stream) -> int:
+        return 0 if self.is_held else min(self.window, stream.send_window)
+
+    def _write(self, stream: Http2Stream, data: bytes | memoryview, size: int) -> None:
+        out = self._out
+        self._data_stream = stream.stream_id
+        self._data_at = len(out)
+        out.append(header(size, frames.DATA, 0, stream.stream_id))
+        out.append(data)
+        self.data_frames += 1
+        self.window -= size
+        stream.send_window -= size
+
+    def _send(self, stream: Http2Stream) -> None:
+        """As much as the windows allow."""
+        while self._send_frame(stream):
+            pass
+        if stream.unsent_bytes and stream.send_window > 0:
+            self._waiting[stream.stream_id] = stream
+        else:
+            self._waiting.pop(stream.stream_id, None)
+
+    def _send_frame(self, stream: Http2Stream) -> int:
+        """One frame of what waits; returns its size, 0 if none is allowed."""
+        size = min(self._allowed(stream), MAX_BYTES)
+        if size <= 0 or not stream.unsent:
+            return 0
+        data = stream.unsent.popleft()
+        if len(data) > size:
+            view = memoryview(data)  # to copy the rest each time takes the square of its size
+            stream.unsent.appendleft(view[size:])
+            data = view[:size]
+        else:
+            size = len(data)
+        stream.unsent_bytes -= size
+        self._write(stream, data, size)
+        if stream.sending is _ENDING and not stream.unsent_bytes:
+            self._finish(stream)
+        return size
+
+    def _has_changed(self, stream: Http2Stream) -> bool:
+        return stream.sending is _ENDED or (stream.is_blocked and stream.unsent_bytes <= LOW_WATER_BYTES)
+
+    def _finish(self, stream: Http2Stream) -> None:
+        stream.sending = _ENDED
+        stream_id = stream.stream_id
+        block = b""
+        if stream.trailers is not None:
+            fields, pairs, never_indexed = stream.trailers
+            stream.trailers = None
+            block = self.encoder.encode((), fields, NEVER_IN_TRAILERS, pairs, never_indexed)
+        if block:
+            self.block(stream_id, block, is_end=True)
+        elif self._data_stream == stream_id:
+            size = len(self._out[self._data_at + 1])
+            self._out[self._data_at] = header(size, frames.DATA, frames.END_STREAM, stream_id)
+        else:
+            self._out.append(header(0, frames.DATA, frames.END_STREAM, stream_id))

@@ -1,0 +1,88 @@
+"""One stream as its connection sees it: two halves, each with its phase, its window, and what waits to be sent.
+
+RFC 9113 5.1 draws one machine of seven states; it is the product of these two halves. Each has one writer:
+`receiving` is `Connection`'s, `sending` is `Outbox`'s. Idle streams have no object.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+
+
+class Receiving(Enum):
+    """What the peer may send next."""
+
+    HEAD = auto()
+    """A final head; interim ones may come before it."""
+    BODY = auto()
+    ENDED = auto()
+    """Nothing: END_STREAM has come."""
+    RESET = auto()
+    """Nothing: either side has reset the stream."""
+
+
+class Sending(Enum):
+    """What we may send next."""
+
+    HEAD = auto()
+    BODY = auto()
+    ENDING = auto()
+    """Nothing is added; what waits goes out first, then END_STREAM."""
+    ENDED = auto()
+    RESET = auto()
+
+
+_OVER = (Receiving.ENDED, Receiving.RESET)
+_SENT = (Sending.ENDED, Sending.RESET)
+
+
+class Http2Stream:
+    """Given out by events and by `open_stream`. Others write `owner` and read the rest."""
+
+    __slots__ = (
+        "credit", "interims", "is_blocked", "is_released", "left", "method", "owner", "receive_window", "receiving",
+        "reset_after", "send_window", "sending", "stream_id", "trailers", "unsent", "unsent_bytes",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
+        self.stream_id = stream_id
+        self.owner: Any = None
+        """Whatever whoever opened it, or was told of it, wants to find again."""
+        self.receiving = Receiving.HEAD
+        self.sending = Sending.HEAD
+        self.send_window = send_window
+        """Bytes that we may send; below 0 after the peer has lowered its setting (RFC 9113 6.9.2)."""
+        self.receive_window = receive_window
+        """Bytes that the peer may send."""
+        self.credit = 0
+        """Given by the owner, and not told the peer yet."""
+        self.left: int | None = None
+        """Of the body that comes: bytes that `content-length` still promises; None where it promised nothing."""
+        self.method = b""
+        """Of the request that a client sent: what an answer's `content-length` means depends on it."""
+        self.interims = 0
+        """Interim heads that came."""
+        self.is_released = False
+        """Nobody works on it any more."""
+        self.is_blocked = False
+        """`send_data` returned False; `StreamWritable` is due."""
+        self.unsent: deque[bytes | memoryview] = deque()
+        self.unsent_bytes = 0
+        """Of the body: taken, and not in what `take` gave yet."""
+        self.trailers: Any = None
+        """What is sent behind the body: (fields, pairs, never_indexed), or None."""
+        self.reset_after: int | None = None
+        """RST_STREAM with this code follows our end (RFC 9113 8.1)."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more goes in either direction."""
+        return self.receiving in _OVER and self.sending in _SENT
+
+    def __repr__(self) -> str:
+        return (
+            f"<Http2Stream {self.stream_id} receiving={self.receiving.name} sending={self.sending.name} "
+            f"unsent={self.unsent_bytes}>"
+        )

@@ -1,0 +1,340 @@
+"""HTTP/2 client side: the bytes of one connection to one endpoint ↔ many requests and their responses at a time.
+
+Decides which streams a lost or draining connection has certainly not processed, whether a silent one is still alive,
+and when to write. It knows nothing of routes: each request is a `SentStream`. Owned by its `Http2Pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, Final, cast
+
+from sidecar.core.errors import Reason
+from sidecar.http2 import events
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import Http2Event
+from sidecar.transport.kernel import limit_unacknowledged
+from sidecar.transport.link import Link
+from sidecar.upstream.http2_stream import Carrier, SentStream
+from sidecar.upstream.lease import SharingPool
+from sidecar.upstream.streams import Processed
+
+PING_EVERY_SECONDS: Final = 5.0
+"""At most one question for a sign of life in so long."""
+SUSPECT_SECONDS: Final = 2.0
+"""Without a byte after the question: no new streams."""
+DEAD_SECONDS: Final = 10.0
+"""Without a byte after the question: closed."""
+UNACKNOWLEDGED_SECONDS: Final = 20.0
+"""What the kernel has sent and the peer's has not acknowledged for so long ends it (`TCP_USER_TIMEOUT`)."""
+_PING: Final = b"sidecar?"
+_TOO_MANY_PINGS: Final = b"too_many_pings"
+_NOTHING: Final[Sequence[Http2Event]] = ()
+
+
+class Http2UpstreamConnection(Carrier):
+    """One connection. `pool` is where it came from."""
+
+    __slots__ = (
+        "_asked_at", "_is_reading", "_is_suspect", "_is_write_due", "_is_write_paused", "_loop", "_timer", "codec",
+        "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
+    )  # fmt: skip
+
+    link: Link
+
+    def __init__(self, pool: SharingPool) -> None:
+        self.pool = pool
+        self.codec = Connection(Role.CLIENT)
+        self.streams: set[SentStream] = set()
+        """Not released yet."""
+        self.is_open = False
+        self.was_used = False
+        """A stream has ended here."""
+        self.idle_since = 0.0
+        """When its last stream ended, in seconds on the loop's clock."""
+        self.expires = inf
+        """It takes no new streams from then on, so that its place goes to a fresh one."""
+        self.heard_at = 0.0
+        """When the last byte came."""
+        self._asked_at = -inf
+        self._is_suspect = False
+        self._is_reading = False
+        self._is_write_due = False
+        self._is_write_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Http2UpstreamConnection {self.pool.endpoint} {state}, {self.codec.open_streams} streams>"
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    @property
+    def has_room(self) -> bool:
+        """One more stream may be opened here."""
+        return self.is_open and not self._is_suspect and self.codec.can_open and self.expires > self.now()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.codec.open_streams
+
+    def place(self) -> SentStream | None:
+        """A place for one request; None if it has none."""
+        return SentStream(self) if self.has_room else None
+
+    def released(self, now: float, *, is_silent: bool) -> None:
+        """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
+        self.was_used = True
+        if is_silent:
+            self._ask(now)
+        if not self.codec.open_streams:
+            self.idle_since = now
+            if self.codec.is_draining or self.pool.is_retired or self.expires <= now:
+                self.abort()
+                return
+        self.pool.came_free(self, now)
+
+    # What asyncio does
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.link = Link(cast(asyncio.Transport, transport))
+        limit_unacknowledged(transport, UNACKNOWLEDGED_SECONDS)
+        self.is_open = True
+        self.idle_since = self.heard_at = self.now()
+        self._write()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        is_open, self.is_open = self.is_open, False
+        if self._timer is not None:
+            self._timer.cancel()
+        self.link.lost()
+        if is_open:
+            self.pool.forget(self)
+        self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self.codec.hold_data()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._handle(self.codec.resume_data())
+        if self.is_open:
+            self.link.resume()
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.now()
+        self._is_suspect = False
+        self._is_reading = True
+        try:
+            self._handle(self.codec.receive(data, self.heard_at))
+        except Exception as error:
+            self._break_off(error)
+        finally:
+            self._is_reading = False
+        self._write()
+
+    def _break_off(self, error: Exception) -> None:
+        """A mistake of ours ends this connection and the attempts on it, and nothing else."""
+        message = "an error in reading from an upstream; its connection is ended"
+        self._loop.call_exception_handler({"message": message, "exception": error})
+        streams = self._owners()
+        self.abort()
+        for stream in streams:
+            stream.broken()
+
+    def abort(self) -> None:
+        """Close at once, in whatever state; its streams hear of it when it is lost."""
+        if self.is_open:
+            self.is_open = False
+            self.link.abort()
+            self.pool.forget(self)
+
+    def close(self) -> None:
+        """Say goodbye, and close: nobody is here any more."""
+        if self.is_open:
+            self.codec.goaway()
+            self._write()
+            self.is_open = False
+            self.link.close()
+            self.pool.forget(self)
+
+    def _owners(self) -> list[SentStream]:
+        return list(self.streams)
+
+    def _fail_all(self, reason: Reason, detail: str) -> None:
+        for stream in self._owners():
+            stream.failed(reason, detail, Processed.MAYBE)
+
+    # What the codec tells
+
+    def _handle(self, told: Sequence[Http2Event]) -> None:
+        at, count = 0, len(told)
+        while at < count:
+            event: Any = told[at]
+            at += 1
+            kind = event.__class__
+            if kind is events.ResponseReceived:
+                at = self._response(event, told, at)
+            elif kind is events.DataReceived:
+                data, event, at = joined(event, told, at)
+                self.codec.credit_connection(len(data))
+                owner: SentStream | None = event.stream.owner
+                if owner is not None:
+                    owner.received(data, is_end=event.is_end)
+            else:
+                _HANDLERS[kind](self, event)
+
+    def _response(self, event: events.ResponseReceived, told: Sequence[Any], at: int) -> int:
+        """A head, and with it its whole body where one read brought it."""
+        owner: SentStream | None = event.stream.owner
+        if owner is None:
+            return at
+        if event.is_end:
+            owner.answered(event, b"")
+        elif at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream:
+            data, last, at = joined(told[at], told, at + 1)
+            self.codec.credit_connection(len(data))
+            if last.is_end:
+                owner.answered(event, data)
+            else:
+                owner.head(event)
+                owner.received(data, is_end=False)
+        else:
+            owner.head(event)
+        return at
+
+    def _interim(self, event: events.InterimReceived) -> None:
+        owner: SentStream | None = event.stream.owner
+        if owner is not None:
+            owner.interim(event)
+
+    def _trailers(self, event: events.TrailersReceived) -> None:
+        owner: SentStream | None = event.stream.owner
+        if owner is not None:
+            owner.ended(event.fields)
+
+    def _reset(self, event: events.StreamReset) -> None:
+        owner: SentStream | None = event.stream.owner
+        if owner is None:
+            return
+        if not event.is_by_peer:
+            owner.failed(Reason.PROTOCOL_ERROR, f"malformed response: {event.detail}", Processed.YES)
+        elif event.is_unprocessed:
+            owner.failed(
+                Reason.CONNECTION_REFUSED, f"upstream refused the stream: {event.detail}", Processed.NEVER
+            )
+        else:
+            owner.failed(
+                Reason.CONNECTION_RESET, f"upstream reset the stream: {event.detail}", Processed.MAYBE
+            )
+
+    def _writable(self, event: events.StreamWritable) -> None:
+        owner: SentStream | None = event.stream.owner
+        if owner is not None:
+            owner.writable()
+
+    def _goaway(self, event: events.GoawayReceived) -> None:
+        if _TOO_MANY_PINGS in event.debug:
+            self.pool.may_ping = False
+        self.pool.drains(self)
+        if self.is_idle:
+            self.abort()
+
+    def _settings(self, event: Http2Event) -> None:
+        self.pool.came_free(self, self.now())
+
+    def _failed(self, event: events.ConnectionFailed) -> None:
+        streams = self._owners()
+        if self.is_open:
+            self._write()
+            self.is_open = False
+            self.link.close()
+            self.pool.forget(self)
+        for stream in streams:
+            stream.failed(Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.MAYBE)
+
+    def _ignored(self, event: Http2Event) -> None:
+        """Nothing follows from it here."""
+
+    # Writing
+
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+        if not self._is_reading and not self._is_write_due:
+            self._is_write_due = True
+            self._loop.call_soon(self._write_due)
+
+    def _write_due(self) -> None:
+        self._is_write_due = False
+        self._write()
+
+    def _write(self) -> None:
+        if self._is_write_paused:
+            if self.codec.unsent_answers and self.is_open:
+                self.link.pause()
+            return
+        data = self.codec.take()
+        if data and self.is_open:
+            self.link.write(data)
+
+    # Is it alive?
+
+    def _ask(self, now: float) -> None:
+        """Its streams run out of time: has the connection lost its other end, or is the upstream just slow?"""
+        if not self.pool.may_ping or now - self._asked_at < PING_EVERY_SECONDS or not self.is_open:
+            return
+        self._asked_at = now
+        self.codec.ping(_PING)
+        self.write_soon()
+        self._timer = self._loop.call_later(SUSPECT_SECONDS, self._doubt)
+
+    def _doubt(self) -> None:
+        self._timer = None
+        if self.heard_at < self._asked_at and self.is_open:
+            self._is_suspect = True
+            self.pool.drains(self)
+            self._timer = self._loop.call_later(DEAD_SECONDS - SUSPECT_SECONDS, self._bury)
+
+    def _bury(self) -> None:
+        self._timer = None
+        if self.heard_at < self._asked_at:
+            self.abort()
+
+
+def joined(event: Any, told: Sequence[Any], at: int) -> tuple[bytes, Any, int]:
+    """What one read brought of one body, the last of its events, and where to go on."""
+    if event.is_end or at >= len(told) or told[at].__class__ is not events.DataReceived:
+        return event.data, event, at
+    stream, pieces = event.stream, [event.data]
+    while at < len(told) and not event.is_end:
+        following = told[at]
+        if following.__class__ is not events.DataReceived or following.stream is not stream:
+            break
+        event = following
+        pieces.append(event.data)
+        at += 1
+    return b"".join(pieces), event, at
+
+
+_HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any], None]]] = {
+    events.InterimReceived: Http2UpstreamConnection._interim,
+    events.TrailersReceived: Http2UpstreamConnection._trailers,
+    events.StreamReset: Http2UpstreamConnection._reset,
+    events.StreamWritable: Http2UpstreamConnection._writable,
+    events.PeerSettings: Http2UpstreamConnection._settings,
+    events.GoawayReceived: Http2UpstreamConnection._goaway,
+    events.ConnectionFailed: Http2UpstreamConnection._failed,
+    events.StreamSent: Http2UpstreamConnection._ignored,
+    events.SettingsAcknowledged: Http2UpstreamConnection._ignored,
+    events.PingAcknowledged: Http2UpstreamConnection._ignored,
+}

@@ -1,0 +1,140 @@
+"""The connections of one endpoint that speaks HTTP/2: which of them carries the next request.
+
+Decides synchronously; opening and waiting are its `Cluster`'s. Few connections carry all requests: one more is opened
+when the others are at the peer's limit of streams, and a second one where an upstream has one address alone, since a
+service's virtual address (ClusterIP) pins each connection to one pod. Owned by that cluster, on the event loop only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.snapshot import Endpoint
+from sidecar.upstream.http2 import Http2UpstreamConnection
+from sidecar.upstream.http2_stream import SentStream
+from sidecar.upstream.lease import LeaseLine, Seeker, SharingPool
+
+if TYPE_CHECKING:
+    from sidecar.upstream.connecting import Connecting
+
+LEAST_CONNECTIONS: Final = 2
+"""To the only address of an upstream, as soon as one is busy."""
+AGE_SECONDS: Final = 600.0
+"""A connection takes no new streams then, give or take a tenth, so that new pods get their share."""
+AGE_JITTER: Final = 0.1
+JOIN_MOST: Final = 100
+"""Who may wait for the same connection: what a peer allows is not known before it is open."""
+
+
+class Http2Pool(SharingPool):
+    """One endpoint with its connections; `in_flight` is what the balancer compares."""
+
+    __slots__ = ("_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping")
+
+    is_shared = True
+
+    def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self.in_flight = 0
+        self.is_retired = False
+        self.may_ping = True
+        self.connecting: Connecting | None = None
+        """The connection that is being opened, which others may join."""
+        self._connections: list[Http2UpstreamConnection] = []
+
+    def __repr__(self) -> str:
+        return f"<Http2Pool {self.endpoint} open={len(self._connections)} in_flight={self.in_flight}>"
+
+    @property
+    def idle(self) -> list[Http2UpstreamConnection]:  # type: ignore[override]
+        """Those that have room for one more request."""
+        return [connection for connection in self._connections if connection.has_room]
+
+    @property
+    def idle_count(self) -> int:
+        return sum(connection.is_idle for connection in self._connections)
+
+    @property
+    def open_count(self) -> int:
+        return len(self._connections)
+
+    def take(self, now: float, is_sure: bool) -> SentStream | None:
+        """A place on the connection that carries least, or None."""
+        best = min(self.idle, key=_load, default=None)
+        if best is None:
+            return None
+        if not best.is_idle and len(self._connections) < LEAST_CONNECTIONS and self.connecting is None:
+            self.cluster.open_more(self)
+        return best.place()
+
+    def new_connection(self) -> Http2UpstreamConnection:
+        return Http2UpstreamConnection(self)
+
+    def add(self, connection: Http2UpstreamConnection) -> None:
+        """Count a connection that was just opened, in the place that the cluster reserved for it."""
+        self._connections.append(connection)
+        jitter = 1.0 + AGE_JITTER * (2.0 * random.random() - 1.0)  # it only spreads
+        connection.expires = connection.now() + AGE_SECONDS * jitter
+
+    def hand_out(self, connection: Http2UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
+        """Give each a place on a new connection; returns those whom it has none for."""
+        left = []
+        for seeker in seekers:
+            place = connection.place()
+            if place is None:
+                left.append(seeker)
+            else:
+                seeker.leased(place)
+        self.came_free(connection, connection.now())
+        return left
+
+    def came_free(self, connection: Http2UpstreamConnection, now: float) -> None:
+        cluster = self.cluster
+        if cluster.waits:
+            place = connection.place()
+            if place is not None:
+                cluster.hand_to_waiter(place)
+        if connection.is_idle and cluster.idle_timer is None:
+            cluster.watch_idle(now)
+
+    def drains(self, connection: Http2UpstreamConnection) -> None:
+        """It takes no more; those who wait get another one, when they ask next."""
+
+    def forget(self, connection: Any) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self.cluster.connection_closed()
+
+    def close_one_idle(self, now: float) -> bool:
+        """Make room for a connection to elsewhere."""
+        for connection in self._connections:
+            if connection.is_idle:
+                connection.close()
+                return True
+        return False
+
+    def idle_due(self, idle_seconds: float) -> float:
+        """When the first of those without a stream is to be closed; infinite without any."""
+        idle = (one for one in self._connections if one.is_idle)
+        return min((min(one.idle_since + idle_seconds, one.expires) for one in idle), default=inf)
+
+    def close_idle(self, since: float, now: float) -> None:
+        """Close what has been without a stream since `since` or longer, and what is too old."""
+        for connection in list(self._connections):
+            if connection.is_idle and (connection.idle_since <= since or connection.expires <= now):
+                connection.close()
+
+    def retire(self) -> None:
+        """Close what is idle now, and the rest as its last stream ends."""
+        self.is_retired = True
+        for connection in list(self._connections):
+            if connection.is_idle:
+                connection.close()
+
+
+def _load(connection: Http2UpstreamConnection) -> int:
+    return connection.codec.open_streams

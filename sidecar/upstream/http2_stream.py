@@ -1,0 +1,240 @@
+"""One request to an upstream that speaks HTTP/2, and its response: what an attempt knows of its upstream.
+
+It is its own `Lease` and its own `ClientStream`: a place on a connection that others share. Owned by the attempt that
+took it, until `release`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.errors import Reason
+from sidecar.core.head import RequestHead, ResponseHead, own_pairs, response_head
+from sidecar.core.plain import Field
+from sidecar.core.request import PLAIN, PLAIN_2
+from sidecar.http2 import events
+from sidecar.http2.codec import Http2Codec
+from sidecar.http2.errors import ErrorCode
+from sidecar.http2.stream import Http2Stream
+from sidecar.transport.link import Link
+from sidecar.upstream.lease import Fate, Lease, SharingPool
+from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
+
+_TE: Final = (b"te", b"trailers")
+
+
+class Carrier(ABC):
+    """A connection of many streams, as one of them sees it."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+
+    codec: Http2Codec
+    pool: SharingPool
+    streams: set[SentStream]
+    """Not released yet."""
+    heard_at: float
+    """When the last byte came, in seconds on the loop's clock."""
+    idle_since: float
+    was_used: bool
+    """A stream has ended here."""
+
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool: ...
+
+    @abstractmethod
+    def now(self) -> float: ...
+
+    @abstractmethod
+    def write_soon(self) -> None:
+        """Write what the codec has, once for all that is said in this read or this turn of the loop."""
+
+    @abstractmethod
+    def released(self, now: float, *, is_silent: bool) -> None:
+        """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
+
+
+class SentStream(ClientStream, Lease):
+    """One request on a shared connection."""
+
+    __slots__ = (
+        "_codec", "_connection", "_has_head", "_held_bytes", "_is_held", "_sent_at", "_sink", "_stream", "expires",
+        "idle_since", "is_reused", "pool",
+    )  # fmt: skip
+
+    def __init__(self, connection: Carrier) -> None:
+        self._connection = connection
+        self._codec = connection.codec
+        self.pool = connection.pool
+        self.is_reused = connection.was_used and connection.is_idle
+        """The connection had nobody: its end may have been on its way already."""
+        self.idle_since = connection.idle_since
+        self.expires = inf
+        self._sink: ResponseSink | None = None
+        self._stream: Http2Stream | None = None
+        self._has_head = False
+        self._is_held = False
+        """The client takes no more of the answer for now."""
+        self._held_bytes = 0
+        """Passed on without credit."""
+        self._sent_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<SentStream {self._stream!r} to {self.pool.endpoint}>"
+
+    # Lease
+
+    def begin(self, sink: ResponseSink) -> SentStream:
+        self._sink = sink
+        return self
+
+    def release(self, fate: Fate, now: float) -> None:
+        self._sink = None
+        stream, self._stream = self._stream, None
+        connection = self._connection
+        if stream is not None:
+            stream.owner = None
+            connection.streams.discard(self)
+            self._codec.release(stream)
+            connection.write_soon()
+        is_silent = fate is Fate.BROKEN and stream is not None and connection.heard_at <= self._sent_at
+        connection.released(now, is_silent=is_silent)
+
+    def hand_over(self, protocol: Any) -> Link:
+        raise RuntimeError("HTTP/2 has no 101")
+
+    def has_ended_unseen(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.release(Fate.BROKEN, self._connection.now())
+
+    # ClientStream
+
+    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+        request, connection = head.request, self._connection
+        pairs = [*head.added.pairs, *own_pairs(head.own)]
+        traits = request.traits
+        if (
+            traits is not PLAIN
+            and traits is not PLAIN_2
+            and b"trailers" in request.lookup.get(b"te", b"").lower()
+        ):
+            pairs.append(_TE)
+        pseudo = (
+            (b":method", request.method),
+            (b":scheme", b"http"),
+            (b":authority", head.authority),
+            (b":path", head.target),
+        )
+        stream = self._stream = self._codec.open_stream(
+            pseudo,
+            request.fields,
+            head.drop,
+            pairs,
+            never_indexed=traits.never_indexed,
+            is_end=not request.length,
+        )
+        stream.owner = self
+        connection.streams.add(self)
+        self._sent_at = connection.now()
+        for data in held:
+            self.send_data(bytes(data))
+        connection.write_soon()
+
+    def send_data(self, data: bytes) -> None:
+        stream, sink = self._stream, self._sink
+        if stream is None:
+            return
+        if not self._codec.send_data(stream, data) and sink is not None:
+            sink.blocked()
+        self._connection.write_soon()
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        if self._stream is not None:
+            self._codec.end(self._stream, trailers)
+            self._connection.write_soon()
+
+    def reset(self, reason: Reason) -> None:
+        self._sink = None
+        if self._stream is not None:
+            self._codec.reset(self._stream, ErrorCode.CANCEL)
+            self._connection.write_soon()
+
+    def hold(self) -> None:
+        self._is_held = True
+
+    def resume(self) -> None:
+        self._is_held = False
+        held, self._held_bytes = self._held_bytes, 0
+        if held and self._stream is not None:
+            self._codec.credit_stream(self._stream, held)
+            self._connection.write_soon()
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._stream.unsent_bytes if self._stream is not None else 0
+
+    # What the connection tells
+
+    def interim(self, event: events.InterimReceived) -> None:
+        if self._sink is not None:
+            self._sink.interim(_head_of(event, None))
+
+    def head(self, event: events.ResponseReceived) -> None:
+        self._has_head = True
+        if self._sink is not None:
+            self._sink.head(_head_of(event, event.length))
+
+    def answered(self, event: events.ResponseReceived, body: bytes) -> None:
+        """The response is there whole."""
+        self._has_head = True
+        if self._sink is not None:
+            length = len(body) if body or event.length is None else event.length
+            self._sink.answered(_head_of(event, length), body)
+
+    def received(self, data: bytes, *, is_end: bool) -> None:
+        """Part of the response's body."""
+        sink, stream = self._sink, self._stream
+        if sink is None or stream is None:
+            return
+        if data:
+            sink.data(data)
+            if self._is_held:
+                self._held_bytes += len(data)
+            else:
+                self._codec.credit_stream(stream, len(data))
+        if self._sink is not sink:
+            return
+        if is_end:
+            sink.end(())
+        else:
+            sink.flush()
+
+    def ended(self, trailers: Sequence[Field]) -> None:
+        if self._sink is not None:
+            self._sink.end(trailers)
+
+    def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.failed(reason, detail, Processed.YES if self._has_head else processed)
+
+    def broken(self) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.broken()
+
+    def writable(self) -> None:
+        if self._sink is not None:
+            self._sink.writable()
+
+
+def _head_of(event: events.ResponseReceived | events.InterimReceived, length: int | None) -> ResponseHead:
+    head = response_head(event.status, event.fields, length)
+    head.never_indexed = event.never_indexed
+    return head

@@ -1,0 +1,261 @@
+"""grpcio's client and server, unmodified, on both sides of one sidecar and of two."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.process.setting import Served, served
+from tests.support.grpc_service import NAME, GrpcService, grpc_service
+
+pytestmark = pytest.mark.process
+
+PATIENCE_SECONDS = 30.0
+"""Against hanging."""
+H2 = "protocol: http2"
+
+
+@pytest.fixture
+def service() -> Iterator[GrpcService]:
+    with grpc_service() as service:
+        yield service
+
+
+class Calls:
+    """A client's channel; each call runs in a thread, as grpcio's own do."""
+
+    def __init__(self, port: int) -> None:
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+
+    async def unary(self, method: str, request: bytes = b"", **options: Any) -> Any:
+        """The response, with its call. Raises grpc.RpcError."""
+        call = self.channel.unary_unary(f"/{NAME}/{method}").with_call
+        return await asyncio.to_thread(lambda: call(request, **{"timeout": PATIENCE_SECONDS, **options}))
+
+    async def failure(self, method: str, request: bytes = b"", **options: Any) -> Any:
+        """The error that it ends with."""
+        with pytest.raises(grpc.RpcError) as raised:
+            await self.unary(method, request, **options)
+        return raised.value
+
+
+@asynccontextmanager
+async def sidecars(folder: Path, port: int, count: int, route: str = "") -> AsyncIterator[list[Served]]:
+    """In a row; the first one is the last in the list's order of calls' way."""
+    async with AsyncExitStack() as stack:
+        row: list[Served] = []
+        for number in range(count):
+            sub = folder / str(number)
+            sub.mkdir()
+            row.insert(0, await stack.enter_async_context(served(sub, port, route=route, upstream=H2)))
+            port = row[0].port
+        yield row
+
+
+@asynccontextmanager
+async def calls(folder: Path, service: GrpcService, count: int = 1, route: str = "") -> AsyncIterator[Calls]:
+    async with sidecars(folder, service.port, count, route) as row:
+        client = Calls(row[0].port)
+        try:
+            yield client
+        finally:
+            client.channel.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what happens in the server's threads."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not is_so():  # noqa: ASYNC110  # the server's threads set no event of this loop
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_unary_calls_and_their_metadata(tmp_path: Path, service: GrpcService, count: int) -> None:
+    async with calls(tmp_path, service, count) as client:
+        metadata = (("x-binary-bin", b"\x00\x01\xfe\xff"), ("x-text", "a b"))
+        response, call = await client.unary("Echo", b"hello", metadata=metadata)
+    assert response == b"hello"
+    trailing: dict[str, Any] = dict(call.trailing_metadata())
+    assert (trailing["x-trailing-bin"], trailing["x-trailing"]) == (b"\x00\xff\x01", "text")
+    [seen] = service.metadata
+    assert (seen["x-binary-bin"], seen["x-text"]) == (b"\x00\x01\xfe\xff", "a b")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_streams_of_all_three_kinds(tmp_path: Path, service: GrpcService, count: int) -> None:
+    async with calls(tmp_path, service, count) as client:
+
+        def server_streams() -> int:
+            down = client.channel.unary_stream(f"/{NAME}/CountDown")(b"1000 2000", timeout=PATIENCE_SECONDS)
+            return sum(map(len, down))
+
+        def client_streams() -> bytes:
+            pieces = (bytes(1000) for _ in range(2000))
+            answer: bytes = client.channel.stream_unary(f"/{NAME}/Total")(pieces, timeout=PATIENCE_SECONDS)
+            return answer
+
+        def both_stream() -> list[bytes]:
+            words = [b"%d" % number for number in range(500)]
+            return list(client.channel.stream_stream(f"/{NAME}/Chat")(iter(words), timeout=PATIENCE_SECONDS))
+
+        assert await asyncio.to_thread(server_streams) == 2_000_000
+        assert await asyncio.to_thread(client_streams) == b"2000000"
+        assert await asyncio.to_thread(both_stream) == [b"%d" % number for number in range(500)]
+
+
+async def test_a_conversation_goes_back_and_forth(tmp_path: Path, service: GrpcService) -> None:
+    """Each word is sent when the one before has come back: nothing is held until more comes."""
+    async with calls(tmp_path, service, 2) as client:
+
+        def talk() -> list[bytes]:
+            came: list[bytes] = []
+            turn = threading.Semaphore(1)
+
+            def words() -> Iterator[bytes]:
+                for number in range(20):
+                    turn.acquire()
+                    yield b"%d" % number
+
+            for word in client.channel.stream_stream(f"/{NAME}/Chat")(words(), timeout=PATIENCE_SECONDS):
+                came.append(word)
+                turn.release()
+            return came
+
+        assert await asyncio.to_thread(talk) == [b"%d" % number for number in range(20)]
+
+
+async def test_an_error_comes_through_with_its_words(tmp_path: Path, service: GrpcService) -> None:
+    service.failure = grpc.StatusCode.FAILED_PRECONDITION
+    async with calls(tmp_path, service, 2) as client:
+        error = await client.failure("Fail")
+    assert (error.code(), error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "100 % wrong: é")
+
+
+async def test_a_deadline_falls_from_hop_to_hop_and_is_kept(tmp_path: Path, service: GrpcService) -> None:
+    async with calls(tmp_path, service, 2) as client:
+        await client.unary("Echo")  # the connections are there
+        begin = time.monotonic()
+        error = await client.failure("Slow", timeout=1.0)
+        took = time.monotonic() - begin
+        await until(lambda: "Slow" in service.ended)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert took < PATIENCE_SECONDS / 2
+    # grpcio asks for 1010 ms and rounds what it is given; this field beside it is passed on as it came.
+    assert 0 < int(service.metadata[-1]["x-envoy-expected-rq-timeout-ms"]) <= 1000  # two offsets of 5 ms
+
+
+async def test_a_cancelled_call_is_cancelled_at_its_server(tmp_path: Path, service: GrpcService) -> None:
+    async with calls(tmp_path, service, 2) as client:
+        future = client.channel.unary_unary(f"/{NAME}/Slow").future(b"", timeout=PATIENCE_SECONDS)
+        await until(lambda: service.calls == ["Slow"])
+        assert not service.ended
+        future.cancel()
+        await until(lambda: service.ended == ["Slow"])
+        assert (await client.unary("Echo", b"on"))[0] == b"on"  # the connection goes on
+
+
+async def test_a_thousand_calls_at_once(tmp_path: Path, service: GrpcService) -> None:
+    async with calls(tmp_path, service) as client:
+        echo = client.channel.unary_unary(f"/{NAME}/Echo")
+
+        def all_of_them() -> list[bytes]:
+            futures = [echo.future(b"%d" % number, timeout=PATIENCE_SECONDS) for number in range(1000)]
+            return [future.result() for future in futures]
+
+        assert await asyncio.to_thread(all_of_them) == [b"%d" % number for number in range(1000)]
+
+
+async def test_a_slow_reader_holds_its_server_back_and_nobody_else(
+    tmp_path: Path, service: GrpcService
+) -> None:
+    async with sidecars(tmp_path, service.port, 1) as [sidecar], asyncio.timeout(60):
+        client = Calls(sidecar.port)
+        stream = client.channel.unary_stream(f"/{NAME}/CountDown")(b"100000 500", timeout=PATIENCE_SECONDS)
+        assert len(await asyncio.to_thread(next, stream)) == 100_000
+        for number in range(20):
+            assert (await client.unary("Echo", b"%d" % number))[0] == b"%d" % number
+        rest = await asyncio.to_thread(lambda: sum(map(len, stream)))
+        assert rest == 499 * 100_000
+        client.channel.close()
+
+
+async def test_a_server_that_says_unavailable_opens_the_breaker(tmp_path: Path, service: GrpcService) -> None:
+    """Its answers are HTTP 200: only `grpc-status` tells."""
+    route = "circuit_breaker: {consecutive_failures: 5, open_for: 60s}"
+    async with calls(tmp_path, service, route=route) as client:
+        for _ in range(5):
+            error = await client.failure("Fail")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+        error = await client.failure("Echo")
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "circuit_open" in error.details()
+        assert int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
+    assert service.calls == ["Fail"] * 5
+
+
+async def test_what_is_the_callers_own_fault_opens_nothing(tmp_path: Path, service: GrpcService) -> None:
+    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s}"
+    codes = grpc.StatusCode
+    async with calls(tmp_path, service, route=route) as client:
+        for code in (codes.INVALID_ARGUMENT, codes.NOT_FOUND, codes.UNAUTHENTICATED, codes.ABORTED):
+            service.failure = code
+            for _ in range(2):
+                assert (await client.failure("Fail")).code() is code
+        assert (await client.unary("Echo", b"x"))[0] == b"x"
+
+
+async def test_failure_on_names_a_grpc_status(tmp_path: Path, service: GrpcService) -> None:
+    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s, failure_on: ['grpc:NOT_FOUND']}"
+    async with calls(tmp_path, service, route=route) as client:
+        for _ in range(3):
+            await client.failure("Fail")  # UNAVAILABLE is not named
+        service.failure = grpc.StatusCode.NOT_FOUND
+        for _ in range(2):
+            await client.failure("Fail")
+        assert "circuit_open" in (await client.failure("Echo")).details()
+
+
+async def test_our_own_answers_are_grpc_statuses(tmp_path: Path, service: GrpcService) -> None:
+    async with sidecars(tmp_path, service.port, 1, "match: {path: {prefix: /test.Service}}") as [sidecar]:
+        client = Calls(sidecar.port)
+        call = client.channel.unary_unary("/other.Service/Any")
+        with pytest.raises(grpc.RpcError) as raised:
+            await asyncio.to_thread(lambda: call(b"", timeout=PATIENCE_SECONDS))
+        client.channel.close()
+    error: Any = raised.value
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "no_route" in error.details()
+
+
+async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    with grpc_service() as service:
+        port = service.port
+    async with served(tmp_path, port, upstream=H2) as sidecar:
+        client = Calls(sidecar.port)
+        error = await client.failure("Echo")
+        client.channel.close()
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "connection_refused" in error.details()
+
+
+async def test_many_cancelled_calls_are_no_flood(tmp_path: Path, service: GrpcService) -> None:
+    """Two sidecars share one connection: what its clients cancel is a feature, not an attack."""
+    async with calls(tmp_path, service, 2) as client:
+        slow = client.channel.unary_unary(f"/{NAME}/Slow")
+        for _ in range(6):
+            futures = [slow.future(b"", timeout=PATIENCE_SECONDS) for _ in range(50)]
+            done = itertools.count()
+            await until(lambda done=done: next(done) > 5)  # type: ignore[misc]
+            for future in futures:
+                future.cancel()
+        await until(lambda: len(service.ended) == len(service.calls))
+        assert (await client.unary("Echo", b"on"))[0] == b"on"
