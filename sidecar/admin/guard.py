@@ -9,12 +9,14 @@ hidden `/events` would take the place of somebody who reads it.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Collection
 
 from aiohttp import web
 
 from sidecar.admin.answers import Refused
+from sidecar.admin.request_facts import peer_process
 from sidecar.admin.token_file import TokenFile
 from sidecar.core.snapshot import Admin
 
@@ -42,6 +44,8 @@ class Guard:
     async def check(self, request: web.Request) -> None:
         """Raises: Refused, with 401, 403 or 503."""
         host = request.headers.get("Host")
+        if self._address.path is not None:
+            _check_uid(request)
         if self._token is not None:
             if request.path not in self._public or request.method not in READING:
                 await self._token.check(request.headers.get("Authorization", ""))
@@ -64,6 +68,15 @@ class Guard:
             return ipaddress.ip_address(name).is_loopback
         except ValueError:
             return False
+
+
+def _check_uid(request: web.Request) -> None:
+    """The file's mode keeps others out; whoever was handed the socket, or finds its directory bound elsewhere, is
+    told apart by the kernel. Raises: Refused."""
+    found = peer_process(request)
+    if found is None or found[0] not in (0, os.geteuid()):
+        who = "nobody knows who asks" if found is None else f"uid {found[0]} asks"
+        raise Refused(403, f"{who}: this socket is for uid {os.geteuid()} and root")
 
 
 def _is_elsewhere(request: web.Request, origin: str | None, host: str | None) -> bool:

@@ -78,7 +78,12 @@ def _around(word: str, ordered: list[str]) -> list[str]:
 
 
 def _process(request: web.Request) -> str | None:
-    """Who connected to a UNIX socket, as the kernel says; None where it does not."""
+    found = peer_process(request)
+    return None if found is None else f"uid {found[0]}, pid {found[1]}"
+
+
+def peer_process(request: web.Request) -> tuple[int, int] | None:
+    """The uid and pid of who connected to a UNIX socket, as the kernel says; None where it does not."""
     connection = request.get_extra_info("socket")
     if connection is None or connection.family != socket.AF_UNIX:
         return None
@@ -86,4 +91,4 @@ def _process(request: web.Request) -> str | None:
     with socket.socket(fileno=os.dup(connection.fileno())) as copy:
         raw = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
-    return f"uid {uid}, pid {pid}"
+    return uid, pid

@@ -27,6 +27,7 @@ from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 from sidecar.serving.http import Handler, HttpServer
+from sidecar.transport.bind import OWNER_ONLY
 
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_LONG_ANSWERS = 16
@@ -43,7 +44,7 @@ class AdminServer:
         self._events = events
         self._page = Page()
         self._traffic = Traffic()
-        self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS)
+        self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS, socket_mode=OWNER_ONLY)
         self._app: web.Application | None = None
 
     @property

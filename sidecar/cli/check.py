@@ -16,15 +16,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Check each file with this process's environment; 0 when all are good, else 2.
 
-    A good one prints `FILE: ok` on stdout; a bad one prints every problem, with its line, on stderr.
+    A good one prints `FILE: ok` on stdout, and on stderr what is rarely meant, as a warning. A bad one prints every
+    problem, with its line, on stderr.
     """
     status = 0
     for file in options.files:
         try:
-            load_file(file)
+            loaded = load_file(file)
         except ConfigError as error:
             print(error, file=sys.stderr)
             status = 2
         else:
+            for warning in loaded.warnings:
+                print(warning, file=sys.stderr)
             print(f"{file}: ok")
     return status

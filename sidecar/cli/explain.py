@@ -19,9 +19,8 @@ from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
 from sidecar.config.schema.units import format_duration
-from sidecar.core.conditions import Entry
 from sidecar.core.deadline import budget
-from sidecar.core.explain import Explanation, explain
+from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Mode, Route
 
@@ -119,7 +118,7 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == asked.listener])
     request = (asked.host, asked.path, asked.method, asked.fields, asked.query)
     explanations = explain(table, *request)
-    entry: Entry[Route] | None = table.find_entry(*request)
+    entry, _ = chosen_entry(table, *request)
     if entry is None:
         return Answer(None, None, (), explanations, None, None, (), ())
     route = entry.route

@@ -18,7 +18,7 @@ import uvloop
 from sidecar.cli import early_signals
 from sidecar.config.files import chosen
 from sidecar.config.problems import ConfigError
-from sidecar.runtime import container, file_limits
+from sidecar.runtime import container, core_dumps, file_limits
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
@@ -38,6 +38,7 @@ def main(options: argparse.Namespace) -> int:
         0 after a drain, or a SIGTERM before anything was served; 1 if an address cannot be bound or a part
         crashed too often; 2 if the configuration is bad (problems on stderr).
     """
+    core_dumps.forbid()
     path = chosen(options.file, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -88,6 +88,9 @@ class Files:
     def read_body(self, node: Scalar, report: Report) -> bytes:
         """The content of the file that `node` names, relative to the file that `node` stands in."""
         name = beside(node)
+        if not is_beside(name, node.source.name):
+            report.add(node.problem(f"{name}: not beside the configuration: put the file into its directory"))
+            return b""
         self._wanted[name] = None
         try:
             if not os.path.isfile(name):
@@ -136,6 +139,19 @@ def configuration_files(path: str) -> list[str]:
         return [path]
     names = [name for name in sorted(os.listdir(path)) if name.endswith(_SUFFIXES)]
     return [os.path.join(path, name) for name in names if not name.startswith(".")]
+
+
+def is_beside(name: str, configuration: str) -> bool:
+    """Whether a file is in the directory of the one that names it, or below, also when links are followed.
+
+    Whoever may write a configuration, such as a ConfigMap, could else have any file that this process can read told
+    to its clients: the token of its service account, for example.
+    """
+    directory = os.path.realpath(os.path.dirname(configuration) or ".")
+    try:
+        return os.path.commonpath((directory, os.path.realpath(name))) == directory
+    except ValueError:  # a NUL in it
+        return False
 
 
 def beside(node: Scalar) -> str:

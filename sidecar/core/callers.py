@@ -59,9 +59,10 @@ class CallerEntry:
 
     __slots__ = ("deadline", "end", "outbound", "span_id", "trace_id")
 
-    def __init__(self, span_id: bytes, trace_id: bytes, deadline: float) -> None:
+    def __init__(self, span_id: bytes, trace_id: bytes | None, deadline: float) -> None:
         self.span_id = span_id
         self.trace_id = trace_id
+        """None where it is not known by that."""
         self.deadline = deadline
         self.outbound: dict[object, None] | None = None
         """Handles of the outbound exchanges below, in the order they came; None without any."""
@@ -179,8 +180,10 @@ class Callers:
         live = len(self._by_span) - len(self._tombs)
         return f"<Callers {live} live, {len(self._tombs)} tombstones, {self.evicted} evicted>"
 
-    def enter(self, span_id: bytes, trace_id: bytes, deadline: float, now: float) -> CallerEntry:
+    def enter(self, span_id: bytes, trace_id: bytes | None, deadline: float, now: float) -> CallerEntry:
         """Remember a live inbound exchange under the span id that the app is sent, one for each exchange.
+
+        `trace_id` None: a call that brings nothing but that is none of this exchange's.
 
         A span id that is already there (a random collision) ends its older entry, which cancels nothing.
         """
@@ -192,10 +195,22 @@ class Callers:
             self._evict()
         entry = CallerEntry(span_id, trace_id, deadline)
         self._by_span[span_id] = entry
-        shared = self._by_trace.setdefault(trace_id, entry)
-        if shared is not entry:
-            self._share_trace(entry, shared)
+        if trace_id is not None:
+            shared = self._by_trace.setdefault(trace_id, entry)
+            if shared is not entry:
+                self._share_trace(entry, trace_id, shared)
         return entry
+
+    def extend(self, span_id: bytes, deadline: float) -> None:
+        """A live exchange may take longer than was said. Harmless if it is gone."""
+        entry = self._by_span.get(span_id)
+        if entry is None or entry.end is not None:
+            return
+        shared = None if entry.trace_id is None else self._by_trace[entry.trace_id]
+        if isinstance(shared, _SharedTrace):
+            shared.add(deadline)
+            shared.remove(entry.deadline)
+        entry.deadline = deadline
 
     def leave(self, span_id: bytes, now: float) -> None:
         """End an exchange that ran its course; what it started may go on without it (background work).
@@ -272,12 +287,12 @@ class Callers:
             if not entry.outbound:
                 entry.outbound = None
 
-    def _share_trace(self, entry: CallerEntry, other: CallerEntry | _SharedTrace) -> None:
+    def _share_trace(self, entry: CallerEntry, trace_id: bytes, other: CallerEntry | _SharedTrace) -> None:
         """Let `entry` share its trace id with what is there already."""
         if isinstance(other, CallerEntry):
-            shared = _SharedTrace(other.trace_id)
+            shared = _SharedTrace(other.trace_id or trace_id)
             shared.add(other.deadline)
-            self._by_trace[other.trace_id] = shared
+            self._by_trace[trace_id] = shared
         else:
             shared = other
         shared.add(entry.deadline)
@@ -286,13 +301,14 @@ class Callers:
     def _end(self, entry: CallerEntry, end: End) -> None:
         """Take a live `entry` out of the trace index; nothing hangs on it any more."""
         trace_id = entry.trace_id
-        shared = self._by_trace[trace_id]
-        if shared is entry:
-            del self._by_trace[trace_id]
-        elif isinstance(shared, _SharedTrace):
-            shared.remove(entry.deadline)
-            if not shared.live:
+        if trace_id is not None:
+            shared = self._by_trace[trace_id]
+            if shared is entry:
                 del self._by_trace[trace_id]
+            elif isinstance(shared, _SharedTrace):
+                shared.remove(entry.deadline)
+                if not shared.live:
+                    del self._by_trace[trace_id]
         entry.outbound = None
         entry.end = end
 

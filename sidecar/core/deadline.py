@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -25,9 +25,12 @@ CLOCK_NOISE_SECONDS: Final = 1e-6
 MAX_OFFSET_SHARE: Final = 0.1
 """Of a budget, that `offset` may take at most."""
 MAX_BAGGAGE_BYTES: Final = 8192
-"""W3C Baggage 3.3.2: all hops must carry that much, so ours is not added beyond it."""
+"""W3C Baggage 3.3.2: all hops must carry that much, so ours is neither looked for nor added in a longer one."""
 MAX_VALUES: Final = 16
 """Of one field that came several times, these many values are read, so that reading never takes long."""
+
+MAX_VALUE_BYTES: Final = 256
+"""Of one timeout, without white space around it; the longest that makes sense has half of that."""
 
 EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = b"grpc-timeout"
@@ -174,7 +177,7 @@ def _read_fields(
                 carried += (field,)
                 if seconds < smallest:
                     smallest = seconds
-    if BAGGAGE in fields and _BAGGAGE_KEY in fields[BAGGAGE]:
+    if BAGGAGE in fields and _BAGGAGE_KEY in fields[BAGGAGE] and len(fields[BAGGAGE]) <= MAX_BAGGAGE_BYTES:
         members = baggage_deadlines(fields[BAGGAGE])
         valid = [seconds for seconds in members if seconds is not None]
         invalid += len(members) - len(valid)
@@ -206,8 +209,8 @@ def _read_several(name: bytes, value: bytes) -> tuple[Carried, float | None, int
     return found, smallest, invalid
 
 
-def _parts(value: bytes) -> Iterator[bytes]:
-    return islice(value.split(b",", MAX_VALUES), MAX_VALUES)
+def _parts(value: bytes) -> list[bytes]:
+    return [part.strip(b" \t") for part in value.split(b",", MAX_VALUES)[:MAX_VALUES]]
 
 
 _CARRIED_BAGGAGE: Final = carried_field(BAGGAGE, Form.BAGGAGE)
@@ -225,6 +228,8 @@ _KNOWN: Final = {
 
 def _form_of_unknown(value: bytes) -> Form:
     """A name that only this configuration knows may hold an integer (milliseconds) or a duration."""
+    if len(value) > MAX_VALUE_BYTES:
+        return Form.MILLISECONDS
     return Form.MILLISECONDS if _INTEGER(value) else Form.DURATION
 
 
@@ -259,6 +264,8 @@ def parse_timeout(value: bytes, form: Form) -> float | None:
     gRPC: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. Envoy's fields are integers, and a
     zero in them is not "no timeout" here. Linkerd's take a number with a unit, and 0 without one.
     """
+    if len(value) > MAX_VALUE_BYTES:
+        return None
     if form is _MILLISECONDS:
         if value.isdigit() and len(value) <= 18:  # Saves 0.3 µs of a regex in the usual case.
             return int(value) / 1000.0
@@ -339,8 +346,8 @@ def with_baggage_deadline(value: bytes | None, seconds_left: float) -> bytes:
     """Return `value` with `deadline-ms` set to what is left; all other members stay byte for byte.
 
     The first such member is replaced where it stands (its properties go), further ones are removed. Without
-    one it is added at the end, unless that would make the value longer than every hop has to carry. Without a
-    bound (infinite) nothing is set: `value` goes as it is.
+    one it is added at the end, unless that would make the value longer than every hop has to carry; a longer value
+    stays as it is. Without a bound (infinite) nothing is set: `value` goes as it is.
     """
     left = whole_milliseconds(seconds_left)
     if left is None:
@@ -348,6 +355,8 @@ def with_baggage_deadline(value: bytes | None, seconds_left: float) -> bytes:
     ours = b"deadline-ms=%d" % left
     if not value or not value.strip(b" \t"):
         return ours
+    if len(value) > MAX_BAGGAGE_BYTES:
+        return value
     found = _DEADLINE_MEMBER.search(value)
     if found is not None:
         rest = _DEADLINE_MEMBER.sub(b"", value[found.end() :])

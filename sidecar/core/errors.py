@@ -33,6 +33,8 @@ class Reason(Enum):
     NOT_IMPLEMENTED = "not_implemented"
     """A transfer coding that this hop does not know."""
     VERSION_NOT_SUPPORTED = "version_not_supported"
+    LOOP = "proxy_loop_detected"
+    """The request has passed through this process too often."""
     DRAINING = "draining"
     CALLER_GONE = "caller_gone"
     """The inbound exchange that this call descends from was cancelled."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
-from sidecar.core.conditions import Entry, parse_query, text
-from sidecar.core.routing import RoutingTable, host_patterns, normal_host, path_holds
+from sidecar.core.conditions import Entry, text
+from sidecar.core.hosts import normal_host
+from sidecar.core.question import Question, TooMuchWork
+from sidecar.core.routing import RoutingTable, host_patterns, path_holds
 from sidecar.core.secrets import HIDDEN
 from sidecar.core.snapshot import Match
 
@@ -43,21 +46,38 @@ def explain(
 
     Arguments as for `RoutingTable.find_entry`.
     """
-    chosen = table.find_entry(host, path, method, fields, query)
-    parameters = parse_query(query)
+    chosen, too_long = chosen_entry(table, host, path, method, fields, query)
+    question = Question(method, fields, query, most_work=inf)
     explanations = []
     for entry in table.entries:
         failure = (
             _host_failure(entry.match, host, entry.route.hidden)
             or _path_failure(entry.match, path, entry.route.hidden)
-            or entry.failure(method, fields, parameters)
+            or entry.failure(question)
         )
         is_chosen = chosen is not None and _identity(chosen) == _identity(entry)
-        reason = failure or ("the most specific of those that hold" if is_chosen else _loss(chosen))
+        reason = failure or (
+            "the most specific of those that hold" if is_chosen else too_long or _loss(chosen)
+        )
         explanations.append(
             Explanation(entry.route.name, entry.match_index, failure is None, is_chosen, reason)
         )
     return tuple(explanations)
+
+
+def chosen_entry(
+    table: RoutingTable[T],
+    host: bytes,
+    path: bytes,
+    method: bytes,
+    fields: Mapping[bytes, bytes],
+    query: bytes,
+) -> tuple[Entry[T] | None, str]:
+    """The entry that takes the request, and why the data path refuses it for its length; empty if it does not."""
+    try:
+        return table.find_entry(host, path, method, fields, query), ""
+    except TooMuchWork as error:
+        return None, f"holds, but {error}"
 
 
 def _identity(entry: Entry[T]) -> tuple[int, int]:

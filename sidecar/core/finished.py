@@ -94,11 +94,12 @@ class FinishedExchange:
         """The same."""
         has_spans = attempts is not None
         state = trace.tracestate if has_spans else b""
+        self.tracestate: Final = trace.untrusted or (state if len(state) <= MAX_TRACESTATE_BYTES else b"")
+        """A stranger's request has what it brought in the place of it, also if it is only logged."""
         sent = exchange.rewritten_target if has_spans else None
         self.attempts: Final = attempts or ()
         """This and all that follows is empty in a record without spans."""
         self.parent_id: Final = trace.parent_id if has_spans else None
-        self.tracestate: Final = state if len(state) <= MAX_TRACESTATE_BYTES else b""
         self.http_version: Final = request.traits.http_version if has_spans else ""
         self.rewritten_target: Final = (
             sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]

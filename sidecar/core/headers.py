@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 
 from sidecar.core.snapshot import HeaderOps
@@ -59,7 +60,6 @@ STATUS_LINES = {
 
 _UNLISTED = (b"close", b"keep-alive", b"")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HOST = re.compile(rb"(?:[A-Za-z0-9_.~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -68,25 +68,16 @@ def status_line(status: int) -> bytes:
     return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def is_valid_host(host: bytes) -> bool:
-    """True for `name[:port]` and `[v6][:port]`.
-
-    Stricter than RFC 3986's reg-name: space, slash, userinfo, comma and percent-escapes are what request
-    smuggling is made of, and no real host name holds them.
-    """
-    match = _HOST.fullmatch(host)
-    return match is not None and int(match[1] or 0) <= 65535
-
-
 def is_valid_request_id(value: bytes) -> bool:
     """True for 1 to 128 visible ASCII characters: safe in a header, a log line and a JSON string."""
     return _REQUEST_ID.fullmatch(value) is not None
 
 
+@lru_cache(maxsize=256)  # peers send a few, and each message asks several times
 def listed_in_connection(value: bytes) -> frozenset[bytes]:
     """The field names that a `Connection` value nominates as hop-by-hop, lower-case.
 
-    Names that are not tokens are ignored: no field can bear them.
+    Names that are not tokens are ignored: no field can bear them. Whoever reads the field limits how many it lists.
     """
     tokens = (token.strip(b" \t").lower() for token in value.split(b","))
     listed = frozenset(token for token in tokens if token not in _UNLISTED and _TOKEN.fullmatch(token))
@@ -96,6 +87,16 @@ def listed_in_connection(value: bytes) -> frozenset[bytes]:
 def drop_set(base: Iterable[bytes], ops: HeaderOps) -> frozenset[bytes]:
     """What a route leaves out of a head: `base`, what it removes and what it sets itself."""
     return frozenset(base) | ops.remove | {name for name, _ in ops.set}
+
+
+def with_underscored(drop: frozenset[bytes], keys: Iterable[bytes]) -> frozenset[bytes]:
+    """`drop`, and those of `keys` that differ from one of its names by `_` and `-` alone.
+
+    Servers that hand fields on as variables (CGI, WSGI) make one name of both: whoever removes `x-debug` means
+    `x_debug` too.
+    """
+    folded = {name.replace(b"_", b"-") for name in drop}
+    return drop | {key for key in keys if key.replace(b"_", b"-") in folded}
 
 
 def append_fields(out: list[bytes], fields: Fields, drop: frozenset[bytes]) -> None:

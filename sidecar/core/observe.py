@@ -18,6 +18,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
+from sidecar.core.untrusted import Untrusted
 
 
 class ObservedAttempt(Protocol):
@@ -71,6 +72,9 @@ class ObservedTrace(Protocol):
     def tracestate(self) -> bytes: ...
     @property
     def request_id(self) -> bytes: ...
+    @property
+    def untrusted(self) -> Untrusted | None:
+        """What a stranger brought, whose trace starts here all the same; None for everybody else."""
 
 
 class ObservedExchange(Protocol):

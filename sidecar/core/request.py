@@ -20,6 +20,8 @@ class Traits:
     upgrade: bytes = b""
     """The protocols that the client would switch to (RFC 9110 7.8); empty where it asks for none that can be."""
     is_grpc: bool = False
+    has_underscores: bool = False
+    """Some field has `_` in its name, which many servers take for `-`."""
     expects_continue: bool = False
     """It waits for a 100 before it sends its body (RFC 9110 10.1.1)."""
 

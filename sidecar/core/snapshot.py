@@ -73,6 +73,14 @@ class Trust(Enum):
     NONE = "none"
 
 
+class Ambiguous(Enum):
+    """What a listener does where a match asks for a field or parameter that can be read in two ways."""
+
+    REFUSE = "refuse"
+    FIRST = "first"
+    """Of parameters that come twice the first counts; the values of fields are joined (RFC 9110 5.3)."""
+
+
 class Direction(Enum):
     """Whose calls a listener takes: those to this pod's own app, or those of the app to others."""
 
@@ -140,6 +148,12 @@ class ListenerLimits:
     """Header fields of one request (431 beyond)."""
     url_bytes: int = 16 * 1024
     """Request target (414 beyond)."""
+    parameters: int = 1024
+    """Of the query, parted by `&` or `;` (431 beyond)."""
+    cookies: int = 256
+    """Pairs in all `Cookie` fields (431 beyond); browsers keep at most 180 for a site."""
+    connection_options: int = 32
+    """In all `Connection` fields (431 beyond)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +185,7 @@ class Listener:
     trust: Trust = Trust.ALL
     direction: Direction = Direction.INBOUND
     forwarded: Forwarded = Forwarded.APPEND
+    ambiguous: Ambiguous = Ambiguous.FIRST
     protocol: HttpVersion = HttpVersion.AUTO
 
 
@@ -206,6 +221,14 @@ class Pattern(Protocol):
     @property
     def pattern(self) -> str:
         """As the configuration spells it."""
+
+    @property
+    def steps(self) -> int:
+        """Of the compiled expression: with each byte of a text, at most all of them are taken."""
+
+    @property
+    def prefix(self) -> bytes:
+        """What every text begins with that it matches; empty where that is not certain."""
 
     def holds(self, value: bytes) -> bool:
         """True if the whole of `value` matches."""

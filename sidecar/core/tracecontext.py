@@ -135,7 +135,8 @@ def read(traceparent: bytes | None, tracestate: bytes | None, ids: IdSource) -> 
     `RANDOM` set.
     """
     if traceparent is not None:
-        # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups.
+        # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups. `parent_of` reads
+        # the same, for those who need no more.
         parts = traceparent.split(b"-", 4)
         if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(None, _HEX_AND_DASH):
             parts = _as_version_00(traceparent).split(b"-")
@@ -152,6 +153,14 @@ def read(traceparent: bytes | None, tracestate: bytes | None, ids: IdSource) -> 
             others, own_member = _read_tracestate(tracestate)
             return TraceContext(trace_id, parent_id, _KEPT_FLAGS[flags], others, own_member)
     return TraceContext(ids.trace_id(), None, RANDOM)
+
+
+def parent_of(traceparent: bytes) -> tuple[bytes, bytes]:
+    """Trace id and span id in hex; both empty if it is invalid."""
+    _, trace_id, span_id, flags = _as_version_00(traceparent).split(b"-")
+    if not flags or trace_id == _ZERO_TRACE or span_id == _ZERO_SPAN:
+        return b"", b""
+    return trace_id, span_id
 
 
 def _as_version_00(value: bytes) -> bytes:

@@ -423,7 +423,9 @@ class ClientConnection(ServerStream):
         method, target, fields, lookup, start = plain
         host = lookup.get(b"host")
         listener = self._listener
-        if host not in known_hosts or start > listener.small_head_bytes:
+        if host not in known_hosts or (
+            start > listener.small_head_bytes and not reader.fits(listener, start, target, plain)
+        ):
             return self._take_head(data[:start], data[start:], self._service.clock())
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)

@@ -37,8 +37,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     if len(target) > limits.url_bytes:
         raise parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
     fields, lookup = event.fields, event.lookup
-    if len(fields) > limits.headers:
-        raise parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {limits.headers} header fields")
+    parse.check_counts(limits, target, fields, lookup)
     if target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
         raise parse.bad_request("unsupported form of the request target")
     if b"#" in target:
@@ -47,8 +46,15 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, target, host, fields, lookup)
-    if event.protocol or not event.is_end or event.never_indexed or not _SPECIAL.isdisjoint(lookup):
-        _read_further(request, event)
+    has_underscores = parse.has_underscores(lookup)
+    if (
+        event.protocol
+        or not event.is_end
+        or event.never_indexed
+        or has_underscores
+        or not _SPECIAL.isdisjoint(lookup)
+    ):
+        _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
     return request
@@ -64,7 +70,7 @@ def _extended(event: RequestReceived) -> bytes:
     return b"GET"
 
 
-def _read_further(request: Request, event: RequestReceived) -> None:
+def _read_further(request: Request, event: RequestReceived, *, has_underscores: bool) -> None:
     """What only some requests say: how long their body is, what they expect, gRPC or not."""
     lookup = request.lookup
     is_tunnel = bool(event.protocol)
@@ -75,6 +81,7 @@ def _read_further(request: Request, event: RequestReceived) -> None:
         is_chunked=request.length < 0,
         upgrade=event.protocol,
         is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
+        has_underscores=has_underscores,
         expects_continue=b"expect" in lookup and request.length != 0,
         never_indexed=event.never_indexed,
     )

@@ -15,7 +15,7 @@ from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Listener, Trust
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
-from sidecar.downstream.phase import limits
+from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
 from sidecar.transport.bind import bind
@@ -82,10 +82,15 @@ class ListenerSocket(ListenerTerms):
         self.limits = policy.limits
         self.forwarded = policy.forwarded
         self.protocol = policy.protocol
-        self.phase_seconds = limits(policy.timeouts, is_ending=not self._is_accepting)
+        self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self._is_accepting)
         """How long each phase of a connection may last, by its value."""
+        limits = policy.limits
         self.small_head_bytes = min(
-            policy.limits.url_bytes, policy.limits.head_bytes, LEAST_HEAD_FIELD_BYTES * policy.limits.headers
+            limits.url_bytes,
+            limits.head_bytes,
+            LEAST_HEAD_FIELD_BYTES * limits.headers,
+            limits.cookies,  # a semicolon each, as parameters take one byte each
+            limits.parameters,
         )
         """A head up to this size cannot break a limit."""
         self.is_trusted = policy.trust is Trust.ALL

@@ -8,13 +8,19 @@ might repair it differently.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
-from sidecar.core import headers
 from sidecar.core.errors import Reason
+from sidecar.core.hosts import is_valid_host
 from sidecar.core.plain import TOKEN_BYTES, Field
+from sidecar.core.snapshot import ListenerLimits
 
 MAX_METHOD_BYTES: Final = 32
+MAX_CODINGS: Final = 8
+"""Of `Transfer-Encoding`. HTTP has four, and nobody applies more than two."""
+MAX_PROTOCOLS: Final = 16
+"""Of `Upgrade`; a longer list is not heeded, as RFC 9110 7.8 allows."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _KNOWN_HOSTS_LIMIT = 1024
 known_hosts: set[bytes] = set()
@@ -41,7 +47,7 @@ def check_host(host: bytes) -> bytes:
         Refused: anything else, also an empty one.
     """
     if host not in known_hosts:
-        if not headers.is_valid_host(host):
+        if not is_valid_host(host):
             raise bad_request("invalid Host")
         if len(known_hosts) >= _KNOWN_HOSTS_LIMIT:
             known_hosts.clear()
@@ -95,6 +101,8 @@ def check_known_coding(lines: bytes) -> None:
 
 
 def _check_coding(value: bytes) -> None:
+    if value.count(b",") >= MAX_CODINGS:
+        return  # malformed, as any list that ends in something else than one `chunked`
     codings = [coding.strip(b" \t").partition(b";")[0].rstrip(b" \t").lower() for coding in value.split(b",")]
     are_tokens = all(coding and not coding.translate(None, TOKEN_BYTES) for coding in codings)
     if are_tokens and b"chunked" not in codings[:-1] and any(coding != b"chunked" for coding in codings):
@@ -132,18 +140,49 @@ def body_length(lookup: Mapping[bytes, bytes]) -> int:
 
 def keeps_alive(lookup: Mapping[bytes, bytes], version: str) -> bool:
     """Whether the connection goes on behind this request (RFC 9112 9.3)."""
-    options = _options(lookup)
+    options = _options(lookup.get(b"connection"))
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
 
 
 def asks_for_upgrade(lookup: Mapping[bytes, bytes]) -> bool:
     """Whether `Connection` says that `Upgrade` is meant for this hop."""
-    return b"upgrade" in _options(lookup)
+    return b"upgrade" in _options(lookup.get(b"connection"))
 
 
-def _options(lookup: Mapping[bytes, bytes]) -> set[bytes]:
-    value = lookup.get(b"connection")
-    return {option.strip(b" \t").lower() for option in value.split(b",")} if value is not None else set()
+@lru_cache(maxsize=256)  # clients send a few, and each request asks three times
+def _options(value: bytes | None) -> frozenset[bytes]:
+    """What `Connection` lists, lower-case. Its length is bounded by then."""
+    if value is None:
+        return frozenset()
+    return frozenset(option.strip(b" \t").lower() for option in value.split(b","))
+
+
+def check_counts(
+    limits: ListenerLimits, target: bytes, fields: Sequence[Field], lookup: Mapping[bytes, bytes]
+) -> None:
+    """Fields, cookies, options of `Connection` and parameters: each is read by somebody, and takes its time.
+
+    Raises:
+        Refused: there are more than the listener allows.
+    """
+    if len(fields) > limits.headers:
+        raise too_many(limits.headers, "header fields")
+    if 1 + lookup.get(b"cookie", b"").count(b";") > limits.cookies:
+        raise too_many(limits.cookies, "cookies")
+    if 1 + lookup.get(b"connection", b"").count(b",") > limits.connection_options:
+        raise too_many(limits.connection_options, "options of Connection")
+    query = target.partition(b"?")[2]
+    if 1 + query.count(b"&") + query.count(b";") > limits.parameters:  # some servers part at either
+        raise too_many(limits.parameters, "query parameters")
+
+
+def too_many(most: int, what: str) -> Refused:
+    return Refused(Reason.HEAD_TOO_LARGE, f"more than {most} {what}")
+
+
+def has_underscores(lookup: Mapping[bytes, bytes]) -> bool:
+    """Whether some name has `_` in it, which many servers take for `-`."""
+    return 95 in b"".join(lookup)
 
 
 def without_internal(
@@ -151,19 +190,24 @@ def without_internal(
 ) -> tuple[list[Field], dict[bytes, bytes]]:
     """The same head as a listener with `trust: none` sees it: without what only the mesh may say.
 
-    That is `x-envoy-*` (which could set timeouts) and `Proxy-Status`; our `tracestate` member is never passed on.
+    That is `x-envoy-*` (which could set timeouts), `x-sidecar-*` and `Proxy-Status`, spelt with `_` too: servers that
+    hand fields on as variables make one name of both.
     """
     kept = [field for field in fields if not _is_internal(field[0])]
     return kept, {key: value for key, value in lookup.items() if not _is_internal(key)}
 
 
 def _is_internal(key: bytes) -> bool:
-    return key == b"proxy-status" or key.startswith(b"x-envoy-")
+    if 95 in key:  # _
+        key = key.replace(b"_", b"-")
+    return key == b"proxy-status" or key.startswith((b"x-envoy-", b"x-sidecar-"))
 
 
 def tunnelled(upgrade: bytes, version: str) -> bytes:
-    """The protocols that this hop can tunnel; empty for HTTP/2 in clear text (`h2c`), which silence declines."""
-    return upgrade if version == "1.1" and b"h2c" not in upgrade.lower() else b""
+    """The protocols that this hop can tunnel. Empty for HTTP/2 in clear text (`h2c`), which silence declines, and for
+    too many of them."""
+    is_short = upgrade.count(b",") < MAX_PROTOCOLS
+    return upgrade if version == "1.1" and is_short and b"h2c" not in upgrade.lower() else b""
 
 
 def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:

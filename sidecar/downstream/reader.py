@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
-from sidecar.core.plain import Field
+from sidecar.core.plain import Field, PlainRequest
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http1 import llhttp
@@ -34,18 +34,29 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     method, target, version = parse.split_request_line(line)
     check_size(listener, len(head), target, head.count(b"\r\n") - 2)
     fields = read_fields(rest, version)
-    if len(fields) > listener.limits.headers:
-        raise too_large(listener, len(head), target, len(fields))
-    lookup: dict[bytes, bytes] = {}
-    for key, _, value in fields:
-        lookup[key] = lookup[key] + b", " + value if key in lookup else value
+    lookup = values_of(fields)
+    parse.check_counts(listener.limits, target, fields, lookup)
     authority, origin_target = parse.split_target(method, target, lookup.get(b"host"), version)
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, origin_target, authority, fields, lookup)
-    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup):
+    if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or parse.has_underscores(lookup):
         _read_further(request, version)
     return request, parse.keeps_alive(lookup, version)
+
+
+def values_of(fields: list[Field]) -> dict[bytes, bytes]:
+    """Values by key; those of a field that came more than once, joined once (RFC 9110 5.3)."""
+    lookup: dict[bytes, bytes] = {}
+    repeated: dict[bytes, list[bytes]] = {}
+    for key, _, value in fields:
+        if key in lookup:
+            repeated.setdefault(key, [lookup[key]]).append(value)
+        else:
+            lookup[key] = value
+    for key, values in repeated.items():
+        lookup[key] = b", ".join(values)
+    return lookup
 
 
 def read_fields(rest: bytes, version: str) -> list[Field]:
@@ -81,6 +92,7 @@ def _read_further(request: Request, version: str) -> None:
         is_chunked=is_chunked,
         upgrade=upgrade,
         is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
+        has_underscores=parse.has_underscores(lookup),
         expects_continue=b"expect" in lookup and version == "1.1" and request.length != 0,
     )
     needs_more = b"connection" in lookup or b"te" in lookup
@@ -107,11 +119,22 @@ def check_size(listener: ListenerTerms, head_bytes: int, target: bytes, fields: 
             raise too_large(listener, head_bytes, target, fields)
 
 
+def fits(listener: ListenerTerms, head_bytes: int, target: bytes, plain: PlainRequest) -> bool:
+    """Whether a plain head keeps every limit."""
+    fields, lookup = plain[2], plain[3]
+    try:
+        check_size(listener, head_bytes, target, len(fields))
+        parse.check_counts(listener.limits, target, fields, lookup)
+    except parse.Refused:
+        return False
+    return True
+
+
 def too_large(listener: ListenerTerms, head_bytes: int, target: bytes, fields: int) -> parse.Refused:
     """Which limit a head breaks."""
     limits = listener.limits
     if len(target) > limits.url_bytes:
         return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
     if fields > limits.headers:
-        return parse.Refused(Reason.HEAD_TOO_LARGE, f"more than {limits.headers} header fields")
+        return parse.too_many(limits.headers, "header fields")
     return parse.Refused(Reason.HEAD_TOO_LARGE, f"the head is larger than {limits.head_bytes} bytes")

@@ -42,6 +42,7 @@ TABLE = {
     Reason.HEAD_TOO_LARGE: Row(431, "http_request_error", "Request header fields too large"),
     Reason.URL_TOO_LONG: Row(414, "http_request_error", "Request target too long"),
     Reason.REQUEST_TIMEOUT: Row(408, "http_request_error", "Request took too long to arrive"),
+    Reason.LOOP: Row(508, "proxy_loop_detected", "Loop detected"),
     Reason.DRAINING: Row(503, "destination_unavailable", "Shutting down"),
     Reason.CALLER_GONE: Row(503, "connection_terminated", "Caller gone"),
     Reason.METHOD_NOT_ALLOWED: Row(405, "http_request_error", "Method not supported"),
@@ -81,15 +82,20 @@ def answer(
     route: str | None,
     retry_after_seconds: float = 0.0,
     is_grpc: bool = False,
+    is_stranger: bool = False,
     fallback: FallbackPolicy | None = None,
 ) -> OwnAnswer:
     """What the client gets for `reason`.
 
+    A stranger hears the reason alone (SPEC 5.6): no address, breaker or route of the inside. The log has the rest.
     `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early.
     """
     row = TABLE[reason]
+    served_by = "response" if fallback else None
+    if is_stranger:
+        detail, route, served_by = reason.error_type, None, None
     own = [
-        b"Proxy-Status: ", proxy_status(reason, detail, "response" if fallback else None), b"\r\n",
+        b"Proxy-Status: ", proxy_status(reason, detail, served_by), b"\r\n",
         b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
     ]  # fmt: skip
     if fallback is not None:

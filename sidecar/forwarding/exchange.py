@@ -24,20 +24,21 @@ from sidecar.core.observe import Notice
 from sidecar.core.outcome import Limit, could_count
 from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
+from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import answers, date, heads, lineage
+from sidecar.forwarding import answers, date, heads, lineage, strict
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import REPEATABLE, Race, RaceOwner
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
-from sidecar.forwarding.trace import Trace
+from sidecar.forwarding.trace import Trace, without_context
 from sidecar.forwarding.tunnel import Tunnel
 
 FALLBACK_FOR: Final = frozenset({
@@ -115,16 +116,27 @@ class Exchange(RequestSink, RaceOwner):
         `refusal`: the request cannot be trusted, and is answered with this.
         """
         service, request = self.service, self.request
-        lookup = request.lookup
         now = self.started = self.moved_at = service.clock()
         service.exchanges.add(self)
         trace = self.trace = Trace()
-        trace.begin(service, lookup)
+        if service.strangers and request.listener in service.strangers:
+            trace.begin_anew(service, request.lookup)
+            without_context(request)
+        else:
+            trace.begin(service, request.lookup)
+        lookup = request.lookup
         try:
             if refusal is not None:
                 raise refusal
+            if b"via" in lookup and lookup[b"via"].count(PSEUDONYM) > MOST_TURNS:
+                raise GivenUp(
+                    Reason.LOOP, f"the request has passed through here more than {MOST_TURNS} times"
+                )
             path, _, query = request.origin_target.partition(b"?")
             table = service.tables.get(request.listener)
+            if service.strict and request.listener in service.strict and table is not None:
+                strict.refuse_ambiguous(request, table.watched, query)
+                lookup = request.lookup
             entry = table and table.find_entry(request.host, path, request.method, lookup, query)
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
@@ -149,6 +161,8 @@ class Exchange(RequestSink, RaceOwner):
             race.start(self, self.stream, route, destination, now)
         except GivenUp as error:
             self.fail(error)
+        except TooMuchWork as long:
+            self.fail(GivenUp(Reason.HEAD_TOO_LARGE, str(long)))
 
     def _note_prefix(self, length: int, path: bytes) -> None:
         if has_dot_segment(path):
@@ -246,6 +260,7 @@ class Exchange(RequestSink, RaceOwner):
         """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
         Sweep.remove(self)
         self.status = 101
+        lineage.switched(self)
         if transition is not None:
             self.tripped_breaker(transition)
         idle_seconds = attempt.route.policy.timeouts.idle_seconds
@@ -350,6 +365,7 @@ class Exchange(RequestSink, RaceOwner):
                 request_id=self.trace.request_id,
                 date_line=date.line(),
                 route=self.route_name,
+                is_stranger=self.trace.untrusted is not None,
                 retry_after_seconds=error.retry_after_seconds,
                 is_grpc=self.request.traits.is_grpc,
                 fallback=fallback,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
+_PROXY_STATUS = frozenset({b"proxy-status"})
+"""By it the next sidecar names its own upstreams and breakers, which are nobody's affair on a stranger's side."""
 _SPECIAL = frozenset({101, 204, 426})
 """Statuses whose heads are not like others'."""
 _BAGGAGE = Form.BAGGAGE
@@ -114,7 +116,7 @@ def _unusual(exchange: Story, route: LiveRoute, seconds_left: float, own: Own) -
         own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
     if (carried or route.deadline.inject_baggage) and seconds_left < inf:
         drop = _baggage(exchange, route, seconds_left, drop, own)
-    return drop
+    return headers.with_underscored(drop, request.lookup) if request.traits.has_underscores else drop
 
 
 def upstream_target(exchange: Story, prefix: bytes) -> bytes:
@@ -148,7 +150,12 @@ def complete_response(exchange: Story, route: LiveRoute, head: ResponseHead) -> 
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
-    if head.listed or head.status in _SPECIAL or exchange.fallback is not None:
+    if (
+        head.listed
+        or head.status in _SPECIAL
+        or exchange.fallback is not None
+        or exchange.trace.untrusted is not None
+    ):
         _complete_unusual(exchange, head)
 
 
@@ -162,10 +169,13 @@ def _complete_unusual(exchange: Story, head: ResponseHead) -> None:
     if status == 426:  # RFC 9110 15.5.22: it says to what
         upgrade = b", ".join(value for key, _, value in head.fields if key == b"upgrade")
         head.own += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n") if upgrade else ()
+    is_stranger = exchange.trace.untrusted is not None
+    if is_stranger:
+        head.drop |= _PROXY_STATUS
     if exchange.fallback is not None:
         assert exchange.reason is not None
-        value = proxy_status(exchange.reason, exchange.detail, exchange.fallback)
-        head.own += (b"Proxy-Status: ", value, b"\r\n")
+        told = (exchange.reason.error_type, None) if is_stranger else (exchange.detail, exchange.fallback)
+        head.own += (b"Proxy-Status: ", proxy_status(exchange.reason, *told), b"\r\n")
 
 
 def complete_interim(head: ResponseHead) -> ResponseHead:

@@ -58,10 +58,15 @@ def remember(exchange: Story, span_id: bytes, now: float) -> None:
     if exchange.remembered_as is not None:
         _end(exchange, exchange.remembered_as, exchange.tries[-2].reason, now)
     exchange.remembered_as = span_id
-    # A tunnel outlives its handshake's deadline, and so may the calls that the app makes for it.
-    deadline = inf if exchange.request.traits.upgrade else exchange.deadline
-    callers = exchange.service.callers
-    callers.enter(span_id, exchange.trace.trace_id, deadline, now)
+    trace = exchange.trace
+    trace_id = trace.trace_id if trace.untrusted is None else None
+    exchange.service.callers.enter(span_id, trace_id, exchange.deadline, now)
+
+
+def switched(exchange: Story) -> None:
+    """101: a tunnel outlives its handshake's deadline, and so may the calls that the app makes for it from now on."""
+    if exchange.remembered_as is not None:
+        exchange.service.callers.extend(exchange.remembered_as, inf)
 
 
 def forget(exchange: Story, now: float) -> None:

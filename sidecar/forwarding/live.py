@@ -6,6 +6,7 @@ to: those outlive it when a reload leaves them unchanged. An exchange keeps the 
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from math import inf
@@ -25,7 +26,12 @@ from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
 
 VIA = (b"Via", b"1.1 sidecar")
-"""RFC 9110 7.6.3, both ways."""
+"""RFC 9110 7.6.3, in answers."""
+PSEUDONYM = b"sidecar-" + os.urandom(4).hex().encode()
+"""Of this process: by it a request that comes back is known. All workers of a process have the same."""
+REQUEST_VIA = (b"Via", b"1.1 " + PSEUDONYM)
+MOST_TURNS = 8
+"""So often may one request pass through this process; one that comes once more goes round for ever."""
 
 NEVER_SECONDS = 1e9
 """Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
@@ -146,8 +152,8 @@ class LiveRoute:
         self.sets_date = date.KEY in {*self.drop_response, *(name for name, _ in policy.response_headers.add)}
         """The route removes, sets or adds it, so it is nobody else's to pass on or to add: an answer has one."""
         self.drop_response |= {date.KEY}
-        self.added_to_request = _added(policy.request_headers)
-        self.added_to_response = _added(policy.response_headers)
+        self.added_to_request = _added(REQUEST_VIA, policy.request_headers)
+        self.added_to_response = _added(VIA, policy.response_headers)
         self.own_forwarded = self.drop_request & forwarded.NAMES
         """What the route says itself of the client, in the place of its listener."""
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
@@ -189,5 +195,5 @@ def _or_never(seconds: float | None) -> float:
     return inf if seconds is None else seconds
 
 
-def _added(ops: HeaderOps) -> Added:
-    return Added((VIA, *ops.set, *ops.add))
+def _added(via: tuple[bytes, bytes], ops: HeaderOps) -> Added:
+    return Added((via, *ops.set, *ops.add))

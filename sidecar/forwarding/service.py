@@ -37,6 +37,8 @@ class Service:
     """By listener."""
     strangers: frozenset[str] = frozenset()
     """Listeners with `trust: none`: what their callers ask for says nothing of an upstream."""
+    strict: frozenset[str] = frozenset()
+    """Listeners with `ambiguous: refuse`."""
     has_egress: bool = False
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[ObservedExchange] = field(default_factory=set)

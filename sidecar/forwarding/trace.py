@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.core import headers, tracecontext
+from sidecar.core.request import Request
+from sidecar.core.untrusted import Untrusted, is_context, what_came
 from sidecar.forwarding.service import Service
 
 SAMPLED = tracecontext.SAMPLED
@@ -18,7 +20,7 @@ class Trace:
 
     __slots__ = (
         "client_span_id", "flags", "is_sampled", "own_member", "parent_id", "request_id", "span_id", "trace_id",
-        "tracestate",
+        "tracestate", "untrusted",
     )  # fmt: skip
 
     trace_id: bytes
@@ -36,17 +38,16 @@ class Trace:
     """The span id in our own `tracestate` member, as it came."""
     tracestate: bytes
     """Other vendors' members."""
+    untrusted: Untrusted | None
+    """What a stranger brought; None for everybody else."""
 
     def begin(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """Read the ids that the request came with, and draw those that it did not bring."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
+        self.untrusted = None
         traceparent = lookup.get(b"traceparent")
         if traceparent is None:
-            self.trace_id = new_id
-            self.parent_id = self.own_member = None
-            self.tracestate = b""
-            is_sampled = self.is_sampled = service.decide(None, new_id)
-            self.flags = _NEW_SAMPLED if is_sampled else RANDOM
+            self._start(service, new_id)
         else:
             self._go_on(service, traceparent, lookup.get(b"tracestate"))
         request_id = lookup.get(b"x-request-id")
@@ -54,8 +55,22 @@ class Trace:
             request_id = self.trace_id if self.parent_id is None else new_id
         self.request_id = request_id
 
+    def begin_anew(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
+        """The same for a stranger's request: its trace starts here, with a link to theirs (SPEC 5.6)."""
+        new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
+        self._start(service, new_id)
+        self.request_id = new_id
+        self.untrusted = what_came(lookup)
+
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.decode()} request {self.request_id.decode('latin-1')}>"
+
+    def _start(self, service: Service, new_id: bytes) -> None:
+        self.trace_id = new_id
+        self.parent_id = self.own_member = None
+        self.tracestate = b""
+        is_sampled = self.is_sampled = service.decide(None, new_id)
+        self.flags = _NEW_SAMPLED if is_sampled else RANDOM
 
     def _go_on(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
         came = tracecontext.read(traceparent, tracestate, service.ids)
@@ -68,3 +83,10 @@ class Trace:
         self.parent_id = came.parent_id
         self.tracestate = came.tracestate
         self.own_member = came.own_member
+
+
+def without_context(request: Request) -> None:
+    """Leave out what a stranger says of traces, so that no app below goes on with it."""
+    if any(map(is_context, request.lookup)):
+        request.fields = [field for field in request.fields if not is_context(field[0])]
+        request.lookup = {key: value for key, value in request.lookup.items() if not is_context(key)}

@@ -18,7 +18,26 @@ STATUS = PREFIX + "status"
 OWN_PORTS = ("inbound_port", "outbound_port", "admin_port", "probes_port")
 """Fields of `Settings`: where the sidecar listens, so that nobody else in the pod can."""
 _TRUE, _FALSE = frozenset({"true", "enabled"}), frozenset({"false", "disabled"})
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_QUANTITY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_SHAPES = {
+    "image": (
+        # registry:port/path/name:tag@digest, as container runtimes read it
+        re.compile(
+            r"[A-Za-z0-9]([A-Za-z0-9._-]|/(?=[a-z0-9])|:(?=[\w]))*(@[a-z0-9+._-]+:[0-9a-fA-F]{32,128})?"
+        ),
+        "reference of an image, such as registry.example/sidecar:1.0",
+    ),
+    "config_map": (
+        re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
+        "name of a ConfigMap",
+    ),
+    "no_proxy": (re.compile(r"[A-Za-z0-9.,:*/_\[\]-]*"), "list of hosts and networks, parted by commas"),
+    "cpu": (_QUANTITY, "quantity, such as 100m"),
+    "memory": (_QUANTITY, "quantity, such as 128Mi"),
+}
+"""Of texts that come from annotations: whoever may label a pod writes nothing else into its containers."""
+_MAX_VALUE = 253
+_SHOWN = 60
 
 
 class Mode(Enum):
@@ -54,8 +73,10 @@ class Settings:
     """Requested, and the limit."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.config_map):
-            raise ValueError(f"{self.config_map!r} is no name of a ConfigMap")
+        for name, (shape, what) in _SHAPES.items():
+            value = getattr(self, name)
+            if len(value) > _MAX_VALUE or not shape.fullmatch(value):
+                raise ValueError(f"{name.replace('_', '-')}: {value[:_SHOWN]!r} is no {what}")
         for name in ("app_port", *OWN_PORTS):
             port = getattr(self, name)
             if port is not None and not 0 < port < 65536:

@@ -19,7 +19,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Trust, Upstream
+from sidecar.core.snapshot import Ambiguous, Endpoint, Mode, Route, Snapshot, Trust, Upstream
 from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
@@ -118,6 +118,9 @@ class Assembly:
         self._service.tables = built.tables
         self._service.strangers = frozenset(
             name for name, one in built.snapshot.listeners.items() if one.trust is Trust.NONE
+        )
+        self._service.strict = frozenset(
+            name for name, one in built.snapshot.listeners.items() if one.ambiguous is Ambiguous.REFUSE
         )
         self._service.has_egress = any(live.is_egress for live in built.routes.values())
         for name, cluster in before.items():

@@ -17,7 +17,7 @@ from sidecar.config.process.pickles import END, LENGTH_BYTES, PROBLEMS, Unpackin
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
 
-PROGRAM = "sidecar.config.process.program"
+PROGRAM = "sidecar.runtime.loading"
 IDLE_SECONDS = 60.0
 LOAD_TIMEOUT_SECONDS = 30.0
 

@@ -17,7 +17,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.core.snapshot import Address
@@ -27,18 +27,27 @@ from sidecar.transport.bind import BACKLOG, bind
 MAX_CONNECTIONS: Final = 256
 """Of one server, at most."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SERVER_NAME: Final = "sidecar"
+"""In `Server`: which Python and which aiohttp this is helps those alone who look for a hole in them."""
 
 
 class HttpServer(Door):
     """Serves an application at an address; may be started again after its end. Owned by the event loop."""
 
     def __init__(
-        self, key: str, *, end_seconds: float, tls: Callable[[], ssl.SSLContext] | None = None
+        self,
+        key: str,
+        *,
+        end_seconds: float,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        socket_mode: int | None = None,
     ) -> None:
         """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way.
 
         `tls` is asked for its context at each connection, so that another one may take its place; None: clear text.
+        `socket_mode`: of a UNIX socket's file; None: what the umask leaves.
         """
+        self._socket_mode = socket_mode
         self.max_connections = MAX_CONNECTIONS
         """At once; lowered where the process may have few open files."""
         self.refused = 0
@@ -71,7 +80,7 @@ class HttpServer(Door):
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
-        self._bound = bind(address, self._key)
+        self._bound = bind(address, self._key, self._socket_mode)
         app.middlewares.insert(0, self._handling)
         self._runner = _runner(app, self._end_seconds)
         await self._runner.setup()
@@ -136,6 +145,8 @@ class HttpServer(Door):
 
 def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:
     """A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log."""
+    # Answers to what is no HTTP pass no hook of an application, so what aiohttp writes by itself is changed.
+    vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME
     logger = logging.getLogger("sidecar.admin.http")
     logger.addFilter(_is_not_a_clients_mistake)
     return web.AppRunner(

@@ -6,6 +6,7 @@ The data path leaves a record (`access_log.py`); everything that takes time is d
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
@@ -18,9 +19,21 @@ from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition
+from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry.span_shape import split_target
 
 Fields = dict[str, Any]
+
+_DELETE = b"\x7f"
+_DECEPTIVE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What a client can write and a reader cannot see: C1 controls, which move the cursor of a terminal; line ends of
+Unicode; marks that turn or hide the text behind them (U+202E makes `gpj.exe` of `exe.jpg`). JSON allows all of them.
+"""
+
+
+def escaped(text: str) -> str:
+    """With `\\uXXXX`, as JSON has it, for each deceptive character."""
+    return _DECEPTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Level(IntEnum):
@@ -111,16 +124,19 @@ def as_json(line: LogLine) -> bytes:
         head["message"] = line.message
     whole = head | line.fields
     try:
-        return orjson.dumps(whole, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        data = orjson.dumps(whole, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:  # a number of over 64 bits, or half of a surrogate pair in a text
-        return f"{_dumps(whole)}\n".encode("utf-8", "replace")
+        data = f"{_dumps(whole)}\n".encode("utf-8", "replace")
+    if data.isascii() and _DELETE not in data:
+        return data
+    return escaped(data.decode()).encode()
 
 
 def as_text(line: LogLine) -> bytes:
     """The same for people: time, level, message, then key=value."""
     pairs = " ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value is not None)
-    text = f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}\n"
-    return text.encode("utf-8", "replace")
+    text = f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}"
+    return f"{escaped(text)}\n".encode("utf-8", "replace")
 
 
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
@@ -150,6 +166,8 @@ def _access_fields(record: FinishedExchange) -> Fields:
         "client": None if peer is None else peer[0],
         "user_agent": agent and agent.decode("utf-8", "replace"),
     }
+    if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
+        fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")
     if query:
         fields["query"] = query.decode("utf-8", "replace")
     if record.detail:

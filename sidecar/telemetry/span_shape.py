@@ -17,6 +17,7 @@ from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.snapshot import Endpoint
+from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
 from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker
 from sidecar.telemetry.spans import EventRecord, TransitionIds
@@ -50,7 +51,8 @@ class SpanShaper:
         trace_id, span_id = unhexlify(record.trace_id), unhexlify(record.span_id)
         parent_id = unhexlify(record.parent_id) if record.parent_id else b""
         path, query = split_target(record.target)
-        state = wire.trace_state(record.tracestate) if record.tracestate else b""
+        came = record.tracestate
+        state = b"" if isinstance(came, Untrusted) else wire.trace_state(came)
         parts = self._server_parts(record, path, query, offset_ns)
         parts.append(state)
         start_ns, end_ns = int(record.started * 1e9) + offset_ns, int(record.ended * 1e9) + offset_ns
@@ -96,6 +98,8 @@ class SpanShaper:
             parts.append(wire.text("url.query", query))
         if record.peer is not None:
             parts.append(_peer(record.peer))
+        if isinstance(record.tracestate, Untrusted):
+            parts += _untrusted(record.tracestate)
         if record.status >= 500 or record.reason is not None:
             parts += self._failure_parts(record)
         if record.tripped is not None:
@@ -281,6 +285,19 @@ def _admission(state: str, source: str, host: bytes, agent: bytes | None) -> byt
     if agent:
         parts.append(wire.text("user_agent.original", agent))
     return b"".join(parts)
+
+
+def _untrusted(came: Untrusted) -> Iterator[bytes]:
+    """A link to a stranger's trace, and what else was not believed."""
+    if came.trace_id:
+        yield wire.link(unhexlify(came.trace_id), unhexlify(came.span_id), is_remote=True)
+    for name, value in (
+        ("sidecar.untrusted.request_id", came.request_id),
+        ("sidecar.untrusted.tracestate", came.tracestate),
+        ("sidecar.untrusted.baggage", came.baggage),
+    ):
+        if value:
+            yield wire.text(name, value)
 
 
 @lru_cache(maxsize=16384)

@@ -19,23 +19,27 @@ BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are accepted."""
 
 
-def bind(address: Address, key: str) -> socket.socket:
+OWNER_ONLY: Final = 0o600
+"""Mode of a UNIX socket's file: who may connect (unix(7))."""
+
+
+def bind(address: Address, key: str, mode: int | None = None) -> socket.socket:
     """A socket that listens. Without SO_REUSEPORT: two processes on one port must be an error, not a lottery.
 
     The file of a UNIX socket outlives its process: one that nobody listens on is replaced. `key` is where the
-    configuration has the address, such as `admin.address`.
+    configuration has the address, such as `admin.address`. `mode`: of that file; None: what the umask leaves.
 
     Raises:
         OSError: it cannot be had; the text names the key, the address, the reason and a remedy.
     """
     try:
-        return _bound(address)
+        return _bound(address, mode)
     except OSError as error:
         reason = _of_path(address.path, error) if address.path is not None else _of_port(address, error)
         raise OSError(f"{key}: cannot listen on {address}: {reason}") from error
 
 
-def _bound(address: Address) -> socket.socket:
+def _bound(address: Address, mode: int | None) -> socket.socket:
     if address.path is not None:
         _remove_stale(address.path)
         family = socket.AF_UNIX
@@ -45,6 +49,10 @@ def _bound(address: Address) -> socket.socket:
     try:
         if address.path is None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif mode is not None:
+            os.fchmod(
+                bound.fileno(), mode
+            )  # before there is a file: at no moment may anybody else connect (unix(7))
         bound.bind(address.path if address.path is not None else (address.host, address.port))
         kernel.bound_unsent(bound)
         bound.listen(BACKLOG)  # at once: of two that have bound one port, only one may listen

@@ -10,10 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.schema.regex import Regex
-from sidecar.core.conditions import Entry, parse_query
+from sidecar.core.conditions import Entry
 from sidecar.core.explain import explain
+from sidecar.core.hosts import normal_host
 from sidecar.core.path import has_one_reading, other_reading, unescape
-from sidecar.core.routing import RoutingTable, normal_host
+from sidecar.core.question import CALL_WORK, MOST_WORK, TooMuchWork, parse_query
+from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Route, ValueMatch
 
 
@@ -223,6 +225,33 @@ def test_query_is_decoded_and_its_first_value_counts() -> None:
         b"": b"e",
     }
     assert parse_query(b"") == {}
+
+
+def test_a_question_is_answered_once_and_charged_once() -> None:
+    class Counting(Regex):
+        seen = 0
+
+        def holds(self, value: bytes) -> bool:
+            Counting.seen += 1
+            return super().holds(value)
+
+    routes = table(**{f"r{n}": Match(headers=(ValueMatch("k", regex=Counting("a+")),)) for n in range(9)})
+    assert find(routes, headers={b"k": b"b"}) is None
+    assert Counting.seen == 1
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_look_up_stops_where_it_would_take_too_long(size: int) -> None:
+    regex = Regex("[ab]*c")
+    longest = (MOST_WORK - CALL_WORK) // regex.steps
+    routes = table(only=Match(headers=(ValueMatch("k", regex=regex),)))
+    value = b"a" * (longest - 1 + size) + b"c"
+    if size:
+        with pytest.raises(TooMuchWork, match="too long for the regular expressions"):
+            find(routes, headers={b"k": value})
+        assert "too long" in explain(routes, b"", b"/", b"GET", {b"k": value}, b"")[0].reason
+    else:
+        assert find(routes, headers={b"k": value}) == "only"
 
 
 def test_any_of_several_matches_is_enough_and_each_ranks_on_its_own() -> None:

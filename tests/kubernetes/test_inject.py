@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import STATUS, Mode, Settings
+from sidecar.kubernetes.settings import STATUS, Mode, Settings, with_annotations
 from tests.kubernetes.corpus import GOLDEN, MANIFESTS, SETTINGS, injected, read
 
 each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -150,6 +150,14 @@ spec:
         ("sidecar.io/app-port: '70000'", "", "app-port 70000: a port is from 1 to 65535"),
         ("sidecar.io/mode: daemon", "", "sidecar.io/mode: 'daemon' is neither native nor container"),
         ("sidecar.io/portt: '1'", "", "unknown annotation sidecar.io/portt; there are sidecar.io/admin-port"),
+        ("sidecar.io/image: 'a b'", "", "image: 'a b' is no reference of an image"),
+        ('sidecar.io/image: "x,\\u202ey"', "", "is no reference of an image"),
+        ('sidecar.io/image: "a\\nb: c"', "", "is no reference of an image"),
+        ("sidecar.io/config-map: '../x'", "", "config-map: '../x' is no name of a ConfigMap"),
+        ("sidecar.io/cpu: lots", "", "cpu: 'lots' is no quantity, such as 100m"),
+        ("sidecar.io/memory: '-1'", "", "memory: '-1' is no quantity, such as 128Mi"),
+        ("sidecar.io/no-proxy: 'a b'", "", "no-proxy: 'a b' is no list of hosts and networks"),
+        ("sidecar.io/no-proxy: '" + "a," * 200 + "'", "", "is no list of hosts and networks"),
         ("", ", ports: [{containerPort: 15006}]", "the app uses port 15006, as the sidecar does: set"),
         ("sidecar.io/status: '{'", "", "the annotation sidecar.io/status cannot be read; was it edited?"),
     ],
@@ -160,6 +168,24 @@ def test_a_pod_that_cannot_be_injected_is_named(annotation: str, more: str, mess
     assert message in str(caught.value)
     assert str(caught.value).startswith("x.yaml:")
     assert "document 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image", "registry.example:5000/team/side_car:1.0"),
+        ("image", "sidecar@sha256:" + "0" * 64),
+        ("image", "sidecar"),
+        ("config_map", "a.b-c"),
+        ("cpu", "0.5"),
+        ("memory", "1Gi"),
+        ("no_proxy", "localhost,10.0.0.0/8,[::1],*.svc,.local"),
+        ("no_proxy", ""),
+    ],
+)
+def test_usual_values_of_annotations_are_taken(name: str, value: str) -> None:
+    annotation = "sidecar.io/" + name.replace("_", "-")
+    assert getattr(with_annotations(SETTINGS, {annotation: value}), name) == value
 
 
 def test_a_shared_template_is_refused_and_says_what_to_do() -> None:

@@ -212,13 +212,20 @@ def answering_after(seconds: float) -> Script:
 
 @asynccontextmanager
 async def pod(
-    app: App, service: Script = hanging, *, outbound: str = "", inbound: str = "", listener: str = "outbound"
+    app: App,
+    service: Script = hanging,
+    *,
+    outbound: str = "",
+    inbound: str = "",
+    listener: str = "outbound",
+    trust: str = "all",
 ) -> AsyncIterator[Pod]:
     """Run it; in the end nothing may be left, and nobody may have complained. `listener` is what the listener of the
-    app's own calls is called.
+    app's own calls is called, `trust` says whether the inbound one believes its callers.
     """
     loop = asyncio.get_running_loop()
     header = HEADER.replace("  outbound: {", f"  {listener}: {{direction: outbound, ")
+    header = header.replace("  inbound: {", f"  inbound: {{trust: {trust}, ")
     stage: list[Pod] = []
 
     async def serve(peer: RawPeer) -> None:

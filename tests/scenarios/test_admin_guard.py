@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -273,6 +274,36 @@ async def test_a_unix_socket_serves_any_host(tmp_path: Path) -> None:
         writer.write(b"GET /status HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
         writer.close()
+
+
+async def test_a_unix_socket_is_its_owners_from_the_first_moment(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    header = HEADER.replace('admin: {address: "127.0.0.1:0"}', f"admin: {{address: 'unix:{path}'}}")
+    umask = os.umask(0)
+    try:
+        async with running(NOBODY, header):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize(
+    ("peer", "status"), [((0, 1), 200), ((os.geteuid(), 1), 200), ((65534, 1), 403), (None, 403)]
+)
+async def test_a_unix_socket_lets_in_its_own_uid_and_root(
+    peer: tuple[int, int] | None, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.admin.guard.peer_process", lambda _request: peer)
+    path = tmp_path / "admin.sock"
+    header = HEADER.replace('admin: {address: "127.0.0.1:0"}', f"admin: {{address: 'unix:{path}'}}")
+    async with running(NOBODY, header):
+        for request in (b"GET /status", b"POST /drain") if status == 403 else (b"GET /status",):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert status == 200 or f"this socket is for uid {os.geteuid()} and root".encode() in answer
+            writer.close()
 
 
 async def test_who_asks_at_a_unix_socket_is_known_by_what_the_kernel_says(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.downstream.phase import LAST_CALL_SECONDS
+from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
 from tests.scenarios.stage import OK, app_routes, get, hang, inbound, saying, stage
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
@@ -246,6 +247,12 @@ async def body_timeout() -> bytes:
         )
 
 
+async def loop() -> bytes:
+    async with stage() as to:
+        turns_taken = b", ".join([b"1.1 " + PSEUDONYM] * (MOST_TURNS + 1))
+        return await answer_to(get(b"/", b"Via: " + turns_taken), to.port)
+
+
 async def draining() -> bytes:
     at_once = HEADER + "drain: {delay: 0s}\n"
     async with (
@@ -273,7 +280,7 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
     timeout_after_the_head, connect_timeout, connection_refused, dns_error, connection_reset, incomplete_head,
     incomplete_after_the_head, protocol_error, no_route, bad_request, head_too_large, too_many_fields,
-    url_too_long, request_timeout, body_timeout, draining,
+    url_too_long, request_timeout, body_timeout, loop, draining,
 )  # fmt: skip
 
 
@@ -323,6 +330,7 @@ EXPECTED = {
     "head_too_large": (431, "http_request_error", "bad_request"),
     "too_many_fields": (431, "http_request_error", "bad_request"),
     "url_too_long": (414, "http_request_error", "bad_request"),
+    "loop": (508, "proxy_loop_detected", "proxy_loop_detected"),
     "draining": (503, "destination_unavailable", "draining"),
 }
 """The contract's table, by hand: status, Proxy-Status error, `error.type`."""

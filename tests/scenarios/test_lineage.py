@@ -478,6 +478,34 @@ async def test_calls_of_an_open_websocket_are_not_bound_by_its_handshake() -> No
     assert (at.answers[0].status, at.budgets) == (200, [15_000])
 
 
+@pytest.mark.parametrize("trust", ["all", "none"])
+async def test_to_ask_for_an_upgrade_changes_no_deadline(trust: str) -> None:
+    """Only the 101 does: a client that asks for what nobody speaks had its app's calls bound by the route alone."""
+    async with pod(calling(), answering_after(0.1), trust=trust) as at:
+        response = await at.ask(b"x-request-timeout-ms: 400", b"Connection: Upgrade", b"Upgrade: foo")
+    assert (response.status, at.budgets) == (200, about([389]))
+
+
+async def test_a_call_during_the_handshake_is_bound_and_one_behind_the_101_is_not() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        await at.call(request)
+
+        async def chat() -> None:
+            await at.call(request)
+
+        asyncio.get_running_loop().call_later(5, lambda: asyncio.ensure_future(chat()))
+        return b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
+
+    async with (
+        pod(app, answering_after(0.1)) as at,
+        at.asking(ONE_SECOND, b"Connection: Upgrade", b"Upgrade: foo") as client,
+    ):
+        while b"101" not in client.received:
+            await client.read_some()
+        await at.until(lambda: len(at.answers) == 2)
+    assert at.budgets == about([990, 15_000])
+
+
 async def test_calls_of_an_attempt_that_a_fallback_stands_in_for_are_ended() -> None:
     async def app(at: Pod, request: Request) -> bytes:
         await at.call(request)

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
+from sidecar.forwarding.live import PSEUDONYM
 from tests.scenarios.stage import OK, get, post, saying, stage
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, raw_upstream
@@ -32,7 +33,7 @@ async def test_a_request_keeps_its_method_target_fields_and_body() -> None:
         (b"x-one", b"again"),
     ]
     assert {key for key, _ in seen.fields} >= NAMES_OF_OURS
-    assert seen.value(b"via") == b"1.1 sidecar"
+    assert seen.value(b"via") == b"1.1 " + PSEUDONYM
 
 
 async def test_spaces_around_a_value_are_no_part_of_it() -> None:
@@ -115,7 +116,7 @@ async def test_an_existing_via_is_added_to() -> None:
     async with stage(saying(OK.replace(b"OK\r\n", b"OK\r\nVia: 1.0 far\r\n"))) as to:
         response = await to.ask(get(b"/", b"Via: 1.0 near"))
         (seen,) = to.requests
-    assert seen.values(b"via") == [b"1.0 near", b"1.1 sidecar"]
+    assert seen.values(b"via") == [b"1.0 near", b"1.1 " + PSEUDONYM]
     assert response.values(b"via") == [b"1.0 far", b"1.1 sidecar"]
 
 

@@ -130,3 +130,45 @@ def test_an_explanation_tells_nothing_that_the_environment_gave(
         assert "path / is not prefix (hidden)" in out or "host x is none of (hidden)" in out
         assert "path / is not exact (hidden)" in out
     assert os.environ["HUSH"] == ENVIRON["HUSH"]
+
+
+ELSEWHERE = FROM_ENVIRONMENT.replace("/a}", "/a2}").replace('/b"', '/b2"').replace("x-a:", "x-b:")
+BROKEN = """\
+version: 1
+upstreams: {app: {endpoints: ["a:1"]}}
+routes:
+- {name: a, match: {path: {prefix: "${HUSH}"}}, upstream: app}
+- {name: b, match: {path: {regex: "(${HUSH}"}}, upstream: app}
+- {name: c, match: {hosts: ["${HUSH}/x"]}, upstream: app}
+- {name: d, upstream: app, rewrite: {prefix: "${HUSH}"}}
+- {name: e, upstream: app, rewrite: {host: "a b ${HUSH}"}}
+- {name: f, upstream: "${HUSH}"}
+- {name: g, upstream: app, fallback: {status: 200, body_file: "/${HUSH}"}}
+- {name: h, upstream: app, timeouts: {request: "${HUSH}"}}
+"""
+
+
+def test_a_diff_tells_nothing_that_the_environment_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HUSH", ENVIRON["HUSH"])
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(FROM_ENVIRONMENT)
+    new.write_text(ELSEWHERE)
+    main(["diff", str(old), str(new)])
+    out, err = capsys.readouterr()
+    assert "hush" not in (out + err).lower()
+    assert out.count("(hidden") >= 4
+
+
+def test_no_message_tells_what_the_environment_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HUSH", ENVIRON["HUSH"])
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(BROKEN)
+    assert main(["check", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert "hush-1234" not in (out + err).lower()
+    for line in range(4, 12):
+        assert f"{file}:{line}:" in err, line

@@ -11,6 +11,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.core.untrusted import Untrusted
 
 ENDPOINT = Endpoint("10.0.0.7", 8080)
 
@@ -44,6 +45,7 @@ class FakeExchange:
     parent_id: bytes | None = b"b7ad6b7169203331"
     is_sampled: bool = True
     tracestate: bytes = b"vendor=1"
+    untrusted: Untrusted | None = None
     started: float = 100.0
     ended: float = 100.022
     status: int = 200

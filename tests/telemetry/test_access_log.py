@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from math import inf
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.core.finished import with_spans
 from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.telemetry import access_log
 from sidecar.telemetry.access_log import Log
-from sidecar.telemetry.log_lines import Level, make_line
+from sidecar.telemetry.log_lines import Level, LogLine, as_json, as_text, make_line
 from sidecar.telemetry.otlp_logs import log_record
 from tests.telemetry.fakes import FakeExchange
 
@@ -126,6 +128,26 @@ def test_what_a_client_sends_cannot_break_a_line() -> None:
     written = Written(AccessLog(LogFormat.TEXT))
     written.log.finished(evil)
     assert written.text().count("\n") == 1
+
+
+SIGNS = ["\x7f", "\x85", "\x9b", "\u202e", "\u2028", "\u2029", "\u2066", "\u200b", "\ufeff"]
+
+
+@pytest.mark.parametrize("kind", [as_json, as_text])
+@pytest.mark.parametrize("sign", SIGNS)
+def test_what_a_reader_cannot_see_is_escaped(sign: str, kind: Callable[[LogLine], bytes]) -> None:
+    """C1 controls move a terminal's cursor, U+202E turns a text round, U+2028 ends a line."""
+    raw = f"/a{sign}b".encode()
+    line = kind(make_line(with_spans(FakeExchange(target=raw, user_agent=b"x" + raw, host=b"h" + raw)), 0))
+    assert sign not in line.decode()
+    assert line.count(f"\\u{ord(sign):04x}".encode()) >= 3
+    if kind is as_json:
+        assert json.loads(line)["path"] == raw.decode()
+
+
+@pytest.mark.parametrize("text", ["/ä/日本", "/👍", "/a b"])
+def test_what_a_reader_can_see_stays(text: str) -> None:
+    assert text.encode() in as_json(make_line(with_spans(FakeExchange(target=text.encode())), 0))
 
 
 def test_what_no_json_has_does_not_lose_the_line() -> None:

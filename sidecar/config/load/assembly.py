@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
 from sidecar.config.load import route_rules, server_rules
+from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
 from sidecar.config.load.origins import Origins
@@ -52,6 +53,8 @@ class Loaded:
 
     snapshot: core.Snapshot
     origins: Origins
+    warnings: tuple[Problem, ...] = ()
+    """What is sound and rarely meant, without the lines themselves."""
 
 
 def load_file(
@@ -198,7 +201,8 @@ class _Assembly:
             files=self._files.names,
             digest=self._files.digest(),
         )
-        return Loaded(self._with_token_file(snapshot, settings), Origins(self._written))
+        warnings = tuple(replace(one, text="") for one in advice(settings, self._top, upstreams, routes))
+        return Loaded(self._with_token_file(snapshot, settings), Origins(self._written), warnings)
 
     def _with_token_file(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
         node = settings.node.get("admin", "token_file")

@@ -1,4 +1,4 @@
-"""The program of the process that loads configurations for another one: `python -m sidecar.config.process.program`.
+"""The program of the process that loads configurations for another one: `python -m sidecar.runtime.loading`.
 
 A process and not a thread, because reading YAML and checking it holds the interpreter: with 1,000 routes a thread
 kept the event loop waiting for 120 ms at a time. Speaks on standard input and output, in frames of a length
@@ -49,7 +49,3 @@ def _read(requests: BinaryIO) -> bytes:
     """The next request; empty when there is none any more."""
     length = requests.read(LENGTH_BYTES)
     return requests.read(int.from_bytes(length, "big")) if len(length) == LENGTH_BYTES else b""
-
-
-if __name__ == "__main__":
-    main()

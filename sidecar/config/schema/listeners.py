@@ -22,6 +22,16 @@ class ListenerLimitsSection(Section):
     )
     headers: values.Count | None = key("Header fields of one request; 431 beyond.", fills="headers")
     url: values.Size | None = key("Request target; 414 beyond.", fills="url_bytes")
+    parameters: values.Count | None = key(
+        "Parameters of a query, parted by `&` or `;`; 431 beyond.", fills="parameters"
+    )
+    cookies: values.Count | None = key(
+        "Cookies of one request, in all its `Cookie` fields; 431 beyond.", fills="cookies"
+    )
+    connection_options: values.Count | None = key(
+        "Options of one request's `Connection` fields, which name what ends at this hop; 431 beyond.",
+        fills="connection_options",
+    )
 
 
 class ListenerTimeoutsSection(Section):
@@ -52,9 +62,11 @@ class ListenerSection(Section):
     limits: ListenerLimitsSection | None = key("What one client may cost.", fills="limits")
     timeouts: ListenerTimeoutsSection | None = key("How long a client may take.", fills="timeouts")
     trust: values.TrustName | None = key(
-        "Whether the mesh's own header fields of its callers are believed: `all` or `none`. With `none`, which "
-        "suits a listener that strangers reach, `x-envoy-*` and `Proxy-Status` are dropped; other timeout fields "
-        "can only shorten a request, and the trace goes on.",
+        "Whether callers are believed: `all` or `none`, which suits a listener that strangers reach. With `none` "
+        "each trace starts anew, with a link to the caller's; its sampled flag, `tracestate`, `baggage` and "
+        "`x-request-id` are kept as attributes and told to nobody; `x-envoy-*`, `x-sidecar-*` and `Proxy-Status` are "
+        "dropped; other timeout fields only shorten their own request; answers of our own name no address, breaker "
+        "or route.",
         fills="trust",
     )
     protocol: values.HttpVersionName | None = key(
@@ -76,6 +88,14 @@ class ListenerSection(Section):
         is_derived=True,
     )
 
+    ambiguous: values.AmbiguousName | None = key(
+        "Where a match asks for a field or parameter that comes twice, or that servers may read otherwise: `refuse` "
+        "answers 400, and drops all other fields with `_` in their names; with `first` of two parameters the first "
+        "counts, and the values of a field are joined. Unset: `refuse` with `trust: none`, else `first`.",
+        fills="ambiguous",
+        is_derived=True,
+    )
+
     def address_of(self, name: str) -> core.Address | None:
         """Where a listener of this name binds; None when it needs an address and has none."""
         return self.address or LISTENER_ADDRESSES.get(name)
@@ -90,9 +110,11 @@ class ListenerSection(Section):
         assert address is not None, "checked before"
         assert direction is not None, "checked before"
         listener = self.store(core.Listener(name, address, direction=direction))
-        if self.forwarded is not None:
-            return listener
-        return replace(listener, forwarded=_forwarded(direction, listener.trust))
+        if self.forwarded is None:
+            listener = replace(listener, forwarded=_forwarded(direction, listener.trust))
+        if self.ambiguous is None and listener.trust is core.Trust.NONE:
+            listener = replace(listener, ambiguous=core.Ambiguous.REFUSE)
+        return listener
 
 
 def listeners(sections: Mapping[str, ListenerSection] | None) -> dict[str, core.Listener]:

@@ -187,7 +187,8 @@ class Fallback(Section):
         "Of the fixed response, sent as UTF-8.", examples=['{"items": []}'], fills="body", form=_BODY
     )
     body_file: values.NonEmptyText | None = key(
-        "A file that holds the body, relative to the configuration file; read at each load and watched.",
+        "A file that holds the body, in the directory of the configuration file or below; read at each load and "
+        "watched.",
         examples=["fallback.json"],
     )
     upstream: values.UpstreamName | None = key(

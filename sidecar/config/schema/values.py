@@ -20,6 +20,7 @@ from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     Address,
+    Ambiguous,
     BreakerMode,
     CancelWithCaller,
     Direction,
@@ -260,4 +261,6 @@ UpstreamHttpName: TypeAlias = Annotated[
     ),
 ]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
+AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
+
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

@@ -100,15 +100,15 @@ class Scalar(_Placed):
 
 def without_value(message: str, value: str, instead: str) -> str:
     """Replace `value` in `message`, and each word in quotes that is a part of it. A few characters are no secret, and
-    stand in a message for other reasons too.
+    stand in a message for other reasons too. Upper and lower case are not told apart, since hosts are kept in one.
     """
     if len(value) < _MIN_SECRET_CHARACTERS:
         return message
     spelt = repr(value)[1:-1]
-    message = message.replace(spelt, instead).replace(value, instead)
-    return _QUOTED.sub(
-        lambda found: f"'{instead}'" if found[1] in value or found[1] in spelt else found[0], message
-    )
+    for form in (spelt, value):
+        message = re.sub(re.escape(form), lambda _: instead, message, flags=re.IGNORECASE)
+    parts = f"{value}\n{spelt}".lower()
+    return _QUOTED.sub(lambda found: f"'{instead}'" if found[1].lower() in parts else found[0], message)
 
 
 def given_by_environment(node: Node) -> frozenset[str]:

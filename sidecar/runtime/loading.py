@@ -1,0 +1,8 @@
+"""The loading process as a running sidecar starts it: `python -m sidecar.runtime.loading`."""
+
+from sidecar.config.process.program import main
+from sidecar.runtime import core_dumps
+
+if __name__ == "__main__":
+    core_dumps.forbid()
+    main()

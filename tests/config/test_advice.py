@@ -1,0 +1,76 @@
+"""What `sidecar check` warns of: sound, and rarely meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.__main__ import main
+from sidecar.config.load import load_text
+from sidecar.config.load.advice import is_metadata
+
+TOP = "version: 1\nupstreams: {app: {endpoints: ['127.0.0.1:8080']}}\nroutes: [{name: r, upstream: app}]\n"
+
+
+def warnings(text: str) -> list[tuple[int, int, str]]:
+    found = load_text(text, environ={"HUSH": "169.254.169.254"}).warnings
+    return [(one.line, one.column, one.message.partition(":")[2][:40]) for one in found]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:15001", "'[::]:15001'", "10.0.0.1:15001"])
+def test_a_listener_for_the_apps_calls_that_others_reach(address: str) -> None:
+    text = f"{TOP}listeners:\n  outbound: {{address: {address}}}\n  inbound: {{}}\n"
+    assert warnings(text) == [(5, 23, " everybody who reaches this address can ")]
+    named = f"{TOP}listeners:\n  inbound: {{}}\n  egress: {{direction: outbound, address: {address}}}\n"
+    assert len(warnings(named)) == 1
+
+
+@pytest.mark.parametrize(
+    "listeners",
+    [
+        "outbound: {address: 127.0.0.1:15001}, inbound: {address: 0.0.0.0:15006}",
+        "outbound: {address: '[::1]:15001'}, inbound: {}",
+        "outbound: {address: 'unix:/run/out.sock'}, inbound: {}",
+        "outbound: {}, inbound: {}",
+    ],
+)
+def test_a_listener_for_the_app_alone(listeners: str) -> None:
+    assert warnings(f"{TOP}listeners: {{{listeners}}}\n") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upstreams: {meta: {endpoints: ['app:1', '169.254.169.254:80']}}\nroutes: [{name: r, upstream: meta}]\n",
+        "upstreams: {meta: {endpoints: ['app:1', '${HUSH}:80']}}\nroutes: [{name: r, upstream: meta}]\n",
+        "routes: [{name: r, upstream: 'http://169.254.169.254'}]\n",
+        "routes: [{name: r, upstream: 'http://app', fallback: {upstream: 'http://metadata.google.internal:80'}}]\n",
+    ],
+)
+def test_an_upstream_that_is_the_clouds_metadata(text: str) -> None:
+    (found,) = load_text(f"version: 1\n{text}", environ={"HUSH": "169.254.169.254"}).warnings
+    assert "the address of the cloud's metadata" in found.message
+    assert "169.254" not in str(found), "a value may be a secret"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"),
+    [
+        ("169.254.169.254", True), ("169.254.170.2", True), ("fe80::a9fe:a9fe", True), ("fd00:ec2::254", True),
+        ("::ffff:169.254.169.254", True), ("100.100.100.200", True), ("168.63.129.16", True), ("metadata", True),
+        ("metadata.google.internal.", True), ("10.0.0.1", False), ("168.63.129.17", False), ("app", False),
+        ("metadata.example", False), ("::1", False),
+    ],
+)  # fmt: skip
+def test_where_clouds_tell_of_themselves(host: str, is_one: bool) -> None:
+    assert is_metadata(host) is is_one
+
+
+def test_check_prints_warnings_beside_its_yes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(f"{TOP}listeners: {{outbound: {{address: 0.0.0.0:15001}}, inbound: {{}}}}\n")
+    assert main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{file}: ok\n"
+    assert err.startswith(f"{file}:4:33: warning: everybody who reaches this address")
