@@ -19,6 +19,8 @@ from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime.assembly import Assembly, Names
 from sidecar.runtime.listeners import Listeners
+from sidecar.transport import throttled
+from sidecar.transport.pace import Pace
 from sidecar.transport.turns import Turns
 
 R = TypeVar("R")
@@ -54,7 +56,7 @@ class DataPath:
             rng=rng,
             ids=IdSource(),
             observe=observe,
-            sweep=Sweep(loop, clock),
+            sweep=Sweep(loop, clock, Pace(loop, clock, throttled.counter())),
             turns=Turns(loop),
             callers=Callers(),
             decide=decide,
