@@ -360,6 +360,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
+    is_critical: bool = False
+    """Refused last in an overload."""
     direction: Direction = Direction.INBOUND
     """That of its listener."""
     hidden: frozenset[str] = frozenset()
@@ -415,6 +417,14 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """Of the process, over all listeners and upstreams."""
+
+    max_requests: int = 4096
+    """Exchanges in flight at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     listeners: Mapping[str, Listener]
     upstreams: Mapping[str, Upstream]
@@ -424,6 +434,7 @@ class Snapshot:
     admin: Admin
     telemetry: Telemetry = Telemetry()
     drain: Drain = Drain()
+    limits: ProcessLimits = ProcessLimits()
     files: tuple[str, ...] = ()
     """Every file this snapshot was read from."""
     digest: str = ""

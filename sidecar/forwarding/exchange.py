@@ -53,6 +53,7 @@ NOT_SENT: Final = frozenset({
 
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE = Reason.CLIENT_GONE
+_OVERLOADED = Reason.OVERLOADED
 _MAX_FORWARDS_METHODS = max_forwards.METHODS
 _NO_BUDGET = deadline.Budget(0.0, "")
 
@@ -112,7 +113,8 @@ class Exchange(RequestSink, RaceOwner):
     def begin(self, refusal: GivenUp | None = None) -> None:
         """Go as far as the upstream's connection allows: until the request is sent, in the usual case.
 
-        `refusal`: the request cannot be trusted, and is answered with this.
+        `refusal`: the request cannot be trusted, and is answered with this; or it is to be refused in an overload,
+        unless its route is critical.
         """
         service, request = self.service, self.request
         lookup = request.lookup
@@ -121,7 +123,7 @@ class Exchange(RequestSink, RaceOwner):
         trace = self.trace = Trace()
         trace.begin(service, lookup)
         try:
-            if refusal is not None:
+            if refusal is not None and refusal.reason is not _OVERLOADED:
                 raise refusal
             path, _, query = request.origin_target.partition(b"?")
             table = service.tables.get(request.listener)
@@ -132,8 +134,8 @@ class Exchange(RequestSink, RaceOwner):
             self.route_name = route.name
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
-            if service.closed_to_new and request.listener in service.closed_to_new:
-                raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+            if len(service.exchanges) > service.crowd:
+                self._check_room(route)
             if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
                 return
             if route.is_egress:
@@ -142,6 +144,8 @@ class Exchange(RequestSink, RaceOwner):
                 self._take_plain_deadline(route, now)
             else:
                 self._take_deadline(route, now)
+            if service.guarded and request.listener in service.guarded:
+                self._check_guard(route, refusal)
             if route.admission is not None:
                 self._check_admission(route.admission)
             destination = route.single or route.choose(service.rng)
@@ -181,6 +185,40 @@ class Exchange(RequestSink, RaceOwner):
         quiet_until = now + route.idle_seconds
         self.due = due if due < quiet_until else quiet_until
         self.service.sweep.add(self, now)
+
+    def _check_room(self, route: LiveRoute) -> None:
+        """There is a crowd: `limits.max_requests` holds.
+
+        The app's own calls have as much again, since the requests that they are made for would end with them;
+        critical routes have a tenth.
+        """
+        service = self.service
+        service.crowded(self.request.listener, self.started)
+        most = service.max_requests
+        if route.is_egress:
+            most *= 2
+        if route.policy.is_critical:
+            most += most // 10
+        if len(service.exchanges) <= most:
+            return
+        service.filled(self.request.listener)
+        detail = f"this sidecar has {service.max_requests} requests under way (limits.max_requests)"
+        raise GivenUp(_OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
+
+    def _check_guard(self, route: LiveRoute, refusal: GivenUp | None) -> None:
+        """The listener ends, or is overloaded: then those are refused whom the gate has chosen, and those whose time
+        would hardly do; critical routes never."""
+        service = self.service
+        if self.request.listener in service.closed_to_new:
+            raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+        if route.policy.is_critical:
+            return
+        if refusal is not None:
+            raise refusal
+        usual_seconds = route.usual_seconds()
+        if usual_seconds is not None and self.budget.seconds < usual_seconds:
+            detail = "this sidecar is overloaded, and less time is left than this route usually needs"
+            raise GivenUp(_OVERLOADED, detail, is_own_lack=True)
 
     def _check_admission(self, admission: BudgetAdmission) -> None:
         if admission.should_refuse(self.budget.seconds, self.started):
@@ -319,6 +357,8 @@ class Exchange(RequestSink, RaceOwner):
         if route.fallback_destination is None:
             return True
         if error.reason not in NOT_SENT and self.request.method not in REPEATABLE:
+            return False
+        if error.is_own_lack:
             return False
         has_time = self.deadline - self.service.clock() >= deadline.MIN_SEND_SECONDS
         return has_time and (self.body is None or self.body.is_untouched)

@@ -15,6 +15,7 @@ from sidecar.core.callers import Callers
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
+from sidecar.downstream.pressure import Pressure
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime.assembly import Assembly, Names
@@ -65,6 +66,7 @@ class DataPath:
         )
         self.assembly = Assembly(self.service, names, rng)
         self.listeners = Listeners(self.service)
+        self.pressure = Pressure(self.service, self.listeners.sockets.values)
         self.is_serving = False
         """Its listeners are bound."""
 
@@ -81,6 +83,7 @@ class DataPath:
     def apply(self, snapshot: Snapshot) -> None:
         """Build the first snapshot, all at once: nobody waits yet."""
         self.assembly.apply(snapshot)
+        self.service.bound_requests(snapshot.limits.max_requests)
 
     async def first_addresses(self) -> None:
         """Wait for the names of all upstreams, but not for long."""
@@ -111,6 +114,7 @@ class DataPath:
             self.assembly.discard()
             raise
         self.assembly.commit(built)
+        self.service.bound_requests(snapshot.limits.max_requests)
         self.listeners.commit(prepared, snapshot)
         return built.snapshot
 

@@ -72,8 +72,12 @@ class Pace:
         if late > SUSPICIOUS_SECONDS:
             self.look_closely(now)
 
+    def running_seconds(self, now: float) -> float:
+        """How long this turn has lasted so far; only while turns are measured one by one, otherwise at most 0."""
+        return now - self._last if self._timer is not None else 0.0
+
     def look_closely(self, now: float) -> None:
-        """Measure every turn from here on, for a while."""
+        """Measure every turn from here on, for a while; the present one from now."""
         self._closely_until = now + CLOSELY_SECONDS
         if self._timer is None:
             self._last = now

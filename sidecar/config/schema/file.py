@@ -58,6 +58,16 @@ class DrainSection(Section):
     )
 
 
+class ProcessLimitsSection(Section):
+    built_in = BUILT_IN.limits
+
+    max_requests: values.Count | None = key(
+        "Exchanges in flight at once, over all listeners; 503 beyond. The app's own calls may come to twice as many, "
+        "those of `critical` routes to a tenth more.",
+        fills="max_requests",
+    )
+
+
 class Settings(Section):
     """The top level without what is checked item by item."""
 
@@ -76,6 +86,7 @@ class Settings(Section):
         fills="drain.timeout_seconds",
     )
     drain: DrainSection | None = key("The beginning of the end.")
+    limits: ProcessLimitsSection | None = key("Of the whole process.", fills="limits")
 
 
 class File(Settings):

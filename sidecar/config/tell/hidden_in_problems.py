@@ -24,7 +24,17 @@ from sidecar.core.secrets import HIDDEN, SECRET_NAME, may_be_secret
 
 KNOWN: Mapping[tuple[str, ...], frozenset[str]] = {
     (): frozenset(
-        {"version", "listeners", "admin", "probes", "telemetry", "drain_timeout", "drain", "upstreams"}
+        {
+            "version",
+            "listeners",
+            "admin",
+            "probes",
+            "telemetry",
+            "drain_timeout",
+            "drain",
+            "limits",
+            "upstreams",
+        }
         | {"defaults", "routes"}
     ),
     ("telemetry",): frozenset({"service_name", "otlp", "traces", "metrics", "access_log", "logs"}),
