@@ -48,6 +48,7 @@ class HttpServer:
         """Those without a request under way, longest first."""
         self._by_handler: dict[web.RequestHandler, _Connection] = {}
         self._beginning = asyncio.Lock()
+        self._adopting: set[asyncio.Task[object]] = set()
 
     @property
     def connection_count(self) -> int:
@@ -59,8 +60,8 @@ class HttpServer:
         assert self._bound is not None
         return int(self._bound.getsockname()[1])
 
-    async def start(self, app: web.Application, address: Address) -> None:
-        """Bind and serve.
+    async def start(self, app: web.Application, address: Address) -> socket.socket:
+        """Bind and serve. Returns what listens.
 
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
@@ -72,6 +73,22 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         serve = loop.create_server if address.path is None else loop.create_unix_server
         self._server = await serve(lambda: _Connection(self), sock=self._bound, backlog=BACKLOG)
+        return self._bound
+
+    def adopt(self, sock: socket.socket, data: bytes) -> None:
+        """Serve a connection that somebody else has accepted, and read `data` of."""
+        if self._server is None:
+            sock.close()
+            return
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(lambda: _Connection(self, data), sock))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[object]) -> None:
+        self._adopting.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was gone before it was adopted: nobody is left to be told
 
     async def stop(self) -> None:
         """Accept nothing more, and end every connection; at once if it was not started."""
@@ -131,7 +148,9 @@ class HttpServer:
 class _Connection(asyncio.Protocol):
     """Stands before aiohttp's own protocol, and watches the time."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, data: bytes = b"") -> None:
+        """`data`: what was read of it before."""
+        self._early = data
         self.handler: web.RequestHandler | None = None
         self._server = server
         self._transport: asyncio.Transport | None = None
@@ -174,6 +193,9 @@ class _Connection(asyncio.Protocol):
         self._limit(HEAD_SECONDS)
         self._server.waits(self)
         self.handler.connection_made(transport)
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         if self._is_over or self.handler is None:

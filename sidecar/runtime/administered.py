@@ -60,6 +60,14 @@ class Administered:
         return self._datapath.is_ready
 
     @property
+    def turned_at(self) -> float:
+        return self._datapath.service.sweep.pace.turned_at
+
+    def hung(self, seconds: float, stack: str) -> None:
+        message = f"the data loop has not turned for {seconds:.0f} s: /livez fails"
+        self._rooms.room.log.event(Level.ERROR, "loop.hung", message, {"stack": stack}, time.monotonic())
+
+    @property
     def is_draining(self) -> bool:
         return self._datapath.service.is_draining
 

@@ -124,6 +124,7 @@ class DataPath:
 
     def tick(self) -> None:
         """Once a second: what only time brings about."""
+        self.service.sweep.pace.beat()
         self.assembly.tick(self.service.clock())
         self.listeners.tick()
 

@@ -83,6 +83,10 @@ class Pace:
             self._last = now
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
+    def beat(self) -> None:
+        """The loop turns: for times in which no timer of the sweep runs."""
+        self.turned_at = time.monotonic()
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
