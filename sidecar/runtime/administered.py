@@ -102,6 +102,16 @@ class Administered:
             "uptime_seconds": round(now - self._started_at, 3),
             "exchanges": len(self._datapath.service.exchanges),
             "listeners": {name: str(one.address) for name, one in sockets.items()},
+            "overload": {
+                name: {
+                    "is_on": one.overload.is_on,
+                    "admission": one.overload.admission,
+                    "waiting": one.gate.waiting if one.gate is not None else 0,
+                    "refused": one.refused_requests,
+                    "left": one.gone_clients,
+                }
+                for name, one in sockets.items()
+            },
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }

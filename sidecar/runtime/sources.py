@@ -7,7 +7,15 @@ from collections.abc import Mapping
 
 from sidecar.admin.serving import HttpServer
 from sidecar.core.breaker import Breaker
-from sidecar.core.sources import BreakerReading, ConfigNumbers, Sources, UpstreamNumbers, server_of
+from sidecar.core.sources import (
+    BreakerReading,
+    ConfigNumbers,
+    LoopNumbers,
+    OverloadNumbers,
+    Sources,
+    UpstreamNumbers,
+    server_of,
+)
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.upstream.cluster import Cluster
@@ -22,6 +30,7 @@ def collect(
     configuration has a listener of that name too.
     """
     assembly = datapath.assembly
+    pace = datapath.service.sweep.pace
     sockets = list(datapath.listeners.sockets.items())
     refused = Counter({name: one.refused_connections for name, one in sockets})
     refused.update({name: server.refused for name, server in servers.items()})
@@ -29,6 +38,11 @@ def collect(
         breakers=[_breaker(breaker) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         config=config,
+        loop=LoopNumbers(pace.lag.state, pace.throttled_turns),
+        overloads=[
+            OverloadNumbers(name, one.overload.is_on, one.refused_requests, one.gone_clients)
+            for name, one in sockets
+        ],
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

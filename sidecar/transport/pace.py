@@ -15,14 +15,13 @@ from math import inf
 from typing import Final
 
 from sidecar.core.held import HELD_SECONDS, Held
-from sidecar.core.numbers import Histogram
+from sidecar.core.numbers import LAG_BOUNDS, Histogram
 
 SUSPICIOUS_SECONDS: Final = 0.003
 """A timer that is later than this may mean long turns: each one is looked at from here on."""
 TICK_SECONDS: Final = 0.001
 CLOSELY_SECONDS: Final = 0.3
 """Turns are measured one by one for this long after the last long one."""
-LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG_SECONDS: Final = 0.01
 
 Turned = Callable[[float, float], bool]
