@@ -6,9 +6,9 @@ cheaper than to leave it: to stop reading and to start again takes three changes
 60. Beyond that it stays in the kernel, and an epoll of the gate's own tells who has sent something, in the order in
 which it came, and who has left.
 
-Where clients leave before their turn comes, the line is longer than they are patient: then the newest are taken up
-first, since those in front would be gone by the time of their answer, and the oldest are refused. Owned by its
-listener, for one time of overload.
+Where those in front have waited for almost as long as clients were seen to be patient, the line is too long for any
+of them: then the newest are taken up first, since those in front would be gone by the time of their answer, and the
+oldest are refused. Owned by its listener, for one time of overload.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ EVENTS_A_TURN: Final = 256
 """News that are taken in at once: an end of a connection costs 20 µs."""
 LONG_SECONDS: Final = 1.0
 """Who would have to wait longer is refused at once, as long as there is time for refusals."""
-IMPATIENT_SHARE: Final = 0.1
-"""Of those who leave the line, how many may do so unserved before the newest go first."""
+PATIENT_SHARE: Final = 0.85
+"""Of the patience of clients: where those in front have waited for more of it, the newest go first."""
+SHORT_SHARE: Final = 0.5
+"""A line that takes less of it is first come first served again."""
+FORGETTING: Final = 0.995
+"""Of the patience that was seen, in each window of 100 ms in which somebody left: half of it is forgotten in 14 s."""
 _WATCH: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _SLACK: Final = 64
@@ -104,8 +108,12 @@ class Gate:
         self._rate = inf
         """Taken up in a second, lately."""
         self._before = (0, 0)
-        self._patience = inf
-        """Seconds after which clients left, lately."""
+        self._window_at = now
+        self._patience = 0.0
+        """Seconds after which the most patient of those left who did; 0 while nobody has. The most patient one's,
+        since who has waited in the kernel's queue before seems to have waited for less."""
+        self._front_waited = inf
+        """The shortest time that somebody had waited who was taken from the front, since the last `window`."""
         self._is_newest_first = False
         self._too_many = inf
         """A line that is longer takes more than `LONG_SECONDS`."""
@@ -158,8 +166,7 @@ class Gate:
             self.waiting -= 1
             self._held_bytes -= ticket[1]
             self.gone += 1
-            age = self._now - ticket[0]
-            self._patience = age if self._patience == inf else self._patience + 0.1 * (age - self._patience)
+            self._patience = max(self._patience, self._now - ticket[0])
         one.place = OUTSIDE
         one.ticket = None
 
@@ -200,22 +207,28 @@ class Gate:
                 self.waiting -= 1
                 self._held_bytes -= ticket[1]
                 one.ticket = None
+                if not is_newest:
+                    self._front_waited = min(self._front_waited, self._now - ticket[0])
                 one.let_in(is_refused=is_refused)
         return taken
 
-    def window(self, seconds: float) -> None:
-        """So much time has passed since the last call: go by what it brought."""
+    def window(self, now: float) -> None:
+        """Go by what the time since the last call has brought: about 100 ms."""
+        seconds, self._window_at = max(now - self._window_at, 0.001), now
         let_in, gone = self.let_in - self._before[0], self.gone - self._before[1]
         self._before = self.let_in, self.gone
         self.had_to_wait = False
         rate = max(let_in, 1) / seconds
         self._rate = rate if self._rate == inf else self._rate + 0.3 * (rate - self._rate)
         self._refusals.costs(seconds_of_a_forward=1 / self._rate)
+        if gone:  # while nobody leaves, nothing is known of clients that are less patient
+            self._patience *= FORGETTING
+        if self._is_newest_first:
+            self._is_newest_first = self.waiting > SHORT_SHARE * self._patience * self._rate
+        else:
+            self._is_newest_first = inf > self._front_waited > PATIENT_SHARE * (self._patience or inf)
+        self._front_waited = inf
         self._too_many = inf if self._is_newest_first else self._rate * LONG_SECONDS
-        if gone > IMPATIENT_SHARE * (let_in + gone):
-            self._is_newest_first = True
-        elif self.waiting < self._rate * self._patience / 2:
-            self._is_newest_first = False
 
     def close(self) -> list[Waiting]:
         """The end of the gate: those who wait, and those whom nobody reads yet."""

@@ -218,9 +218,9 @@ class ListenerSocket(ListenerTerms):
             count -= min(cost, count // 2)
         gate.turn(count, now)
 
-    def window(self, seconds: float) -> None:
+    def window(self, now: float) -> None:
         if self.gate is not None:
-            self.gate.window(seconds)
+            self.gate.window(now)
 
     def open(self) -> None:
         """Nothing has to wait any more."""

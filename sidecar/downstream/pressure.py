@@ -54,7 +54,6 @@ class Pressure:
         self._sockets = sockets
         self._least = LeastTurn()
         self._last_least = 0.0
-        self._window_at = 0.0
         self._throttled_before = 0
         self._shut: list[ListenerSocket] = []
         self._told: list[ListenerSocket] = []
@@ -109,7 +108,6 @@ class Pressure:
     # Each 100 ms
 
     def _window(self, least: float, now: float) -> None:
-        seconds, self._window_at = now - self._window_at, now
         self._last_least = least
         if least > LATE_SECONDS and all(now - one.overload.began > NEXT_SECONDS for one in self._shut):
             socket = self._heaviest()
@@ -122,7 +120,7 @@ class Pressure:
                 self._told.append(socket)
                 self._say(socket, Change.BEGAN, is_full=is_full)
             change = socket.overload.window(least, now, is_anybody_waiting=is_waiting)
-            socket.window(seconds)
+            socket.window(now)
             if change is Change.ENDED:
                 self._end(socket, now)
 

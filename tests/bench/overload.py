@@ -130,7 +130,7 @@ class Bench:
             ) as running:
                 row = self._row(name, running, times, capacity or (found[0].goodput if found else 0.0))
             found.append(row)
-            self.say(f"{name}, {told(times)}: {row.goodput:.0f}/s good, p99 {row.p99_us / 1e3:.0f} ms, {row}")
+            self.say(f"{name}, {told(times)}: {row.goodput:.0f}/s good, p99 {row.p99_us / 1e3:.0f} ms")
         return found
 
     def _row(self, name: str, running: Running, times: float, capacity: float) -> Row:

@@ -166,30 +166,27 @@ def windows(stage: Stage, count: int, each: int) -> None:
         for _ in range(each):
             stage.queued()
         stage.turn(each, 0.1)
-        stage.gate.window(0.1)
+        stage.gate.window(stage.now)
 
 
 def impatient(stage: Stage) -> list[One]:
-    """Clients that left before their turn came, and twenty that wait."""
-    windows(stage, 5, 10)
-    for one in [stage.queued() for _ in range(20)]:
-        stage.now += 0.05
-        stage.gate.turn(0, stage.now)
-        stage.gate.forget(one)
-    stage.turn(0, 0.1)
-    stage.gate.window(0.1)
-    waiting = []
-    for _ in range(20):
-        stage.now += 0.001
-        waiting.append(stage.queued())
-    return waiting
+    """A line whose front has waited for almost as long as a client that has left before; and thirty that wait."""
+    leaving = stage.queued()
+    stage.turn(0, 1.0)
+    stage.gate.forget(leaving)
+    waiting = [stage.queued() for _ in range(60)]
+    stage.now += 0.95
+    for _ in range(30):
+        stage.turn(1, 0.0)
+    stage.gate.window(stage.now)
+    return waiting[30:]
 
 
-def test_where_clients_leave_the_line_the_newest_go_first(stage: Stage) -> None:
+def test_where_those_in_front_are_about_to_leave_the_newest_go_first(stage: Stage) -> None:
     waiting = impatient(stage)
     stage.turn(3)
     forwarded = [number for number, one in enumerate(waiting) if one.heard == [False]]
-    assert forwarded == [17, 18, 19]
+    assert forwarded == [27, 28, 29]
 
 
 def test_then_the_oldest_are_refused_as_far_as_there_is_time(stage: Stage) -> None:
@@ -204,8 +201,26 @@ def test_then_the_oldest_are_refused_as_far_as_there_is_time(stage: Stage) -> No
 def test_a_line_that_is_short_again_is_first_come_first_served(stage: Stage) -> None:
     for one in impatient(stage):
         stage.gate.forget(one)
-    stage.gate.window(0.1)
-    windows(stage, 5, 10)
+    windows(stage, 2, 10)
+    first, second = stage.queued(), stage.queued()
+    stage.turn(1)
+    assert (first.heard, second.heard) == ([False], [])
+
+
+def test_who_waits_for_less_than_clients_are_patient_is_served_first_come_first_served_however_long_that_lasts(
+    stage: Stage,
+) -> None:
+    leaving = stage.queued()
+    stage.turn(0, 1.0)
+    stage.gate.forget(leaving)
+    for _ in range(500):
+        first = stage.queued()
+        stage.queued()
+        stage.now += 0.5
+        for _ in range(2):
+            stage.turn(1, 0.0)
+        stage.gate.window(stage.now)
+        assert first.heard == [False]
     first, second = stage.queued(), stage.queued()
     stage.turn(1)
     assert (first.heard, second.heard) == ([False], [])
