@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sidecar.admin import prometheus
 from sidecar.admin.long_answers import LongAnswers
+from sidecar.admin.probe_thread import LoopVitals, ProbeThread
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
@@ -22,24 +23,21 @@ MAX_SCRAPES: Final = 8
 """Of `/metrics` at once."""
 
 
-class Vitals(Protocol):
+class Vitals(LoopVitals, Protocol):
     """What the probes ask the process."""
 
     @property
     def numbers(self) -> Numbers: ...
-    @property
-    def is_started(self) -> bool: ...
-    @property
-    def is_ready(self) -> bool: ...
     def sources(self) -> Sources: ...
 
 
 class Probes:
-    """An aiohttp server of four resources."""
+    """An aiohttp server of four resources, and a thread for the time in which its loop is late."""
 
     def __init__(self, vitals: Vitals) -> None:
         self._vitals = vitals
         self.server = HttpServer("probes.address", end_seconds=1.0)
+        self._thread: ProbeThread | None = None
 
     async def start(self, address: Address) -> None:
         """Bind and serve.
@@ -52,9 +50,15 @@ class Probes:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/startupz", self._startupz)
         app.router.add_get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
-        await self.server.start(app, address)
+        bound = await self.server.start(app, address)
+        loop = asyncio.get_running_loop()
+        self._thread = ProbeThread(bound, self._vitals, loop.call_soon_threadsafe, self.server.adopt)
+        self._thread.start()
 
     async def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.stop)
         await self.server.stop()
 
     async def _livez(self, _request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from enum import Enum
 from sidecar.core.numbers import (
     BUDGET_BOUNDS,
     DURATION_BOUNDS,
+    LAG_BOUNDS,
     OVERFLOW_STATUS,
     Exemplar,
     Histogram,
@@ -263,6 +264,26 @@ def _memory_refused(sources: Sources) -> Iterator[Point]:
     yield (), sources.memory.refused
 
 
+def _lag(sources: Sources) -> Iterator[Point]:
+    counts, total = sources.loop.lag
+    yield (), HistogramRow(counts or (0,) * (len(LAG_BOUNDS) + 1), total, ())
+
+
+def _throttled(sources: Sources) -> Iterator[Point]:
+    yield (), sources.loop.throttled_turns
+
+
+def _overloaded(sources: Sources) -> Iterator[Point]:
+    for one in sources.overloads:
+        yield (("sidecar.listener", one.listener),), int(one.is_on)
+
+
+def _turned_away(sources: Sources) -> Iterator[Point]:
+    for one in sources.overloads:
+        for outcome, count in (("refused", one.refused), ("left", one.left)):
+            yield (("sidecar.listener", one.listener), ("sidecar.overload.outcome", outcome)), count
+
+
 def _dropped(sources: Sources) -> Iterator[Point]:
     for (signal, reason), count in sources.dropped.items():
         yield (("sidecar.telemetry.signal", signal), ("sidecar.telemetry.reason", reason)), count
@@ -404,6 +425,39 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         None,
         _memory_refused,
+    ),
+    Family(
+        "sidecar.loop.lag",
+        _S,
+        "How late the event loop was, forty times a second while there are connections.",
+        _H,
+        None,
+        _lag,
+        LAG_BOUNDS,
+    ),
+    Family(
+        "sidecar.loop.throttled",
+        "{turn}",
+        "Turns of the event loop in which the kernel stopped the process for its CPU limit.",
+        _C,
+        None,
+        _throttled,
+    ),
+    Family(
+        "sidecar.overload.active",
+        "{listener}",
+        "1 while new requests of the listener wait for their turn.",
+        _U,
+        None,
+        _overloaded,
+    ),
+    Family(
+        "sidecar.overload.turned_away",
+        _REQ,
+        "Requests that were refused in an overload, and clients that left before their turn.",
+        _C,
+        None,
+        _turned_away,
     ),
     Family(
         "sidecar.config.reloads", "{reload}", "Reloads of the configuration, by result.", _C, None, _reloads

@@ -36,6 +36,8 @@ DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 """Seconds; the semantic conventions' advice for both HTTP duration histograms."""
 BUDGET_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds; from the least that is ever sent to beyond the default request timeout."""
+LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds; 20 ms is where overload begins."""
 BUDGET_SOURCES = ("header", "route", "trace")
 
 OTHER = b"_OTHER"

@@ -429,6 +429,8 @@ class Route:
     breaker: BreakerPolicy = BreakerPolicy()
     fallback: FallbackPolicy | None = None
     shares: WeightsPolicy = WeightsPolicy()
+    is_critical: bool = False
+    """Refused last in an overload."""
     direction: Direction = Direction.INBOUND
     """That of its listener."""
     hidden: frozenset[str] = frozenset()
@@ -498,6 +500,8 @@ class ProcessLimits:
     memory_bytes: int | None = None
     """For all connections together, see `core/memory_budget.py`. None: a quarter of the container's limit, else 64
     MiB."""
+    max_requests: int = 4096
+    """Exchanges in flight at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,28 @@ def server_of(upstream: Upstream) -> tuple[str, int | None]:
 
 
 @dataclass(frozen=True, slots=True)
+class OverloadNumbers:
+    """One listener's overload at this moment, and its counters since it was made."""
+
+    listener: str
+    is_on: bool = False
+    refused: int = 0
+    """Requests answered 503 because they would have had to wait for too long."""
+    left: int = 0
+    """Clients that went away while they waited for their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopNumbers:
+    """The event loop's turns."""
+
+    lag: tuple[Sequence[int], float] = ((), 0.0)
+    """A histogram's counts and sum, by `numbers.LAG_BOUNDS`; no counts before there are any."""
+    throttled_turns: int = 0
+    """In which the kernel stopped the process for its CPU limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigNumbers:
     """The configuration in use, and how its reloads went."""
 
@@ -94,6 +116,8 @@ class Sources:
     upstreams: Sequence[UpstreamNumbers] = ()
     config: ConfigNumbers = ConfigNumbers()
     memory: MemoryNumbers = MemoryNumbers()
+    loop: LoopNumbers = LoopNumbers()
+    overloads: Sequence[OverloadNumbers] = ()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)

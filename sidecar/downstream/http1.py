@@ -23,6 +23,7 @@ from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
 from sidecar.downstream.client_lines import tell_of_client
+from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.phase import THEN, Phase, Then
@@ -57,9 +58,9 @@ _status_line = headers.STATUS_LINES.get
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
 _AS_IT_IS, _CHUNKED, _BODYLESS_FORM = 0, 1, 2
 """How an answer's body is written: as it comes, in chunks, not at all."""
-_HOLD, _BEHIND, _TURN = 1, 2, 4
+_HOLD, _BEHIND, _TURN, _GATE = 1, 2, 4, 8
 """Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
-up."""
+up, the listener is overloaded."""
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _IDLE = Phase.IDLE
@@ -67,17 +68,18 @@ _BODY = Phase.BODY
 _ANSWER = Phase.ANSWER
 _UNSENT = Phase.UNSENT
 _SKIP = Phase.SKIP
+_LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
 _ENDED = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
 
 
-class ClientConnection(ServerStream):
+class ClientConnection(ServerStream, Waiting):
     """One client."""
 
     __slots__ = (
         "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
         "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
-        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "bucket",
-        "due", "link", "phase",
+        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "_verdict",
+        "bucket", "due", "link", "phase", "place", "ticket",
     )  # fmt: skip
 
     link: Link
@@ -116,6 +118,10 @@ class ClientConnection(ServerStream):
         """What waited for the client at the last look."""
         self._pauses = 0
         self._is_looking = False
+        self.place = OUTSIDE
+        self.ticket: Ticket | None = None
+        self._verdict: GivenUp | None = None
+        """Of the gate, on the present request; None: it is taken."""
         self._forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self._account: Account | None = None
@@ -174,7 +180,7 @@ class ClientConnection(ServerStream):
                 self.link.reset()
 
     def _close_idle(self, now: float) -> None:
-        if self.link.is_readable():  # a request has come this very moment
+        if self._behind or self.link.is_readable():  # a request has come this very moment
             self._enter(_IDLE, now)
         else:
             self._enter(Phase.CLOSING, now)
@@ -221,6 +227,7 @@ class ClientConnection(ServerStream):
             self.link.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._leave_gate()
         self._enter(Phase.CLOSED, self._since)
         Sweep.remove(self)
         self._listener.forget(self)
@@ -264,6 +271,9 @@ class ClientConnection(ServerStream):
     def data_received(self, data: bytes) -> None:
         try:
             if self.phase is _IDLE and not self._behind:
+                gate = self._listener.gate
+                if gate is not None and not self._may_begin(gate, data):
+                    return
                 plain = read_request(data)
                 if plain is not None:
                     data = self._take_plain(plain, data)
@@ -318,6 +328,9 @@ class ClientConnection(ServerStream):
             return self._keep(data)
         if self._unfinished is not None:
             return self._go_on_with_head(self._unfinished, data)
+        gate = self._listener.gate
+        if gate is not None and self.place < _LET_IN:
+            return self._keep_at_gate(gate, data)
         units = self._service.turns.take(REQUEST_UNITS)
         return self._begin_head(data) if units else self._put_off(data)
 
@@ -445,7 +458,7 @@ class ClientConnection(ServerStream):
         self._is_fresh = False
         exchange = self._exchange = Exchange(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
-        exchange.begin()
+        exchange.begin(self._verdict)
         return data[start:] if len(data) > start else b""
 
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
@@ -483,7 +496,7 @@ class ClientConnection(ServerStream):
             rest = data[end:]
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
-        exchange.begin(refusal)
+        exchange.begin(refusal or self._verdict)
         if length and exchange is self._exchange:
             body = exchange.body
             if body is not None and body.held_bytes > STEP_BYTES:
@@ -713,6 +726,61 @@ class ClientConnection(ServerStream):
         self._is_looking = True
         self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
+    # The gate of an overloaded listener
+
+    def _may_begin(self, gate: Gate, data: bytes) -> bool:
+        """Whether it has been let in; else `data` waits for its turn."""
+        if self.place >= _LET_IN:
+            self._take_verdict()
+            return True
+        self._behind = data
+        gate.queue(self, self._service.clock(), len(data))
+        return False
+
+    def _keep_at_gate(self, gate: Gate, data: bytes) -> bytes:
+        """More has come, or a request stood behind one that was answered at once."""
+        self._keep(data)
+        if self.place is not QUEUED:
+            gate.queue(self, self._service.clock(), len(data))
+        return b""
+
+    def _next_request(self) -> None:
+        """Between two requests: go on with what is here, or wait for its turn."""
+        gate = self._listener.gate
+        if gate is None:
+            if self._behind:
+                self._go_on()
+        elif self._behind:
+            gate.queue(self, self._service.clock(), len(self._behind))
+        elif gate.is_full and not self.link.is_closing:
+            if not self._pauses:
+                self.link.pause()  # without a look for its end: the gate hears of that
+            self._pauses |= _GATE
+            gate.watch(self)
+
+    def let_in(self, *, is_refused: bool) -> None:
+        self.place = _REFUSED if is_refused else _LET_IN
+        self._resume(_GATE)
+        if self._behind:
+            self._take_verdict()
+            self._go_on()
+
+    def _take_verdict(self) -> None:
+        """Its request has come to its turn. A client that has left meanwhile gets no answer: 499."""
+        self._verdict = None
+        if self.link.is_ended():
+            self._verdict = GivenUp(Reason.CLIENT_GONE, "the client went away while its request waited")
+            self._service.loop.call_soon(self.abort)
+        elif self.place is _REFUSED:
+            self._verdict = GivenUp(
+                Reason.OVERLOADED, "this sidecar is overloaded", retry_after_seconds=1.0, is_own_lack=True
+            )
+
+    def _leave_gate(self) -> None:
+        gate = self._listener.gate
+        if gate is not None:
+            gate.forget(self)
+
     def _resume(self, why: int) -> None:
         if self._pauses & why:
             self._pauses &= ~why
@@ -840,6 +908,7 @@ class ClientConnection(ServerStream):
 
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
         now = self._service.clock()
+        self._leave_gate()
         self._enter(Phase.TUNNEL, now)
         Sweep.remove(self)
         behind, self._behind = self._behind, b""
@@ -871,15 +940,18 @@ class ClientConnection(ServerStream):
                 self._charge()
             return
         now = exchange.ended
+        listener = self._listener
+        self.place = OUTSIDE
         self.phase, self._since = _IDLE, now  # `_enter`, without the call
-        due = now + self._listener.phase_seconds[_IDLE]
+        due = now + listener.phase_seconds[_IDLE]
         if due < self.due:
             self._watch(due, now)
-        if self._behind:
-            self._go_on()
+        if self._behind or listener.gate is not None:
+            self._next_request()
 
     def _end_unusual(self, exchange: Exchange, trailers: Sequence[Field]) -> None:
         """The same where something is left to be written or read, or the connection ends."""
+        self.place = OUTSIDE
         if self.phase is Phase.TUNNEL:
             self._listener.forget(self)
             return
@@ -901,8 +973,7 @@ class ClientConnection(ServerStream):
             self._enter(_SKIP, exchange.ended)
         else:
             self._enter(_IDLE, exchange.ended)
-            if self._behind:
-                self._go_on()
+            self._next_request()
 
     def _can_skip_body(self) -> bool:
         """Whether the rest of the body is known to be short."""

@@ -11,13 +11,16 @@ import socket
 from itertools import islice
 from typing import Any, Final
 
+from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Listener, Trust
+from sidecar.downstream.gate import Gate, Place, Waiting
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
+from sidecar.transport import kernel
 from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
 
@@ -28,6 +31,13 @@ ACCEPTS_A_TURN: Final = 64
 LOOKS_FOR_IDLE: Final = 256
 """Connections that are looked at for an idle one, when another needs its place."""
 RETRY_SECONDS: Final = 0.1
+ACCEPT_COST: Final = 3
+"""Of a new connection with its first request, in requests on a connection that is there."""
+LEFT_FOR_ONE: Final = 16
+"""Connections whose clients have left that are closed, at most, for each one that is taken."""
+RESUME_SECONDS: Final = 0.001
+RESUMES_A_TURN: Final = 256
+"""Connections that are read again in one turn when an overload has ended."""
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
@@ -51,6 +61,11 @@ class ListenerSocket(ListenerTerms):
         self._bound: socket.socket | None = None
         self._port = 0
         self._is_watching = False
+        self.gate: Gate | None = None
+        self.overload = Overload()
+        """While it is on, new work waits in `gate` and in the kernel's queue."""
+        self._refused_requests = 0
+        self._gone_clients = 0
         self.waits_for_room = 0
         """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
         self._taking: set[asyncio.Task[object]] = set()
@@ -110,7 +125,8 @@ class ListenerSocket(ListenerTerms):
     # Accepting: by hand, since no more may be taken from the kernel's queue than can be served
 
     def _watch_queue(self) -> None:
-        if self._bound is not None and self._is_accepting and not self._is_watching:
+        is_wanted = self._is_accepting and not self._is_watching and self.gate is None
+        if self._bound is not None and is_wanted:
             self._is_watching = True
             self.service.loop.add_reader(self._bound.fileno(), self._accept_some)
 
@@ -135,6 +151,29 @@ class ListenerSocket(ListenerTerms):
                 return
             taken.setblocking(False)
             self._take(taken)
+
+    def _accept_waiting(self, most: int) -> int:
+        """In an overload: up to so many of those who are still there. Returns how many were taken.
+
+        Who has left the kernel's queue meanwhile costs a tenth of a connection here, and would cost a whole one.
+        """
+        taken = 0
+        for _ in range(most * LEFT_FOR_ONE):
+            if taken >= most or not self._has_room():
+                break
+            assert self._bound is not None
+            try:
+                one, _address = self._bound.accept()
+            except OSError:
+                break
+            if kernel.is_left(one):
+                one.close()
+                self._gone_clients += 1
+                continue
+            one.setblocking(False)
+            self._take(one)
+            taken += 1
+        return taken
 
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
@@ -162,6 +201,60 @@ class ListenerSocket(ListenerTerms):
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
         return ClientConnection(self)
+
+    # Overload: what is new waits, and is taken up in turn (`pressure.py` says when and how much)
+
+    @property
+    def refused_requests(self) -> int:
+        """In overload, so far."""
+        return self._refused_requests + (self.gate.refused if self.gate is not None else 0)
+
+    @property
+    def gone_clients(self) -> int:
+        """Who left while they waited for their turn, so far."""
+        return self._gone_clients + (self.gate.gone if self.gate is not None else 0)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anybody had to wait since the last `window`."""
+        return self.gate is not None and self.gate.had_to_wait
+
+    def shut(self, now: float) -> None:
+        """From now on new work waits. Connections come to the gate one by one, with their next request."""
+        self.gate = Gate(now)
+        self._leave_queue()
+
+    def take_up(self, count: int, now: float) -> None:
+        """Up to so many requests, from the kernel's queue and from connections that wait."""
+        gate = self.gate
+        if gate is None:
+            return
+        if count and self._is_accepting and self._bound is not None:
+            cost = ACCEPT_COST * self._accept_waiting(max(1, count // (2 * ACCEPT_COST)))
+            count -= min(cost, count // 2)
+        gate.turn(count, now)
+
+    def window(self, now: float) -> None:
+        if self.gate is not None:
+            self.gate.window(now)
+
+    def open(self) -> None:
+        """Nothing has to wait any more."""
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            self._refused_requests += gate.refused
+            self._gone_clients += gate.gone
+            self._let_all_in(gate.close())
+        self._watch_queue()
+
+    def _let_all_in(self, left: list[Waiting]) -> None:
+        """In slices: thousands may have been waiting for something to do."""
+        for one in left[-RESUMES_A_TURN:]:
+            if one.place in (Place.WATCHED, Place.QUEUED):
+                one.let_in(is_refused=False)
+        del left[-RESUMES_A_TURN:]
+        if left:
+            self.service.loop.call_later(RESUME_SECONDS, self._let_all_in, left)
 
     def stop_accepting(self) -> None:
         """No new connections. What has connected or sent a request already is served once more.

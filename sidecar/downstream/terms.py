@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
 
 if TYPE_CHECKING:
+    from sidecar.downstream.gate import Gate
     from sidecar.forwarding.service import Service
 
 
@@ -24,6 +25,8 @@ class ListenerTerms(ABC):
     forwarded: Forwarded
     protocol: HttpVersion
     is_trusted: bool
+    gate: Gate | None
+    """Where new work waits; None: it does not have to."""
     is_ending: bool
     """Each answer closes its connection."""
 

@@ -54,6 +54,7 @@ NOT_SENT: Final = frozenset({
 
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE = Reason.CLIENT_GONE
+_OVERLOADED = Reason.OVERLOADED
 _MAX_FORWARDS_METHODS = max_forwards.METHODS
 _NO_BUDGET = deadline.Budget(0.0, "")
 
@@ -113,7 +114,8 @@ class Exchange(RequestSink, RaceOwner):
     def begin(self, refusal: GivenUp | None = None) -> None:
         """Go as far as the upstream's connection allows: until the request is sent, in the usual case.
 
-        `refusal`: the request cannot be trusted, and is answered with this.
+        `refusal`: the request cannot be trusted, and is answered with this; or it is to be refused in an overload,
+        unless its route is critical.
         """
         service, request = self.service, self.request
         now = self.started = self.moved_at = service.clock()
@@ -126,7 +128,7 @@ class Exchange(RequestSink, RaceOwner):
             trace.begin(service, request.lookup)
         lookup = request.lookup
         try:
-            if refusal is not None:
+            if refusal is not None and refusal.reason is not _OVERLOADED:
                 raise refusal
             if b"via" in lookup and lookup[b"via"].count(PSEUDONYM) > MOST_TURNS:
                 raise GivenUp(
@@ -144,8 +146,8 @@ class Exchange(RequestSink, RaceOwner):
             self.route_name = route.name
             if route.prefix is not None:
                 self._note_prefix(entry.prefix_end(path), path)
-            if service.closed_to_new and request.listener in service.closed_to_new:
-                raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+            if len(service.exchanges) > service.crowd:
+                self._check_room(route)
             if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
                 return
             if route.is_egress:
@@ -154,6 +156,8 @@ class Exchange(RequestSink, RaceOwner):
                 self._take_plain_deadline(route, now)
             else:
                 self._take_deadline(route, now)
+            if service.guarded and request.listener in service.guarded:
+                self._check_guard(route, refusal)
             if route.admission is not None:
                 self._check_admission(route.admission)
             destination = route.single or route.choose(service.rng)
@@ -195,6 +199,40 @@ class Exchange(RequestSink, RaceOwner):
         quiet_until = now + route.idle_seconds
         self.due = due if due < quiet_until else quiet_until
         self.service.sweep.add(self, now)
+
+    def _check_room(self, route: LiveRoute) -> None:
+        """There is a crowd: `limits.max_requests` holds.
+
+        The app's own calls have as much again, since the requests that they are made for would end with them;
+        critical routes have a tenth.
+        """
+        service = self.service
+        service.crowded(self.request.listener, self.started)
+        most = service.max_requests
+        if route.is_egress:
+            most *= 2
+        if route.policy.is_critical:
+            most += most // 10
+        if len(service.exchanges) <= most:
+            return
+        service.filled(self.request.listener)
+        detail = f"this sidecar has {service.max_requests} requests under way (limits.max_requests)"
+        raise GivenUp(_OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
+
+    def _check_guard(self, route: LiveRoute, refusal: GivenUp | None) -> None:
+        """The listener ends, or is overloaded: then those are refused whom the gate has chosen, and those whose time
+        would hardly do; critical routes never."""
+        service = self.service
+        if self.request.listener in service.closed_to_new:
+            raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
+        if route.policy.is_critical:
+            return
+        if refusal is not None:
+            raise refusal
+        usual_seconds = route.usual_seconds()
+        if usual_seconds is not None and self.budget.seconds < usual_seconds:
+            detail = "this sidecar is overloaded, and less time is left than this route usually needs"
+            raise GivenUp(_OVERLOADED, detail, is_own_lack=True)
 
     def _check_admission(self, admission: BudgetAdmission) -> None:
         if admission.should_refuse(self.budget.seconds, self.started):
@@ -335,6 +373,8 @@ class Exchange(RequestSink, RaceOwner):
         if self.race is not None and self.race.has_asked(route.fallback_destination):
             return False  # each upstream is asked once (SPEC 3)
         if error.reason not in NOT_SENT and self.request.method not in REPEATABLE:
+            return False
+        if error.is_own_lack:
             return False
         has_time = self.deadline - self.service.clock() >= deadline.MIN_SEND_SECONDS
         return has_time and (self.body is None or self.body.is_untouched)

@@ -20,6 +20,7 @@ class GivenUp(Exception):
         is_idle: bool = False,
         processed: Processed = Processed.MAYBE,
         is_ours: bool = False,
+        is_own_lack: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -32,6 +33,8 @@ class GivenUp(Exception):
         """No byte came either way for the route's `timeouts.idle`."""
         self.is_ours = is_ours
         """A mistake of the sidecar's own: the upstream is not judged by it."""
+        self.is_own_lack = is_own_lack
+        """The sidecar has no time or no room for it: no other upstream is asked either."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 

@@ -184,6 +184,14 @@ class LiveRoute:
     def __repr__(self) -> str:
         return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"
 
+    def usual_seconds(self) -> float | None:
+        """What half of the route's last good answers did not exceed; of several upstreams the fastest. None while
+        too few are known."""
+        known = [
+            median for one in self.destinations if (median := one.breaker.durations.median()) is not None
+        ]
+        return min(known, default=None)
+
     def choose(self, rng: random.Random) -> Destination:
         """The upstream for one exchange, by weight."""
         if self.single is not None:

@@ -18,6 +18,9 @@ from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.turns import Turns
 
+CROWD = 256
+"""Exchanges under way: fewer of them hold the loop no longer than 10 ms in one turn."""
+
 
 @dataclass(slots=True, eq=False)
 class Service:
@@ -52,8 +55,21 @@ class Service:
     for (`runtime/file_limits.py`). Beyond it an exchange is `overloaded`, by our own lack."""
     is_draining: bool = False
     """The process is not ready any more, and what is accepted from here on is served once."""
+    max_requests: int = sys.maxsize
+    """`limits.max_requests`, over all listeners: beyond it, inbound requests are refused, beyond twice as many the
+    app's own calls."""
+    crowd: int = sys.maxsize
+    """So many exchanges are a crowd, whose further ones look at the time that this turn of the loop has taken."""
+    crowded: Callable[[str, float], None] = lambda _listener, _now: None
+    """A request of this listener found a crowd."""
+    filled: Callable[[str], None] = lambda _listener: None
+    """A request of this listener found `max_requests` under way."""
     closed_to_new: frozenset[str] = frozenset()
-    """Listeners whose further requests are answered 503: their last call is over."""
+    """Listeners whose further requests are answered 503: their last call is over. Written by `close_to_new`."""
+    pressed: frozenset[str] = frozenset()
+    """Listeners that are overloaded. Written by `press`."""
+    guarded: frozenset[str] = frozenset()
+    """Both, so that a request asks once."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
     on_transition: Callable[[Transition], None] = lambda _: None
@@ -63,3 +79,18 @@ class Service:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""
         self.observe.transitioned(transition)
         self.on_transition(transition)
+
+    def bound_requests(self, most: int) -> None:
+        """`limits.max_requests`."""
+        self.max_requests = most
+        self.crowd = min(most, CROWD)
+
+    def close_to_new(self, listeners: frozenset[str]) -> None:
+        """Their last call is over."""
+        self.closed_to_new |= listeners
+        self.guarded = self.closed_to_new | self.pressed
+
+    def press(self, listeners: frozenset[str]) -> None:
+        """These are overloaded, and no others."""
+        self.pressed = listeners
+        self.guarded = self.closed_to_new | self.pressed

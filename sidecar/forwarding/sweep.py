@@ -3,6 +3,9 @@
 An exchange lies in the bucket of its due tick; the sweep empties the buckets up to the next tick, expires what is
 due and gives the rest, which falls due before the next sweep, timers of their own, so that no deadline is late by
 more than the timer's millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
+
+Where the loop was held, timers fire before what has come meanwhile is read (uvloop runs them first): an answer that
+came in time would be a time-out. So what is handled late is put off by one turn.
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from sidecar.transport.pace import Pace, after_poll
+
 TICKS_PER_SECOND = 40.0
 OWN_TIMER_SECONDS = 0.1
 """A deadline nearer than this gets its own timer at once."""
+LATE_SECONDS = 0.01
+"""A deadline that is handled later than this is put off by one turn, so that what has come is read first."""
 
 
 class Expiring(Protocol):
@@ -34,13 +41,19 @@ class Expiring(Protocol):
 class Sweep:
     """The buckets, and the one repeating timer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], pace: Pace | None = None
+    ) -> None:
+        """`pace` is told of each firing; None: the sweep makes its own."""
         self._loop = loop
         self._clock = clock
+        self.pace = pace or Pace(loop, clock)
         self.buckets: dict[int, set[Expiring]] = {}
         """By tick. Whoever finds the one of its `due` here may lie down in it instead of calling `add`."""
         self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer is to fire."""
 
     def __repr__(self) -> str:
         return f"<Sweep {len(self)} waiting>"
@@ -62,7 +75,7 @@ class Sweep:
         item.bucket = bucket
         if self._timer is None:
             self._next_tick = int(now * TICKS_PER_SECOND)
-            self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep)
+            self._arm(now)
 
     @staticmethod
     def remove(item: Expiring) -> None:
@@ -76,6 +89,7 @@ class Sweep:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.pace.close()
         self.buckets.clear()
 
     def _add_timer(self, item: Expiring, now: float) -> None:
@@ -83,31 +97,57 @@ class Sweep:
         item.bucket = bucket
         self._loop.call_later(max(item.due - now, 0.0), self._expire_bucket, bucket)
 
+    def _arm(self, now: float) -> None:
+        self._due = now + 1 / TICKS_PER_SECOND
+        self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep)
+
     def _sweep(self) -> None:
         now = self._clock()
+        self.pace.fired(self._due, now)
+        late: set[Expiring] = set()
         # One tick ahead: what falls due before the next sweep must get its timer now.
         tick = int(now * TICKS_PER_SECOND) + 1
         for passed in range(self._next_tick, tick + 1):
             bucket = self.buckets.pop(passed, None)
             if bucket:
-                self._sweep_bucket(bucket, now)
+                self._sweep_bucket(bucket, late, now)
         self._next_tick = tick + 1
-        is_needed = bool(self.buckets)
-        self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep) if is_needed else None
+        if late:
+            after_poll(self._loop, self._expire_now, late)
+        self._timer = None
+        if self.buckets:
+            self._arm(now)
 
-    def _sweep_bucket(self, bucket: set[Expiring], now: float) -> None:
+    def _sweep_bucket(self, bucket: set[Expiring], late: set[Expiring], now: float) -> None:
         for item in list(bucket):
             if item.bucket is not bucket:
                 continue  # removed by an expiry before it in this very loop
-            if item.due <= now:
+            if item.due > now:
+                self._add_timer(item, now)
+            elif self._is_late(item, now):
+                item.bucket = late
+                late.add(item)
+            else:
                 item.bucket = None
                 self._expire(item, now)
-            else:
-                self._add_timer(item, now)
+
+    def _is_late(self, item: Expiring, now: float) -> bool:
+        """Whether something may have come in time that nobody has read yet."""
+        held_until = self.pace.held.until
+        return now - item.due > LATE_SECONDS or item.due <= held_until >= now - LATE_SECONDS
 
     def _expire_bucket(self, bucket: set[Expiring]) -> None:
         now = self._clock()
+        if any(self._is_late(item, now) for item in bucket):
+            after_poll(self._loop, self._expire_now, bucket)
+        else:
+            self._expire_now(bucket)
+
+    def _expire_now(self, bucket: set[Expiring]) -> None:
+        now = self._clock()
         for item in list(bucket):
+            if item.bucket is not bucket:
+                continue  # removed meanwhile
             item.bucket = None
             # The loop's timers may fire a millisecond early on a coarser clock; that is close enough.
             self._expire(item, max(now, item.due))

@@ -61,6 +61,14 @@ class Administered:
         return self._datapath.is_ready
 
     @property
+    def turned_at(self) -> float:
+        return self._datapath.service.sweep.pace.turned_at
+
+    def hung(self, seconds: float, stack: str) -> None:
+        message = f"the data loop has not turned for {seconds:.0f} s: /livez fails"
+        self._rooms.room.log.event(Level.ERROR, "loop.hung", message, {"stack": stack}, time.monotonic())
+
+    @property
     def is_draining(self) -> bool:
         return self._datapath.service.is_draining
 
@@ -96,6 +104,16 @@ class Administered:
             "exchanges": len(self._datapath.service.exchanges),
             "listeners": {name: str(one.address) for name, one in sockets.items()},
             "memory": asdict(memory_numbers(self._datapath.service.memory)),
+            "overload": {
+                name: {
+                    "is_on": one.overload.is_on,
+                    "admission": one.overload.admission,
+                    "waiting": one.gate.waiting if one.gate is not None else 0,
+                    "refused": one.refused_requests,
+                    "left": one.gone_clients,
+                }
+                for name, one in sockets.items()
+            },
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }

@@ -17,6 +17,7 @@ from sidecar.admin.server import AdminServer
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import Sources
+from sidecar.downstream.pressure import Told
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
@@ -27,7 +28,7 @@ from sidecar.runtime.file_limits import FileLimits, warning_of_limit
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
-from sidecar.runtime.report import report_reload
+from sidecar.runtime.report import report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.resolver import Resolver
@@ -74,6 +75,7 @@ class Control:
             server.max_connections = limits.max_server_connections
         self._served_probes = Served(self.probes, snapshot.probes)
         self._served_admin = Served(self.admin, snapshot.admin.address)
+        datapath.pressure.tell = self._overloaded
         self._add_parts(resolver)
         if path is not None:
             self._add_reloading(path, environ)
@@ -212,6 +214,10 @@ class Control:
         warning = warning_of_limit(limits, snapshot)
         if warning is not None:
             self._event(Level.WARNING, "process.open_files", warning)
+
+    def _overloaded(self, told: Told) -> None:
+        level, kind, message, fields = report_overload(told)
+        self._event(level, kind, message, fields)
 
     def _event(
         self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None

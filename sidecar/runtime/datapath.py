@@ -16,11 +16,14 @@ from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
+from sidecar.downstream.pressure import Pressure
 from sidecar.downstream.relief import Relief
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.runtime.assembly import Assembly, Names
 from sidecar.runtime.listeners import Listeners
+from sidecar.transport import throttled
+from sidecar.transport.pace import Pace
 from sidecar.transport.turns import Turns
 
 R = TypeVar("R")
@@ -59,7 +62,7 @@ class DataPath:
             rng=rng,
             ids=IdSource(),
             observe=observe,
-            sweep=Sweep(loop, clock),
+            sweep=Sweep(loop, clock, Pace(loop, clock, throttled.counter())),
             turns=Turns(loop),
             callers=Callers(),
             decide=decide,
@@ -77,6 +80,7 @@ class DataPath:
             self.assembly.close_all_idle,
         )
         self.service.memory.on_over = self._relief.begin
+        self.pressure = Pressure(self.service, self.listeners.sockets.values)
         self.is_serving = False
         """Its listeners are bound."""
 
@@ -93,6 +97,7 @@ class DataPath:
     def apply(self, snapshot: Snapshot) -> None:
         """Build the first snapshot, all at once: nobody waits yet."""
         self.assembly.apply(snapshot)
+        self.service.bound_requests(snapshot.limits.max_requests)
 
     async def first_addresses(self) -> None:
         """Wait for the names of all upstreams, but not for long."""
@@ -123,6 +128,7 @@ class DataPath:
             self.assembly.discard()
             raise
         self.assembly.commit(built)
+        self.service.bound_requests(snapshot.limits.max_requests)
         self.listeners.commit(prepared, snapshot)
         return built.snapshot
 
@@ -132,6 +138,7 @@ class DataPath:
 
     def tick(self) -> None:
         """Once a second: what only time brings about."""
+        self.service.sweep.pace.beat()
         self.assembly.tick(self.service.clock())
         self.listeners.tick()
 

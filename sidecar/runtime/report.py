@@ -1,4 +1,4 @@
-"""How a reload is told: to the log, line by line, and to telemetry."""
+"""How reloads and overloads are told: to the log, line by line, and to telemetry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from sidecar.config.tell.diff import Diff, Item
+from sidecar.core.overload import Change
+from sidecar.downstream.pressure import Told
 from sidecar.runtime.reload import Outcome
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
@@ -39,3 +41,31 @@ def _lines(diff: Diff) -> Iterator[str]:
 def _told(item: Item) -> str:
     parts = [item.kind.value, *map(str, item.changes), *map(str, item.breakers)]
     return parts[0] if len(parts) == 1 else f"{parts[0]}: {'; '.join(parts[1:])}"
+
+
+def report_overload(told: Told) -> tuple[Level, str, str, dict[str, object]]:
+    """Level, kind, message and fields of the log line for a listener whose overload has begun or ended."""
+    fields: dict[str, object] = {
+        "listener": told.listener,
+        "least_turn_ms": round(told.least_turn_seconds * 1e3, 1),
+        "in_flight": told.in_flight,
+    }
+    if told.change is Change.BEGAN:
+        why = (
+            "limits.max_requests are under way"
+            if told.is_full
+            else f"no turn of the loop took less than {told.least_turn_seconds * 1e3:.0f} ms"
+        )
+        message = f"listener {told.listener} is overloaded: {why}; new requests wait for their turn"
+        return Level.WARNING, "overload.began", message, fields
+    fields |= {
+        "seconds": round(told.seconds, 3),
+        "taken": told.let_in,
+        "refused": told.refused,
+        "left": told.gone,
+    }
+    message = f"listener {told.listener} keeps up again after {told.seconds:.1f} s"
+    if told.throttled_turns:
+        fields["throttled_turns"] = told.throttled_turns
+        message += f"; the kernel throttled this process {told.throttled_turns} times (its CPU limit)"
+    return Level.INFO, "overload.ended", message, fields

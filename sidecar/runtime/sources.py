@@ -10,7 +10,9 @@ from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.sources import (
     BreakerReading,
     ConfigNumbers,
+    LoopNumbers,
     MemoryNumbers,
+    OverloadNumbers,
     Sources,
     UpstreamNumbers,
     server_of,
@@ -30,6 +32,7 @@ def collect(
     configuration has a listener of that name too.
     """
     assembly, now = datapath.assembly, datapath.service.clock()
+    pace = datapath.service.sweep.pace
     sockets = list(datapath.listeners.sockets.items())
     refused = Counter({name: one.refused_connections for name, one in sockets})
     refused.update({name: server.refused for name, server in servers.items()})
@@ -38,6 +41,11 @@ def collect(
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         config=config,
         memory=memory_numbers(datapath.service.memory),
+        loop=LoopNumbers(pace.lag.state, pace.throttled_turns),
+        overloads=[
+            OverloadNumbers(name, one.overload.is_on, one.refused_requests, one.gone_clients)
+            for name, one in sockets
+        ],
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

@@ -45,7 +45,8 @@ class Door(ABC):
 class Connection(asyncio.Protocol):
     """Stands before aiohttp's own protocol, and watches the time."""
 
-    def __init__(self, server: Door) -> None:
+    def __init__(self, server: Door, data: bytes = b"") -> None:
+        """`data`: what whoever has accepted it has read of it, in clear text."""
         self.handler: web.RequestHandler | None = None
         self._server = server
         self._transport: asyncio.Transport | None = None
@@ -55,8 +56,8 @@ class Connection(asyncio.Protocol):
         self._is_over = False
         self._is_handed_on = False
         """aiohttp's protocol has its transport: behind the handshake, where there is one."""
-        self._early: list[bytes] = []
-        """What came with the end of the handshake, before that."""
+        self._early = [data] if data else []
+        """What came with the end of the handshake, or was read by whoever accepted it, before that."""
         self._handshake: asyncio.Task[None] | None = None
 
     def abort(self) -> None:
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._server.waits(self)
         if self._server.tls is None:
             self._hand_on(self._transport)
+            self._read_early()
         else:
             self._transport.pause_reading()
             self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(self._server.tls()))
@@ -114,6 +116,9 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._hand_on(made)
+        self._read_early()
+
+    def _read_early(self) -> None:
         early, self._early = self._early, []
         for data in early:
             self.data_received(data)

@@ -63,6 +63,7 @@ class HttpServer(Door):
         """Those without a request under way, longest first."""
         self._by_handler: dict[web.RequestHandler, Connection] = {}
         self._beginning = asyncio.Lock()
+        self._adopting: set[asyncio.Task[object]] = set()
 
     @property
     def connection_count(self) -> int:
@@ -74,8 +75,8 @@ class HttpServer(Door):
         assert self._bound is not None
         return int(self._bound.getsockname()[1])
 
-    async def start(self, app: web.Application, address: Address) -> None:
-        """Bind and serve.
+    async def start(self, app: web.Application, address: Address) -> socket.socket:
+        """Bind and serve. Returns what listens.
 
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
@@ -87,6 +88,22 @@ class HttpServer(Door):
         loop = asyncio.get_running_loop()
         serve = loop.create_server if address.path is None else loop.create_unix_server
         self._server = await serve(lambda: Connection(self), sock=self._bound, backlog=BACKLOG)
+        return self._bound
+
+    def adopt(self, sock: socket.socket, data: bytes) -> None:
+        """Serve a connection that somebody else has accepted, and read `data` of."""
+        if self._server is None:
+            sock.close()
+            return
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(lambda: Connection(self, data), sock))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[object]) -> None:
+        self._adopting.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was gone before it was adopted: nobody is left to be told
 
     async def stop(self) -> None:
         """Accept nothing more, and end every connection; at once if it was not started."""

@@ -15,6 +15,8 @@ from typing import Any
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _SIOCOUTQNSD = 0x894B  # include/uapi/linux/sockios.h; Python has no name for it
 _LOOSE_LOWAT_BYTES = 64 * 1024
+ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
+"""Events of `poll_readable`: the other side sends nothing more."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -32,6 +34,12 @@ def untaken_bytes(transport: asyncio.Transport) -> int:
     return waiting
 
 
+def fileno(transport: asyncio.Transport) -> int:
+    """The descriptor of its socket; -1 where it has none."""
+    sock = transport.get_extra_info("socket")
+    return -1 if sock is None else int(sock.fileno())
+
+
 def is_tcp(transport: asyncio.Transport) -> bool:
     """True for a connection whose state the kernel can tell."""
     sock = transport.get_extra_info("socket")
@@ -40,7 +48,12 @@ def is_tcp(transport: asyncio.Transport) -> bool:
 
 def has_left(transport: asyncio.Transport) -> bool:
     """True if the other side has closed or reset its connection, whatever still waits to be read."""
-    return _state(transport.get_extra_info("socket")) in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
+    return is_left(transport.get_extra_info("socket"))
+
+
+def is_left(sock: Any) -> bool:
+    """The same of a socket that is nobody's yet."""
+    return _state(sock) in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
 
 
 def is_reset(transport: asyncio.Transport) -> bool:

@@ -98,6 +98,10 @@ class Link:
         """Whether `has_left` and `is_reset` can tell anything: TCP alone."""
         return self._transport is not None and kernel.is_tcp(self._transport)
 
+    def fileno(self) -> int:
+        """The socket's descriptor, for those who only wait on it; -1 where there is none."""
+        return kernel.fileno(self._transport) if self._transport is not None else -1
+
     def has_left(self) -> bool:
         """True if the other side has closed or reset, whatever of its bytes still waits to be read."""
         return self._transport is not None and kernel.has_left(self._transport)
@@ -108,12 +112,18 @@ class Link:
 
     def is_readable(self) -> bool:
         """True if bytes or an end wait in the kernel that the loop has not told yet."""
-        poll = self._poll
-        if poll is None:
-            if self._transport is None:
-                return True
-            poll = self._poll = kernel.poll_readable(self._transport)
-        return bool(poll(0))
+        poll = self._poll or self._poller()
+        return poll is None or bool(poll(0))
+
+    def is_ended(self) -> bool:
+        """True if the other side has ended its direction, or reset: `has_left`, in a quarter of the time."""
+        poll = self._poll or self._poller()
+        return poll is None or any(events & kernel.ENDED for _, events in poll(0))
+
+    def _poller(self) -> Callable[[int], list[tuple[int, int]]] | None:
+        if self._transport is not None:
+            self._poll = kernel.poll_readable(self._transport)
+        return self._poll
 
     @property
     def unsent_bytes(self) -> int:

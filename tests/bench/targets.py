@@ -51,6 +51,7 @@ class Running:
     port: int
     process: subprocess.Popen[bytes] | None = None
     ready_seconds: float = 0.0
+    probes_port: int = 0
 
     def pids(self) -> list[int]:
         """All its processes."""
@@ -83,8 +84,10 @@ def earlier(checkout: Path) -> Target:
 
 
 @contextmanager
-def started(target: Target, *, core: int, upstream_port: int, directory: Path) -> Iterator[Running]:
-    """The target, ready and checked, pinned to a core; ended on the way out.
+def started(
+    target: Target, *, core: int, upstream_port: int, directory: Path, connections: int = 2048
+) -> Iterator[Running]:
+    """The target, ready and checked, pinned to a core; ended on the way out. `connections`: how many it is to bear.
 
     Raises:
         TargetError: it does not become ready, or does not do the work; with the end of its output.
@@ -97,6 +100,7 @@ def started(target: Target, *, core: int, upstream_port: int, directory: Path) -
         upstream_port=upstream_port,
         host=HOST,
         directory=directory,
+        connections=connections,
     )
     file = directory / target.template
     file.write_text(text)
@@ -112,7 +116,7 @@ def started(target: Target, *, core: int, upstream_port: int, directory: Path) -
         except TargetError as error:
             tail = log.read_text(errors="replace").strip()[-800:]
             raise TargetError(f"{target.name}: {error}\n{tail}") from error
-        yield Running(port, process, ready_seconds)
+        yield Running(port, process, ready_seconds, probes_port)
 
 
 @contextmanager

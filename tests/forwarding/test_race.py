@@ -613,3 +613,40 @@ def test_an_upgrade_that_one_attempt_was_not_asked_for_leaves_the_other() -> Non
     answer(leases[1])
     assert client.notes == whole(200)
     assert_over(path, successful=1, failed=1)
+
+
+# A late loop
+
+
+@pytest.mark.parametrize(("held_seconds", "is_counted"), [(0.3, False), (0.1, True)])
+def test_a_time_out_counts_nothing_where_the_loop_was_held_for_a_quarter_of_it(
+    held_seconds: float, is_counted: bool
+) -> None:
+    path = Path(timeouts=RouteTimeouts(request_seconds=2.0))
+    path.idle_lease()
+    begun(path)
+    path.loop.advance(1.9)
+    path.service.sweep.pace.held.note(path.loop.now - held_seconds, path.loop.now)
+    path.loop.advance(0.2)
+    assert_over(path, failed=int(is_counted), ignored=int(not is_counted))
+
+
+@pytest.mark.parametrize("reason", [Reason.CONNECTION_RESET, Reason.CONNECTION_TIMEOUT])
+def test_neither_does_a_reset_or_a_connect_that_took_too_long(reason: Reason) -> None:
+    path = Path()
+    lease = path.idle_lease()
+    begun(path)
+    path.loop.advance(1.0)
+    path.service.sweep.pace.held.note(path.loop.now - 0.5, path.loop.now)
+    sink(lease).failed(reason, "as the test says", Processed.MAYBE)
+    assert_over(path, ignored=1)
+
+
+def test_an_answer_counts_whatever_the_loop_did() -> None:
+    path = Path()
+    lease = path.idle_lease()
+    begun(path)
+    path.loop.advance(1.0)
+    path.service.sweep.pace.held.note(path.loop.now - 0.9, path.loop.now)
+    answer(lease, 500)
+    assert_over(path, failed=1)

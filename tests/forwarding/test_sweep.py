@@ -162,3 +162,54 @@ def test_an_error_in_ending_it_is_told_as_well() -> None:
     loop.advance(2.0)
     assert [type(error) for error in loop.errors] == [LookupError, KeyError]
     assert len(other.expired) == 1
+
+
+# A late loop
+
+
+def hold(loop: HandLoop, seconds: float) -> None:
+    """One long turn: timers that fall due in it fire at its end, before anything is read."""
+    loop.now += seconds
+
+
+@pytest.mark.parametrize("seconds", [OWN_TIMER_SECONDS / 2, 0.3])
+def test_a_deadline_that_is_handled_late_lets_what_has_come_be_read_first(seconds: float) -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    item = add(sweep, loop, seconds)
+    read: list[str] = []
+    hold(loop, seconds + 0.2)
+
+    def answer_is_read() -> None:
+        read.append("answer")
+        Sweep.remove(item)
+
+    loop.call_soon(lambda: loop.call_soon(answer_is_read))  # what stands behind the poll in uvloop
+    loop.advance(1.0)
+    assert read == ["answer"]
+    assert item.expired == []
+    assert loop.errors == []
+
+
+@pytest.mark.parametrize("seconds", [OWN_TIMER_SECONDS / 2, 0.3])
+def test_one_that_nothing_came_for_expires_a_turn_later(seconds: float) -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    item = add(sweep, loop, seconds)
+    hold(loop, seconds + 0.2)
+    loop.advance(0.05)
+    assert item.expired == [pytest.approx(item.due + 0.2)]
+    assert item.bucket is None
+
+
+def test_a_deadline_within_a_hold_that_has_just_ended_is_put_off_too() -> None:
+    """It is handled a millisecond late alone, but nothing has been read for 300 ms."""
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    item = add(sweep, loop, 0.299)
+    hold(loop, 0.3)
+    turns: list[bool] = []
+    loop.call_soon(lambda: turns.append(bool(item.expired)))
+    loop.advance(0.0)
+    assert turns == [False]
+    assert len(item.expired) == 1

@@ -29,7 +29,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
-from sidecar.core.sources import BreakerReading, MemoryNumbers, Sources, UpstreamNumbers
+from sidecar.core.sources import BreakerReading, MemoryNumbers, OverloadNumbers, Sources, UpstreamNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.telemetry.conftest import free_port
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
@@ -62,6 +62,7 @@ def full() -> tuple[Numbers, Sources]:
         upstreams=[UpstreamNumbers("payments", active=2, idle=1, pending=0, server=("pay", 80))],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
         connections_refused={"inbound": 0},
+        overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],
         dropped={("traces", "queue_full"): 4},
     )
     return numbers, sources

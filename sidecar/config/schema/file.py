@@ -68,6 +68,11 @@ class ProcessLimitsSection(Section):
         examples=["32MiB"],
         fills="memory_bytes",
     )
+    max_requests: values.Count | None = key(
+        "Exchanges in flight at once, over all listeners; 503 beyond. The app's own calls may come to twice as many, "
+        "those of `critical` routes to a tenth more.",
+        fills="max_requests",
+    )
 
 
 class Settings(Section):

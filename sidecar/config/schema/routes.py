@@ -165,3 +165,8 @@ class Route(Policies):
         form=_WEIGHTS,
         is_derived=True,
     )
+    critical: values.Flag | None = key(
+        "In an overload of the sidecar, requests of this route are refused last.",
+        examples=[True],
+        fills="is_critical",
+    )

@@ -198,6 +198,11 @@ class Breaker:
 
     # Time, operators and new configurations.
 
+    @property
+    def counts_after(self) -> float:
+        """Seconds at the upstream from which on a timeout counts at present."""
+        return self.machine.judge.counts_after()
+
     def tick(self, now: float) -> Transition | None:
         """See what time alone has ended: an override, or the wait for a probe. Due at `next_due`.
 

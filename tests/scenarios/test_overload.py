@@ -1,0 +1,232 @@
+"""An overloaded listener: new work waits for its turn, what is under way goes on, and nobody else is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from sidecar.core.overload import CALM_FOR_SECONDS, Change
+from sidecar.downstream.pressure import Told
+from tests.scenarios.stage import GET, OK, Stage, get, stage
+from tests.support.proxy import HEADER, port
+from tests.support.raw import RawPeer, raw_client, raw_upstream, turns
+
+
+@dataclass
+class App:
+    """Answers when the test says so."""
+
+    seen: list[bytes] = field(default_factory=list)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def script(self, peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            self.seen.append(request.target)
+            self.came.set()
+            await self.may_answer.acquire()
+            await peer.send(OK)
+
+    async def saw(self, count: int) -> None:
+        while len(self.seen) < count:
+            self.came.clear()
+            await self.came.wait()
+
+    def answer(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.may_answer.release()
+
+
+@asynccontextmanager
+async def full(most: int, *, route: str = "", header: str = HEADER) -> AsyncIterator[tuple[Stage, App]]:
+    """A sidecar with `limits.max_requests`, before an app that answers when the test says so."""
+    app = App()
+    async with stage(app.script, route=route, header=f"{header}limits: {{max_requests: {most}}}\n") as to:
+        yield to, app
+
+
+async def begin(to: Stage) -> None:
+    """What a loop that cannot keep up brings about."""
+    to.worker.datapath.pressure.filled("inbound")
+    assert to.worker.listeners["inbound"].overload.is_on
+
+
+async def ended(to: Stage) -> None:
+    await asyncio.sleep(CALM_FOR_SECONDS + 0.4)  # virtual
+    assert not to.worker.listeners["inbound"].overload.is_on
+
+
+async def test_beyond_max_requests_one_is_refused_and_those_behind_it_wait() -> None:
+    async with (
+        full(2) as (to, app),
+        raw_client(to.port) as one,
+        raw_client(to.port) as two,
+        raw_client(to.port) as three,
+        raw_client(to.port) as four,
+    ):
+        await one.send(get(b"/1"))
+        await two.send(get(b"/2"))
+        await app.saw(2)
+        await three.send(get(b"/3"))
+        (refused,) = await three.responses([b"GET"])
+        assert (refused.status, refused.value(b"retry-after")) == (503, b"1")
+        assert b"limits.max_requests" in (refused.value(b"proxy-status") or b"")
+        await four.send(get(b"/4"))
+        await asyncio.sleep(0.2)  # virtual
+        assert (app.seen, four.received) == ([b"/1", b"/2"], b"")
+        app.answer()
+        await app.saw(3)
+        app.answer(2)
+        (answer,) = await four.responses([b"GET"])
+        assert answer.status == 200
+        assert app.seen == [b"/1", b"/2", b"/4"]
+
+
+async def test_the_apps_own_calls_go_on_when_inbound_requests_are_as_many_as_may_be() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as caller:
+        await caller.send(get(b"/in"))
+        await app.saw(1)
+        out = to.worker.listeners["outbound"]
+        async with raw_client(port(to.worker, "outbound")) as client:
+            await client.send(GET)
+            (answer,) = await client.responses([b"GET"])
+        assert answer.status == 404  # there is no route: it got as far as that
+        assert not out.overload.is_on
+        app.answer()
+        await caller.responses([b"GET"])
+
+
+@pytest.mark.parametrize(("route", "most"), [("", 10), ("critical: true", 11)])
+async def test_a_critical_route_has_a_tenth_more(route: str, most: int) -> None:
+    async with full(10, route=route) as (to, app):
+        clients = []
+        for number in range(most):
+            client = raw_client(to.port)
+            clients.append(client)
+            await (await client.__aenter__()).send(get(b"/%d" % number))
+            await app.saw(number + 1)
+        assert (await to.ask()).status == 503
+        app.answer(most)
+        for client in clients:
+            await client.__aexit__(None, None, None)
+
+
+async def test_a_client_with_many_requests_gets_no_more_than_another() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as many, raw_client(to.port) as single:
+        await begin(to)
+        await many.send(get(b"/a1") + get(b"/a2") + get(b"/a3"))
+        await app.saw(1)
+        await single.send(get(b"/b1"))
+        for count in range(2, 5):
+            app.answer()
+            await app.saw(count)
+        app.answer()
+        await many.responses([b"GET"] * 3)
+        assert app.seen == [b"/a1", b"/b1", b"/a2", b"/a3"]
+
+
+async def test_who_leaves_while_they_wait_is_not_forwarded() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as first:
+        await begin(to)
+        await first.send(get(b"/1"))
+        await app.saw(1)
+        async with raw_client(to.port) as leaving:
+            await leaving.send(get(b"/2"))
+        await asyncio.sleep(0.1)  # virtual
+        async with raw_client(to.port) as last:
+            await last.send(get(b"/3"))
+            await turns()
+            app.answer(2)
+            assert (await last.responses([b"GET"]))[0].status == 200
+        assert app.seen == [b"/1", b"/3"]
+        assert to.worker.listeners["inbound"].gone_clients == 1
+
+
+async def test_it_ends_when_it_was_calm_and_is_told_once_each() -> None:
+    told: list[Told] = []
+    async with full(1) as (to, app), raw_client(to.port) as client, raw_client(to.port) as other:
+        to.worker.datapath.pressure.tell = told.append
+        await client.send(get(b"/1"))
+        await app.saw(1)
+        await other.send(get(b"/2"))
+        (refused,) = await other.responses([b"GET"])
+        assert refused.status == 503
+        other.received = b""
+        await other.send(get(b"/3"))
+        await asyncio.sleep(0.5)  # virtual
+        assert [one.change for one in told] == [Change.BEGAN]
+        assert to.worker.datapath.is_ready
+        app.answer(2)
+        await app.saw(2)
+        await ended(to)
+        assert [one.change for one in told] == [Change.BEGAN, Change.ENDED]
+        assert told[1].seconds >= CALM_FOR_SECONDS
+        assert to.worker.service.guarded == frozenset()
+        client.received = b""
+        app.answer()
+        await client.send(get(b"/4"))
+        assert (await client.responses([b"GET"]))[0].status == 200
+
+
+async def test_a_burst_without_anybody_waiting_is_no_news() -> None:
+    told: list[Told] = []
+    async with full(100) as (to, _):
+        to.worker.datapath.pressure.tell = told.append
+        await begin(to)
+        await ended(to)
+        assert told == []
+
+
+async def test_one_whose_time_would_hardly_do_is_refused_while_it_lasts() -> None:
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(0.2)  # virtual
+            await peer.send(OK)
+
+    async with stage(script) as to:
+        for _ in range(20):
+            assert (await to.ask()).status == 200
+        await begin(to)
+        short, long = b"x-request-timeout-ms: 100", b"x-request-timeout-ms: 5000"
+        assert (await to.ask(get(b"/", long))).status == 200
+        answer = await to.ask(get(b"/", short))
+        assert (answer.status, answer.value(b"proxy-status")) == (
+            503,
+            b"sidecar; error=connection_limit_reached; "
+            b'details="this sidecar is overloaded, and less time is left than this route usually needs"',
+        )
+        await ended(to)
+        assert (await to.ask(get(b"/", short))).status == 504
+
+
+async def test_another_upstream_is_not_asked_for_what_there_is_no_room_for() -> None:
+    async with (
+        raw_upstream() as other,
+        full(1, route=f'fallback: {{upstream: "http://127.0.0.1:{other.port}"}}') as (to, app),
+        raw_client(to.port) as first,
+    ):
+        await first.send(get(b"/1"))
+        await app.saw(1)
+        assert (await to.ask()).status == 503
+        assert (app.seen, other.requests) == ([b"/1"], [])
+        app.answer()
+        await first.responses([b"GET"])
+
+
+async def test_a_body_that_comes_in_pieces_is_taken_to_its_end() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as client, raw_client(to.port) as other:
+        await begin(to)
+        await client.send(b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+        await turns(5)
+        await other.send(get(b"/2"))
+        await turns(5)
+        await client.send(b"def")
+        await app.saw(1)
+        app.answer(2)
+        assert (await client.responses([b"POST"]))[0].status == 200
+        assert (await other.responses([b"GET"]))[0].status == 200
+        assert to.requests[0].body == b"abcdef"
