@@ -159,6 +159,8 @@ class Checks:
                 before = None
             if is_checked:
                 checker = before or Checker(self._service, destination, live.policy)
+                if checker.destination.cluster is not destination.cluster:
+                    checker.close()  # other endpoints: what is under way may ask one that has left
                 checker.destination, checker.route = destination, live.policy
                 self._checkers[key] = checker
                 checker.look()

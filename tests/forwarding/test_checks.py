@@ -14,8 +14,9 @@ from sidecar.core.snapshot import BreakerPolicy, CheckPolicy
 from sidecar.core.transition import State, TransitionReason
 from sidecar.forwarding.check import MAX_BODY_BYTES
 from sidecar.forwarding.checks import AGAIN_SECONDS, Checks
+from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.upstream.streams import Processed, ResponseSink
-from tests.support.by_hand import HERE, THERE, WHOLE, HandConnecting, HandLease, Path
+from tests.support.by_hand import HERE, THERE, WHOLE, HandConnecting, HandLease, Path, hand_cluster
 
 POLICY = BreakerPolicy(consecutive_failures=1, half_open_check=CheckPolicy("/healthz", 2.0))
 OPEN_SECONDS = POLICY.open_seconds
@@ -252,6 +253,24 @@ def test_what_took_too_long_in_all_is_called_off_by_the_breakers_own_limit() -> 
     path.service.transitioned(transition)
     assert path.in_flight == (0, [0, 0])
     assert lease.heard_by is None or path.cluster.pools[1].in_flight == 0
+    subject.assert_nothing_runs()
+
+
+def test_other_endpoints_of_the_same_breaker_are_asked_anew(connectings: list[HandConnecting]) -> None:
+    subject = Checking(Path(breaker=POLICY))
+    path = subject.path
+    path.idle_lease()
+    path.loop.advance(OPEN_SECONDS)
+    assert path.in_flight == (1, [1])
+    cluster = hand_cluster(path.loop, THERE)
+    destination = Destination(cluster, path.breaker)
+    subject.checks.adopt(LiveRoute(path.route.policy, [(destination, 1)]))
+    assert path.in_flight == (0, [0])
+    path.loop.advance(0.0)
+    assert connectings[0].pool.endpoint == THERE
+    answer(connectings[0].open())
+    assert path.breaker.state is State.CLOSED
+    assert cluster.in_flight == 0
     subject.assert_nothing_runs()
 
 
