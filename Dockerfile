@@ -1,22 +1,33 @@
 # syntax=docker/dockerfile:1
-# Two stages: the first makes a wheel and puts it with its dependencies into /opt/sidecar, the second carries that alone.
-ARG PYTHON=3.13.9-slim-bookworm
+# Two stages: the first builds a root file system of Python, the sidecar and the libraries they need, the second is that
+# and nothing else: no shell, no pip, no apt. deploy/image/README.md says how, and how to give the base by its digest.
+ARG PYTHON=3.13.18-slim-bookworm
 
 FROM python:${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
+COPY deploy/image ./deploy/image
+# Every file that is installed has a hash in the lock. Byte-compiled by content, not by date: nothing is written at run
+# time, and the image can be rebuilt bit by bit. The tests that some dependencies carry, and what only a compiler needs,
+# stay behind.
+RUN python -m venv --without-pip /opt/sidecar \
+    && pip --python /opt/sidecar/bin/python install --no-compile --require-hashes --only-binary :all: \
+        -r deploy/image/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar ./sidecar
-# Byte-compiled by content, not by date: nothing is written at run time, and the image can be rebuilt bit by bit. The
-# tests that some dependencies carry, and what only a compiler needs, stay behind.
+ARG VERSION=0.1.0
 RUN pip wheel --no-deps --wheel-dir /wheels . \
-    && python -m venv --without-pip /opt/sidecar \
-    && pip --python /opt/sidecar/bin/python install --no-compile /wheels/*.whl \
+    && pip --python /opt/sidecar/bin/python install --no-compile --no-deps /wheels/*.whl \
     && find /opt/sidecar -depth -type d \( -name tests -o -name test -o -name __pycache__ \) -exec rm -r {} + \
     && find /opt/sidecar \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.pyi' \) -delete \
-    && /opt/sidecar/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib
+    && python deploy/image/sbom.py /opt/sidecar/lib/python3.13/site-packages sidecar-proxy "${VERSION}" \
+        >/opt/sidecar/sbom.json \
+    && /opt/sidecar/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib \
+    && python deploy/image/root.py /opt/sidecar /root-of-image \
+    && mkdir -p /root-of-image/etc/sidecar
+COPY config/minimal.yaml /root-of-image/etc/sidecar/sidecar.yaml
 
-FROM python:${PYTHON}
+FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sidecar" \
@@ -25,15 +36,14 @@ LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # glibc's allocator maps and unmaps each large buffer by default; kept instead, a 64 KiB answer costs half the CPU.
-ENV PATH=/opt/sidecar/bin:$PATH \
+ENV PATH=/opt/sidecar/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MALLOC_MMAP_THRESHOLD_=16777216 \
     MALLOC_TRIM_THRESHOLD_=134217728 \
     MALLOC_TOP_PAD_=4194304 \
     SIDECAR_CONFIG=/etc/sidecar/sidecar.yaml
-COPY --from=build /opt/sidecar /opt/sidecar
-COPY config/minimal.yaml /etc/sidecar/sidecar.yaml
+COPY --from=build /root-of-image /
 # Numeric, so that Kubernetes can see that it is not root. Nothing is written to the root file system.
 USER 65532:65532
 EXPOSE 15006 15021

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from sidecar.kubernetes.inject import Injected, inject, uninject
+from sidecar.kubernetes.network_policy import network_policies
 from sidecar.kubernetes.positions import ManifestError
 from sidecar.kubernetes.settings import OWN_PORTS, Mode, Settings, default_image
 
@@ -23,6 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rewrite-services",
         action="store_true",
         help="send the ports of Services that go to an injected app to the sidecar's inbound listener",
+    )
+    parser.add_argument(
+        "--network-policy",
+        action="store_true",
+        help="write NetworkPolicies for the pods instead: in through the sidecar alone, not to the app's own ports",
+    )
+    parser.add_argument(
+        "--egress",
+        action="store_true",
+        help="with --network-policy: out to everywhere but the cloud's metadata addresses",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no line on stderr for each object")
     add_settings(parser)
@@ -72,6 +83,9 @@ def main(options: argparse.Namespace) -> int:
         0, or 2 with a message on stderr.
     """
     files = [*options.filename, *options.files] or ["-"]
+    if wrong := _wrong_use(options):
+        print(f"sidecar inject: {wrong}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     try:
         settings = settings_of(options)
         results = [_one(file, options, settings) for file in files]
@@ -89,6 +103,15 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def _wrong_use(options: argparse.Namespace) -> str:
+    """Flags that say two things, in words; empty if there are none."""
+    if options.egress and not options.network_policy:
+        return "--egress is a part of a NetworkPolicy: give --network-policy too"
+    if options.network_policy and (options.uninject or options.rewrite_services):
+        return "--network-policy writes nothing but policies: leave --uninject and --rewrite-services out"
+    return ""
+
+
 def _one(file: str, options: argparse.Namespace, settings: Settings) -> Injected:
     data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     name = "stdin" if file == "-" else file
@@ -97,6 +120,8 @@ def _one(file: str, options: argparse.Namespace, settings: Settings) -> Injected
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{name}:{line}: not UTF-8") from error
+    if options.network_policy:
+        return network_policies(text, name, settings, with_egress=options.egress)
     if options.uninject:
         return uninject(text, name)
     return inject(text, name, settings, rewrite_services=options.rewrite_services)

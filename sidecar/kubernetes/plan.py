@@ -130,6 +130,11 @@ def _ports(containers: list[Mapping[str, Any]]) -> Iterator[tuple[str | None, in
                 yield port.get("name"), port["containerPort"]
 
 
+def ports_of(containers: list[Mapping[str, Any]]) -> list[int]:
+    """The TCP ports that containers tell of, in their order."""
+    return [number for _, number in _ports(containers)]
+
+
 def _check_ports(containers: list[Mapping[str, Any]], settings: Settings) -> None:
     ours = {getattr(settings, name): name.replace("_", "-") for name in OWN_PORTS}
     for _, number in _ports(containers):
