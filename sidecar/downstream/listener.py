@@ -17,6 +17,7 @@ from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
+from sidecar.transport import kernel
 from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
 
@@ -27,6 +28,8 @@ ACCEPTS_A_TURN: Final = 64
 LOOKS_FOR_IDLE: Final = 256
 """Connections that are looked at for an idle one, when another needs its place."""
 RETRY_SECONDS: Final = 0.1
+MEMORY_RETRY_SECONDS: Final = 0.005
+"""While connections are being closed to give memory back, which takes some turns of the loop."""
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
@@ -47,6 +50,8 @@ class ListenerSocket(ListenerTerms):
         self._bound: socket.socket | None = None
         self._port = 0
         self._is_watching = False
+        self._buffer_bytes = service.memory.buffer_bytes
+        """As those that are accepted begin."""
         self.waits_for_room = 0
         """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
         self._taking: set[asyncio.Task[object]] = set()
@@ -129,7 +134,7 @@ class ListenerSocket(ListenerTerms):
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
-        if service.memory.is_full:
+        if service.memory.is_over:
             return False
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
@@ -147,7 +152,8 @@ class ListenerSocket(ListenerTerms):
         """Until a connection has closed, or for a moment: one may have become idle."""
         self.waits_for_room += 1
         self._leave_queue()
-        self.service.loop.call_later(RETRY_SECONDS, self._watch_queue)
+        seconds = MEMORY_RETRY_SECONDS if self.service.memory.is_over else RETRY_SECONDS
+        self.service.loop.call_later(seconds, self._watch_queue)
 
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
@@ -197,7 +203,11 @@ class ListenerSocket(ListenerTerms):
             return False
         self._connections.add(connection)
         self.service.open_connections += 1
-        self.service.memory.joined()
+        memory = self.service.memory
+        memory.joined()
+        if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
+            self._buffer_bytes = memory.buffer_bytes
+            kernel.bound_receiving(self._bound, self._buffer_bytes)
         return True
 
     def forget(self, connection: ClientConnection) -> None:

@@ -83,7 +83,9 @@ class Exchange(RequestSink, RaceOwner):
         self.service = service
         self.stream = stream
         self.request = request
-        self.body: RequestBody | None = RequestBody(stream) if request.length else None
+        self.body: RequestBody | None = (
+            RequestBody(stream, service.memory.buffer_bytes) if request.length else None
+        )
         self.attempts: list[Attempt] = []
         self.race: Race | None = None
         self.budget = _NO_BUDGET
@@ -120,9 +122,12 @@ class Exchange(RequestSink, RaceOwner):
         service.exchanges.add(self)
         trace = self.trace = Trace()
         trace.begin(service, lookup)
+        if refusal is not None:
+            self.fail(
+                refusal
+            )  # not raised: its traceback would hold the frame that holds it, for the collector
+            return
         try:
-            if refusal is not None:
-                raise refusal
             path, _, query = request.origin_target.partition(b"?")
             table = service.tables.get(request.listener)
             entry = table and table.find_entry(request.host, path, request.method, lookup, query)

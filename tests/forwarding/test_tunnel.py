@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.forwarding.attempt import Attempt
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.tunnel import LINGER_SECONDS, Tunnel
 from sidecar.transport.link import Link
 from tests.support.by_hand import HandClient, HandLoop, HandTransport
