@@ -123,9 +123,8 @@ class Exchange(RequestSink, RaceOwner):
         trace = self.trace = Trace()
         trace.begin(service, lookup)
         if refusal is not None:
-            self.fail(
-                refusal
-            )  # not raised: its traceback would hold the frame that holds it, for the collector
+            # Not raised: its traceback would hold the frame that holds it, which only the collector undoes.
+            self.fail(refusal)
             return
         try:
             path, _, query = request.origin_target.partition(b"?")
