@@ -21,10 +21,16 @@ CONNECTION_BYTES: Final = 4096
 """For each open connection, with clients and with upstreams: its objects, and a small request under way."""
 FIELD_BYTES: Final = 200
 """For each field of a head that was read, beside its bytes: a field is a tuple and three `bytes` objects."""
+BUFFERS: Final = 4
+"""How many buffers a connection has a share for. An answer that is not taken fills two here, and the kernel has one
+of it with the client (TCP_NOTSENT_LOWAT) and two with the upstream (SO_RCVBUF, which it doubles): five, for two
+connections."""
 MOST_BUFFER_BYTES: Final = 64 * 1024
 LEAST_BUFFER_BYTES: Final = 4096
-RELIEF_SHARE: Final = 0.9
-"""What is closed brings the use down to this share of the ceiling, so that not every next byte closes somebody."""
+CEILING_SHARE: Final = 0.9
+"""Of the limit: from here on connections are closed, since more arrives before the first of them has ended."""
+RELIEF_SHARE: Final = 0.8
+"""Of the limit: down to here, so that not every next byte closes somebody."""
 PRESSED_SHARE: Final = 0.5
 """Of the limit that connections keep while the container is short of memory: what else lies there is not theirs."""
 ONE_ADDRESS_SHARE: Final = 0.1
@@ -50,12 +56,14 @@ class Held(Enum):
 class Account:
     """What one connection holds above its own 4 KiB."""
 
-    __slots__ = ("_budget", "charged_bytes", "head_bytes", "moved_at")
+    __slots__ = ("_budget", "charged_bytes", "head_bytes", "kernel_bytes", "moved_at")
 
     def __init__(self, budget: MemoryBudget, now: float) -> None:
         self._budget = budget
         self.charged_bytes = 0
         """A multiple of 4 KiB."""
+        self.kernel_bytes = 0
+        """What the kernel may keep for it while its owner does not read or its peer takes nothing: an estimate."""
         self.head_bytes = 0
         """Of the request under way: its charge, see `charge_of_head`."""
         self.moved_at = now
@@ -64,31 +72,34 @@ class Account:
     def __repr__(self) -> str:
         return f"<Account {self.charged_bytes} bytes>"
 
-    def hold(self, size: int) -> None:
+    def hold(self, size: int, kernel_bytes: int = 0) -> None:
         """It holds so many bytes now; 0 gives everything back."""
         charged = -(-size // STEP_BYTES) * STEP_BYTES
-        change = charged - self.charged_bytes
-        if change:
+        change, kernel_change = charged - self.charged_bytes, kernel_bytes - self.kernel_bytes
+        if change or kernel_change:
             self.charged_bytes = charged
-            self._budget.charge(change)
+            self.kernel_bytes = kernel_bytes
+            self._budget.charge(change, kernel_change)
 
 
 class MemoryBudget:
     """The counter. `on_over` is called when it rises above the ceiling, and closes nobody within the call."""
 
     __slots__ = (
-        "_ceiling", "_grow_below", "_shrink_above", "buffer_bytes", "closed", "connections", "is_full",
-        "kernel_bytes", "limit_bytes", "on_over", "refused", "used_bytes",
+        "_ceiling", "_estimated_bytes", "_floor", "_grow_below", "_observed_bytes", "_own_bytes", "_shrink_above",
+        "buffer_bytes", "closed", "connections", "is_full", "limit_bytes", "on_over", "refused", "used_bytes",
     )  # fmt: skip
 
     def __init__(self, limit_bytes: int = sys.maxsize) -> None:
         self.limit_bytes = limit_bytes
-        self._ceiling = limit_bytes
+        self._ceiling = self._floor = 0
+        self._set_ceiling(limit_bytes)
         self.used_bytes = 0
+        """What connections hold in this process, and what the kernel holds for them: as the container says, or as the
+        accounts estimate it if that is more."""
+        self._own_bytes = self._estimated_bytes = self._observed_bytes = 0
         self.connections = 0
         """With clients and with upstreams."""
-        self.kernel_bytes = 0
-        """Of the container's sockets, where that can be read; part of `used_bytes`."""
         self.is_full = False
         """Over the limit, and there is nobody to close: large requests are refused, connections not accepted."""
         self.on_over: Callable[[], None] = _nobody
@@ -120,29 +131,34 @@ class MemoryBudget:
         if self.connections < self._grow_below:
             self._set_level()
 
-    def charge(self, change: int) -> None:
+    def charge(self, change: int, kernel_change: int = 0) -> None:
         """For accounts alone."""
-        self.used_bytes += change
-        if self.used_bytes > self._ceiling and change > 0:
-            self.on_over()
+        self._own_bytes += change
+        self._estimated_bytes += kernel_change
+        self._add_up()
 
     def observe(self, kernel_bytes: int, *, is_pressed: bool) -> None:
-        """What the container says of itself, about once a second.
-
-        `is_pressed`: it is close to its own limit, whoever brought it there.
-        """
-        self._ceiling = int(self.limit_bytes * PRESSED_SHARE) if is_pressed else self.limit_bytes
-        self.used_bytes += kernel_bytes - self.kernel_bytes
-        self.kernel_bytes = kernel_bytes
-        if self.used_bytes > self._ceiling:
-            self.on_over()
+        """What the container says of itself, about once a second: what its sockets hold, and whether its limit is
+        close, whoever brought it there."""
+        self._set_ceiling(int(self.limit_bytes * PRESSED_SHARE) if is_pressed else self.limit_bytes)
+        self._observed_bytes = kernel_bytes
+        self._add_up()
 
     def resize(self, limit_bytes: int) -> None:
         """A reload brought another limit."""
-        self.limit_bytes = self._ceiling = limit_bytes
+        self.limit_bytes = limit_bytes
+        self._set_ceiling(limit_bytes)
         self._set_level()
-        if self.used_bytes > limit_bytes:
+        self._add_up()
+
+    def _add_up(self) -> None:
+        before = self.used_bytes
+        used = self.used_bytes = self._own_bytes + max(self._estimated_bytes, self._observed_bytes)
+        if used > self._ceiling and used >= before:
             self.on_over()
+
+    def _set_ceiling(self, limit_bytes: int) -> None:
+        self._ceiling, self._floor = int(limit_bytes * CEILING_SHARE), int(limit_bytes * RELIEF_SHARE)
 
     # What follows
 
@@ -153,7 +169,7 @@ class MemoryBudget:
     @property
     def needed_bytes(self) -> int:
         """To be given back once it is over; 0 while it is not."""
-        return max(0, self.used_bytes - int(self._ceiling * RELIEF_SHARE)) if self.is_over else 0
+        return self.used_bytes - self._floor if self.is_over else 0
 
     def may_begin(self, size: int) -> bool:
         """Whether a request whose head is charged `size` may begin. Small ones always may."""
@@ -163,15 +179,15 @@ class MemoryBudget:
         return True
 
     def _set_level(self) -> None:
-        """Half of a connection's share for each direction, as a power of two, so that it changes seldom."""
-        share = self.limit_bytes // (2 * max(self.connections, 1))
+        """A part of a connection's share, as a power of two, so that it changes seldom."""
+        share = self.limit_bytes // (BUFFERS * max(self.connections, 1))
         level = MOST_BUFFER_BYTES
         while level > share and level > LEAST_BUFFER_BYTES:
             level //= 2
         self.buffer_bytes = level
         most, least = level == MOST_BUFFER_BYTES, level == LEAST_BUFFER_BYTES
-        self._shrink_above = sys.maxsize if least else self.limit_bytes // (2 * level)
-        self._grow_below = 0 if most else self.limit_bytes // (8 * level)
+        self._shrink_above = sys.maxsize if least else self.limit_bytes // (BUFFERS * level)
+        self._grow_below = 0 if most else self.limit_bytes // (4 * BUFFERS * level)
 
 
 def charge_of_head(size: int, fields: int) -> int:

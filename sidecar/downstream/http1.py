@@ -608,14 +608,17 @@ class ClientConnection(ServerStream, Waiting):
     def _charge(self, more: int = 0) -> None:
         """After a change: `more` is about to be written to a client that takes nothing."""
         size = self._held_bytes() + more
-        account = self._account
+        account, memory = self._account, self._service.memory
+        kernel_bytes = memory.buffer_bytes if self._is_write_paused else 0
+        if self._pauses & (_HOLD | _BEHIND):
+            kernel_bytes += 2 * memory.buffer_bytes
         if account is None:
-            if not size:
+            if not size and not kernel_bytes:
                 return
-            account = self._account = Account(self._service.memory, self._service.clock())
+            account = self._account = Account(memory, self._service.clock())
         size += account.head_bytes
-        account.hold(size)
-        if not size:
+        account.hold(size, kernel_bytes)
+        if not size and not kernel_bytes:
             self._account = None
 
     def _note_moved(self) -> None:
@@ -652,7 +655,7 @@ class ClientConnection(ServerStream, Waiting):
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
         if account is not None:
-            size += account.charged_bytes
+            size += account.charged_bytes + account.kernel_bytes
             since = account.moved_at
         if held is Held.PIPELINE:
             size = len(self._behind)
@@ -674,6 +677,13 @@ class ClientConnection(ServerStream, Waiting):
             if exchange is not None:
                 exchange.gone(Reason.OVERLOADED, "its connection was closed to give memory back")
             self.link.abort()
+            if self._account is not None:
+                self._account.hold(
+                    0
+                )  # now, or others would be closed for it until the loop has told of its end
+                self._account = None
+                self._unfinished = None
+                self._behind = b""
         return held
 
     # Refusals
@@ -797,6 +807,8 @@ class ClientConnection(ServerStream, Waiting):
 
     def resume(self) -> None:
         self._resume(_HOLD)
+        if self._account is not None:
+            self._charge()
         if self.phase is _ANSWER:
             phase = self._phase_of_request()
             if phase is not _ANSWER:

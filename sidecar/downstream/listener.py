@@ -38,6 +38,8 @@ LEFT_FOR_ONE: Final = 16
 RESUME_SECONDS: Final = 0.001
 RESUMES_A_TURN: Final = 256
 """Connections that are read again in one turn when an overload has ended."""
+MEMORY_RETRY_SECONDS: Final = 0.005
+"""While connections are being closed to give memory back, which takes some turns of the loop."""
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
@@ -66,6 +68,8 @@ class ListenerSocket(ListenerTerms):
         """While it is on, new work waits in `gate` and in the kernel's queue."""
         self._refused_requests = 0
         self._gone_clients = 0
+        self._buffer_bytes = service.memory.buffer_bytes
+        """As those that are accepted begin."""
         self.waits_for_room = 0
         """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
         self._taking: set[asyncio.Task[object]] = set()
@@ -178,7 +182,7 @@ class ListenerSocket(ListenerTerms):
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
-        if service.memory.is_full:
+        if service.memory.is_over:
             return False
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
@@ -196,7 +200,8 @@ class ListenerSocket(ListenerTerms):
         """Until a connection has closed, or for a moment: one may have become idle."""
         self.waits_for_room += 1
         self._leave_queue()
-        self.service.loop.call_later(RETRY_SECONDS, self._watch_queue)
+        seconds = MEMORY_RETRY_SECONDS if self.service.memory.is_over else RETRY_SECONDS
+        self.service.loop.call_later(seconds, self._watch_queue)
 
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
@@ -300,7 +305,11 @@ class ListenerSocket(ListenerTerms):
             return False
         self._connections.add(connection)
         self.service.open_connections += 1
-        self.service.memory.joined()
+        memory = self.service.memory
+        memory.joined()
+        if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
+            self._buffer_bytes = memory.buffer_bytes
+            kernel.bound_receiving(self._bound, self._buffer_bytes)
         return True
 
     def replace(

@@ -20,7 +20,7 @@ SLICE: Final = 500
 CLOSES_A_TURN: Final = 100
 """An end costs about 20 µs."""
 AGAIN_SECONDS: Final = 0.05
-"""Until what was closed has been given back."""
+"""Until somebody is looked for again, where there was nobody to close."""
 
 
 class Relief:
@@ -40,6 +40,8 @@ class Relief:
         self._connections = connections
         self._close_idle_upstreams = close_idle_upstreams
         self._is_under_way = False
+        self._has_found = False
+        """The last look found somebody to close."""
         self._steps: Iterator[None] = iter(())
 
     def begin(self) -> None:
@@ -53,7 +55,10 @@ class Relief:
         try:
             next(self._steps)
         except StopIteration:
-            self._loop.call_later(AGAIN_SECONDS, self._look_again)
+            if self._has_found:
+                self._loop.call_soon(self._look_again)
+            else:
+                self._loop.call_later(AGAIN_SECONDS, self._look_again)
         except BaseException:
             self._loop.call_later(AGAIN_SECONDS, self._look_again)
             raise
@@ -77,12 +82,12 @@ class Relief:
             now = self._clock()
             claims += filter(None, (one.claim(now) for one in connections[start : start + SLICE]))
             yield
-        given_back = 0
+        self._has_found = False
         for number, claim in enumerate(choose(claims, budget.needed_bytes, budget.limit_bytes)):
             held = claim.holder.end_for_memory()
             if held is not None:
                 budget.closed[held] += 1
-                given_back += claim.size
+                self._has_found = True
             if number % CLOSES_A_TURN == CLOSES_A_TURN - 1:
                 yield
-        budget.is_full = budget.used_bytes - given_back > budget.limit_bytes
+        budget.is_full = budget.used_bytes > budget.limit_bytes and not self._has_found

@@ -13,17 +13,20 @@ from sidecar.forwarding.streams import ServerStream
 from sidecar.upstream.streams import ClientStream
 
 MAX_HELD_BYTES = 64 * 1024
-"""Kept while there is no upstream connection yet; beyond it the client is not read any more."""
+"""Kept while there is no upstream connection yet; beyond it the client is not read any more. Where there are many
+connections it is less, see `core/memory_budget.py`."""
 
 
 class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_kept", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
+        "_held", "_kept", "_most_held", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
-    def __init__(self, stream: ServerStream) -> None:
+    def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
+        """`most_held`: bytes that are kept while there is no upstream connection yet."""
+        self._most_held = most_held
         self.stream = stream
         """Whose body it is; held back and let go here."""
         self.size = 0
@@ -59,7 +62,7 @@ class RequestBody:
             self._to.send_data(data)
             return
         self._held.append(data)
-        if self.size > MAX_HELD_BYTES:
+        if self.size > self._most_held:
             self.stream.hold()
 
     def arrived_whole(self, data: bytes | memoryview) -> None:
@@ -82,7 +85,7 @@ class RequestBody:
     def take_held(self, *, is_kept: bool = False) -> list[bytes | memoryview]:
         """What was held, for whoever sends the head; `send_to` must follow. `is_kept`: where that is all of it, it
         stays here too, until the exchange ends."""
-        if self.size > MAX_HELD_BYTES and not self.is_complete:
+        if self.size > self._most_held and not self.is_complete:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
         held, self._held = self._held, []
         if is_kept and self.is_complete and self.size <= MAX_HELD_BYTES:

@@ -85,7 +85,9 @@ class Exchange(RequestSink, RaceOwner):
         self.service = service
         self.stream = stream
         self.request = request
-        self.body: RequestBody | None = RequestBody(stream) if request.length else None
+        self.body: RequestBody | None = (
+            RequestBody(stream, service.memory.buffer_bytes) if request.length else None
+        )
         self.attempts: list[Attempt] = []
         self.race: Race | None = None
         self.budget = _NO_BUDGET
@@ -127,9 +129,11 @@ class Exchange(RequestSink, RaceOwner):
         else:
             trace.begin(service, request.lookup)
         lookup = request.lookup
+        if refusal is not None and refusal.reason is not _OVERLOADED:
+            # Not raised: its traceback would hold the frame that holds it, which only the collector undoes.
+            self.fail(refusal)
+            return
         try:
-            if refusal is not None and refusal.reason is not _OVERLOADED:
-                raise refusal
             if b"via" in lookup and lookup[b"via"].count(PSEUDONYM) > MOST_TURNS:
                 raise GivenUp(
                     Reason.LOOP, f"the request has passed through here more than {MOST_TURNS} times"

@@ -31,6 +31,8 @@ class _End:
 
     link: Link
     other: _End
+    tunnel: Tunnel
+    """Gone, as `other` is, when both ends are lost."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self.tunnel = tunnel
@@ -62,9 +64,11 @@ class _End:
             self.tunnel.direction_ended()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.is_lost = True
         self.link.lost()
-        self.tunnel.lost(self)
+        tunnel = self.tunnel
+        self.is_lost = True
+        tunnel.lost(self)
+        tunnel.dissolve()
 
     def pause_writing(self) -> None:
         self.tunnel.charge()
@@ -164,9 +168,16 @@ class Tunnel:
             end.link.close()
         else:
             end.link.end_writing()
-            end.link.set_sink(_Discarding(end.link))
+            end.link.set_sink(_Discarding(end))
             end.link.resume()
         self._see_out(end.link, end.link.untaken_bytes())
+
+    def dissolve(self) -> None:
+        """When both are gone: they point at each other and here, which only a collection would undo."""
+        ends = self._client, self._upstream
+        if all(end.is_lost for end in ends):
+            for end in ends:
+                del end.other, end.tunnel
 
     def _see_out(self, link: Link, waiting: int) -> None:
         seconds = min(self._idle_seconds, LINGER_SECONDS)
@@ -194,10 +205,10 @@ class Tunnel:
 class _Discarding:
     """Hears the rest of a side that nobody listens to any more, until it ends."""
 
-    __slots__ = ("_link",)
+    __slots__ = ("_end",)
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, end: _End) -> None:
+        self._end = end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def data_received(self, data: bytes) -> None: ...
@@ -208,4 +219,7 @@ class _Discarding:
         return False  # both directions have ended: the transport closes when what was written has gone out
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._link.lost()
+        end = self._end
+        end.link.lost()
+        end.is_lost = True
+        end.tunnel.dissolve()

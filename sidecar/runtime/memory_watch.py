@@ -71,12 +71,13 @@ class MemoryWatch:
     async def run(self, mailbox: Mailbox[Any]) -> None:
         while True:
             if self._container is not None:
-                await self._look(self._container)
+                await self.look(self._container)
             if self._trimming.is_due(self._budget.used_bytes, self._clock()):
                 await asyncio.to_thread(give_back)
             await mailbox.get(LOOK_SECONDS)
 
-    async def _look(self, container: Container) -> None:
+    async def look(self, container: Container) -> None:
+        """Read it once, and tell the budget."""
         try:
             usage = await asyncio.to_thread(container.usage)
         except (OSError, ValueError):  # the files are another kernel's: the budget's own count is left

@@ -91,6 +91,12 @@ def bound_unsent(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _LOOSE_LOWAT_BYTES)
 
 
+def bound_receiving(bound: socket.socket, size: int) -> None:
+    """For those that are accepted from now on: their own `bound_buffers` would come behind what has arrived."""
+    with contextlib.suppress(OSError):
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
 def bound_buffers(transport: asyncio.Transport, size: int) -> None:
     """Let at most about `size` bytes wait in each direction, in this process and in the kernel (socket(7)).
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Endpoint
+from sidecar.transport.link import USUAL_BUFFER_BYTES
 from sidecar.upstream.lease import LeasePool, Seeker
 
 
@@ -87,7 +89,7 @@ async def _connect(pool: LeasePool, seconds: float) -> Any:
     is_connected = False
     try:
         async with asyncio.timeout(seconds):
-            await _open(connection, pool.endpoint)
+            await _open(connection, pool.endpoint, pool.cluster.memory.buffer_bytes)
         is_connected = True
     except TimeoutError as error:
         detail = f"no connection to {pool.endpoint} within {seconds:g} s"
@@ -106,12 +108,28 @@ async def _connect(pool: LeasePool, seconds: float) -> Any:
     return connection
 
 
-async def _open(protocol: Any, endpoint: Endpoint) -> None:
+async def _open(protocol: Any, endpoint: Endpoint, buffer_bytes: int) -> None:
     loop = asyncio.get_running_loop()  # the protocol has no asyncio class: loops ask for the methods alone
     if endpoint.path is not None:
         await loop.create_unix_connection(lambda: protocol, endpoint.path)
-    else:
+    elif buffer_bytes >= USUAL_BUFFER_BYTES:
         await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
+    else:
+        sock = await _connected(loop, endpoint, buffer_bytes)
+        await loop.create_connection(lambda: protocol, sock=sock)
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, buffer_bytes: int) -> socket.socket:
+    """With a small receive buffer from the start: what it once has announced to the upstream it must take."""
+    sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        await loop.sock_connect(sock, (endpoint.host, endpoint.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _why(error: OSError) -> str:

@@ -116,8 +116,7 @@ class UpstreamConnection(ClientStream, Lease):
             return
         self._request = _NO_REQUEST  # what it held, secrets among it, ends with it
         if self.is_read_paused:  # the end of the answer was what its client could not take
-            self.is_read_paused = False
-            self.link.resume()
+            self.resume()
         self.is_reused = True
         self.idle_since = now
         self.expires = now + self._keeps_seconds
@@ -202,9 +201,11 @@ class UpstreamConnection(ClientStream, Lease):
         self.is_read_paused = True
         self.link.pause()
         self.link.bound_buffers(self.pool.cluster.memory.buffer_bytes)
+        self._charge()
 
     def resume(self) -> None:
         self.is_read_paused = False
+        self._charge()
         if not self._pending:
             self.link.resume()
 
@@ -270,13 +271,17 @@ class UpstreamConnection(ClientStream, Lease):
             size += self._chunked.held_bytes
         if self.is_write_paused:
             size += self.link.unsent_bytes
+        memory = self.pool.cluster.memory
+        kernel_bytes = 2 * memory.buffer_bytes if self.is_read_paused else 0
+        if self.is_write_paused:
+            kernel_bytes += memory.buffer_bytes
         account = self._account
         if account is None:
-            if not size or not self.is_open:
+            if not self.is_open or not (size or kernel_bytes):
                 return
-            account = self._account = Account(self.pool.cluster.memory, 0.0)
-        account.hold(size)
-        if not size:
+            account = self._account = Account(memory, 0.0)
+        account.hold(size, kernel_bytes)
+        if not size and not kernel_bytes:
             self._account = None
 
     def data_received(self, data: bytes) -> None:

@@ -100,7 +100,12 @@ def sockets_bytes(port: int, app: int) -> int:
     found = subprocess.run(
         ["ss", "-tmnH", f"( sport = :{port} or dport = :{app} )"], capture_output=True, text=True, check=True
     )
-    return sum(sum(map(int, one.groups())) for one in _SKMEM.finditer(found.stdout))
+    return sum(sum(_signed(int(part)) for part in one.groups()) for one in _SKMEM.finditer(found.stdout))
+
+
+def _signed(number: int) -> int:
+    """What the kernel has forward may be negative for a moment, and `ss` prints it without a sign."""
+    return number - (1 << 32) if number >= 1 << 31 else number
 
 
 @dataclass
@@ -156,7 +161,20 @@ async def watch(to: Served, app: int, peak: Peak) -> None:
 # The attack
 
 
-async def attack(port: int, count: int, data: bytes, *, hold_seconds: float) -> None:
+async def attack(port: int, count: int, data: bytes, hold_seconds: float) -> None:
+    """In a process of its own, whose work is nobody's time here."""
+    process = multiprocessing.get_context("fork").Process(
+        target=_attack, args=(port, count, data, hold_seconds), daemon=True
+    )
+    process.start()
+    await asyncio.to_thread(process.join)
+
+
+def _attack(port: int, count: int, data: bytes, hold_seconds: float) -> None:
+    uvloop.run(hold_open(port, count, data, hold_seconds))
+
+
+async def hold_open(port: int, count: int, data: bytes, hold_seconds: float) -> None:
     """Open `count` connections, send `data` on each, and hold them."""
     loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(AT_ONCE)
@@ -225,7 +243,7 @@ async def run_state(name: str, options: argparse.Namespace) -> None:
             peak, honest = await phase(to, app, asyncio.sleep(3.0))
             _tell(name, "before", peak, honest)
             for burst in (1, 2):
-                attacking = attack(port, options.connections, STATES[name], hold_seconds=options.hold)
+                attacking = attack(port, options.connections, STATES[name], options.hold)
                 peak, honest = await phase(to, app, attacking)
                 _tell(name, f"burst {burst}", peak, honest, await _closed(to))
                 _, honest = await phase(to, app, asyncio.sleep(AFTER_SECONDS))

@@ -145,3 +145,14 @@ def test_stopping_before_anything_was_sent_keeps_it_untouched() -> None:
     body.stop()
     assert body.is_untouched
     assert body.take_held() == [b"held"]
+
+
+def test_where_there_is_little_memory_less_is_held_and_it_can_be_counted() -> None:
+    client = HandClient()
+    body = RequestBody(client, 4096)
+    body.arrived(b"a" * 4096)
+    assert (body.held_bytes, client.notes) == (4096, [])
+    body.arrived(b"b")
+    assert (body.held_bytes, client.notes) == (4097, [("hold",)])
+    body.take_held()
+    assert body.held_bytes == 0

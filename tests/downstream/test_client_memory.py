@@ -1,0 +1,130 @@
+"""What a client's connection holds is charged while it holds it, and given back at its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Held, charge_of_head
+from sidecar.downstream.phase import Phase
+from tests.downstream.stage import GET, Stage, post
+
+LONG = b"GET / HTTP/1.1\r\nHost: app\r\n" + b"x-long: %s\r\n" % (b"a" * 9000)
+
+
+def held(stage: Stage) -> int:
+    """Above the connections' own 4 KiB."""
+    memory = stage.path.service.memory
+    return memory.used_bytes - CONNECTION_BYTES * memory.connections
+
+
+def test_a_plain_request_costs_nothing_beyond_its_connection() -> None:
+    stage = Stage()
+    assert stage.path.service.memory.used_bytes == CONNECTION_BYTES
+    stage.serve()
+    assert held(stage) == 0
+    stage.lose()
+    assert stage.path.service.memory.used_bytes == 0
+
+
+def test_the_beginning_of_a_head_is_charged_in_steps_and_given_back_with_the_connection() -> None:
+    stage = Stage()
+    stage.send(LONG[:100])
+    assert held(stage) == STEP_BYTES
+    stage.send(LONG[100:])
+    assert held(stage) == 3 * STEP_BYTES
+    stage.lose()
+    assert held(stage) == 0
+
+
+def test_a_large_head_is_charged_with_its_fields_until_it_is_answered() -> None:
+    stage = Stage()
+    lease = stage.upstream()
+    stage.send(LONG, b"\r\n")
+    size = charge_of_head(len(LONG) + 2, 2)
+    assert held(stage) == -(-size // STEP_BYTES) * STEP_BYTES
+    stage.answer(lease)
+    assert held(stage) == 0
+    assert stage.phase is Phase.IDLE
+
+
+def test_what_waits_behind_a_request_is_charged_until_it_is_taken_up() -> None:
+    stage = Stage()
+    first = stage.upstream()
+    stage.send(GET + GET * 200)
+    assert held(stage) >= len(GET) * 200
+    for _ in range(200):
+        second = stage.upstream()
+        stage.answer(first)
+        stage.path.loop.settle()
+        first = second
+    stage.answer(first)
+    assert held(stage) == 0
+
+
+def test_what_a_client_does_not_take_is_charged_with_the_kernels_part() -> None:
+    stage = Stage()
+    lease = stage.upstream()
+    stage.send(GET)
+    stage.transport.unsent = 50_000
+    stage.connection.pause_writing()
+    kernel = stage.path.service.memory.buffer_bytes
+    assert held(stage) == 13 * STEP_BYTES + kernel
+    stage.transport.unsent = 0
+    stage.connection.resume_writing()
+    assert held(stage) == 0
+    stage.answer(lease)
+
+
+@pytest.mark.parametrize(
+    ("reads", "phase", "expected"),
+    [
+        ((), Phase.IDLE, Held.IDLE),
+        ((LONG,), Phase.HEAD, Held.HEAD),
+        ((post(100), b"b"), Phase.BODY, Held.BODY),
+    ],
+)
+def test_who_does_not_go_on_can_be_closed_and_gives_all_back(
+    reads: tuple[bytes, ...], phase: Phase, expected: Held
+) -> None:
+    stage = Stage()
+    stage.send(*reads)
+    assert stage.phase is phase
+    stage.path.loop.now += 3.0
+    claim = stage.connection.claim(stage.path.loop.now)
+    assert claim is not None
+    assert (claim.address, claim.seconds) == ("192.0.2.1", 3.0)
+    assert claim.size == CONNECTION_BYTES + held(stage)
+    assert stage.connection.end_for_memory() is expected
+    assert held(stage) == 0
+    assert stage.transport.is_aborted
+
+
+def test_a_request_that_is_whole_is_left_alone_and_what_is_behind_it_dropped() -> None:
+    stage = Stage()
+    lease = stage.upstream()
+    stage.send(GET)
+    assert stage.connection.claim(stage.path.loop.now) is None
+    assert stage.connection.end_for_memory() is None
+    stage.send(GET * 500)
+    claim = stage.connection.claim(stage.path.loop.now)
+    assert claim is not None
+    assert claim.size == len(GET) * 500
+    assert stage.connection.end_for_memory() is Held.PIPELINE
+    assert held(stage) == 0
+    stage.answer(lease)
+    assert stage.statuses() == [200]
+    assert stage.transport.has_ended_writing or stage.transport.is_closing()
+
+
+def test_a_large_head_is_refused_where_there_is_no_memory() -> None:
+    stage = Stage()
+    memory = stage.path.service.memory
+    memory.is_full = True
+    stage.send(LONG + b"\r\n")
+    assert stage.statuses() == [503]
+    assert memory.refused == 1
+    assert held(stage) == 0
+    other, transport = stage.connect()
+    stage.upstream()
+    other.data_received(GET)
+    assert transport.take() == b"", "a small one is on its way"
