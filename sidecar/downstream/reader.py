@@ -102,13 +102,17 @@ def _read_further(request: Request, version: str) -> None:
 
 def check_unfinished(listener: ListenerTerms, unfinished: UnfinishedHead) -> None:
     """Raises: Refused, if what is there of a head cannot become one."""
-    line = unfinished.first_line
-    if line is not None:
-        parse.split_request_line(line)
-    if len(unfinished) > listener.small_head_bytes:
-        head = unfinished.whole()
-        target = (head if line is None else line).partition(b" ")[2].partition(b" ")[0]
-        check_size(listener, len(head), target, head.count(b"\r\n") - 1)
+    size, line = len(unfinished), unfinished.first_line
+    if line is not None and not unfinished.is_line_checked:
+        _, target, _ = parse.split_request_line(line)
+        check_size(listener, size, target, 0)
+        unfinished.is_line_checked = True
+    if size > listener.small_head_bytes:
+        limits, fields = listener.limits, unfinished.line_ends - 1
+        if line is None and unfinished.begun_target_bytes > limits.url_bytes:
+            raise url_too_long(listener)
+        if size - 4 > limits.head_bytes or fields > limits.headers:
+            raise too_large(listener, size, b"", fields)
 
 
 def check_size(listener: ListenerTerms, head_bytes: int, target: bytes, fields: int) -> None:
@@ -134,7 +138,11 @@ def too_large(listener: ListenerTerms, head_bytes: int, target: bytes, fields: i
     """Which limit a head breaks."""
     limits = listener.limits
     if len(target) > limits.url_bytes:
-        return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
+        return url_too_long(listener)
     if fields > limits.headers:
         return parse.too_many(limits.headers, "header fields")
     return parse.Refused(Reason.HEAD_TOO_LARGE, f"the head is larger than {limits.head_bytes} bytes")
+
+
+def url_too_long(listener: ListenerTerms) -> parse.Refused:
+    return parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {listener.limits.url_bytes} bytes")

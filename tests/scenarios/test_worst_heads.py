@@ -218,6 +218,25 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], tuple[bytes, ...]]] = {
 }  # fmt: skip
 
 
+BEGINS = {
+    "one long value": b"GET / HTTP/1.1\r\nx: " + b"a" * 60_000,
+    "many fields": b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"a" * 460) for n in range(127)),
+    "one long target": b"GET /" + b"a" * 16_000,
+}
+
+
+@pytest.mark.parametrize("name", BEGINS)
+async def test_a_head_byte_by_byte_costs_each_byte_the_same(name: str) -> None:
+    """What was looked at is not looked at again: the second half of the bytes takes no longer than the first."""
+    async with working() as worker:
+        driver, begin = HeadDriver(worker, "mesh"), BEGINS[name]
+        for _ in range(ATTEMPTS):
+            first, second = await asyncio.sleep(0, driver.halves(begin))
+            if second < MOST_GROWTH * first:
+                return
+    pytest.fail(f"{second / first:.1f} times as long")
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_time_of_a_parser_grows_no_faster_than_its_text(name: str) -> None:
     parser, pieces = PARSERS[name]

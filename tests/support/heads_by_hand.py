@@ -57,6 +57,20 @@ class HeadDriver:
         upstream.abort()
         return made, int(out.first[9:12] or 0)
 
+    def halves(self, begin: bytes) -> tuple[int, int]:
+        """Nanoseconds of CPU for the first and the second half of bytes that come one by one, and end nothing."""
+        client, upstream, out = self._ready()
+        times = [time.process_time_ns()]
+        half = len(begin) // 2
+        for part in (begin[:half], begin[half:]):
+            for at in range(len(part)):
+                client.data_received(part[at : at + 1])
+            times.append(time.process_time_ns())
+        assert not out.first, "it is answered"
+        client.connection_lost(None)
+        upstream.abort()
+        return times[1] - times[0], times[2] - times[1]
+
     def _ready(self) -> tuple[ClientConnection, UpstreamConnection, Answers]:
         out = Answers()
         client = ClientConnection(self._listener)
