@@ -20,6 +20,7 @@ class GivenUp(Exception):
         is_idle: bool = False,
         processed: Processed = Processed.MAYBE,
         is_ours: bool = False,
+        is_below: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -32,12 +33,16 @@ class GivenUp(Exception):
         """No byte came either way for the route's `timeouts.idle`."""
         self.is_ours = is_ours
         """A mistake of the sidecar's own: the upstream is not judged by it."""
+        self.is_below = is_below
+        """It was the breaker of the next sidecar that refused."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 
     @property
     def kind(self) -> Kind:
         """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
+        if self.is_below:
+            return Kind.REFUSED_BELOW
         return Kind.ABANDONED if self.is_ours else _KINDS.get(self.reason, Kind.ABANDONED)
 
 
