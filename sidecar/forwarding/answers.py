@@ -67,8 +67,17 @@ class OwnAnswer:
 
 
 def proxy_status(reason: Reason, detail: str, fallback: str | None = None) -> bytes:
-    """The value of `Proxy-Status`; with what served instead, if a fallback did."""
-    text = f"fallback={fallback}; {reason.value}: {detail}" if fallback else detail
+    """The value of `Proxy-Status`; with what served instead, if a fallback did.
+
+    The details begin with the token of `error.type`: by it another sidecar tells an open breaker from a failure. The
+    words for an app whose caller has left are fixed (SPEC 5.4).
+    """
+    if fallback:
+        text = f"fallback={fallback}; {reason.value}: {detail}"
+    elif reason is Reason.CALLER_GONE or detail == reason.error_type:
+        text = detail
+    else:
+        text = f"{reason.error_type}: {detail}"
     quoted = text.translate(_UNQUOTABLE).encode("ascii", "replace")
     return b'sidecar; error=%b; details="%b"' % (TABLE[reason].proxy_error.encode(), quoted)
 

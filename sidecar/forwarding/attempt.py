@@ -342,7 +342,7 @@ class Attempt(ResponseSink, Seeker):
         if is_cut and error is not None and error.is_idle:
             kind = Kind.ABANDONED
         limit, own_seconds = verdicts.limit(exchange, self.route, self.allowed_seconds, self.fails_at)
-        is_answer = kind is _ANSWERED and status >= 400
+        is_answer = status >= 400 and (kind is _ANSWERED or kind is Kind.REFUSED_BELOW)
         if is_answer and verdicts.is_refusal_below(self.answer, self.is_mesh):
             kind = Kind.REFUSED_BELOW
         return Outcome(
@@ -378,6 +378,8 @@ class Attempt(ResponseSink, Seeker):
     def head(self, head: ResponseHead) -> None:
         self.status = head.status
         self.answer = head
+        if head.status == 503 and self._falls_back():
+            return
         exchange = self.race.exchange
         if head.status == 200 and exchange.request.traits.is_grpc:
             self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
@@ -419,7 +421,21 @@ class Attempt(ResponseSink, Seeker):
         self.status = head.status
         self.answer = head
         self.is_whole = True
+        if head.status == 503 and self._falls_back():
+            return
         self.race.answered(self, head, body)
+
+    def _falls_back(self) -> bool:
+        """The breaker of the next sidecar was open, and this route has a fallback: that serves, as it does where our
+        own breaker is open. Any other 503 is the upstream's own answer."""
+        if self.route.policy.fallback is None or not verdicts.is_refusal_below(self.answer, self.is_mesh):
+            return False
+        detail = f"the circuit breaker behind {self.upstream} is open"
+        seconds = verdicts.retry_after(self.answer)
+        self.race.failed(
+            self, GivenUp(Reason.CIRCUIT_OPEN, detail, retry_after_seconds=seconds, is_below=True)
+        )
+        return True
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         self.status = 101

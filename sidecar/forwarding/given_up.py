@@ -21,6 +21,7 @@ class GivenUp(Exception):
         processed: Processed = Processed.MAYBE,
         is_ours: bool = False,
         is_own_lack: bool = False,
+        is_below: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -35,12 +36,16 @@ class GivenUp(Exception):
         """A mistake of the sidecar's own: the upstream is not judged by it."""
         self.is_own_lack = is_own_lack
         """The sidecar has no time or no room for it: no other upstream is asked either."""
+        self.is_below = is_below
+        """It was the breaker of the next sidecar that refused."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 
     @property
     def kind(self) -> Kind:
         """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
+        if self.is_below:
+            return Kind.REFUSED_BELOW
         return Kind.ABANDONED if self.is_ours else _KINDS.get(self.reason, Kind.ABANDONED)
 
 

@@ -58,7 +58,7 @@ def is_refusal_below(head: ResponseHead, is_mesh: bool) -> bool:
     said = shown = False
     for key, _, value in head.fields:
         if key == b"proxy-status":
-            said = said or (value.startswith(b"sidecar") and b"circuit_open" in value)
+            said = said or _is_said_in(value)
         elif key == b"via":
             shown = shown or b"sidecar" in value
     return said and (is_mesh or shown)
@@ -74,3 +74,12 @@ def grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int | None:
         by_http = from_http(head.status)
         said = None if by_http is None else int(by_http)
     return said
+
+
+def _is_said_in(proxy_status: bytes) -> bool:
+    """Whether one of its members is a sidecar's and says that a breaker is open. A comma in a quoted text cuts that
+    text, whose first word is what is asked for."""
+    return any(
+        member.lstrip().startswith(b"sidecar;") and b"circuit_open" in member
+        for member in proxy_status.split(b",")
+    )

@@ -300,7 +300,7 @@ class Machine(Keeper):
     ) -> None:
         """What may explain the next opening, or lengthen it."""
         if verdict is _FAILURE or verdict is Verdict.RATE_ONLY_FAILURE:
-            self.waits.failed(permit.endpoint, outcome.retry_after_seconds, now)
+            self.waits.failed(self._policy, permit.endpoint, outcome.retry_after_seconds, now)
         if culprit is None or not (verdict is not _SUCCESS or permit.is_slow or permit.is_probe):
             return
         error_type = outcome.error_type

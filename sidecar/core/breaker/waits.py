@@ -51,16 +51,20 @@ class Waits:
         """It is the wait of the next sidecar's breaker."""
         self._opened_at = now
         self._closed_at = -inf
-        self._asked: dict[Hashable, tuple[float, float]] = {}
-        """For each endpoint that failed: when it did, and until when it asked to be left alone."""
+        self._asked: dict[Hashable, tuple[float, float, float]] = {}
+        """For each endpoint that failed: when it did last, and when it asked to be left alone until when."""
 
-    def failed(self, endpoint: Hashable, retry_after_seconds: float, now: float) -> None:
+    def failed(
+        self, policy: BreakerPolicy, endpoint: Hashable, retry_after_seconds: float, now: float
+    ) -> None:
         """A failure that may lead to an opening, with its answer's `Retry-After`; 0 where it had none."""
         asked = self._asked
         if len(asked) >= _MANY and endpoint not in asked:
             asked.clear()
-        _, until = asked.get(endpoint, (now, now))
-        asked[endpoint] = now, max(until, now + retry_after_seconds)
+        _, said_at, until = asked.get(endpoint, (now, now, now))
+        if said_at < _recent(policy, now) or until < now + retry_after_seconds:
+            said_at, until = now, now + retry_after_seconds
+        asked[endpoint] = now, said_at, until
 
     def open(self, policy: BreakerPolicy, now: float, chance: Chance, *, is_recovery: bool) -> None:
         """Begin a wait; `is_recovery`: a probe failed, or the breaker opened in its ramp."""
@@ -112,9 +116,15 @@ class Waits:
     def _asked_for(self, policy: BreakerPolicy, now: float) -> float:
         """Until when the upstream asked to be left alone. Of several endpoints the smallest: one that is back
         earlier is enough. What failed longer ago than a window has no part in this opening."""
-        window = policy.window
-        recent = now - (window.size if window.type is WindowType.TIME else _RECENT_SECONDS)
-        return min((until for at, until in self._asked.values() if at >= recent), default=now)
+        recent = _recent(policy, now)
+        return min(
+            (
+                until if said_at >= recent else now
+                for at, said_at, until in self._asked.values()
+                if at >= recent
+            ),
+            default=now,
+        )
 
     def _begin(self, policy: BreakerPolicy, now: float) -> None:
         self._opened_at = now
@@ -128,6 +138,12 @@ class Waits:
     def _end_at(self, seconds: float) -> None:
         self.seconds = seconds
         self.until = self._opened_at + seconds
+
+
+def _recent(policy: BreakerPolicy, now: float) -> float:
+    """Since when a failure may have had a part in an opening."""
+    window = policy.window
+    return now - (window.size if window.type is WindowType.TIME else _RECENT_SECONDS)
 
 
 def _nominal(policy: BreakerPolicy, doublings: int) -> float:
