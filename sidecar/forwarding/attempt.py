@@ -197,10 +197,11 @@ class Attempt(ResponseSink, Seeker):
         except GivenUp as error:
             race.failed(self, error)
 
-    def not_leased(self, reason: Reason, detail: str) -> None:
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         self._wait = None
         seconds = 1.0 if reason is Reason.OVERLOADED else 0.0
-        self.race.failed(self, GivenUp(reason, detail, retry_after_seconds=seconds))
+        error = GivenUp(reason, detail, retry_after_seconds=seconds, is_uncounted=not is_counted)
+        self.race.failed(self, error)
 
     def send(self, lease: Lease, now: float) -> None:
         """Send the request on a connection that nobody uses.

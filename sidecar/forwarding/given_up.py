@@ -20,6 +20,7 @@ class GivenUp(Exception):
         is_idle: bool = False,
         processed: Processed = Processed.MAYBE,
         is_ours: bool = False,
+        is_uncounted: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -32,13 +33,17 @@ class GivenUp(Exception):
         """No byte came either way for the route's `timeouts.idle`."""
         self.is_ours = is_ours
         """A mistake of the sidecar's own: the upstream is not judged by it."""
+        self.is_uncounted = is_uncounted
+        """The upstream is judged by another attempt that failed by the same."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 
     @property
     def kind(self) -> Kind:
         """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
-        return Kind.ABANDONED if self.is_ours else _KINDS.get(self.reason, Kind.ABANDONED)
+        return (
+            Kind.ABANDONED if self.is_ours or self.is_uncounted else _KINDS.get(self.reason, Kind.ABANDONED)
+        )
 
 
 _KINDS = {
