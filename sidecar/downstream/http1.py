@@ -895,6 +895,8 @@ class ClientConnection(ServerStream, Waiting):
         if self._body_left or self._chunked is not None:
             self._keep_alive = self._keep_alive and self._can_skip_body()
         request = exchange.request
+        if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
+            lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
         if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending:
             self._end_head(exchange, lines)
         else:

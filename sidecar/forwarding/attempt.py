@@ -199,10 +199,11 @@ class Attempt(ResponseSink, Seeker):
         except GivenUp as error:
             race.failed(self, error)
 
-    def not_leased(self, reason: Reason, detail: str) -> None:
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         self._wait = None
         seconds = 1.0 if reason is Reason.OVERLOADED else 0.0
-        self.race.failed(self, GivenUp(reason, detail, retry_after_seconds=seconds))
+        error = GivenUp(reason, detail, retry_after_seconds=seconds, is_uncounted=not is_counted)
+        self.race.failed(self, error)
 
     def send(self, lease: Lease, now: float) -> None:
         """Send the request on a connection that nobody uses.
@@ -369,6 +370,18 @@ class Attempt(ResponseSink, Seeker):
     def is_mesh(self) -> bool:
         """A sidecar of ours stands before the upstream."""
         return self.pool is not None and self.pool.cluster.is_mesh
+
+    # What only observers ask
+
+    @property
+    def http_version(self) -> str:
+        return "2" if self.pool is not None and self.pool.is_shared else "1.1"
+
+    @property
+    def grpc_status(self) -> int | None:
+        if not self.is_whole or not self.race.exchange.request.traits.is_grpc:
+            return None
+        return verdicts.told_grpc_status(self.answer, self.trailers)
 
     # What the upstream's connection says
 

@@ -120,9 +120,9 @@ class Check(ResponseSink, Seeker):
         self.permit.sent(lease.pool.endpoint, self._service.clock())
         lease.begin(self).send_head(self._head())
 
-    def not_leased(self, reason: Reason, detail: str) -> None:
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         self._wait = None
-        self._fail(reason, detail)
+        self._fail(reason if is_counted else Reason.OVERLOADED, detail)
 
     def _head(self) -> RequestHead:
         path = self.policy.path.encode()

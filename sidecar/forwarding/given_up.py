@@ -22,6 +22,7 @@ class GivenUp(Exception):
         is_ours: bool = False,
         is_own_lack: bool = False,
         is_below: bool = False,
+        is_uncounted: bool = False,
     ) -> None:
         super().__init__(detail)
         self.reason = reason
@@ -38,6 +39,8 @@ class GivenUp(Exception):
         """The sidecar has no time or no room for it: no other upstream is asked either."""
         self.is_below = is_below
         """It was the breaker of the next sidecar that refused."""
+        self.is_uncounted = is_uncounted
+        """The upstream is judged by another attempt that failed by the same."""
         self.processed = processed
         """Whether the upstream may have acted on the request."""
 
@@ -46,7 +49,8 @@ class GivenUp(Exception):
         """How the attempt ended, for the breaker; ABANDONED for all that is not the upstream's doing."""
         if self.is_below:
             return Kind.REFUSED_BELOW
-        return Kind.ABANDONED if self.is_ours else _KINDS.get(self.reason, Kind.ABANDONED)
+        is_blameless = self.is_ours or self.is_uncounted
+        return Kind.ABANDONED if is_blameless else _KINDS.get(self.reason, Kind.ABANDONED)
 
 
 _KINDS = {

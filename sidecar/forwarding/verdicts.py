@@ -83,3 +83,9 @@ def _is_said_in(proxy_status: bytes) -> bool:
         member.lstrip().startswith(b"sidecar;") and b"circuit_open" in member
         for member in proxy_status.split(b",")
     )
+
+
+def told_grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int:
+    """The same for logs and spans: an answer that does not say it is UNKNOWN to its caller."""
+    said = grpc_status(head, trailers)
+    return grpc.UNKNOWN if said is None else said

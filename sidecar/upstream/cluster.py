@@ -21,7 +21,7 @@ from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
-from sidecar.upstream.http2_pool import JOIN_MOST, Http2Pool
+from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 
@@ -153,11 +153,11 @@ class Cluster(LeaseLine):
         `seeker` is told when there is one.
         """
         limits = self.policy.limits
-        if self.connections >= limits.max_connections:
-            self._close_one_idle()
         wait = Wait(self, pool, seeker)
         if isinstance(pool, Http2Pool) and self._join(pool, wait):
             return wait
+        if self.connections >= limits.max_connections:
+            self._close_one_idle()
         if self.connections < limits.max_connections:
             if not self._budget.take():
                 self.overflows += 1
@@ -174,7 +174,7 @@ class Cluster(LeaseLine):
     def _join(pool: Http2Pool, wait: Wait) -> bool:
         """Wait for the connection that is being opened already, if many can share it."""
         connecting = pool.connecting
-        if connecting is None or len(connecting.seekers) >= JOIN_MOST:
+        if connecting is None or connecting.is_called_off or len(connecting.seekers) >= pool.may_join:
             return False
         wait.connecting = connecting
         connecting.seekers.append(wait.seeker)
@@ -218,7 +218,8 @@ class Cluster(LeaseLine):
             if wait.seeker in seekers:
                 wait.connecting = None
                 self.waits.appendleft(wait)
-        self._hand_out_places()
+        if len(seekers) < len(connecting.waits):  # where it had none at all, another one would not either
+            self._hand_out_places()
 
     def _close_one_idle(self) -> bool:
         now = self._clock()
@@ -278,8 +279,15 @@ class Cluster(LeaseLine):
         self._hand_out_places()
 
     def _hand_out_places(self) -> None:
-        while self.waits and self.connections < self.policy.limits.max_connections and self._budget.take():
-            self._open_for(self.waits.popleft())
+        while self.waits and self.connections < self.policy.limits.max_connections:
+            wait = self.waits[0]
+            pool = wait.pool
+            if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
+                self.waits.popleft()
+            elif self._budget.take():
+                self._open_for(self.waits.popleft())
+            else:
+                return
 
     # Life
 

@@ -57,10 +57,16 @@ class Connecting:
     def __repr__(self) -> str:
         return f"<Connecting {self.pool.endpoint} for {len(self.seekers)}>"
 
+    @property
+    def is_called_off(self) -> bool:
+        """Nobody waited any more: nobody is to join it, since it brings nothing."""
+        return self._task.cancelling() > 0
+
     def cancel(self, seeker: Seeker) -> None:
         """One does not wait any more; with nobody left it is called off."""
         if seeker in self.seekers:
             self.seekers.remove(seeker)
+            self.waits = [wait for wait in self.waits if wait.seeker is not seeker]
         if not self.seekers:
             self._task.cancel()
 
@@ -69,8 +75,8 @@ class Connecting:
         error = None if task.cancelled() else task.exception()
         self._on_end(self, not task.cancelled() and error is None)
         if isinstance(error, ConnectFailed):
-            for seeker in seekers:
-                seeker.not_leased(error.reason, error.detail)
+            for number, seeker in enumerate(seekers):
+                seeker.not_leased(error.reason, error.detail, is_counted=number == 0)
         elif error is not None:
             for seeker in seekers:
                 seeker.not_leased(Reason.OVERLOADED, "an error in the sidecar")

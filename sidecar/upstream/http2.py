@@ -15,7 +15,10 @@ from sidecar.core.errors import Reason
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
+from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
+from sidecar.http2.stream import Http2Stream
+from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
 from sidecar.upstream.http2_stream import Carrier, SentStream
@@ -28,6 +31,8 @@ SUSPECT_SECONDS: Final = 2.0
 """Without a byte after the question: no new streams."""
 DEAD_SECONDS: Final = 10.0
 """Without a byte after the question: closed."""
+SEE_OUT_SECONDS: Final = 30.0
+"""For the rest of a request whose response is whole already; then it is reset, since nobody waits for it."""
 UNACKNOWLEDGED_SECONDS: Final = 20.0
 """What the kernel has sent and the peer's has not acknowledged for so long ends it (`TCP_USER_TIMEOUT`)."""
 _PING: Final = b"sidecar?"
@@ -77,7 +82,12 @@ class Http2UpstreamConnection(Carrier):
     @property
     def has_room(self) -> bool:
         """One more stream may be opened here."""
-        return self.is_open and not self._is_suspect and self.codec.can_open and self.expires > self.now()
+        codec = self.codec
+        if not self.is_open or self._is_suspect or not codec.can_open:
+            return False
+        if not codec.peer.is_known and codec.open_streams >= self.pool.stream_limit:
+            return False
+        return self.expires > self.now()
 
     @property
     def is_idle(self) -> bool:
@@ -92,12 +102,26 @@ class Http2UpstreamConnection(Carrier):
         self.was_used = True
         if is_silent:
             self._ask(now)
-        if not self.codec.open_streams:
+        self._settle(now)
+
+    def _settle(self, now: float) -> None:
+        """A stream has ended, however that came: see whether it was the last one, and who may have its place."""
+        if self.is_idle:
             self.idle_since = now
-            if self.codec.is_draining or self.pool.is_retired or self.expires <= now:
-                self.abort()
+            if self.is_open and (self.codec.is_draining or self.pool.is_retired or self.expires <= now):
+                self.close()
                 return
         self.pool.came_free(self, now)
+
+    def see_out(self, stream: Http2Stream) -> None:
+        """Its response is whole, and some of its request waits for the upstream still."""
+        self._loop.call_later(SEE_OUT_SECONDS, self._cut, stream)
+
+    def _cut(self, stream: Http2Stream) -> None:
+        if self.is_open and not stream.is_over:
+            self.codec.reset(stream, ErrorCode.CANCEL)
+            self._write()
+            self._settle(self.now())
 
     # What asyncio does
 
@@ -112,8 +136,7 @@ class Http2UpstreamConnection(Carrier):
 
     def connection_lost(self, error: Exception | None) -> None:
         is_open, self.is_open = self.is_open, False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_doubting()
         self.link.lost()
         if is_open:
             self._forget()
@@ -128,14 +151,19 @@ class Http2UpstreamConnection(Carrier):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
-        self._handle(self.codec.resume_data())
         if self.is_open:
             self.link.resume()
+        try:
+            self._handle(self.codec.resume_data())
+        except Exception as error:
+            self._break_off(error)
         self._write()
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.now()
-        self._is_suspect = False
+        if self._is_suspect:
+            self._is_suspect = False
+            self._stop_doubting()
         self._is_reading = True
         try:
             self._handle(self.codec.receive(data, self.heard_at))
@@ -163,7 +191,9 @@ class Http2UpstreamConnection(Carrier):
 
     def close(self) -> None:
         """Say goodbye, and close: nobody is here any more."""
-        if self.is_open:
+        if self._is_write_paused:
+            self.abort()  # the upstream takes nothing, and would keep the socket
+        elif self.is_open:
             self.codec.goaway()
             self._write()
             self.is_open = False
@@ -217,6 +247,7 @@ class Http2UpstreamConnection(Carrier):
                 owner.received(data, is_end=False)
         else:
             owner.head(event)
+            owner.flush()  # a head whose body is still to come says something by itself
         return at
 
     def _interim(self, event: events.InterimReceived) -> None:
@@ -232,8 +263,8 @@ class Http2UpstreamConnection(Carrier):
     def _reset(self, event: events.StreamReset) -> None:
         owner: SentStream | None = event.stream.owner
         if owner is None:
-            return
-        if not event.is_by_peer:
+            self._settle(self.now())
+        elif not event.is_by_peer:
             owner.failed(Reason.PROTOCOL_ERROR, f"malformed response: {event.detail}", Processed.YES)
         elif event.is_unprocessed:
             owner.failed(
@@ -252,11 +283,15 @@ class Http2UpstreamConnection(Carrier):
     def _goaway(self, event: events.GoawayReceived) -> None:
         if _TOO_MANY_PINGS in event.debug:
             self.pool.may_ping = False
-        self.pool.drains(self)
         if self.is_idle:
-            self.abort()
+            self.close()
+
+    def _sent(self, event: events.StreamSent) -> None:
+        if event.stream.owner is None:
+            self._settle(self.now())
 
     def _settings(self, event: Http2Event) -> None:
+        self.pool.stream_limit = min(self.codec.peer.max_concurrent_streams, STREAMS_BEFORE_SETTINGS)
         self.pool.came_free(self, self.now())
 
     def _failed(self, event: events.ConnectionFailed) -> None:
@@ -299,6 +334,8 @@ class Http2UpstreamConnection(Carrier):
         """Its streams run out of time: has the connection lost its other end, or is the upstream just slow?"""
         if not self.pool.may_ping or now - self._asked_at < PING_EVERY_SECONDS or not self.is_open:
             return
+        if self._is_suspect:
+            return  # it has been asked, and its time runs
         self._asked_at = now
         self.codec.ping(_PING)
         self.write_soon()
@@ -308,13 +345,16 @@ class Http2UpstreamConnection(Carrier):
         self._timer = None
         if self.heard_at < self._asked_at and self.is_open:
             self._is_suspect = True
-            self.pool.drains(self)
             self._timer = self._loop.call_later(DEAD_SECONDS - SUSPECT_SECONDS, self._bury)
 
     def _bury(self) -> None:
         self._timer = None
-        if self.heard_at < self._asked_at:
-            self.abort()
+        self.abort()
+
+    def _stop_doubting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def joined(event: Any, told: Sequence[Any], at: int) -> tuple[bytes, Any, int]:
@@ -340,7 +380,7 @@ _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any],
     events.PeerSettings: Http2UpstreamConnection._settings,
     events.GoawayReceived: Http2UpstreamConnection._goaway,
     events.ConnectionFailed: Http2UpstreamConnection._failed,
-    events.StreamSent: Http2UpstreamConnection._ignored,
+    events.StreamSent: Http2UpstreamConnection._sent,
     events.SettingsAcknowledged: Http2UpstreamConnection._ignored,
     events.PingAcknowledged: Http2UpstreamConnection._ignored,
 }

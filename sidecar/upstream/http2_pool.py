@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
+from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.upstream.http2 import Http2UpstreamConnection
 from sidecar.upstream.http2_stream import SentStream
 from sidecar.upstream.lease import LeaseLine, Seeker, SharingPool
@@ -25,6 +27,8 @@ LEAST_CONNECTIONS: Final = 2
 AGE_SECONDS: Final = 600.0
 """A connection takes no new streams then, give or take a tenth, so that new pods get their share."""
 AGE_JITTER: Final = 0.1
+MORE_EVERY_SECONDS: Final = 1.0
+"""Between two attempts to have that second one, where the endpoint refuses it."""
 JOIN_MOST: Final = 100
 """Who may wait for the same connection: what a peer allows is not known before it is open."""
 
@@ -32,7 +36,10 @@ JOIN_MOST: Final = 100
 class Http2Pool(SharingPool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
-    __slots__ = ("_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping")
+    __slots__ = (
+        "_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping", "more_from",
+        "stream_limit",
+    )  # fmt: skip
 
     is_shared = True
 
@@ -42,6 +49,9 @@ class Http2Pool(SharingPool):
         self.in_flight = 0
         self.is_retired = False
         self.may_ping = True
+        self.stream_limit = STREAMS_BEFORE_SETTINGS
+        self.more_from = -inf
+        """From when on a second connection may be tried, in seconds on the loop's clock."""
         self.connecting: Connecting | None = None
         """The connection that is being opened, which others may join."""
         self._connections: list[Http2UpstreamConnection] = []
@@ -67,15 +77,29 @@ class Http2Pool(SharingPool):
         best = min(self.idle, key=_load, default=None)
         if best is None:
             return None
-        if not best.is_idle and len(self._connections) < LEAST_CONNECTIONS and self.connecting is None:
+        if (
+            not best.is_idle
+            and len(self._connections) < LEAST_CONNECTIONS
+            and self.connecting is None
+            and now >= self.more_from
+        ):
+            self.more_from = now + MORE_EVERY_SECONDS
             self.cluster.open_more(self)
         return best.place()
+
+    @property
+    def may_join(self) -> int:
+        """How many may wait for the same connection, one at least."""
+        return max(1, min(JOIN_MOST, self.stream_limit))
 
     def new_connection(self) -> Http2UpstreamConnection:
         return Http2UpstreamConnection(self)
 
     def add(self, connection: Http2UpstreamConnection) -> None:
         """Count a connection that was just opened, in the place that the cluster reserved for it."""
+        if not connection.is_open:  # lost before anybody could use it
+            self.cluster.connection_closed()
+            return
         self._connections.append(connection)
         jitter = 1.0 + AGE_JITTER * (2.0 * random.random() - 1.0)  # it only spreads
         connection.expires = connection.now() + AGE_SECONDS * jitter
@@ -83,7 +107,11 @@ class Http2Pool(SharingPool):
     def hand_out(self, connection: Http2UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
         """Give each a place on a new connection; returns those whom it has none for."""
         left = []
-        for seeker in seekers:
+        for number, seeker in enumerate(seekers):
+            if not connection.is_open:
+                detail = "upstream closed the connection as soon as it was open"
+                seeker.not_leased(Reason.CONNECTION_RESET, detail, is_counted=number == 0)
+                continue
             place = connection.place()
             if place is None:
                 left.append(seeker)
@@ -98,11 +126,12 @@ class Http2Pool(SharingPool):
             place = connection.place()
             if place is not None:
                 cluster.hand_to_waiter(place)
-        if connection.is_idle and cluster.idle_timer is None:
+        if not connection.is_idle:
+            return
+        if self.is_retired:
+            connection.close()
+        elif cluster.idle_timer is None:
             cluster.watch_idle(now)
-
-    def drains(self, connection: Http2UpstreamConnection) -> None:
-        """It takes no more; those who wait get another one, when they ask next."""
 
     def forget(self, connection: Any) -> None:
         if connection in self._connections:

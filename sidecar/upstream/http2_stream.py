@@ -54,6 +54,10 @@ class Carrier(ABC):
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
 
     @abstractmethod
+    def see_out(self, stream: Http2Stream) -> None:
+        """Its response is whole, and some of its request waits for the upstream still."""
+
+    @abstractmethod
     def released(self, now: float, *, is_silent: bool) -> None:
         """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
 
@@ -100,6 +104,8 @@ class SentStream(ClientStream, Lease):
             stream.owner = None
             connection.streams.discard(self)
             self._codec.release(stream)
+            if stream.unsent_bytes:
+                connection.see_out(stream)
             connection.write_soon()
         is_silent = fate is Fate.BROKEN and stream is not None and connection.heard_at <= self._sent_at
         connection.released(now, is_silent=is_silent)
@@ -190,12 +196,15 @@ class SentStream(ClientStream, Lease):
         if self._sink is not None:
             self._sink.head(_head_of(event, event.length))
 
+    def flush(self) -> None:
+        if self._sink is not None:
+            self._sink.flush()
+
     def answered(self, event: events.ResponseReceived, body: bytes) -> None:
         """The response is there whole."""
         self._has_head = True
         if self._sink is not None:
-            length = len(body) if body or event.length is None else event.length
-            self._sink.answered(_head_of(event, length), body)
+            self._sink.answered(_head_of(event, event.length), body)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
         """Part of the response's body."""

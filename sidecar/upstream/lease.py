@@ -76,7 +76,8 @@ class Seeker(ABC):
     def leased(self, lease: Lease) -> None: ...
 
     @abstractmethod
-    def not_leased(self, reason: Reason, detail: str) -> None: ...
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
+        """`is_counted`: it says something of the upstream. One failure is one, however many waited for it."""
 
 
 class LeasePool(ABC):
@@ -121,14 +122,12 @@ class SharingPool(LeasePool):
 
     may_ping: bool
     """The endpoint bears being asked for a sign of life."""
+    stream_limit: int
+    """How many streams its last connection allowed at once: held to on the next one until that has said so itself."""
 
     @abstractmethod
     def came_free(self, connection: Any, now: float) -> None:
         """One more stream may fit on it."""
-
-    @abstractmethod
-    def drains(self, connection: Any) -> None:
-        """It takes no more streams."""
 
 
 class LeaseLine(ABC):

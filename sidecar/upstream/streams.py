@@ -52,7 +52,8 @@ class ResponseSink(ABC):
 
     @abstractmethod
     def answered(self, head: ResponseHead, body: bytes) -> None:
-        """`head`, `data` and `end` in one, for a response that came whole in one read."""
+        """`head`, `data` and `end` in one, for a response that came whole in one read. A length of None: no field
+        says it, and the body's own holds (HTTP/2 ends a message by itself)."""
 
     @abstractmethod
     def switched(self, head: ResponseHead, rest: bytes) -> None:

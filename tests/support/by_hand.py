@@ -23,6 +23,7 @@ from sidecar.core.snapshot import (
     BreakerPolicy,
     Direction,
     Endpoint,
+    HttpVersion,
     Match,
     Route,
     RouteTimeouts,
@@ -375,11 +376,15 @@ class Waiting(Seeker):
         self.name = name
         self.told: list[Note] = [] if told is None else told
         """May be shared, to see who was told first."""
+        self.uncounted = 0
+        """Failures that say nothing of the upstream."""
 
     def leased(self, lease: Lease) -> None:
         self.told.append((self.name, "leased", lease))
 
-    def not_leased(self, reason: Reason, detail: str) -> None:
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
+        if not is_counted:
+            self.uncounted += 1
         self.told.append((self.name, "not leased", reason))
 
 
@@ -405,9 +410,10 @@ def hand_cluster(
     max_pending: int = 1024,
     max_requests: int = 1024,
     budget: ConnectionBudget | None = None,
+    protocol: HttpVersion = HttpVersion.HTTP1,
 ) -> Cluster:
     limits = UpstreamLimits(max_connections, max_pending, max_requests)
-    policy = Upstream("app", endpoints or (HERE,), limits)
+    policy = Upstream("app", endpoints or (HERE,), limits, protocol=protocol)
     turns = Turns(cast(asyncio.AbstractEventLoop, loop))
     return Cluster(policy, random.Random(7), loop.time, turns, budget or ConnectionBudget(1024))
 

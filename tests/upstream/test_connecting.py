@@ -100,10 +100,11 @@ async def test_several_who_share_it_hear_of_it_in_their_order(stage: Stage) -> N
 
 
 async def test_one_failure_is_told_to_each_and_frees_one_place_first(stage: Stage) -> None:
-    stage.seek("a", "b")
+    seekers = stage.seek("a", "b", "c")
     stage.door.open(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
     await turns(3)
-    assert stage.heard == [("place", "free"), ("a", "not leased"), ("b", "not leased")]
+    assert stage.heard == [("place", "free"), *[(name, "not leased") for name in "abc"]]
+    assert [seeker.uncounted for seeker in seekers] == [0, 1, 1]  # the upstream is judged once
     assert {what[2] for what in stage.told[1:]} == {Reason.CONNECTION_REFUSED}
     assert (stage.failures, stage.pool.open_count) == (1, 0)
 

@@ -1,0 +1,290 @@
+"""One connection of many streams to an upstream: what each hears, what was certainly not processed, and whether the
+other end is still alive."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.core.errors import Reason
+from sidecar.upstream.http2 import DEAD_SECONDS, PING_EVERY_SECONDS, SEE_OUT_SECONDS, SUSPECT_SECONDS
+from sidecar.upstream.lease import Fate
+from sidecar.upstream.streams import Processed
+from tests.http2 import wire
+from tests.http2.wire import DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM
+from tests.support.by_hand import HandConnecting
+from tests.upstream.http2_stage import Call, Upstream
+
+
+@pytest.fixture
+async def upstream(connectings: list[HandConnecting]) -> Upstream:
+    """Second connections are asked for, and never come."""
+    return Upstream()
+
+
+def give_up(call: Call) -> None:
+    """As an attempt whose time is up."""
+    call.place.release(Fate.BROKEN, asyncio.get_running_loop().time())
+
+
+def let_go(call: Call) -> None:
+    """As an attempt that has its answer."""
+    call.place.release(Fate.REUSABLE, asyncio.get_running_loop().time())
+
+
+# Answers
+
+
+async def test_a_head_is_passed_on_before_anything_of_its_body(upstream: Upstream) -> None:
+    """A stream of events, or gRPC's initial metadata: it may take long until more comes."""
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(wire.answer(1, is_end=False))
+    assert call.heard == [("head", 200), ("flush",)]
+    peer.say(wire.frame(DATA, 0, 1, b"ab"))
+    assert call.heard[2:] == [("data", b"ab"), ("flush",)]
+    peer.say(wire.headers(1, wire.block(("x-end", "1"))))
+    assert call.sink.names[4:] == ["end"]
+
+
+async def test_an_answer_that_comes_in_one_read_is_told_in_one(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(
+        wire.answer(1, is_end=False), wire.frame(DATA, 0, 1, b"a"), wire.frame(DATA, END_STREAM, 1, b"b")
+    )
+    assert call.heard == [("answered", 200, b"ab")]
+
+
+async def test_interim_answers_come_before(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    hints = wire.headers(1, wire.block((":status", "103"), ("link", "x")), wire.END_HEADERS)
+    peer.say(hints, wire.answer(1))
+    assert call.heard == [("interim", 103), ("answered", 200, b"")]
+
+
+async def test_a_malformed_answer_ends_its_stream_alone(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call, other = upstream.ask(), upstream.ask()
+    peer.say(wire.answer(1, ("connection", "close")), wire.answer(3))
+    assert call.heard == [("failed", Reason.PROTOCOL_ERROR, Processed.YES)]
+    assert other.heard == [("answered", 200, b"")]
+    assert peer.connection.is_open
+
+
+async def test_a_broken_rule_ends_all(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(wire.frame(DATA, 0, 0, b"x"))
+    assert call.heard == [("failed", Reason.PROTOCOL_ERROR, Processed.MAYBE)]
+    assert (peer.connection.is_open, upstream.pool.open_count) == (False, 0)
+    assert GOAWAY in [one.kind for one in await peer.frames()]
+
+
+# What was certainly not processed
+
+
+async def test_streams_above_goaways_last_were_not_processed(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    first, second = upstream.ask(), upstream.ask()
+    peer.say(wire.goaway(1))
+    assert (first.heard, second.heard) == ([], [("failed", Reason.CONNECTION_REFUSED, Processed.NEVER)])
+    assert not peer.connection.has_room
+    give_up(second)
+    peer.say(wire.answer(1))
+    assert first.heard == [("answered", 200, b"")]
+    let_go(first)
+    assert (peer.connection.is_open, upstream.pool.open_count) == (False, 0)
+
+
+async def test_a_refused_stream_was_not_processed(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(wire.rst(1, wire.REFUSED_STREAM))
+    assert call.heard == [("failed", Reason.CONNECTION_REFUSED, Processed.NEVER)]
+
+
+async def test_a_stream_that_was_reset_or_lost_may_have_been_processed(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    first, second = upstream.ask(), upstream.ask()
+    peer.say(wire.rst(1, wire.INTERNAL_ERROR))
+    peer.lose()
+    assert first.heard == second.heard == [("failed", Reason.CONNECTION_RESET, Processed.MAYBE)]
+
+
+async def test_after_its_head_it_was_processed(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(wire.answer(1, is_end=False), wire.rst(1, wire.REFUSED_STREAM))
+    assert call.heard[-1] == ("failed", Reason.CONNECTION_RESET, Processed.YES)
+
+
+# Streams that outlive their attempt
+
+
+async def test_an_attempt_that_leaves_cancels_its_stream(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    await peer.frames()
+    give_up(call)
+    assert [(one.kind, one.payload) for one in await peer.frames(RST_STREAM)] == [(RST_STREAM, b"\0\0\0\x08")]
+    peer.say(wire.answer(1))
+    assert call.heard == []
+    assert peer.connection.is_idle
+
+
+async def test_the_rest_of_a_request_goes_on_behind_its_answer_for_a_while(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    place = upstream.pool.take(0.0, is_sure=True)
+    assert place is not None
+    call = Call(place, 100_000)
+    call.stream.send_data(b"x" * 100_000)
+    call.stream.end(())
+    peer.say(wire.answer(1))
+    let_go(call)
+    assert not peer.connection.is_idle
+    peer.say(wire.window(0, 100_000), wire.window(1, 100_000))
+    assert sum(len(one.payload) for one in await peer.frames(DATA)) == 100_000
+    assert peer.connection.is_idle
+    assert upstream.cluster.idle_timer is not None
+
+
+async def test_the_rest_of_a_request_that_nobody_takes_is_reset(upstream: Upstream) -> None:
+    """Else its stream would count for ever, and the connection could never end."""
+    peer = upstream.connect()
+    place = upstream.pool.take(0.0, is_sure=True)
+    assert place is not None
+    call = Call(place, 100_000)
+    call.stream.send_data(b"x" * 100_000)
+    call.stream.end(())
+    peer.say(wire.answer(1))
+    let_go(call)
+    await peer.frames()
+    await asyncio.sleep(SEE_OUT_SECONDS - 0.01)
+    assert await peer.frames(RST_STREAM) == []
+    await asyncio.sleep(0.02)
+    assert len(await peer.frames(RST_STREAM)) == 1
+    assert peer.connection.is_idle
+
+
+async def test_a_response_that_is_held_gets_no_credit_until_it_goes_on(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    peer.say(wire.answer(1, is_end=False))
+    call.stream.hold()
+    peer.say(*[wire.frame(DATA, 0, 1, bytes(16_000)) for _ in range(16)])
+    assert [one.stream_id for one in await peer.frames(wire.WINDOW_UPDATE)] == [0]
+    call.stream.resume()
+    assert [one.stream_id for one in await peer.frames(wire.WINDOW_UPDATE)] == [1]
+
+
+# Whether it is alive
+
+
+async def test_a_time_out_on_a_silent_connection_asks_and_bars_it_after_two_seconds(
+    upstream: Upstream,
+) -> None:
+    peer = upstream.connect()
+    await asyncio.sleep(1)
+    call, other = upstream.ask(), upstream.ask()
+    await peer.frames()
+    give_up(call)
+    assert len(await peer.frames(PING)) == 1
+    await asyncio.sleep(SUSPECT_SECONDS - 0.01)
+    assert peer.connection.has_room
+    await asyncio.sleep(0.02)
+    assert (peer.connection.has_room, peer.connection.is_open) == (False, True)
+    await asyncio.sleep(DEAD_SECONDS - SUSPECT_SECONDS)
+    assert not peer.connection.is_open
+    peer.lose()
+    assert other.heard == [("failed", Reason.CONNECTION_RESET, Processed.MAYBE)]
+
+
+async def test_a_byte_after_the_question_clears_it(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    await asyncio.sleep(1)
+    upstream.ask()
+    give_up(upstream.ask())
+    await asyncio.sleep(SUSPECT_SECONDS + 0.1)
+    assert not peer.connection.has_room
+    peer.say(wire.ping(b"sidecar?", wire.ACK))
+    assert peer.connection.has_room
+    await asyncio.sleep(DEAD_SECONDS)
+    assert peer.connection.is_open
+
+
+async def test_a_second_question_has_its_own_ten_seconds(upstream: Upstream) -> None:
+    """What was counted for the first one does not end the connection right after the second."""
+    peer = upstream.connect()
+    await asyncio.sleep(1)
+    upstream.ask()
+    give_up(upstream.ask())
+    await asyncio.sleep(SUSPECT_SECONDS + 1)
+    peer.say(wire.ping(b"sidecar?", wire.ACK))
+    await asyncio.sleep(DEAD_SECONDS - SUSPECT_SECONDS - 1.5)
+    give_up(upstream.ask())
+    assert len(await peer.frames(PING)) == 2
+    await asyncio.sleep(1)
+    assert peer.connection.is_open
+    await asyncio.sleep(DEAD_SECONDS)
+    assert not peer.connection.is_open
+
+
+async def test_it_is_asked_at_most_each_five_seconds(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    await asyncio.sleep(PING_EVERY_SECONDS)
+    upstream.ask()
+    for _ in range(3):
+        give_up(upstream.ask())
+    assert len(await peer.frames(PING)) == 1
+
+
+async def test_a_time_out_on_a_connection_that_spoke_since_asks_nothing(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    slow, other = upstream.ask(), upstream.ask()
+    await asyncio.sleep(1)
+    peer.say(wire.answer(3))
+    let_go(other)
+    give_up(slow)
+    assert await peer.frames(PING) == []
+
+
+async def test_an_endpoint_that_bears_no_pings_gets_none_any_more(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    upstream.ask()
+    peer.say(wire.goaway(1, wire.ENHANCE_YOUR_CALM, b"too_many_pings"))
+    other = upstream.connect()
+    await asyncio.sleep(1)
+    give_up(upstream.ask())
+    assert await other.frames(PING) == []
+
+
+# Its end
+
+
+async def test_a_mistake_of_ours_ends_the_connection_and_blames_nobody(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+
+    def fail(*_: object) -> None:
+        raise ValueError("planted")
+
+    call.sink.answered = fail  # type: ignore[assignment]
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    peer.say(wire.answer(1))
+    assert call.heard == [("broken",)]
+    assert (peer.transport.is_aborted, upstream.pool.open_count) == (True, 0)
+
+
+async def test_answers_that_the_upstream_does_not_take_stop_the_reading(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    peer.connection.pause_writing()
+    peer.say(wire.ping())
+    assert peer.transport.is_paused
+    peer.connection.resume_writing()
+    assert not peer.transport.is_paused
+    assert [one.kind for one in await peer.frames(PING, HEADERS)] == [PING]
