@@ -269,7 +269,7 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
     by_reason: dict[str, int] = {}
     errors, gone, seconds = 0, 0, 0.0
     durations = [0] * (len(DURATION_BOUNDS) + 1)
-    for (_, status, error), row in [] if numbers is None else list(numbers.server.items()):
+    for (_, status, error, _), row in [] if numbers is None else list(numbers.server.items()):
         counts, total = row.state
         seconds += total
         count = sum(counts)

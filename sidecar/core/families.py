@@ -79,18 +79,18 @@ class Family:
 
 def _server(route: RouteNumbers, _: Servers) -> Iterator[Point]:
     base = _route_attributes(route)
-    for (method, status, error), histogram in list(route.server.items()):
-        yield base + _http_attributes(method, status, error), HistogramRow.of(histogram)
+    for (method, status, error, grpc), histogram in list(route.server.items()):
+        yield base + _http_attributes(method, status, error, grpc), HistogramRow.of(histogram)
 
 
 def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
     base = _route_attributes(route)
-    for (upstream, method, status, error), histogram in list(route.client.items()):
+    for (upstream, method, status, error, grpc), histogram in list(route.client.items()):
         address, port = servers.get(upstream, (upstream, None))
         where: Attributes = (("sidecar.upstream", upstream), ("server.address", address or upstream))
         if port is not None:
             where += (("server.port", port),)
-        yield base + where + _http_attributes(method, status, error), HistogramRow.of(histogram)
+        yield base + where + _http_attributes(method, status, error, grpc), HistogramRow.of(histogram)
 
 
 def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
@@ -108,12 +108,14 @@ def _route_attributes(route: RouteNumbers) -> Attributes:
     return (name, ("sidecar.listener", route.listener)) if route.listener else (name,)
 
 
-def _http_attributes(method: bytes, status: int, error: str) -> Attributes:
+def _http_attributes(method: bytes, status: int, error: str, grpc: int | None) -> Attributes:
     fixed: Attributes = (("http.request.method", method.decode()), ("url.scheme", "http"))
     if status == OVERFLOW_STATUS:
         return (*fixed, ("otel.metric.overflow", True))
     if status:
         fixed += (("http.response.status_code", status),)
+    if grpc is not None:
+        fixed += (("rpc.system", "grpc"), ("rpc.grpc.status_code", grpc))
     return (*fixed, ("error.type", error)) if error else fixed
 
 

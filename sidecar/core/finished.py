@@ -11,7 +11,7 @@ line or a span reads thirty.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.core.observe import ObservedAttempt, ObservedExchange
 
@@ -25,10 +25,32 @@ MAX_TRACESTATE_BYTES: Final = 512
 """A longer one is left out, since half of a member says nothing."""
 
 
+class Spoken(NamedTuple):
+    """What an exchange was in, with its client."""
+
+    http_version: str
+    grpc_status: int | None = None
+    """How a gRPC call ended; None for another request."""
+
+
+_HTTP: Final = {version: Spoken(version) for version in ("1.0", "1.1", "2")}
+"""One for all of a version: nothing is made for a plain request."""
+
+
+def _spoken(exchange: ObservedExchange) -> Spoken:
+    traits = exchange.request.traits
+    if traits.is_grpc:
+        return Spoken(traits.http_version, exchange.grpc_status)
+    return _HTTP[traits.http_version]
+
+
 class FinishedAttempt:
     """One try against one endpoint; the fields are those of `ObservedAttempt`."""
 
-    __slots__ = ("ended", "endpoint", "reason", "sent_ms", "span_id", "started", "status", "upstream")
+    __slots__ = (
+        "ended", "endpoint", "grpc_status", "http_version", "reason", "sent_ms", "span_id", "started", "status",
+        "upstream",
+    )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
         self.upstream: Final = attempt.upstream
@@ -39,6 +61,8 @@ class FinishedAttempt:
         self.status: Final = attempt.status
         self.reason: Final = attempt.reason
         self.sent_ms: Final = attempt.sent_ms
+        self.http_version: Final = attempt.http_version
+        self.grpc_status: Final = attempt.grpc_status
 
 
 class FinishedExchange:
@@ -46,8 +70,9 @@ class FinishedExchange:
 
     __slots__ = (
         "attempt_count", "attempts", "breaker_state", "budget", "detail", "ended", "endpoint", "fallback", "host",
-        "http_version", "listener", "method", "parent_id", "peer", "reason", "refused_by", "request_bytes",
-        "request_id", "response_bytes", "rewritten_target", "route_name", "span_id", "started", "status", "target",
+        "listener", "method", "parent_id", "peer", "reason", "refused_by", "request_bytes",
+        "request_id", "response_bytes", "rewritten_target", "route_name", "span_id", "spoken", "started", "status",
+        "target",
         "trace_id", "tracestate", "tripped", "upstream", "user_agent",
     )  # fmt: skip
 
@@ -85,6 +110,7 @@ class FinishedExchange:
         self.budget: Final = exchange.budget
         self.breaker_state: Final = exchange.breaker_state
         self.fallback: Final = exchange.fallback
+        self.spoken: Final = _spoken(exchange)
         tried = exchange.attempts
         last = tried[-1] if tried else None
         self.attempt_count: Final = len(tried)
@@ -99,7 +125,6 @@ class FinishedExchange:
         """This and all that follows is empty in a record without spans."""
         self.parent_id: Final = trace.parent_id if has_spans else None
         self.tracestate: Final = state if len(state) <= MAX_TRACESTATE_BYTES else b""
-        self.http_version: Final = request.traits.http_version if has_spans else ""
         self.rewritten_target: Final = (
             sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
         )

@@ -37,6 +37,10 @@ FAILURES: Final = frozenset({
 })  # fmt: skip
 """Count unless `failure_on` names gRPC codes itself; DEADLINE_EXCEEDED as a timeout."""
 
+SERVER_ERRORS: Final = FAILURES | {GrpcStatus.UNIMPLEMENTED}
+"""The server's fault: a SERVER span that ends with one is an error (OpenTelemetry's conventions for gRPC). Of all
+others the caller's."""
+
 
 def from_http(status: int) -> GrpcStatus | None:
     """What an answer without `grpc-status` comes to, by its HTTP status (grpc/doc/http-grpc-status-mapping.md, with

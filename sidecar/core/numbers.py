@@ -16,7 +16,8 @@ half an exchange.
 
 Cardinality of one route is bounded: `MAX_SERIES` rows for each of the two duration histograms, and one more
 for each method once that is reached; three budget rows; and for each breaker one counter per kind of
-transition. Keys are route and upstream names, enumerations and status codes; nothing that a client makes up.
+transition. Keys are route and upstream names, enumerations, status codes and the 17 of gRPC; nothing that a client
+makes up.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TypeVar
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
 from sidecar.core.transition import State, Transition, TransitionReason
 
@@ -51,18 +53,22 @@ FOLD_AT = 128
 
 Exemplar = tuple[bytes, bytes, float, float]
 """Trace id, span id (hex), the value, and when, on the monotonic clock."""
-ServerKey = tuple[bytes, int, str]
-"""Method, status, `error.type` or empty."""
-ClientKey = tuple[str, bytes, int, str]
-"""Upstream, method, status, `error.type` or empty."""
+ServerKey = tuple[bytes, int, str, int | None]
+"""Method, status, `error.type` or empty, status of a gRPC call."""
+ClientKey = tuple[str, bytes, int, str, int | None]
+"""Upstream, method, status, `error.type` or empty, status of a gRPC call."""
 TransitionKey = tuple[str, State, State, TransitionReason]
 """Upstream, from, to, why."""
 
-ShapeKey = tuple[str | None, bytes, int, Reason | None, str, str | None, int, Reason | None]
+GrpcStatuses = tuple[int | None, int | None]
+"""Of a call and of its first attempt."""
+ShapeKey = tuple[
+    str | None, bytes, int, Reason | None, str, str | None, int, Reason | None, GrpcStatuses | None
+]
 """Route, method, status, reason, source of the budget; the first attempt's upstream (None: no attempt), status
-and reason."""
-Retry = tuple[str, int, Reason | None, float, float, bytes]
-"""Upstream, status, reason, seconds, ended, span id."""
+and reason; None unless it is a gRPC call."""
+Retry = tuple[str, int, Reason | None, int | None, float, float, bytes]
+"""Upstream, status, reason, status of a gRPC call, seconds, ended, span id."""
 
 MAX_SHAPES = 256
 """Of one route: short cuts from what an exchange carries to its rows."""
@@ -160,13 +166,17 @@ class RouteNumbers:
         for shape in self.shapes:
             shape.fold()
 
-    def server_row(self, method: bytes, status: int, reason: Reason | None) -> Histogram:
-        key = (method, status, server_error_type(status, reason))
-        return _row(self.server, key, (method, OVERFLOW_STATUS, ""))
+    def server_row(
+        self, method: bytes, status: int, reason: Reason | None, grpc: int | None = None
+    ) -> Histogram:
+        key = (method, status, server_error_type(status, reason, grpc), grpc)
+        return _row(self.server, key, (method, OVERFLOW_STATUS, "", None))
 
-    def client_row(self, upstream: str, method: bytes, status: int, reason: Reason | None) -> Histogram:
-        key = (upstream, method, status, client_error_type(status, reason))
-        return _row(self.client, key, (upstream, method, OVERFLOW_STATUS, ""))
+    def client_row(
+        self, upstream: str, method: bytes, status: int, reason: Reason | None, grpc: int | None = None
+    ) -> Histogram:
+        key = (upstream, method, status, client_error_type(status, reason, grpc), grpc)
+        return _row(self.client, key, (upstream, method, OVERFLOW_STATUS, "", None))
 
 
 class Shape:
@@ -176,15 +186,16 @@ class Shape:
 
     def __init__(self, route: RouteNumbers, key: ShapeKey) -> None:
         """`key` has a known method."""
-        _, method, status, reason, source, upstream, first_status, first_reason = key
+        _, method, status, reason, source, upstream, first_status, first_reason, statuses = key
+        grpc, first_grpc = statuses or (None, None)
         self.route = route
         self.method = method
         self.reason = reason
-        self.server = route.server_row(method, status, reason)
+        self.server = route.server_row(method, status, reason, grpc)
         route.active.setdefault(method, 0)
         self.client: Histogram | None = None
         if upstream is not None:
-            self.client = route.client_row(upstream, method, first_status, first_reason)
+            self.client = route.client_row(upstream, method, first_status, first_reason, first_grpc)
         self.budgets = route.budgets.get(source)
         self.values: list[float] = []
         """Of each exchange: its seconds, its first attempt's, its budget. Flat: nothing for the collector."""
@@ -220,8 +231,8 @@ class Shape:
                 self.client.add_exemplar(client)
 
     def _count_retry(self, retry: Retry, trace_id: bytes | None) -> None:
-        upstream, status, reason, seconds, ended, span_id = retry
-        row = self.route.client_row(upstream, self.method, status, reason)
+        upstream, status, reason, grpc, seconds, ended, span_id = retry
+        row = self.route.client_row(upstream, self.method, status, reason, grpc)
         row.add([seconds])
         if trace_id is not None:
             row.add_exemplar((trace_id, span_id, seconds, ended))
@@ -275,15 +286,17 @@ class Numbers:
         budget = exchange.budget
         if attempts:
             first = attempts[0]
+            request = exchange.request
             key = (
                 exchange.route_name,
-                exchange.request.method,
+                request.method,
                 exchange.status,
                 exchange.reason,
                 budget.source,
                 first.upstream,
                 first.status,
                 first.reason,
+                (exchange.grpc_status, first.grpc_status) if request.traits.is_grpc else None,
             )
             shape = self._shapes.get(key) or self._shape(key, exchange.request.listener)
             first_ended = first.ended
@@ -333,6 +346,7 @@ class Numbers:
             None,
             0,
             None,
+            (exchange.grpc_status, None) if exchange.request.traits.is_grpc else None,
         )
         return self._shapes.get(key) or self._shape(key, exchange.request.listener)
 
@@ -390,20 +404,28 @@ class Numbers:
 
 def _retry(attempt: ObservedAttempt) -> Retry:
     seconds = attempt.ended - attempt.started
-    return attempt.upstream, attempt.status, attempt.reason, seconds, attempt.ended, attempt.span_id
+    return (
+        attempt.upstream, attempt.status, attempt.reason, attempt.grpc_status, seconds, attempt.ended, attempt.span_id
+    )  # fmt: skip
 
 
-def server_error_type(status: int, reason: Reason | None) -> str:
-    """`error.type` of a SERVER span and row: our own reason, else a 5xx status, else empty."""
+def server_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:
+    """`error.type` of a SERVER span and row: our own reason, else the name of a gRPC status that is the server's
+    fault, else a 5xx status, else empty."""
     if reason is not None:
         return reason.error_type
+    if grpc is not None and status < 400:
+        return GrpcStatus(grpc).name if grpc in SERVER_ERRORS else ""
     return str(status) if status >= 500 else ""
 
 
-def client_error_type(status: int, reason: Reason | None) -> str:
-    """`error.type` of a CLIENT span and row: the reason, else a 4xx or 5xx status, else empty."""
+def client_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:
+    """`error.type` of a CLIENT span and row: the reason, else the name of a gRPC status that is not OK, else a 4xx or
+    5xx status, else empty."""
     if reason is not None:
         return reason.error_type
+    if grpc is not None and status < 400:
+        return GrpcStatus(grpc).name if grpc else ""
     return str(status) if status >= 400 else ""
 
 

@@ -48,6 +48,14 @@ class ObservedAttempt(Protocol):
     def sent_ms(self) -> int | None:
         """The budget sent to the upstream, None if none was sent."""
 
+    @property
+    def http_version(self) -> str:
+        """Spoken with the upstream: `1.1` or `2`."""
+
+    @property
+    def grpc_status(self) -> int | None:
+        """What the upstream said of a gRPC call; None for another request, and without a whole answer."""
+
 
 class ObservedTrace(Protocol):
     """The ids of one exchange."""
@@ -130,6 +138,10 @@ class ObservedExchange(Protocol):
     @property
     def tripped(self) -> Transition | None:
         """The transition that this exchange's outcome caused."""
+
+    @property
+    def grpc_status(self) -> int | None:
+        """How a gRPC call ended for its caller; None for another request. One of `GrpcStatus`."""
 
     @property
     def fallback(self) -> str | None:

@@ -365,6 +365,18 @@ class Attempt(ResponseSink, Seeker):
         """A sidecar of ours stands before the upstream."""
         return self.pool is not None and self.pool.cluster.is_mesh
 
+    # What only observers ask
+
+    @property
+    def http_version(self) -> str:
+        return "2" if self.pool is not None and self.pool.is_shared else "1.1"
+
+    @property
+    def grpc_status(self) -> int | None:
+        if not self.is_whole or not self.race.exchange.request.traits.is_grpc:
+            return None
+        return verdicts.told_grpc_status(self.answer, self.trailers)
+
     # What the upstream's connection says
 
     def interim(self, head: ResponseHead) -> None:

@@ -20,6 +20,7 @@ from sidecar.core import deadline, max_forwards
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.callers import Found
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import from_http
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import Limit, could_count
 from sidecar.core.path import has_dot_segment
@@ -27,7 +28,7 @@ from sidecar.core.plain import Field
 from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import answers, date, heads, lineage
+from sidecar.forwarding import answers, date, grpc, heads, lineage
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 from sidecar.forwarding.given_up import GivenUp
@@ -488,6 +489,19 @@ class Exchange(RequestSink, RaceOwner):
         if not self.attempts or route is None or route.prefix is None:
             return None
         return heads.upstream_target(self, route.prefix)
+
+    @property
+    def grpc_status(self) -> int | None:
+        if not self.request.traits.is_grpc:
+            return None
+        reason, fallback = self.reason, self.fallback
+        said = self.attempts[-1].grpc_status if self.attempts else None
+        if said is not None and (reason is None or fallback is not None):
+            return said
+        if reason is not None and fallback != "response":
+            return int(grpc.code_of(reason))
+        by_http = from_http(self.status)
+        return grpc.UNKNOWN if by_http is None else int(by_http)
 
     @property
     def request_bytes(self) -> int:

@@ -62,9 +62,13 @@ def own_trailers(reason: Reason, detail: str, retry_after_seconds: float = 0.0) 
 
 
 def status_in(fields: Sequence[Field]) -> int | None:
-    """What `grpc-status` says in a head or in trailers; None where it is missing, UNKNOWN where it is no number
-    (statuscodes.md: a code that is not known counts so)."""
+    """What `grpc-status` says in a head or in trailers; None where it is missing, UNKNOWN where it is no code
+    that there is (statuscodes.md)."""
     for key, _, value in fields:
         if key == STATUS:
-            return int(value) if value.isdigit() and len(value) <= 2 else int(GrpcStatus.UNKNOWN)
+            return _KNOWN.get(value, UNKNOWN)
     return None
+
+
+UNKNOWN: Final = int(GrpcStatus.UNKNOWN)
+_KNOWN: Final = {b"%d" % status: int(status) for status in GrpcStatus}

@@ -74,3 +74,9 @@ def grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int | None:
         by_http = from_http(head.status)
         said = None if by_http is None else int(by_http)
     return said
+
+
+def told_grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int:
+    """The same for logs and spans: an answer that does not say it is UNKNOWN to its caller."""
+    said = grpc_status(head, trailers)
+    return grpc.UNKNOWN if said is None else said
