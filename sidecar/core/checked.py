@@ -34,6 +34,9 @@ class Checked(NamedTuple):
     is_good: bool
     is_news: bool
     """The first one that failed since its breaker was last closed."""
+    http_version: str = "1.1"
+    grpc_status: None = None
+    """It is never a gRPC call."""
 
     @property
     def error_type(self) -> str:

@@ -16,8 +16,8 @@ half an exchange.
 
 Cardinality of one route is bounded: `MAX_SERIES` rows for each of the two duration histograms, and one more
 for each method once that is reached; three budget rows; and for each breaker one counter per kind of
-transition. Keys are route and upstream names, enumerations and status codes (of gRPC the 17 that there are); nothing
-that a client makes up.
+transition. Keys are route and upstream names, enumerations, status codes and the 17 of gRPC; nothing that a client
+makes up.
 """
 
 from __future__ import annotations

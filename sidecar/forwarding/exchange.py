@@ -555,13 +555,12 @@ class Exchange(RequestSink, RaceOwner):
     def grpc_status(self) -> int | None:
         if not self.request.traits.is_grpc:
             return None
-        reason = self.reason
-        if reason is None and self.attempts:
-            return self.attempts[-1].grpc_status
-        if reason is not None and self.fallback is None:
+        reason, fallback = self.reason, self.fallback
+        said = self.attempts[-1].grpc_status if self.attempts else None
+        if said is not None and (reason is None or fallback is not None):
+            return said
+        if reason is not None and fallback != "response":
             return int(grpc.code_of(reason))
-        if reason is not None and self.fallback != "response":
-            return self.attempts[-1].grpc_status
         by_http = from_http(self.status)
         return grpc.UNKNOWN if by_http is None else int(by_http)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange
+from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
@@ -94,7 +95,7 @@ class Log:
 
         Exchanges that failed are logged whatever the sampling.
         """
-        if exchange.reason is not None or exchange.status >= 500:
+        if exchange.reason is not None or exchange.status >= 500 or is_grpc_error(exchange):
             if self._level > _WARNING:
                 return
         elif self._level > _INFO or (
@@ -178,6 +179,11 @@ class Log:
         self._in_flight = 0
         if flushed is not None:
             flushed.set()
+
+
+def is_grpc_error(exchange: ObservedExchange) -> bool:
+    """Whether a gRPC call has ended by its server's fault, which no HTTP status tells."""
+    return exchange.request.traits.is_grpc and exchange.grpc_status in SERVER_ERRORS
 
 
 def write_all(fd: int, data: bytes) -> None:

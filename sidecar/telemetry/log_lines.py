@@ -17,6 +17,7 @@ import orjson
 from sidecar.core.breaker.words import because
 from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange
+from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition
 from sidecar.core.untrusted import Untrusted
@@ -85,7 +86,10 @@ class LogLine:
 def level_of(record: Record) -> Level:
     """How grave it is. What went wrong with an exchange is a warning, a configuration that is refused an error."""
     if isinstance(record, FinishedExchange):
-        return Level.WARNING if record.reason is not None or record.status >= 500 else Level.INFO
+        is_wrong = (
+            record.reason is not None or record.status >= 500 or record.spoken.grpc_status in SERVER_ERRORS
+        )
+        return Level.WARNING if is_wrong else Level.INFO
     if isinstance(record, Transition):
         return Level.WARNING if record.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
     if isinstance(record, Checked):
@@ -168,6 +172,8 @@ def _access_fields(record: FinishedExchange) -> Fields:
     }
     if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
         fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")
+    if record.spoken.grpc_status is not None:
+        fields["grpc_status"] = GrpcStatus(record.spoken.grpc_status).name
     if query:
         fields["query"] = query.decode("utf-8", "replace")
     if record.detail:

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from sidecar.core.checked import USER_AGENT, Checked
 from sidecar.core.errors import Reason
-from sidecar.core.finished import FinishedAttempt, FinishedExchange
+from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
+from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.snapshot import Endpoint
@@ -78,7 +79,7 @@ class SpanShaper:
                 method if method in _KNOWN else b"_OTHER",
                 record.route_name,
                 record.listener,
-                record.http_version,
+                record.spoken,
                 record.status,
                 record.reason,
                 record.fallback,
@@ -100,7 +101,10 @@ class SpanShaper:
             parts.append(_peer(record.peer))
         if isinstance(record.tracestate, Untrusted):
             parts += _untrusted(record.tracestate)
-        if record.status >= 500 or record.reason is not None:
+        grpc_status = record.spoken.grpc_status
+        if grpc_status is not None:
+            parts.append(_rpc(path))
+        if grpc_status or record.status >= 500 or record.reason is not None:
             parts += self._failure_parts(record)
         if record.tripped is not None:
             at_ns = ns(record.tripped.at, offset_ns)
@@ -109,7 +113,7 @@ class SpanShaper:
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
         reason = record.reason
-        if is_server_error(record.status, reason, record.fallback):
+        if is_server_error(record.status, reason, record.fallback, record.spoken.grpc_status):
             yield wire.status(wire.ERROR, record.detail.encode() if reason is not None else b"")
         if record.refused_by is not None:
             yield wire.link(*self._ids.of(record.refused_by))
@@ -117,10 +121,10 @@ class SpanShaper:
     def _client_parts(self, record: FinishedExchange, attempt: FinishedAttempt) -> tuple[bytes, list[bytes]]:
         """The authority for `url.full` (empty: use Host), and what stands in a CLIENT span besides it."""
         method = record.method
-        authority, fixed = self._client_fixed(
-            method, record.route_name, attempt.upstream, attempt.endpoint, attempt.status, attempt.reason
-        )
+        authority, fixed = self._client_fixed(method, record.route_name, attempt)
         parts = [fixed]
+        if record.spoken.grpc_status is not None:
+            parts.append(_rpc(split_target(record.target)[0]))
         if method not in _KNOWN:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if attempt.sent_ms is not None:
@@ -128,24 +132,22 @@ class SpanShaper:
         return authority, parts
 
     def _client_fixed(
-        self,
-        method: bytes,
-        route: str | None,
-        upstream: str,
-        endpoint: Endpoint | None,
-        status: int,
-        reason: Reason | None,
+        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked
     ) -> tuple[bytes, bytes]:
         """The endpoint's authority for `url.full` (empty: use Host), and what attempts like this have in common."""
         known = method if method in _KNOWN else b"_OTHER"
+        endpoint = attempt.endpoint
         # by identity: hashing the dataclass costs as much as all the rest; the entry keeps the endpoint alive
-        key = (known, route, upstream, id(endpoint), status, reason)
+        key = (
+            known, route, attempt.upstream, id(endpoint), attempt.status, attempt.reason, attempt.http_version,
+            attempt.grpc_status,
+        )  # fmt: skip
         entry = self._attempts.get(key)
         if entry is None:
             if len(self._attempts) >= _MAX_CACHED:
                 self._attempts.clear()
             authority = b"" if endpoint is None or endpoint.path is not None else _authority(endpoint)
-            fixed = _client_fixed(known, route, upstream, endpoint, status, reason)
+            fixed = _client_fixed(known, route, attempt)
             entry = self._attempts[key] = (endpoint, authority, fixed)
         return entry[1], entry[2]
 
@@ -157,9 +159,7 @@ class SpanShaper:
 
     def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace: no exchange asked for it."""
-        authority, fixed = self._client_fixed(
-            b"GET", checked.route, checked.upstream, checked.endpoint, checked.status, checked.reason
-        )
+        authority, fixed = self._client_fixed(b"GET", checked.route, checked)
         parts = [
             fixed,
             _text_of(_URL_FULL, _full_url(authority, redacted_path(checked.path.encode()), b"")),
@@ -170,12 +170,17 @@ class SpanShaper:
         return wire.span(trace_id, span_id, b"", *times, parts)
 
 
-def is_server_error(status: int, reason: Reason | None, fallback: str | None) -> bool:
-    """Whether a SERVER span's status is ERROR: a 5xx, or an answer that the sidecar cut short.
+def is_server_error(
+    status: int, reason: Reason | None, fallback: str | None, grpc_status: int | None = None
+) -> bool:
+    """Whether a SERVER span's status is ERROR: a 5xx, or an answer that the sidecar cut short. For a gRPC call its
+    own status tells, whoever set it: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
 
     A 4xx is the client's fault and leaves it unset, as the conventions demand; so does a fallback that
     served. 499 is our own code for "nothing was answered".
     """
+    if grpc_status is not None:
+        return grpc_status in SERVER_ERRORS
     if status >= 500:
         return True
     return reason is not None and fallback is None and (status < 400 or status == 499)
@@ -198,7 +203,7 @@ def _server_fixed(
     method: bytes,
     route: str | None,
     listener: str,
-    version: str,
+    spoken: Spoken,
     status: int,
     reason: Reason | None,
     fallback: str | None,
@@ -209,44 +214,52 @@ def _server_fixed(
         wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER),
         wire.text("http.request.method", method),
         wire.text("url.scheme", b"http"),
-        wire.text("network.protocol.version", version.encode()),
+        wire.text("network.protocol.version", spoken.http_version.encode()),
         wire.text("sidecar.listener", listener.encode()),
     ]
+    if spoken.grpc_status is not None:
+        parts.append(wire.number("rpc.grpc.status_code", spoken.grpc_status))
     if route is not None:
         parts.append(wire.text("sidecar.route", route.encode()))
     if reason is not Reason.CLIENT_GONE and status:  # 499 was never sent
         parts.append(wire.number("http.response.status_code", status))
-    if error := server_error_type(status, reason):
+    if error := server_error_type(status, reason, spoken.grpc_status):
         parts.append(wire.text("error.type", error.encode()))
     if fallback is not None:
         parts.append(wire.text("sidecar.fallback", fallback.encode()))
     return b"".join(parts)
 
 
-def _client_fixed(
-    method: bytes,
-    route: str | None,
-    upstream: str,
-    endpoint: Endpoint | None,
-    status: int,
-    reason: Reason | None,
-) -> bytes:
+def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked) -> bytes:
+    upstream, status = attempt.upstream, attempt.status
     parts = [
         _PARENT_HERE,
         wire.name_and_kind("HTTP" if method == b"_OTHER" else method.decode(), wire.CLIENT),
         wire.text("http.request.method", method),
         wire.text("url.scheme", b"http"),
         wire.text("sidecar.upstream", upstream.encode()),
-        *_endpoint_attributes(endpoint, upstream),
+        *_endpoint_attributes(attempt.endpoint, upstream),
     ]
     if route is not None:
         parts.append(wire.text("sidecar.route", route.encode()))
     if status:
-        parts.append(wire.text("network.protocol.version", b"1.1"))
+        parts.append(wire.text("network.protocol.version", attempt.http_version.encode()))
         parts.append(wire.number("http.response.status_code", status))
-    if error := client_error_type(status, reason):
+    if attempt.grpc_status is not None:
+        parts.append(wire.number("rpc.grpc.status_code", attempt.grpc_status))
+    if error := client_error_type(status, attempt.reason, attempt.grpc_status):
         parts.append(wire.text("error.type", error.encode()))
         parts.append(wire.status(wire.ERROR))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _rpc(path: bytes) -> bytes:
+    """What a gRPC call asks for (`/pkg.Service/Method`), by its path, which is free of secrets."""
+    service, _, method = path[1:].rpartition(b"/")
+    parts = [wire.text("rpc.system", b"grpc"), wire.text("rpc.method", method)]
+    if service:
+        parts.append(wire.text("rpc.service", service))
     return b"".join(parts)
 
 

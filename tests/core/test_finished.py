@@ -13,6 +13,7 @@ from sidecar.core.finished import (
     MAX_TRACESTATE_BYTES,
     FinishedAttempt,
     FinishedExchange,
+    Spoken,
     with_spans,
 )
 from sidecar.core.numbers import Numbers
@@ -41,18 +42,27 @@ OF_SPANS_ALONE = {
     "attempts": (),
     "parent_id": None,
     "tracestate": b"",
-    "http_version": "",
     "rewritten_target": None,
     "refused_by": None,
     "tripped": None,
 }
 OF_THE_LAST_ATTEMPT = {"attempt_count", "upstream", "endpoint"}
-SHARED = set(FinishedExchange.__slots__) - OF_SPANS_ALONE.keys() - OF_THE_LAST_ATTEMPT
+SHARED = set(FinishedExchange.__slots__) - OF_SPANS_ALONE.keys() - OF_THE_LAST_ATTEMPT - {"spoken"}
 
 
 @pytest.mark.parametrize("field", sorted(SHARED | OF_SPANS_ALONE.keys() - {"attempts"}))
 def test_a_record_holds_what_the_exchange_tells(field: str) -> None:
     assert getattr(with_spans(EXCHANGE), field) == getattr(EXCHANGE, field)
+
+
+@pytest.mark.parametrize("make", [FinishedExchange, with_spans])
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
+@pytest.mark.parametrize("status", [None, 0, 14])
+def test_a_record_tells_what_was_spoken(
+    make: type[FinishedExchange], version: str, status: int | None
+) -> None:
+    record = make(FakeExchange(http_version=version, grpc_status=status))
+    assert record.spoken == Spoken(version, status)
 
 
 @pytest.mark.parametrize("attempts", [(), (FIRST,), (FIRST, SECOND)])

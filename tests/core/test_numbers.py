@@ -78,6 +78,26 @@ def test_one_exchange_is_one_server_row_and_one_client_row_for_each_attempt() ->
     assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 1}
 
 
+def test_a_grpc_call_is_counted_by_its_own_status() -> None:
+    numbers = Numbers()
+    for code in range(17):
+        attempts = (FakeAttempt(grpc_status=14), FakeAttempt(grpc_status=code))
+        pass_through(numbers, FakeExchange(grpc_status=code, attempts=attempts))
+    pass_through(numbers, FakeExchange(grpc_status=12, reason=Reason.NO_ROUTE, attempts=()))
+    pass_through(numbers, FakeExchange())
+    server = [dict(row) for row in read(numbers, "http.server.request.duration")]
+    codes = [row["rpc.grpc.status_code"] for row in server if row.get("rpc.system") == "grpc"]
+    assert sorted(codes) == sorted([*range(17), 12])
+    wrong = {row["error.type"]: row["rpc.grpc.status_code"] for row in server if "error.type" in row}
+    assert wrong == {
+        "UNKNOWN": 2, "DEADLINE_EXCEEDED": 4, "UNIMPLEMENTED": 12, "INTERNAL": 13, "UNAVAILABLE": 14, "DATA_LOSS": 15,
+        "no_route": 12,
+    }  # fmt: skip
+    client = [dict(row) for row in read(numbers, "http.client.request.duration")]
+    assert {row.get("rpc.grpc.status_code") for row in client} == {None, *range(17)}
+    assert sum("error.type" in row for row in client) == 16, "all but OK"
+
+
 def test_reasons_that_share_an_error_type_share_a_row() -> None:
     numbers = Numbers()
     for reason in (Reason.CONNECTION_RESET, Reason.INCOMPLETE_RESPONSE):

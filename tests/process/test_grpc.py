@@ -236,6 +236,39 @@ async def test_our_own_answers_are_grpc_statuses(tmp_path: Path, service: GrpcSe
     assert "no_route" in error.details()
 
 
+async def test_every_end_is_counted_by_its_grpc_status(tmp_path: Path, service: GrpcService) -> None:
+    """What a server said, what the sidecar answered itself, and a caller who left."""
+    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s}"
+    codes = grpc.StatusCode
+    async with sidecars(tmp_path, service.port, 1, route) as [sidecar]:
+        client = Calls(sidecar.port)
+        await client.unary("Echo", b"x")
+        future = client.channel.unary_unary(f"/{NAME}/Slow").future(b"", timeout=PATIENCE_SECONDS)
+        await until(lambda: "Slow" in service.calls)
+        future.cancel()
+        await until(lambda: "Slow" in service.ended)
+        for code in (codes.NOT_FOUND, codes.UNAVAILABLE, codes.DATA_LOSS):
+            service.failure = code
+            await client.failure("Fail")
+        await client.failure("Echo")  # the breaker is open
+        client.channel.close()
+
+        async def count(rest: str) -> float:
+            labels = (
+                'sidecar_route="app",sidecar_listener="inbound",http_request_method="POST",url_scheme="http",'
+            )
+            return await sidecar.metric(f"http_server_request_duration_seconds_count{{{labels}{rest}}}")
+
+        grpcs = 'rpc_system="grpc",rpc_grpc_status_code='
+        ok = f'http_response_status_code="200",{grpcs}'
+        assert await count(f'{ok}"0"') == 1
+        assert await count(f'{ok}"5"') == 1
+        assert await count(f'{ok}"14",error_type="UNAVAILABLE"') == 1
+        assert await count(f'{ok}"15",error_type="DATA_LOSS"') == 1
+        assert await count(f'{ok}"14",error_type="circuit_open"') == 1
+        assert await count(f'http_response_status_code="499",{grpcs}"1",error_type="client_gone"') == 1
+
+
 async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
     with grpc_service() as service:
         port = service.port

@@ -26,6 +26,8 @@ class FakeAttempt:
     status: int = 200
     reason: Reason | None = None
     sent_ms: int | None = 1990
+    http_version: str = "1.1"
+    grpc_status: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,12 +61,13 @@ class FakeExchange:
     refused_by: Transition | None = None
     tripped: Transition | None = None
     fallback: str | None = None
+    grpc_status: int | None = None
     attempts: Sequence[FakeAttempt] = (FakeAttempt(),)
 
     @property
     def request(self) -> Request:
         lookup = {} if self.user_agent is None else {b"user-agent": self.user_agent}
-        traits = Traits(http_version=self.http_version)
+        traits = Traits(http_version=self.http_version, is_grpc=self.grpc_status is not None)
         return Request(
             self.listener, self.method, self.target, self.target, self.host, [], lookup, traits=traits
         )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.finished import with_spans
+from sidecar.core.finished import FinishedExchange, with_spans
 from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
@@ -117,6 +117,16 @@ def test_every_reason_is_told_by_its_own_token(reason: Reason) -> None:
     written.log.finished(FakeExchange(status=502, reason=reason, attempts=()))
     (line,) = written.lines()
     assert (line["level"], line["reason"]) == ("warning", reason.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "level"),
+    [(0, "OK", Level.INFO), (5, "NOT_FOUND", Level.INFO), (14, "UNAVAILABLE", Level.WARNING)],
+)
+def test_a_line_tells_how_a_grpc_call_ended(code: int, name: str, level: Level) -> None:
+    line = make_line(FinishedExchange(FakeExchange(grpc_status=code)), 0)
+    assert (line.fields["grpc_status"], line.level) == (name, level)
+    assert "grpc_status" not in make_line(FinishedExchange(FakeExchange()), 0).fields
 
 
 def test_what_a_client_sends_cannot_break_a_line() -> None:
@@ -246,6 +256,13 @@ def test_sampling_keeps_a_share_of_traces_and_every_failure() -> None:
         written.log.finished(FakeExchange(trace_id=trace_id))
         written.log.finished(FakeExchange(trace_id=trace_id, status=502))
     assert [line["status"] for line in written.lines()] == [200, 502, 502]
+
+
+def test_sampling_keeps_every_grpc_call_that_failed_by_its_servers_fault() -> None:
+    written = Written(AccessLog(sample_ratio=0.5))
+    for code in (0, 5, 14):
+        written.log.finished(FakeExchange(trace_id=b"f" * 32, grpc_status=code))
+    assert [line["grpc_status"] for line in written.lines()] == ["UNAVAILABLE"]
 
 
 def test_stalled_reader_drops_lines_and_counts_each_of_them() -> None:

@@ -194,6 +194,82 @@ def test_status_of_a_client_span(status: int, is_error: bool) -> None:
     assert attributes(client).get("error.type") == (str(status) if is_error else None)
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "is_error", "error_type"),
+    [
+        (0, None, False, None),
+        (1, None, False, None),
+        (2, None, True, "UNKNOWN"),
+        (3, None, False, None),
+        (4, None, True, "DEADLINE_EXCEEDED"),
+        (5, None, False, None),
+        (6, None, False, None),
+        (7, None, False, None),
+        (8, None, False, None),
+        (9, None, False, None),
+        (10, None, False, None),
+        (11, None, False, None),
+        (12, None, True, "UNIMPLEMENTED"),
+        (13, None, True, "INTERNAL"),
+        (14, None, True, "UNAVAILABLE"),
+        (15, None, True, "DATA_LOSS"),
+        (16, None, False, None),
+        (14, Reason.CIRCUIT_OPEN, True, "circuit_open"),
+        (4, Reason.TIMEOUT, True, "timeout"),
+        (8, Reason.OVERLOADED, False, "overloaded"),
+        (1, Reason.CLIENT_GONE, False, "client_gone"),
+    ],
+)
+def test_status_of_a_server_span_of_a_grpc_call(
+    code: int, reason: Reason | None, is_error: bool, error_type: str | None
+) -> None:
+    """OpenTelemetry's conventions for gRPC: what the caller did wrong is no error of the server."""
+    (server,) = spans_of(FakeExchange(grpc_status=code, reason=reason, detail="why", attempts=()))
+    assert (server.status.code == Status.STATUS_CODE_ERROR) is is_error
+    told = attributes(server)
+    assert told["rpc.grpc.status_code"] == code
+    assert told.get("error.type") == error_type
+
+
+@pytest.mark.parametrize("code", range(17))
+def test_status_of_a_client_span_of_a_grpc_call(code: int) -> None:
+    attempt = FakeAttempt(grpc_status=code, http_version="2")
+    _, client = spans_of(FakeExchange(grpc_status=code, http_version="2", attempts=(attempt,)))
+    assert (client.status.code == Status.STATUS_CODE_ERROR) is (code != 0)
+    told = attributes(client)
+    assert told["rpc.grpc.status_code"] == code
+    assert ("error.type" in told) is (code != 0)
+
+
+def test_a_grpc_call_is_told_by_service_and_method() -> None:
+    call = FakeExchange(
+        method=b"POST", target=b"/pkg.Payments/Charge", http_version="2", grpc_status=0,
+        attempts=(FakeAttempt(grpc_status=0, http_version="1.1"),),
+    )  # fmt: skip
+    server, client = map(attributes, spans_of(call))
+    for told in (server, client):
+        assert (told["rpc.system"], told["rpc.service"], told["rpc.method"]) == (
+            "grpc", "pkg.Payments", "Charge"
+        )  # fmt: skip
+    assert (server["network.protocol.version"], client["network.protocol.version"]) == ("2", "1.1")
+
+
+def test_a_path_that_is_none_of_grpcs_is_told_as_far_as_it_goes() -> None:
+    (server,) = spans_of(FakeExchange(target=b"/Charge", grpc_status=12, attempts=()))
+    told = attributes(server)
+    assert told["rpc.method"] == "Charge"
+    assert "rpc.service" not in told
+
+
+def test_an_attempt_that_failed_says_nothing_of_a_status_of_grpc() -> None:
+    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED)
+    server, client = spans_of(FakeExchange(grpc_status=14, reason=failed.reason, attempts=(failed,)))
+    assert attributes(server)["rpc.grpc.status_code"] == 14
+    told = attributes(client)
+    assert "rpc.grpc.status_code" not in told
+    assert (told["rpc.system"], told["error.type"]) == ("grpc", "connection_refused")
+
+
 def test_unknown_method_is_other_and_kept_as_original() -> None:
     server, client = spans_of(FakeExchange(method=b"BREW"))
     assert (server.name, client.name) == ("HTTP checkout", "HTTP")
