@@ -81,7 +81,7 @@ class ProbeThread:
         self._woken, self._wake = socket.socketpair()
         self._is_hung = False
         self._came_at: float | None = None
-        """When something came into the kernel's queue that the loop is to take; None while nothing is known of any."""
+        """When something came into the kernel's queue that the loop is to take; None while nothing did."""
         self._thread = threading.Thread(target=self._run, name="sidecar-probes", daemon=True)
 
     def start(self) -> None:

@@ -154,7 +154,8 @@ class Pressure:
 
     def _say(self, socket: ListenerSocket, change: Change, *, is_full: bool, seconds: float = 0.0) -> None:
         gate = socket.gate
-        assert gate is not None
+        if gate is None:  # the listener has closed meanwhile
+            return
         self.tell(
             Told(
                 socket.name,

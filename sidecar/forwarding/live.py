@@ -38,14 +38,24 @@ _CLOSED = State.CLOSED
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("breaker", "cluster")
+    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster")
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
+        self._usual_seconds = 0.0
+        self._usual_until = -inf
 
     def __repr__(self) -> str:
         return f"<Destination {self.breaker.route} → {self.cluster.name}>"
+
+    def usual_seconds(self, now: float) -> float:
+        """What half of its last good answers did not exceed; 0 while too few are known. Looked up ten times a second
+        at most: to sort a thousand durations takes 60 µs."""
+        if now >= self._usual_until:
+            self._usual_seconds = self.breaker.durations.median() or 0.0
+            self._usual_until = now + USUAL_FOR_SECONDS
+        return self._usual_seconds
 
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
@@ -80,8 +90,6 @@ class LiveRoute:
 
     __slots__ = (
         "_choices",
-        "_usual_seconds",
-        "_usual_until",
         "added_to_request",
         "added_to_response",
         "admission",
@@ -123,8 +131,6 @@ class LiveRoute:
         self.policy = policy
         self.name = policy.name
         self.destinations = [destination for destination, _ in destinations]
-        self._usual_seconds = 0.0
-        self._usual_until = -inf
         self._choices = [(destination, weight) for destination, weight in destinations if weight > 0]
         self.single = self._choices[0][0] if len(self._choices) == 1 else None
         self.fallback_destination = fallback_destination
@@ -176,12 +182,8 @@ class LiveRoute:
 
     def usual_seconds(self, now: float) -> float:
         """What half of the route's last good answers did not exceed; of several upstreams the fastest. 0 while too
-        few are known. Looked up ten times a second at most: to sort a thousand durations takes 60 µs."""
-        if now >= self._usual_until:
-            medians = [one.breaker.durations.median() for one in self.destinations]
-            self._usual_seconds = min([one for one in medians if one is not None], default=0.0)
-            self._usual_until = now + USUAL_FOR_SECONDS
-        return self._usual_seconds
+        few are known of any."""
+        return min([one.usual_seconds(now) for one in self.destinations])
 
     def choose(self, rng: random.Random) -> Destination:
         """The upstream for one exchange, by weight."""
