@@ -22,6 +22,9 @@ from typing import Final, Protocol
 PATIENCE_SECONDS: Final = 0.05
 """How long the loop may take to its next turn when a connection has come, and how long one that was taken may say
 nothing before the loop gets it."""
+HURRY_SECONDS: Final = 0.01
+"""The same while a listener is overloaded: to answer, the thread waits several times for the interpreter's lock, 5 ms
+each."""
 HUNG_SECONDS: Final = 10.0
 MAX_WAITING: Final = 32
 """Connections here at once; others wait in the kernel's queue."""
@@ -42,6 +45,10 @@ class LoopVitals(Protocol):
     def is_started(self) -> bool: ...
     @property
     def is_ready(self) -> bool: ...
+    @property
+    def is_pressed(self) -> bool:
+        """A listener is overloaded."""
+
     @property
     def turned_at(self) -> float:
         """When the data loop gave its last sign of life, on the monotonic clock."""
@@ -73,6 +80,8 @@ class ProbeThread:
         self._poll = select.poll()
         self._woken, self._wake = socket.socketpair()
         self._is_hung = False
+        self._came_at: float | None = None
+        """When something came into the kernel's queue that the loop is to take; None while nothing did."""
         self._thread = threading.Thread(target=self._run, name="sidecar-probes", daemon=True)
 
     def start(self) -> None:
@@ -93,28 +102,30 @@ class ProbeThread:
         woken, bound = self._woken.fileno(), self._bound.fileno()
         self._poll.register(woken, select.POLLIN)
         self._poll.register(bound, select.POLLIN)
-        patience_ends: float | None = None
         while True:
-            wait_ms = None if patience_ends is None and not self._taken else int(PATIENCE_SECONDS * 1e3)
-            ready = {fd for fd, _ in self._poll.poll(wait_ms)}
+            is_waiting = self._came_at is not None or bool(self._taken)
+            ready = {fd for fd, _ in self._poll.poll(int(HURRY_SECONDS * 1e3) if is_waiting else None)}
             if woken in ready:
                 return
             now = time.monotonic()
-            if bound in ready and patience_ends is None:
-                patience_ends = now + PATIENCE_SECONDS
-                self._ask_loop()
+            if bound in ready:
+                self._came_at = now
                 self._poll.unregister(
                     bound
-                )  # it is ready all the time, until the loop has taken what is there
-            elif patience_ends is not None and now >= patience_ends:
+                )  # it is ready all the time, until somebody has taken what is there
+                self._ask_loop()
+            elif self._came_at is not None and now - self._came_at >= self._patience():
+                self._came_at = None
+                self._poll.register(bound, select.POLLIN)
                 if self._turned < self._asked:
                     self._accept(now)
-                patience_ends = None
-                self._poll.register(bound, select.POLLIN)
             for one in [self._taken[fd] for fd in ready if fd in self._taken]:
                 self._read(one)
             for one in [one for one in self._taken.values() if one.until <= now]:
                 self._give_away(one)
+
+    def _patience(self) -> float:
+        return HURRY_SECONDS if self._vitals.is_pressed else PATIENCE_SECONDS
 
     def _ask_loop(self) -> None:
         """A turn of it takes what waits in the kernel's queue."""
@@ -132,8 +143,9 @@ class ProbeThread:
             except OSError:  # the loop was in time, or there is no descriptor: then it waits
                 return
             sock.setblocking(False)
-            self._taken[sock.fileno()] = _Taken(sock, now + PATIENCE_SECONDS)
+            one = self._taken[sock.fileno()] = _Taken(sock, now + PATIENCE_SECONDS)
             self._poll.register(sock.fileno(), select.POLLIN)
+            self._read(one)
 
     def _read(self, one: _Taken) -> None:
         try:

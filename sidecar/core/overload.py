@@ -28,6 +28,7 @@ SAVED_SECONDS: Final = 0.01
 """Of that share, at most so much is saved up."""
 FIRST_COST_SECONDS: Final = 30e-6
 """Of one refusal, until it is known what a forward costs."""
+MOST_COST_SECONDS: Final = 200e-6
 COST_SHARE: Final = 0.5
 """Of a forward's cost; measured: a third, with the reading of its bytes."""
 
@@ -132,5 +133,8 @@ class Refusals:
         return granted
 
     def costs(self, *, seconds_of_a_forward: float) -> None:
-        """What a request costs that is forwarded; one that is refused is taken to cost the half at most."""
-        self._cost = COST_SHARE * seconds_of_a_forward
+        """What a request costs that is forwarded; one that is refused is taken to cost the half at most.
+
+        Where upstreams are slow few are forwarded in a second, which says nothing of the cost: hence the bound.
+        """
+        self._cost = min(COST_SHARE * seconds_of_a_forward, MOST_COST_SECONDS)

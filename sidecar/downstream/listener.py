@@ -293,6 +293,9 @@ class ListenerSocket(ListenerTerms):
     def close(self) -> None:
         """Cut everything."""
         self.stop_accepting()
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.close()
         for connection in list(self._connections):
             connection.abort()
 

@@ -234,8 +234,8 @@ class Exchange(RequestSink, RaceOwner):
             return
         if refusal is not None:
             raise refusal
-        usual_seconds = route.usual_seconds()
-        if usual_seconds is not None and self.budget.seconds < usual_seconds:
+        budget = self.budget
+        if budget is not route.plain_budget and budget.seconds < route.usual_seconds(self.started):
             detail = "this sidecar is overloaded, and less time is left than this route usually needs"
             raise GivenUp(_OVERLOADED, detail, is_own_lack=True)
 

@@ -61,6 +61,10 @@ class Administered:
         return self._datapath.is_ready
 
     @property
+    def is_pressed(self) -> bool:
+        return bool(self._datapath.service.pressed)
+
+    @property
     def turned_at(self) -> float:
         return self._datapath.service.sweep.pace.turned_at
 

@@ -58,6 +58,8 @@ class Row:
     p50_us: float
     p99_us: float
     load_cpu: float
+    opened_breakers: int = 0
+    """How often the proxy's breakers opened; known of the sidecar alone."""
     livez_ms: list[float] = field(default_factory=list)
 
     @property
@@ -139,6 +141,7 @@ class Bench:
             with Livez(running.probes_port) as livez:
                 row = self._load(name, running.port, times, count, capacity * times)
             row.livez_ms = sorted(livez.times_ms)
+            row.opened_breakers = opened_breakers(running.probes_port)
             return row
         return self._load(name, running.port, times, count, capacity * times)
 
@@ -156,6 +159,20 @@ class Bench:
         )  # fmt: skip
 
 
+def opened_breakers(probes_port: int) -> int:
+    """Of the sidecar whose probes are at that port."""
+    connection = http.client.HTTPConnection("127.0.0.1", probes_port, timeout=PROBE_TIMEOUT_SECONDS)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    to_open = [
+        line
+        for line in lines
+        if line.startswith("sidecar_circuit_breaker_transitions_total{") and 'state_to="open"' in line
+    ]
+    return round(sum(float(line.rpartition(" ")[2]) for line in to_open))
+
+
 def told(times: float) -> str:
     return f"{times:g} × capacity" if times else "closed loop"
 
@@ -164,8 +181,8 @@ def table(rows: list[Row]) -> str:
     """Markdown: one line for each target and load."""
     lines = [
         "| proxy | load | offered/s | good/s | of capacity | refused/s | timed out/s | p50, ms | p99, ms "
-        "| /livez p99, ms |",
-        "| --- " * 10 + "|",
+        "| /livez p99, ms | breakers opened |",
+        "| --- " * 11 + "|",
     ]
     capacity = {row.target: row.goodput for row in rows if not row.times}
     for row in rows:
@@ -175,7 +192,8 @@ def table(rows: list[Row]) -> str:
         lines.append(
             f"| {row.target} | {told(row.times)} | {offered} | {row.goodput:.0f} | {row.goodput / base:.0%} "
             f"| {row.refused / row.seconds:.0f} | {row.timed_out / row.seconds:.0f} "
-            f"| {row.p50_us / 1e3:.1f} | {row.p99_us / 1e3:.0f} | {livez} |"
+            f"| {row.p50_us / 1e3:.1f} | {row.p99_us / 1e3:.0f} | {livez} "
+            f"| {row.opened_breakers if row.livez_ms else '–'} |"
         )
     return "\n".join(lines)
 

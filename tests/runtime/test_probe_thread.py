@@ -25,6 +25,7 @@ class Vitals:
     def __init__(self) -> None:
         self.is_started = True
         self.is_ready = True
+        self.is_pressed = False
         self.age = 0.0
         self.told: list[str] = []
 
@@ -85,6 +86,11 @@ def stage() -> Iterator[Stage]:
 def test_a_probe_is_answered_while_the_loop_is_late(stage: Stage, path: str) -> None:
     assert stage.ask(path) == (200, "ok\n")
     assert stage.handed == []
+
+
+def test_so_it_is_in_an_overload(stage: Stage) -> None:
+    stage.vitals.is_pressed = True
+    assert stage.ask("/livez") == (200, "ok\n")
 
 
 def test_a_probe_tells_what_it_is_asked(stage: Stage) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sidecar.core.overload import CALM_FOR_SECONDS, Change
 from sidecar.downstream.pressure import Told
 from tests.scenarios.stage import GET, OK, Stage, get, stage
-from tests.support.proxy import HEADER, port
+from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, raw_upstream, turns
 
 
@@ -230,3 +230,111 @@ async def test_a_body_that_comes_in_pieces_is_taken_to_its_end() -> None:
         assert (await client.responses([b"POST"]))[0].status == 200
         assert (await other.responses([b"GET"]))[0].status == 200
         assert to.requests[0].body == b"abcdef"
+
+
+async def test_connections_that_are_not_read_are_taken_up_in_turn_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.downstream.gate.HELD_BYTES", -1)
+    async with full(1) as (to, app), raw_client(to.port) as one, raw_client(to.port) as two:
+        app.answer(2)
+        for client in (one, two):
+            await client.send(get(b"/0"))
+            await client.responses([b"GET"])
+        await begin(to)
+        app.answer(4)
+        for client in (one, two):  # their last request that is read without being asked for
+            client.received = b""
+            await client.send(get(b"/1"))
+            await client.responses([b"GET"])
+        for client in (one, two):
+            client.received = b""
+            await client.send(get(b"/2"))
+            (answer,) = await client.responses([b"GET"])
+            assert answer.status == 200
+        assert app.seen == [b"/0", b"/0", b"/1", b"/1", b"/2", b"/2"]
+        two.writer.close()
+        await ended(to)
+        assert to.worker.listeners["inbound"].connection_count == 1
+        app.answer()
+        one.received = b""
+        await one.send(get(b"/3"))
+        assert (await one.responses([b"GET"]))[0].status == 200
+
+
+async def test_an_answer_that_has_begun_goes_on_to_its_end() -> None:
+    go_on = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+            await go_on.wait()
+            await peer.send(b"2\r\ncd\r\n0\r\n\r\n")
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(GET)
+        await client.read_some()
+        await begin(to)
+        await asyncio.sleep(0.2)  # virtual
+        go_on.set()
+        (answer,) = await client.responses([b"GET"])
+        assert (answer.status, answer.body) == (200, b"abcd")
+
+
+OUTBOUND = """\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{to}"]}}}}
+routes: [{{name: in, upstream: app}}, {{name: out, listener: outbound, upstream: app}}]
+"""
+
+
+async def test_a_late_loop_holds_inbound_back_first_and_the_apps_own_calls_only_where_that_does_not_help() -> (
+    None
+):
+    app = App()
+    async with (
+        raw_upstream(app.script) as upstream,
+        running(OUTBOUND.format(to=upstream.port)) as worker,
+        raw_client(port(worker)) as caller,
+        raw_client(port(worker, "outbound")) as one,
+        raw_client(port(worker, "outbound")) as two,
+    ):
+        for client in (caller, one, two):
+            await client.send(GET)
+        await app.saw(3)
+        inbound, outbound = worker.listeners["inbound"], worker.listeners["outbound"]
+        now = worker.service.clock()
+        for _ in range(4):
+            now += 0.03
+            worker.datapath.pressure.turned(0.03, now)
+        assert (inbound.overload.is_on, outbound.overload.is_on) == (True, False)
+        for _ in range(30):
+            now += 0.03
+            worker.datapath.pressure.turned(0.03, now)
+        assert (inbound.overload.is_on, outbound.overload.is_on) == (True, False)
+        for _ in range(10):
+            now += 0.03
+            worker.datapath.pressure.turned(0.03, now)
+        assert (inbound.overload.is_on, outbound.overload.is_on) == (True, True)
+        assert inbound.overload.admission < 0.5
+        assert worker.datapath.is_ready
+        app.answer(3)
+        for client in (caller, one, two):
+            assert (await client.responses([b"GET"]))[0].status == 200
+
+
+async def test_a_listener_may_end_while_it_is_overloaded() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as one, raw_client(to.port) as two:
+        await begin(to)
+        await one.send(get(b"/1"))
+        await app.saw(1)
+        await two.send(get(b"/2"))
+        await asyncio.sleep(0.2)  # virtual
+        socket = to.worker.listeners["inbound"]
+        assert socket.gate is not None
+        assert socket.gate.waiting == 1
+        socket.close()
+        await one.read_to_end()
+        await two.read_to_end()
+        await asyncio.sleep(1.0)  # virtual
+        assert (socket.gate, socket.connection_count) == (None, 0)
+        assert not socket.overload.is_on
