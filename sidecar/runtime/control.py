@@ -166,7 +166,9 @@ class Control:
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._datapath.tick)))
         service = self._datapath.service
-        add(Part("memory", MemoryWatch(service.memory, self._container, service.clock).run))
+        add(
+            Part("memory", MemoryWatch(service.memory, self._container, service.clock, self._tell_memory).run)
+        )
 
     def _add_reloading(self, path: str, environ: Mapping[str, str]) -> None:
         clock = self._datapath.service.clock
@@ -212,6 +214,9 @@ class Control:
         warning = warning_of_limit(limits, snapshot)
         if warning is not None:
             self._event(Level.WARNING, "process.open_files", warning)
+
+    def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
+        self._event(Level.WARNING, "memory.closed", message, closed)
 
     def _event(
         self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None
