@@ -216,7 +216,7 @@ class Control:
             self._event(Level.WARNING, "process.open_files", warning)
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
-        self._event(Level.WARNING, "memory.closed", message, closed)
+        self._event(Level.WARNING, "connections.closed", message, closed)
 
     def _event(
         self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None

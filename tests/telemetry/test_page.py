@@ -17,7 +17,7 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
 _ATTRIBUTE = re.compile(r"(sidecar|http|url|server|client|network|user_agent|error|otel)(\.[a-z_0-9]+)+")
-_KIND = re.compile(r"access|(circuit_breaker|config|admin|memory|part|process|telemetry)\.[a-z_]+")
+_KIND = re.compile(r"access|(circuit_breaker|config|admin|connections|part|process|telemetry)\.[a-z_]+")
 _HEAD = """\
 | name | at `/metrics` | kind | unit | attributes | meaning |
 | --- | --- | --- | --- | --- | --- |
