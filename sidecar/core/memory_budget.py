@@ -167,6 +167,11 @@ class MemoryBudget:
         return self.used_bytes > self._ceiling
 
     @property
+    def has_none_left(self) -> bool:
+        """Nobody new can be let in until somebody has gone."""
+        return self.used_bytes > self.limit_bytes
+
+    @property
     def needed_bytes(self) -> int:
         """To be given back once it is over; 0 while it is not."""
         return self.used_bytes - self._floor if self.is_over else 0

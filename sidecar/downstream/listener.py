@@ -38,7 +38,7 @@ LEFT_FOR_ONE: Final = 16
 RESUME_SECONDS: Final = 0.001
 RESUMES_A_TURN: Final = 256
 """Connections that are read again in one turn when an overload has ended."""
-MEMORY_RETRY_SECONDS: Final = 0.005
+MEMORY_RETRY_SECONDS: Final = 0.002
 """While connections are being closed to give memory back, which takes some turns of the loop."""
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
@@ -182,7 +182,7 @@ class ListenerSocket(ListenerTerms):
     def _has_room(self) -> bool:
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
-        if service.memory.is_over:
+        if service.memory.has_none_left:
             return False
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
@@ -200,7 +200,7 @@ class ListenerSocket(ListenerTerms):
         """Until a connection has closed, or for a moment: one may have become idle."""
         self.waits_for_room += 1
         self._leave_queue()
-        seconds = MEMORY_RETRY_SECONDS if self.service.memory.is_over else RETRY_SECONDS
+        seconds = MEMORY_RETRY_SECONDS if self.service.memory.has_none_left else RETRY_SECONDS
         self.service.loop.call_later(seconds, self._watch_queue)
 
     def _connection(self) -> Any:

@@ -90,4 +90,4 @@ class Relief:
                 self._has_found = True
             if number % CLOSES_A_TURN == CLOSES_A_TURN - 1:
                 yield
-        budget.is_full = budget.used_bytes > budget.limit_bytes and not self._has_found
+        budget.is_full = budget.has_none_left and not self._has_found

@@ -168,7 +168,9 @@ class Control:
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._datapath.tick)))
         service = self._datapath.service
-        add(Part("memory", MemoryWatch(service.memory, self._container, service.clock).run))
+        add(
+            Part("memory", MemoryWatch(service.memory, self._container, service.clock, self._tell_memory).run)
+        )
 
     def _add_reloading(self, path: str, environ: Mapping[str, str]) -> None:
         clock = self._datapath.service.clock
@@ -218,6 +220,9 @@ class Control:
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
         self._event(level, kind, message, fields)
+
+    def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
+        self._event(Level.WARNING, "connections.closed", message, closed)
 
     def _event(
         self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None

@@ -19,6 +19,7 @@ WITHOUT_CONTAINER_BYTES: Final = 64 * 1024 * 1024
 CONTAINER_SHARE: Final = 4
 """A container's limit divided by this is for connections: Python, the sidecar and its telemetry take about 60 MiB."""
 LOOK_SECONDS: Final = 1.0
+TELL_SECONDS: Final = 10.0
 TRIM_SECONDS: Final = 10.0
 """Between two trims at least."""
 BURST_BYTES: Final = 8 * 1024 * 1024
@@ -62,7 +63,17 @@ class Trimming:
 class MemoryWatch:
     """The part `memory`."""
 
-    def __init__(self, budget: MemoryBudget, container: Container | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        budget: MemoryBudget,
+        container: Container | None,
+        clock: Callable[[], float],
+        tell: Callable[[str, dict[str, int]], None],
+    ) -> None:
+        """`tell` hears, at most each 10 s, how many connections were closed: in a sentence, and by what they held."""
+        self._tell = tell
+        self._told: dict[str, int] = {}
+        self._told_at = -TELL_SECONDS
         self._budget = budget
         self._container = container
         self._clock = clock
@@ -74,7 +85,19 @@ class MemoryWatch:
                 await self.look(self._container)
             if self._trimming.is_due(self._budget.used_bytes, self._clock()):
                 await asyncio.to_thread(give_back)
+            self.tell_closed()
             await mailbox.get(LOOK_SECONDS)
+
+    def tell_closed(self) -> None:
+        """Whom that cost something finds the reason in the log."""
+        now, budget = self._clock(), self._budget
+        closed = {held.value: count for held, count in budget.closed.items() if count}
+        if closed == self._told or now - self._told_at < TELL_SECONDS:
+            return
+        news = {held: count - self._told.get(held, 0) for held, count in closed.items()}
+        self._told, self._told_at = closed, now
+        text = f"closed {sum(news.values())} connections to give memory back; {budget.limit_bytes} bytes are for all"
+        self._tell(text, {held: count for held, count in news.items() if count})
 
     async def look(self, container: Container) -> None:
         """Read it once, and tell the budget."""

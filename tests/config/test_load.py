@@ -565,3 +565,20 @@ def test_any_value_under_any_key_is_read_or_refused(
         **nested(key, value),
     }
     assert problems_of(json.dumps(top)) != ()
+
+
+def test_more_routes_than_the_container_has_memory_for_are_refused_before_anything_is_made_of_them(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "sidecar.yaml"
+    routes = "".join(f"- {{name: r{number}, upstream: app}}\n" for number in range(4))
+    file.write_text(f'version: 1\nupstreams: {{app: {{endpoints: ["a:80"]}}}}\nroutes:\n{routes}')
+    assert len(load_file(file, {}, 4).snapshot.routes) == 4
+    with pytest.raises(ConfigError) as caught:
+        load_file(file, {}, 3)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.column) == (3, 1)
+    assert problem.message == (
+        "4 routes do not fit into this container's limit of memory, which is enough for 3: raise the limit (16 KiB a "
+        "route), or divide the routes among several sidecars"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.memory_budget import Held, MemoryBudget
 from sidecar.core.snapshot import ProcessLimits
 from sidecar.runtime.container import Container, Usage, find
 from sidecar.runtime.memory_watch import (
@@ -121,9 +121,26 @@ async def test_what_the_container_says_reaches_the_budget_until_it_cannot_be_rea
     budget = MemoryBudget(32 * MIB)
     container = find(root)
     assert container is not None
-    watch = MemoryWatch(budget, container, lambda: 0.0)
+    watch = MemoryWatch(budget, container, lambda: 0.0, lambda *_: None)
     await watch.look(container)
     assert budget.used_bytes == 3 * MIB
     (root / "sys/fs/cgroup/memory.current").write_text("not a number")
     await watch.look(container)
     assert budget.used_bytes == 0
+
+
+def test_what_was_closed_is_told_once_and_not_too_often() -> None:
+    budget, told, now = MemoryBudget(32 * MIB), [], [0.0]
+    watch = MemoryWatch(budget, None, lambda: now[0], lambda text, closed: told.append((text, closed)))
+    watch.tell_closed()
+    budget.closed[Held.HEAD] += 3
+    watch.tell_closed()
+    budget.closed[Held.HEAD] += 1
+    budget.closed[Held.IDLE] += 1
+    watch.tell_closed()
+    text = "closed {} connections to give memory back; 33554432 bytes are for all"
+    assert told == [(text.format(3), {"head": 3})]
+    now[0] = 10.0
+    watch.tell_closed()
+    watch.tell_closed()
+    assert told[1:] == [(text.format(2), {"head": 1, "idle": 1})]

@@ -186,7 +186,7 @@ async def test_where_nobody_can_be_closed_nobody_more_is_let_in_until_somebody_g
         memory = worker.service.memory
         crowd = Crowd(worker)
         await crowd.send_whole(WHOLE, 120)
-        assert memory.is_over
+        assert memory.has_none_left
         begun = len(worker.service.exchanges)
         assert LIMIT // (2 * len(WHOLE)) < begun < 120
         assert begun == worker.listeners["inbound"].connection_count
