@@ -35,6 +35,9 @@ OTHER_UNITS: Final = 4
 AGE_SECONDS: Final = 600.0
 """A connection is then asked to end, give or take a tenth: its client opens another, and new pods get their share."""
 AGE_JITTER: Final = 0.1
+UNREAD_REQUESTS: Final = 100
+"""Read from a client that takes nothing of what is written to it; then it is not read any more. Answers without a
+body wait for no window, so that nothing else would bound them."""
 _UNSEEN: Final = -1
 
 
@@ -42,9 +45,9 @@ class Http2ClientConnection(Host):
     """One client, and its streams."""
 
     __slots__ = (
-        "_age_timer", "_behind", "_events", "_is_reading", "_is_turn_over", "_is_write_due", "_is_write_paused",
-        "_listener", "_since", "_streams", "_untaken", "bucket", "codec", "due", "forwarded", "is_draining", "link",
-        "phase", "service",
+        "_age_timer", "_behind", "_events", "_has_said_last", "_is_reading", "_is_turn_over", "_is_write_due",
+        "_is_write_paused", "_listener", "_since", "_streams", "_unread_requests", "_untaken", "bucket", "codec",
+        "due", "forwarded", "is_draining", "link", "phase", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link) -> None:
@@ -60,6 +63,8 @@ class Http2ClientConnection(Host):
         self.forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self.is_draining = False
+        self._has_said_last = False
+        """The GOAWAY that names the last stream is out: nothing new can come."""
         self._streams: set[ServedStream] = set()
         """Whose exchange has not ended."""
         self._events: Sequence[Http2Event] = ()
@@ -70,6 +75,8 @@ class Http2ClientConnection(Host):
         self._is_reading = False
         self._is_write_due = False
         self._is_write_paused = False
+        self._unread_requests = 0
+        """That came since the client takes nothing."""
         self._untaken = _UNSEEN
         """What waited for the client at the last look."""
         self._age_timer: Any = None
@@ -170,11 +177,16 @@ class Http2ClientConnection(Host):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
+        self._unread_requests = 0
         if self.phase is Phase.UNSENT:
-            self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
+            self._enter(Phase.ANSWER, self.service.clock())
         self._resume()
-        self._handle(self.codec.resume_data())
-        self._write()
+        try:
+            self._handle(self.codec.resume_data())
+            self._write()
+            self._settle()
+        except Exception as error:
+            self._break_off(error)
 
     def data_received(self, data: bytes) -> None:
         if self._behind or self._is_turn_over:
@@ -210,9 +222,13 @@ class Http2ClientConnection(Host):
             self._is_reading = False
             self._behind = data + self._behind
         self._write()
+        self._settle()
 
     def _handle(self, told: Sequence[Http2Event]) -> None:
         """Work through what the codec tells, as far as this turn of the loop allows."""
+        if self._is_turn_over:
+            self._events = [*self._events, *told]
+            return
         turns = self.service.turns
         at, count = 0, len(told)
         while at < count:
@@ -250,6 +266,8 @@ class Http2ClientConnection(Host):
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
         self._events = rest
         self._is_turn_over = True
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.ANSWER, self.service.clock())  # it must not end as idle meanwhile
         self.link.pause()
         self.service.turns.later(self._take_up)
 
@@ -261,6 +279,7 @@ class Http2ClientConnection(Host):
             self._handle(rest)
             if self._is_turn_over:
                 self._behind = behind + self._behind
+                self._write()
             else:
                 self._read(behind)
         except Exception as error:
@@ -273,13 +292,21 @@ class Http2ClientConnection(Host):
 
     @property
     def _has_to_wait(self) -> bool:
-        """It takes no answers to its own control frames: then no more of these are read (RFC 9113 10.5)."""
-        return self._is_write_paused and self.codec.unsent_answers > 0
+        """It takes no answers: then nothing more is read that calls for one (RFC 9113 10.5)."""
+        if not self._is_write_paused:
+            return False
+        return self.codec.unsent_answers > 0 or self._unread_requests >= UNREAD_REQUESTS
 
     # What the codec tells
 
     def _request(self, event: events.RequestReceived) -> None:
-        if self.phase is not Phase.UNSENT:
+        phase = self.phase
+        if phase is Phase.CLOSING or phase is Phase.CLOSED:
+            self.codec.release(event.stream)
+            return
+        if self._is_write_paused:
+            self._unread_requests += 1
+        if phase is not Phase.UNSENT:
             self._enter(Phase.ANSWER, self.service.clock())
         stream = ServedStream(self, event.stream)
         self._streams.add(stream)
@@ -340,15 +367,19 @@ class Http2ClientConnection(Host):
     # The end
 
     def released(self, stream: ServedStream) -> None:
-        """One stream is over."""
+        """The exchange of one stream is over; what is left of its answer may wait for the client still."""
         self._streams.discard(stream)
-        if self.codec.open_streams or self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if not self._is_reading:
+            self._settle()
+
+    def _settle(self) -> None:
+        """See whether the last stream has ended, however that came."""
+        if self.codec.open_streams or self.phase is not Phase.ANSWER or self._is_turn_over:
             return
         now = self.service.clock()
-        if self.phase is Phase.ANSWER:
-            self._enter(Phase.IDLE, now)
-        if self.is_draining and self.codec.is_draining:
-            self._watch(min(self.due, now + LAST_CALL_SECONDS), now)
+        self._enter(Phase.IDLE, now)
+        if self._has_said_last:
+            self._close(now)
 
     def drain(self) -> None:
         """Ask the client to open no more streams here, and close when the last one has ended (RFC 9113 6.8)."""
@@ -362,6 +393,7 @@ class Http2ClientConnection(Host):
     def _take_no_more(self) -> None:
         if self.phase in (Phase.CLOSING, Phase.CLOSED):
             return
+        self._has_said_last = True
         self.codec.goaway()
         self._write()
         if not self.codec.open_streams:
@@ -371,7 +403,8 @@ class Http2ClientConnection(Host):
         """Say goodbye, and close once what was written has gone out."""
         if self.phase in (Phase.CLOSING, Phase.CLOSED):
             return
-        self.codec.goaway()
+        if not self._has_said_last:
+            self.codec.goaway()
         self._write()
         self._untaken = _UNSEEN
         self._enter(Phase.CLOSING, now)

@@ -196,6 +196,7 @@ class ServedStream(ServerStream):
             self._codec.reset(stream, ErrorCode.CANCEL)
             self._connection.write_soon()
             self.gone(Reason.CLIENT_GONE, "the client takes nothing of the answer")
+            self._connection.released(self)  # once more, if its exchange had ended before
 
     def abandon(self) -> None:
         """A mistake of ours: end it."""
@@ -208,6 +209,7 @@ class ServedStream(ServerStream):
 
     def send_interim(self, head: ResponseHead) -> None:
         self._write_head(head, is_end=False)
+        self._connection.write_soon()
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
         raise RuntimeError("HTTP/2 has no 101")
@@ -247,7 +249,9 @@ class ServedStream(ServerStream):
             self._codec.send_data(self._stream, body)
 
     def flush(self) -> None:
-        self._send_pending_head(is_end=False)
+        if self._pending_head is not None:
+            self._send_pending_head(is_end=False)
+            self._connection.write_soon()
 
     def _send_pending_head(self, *, is_end: bool) -> None:
         head = self._pending_head
@@ -263,7 +267,6 @@ class ServedStream(ServerStream):
         elif not head.has_own_date and b"date" in drop:
             drop = drop - {b"date"}
         self._codec.send_head(self._stream, head.status, head.fields, drop, pairs, is_end=is_end)
-        self._connection.write_soon()
 
     def end(self, trailers: Sequence[Field]) -> None:
         self._exchange = None
@@ -286,12 +289,13 @@ class ServedStream(ServerStream):
         if self._is_over:
             return
         self._is_over = True
-        self._pending_head = None
         if exchange is not None and exchange.request.traits.is_grpc:
+            self._send_pending_head(is_end=False)
             self._codec.end(self._stream, (), own_trailers(reason, exchange.detail))
             if not self._has_client_ended:
                 self._codec.reset(self._stream, ErrorCode.NO_ERROR)
         else:
+            self._pending_head = None
             self._codec.reset(self._stream, ErrorCode.CANCEL if reason in _OURS else ErrorCode.INTERNAL_ERROR)
         self._connection.write_soon()
 
