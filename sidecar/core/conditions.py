@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.question import Question
 from sidecar.core.secrets import HIDDEN, is_hidden
 from sidecar.core.snapshot import Match, Pattern, Route, ValueMatch
 
 T = TypeVar("T")
+_CONTENT_TYPE = b"content-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Entry(Generic[T]):
     """Empty = any."""
     headers: tuple[Condition, ...]
     query: tuple[Condition, ...]
+    is_grpc: bool
+    """It asks for a gRPC call."""
     is_open: bool
     """True when it asks for nothing beyond host and path."""
     prefix: bytes = b""
@@ -88,6 +92,8 @@ class Entry(Generic[T]):
         """Say which condition is the first that does not hold, for people. Raises: TooMuchWork."""
         if self.methods and question.method not in self.methods:
             return f"method {text(question.method)} is none of {', '.join(sorted(self.match.methods))}"
+        if self.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
+            return "not a gRPC call: its content-type is not application/grpc"
         values = (("header", self.headers, question.fields), ("query", self.query, question.parameters))
         for kind, conditions, given in values:
             for condition in conditions:
@@ -102,8 +108,9 @@ def compile_entry(target: T, route: Route, order: int, match_index: int) -> Entr
     methods = frozenset(method.encode() for method in match.methods)
     headers = tuple(_condition(value, route.hidden) for value in match.headers)
     query = tuple(_condition(value, route.hidden) for value in match.query)
-    is_open = not (methods or headers or query)
-    return Entry(target, route, match, order, match_index, methods, headers, query, is_open)
+    asks_for_grpc = match.grpc is not None
+    is_open = not (methods or headers or query or asks_for_grpc)
+    return Entry(target, route, match, order, match_index, methods, headers, query, asks_for_grpc, is_open)
 
 
 def by_precedence(entries: Iterable[Entry[T]]) -> tuple[Entry[T], ...]:
@@ -116,9 +123,11 @@ def by_precedence(entries: Iterable[Entry[T]]) -> tuple[Entry[T], ...]:
     return tuple(kept)
 
 
-def rank(entry: Entry[T]) -> tuple[bool, int, int, int, int]:
+def rank(entry: Entry[T]) -> tuple[bool, bool, int, int, int, int]:
     """Return a key that sorts entries of the same host and path, most specific first."""
-    return (not entry.methods, -len(entry.headers), -len(entry.query), entry.order, entry.match_index)
+    return (
+        not entry.is_grpc, not entry.methods, -len(entry.headers), -len(entry.query), entry.order, entry.match_index
+    )  # fmt: skip
 
 
 def first(entries: Sequence[Entry[T]], question: Question) -> Entry[T] | None:
@@ -127,6 +136,8 @@ def first(entries: Sequence[Entry[T]], question: Question) -> Entry[T] | None:
         if entry.is_open:
             return entry
         if entry.methods and question.method not in entry.methods:
+            continue
+        if entry.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
             continue
         if entry.headers and not _all_hold(entry.headers, question.fields, question):
             continue

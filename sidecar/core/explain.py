@@ -100,7 +100,11 @@ def _host_failure(match: Match, host: bytes, hidden: frozenset[str]) -> str | No
 
 
 def _path_failure(match: Match, path: bytes, hidden: frozenset[str]) -> str | None:
-    if match.path is None or path_holds(match.path, path):
+    asked = match.path_asked()
+    if asked is None or path_holds(asked, path):
         return None
-    value = HIDDEN if match.path.value in hidden else match.path.value
-    return f"path {text(path)} is not {match.path.kind.value} {value}"
+    if match.grpc is not None:
+        method = "" if match.grpc.method is None else f", method {match.grpc.method}"
+        return f"path {text(path)} is not that of gRPC service {match.grpc.service}{method}"
+    value = HIDDEN if asked.value in hidden else asked.value
+    return f"path {text(path)} is not {asked.kind.value} {value}"

@@ -42,6 +42,17 @@ SERVER_ERRORS: Final = FAILURES | {GrpcStatus.UNIMPLEMENTED}
 others the caller's."""
 
 
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request with this `Content-Type` is a gRPC call (PROTOCOL-HTTP2.md: `application/grpc`, `+proto` or
+    the like behind it). gRPC-Web is none: its status stands in the body (PROTOCOL-WEB.md), and HTTP's is all that a
+    proxy sees."""
+    return content_type.startswith(_TYPE) and content_type[len(_TYPE) :][:1] in _AFTER_TYPE
+
+
+_TYPE: Final = b"application/grpc"
+_AFTER_TYPE: Final = (b"", b"+", b";", b" ")
+
+
 def from_http(status: int) -> GrpcStatus | None:
     """What an answer without `grpc-status` comes to, by its HTTP status (grpc/doc/http-grpc-status-mapping.md, with
     4xx good but for 429, and a 200 without trailers UNKNOWN); None for one that says nothing against the upstream."""

@@ -6,8 +6,9 @@ most specific path to the least, and takes the first entry whose other condition
 how deep the configured hosts and paths are, not on the number of routes, nor on the length of a client's own.
 
 Precedence (Gateway API, HTTPRoute): exact host, longest wildcard, no host; exact path, longest prefix, regex,
-no path; with methods before without; more header conditions; more query conditions; order in the file. The
-prefix `/` holds for every path, so it ranks as no path: else a catch-all would hide every regex.
+no path; gRPC calls alone before all requests; with methods before without; more header conditions; more query
+conditions; order in the file. The prefix `/` holds for every path, so it ranks as no path: else a catch-all would
+hide every regex.
 
 Paths are compared with percent-escapes undone, in the configuration too, and a path with two readings (see
 `core/path.py`) is taken only when both lead to one route. A table without path conditions looks at no path.
@@ -66,11 +67,14 @@ class RoutingTable(Generic[T]):
         self._as_sent: _HostTable[T] = _HostTable()
         yield from self._as_sent.fill(entries, path_key)
         self._eager: _HostTable[T] = self._as_sent
-        if any(_eager_path_key(entry.match.path) != path_key(entry.match.path) for entry in entries):
+        if any(
+            _eager_path_key(entry.match.path_asked()) != path_key(entry.match.path_asked())
+            for entry in entries
+        ):
             self._eager = _HostTable()
             yield from self._eager.fill(entries, _eager_path_key)
         self._has_hosts = any(any(host_patterns(entry.match)) for entry in entries)
-        self._has_paths = any(path_key(entry.match.path) for entry in entries)
+        self._has_paths = any(path_key(entry.match.path_asked()) for entry in entries)
         self._asks = any(not entry.is_open or _has_regex(entry.match) for entry in entries)
         self._wanted = frozenset(one.name for entry in entries for one in entry.query)
         self.watched = Watched((one.name for entry in entries for one in entry.headers), self._wanted)
@@ -143,7 +147,7 @@ class _HostTable(Generic[T]):
         placed: dict[bytes, list[tuple[bytes, Entry[T]]]] = defaultdict(list)
         for number, entry in enumerate(entries):
             for host in host_patterns(entry.match):
-                placed[host].append((key_of(entry.match.path), entry))
+                placed[host].append((key_of(entry.match.path_asked()), entry))
             if number % STEP == 0:
                 yield
         groups: dict[bytes, _Group[T]] = {}
@@ -207,7 +211,7 @@ class _Group(Generic[T]):
         regexes: list[tuple[Pattern, Entry[T]]] = []
         rest: list[Entry[T]] = []
         for key, entry in keyed:
-            path = entry.match.path
+            path = entry.match.path_asked()
             if path is None or not key:
                 rest.append(entry)
             elif path.kind is PathKind.EXACT:

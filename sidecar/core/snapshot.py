@@ -255,6 +255,22 @@ class PathMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcMatch:
+    """A condition on a gRPC call, of which service and method make the path: `/pkg.Payments/Charge`."""
+
+    service: str | None = None
+    method: str | None = None
+    """Only with a service."""
+
+    def path(self) -> PathMatch | None:
+        if self.service is None:
+            return None
+        if self.method is None:
+            return PathMatch(PathKind.PREFIX, f"/{self.service}")
+        return PathMatch(PathKind.EXACT, f"/{self.service}/{self.method}")
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """All given conditions must hold; an empty one matches everything."""
 
@@ -264,6 +280,12 @@ class Match:
     methods: frozenset[str] = frozenset()
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
+    grpc: GrpcMatch | None = None
+    """Excludes `path`."""
+
+    def path_asked(self) -> PathMatch | None:
+        """The condition on the path, whichever key says it."""
+        return self.path if self.grpc is None else self.grpc.path()
 
 
 @dataclass(frozen=True, slots=True)

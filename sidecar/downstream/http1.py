@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sidecar.core import forwarded, headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
 from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held, charge_of_head
 from sidecar.core.plain import Block, Field, PlainRequest, read_request
@@ -450,7 +451,7 @@ class ClientConnection(ServerStream, Waiting):
             else:
                 self._tell_of_client(request)
         if not _ABOUT_BODY.isdisjoint(lookup):
-            if lookup.get(b"content-type", b"").startswith(b"application/grpc"):
+            if is_grpc(lookup.get(b"content-type", b"")):
                 request.traits = Traits(is_grpc=True)
             request.length = int(lookup.get(b"content-length", b"0"))
             if request.length:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.request import PLAIN_2, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http2.events import RequestReceived
@@ -80,7 +81,7 @@ def _read_further(request: Request, event: RequestReceived, *, has_underscores: 
         http_version=VERSION,
         is_chunked=request.length < 0,
         upgrade=event.protocol,
-        is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
+        is_grpc=is_grpc(lookup.get(b"content-type", b"")),
         has_underscores=has_underscores,
         expects_continue=b"expect" in lookup and request.length != 0,
         never_indexed=event.never_indexed,

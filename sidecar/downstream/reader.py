@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.plain import Field, PlainRequest
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse
@@ -91,7 +92,7 @@ def _read_further(request: Request, version: str) -> None:
         http_version=version,
         is_chunked=is_chunked,
         upgrade=upgrade,
-        is_grpc=lookup.get(b"content-type", b"").startswith(b"application/grpc"),
+        is_grpc=is_grpc(lookup.get(b"content-type", b"")),
         has_underscores=parse.has_underscores(lookup),
         expects_continue=b"expect" in lookup and version == "1.1" and request.length != 0,
     )

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from sidecar.config.schema.regex import Regex
 from sidecar.core.conditions import Entry
 from sidecar.core.explain import explain
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.hosts import normal_host
 from sidecar.core.path import has_one_reading, other_reading, unescape
 from sidecar.core.question import CALL_WORK, MOST_WORK, TooMuchWork, parse_query
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Match, PathKind, PathMatch, Route, ValueMatch
+from sidecar.core.snapshot import GrpcMatch, Match, PathKind, PathMatch, Route, ValueMatch
 
 
 def exact(value: str) -> PathMatch:
@@ -214,6 +215,72 @@ def test_condition_on_a_value(
     for value in holds + fails:
         fields = {} if value is None else {b"k": value}
         assert find(routes, headers=fields) == ("only" if value in holds else None), value
+
+
+CALL = {b"content-type": b"application/grpc+proto"}
+
+
+def test_grpc_takes_calls_alone_by_service_and_method() -> None:
+    routes = table(
+        any=Match(),
+        calls=Match(grpc=GrpcMatch()),
+        service=Match(grpc=GrpcMatch("pkg.Payments")),
+        method=Match(grpc=GrpcMatch("pkg.Payments", "Charge")),
+        page=Match(path=exact("/pkg.Payments/Charge")),
+    )
+
+    def found(path: str, headers: Mapping[bytes, bytes]) -> str | None:
+        return find(routes, path, method="POST", headers=headers)
+
+    assert found("/pkg.Payments/Charge", CALL) == "method"
+    assert found("/pkg.Payments/Refund", CALL) == "service"
+    assert found("/pkg.PaymentsV2/Charge", CALL) == "calls"
+    assert found("/pkg.Payments/charge", CALL) == "service", "upper and lower case are told apart"
+    assert found("/pkg.Payments/Charge", {}) == "page"
+    assert found("/pkg.Payments/Refund", {b"content-type": b"application/json"}) == "any"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_call"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc+json", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"application/grpc ; a=b", True),
+        (b"application/grpc-web", False),
+        (b"application/grpc-web+proto", False),
+        (b"application/grpcx", False),
+        (b"application/grp", False),
+        (b"text/plain", False),
+        (b"", False),
+    ],
+)
+def test_content_type_tells_a_call(content_type: bytes, is_call: bool) -> None:
+    assert is_grpc(content_type) is is_call
+    routes = table(call=Match(grpc=GrpcMatch("p.S")))
+    assert (find(routes, "/p.S/M", headers={b"content-type": content_type}) == "call") is is_call
+
+
+def test_explain_tells_why_a_request_is_not_the_call_asked_for() -> None:
+    routes = table(
+        charge=Match(grpc=GrpcMatch("pkg.Payments", "Charge")), service=Match(grpc=GrpcMatch("pkg.Payments"))
+    )
+
+    def reasons(path: bytes, fields: Mapping[bytes, bytes]) -> list[str]:
+        return [one.reason for one in explain(routes, b"payments", path, b"POST", fields, b"")]
+
+    assert reasons(b"/pkg.Payments/Charge", CALL) == [
+        "the most specific of those that hold", "holds, but charge is more specific or stands before it"
+    ]  # fmt: skip
+    assert reasons(b"/other/Charge", CALL) == [
+        "path /other/Charge is not that of gRPC service pkg.Payments, method Charge",
+        "path /other/Charge is not that of gRPC service pkg.Payments",
+    ]
+    assert (
+        reasons(b"/pkg.Payments/Charge", {})
+        == ["not a gRPC call: its content-type is not application/grpc"] * 2
+    )
 
 
 def test_query_is_decoded_and_its_first_value_counts() -> None:

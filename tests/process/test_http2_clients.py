@@ -241,8 +241,8 @@ async def test_h2load_finds_no_failure(tmp_path: Path) -> None:
 
 
 async def test_an_upstream_that_is_stopped_gets_no_new_call_on_its_connection(tmp_path: Path) -> None:
-    """The kernel of a stopped process takes connections and bytes, and nobody answers them. After one time-out and 2 s
-    the next call has a connection of its own, and 10 s after its question the first one is gone."""
+    """The kernel of a stopped process takes connections and bytes, and nobody answers them. After one time-out and
+    2 s the next call has a connection of its own, and 10 s after its question the first one is gone."""
     root = tmp_path / "files"
     root.mkdir()
     (root / "small").write_bytes(b"hello")

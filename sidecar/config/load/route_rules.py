@@ -115,6 +115,7 @@ def _matches(route: Checked[Route], report: Report) -> None:
         report.add(written.problem("an empty list matches nothing; leave `match` out to match everything"))
     for match in _match_nodes(written):
         _one_of(match.get("path"), ("exact", "prefix", "regex"), report)
+        _grpc_match(match, report)
         for group in ("headers", "query"):
             conditions = match.get(group)
             if isinstance(conditions, MappingNode):
@@ -124,6 +125,26 @@ def _matches(route: Checked[Route], report: Report) -> None:
             listed = match.get(key)
             if isinstance(listed, Sequence) and not listed.items:
                 report.add(listed.problem(f"an empty list matches nothing; leave `{key}` out to match any"))
+
+
+def _grpc_match(match: MappingNode, report: Report) -> None:
+    entry = match.entries.get("grpc")
+    if entry is None or is_null(entry.value):
+        return
+    path, grpc = match.entries.get("path"), entry.value
+    if path is not None and not is_null(path.value):
+        report.add(
+            path.key.problem("'path' beside 'grpc', whose service and method are the path: give one of both")
+        )
+    if not isinstance(grpc, MappingNode):
+        return
+    given = [grpc.entries[key] for key in ("service", "method") if key in grpc.entries]
+    for one in given:
+        if _has_no_value(one):
+            report.add(one.key.problem(f"{one.key.text!r} has no value"))
+    if "method" in grpc.entries and "service" not in grpc.entries:
+        method = grpc.entries["method"]
+        report.add(method.key.problem("'method' without 'service': say whose method it is"))
 
 
 def _match_nodes(written: Node | None) -> Iterator[MappingNode]:

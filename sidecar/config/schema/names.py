@@ -29,6 +29,8 @@ framing.
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}(\.[A-Za-z_][A-Za-z0-9_]{0,254}){0,31}")
 _PATH = re.compile(r"/[^\s?#\x00-\x1f\x7f]*")
 
 
@@ -69,6 +71,22 @@ def header_value(text: str) -> str:
         raise ValueError("a header value holds no line breaks or other control characters")
     if text != text.strip(" \t"):
         raise ValueError("a header value neither starts nor ends with a space or tab")
+    return text
+
+
+def grpc_service(text: str) -> str:
+    """With its package, as in the path of a call (grpc/doc/PROTOCOL-HTTP2.md)."""
+    if not _GRPC_SERVICE.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a gRPC service: write it with its package and without slashes, as pkg.Payments"
+        )
+    return text
+
+
+def grpc_method(text: str) -> str:
+    """The name alone."""
+    if not _GRPC_METHOD.fullmatch(text):
+        raise ValueError(f"{text!r} is not a gRPC method: write its name alone, as Charge")
     return text
 
 

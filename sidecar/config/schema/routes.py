@@ -41,6 +41,13 @@ class PathCondition(Section):
     )
 
 
+class GrpcCondition(Section):
+    """An empty one, `{}`, takes every gRPC call."""
+
+    service: values.GrpcService | None = key("With its package.", examples=["pkg.Payments"])
+    method: values.GrpcMethod | None = key("The name alone; only with a service.", examples=["Charge"])
+
+
 class ValueCondition(Section):
     """Exactly one of the three; a plain text stands for `exact`."""
 
@@ -55,6 +62,19 @@ def _path(condition: PathCondition) -> core.PathMatch | None:
     if condition.exact is not None:
         return core.PathMatch(core.PathKind.EXACT, condition.exact)
     return None if condition.prefix is None else core.PathMatch(core.PathKind.PREFIX, condition.prefix)
+
+
+def _grpc(condition: GrpcCondition) -> core.GrpcMatch:
+    return core.GrpcMatch(condition.service, condition.method)
+
+
+def _written_grpc(grpc: core.GrpcMatch) -> dict[str, str]:
+    both = {"service": grpc.service, "method": grpc.method}
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _tell_grpc(grpc: core.GrpcMatch | None, _: Hidden) -> str | None:
+    return None if grpc is None else flow(_written_grpc(grpc))
 
 
 def _conditions(sections: Mapping[str, ValueCondition]) -> tuple[core.ValueMatch, ...]:
@@ -84,6 +104,7 @@ def _tell_path(path: core.PathMatch | None, hidden: Hidden) -> str | None:
 _HOSTS = Form(tuple, list, _tell_hosts)
 _METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
 _PATH = Form(_path, lambda path: {path.kind.value: path.value}, _tell_path)
+_GRPC = Form(_grpc, _written_grpc, _tell_grpc)
 _CONDITIONS = Form(_conditions, lambda conditions: [*conditions], _tell_conditions)
 _Value = Annotated[ValueCondition, OrShorthand(exact, {"type": "string"})]
 
@@ -100,6 +121,12 @@ class Match(Section):
         form=_HOSTS,
     )
     path: PathCondition | None = key("A condition on the path.", fills="path", form=_PATH)
+    grpc: GrpcCondition | None = key(
+        "A gRPC call, and of which service and method; instead of `path`.",
+        examples=[{"service": "pkg.Payments", "method": "Charge"}],
+        fills="grpc",
+        form=_GRPC,
+    )
     methods: list[values.Method] | None = key(
         "Any of these, upper and lower case told apart; a method is any token (RFC 9110 9.1).",
         examples=[["GET", "HEAD"]],

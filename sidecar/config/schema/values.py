@@ -187,6 +187,12 @@ HeaderValue: TypeAlias = Annotated[str, _typed(readers.of_text(names.header_valu
 Method: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.method), type="string", examples=["GET", "POST"])
 ]
+GrpcService: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.grpc_service), type="string", examples=["pkg.Payments"])
+]
+GrpcMethod: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.grpc_method), type="string", examples=["Charge"])
+]
 HostPattern: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.host_pattern), type="string", examples=["payments", "*.payments.svc"])
 ]
