@@ -215,6 +215,10 @@ class Attempt(ResponseSink, Seeker):
         if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
+        if exchange.request.traits.upgrade and lease.pool.is_shared:
+            lease.release(_REUSABLE, now)
+            detail = "no protocol can be switched to (`Upgrade`) on HTTP/2, which this upstream speaks"
+            raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
         self._lease = lease
         self._stream = stream
         self.sent_seconds = seconds_left
