@@ -18,7 +18,7 @@ KEPT: Final = 64
 _GAP_SECONDS: Final = 0.002
 
 
-class Held:
+class HeldTimes:
     """The last times in which the loop was held. Owned by the loop."""
 
     __slots__ = ("_spans", "until")
@@ -29,7 +29,7 @@ class Held:
         """When the last one ended."""
 
     def __repr__(self) -> str:
-        return f"<Held {list(self._spans)}>"
+        return f"<HeldTimes {list(self._spans)}>"
 
     def note(self, begin: float, end: float) -> None:
         """It was held from `begin` to `end`, which is not before the end of any other."""

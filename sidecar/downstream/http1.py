@@ -441,6 +441,10 @@ class ClientConnection(ServerStream, Waiting):
             start > listener.small_head_bytes and not reader.fits(listener, start, target, plain)
         ):
             return self._take_head(data[:start], data[start:], self._service.clock())
+        if start > listener.small_head_bytes:
+            size = charge_of_head(start, len(fields))
+            if size > STEP_BYTES and not self._charge_head(size, self._service.clock()):
+                return b""
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
         request = Request(listener.name, method, target, target, host, fields, lookup)

@@ -31,7 +31,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     """
     method, target = event.method, event.path
     if method == b"CONNECT":
-        method = _extended(event)
+        raise _no_tunnel(event)
     if len(method) > parse.MAX_METHOD_BYTES:
         raise parse.bad_request("malformed method")
     limits = listener.limits
@@ -48,39 +48,32 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, target, host, fields, lookup)
     has_underscores = parse.has_underscores(lookup)
-    if (
-        event.protocol
-        or not event.is_end
-        or event.never_indexed
-        or has_underscores
-        or not _SPECIAL.isdisjoint(lookup)
-    ):
+    is_special = event.never_indexed or has_underscores or not _SPECIAL.isdisjoint(lookup)
+    if is_special or not event.is_end:
         _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
     return request
 
 
-def _extended(event: RequestReceived) -> bytes:
-    """A WebSocket by RFC 8441 is matched as GET, as its handshake is in HTTP/1.1."""
+def _no_tunnel(event: RequestReceived) -> parse.Refused:
+    """CONNECT is not supported, nor is a WebSocket by RFC 8441: no tunnel is made of a stream."""
     if not event.protocol:
         detail = "CONNECT is not supported here: send the request itself"
-        raise parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
+        return parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
     if event.protocol != WEBSOCKET:
-        raise parse.Refused(Reason.NOT_IMPLEMENTED, "a :protocol other than websocket")
-    return b"GET"
+        return parse.Refused(Reason.NOT_IMPLEMENTED, "a :protocol other than websocket")
+    return parse.Refused(Reason.NOT_IMPLEMENTED, "a WebSocket on HTTP/2: open it by HTTP/1.1")
 
 
 def _read_further(request: Request, event: RequestReceived, *, has_underscores: bool) -> None:
     """What only some requests say: how long their body is, what they expect, gRPC or not."""
     lookup = request.lookup
-    is_tunnel = bool(event.protocol)
-    if not event.is_end and not is_tunnel:
+    if not event.is_end:
         request.length = -1 if event.length is None else event.length
     request.traits = Traits(
         http_version=VERSION,
         is_chunked=request.length < 0,
-        upgrade=event.protocol,
         is_grpc=is_grpc(lookup.get(b"content-type", b"")),
         has_underscores=has_underscores,
         expects_continue=b"expect" in lookup and request.length != 0,

@@ -217,6 +217,10 @@ class Attempt(ResponseSink, Seeker):
         if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
+        if exchange.request.traits.upgrade and lease.pool.is_shared:
+            lease.release(_REUSABLE, now)
+            detail = "no protocol can be switched to (`Upgrade`) on HTTP/2, which this upstream speaks"
+            raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
         if route.head_seconds < inf:
             # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
             seconds_left = self.started + self.allowed_seconds - now

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from sidecar.core.held import HELD_SECONDS, Held
+from sidecar.core.held import HELD_SECONDS, HeldTimes
 from sidecar.core.numbers import LAG_BOUNDS, Histogram
 
 SUSPICIOUS_SECONDS: Final = 0.003
@@ -48,7 +48,7 @@ class Pace:
         self._throttled_before = throttled()
         self.heard: Turned = _nobody
         """Who is told of each turn that is measured, but of those that the kernel cut short."""
-        self.held = Held()
+        self.held = HeldTimes()
         self.lag = Histogram(LAG_BOUNDS)
         """How late the sweep's timer was, at each of its firings."""
         self.throttled_turns = 0

@@ -151,10 +151,11 @@ class Http2Pool(SharingPool):
         idle = (one for one in self._connections if one.is_idle)
         return min((min(one.idle_since + idle_seconds, one.expires) for one in idle), default=inf)
 
-    def close_idle(self, since: float, now: float) -> None:
-        """Close what has been without a stream since `since` or longer, and what is too old."""
+    def close_idle(self, idle_seconds: float, now: float) -> None:
+        """Close what has been without a stream for so long, and what is too old. Reckoned as in `idle_due`."""
         for connection in list(self._connections):
-            if connection.is_idle and (connection.idle_since <= since or connection.expires <= now):
+            due = min(connection.idle_since + idle_seconds, connection.expires)
+            if connection.is_idle and due <= now:
                 connection.close()
 
     def close_all_idle(self) -> int:

@@ -317,6 +317,19 @@ def test_connect_is_refused_in_words() -> None:
     assert [one[":status"] for one in stage.heads(stage.frames())] == ["405"]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "detail"), [("websocket", "by HTTP/1.1"), ("other", "other than websocket")]
+)
+def test_an_extended_connect_is_refused_in_words(protocol: str, detail: str) -> None:
+    stage = Http2Stage()
+    pseudo = ((":method", "CONNECT"), *wire.REQUEST[1:], (":protocol", protocol))
+    stage.send(wire.headers(1, wire.block(*pseudo), wire.END_HEADERS))
+    found = stage.frames()
+    assert [one[":status"] for one in stage.heads(found)] == ["501"]
+    assert detail.encode() in b"".join(one.payload for one in found if one.kind == DATA)
+    assert found[-1].payload == CODE[wire.NO_ERROR]
+
+
 # Answers
 
 

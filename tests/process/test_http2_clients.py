@@ -275,3 +275,21 @@ async def connections(sidecar: Served) -> float:
     """To the upstream, with and without streams."""
     name = 'sidecar_upstream_connections{sidecar_upstream="app",sidecar_connection_state='
     return await sidecar.metric(f'{name}"active"') + await sidecar.metric(f'{name}"idle"')
+
+
+async def test_an_upgrade_towards_an_upstream_of_http2_is_502_and_counts_nothing(tmp_path: Path) -> None:
+    fields = (
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: AAAA",
+    )
+    options = [argument for field in fields for argument in ("-H", field)]
+    route = "circuit_breaker: {consecutive_failures: 1, open_for: 60s}"
+    async with files(tmp_path) as port, served(tmp_path, port, upstream=H2, route=route) as sidecar:
+        url = f"http://127.0.0.1:{sidecar.port}/small"
+        for _ in range(3):
+            answer = await run("curl", "-si", "--http1.1", *options, url)
+            assert answer.startswith("HTTP/1.1 502")
+            assert "no protocol can be switched to" in answer
+        assert await status(url) == "200"

@@ -27,7 +27,7 @@ class Door:
         self._closes = False
         self._open = asyncio.Event()
 
-    async def __call__(self, connection: UpstreamConnection, endpoint: Endpoint) -> None:
+    async def __call__(self, connection: UpstreamConnection, endpoint: Endpoint, buffer_bytes: int) -> None:
         assert endpoint == HERE
         await self._open.wait()
         if self._error is not None:
