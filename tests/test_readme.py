@@ -21,7 +21,7 @@ from tests.support.process import http_get
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BREAKER = (ROOT / "sidecar" / "core" / "README.md").read_text()
+BREAKER = (ROOT / "sidecar" / "core" / "breaker" / "README.md").read_text()
 ANSWERS = (ROOT / "sidecar" / "forwarding" / "README.md").read_text()
 INCIDENTS = (ROOT / "deploy" / "INCIDENTS.md").read_text()
 

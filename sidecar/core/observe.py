@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from sidecar.core.checked import Checked
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request
@@ -157,6 +158,9 @@ class Observe(Protocol):
     def transitioned(self, transition: Transition) -> None:
         """A breaker changed its state; called in the order of its sequence numbers."""
 
+    def checked(self, checked: Checked) -> None:
+        """The sidecar itself has asked an upstream whose breaker had waited."""
+
     def noticed(self, notice: Notice, route_name: str) -> None:
         """Something that is only counted happened on a route."""
 
@@ -166,4 +170,5 @@ class Silent:
 
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
+    def checked(self, checked: Checked) -> None: ...
     def noticed(self, notice: Notice, route_name: str) -> None: ...

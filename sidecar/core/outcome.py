@@ -141,6 +141,19 @@ def judge_status(status: int, has_failure_header: bool, policy: BreakerPolicy) -
     return Verdict.SUCCESS
 
 
+def is_good_check(outcome: Outcome) -> bool:
+    """Whether a check by the sidecar itself shows that the upstream is well: it expects a status below 400."""
+    return outcome.kind is Kind.ANSWERED and 200 <= outcome.status < 400
+
+
+def judge_check(outcome: Outcome) -> Verdict:
+    """The same as a verdict. `failure_on` says what counts of the traffic; a check that is not good is a failure,
+    unless it could not be sent by our own lack of a place, or the next sidecar's breaker refused it."""
+    if outcome.kind is Kind.ABANDONED or outcome.kind is Kind.REFUSED_BELOW:
+        return Verdict.IGNORED
+    return Verdict.SUCCESS if is_good_check(outcome) else Verdict.FAILURE
+
+
 def could_count(allowed_seconds: float, limit: Limit) -> bool:
     """Whether the timeout of a probe with this much time could count: it has 0.8 s, or the route's own timeout."""
     if limit is Limit.ROUTE:

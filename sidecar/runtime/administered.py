@@ -139,7 +139,7 @@ class Administered:
         return parse_duration(duration)
 
     def transitioned(self, transition: Transition) -> None:
-        self._datapath.service.observe.transitioned(transition)
+        self._datapath.service.transitioned(transition)
 
     def audit(self, message: str, fields: Mapping[str, Any]) -> None:
         self._rooms.room.log.audit("admin.change", message, fields, self.now())

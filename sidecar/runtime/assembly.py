@@ -20,6 +20,7 @@ from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Endpoint, Mode, Route, Snapshot, Trust, Upstream
+from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.upstream.budget import ConnectionBudget
@@ -68,6 +69,8 @@ class Assembly:
         self._building: Built | None = None
         self._has_learned = asyncio.Event()
         """Set with each news of the resolver."""
+        self.checks = Checks(service)
+        service.on_transition = self.checks.transitioned
         self.clusters: dict[str, Cluster] = {}
         self.breakers: dict[tuple[str, str], Breaker] = {}
         self.routes: dict[str, LiveRoute] = {}
@@ -129,10 +132,10 @@ class Assembly:
             if predecessor is not None and predecessor is not breaker:
                 transition = breaker.inherit(predecessor, now)
                 if transition is not None:
-                    self._service.observe.transitioned(transition)
+                    self._service.transitioned(transition)
 
     def reconfigure(self) -> Generator[None, None, None]:
-        """Hand breakers that stay their new thresholds, in steps: after `commit`, in any order."""
+        """Hand breakers that stay their new thresholds and checks, in steps: after `commit`, in any order."""
         now = self._service.clock()
         for number, live in enumerate(list(self.routes.values())):
             for destination in (*live.destinations, live.fallback_destination):
@@ -141,9 +144,11 @@ class Assembly:
                 policy = live.policy.breaker_of(destination.breaker.upstream)
                 if destination.breaker.policy != policy:
                     for transition in destination.breaker.reconfigure(policy, now):
-                        self._service.observe.transitioned(transition)
+                        self._service.transitioned(transition)
+            self.checks.adopt(live)
             if number % STEP == 0:
                 yield
+        self.checks.retain(self.breakers)
 
     def discard(self) -> None:
         """Forget what was being built, after a failure on the way."""
@@ -176,7 +181,7 @@ class Assembly:
         for breaker in self.breakers.values():
             transition = breaker.tick(now)
             if transition is not None:
-                self._service.observe.transitioned(transition)
+                self._service.transitioned(transition)
 
     def retire(self) -> None:
         """At the end of the process: close what is idle, and keep no connection any more."""

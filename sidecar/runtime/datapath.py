@@ -124,6 +124,7 @@ class DataPath:
     def close(self) -> None:
         """Serve nobody any more: cut what is still under way."""
         self.is_serving = False
+        self.assembly.checks.close()
         self.listeners.close()
 
     def retire(self) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
@@ -112,6 +113,11 @@ class Log:
     def transitioned(self, transition: Transition) -> None:
         if level_of(transition) >= self._level:
             self._put(transition)
+
+    def checked(self, checked: Checked) -> None:
+        """Tell that a check has failed; of those that follow until its breaker is closed, nothing."""
+        if checked.is_news and level_of(checked) >= self._level:
+            self._put(checked)
 
     def reloaded(self, report: ReloadReport) -> None:
         if level_of(report) >= self._level:

@@ -10,7 +10,7 @@ from sidecar.core.breaker.words import because
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, Transition
 from sidecar.telemetry import wire
-from sidecar.telemetry.spans import EventRecord, Outage, TransitionIds
+from sidecar.telemetry.spans import Outage, TransitionIds
 
 _MAX_CAUSES = 32
 _PARENT_HERE = wire.flags(is_remote=False)
@@ -22,7 +22,7 @@ class EventShaper:
     def __init__(self, ids: TransitionIds) -> None:
         self._ids = ids
 
-    def span(self, record: EventRecord, offset_ns: int) -> bytes:
+    def span(self, record: Transition | Outage | ReloadReport, offset_ns: int) -> bytes:
         """`offset_ns` is added to a monotonic time to get nanoseconds since the epoch."""
         if isinstance(record, Transition):
             return self._transition(record, offset_ns)

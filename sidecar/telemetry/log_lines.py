@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from sidecar.core.breaker.words import because
+from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition
@@ -42,7 +43,7 @@ class Event(NamedTuple):
     fields: Fields
 
 
-Record = FinishedExchange | Transition | ReloadReport | Event
+Record = FinishedExchange | Transition | Checked | ReloadReport | Event
 """What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
 
 
@@ -74,6 +75,8 @@ def level_of(record: Record) -> Level:
         return Level.WARNING if record.reason is not None or record.status >= 500 else Level.INFO
     if isinstance(record, Transition):
         return Level.WARNING if record.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
+    if isinstance(record, Checked):
+        return Level.INFO if record.is_good else Level.WARNING
     if isinstance(record, ReloadReport):
         return Level.INFO if record.is_success else Level.ERROR
     return record.level
@@ -84,6 +87,10 @@ def make_line(record: Record, offset_ns: int) -> LogLine:
     level = level_of(record)
     if isinstance(record, FinishedExchange):
         return LogLine(int(record.ended * 1e9) + offset_ns, level, "access", _access_fields(record))
+    if isinstance(record, Checked):
+        message = f"{record.route}/{record.upstream}: the check of {record.path} fails: {record.error_type}"
+        at_ns = int(record.ended * 1e9) + offset_ns
+        return LogLine(at_ns, level, "circuit_breaker.check_failed", _check_fields(record), message)
     at_ns = int(record.at * 1e9) + offset_ns
     if isinstance(record, Transition):
         message = f"{record.breaker}: {record.from_state.value} -> {record.to_state.value}"
@@ -206,6 +213,20 @@ def _cause_fields(cause: Cause) -> Fields:
         "detail": cause.detail,
     }
     return {key: value for key, value in fields.items() if value}
+
+
+def _check_fields(checked: Checked) -> Fields:
+    return {
+        "trace_id": checked.trace_id.decode(),
+        "span_id": checked.span_id.decode(),
+        "route": checked.route,
+        "upstream": checked.upstream,
+        "path": checked.path,
+        "endpoint": None if checked.endpoint is None else str(checked.endpoint),
+        "status": checked.status or None,
+        "error_type": checked.error_type,
+        "detail": checked.detail,
+    }
 
 
 def _reload_fields(report: ReloadReport) -> Fields:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from sidecar.core.checked import Checked
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.snapshot import Telemetry
@@ -65,6 +66,11 @@ class Reporter:
         self._log.transitioned(transition)
         if self._also is not None:
             self._also(transition)
+
+    def checked(self, checked: Checked) -> None:
+        if self._spans is not None:
+            self._spans.checked(checked)
+        self._log.checked(checked)
 
 
 def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callable[[ObservedExchange], None]:

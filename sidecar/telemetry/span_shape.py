@@ -11,6 +11,7 @@ from binascii import unhexlify
 from collections.abc import Iterator
 from functools import lru_cache
 
+from sidecar.core.checked import USER_AGENT, Checked
 from sidecar.core.errors import Reason
 from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
@@ -145,8 +146,24 @@ class SpanShaper:
         return entry[1], entry[2]
 
     def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
-        """The span of a transition, of an outage, or of a reload."""
+        """The span of a transition, of an outage, of a reload, or of a check."""
+        if isinstance(record, Checked):
+            return [self._check_span(record, offset_ns)]
         return [self._events.span(record, offset_ns)]
+
+    def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
+        """A CLIENT span that is the root of its trace: no exchange asked for it."""
+        authority, fixed = self._client_fixed(
+            b"GET", checked.route, checked.upstream, checked.endpoint, checked.status, checked.reason
+        )
+        parts = [
+            fixed,
+            _text_of(_URL_FULL, _full_url(authority, redacted_path(checked.path.encode()), b"")),
+            wire.text("user_agent.original", USER_AGENT.encode()),
+        ]
+        trace_id, span_id = unhexlify(checked.trace_id), unhexlify(checked.span_id)
+        times = int(checked.started * 1e9) + offset_ns, int(checked.ended * 1e9) + offset_ns
+        return wire.span(trace_id, span_id, b"", *times, parts)
 
 
 def is_server_error(status: int, reason: Reason | None, fallback: str | None) -> bool:

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange, with_spans
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.sources import ReloadReport
@@ -24,7 +25,7 @@ _STARTS_OUTAGE = (State.OPEN, State.FORCED_OPEN)
 
 Outage = tuple[Transition, Transition | None, float]
 """A breaker's first opening, what closed it (None if it is still open), and the end in seconds."""
-EventRecord = Transition | Outage | ReloadReport
+EventRecord = Transition | Outage | ReloadReport | Checked
 
 
 class TransitionIds:
@@ -86,6 +87,11 @@ class SpanRecorder:
             opened = self._outages.pop(breaker, None)
             if opened is not None:
                 self._keep((opened, transition, transition.at))
+
+    def checked(self, checked: Checked) -> None:
+        """Keep a sampled check."""
+        if checked.is_sampled:
+            self._keep(checked)
 
     def reloaded(self, report: ReloadReport) -> None:
         self._keep(report)

@@ -169,6 +169,10 @@ class Bookkeeper:
     def judge(self, call: Call, outcome: Outcome) -> Verdict:
         needed = 0.8 if call.is_probe else self.policy.count_timeout_after_seconds or 0.0
         had = call.seconds(self.now)
+        if call.is_check:
+            if outcome.kind in (Kind.ABANDONED, Kind.REFUSED_BELOW):
+                return Verdict.IGNORED
+            return Verdict.SUCCESS if outcome.status == 200 else Verdict.FAILURE
         if outcome.kind is Kind.ANSWERED:
             by_status = {429: Verdict.RATE_ONLY_FAILURE, 500: Verdict.FAILURE}
             return by_status.get(outcome.status, Verdict.SUCCESS)

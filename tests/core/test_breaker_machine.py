@@ -102,6 +102,20 @@ OUTCOMES = st.sampled_from(
         Outcome(Kind.REFUSED_BELOW, retry_after_seconds=1.0),
     ]
 )
+CHECKED = st.sampled_from(
+    [
+        GOOD,
+        BAD,
+        Outcome(Kind.ANSWERED, 404),
+        Outcome(Kind.ANSWERED, 429),
+        Outcome(Kind.RESET),
+        Outcome(Kind.CONNECT_FAILED),
+        Outcome(Kind.TIMED_OUT, limit=Limit.ROUTE),
+        Outcome(Kind.ABANDONED),
+        Outcome(Kind.REFUSED_BELOW, 503, retry_after_seconds=1.0),
+    ]
+)
+"""What may become of a check."""
 SECONDS = st.sampled_from([0.125, 0.5 - MS, 0.5, 1.0 - MS, 1.0])
 
 
@@ -293,7 +307,7 @@ class BreakerMachine(RuleBasedStateMachine):
             book.open_until = self.now + seen.wait_seconds
             book.enter(State.OPEN, seen, TransitionReason.PROBE_FAILED)
             return True
-        if outcome.status in (404, 429):
+        if outcome.status in (404, 429) and verdict is not Verdict.FAILURE:
             awaited = [c for c in book.probes() if c.is_firm and c.head_at is None]
             if awaited or self.now - book.heard < book.policy.half_open_max_wait_seconds:
                 return False
@@ -538,9 +552,11 @@ class BreakerMachine(RuleBasedStateMachine):
             self.endpoint_dies(BAD)
 
     def check_starts(self) -> Call | None:
-        """The sidecar itself probes."""
+        """The sidecar itself probes, if the breaker lets it: then it has said that it is worth asking."""
         book = self.book
+        is_due = self.breaker.next_check(self.now) <= self.now
         permit = self.breaker.admit_check(self.now)
+        assert is_due or isinstance(permit, BreakerRefusal)
         if isinstance(permit, BreakerRefusal):
             seen = self.report(permit.transition)
             is_explained = self.expire(seen)
@@ -548,6 +564,7 @@ class BreakerMachine(RuleBasedStateMachine):
             is_due = book.state is State.OPEN and self.now >= book.open_until and not is_explained
             is_free = book.state is State.HALF_OPEN and not book.probes()
             assert not self.is_checked() or not (is_due or is_free)
+            self.next_check_is_as_the_book_has_it()
             return None
         seen = self.report(permit.transition)
         assert self.is_checked()
@@ -562,12 +579,44 @@ class BreakerMachine(RuleBasedStateMachine):
         book.calls.append(call)
         return call
 
-    @precondition(lambda self: self.is_checked())
-    @rule(is_good=st.booleans())
-    def check_is_made(self, is_good: bool) -> None:
+    def next_check_is_as_the_book_has_it(self) -> None:
+        book = self.book
+        expected = math.inf
+        if self.is_checked() and book.state is State.OPEN:
+            expected = book.open_until
+        elif self.is_checked() and book.state is State.HALF_OPEN:
+            expected = self.now + 1.0 if book.probes() else self.now
+        assert self.breaker.next_check(self.now) == expected
+
+    @precondition(lambda self: self.is_checked() and self.book.state in (State.OPEN, State.HALF_OPEN))
+    @rule(outcome=CHECKED, is_waited_for=st.sampled_from([True, True, False]))
+    def check_is_made(self, outcome: Outcome, is_waited_for: bool) -> None:
+        if is_waited_for:
+            self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
         call = self.check_starts()
         if call is not None:
-            self.end(call, GOOD if is_good else BAD)
+            self.end(call, outcome)
+
+    @precondition(lambda self: self.is_checked())
+    @rule()
+    def check_begins(self) -> None:
+        """It ends as any other call may."""
+        self.check_starts()
+
+    @precondition(lambda self: self.book.state is State.OPEN and not self.is_checked())
+    @rule(is_at_once=st.booleans())
+    def closing_probe_breaks_late(self, is_at_once: bool) -> None:
+        """The head of a probe closes it, and the answer then breaks, within the window or after it."""
+        self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+        call = self.request()
+        if call is None or not call.is_probe:
+            return
+        call.status, call.head_at, call.head_seconds = 200, self.now, 0.0
+        call.permit.head(200, self.now)
+        self.pass_time(self.book.policy.judge_after_seconds)
+        if call in self.book.calls:
+            self.pass_time(0.0 if is_at_once else 20.0)
+            self.end(call, Outcome(Kind.RESET))
 
     @precondition(lambda self: self.book.is_ramping())
     @rule(share=st.sampled_from([0.5, 0.9]))

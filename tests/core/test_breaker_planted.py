@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -226,6 +227,29 @@ def changed_wait_acts_next_time(original: Any, waits: Waits, policy: BreakerPoli
     """As if a new `open_for` were for the next opening."""
 
 
+def check_is_judged_as_traffic(original: Any, judge: Judge, permit: BreakerPermit, *args: Any) -> Verdict:
+    was, permit.is_check = permit.is_check, False
+    try:
+        verdict: Verdict = original(judge, permit, *args)
+        return verdict
+    finally:
+        permit.is_check = was
+
+
+def request_probes_beside_checks(original: Any, machine: Machine, *args: Any, **named: Any) -> Any:
+    was, machine._checks_distrusted = machine._checks_distrusted, True
+    try:
+        return original(machine, *args, **named)
+    finally:
+        machine._checks_distrusted = was
+
+
+def check_waits_for_a_request(original: Any, machine: Machine, now: float) -> float:
+    """As if nobody needed to be told of a breaker that is half-open, with no probe out."""
+    due: float = original(machine, now)
+    return inf if machine.state is State.HALF_OPEN else due
+
+
 PLANTED: dict[str, Plant] = {
     "no generation check": around(Machine, "take_judged", no_generation_check),
     "unbounded probes": instead(Probes, "has_permit", True),
@@ -275,6 +299,12 @@ PLANTED: dict[str, Plant] = {
     "a 404 closes at once": instead(Probes, "shows_life_alone", True),
     "a 404 never closes": instead(Probes, "shows_life_alone", False),
     "a check closes what traffic has opened again": around(Machine, "trip", check_closes_again),
+    "a check is judged as traffic": around(Judge, "judge", check_is_judged_as_traffic),
+    "a request probes beside checks": around(Machine, "_admit_probe", request_probes_beside_checks),
+    "a half-open breaker is never checked again": around(Machine, "next_check", check_waits_for_a_request),
+    "a check comes before its wait is over": around(
+        Machine, "next_check", lambda original, machine, now: original(machine, now) - MS
+    ),
     "a changed open_for acts at the next opening": around(Waits, "adopt", changed_wait_acts_next_time),
     "Retry-After is not heeded": instead(Waits, "failed", None),
     "a probe's timeout counts as any": around(

@@ -12,7 +12,7 @@ from tests.bench.hard_cases.run import BREAKERS, run
 from tests.bench.hard_cases.situations import SITUATIONS, Situation
 from tests.bench.hard_cases.table import Row
 
-README = (Path(__file__).parents[2] / "sidecar" / "core" / "README.md").read_text()
+README = (Path(__file__).parents[2] / "sidecar" / "core" / "breaker" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda one: one.name)

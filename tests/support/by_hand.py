@@ -263,6 +263,7 @@ class HandLease(ClientStream, Lease):
         self.idle_since = 0.0
         self.expires = expires
         self.notes: list[Note] = []
+        self.heads: list[RequestHead] = []
         self.fates: list[Fate] = []
         self.is_aborted = False
         self.heard_by: ResponseSink | None = None
@@ -291,6 +292,7 @@ class HandLease(ClientStream, Lease):
         return [note[0] for note in self.notes]
 
     def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+        self.heads.append(head)
         self.notes.append(("head", bytes(head.target), b"".join(held)))
 
     def send_data(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
+from sidecar.core.checked import Checked
 from sidecar.core.errors import Reason
 from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import Endpoint
@@ -308,6 +309,57 @@ def test_transition_by_hand_says_who_made_it_and_what_is_not_known_is_left_out()
     assert told["sidecar.circuit_breaker.why"] == "by ada@bastion for 30m"
     assert told["sidecar.circuit_breaker.override.by"] == "ada@bastion"
     assert attributes(span.links[0]) == attributes(span.events[0]) == {"sidecar.request_id": "req-1"}
+
+
+def check(status: int, reason: Reason | None = None, *, is_sampled: bool = True) -> Checked:
+    return Checked(
+        "checkout",
+        "payments",
+        "/healthz",
+        Endpoint("10.0.0.7", 8080),
+        b"a" * 32,
+        b"b" * 16,
+        is_sampled,
+        started=100.0,
+        ended=100.5,
+        status=status,
+        reason=reason,
+        detail="",
+        is_good=status == 204,
+        is_news=status != 204,
+    )
+
+
+def test_a_check_of_the_sidecars_own_is_a_client_span_that_is_a_root() -> None:
+    one = recorder()
+    for checked in (
+        check(204),
+        check(500),
+        check(0, Reason.CONNECTION_REFUSED),
+        check(200, is_sampled=False),
+    ):
+        one.checked(checked)
+    good, bad, refused = shape(one)
+    assert (good.name, good.kind, good.parent_span_id) == ("GET", Span.SPAN_KIND_CLIENT, b"")
+    assert (good.trace_id.hex(), good.span_id.hex()) == ("a" * 32, "b" * 16)
+    assert good.end_time_unix_nano - good.start_time_unix_nano == 500_000_000
+    assert attributes(good) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 204,
+        "network.peer.address": "10.0.0.7",
+        "network.peer.port": 8080,
+        "network.protocol.version": "1.1",
+        "server.address": "10.0.0.7",
+        "server.port": 8080,
+        "sidecar.route": "checkout",
+        "sidecar.upstream": "payments",
+        "url.full": "http://10.0.0.7:8080/healthz",
+        "url.scheme": "http",
+        "user_agent.original": "sidecar (half_open.check)",
+    }
+    assert good.status.code == Status.STATUS_CODE_UNSET
+    assert [attributes(span)["error.type"] for span in (bad, refused)] == ["500", "connection_refused"]
+    assert {span.status.code for span in (bad, refused)} == {Status.STATUS_CODE_ERROR}
 
 
 def test_outage_is_one_bar_from_the_first_opening_to_the_closing() -> None:

@@ -120,7 +120,7 @@ class Breaker:
         state = self.machine.state
         if self.machine.policy.mode is BreakerMode.METRICS_ONLY:
             return state is State.FORCED_OPEN
-        return state is State.OPEN or state is State.HALF_OPEN or state is State.FORCED_OPEN
+        return state in SHUT or state is State.FORCED_OPEN
 
     @property
     def history(self) -> tuple[Transition, ...]:

@@ -11,7 +11,7 @@ from sidecar.core.breaker.durations import Deaf, Durations
 from sidecar.core.breaker.numbers import Tally
 from sidecar.core.breaker.permit import BreakerPermit
 from sidecar.core.breaker.warmup import WarmUp
-from sidecar.core.outcome import PROBE_SECONDS, Kind, Outcome, Verdict, judge
+from sidecar.core.outcome import PROBE_SECONDS, Kind, Outcome, Verdict, judge, judge_check
 from sidecar.core.snapshot import BreakerPolicy
 
 _SUCCESS: Final = Verdict.SUCCESS
@@ -44,6 +44,8 @@ class Judge:
 
     def judge(self, permit: BreakerPermit, outcome: Outcome, now: float) -> Verdict:
         """The verdict on one attempt."""
+        if permit.is_check:
+            return judge_check(outcome)
         kind, policy = outcome.kind, self.policy
         if kind is Kind.CONNECT_REFUSED and self.is_warming_up(now):
             return Verdict.IGNORED
@@ -67,8 +69,8 @@ class Judge:
         tally.timed_out += outcome.kind is Kind.TIMED_OUT
         if verdict is _SUCCESS:
             tally.successful += 1
-            if outcome.status < 400:
-                self.heard.add(seconds)
+            if outcome.status < 400 and not permit.is_check:
+                self.heard.add(seconds)  # what a check takes says nothing of the route's own answers
         elif verdict in _FAILURES:
             tally.failed += 1
             self._has_failed(permit, now)

@@ -79,6 +79,12 @@ class Ours(Subject):
     def tick(self, now: float) -> None:
         self.breaker.tick(now)
 
+    def check(self, now: float) -> object | None:
+        if self.breaker.next_check(now) > now:
+            return None
+        answer = self.breaker.admit_check(now)
+        return None if isinstance(answer, BreakerRefusal) else answer
+
     def state(self) -> str:
         return self.breaker.state.value
 

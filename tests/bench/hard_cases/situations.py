@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from sidecar.core.snapshot import CheckPolicy
 from tests.bench.hard_cases.upstreams import (
     FAILS,
     GOOD,
@@ -185,6 +186,24 @@ def broken_after_the_head(world: World, make: Make) -> Proxy:
 
     proxy = make(Script(world, of))
     steady(world, proxy, 10.0, PATIENT)
+    return proxy
+
+
+def no_more_calls(world: World, make: Make) -> Proxy:
+    proxy = make(Script(world, ill(10.0, 30.0, FAILS)))
+    steady(world, proxy, 10.0, PATIENT, until=20.0)
+    return proxy
+
+
+def some_calls_are_good(world: World, make: Make) -> Proxy:
+    """OPTIONS is answered by the framework, whatever the service itself can do."""
+
+    def of(attempt: Attempt, now: float) -> Plan:
+        return FAILS if 10.0 <= now < 60.0 and attempt.call.kind != "options" else GOOD
+
+    proxy = make(Script(world, of))
+    steady(world, proxy, 14.0, PATIENT)
+    steady(world, proxy, 6.0, Call("options"))
     return proxy
 
 
@@ -370,6 +389,7 @@ def opens_within(seconds: float) -> Callable[[Result], bool]:
     return lambda result: result.opened_after <= seconds
 
 
+CHECKED = {"half_open_check": CheckPolicy("/healthz")}
 SHORT = {"consecutive_failures": 2, "open_seconds": 0.5}
 
 SITUATIONS = (
@@ -413,6 +433,15 @@ SITUATIONS = (
     Situation(
         "every long answer breaks after its head", broken_after_the_head, "opens; under 25 openings in 600 s",
         lambda r: 0 < r.openings < 25, trouble=(0.0, 600.0), until=600.0,
+    ),
+    Situation(
+        "no calls after 10 s of the trouble, `half_open.check`", no_more_calls, "closed within 21 s",
+        closes_within(21.0, 2.0), trouble=(10.0, 30.0), until=90.0, policy=CHECKED,
+    ),
+    Situation(
+        "30 % OPTIONS are good while all else fails, `half_open.check`", some_calls_are_good,
+        "never closed in the trouble, closed 60 s after it", lambda r: r.closed_after <= 60.0 and r.openings == 1,
+        trouble=(10.0, 60.0), until=150.0, policy=CHECKED,
     ),
     Situation(
         "one sidecar", chain(1), "closed within `max_open_for`", closes_within(4.5, 2.0), trouble=(10.0, 25.0),

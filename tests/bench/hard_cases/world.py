@@ -56,6 +56,10 @@ class Call:
     """A group of callers whose answers are counted apart."""
 
 
+CHECK = Call("check", budget=1.0, limit=Limit.ROUTE, name="checks")
+"""What a proxy asks by itself."""
+
+
 @dataclass
 class Counts:
     """What became of the calls of one group, or of all."""
@@ -105,6 +109,10 @@ class Subject(ABC):
 
     def tick(self, now: float) -> None:  # noqa: B027
         """About each second."""
+
+    def check(self, now: float) -> object | None:
+        """A token for a request of the proxy's own, None: there is nothing to check now."""
+        return None
 
     def retry_after(self, now: float) -> float:
         """Of a refusal, in seconds."""
@@ -240,7 +248,10 @@ class Proxy:
 
     def _tick(self) -> None:
         self.subject.tick(self.world.now)
+        token = self.subject.check(self.world.now)
         self._note()
+        if token is not None:
+            self._begin(Attempt(self, CHECK, None), token)
 
     def _note(self) -> None:
         state = self.subject.state()
@@ -268,6 +279,9 @@ class Proxy:
             if attempt.done is not None:
                 attempt.done(attempt)
             return
+        self._begin(attempt, token)
+
+    def _begin(self, attempt: Attempt, token: object) -> None:
         attempt.token = token
         self.running.add(attempt)
         call = attempt.call
