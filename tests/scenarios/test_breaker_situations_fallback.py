@@ -154,3 +154,29 @@ async def test_a_post_on_a_connection_that_was_closed_meanwhile_is_sent_once() -
         status = (await asked).status
         posts = [one for one in (*to.app.requests, *to.spare.requests) if one.method == b"POST"]
         assert (status, len(posts)) == (200, 1)
+
+
+# Another endpoint
+
+
+@pytest.mark.parametrize(("act", "status"), [(answers(), 200), (FAILS, 500)], ids=["good", "bad"])
+async def test_a_refused_attempt_and_the_second_try_are_judged_each(act: Act, status: int) -> None:
+    (nobody,) = free_ports(1)
+    policy = "circuit_breaker: {mode: metrics_only, warm_up: off}"
+    async with raw_upstream(App(act)) as app:
+        routes = f"""\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}", "127.0.0.1:{app.port}"]}}}}
+routes: [{{name: app, upstream: app, {policy}}}]
+"""
+        async with running(routes) as worker:
+            for _ in range(30):
+                async with raw_client(port(worker)) as client:
+                    await client.send(bare(b"POST"))
+                    assert [one.status for one in await client.responses([b"POST"])] == [status]
+            numbers = worker.assembly.breakers["app", "app"].numbers(worker.service.clock())
+            refusals = numbers.total - 30
+            assert refusals > 0
+            assert len(app.requests) == 30
+            expected = (30, refusals) if status == 200 else (0, 30 + refusals)
+            assert (numbers.successful, numbers.failed) == expected
+            await assert_clean(worker)

@@ -219,6 +219,23 @@ async def test_a_504_at_the_end_of_a_short_budget_counts_only_by_name(policy: st
         assert to.breaker.state is (State.OPEN if is_counted else State.CLOSED)
 
 
+# A quota
+
+
+async def test_429_counts_in_the_rate_of_an_outbound_route_and_in_no_row() -> None:
+    """There it is our own quota that is used up; inbound it is some caller's (`test_breaking`)."""
+    quota = answers(b"HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n")
+    async with raw_upstream(App(quota)) as app:
+        routes = f"""\
+upstreams: {{next: {{endpoints: ["127.0.0.1:{app.port}"]}}}}
+routes: [{{name: out, listener: outbound, upstream: next}}]
+"""
+        async with running(routes) as worker:
+            out = Out(worker)
+            assert await statuses(out, 21) == [429] * 20 + [503]
+            assert [one.reason for one in out.breaker.history] == [TransitionReason.FAILURE_RATE]
+
+
 # Our own queue
 
 
