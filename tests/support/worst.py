@@ -69,7 +69,10 @@ def numbered(pattern: bytes, size: int = HEAD_BYTES) -> bytes:
 
 
 def noise(letters: bytes, size: int = HEAD_BYTES) -> bytes:
-    """Letters in an order that no expression foresees; the same each time."""
+    """Letters in an order that no expression foresees, the same each time.
+
+    With a letter behind them that none allows, each expression reads them all.
+    """
     rng = random.Random(7)
     return bytes(rng.choices(letters, k=size))
 
@@ -109,7 +112,7 @@ def lists() -> dict[bytes, tuple[bytes, ...]]:
         b"x-envoy-expected-rq-timeout-ms": (*digits, *comma),
         b"l5d-timeout": (*digits, *comma, filled(b"1h"), filled(b"1.5ms,")),
         b"x-request-id": (filled(b"a"), filled(b"\xff")),
-        b"x-a": (filled(b"a"), filled(b"ab"), filled(b"\xff"), noise(b"ab")),
+        b"x-a": (filled(b"a"), filled(b"ab"), filled(b"\xff"), noise(b"ab") + b"c"),
         b"Host": (filled(b"a."), filled(b"1."), b"[" + filled(b"0:") + b"]", filled(b"a")),
         b"Content-Type": comma,
         b"Expect": comma,
