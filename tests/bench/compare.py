@@ -2,7 +2,7 @@
 
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
-not count.
+not count. `--http2` measures HTTP/2 on both sides: h2load, the sidecar and Envoy, and nghttpd as the upstream.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -20,10 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import install, report
-from tests.bench.load import SCENARIOS
+from tests.bench.load import HTTP2_SCENARIOS, SCENARIOS, Scenario
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.rounds import Bench, Plan, Results
-from tests.bench.targets import DIRECT, TARGETS, TargetError, await_ok, earlier, pinned
+from tests.bench.targets import DIRECT, HTTP2_TARGETS, TARGETS, TargetError, await_ok, earlier, pinned
+from tests.bench.upstream import SMALL_BYTES
 from tests.support.ports import free_ports
 
 NAMES = [DIRECT, *TARGETS]
@@ -57,7 +58,9 @@ def main() -> int:
 
 def programs(plan: Plan) -> set[str]:
     """The programs that a plan needs, the sidecar itself aside."""
-    loaders = {"h2load" if scenario.paced else "wrk" for scenario in plan.scenarios}
+    loaders = {"h2load" if scenario.paced or scenario.streams else "wrk" for scenario in plan.scenarios}
+    if any(scenario.streams for scenario in plan.scenarios):
+        loaders.add("nghttpd")
     return loaders | {"envoy", "haproxy", "nginx"} & set(plan.targets)
 
 
@@ -71,12 +74,31 @@ def measure(plan: Plan, cores: Cores) -> Results:
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
         directory = Path(name)
         (port,) = free_ports(1)
-        command = [sys.executable, "-m", "tests.bench.upstream", str(port)]
+        is_http2 = any(scenario.streams for scenario in plan.scenarios)
+        command = file_server(directory, port) if is_http2 else [*HTTP1_UPSTREAM, str(port)]
         with pinned(command, core=cores.load, log=directory / "upstream.log") as upstream:
-            await_ok(upstream, port, "/api/small")
+            if not is_http2:  # the targets' own readiness shows it else
+                await_ok(upstream, port, "/api/small")
             bench = Bench(plan, cores, upstream.pid, port, directory, say)
             bench.run()
     return bench.results
+
+
+HTTP1_UPSTREAM = [sys.executable, "-m", "tests.bench.upstream"]
+
+
+def file_server(directory: Path, port: int) -> list[str]:
+    """nghttpd, which serves the small answer as a file over HTTP/2."""
+    answer = directory / "files" / "api" / "small"
+    answer.parent.mkdir(parents=True)
+    answer.write_bytes(b"s" * SMALL_BYTES)
+    return [
+        install.program("nghttpd"),
+        "--no-tls",
+        "--address=127.0.0.1",
+        f"--htdocs={answer.parents[1]}",
+        str(port),
+    ]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -85,10 +107,13 @@ def arguments() -> argparse.ArgumentParser:
         prog="python -m tests.bench.compare", description=(__doc__ or "").split("\n")[0]
     )
     known = [scenario.name for scenario in SCENARIOS]
-    parser.add_argument("--targets", default=",".join(NAMES), help=f"comma-separated, of {', '.join(NAMES)}")
     parser.add_argument(
-        "--scenarios", default=",".join(known), help=f"comma-separated, of {', '.join(known)}"
+        "--targets", help=f"comma-separated, of {', '.join(NAMES)}; with --http2 not all of them"
     )
+    parser.add_argument(
+        "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 c4m8, c32m1"
+    )
+    parser.add_argument("--http2", action="store_true", help="HTTP/2 on both sides, beside Envoy")
     parser.add_argument("--rounds", type=int, help="rounds over all targets (5; quick: 2)")
     parser.add_argument("--seconds", type=int, help="whole seconds of each sample (5; quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
@@ -111,16 +136,24 @@ def arguments() -> argparse.ArgumentParser:
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for. Raises SystemExit on a name or number that is not possible."""
-    targets = _chosen(options.targets, NAMES)
+    known: tuple[Scenario, ...] = SCENARIOS
+    if options.http2:
+        TARGETS.clear()
+        TARGETS.update(HTTP2_TARGETS)
+        known = HTTP2_SCENARIOS
+    names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
+    targets = _chosen(options.targets or ",".join(names), names)
     if options.before:
+        if options.http2:
+            arguments().error("--before goes with HTTP/1.1 alone")
         TARGETS["before"] = earlier(options.before.resolve())
         targets.append("before")
-    scenarios = _chosen(options.scenarios, [scenario.name for scenario in SCENARIOS])
+    scenarios = _chosen(options.scenarios or ",".join(scenario_names), scenario_names)
     rounds, seconds = (2, 2) if options.quick else (5, 5)
     rounds, seconds = options.rounds or rounds, options.seconds or seconds
     if min(rounds, seconds) < 1 or options.noise <= 0 or options.retries < 0:
         arguments().error("--rounds, --seconds and --noise start above 0, --retries at 0")
-    chosen = [scenario for scenario in SCENARIOS if scenario.name in scenarios]
+    chosen = [scenario for scenario in known if scenario.name in scenarios]
     return Plan(targets, chosen, rounds, seconds, options.noise / 100, options.retries)
 
 

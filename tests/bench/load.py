@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ class Scenario:
     post_bytes: int = 0
     paced: bool = False
     traced: bool = False
+    streams: int = 0
+    """Over HTTP/2, at once on each connection; 0: over HTTP/1.1."""
+    connections: int = CONNECTIONS
 
 
 SCENARIOS = (
@@ -41,6 +45,10 @@ SCENARIOS = (
     Scenario("large", "GET 64 KiB", "/api/large", answer_bytes=LARGE_BYTES),
     Scenario("post", "POST 16 KiB", "/api/post", post_bytes=POST_BYTES),
     Scenario("latency", f"GET 256 B at {RATE_PER_SECOND} rps", "/api/small", paced=True),
+)
+HTTP2_SCENARIOS = (
+    Scenario("c4m8", "HTTP/2 GET 256 B, 4 × 8 streams", "/api/small", connections=4, streams=8),
+    Scenario("c32m1", "HTTP/2 GET 256 B, 32 × 1 stream", "/api/small", connections=32, streams=1),
 )
 
 
@@ -60,7 +68,7 @@ def run_load(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
     Raises:
         LoadError: any error, any answer but 200, or answers too short.
     """
-    send = paced if scenario.paced else flat_out
+    send = multiplexed if scenario.streams else paced if scenario.paced else flat_out
     return send(scenario, port=port, core=core, seconds=seconds)
 
 
@@ -89,6 +97,28 @@ def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
     if not result["requests"] or result["bytes"] < result["requests"] * scenario.answer_bytes:
         raise LoadError(f"answers are missing or too short: {result}")
     return Load(requests=result["requests"], seconds=result["microseconds"] / 1e6)
+
+
+def multiplexed(scenario: Scenario, *, port: int, core: int, seconds: float) -> Load:
+    """h2load over HTTP/2 by prior knowledge, one thread, each stream with the next request at once."""
+    command = ["h2load", "-t1", f"-c{scenario.connections}", f"-m{scenario.streams}", f"-D{seconds:.0f}"]
+    command += [f"--connect-to=127.0.0.1:{port}", f"http://{HOST}{scenario.path}"]
+    text = _output(core, command, seconds)
+    counts = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
+    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
+    size = re.search(r"traffic: .*\((\d+)\) data", text)
+    took = re.search(r"finished in ([0-9.]+)(us|ms|s|m|h),", text)
+    if not (counts and codes and size and took):
+        raise LoadError("h2load gave no summary")
+    good, *bad = (int(count) for count in (*counts.groups(), *codes.groups()[1:]))
+    if any(bad):
+        raise LoadError(f"h2load had errors: {counts[0]}; {codes[0]}")
+    if not good or int(size[1]) < good * scenario.answer_bytes:
+        raise LoadError(f"answers are missing or too short: {counts[0]}; {size[0]}")
+    return Load(good, float(took[1]) * _SECONDS[took[2]])
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def paced(scenario: Scenario, *, port: int, core: int, seconds: float) -> Load:
