@@ -123,7 +123,7 @@ class Gate:
 
     @property
     def refused(self) -> int:
-        return self._refusals.count
+        return self._refusals.count + self.refused_streams
 
     @property
     def is_full(self) -> bool:

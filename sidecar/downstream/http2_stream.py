@@ -116,6 +116,15 @@ class ServedStream(ServerStream):
         """Begin its exchange."""
         connection, listener = self._connection, self._connection.listener
         self._has_client_ended = event.is_end
+        gate = listener.gate
+        if gate is not None and connection.service.rng.random() >= listener.overload.admission:
+            gate.refused += (
+                1  # certainly not processed: its client may ask again, here or elsewhere (RFC 9113 8.7)
+            )
+            self._is_over = True
+            self._codec.reset(self._stream, ErrorCode.REFUSED_STREAM)
+            self._release()
+            return
         refusal = None
         try:
             request = http2_request.read_request(listener, event)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
 
 if TYPE_CHECKING:
+    from sidecar.core.overload import Overload
     from sidecar.downstream.gate import Gate
     from sidecar.forwarding.service import Service
 
@@ -25,6 +26,7 @@ class ListenerTerms(ABC):
     forwarded: Forwarded
     protocol: HttpVersion
     is_trusted: bool
+    overload: Overload
     gate: Gate | None
     """Where new work waits; None: it does not have to."""
     is_ending: bool

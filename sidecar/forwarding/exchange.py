@@ -130,7 +130,7 @@ class Exchange(RequestSink, RaceOwner):
         else:
             trace.begin(service, request.lookup)
         lookup = request.lookup
-        if refusal is not None and refusal.reason is not _OVERLOADED:
+        if refusal is not None and not refusal.is_own_lack:
             # Not raised: its traceback would hold the frame that holds it, which only the collector undoes.
             self.fail(refusal)
             return

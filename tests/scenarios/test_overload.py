@@ -197,7 +197,7 @@ async def test_one_whose_time_would_hardly_do_is_refused_while_it_lasts() -> Non
         assert (answer.status, answer.value(b"proxy-status")) == (
             503,
             b"sidecar; error=connection_limit_reached; "
-            b'details="this sidecar is overloaded, and less time is left than this route usually needs"',
+            b'details="overloaded: this sidecar is overloaded, and less time is left than this route usually needs"',
         )
         await ended(to)
         assert (await to.ask(get(b"/", short))).status == 504
