@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -128,6 +129,12 @@ def test_what_is_kept_is_read_again_and_has_a_limit(tmp_path: Path, monkeypatch:
     many = [b"%05d" % number + b"x" * 1000 for number in range(100)]
     assert corpus.keep("a", many) < len(many)
     assert (tmp_path / "a.txt").stat().st_size <= corpus.MAX_KEPT_BYTES
+
+
+def test_no_loop_is_told_to_be_running_behind_an_input() -> None:
+    findings_of(TARGETS["proxy"], 3)
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
 
 
 def test_each_input_begins_with_nothing_remembered() -> None:

@@ -20,7 +20,7 @@ from sidecar.upstream.http1 import UpstreamConnection
 from tests.bench.fuzz import memories
 from tests.bench.fuzz.clients import TIMES, listener, short_ids
 from tests.bench.fuzz.targets import Target, same
-from tests.bench.fuzz.transports import WireTransport, connect, raise_errors, run_in
+from tests.bench.fuzz.transports import WireTransport, connect, leaving, raise_errors, run_in
 from tests.bench.fuzz.words import HTTP_WORDS
 from tests.support.by_hand import HERE, THERE, HandConnecting, Path
 
@@ -245,4 +245,4 @@ def _seeds() -> Iterator[bytes]:
         yield bytes((7, len(text))) + text + bytes((2, 0, 8, len(answer))) + answer + bytes((5, 7))
 
 
-TARGETS: Final = [Target("proxy", proxy, _seeds, HTTP_WORDS, max_bytes=600, share=2)]
+TARGETS: Final = [Target("proxy", leaving(proxy), _seeds, HTTP_WORDS, max_bytes=600, share=2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.bench.fuzz.targets import Feed
 from tests.support.by_hand import HandLoop, HandTransport
 
 
@@ -50,8 +51,20 @@ class WireTransport(HandTransport):
         self.protocol.connection_lost(error)
 
 
+def leaving(feed: Feed) -> Feed:
+    """The same; behind it no loop is told to be running any more, whatever it raised."""
+
+    def left(data: bytes) -> None:
+        try:
+            feed(data)
+        finally:
+            asyncio._set_running_loop(None)
+
+    return left
+
+
 def run_in(loop: HandLoop) -> None:
-    """Let what asks for the running loop find this one."""
+    """Let what asks for the running loop find this one, within a feed that is `leaving`."""
     asyncio._set_running_loop(loop)  # type: ignore[arg-type]
 
 

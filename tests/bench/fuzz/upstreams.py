@@ -16,7 +16,7 @@ from tests.bench.fuzz import memories
 from tests.bench.fuzz.pieces import cuttings
 from tests.bench.fuzz.seeds import response_seeds
 from tests.bench.fuzz.targets import Target, same
-from tests.bench.fuzz.transports import connect, raise_errors, run_in
+from tests.bench.fuzz.transports import connect, leaving, raise_errors, run_in
 from tests.bench.fuzz.words import HTTP_WORDS
 from tests.support.by_hand import HandLoop, hand_cluster, request
 
@@ -166,4 +166,4 @@ def _seeds() -> Iterator[bytes]:
         yield b"\0" + data
 
 
-TARGETS: Final = [Target("upstream", upstream, _seeds, HTTP_WORDS, share=2)]
+TARGETS: Final = [Target("upstream", leaving(upstream), _seeds, HTTP_WORDS, share=2)]

@@ -153,7 +153,11 @@ def tell(
     for name, line in lines.items():
         print(f"  {name}: {line.an_hour:+.2f} ± {2 * line.error:.2f}")
     print(growth.verdict(lines, seconds=samples[-1].at))
-    print(f"objects put away by gc.freeze: {halfway['frozen']:,} at half time, {held['frozen']:,} at the end")
+    for when, look in (("at half time", halfway), ("at the end", held)):
+        dead = ", ".join(f"{name} {count:,}" for name, count in look["dead_types"].items())
+        print(
+            f"put away by gc.freeze {when}: {look['frozen']:,} objects; dead and kept: {look['dead']:,} ({dead})"
+        )
     for kind, earlier, later in growth.grown(halfway["types"], held["types"]):
         print(f"  grown: {kind} {earlier:,} -> {later:,}")
     is_over = abs(lines["MiB"].an_hour) > growth.MOST_MIB_AN_HOUR

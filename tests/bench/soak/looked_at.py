@@ -23,20 +23,34 @@ import uvloop
 from sidecar.__main__ import main
 
 TOLD_TYPES: Final = 400
+TOLD_DEAD: Final = 8
 WITH_TYPES: Final = b"t"
 _loops: list[asyncio.AbstractEventLoop] = []
 
 
 def held(*, is_whole: bool) -> dict[str, Any]:
-    """Tasks; and the objects that the collector tracks. What `gc.freeze` has put away is told as a number."""
+    """Tasks; and the objects that the collector tracks, with those that `gc.freeze` has put away.
+
+    To be listed these are thawed for a moment. `dead` are those that only a collection of all would have freed:
+    cycles that were put away when they were dead already. The look itself frees them, so a next one counts anew.
+    """
     tasks = asyncio.all_tasks(_loops[-1]) if _loops else set()
     told: dict[str, Any] = {"tasks": len(tasks)}
     if is_whole:
-        types = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
-        told["types"] = dict(types.most_common(TOLD_TYPES))
         told["frozen"] = gc.get_freeze_count()
+        gc.unfreeze()
+        before = _types()
+        told["dead"] = gc.collect()
+        after = _types()
+        gc.freeze()
+        told["dead_types"] = dict((before - after).most_common(TOLD_DEAD))
+        told["types"] = dict(after.most_common(TOLD_TYPES))
         told["task_names"] = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
     return told
+
+
+def _types() -> Counter[str]:
+    return Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
 
 
 def _serve(door: socket.socket) -> None:
