@@ -90,6 +90,8 @@ class Gate:
     """One listener's line."""
 
     def __init__(self, now: float) -> None:
+        self.refused_streams = 0
+        """Of HTTP/2, which do not wait: each may be asked for again at once."""
         self._poll = select.epoll()
         self._fds: dict[Waiting, int] = {}
         self._by_fd: dict[int, Waiting] = {}

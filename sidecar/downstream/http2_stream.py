@@ -118,9 +118,8 @@ class ServedStream(ServerStream):
         self._has_client_ended = event.is_end
         gate = listener.gate
         if gate is not None and connection.service.rng.random() >= listener.overload.admission:
-            gate.refused += (
-                1  # certainly not processed: its client may ask again, here or elsewhere (RFC 9113 8.7)
-            )
+            # Certainly not processed: its client may ask again, here or elsewhere (RFC 9113 8.7).
+            gate.refused_streams += 1
             self._is_over = True
             self._codec.reset(self._stream, ErrorCode.REFUSED_STREAM)
             self._release()
