@@ -42,6 +42,8 @@ class Call:
     base: float = 0.0
     """What it had had when a verdict was last heard."""
     head_seconds: float = 0.0
+    has_made_room: bool = False
+    """A probe whose client has stalled, and whose place another one has."""
 
     def seconds(self, now: float) -> float:
         total = 0.0
@@ -204,7 +206,8 @@ class Bookkeeper:
         return len(self.in_window()) - self.window_numbers()[4] < window.size
 
     def probes(self) -> list[Call]:
-        return [c for c in self.calls if c.is_probe and c.generation == self.generation and c.verdict is None]
+        of_now = [c for c in self.calls if c.is_probe and c.generation == self.generation]
+        return [c for c in of_now if c.verdict is None and not c.has_made_room]
 
     def has_permit(self, is_firm: bool, yields_after: float) -> bool:
         at_first = max(1, self.policy.half_open_max_calls)
@@ -215,7 +218,12 @@ class Bookkeeper:
         if len(self.probes()) < limit:
             return True
         most = max(limit, min(limit + len(quiet), 5)) if is_firm else limit
-        return len(alike) < 8 * at_first and len(held) < most
+        if len(alike) < 8 * at_first or len(held) >= most:
+            return len(held) < most
+        stalled = [c for c in alike if not c.is_upstreams_turn and self.now - c.turns[-1][0] >= 1.0]
+        for call in sorted(stalled, key=lambda c: c.turns[-1][0])[:1]:
+            call.has_made_room = True
+        return bool(stalled)
 
     def patience(self) -> float:
         return float(self.policy.half_open_max_wait_seconds * 2**self.timeouts_in_a_row)

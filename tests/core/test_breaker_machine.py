@@ -603,6 +603,22 @@ class BreakerMachine(RuleBasedStateMachine):
         """It ends as any other call may."""
         self.check_starts()
 
+    @precondition(lambda self: self.book.state is State.OPEN)
+    @rule()
+    def upload_is_first_to_ask(self) -> None:
+        self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+        self.request(is_whole=False)
+
+    @precondition(lambda self: self.book.state is State.OPEN and not self.is_checked())
+    @rule(seconds=st.sampled_from([0.5, 0.625, 0.75, 0.875]))
+    def probe_is_cut_by_its_caller(self, seconds: float) -> None:
+        """After more than `count_timeout_after`, and less or more than a probe must have had."""
+        self.pass_time(max(0.0, on_grid(self.book.open_until) - self.now))
+        call = self.request()
+        if call is not None and call.is_probe:
+            self.pass_time(seconds)
+            self.end(call, Outcome(Kind.TIMED_OUT, limit=Limit.CALLER))
+
     @precondition(lambda self: self.book.state is State.OPEN and not self.is_checked())
     @rule(is_at_once=st.booleans())
     def closing_probe_breaks_late(self, is_at_once: bool) -> None:

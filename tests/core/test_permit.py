@@ -458,6 +458,25 @@ def test_permit_is_not_held_in_the_clients_turn_but_only_eight_are_out_at_once()
     assert not subject.admit(5.0).is_admitted
 
 
+def test_the_probe_whose_client_has_stalled_for_longest_makes_room_for_one_more() -> None:
+    subject = opened()
+    probes: list[BreakerPermit] = []
+    for number in range(8):
+        probes.append(start(subject, 5.0))
+        probes[-1].turn(Turn.CLIENT, 5.0 + number * 0.1)
+    assert not subject.admit(6.0 - MS).is_admitted
+    ninth = start(subject, 6.0)
+    assert subject.numbers(6.0).probes_in_flight == 8
+    assert not subject.admit(6.0).is_admitted  # it is the upstream's turn now
+    ninth.turn(Turn.CLIENT, 6.0)
+    assert not subject.admit(6.1 - MS).is_admitted
+    start(subject, 6.1)
+    # The verdict of one that has made room is a verdict.
+    transition = probes[0].judge(GOOD, 6.2)
+    assert transition is not None
+    assert transition.to_state is State.CLOSED
+
+
 def test_max_wait_runs_on_the_upstreams_time_alone() -> None:
     subject = opened()
     probe = start(subject, 5.0)

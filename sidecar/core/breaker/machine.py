@@ -161,14 +161,16 @@ class Machine(Keeper):
         self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool
     ) -> BreakerPermit | BreakerRefusal:
         """The wait is over, or a probe is out."""
-        yields_after = counting.yields_after(self.judge.durations)
-        has_permit = self._probes.has_permit(self._policy, now, yields_after, is_firm=is_firm)
-        if self._is_checked() or not (self.state is _OPEN or has_permit):
+        if self._is_checked() or not (self.state is _OPEN or self._has_room(now, is_firm=is_firm)):
             return self._refuse(BUSY_RETRY_SECONDS, transition)
         if not is_whole:
             self.judge.tally.total -= 1
             return BreakerRefusal(self.state, 0.0, transition, is_postponed=True)
         return self._new_probe(transition, now, is_firm=is_firm)
+
+    def _has_room(self, now: float, *, is_firm: bool) -> bool:
+        yields_after = counting.yields_after(self.judge.durations)
+        return self._probes.has_permit(self._policy, now, yields_after, is_firm=is_firm)
 
     def _new_probe(
         self, transition: Transition | None, now: float, *, is_firm: bool = True, is_check: bool = False

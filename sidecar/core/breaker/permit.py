@@ -201,6 +201,10 @@ class BreakerPermit:
         """How long it was the upstream's turn."""
         return self._had + now - self._since if self._turn is _UPSTREAM else self._had
 
+    def client_seconds(self, now: float) -> float:
+        """How long it has been the client's turn without a break."""
+        return now - self._since if self._turn is _CLIENT else 0.0
+
     def own(self) -> BreakerPermit:
         """Itself; a `Door` makes a new permit."""
         return self

@@ -5,7 +5,9 @@ success closes the breaker, but it holds no permit against a firm one, or caller
 patient one from ever asking an upstream that needs 200 ms. At most `max_calls` of each kind are held at once.
 
 A permit is held while it is the upstream's turn. In the client's turn another request may take it, at most 8 ×
-`max_calls` of a kind at once: a slow upload or a client that does not read keeps nobody out. A firm probe that
+`max_calls` of a kind at once: a slow upload or a client that does not read keeps nobody out. Where so many are out,
+the one whose client has had its turn for longest, and for 1 s at least, makes room: else eight stalled uploads would
+keep the breaker half-open for as long as they like. Its verdict still counts, if one comes. A firm probe that
 has had no head for three times the p95 (at least 1 s) lets one more go beside it, five in all: one slow report
 among the probes says nothing of the upstream. And each success that was slow lets one more of a kind go at
 once: an upstream that is cold after its start needs calls to become warm, and one at a time it would get few.
@@ -25,6 +27,10 @@ BESIDE: Final = 5
 """Firm probes at most that are held at once because the earlier ones do not answer."""
 
 
+STALLED_SECONDS: Final = 1.0
+"""In the client's turn: then it may make room for another one."""
+
+
 class Probe(Protocol):
     """What is asked of a probe in flight: a `BreakerPermit`."""
 
@@ -36,6 +42,9 @@ class Probe(Protocol):
     def has_head(self) -> bool: ...
     def seconds(self, now: float) -> float:
         """Of the upstream's own time until `now`."""
+
+    def client_seconds(self, now: float) -> float:
+        """How long it has been the client's turn without a break; 0 in another's."""
 
 
 class Probes:
@@ -56,8 +65,8 @@ class Probes:
         return len(self._in_flight)
 
     def has_permit(self, policy: BreakerPolicy, now: float, yields_after: float, *, is_firm: bool) -> bool:
-        """Whether one more probe of this kind may go. At least one may, or a limit of zero would keep the breaker
-        open."""
+        """Whether one more probe of this kind may go: `take` is to follow, since a stalled one may have made room. At
+        least one may, or a limit of zero would keep the breaker open."""
         limit = max(1, policy.half_open_max_calls)
         most = AT_ONCE * limit
         limit = min(limit + self.slow, most)
@@ -71,7 +80,17 @@ class Probes:
             if not probe.is_clients_turn:
                 held += 1
                 yielding += is_firm and not probe.has_head and probe.seconds(now) >= yields_after
-        return at_all < most and held < max(limit, min(limit + yielding, BESIDE))
+        if held >= max(limit, min(limit + yielding, BESIDE)):
+            return False
+        return at_all < most or self._makes_room(now, is_firm=is_firm)
+
+    def _makes_room(self, now: float, *, is_firm: bool) -> bool:
+        alike = [probe for probe in self._in_flight if probe.is_firm is is_firm]
+        stalled = max(alike, key=lambda probe: probe.client_seconds(now))
+        if stalled.client_seconds(now) < STALLED_SECONDS:
+            return False
+        self.give_back(stalled)
+        return True
 
     def take(self, probe: Probe) -> None:
         self._in_flight[probe] = 0.0

@@ -123,6 +123,15 @@ def stalled_uploads(world: World, make: Make) -> Proxy:
     return proxy
 
 
+def large_uploads(world: World, make: Make) -> Proxy:
+    """More than the probes that may be out at once, and each stays until its client leaves."""
+    proxy = make(Script(world, ill(0.0, 10.0, FAILS)))
+    uploads = Call(body_after=inf, leaves_after=8.0, is_large=True, name="uploads")
+    busy(world, proxy, uploads, count=24, pause=0.01)
+    steady(world, proxy, 5.0, PATIENT)
+    return proxy
+
+
 def client_that_does_not_read(world: World, make: Make) -> Proxy:
     plan = Plan(head=0.05, body=inf, moves_each=inf)
 
@@ -408,6 +417,10 @@ SITUATIONS = (
     Situation(
         "three loops of stalled uploads", stalled_uploads, "closed within 2 s", closes_within(2.0, 2.0),
         trouble=(0.0, 10.0), until=60.0, policy={**SHORT, "max_open_seconds": 1.0},
+    ),
+    Situation(
+        "24 loops of large uploads that stall", large_uploads, "closed within 5 s", closes_within(5.0, 2.0),
+        trouble=(0.0, 10.0), until=60.0, policy={**SHORT, "max_open_seconds": 1.0}, runs=20,
     ),
     Situation(
         "clients that do not read", client_that_does_not_read, "closed within 3 s", closes_within(3.0, 2.0),

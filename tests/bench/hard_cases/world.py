@@ -50,6 +50,8 @@ class Call:
     leaves_after: float = inf
     body_after: float = 0.0
     """When its last byte has been sent; `inf` for an upload that stalls."""
+    is_large: bool = False
+    """What comes of its body at once is as much as a proxy keeps: there is nothing to wait for."""
     is_reading: bool = True
     """False: it takes nothing of the answer's body."""
     name: str = ""
@@ -172,7 +174,7 @@ class Attempt:
         self.status = 0
         self.head_at = inf
         self.retry_after = 0.0
-        self.is_whole = call.body_after <= 0.0
+        self.is_whole = call.is_large or call.body_after <= 0.0
         self.is_over = False
         self.is_refused = False
         """By our own breaker, or by one further on."""
