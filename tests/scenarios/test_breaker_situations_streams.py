@@ -57,6 +57,7 @@ class Streams:
             self.clients.append(client)
             await client.send(get(b"/stream"))
             while b"\r\n\r\n" not in client.received:
+                assert not client.is_ended, client.received
                 await client.read_some()
 
     async def __aexit__(self, *_: object) -> None:

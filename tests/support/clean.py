@@ -43,7 +43,7 @@ async def assert_clean(worker: Worker, *, idle: int | None = None) -> None:
     The clients must have closed before. A connection that was cut is gone within a few turns of the loop.
     """
     await turns(50)
-    for _ in range(20):  # a client that was not being read is seen to have left at the next look
+    for _ in range(200):  # a client that was not being read is seen to have left at the next look
         if not any(one.connection_count for one in worker.listeners.values()):
             break
         await asyncio.sleep(0.02)
