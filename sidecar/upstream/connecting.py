@@ -71,6 +71,12 @@ class Connecting:
             self._task.cancel()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
+        try:
+            self._tell(task)
+        finally:
+            self.waits.clear()  # each of them points here: no cycle may be left
+
+    def _tell(self, task: asyncio.Task[Any]) -> None:
         seekers, self.seekers = self.seekers, []
         error = None if task.cancelled() else task.exception()
         self._on_end(self, not task.cancelled() and error is None)

@@ -50,7 +50,10 @@ async def test_a_refusal_is_told_in_words_and_the_connection_goes_on() -> None:
         first, second = await to.ask_all(REFUSED[1] + TAKEN[0], [b"GET", b"GET"])
     assert (first.status, second.status) == (400, 200)
     detail = b"a route asks for the field 'x_debug', which comes in two forms"
-    assert first.value(b"proxy-status") == b'sidecar; error=http_request_error; details="%b"' % detail
+    assert (
+        first.value(b"proxy-status")
+        == b'sidecar; error=http_request_error; details="bad_request: %b"' % detail
+    )
 
 
 @pytest.mark.parametrize(("options", "is_kept"), [("trust: none", False), ("trust: all", True)])

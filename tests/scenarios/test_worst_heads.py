@@ -85,7 +85,7 @@ async def test_no_head_makes_many_calls(listener: str) -> None:
     [
         ("options of Connection", b"Connection: " + b",".join([b"a"] * 33)),
         ("cookies", b"Cookie: " + b";".join([b"a=b"] * 257)),
-        ("header fields", b"\r\n".join([b"a: b"] * 128)),
+        ("header fields", b"\r\n".join([b"a: b"] * 100)),
     ],
 )
 async def test_one_more_than_a_limit_allows_is_431(limit: str, head: bytes) -> None:
@@ -220,7 +220,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], tuple[bytes, ...]]] = {
 
 BEGINS = {
     "one long value": b"GET / HTTP/1.1\r\nx: " + b"a" * 60_000,
-    "many fields": b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"a" * 460) for n in range(127)),
+    "many fields": b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: %b\r\n" % (n, b"a" * 460) for n in range(99)),
     "one long target": b"GET /" + b"a" * 16_000,
 }
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, Final
 
 from sidecar.config.schema import units
-from sidecar.core import deadline, forwarded, headers, max_forwards
+from sidecar.core import deadline, forwarded, headers, hosts, max_forwards
 from sidecar.core.deadline import MIN_SEND_SECONDS, Form
 from sidecar.core.plain import VALUE_BYTES
 from sidecar.core.snapshot import DeadlinePolicy, Forwarded, Mode
@@ -134,7 +134,7 @@ def hop_fields(data: bytes) -> None:
     assert framing.keeps_seconds >= 0
     left = max_forwards.after_hop(b"OPTIONS", other)
     assert left is None or max_forwards.ENDS_HERE <= left <= max_forwards.MAX_FORWARDS
-    headers.is_valid_host(other)
+    hosts.is_valid_host(other)
     headers.is_valid_request_id(other)
 
 

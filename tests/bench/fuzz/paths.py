@@ -7,9 +7,10 @@ from typing import Final
 
 from sidecar.config.schema.regex import Regex
 from sidecar.core import secrets
-from sidecar.core.conditions import Entry, parse_query
+from sidecar.core.conditions import Entry
 from sidecar.core.explain import explain
 from sidecar.core.path import has_dot_segment, has_one_reading, other_reading, unescape
+from sidecar.core.question import parse_query
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Route, ValueMatch
 from sidecar.downstream.parse import Refused, split_target

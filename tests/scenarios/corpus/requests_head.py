@@ -413,12 +413,6 @@ LIMITS: list[RequestCase] = [
 
 NOISE: list[RequestCase] = [
     refused(
-        "noise-http2-preface",
-        "RFC 9113 3.4: a token, and another major version",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
-        505,
-    ),
-    refused(
         "noise-tls-client-hello",
         "TLS on a plain port",
         bytes.fromhex("160301006a010000660303") + bytes(range(32)) + b"\0\0\x04\x13\x01\x13\x02\x01\0",
