@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.core import plain
 from sidecar.core.chunked import ChunkedBody
-from sidecar.upstream.pool import Pool
+from sidecar.upstream.cluster import Cluster
 from tests.bench.fuzz import corpus, engines, memories, mutations
 from tests.bench.fuzz.findings import MAX_KINDS, Enough, Findings
 from tests.bench.fuzz.pieces import BETWEEN
@@ -72,7 +72,7 @@ def test_a_reader_that_sees_its_pieces_is_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_place_that_is_not_given_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pool, "forget", lambda self, connection: None)
+    monkeypatch.setattr(Cluster, "connection_closed", lambda self: None)
     assert findings_of(TARGETS["proxy"], 300) != []
 
 
