@@ -9,6 +9,7 @@ bytes, within a limit. Owned by its listener; `phase.py` says how long each of i
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
@@ -49,6 +50,9 @@ MAX_BEHIND_BYTES = 16 * 1024
 read brings may be more."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
+EMPTY_BYTES = 8192
+"""Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 _UNSEEN = -1
@@ -381,11 +385,9 @@ class ClientConnection(ServerStream, Waiting):
             if sniffed is Sniffed.HTTP2:
                 self._become_http2(data)
                 return b""
-        start = 0
-        while data[start : start + 2] == b"\r\n":  # empty lines between requests (RFC 9112 2.2)
-            start += 2
-        if start:
-            return data[start:]
+        empty = _EMPTY_LINES(data, 0, EMPTY_BYTES)  # between requests (RFC 9112 2.2)
+        if empty is not None:
+            return data[empty.end() :]
         if data == b"\r":
             return self._keep(data)
         end = data.find(HEAD_END)
