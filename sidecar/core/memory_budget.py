@@ -82,6 +82,20 @@ class Account:
             self._budget.charge(change, kernel_change)
 
 
+def settled(
+    account: Account | None, budget: MemoryBudget, now: float, size: int, kernel_bytes: int = 0
+) -> Account | None:
+    """The account of a connection that holds `size` bytes beside its head, and so many in the kernel: made when
+    there is something to hold, None once there is nothing."""
+    if account is None:
+        if not size and not kernel_bytes:
+            return None
+        account = Account(budget, now)
+    size += account.head_bytes
+    account.hold(size, kernel_bytes)
+    return account if size or kernel_bytes else None
+
+
 class MemoryBudget:
     """The counter. `on_over` is called when it rises above the ceiling, and closes nobody within the call."""
 

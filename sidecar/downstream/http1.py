@@ -19,7 +19,15 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
-from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held, charge_of_head
+from sidecar.core.memory_budget import (
+    CONNECTION_BYTES,
+    STEP_BYTES,
+    Account,
+    Claim,
+    Held,
+    charge_of_head,
+    settled,
+)
 from sidecar.core.plain import Block, Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import Forwarded
@@ -28,7 +36,8 @@ from sidecar.downstream.client_lines import tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
-from sidecar.downstream.phase import THEN, Phase, Then
+from sidecar.downstream.phase import Phase, Then
+from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
@@ -55,7 +64,6 @@ EMPTY_BYTES = 8192
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
-_UNSEEN = -1
 
 _BODYLESS = frozenset({204, 304})
 _FORWARDED = forwarded.NAMES
@@ -77,7 +85,7 @@ _LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
 _ENDED = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
 
 
-class ClientConnection(ServerStream, Waiting):
+class ClientConnection(ServerStream, PhaseClock, Waiting):
     """One client."""
 
     __slots__ = (
@@ -119,7 +127,7 @@ class ClientConnection(ServerStream, Waiting):
         self._pending_head: bytes | None = None
         self._answer_form = _AS_IT_IS
         self._is_write_paused = False
-        self._untaken = _UNSEEN
+        self._untaken = UNSEEN
         """What waited for the client at the last look."""
         self._pauses = 0
         self._is_looking = False
@@ -145,42 +153,16 @@ class ClientConnection(ServerStream, Waiting):
         """Between two requests, with nothing on its way that the kernel knows of."""
         return self.phase is _IDLE and not self._behind and not self.link.is_readable()
 
-    # The phase and its clock
+    # When its phase has lasted too long (`phase_clock.py`)
 
-    def _enter(self, phase: Phase, now: float) -> None:
-        """The one place where the phase changes, but for `_ANSWER` at the start of a request."""
-        self.phase = phase
-        self._since = now
-        due = now + self._listener.phase_seconds[phase]
-        if due < self.due:
-            self._watch(due, now)
-
-    def _watch(self, due: float, now: float) -> None:
-        if self.bucket is not None:
-            Sweep.remove(self)
-        self.due = due
-        if due < inf:
-            self._service.sweep.add(self, now)
-
-    def expire(self, now: float) -> None:
-        """`due` has passed; the phase may have changed since it was set."""
-        self.due = inf
-        if THEN[self.phase] is Then.CUT_IF_STUCK and self._untaken == _UNSEEN:
-            self._untaken = self.link.untaken_bytes()  # from here on it can be seen whether anything moves
-            self._since = now
-        due = self._since + self._listener.phase_seconds[self.phase]
-        if due > now:
-            self._watch(due, now)
-            return
-        match THEN[self.phase]:
+    def _overdue(self, then: Then, now: float) -> None:
+        match then:
             case Then.CLOSE:
                 self._close_idle(now)
             case Then.REFUSE_HEAD:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request head took too long"), now)
             case Then.REFUSE_BODY:
                 self._refuse(parse.Refused(Reason.REQUEST_TIMEOUT, "the request body stalled"), now)
-            case Then.CUT_IF_STUCK:
-                self._cut_if_stuck(now)
             case Then.CUT:
                 self.link.reset()
 
@@ -191,18 +173,9 @@ class ClientConnection(ServerStream, Waiting):
             self._enter(Phase.CLOSING, now)
             self.link.close()
 
-    def _cut_if_stuck(self, now: float) -> None:
-        untaken = self.link.untaken_bytes()
-        is_moving = untaken and untaken != self._untaken
-        self._untaken = untaken
-        if is_moving:
-            self._enter(self.phase, now)
-        else:
-            self.link.reset()
-
     def _await_taking(self, phase: Phase, now: float) -> None:
         """The client is to take what waits for it. A first look comes soon, when the kernel's own room is full."""
-        self._untaken = _UNSEEN
+        self._untaken = UNSEEN
         self._enter(phase, now)
         self._watch(min(self.due, now + LOOK_SECONDS), now)
 
@@ -211,14 +184,6 @@ class ClientConnection(ServerStream, Waiting):
         if self.phase is _IDLE:
             now = self._service.clock()
             self._watch(max(self._since + self._listener.phase_seconds[_IDLE], now), now)
-
-    def abandon(self) -> None:
-        """A mistake of ours: end it."""
-        self.link.reset()
-
-    def abort(self) -> None:
-        """Cut it, whatever is under way."""
-        self.link.abort()
 
     # What asyncio does
 
@@ -614,19 +579,12 @@ class ClientConnection(ServerStream, Waiting):
 
     def _charge(self, more: int = 0) -> None:
         """After a change: `more` is about to be written to a client that takes nothing."""
-        size = self._held_bytes() + more
-        account, memory = self._account, self._service.memory
+        memory = self._service.memory
         kernel_bytes = memory.buffer_bytes if self._is_write_paused else 0
         if self._pauses & (_HOLD | _BEHIND):
             kernel_bytes += 2 * memory.buffer_bytes
-        if account is None:
-            if not size and not kernel_bytes:
-                return
-            account = self._account = Account(memory, self._service.clock())
-        size += account.head_bytes
-        account.hold(size, kernel_bytes)
-        if not size and not kernel_bytes:
-            self._account = None
+        size = self._held_bytes() + more
+        self._account = settled(self._account, memory, self._service.clock(), size, kernel_bytes)
 
     def _note_moved(self) -> None:
         """The client has sent or taken something."""

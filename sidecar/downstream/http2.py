@@ -12,9 +12,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
-from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held
+from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held, settled
 from sidecar.downstream.http2_stream import Host, ServedStream
-from sidecar.downstream.phase import LAST_CALL_SECONDS, THEN, Phase, Then
+from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
+from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
@@ -39,10 +40,9 @@ AGE_JITTER: Final = 0.1
 UNREAD_REQUESTS: Final = 100
 """Read from a client that takes nothing of what is written to it; then it is not read any more. Answers without a
 body wait for no window, so that nothing else would bound them."""
-_UNSEEN: Final = -1
 
 
-class Http2ClientConnection(Host):
+class Http2ClientConnection(Host, PhaseClock):
     """One client, and its streams."""
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Http2ClientConnection(Host):
         self._is_write_paused = False
         self._unread_requests = 0
         """That came since the client takes nothing."""
-        self._untaken = _UNSEEN
+        self._untaken = UNSEEN
         """What waited for the client at the last look."""
         self._age_timer: Any = None
         self._account: Account | None = None
@@ -109,54 +109,8 @@ class Http2ClientConnection(Host):
         if self._listener.is_ending:
             self.drain()
 
-    # The phase and its clock
-
-    def _enter(self, phase: Phase, now: float) -> None:
-        """The one place where the phase changes."""
-        self.phase = phase
-        self._since = now
-        due = now + self._listener.phase_seconds[phase]
-        if due < self.due:
-            self._watch(due, now)
-
-    def _watch(self, due: float, now: float) -> None:
-        if self.bucket is not None:
-            Sweep.remove(self)
-        self.due = due
-        if due < inf:
-            self.service.sweep.add(self, now)
-
-    def expire(self, now: float) -> None:
-        """`due` has passed; the phase may have changed since it was set."""
-        self.due = inf
-        then = THEN[self.phase]
-        if then is Then.CUT_IF_STUCK and self._untaken == _UNSEEN:
-            self._untaken = self.link.untaken_bytes()
-            self._since = now
-        due = self._since + self._listener.phase_seconds[self.phase]
-        if due > now:
-            self._watch(due, now)
-        elif then is Then.CUT_IF_STUCK:
-            self._cut_if_stuck(now)
-        elif then is not Then.NOTHING:
-            self._close(now)
-
-    def _cut_if_stuck(self, now: float) -> None:
-        untaken = self.link.untaken_bytes()
-        is_moving = untaken and untaken != self._untaken
-        self._untaken = untaken
-        if is_moving:
-            self._enter(self.phase, now)
-        else:
-            self.link.reset()
-
-    def abandon(self) -> None:
-        """A mistake of ours: end it."""
-        self.link.reset()
-
-    def abort(self) -> None:
-        """Cut it, whatever is under way."""
-        self.link.abort()
+    def _overdue(self, then: Then, now: float) -> None:
+        self._close(now)
 
     # What asyncio does
 
@@ -182,7 +136,7 @@ class Http2ClientConnection(Host):
         self.codec.hold_data()
         self._charge()
         if self.phase is Phase.IDLE or self.phase is Phase.ANSWER:
-            self._untaken = _UNSEEN
+            self._untaken = UNSEEN
             self._enter(Phase.UNSENT, self.service.clock())
 
     def resume_writing(self) -> None:
@@ -236,12 +190,9 @@ class Http2ClientConnection(Host):
         if account is None:
             if size < STEP_BYTES or self.phase is Phase.CLOSED:
                 return
-            account = self._account = Account(self.service.memory, now)
-        if size < account.charged_bytes:
+        elif size < account.charged_bytes:
             account.moved_at = now
-        account.hold(size)
-        if not size:
-            self._account = None
+        self._account = settled(account, self.service.memory, now, size)
 
     def claim(self, now: float) -> Claim | None:
         """What its end would give back, for whoever must choose."""
@@ -293,28 +244,20 @@ class Http2ClientConnection(Host):
                 self._put_off(told[at:])
                 return
             at += 1
-            if kind is events.DataReceived:
+            if isinstance(event, events.DataReceived):
                 at = self._join(event, told, at)
             else:
                 _HANDLERS[kind](self, event)
 
-    def _join(self, event: Any, told: Sequence[Any], at: int) -> int:
+    def _join(self, event: events.DataReceived, told: Sequence[Http2Event], at: int) -> int:
         """Pass on what one read brought of one body, joined; returns where to go on."""
-        first = event
-        pieces = [event.data]
-        while at < len(told) and not event.is_end:
-            following = told[at]
-            if following.__class__ is not events.DataReceived or following.stream is not first.stream:
-                break
-            event = following
-            pieces.append(event.data)
-            at += 1
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.service.turns.take(DATA_UNITS * len(pieces))
+        begin = at - 1
+        data, last, at = events.joined(event, told, at)
+        self.service.turns.take(DATA_UNITS * (at - begin))
         self.codec.credit_connection(len(data))
-        owner: ServedStream | None = first.stream.owner
+        owner: ServedStream | None = event.stream.owner
         if owner is not None:
-            owner.received(data, is_end=event.is_end)
+            owner.received(data, is_end=last.is_end)
         return at
 
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
@@ -465,7 +408,7 @@ class Http2ClientConnection(Host):
         if not self._has_said_last:
             self.codec.goaway()
         self._write()
-        self._untaken = _UNSEEN
+        self._untaken = UNSEEN
         self._enter(Phase.CLOSING, now)
         self.link.close()
 

@@ -92,6 +92,20 @@ class DataReceived(Http2Event):
         self.is_end = is_end
 
 
+def joined(event: DataReceived, told: Sequence[Http2Event], at: int) -> tuple[bytes, DataReceived, int]:
+    """What one read brought of one body. `told[at]` is what follows `event`. Returns the bytes, the last of the
+    events that brought them, and where in `told` to go on."""
+    pieces, last = [event.data], event
+    while not last.is_end and at < len(told):
+        following = told[at]
+        if not isinstance(following, DataReceived) or following.stream is not event.stream:
+            break
+        last = following
+        pieces.append(following.data)
+        at += 1
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), last, at
+
+
 class TrailersReceived(Http2Event):
     """The fields behind a body; always its end."""
 

@@ -19,7 +19,7 @@ from sidecar.core import headers
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
-from sidecar.core.memory_budget import Account
+from sidecar.core.memory_budget import Account, settled
 from sidecar.core.plain import Block, Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
@@ -42,6 +42,7 @@ KEEP_MARGIN = 0.9
 """Of the time that the upstream says it keeps an idle connection: beyond, ours and its end might cross."""
 
 _REUSABLE = Fate.REUSABLE
+
 _NO_REQUEST = Request("", b"", b"", b"", b"", [], {})
 
 
@@ -275,14 +276,9 @@ class UpstreamConnection(ClientStream, Lease):
         kernel_bytes = 2 * memory.buffer_bytes if self.is_read_paused else 0
         if self.is_write_paused:
             kernel_bytes += memory.buffer_bytes
-        account = self._account
-        if account is None:
-            if not self.is_open or not (size or kernel_bytes):
-                return
-            account = self._account = Account(memory, 0.0)
-        account.hold(size, kernel_bytes)
-        if not size and not kernel_bytes:
-            self._account = None
+        if self._account is not None or self.is_open:
+            # Nobody asks when an account with an upstream moved.
+            self._account = settled(self._account, memory, 0.0, size, kernel_bytes)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -222,7 +222,7 @@ class Http2UpstreamConnection(Carrier):
             if kind is events.ResponseReceived:
                 at = self._response(event, told, at)
             elif kind is events.DataReceived:
-                data, event, at = joined(event, told, at)
+                data, event, at = events.joined(event, told, at)
                 self.codec.credit_connection(len(data))
                 owner: SentStream | None = event.stream.owner
                 if owner is not None:
@@ -238,7 +238,7 @@ class Http2UpstreamConnection(Carrier):
         if event.is_end:
             owner.answered(event, b"")
         elif at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream:
-            data, last, at = joined(told[at], told, at + 1)
+            data, last, at = events.joined(told[at], told, at + 1)
             self.codec.credit_connection(len(data))
             if last.is_end:
                 owner.answered(event, data)
@@ -355,21 +355,6 @@ class Http2UpstreamConnection(Carrier):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def joined(event: Any, told: Sequence[Any], at: int) -> tuple[bytes, Any, int]:
-    """What one read brought of one body, the last of its events, and where to go on."""
-    if event.is_end or at >= len(told) or told[at].__class__ is not events.DataReceived:
-        return event.data, event, at
-    stream, pieces = event.stream, [event.data]
-    while at < len(told) and not event.is_end:
-        following = told[at]
-        if following.__class__ is not events.DataReceived or following.stream is not stream:
-            break
-        event = following
-        pieces.append(event.data)
-        at += 1
-    return b"".join(pieces), event, at
 
 
 _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any], None]]] = {
