@@ -16,7 +16,7 @@ from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
 from sidecar.core.statechart import mermaid
 from sidecar.forwarding.answers import TABLE
-from tests.support.ports import free_ports
+from tests.support.ports import accepts, free_ports
 from tests.support.process import http_get
 
 ROOT = Path(__file__).parent.parent
@@ -147,17 +147,8 @@ admin: {{address: "127.0.0.1:{admin}"}}
         async with asyncio.timeout(15):
             await shell.wait()
             for port in (app, inbound):
-                while await is_served(port):  # noqa: ASYNC110  (another process tells nobody)
+                while await accepts(port):  # noqa: ASYNC110  (another process tells nobody)
                     await asyncio.sleep(0.02)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-
-
-async def is_served(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -409,6 +409,7 @@ class ClientConnection(ServerStream, PhaseClock, Waiting):
         ):
             return self._take_head(data[:start], data[start:], self._service.clock())
         if start > listener.small_head_bytes:
+            self._service.turns.take(len(fields))
             size = charge_of_head(start, len(fields))
             if size > STEP_BYTES and not self._charge_head(size, self._service.clock()):
                 return b""
@@ -440,6 +441,7 @@ class ClientConnection(ServerStream, PhaseClock, Waiting):
         except parse.Refused as refused:
             self._refuse(refused, now)
             return b""
+        self._service.turns.take(len(request.fields))  # each is looked at several times
         size = charge_of_head(len(head), len(request.fields))
         if size > STEP_BYTES and not self._charge_head(size, now):
             return b""

@@ -239,7 +239,9 @@ class Http2ClientConnection(Host, PhaseClock):
         while at < count:
             event = told[at]
             kind = event.__class__
-            units = REQUEST_UNITS if kind is events.RequestReceived else OTHER_UNITS
+            units = OTHER_UNITS
+            if isinstance(event, events.RequestReceived):
+                units = REQUEST_UNITS + len(event.fields)
             if not turns.take(units):
                 self._put_off(told[at:])
                 return

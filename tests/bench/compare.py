@@ -13,15 +13,14 @@ import datetime
 import json
 import os
 import shlex
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 
 from tests.bench import install, report
 from tests.bench.load import HTTP2_SCENARIOS, SCENARIOS, Scenario
 from tests.bench.machine import Cores, SetupError, description, pick_cores
+from tests.bench.program import run, say, unwind_on_sigterm
 from tests.bench.rounds import Bench, Plan, Results
 from tests.bench.targets import DIRECT, HTTP2_TARGETS, TARGETS, TargetError, await_ok, earlier, pinned
 from tests.bench.upstream import SMALL_BYTES
@@ -34,7 +33,7 @@ def main() -> int:
     """Parse, install, measure, print; the exit code."""
     options = arguments().parse_args()
     plan = plan_of(options)
-    signal.signal(signal.SIGTERM, _leave)
+    unwind_on_sigterm()
     try:
         cores = pick_cores()
         needed = programs(plan)
@@ -165,18 +164,5 @@ def _chosen(text: str, known: list[str]) -> list[str]:
     return names
 
 
-def say(text: str) -> None:
-    """Progress, away from the tables."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like an error, so everything started is ended."""
-    raise SystemExit(128 + number)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -11,7 +11,6 @@ import argparse
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from tests.bench import install
 from tests.bench.load import HOST, quantile
 from tests.bench.machine import Cores, SetupError, description, pick_cores
+from tests.bench.program import run, say, unwind_on_sigterm
 from tests.bench.targets import TARGETS, Running, TargetError, await_ok, pinned, started
 from tests.support.ports import free_ports
 
@@ -217,7 +216,7 @@ def main() -> int:
     names = [name for name in options.targets.split(",") if name]
     if not names or set(names) - TARGETS.keys() or options.seconds < 1 or options.connections < 1:
         parser.error(f"--targets takes {', '.join(TARGETS)}; --seconds and --connections start at 1")
-    signal.signal(signal.SIGTERM, _leave)
+    unwind_on_sigterm()
     try:
         cores = pick_cores()
         install.ensure({"envoy", "haproxy", "nginx"} & set(names), allowed=options.install == "auto")
@@ -266,18 +265,5 @@ def built(directory: Path) -> Path:
     return program
 
 
-def say(text: str) -> None:
-    """Progress, away from the table."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like an error, so everything started is ended."""
-    raise SystemExit(128 + number)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -15,7 +15,7 @@ import pytest
 
 from sidecar.upstream.http2 import SUSPECT_SECONDS
 from tests.process.setting import Served, served
-from tests.support.ports import free_ports
+from tests.support.ports import accepts, free_ports
 from tests.support.raw import RawPeer, raw_upstream
 
 pytestmark = pytest.mark.process
@@ -108,15 +108,6 @@ async def server(name: str, port: int, *arguments: str | Path) -> AsyncIterator[
             process.send_signal(signal.SIGCONT)
             process.kill()
         await process.wait()
-
-
-async def accepts(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @asynccontextmanager

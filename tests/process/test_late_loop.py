@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.setting import served
-from tests.support.raw import RawClient, RawPeer, raw_client, raw_upstream
+from tests.support.raw import RawClient, RawPeer, Script, raw_client, raw_upstream
 
 pytestmark = pytest.mark.process
 
@@ -27,8 +27,8 @@ async def status(client: RawClient) -> int:
     return answer.status
 
 
-async def test_answers_that_came_while_it_was_stopped_are_answers(tmp_path: Path) -> None:
-    """SIGSTOP for 300 ms, in which every answer comes and every deadline passes: three times over."""
+def held_back() -> tuple[asyncio.Semaphore, asyncio.Event, Script]:
+    """An upstream that says when a request has come, and answers when it is let go."""
     arrived, release = asyncio.Semaphore(0), asyncio.Event()
 
     async def script(peer: RawPeer) -> None:
@@ -37,6 +37,12 @@ async def test_answers_that_came_while_it_was_stopped_are_answers(tmp_path: Path
             await release.wait()
             await peer.send(OK)
 
+    return arrived, release, script
+
+
+async def test_answers_that_came_while_it_was_stopped_are_answers(tmp_path: Path) -> None:
+    """SIGSTOP for 300 ms, in which every answer comes and every deadline passes: three times over."""
+    arrived, release, script = held_back()
     async with raw_upstream(script) as app, AsyncExitStack() as stack:
         route = "timeouts: {request: 250ms}, circuit_breaker: {consecutive_failures: 2, minimum_calls: 4}"
         to = await stack.enter_async_context(served(tmp_path, app.port, route=route))
@@ -58,14 +64,7 @@ async def test_answers_that_came_while_it_was_stopped_are_answers(tmp_path: Path
 
 async def test_a_time_out_in_a_stop_opens_nothing(tmp_path: Path) -> None:
     """The app answers after the stop alone: every call is out of time, and none of them says anything of the app."""
-    arrived, release = asyncio.Semaphore(0), asyncio.Event()
-
-    async def script(peer: RawPeer) -> None:
-        while await peer.request() is not None:
-            arrived.release()
-            await release.wait()
-            await peer.send(OK)
-
+    arrived, release, script = held_back()
     async with raw_upstream(script) as app, AsyncExitStack() as stack:
         route = (
             "timeouts: {request: 250ms}, "

@@ -30,6 +30,7 @@ from sidecar.core.numbers import BUDGET_BOUNDS, DURATION_BOUNDS
 from tests.support.ports import free_ports
 from tests.support.process import Running, sidecar
 from tests.support.upstream import Peer, scripted
+from tests.support.web_app import web_app
 from tests.telemetry.conftest import Collector, inflating_relay
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -183,14 +184,8 @@ async def _app(session: aiohttp.ClientSession, outbound: int) -> AsyncIterator[i
 
     app = web.Application()
     app.router.add_get("/{path:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
+    async with web_app(app) as port:
         yield port
-    finally:
-        await runner.cleanup()
 
 
 def _telemetry(collector: Collector, service: str, protocol: str) -> str:

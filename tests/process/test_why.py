@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.scenarios.operator import Operator
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
+from tests.support.web_app import web_app
 
 pytestmark = pytest.mark.process
 
@@ -39,14 +40,8 @@ async def receiver(spans: list[Any]) -> AsyncIterator[int]:
 
     app = web.Application()
     app.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
+    async with web_app(app) as port:
         yield port
-    finally:
-        await runner.cleanup()
 
 
 def attributes(item: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 from collections.abc import Sequence
@@ -52,3 +53,13 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+async def accepts(port: int) -> bool:
+    """Whether somebody takes connections there now."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True

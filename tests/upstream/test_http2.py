@@ -14,7 +14,7 @@ from sidecar.upstream.streams import Processed
 from tests.http2 import wire
 from tests.http2.wire import DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM
 from tests.support.by_hand import HandConnecting
-from tests.upstream.http2_stage import Call, Upstream
+from tests.upstream.http2_stage import Call, Peer, Upstream
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ async def test_an_attempt_that_leaves_cancels_its_stream(upstream: Upstream) -> 
     assert peer.connection.is_idle
 
 
-async def test_the_rest_of_a_request_goes_on_behind_its_answer_for_a_while(upstream: Upstream) -> None:
+def answered_early(upstream: Upstream) -> Peer:
+    """A call of 100,000 bytes has its answer, and most of its request waits for the peer's window."""
     peer = upstream.connect()
     place = upstream.pool.take(0.0, is_sure=True)
     assert place is not None
@@ -144,6 +145,11 @@ async def test_the_rest_of_a_request_goes_on_behind_its_answer_for_a_while(upstr
     call.stream.end(())
     peer.say(wire.answer(1))
     let_go(call)
+    return peer
+
+
+async def test_the_rest_of_a_request_goes_on_behind_its_answer_for_a_while(upstream: Upstream) -> None:
+    peer = answered_early(upstream)
     assert not peer.connection.is_idle
     peer.say(wire.window(0, 100_000), wire.window(1, 100_000))
     assert sum(len(one.payload) for one in await peer.frames(DATA)) == 100_000
@@ -153,14 +159,7 @@ async def test_the_rest_of_a_request_goes_on_behind_its_answer_for_a_while(upstr
 
 async def test_the_rest_of_a_request_that_nobody_takes_is_reset(upstream: Upstream) -> None:
     """Else its stream would count for ever, and the connection could never end."""
-    peer = upstream.connect()
-    place = upstream.pool.take(0.0, is_sure=True)
-    assert place is not None
-    call = Call(place, 100_000)
-    call.stream.send_data(b"x" * 100_000)
-    call.stream.end(())
-    peer.say(wire.answer(1))
-    let_go(call)
+    peer = answered_early(upstream)
     await peer.frames()
     await asyncio.sleep(SEE_OUT_SECONDS - 0.01)
     assert await peer.frames(RST_STREAM) == []

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench.machine import PAGE_BYTES, tree
 from tests.support.dns import DnsServer, Reply, dns_server
-from tests.support.ports import free_ports
+from tests.support.ports import accepts, free_ports
 from tests.support.process import http_get
 
 NAME = "app.test"
@@ -126,7 +126,7 @@ class World:
         self.serve(*which)
         for name in which or ("first", "second"):
             async with asyncio.timeout(START_SECONDS):
-                while not await _takes(self.ports[name]):  # noqa: ASYNC110
+                while not await accepts(self.ports[name]):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
 
     def kill(self, name: str) -> None:
@@ -147,15 +147,6 @@ class World:
         async with asyncio.timeout(GENERATIONS_SECONDS):
             while await self.metric("sidecar_config_generation") == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
-
-
-async def _takes(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @asynccontextmanager
