@@ -23,6 +23,7 @@ from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
 from sidecar.http2.floods import TRUSTED, UNTRUSTED
+from sidecar.http2.settings import age_seconds
 from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS
 
@@ -34,9 +35,6 @@ SLICE_BYTES: Final = 32 * 1024
 DATA_UNITS: Final = 10
 """What a frame of a body costs."""
 OTHER_UNITS: Final = 4
-AGE_SECONDS: Final = 600.0
-"""A connection is then asked to end, give or take a tenth: its client opens another, and new pods get their share."""
-AGE_JITTER: Final = 0.1
 UNREAD_REQUESTS: Final = 100
 """Read from a client that takes nothing of what is written to it; then it is not read any more. Answers without a
 body wait for no window, so that nothing else would bound them."""
@@ -102,7 +100,7 @@ class Http2ClientConnection(Host, PhaseClock):
     def start(self, data: bytes) -> None:
         """Take the link over. `data` is what the client has sent so far: the preface, and what came with it."""
         now = self.service.clock()
-        age = AGE_SECONDS * (1.0 + AGE_JITTER * (2.0 * self.service.rng.random() - 1.0))
+        age = age_seconds(self.service.rng.random())
         self._age_timer = self.service.loop.call_later(age, self.drain)
         self._enter(Phase.HEAD, now)
         self.data_received(data)

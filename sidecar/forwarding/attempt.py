@@ -93,9 +93,8 @@ class Attempt(ResponseSink, Seeker):
 
     __slots__ = (
         "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "awaits_message", "ended",
-        "fails_at",
-        "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds", "span_id",
-        "started", "status", "trailers", "upstream",
+        "fails_at", "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds",
+        "span_id", "started", "status", "trailers", "upstream",
     )  # fmt: skip
 
     race: AttemptOwner

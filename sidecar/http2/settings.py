@@ -22,6 +22,16 @@ MAX_FRAME_SIZE_LIMIT: Final = 2**24 - 1
 UNLIMITED: Final = 2**32 - 1
 
 
+AGE_SECONDS: Final = 600.0
+"""Of a connection, give or take a tenth: then others are opened, and new pods get their share."""
+AGE_JITTER: Final = 0.1
+
+
+def age_seconds(chance: float) -> float:
+    """How long a connection takes new streams. `chance`: 0 to 1, so that not all end together."""
+    return AGE_SECONDS * (1.0 + AGE_JITTER * (2.0 * chance - 1.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Http2Settings:
     """What we promise a peer, sizes in bytes. The frame size stays at 16 KiB, the smallest: a stream's frame is then

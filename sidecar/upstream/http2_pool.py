@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
+from sidecar.http2.settings import age_seconds
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.upstream.http2 import Http2UpstreamConnection
 from sidecar.upstream.http2_stream import SentStream
-from sidecar.upstream.lease import LeaseLine, Seeker, SharingPool
+from sidecar.upstream.lease import CLOSED_AT_ONCE, LeaseLine, Seeker, SharingPool
 
 if TYPE_CHECKING:
     from sidecar.upstream.connecting import Connecting
 
 LEAST_CONNECTIONS: Final = 2
 """To the only address of an upstream, as soon as one is busy."""
-AGE_SECONDS: Final = 600.0
-"""A connection takes no new streams then, give or take a tenth, so that new pods get their share."""
-AGE_JITTER: Final = 0.1
 MORE_EVERY_SECONDS: Final = 1.0
 """Between two attempts to have that second one, where the endpoint refuses it."""
 JOIN_MOST: Final = 100
@@ -61,8 +59,8 @@ class Http2Pool(SharingPool):
 
     @property
     def idle(self) -> list[Http2UpstreamConnection]:  # type: ignore[override]
-        """Those that have room for one more request."""
-        return [connection for connection in self._connections if connection.has_room]
+        """All of them: whether one has room for one more request says `take`."""
+        return self._connections
 
     @property
     def idle_count(self) -> int:
@@ -74,7 +72,7 @@ class Http2Pool(SharingPool):
 
     def take(self, now: float, is_sure: bool) -> SentStream | None:
         """A place on the connection that carries least, or None."""
-        best = min(self.idle, key=_load, default=None)
+        best = min((one for one in self._connections if one.has_room), key=_load, default=None)
         if best is None:
             return None
         if (
@@ -101,16 +99,14 @@ class Http2Pool(SharingPool):
             self.cluster.connection_closed()
             return
         self._connections.append(connection)
-        jitter = 1.0 + AGE_JITTER * (2.0 * random.random() - 1.0)  # it only spreads
-        connection.expires = connection.now() + AGE_SECONDS * jitter
+        connection.expires = connection.now() + age_seconds(random.random())
 
     def hand_out(self, connection: Http2UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
         """Give each a place on a new connection; returns those whom it has none for."""
         left = []
         for number, seeker in enumerate(seekers):
             if not connection.is_open:
-                detail = "upstream closed the connection as soon as it was open"
-                seeker.not_leased(Reason.CONNECTION_RESET, detail, is_counted=number == 0)
+                seeker.not_leased(Reason.CONNECTION_RESET, CLOSED_AT_ONCE, is_counted=number == 0)
                 continue
             place = connection.place()
             if place is None:

@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence, Sized
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
@@ -18,6 +18,9 @@ from sidecar.core.snapshot import Endpoint
 from sidecar.transport.link import Link
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink
+
+CLOSED_AT_ONCE: Final = "upstream closed the connection as soon as it was open"
+"""Why there is no lease on a connection that was just opened."""
 
 
 class Fate(Enum):

@@ -14,7 +14,7 @@ from math import inf
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.http1 import UpstreamConnection
-from sidecar.upstream.lease import Fate, Lease, LeaseLine, LeasePool, Seeker
+from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, LeasePool, Seeker
 
 
 class Pool(LeasePool):
@@ -82,8 +82,7 @@ class Pool(LeasePool):
             if connection.is_open:
                 seeker.leased(connection)
             else:
-                detail = "upstream closed the connection as soon as it was open"
-                seeker.not_leased(Reason.CONNECTION_RESET, detail)
+                seeker.not_leased(Reason.CONNECTION_RESET, CLOSED_AT_ONCE)
         return []
 
     def add(self, connection: Lease) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.head import response_head
-from sidecar.downstream.http2 import AGE_JITTER, AGE_SECONDS, UNREAD_REQUESTS
+from sidecar.downstream.http2 import UNREAD_REQUESTS
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase
+from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.transport.turns import TURN_UNITS
 from sidecar.upstream.streams import Processed
 from tests.downstream.http2_stage import Http2Stage, field

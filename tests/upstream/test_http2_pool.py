@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.upstream.connecting import Connecting
-from sidecar.upstream.http2_pool import AGE_JITTER, AGE_SECONDS, JOIN_MOST, MORE_EVERY_SECONDS
+from sidecar.upstream.http2_pool import JOIN_MOST, MORE_EVERY_SECONDS
 from sidecar.upstream.lease import Fate
 from tests.http2 import wire
 from tests.support.by_hand import HandConnecting, Waiting
