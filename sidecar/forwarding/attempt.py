@@ -238,7 +238,7 @@ class Attempt(ResponseSink, Seeker):
         else:
             stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
-            if not body.is_complete and not exchange.request.traits.expects_continue:
+            if not body.is_complete and (body.size or not exchange.request.traits.expects_continue):
                 self.permit.turn(Turn.CLIENT, now)
 
     # What its client does meanwhile
@@ -252,6 +252,11 @@ class Attempt(ResponseSink, Seeker):
     def _turn(self, whose: Turn, now: float) -> None:
         if self.permit.turn(whose, now):
             self._watch(now)
+
+    def body_begins(self, now: float) -> None:
+        """The first piece of a body that its client may hold back (`Expect`): the rest is the client's to send."""
+        if self._lease is not None and not self._is_held:
+            self._turn(Turn.CLIENT, now)
 
     def request_arrived(self, now: float) -> None:
         """The client has sent the last of a body that came in pieces."""
@@ -305,7 +310,7 @@ class Attempt(ResponseSink, Seeker):
             return True
         if body is None or body.is_complete or self._stream.unsent_bytes:
             return False
-        return body.size > 0 or not exchange.request.traits.expects_continue
+        return body.size > 0 or self.permit.is_clients_turn or not exchange.request.traits.expects_continue
 
     # Its end
 
@@ -389,6 +394,9 @@ class Attempt(ResponseSink, Seeker):
     # What the upstream's connection says
 
     def interim(self, head: ResponseHead) -> None:
+        exchange = self.race.exchange
+        if head.status == 100 and exchange.request.traits.expects_continue:
+            self.body_writable(exchange.service.clock())  # it asks for the body: the client's to send
         self.race.interim(self, head)
 
     def head(self, head: ResponseHead) -> None:

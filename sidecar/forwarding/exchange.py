@@ -460,6 +460,9 @@ class Exchange(RequestSink, RaceOwner):
     def data(self, data: bytes) -> None:
         assert self.body is not None
         now = self.moved_at = self.service.clock()
+        if not self.body.size and self.race is not None and self.request.traits.expects_continue:
+            for attempt in self.race.running:
+                attempt.body_begins(now)
         self.body.arrived(data)
         if self.race is not None and self.race.is_postponed:
             self._ask_again(self.race, now)

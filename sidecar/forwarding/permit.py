@@ -118,6 +118,11 @@ class Permit:
         return not self._is_judged and self._own is not None and self._own.is_probe
 
     @property
+    def is_clients_turn(self) -> bool:
+        own = self._own
+        return self._client_since < inf if own is None else own.is_clients_turn
+
+    @property
     def avoid(self) -> Hashable:
         """The endpoint that a probe does not go to while there is another; None: any will do."""
         return None if self._own is None else self._own.avoid
