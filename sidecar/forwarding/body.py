@@ -44,6 +44,11 @@ class RequestBody:
         return f"<RequestBody {self.size} bytes{', whole' if self.is_complete else ''}>"
 
     @property
+    def is_all_that_comes(self) -> bool:
+        """It is whole, or so much of it waits here that its client is held back."""
+        return self.is_complete or self.size >= self._most_held
+
+    @property
     def held_bytes(self) -> int:
         """Kept here, for want of an upstream that takes it."""
         return sum(map(len, self._held)) if self._held else 0

@@ -31,7 +31,7 @@ from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import answers, date, grpc, heads, lineage, strict
 from sidecar.forwarding.attempt import Attempt
-from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
+from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
@@ -282,7 +282,7 @@ class Exchange(RequestSink, RaceOwner):
 
     def is_body_whole(self) -> bool:
         body, traits = self.body, self.request.traits
-        if body is None or body.is_complete or body.size >= MAX_HELD_BYTES:
+        if body is None or body.is_all_that_comes:
             return True
         return traits.expects_continue or traits.is_grpc
 
