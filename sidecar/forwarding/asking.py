@@ -17,5 +17,9 @@ class Asking(ABC):
         """Whether its timeout could say something of the upstream."""
 
     @abstractmethod
+    def is_body_complete(self) -> bool:
+        """Whether its client has nothing more to send."""
+
+    @abstractmethod
     def is_body_whole(self) -> bool:
         """Whether its body has come, or as much of it as is kept, or it does not come before an answer."""

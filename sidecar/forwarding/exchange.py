@@ -280,6 +280,9 @@ class Exchange(RequestSink, RaceOwner):
         is_stranger = self.request.listener in self.service.strangers
         return could_count(left, Limit.STRANGER if is_stranger else Limit.CALLER)
 
+    def is_body_complete(self) -> bool:
+        return self.body is None or self.body.is_complete
+
     def is_body_whole(self) -> bool:
         body, traits = self.body, self.request.traits
         if body is None or body.is_all_that_comes:

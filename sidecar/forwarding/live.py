@@ -73,7 +73,12 @@ class Destination:
         elif breaker.state is _CLOSED:
             answer = breaker.admit(now)
         else:
-            answer = breaker.admit(now, is_firm=asking.could_count(now), is_whole=asking.is_body_whole())
+            answer = breaker.admit(
+                now,
+                is_firm=asking.could_count(now),
+                is_whole=asking.is_body_whole(),
+                is_complete=asking.is_body_complete(),
+            )
         if answer.__class__ is BreakerRefusal:
             return _refusal(breaker, answer)
         if cluster.in_flight < cluster.policy.limits.max_requests:

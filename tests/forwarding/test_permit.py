@@ -23,6 +23,9 @@ ONE_FAILURE = BreakerPolicy(consecutive_failures=1, open_seconds=5.0, half_open_
 class InPieces(Whole):
     """Its body is on the way."""
 
+    def is_body_complete(self) -> bool:
+        return False
+
     def is_body_whole(self) -> bool:
         return False
 

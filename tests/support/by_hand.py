@@ -56,6 +56,9 @@ class Whole(Asking):
     def could_count(self, now: float) -> bool:
         return True
 
+    def is_body_complete(self) -> bool:
+        return True
+
     def is_body_whole(self) -> bool:
         return True
 

@@ -144,7 +144,9 @@ class Breaker:
 
     # The data path.
 
-    def admit(self, now: float, *, is_firm: bool = True, is_whole: bool = True) -> Answer:
+    def admit(
+        self, now: float, *, is_firm: bool = True, is_whole: bool = True, is_complete: bool = False
+    ) -> Answer:
         """Decide on one attempt.
 
         Args:
@@ -153,12 +155,15 @@ class Breaker:
             is_whole: its request's body has come whole, or as much of it as is kept for a retry; also where it has
                 `Expect: 100-continue` or is a gRPC stream. One that is not whole is no probe: a slow upload would
                 keep others from asking. The refusal says so, and `admit` may be called again.
+            is_complete: its client has nothing more to send: it need not wait for stalled uploads to make room.
         """
         self.tally.total += 1
         machine = self.machine
         answer: Answer | None = machine.door
         if answer is None:
-            answer = machine.admit(self._expire(now), now, is_firm=is_firm, is_whole=is_whole)
+            answer = machine.admit(
+                self._expire(now), now, is_firm=is_firm, is_whole=is_whole, is_complete=is_complete
+            )
         candidate = self.candidate
         if candidate is None or isinstance(answer, BreakerRefusal) or machine.state in BY_HAND:
             return answer

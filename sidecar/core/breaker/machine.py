@@ -112,7 +112,7 @@ class Machine(Keeper):
     # Who may go.
 
     def admit(
-        self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool
+        self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool, is_complete: bool
     ) -> BreakerPermit | BreakerRefusal:
         """Answer one attempt for which there is no door. `transition`: what has just happened by time alone."""
         state = self.state
@@ -127,7 +127,7 @@ class Machine(Keeper):
         left = self.waits.until - now
         if state is _OPEN and (left > 0.0 or transition is not None):
             return self._refuse(left, transition)
-        return self._admit_probe(transition, now, is_firm=is_firm, is_whole=is_whole)
+        return self._admit_probe(transition, now, is_firm=is_firm, is_whole=is_whole, is_complete=is_complete)
 
     def admit_check(self, now: float) -> BreakerPermit | None:
         """A permit for a probe by the sidecar itself; None: there is nothing to check now."""
@@ -158,19 +158,24 @@ class Machine(Keeper):
         return self._permit(transition)
 
     def _admit_probe(
-        self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool
+        self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool, is_complete: bool
     ) -> BreakerPermit | BreakerRefusal:
         """The wait is over, or a probe is out."""
-        if self._is_checked() or not (self.state is _OPEN or self._has_room(now, is_firm=is_firm)):
+        is_open = self.state is _OPEN
+        if self._is_checked() or not (
+            is_open or self._has_room(now, is_firm=is_firm, is_complete=is_complete)
+        ):
             return self._refuse(BUSY_RETRY_SECONDS, transition)
         if not is_whole:
             self.judge.tally.total -= 1
             return BreakerRefusal(self.state, 0.0, transition, is_postponed=True)
         return self._new_probe(transition, now, is_firm=is_firm)
 
-    def _has_room(self, now: float, *, is_firm: bool) -> bool:
+    def _has_room(self, now: float, *, is_firm: bool, is_complete: bool) -> bool:
         yields_after = counting.yields_after(self.judge.durations)
-        return self._probes.has_permit(self._policy, now, yields_after, is_firm=is_firm)
+        return self._probes.has_permit(
+            self._policy, now, yields_after, is_firm=is_firm, is_complete=is_complete
+        )
 
     def _new_probe(
         self, transition: Transition | None, now: float, *, is_firm: bool = True, is_check: bool = False

@@ -6,8 +6,9 @@ patient one from ever asking an upstream that needs 200 ms. At most `max_calls` 
 
 A permit is held while it is the upstream's turn. In the client's turn another request may take it, at most 8 ×
 `max_calls` of a kind at once: a slow upload or a client that does not read keeps nobody out. Where so many are out,
-the one whose client has had its turn for longest, and for 1 s at least, makes room: else eight stalled uploads would
-keep the breaker half-open for as long as they like. Its verdict still counts, if one comes. A firm probe that
+the one whose client has had its turn for longest makes room: at once for a request that has come whole, after 1 s
+for another upload. Else eight stalled uploads would keep the breaker half-open for as long as they like, and of many
+one would take each place that comes free. Its verdict still counts, if one comes. A firm probe that
 has had no head for three times the p95 (at least 1 s) lets one more go beside it, five in all: one slow report
 among the probes says nothing of the upstream. And each success that was slow lets one more of a kind go at
 once: an upstream that is cold after its start needs calls to become warm, and one at a time it would get few.
@@ -64,9 +65,18 @@ class Probes:
     def __len__(self) -> int:
         return len(self._in_flight)
 
-    def has_permit(self, policy: BreakerPolicy, now: float, yields_after: float, *, is_firm: bool) -> bool:
+    def has_permit(
+        self,
+        policy: BreakerPolicy,
+        now: float,
+        yields_after: float,
+        *,
+        is_firm: bool,
+        is_complete: bool = False,
+    ) -> bool:
         """Whether one more probe of this kind may go: `take` is to follow, since a stalled one may have made room. At
-        least one may, or a limit of zero would keep the breaker open."""
+        least one may, or a limit of zero would keep the breaker open. `is_complete`: its client has nothing more to
+        send, so it need not wait until another has stalled for long."""
         limit = max(1, policy.half_open_max_calls)
         most = AT_ONCE * limit
         limit = min(limit + self.slow, most)
@@ -82,12 +92,13 @@ class Probes:
                 yielding += is_firm and not probe.has_head and probe.seconds(now) >= yields_after
         if held >= max(limit, min(limit + yielding, BESIDE)):
             return False
-        return at_all < most or self._makes_room(now, is_firm=is_firm)
+        stalled_seconds = 0.0 if is_complete else STALLED_SECONDS
+        return at_all < most or self._makes_room(now, stalled_seconds, is_firm=is_firm)
 
-    def _makes_room(self, now: float, *, is_firm: bool) -> bool:
+    def _makes_room(self, now: float, stalled_seconds: float, *, is_firm: bool) -> bool:
         alike = [probe for probe in self._in_flight if probe.is_firm is is_firm]
         stalled = max(alike, key=lambda probe: probe.client_seconds(now))
-        if stalled.client_seconds(now) < STALLED_SECONDS:
+        if not stalled.is_clients_turn or stalled.client_seconds(now) < stalled_seconds:
             return False
         self.give_back(stalled)
         return True
