@@ -304,8 +304,12 @@ class Bookkeeper:
     def asked_for(self) -> float:
         """The smallest that the endpoints which failed lately asked for."""
         window = self.policy.window
-        recent = self.now - (window.size if window.type is WindowType.TIME else 60.0)
-        latest: dict[str, tuple[float, float]] = {}
+        span = window.size if window.type is WindowType.TIME else 60.0
+        recent = self.now - span
+        latest: dict[str, tuple[float, float, float]] = {}
         for endpoint, at, until in self.asked:
-            latest[endpoint] = at, max(until, latest.get(endpoint, (0.0, until))[1])
-        return max(0.0, min((until for at, until in latest.values() if at >= recent), default=0.0) - self.now)
+            _, said, longest = latest.get(endpoint, (at, at, until))
+            is_replaced = said < at - span or longest < until
+            latest[endpoint] = (at, at, until) if is_replaced else (at, said, longest)
+        wishes = [until if said >= recent else 0.0 for at, said, until in latest.values() if at >= recent]
+        return max(0.0, min(wishes, default=0.0) - self.now)
