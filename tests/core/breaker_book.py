@@ -209,7 +209,7 @@ class Bookkeeper:
         of_now = [c for c in self.calls if c.is_probe and c.generation == self.generation]
         return [c for c in of_now if c.verdict is None and not c.has_made_room]
 
-    def has_permit(self, is_firm: bool, yields_after: float) -> bool:
+    def has_permit(self, is_firm: bool, yields_after: float, is_complete: bool = False) -> bool:
         at_first = max(1, self.policy.half_open_max_calls)
         limit = min(at_first + self.slow, 8 * at_first)
         alike = [c for c in self.probes() if c.is_firm == is_firm]
@@ -220,7 +220,8 @@ class Bookkeeper:
         most = max(limit, min(limit + len(quiet), 5)) if is_firm else limit
         if len(alike) < 8 * at_first or len(held) >= most:
             return len(held) < most
-        stalled = [c for c in alike if not c.is_upstreams_turn and self.now - c.turns[-1][0] >= 1.0]
+        least = 0.0 if is_complete else 1.0
+        stalled = [c for c in alike if not c.is_upstreams_turn and self.now - c.turns[-1][0] >= least]
         for call in sorted(stalled, key=lambda c: c.turns[-1][0])[:1]:
             call.has_made_room = True
         return bool(stalled)

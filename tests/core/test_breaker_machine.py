@@ -166,9 +166,11 @@ class BreakerMachine(RuleBasedStateMachine):
     def is_checked(self) -> bool:
         return self.book.policy.half_open_check is not None and not self.book.distrusts_checks
 
-    def request(self, *, is_firm: bool = True, is_whole: bool = True, endpoint: str = "a") -> Call | None:
+    def request(
+        self, *, is_firm: bool = True, is_whole: bool = True, is_complete: bool = False, endpoint: str = "a"
+    ) -> Call | None:
         book = self.book
-        answer = self.breaker.admit(self.now, is_firm=is_firm, is_whole=is_whole)
+        answer = self.breaker.admit(self.now, is_firm=is_firm, is_whole=is_whole, is_complete=is_complete)
         seen = self.report(answer.transition)
         is_explained = self.expire(seen)
         is_waiting = book.state is State.OPEN and (self.now < book.open_until or is_explained)
@@ -176,8 +178,8 @@ class BreakerMachine(RuleBasedStateMachine):
         yields_after = counting.yields_after(self.breaker.durations)
         is_probe = is_recovering and not self.is_checked()
         if book.state is State.HALF_OPEN:
-            is_probe = is_probe and book.has_permit(is_firm, yields_after)
-        if is_probe and not is_whole:
+            is_probe = is_probe and book.has_permit(is_firm, yields_after, is_complete)
+        if is_probe and not is_whole and book.policy.mode is not BreakerMode.METRICS_ONLY:
             assert isinstance(answer, BreakerRefusal)
             assert answer.is_postponed
             assert seen is None or is_explained
@@ -413,10 +415,12 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(
         is_firm=st.booleans(),
         is_whole=st.sampled_from([True, True, True, False]),
+        is_complete=st.booleans(),
         endpoint=st.sampled_from("ab"),
     )
-    def request_starts(self, is_firm: bool, is_whole: bool, endpoint: str) -> None:
-        self.request(is_firm=is_firm, is_whole=is_whole, endpoint=endpoint)
+    def request_starts(self, is_firm: bool, is_whole: bool, is_complete: bool, endpoint: str) -> None:
+        is_complete = is_complete and is_whole
+        self.request(is_firm=is_firm, is_whole=is_whole, is_complete=is_complete, endpoint=endpoint)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data(), outcome=OUTCOMES, seconds=SECONDS)

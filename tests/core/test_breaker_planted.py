@@ -215,9 +215,15 @@ def clients_time_counts(original: Any, permit: BreakerPermit, now: float) -> flo
 
 
 def body_in_pieces_may_probe(
-    original: Any, breaker: Breaker, now: float, *, is_firm: bool = True, is_whole: bool = True
+    original: Any,
+    breaker: Breaker,
+    now: float,
+    *,
+    is_firm: bool = True,
+    is_whole: bool = True,
+    **others: bool,
 ) -> Any:
-    return original(breaker, now, is_firm=is_firm, is_whole=True)
+    return original(breaker, now, is_firm=is_firm, is_whole=True, **others)
 
 
 def slow_probe_closes(original: Any, probes: Probes, *, is_slow: bool) -> None:

@@ -166,7 +166,7 @@ class Machine(Keeper):
             is_open or self._has_room(now, is_firm=is_firm, is_complete=is_complete)
         ):
             return self._refuse(BUSY_RETRY_SECONDS, transition)
-        if not is_whole:
+        if not is_whole and self._policy.mode is not BreakerMode.METRICS_ONLY:
             self.judge.tally.total -= 1
             return BreakerRefusal(self.state, 0.0, transition, is_postponed=True)
         return self._new_probe(transition, now, is_firm=is_firm)
