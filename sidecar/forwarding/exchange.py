@@ -481,8 +481,8 @@ class Exchange(RequestSink, RaceOwner):
             self._ask_again(race, now)
 
     def _ask_again(self, race: Race, now: float) -> None:
-        """The body has come as far as a probe needs it."""
-        if race.is_postponed and self.is_body_whole():
+        """If the body has come as far as a probe needs it, or no probes are awaited any more."""
+        if race.is_postponed and (self.is_body_whole() or not race.awaits_probes(now)):
             try:
                 race.start_again(now)
             except GivenUp as error:
@@ -532,6 +532,7 @@ class Exchange(RequestSink, RaceOwner):
             self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s"))
             return
         if race is not None:
+            self._ask_again(race, now)
             race.look(now)
         overdue = race.overdue(now) if race is not None else []
         for attempt in overdue:

@@ -13,9 +13,9 @@ from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
-from sidecar.core.transition import Transition
+from sidecar.core.transition import State, Transition
 from sidecar.forwarding.live import LiveRoute
-from sidecar.forwarding.sweep import Sweep
+from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.turns import Turns
 
 CROWD = 256
@@ -46,6 +46,9 @@ class Service:
     """Whether any route takes the app's own calls: only then inbound exchanges need to be remembered."""
     exchanges: set[ObservedExchange] = field(default_factory=set)
     """All that are live."""
+    postponed: dict[Expiring, tuple[str, str]] = field(default_factory=dict)
+    """Exchanges that are no probes before their body is whole; with route and upstream of the breaker that they are
+    to ask then: looked at as soon as it lets all through, or nobody."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """Of all connections."""
     open_connections: int = 0
@@ -79,6 +82,15 @@ class Service:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""
         self.observe.transitioned(transition)
         self.on_transition(transition)
+        if self.postponed and transition.to_state is not State.HALF_OPEN:
+            self._look_at_postponed((transition.route, transition.upstream))
+
+    def _look_at_postponed(self, breaker: tuple[str, str]) -> None:
+        now = self.clock()
+        for item in [one for one, waits_for in self.postponed.items() if waits_for == breaker]:
+            Sweep.remove(item)
+            item.due = now
+            self.sweep.add(item, now)
 
     def bound_requests(self, most: int) -> None:
         """`limits.max_requests`."""
