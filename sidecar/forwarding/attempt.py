@@ -351,7 +351,8 @@ class Attempt(ResponseSink, Seeker):
         if is_cut and error is not None and error.is_idle:
             kind = Kind.ABANDONED
         limit, own_seconds = verdicts.limit(exchange, self.route, self.allowed_seconds, self.fails_at)
-        is_answer = status >= 400 and (kind is _ANSWERED or kind is Kind.REFUSED_BELOW)
+        is_grpc = exchange.request.traits.is_grpc
+        is_answer = (status >= 400 or is_grpc) and (kind is _ANSWERED or kind is Kind.REFUSED_BELOW)
         if is_answer and verdicts.is_refusal_below(self.answer, self.is_mesh):
             kind = Kind.REFUSED_BELOW
         return Outcome(
@@ -369,9 +370,7 @@ class Attempt(ResponseSink, Seeker):
             verdicts.retry_after(self.answer) if is_answer else 0.0,
             "" if error is None else error.reason.error_type,
             "" if error is None else error.detail,
-            verdicts.grpc_status(self.answer, self.trailers)
-            if kind is _ANSWERED and exchange.request.traits.is_grpc
-            else None,
+            verdicts.grpc_status(self.answer, self.trailers) if kind is _ANSWERED and is_grpc else None,
         )
 
     @property
@@ -404,8 +403,9 @@ class Attempt(ResponseSink, Seeker):
         self.answer = head
         if head.status == 503 and self._falls_back():
             return
-        exchange = self.race.exchange
-        if head.status == 200 and exchange.request.traits.is_grpc:
+        if head.status == 200 and self.race.exchange.request.traits.is_grpc:
+            if self._falls_back():
+                return
             self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
             self.race.head(self, head)
             return
@@ -445,7 +445,8 @@ class Attempt(ResponseSink, Seeker):
         self.status = head.status
         self.answer = head
         self.is_whole = True
-        if head.status == 503 and self._falls_back():
+        is_grpc = self.race.exchange.request.traits.is_grpc
+        if (head.status == 503 or is_grpc) and self._falls_back():
             return
         self.race.answered(self, head, body)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sidecar.core.grpc_status import from_http
+from sidecar.core.grpc_status import GrpcStatus, from_http
 from sidecar.core.outcome import Limit
 from sidecar.core.plain import Field
 from sidecar.forwarding import grpc
@@ -52,8 +52,8 @@ def retry_after(head: ResponseHead) -> float:
 
 def is_refusal_below(head: ResponseHead, is_mesh: bool) -> bool:
     """Whether the breaker of the next sidecar was open: its `Proxy-Status` (RFC 9209) says so, and it is one of
-    ours."""
-    if head.status != 503:
+    ours. It tells a gRPC caller by a 200 whose head has the `grpc-status`."""
+    if head.status != 503 and (head.status != 200 or grpc.status_in(head.fields) != GrpcStatus.UNAVAILABLE):
         return False
     said = shown = False
     for key, _, value in head.fields:
