@@ -30,9 +30,9 @@ ID_BYTES: Final = 128
 DETAIL_CHARACTERS: Final = 128
 """Of what is remembered in words."""
 
-_Remembered = tuple[bytes, str, int, object, str]
-"""The three ids joined, error type, status, endpoint and detail. Joined, the ids take 120 bytes; as a Cause 240, and
-four times as long to make. The rest is shared with whoever made it."""
+_Remembered = tuple[bytes, str, int, object, str, bool]
+"""The three ids joined, error type, status, endpoint and detail, and whether it counts in a row. Joined, the ids take
+120 bytes; as a Cause 240, and four times as long to make. The rest is shared with whoever made it."""
 
 
 class Culprit(Protocol):
@@ -110,18 +110,20 @@ class History:
         status: int = 0,
         endpoint: object = None,
         detail: str = "",
+        *,
+        is_in_row: bool = False,
     ) -> None:
         """Remember whose outcome may have led to the next transition, and what it was."""
         ids = b" ".join((culprit.trace_id, culprit.span_id, culprit.request_id[:ID_BYTES]))
         causes = self._causes
-        causes.append((ids, error_type, status, endpoint, detail[:DETAIL_CHARACTERS]))
+        causes.append((ids, error_type, status, endpoint, detail[:DETAIL_CHARACTERS], is_in_row))
         if len(causes) > CAUSES:
             del causes[0]
 
-    def causes(self, at_most: int) -> tuple[Cause, ...]:
-        """The latest causes, oldest first; at most 32 of them."""
-        kept = self._causes
-        return tuple(_cause(*one) for one in kept[max(0, len(kept) - at_most) :])
+    def causes(self, at_most: int, *, in_row: bool = False) -> tuple[Cause, ...]:
+        """The latest causes, oldest first; at most 32 of them. `in_row`: those alone that count in a row."""
+        kept = [one for one in self._causes if one[-1]] if in_row else self._causes
+        return tuple(_cause(*one[:-1]) for one in kept[max(0, len(kept) - at_most) :])
 
     def add(self, transition: Transition) -> None:
         """Record a transition; what comes after it has causes of its own."""

@@ -186,9 +186,9 @@ class Permit:
             return self._head_at + door.judge_after_seconds
         return door.next_look(self._sent_at) if self._client_since == inf else inf
 
-    def look(self, now: float) -> Transition | None:
+    def look(self, now: float, cause: Culprit | None = None) -> Transition | None:
         """What is due: a call that runs too long is slow, a stream is judged by its head."""
-        return None if self._is_judged else self._needed().look(now)
+        return None if self._is_judged else self._needed().look(now, cause)
 
     def judge(self, outcome: Outcome, now: float, cause: Culprit | None) -> Transition | None:
         """Tell the breaker how the attempt ended. Returns the change of state that this made."""

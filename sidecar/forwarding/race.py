@@ -411,7 +411,7 @@ class Race(AttemptOwner):
         """Let the breaker look at those that it wants to look at by now."""
         for attempt in list(self.running):
             if attempt.permit.next_look <= now:
-                self._tell(attempt.permit.look(now))
+                self._tell(attempt.permit.look(now, self.exchange.trace))
 
     # Pauses
 

@@ -236,7 +236,9 @@ class Machine(Keeper):
         if verdict is _SUCCESS and self._is_of_now(permit):
             self.evidence.rows.head()
 
-    def is_running_slow(self, permit: BreakerPermit, now: float) -> Transition | None:
+    def is_running_slow(
+        self, permit: BreakerPermit, now: float, culprit: Culprit | None
+    ) -> Transition | None:
         """An attempt has lasted `slow_call_duration` without a head, and goes on."""
         if permit.is_slow or permit.seconds(now) < self.slow_seconds - CLOCK_NOISE_SECONDS:
             return None
@@ -244,7 +246,12 @@ class Machine(Keeper):
         if not self._is_of_now(permit):
             return None
         self.evidence.mark_running(permit, now)
-        return self._check(now)
+        reason = self.evidence.check()
+        if reason is None:
+            return None
+        if culprit is not None:  # the others are remembered at their ends
+            self.history.suspect(culprit, endpoint=permit.endpoint)
+        return self.trip(reason, now)
 
     def take(
         self, permit: BreakerPermit, outcome: Outcome, now: float, culprit: Culprit | None, *, is_early: bool
@@ -308,12 +315,16 @@ class Machine(Keeper):
         """What may explain the next opening, or lengthen it."""
         if verdict is _FAILURE or verdict is Verdict.RATE_ONLY_FAILURE:
             self.waits.failed(self._policy, permit.endpoint, outcome.retry_after_seconds, now)
-        if culprit is None or not (verdict is not _SUCCESS or permit.is_slow or permit.is_probe):
+        is_of_note = verdict is not _SUCCESS and verdict is not Verdict.IGNORED
+        if culprit is None or not (is_of_note or permit.is_slow or permit.is_probe):
             return
         error_type = outcome.error_type
         if not error_type and verdict is not _SUCCESS:
             error_type = str(outcome.status) if outcome.kind is Kind.ANSWERED else outcome.kind.value
-        self.history.suspect(culprit, error_type, outcome.status, permit.endpoint, outcome.detail)
+        is_failure = verdict is _FAILURE
+        self.history.suspect(
+            culprit, error_type, outcome.status, permit.endpoint, outcome.detail, is_in_row=is_failure
+        )
 
     def _check(self, now: float) -> Transition | None:
         reason = self.evidence.check()
@@ -457,6 +468,6 @@ class Machine(Keeper):
         if reason is TransitionReason.PROBE_FAILED:
             return self.history.causes(1)
         if reason is TransitionReason.CONSECUTIVE_FAILURES:
-            return self.history.causes(self.evidence.rows.longest)
+            return self.history.causes(self.evidence.rows.longest, in_row=True)
         window = self.evidence.window
         return self.history.causes(window.failed + window.slow + window.silent)

@@ -97,7 +97,9 @@ class Keeper(ABC):
     @abstractmethod
     def heard_head(self, permit: BreakerPermit, verdict: Verdict) -> None: ...
     @abstractmethod
-    def is_running_slow(self, permit: BreakerPermit, now: float) -> Transition | None: ...
+    def is_running_slow(
+        self, permit: BreakerPermit, now: float, culprit: Culprit | None
+    ) -> Transition | None: ...
     @abstractmethod
     def take(
         self, permit: BreakerPermit, outcome: Outcome, now: float, culprit: Culprit | None, *, is_early: bool
@@ -265,7 +267,7 @@ class BreakerPermit:
             self._due = now + breaker.policy.judge_after_seconds
         breaker.heard_head(self, judge_status(status, has_failure_header, breaker.policy))
 
-    def look(self, now: float) -> Transition | None:
+    def look(self, now: float, culprit: Culprit | None = None) -> Transition | None:
         """Do what is due: count a call that runs too long as slow, or judge one by its head."""
         if self.twin is not None:
             self.twin.look(now)
@@ -273,7 +275,7 @@ class BreakerPermit:
             return None
         self._due = inf
         if not self.has_head:
-            return self._keeper.is_running_slow(self, now)
+            return self._keeper.is_running_slow(self, now, culprit)
         outcome = Outcome(
             Kind.ANSWERED,
             self.status,
@@ -281,7 +283,7 @@ class BreakerPermit:
             retry_after_seconds=self._retry_after,
             error_type="" if self.status < 400 else str(self.status),
         )
-        return self._keeper.take(self, outcome, now, None, is_early=True)
+        return self._keeper.take(self, outcome, now, culprit, is_early=True)
 
     def judge(self, outcome: Outcome, now: float, culprit: Culprit | None = None) -> Transition | None:
         """It has ended so; at most once. What was judged by its head is late.
