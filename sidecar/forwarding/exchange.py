@@ -275,7 +275,7 @@ class Exchange(RequestSink, RaceOwner):
     def could_count(self, now: float) -> bool:
         route, left = self.route, self.deadline - now
         assert route is not None
-        if self.budget.source in ("", "route") or route.attempt_seconds <= left:
+        if self.budget.source in ("", "route") or min(route.attempt_seconds, route.head_seconds) <= left:
             return True
         is_stranger = self.request.listener in self.service.strangers
         return could_count(left, Limit.STRANGER if is_stranger else Limit.CALLER)

@@ -137,6 +137,7 @@ class Permit:
             # Else the connection that was being opened is there.
             self._endpoint = endpoint
             self._sent_at = now
+            self._client_since = inf
             if own is not None:
                 own.sent(endpoint, now)
         return door is None or own is not None or door.looks_after < inf

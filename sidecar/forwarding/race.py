@@ -394,6 +394,8 @@ class Race(AttemptOwner):
             if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
                 self._destination.breaker.withdraw()
             return False
+        if not keeps_permit:
+            self._report(admitted.transition)
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._destination.cluster.pick(avoid=pool)

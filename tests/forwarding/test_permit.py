@@ -13,7 +13,7 @@ from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.snapshot import BreakerPolicy
 from sidecar.core.transition import State, TransitionReason
 from sidecar.forwarding.permit import Permit, Refusal
-from tests.support.by_hand import WHOLE, Path, Whole
+from tests.support.by_hand import HERE, THERE, WHOLE, Path, Whole
 
 GOOD = Outcome(Kind.ANSWERED, 200)
 BAD = Outcome(Kind.ANSWERED, 500)
@@ -108,6 +108,20 @@ def test_a_success_in_one_call_is_the_same_as_in_two() -> None:
     assert (counts(path), path.cluster.in_flight) == ((2, 0), 0)
     assert not whole.is_probe
     assert whole.next_look == inf
+
+
+def test_the_clients_turn_at_one_endpoint_is_none_at_the_next() -> None:
+    path = Path()
+    permit = admitted(path)
+    permit.sent(HERE, path.loop.now)
+    permit.turn(Turn.CLIENT, path.loop.now)
+    path.loop.advance(3.0)
+    permit.sent(THERE, path.loop.now)
+    path.loop.advance(1.0)
+    permit.turn(Turn.UPSTREAM, path.loop.now)
+    path.loop.advance(1.0)
+    permit.succeed(path.loop.now, None)
+    assert path.breaker.durations._ring.tolist() == [2.0]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

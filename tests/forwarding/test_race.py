@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, response_head
+from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts
 from sidecar.core.transition import State
@@ -414,6 +415,20 @@ def test_a_breaker_that_opens_by_the_first_attempt_allows_no_second(
     # Nobody was refused: the client got the first answer, and a second try was not made.
     assert (path.breaker.tally.total, path.breaker.tally.rejected) == (1, 0)
     assert_over(path, failed=1)
+
+
+def test_a_second_try_that_is_the_first_probe_is_told_as_such(connectings: list[HandConnecting]) -> None:
+    path = Path(HERE, THERE, breaker=BreakerPolicy(consecutive_failures=2, open_seconds=1.0))
+    begun(path)
+    for _ in range(2):
+        other = path.destination.admit(path.loop.now, WHOLE)
+        assert isinstance(other, Permit)
+        other.judge(Outcome(Kind.ANSWERED, 500), path.loop.now, None)
+        other.close(path.loop.now)
+    path.loop.advance(2.0)
+    connectings[0].fail()
+    assert path.breaker.state is State.HALF_OPEN
+    assert [transition.to_state for transition in path.told.transitions] == [State.HALF_OPEN]
 
 
 def test_a_probe_keeps_its_permit_on_its_way_to_another_endpoint(connectings: list[HandConnecting]) -> None:
