@@ -44,8 +44,8 @@ class Http2ClientConnection(Host, PhaseClock):
     """One client, and its streams."""
 
     __slots__ = (
-        "_account", "_age_timer", "_behind", "_events", "_has_said_last", "_held_bytes", "_is_reading",
-        "_is_turn_over", "_is_write_due", "_is_write_paused", "_listener", "_since", "_streams",
+        "_account", "_age_timer", "_behind", "_events", "_has_said_last", "_is_reading",
+        "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_since", "_streams",
         "_unread_requests", "_untaken", "bucket", "codec",
         "due", "forwarded", "is_draining", "link", "phase", "service",
     )  # fmt: skip
@@ -82,8 +82,8 @@ class Http2ClientConnection(Host, PhaseClock):
         self._age_timer: Any = None
         self._account: Account | None = None
         """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
-        self._held_bytes = 0
-        """Of answers that wait in their streams."""
+        self._kept_bytes = 0
+        """Of requests that have no upstream's connection yet."""
 
     def __repr__(self) -> str:
         return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.open_streams} streams>"
@@ -175,13 +175,13 @@ class Http2ClientConnection(Host, PhaseClock):
 
     # What it holds of the memory of all connections
 
-    def holds(self, change: int) -> None:
-        """So many bytes more, or less, of its streams' answers wait."""
-        self._held_bytes += change
+    def keeps(self, change: int) -> None:
+        """So many bytes more, or less, of its streams' requests wait for a connection with an upstream."""
+        self._kept_bytes += change
         self._charge()
 
     def _charge(self) -> None:
-        size = self._held_bytes + len(self._behind)
+        size = self.codec.unsent_bytes + self._kept_bytes + len(self._behind)
         if self._is_write_paused:
             size += self.link.unsent_bytes
         account, now = self._account, self.service.clock()
@@ -196,19 +196,31 @@ class Http2ClientConnection(Host, PhaseClock):
         """What its end would give back, for whoever must choose."""
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
+        untaken, came = self._untaken_by_upstreams()
         if account is not None:
             size, since = size + account.charged_bytes, account.moved_at
-        elif self.codec.open_streams:
+        if untaken:
+            size, since = size + untaken, came if account is None else max(since, came)
+        if account is None and not untaken and self.codec.open_streams:
             return None
         return Claim(self, peer[0] if peer is not None else "", size, now - since)
 
+    def _untaken_by_upstreams(self) -> tuple[int, float]:
+        """How much of its requests upstreams do not take, and when the last of it came. The upstreams' connections
+        are charged for it, and the end of this one gives it back."""
+        parts = [part for part in (stream.untaken for stream in self._streams) if part[0]]
+        return sum(size for size, _ in parts), max((came for _, came in parts), default=0.0)
+
     def end_for_memory(self) -> Held | None:
         """Give back what it holds; returns what that was, None if it must not be ended any more."""
-        if self._account is None and self.codec.open_streams:
-            return None
-        held = Held.ANSWER if self._account is not None else Held.IDLE
+        held = Held.ANSWER if self.codec.unsent_bytes or self._is_write_paused else Held.IDLE
+        if held is Held.IDLE and self.codec.open_streams:
+            if self._account is None and not self._untaken_by_upstreams()[0]:
+                return None
+            held = Held.BODY
         self._end_streams(Reason.OVERLOADED, "its connection was closed to give memory back")
         self.link.abort()
+        self._charge()  # now, or others would be closed for it until the loop has told of its end
         return held
 
     # From bytes to requests
@@ -358,6 +370,8 @@ class Http2ClientConnection(Host, PhaseClock):
         self._write()
 
     def _write(self) -> None:
+        if self.codec.unsent_bytes or self._account is not None:
+            self._charge()
         if self._is_write_paused:
             if self._has_to_wait and not self.link.is_closing:
                 self.link.pause()

@@ -61,8 +61,8 @@ class Host(ABC):
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
 
     @abstractmethod
-    def holds(self, change: int) -> None:
-        """So many bytes more, or less, of its streams' answers wait."""
+    def keeps(self, change: int) -> None:
+        """So many bytes more, or less, of its streams' requests wait for a connection with an upstream."""
 
     @abstractmethod
     def released(self, stream: ServedStream) -> None:
@@ -74,7 +74,7 @@ class ServedStream(ServerStream):
 
     __slots__ = (
         "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
-        "_is_held", "_is_over", "_noted_bytes", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
+        "_is_held", "_is_over", "_kept_bytes", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
     def __init__(self, connection: Host, stream: Http2Stream) -> None:
@@ -96,8 +96,8 @@ class ServedStream(ServerStream):
         self._pending_head: ResponseHead | None = None
         self._since = 0.0
         """When the client last did what it is to do."""
-        self._noted_bytes = 0
-        """Of the answer that waits: what the connection was told."""
+        self._kept_bytes = 0
+        """Of the request, before it has an upstream's connection: what its own connection was told."""
         self._unsent = 0
         """Of the answer, at the last look."""
         self.bucket: set[Expiring] | None = None
@@ -150,6 +150,7 @@ class ServedStream(ServerStream):
                 self._held_bytes += len(data)
             else:
                 self._codec.credit_stream(self._stream, len(data))
+            self._note()
         if is_end:
             self.ended(())
 
@@ -173,7 +174,6 @@ class ServedStream(ServerStream):
         if not self._is_blocked:
             return
         self._is_blocked = False
-        self._note()
         if self._exchange is not None:
             self._exchange.writable()
 
@@ -182,18 +182,25 @@ class ServedStream(ServerStream):
     def _await_client(self, phase: Phase) -> None:
         """The client is to send, or to take, something."""
         now = self._since = self._connection.service.clock()
-        self._note()
         due = now + self._connection.listener.phase_seconds[phase]
         if self.bucket is None and due < inf:
             self.due = due
             self._connection.service.sweep.add(self, now)
 
     def _note(self) -> None:
-        """What waits of the answer is memory of the connection."""
-        unsent = self._stream.unsent_bytes
-        change, self._noted_bytes = unsent - self._noted_bytes, unsent
+        """What of the request has no upstream's connection yet is memory of its own."""
+        exchange = self._exchange
+        kept = exchange.body.held_bytes if exchange is not None and exchange.body is not None else 0
+        change, self._kept_bytes = kept - self._kept_bytes, kept
         if change:
-            self._connection.holds(change)
+            self._connection.keeps(change)
+
+    @property
+    def untaken(self) -> tuple[int, float]:
+        """How much of its request an upstream has been given and does not take, and when the last of it came."""
+        exchange = self._exchange
+        size = exchange.body.untaken_bytes if exchange is not None and exchange.body is not None else 0
+        return size, self._since
 
     def expire(self, now: float) -> None:
         """See whether the client has done for long what it is to do."""
@@ -301,6 +308,8 @@ class ServedStream(ServerStream):
 
     def end(self, trailers: Sequence[Field]) -> None:
         self._exchange = None
+        if self._kept_bytes:
+            self._note()
         if self._is_over:
             if self._stream.unsent_bytes:
                 self._await_client(Phase.UNSENT)
@@ -344,13 +353,16 @@ class ServedStream(ServerStream):
             self._stream.owner = None
             Sweep.remove(self)
             self._codec.release(self._stream)
-            self._note()
+            if self._kept_bytes:
+                self._note()
             self._connection.released(self)
 
     def hold(self) -> None:
         self._is_held = True
 
     def resume(self) -> None:
+        if self._kept_bytes:
+            self._note()
         if self._is_held:
             self._is_held = False
             self._since = self._connection.service.clock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sidecar.core.memory_budget import STEP_BYTES
 from sidecar.core.plain import Field
 from sidecar.forwarding.streams import ServerStream
 from sidecar.upstream.streams import ClientStream
@@ -21,7 +22,8 @@ class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_kept", "_most_held", "_to", "_trailers", "is_complete", "is_untouched", "size", "stream",
+        "_held", "_kept", "_most_held", "_to", "_trailers", "held_bytes", "is_complete", "is_untouched", "size",
+        "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
@@ -31,6 +33,8 @@ class RequestBody:
         """Whose body it is; held back and let go here."""
         self.size = 0
         """Body bytes that have arrived."""
+        self.held_bytes = 0
+        """Kept here, for want of an upstream that takes it."""
         self.is_complete = False
         self.is_untouched = True
         """No upstream has been given any of it, so another one still can."""
@@ -49,9 +53,9 @@ class RequestBody:
         return self.is_complete or self.size >= self._most_held
 
     @property
-    def held_bytes(self) -> int:
-        """Kept here, for want of an upstream that takes it."""
-        return sum(map(len, self._held)) if self._held else 0
+    def untaken_bytes(self) -> int:
+        """Given to an upstream that does not take it for now."""
+        return self._to.unsent_bytes if self._to is not None else 0
 
     def hold_back(self) -> None:
         """The upstream takes no more for now."""
@@ -67,12 +71,13 @@ class RequestBody:
             self._to.send_data(data)
             return
         self._held.append(data)
+        self.held_bytes += len(data)
         if self.size > self._most_held:
             self.stream.hold()
 
     def arrived_whole(self, data: bytes | memoryview) -> None:
         """All of it is here, before the exchange begins: there is nobody to hold back."""
-        self.size = len(data)
+        self.size = self.held_bytes = len(data)
         self.is_complete = True
         self._held.append(data)
 
@@ -90,9 +95,10 @@ class RequestBody:
     def take_held(self, *, is_kept: bool = False) -> list[bytes | memoryview]:
         """What was held, for whoever sends the head; `send_to` must follow. `is_kept`: where that is all of it, it
         stays here too, until the exchange ends."""
-        if self.size > self._most_held and not self.is_complete:
-            self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
         held, self._held = self._held, []
+        is_much, self.held_bytes = self.held_bytes > STEP_BYTES, 0
+        if is_much:
+            self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
         if is_kept and self.is_complete and self.size <= MAX_HELD_BYTES:
             self._kept = held
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
@@ -111,3 +117,4 @@ class RequestBody:
             self._to = None
             if self._kept is not None:
                 self._held, self._kept = self._kept, None
+                self.held_bytes = self.size

@@ -89,7 +89,8 @@ class ServerStream(ABC):
         """Take no more of the request for now: the upstream takes no more."""
 
     @abstractmethod
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """It does again, or has just taken what was held for it: who was not held back hears that, too."""
 
     @abstractmethod
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:

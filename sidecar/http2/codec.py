@@ -52,6 +52,11 @@ class Http2Codec(ABC):
         """Answers to SETTINGS and PING that wait for `take`; at more than 1,000 the connection fails. While a link
         takes nothing and there are any, read no more of it."""
 
+    @property
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """Of the bodies of all streams: taken, and not in what `take` gave yet. They are memory of the connection."""
+
     # Bytes
 
     @abstractmethod

@@ -78,6 +78,10 @@ class Connection(Http2Codec):
     def unsent_answers(self) -> int:
         return self._outbox.unsent_answers
 
+    @property
+    def unsent_bytes(self) -> int:
+        return self._outbox.unsent_bytes
+
     # Bytes
 
     def receive(self, data: bytes, now: float) -> list[Http2Event]:

@@ -32,7 +32,7 @@ class Outbox:
 
     __slots__ = (
         "_data_at", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "unsent_answers",
-        "window",
+        "unsent_bytes", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,6 +42,8 @@ class Outbox:
         self.is_held = False
         """The link is full: bodies wait."""
         self.unsent_answers = 0
+        self.unsent_bytes = 0
+        """Of the bodies of all streams, that wait."""
         self.data_frames = 0
         """Sent so far."""
         self._out: list[bytes | memoryview] = []
@@ -119,6 +121,7 @@ class Outbox:
         else:
             stream.unsent.append(data)
             stream.unsent_bytes += size
+            self.unsent_bytes += size
             self._send(stream)
 
     def end(
@@ -164,6 +167,7 @@ class Outbox:
         """The stream was reset: what waits is not sent."""
         stream.sending = Sending.RESET
         stream.unsent.clear()
+        self.unsent_bytes -= stream.unsent_bytes
         stream.unsent_bytes = 0
         stream.trailers = None
         self._waiting.pop(stream.stream_id, None)
@@ -203,6 +207,7 @@ class Outbox:
         else:
             size = len(data)
         stream.unsent_bytes -= size
+        self.unsent_bytes -= size
         self._write(stream, data, size)
         if stream.sending is _ENDING and not stream.unsent_bytes:
             self._finish(stream)

@@ -190,6 +190,8 @@ class UpstreamConnection(ClientStream, Lease):
             self.link.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
         else:
             self.link.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        if self.is_write_paused:
+            self._charge()  # a client that speaks HTTP/2 has more under way than one read
 
     def end(self, trailers: Sequence[Field]) -> None:
         if self._request.traits.is_chunked:
@@ -253,7 +255,7 @@ class UpstreamConnection(ClientStream, Lease):
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self.link.bound_buffers(self.pool.cluster.memory.buffer_bytes)
-        self._charge()  # what is written from here on is at most one read of the client's
+        self._charge()
         if self._sink is not None:
             self._sink.blocked()
 

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from sidecar.core.errors import Reason
+from sidecar.core.memory_budget import STEP_BYTES, Account, settled
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
@@ -44,8 +45,8 @@ class Http2UpstreamConnection(Carrier):
     """One connection. `pool` is where it came from."""
 
     __slots__ = (
-        "_asked_at", "_is_reading", "_is_suspect", "_is_write_due", "_is_write_paused", "_loop", "_timer", "codec",
-        "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
+        "_account", "_asked_at", "_is_reading", "_is_suspect", "_is_write_due", "_is_write_paused", "_loop", "_timer",
+        "codec", "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
     link: Link
@@ -64,6 +65,8 @@ class Http2UpstreamConnection(Carrier):
         """It takes no new streams from then on, so that its place goes to a fresh one."""
         self.heard_at = 0.0
         """When the last byte came."""
+        self._account: Account | None = None
+        """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
         self._asked_at = -inf
         self._is_suspect = False
         self._is_reading = False
@@ -141,6 +144,7 @@ class Http2UpstreamConnection(Carrier):
         if is_open:
             self._forget()
         self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
+        self._account = settled(self._account, self.pool.cluster.memory, 0.0, 0)
 
     def eof_received(self) -> bool:
         return False
@@ -148,6 +152,7 @@ class Http2UpstreamConnection(Carrier):
     def pause_writing(self) -> None:
         self._is_write_paused = True
         self.codec.hold_data()
+        self._charge()
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
@@ -319,7 +324,20 @@ class Http2UpstreamConnection(Carrier):
         self._is_write_due = False
         self._write()
 
+    def _charge(self) -> None:
+        """What its streams have been given and the upstream does not take is memory of this connection."""
+        size = self.codec.unsent_bytes
+        if self._is_write_paused:
+            size += self.link.unsent_bytes
+        if size < STEP_BYTES:
+            size = 0  # on its way
+        if size or self._account is not None:
+            # Nobody asks when an account with an upstream moved.
+            self._account = settled(self._account, self.pool.cluster.memory, 0.0, size)
+
     def _write(self) -> None:
+        if self.is_open and (self.codec.unsent_bytes or self._account is not None):
+            self._charge()
         if self._is_write_paused:
             if self.codec.unsent_answers and self.is_open:
                 self.link.pause()

@@ -330,6 +330,18 @@ def test_a_connection_that_comes_free_goes_to_who_waits_and_else_lies_idle() -> 
     assert stage.pool.idle == []
 
 
+def test_what_comes_while_the_upstream_takes_no_more_is_charged() -> None:
+    """A client that speaks HTTP/2 has a whole window under way."""
+    stage = Stage(request(b"POST", length=300_000))
+    memory = stage.cluster.memory
+    stage.transport.unsent = 64 * 1024
+    stage.connection.pause_writing()
+    before = memory.used_bytes
+    stage.transport.unsent += 192 * 1024
+    stage.connection.send_data(bytes(192 * 1024))
+    assert memory.used_bytes - before == 192 * 1024
+
+
 def test_a_connection_that_still_holds_the_request_is_not_used_again() -> None:
     stage = Stage(request(b"POST", length=100))
     stage.connection.pause_writing()

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.core.memory_budget import CONNECTION_BYTES
 from sidecar.upstream.http2 import DEAD_SECONDS, PING_EVERY_SECONDS, SEE_OUT_SECONDS, SUSPECT_SECONDS
 from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed
@@ -287,3 +288,42 @@ async def test_answers_that_the_upstream_does_not_take_stop_the_reading(upstream
     peer.connection.resume_writing()
     assert not peer.transport.is_paused
     assert [one.kind for one in await peer.frames(PING, HEADERS)] == [PING]
+
+
+# Memory
+
+
+def held(upstream: Upstream) -> int:
+    """Above the connections' own 4 KiB."""
+    memory = upstream.cluster.memory
+    return memory.used_bytes - CONNECTION_BYTES * memory.connections
+
+
+async def test_a_body_that_the_upstream_does_not_take_is_charged_until_it_does(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    place = upstream.pool.take(0.0, is_sure=True)
+    assert place is not None
+    call = Call(place, -1)
+    call.stream.send_data(bytes(65_535 + 100 * 1024))
+    await peer.frames()
+    assert held(upstream) == 100 * 1024
+    peer.say(wire.window(0, 2**20), wire.window(1, 2**20))
+    assert held(upstream) == 0
+
+
+@pytest.mark.parametrize("end", ["release", "reset", "loss"])
+async def test_a_body_that_nobody_sends_any_more_is_not_charged(upstream: Upstream, end: str) -> None:
+    peer = upstream.connect()
+    place = upstream.pool.take(0.0, is_sure=True)
+    assert place is not None
+    call = Call(place, -1)
+    call.stream.send_data(bytes(65_535 + 100 * 1024))
+    await peer.frames()
+    if end == "release":
+        give_up(call)
+    elif end == "reset":
+        peer.say(wire.rst(1))
+    else:
+        peer.lose()
+    await peer.frames()
+    assert held(upstream) == 0
