@@ -47,6 +47,9 @@ def is_value(value: bytes) -> bool:
 _START: Final[list[Field]] = [(b"", b"", b""), *(make_field(key, value) for key, value in STATIC)]
 _FIRST: Final = len(_START)
 """The index of the newest dynamic entry."""
+MAX_FIELDS: Final = 4096
+"""In one block; 64 KiB of a list have 2,048 at most. What is longer is not read to its end, which ends its connection
+(RFC 9113 4.3): 144 KiB of nothing but indices would take a loop 20 ms, and each is only answered by a 431."""
 
 
 class HpackDecoder:
@@ -104,59 +107,66 @@ class HpackDecoder:
             if end and (block[0] & 0xE0 == 0x20 or self.is_update_due):
                 position = self._update_size(block)
                 count = len(entries)
+            stop = min(end, MAX_FIELDS)  # a field takes a byte at least: to look here is enough
             while position < end:
-                byte = block[position]
-                position += 1
-                if byte >= 0x80:
-                    index = byte & 0x7F
-                    if index == 0x7F:
-                        index, position = read_integer(block, position, 0x7F)
-                    if not 0 < index < count:
-                        raise MalformedBlock(f"header index {index} is not in the table")
-                    fields.append(entries[index])
-                    continue
-                if byte >= 0x40:
-                    index = byte & 0x3F
-                    if index == 0x3F:
-                        index, position = read_integer(block, position, 0x3F)
-                elif byte >= 0x20:
-                    raise MalformedBlock("a change of the table's size in the middle of a header block")
-                else:
-                    index = byte & 0x0F
-                    if index == 0x0F:
-                        index, position = read_integer(block, position, 0x0F)
-                if index:
-                    if index >= count:
-                        raise MalformedBlock(f"header index {index} is not in the table")
-                    key = entries[index][0]
-                else:
-                    key, position = self._read_name(block, position)
-                start = position + 1
-                size = block[position]
-                if size & 0x7F == 0x7F:
-                    size_left, start = read_integer(block, start, 0x7F)
-                else:
-                    size_left = size & 0x7F
-                position = start + size_left
-                if position > end:
-                    raise MalformedBlock("a string is longer than its header block")
-                value = block[start:position]
-                if size >= 0x80:
-                    value = huffman.decode(value)
-                if (value.isalnum() or value.translate(_AS_VALUE) == value == value.strip(b" \t")) and (
-                    not key.translate(None, _NAME_BYTES) and key
-                ):
-                    field = key, key + b": " + value + b"\r\n", value
-                else:
-                    field = key, b"", value
-                    if key not in PSEUDO:
-                        self.is_clean = False
-                fields.append(field)
-                if byte >= 0x40:
-                    self._insert(field)
-                    count = len(entries)
-                elif byte >= 0x10:
-                    never_indexed.append(key)
+                while position < stop:
+                    byte = block[position]
+                    position += 1
+                    if byte >= 0x80:
+                        index = byte & 0x7F
+                        if index == 0x7F:
+                            index, position = read_integer(block, position, 0x7F)
+                        if not 0 < index < count:
+                            raise MalformedBlock(f"header index {index} is not in the table")
+                        fields.append(entries[index])
+                        continue
+                    if byte >= 0x40:
+                        index = byte & 0x3F
+                        if index == 0x3F:
+                            index, position = read_integer(block, position, 0x3F)
+                    elif byte >= 0x20:
+                        raise MalformedBlock("a change of the table's size in the middle of a header block")
+                    else:
+                        index = byte & 0x0F
+                        if index == 0x0F:
+                            index, position = read_integer(block, position, 0x0F)
+                    if index:
+                        if index >= count:
+                            raise MalformedBlock(f"header index {index} is not in the table")
+                        key = entries[index][0]
+                    else:
+                        key, position = self._read_name(block, position)
+                    start = position + 1
+                    size = block[position]
+                    if size & 0x7F == 0x7F:
+                        size_left, start = read_integer(block, start, 0x7F)
+                    else:
+                        size_left = size & 0x7F
+                    position = start + size_left
+                    if position > end:
+                        raise MalformedBlock("a string is longer than its header block")
+                    value = block[start:position]
+                    if size >= 0x80:
+                        value = huffman.decode(value)
+                    if (value.isalnum() or value.translate(_AS_VALUE) == value == value.strip(b" \t")) and (
+                        not key.translate(None, _NAME_BYTES) and key
+                    ):
+                        field = key, key + b": " + value + b"\r\n", value
+                    else:
+                        field = key, b"", value
+                        if key not in PSEUDO:
+                            self.is_clean = False
+                    fields.append(field)
+                    if byte >= 0x40:
+                        self._insert(field)
+                        count = len(entries)
+                    elif byte >= 0x10:
+                        never_indexed.append(key)
+                if position < end:
+                    room = MAX_FIELDS - len(fields)
+                    if room <= 0:
+                        raise MalformedBlock(f"more than {MAX_FIELDS} fields in a header block")
+                    stop = min(end, position + room)
         except IndexError:
             raise MalformedBlock("a header block ends in the middle of a field") from None
         except MalformedHuffman as error:
