@@ -184,3 +184,12 @@ def test_what_is_no_endpoint(text: str) -> None:
 def test_the_shorthand_url_has_port_80_by_default() -> None:
     assert units.parse_upstream_url("http://Payments/") == Endpoint("payments", 80)
     assert units.parse_upstream_url("http://[::1]:81") == Endpoint("::1", 81)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2.01m", 120.6), ("0.07h", 252.0), ("1.1m", 66.0), ("0.29s", 0.29)]
+)
+def test_a_duration_is_the_number_that_people_mean(text: str, seconds: float) -> None:
+    """And not one beside it that a product of floats has come to: `diff` would tell of a change."""
+    assert units.parse_duration(text) == seconds
+    assert units.parse_duration(units.format_duration(seconds)) == seconds

@@ -45,7 +45,7 @@ def parse_duration(value: object) -> float:
         for number, unit in zip(match.groups(), _UNIT_MS, strict=True)
         if number is not None
     )
-    return milliseconds / 1000
+    return round(milliseconds, 9) / 1000  # 2.01 × 60,000 is not quite 120,600
 
 
 def format_duration(seconds: float) -> str:

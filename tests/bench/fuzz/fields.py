@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from math import inf
+from math import inf, isclose
 from typing import Any, Final
 
 from sidecar.config.schema import units
@@ -153,7 +153,8 @@ def unit_texts(data: bytes) -> None:
         except ValueError:
             continue
         if parse is units.parse_duration:
-            same("a duration that is written", found, units.parse_duration(units.format_duration(found)))
+            written = units.parse_duration(units.format_duration(found))
+            same("a duration that is written", True, isclose(found, written, rel_tol=1e-9))
         elif parse is units.parse_size:
             same("a size that is written", found, units.parse_size(units.format_size(found)))
         elif parse is units.parse_share:
