@@ -667,6 +667,14 @@ class BreakerMachine(RuleBasedStateMachine):
                 call.turns.append((self.now, False))
 
     @precondition(lambda self: self.book.state is State.HALF_OPEN)
+    @rule(is_firm=st.booleans(), is_complete=st.booleans())
+    def all_uploads_stall(self, is_firm: bool, is_complete: bool) -> None:
+        self.many_want_to_probe(is_firm, 8 * max(1, self.book.policy.half_open_max_calls), is_held=False)
+        if not is_complete:
+            self.pass_time(1.0 + MS)
+        self.request(is_firm=is_firm, is_complete=is_complete)
+
+    @precondition(lambda self: self.book.state is State.HALF_OPEN)
     @rule(is_asked=st.booleans())
     def probes_hang(self, is_asked: bool) -> None:
         book = self.book

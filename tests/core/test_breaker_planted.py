@@ -356,5 +356,5 @@ def test_without_a_bug_the_same_search_finds_nothing() -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     PLANTED[name](monkeypatch)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, OverflowError)):  # a count below zero fits no window
         run_state_machine_as_test(test_breaker_machine.BreakerMachine, settings=SEARCH)  # type: ignore[no-untyped-call]

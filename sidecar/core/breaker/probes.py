@@ -96,9 +96,11 @@ class Probes:
         return at_all < most or self._makes_room(now, stalled_seconds, is_firm=is_firm)
 
     def _makes_room(self, now: float, stalled_seconds: float, *, is_firm: bool) -> bool:
-        alike = [probe for probe in self._in_flight if probe.is_firm is is_firm]
-        stalled = max(alike, key=lambda probe: probe.client_seconds(now))
-        if not stalled.is_clients_turn or stalled.client_seconds(now) < stalled_seconds:
+        waiting = [probe for probe in self._in_flight if probe.is_firm is is_firm and probe.is_clients_turn]
+        if not waiting:
+            return False
+        stalled = max(waiting, key=lambda probe: probe.client_seconds(now))
+        if stalled.client_seconds(now) < stalled_seconds:
             return False
         self.give_back(stalled)
         return True
