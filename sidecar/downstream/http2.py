@@ -411,6 +411,8 @@ class Http2ClientConnection(PhaseClock, Host):
             return
         self._has_said_last = True
         self.codec.goaway()
+        for stream in list(self._streams):
+            stream.skip_no_more()
         self._write()
         if not self.codec.open_streams:
             self._close(self.service.clock())

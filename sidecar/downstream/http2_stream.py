@@ -43,6 +43,14 @@ _OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLE
 """We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
 
 
+def _has_no_more(exchange: Exchange) -> bool:
+    """Whether the rest of its request is to be reset as soon as the answer is out: clients of gRPC know that, one
+    that has stalled is not in the middle of sending, and a refused CONNECT has no body."""
+    request = exchange.request
+    is_connect = request.method == b"CONNECT"
+    return request.traits.is_grpc or is_connect or exchange.reason is Reason.REQUEST_TIMEOUT
+
+
 @trait
 class Host(ABC):
     """A client's connection, as one of its streams sees it."""
@@ -77,7 +85,8 @@ class ServedStream(ServerStream):
 
     __slots__ = (
         "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
-        "_is_held", "_is_over", "_kept_bytes", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
+        "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_pending_head", "_since", "_stream", "_unsent",
+        "bucket", "due",
     )  # fmt: skip
 
     def __init__(self, connection: Host, stream: Http2Stream) -> None:
@@ -96,6 +105,8 @@ class ServedStream(ServerStream):
         self._is_bodyless = False
         self._is_over = False
         """Nothing more is to be written."""
+        self._is_skipping = False
+        """Answered; the rest of the request's body is read past."""
         self._pending_head: ResponseHead | None = None
         self._since = 0.0
         """When the client last did what it is to do."""
@@ -154,6 +165,8 @@ class ServedStream(ServerStream):
             else:
                 self._codec.credit_stream(self._stream, len(data))
             self._note()
+        elif self._is_skipping:
+            self._codec.credit_stream(self._stream, len(data))
         if is_end:
             self.ended(())
 
@@ -163,6 +176,8 @@ class ServedStream(ServerStream):
         exchange = self._exchange
         if exchange is not None and exchange.body is not None:
             exchange.end(trailers)
+        elif self._is_skipping:
+            self._release()
 
     def gone(self, reason: Reason, detail: str) -> None:
         """It was reset, or its connection is lost."""
@@ -207,6 +222,9 @@ class ServedStream(ServerStream):
 
     def expire(self, now: float) -> None:
         """See whether the client has done for long what it is to do."""
+        if self._is_skipping:
+            self.skip_no_more()
+            return
         unsent, stream = self._unsent, self._stream
         self._unsent = stream.unsent_bytes
         if self._unsent:
@@ -310,7 +328,7 @@ class ServedStream(ServerStream):
         )
 
     def end(self, trailers: Sequence[Field]) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         if self._kept_bytes:
             self._note()
         if self._is_over:
@@ -323,10 +341,10 @@ class ServedStream(ServerStream):
         if self._pending_head is not None:
             self._send_pending_head(is_end=not trailers)
         is_sent = self._codec.end(self._stream, trailers)
-        if not self._has_client_ended:
+        if not self._has_client_ended and exchange is not None and _has_no_more(exchange):
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
         if is_sent:
-            self._release()
+            self._read_past()
         else:
             self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
         self._connection.write_soon()
@@ -334,7 +352,28 @@ class ServedStream(ServerStream):
     def sent(self) -> None:
         """All of the answer has gone out."""
         if self._exchange is None:
+            self._read_past()
+
+    def _read_past(self) -> None:
+        """The answer is whole. What is left of the request is read past for a while, and then reset.
+
+        RFC 9113 8.1 allows the reset at once. Some clients (curl before 8.0 among them) that find their stream closed
+        in the middle of an upload do not look at the answer any more; others stop by themselves when they have read
+        it.
+        """
+        if self._has_client_ended or self._stream.is_over:
             self._release()
+        else:
+            self._is_skipping = True
+            Sweep.remove(self)
+            self._await_client(Phase.SKIP)
+            self.resume()  # what the upstream had no room for
+
+    def skip_no_more(self) -> None:
+        """Reset what is left of a request whose answer is out; nothing if it is not."""
+        if self._is_skipping:
+            self._release()  # by RST_STREAM(NO_ERROR)
+            self._connection.write_soon()
 
     def reset(self, reason: Reason) -> None:
         exchange = self._exchange
