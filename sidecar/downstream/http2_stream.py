@@ -19,6 +19,7 @@ from sidecar.core.head import ResponseHead, own_pairs
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
+from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request, parse
 from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
@@ -32,6 +33,7 @@ from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived
 from sidecar.http2.stream import Http2Stream
+from sidecar.http2.stream_link import StreamLink
 from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from sidecar.forwarding.service import Service
 
 _BODYLESS: Final = frozenset({204, 304})
+_ACCEPT: Final = frozenset({ACCEPT})
 _OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLER_GONE, Reason.DRAINING})
 """We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
 
@@ -47,7 +50,7 @@ def _has_no_more(exchange: Exchange) -> bool:
     """Whether the rest of its request is to be reset as soon as the answer is out: clients of gRPC know that, one
     that has stalled is not in the middle of sending, and a refused CONNECT has no body."""
     request = exchange.request
-    is_connect = request.method == b"CONNECT"
+    is_connect = bool(request.traits.upgrade) or request.method == b"CONNECT"
     return request.traits.is_grpc or is_connect or exchange.reason is Reason.REQUEST_TIMEOUT
 
 
@@ -84,9 +87,9 @@ class ServedStream(ServerStream):
     """One request. `bucket` and `due` are the sweep's."""
 
     __slots__ = (
-        "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
-        "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_pending_head", "_since", "_stream", "_unsent",
-        "bucket", "due",
+        "_ahead", "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked",
+        "_is_bodyless", "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_link", "_pending_head", "_since",
+        "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
     def __init__(self, connection: Host, stream: Http2Stream) -> None:
@@ -107,6 +110,10 @@ class ServedStream(ServerStream):
         """Nothing more is to be written."""
         self._is_skipping = False
         """Answered; the rest of the request's body is read past."""
+        self._ahead = b""
+        """What a client sent before its CONNECT was answered."""
+        self._link: StreamLink | None = None
+        """The stream as one side of a tunnel, from the switch on."""
         self._pending_head: ResponseHead | None = None
         self._since = 0.0
         """When the client last did what it is to do."""
@@ -155,8 +162,11 @@ class ServedStream(ServerStream):
         exchange.begin(refusal)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
-        """Part of its body."""
+        """Part of its body, or of what a tunnel carries."""
         exchange = self._exchange
+        if self._link is not None:
+            self._link.received(data, is_end=is_end)
+            return
         if exchange is not None and data and exchange.body is not None:
             self._since = self._connection.service.clock()
             exchange.data(data)
@@ -164,6 +174,9 @@ class ServedStream(ServerStream):
                 self._held_bytes += len(data)
             else:
                 self._codec.credit_stream(self._stream, len(data))
+            self._note()
+        elif exchange is not None and exchange.request.traits.upgrade:
+            self._ahead += data  # as much as the stream's window: it gets no credit
             self._note()
         elif self._is_skipping:
             self._codec.credit_stream(self._stream, len(data))
@@ -174,7 +187,9 @@ class ServedStream(ServerStream):
         """Its body is whole."""
         self._has_client_ended = True
         exchange = self._exchange
-        if exchange is not None and exchange.body is not None:
+        if self._link is not None:
+            self._link.ended()
+        elif exchange is not None and exchange.body is not None:
             exchange.end(trailers)
         elif self._is_skipping:
             self._release()
@@ -182,6 +197,9 @@ class ServedStream(ServerStream):
     def gone(self, reason: Reason, detail: str) -> None:
         """It was reset, or its connection is lost."""
         self._is_over = True
+        if self._link is not None:
+            self._link.gone(ConnectionResetError(detail))  # the exchange ends with its tunnel
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone(reason, detail)
@@ -189,6 +207,8 @@ class ServedStream(ServerStream):
 
     def writable(self) -> None:
         """The client takes more."""
+        if self._link is not None:
+            self._link.writable()
         if not self._is_blocked:
             return
         self._is_blocked = False
@@ -208,7 +228,9 @@ class ServedStream(ServerStream):
     def _note(self) -> None:
         """What of the request has no upstream's connection yet is memory of its own."""
         exchange = self._exchange
-        kept = exchange.body.held_bytes if exchange is not None and exchange.body is not None else 0
+        kept = len(self._ahead)
+        if exchange is not None and exchange.body is not None:
+            kept += exchange.body.held_bytes
         change, self._kept_bytes = kept - self._kept_bytes, kept
         if change:
             self._connection.keeps(change)
@@ -263,7 +285,10 @@ class ServedStream(ServerStream):
         self._connection.write_soon()
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
-        raise RuntimeError("HTTP/2 has no 101")
+        """A CONNECT is answered by 200 (RFC 8441 5), and had no key that one could accept."""
+        head.drop |= _ACCEPT
+        self._write_head(head, is_end=False, status=200)
+        self._connection.write_soon()
 
     def send_head(self, head: ResponseHead) -> None:
         self._pending_head = head
@@ -310,7 +335,7 @@ class ServedStream(ServerStream):
             self._pending_head = None
             self._write_head(head, is_end=is_end)
 
-    def _write_head(self, head: ResponseHead, *, is_end: bool) -> None:
+    def _write_head(self, head: ResponseHead, *, is_end: bool, status: int = 0) -> None:
         pairs = [*head.added.pairs, *own_pairs(head.own)]
         drop = head.drop
         if not head.has_own_date and not any(field[0] == b"date" for field in head.fields):
@@ -319,7 +344,7 @@ class ServedStream(ServerStream):
             drop = drop - {b"date"}
         self._codec.send_head(
             self._stream,
-            head.status,
+            status or head.status,
             head.fields,
             drop,
             pairs,
@@ -329,6 +354,10 @@ class ServedStream(ServerStream):
 
     def end(self, trailers: Sequence[Field]) -> None:
         exchange, self._exchange = self._exchange, None
+        if self._link is not None:
+            self._release_link()
+            return
+        self._ahead = b""
         if self._kept_bytes:
             self._note()
         if self._is_over:
@@ -351,7 +380,9 @@ class ServedStream(ServerStream):
 
     def sent(self) -> None:
         """All of the answer has gone out."""
-        if self._exchange is None:
+        if self._link is not None:
+            self._link.sent()
+        elif self._exchange is None:
             self._read_past()
 
     def _read_past(self) -> None:
@@ -380,7 +411,9 @@ class ServedStream(ServerStream):
         if self._is_over:
             return
         self._is_over = True
-        if exchange is not None and exchange.request.traits.is_grpc:
+        if self._link is not None:
+            self._link.abort()
+        elif exchange is not None and exchange.request.traits.is_grpc:
             self._send_pending_head(is_end=False)
             self._codec.end(self._stream, (), own_trailers(reason, exchange.detail))
             if not self._has_client_ended:
@@ -413,5 +446,24 @@ class ServedStream(ServerStream):
                 self._codec.credit_stream(self._stream, held)
                 self._connection.write_soon()
 
-    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
-        raise RuntimeError("HTTP/2 has no 101")
+    def hand_over(self, protocol: Any) -> tuple[StreamLink, bytes, bool]:
+        Sweep.remove(self)
+        connection = self._connection
+        ahead, self._ahead = self._ahead, b""
+        self._note()
+        self._codec.credit_stream(self._stream, len(ahead))
+        link = self._link = StreamLink(
+            self._codec,
+            self._stream,
+            write_soon=connection.write_soon,
+            call_soon=connection.service.loop.call_soon,
+            on_closed=self._release_link,
+            has_other_ended=self._has_client_ended,
+        )
+        link.set_sink(protocol)
+        return link, ahead, self._has_client_ended
+
+    def _release_link(self) -> None:
+        """The tunnel is over for its exchange, or nothing more goes through the stream: let go of it after both."""
+        if self._exchange is None and self._link is not None and self._link.is_over:
+            self._release()

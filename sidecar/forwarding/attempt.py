@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
-    from sidecar.transport.link import Link
+    from sidecar.transport.channel import Channel
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
@@ -219,9 +219,8 @@ class Attempt(ResponseSink, Seeker):
         if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
-        if traits.upgrade and lease.pool.is_shared:
+        if traits.upgrade and (detail := lease.cannot_switch(exchange.request)):
             lease.release(_REUSABLE, now)
-            detail = "no protocol can be switched to (`Upgrade`) on HTTP/2, which this upstream speaks"
             raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
         if route.head_seconds < inf:
             # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
@@ -484,6 +483,9 @@ class Attempt(ResponseSink, Seeker):
         is_stale = processed is Processed.MAYBE and self.is_stale
         self.race.failed(self, GivenUp(reason, detail, is_stale=is_stale, processed=processed))
 
+    def declined(self, detail: str) -> None:
+        self.race.failed(self, GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True))
+
     def broken(self) -> None:
         self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 
@@ -493,7 +495,7 @@ class Attempt(ResponseSink, Seeker):
     def writable(self) -> None:
         self.race.writable()
 
-    def hand_over(self, protocol: object) -> Link:
+    def hand_over(self, protocol: object) -> Channel:
         """After a switch: `protocol` hears what the upstream sends from now on."""
         assert self._lease is not None
         return self._lease.hand_over(protocol)

@@ -3,7 +3,8 @@
 Decides when a direction ends and when all is over. One side's FIN becomes the other's, and the other direction goes
 on. A side that is lost altogether ends both, but what it had sent is delivered first: the other side is read on and
 let go only when it has taken all, or took nothing for a whole look, since closing a socket with unread input resets
-what is under way (RFC 9112 9.6). Nothing moves for the idle timeout: both are closed. Owned by its exchange.
+what is under way (RFC 9112 9.6). Nothing moves for the idle timeout: both are closed. Each side is
+a `Channel`: a connection, or a stream of HTTP/2. Owned by its exchange.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.memory_budget import Account, MemoryBudget
-from sidecar.transport.link import Link
+from sidecar.transport.channel import Channel
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -30,7 +31,7 @@ class _End:
     __slots__ = ("count", "has_ended", "is_lost", "link", "other", "tunnel")
     __deletable__ = ("other", "tunnel")
 
-    link: Link
+    link: Channel
     other: _End
     tunnel: Tunnel
     """Gone, as `other` is, when both ends are lost."""
@@ -141,9 +142,7 @@ class Tunnel:
 
     def lost(self, end: _End) -> None:
         """One side is gone altogether: the other one is still given what was sent."""
-        if not end.has_ended:
-            end.has_ended = True
-            end.other.link.end_writing()
+        end.has_ended = True
         self._over()
 
     def cut(self) -> None:
@@ -168,8 +167,8 @@ class Tunnel:
         if end.has_ended:
             end.link.close()
         else:
-            end.link.end_writing()
             end.link.set_sink(_Discarding(end))
+            end.link.break_off()
             end.link.resume()
         self._see_out(end.link, end.link.untaken_bytes())
 
@@ -180,11 +179,11 @@ class Tunnel:
             for end in ends:
                 del end.other, end.tunnel
 
-    def _see_out(self, link: Link, waiting: int) -> None:
+    def _see_out(self, link: Channel, waiting: int) -> None:
         seconds = min(self._idle_seconds, LINGER_SECONDS)
         self._loop.call_later(seconds, self._look_again, link, waiting)
 
-    def _look_again(self, link: Link, before: int) -> None:
+    def _look_again(self, link: Channel, before: int) -> None:
         """Who takes nothing of what waits for it must not keep its connection for ever, nor who only sends."""
         if link.is_lost:
             return

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, cast
 
-from sidecar.core import headers
+from sidecar.core import headers, websocket
 from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
 from sidecar.core.memory_budget import Account, settled
 from sidecar.core.plain import Field, PlainResponse, read_response
-from sidecar.core.request import PLAIN, Request
+from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
@@ -51,8 +51,8 @@ class UpstreamConnection(Lease, ClientStream):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive", "_is_plain",
-        "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
+        "_accept", "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive",
+        "_is_plain", "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
         "idle_since", "is_open", "is_read_paused", "is_reused", "is_write_paused", "link", "pool",
     )  # fmt: skip
 
@@ -76,6 +76,8 @@ class UpstreamConnection(Lease, ClientStream):
         self.is_write_paused = False
         """The upstream takes no more of the request for now."""
         self._request = _NO_REQUEST
+        self._accept = b""
+        """What a 101 must say in `Sec-WebSocket-Accept`, where the key was ours; else empty."""
         self._has_head = False
         self._head_bytes = self._interims = 0
         self._body_left = 0
@@ -133,6 +135,9 @@ class UpstreamConnection(Lease, ClientStream):
         self.link.set_sink(protocol)
         return self.link
 
+    def cannot_switch(self, request: Request) -> str:
+        return ""
+
     def has_ended_unseen(self) -> bool:
         """Whether the upstream has closed it, or said something, that the loop has not read yet."""
         return self.link.is_readable()
@@ -171,6 +176,8 @@ class UpstreamConnection(Lease, ClientStream):
                     kept.append(line)  # a comprehension is a call of its own until Python 3.12
         if traits is not PLAIN:
             kept += _hop_lines(request)
+            if traits.upgrade:
+                kept.append(self._key_line(traits))
         written = b"".join([
             request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
             *kept, head.added.lines, *head.own, b"\r\n",
@@ -183,6 +190,15 @@ class UpstreamConnection(Lease, ClientStream):
             self.link.write(written)
             for data in held:
                 self.send_data(data)
+
+    def _key_line(self, traits: Traits) -> bytes:
+        """A handshake that came by HTTP/2 has no key (RFC 8441 5): make one."""
+        self._accept = b""
+        if traits.http_version != "2":
+            return b""
+        key = websocket.new_key()
+        self._accept = websocket.accept_of(key)
+        return b"Sec-WebSocket-Key: %b\r\n" % key
 
     def send_data(self, data: bytes) -> None:
         if not self._request.traits.is_chunked:
@@ -450,6 +466,10 @@ class UpstreamConnection(Lease, ClientStream):
         if status == 101:
             if not self._request.traits.upgrade:
                 raise MalformedHead("unexpected 101")
+            if self._accept and [value for key, _, value in fields if key == websocket.ACCEPT] != [
+                self._accept
+            ]:
+                raise MalformedHead("101 without the Sec-WebSocket-Accept that belongs to the key")
             self._has_head = True
             sink.switched(head, rest)
             return False

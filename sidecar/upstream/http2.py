@@ -97,6 +97,9 @@ class Http2UpstreamConnection(Carrier):
     def now(self) -> float:
         return self._loop.time()
 
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        return self._loop.call_soon(callback, *args)
+
     @property
     def has_room(self) -> bool:
         """One more stream may be opened here."""
@@ -375,11 +378,16 @@ class Http2UpstreamConnection(Carrier):
             self.close()
 
     def _sent(self, event: events.StreamSent) -> None:
-        if event.stream.owner is None:
+        owner: SentStream | None = event.stream.owner
+        if owner is None:
             self._settle(self.now())
+        else:
+            owner.sent()
 
     def _settings(self, event: Http2Event) -> None:
         self.pool.stream_limit = min(self.codec.peer.max_concurrent_streams, STREAMS_BEFORE_SETTINGS)
+        for stream in self._owners():
+            stream.settings_known()
         self.pool.came_free(self, self.now())
 
     def _failed(self, event: events.ConnectionFailed) -> None:

@@ -319,14 +319,21 @@ def test_connect_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "detail"), [("websocket", "by HTTP/1.1"), ("other", "other than websocket")]
+    ("protocol", "more", "status", "detail"),
+    [
+        ("connect-udp", (), "501", "other than websocket"),
+        ("h2c", (), "501", "other than websocket"),
+        ("websocket", (("content-length", "5"),), "400", "no content"),
+    ],
 )
-def test_an_extended_connect_is_refused_in_words(protocol: str, detail: str) -> None:
+def test_an_extended_connect_that_is_no_websocket_is_refused_in_words(
+    protocol: str, more: tuple[tuple[str, str], ...], status: str, detail: str
+) -> None:
     stage = Http2Stage()
     pseudo = ((":method", "CONNECT"), *wire.REQUEST[1:], (":protocol", protocol))
-    stage.send(wire.headers(1, wire.block(*pseudo), wire.END_HEADERS))
+    stage.send(wire.headers(1, wire.block(*pseudo, *more), wire.END_HEADERS))
     found = stage.frames()
-    assert [one[":status"] for one in stage.heads(found)] == ["501"]
+    assert [one[":status"] for one in stage.heads(found)] == [status]
     assert detail.encode() in b"".join(one.payload for one in found if one.kind == DATA)
     assert found[-1].payload == CODE[wire.NO_ERROR]
 
