@@ -101,6 +101,8 @@ class Tunnel:
         self._client.other = self._upstream
         self._upstream.other = self._client
         self._timer: asyncio.TimerHandle | None = None
+        self._looks: dict[_End, asyncio.TimerHandle] = {}
+        """At sides that are to take what was written to them."""
         self._moved_at = loop.time()
         self._account = Account(memory, self._moved_at)
 
@@ -170,28 +172,33 @@ class Tunnel:
             end.link.set_sink(_Discarding(end))
             end.link.break_off()
             end.link.resume()
-        self._see_out(end.link, end.link.untaken_bytes())
+        self._see_out(end, end.link.untaken_bytes())
 
     def dissolve(self) -> None:
-        """When both are gone: they point at each other and here, which only a collection would undo."""
+        """When both are gone: they point at each other and here, which only a collection would undo; and a timer
+        would keep all of it for half a minute."""
         ends = self._client, self._upstream
         if all(end.is_lost for end in ends):
+            for look in self._looks.values():
+                look.cancel()
+            self._looks.clear()
             for end in ends:
                 del end.other, end.tunnel
 
-    def _see_out(self, link: Channel, waiting: int) -> None:
+    def _see_out(self, end: _End, waiting: int) -> None:
         seconds = min(self._idle_seconds, LINGER_SECONDS)
-        self._loop.call_later(seconds, self._look_again, link, waiting)
+        self._looks[end] = self._loop.call_later(seconds, self._look_again, end, waiting)
 
-    def _look_again(self, link: Channel, before: int) -> None:
+    def _look_again(self, end: _End, before: int) -> None:
         """Who takes nothing of what waits for it must not keep its connection for ever, nor who only sends."""
-        if link.is_lost:
+        del self._looks[end]
+        if end.is_lost:
             return
-        waiting = link.untaken_bytes()
+        waiting = end.link.untaken_bytes()
         if waiting and waiting != before:
-            self._see_out(link, waiting)
+            self._see_out(end, waiting)
         else:
-            link.abort()
+            end.link.abort()
 
     def _watch(self) -> None:
         """End it when nothing has moved for the idle timeout."""

@@ -149,6 +149,12 @@ class UpstreamConnection(Lease, ClientStream):
             self.link.abort()
             self._forget()
 
+    def let_go(self) -> None:
+        """Its opening failed or was called off. uvloop then closes the transport and tells nobody of its loss: what
+        points at each other, this and the transport, has to part here, since only a collection would find it."""
+        if hasattr(self, "link"):
+            self.connection_lost(None)
+
     def _forget(self) -> None:
         """Give back its place, and what is charged for it. The link may be someone else's by now."""
         if self.is_open:

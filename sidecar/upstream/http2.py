@@ -236,6 +236,11 @@ class Http2UpstreamConnection(Carrier):
             self.link.abort()
             self._forget()
 
+    def let_go(self) -> None:
+        """Its opening failed or was called off: see HTTP/1.1's."""
+        if hasattr(self, "link"):
+            self.connection_lost(None)
+
     def close(self) -> None:
         """Say goodbye, and close: nobody is here any more."""
         if self._is_write_paused:
