@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from tests.bench.soak import http2
+
 PATIENCE_SECONDS = 20.0
 """Beyond it a client is told of as stuck."""
 MOST_AT_ONCE = 400
@@ -45,6 +47,8 @@ class Clients:
             "tunnel": (1, self.tunnel),
             "in the mesh": (6, self.in_mesh),
             "impatient": (3, self.impatient),
+            "http2": (4, self.http2),
+            "http2 leaves": (2, self.http2_leaves),
         }
 
     async def load(self, rate: float, until: Callable[[], bool]) -> None:
@@ -182,6 +186,23 @@ class Clients:
                 self._head(b"GET", b"/slow", b"x-request-timeout-ms: %d\r\n" % self.rng.randrange(200))
             )
             await answer(reader)
+
+    async def http2(self) -> None:
+        """Some requests at once on one connection."""
+        async with self._open() as (reader, writer):
+            streams = http2.streams(self.rng.randrange(1, 8))
+            writer.write(http2.requests({stream: self.rng.choice(TARGETS) for stream in streams}))
+            await http2.answers(reader, writer, set(streams))
+
+    async def http2_leaves(self) -> None:
+        """One stream is reset, and a moment later the connection."""
+        async with self._open() as (reader, writer):
+            targets = (b"/slow", b"/big", b"/stream")
+            writer.write(http2.requests(dict(zip(http2.streams(3), targets, strict=True))))
+            await asyncio.wait([asyncio.create_task(reader.read(1000))], timeout=self.rng.random() * 0.2)
+            writer.write(http2.reset(1))
+            await asyncio.sleep(self.rng.random() * 0.1)
+            writer.transport.abort()
 
     def _head(self, method: bytes, target: bytes | None = None, more: bytes = b"") -> bytes:
         target = target or self.rng.choice(TARGETS)
