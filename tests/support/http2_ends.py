@@ -122,7 +122,9 @@ class Stream(End):
         elif isinstance(event, events.StreamReset):
             self._was_cut = ErrorCode(event.code).name
             self._is_ended = True
-        self._is_ended = self._is_ended or getattr(event, "is_end", isinstance(event, events.TrailersReceived))
+        self._is_ended = self._is_ended or getattr(
+            event, "is_end", isinstance(event, events.TrailersReceived)
+        )
         self.moved.set()
 
     def lost(self) -> None:
