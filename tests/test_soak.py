@@ -57,7 +57,7 @@ def test_each_reload_brings_another_file_and_some_are_bad() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> None:
     options = ["--minutes", "0.1", "--every", "0.5", "--rate", "30"]
     process = await asyncio.create_subprocess_exec(

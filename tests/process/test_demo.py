@@ -19,7 +19,7 @@ import pytest
 from sidecar.demo.story import SCENES
 from tests.support.ports import free_ports
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
 _random = random.Random(8)
