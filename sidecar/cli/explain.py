@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listener", default="inbound", metavar="L", help="default: %(default)s")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default: %(default)s")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
+    parser.add_argument(
+        "--client", default="", metavar="NAME", help="who asks: spiffe://…, a DNS name, or a subject"
+    )
     parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
     add_token_file(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -52,6 +55,8 @@ class Asked:
     path: bytes
     query: bytes
     fields: dict[bytes, bytes]
+    client: str = ""
+    """Who asks, by a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     """What the configuration says to the request."""
     snapshot = loaded.snapshot
     table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == asked.listener])
-    request = (asked.host, asked.path, asked.method, asked.fields, asked.query)
+    request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client)
     explanations = explain(table, *request)
     entry, _ = chosen_entry(table, *request)
     if entry is None:
@@ -146,7 +151,13 @@ def _asked(options: argparse.Namespace) -> Asked:
     fields.setdefault(b"host", parts.netloc.rpartition("@")[2].encode())
     path = (parts.path or "/").encode()
     return Asked(
-        options.listener, options.method.encode(), fields[b"host"], path, parts.query.encode(), fields
+        options.listener,
+        options.method.encode(),
+        fields[b"host"],
+        path,
+        parts.query.encode(),
+        fields,
+        options.client,
     )
 
 

@@ -33,6 +33,8 @@ class Reason(Enum):
     NOT_IMPLEMENTED = "not_implemented"
     """A transfer coding that this hop does not know."""
     VERSION_NOT_SUPPORTED = "version_not_supported"
+    MISDIRECTED = "http_request_denied"
+    """The client's connection was made to another name, whose certificate is not that of the request's host."""
     LOOP = "proxy_loop_detected"
     """The request has passed through this process too often."""
     DRAINING = "draining"

@@ -282,6 +282,8 @@ class Match:
     query: tuple[ValueMatch, ...] = ()
     grpc: GrpcMatch | None = None
     """Excludes `path`."""
+    clients: tuple[str, ...] = ()
+    """Who the client is, by its verified certificate: any of these (`client_tls.is_client`)."""
 
     def path_asked(self) -> PathMatch | None:
         """The condition on the path, whichever key says it."""

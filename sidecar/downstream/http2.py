@@ -16,6 +16,7 @@ from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Cl
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
+from sidecar.downstream.secured import Secured
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
@@ -47,11 +48,12 @@ class Http2ClientConnection(Host, PhaseClock):
         "_account", "_age_timer", "_behind", "_events", "_has_said_last", "_is_reading",
         "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_since", "_streams",
         "_unread_requests", "_untaken", "bucket", "codec",
-        "due", "forwarded", "is_draining", "link", "phase", "service",
+        "due", "forwarded", "is_draining", "link", "phase", "secured", "service",
     )  # fmt: skip
 
-    def __init__(self, listener: ListenerTerms, link: Link) -> None:
+    def __init__(self, listener: ListenerTerms, link: Link, secured: Secured | None = None) -> None:
         self._listener = listener
+        self.secured = secured
         self.service = listener.service
         self.link = link
         self.codec = Connection(Role.SERVER, limits=TRUSTED if listener.is_trusted else UNTRUSTED)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
-from sidecar.core.snapshot import Address, Listener, Trust
+from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
 from sidecar.downstream.gate import Gate, Place, Waiting
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
@@ -100,6 +100,8 @@ class ListenerSocket(ListenerTerms):
         self.policy = policy
         self.limits = policy.limits
         self.forwarded = policy.forwarded
+        self.owns_client_cert = policy.direction is Direction.INBOUND or False
+        self.tells_of_client = policy.forwarded is not Forwarded.KEEP or self.owns_client_cert
         self.protocol = policy.protocol
         self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self._is_accepting)
         """How long each phase of a connection may last, by its value."""

@@ -24,6 +24,10 @@ class ListenerTerms(ABC):
     phase_seconds: tuple[float, ...]
     """How long each phase of a connection may last, by its value."""
     forwarded: Forwarded
+    owns_client_cert: bool
+    """No `X-Forwarded-Client-Cert` of a caller's passes: inbound, and where the listener itself verifies."""
+    tells_of_client: bool
+    """Something of that, or of `Forwarded` and the like, is to be dropped or added."""
     protocol: HttpVersion
     is_trusted: bool
     overload: Overload

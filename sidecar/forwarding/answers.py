@@ -42,6 +42,7 @@ TABLE = {
     Reason.HEAD_TOO_LARGE: Row(431, "http_request_error", "Request header fields too large"),
     Reason.URL_TOO_LONG: Row(414, "http_request_error", "Request target too long"),
     Reason.REQUEST_TIMEOUT: Row(408, "http_request_error", "Request took too long to arrive"),
+    Reason.MISDIRECTED: Row(421, "http_request_denied", "Misdirected request"),
     Reason.LOOP: Row(508, "proxy_loop_detected", "Loop detected"),
     Reason.DRAINING: Row(503, "destination_unavailable", "Shutting down"),
     Reason.CALLER_GONE: Row(503, "connection_terminated", "Caller gone"),

@@ -144,7 +144,8 @@ class Exchange(RequestSink, RaceOwner):
             if service.strict and request.listener in service.strict and table is not None:
                 strict.refuse_ambiguous(request, table.watched, query)
                 lookup = request.lookup
-            entry = table and table.find_entry(request.host, path, request.method, lookup, query)
+            client = "" if request.tls is None else request.tls.identity
+            entry = table and table.find_entry(request.host, path, request.method, lookup, query, client)
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
             route = self.route = entry.target

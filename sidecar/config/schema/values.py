@@ -196,6 +196,9 @@ GrpcMethod: TypeAlias = Annotated[
 HostPattern: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.host_pattern), type="string", examples=["payments", "*.payments.svc"])
 ]
+ClientName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.client), type="string", examples=["spiffe://cluster.local/ns/shop"])
+]
 RewriteHost: TypeAlias = Annotated[str, _typed(readers.of_text(names.rewrite_host), **_STRING)]
 Path: TypeAlias = Annotated[str, _typed(readers.of_text(names.path), type="string", pattern="^/")]
 PathPrefix: TypeAlias = Annotated[
