@@ -132,3 +132,12 @@ def path(text: str) -> str:
 def path_prefix(text: str) -> str:
     """Without a slash at the end, which means nothing: a prefix holds whole segments (as in Gateway API)."""
     return path(text).rstrip("/") or "/"
+
+
+def alpn(text: str) -> str:
+    """The name of a protocol in a handshake (RFC 7301 3.1): 1 to 255 bytes."""
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= 255 or " " in text:
+        raise ValueError(
+            f"{text!r} is not the name of a protocol: write it as registered, such as h2 or http/1.1"
+        )
+    return text
