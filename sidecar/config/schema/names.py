@@ -151,3 +151,12 @@ def client(text: str) -> str:
     if "*" in text:
         raise ValueError(f"{text!r}: a client is one name; a SPIFFE ID stands for all below it")
     return text if "=" in text else text.lower()
+
+
+def alpn(text: str) -> str:
+    """The name of a protocol in a handshake (RFC 7301 3.1): 1 to 255 bytes."""
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= 255 or " " in text:
+        raise ValueError(
+            f"{text!r} is not the name of a protocol: write it as registered, such as h2 or http/1.1"
+        )
+    return text

@@ -194,7 +194,8 @@ class Route(Policies):
         is_derived=True,
     )
     upstream: values.UpstreamName | None = key(
-        "Where requests go: an upstream's name, or http://host:port as a shorthand. Or else `weights`.",
+        "Where requests go: an upstream's name, or http://host:port or https://host as a shorthand. Or else "
+        "`weights`.",
         examples=["payments", "http://127.0.0.1:8080"],
         fills="upstreams",
         form=_UPSTREAM,
