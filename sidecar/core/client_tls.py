@@ -42,7 +42,7 @@ class ClientTls:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientCertificate:
+class ShownCertificate:
     """What is told of a verified certificate."""
 
     sha256: str
@@ -77,7 +77,7 @@ def is_client(asked: Iterable[str], identity: str) -> bool:
     )
 
 
-def xfcc_line(client: ClientCertificate, own_uris: Sequence[str] = ()) -> bytes:
+def xfcc_line(client: ShownCertificate, own_uris: Sequence[str] = ()) -> bytes:
     """`X-Forwarded-Client-Cert` as Envoy writes it: `By` for each URI of our own certificate, `Hash`, `Subject`, then
     each `URI` and `DNS` of the client's."""
     pairs = [("By", uri) for uri in own_uris]

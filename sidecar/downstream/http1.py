@@ -97,7 +97,8 @@ class ClientConnection(ServerStream, PhaseClock, Waiting):
 
     link: Link
 
-    def __init__(self, listener: ListenerTerms) -> None:
+    def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
+        """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
         self._listener = listener
         self._service = listener.service
         self.phase = _IDLE
@@ -137,7 +138,7 @@ class ClientConnection(ServerStream, PhaseClock, Waiting):
         """Of the gate, on the present request; None: it is taken."""
         self._forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
-        self._secured: Secured | None = None
+        self._secured = secured
         """Its TLS; None in clear text."""
         self._account: Account | None = None
         """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
@@ -191,7 +192,7 @@ class ClientConnection(ServerStream, PhaseClock, Waiting):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
-        if self._listener.accept(self):
+        if self._secured is not None or self._listener.accept(self):
             self.link.bound_buffers(self._service.memory.buffer_bytes)
             self._enter(_IDLE, self._service.clock())
         else:

@@ -7,6 +7,7 @@ stalls one stream stops no other: the link is never paused for one. Owned by its
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -98,6 +99,9 @@ class Http2ClientConnection(Host, PhaseClock):
     def is_idle(self) -> bool:
         """Without a stream, and with nothing on its way that the kernel knows of."""
         return self.phase is Phase.IDLE and not self._behind and not self.link.is_readable()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Its link was made before it, of this transport."""
 
     def start(self, data: bytes) -> None:
         """Take the link over. `data` is what the client has sent so far: the preface, and what came with it."""

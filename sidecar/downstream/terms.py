@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
+from sidecar.core.tls_numbers import Handshake
 
 if TYPE_CHECKING:
     from sidecar.core.overload import Overload
@@ -39,6 +40,10 @@ class ListenerTerms(ABC):
     @abstractmethod
     def accept(self, connection: Any) -> bool:
         """Whether another one is let in."""
+
+    @abstractmethod
+    def shaken(self, result: Handshake, peer: tuple[str, int] | None = None, detail: str = "") -> None:
+        """A TLS handshake has ended so."""
 
     @abstractmethod
     def forget(self, connection: Any) -> None:

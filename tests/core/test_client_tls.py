@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.core.client_tls import XFCC_NAMES, ClientCertificate, is_client, is_spiffe_id, xfcc_line
+from sidecar.core.client_tls import XFCC_NAMES, ShownCertificate, is_client, is_spiffe_id, xfcc_line
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 
 
 def certificate(
     *uris: str, dns: tuple[str, ...] = (), subject: str = "CN=web", sha256: str = "ab" * 32
-) -> ClientCertificate:
-    return ClientCertificate(sha256, subject, uris, dns)
+) -> ShownCertificate:
+    return ShownCertificate(sha256, subject, uris, dns)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def certificate(
     ],
 )
 def test_identity_is_the_spiffe_id_else_a_dns_name_else_the_subject(
-    one: ClientCertificate, identity: str
+    one: ShownCertificate, identity: str
 ) -> None:
     assert one.identity == identity
 

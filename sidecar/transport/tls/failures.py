@@ -78,6 +78,8 @@ def failure(error: ssl.SSLError) -> TlsFailed:
         hint = _HINTS.get(alert)
         detail = f"the other side sent the alert {alert}" + (f": {hint}" if hint else "")
         return TlsFailed(Reason.TLS_ALERT, detail, is_ours=alert in _ABOUT_OUR_CERTIFICATE)
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: none was shown, and one is required")
     if error.reason in _NO_TLS:
         return TlsFailed(Reason.TLS_PROTOCOL, "the other side does not speak TLS there")
     if error.reason in _NO_COMMON_VERSION:
