@@ -35,5 +35,5 @@ class CertificateNumbers:
     owner: str
     """`listener/NAME` or `upstream/NAME`."""
     file: str
-    expires: float
-    """Seconds since 1970."""
+    seconds_left: float
+    """Until it expires; negative afterwards."""

@@ -316,7 +316,9 @@ class ListenerSocket(ListenerTerms):
 
     def shaken(self, result: Handshake, peer: tuple[str, int] | None = None, detail: str = "") -> None:
         self.handshakes[result] += 1
-        if detail:
+        if (
+            detail and result is not Handshake.LEFT
+        ):  # whoever looks whether the port is open leaves all day long
             self.last_handshakes[result] = (peer[0] if peer is not None else "", detail)
 
     def accept(self, connection: AnyClient) -> bool:

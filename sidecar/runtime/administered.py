@@ -19,6 +19,7 @@ from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
 from sidecar.runtime.actor import Parts
+from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.reload import Active, Outcome
@@ -38,6 +39,7 @@ class Administered:
         drain: Drain,
         parts: Parts,
         rooms: TelemetryRooms,
+        rotation: Rotation,
         *,
         reload: Callable[[], Awaitable[Outcome]],
         sources: Callable[[], Sources],
@@ -49,6 +51,7 @@ class Administered:
         self._drain = drain
         self._parts = parts
         self._rooms = rooms
+        self._rotation = rotation
         self._reload = reload
         self._started_at = self.now()
 
@@ -118,6 +121,7 @@ class Administered:
                 }
                 for name, one in sockets.items()
             },
+            "certificates": self._rotation.told(),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }

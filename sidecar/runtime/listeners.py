@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from sidecar.config.watch import Watch
 from sidecar.core.snapshot import Address, Listener, Snapshot
 from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service
 from sidecar.transport.tls.files import TlsFileError
-from sidecar.transport.tls.served import ServedCertificates, load_served
+from sidecar.transport.tls.served import ServedCertificates, files_of, load_served
 
 
 @dataclass(slots=True)
@@ -32,10 +33,13 @@ def load_listener(policy: Listener) -> ServedCertificates:
     Raises:
         TlsFileError: the text names the key and the file.
     """
+    assert policy.tls is not None, "asked of listeners with TLS alone"
+    files = files_of(policy.tls)
+    digest = Watch(files[0], files).look(0.0) or ""
     try:
-        return load_served(policy)
+        return load_served(policy, digest)
     except TlsFileError as error:
-        raise TlsFileError(f"listeners.{policy.name}.tls: {error}") from None
+        raise TlsFileError(f"listeners.{policy.name}.tls: {error}") from error.__cause__
 
 
 class Listeners:

@@ -82,14 +82,18 @@ class NameTable:
 class ServedCertificates:
     """All certificates of a listener, as they were loaded together."""
 
-    __slots__ = ("_names", "offered", "pairs", "rule")
+    __slots__ = ("_names", "digest", "offered", "pairs", "rule")
 
-    def __init__(self, pairs: Sequence[ServedPair], rule: ClientCertificate, offered: Sequence[str]) -> None:
+    def __init__(
+        self, pairs: Sequence[ServedPair], rule: ClientCertificate, offered: Sequence[str], digest: str = ""
+    ) -> None:
         self.pairs = tuple(pairs)
         self.rule = rule
         """What is asked of clients."""
         self.offered = frozenset(offered)
         """By ALPN."""
+        self.digest = digest
+        """Of the files' content before they were loaded."""
         self._names = NameTable([pair.dns_names for pair in pairs])
 
     def __repr__(self) -> str:
@@ -117,8 +121,10 @@ def files_of(tls: ListenerTls) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def load_served(listener: Listener) -> ServedCertificates:
+def load_served(listener: Listener, digest: str = "") -> ServedCertificates:
     """Read and check all files of a listener that has a `tls`; for a thread.
+
+    `digest`: of what they held just before.
 
     Raises:
         TlsFileError: one of them cannot be used; the text says which, and why.
@@ -127,7 +133,7 @@ def load_served(listener: Listener) -> ServedCertificates:
     assert tls is not None, "asked of listeners with TLS alone"
     offered = _OFFERED[listener.protocol]
     pairs = [_load_pair(tls, files, offered) for files in tls.pairs]
-    return ServedCertificates(pairs, tls.client, offered)
+    return ServedCertificates(pairs, tls.client, offered, digest)
 
 
 def _load_pair(tls: ListenerTls, files: CertificateFiles, offered: Sequence[str]) -> ServedPair:
