@@ -44,12 +44,14 @@ from sidecar.forwarding.tunnel import Tunnel
 
 FALLBACK_FOR: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
-    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET,
+    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET, Reason.TLS_CERTIFICATE,
+    Reason.TLS_PROTOCOL, Reason.TLS_ALERT,
 })  # fmt: skip
 """What a fallback may stand in for, as long as no head was sent."""
 
 NOT_SENT: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.CONNECTION_TIMEOUT, Reason.CONNECTION_REFUSED, Reason.DNS_ERROR,
+    Reason.TLS_CERTIFICATE,
 })  # fmt: skip
 """After these the request has certainly reached nobody."""
 

@@ -21,8 +21,10 @@ from sidecar.core.own_lack import is_own_lack
 from sidecar.core.tls_numbers import CertificateNumbers, Handshake
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime.actor import Mailbox
+from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.listeners import load_listener
 from sidecar.telemetry.log_lines import Level
+from sidecar.transport.tls.client import ClientContext, ContextKey, context_key
 from sidecar.transport.tls.files import OwnCertificate, TlsFileError
 from sidecar.transport.tls.served import files_of
 
@@ -85,8 +87,43 @@ class RotatingListener(Rotating):
         return [pair.own for pair in served.pairs] if served is not None else ()
 
 
-def rotating_listeners(sockets: Iterable[ListenerSocket]) -> list[Rotating]:
-    return [RotatingListener(socket) for socket in sockets if socket.served is not None]
+class RotatingUpstream(Rotating):
+    """What several upstreams may share: the CAs that are trusted there, and who we are for them."""
+
+    digest = ""
+
+    def __init__(self, context: ClientContext, upstream: str) -> None:
+        """`upstream`: the first that has it."""
+        self.name = f"upstream/{upstream}"
+        self._context = context
+        self.files = context.key.files
+
+    def load(self) -> Any:
+        return ClientContext.load(self._context.key)
+
+    def use(self, loaded: Any) -> None:
+        self._context.use(loaded)
+
+    def own(self) -> Sequence[OwnCertificate]:
+        own = self._context.own
+        return () if own is None else (own,)
+
+
+def rotating(datapath: DataPath) -> list[Rotating]:
+    """All who have certificates now: listeners, and upstreams whose `tls` names files."""
+    found: list[Rotating] = [
+        RotatingListener(socket)
+        for socket in list(datapath.listeners.sockets.values())
+        if socket.served is not None
+    ]
+    known: dict[ContextKey, str] = {}
+    for cluster in list(datapath.assembly.clusters.values()):
+        if cluster.policy.tls is not None:
+            known.setdefault(context_key(cluster.policy), cluster.name)
+    for context in datapath.assembly.tls:
+        if context.key.files and context.key in known:
+            found.append(RotatingUpstream(context, known[context.key]))
+    return found
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +134,8 @@ class _Kept:
     settling: Settling
     problem: str = ""
     """Why what its files hold now is not used."""
+    is_first: bool = False
+    """Nobody knows what its files held when they were loaded: they are loaded once more, which is no news."""
     warned: set[str] = field(default_factory=set)
     """Key files that were told to be open to others."""
 
@@ -176,7 +215,8 @@ class Rotation:
             key = owner.name, owner.files
             kept = before.get(key)
             if kept is None:
-                kept = _Kept(Watch(owner.files[0], owner.files), Settling(owner.digest))
+                watch = Watch(owner.files[0], owner.files)
+                kept = _Kept(watch, Settling(owner.digest), is_first=not owner.digest)
                 self._warn(owner, kept)
             self._kept[key] = kept
 
@@ -199,13 +239,18 @@ class Rotation:
         self._taken(owner, kept)
 
     def _taken(self, owner: Rotating, kept: _Kept) -> None:
+        is_news, kept.is_first = not kept.is_first, False
+        if is_news:
+            self._tell_of_change(owner)
+        self._warn(owner, kept)
+
+    def _tell_of_change(self, owner: Rotating) -> None:
         self.changes[owner.name, "success"] += 1
         for own in owner.own():
             message = (
                 f"{owner.name}: {own.files.chain} is used from now on, and is good until {_iso(own.expires)}"
             )
             self._tell(Level.INFO, "tls.renewed", message, _fields(owner, own))
-        self._warn(owner, kept)
 
     def _refused(self, owner: Rotating, kept: _Kept, problem: str) -> None:
         self.changes[owner.name, "failure"] += 1

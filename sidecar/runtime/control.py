@@ -21,7 +21,7 @@ from sidecar.downstream.pressure import Told
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
-from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating_listeners
+from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
 from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
@@ -61,7 +61,7 @@ class Control:
         self._container = container
         self.parts = Parts(self._part_failed)
         clock, sockets = datapath.service.clock, datapath.listeners.sockets
-        self.rotation = Rotation(lambda: rotating_listeners(list(sockets.values())), clock, self._event)
+        self.rotation = Rotation(lambda: rotating(datapath), clock, self._event)
         self._handshakes = HandshakesTold(sockets.values, clock, self._event)
         self._administered = Administered(
             datapath,

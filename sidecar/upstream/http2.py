@@ -22,8 +22,10 @@ from sidecar.http2.stream import Http2Stream
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
+from sidecar.transport.tls.failures import TlsCut, TlsFailed
 from sidecar.upstream.http2_stream import Carrier, SentStream
 from sidecar.upstream.lease import SharingPool
+from sidecar.upstream.securing import processed
 from sidecar.upstream.streams import Processed
 
 PING_EVERY_SECONDS: Final = 5.0
@@ -143,7 +145,11 @@ class Http2UpstreamConnection(Carrier):
         self.link.lost()
         if is_open:
             self._forget()
-        self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
+        if isinstance(error, TlsFailed) and not isinstance(error, TlsCut):
+            is_begun = self.was_used or self.codec.peer.is_known
+            self._fail_all(error.reason, error.detail, processed(error, is_begun=is_begun))
+        else:
+            self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
         self._account = settled(self._account, self.pool.cluster.memory, 0.0, 0)
 
     def eof_received(self) -> bool:
@@ -212,9 +218,9 @@ class Http2UpstreamConnection(Carrier):
     def _owners(self) -> list[SentStream]:
         return list(self.streams)
 
-    def _fail_all(self, reason: Reason, detail: str) -> None:
+    def _fail_all(self, reason: Reason, detail: str, fate: Processed = Processed.MAYBE) -> None:
         for stream in self._owners():
-            stream.failed(reason, detail, Processed.MAYBE)
+            stream.failed(reason, detail, fate)
 
     # What the codec tells
 

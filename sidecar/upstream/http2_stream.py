@@ -133,7 +133,7 @@ class SentStream(ClientStream, Lease):
             pairs.append(_TE)
         pseudo = (
             (b":method", request.method),
-            (b":scheme", b"http"),
+            (b":scheme", b"http" if connection.pool.secure is None else b"https"),
             (b":authority", head.authority),
             (b":path", head.target),
         )

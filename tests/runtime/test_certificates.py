@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from sidecar.core.tls_numbers import Handshake
-from sidecar.runtime.certificates import HANDSHAKES_TOLD_SECONDS, HandshakesTold, Rotation, rotating_listeners
+from sidecar.runtime.certificates import HANDSHAKES_TOLD_SECONDS, HandshakesTold, Rotation, rotating
 from sidecar.runtime.worker import Worker
 from sidecar.telemetry.log_lines import Level
 from tests.scenarios.stage import app_routes, saying
@@ -80,10 +80,7 @@ class Rig:
     now: float = 100.0
 
     def __post_init__(self) -> None:
-        sockets = self.worker.listeners
-        self.rotation = Rotation(
-            lambda: rotating_listeners(list(sockets.values())), lambda: self.now, self.told
-        )
+        self.rotation = Rotation(lambda: rotating(self.worker.datapath), lambda: self.now, self.told)
 
     async def look(self, *, after: float = 0.25) -> bool:
         self.now += after

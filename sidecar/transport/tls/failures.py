@@ -89,7 +89,11 @@ def failure(error: ssl.SSLError) -> TlsFailed:
 
 def verdict(error: ssl.SSLCertVerificationError) -> str:
     """Why a certificate was refused."""
-    return _VERDICTS.get(error.verify_code) or error.verify_message.rstrip(".").lower()
+    message = error.verify_message.rstrip(".")
+    of_name = message.partition("certificate is not valid for ")[2]
+    if of_name:
+        return f"it is not for {of_name}"
+    return _VERDICTS.get(error.verify_code) or message.lower()
 
 
 def alert_in(error: ssl.SSLError) -> str | None:

@@ -75,8 +75,8 @@ class TlsTransport:
 
     __slots__ = (
         "_error", "_has_end", "_has_written_end", "_incoming", "_is_kept", "_is_paused", "_is_peer_gone",
-        "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase", "_protocol", "_raw", "_shaken_bytes",
-        "_timer", "_tls", "facts", "session_taker", "sni",
+        "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase", "_protocol", "_raw", "_rest",
+        "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
     )  # fmt: skip
 
     facts: TlsFacts | None
@@ -99,6 +99,8 @@ class TlsTransport:
         self._has_written_end = False
         self._is_paused = False
         """By the protocol."""
+        self._rest: list[bytes] = []
+        """Read ahead of a reset, and not asked for yet."""
         self._is_server = is_server
         self._is_peer_gone = False
         """Its direction of the connection has ended."""
@@ -178,6 +180,8 @@ class TlsTransport:
         if self._timer is not None:
             self._timer.cancel()
         was = self._phase
+        if was is _OPEN and error is not None:
+            self._read_ahead_of_reset()
         owner, self._owner = self._owner, None
         protocol, self._protocol = self._protocol, None
         try:
@@ -189,6 +193,7 @@ class TlsTransport:
             self._phase = _Phase.LOST
             self._error = self._error or error
             self._raw = self._tls = self.session_taker = None
+            self._rest = []
 
     # The handshake
 
@@ -264,15 +269,21 @@ class TlsTransport:
         return (b"".join((first, *more)) if more else first), failed
 
     def unread(self) -> Iterator[bytes]:
-        """What the kernel still holds behind a reset; only within `connection_lost`."""
+        """What the kernel still held behind a reset; only within `connection_lost`."""
+        rest, self._rest = self._rest, []
+        return iter(rest)
+
+    def _read_ahead_of_reset(self) -> None:
+        """What the other side has sent before it: an answer, or the alert that says why."""
         if self._raw is None or self._tls is None:
             return
         for piece in unread(self._raw):
             self._incoming.write(piece)
             data, error = self._decrypted()
             if data:
-                yield data
-            if error is not None or self._has_end:
+                self._rest.append(data)
+            if error is not None:
+                self._error = error
                 return
 
     # Writing
@@ -358,6 +369,11 @@ class TlsTransport:
         self._error = error
         self._flush()
         self._linger()  # it is to read why
+
+    def close_early(self) -> None:
+        """Nobody waits for the handshake any more. What it has failed by still goes out."""
+        if self._phase in (_Phase.SHAKING, _OPEN):
+            self.abort()
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
