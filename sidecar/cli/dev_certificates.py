@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 MARK: Final = "sidecar for development only"
 """The organization in each of them: whoever looks at one sees that it is none to trust."""
+MAX_DAYS: Final = 825
+"""Longer ones are refused by some clients."""
+_CA_DAYS: Final = 3650.0
 _DAY: Final = datetime.timedelta(days=1)
 _HOUR: Final = datetime.timedelta(hours=1)
 """Clocks differ: certificates hold from so long ago."""
@@ -139,3 +143,55 @@ def write_key(path: Path, pair: Pair) -> None:
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         os.fchmod(file.fileno(), 0o600)  # of one that was there already
         file.write(pair.key_pem)
+
+
+def write(directory: Path, pairs: Iterable[Iterable[str]], days: float) -> list[Path]:
+    """A CA, unless one is there, and a pair for each group of names. Returns the files, as they were written.
+
+    Raises:
+        OSError, ValueError: the text says which file or name.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    ca = _authority(directory, written)
+    for names in map(list, pairs):
+        stem = _stem(names[0])
+        pair = make_pair(ca, names, ends=_now() + days * _DAY)
+        written += _write_pair(directory, stem, pair)
+    return written
+
+
+def _authority(directory: Path, written: list[Path]) -> Pair:
+    """The one of before goes on, so that those who trust it need not be told."""
+    chain, key = directory / "ca.crt", directory / "ca.key"
+    if chain.exists() or key.exists():
+        try:
+            certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+            private = serialization.load_pem_private_key(key.read_bytes(), None)
+        except ValueError as error:
+            raise ValueError(f"{chain} with {key}: cannot be read: {error}") from None
+        if (
+            not isinstance(private, ec.EllipticCurvePrivateKey)
+            or MARK not in certificate.subject.rfc4514_string()
+        ):
+            raise ValueError(f"{chain}: it was not made by this command: choose another directory")
+        return Pair(certificate, private)
+    ca = make_ca("sidecar development CA", _CA_DAYS)
+    written += _write_pair(directory, "ca", ca)
+    return ca
+
+
+def _write_pair(directory: Path, stem: str, pair: Pair) -> list[Path]:
+    chain, key = directory / f"{stem}.crt", directory / f"{stem}.key"
+    write_key(key, pair)
+    chain.write_bytes(pair.chain_pem)
+    return [chain, key]
+
+
+def _stem(name: str) -> str:
+    """A file's name for a certificate's."""
+    found = name.removeprefix("spiffe://").replace("*", "any")
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", found).strip("-.")
+    if not found or found == "ca":
+        raise ValueError(f"{name!r} names no file: begin with another name")
+    return found

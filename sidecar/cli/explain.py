@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
+from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
 from sidecar.config.schema.units import format_duration
@@ -162,8 +163,9 @@ def _asked(options: argparse.Namespace) -> Asked:
 
 
 def _upstream(name: str, weight: int, loaded: Loaded) -> str:
-    endpoints = ", ".join(map(str, loaded.snapshot.upstreams[name].endpoints))
-    return f"{name} (weight {weight}): {endpoints}"
+    upstream = loaded.snapshot.upstreams[name]
+    told = f"{name} (weight {weight}): {', '.join(map(str, upstream.endpoints))}"
+    return told if upstream.tls is None else f"{told}, {asked_of(upstream)}"
 
 
 def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:

@@ -67,6 +67,7 @@ class UpstreamTlsSection(Section):
         "the system trusts.",
         examples=["/var/run/secrets/tls/ca.crt"],
         fills="ca",
+        form=Form(unset="those of the system"),
     )
     server_name: values.ServerName | None = key(
         "The name that is asked for (SNI) and that its certificate must have. Unset: that of the endpoint.",
