@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sidecar.cli.served_names import uncovered_hosts
 from sidecar.cli.tls_files import findings
 from sidecar.config.load import ConfigError, load_file
 
@@ -30,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
         else:
             for warning in loaded.warnings:
                 print(warning, file=sys.stderr)
-            found = list(findings(loaded.snapshot))
+            found = [*findings(loaded.snapshot), *uncovered_hosts(loaded.snapshot)]
             for one in found:
                 print(f"{file}: {one}", file=sys.stderr)
             if all(one.is_warning for one in found):

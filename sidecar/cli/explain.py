@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
+from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
@@ -93,6 +94,8 @@ class Answer:
     budget_source: str | None
     deadline: tuple[Share, ...]
     limits: tuple[Limit, ...]
+    connection: tuple[str, ...] = ()
+    """What the client meets in its handshake, for people; empty in clear text."""
     live: Any = None
 
 
@@ -109,6 +112,8 @@ def main(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     answer = answer_of(loaded, asked)
+    met = told_of_connection(loaded.snapshot.listeners[asked.listener], asked.host)
+    answer = replace(answer, connection=tuple(met))
     if admin is not None and answer.route is not None:
         answer = replace(answer, live=_live(admin, answer.route))
     if options.json:
@@ -215,10 +220,12 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     where = (
         f"{asked.listener}: {asked.method.decode()} {asked.host.decode() or '(no host)'}{asked.path.decode()}"
     )
+    yield where
+    yield from (f"→ {told}" for told in answer.connection)
     if answer.route is None:
-        yield f"{where}\n→ no route: 404"
+        yield "→ no route: 404"
     else:
-        yield f"{where}\n→ route {answer.route} ({answer.place})"
+        yield f"→ route {answer.route} ({answer.place})"
         yield from (f"→ upstream {upstream}" for upstream in answer.upstreams)
     yield "\nRoutes of this listener, in the order of the file"
     for one in answer.explanations:

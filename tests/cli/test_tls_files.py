@@ -177,3 +177,46 @@ def test_certs_says_what_it_needs_and_what_makes_no_sense(
 
 def _pair(folder: Path, stem: str) -> CertificateFiles:
     return CertificateFiles(str(folder / f"{stem}.crt"), str(folder / f"{stem}.key"))
+
+
+def test_host_that_no_certificate_is_for_is_warned_of(
+    made: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.pair("b", "b.test", "*.b.test")
+    hosts = '[a.test, www.a.test, x.b.test, y.x.b.test, "*.b.test", "*.a.test", "*"]'
+    text = TEXT.replace("match: {path: {prefix: /bank}}", f"match: {{hosts: {hosts}}}")
+    (tmp_path / "sidecar.yaml").write_text(text)
+    code, out, err = check(tmp_path, capsys)
+    assert (code, out) == (0, "DIR/sidecar.yaml: ok\n")
+    refused = [line.partition("no certificate is for ")[2].partition(",")[0] for line in err.splitlines()]
+    assert refused == ["www.a.test", "y.x.b.test", "*.a.test"]
+    made.pair("a", "spiffe://shop/ns/a")
+    assert check(tmp_path, capsys) == (0, "DIR/sidecar.yaml: ok\n", "")
+
+
+def explained(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> list[str]:
+    main(["explain", str(folder / "sidecar.yaml"), *more])
+    return capsys.readouterr().out.replace(str(folder), "DIR").splitlines()
+
+
+@pytest.mark.parametrize(("host", "stem"), [("a.test", "a"), ("B.test:8443", "b"), ("elsewhere", "a")])
+def test_explain_says_which_certificate_a_name_gets_and_what_is_asked_of_the_client(
+    made: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, stem: str
+) -> None:
+    lines = explained(tmp_path, capsys, f"https://{host}/")
+    assert lines[1].startswith(f"→ certificate DIR/{stem}.crt, for {stem}.test, good until 2")
+    assert lines[2] == (
+        "→ TLS 1.2 at least, h2 or http/1.1 by ALPN, the client may show a certificate, which has to be signed by "
+        "DIR/ca.crt"
+    )
+    (tmp_path / "a.key").write_text("nothing")
+    assert "files cannot be used" in explained(tmp_path, capsys, f"https://{host}/")[1]
+
+
+def test_explain_asks_as_a_client(
+    made: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TEXT.replace("match: {path: {prefix: /bank}}", 'match: {client: ["spiffe://shop/ns/a"]}')
+    (tmp_path / "sidecar.yaml").write_text(text)
+    assert "→ route known" in explained(tmp_path, capsys, "/")[3]
+    assert "→ route bank" in explained(tmp_path, capsys, "--client", "spiffe://shop/ns/a/sa/web", "/")[3]
