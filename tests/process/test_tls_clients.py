@@ -57,7 +57,8 @@ http {
   server {
     listen 127.0.0.1:$port;
     location / {
-      proxy_pass https://sidecar; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host b.test;
+      proxy_pass https://sidecar; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_set_header Host b.test;
       proxy_ssl_server_name on; proxy_ssl_name b.test; proxy_ssl_verify on; proxy_ssl_trusted_certificate $ca;
       proxy_ssl_certificate $chain; proxy_ssl_certificate_key $key; proxy_ssl_protocols $version;
     }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from sidecar.core.memory_budget import CONNECTION_BYTES, Held
 from sidecar.core.tls_numbers import Handshake
+from sidecar.downstream.handshake import HANDSHAKES_A_TURN
 from sidecar.transport.tls.hello import MAX_HELLO_BYTES
+from sidecar.transport.tls.transport import TlsTransport
 from tests.scenarios.stage import Stage, saying, stage
 from tests.support.authority import Authority, Pair
 from tests.support.proxy import HEADER
@@ -480,3 +485,97 @@ async def test_client_that_does_not_trust_us_says_so(authority: Authority, tmp_p
         assert results(to) == {Handshake.ALERT: 1}
         address, detail = to.worker.listeners["inbound"].last_handshakes[Handshake.ALERT]
         assert (address, "unknown_ca" in detail) == ("127.0.0.1", True)
+
+
+# Many at once
+
+
+class Beats:
+    """Counts the turns of the loop, and what happens in each."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.seen: list[int] = []
+        self._loop = asyncio.get_running_loop()
+        self._is_over = False
+        self._beat()
+
+    def _beat(self) -> None:
+        self.turn += 1
+        if not self._is_over:
+            self._loop.call_soon(self._beat)
+
+    def note(self) -> None:
+        self.seen.append(self.turn)
+
+    def end(self) -> int:
+        """The most in one turn."""
+        self._is_over = True
+        return max(Counter(self.seen).values())
+
+
+@pytest.mark.parametrize("rule", ["off", "require"])
+async def test_a_turn_of_the_loop_goes_on_with_eight_handshakes_at_most(
+    authority: Authority, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with their second flights, in which the certificates of clients are verified."""
+    header = listening(authority.pair("a.test"), tls=asking(authority, rule))
+    context = authority.client(authority.pair("web"))
+    beats = Beats()
+
+    class Noting(TlsTransport):
+        def data_received(self, data: bytes) -> None:
+            if self.facts is None:
+                beats.note()
+            super().data_received(data)
+
+    monkeypatch.setattr("sidecar.downstream.handshake.TlsTransport", Noting)
+    async with stage(saying(OK), header=header) as to, AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(tls_client(to.port, context, is_shaken=False)) for _ in range(50)
+        ]
+        for client in clients:
+            client.writer.write(client.first_flight())
+        for client in clients:
+            await client.handshake()
+        answers = [(await client.ask()).status for client in clients]
+        assert answers == [200] * 50
+        assert beats.end() <= HANDSHAKES_A_TURN
+        assert len(beats.seen) >= 100
+        assert to.worker.service.turns.deferrals >= 30
+        assert results(to) == {Handshake.DONE: 50}
+
+
+async def test_what_waits_for_its_turn_counts_in_the_budget_and_is_given_back(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(saying(OK), header=listening(authority.pair("a.test"))) as to:
+        memory = to.worker.service.memory
+        async with tls_client(to.port, authority.client(), is_shaken=False) as client:
+            before = memory.used_bytes
+            first = client.first_flight()
+            # a first message of 12 KB that is not whole: as many bytes of names that nobody reads
+            client.writer.write(first[:1] + b"\x03\x01\x30\x00\x01\x00\x3f\xf0" + b"x" * 12_284)
+            while memory.used_bytes == before:  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0.01)
+            assert memory.used_bytes - before >= CONNECTION_BYTES + 12_000
+        while to.worker.service.open_connections:  # noqa: ASYNC110  # the same
+            await asyncio.sleep(0.01)
+        assert memory.used_bytes == before - CONNECTION_BYTES
+        assert results(to) == {Handshake.LEFT: 1}
+
+
+async def test_handshakes_are_closed_to_give_memory_back(authority: Authority) -> None:
+    async with stage(saying(OK), header=listening(authority.pair("a.test"))) as to:
+        async with tls_client(to.port, authority.client(), is_shaken=False) as client:
+            client.writer.write(client.first_flight()[:50])
+            await client.writer.drain()
+            while not (found := to.worker.listeners["inbound"].connections()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            (connection,) = found
+            claim = connection.claim(to.worker.service.clock())
+            assert claim is not None
+            assert connection.end_for_memory() is Held.HANDSHAKE
+            with pytest.raises((Closed, ConnectionError)):
+                await client.read()
+        assert results(to) == {Handshake.MEMORY: 1}
