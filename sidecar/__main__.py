@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "validate configuration files",
     "explain": "which route takes a request, and why; every limit and where it comes from",
     "diff": "what a reload would change, and which breakers keep their state",
+    "certs": "a small CA and certificates, for development alone",
     "schema": "the JSON Schema of the configuration file, for editors",
     "status": "routes, breakers, upstreams and rates of a running sidecar",
     "breaker": "override the breakers of a route of a running sidecar",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sidecar.cli.served_names import uncovered_hosts
+from sidecar.cli.tls_files import findings
 from sidecar.config.load import ConfigError, load_file
 
 
@@ -17,7 +19,7 @@ def main(options: argparse.Namespace) -> int:
     """Check each file with this process's environment; 0 when all are good, else 2.
 
     A good one prints `FILE: ok` on stdout, and on stderr what is rarely meant, as a warning. A bad one prints every
-    problem, with its line, on stderr.
+    problem, with its line, on stderr. The files of its TLS are looked at too, if they are there.
     """
     status = 0
     for file in options.files:
@@ -29,5 +31,11 @@ def main(options: argparse.Namespace) -> int:
         else:
             for warning in loaded.warnings:
                 print(warning, file=sys.stderr)
-            print(f"{file}: ok")
+            found = [*findings(loaded.snapshot), *uncovered_hosts(loaded.snapshot)]
+            for one in found:
+                print(f"{file}: {one}", file=sys.stderr)
+            if all(one.is_warning for one in found):
+                print(f"{file}: ok")
+            else:
+                status = 2
     return status

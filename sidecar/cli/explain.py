@@ -16,6 +16,8 @@ from math import inf
 from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
+from sidecar.cli.served_names import told_of_connection
+from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
 from sidecar.config.schema.units import format_duration
@@ -37,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listener", default="inbound", metavar="L", help="default: %(default)s")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default: %(default)s")
     parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
+    parser.add_argument(
+        "--client", default="", metavar="NAME", help="who asks: spiffe://…, a DNS name, or a subject"
+    )
     parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
     add_token_file(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -52,6 +57,8 @@ class Asked:
     path: bytes
     query: bytes
     fields: dict[bytes, bytes]
+    client: str = ""
+    """Who asks, by a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class Answer:
     budget_source: str | None
     deadline: tuple[Share, ...]
     limits: tuple[Limit, ...]
+    connection: tuple[str, ...] = ()
+    """What the client meets in its handshake, for people; empty in clear text."""
     live: Any = None
 
 
@@ -103,6 +112,8 @@ def main(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     answer = answer_of(loaded, asked)
+    met = told_of_connection(loaded.snapshot.listeners[asked.listener], asked.host)
+    answer = replace(answer, connection=tuple(met))
     if admin is not None and answer.route is not None:
         answer = replace(answer, live=_live(admin, answer.route))
     if options.json:
@@ -116,7 +127,7 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     """What the configuration says to the request."""
     snapshot = loaded.snapshot
     table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == asked.listener])
-    request = (asked.host, asked.path, asked.method, asked.fields, asked.query)
+    request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client)
     explanations = explain(table, *request)
     entry, _ = chosen_entry(table, *request)
     if entry is None:
@@ -146,13 +157,20 @@ def _asked(options: argparse.Namespace) -> Asked:
     fields.setdefault(b"host", parts.netloc.rpartition("@")[2].encode())
     path = (parts.path or "/").encode()
     return Asked(
-        options.listener, options.method.encode(), fields[b"host"], path, parts.query.encode(), fields
+        options.listener,
+        options.method.encode(),
+        fields[b"host"],
+        path,
+        parts.query.encode(),
+        fields,
+        options.client,
     )
 
 
 def _upstream(name: str, weight: int, loaded: Loaded) -> str:
-    endpoints = ", ".join(map(str, loaded.snapshot.upstreams[name].endpoints))
-    return f"{name} (weight {weight}): {endpoints}"
+    upstream = loaded.snapshot.upstreams[name]
+    told = f"{name} (weight {weight}): {', '.join(map(str, upstream.endpoints))}"
+    return told if upstream.tls is None else f"{told}, {asked_of(upstream)}"
 
 
 def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:
@@ -202,10 +220,12 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     where = (
         f"{asked.listener}: {asked.method.decode()} {asked.host.decode() or '(no host)'}{asked.path.decode()}"
     )
+    yield where
+    yield from (f"→ {told}" for told in answer.connection)
     if answer.route is None:
-        yield f"{where}\n→ no route: 404"
+        yield "→ no route: 404"
     else:
-        yield f"{where}\n→ route {answer.route} ({answer.place})"
+        yield f"→ route {answer.route} ({answer.place})"
         yield from (f"→ upstream {upstream}" for upstream in answer.upstreams)
     yield "\nRoutes of this listener, in the order of the file"
     for one in answer.explanations:

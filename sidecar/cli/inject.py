@@ -62,6 +62,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for name in OWN_PORTS:
         flag = "--" + name.replace("_", "-")
         flags.add_argument(flag, type=int, metavar="PORT", help="as in the configuration")
+    flags.add_argument(
+        "--tls-secret",
+        metavar="NAME",
+        help="a Secret with tls.crt, tls.key and ca.crt, mounted at /etc/sidecar-tls",
+    )
     flags.add_argument("--cpu", help="requested")
     flags.add_argument("--memory", help="requested, and the limit")
 

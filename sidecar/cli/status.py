@@ -23,7 +23,7 @@ LONGEST_LINE = 10_000
 """Characters, where no terminal limits them."""
 EXIT_CODES = """\
 exit codes: 0 all is well; 1 a breaker is open, by itself or forced (half-open and forced closed are not), or the last
-reload failed, or nobody answers; 2 wrong use"""
+reload failed, or a certificate has expired or cannot be used, or nobody answers; 2 wrong use"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,9 @@ _TABLE_LINES = 5
 _MAX_PROBLEMS = 5
 _MAX_OPEN = 5
 _USUAL_WIDTH = 80
+_DAY_SECONDS = 86_400
+_SOON_SECONDS = 7 * _DAY_SECONDS
+"""A certificate that is good for less is shown in another colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,11 @@ class Reading:
 
     @property
     def is_well(self) -> bool:
-        """No breaker is open, and the last reload was good."""
+        """No breaker is open, the last reload was good, and so are all certificates."""
         status = self.state["status"]
-        return not status["breakers"]["open_count"] and status["config"]["is_last_reload_successful"]
+        is_bad = any(_certificate_trouble(one) for one in status.get("certificates", ()))
+        is_reloaded: bool = status["config"]["is_last_reload_successful"]
+        return not status["breakers"]["open_count"] and is_reloaded and not is_bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,34 @@ def _head(reading: Reading, trouble: str) -> Text:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
         for problem in config["problems"][:_MAX_PROBLEMS]:
             text.append(f"\n  {problem.splitlines()[0]}", style="red")
+    _add_certificates(text, status.get("certificates", ()))
     text.append("\n")
     return text
+
+
+def _certificate_trouble(owner: Data) -> bool:
+    """What its files hold is not used, or what is used has expired."""
+    return bool(owner["problem"]) or any(one["expires_in_seconds"] <= 0 for one in owner["certificates"])
+
+
+def _add_certificates(text: Text, owners: Sequence[Data]) -> None:
+    """A line for each owner, with the one that expires first."""
+    for owner in owners:
+        soonest = min((one["expires_in_seconds"] for one in owner["certificates"]), default=None)
+        is_bad = _certificate_trouble(owner)
+        style = "bold red" if is_bad else "yellow" if soonest is not None and soonest < _SOON_SECONDS else ""
+        text.append(f"\ncertificate of {owner['owner']}: {_left(soonest)}", style=style)
+        if owner["problem"]:
+            text.append(f"; what its files hold now is NOT USED: {owner['problem']}", style=style)
+
+
+def _left(seconds: int | None) -> str:
+    if seconds is None:
+        return "none of its own"
+    if seconds <= 0:
+        return "EXPIRED"
+    days = seconds // _DAY_SECONDS
+    return f"good for {days} days" if days >= 2 else f"good for {seconds // 3600} hours"
 
 
 def _listed(what: str, breakers: Sequence[Data], count: int) -> str:

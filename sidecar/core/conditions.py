@@ -1,4 +1,4 @@
-"""What a match asks for beyond host and path: method, header fields and query parameters.
+"""What a match asks for beyond host and path: method, header fields, query parameters, and who the client is.
 
 An `Entry` is one match of one route, compiled to bytes once, when a configuration is loaded. Pure; knows
 nothing of hosts and tables.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sidecar.core.client_tls import is_client
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.question import Question
 from sidecar.core.secrets import HIDDEN, is_hidden
@@ -66,6 +67,8 @@ class Entry(Generic[T]):
     """It asks for a gRPC call."""
     is_open: bool
     """True when it asks for nothing beyond host and path."""
+    clients: tuple[str, ...] = ()
+    """Identities, any of which must be the client's; empty = everybody."""
     prefix: bytes = b""
     """What matched of the unescaped path, without a slash at its end; empty unless a prefix matched."""
 
@@ -94,6 +97,9 @@ class Entry(Generic[T]):
             return f"method {text(question.method)} is none of {', '.join(sorted(self.match.methods))}"
         if self.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
             return "not a gRPC call: its content-type is not application/grpc"
+        if self.clients and not is_client(self.clients, question.client):
+            who = question.client or "(none: it has shown no certificate)"
+            return f"client {who} is none of {', '.join(self.clients)}"
         values = (("header", self.headers, question.fields), ("query", self.query, question.parameters))
         for kind, conditions, given in values:
             for condition in conditions:
@@ -109,8 +115,20 @@ def compile_entry(target: T, route: Route, order: int, match_index: int) -> Entr
     headers = tuple(_condition(value, route.hidden) for value in match.headers)
     query = tuple(_condition(value, route.hidden) for value in match.query)
     asks_for_grpc = match.grpc is not None
-    is_open = not (methods or headers or query or asks_for_grpc)
-    return Entry(target, route, match, order, match_index, methods, headers, query, asks_for_grpc, is_open)
+    is_open = not (methods or headers or query or asks_for_grpc or match.clients)
+    return Entry(
+        target,
+        route,
+        match,
+        order,
+        match_index,
+        methods,
+        headers,
+        query,
+        asks_for_grpc,
+        is_open,
+        match.clients,
+    )
 
 
 def by_precedence(entries: Iterable[Entry[T]]) -> tuple[Entry[T], ...]:
@@ -123,10 +141,11 @@ def by_precedence(entries: Iterable[Entry[T]]) -> tuple[Entry[T], ...]:
     return tuple(kept)
 
 
-def rank(entry: Entry[T]) -> tuple[bool, bool, int, int, int, int]:
+def rank(entry: Entry[T]) -> tuple[bool, bool, int, int, bool, int, int]:
     """Return a key that sorts entries of the same host and path, most specific first."""
     return (
-        not entry.is_grpc, not entry.methods, -len(entry.headers), -len(entry.query), entry.order, entry.match_index
+        not entry.is_grpc, not entry.methods, -len(entry.headers), -len(entry.query), not entry.clients, entry.order,
+        entry.match_index,
     )  # fmt: skip
 
 
@@ -138,6 +157,8 @@ def first(entries: Sequence[Entry[T]], question: Question) -> Entry[T] | None:
         if entry.methods and question.method not in entry.methods:
             continue
         if entry.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
+            continue
+        if entry.clients and not is_client(entry.clients, question.client):
             continue
         if entry.headers and not _all_hold(entry.headers, question.fields, question):
             continue

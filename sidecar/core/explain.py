@@ -41,13 +41,14 @@ def explain(
     method: bytes,
     fields: Mapping[bytes, bytes],
     query: bytes,
+    client: str = "",
 ) -> tuple[Explanation, ...]:
     """Say for each match of each route, in the order of the file, why it takes this request or does not.
 
     Arguments as for `RoutingTable.find_entry`.
     """
-    chosen, too_long = chosen_entry(table, host, path, method, fields, query)
-    question = Question(method, fields, query, most_work=inf)
+    chosen, too_long = chosen_entry(table, host, path, method, fields, query, client)
+    question = Question(method, fields, query, most_work=inf, client=client)
     explanations = []
     for entry in table.entries:
         failure = (
@@ -72,10 +73,11 @@ def chosen_entry(
     method: bytes,
     fields: Mapping[bytes, bytes],
     query: bytes,
+    client: str = "",
 ) -> tuple[Entry[T] | None, str]:
     """The entry that takes the request, and why the data path refuses it for its length; empty if it does not."""
     try:
-        return table.find_entry(host, path, method, fields, query), ""
+        return table.find_entry(host, path, method, fields, query, client), ""
     except TooMuchWork as error:
         return None, f"holds, but {error}"
 

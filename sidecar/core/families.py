@@ -286,6 +286,21 @@ def _turned_away(sources: Sources) -> Iterator[Point]:
             yield (("sidecar.listener", one.listener), ("sidecar.overload.outcome", outcome)), count
 
 
+def _handshakes(sources: Sources) -> Iterator[Point]:
+    for (listener, result), count in sources.handshakes.items():
+        yield (("sidecar.listener", listener), ("sidecar.tls.result", result)), count
+
+
+def _certificate_changes(sources: Sources) -> Iterator[Point]:
+    for (owner, result), count in sources.certificate_changes.items():
+        yield (("sidecar.tls.owner", owner), ("sidecar.tls.result", result)), count
+
+
+def _expiry(sources: Sources) -> Iterator[Point]:
+    for one in sources.certificates:
+        yield (("sidecar.tls.owner", one.owner), ("sidecar.tls.file", one.file)), one.seconds_left
+
+
 def _dropped(sources: Sources) -> Iterator[Point]:
     for (signal, reason), count in sources.dropped.items():
         yield (("sidecar.telemetry.signal", signal), ("sidecar.telemetry.reason", reason)), count
@@ -460,6 +475,30 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         None,
         _turned_away,
+    ),
+    Family(
+        "sidecar.tls.handshakes",
+        "{handshake}",
+        "TLS handshakes with clients, by how they ended.",
+        _C,
+        None,
+        _handshakes,
+    ),
+    Family(
+        "sidecar.tls.certificate.expiry",
+        _S,
+        "Time until a certificate in use expires; negative afterwards.",
+        _G,
+        None,
+        _expiry,
+    ),
+    Family(
+        "sidecar.tls.certificate.changes",
+        "{change}",
+        "Changed certificates that were found in files, by whether they could be used.",
+        _C,
+        None,
+        _certificate_changes,
     ),
     Family(
         "sidecar.config.reloads", "{reload}", "Reloads of the configuration, by result.", _C, None, _reloads

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from sidecar.core.client_tls import ClientTls
 from sidecar.core.observe import ObservedAttempt, ObservedExchange
 
 MAX_TARGET_BYTES: Final = 1024
@@ -31,6 +32,8 @@ class Spoken(NamedTuple):
     http_version: str
     grpc_status: int | None = None
     """How a gRPC call ended; None for another request."""
+    tls: ClientTls | None = None
+    """What the client's handshake has shown; None in clear text."""
 
 
 _HTTP: Final = {version: Spoken(version) for version in ("1.0", "1.1", "2")}
@@ -38,9 +41,12 @@ _HTTP: Final = {version: Spoken(version) for version in ("1.0", "1.1", "2")}
 
 
 def _spoken(exchange: ObservedExchange) -> Spoken:
-    traits = exchange.request.traits
+    request = exchange.request
+    traits = request.traits
     if traits.is_grpc:
-        return Spoken(traits.http_version, exchange.grpc_status)
+        return Spoken(traits.http_version, exchange.grpc_status, request.tls)
+    if request.tls is not None:
+        return Spoken(traits.http_version, None, request.tls)
     return _HTTP[traits.http_version]
 
 

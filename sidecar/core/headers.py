@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 
+from sidecar.core.client_tls import XFCC_NAMES
 from sidecar.core.snapshot import HeaderOps
 
 Fields = Sequence[tuple[bytes, bytes, bytes]]
@@ -42,7 +43,7 @@ NEVER_IN_TRAILERS = HOP_BY_HOP | {
     b"content-length", b"host", b"trailer", b"content-encoding", b"content-type", b"content-range",
     b"authorization", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"te",
     b"traceparent", b"tracestate",
-}  # fmt: skip
+} | XFCC_NAMES  # fmt: skip
 """Fields that framing, routing or authentication reads (RFC 9110 6.5.1): dropped from trailers."""
 
 _RENAMED = {

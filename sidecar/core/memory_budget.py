@@ -49,6 +49,8 @@ class Held(Enum):
     PIPELINE = "pipeline"
     """Requests behind the one that is being answered. That one is answered."""
     TUNNEL = "tunnel"
+    HANDSHAKE = "handshake"
+    """Of TLS, and not over."""
     IDLE = "idle"
     """Nothing but its own 4 KiB."""
 

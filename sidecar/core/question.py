@@ -32,7 +32,7 @@ class TooMuchWork(Exception):
 class Question:
     """What a client asks for, beyond host and path. Lives as long as one look-up."""
 
-    __slots__ = ("_answers", "_parameters", "_query", "_wanted", "fields", "left", "method")
+    __slots__ = ("_answers", "_parameters", "_query", "_wanted", "client", "fields", "left", "method")
 
     def __init__(
         self,
@@ -41,8 +41,11 @@ class Question:
         query: bytes,
         wanted: frozenset[bytes] | None = None,
         most_work: float = MOST_WORK,
+        client: str = "",
     ) -> None:
         self.method = method
+        self.client = client
+        """Who asks, by the certificate of its connection; empty for everybody who has shown none."""
         self.fields = fields
         """Values by lower-case name."""
         self._query = query

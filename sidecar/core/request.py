@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.client_tls import ClientTls
 from sidecar.core.plain import Field
 
 
@@ -47,6 +48,7 @@ class Request:
         "method",
         "origin_target",
         "target",
+        "tls",
         "traits",
     )
 
@@ -80,6 +82,13 @@ class Request:
         self.traits = traits
         self.added = b""
         """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
+        self.tls: ClientTls | None = None
+        """What the client's handshake has shown; None for a connection in clear text."""
+
+    @property
+    def client(self) -> str:
+        """Who asks, by a verified certificate; empty for everybody else."""
+        return "" if self.tls is None else self.tls.identity
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode('latin-1')} {self.listener} {len(self.fields)} fields>"

@@ -7,8 +7,8 @@ how deep the configured hosts and paths are, not on the number of routes, nor on
 
 Precedence (Gateway API, HTTPRoute): exact host, longest wildcard, no host; exact path, longest prefix, regex,
 no path; gRPC calls alone before all requests; with methods before without; more header conditions; more query
-conditions; order in the file. The prefix `/` holds for every path, so it ranks as no path: else a catch-all would
-hide every regex.
+conditions; with clients before without; order in the file. The prefix `/` holds for every path, so it ranks as no
+path: else a catch-all would hide every regex.
 
 Paths are compared with percent-escapes undone, in the configuration too, and a path with two readings (see
 `core/path.py`) is taken only when both lead to one route. A table without path conditions looks at no path.
@@ -88,18 +88,27 @@ class RoutingTable(Generic[T]):
         return None if entry is None else entry.target
 
     def find_entry(
-        self, host: bytes, path: bytes, method: bytes, fields: Mapping[bytes, bytes], query: bytes
+        self,
+        host: bytes,
+        path: bytes,
+        method: bytes,
+        fields: Mapping[bytes, bytes],
+        query: bytes,
+        client: str = "",
     ) -> Entry[T] | None:
         """Return the entry that takes this request, None if none does.
 
         `host` is the authority as sent: any case, with or without port; empty for a request that has none.
-        `path` is without the query and not empty, `query` without its `?`; `fields` has lower-case names.
+        `path` is without the query and not empty, `query` without its `?`; `fields` has lower-case names. `client` is
+        who asks, by its certificate; empty where it has shown none.
         None also for a path with two readings that lead to different routes, or only one of them to any.
 
         Raises:
             TooMuchWork: the request is too long for the expressions that it would have to be compared with.
         """
-        question = Question(method, fields, query, self._wanted) if self._asks else _NO_QUESTION
+        question = (
+            Question(method, fields, query, self._wanted, client=client) if self._asks else _NO_QUESTION
+        )
         table = self._as_sent
         if self._has_hosts:
             hosts = table.hosts  # as it came, or but for its port: the usual case, without `chain`

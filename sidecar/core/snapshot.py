@@ -110,6 +110,8 @@ class Endpoint:
     path: str | None = None
     name: str | None = field(default=None, compare=False)
     """What `host`, an address, was resolved from. Two names with one address are one endpoint, named by the first."""
+    is_https: bool = field(default=False, compare=False)
+    """The file says `https://` before it, which is to say that its upstream has a `tls`."""
 
     @property
     def is_literal(self) -> bool:
@@ -164,16 +166,77 @@ class ListenerTimeouts:
     """Between two requests on one connection."""
     body_seconds: float = 30.0
     """Without any progress while a body is being read from, or an answer written to, the client."""
+    handshake_seconds: float = 10.0
+    """From the connection to the end of its TLS handshake."""
 
 
 class HttpVersion(Enum):
     """What is spoken on a connection."""
 
     AUTO = "auto"
-    """Whatever the client begins with. For listeners alone."""
+    """Of a listener: whatever the client begins with. Of an upstream: what the handshake agrees on (ALPN)."""
     HTTP1 = "http1"
     HTTP2 = "http2"
     """In clear text by prior knowledge (RFC 9113 3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate with its key, as PEM files."""
+
+    chain: str
+    """The certificate, then those that lead to its CA."""
+    key: str
+
+
+class ClientCertificate(Enum):
+    """Whether a listener asks its clients for one."""
+
+    OFF = "off"
+    REQUEST = "request"
+    """None is fine, a bad one ends the handshake."""
+    REQUIRE = "require"
+
+
+class TlsVersion(Enum):
+    """The oldest that is spoken."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTls:
+    """How a listener proves who it is, and what it asks of its clients. `certificate` or `certificates` is given."""
+
+    certificate: CertificateFiles | None = None
+    certificates: tuple[CertificateFiles, ...] = ()
+    """Of which the name that a client asks for (SNI) chooses; the first where none fits."""
+    client_ca: str | None = None
+    """A PEM file: who signs the certificates of clients."""
+    client: ClientCertificate = ClientCertificate.OFF
+    minimum_version: TlsVersion = TlsVersion.TLS_1_2
+
+    @property
+    def pairs(self) -> tuple[CertificateFiles, ...]:
+        """All of them, however they were written."""
+        return self.certificates if self.certificate is None else (self.certificate,)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """What an upstream has to prove, and how the sidecar proves itself to it."""
+
+    ca: str | None = None
+    """A PEM file: who signs its certificates; None: those whom the system trusts."""
+    server_name: str | None = None
+    """The name asked for (SNI) and checked; None: that of the endpoint."""
+    certificate: CertificateFiles | None = None
+    """Shown where the upstream asks for one."""
+    identities: tuple[str, ...] = ()
+    """One of them must stand in its certificate, in place of the name; empty: the name must."""
+    alpn: tuple[str, ...] = ()
+    """Offered in this order; empty: what `protocol` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +250,8 @@ class Listener:
     forwarded: Forwarded = Forwarded.APPEND
     ambiguous: Ambiguous = Ambiguous.FIRST
     protocol: HttpVersion = HttpVersion.AUTO
+    tls: ListenerTls | None = None
+    """None: clear text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +274,8 @@ class Upstream:
     is_mesh: bool = False
     """A sidecar of ours stands there too, so its refusals are known as such (SPEC 3)."""
     protocol: HttpVersion = HttpVersion.HTTP1
+    tls: UpstreamTls | None = None
+    """None: clear text."""
 
     def keeps_breakers_of(self, before: Upstream) -> bool:
         """Whether what was learned of `before` is still true of this: one of its endpoints, as written, stays."""
@@ -282,6 +349,8 @@ class Match:
     query: tuple[ValueMatch, ...] = ()
     grpc: GrpcMatch | None = None
     """Excludes `path`."""
+    clients: tuple[str, ...] = ()
+    """Who the client is, by its verified certificate: any of these (`client_tls.is_client`)."""
 
     def path_asked(self) -> PathMatch | None:
         """The condition on the path, whichever key says it."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.core.snapshot import Upstream
+from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State
 
 
@@ -118,6 +119,12 @@ class Sources:
     memory: MemoryNumbers = MemoryNumbers()
     loop: LoopNumbers = LoopNumbers()
     overloads: Sequence[OverloadNumbers] = ()
+    certificates: Sequence[CertificateNumbers] = ()
+    """All that are in use."""
+    certificate_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By owner and `success` or `failure`: other ones that were used, and that could not be."""
+    handshakes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """TLS, by listener and how they ended."""
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)

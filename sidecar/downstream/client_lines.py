@@ -5,25 +5,48 @@ Called by both protocols' connections, with what was written for the client's la
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from sidecar.core import forwarded
+from sidecar.core.client_tls import XFCC_NAMES
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
+
+if TYPE_CHECKING:
+    from sidecar.downstream.terms import ListenerTerms
 
 Known = tuple[bytes, bytes]
 """A host, and the lines for a request to it that brought none of these fields itself."""
 
+NAMES: Final = forwarded.NAMES | XFCC_NAMES
+"""The fields that a listener may drop, lower-case."""
+
 
 def tell_of_client(
-    request: Request, mode: Forwarded, peer: tuple[str, int] | None, known: Known | None
+    request: Request, listener: ListenerTerms, peer: tuple[str, int] | None, known: Known | None
 ) -> Known | None:
-    """Add `X-Forwarded-…` and `Forwarded`, as the listener says (SPEC 4). Returns what to call with next time."""
-    lookup, host = request.lookup, request.host
-    if known is not None and known[0] == host and forwarded.NAMES.isdisjoint(lookup):
+    """Add `X-Forwarded-…`, `Forwarded` and `X-Forwarded-Client-Cert`, as the listener says (SPEC 4 and 13).
+
+    Returns what to call with next time. `request.tls` has been set.
+    """
+    lookup, host, tls = request.lookup, request.host, request.tls
+    if known is not None and known[0] == host and NAMES.isdisjoint(lookup):
         request.added = known[1]
         return known
-    drop, lines = forwarded.forwarded_lines(mode, lookup, peer, False, host)
+    mode = listener.forwarded
+    drop, lines = forwarded.forwarded_lines(mode, lookup, peer, tls is not None, host)
+    if tls is not None and tls.xfcc and mode is not Forwarded.OFF:
+        lines += tls.xfcc
     request.added = lines
+    if listener.owns_client_cert and not XFCC_NAMES.isdisjoint(lookup):
+        _drop_client_cert(request)
+        drop |= XFCC_NAMES
     if not drop:
         return host, lines
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known
+
+
+def _drop_client_cert(request: Request) -> None:
+    """No route may be chosen by it either."""
+    request.lookup = {key: value for key, value in request.lookup.items() if key not in XFCC_NAMES}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
-from sidecar.core import forwarded, headers
+from sidecar.core import headers
 from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
@@ -31,14 +31,14 @@ from sidecar.core.memory_budget import (
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
-from sidecar.core.snapshot import Forwarded
 from sidecar.downstream import parse, reader
-from sidecar.downstream.client_lines import tell_of_client
+from sidecar.downstream.client_lines import NAMES, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.phase import Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
+from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
@@ -67,7 +67,7 @@ LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 
 _BODYLESS = frozenset({204, 304})
-_FORWARDED = forwarded.NAMES
+_FORWARDED = NAMES
 _status_line = headers.STATUS_LINES.get
 _ABOUT_BODY = frozenset({b"content-length", b"content-type"})
 _AS_IT_IS, _CHUNKED, _BODYLESS_FORM = 0, 1, 2
@@ -92,13 +92,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     __slots__ = (
         "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
         "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
-        "_listener", "_pauses", "_pending_head", "_service", "_since", "_unfinished", "_untaken", "_verdict",
-        "bucket", "due", "link", "phase", "place", "ticket",
+        "_listener", "_pauses", "_pending_head", "_secured", "_service", "_since", "_unfinished", "_untaken",
+        "_verdict", "bucket", "due", "link", "phase", "place", "ticket",
     )  # fmt: skip
 
     link: Link
 
-    def __init__(self, listener: ListenerTerms) -> None:
+    def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
+        """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
         self._listener = listener
         self._service = listener.service
         self.phase = _IDLE
@@ -138,6 +139,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         """Of the gate, on the present request; None: it is taken."""
         self._forwarded: tuple[bytes, bytes] | None = None
         """A host, and the lines that tell an upstream of this client's address."""
+        self._secured = secured
+        """Its TLS; None in clear text."""
         self._account: Account | None = None
         """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
 
@@ -190,7 +193,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
-        if self._listener.accept(self):
+        if self._secured is not None or self._listener.accept(self):
             self.link.bound_buffers(self._service.memory.buffer_bytes)
             self._enter(_IDLE, self._service.clock())
         else:
@@ -370,7 +373,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         listener, link = self._listener, self.link
         self._enter(Phase.TUNNEL, self._since)
         Sweep.remove(self)
-        served = Http2ClientConnection(listener, link)
+        served = Http2ClientConnection(listener, link, self._secured)
         link.set_sink(served)
         listener.replace(self, served)
         served.start(data)
@@ -417,7 +420,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
         request = Request(listener.name, method, target, target, host, fields, lookup)
-        if listener.forwarded is not _KEEP:
+        verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
+        if listener.tells_of_client:
             known = self._forwarded
             if known is not None and known[0] == host and _FORWARDED.isdisjoint(lookup):
                 request.added = known[1]
@@ -428,11 +432,11 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 request.traits = Traits(is_grpc=True)
             request.length = int(lookup.get(b"content-length", b"0"))
             if request.length:
-                return self._start(request, data, start)
+                return self._start(request, data, start, verdict)
         self._is_fresh = False
         exchange = self._exchange = Exchange(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
-        exchange.begin(self._verdict)
+        exchange.begin(verdict)
         return data[start:] if len(data) > start else b""
 
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
@@ -446,14 +450,20 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         size = charge_of_head(len(head), len(request.fields))
         if size > STEP_BYTES and not self._charge_head(size, now):
             return b""
-        if self._listener.forwarded is not _KEEP:
+        verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
+        if self._listener.tells_of_client:
             self._tell_of_client(request)
-        return self._start(request, rest, 0)
+        return self._start(request, rest, 0, verdict)
 
     def _tell_of_client(self, request: Request) -> None:
-        self._forwarded = tell_of_client(request, self._listener.forwarded, self.link.peer, self._forwarded)
+        self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)
 
-    def _start(self, request: Request, data: bytes, start: int) -> bytes:
+    def _secure(self, secured: Secured, request: Request) -> GivenUp | None:
+        """Note what the client's handshake has shown; returns why the request is not taken, if it is not."""
+        request.tls = secured.told
+        return secured.refusal(request.host) or self._verdict
+
+    def _start(self, request: Request, data: bytes, start: int, verdict: GivenUp | None) -> bytes:
         """Begin the exchange whose body starts at `start`; returns what is behind it."""
         service = self._service
         exchange = self._exchange = Exchange(service, self, request)
@@ -471,7 +481,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             rest = data[end:]
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
-        exchange.begin(refusal or self._verdict)
+        exchange.begin(refusal or verdict)
         if length and exchange is self._exchange:
             body = exchange.body
             if body is not None and body.held_bytes > STEP_BYTES:
@@ -667,6 +677,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return
         target = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0]
         request = Request(self._listener.name, b"", target[:1024], b"", b"", [], {})
+        if self._secured is not None:
+            request.tls = self._secured.told
         self._enter(_ANSWER, now)
         self._exchange = Exchange(self._service, self, request)
         self._exchange.begin(error)
@@ -984,7 +996,6 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             link.close()
 
 
-_KEEP = Forwarded.KEEP
 _HELD: dict[Phase, Held | None] = {
     Phase.IDLE: Held.IDLE,
     Phase.HEAD: Held.HEAD,

@@ -7,6 +7,7 @@ stalls one stream stops no other: the link is never paused for one. Owned by its
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Cl
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
+from sidecar.downstream.secured import Secured
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
@@ -47,11 +49,12 @@ class Http2ClientConnection(PhaseClock, Host):
         "_account", "_age_timer", "_behind", "_events", "_has_said_last", "_is_reading",
         "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_since", "_streams",
         "_unread_requests", "_untaken", "bucket", "codec",
-        "due", "forwarded", "is_draining", "link", "phase", "service",
+        "due", "forwarded", "is_draining", "link", "phase", "secured", "service",
     )  # fmt: skip
 
-    def __init__(self, listener: ListenerTerms, link: Link) -> None:
+    def __init__(self, listener: ListenerTerms, link: Link, secured: Secured | None = None) -> None:
         self._listener = listener
+        self.secured = secured
         self.service = listener.service
         self.link = link
         self.codec = Connection(Role.SERVER, limits=TRUSTED if listener.is_trusted else UNTRUSTED)
@@ -96,6 +99,9 @@ class Http2ClientConnection(PhaseClock, Host):
     def is_idle(self) -> bool:
         """Without a stream, and with nothing on its way that the kernel knows of."""
         return self.phase is Phase.IDLE and not self._behind and not self.link.is_readable()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Its link was made before it, of this transport."""
 
     def start(self, data: bytes) -> None:
         """Take the link over. `data` is what the client has sent so far: the preface, and what came with it."""

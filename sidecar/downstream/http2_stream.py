@@ -18,11 +18,11 @@ from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, own_pairs
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
-from sidecar.core.snapshot import Forwarded
 from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request, parse
 from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
+from sidecar.downstream.secured import Secured
 from sidecar.forwarding import date
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
@@ -65,6 +65,8 @@ class Host(ABC):
     service: Service
     forwarded: Known | None
     """What upstreams are told of the client, in the last request."""
+    secured: Secured | None
+    """Its TLS; None in clear text."""
 
     @property
     @abstractmethod
@@ -145,17 +147,20 @@ class ServedStream(ServerStream):
             self._codec.reset(self._stream, ErrorCode.REFUSED_STREAM)
             self._release()
             return
-        refusal = None
+        refusal, secured = None, connection.secured
         try:
             request = http2_request.read_request(listener, event)
         except parse.Refused as refused:
             refusal = GivenUp(refused.reason, refused.detail)
             request = Request(listener.name, event.method, event.path[:1024], b"", b"", [], {})
+            if secured is not None:
+                request.tls = secured.told
         else:
-            if listener.forwarded is not Forwarded.KEEP:
-                connection.forwarded = tell_of_client(
-                    request, listener.forwarded, self.peer, connection.forwarded
-                )
+            if secured is not None:
+                refusal = secured.refusal(request.host)
+                request.tls = secured.told
+            if listener.tells_of_client:
+                connection.forwarded = tell_of_client(request, listener, self.peer, connection.forwarded)
         exchange = self._exchange = Exchange(connection.service, self, request)
         if exchange.body is not None:
             self._await_client(Phase.BODY)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
-from sidecar.core.snapshot import Address, Listener, Trust
+from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
+from sidecar.core.tls_numbers import Handshake
 from sidecar.downstream.gate import Gate, Place, Waiting
+from sidecar.downstream.handshake import ClientHandshake
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.phase import limits as phase_limits
@@ -23,6 +26,7 @@ from sidecar.forwarding.service import Service
 from sidecar.transport import kernel
 from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
+from sidecar.transport.tls.served import ServedCertificates
 
 _LOG = logging.getLogger("sidecar.downstream")
 
@@ -45,18 +49,24 @@ LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
-AnyClient = ClientConnection | Http2ClientConnection
+AnyClient = ClientConnection | Http2ClientConnection | ClientHandshake
 
 
 class ListenerSocket(ListenerTerms):
     """A bound and accepting listener. `policy` may be replaced by a reload that keeps its address."""
 
-    def __init__(self, policy: Listener, service: Service) -> None:
+    def __init__(self, policy: Listener, service: Service, served: ServedCertificates | None = None) -> None:
+        """`served`: of a listener with `tls`."""
         self.service = service
         self.name = policy.name
         self.is_ending = service.is_draining
         """Each answer closes its connection."""
         self._is_accepting = True
+        self.served = served
+        """What new connections are shown; None in clear text. Another set may take its place at any moment."""
+        self.handshakes = Counter[Handshake]()
+        self.last_handshakes: dict[Handshake, tuple[str, str]] = {}
+        """Of each result since somebody told of them: address and detail of the last one."""
         self.adopt(policy)
         self.refused_connections = 0
         self._connections: set[AnyClient] = set()
@@ -100,6 +110,8 @@ class ListenerSocket(ListenerTerms):
         self.policy = policy
         self.limits = policy.limits
         self.forwarded = policy.forwarded
+        self.owns_client_cert = policy.direction is Direction.INBOUND or policy.tls is not None
+        self.tells_of_client = policy.forwarded is not Forwarded.KEEP or self.owns_client_cert
         self.protocol = policy.protocol
         self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self._is_accepting)
         """How long each phase of a connection may last, by its value."""
@@ -205,7 +217,8 @@ class ListenerSocket(ListenerTerms):
 
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
-        return ClientConnection(self)
+        served = self.served
+        return ClientConnection(self) if served is None else ClientHandshake(self, served)
 
     # Overload: what is new waits, and is taken up in turn (`pressure.py` says when and how much)
 
@@ -301,7 +314,14 @@ class ListenerSocket(ListenerTerms):
 
     # What connections say
 
-    def accept(self, connection: ClientConnection) -> bool:
+    def shaken(self, result: Handshake, peer: tuple[str, int] | None = None, detail: str = "") -> None:
+        self.handshakes[result] += 1
+        if (
+            detail and result is not Handshake.LEFT
+        ):  # whoever looks whether the port is open leaves all day long
+            self.last_handshakes[result] = (peer[0] if peer is not None else "", detail)
+
+    def accept(self, connection: AnyClient) -> bool:
         """Whether another one is let in."""
         if len(self._connections) >= self.limits.connections:
             self.refused_connections += 1

@@ -34,6 +34,8 @@ class Phase(IntEnum):
     TUNNEL = 8
     """Somebody else's."""
     CLOSED = 9
+    HANDSHAKE = 10
+    """Of TLS, from the connection on: no request has begun."""
 
 
 class Then(Enum):
@@ -71,6 +73,7 @@ THEN: Final = {
     Phase.CLOSING: Then.CUT_IF_STUCK,
     Phase.TUNNEL: Then.NOTHING,
     Phase.CLOSED: Then.NOTHING,
+    Phase.HANDSHAKE: Then.CLOSE,
 }
 
 
@@ -85,5 +88,6 @@ def limits(timeouts: ListenerTimeouts, *, is_ending: bool = False) -> tuple[floa
         Phase.SKIP: LAST_LINGER_SECONDS if is_ending else SKIP_SECONDS,
         Phase.LINGER: LAST_LINGER_SECONDS if is_ending else LINGER_SECONDS,
         Phase.CLOSING: timeouts.body_seconds,
+        Phase.HANDSHAKE: timeouts.handshake_seconds,
     }
     return tuple(seconds.get(phase, inf) for phase in Phase)

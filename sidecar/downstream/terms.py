@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
+from sidecar.core.tls_numbers import Handshake
 
 if TYPE_CHECKING:
     from sidecar.core.overload import Overload
@@ -24,6 +25,10 @@ class ListenerTerms(ABC):
     phase_seconds: tuple[float, ...]
     """How long each phase of a connection may last, by its value."""
     forwarded: Forwarded
+    owns_client_cert: bool
+    """No `X-Forwarded-Client-Cert` of a caller's passes: inbound, and where the listener itself verifies."""
+    tells_of_client: bool
+    """Something of that, or of `Forwarded` and the like, is to be dropped or added."""
     protocol: HttpVersion
     is_trusted: bool
     overload: Overload
@@ -35,6 +40,10 @@ class ListenerTerms(ABC):
     @abstractmethod
     def accept(self, connection: Any) -> bool:
         """Whether another one is let in."""
+
+    @abstractmethod
+    def shaken(self, result: Handshake, peer: tuple[str, int] | None = None, detail: str = "") -> None:
+        """A TLS handshake has ended so."""
 
     @abstractmethod
     def forget(self, connection: Any) -> None:

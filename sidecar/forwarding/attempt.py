@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
     from sidecar.transport.channel import Channel
+    from sidecar.transport.link import TlsFacts
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
@@ -396,6 +397,10 @@ class Attempt(ResponseSink, Seeker):
         return "2" if self.pool is not None and self.pool.is_shared else "1.1"
 
     @property
+    def tls(self) -> TlsFacts | None:
+        return self.pool.tls if self.pool is not None else None
+
+    @property
     def grpc_status(self) -> int | None:
         if not self.is_whole or not self.race.story.request.traits.is_grpc:
             return None
@@ -481,7 +486,10 @@ class Attempt(ResponseSink, Seeker):
 
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
         is_stale = processed is Processed.MAYBE and self.is_stale
-        self.race.failed(self, GivenUp(reason, detail, is_stale=is_stale, processed=processed))
+        # A certificate of ours that the upstream does not take says nothing of the upstream.
+        is_uncounted = processed is Processed.NEVER and reason is Reason.TLS_ALERT
+        error = GivenUp(reason, detail, is_stale=is_stale, processed=processed, is_uncounted=is_uncounted)
+        self.race.failed(self, error)
 
     def declined(self, detail: str) -> None:
         self.race.failed(self, GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True))

@@ -44,12 +44,14 @@ from sidecar.forwarding.tunnel import Tunnel
 
 FALLBACK_FOR: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
-    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET,
+    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET, Reason.TLS_CERTIFICATE,
+    Reason.TLS_PROTOCOL, Reason.TLS_ALERT,
 })  # fmt: skip
 """What a fallback may stand in for, as long as no head was sent."""
 
 NOT_SENT: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.CONNECTION_TIMEOUT, Reason.CONNECTION_REFUSED, Reason.DNS_ERROR,
+    Reason.TLS_CERTIFICATE,
 })  # fmt: skip
 """After these the request has certainly reached nobody."""
 
@@ -144,7 +146,8 @@ class Exchange(RaceOwner, RequestSink):
             if service.strict and request.listener in service.strict and table is not None:
                 strict.refuse_ambiguous(request, table.watched, query)
                 lookup = request.lookup
-            entry = table and table.find_entry(request.host, path, request.method, lookup, query)
+            client = "" if request.tls is None else request.tls.identity
+            entry = table and table.find_entry(request.host, path, request.method, lookup, query, client)
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
             route = self.route = entry.target

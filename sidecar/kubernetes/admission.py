@@ -86,7 +86,7 @@ def patch(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
         new = found.env.get(str(container.get("name")), [])
         operations += _front(container.get("env"), f"/spec/containers/{index}/env", list(new))
     operations += _front(spec.get(found.list_name), f"/spec/{found.list_name}", [found.container])
-    operations += _front(spec.get("volumes"), "/spec/volumes", [found.volume])
+    operations += _front(spec.get("volumes"), "/spec/volumes", list(found.volumes))
     return [*operations, *_annotation(pod, found)]
 
 

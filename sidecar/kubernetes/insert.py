@@ -24,7 +24,7 @@ def carry_out(text: str, template: Mapping, plan: Plan) -> list[Edit]:
     pod = _Pod(editor)
     pod.variables(containers.value, plan)  # what stands deepest comes first
     pod.insert(spec.value, plan.list_name, "/spec", [plan.container], containers)
-    pod.insert(spec.value, "volumes", "/spec", [plan.volume], containers)
+    pod.insert(spec.value, "volumes", "/spec", list(plan.volumes), containers)
     editor.annotate(template)
     return editor.edits
 

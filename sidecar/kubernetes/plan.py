@@ -21,8 +21,11 @@ from sidecar.kubernetes.settings import (
 
 CONTAINER_NAME = "sidecar"
 VOLUME_NAME = "sidecar-config"
+TLS_VOLUME_NAME = "sidecar-tls"
 CONFIG_DIRECTORY = "/etc/sidecar"
 CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
+TLS_DIRECTORY = "/etc/sidecar-tls"
+"""Of `tls.crt`, `tls.key` and `ca.crt`. The whole Secret is mounted: a file by `subPath` would never change."""
 USER_ID = 65532
 """The image's own user, numeric so that `runAsNonRoot` can be checked."""
 
@@ -47,7 +50,7 @@ class Plan:
 
     mode: Mode
     container: dict[str, Any]
-    volume: dict[str, Any]
+    volumes: list[dict[str, Any]]
     env: dict[str, list[dict[str, str]]]
     """New variables by the name of an app container, those that it has already left out."""
     app_ports: frozenset[int | str]
@@ -96,8 +99,9 @@ def plan(
     containers = _list(spec, "containers")
     if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
         return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
-    if any(item.get("name") == VOLUME_NAME for item in _list(spec, "volumes")):
-        raise ValueError(f"it has a volume named {VOLUME_NAME} of its own; give that another name")
+    for volume in (VOLUME_NAME, TLS_VOLUME_NAME):
+        if any(item.get("name") == volume for item in _list(spec, "volumes")):
+            raise ValueError(f"it has a volume named {volume} of its own; give that another name")
     chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
     native = [item for item in _list(spec, "initContainers") if item.get("restartPolicy") == "Always"]
     _check_ports([*containers, *native], chosen)
@@ -106,7 +110,7 @@ def plan(
     return Plan(
         mode=chosen.mode,
         container=_container(chosen, app_port, spec),
-        volume={"name": VOLUME_NAME, "configMap": {"name": chosen.config_map}},
+        volumes=_volumes(chosen, spec),
         env={str(item.get("name")): _proxy_env(item, chosen) for item in containers},
         app_ports=frozenset(names if app_port is None else {app_port, *names}),
         inbound_port=chosen.inbound_port,
@@ -198,8 +202,26 @@ def _container(settings: Settings, app_port: int | None, spec: Mapping[str, Any]
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}],
+        "volumeMounts": _mounts(settings),
     }
+
+
+def _volumes(settings: Settings, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The kubelet gives a Secret's files to root and to the pod's `fsGroup`. Without one, only a file that everybody
+    may read is readable for the sidecar, which is no root; nobody but who mounts the volume sees it."""
+    volumes: list[dict[str, Any]] = [{"name": VOLUME_NAME, "configMap": {"name": settings.config_map}}]
+    if settings.tls_secret is not None:
+        mode = 0o440 if "fsGroup" in _mapping(spec, "securityContext") else 0o444
+        secret = {"secretName": settings.tls_secret, "defaultMode": mode}
+        volumes.append({"name": TLS_VOLUME_NAME, "secret": secret})
+    return volumes
+
+
+def _mounts(settings: Settings) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}]
+    if settings.tls_secret is not None:
+        mounts.append({"name": TLS_VOLUME_NAME, "mountPath": TLS_DIRECTORY, "readOnly": True})
+    return mounts
 
 
 def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:

@@ -31,6 +31,10 @@ _SHAPES = {
         re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
         "name of a ConfigMap",
     ),
+    "tls_secret": (
+        re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
+        "name of a Secret",
+    ),
     "no_proxy": (re.compile(r"[A-Za-z0-9.,:*/_\[\]-]*"), "list of hosts and networks, parted by commas"),
     "cpu": (_QUANTITY, "quantity, such as 100m"),
     "memory": (_QUANTITY, "quantity, such as 128Mi"),
@@ -67,6 +71,8 @@ class Settings:
     outbound_port: int = 15001
     admin_port: int = 15000
     probes_port: int = 15021
+    tls_secret: str | None = None
+    """A Secret of type kubernetes.io/tls, as cert-manager writes it, mounted at /etc/sidecar-tls; None: none is."""
     cpu: str = "100m"
     """Requested."""
     memory: str = "128Mi"
@@ -75,6 +81,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (shape, what) in _SHAPES.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if len(value) > _MAX_VALUE or not shape.fullmatch(value):
                 raise ValueError(f"{name.replace('_', '-')}: {value[:_SHOWN]!r} is no {what}")
         for name in ("app_port", *OWN_PORTS):

@@ -20,6 +20,7 @@ from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
 from sidecar.runtime.actor import Parts
+from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.reload import Active, Outcome
@@ -39,6 +40,7 @@ class Administered:
         drain: Drain,
         parts: Parts,
         rooms: TelemetryRooms,
+        rotation: Rotation,
         *,
         reload: Callable[[], Awaitable[Outcome]],
         sources: Callable[[], Sources],
@@ -50,6 +52,7 @@ class Administered:
         self._drain = drain
         self._parts = parts
         self._rooms = rooms
+        self._rotation = rotation
         self._reload = reload
         self._started_at = self.now()
 
@@ -119,6 +122,7 @@ class Administered:
                 }
                 for name, one in sockets.items()
             },
+            "certificates": self._rotation.told(),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }

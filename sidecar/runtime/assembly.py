@@ -23,6 +23,7 @@ from sidecar.core.snapshot import Ambiguous, Endpoint, Mode, Route, Snapshot, Tr
 from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
+from sidecar.runtime.upstream_tls import UpstreamContexts
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
 
@@ -69,6 +70,8 @@ class Assembly:
         self._building: Built | None = None
         self._has_learned = asyncio.Event()
         """Set with each news of the resolver."""
+        self.tls = UpstreamContexts()
+        """Made before `build`, for what the snapshot says."""
         self.checks = Checks(service)
         service.on_transition = self.checks.transitioned
         self.clusters: dict[str, Cluster] = {}
@@ -113,6 +116,7 @@ class Assembly:
         self._building = None
         self._inherit(built)
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
+        self.tls.retain(built.snapshot)
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
@@ -200,7 +204,13 @@ class Assembly:
         if cluster is not None and cluster.fits(upstream):
             return cluster
         cluster = Cluster(
-            upstream, self._rng, self._service.clock, self._service.turns, self._budget, self._service.memory
+            upstream,
+            self._rng,
+            self._service.clock,
+            self._service.turns,
+            self._budget,
+            self._service.memory,
+            self.tls.of(upstream),
         )
         built.made.append(cluster)
         for name in cluster.names():

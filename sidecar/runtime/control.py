@@ -21,6 +21,7 @@ from sidecar.downstream.pressure import Told
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
+from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
 from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
@@ -59,12 +60,16 @@ class Control:
         self._limits = limits
         self._container = container
         self.parts = Parts(self._part_failed)
+        clock, sockets = datapath.service.clock, datapath.listeners.sockets
+        self.rotation = Rotation(lambda: rotating(datapath), clock, self._event)
+        self._handshakes = HandshakesTold(sockets.values, clock, self._event)
         self._administered = Administered(
             datapath,
             self.active,
             self.drain,
             self.parts,
             rooms,
+            self.rotation,
             reload=self.reload,
             sources=self.sources,
         )
@@ -88,7 +93,7 @@ class Control:
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
         config = self.active.numbers(self._datapath.service.clock())
-        return sources.collect(self._datapath, config, self._servers, self.rooms.dropped())
+        return sources.collect(self._datapath, config, self._servers, self.rooms.dropped(), self.rotation)
 
     # The order of a life
 
@@ -118,6 +123,7 @@ class Control:
         """When the data path serves: housekeeping, and new configurations."""
         self.parts.start("housekeeper")
         self.parts.start("memory")
+        self.parts.start("certificates")
         if self.path is not None:
             self.parts.start("reload")
             self.parts.start("watch")
@@ -166,7 +172,8 @@ class Control:
         add(Part("resolver", lambda _: resolver.run()))
         add(Part("probes", self._served_probes.run))
         add(Part("admin", self._served_admin.run))
-        add(Part("housekeeper", every_second(self._datapath.tick)))
+        add(Part("housekeeper", every_second(self._tick)))
+        add(Part("certificates", self.rotation.run))
         service = self._datapath.service
         add(
             Part("memory", MemoryWatch(service.memory, self._container, service.clock, self._tell_memory).run)
@@ -178,6 +185,10 @@ class Control:
         reloading = Reloading(self.active, path, environ, clock, self._reloaded, most)
         reload = self.parts.add(Part("reload", reloading.run))
         self.parts.add(Part("watch", Watching(self.active, path, clock, reload.tell).run))
+
+    def _tick(self) -> None:
+        self._datapath.tick()
+        self._handshakes.tick()
 
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""

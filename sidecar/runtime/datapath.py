@@ -95,7 +95,12 @@ class DataPath:
         self.service.decide = decide
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Build the first snapshot, all at once: nobody waits yet."""
+        """Build the first snapshot, all at once: nobody waits yet.
+
+        Raises:
+            OSError: a file of a `tls` cannot be used.
+        """
+        self.assembly.tls.add(self.assembly.tls.prepare(snapshot))
         self.assembly.apply(snapshot)
         self.service.bound_requests(snapshot.limits.max_requests)
 
@@ -118,8 +123,11 @@ class DataPath:
         Returns the snapshot that is in use: of equal routes it has the old ones. `reconfigure` is to follow.
 
         Raises:
-            OSError: a listener's address cannot be bound; nothing has changed then.
+            OSError: a listener's address cannot be bound, or a file of a `tls` cannot be used; nothing has changed
+                then.
         """
+        tls = await asyncio.to_thread(self.assembly.tls.prepare, snapshot)
+        self.assembly.tls.add(tls)
         try:
             built = await _in_turns(self.assembly.build(snapshot))
             await self.assembly.resolved(built.made, RESOLUTION_SECONDS)

@@ -6,11 +6,15 @@ bound before anything is let go: an address that cannot be had refuses the whole
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
-from sidecar.core.snapshot import Address, Snapshot
+from sidecar.config.watch import Watch
+from sidecar.core.snapshot import Address, Listener, Snapshot
 from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service
+from sidecar.transport.tls.files import TlsFileError
+from sidecar.transport.tls.served import ServedCertificates, files_of, load_served
 
 
 @dataclass(slots=True)
@@ -19,6 +23,23 @@ class Prepared:
 
     sockets: dict[str, ListenerSocket] = field(default_factory=dict)
     started: list[ListenerSocket] = field(default_factory=list)
+    served: dict[str, ServedCertificates | None] = field(default_factory=dict)
+    """Of those whose certificates are others than before, or that have none any more."""
+
+
+def load_listener(policy: Listener) -> ServedCertificates:
+    """Read and check the files of a listener with `tls`; for a thread.
+
+    Raises:
+        TlsFileError: the text names the key and the file.
+    """
+    assert policy.tls is not None, "asked of listeners with TLS alone"
+    files = files_of(policy.tls)
+    digest = Watch(files[0], files).look(0.0) or ""
+    try:
+        return load_served(policy, digest)
+    except TlsFileError as error:
+        raise TlsFileError(f"listeners.{policy.name}.tls: {error}") from error.__cause__
 
 
 class Listeners:
@@ -55,8 +76,9 @@ class Listeners:
                 own = self.sockets.get(name)
                 is_own = own is not None and own.policy.address == policy.address
                 socket = own if is_own else taken.get(policy.address)
+                served = await self._served(socket, policy, prepared)
                 if socket is None:
-                    socket = ListenerSocket(policy, self._service)
+                    socket = ListenerSocket(policy, self._service, served)
                     await socket.start()
                     prepared.started.append(socket)
                 prepared.sockets[name] = socket
@@ -64,6 +86,25 @@ class Listeners:
             self.discard(prepared)
             raise
         return prepared
+
+    async def _served(
+        self, socket: ListenerSocket | None, policy: Listener, prepared: Prepared
+    ) -> ServedCertificates | None:
+        """The certificates of a listener that shows others than before.
+
+        Raises:
+            TlsFileError: they cannot be used.
+        """
+        if socket is not None and (socket.policy.tls, socket.policy.protocol) == (
+            policy.tls,
+            policy.protocol,
+        ):
+            return socket.served
+        served = None
+        if policy.tls is not None:
+            served = await asyncio.to_thread(load_listener, policy)
+        prepared.served[policy.name] = served
+        return served
 
     def discard(self, prepared: Prepared) -> None:
         """Let go of what was bound for nothing."""
@@ -79,6 +120,8 @@ class Listeners:
         for name, policy in snapshot.listeners.items():
             socket = self.sockets[name]
             socket.name = name
+            if name in prepared.served:
+                socket.served = prepared.served[name]
             if socket.policy != policy:
                 socket.adopt(policy)
         self.tick()

@@ -17,6 +17,7 @@ from sidecar.core.sources import (
     UpstreamNumbers,
     server_of,
 )
+from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.serving.http import HttpServer
@@ -24,7 +25,11 @@ from sidecar.upstream.cluster import Cluster
 
 
 def collect(
-    datapath: DataPath, config: ConfigNumbers, servers: Mapping[str, HttpServer], dropped: Lost
+    datapath: DataPath,
+    config: ConfigNumbers,
+    servers: Mapping[str, HttpServer],
+    dropped: Lost,
+    rotation: Rotation,
 ) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one.
 
@@ -46,6 +51,13 @@ def collect(
             OverloadNumbers(name, one.overload.is_on, one.refused_requests, one.gone_clients)
             for name, one in sockets
         ],
+        certificates=rotation.numbers(),
+        certificate_changes=dict(rotation.changes),
+        handshakes={
+            (name, result.value): count
+            for name, one in sockets
+            for result, count in list(one.handshakes.items())
+        },
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

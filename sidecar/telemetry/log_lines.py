@@ -172,6 +172,13 @@ def _access_fields(record: FinishedExchange) -> Fields:
     }
     if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
         fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")
+    tls = record.spoken.tls
+    if tls is not None:
+        fields["tls"] = tls.protocol
+        if tls.identity:
+            fields["client_identity"] = tls.identity
+        if tls.server_name:
+            fields["server_name"] = tls.server_name
     if record.spoken.grpc_status is not None:
         fields["grpc_status"] = GrpcStatus(record.spoken.grpc_status).name
     if query:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from sidecar.core.checked import USER_AGENT, Checked
+from sidecar.core.client_tls import ClientTls
 from sidecar.core.errors import Reason
 from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
 from sidecar.core.grpc_status import SERVER_ERRORS
@@ -30,6 +31,8 @@ _MAX_OF_CLIENTS = 1024
 """Of what is made of words that clients choose, up to half a kilobyte each: such a table may well fill up."""
 _MAX_PEERS = 256
 """Clients whose exchanges are shaped in the same second; each new connection is another."""
+_SOME_CLIENT = ClientTls()
+"""In the place of each client, where all that matters is that there is TLS."""
 
 _URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
 _REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
@@ -79,12 +82,14 @@ class SpanShaper:
     ) -> list[bytes]:
         """What stands in a SERVER span besides ids, times and trace state."""
         method, budget, breaker = record.method, record.budget, record.breaker_state
+        spoken = record.spoken
+        tls = spoken.tls
         parts = [
             _server_fixed(
                 method if method in _KNOWN else b"_OTHER",
                 record.route_name,
                 record.listener,
-                record.spoken,
+                spoken if tls is None else spoken._replace(tls=_SOME_CLIENT),
                 record.status,
                 record.reason,
                 record.fallback,
@@ -104,6 +109,8 @@ class SpanShaper:
             parts.append(wire.text("url.query", query))
         if record.peer is not None:
             parts.append(_peer(record.peer))
+        if tls is not None:
+            parts.append(_client_tls(tls))
         if isinstance(record.tracestate, Untrusted):
             parts += _untrusted(record.tracestate)
         grpc_status = record.spoken.grpc_status
@@ -218,7 +225,7 @@ def _server_fixed(
         _PARENT_ELSEWHERE,
         wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER),
         wire.text("http.request.method", method),
-        wire.text("url.scheme", b"http"),
+        wire.text("url.scheme", b"http" if spoken.tls is None else b"https"),
         wire.text("network.protocol.version", spoken.http_version.encode()),
         wire.text("sidecar.listener", listener.encode()),
     ]
@@ -316,6 +323,17 @@ def _untrusted(came: Untrusted) -> Iterator[bytes]:
     ):
         if value:
             yield wire.text(name, value)
+
+
+@lru_cache(maxsize=_MAX_OF_CLIENTS)
+def _client_tls(tls: ClientTls) -> bytes:
+    """Cached, as a client sends many exchanges by one connection. Names by the conventions, but for the identity."""
+    parts = [wire.text("tls.protocol.name", b"tls"), wire.text("tls.protocol.version", tls.protocol.encode())]
+    if tls.server_name:
+        parts.append(wire.text("tls.client.server_name", tls.server_name.encode()))
+    if tls.identity:
+        parts.append(wire.text("sidecar.client.identity", tls.identity.encode("utf-8", "replace")))
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=_MAX_PEERS)

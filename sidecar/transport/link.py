@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.transport import kernel
@@ -23,10 +24,29 @@ USUAL_BUFFER_BYTES = 64 * 1024
 """What waits to be sent before `pause_writing` is called, as asyncio and uvloop have it."""
 
 
-class Link:
-    """One connected transport in clear text."""
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What a handshake came to."""
 
-    __slots__ = ("_buffer_bytes", "_poll", "_transport", "pause", "peer", "resume", "write", "writelines")
+    version: str
+    """`1.2` or `1.3`."""
+    cipher: str
+    """OpenSSL's name of it."""
+    alpn: str | None
+    sni: str | None
+    """The name that was asked for."""
+    identity: str | None
+    """Who the other side has proved to be."""
+    is_resumed: bool
+    """By a session of an earlier connection: no certificate was sent again."""
+
+
+class Link:
+    """One connected transport, in clear text or not."""
+
+    __slots__ = (
+        "_buffer_bytes", "_poll", "_transport", "pause", "peer", "resume", "tls", "write", "writelines",
+    )  # fmt: skip
 
     write: Callable[[Any], None]
     """Send bytes; what the other side does not take yet waits in memory."""
@@ -36,6 +56,8 @@ class Link:
     resume: Callable[[], None]
     peer: Address | None
     """The other side's address; None for a UNIX socket."""
+    tls: TlsFacts | None
+    """What the handshake came to; None in clear text."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport: asyncio.Transport | None = transport
@@ -45,6 +67,7 @@ class Link:
         self.writelines = transport.writelines
         self.pause = transport.pause_reading
         self.resume = transport.resume_reading
+        self.tls = transport.get_extra_info("tls")
         peer = transport.get_extra_info("peername")
         self.peer = (peer[0], peer[1]) if isinstance(peer, tuple) else None
 
@@ -66,18 +89,18 @@ class Link:
 
     @property
     def identity(self) -> str | None:
-        """Who the other side has proved to be; None in clear text."""
-        return None
+        """Who the other side has proved to be; None in clear text, and for a client without a certificate."""
+        return self.tls.identity if self.tls is not None else None
 
     @property
     def sni(self) -> str | None:
-        """The name that the client asked for in its handshake; None in clear text."""
-        return None
+        """The name that the client asked for in its handshake; None in clear text, and where it asked for none."""
+        return self.tls.sni if self.tls is not None else None
 
     @property
     def alpn(self) -> str | None:
-        """The protocol that the handshake agreed on; None in clear text."""
-        return None
+        """The protocol that the handshake agreed on; None in clear text, and where it agreed on none."""
+        return self.tls.alpn if self.tls is not None else None
 
     @property
     def is_closing(self) -> bool:
@@ -136,7 +159,10 @@ class Link:
 
     def unread(self) -> Iterator[bytes]:
         """What the kernel still holds behind a reset; only within `connection_lost`."""
-        return unread(self._transport) if self._transport is not None else iter(())
+        if self._transport is None:
+            return iter(())
+        # A TLS transport alone can read what is encrypted.
+        return self._transport.unread() if self.tls is not None else unread(self._transport)  # type: ignore[attr-defined]
 
     # What can be done with it
 

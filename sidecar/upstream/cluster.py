@@ -11,13 +11,16 @@ import asyncio
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from math import inf
 
 from sidecar.core import balance
+from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
+from sidecar.transport.tls.client import HTTP_2, ClientContext, ServerIdentity
+from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
@@ -66,8 +69,14 @@ class Cluster(LeaseLine):
         turns: Turns,
         budget: ConnectionBudget | None = None,
         memory: MemoryBudget | None = None,
+        tls: ClientContext | None = None,
     ) -> None:
-        """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits."""
+        """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits.
+
+        `tls`: for an upstream whose policy has a `tls`.
+        """
+        assert (policy.tls is None) == (tls is None), "nothing falls back to clear text"
+        self._tls = tls
         self.memory = memory or MemoryBudget()
         self._budget = budget or ConnectionBudget(sys.maxsize)
         self._budget.join(self, self._close_one_idle)
@@ -119,14 +128,52 @@ class Cluster(LeaseLine):
             self._rebuild()
 
     def _rebuild(self) -> None:
-        wanted = dict.fromkeys(address for answer in self._answers.values() for address in answer)
-        kept = {pool.endpoint: pool for pool in self.pools}
-        for endpoint, pool in kept.items():
-            if endpoint not in wanted:
+        addresses = (address for answer in self._answers.values() for address in answer)
+        wanted: dict[Hashable, Endpoint] = {}
+        for address in addresses:
+            wanted.setdefault(self._place(address), address)
+        kept = {self._place(pool.endpoint): pool for pool in self.pools}
+        for place, pool in kept.items():
+            if place not in wanted:
                 pool.retire()
-        kind = Http2Pool if self.policy.protocol is HttpVersion.HTTP2 else Pool
-        self.pools = [kept.get(endpoint) or kind(self, endpoint) for endpoint in wanted]
+        # With `auto` HTTP/2 is hoped for: who comes meanwhile waits for the one handshake that tells.
+        kind = Pool if self.policy.protocol is HttpVersion.HTTP1 else Http2Pool
+        self.pools = [kept.get(place) or self._pool(kind, endpoint) for place, endpoint in wanted.items()]
         self.single = self.pools[0] if len(self.pools) == 1 else None
+
+    def _place(self, endpoint: Endpoint) -> Hashable:
+        """What tells one endpoint from another: by TLS two names of one address are two, as each is asked for."""
+        tls = self.policy.tls
+        return endpoint if tls is None or tls.server_name is not None else (endpoint, endpoint.name)
+
+    def _pool(self, kind: type[Pool | Http2Pool], endpoint: Endpoint) -> Pool | Http2Pool:
+        tls = self.policy.tls
+        if tls is None or self._tls is None:
+            return kind(self, endpoint)
+        host = endpoint.name or endpoint.host
+        return kind(self, endpoint, ServerIdentity(self._tls, self.name, endpoint, host, tls))
+
+    def pool_speaking(self, pool: LeasePool, alpn: str | None) -> AnyPool:
+        """With `auto`, what an endpoint has agreed on holds for it from now on, until a handshake says otherwise."""
+        assert isinstance(pool, Pool | Http2Pool)
+        if self.policy.protocol is not HttpVersion.AUTO:
+            if isinstance(pool, Http2Pool) and alpn != HTTP_2:
+                raise TlsFailed(Reason.TLS_PROTOCOL, "HTTP/2 was not agreed on in the handshake (ALPN)")
+            return pool
+        kind = Http2Pool if alpn == HTTP_2 else Pool
+        place = self._place(pool.endpoint)
+        for number, known in enumerate(self.pools):
+            if self._place(known.endpoint) == place:
+                if not isinstance(known, kind):
+                    self.pools[number] = self._pool(kind, known.endpoint)
+                    self.single = self.pools[0] if len(self.pools) == 1 else None
+                    known.retire()
+                return self.pools[number]
+        if isinstance(pool, kind):
+            return pool
+        last = self._pool(kind, pool.endpoint)  # its endpoint has left meanwhile
+        last.retire()
+        return last
 
     def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""
@@ -267,7 +314,11 @@ class Cluster(LeaseLine):
 
     def fits(self, policy: Upstream) -> bool:
         """Its endpoints are the same, and spoken to in the same way: it can `adopt` the policy."""
-        return self.policy.endpoints == policy.endpoints and self.policy.protocol is policy.protocol
+        return (
+            self.policy.endpoints == policy.endpoints
+            and self.policy.protocol is policy.protocol
+            and self.policy.tls == policy.tls
+        )
 
     def adopt(self, policy: Upstream) -> None:
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
@@ -281,6 +332,8 @@ class Cluster(LeaseLine):
     def _hand_out_places(self) -> None:
         while self.waits and self.connections < self.policy.limits.max_connections:
             wait = self.waits[0]
+            if wait.pool.is_retired:
+                wait.pool = self.pick() or wait.pool
             pool = wait.pool
             if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
                 self.waits.popleft()

@@ -18,16 +18,21 @@ from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Endpoint
 from sidecar.transport.link import USUAL_BUFFER_BYTES
+from sidecar.transport.tls.client import ServerIdentity
+from sidecar.transport.tls.failures import TlsFailed
 from sidecar.upstream.lease import LeasePool, Seeker
+from sidecar.upstream.securing import Securing
 
 
 class ConnectFailed(Exception):
     """No connection could be had; `reason` says why, the text is for the log."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.is_counted = is_counted
+        """It says something of the upstream."""
 
 
 class Connecting:
@@ -82,7 +87,8 @@ class Connecting:
         self._on_end(self, not task.cancelled() and error is None)
         if isinstance(error, ConnectFailed):
             for number, seeker in enumerate(seekers):
-                seeker.not_leased(error.reason, error.detail, is_counted=number == 0)
+                is_counted = error.is_counted and number == 0
+                seeker.not_leased(error.reason, error.detail, is_counted=is_counted)
         elif error is not None:
             for seeker in seekers:
                 seeker.not_leased(Reason.OVERLOADED, "an error in the sidecar")
@@ -91,34 +97,71 @@ class Connecting:
             self._hand_out(task.result(), seekers)
 
     def _hand_out(self, connection: Any, seekers: list[Seeker]) -> None:
-        left = self.pool.hand_out(connection, seekers)
+        pool: LeasePool = connection.pool  # another one than was thought, if the handshake said so
+        left: list[Seeker] = []
+        if self.pool.is_shared and not pool.is_shared:
+            seekers, left = seekers[:1], seekers[1:]
+        left = pool.hand_out(connection, seekers) + left
         if left and self.on_left_over is not None:
             self.on_left_over(self, left)
 
 
 async def _connect(pool: LeasePool, seconds: float) -> Any:
+    if pool.secure is not None:
+        return await _connect_securely(pool, pool.secure, seconds)
     connection = pool.new_connection()
     is_connected = False
     try:
         async with asyncio.timeout(seconds):
             await _open(connection, pool.endpoint, pool.cluster.memory.buffer_bytes)
         is_connected = True
-    except TimeoutError as error:
-        detail = f"no connection to {pool.endpoint} within {seconds:g} s"
-        raise ConnectFailed(Reason.CONNECTION_TIMEOUT, detail) from error
-    except OSError as error:
-        reason = (
-            Reason.OVERLOADED
-            if is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL
-            else Reason.CONNECTION_REFUSED
-        )
-        raise ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}") from error
+    except (TimeoutError, OSError) as error:
+        raise _failed(error, pool, seconds, "connection") from error
     finally:
         if not is_connected:
             connection.abort()
             connection.let_go()
     pool.add(connection)
     return connection
+
+
+async def _connect_securely(pool: LeasePool, who: ServerIdentity, seconds: float) -> Any:
+    securing = Securing(who)
+    transport = securing.transport
+    what, is_connected = "connection", False
+    try:
+        async with asyncio.timeout(seconds):
+            await _open(transport, pool.endpoint, pool.cluster.memory.buffer_bytes)
+            what = "TLS handshake"
+            await securing.done()
+        facts = transport.facts
+        assert facts is not None
+        pool = pool.cluster.pool_speaking(pool, facts.alpn)
+        pool.tls = facts
+        connection = pool.new_connection()
+        transport.attach(connection)
+        is_connected = True
+    except TlsFailed as error:
+        detail = f"{pool.endpoint}: {error.detail}"
+        raise ConnectFailed(error.reason, detail, is_counted=not error.is_ours) from error
+    except (TimeoutError, OSError) as error:
+        raise _failed(error, pool, seconds, what) from error
+    finally:
+        if not is_connected:
+            transport.close_early()
+    pool.add(connection)
+    return connection
+
+
+def _failed(error: OSError, pool: LeasePool, seconds: float, what: str) -> ConnectFailed:
+    if isinstance(error, TimeoutError):
+        preposition = "to" if what == "connection" else "with"
+        return ConnectFailed(
+            Reason.CONNECTION_TIMEOUT, f"no {what} {preposition} {pool.endpoint} within {seconds:g} s"
+        )
+    is_ours = is_own_lack(error) or error.errno == errno.EADDRNOTAVAIL
+    reason = Reason.OVERLOADED if is_ours else Reason.CONNECTION_REFUSED
+    return ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}")
 
 
 async def _open(protocol: Any, endpoint: Endpoint, buffer_bytes: int) -> None:

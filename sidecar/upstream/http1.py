@@ -27,9 +27,11 @@ from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
+from sidecar.transport.tls.failures import TlsCut, TlsFailed
 from sidecar.transport.turns import SLICE_UNITS
 from sidecar.upstream.framing import Body, read_framing
 from sidecar.upstream.lease import Fate, Lease, LeasePool
+from sidecar.upstream.securing import processed
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -259,6 +261,9 @@ class UpstreamConnection(Lease, ClientStream):
             return
         if self._is_until_close and self._has_head and error is None and not self._pending:
             sink.end([])
+        elif isinstance(error, TlsFailed) and not isinstance(error, TlsCut):
+            is_begun = self._has_head or self._unfinished is not None or self._interims > 0 or self.is_reused
+            sink.failed(error.reason, error.detail, processed(error, is_begun=is_begun))
         elif self._has_head or self._unfinished is not None or self._interims:
             detail = "upstream closed in the middle of its answer"
             sink.failed(Reason.INCOMPLETE_RESPONSE, detail, Processed.YES)

@@ -23,9 +23,11 @@ from sidecar.http2.stream import Http2Stream
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
+from sidecar.transport.tls.failures import TlsCut, TlsFailed
 from sidecar.transport.turns import REQUEST_UNITS
 from sidecar.upstream.http2_stream import Carrier, SentStream
 from sidecar.upstream.lease import SharingPool
+from sidecar.upstream.securing import processed
 from sidecar.upstream.streams import Processed
 
 PING_EVERY_SECONDS: Final = 5.0
@@ -53,7 +55,7 @@ class Http2UpstreamConnection(Carrier):
 
     __slots__ = (
         "_account", "_asked_at", "_behind", "_events", "_is_lost", "_is_reading", "_is_suspect", "_is_turn_over",
-        "_is_write_due", "_is_write_paused", "_loop", "_timer", "codec", "expires", "heard_at", "idle_since",
+        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_timer", "codec", "expires", "heard_at", "idle_since",
         "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
@@ -84,6 +86,7 @@ class Http2UpstreamConnection(Carrier):
         self._is_turn_over = False
         self._is_lost = False
         """There is no socket any more; its streams hear of it behind what had come before."""
+        self._lost_by: Exception | None = None
         self._is_reading = False
         self._is_write_due = False
         self._is_write_paused = False
@@ -161,13 +164,18 @@ class Http2UpstreamConnection(Carrier):
         self.link.lost()
         if is_open:
             self._forget()
-        self._is_lost = True
+        self._is_lost, self._lost_by = True, error
         if not self._is_turn_over:
             self._end()
 
     def _end(self) -> None:
         """It is lost, and all that had come is worked through."""
-        self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
+        error, self._lost_by = self._lost_by, None
+        if isinstance(error, TlsFailed) and not isinstance(error, TlsCut):
+            is_begun = self.was_used or self.codec.peer.is_known
+            self._fail_all(error.reason, error.detail, processed(error, is_begun=is_begun))
+        else:
+            self._fail_all(Reason.CONNECTION_RESET, "upstream closed the connection")
         self._account = settled(self._account, self.pool.cluster.memory, 0.0, 0)
 
     def eof_received(self) -> bool:
@@ -259,9 +267,9 @@ class Http2UpstreamConnection(Carrier):
     def _owners(self) -> list[SentStream]:
         return list(self.streams)
 
-    def _fail_all(self, reason: Reason, detail: str) -> None:
+    def _fail_all(self, reason: Reason, detail: str, fate: Processed = Processed.MAYBE) -> None:
         for stream in self._owners():
-            stream.failed(reason, detail, Processed.MAYBE)
+            stream.failed(reason, detail, fate)
 
     # What the codec tells
 

@@ -16,6 +16,8 @@ from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
 from sidecar.http2.settings import age_seconds
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
+from sidecar.transport.link import TlsFacts
+from sidecar.transport.tls.client import ServerIdentity
 from sidecar.upstream.http2 import Http2UpstreamConnection
 from sidecar.upstream.http2_stream import SentStream
 from sidecar.upstream.lease import CLOSED_AT_ONCE, LeaseLine, Seeker, SharingPool
@@ -36,14 +38,16 @@ class Http2Pool(SharingPool):
 
     __slots__ = (
         "_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping", "more_from",
-        "stream_limit",
+        "secure", "stream_limit", "tls",
     )  # fmt: skip
 
     is_shared = True
 
-    def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
+    def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
+        self.secure = secure
+        self.tls: TlsFacts | None = None
         self.in_flight = 0
         self.is_retired = False
         self.may_ping = True

@@ -193,7 +193,7 @@ class SentStream(Lease, ClientStream):
             pairs.append(_TE)
         pseudo = (
             (b":method", request.method),
-            (b":scheme", b"http"),
+            (b":scheme", b"http" if connection.pool.secure is None else b"https"),
             (b":authority", head.authority),
             (b":path", head.target),
         )

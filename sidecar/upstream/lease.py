@@ -20,6 +20,8 @@ from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Endpoint
 from sidecar.transport.channel import Channel
+from sidecar.transport.link import TlsFacts
+from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink
 
@@ -107,6 +109,10 @@ class LeasePool(ABC):
     """Ready for the next attempt, the youngest last."""
     is_shared: bool
     """Its connections carry many requests at a time."""
+    secure: ServerIdentity | None
+    """Who has to be there, and how a TLS connection begins; None: in clear text."""
+    tls: TlsFacts | None
+    """What the last handshake with it came to."""
 
     @abstractmethod
     def new_connection(self) -> Any:
@@ -152,6 +158,14 @@ class LeaseLine(ABC):
     is_mesh: bool
     """A sidecar of ours stands there too."""
     idle_timer: asyncio.TimerHandle | None
+
+    @abstractmethod
+    def pool_speaking(self, pool: LeasePool, alpn: str | None) -> LeasePool:
+        """The pool for a connection that was opened for `pool`, by what its handshake has agreed on.
+
+        Raises:
+            TlsFailed: it is not what the upstream has to speak.
+        """
 
     @abstractmethod
     def open_more(self, pool: LeasePool) -> None:

@@ -13,6 +13,8 @@ from math import inf
 
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint
+from sidecar.transport.link import TlsFacts
+from sidecar.transport.tls.client import ServerIdentity
 from sidecar.upstream.http1 import UpstreamConnection
 from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, LeasePool, Seeker
 
@@ -20,13 +22,15 @@ from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, Lease
 class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
-    __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired")
+    __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired", "secure", "tls")
 
     is_shared = False
 
-    def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
+    def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
+        self.secure = secure
+        self.tls: TlsFacts | None = None
         self.in_flight = 0
         self.is_retired = False
         """True once the endpoint has left the cluster: connections are not kept any more."""

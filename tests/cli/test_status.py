@@ -177,3 +177,33 @@ def test_while_nobody_answers_the_last_state_stays_and_says_so() -> None:
     shown = text(picture(reading(), trouble="Connection refused"))
     assert "NO ANSWER, this is what was seen last: Connection refused" in shown
     assert "\nr0 " in shown
+
+
+def with_certificates(problem: str | None = None, seconds: int = 30 * 86_400) -> Reading:
+    found = reading()
+    one = {"file": "tls.crt", "expires_at": "", "expires_in_seconds": seconds, "is_key_open": False}
+    owner = {"owner": "listener/inbound", "problem": problem, "certificates": [one]}
+    found.state["status"]["certificates"] = [owner]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told", "is_well"),
+    [
+        (30 * 86_400, "good for 30 days", True),
+        (47 * 3600, "good for 47 hours", True),
+        (1, "good for 0 hours", True),
+        (0, "EXPIRED", False),
+    ],
+)
+def test_certificate_has_a_line(seconds: int, told: str, is_well: bool) -> None:
+    found = with_certificates(seconds=seconds)
+    assert f"certificate of listener/inbound: {told}\n" in text(picture(found))
+    assert found.is_well is is_well
+
+
+def test_certificate_that_cannot_be_used_is_told_beside_the_one_that_is() -> None:
+    found = with_certificates("tls.key: the key is not that of the certificate")
+    line = "certificate of listener/inbound: good for 30 days; what its files hold now is NOT USED: tls.key: the key"
+    assert line in text(picture(found))
+    assert not found.is_well

@@ -74,3 +74,29 @@ def test_check_prints_warnings_beside_its_yes(tmp_path: Path, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out == f"{file}: ok\n"
     assert err.startswith(f"{file}:4:33: warning: everybody who reaches this address")
+
+
+@pytest.mark.parametrize(
+    ("tls", "count"),
+    [
+        ("", 2),
+        ("tls: {certificate: {chain: a, key: b}}", 2),
+        ("tls: {certificate: {chain: a, key: b}, client_ca: c, client: request}", 0),
+        ("tls: {certificate: {chain: a, key: b}, client_ca: c, client: require}", 0),
+    ],
+)
+def test_route_for_clients_is_warned_of_where_nobody_asks_for_their_certificates(
+    tls: str, count: int
+) -> None:
+    text = f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:0", {tls}}}}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:8080"]}}}}
+routes:
+- {{name: a, upstream: app, match: {{client: [web]}}}}
+- {{name: b, upstream: app, match: [{{path: {{exact: /b}}}}, {{client: [web]}}]}}
+- {{name: c, upstream: app}}
+"""
+    warnings = load_text(text).warnings
+    assert len(warnings) == count
+    assert all("no request is of a known client" in one.message for one in warnings)

@@ -103,6 +103,7 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     route.pop("fallback")  # a fallback is unset as a whole, though its parts have defaults
     whole["routes"] = [route]
     listener = _defaults(schema["$defs"]["ListenerSection"], schema)
+    listener.pop("tls")  # unset as a whole, too
     whole["listeners"] = {"inbound": listener, "outbound": listener}
     whole["telemetry"].pop("otlp", None)
     return whole

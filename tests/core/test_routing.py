@@ -634,3 +634,41 @@ def test_table_finds_what_a_scan_of_all_routes_finds(
     chosen = [(int(line.route[1:]), line.match_index) for line in lines if line.is_chosen]
     assert chosen == ([expected] if expected else [])
     assert all(line.is_match for line in lines if line.is_chosen)
+
+
+def by_client(routes: RoutingTable[str], client: str, **asked: str) -> str | None:
+    entry = routes.find_entry(b"payments", b"/", asked.get("method", "GET").encode(), {}, b"", client)
+    return None if entry is None else entry.target
+
+
+def test_route_for_one_client_takes_nobody_else() -> None:
+    shop = "spiffe://cluster.local/ns/shop"
+    routes = table(others=Match(), shop=Match(clients=(shop, "web.shop")))
+    assert by_client(routes, f"{shop}/sa/web") == "shop"
+    assert by_client(routes, "web.shop") == "shop"
+    assert by_client(routes, "spiffe://cluster.local/ns/shopping") == "others"
+    assert by_client(routes, "") == "others"
+    assert by_client(table(shop=Match(clients=(shop,))), "") is None
+
+
+def test_client_is_less_specific_than_what_a_request_itself_says() -> None:
+    routes = table(
+        client=Match(clients=("web",)),
+        method=Match(methods=frozenset({"GET"})),
+        both=Match(methods=frozenset({"POST"}), clients=("web",)),
+        post=Match(methods=frozenset({"POST"})),
+    )
+    assert by_client(routes, "web") == "method"
+    assert by_client(routes, "web", method="PUT") == "client"
+    assert by_client(routes, "web", method="POST") == "both"
+    assert by_client(routes, "", method="POST") == "post"
+
+
+def test_explanation_says_whose_certificate_was_missing() -> None:
+    routes = table(shop=Match(clients=("web", "shop")))
+    (none,) = explain(routes, b"", b"/", b"GET", {}, b"")
+    assert none.reason == "client (none: it has shown no certificate) is none of web, shop"
+    (other,) = explain(routes, b"", b"/", b"GET", {}, b"", "pay")
+    assert other.reason == "client pay is none of web, shop"
+    (chosen,) = explain(routes, b"", b"/", b"GET", {}, b"", "shop")
+    assert chosen.is_chosen

@@ -22,11 +22,12 @@ from sidecar.core.snapshot import Snapshot
 from sidecar.kubernetes.inject import inject
 from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
 from sidecar.kubernetes.settings import Mode, Settings
+from sidecar.transport.tls.served import files_of
 from tests.deploy.tools import tool
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted(path.parent.name for path in (ROOT / "deploy").glob("*/kustomization.yaml"))
-NATIVE = ["base", "jaeger", "job", "monitoring"]
+NATIVE = ["base", "jaeger", "job", "monitoring", "tls"]
 CONFIGURED = [*NATIVE, "legacy"]
 KUBERNETES_VERSION = "1.34"
 pytestmark = pytest.mark.timeout(300)
@@ -79,13 +80,14 @@ def configuration(overlay: str, template: dict[str, Any]) -> tuple[str, Snapshot
 
 
 def test_the_overlays_are_those_promised() -> None:
-    assert OVERLAYS == ["base", "jaeger", "job", "legacy", "monitoring", "webhook"]
+    assert OVERLAYS == ["base", "jaeger", "job", "legacy", "monitoring", "tls", "webhook"]
 
 
 @each_overlay
 def test_an_overlay_builds_and_each_document_is_valid(overlay: str, tmp_path: Path) -> None:
     file = tmp_path / f"{overlay}.yaml"
-    file.write_text(built(overlay))
+    parts = built(overlay).split("\n---\n")
+    file.write_text("\n---\n".join(part for part in parts if "apiVersion: cert-manager.io/" not in part))
     command = [tool("kubernetes-validate"), "--strict", "--no-warn", "-k", KUBERNETES_VERSION, str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -167,10 +169,10 @@ def _check_the_app(template: dict[str, Any], snapshot: Snapshot) -> None:
 @each_configured
 def test_the_configuration_is_mounted_as_a_directory(overlay: str) -> None:
     for _, container, _ in sidecars(overlay):
-        (mount,) = container["volumeMounts"]
-        assert "subPath" not in mount
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        assert not any("subPath" in mount for mount in mounts.values())
         assert container["args"] == ["run", CONFIG_FILE]
-        assert CONFIG_FILE.startswith(mount["mountPath"] + "/")
+        assert CONFIG_FILE.startswith(mounts["sidecar-config"]["mountPath"] + "/")
 
 
 @each_configured
@@ -242,7 +244,10 @@ def test_by_hand_and_by_injection_a_pod_gets_the_same_sidecar(overlay: str) -> N
     for template, container, place in sidecars(overlay):
         found = plan({}, _bare(template["spec"]), {}, _settings(container, place))
         assert isinstance(found, Plan)
-        assert found.volume["name"] == "sidecar-config"
+        names = {item["name"] for item in template["spec"]["volumes"]}
+        assert {item["name"] for item in found.volumes} == {
+            one for one in names if one.startswith("sidecar-")
+        }
         assert container["image"] == found.container["image"]
         wanted, by_hand = _comparable(found.container), _comparable(container)
         if "readinessProbe" not in container:
@@ -260,8 +265,10 @@ def _bare(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(container: dict[str, Any], place: str) -> Settings:
+    has_tls = any(mount["name"] == "sidecar-tls" for mount in container["volumeMounts"])
     return Settings(
         image="sidecar:0.1.0",
+        tls_secret="orders-tls" if has_tls else None,
         mode=Mode.NATIVE if place == "initContainers" else Mode.CONTAINER,
         cpu=container["resources"]["requests"]["cpu"],
     )
@@ -270,6 +277,7 @@ def _settings(container: dict[str, Any], place: str) -> Settings:
 def _comparable(container: dict[str, Any]) -> dict[str, Any]:
     """Ports by name, and probes by the port's number."""
     copy: dict[str, Any] = json.loads(json.dumps(container))
+    copy["volumeMounts"].sort(key=lambda mount: mount["name"])
     copy["ports"] = {item["name"]: item["containerPort"] for item in copy["ports"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if probe in copy:
@@ -360,3 +368,19 @@ def test_no_pod_reaches_the_webhook_and_it_reaches_nobody() -> None:
     assert source["ipBlock"]["except"]
     (port,) = template["spec"]["containers"][0]["ports"]
     assert spec["ingress"][0]["ports"] == [{"port": port["containerPort"], "protocol": "TCP"}]
+
+
+def test_certificates_are_mounted_where_the_configuration_looks_and_for_the_group_alone() -> None:
+    ((template, container, _),) = sidecars("tls")
+    (certificate,) = [item for item in documents("tls") if item["kind"] == "Certificate"]
+    (volume,) = [item for item in template["spec"]["volumes"] if item["name"] == "sidecar-tls"]
+    assert volume["secret"] == {"secretName": certificate["spec"]["secretName"], "defaultMode": 0o440}
+    assert template["spec"]["securityContext"]["fsGroup"] == container["securityContext"]["runAsGroup"]
+    (mount,) = [item for item in container["volumeMounts"] if item["name"] == "sidecar-tls"]
+    snapshot = configuration("tls", template)[1]
+    tls = snapshot.listeners["inbound"].tls
+    assert tls is not None
+    assert files_of(tls) == tuple(f"{mount['mountPath']}/{name}" for name in ("tls.crt", "tls.key", "ca.crt"))
+    (service,) = [item for item in documents("tls") if item["kind"] == "Service"]
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": 15006}]
+    assert f"{service['metadata']['name']}.orders.svc" in certificate["spec"]["dnsNames"]

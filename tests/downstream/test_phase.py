@@ -18,7 +18,7 @@ from sidecar.downstream.phase import (
     limits,
 )
 
-TIMEOUTS = ListenerTimeouts(head_seconds=2.0, idle_seconds=5.0, body_seconds=3.0)
+TIMEOUTS = ListenerTimeouts(head_seconds=2.0, idle_seconds=5.0, body_seconds=3.0, handshake_seconds=4.0)
 LIMITS = {
     Phase.IDLE: 5.0,
     Phase.HEAD: 2.0,
@@ -30,6 +30,7 @@ LIMITS = {
     Phase.CLOSING: 3.0,
     Phase.TUNNEL: inf,
     Phase.CLOSED: inf,
+    Phase.HANDSHAKE: 4.0,
 }
 
 

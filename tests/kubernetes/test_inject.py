@@ -22,6 +22,7 @@ VARIANTS = {
     "defaults": replace(SETTINGS, http_proxy=False),
     "http_proxy": SETTINGS,
     "container": replace(SETTINGS, mode=Mode.CONTAINER),
+    "tls": replace(SETTINGS, tls_secret="orders-tls"),
 }
 each_variant = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -246,4 +247,36 @@ def without_sidecar(item: Any) -> Any:
 def _is_sidecars(item: Any) -> bool:
     if not isinstance(item, dict) or item.get("image") == "sidecar:0.0.9":
         return False
-    return item.get("name") in ("sidecar", "sidecar-config")
+    return item.get("name") in ("sidecar", "sidecar-config", "sidecar-tls")
+
+
+def pod_with_secret(pod: str, **more: Any) -> dict[str, Any]:
+    settings = replace(SETTINGS, tls_secret="orders-tls")
+    text = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n{pod}"
+    (found,) = data(inject(text, "pod.yaml", settings).text)
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+@pytest.mark.parametrize(("context", "mode"), [("", 0o444), ("  securityContext: {fsGroup: 2000}\n", 0o440)])
+def test_secret_is_mounted_as_a_whole_and_readable_for_the_sidecar(context: str, mode: int) -> None:
+    spec = pod_with_secret(f"{context}  containers: [{{name: app, image: app}}]\n")
+    (volume,) = [item for item in spec["volumes"] if item["name"] == "sidecar-tls"]
+    assert volume["secret"] == {"secretName": "orders-tls", "defaultMode": mode}
+    mounts = {item["name"]: item for item in spec["initContainers"][0]["volumeMounts"]}
+    assert mounts["sidecar-tls"] == {"name": "sidecar-tls", "mountPath": "/etc/sidecar-tls", "readOnly": True}
+    assert (
+        spec["containers"] == [{"name": "app", "image": "app"}] or "volumeMounts" not in spec["containers"][0]
+    )
+
+
+def test_volume_of_the_same_name_is_refused() -> None:
+    pod = "  containers: [{name: app, image: app}]\n  volumes: [{name: sidecar-tls, emptyDir: {}}]\n"
+    with pytest.raises(ManifestError, match="a volume named sidecar-tls of its own"):
+        pod_with_secret(pod)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a/b", "a b", "-a", "x" * 300])
+def test_name_of_a_secret_is_one(name: str) -> None:
+    with pytest.raises(ValueError, match=r"tls-secret: .* is no name of a Secret"):
+        replace(SETTINGS, tls_secret=name)

@@ -32,14 +32,24 @@ class Served:
 
 
 def written(
-    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s", upstream: str = ""
+    folder: Path,
+    app: int,
+    *,
+    route: str = "",
+    top: str = "",
+    delay: str = "0s",
+    upstream: str = "",
+    listener: str = "",
 ) -> tuple[Path, int, int]:
-    """Write `sidecar.yaml`: its path, the inbound port and the probes' port. No `delay`, or each test has it too."""
+    """Write `sidecar.yaml`: its path, the inbound port and the probes' port. No `delay`, or each test has it too.
+
+    `listener`: further keys of the inbound one.
+    """
     inbound, probes, admin = free_ports(3)
     file = folder / "sidecar.yaml"
     file.write_text(f"""\
 version: 1
-listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"{f", {listener}" if listener else ""}}}}}
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 telemetry: {{access_log: {{format: "off"}}}}
@@ -53,10 +63,18 @@ routes: [{{name: app, upstream: app{f", {route}" if route else ""}}}]
 
 @asynccontextmanager
 async def served(
-    folder: Path, app: int, *, route: str = "", top: str = "", delay: str = "0s", upstream: str = ""
+    folder: Path,
+    app: int,
+    *,
+    route: str = "",
+    top: str = "",
+    delay: str = "0s",
+    upstream: str = "",
+    listener: str = "",
 ) -> AsyncIterator[Served]:
     """Run a sidecar process in front of the app on port `app`."""
-    file, inbound, probes = written(folder, app, route=route, top=top, delay=delay, upstream=upstream)
+    more = {"route": route, "top": top, "delay": delay, "upstream": upstream, "listener": listener}
+    file, inbound, probes = written(folder, app, **more)
     async with sidecar(file, probes, folder / "sidecar.log") as process:
         yield Served(process, inbound)
 

@@ -7,6 +7,7 @@ request that the app could have read in two ways.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -106,12 +107,18 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    script: Script = RawPeer.echo, *, route: str = "", upstream: str = "", header: str = HEADER
+    script: Script = RawPeer.echo,
+    *,
+    route: str = "",
+    upstream: str = "",
+    header: str = HEADER,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Stage]:
-    """Run the app's `script` for each connection behind a sidecar whose one route takes everything."""
+    """Run the app's `script` for each connection behind a sidecar whose one route takes everything; by TLS with a
+    context of the app's."""
     with Complaints(asyncio.get_running_loop()) as complaints:
         async with (
-            raw_upstream(script) as app,
+            raw_upstream(script, tls) as app,
             running(app_routes(app.port, route=route, upstream=upstream), header) as worker,
         ):
             yield Stage(worker, app, port(worker))

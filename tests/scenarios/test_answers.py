@@ -13,13 +13,16 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
+from sidecar.transport.tls.files import server_context
 from tests.scenarios.stage import OK, app_routes, get, hang, inbound, saying, stage
+from tests.support.certificates import Certificates
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -175,6 +178,33 @@ async def dns_error() -> bytes:
         return await answer_to(ASK, port(worker))
 
 
+async def tls_certificate() -> bytes:
+    with TemporaryDirectory() as folder:
+        pair = Certificates(Path(folder)).self_signed("a", "a.test")
+        context = server_context()
+        context.load_cert_chain(pair.chain, pair.key)
+        async with stage(upstream="tls: {server_name: a.test}", tls=context) as to:
+            return await answer_to(ASK, to.port)
+
+
+async def tls_protocol() -> bytes:
+    async def script(peer: RawPeer) -> None:
+        await peer.read_some()
+        await peer.send(OK)
+
+    async with stage(script, upstream="tls: {server_name: a.test}") as to:
+        return await answer_to(ASK, to.port)
+
+
+async def tls_alert() -> bytes:
+    async def script(peer: RawPeer) -> None:
+        await peer.read_some()
+        await peer.send(b"\x15\x03\x03\x00\x02\x02\x70")  # fatal, unrecognized_name (RFC 8446 6)
+
+    async with stage(script, upstream="tls: {server_name: a.test}") as to:
+        return await answer_to(ASK, to.port)
+
+
 async def connection_reset() -> bytes:
     async def script(peer: RawPeer) -> None:
         await peer.request()
@@ -278,7 +308,8 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
     circuit_open, circuit_open_grpc, circuit_open_head, circuit_open_ramping, fallback, overloaded,
     overloaded_connections,
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
-    timeout_after_the_head, connect_timeout, connection_refused, dns_error, connection_reset, incomplete_head,
+    timeout_after_the_head, connect_timeout, connection_refused, dns_error, tls_certificate, tls_protocol,
+    tls_alert, connection_reset, incomplete_head,
     incomplete_after_the_head, protocol_error, no_route, bad_request, head_too_large, too_many_fields,
     url_too_long, request_timeout, body_timeout, loop, draining,
 )  # fmt: skip
@@ -322,6 +353,9 @@ EXPECTED = {
     "connect_timeout": (504, "connection_timeout", "connection_timeout"),
     "connection_refused": (502, "connection_refused", "connection_refused"),
     "dns_error": (502, "dns_error", "dns_error"),
+    "tls_certificate": (502, "tls_certificate_error", "tls_certificate_error"),
+    "tls_protocol": (502, "tls_protocol_error", "tls_protocol_error"),
+    "tls_alert": (502, "tls_alert_received", "tls_alert_received"),
     "connection_reset": (502, "connection_terminated", "connection_reset"),
     "incomplete_head": (502, "http_response_incomplete", "connection_reset"),
     "protocol_error": (502, "http_protocol_error", "protocol_error"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -434,8 +435,10 @@ class RawUpstream:
 
 
 @asynccontextmanager
-async def raw_upstream(script: Script = RawPeer.echo) -> AsyncIterator[RawUpstream]:
-    """Run `script` for each connection, on a free port of 127.0.0.1."""
+async def raw_upstream(
+    script: Script = RawPeer.echo, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawUpstream]:
+    """Run `script` for each connection, on a free port of 127.0.0.1; by TLS where a context is given."""
     upstream = RawUpstream()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -456,7 +459,7 @@ async def raw_upstream(script: Script = RawPeer.echo) -> AsyncIterator[RawUpstre
             peer.is_open = False
             peer.writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

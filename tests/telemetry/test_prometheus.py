@@ -30,6 +30,7 @@ from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.sources import BreakerReading, MemoryNumbers, OverloadNumbers, Sources, UpstreamNumbers
+from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.telemetry.conftest import free_port
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
@@ -63,6 +64,9 @@ def full() -> tuple[Numbers, Sources]:
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],
+        certificates=[CertificateNumbers("listener/inbound", "/tls/tls.crt", 86_400.5)],
+        certificate_changes={("listener/inbound", "failure"): 1},
+        handshakes={("inbound", "done"): 7},
         dropped={("traces", "queue_full"): 4},
     )
     return numbers, sources

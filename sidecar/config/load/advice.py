@@ -9,10 +9,10 @@ from sidecar.config.load.check import Checked
 from sidecar.config.load.server_rules import is_loopback
 from sidecar.config.problems import Problem
 from sidecar.config.schema.file import Settings
-from sidecar.config.schema.routes import Route
+from sidecar.config.schema.routes import DEFAULT_LISTENER, Route
 from sidecar.config.schema.upstreams import implicit_upstream
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
-from sidecar.core.snapshot import Direction, Upstream
+from sidecar.core.snapshot import ClientCertificate, Direction, Upstream
 
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -34,6 +34,10 @@ _OPEN = (
     "warning: everybody who reaches this address can send requests out in this pod's name; 127.0.0.1 is for the app "
     "alone"
 )
+_NOBODY_ASKS = (
+    "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
+    "with `client: request` or `require`"
+)
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
     "may get them"
@@ -50,8 +54,10 @@ def advice(
     found = [*_open_listeners(settings)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
+    asking = _asking(settings)
     for route in routes:
         found += _of_route(route)
+        found += _of_clients(route, asking)
     return tuple(node.problem(message) for node, message in found)
 
 
@@ -74,6 +80,25 @@ def _open_listeners(settings: Checked[Settings]) -> Iterator[tuple[Node, str]]:
         is_egress = section.direction_of(name) is Direction.OUTBOUND
         if node is not None and address is not None and is_egress and not is_loopback(address):
             yield node, _OPEN
+
+
+def _asking(settings: Checked[Settings]) -> frozenset[str]:
+    """The listeners that ask their clients for certificates."""
+    return frozenset(
+        name
+        for name, section in (settings.value.listeners or {}).items()
+        if section.tls is not None and section.tls.client not in (None, ClientCertificate.OFF)
+    )
+
+
+def _of_clients(route: Checked[Route], asking: frozenset[str]) -> Iterator[tuple[Node, str]]:
+    if (route.value.listener or DEFAULT_LISTENER) in asking:
+        return
+    written = route.node.get("match")
+    for match in written.items if isinstance(written, Sequence) else (written,):
+        node = match.get("client") if isinstance(match, MappingNode) else None
+        if node is not None:
+            yield node, _NOBODY_ASKS
 
 
 def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, str]]:

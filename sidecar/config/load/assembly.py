@@ -7,12 +7,12 @@ only when nothing at all was reported is a snapshot built.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import route_rules, server_rules
+from sidecar.config.load import route_rules, server_rules, tls_rules
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
@@ -26,6 +26,7 @@ from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import Route
 from sidecar.config.schema.section import stored
+from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
 from sidecar.config.tell.hidden_in_problems import without_secrets
 from sidecar.config.yaml import parse
@@ -190,9 +191,10 @@ class _Assembly:
         upstreams = self._upstreams()
         routes = self._routes()
         bodies = [self._fallback_body(route) for route in routes]
+        tls_rules.clashing(_urls(routes), self._report)
         if self._report or settings is None:
             return None
-        served = listeners(settings.value.listeners)
+        served = self._served(settings)
         snapshot = replace(
             settings.value.store(BUILT_IN),
             listeners=MappingProxyType(served),
@@ -209,6 +211,15 @@ class _Assembly:
         if not isinstance(node, Scalar) or is_null(node):
             return snapshot
         return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
+
+    @staticmethod
+    def _served(settings: Checked[Settings]) -> dict[str, core.Listener]:
+        served = listeners(settings.value.listeners)
+        for name, listener in served.items():
+            node = settings.node.get("listeners", name)
+            if listener.tls is not None and isinstance(node, MappingNode):
+                served[name] = replace(listener, tls=tls_rules.listener_tls(listener.tls, node))
+        return served
 
     def _settings(self) -> Checked[Settings] | None:
         top = self._top
@@ -235,7 +246,10 @@ class _Assembly:
         for name, entry in node.entries.items() if isinstance(node, MappingNode) else ():
             section = self._upstream(name, entry)
             if section is not None:
-                found[name] = section.value.store(core.Upstream(name, ()))
+                upstream = section.value.upstream(name)
+                if upstream.tls is not None:
+                    upstream = replace(upstream, tls=tls_rules.upstream_tls(upstream.tls, section.node))
+                found[name] = upstream
         return found
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
@@ -250,6 +264,8 @@ class _Assembly:
         endpoints = entry.value.get("endpoints")
         if isinstance(endpoints, Sequence) and not endpoints.items:
             self._report.add(endpoints.problem(f"upstream {name!r} has no endpoint"))
+        if section is not None:
+            tls_rules.check_upstream(name, section, entry, self._report)
         return section
 
     def _known(self) -> route_rules.Known:
@@ -328,6 +344,19 @@ def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: by
         breaker=replace(policy, counts_rate_limited=direction is core.Direction.OUTBOUND),
         hidden=given_by_environment(route.node),
     )
+
+
+def _urls(routes: list[Checked[Route]]) -> Iterator[tuple[Node, core.Endpoint]]:
+    """Of the routes that name one in place of an upstream."""
+    for route in routes:
+        fallback = route.value.fallback
+        for written, path in (
+            (route.value.upstream, ("upstream",)),
+            (fallback.upstream if fallback is not None else None, ("fallback", "upstream")),
+        ):
+            node = route.node.get(*path)
+            if written is not None and "://" in written and node is not None:
+                yield node, parse_upstream_url(written)
 
 
 def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream]:

@@ -121,7 +121,7 @@ def _matches(route: Checked[Route], report: Report) -> None:
             if isinstance(conditions, MappingNode):
                 for entry in conditions.entries.values():
                     _one_of(entry.value, ("exact", "regex", "present"), report)
-        for key in ("hosts", "methods"):
+        for key in ("hosts", "methods", "client"):
             listed = match.get(key)
             if isinstance(listed, Sequence) and not listed.items:
                 report.add(listed.problem(f"an empty list matches nothing; leave `{key}` out to match any"))

@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sidecar.config.load import tls_rules
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
 from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
@@ -46,6 +47,8 @@ def _listeners(settings: Checked[Settings], report: Report) -> None:
             report.add(entry.key.problem(f"listener {name!r} needs an `address`"))
         if entry is not None and not settings.is_bad("listeners", name, "direction"):
             _direction(name, section, entry, report)
+        if entry is not None and not any(path[:3] == ("listeners", name, "tls") for path in settings.bad):
+            tls_rules.check_listener(section, entry, report)
 
 
 def _direction(name: str, section: ListenerSection, entry: Entry, report: Report) -> None:

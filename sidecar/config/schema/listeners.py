@@ -8,6 +8,7 @@ from dataclasses import replace
 from sidecar.config.schema import values
 from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
 from sidecar.config.schema.section import Section, key
+from sidecar.config.schema.tls import ListenerTlsSection
 from sidecar.core import snapshot as core
 
 
@@ -47,6 +48,10 @@ class ListenerTimeoutsSection(Section):
     body: values.Duration | None = key(
         "Without progress while a body is read from, or an answer written to, the client; closed beyond.",
         fills="body_seconds",
+    )
+    handshake: values.Duration | None = key(
+        "From the connection to the end of its TLS handshake; it is closed beyond.",
+        fills="handshake_seconds",
     )
 
 
@@ -88,6 +93,9 @@ class ListenerSection(Section):
         is_derived=True,
     )
 
+    tls: ListenerTlsSection | None = key(
+        "Its certificates, and what it asks of its clients. Unset: clear text.", fills="tls"
+    )
     ambiguous: values.AmbiguousName | None = key(
         "Where a match asks for a field or parameter that comes twice, or that servers may read otherwise: `refuse` "
         "answers 400, and drops all other fields with `_` in their names; with `first` of two parameters the first "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from sidecar.config.schema.units import parse_host
+from sidecar.core.client_tls import SPIFFE, is_spiffe_id
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
@@ -132,3 +133,30 @@ def path(text: str) -> str:
 def path_prefix(text: str) -> str:
     """Without a slash at the end, which means nothing: a prefix holds whole segments (as in Gateway API)."""
     return path(text).rstrip("/") or "/"
+
+
+def client(text: str) -> str:
+    """An identity of clients: a SPIFFE ID (which stands for all below it too), a DNS name, or a subject."""
+    if text.lower().startswith(SPIFFE):
+        if not is_spiffe_id(text):
+            raise ValueError(
+                f"{text!r} is not a SPIFFE ID: write spiffe://trust.domain/a/path, the trust domain in lower case, "
+                "without a slash at the end"
+            )
+        return text
+    if not text or not text.isprintable() or text != text.strip():
+        raise ValueError(
+            "a client is spiffe://trust.domain/path, a DNS name, or a subject such as CN=payments"
+        )
+    if "*" in text:
+        raise ValueError(f"{text!r}: a client is one name; a SPIFFE ID stands for all below it")
+    return text if "=" in text else text.lower()
+
+
+def alpn(text: str) -> str:
+    """The name of a protocol in a handshake (RFC 7301 3.1): 1 to 255 bytes."""
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= 255 or " " in text:
+        raise ValueError(
+            f"{text!r} is not the name of a protocol: write it as registered, such as h2 or http/1.1"
+        )
+    return text

@@ -192,7 +192,7 @@ class Fallback(Section):
         examples=["fallback.json"],
     )
     upstream: values.UpstreamName | None = key(
-        "Send the request there instead: a name, or http://host:port. Excludes the fixed response.",
+        "Send the request there instead: a name, or http://host:port or https://host. Excludes the fixed response.",
         fills="upstream",
         form=Form(upstream_name),
     )

@@ -19,7 +19,7 @@ from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.snapshot import Failure
+from sidecar.core.snapshot import Failure, TlsVersion
 
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
@@ -233,3 +233,12 @@ def upstream(value: str) -> str:
         units.parse_upstream_url(value)
         return value
     return names.name(value)
+
+
+def tls_version(value: object) -> TlsVersion:
+    """`1.2` or `1.3`, which YAML reads as a number where it has no quotes."""
+    value = plain(value)
+    for version in TlsVersion:
+        if value == version.value or value == float(version.value):
+            return version
+    raise ValueError(f"{_quoted(value)} is not a version of TLS that is spoken here: write 1.2 or 1.3")

@@ -102,6 +102,13 @@ def _tell_path(path: core.PathMatch | None, hidden: Hidden) -> str | None:
 
 
 _HOSTS = Form(tuple, list, _tell_hosts)
+
+
+def _tell_clients(clients: tuple[str, ...], hidden: Hidden) -> str | None:
+    return flow([hidden_values.text(one, hidden) for one in clients]) if clients else None
+
+
+_CLIENTS = Form(tuple, list, _tell_clients)
 _METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
 _PATH = Form(_path, lambda path: {path.kind.value: path.value}, _tell_path)
 _GRPC = Form(_grpc, _written_grpc, _tell_grpc)
@@ -138,6 +145,14 @@ class Match(Section):
     )
     query: dict[values.Text, _Value] | None = key(
         "All of these, by the parameter's name.", examples=[{"beta": "1"}], fills="query", form=_CONDITIONS
+    )
+    client: list[values.ClientName] | None = key(
+        "Any of these clients, by the certificate that their connection has shown: `spiffe://trust.domain/path` with "
+        "all below it (whole segments), or a certificate's DNS name or subject. Needs a listener that asks for "
+        "certificates (`tls: {client: request}` or `require`).",
+        examples=[["spiffe://cluster.local/ns/shop"]],
+        fills="clients",
+        form=_CLIENTS,
     )
 
 
@@ -179,7 +194,8 @@ class Route(Policies):
         is_derived=True,
     )
     upstream: values.UpstreamName | None = key(
-        "Where requests go: an upstream's name, or http://host:port as a shorthand. Or else `weights`.",
+        "Where requests go: an upstream's name, or http://host:port or https://host as a shorthand. Or else "
+        "`weights`.",
         examples=["payments", "http://127.0.0.1:8080"],
         fills="upstreams",
         form=_UPSTREAM,

@@ -128,30 +128,35 @@ def parse_address(value: object) -> Address:
 
 
 def parse_endpoint(value: object) -> Endpoint:
-    """Where to connect: `host:port`, `10.0.0.1:80`, `[::1]:80` or `unix:/path`."""
+    """Where to connect: `host:port`, `10.0.0.1:80`, `[::1]:80`, `unix:/path` or `https://host`."""
     text = _text(value, "an endpoint such as payments:80 or unix:/run/app.sock")
     if text.startswith("unix:"):
         return Endpoint("", 0, _socket_path(text))
+    if text.startswith("https://"):
+        return parse_upstream_url(text)
     if "://" in text:
-        raise ValueError(f"{text!r} is a URL; an endpoint is host:port, without scheme and path")
+        raise ValueError(f"{text!r} is a URL; an endpoint is host:port, without path, or https://host")
     host, port = _host_and_port(text, "payments:80", lowest_port=1)
     return Endpoint(parse_host(host), port)
 
 
 def parse_upstream_url(url: str) -> Endpoint:
-    """The endpoint of the shorthand `http://host:port`; the port defaults to 80."""
+    """The endpoint of the shorthand `http://host:port` or `https://host:port`; the port defaults to 80 or 443."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from None
-    if parts.scheme != "http":
-        raise ValueError(f"{url!r} must start with http://; the connection to an upstream is plain HTTP")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{url!r} must start with http:// or https://")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{url!r} may hold a host and a port only; `rewrite` changes paths")
     if port == 0 or not parts.hostname:
         raise ValueError(f"{url!r} needs a host, and a port from 1 to 65535")
-    return Endpoint(parse_host(parts.hostname), 80 if port is None else port)
+    is_https = parts.scheme == "https"
+    if port is None:
+        port = 443 if is_https else 80
+    return Endpoint(parse_host(parts.hostname), port, is_https=is_https)
 
 
 def parse_host(host: str) -> str:

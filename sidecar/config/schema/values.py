@@ -23,6 +23,7 @@ from sidecar.core.snapshot import (
     Ambiguous,
     BreakerMode,
     CancelWithCaller,
+    ClientCertificate,
     Direction,
     Endpoint,
     Failure,
@@ -30,6 +31,7 @@ from sidecar.core.snapshot import (
     HttpVersion,
     LogFormat,
     Mode,
+    TlsVersion,
     Trust,
     WhenOpen,
     WindowType,
@@ -176,6 +178,19 @@ EndpointAddress: TypeAlias = Annotated[
     Endpoint,
     _typed(units.parse_endpoint, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
 ]
+ServerName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(units.parse_host), type="string", examples=["payments.internal"])
+]
+AlpnName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.alpn), type="string", examples=["h2", "http/1.1"])
+]
+ClientCertificateName: TypeAlias = Annotated[ClientCertificate, _enum(ClientCertificate)]
+TlsVersionName: TypeAlias = Annotated[
+    TlsVersion,
+    _typed(
+        readers.tls_version, WORD, anyOf=[{"type": "string", "enum": ["1.2", "1.3"]}, {"enum": [1.2, 1.3]}]
+    ),
+]
 Url: TypeAlias = Annotated[str, _typed(readers.of_text(readers.url), URL, type="string", format="uri")]
 TraceUrl: TypeAlias = Annotated[str, _typed(readers.of_text(readers.trace_url), URL, **_STRING)]
 HeaderName: TypeAlias = Annotated[str, _typed(readers.of_text(names.header_name), **_STRING)]
@@ -195,6 +210,9 @@ GrpcMethod: TypeAlias = Annotated[
 ]
 HostPattern: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.host_pattern), type="string", examples=["payments", "*.payments.svc"])
+]
+ClientName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.client), type="string", examples=["spiffe://cluster.local/ns/shop"])
 ]
 RewriteHost: TypeAlias = Annotated[str, _typed(readers.of_text(names.rewrite_host), **_STRING)]
 Path: TypeAlias = Annotated[str, _typed(readers.of_text(names.path), type="string", pattern="^/")]
@@ -261,9 +279,9 @@ HttpVersionName: TypeAlias = Annotated[HttpVersion, _enum(HttpVersion)]
 UpstreamHttpName: TypeAlias = Annotated[
     HttpVersion,
     _typed(
-        readers.one_of({"http1": HttpVersion.HTTP1, "http2": HttpVersion.HTTP2}),
+        readers.one_of({"http1": HttpVersion.HTTP1, "http2": HttpVersion.HTTP2, "auto": HttpVersion.AUTO}),
         WORD,
-        enum=["http1", "http2"],
+        enum=["http1", "http2", "auto"],
     ),
 ]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]

@@ -1,0 +1,241 @@
+"""TLS towards real servers: OpenSSL's, nginx, Python's in threads. What they refuse is told in their own word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli.dev_certificates import make_ca
+from sidecar.core.snapshot import CertificateFiles
+from sidecar.core.transition import State
+from sidecar.runtime.worker import Worker
+from tests.scenarios.stage import app_routes, get, post
+from tests.scenarios.test_tls_upstream import VERSIONS, made, serving, shown, tls, version
+from tests.support.certificates import Certificates
+from tests.support.ports import free_ports
+from tests.support.proxy import port, running
+from tests.support.raw import Response, raw_client
+from tests.support.tls_server import tls_server
+
+pytestmark = pytest.mark.process
+
+__all__ = ["made", "version"]
+OPENSSL = shutil.which("openssl")
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="no openssl here")
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx here")
+
+
+class Front:
+    """A sidecar in front of something on a port of this host."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def ask(self, data: bytes) -> Response:
+        async with raw_client(port(self.worker)) as client:
+            await client.send(data)
+            (response,) = await client.responses([b"GET"])
+            return response
+
+
+@asynccontextmanager
+async def front(to: int, upstream: str, route: str = "") -> AsyncIterator[Front]:
+    async with running(app_routes(to, upstream=upstream, route=route)) as worker:
+        yield Front(worker)
+
+
+# What the other side refuses comes as its alert
+
+
+async def test_no_common_version(made: Certificates) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    pair = made.pair("a", "a.test")
+    context.load_cert_chain(pair.chain, pair.key)
+    with tls_server(context) as server:
+        async with front(server.port, tls(made)) as to:
+            told = (await to.ask(get())).values(b"proxy-status")[0]
+    assert b"error=tls_alert_received" in told
+    assert b"the alert protocol_version: no version of TLS is spoken on both sides" in told
+
+
+@pytest.mark.parametrize("is_foreign", [False, True])
+async def test_a_client_certificate_that_is_missing_or_foreign_is_said_and_not_counted(
+    made: Certificates, version: ssl.TLSVersion, is_foreign: bool
+) -> None:
+    """In TLS 1.3 the refusal comes in the place of the answer, and nothing was processed."""
+    context = serving(made.pair("a", "a.test"), version, client_ca=made.ca)
+    more = "server_name: a.test"
+    if is_foreign:
+        more += f", {shown(made.pair('us', 'us.test', signed_by=make_ca('stranger')))}"
+    with tls_server(context) as server:
+        route = "circuit_breaker: {consecutive_failures: 1, warm_up: 0s}"
+        async with front(server.port, tls(made, more), route) as to:
+            for _ in range(3):
+                response = await to.ask(post(b"never processed"))
+                if version is VERSIONS["1.2"] and not is_foreign:
+                    break  # there it is the alert handshake_failure, which may say anything (RFC 5246 7.4.6)
+                assert response.status == 502
+                told = response.values(b"proxy-status")[0]
+                assert b"error=tls_alert_received" in told, told
+                assert to.worker.assembly.breakers["app", "app"].state is State.CLOSED
+        assert server.served == [] or version is VERSIONS["1.3"]
+
+
+async def test_a_name_that_the_server_does_not_know(made: Certificates) -> None:
+    context = serving(made.pair("a", "a.test"))
+    context.sni_callback = lambda sock, name, ctx: (
+        None if name == "a.test" else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    )
+    with tls_server(context) as server:
+        async with front(server.port, tls(made, "server_name: b.test")) as to:
+            told = (await to.ask(get())).values(b"proxy-status")[0]
+            assert (
+                b"the alert unrecognized_name: it knows no certificate for the name asked for (SNI)" in told
+            )
+            assert b"error=tls_alert_received" in told
+
+
+# OpenSSL's own server
+
+
+@contextmanager
+def s_server(pair: CertificateFiles, *arguments: str) -> Iterator[int]:
+    (free,) = free_ports(1)
+    assert OPENSSL is not None
+    command = [
+        OPENSSL,
+        "s_server",
+        "-accept",
+        f"127.0.0.1:{free}",
+        "-cert",
+        pair.chain,
+        "-key",
+        pair.key,
+        "-www",
+    ]
+    process = subprocess.Popen(
+        [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        assert process.stdout is not None
+        while b"ACCEPT" not in process.stdout.readline():
+            assert process.poll() is None, "openssl did not start"
+        yield free
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@needs_openssl
+@pytest.mark.parametrize("arguments", [["-tls1_2"], ["-tls1_3"]], ids=lambda one: one[0])
+async def test_openssl_answers(made: Certificates, arguments: list[str]) -> None:
+    with s_server(made.pair("a", "a.test"), *arguments) as to_port:
+        async with front(to_port, tls(made)) as to:
+            response = await to.ask(get())
+            assert response.status == 200
+            assert b"s_server" in response.body
+            facts = to.worker.assembly.clusters["app"].pools[0].tls
+            assert facts is not None
+            assert facts.version == arguments[0].removeprefix("-tls").replace("_", ".")
+
+
+@needs_openssl
+async def test_openssl_with_no_protocol_in_common_says_so(made: Certificates) -> None:
+    with s_server(made.pair("a", "a.test"), "-alpn", "h3") as to_port:
+        for protocol in ("http1", "http2", "auto"):
+            async with front(to_port, f"{tls(made)}, protocol: {protocol}") as to:
+                told = (await to.ask(get())).values(b"proxy-status")[0]
+                assert b"error=tls_alert_received" in told, told
+                assert b"the alert no_application_protocol" in told
+
+
+# nginx
+
+
+@contextmanager
+def nginx(folder: Path, server: str) -> Iterator[int]:
+    (free,) = free_ports(1)
+    assert NGINX is not None
+    (folder / "nginx.conf").write_text(f"""\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  client_max_body_size 100m;
+  server {{ listen 127.0.0.1:{free} ssl http2; server_name _; {server} }}
+}}
+""")
+    process = subprocess.Popen(
+        [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE
+    )
+    try:
+        for _ in range(2000):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", free)) == 0:
+                    break
+        yield free
+    finally:
+        process.terminate()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@needs_nginx
+@pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
+@pytest.mark.parametrize("spoken", ["TLSv1.2", "TLSv1.3"])
+async def test_nginx_by_either_http_and_with_both_certificates(
+    made: Certificates, tmp_path: Path, protocol: str, spoken: str
+) -> None:
+    pair, us = made.pair("a", "a.test"), made.pair("us", "spiffe://shop/ns/us")
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 16384)
+    server = f"""
+      ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; ssl_protocols {spoken};
+      ssl_client_certificate {made.ca}; ssl_verify_client on;
+      location / {{ return 200 "$ssl_server_name $ssl_client_verify $server_protocol"; }}
+      location /large {{ root {tmp_path}; }}
+    """
+    with nginx(tmp_path, server) as to_port:
+        more = f"server_name: a.test, {shown(us)}"
+        async with front(to_port, f"{tls(made, more)}, protocol: {protocol}") as to:
+            http = "HTTP/1.1" if protocol == "http1" else "HTTP/2.0"
+            answers = await asyncio.gather(*(to.ask(get()) for _ in range(20)))
+            assert {answer.body for answer in answers} == {f"a.test SUCCESS {http}".encode()}
+            assert (await to.ask(get(b"/large"))).body == bytes(range(256)) * 16384
+
+
+@needs_nginx
+async def test_nginx_without_a_client_certificate_answers_itself(made: Certificates, tmp_path: Path) -> None:
+    """It takes the connection, and answers 400: that is its answer, and no failure of TLS."""
+    pair = made.pair("a", "a.test")
+    server = f"""
+      ssl_certificate {pair.chain}; ssl_certificate_key {pair.key};
+      ssl_client_certificate {made.ca}; ssl_verify_client on;
+    """
+    with nginx(tmp_path, server) as to_port:
+        async with front(to_port, tls(made)) as to:
+            response = await to.ask(get())
+            assert response.status == 400
+            assert b"No required SSL certificate was sent" in response.body
