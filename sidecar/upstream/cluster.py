@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from math import inf
 
-from sidecar.core import balance
+from sidecar.core.balance import Balancer
+from sidecar.core.ejection.change import EndpointChange, Health
+from sidecar.core.ejection.peers import Peers
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
+from sidecar.core.snapshot import Balancing, Endpoint, HttpVersion, Upstream
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
@@ -26,6 +28,9 @@ from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 
 AnyPool = Pool | Http2Pool
+
+TIMER_SLACK_SECONDS = 0.001
+"""A timer may come this much early by the clock that ejections are reckoned by."""
 
 
 class NoPlace(Enum):
@@ -66,8 +71,10 @@ class Cluster(LeaseLine):
         turns: Turns,
         budget: ConnectionBudget | None = None,
         memory: MemoryBudget | None = None,
+        predecessor: Cluster | None = None,
     ) -> None:
-        """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits."""
+        """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits.
+        `predecessor`: the upstream's as it was, whose knowledge of endpoints goes on here."""
         self.memory = memory or MemoryBudget()
         self._budget = budget or ConnectionBudget(sys.maxsize)
         self._budget.join(self, self._close_one_idle)
@@ -81,8 +88,18 @@ class Cluster(LeaseLine):
         """Open and being opened."""
         self.overflows = 0
         """Attempts refused by a limit."""
-        self._rng = rng
         self._clock = clock
+        self.peers = predecessor.peers if predecessor is not None else Peers(self.name, policy.ejection)
+        """What is thought of its endpoints; outlives it."""
+        self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
+        """Whom to tell of changes of endpoints."""
+        self._balancer: Balancer[AnyPool] = Balancer(policy.balancing.policy, rng, clock)
+        self._ejection_timer: asyncio.TimerHandle | None = None
+        """Armed while an endpoint is ejected."""
+        self._successor: Cluster | None = None
+        """What has taken its place while attempts are still here."""
+        if predecessor is not None:
+            self.on_endpoint = predecessor.on_endpoint
         self.waits: deque[Wait] = deque()
         self.idle_timer: asyncio.TimerHandle | None = None
         """Armed while a connection is idle."""
@@ -121,20 +138,63 @@ class Cluster(LeaseLine):
     def _rebuild(self) -> None:
         wanted = dict.fromkeys(address for answer in self._answers.values() for address in answer)
         kept = {pool.endpoint: pool for pool in self.pools}
+        now = self._clock()
+        pools = [
+            kept.get(endpoint) or self._new_pool(endpoint, now, is_new=bool(kept)) for endpoint in wanted
+        ]
         for endpoint, pool in kept.items():
             if endpoint not in wanted:
                 pool.retire()
+                self.peers.leave(endpoint, pool, now)
+        self.pools = pools
+        self.single = pools[0] if len(pools) == 1 else None
+        self.settle(now)
+
+    def _new_pool(self, endpoint: Endpoint, now: float, *, is_new: bool) -> Pool | Http2Pool:
         kind = Http2Pool if self.policy.protocol is HttpVersion.HTTP2 else Pool
-        self.pools = [kept.get(endpoint) or kind(self, endpoint) for endpoint in wanted]
-        self.single = self.pools[0] if len(self.pools) == 1 else None
+        pool = kind(self, endpoint)
+        pool.standing = self.peers.join(endpoint, pool, now, is_new=is_new)
+        return pool
 
     def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""
-        return self.single or balance.pick(self.pools, self._rng, avoid)
+        return self.single or self._balancer.pick(avoid)
 
     def at(self, endpoint: object) -> AnyPool | None:
         """The pool of an endpoint, None if it has left."""
         return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
+
+    # What is thought of endpoints
+
+    def linger(self, pool: AnyPool, seconds: float) -> None:
+        if self.single is None:
+            self._balancer.linger(pool, seconds)
+
+    def settle(self, now: float) -> EndpointChange | None:
+        if self._successor is not None:
+            return self._successor.settle(now)
+        news, self.peers.news = self.peers.news, []
+        self._balancer.renew(self.pools, self.peers, self.policy.balancing.policy, now)
+        self._watch_ejections(now)
+        for change in news:
+            self.on_endpoint(change)
+        return next((change for change in reversed(news) if change.health is not Health.USABLE), None)
+
+    def _watch_ejections(self, now: float) -> None:
+        """Take endpoints back when their time is up."""
+        if self._ejection_timer is not None:
+            self._ejection_timer.cancel()
+            self._ejection_timer = None
+        due = self.peers.next_due()
+        if due < inf:
+            delay = max(due - now, 0.0)
+            self._ejection_timer = asyncio.get_running_loop().call_later(delay, self._take_back)
+
+    def _take_back(self) -> None:
+        self._ejection_timer = None
+        now = self._clock()
+        self.peers.tick(now + TIMER_SLACK_SECONDS)
+        self.settle(now)
 
     # Limits
 
@@ -273,6 +333,11 @@ class Cluster(LeaseLine):
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
         self.policy = policy
         self.is_mesh = policy.is_mesh
+        now = self._clock()
+        self.peers.adopt(policy.ejection, now)
+        self.peers.slow_start_seconds = policy.balancing.slow_start_seconds
+        self.peers.time_all(is_timing=policy.balancing.policy is Balancing.PEAK_EWMA)
+        self.settle(now)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.watch_idle(self._clock())
@@ -306,10 +371,18 @@ class Cluster(LeaseLine):
         finally:
             self.watch_idle(now)
 
-    def retire(self) -> None:
-        """The upstream has left the configuration: close what is idle, let the rest finish."""
+    def retire(self, successor: Cluster | None = None) -> None:
+        """The upstream has left the configuration, or has a new cluster: close what is idle, let the rest finish."""
+        self._successor = successor
+        now = self._clock()
         for pool in self.pools:
             pool.retire()
+            self.peers.leave(pool.endpoint, pool, now)
+        if self._ejection_timer is not None:
+            self._ejection_timer.cancel()
+            self._ejection_timer = None
+        if successor is not None:
+            successor.settle(now)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None

@@ -35,8 +35,8 @@ class Http2Pool(SharingPool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping", "more_from",
-        "stream_limit",
+        "_connections", "begun_at", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "lingering",
+        "may_ping", "more_from", "standing", "stream_limit",
     )  # fmt: skip
 
     is_shared = True
@@ -44,7 +44,8 @@ class Http2Pool(SharingPool):
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
-        self.in_flight = 0
+        self.in_flight = self.lingering = 0
+        self.begun_at = -inf
         self.is_retired = False
         self.may_ping = True
         self.stream_limit = STREAMS_BEFORE_SETTINGS

@@ -12,6 +12,9 @@ from collections.abc import Sequence, Sized
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.ejection.peers import Peers
+from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.snapshot import Endpoint
@@ -93,6 +96,12 @@ class LeasePool(ABC):
     cluster: LeaseLine
     in_flight: int
     """Attempts at this endpoint."""
+    lingering: int
+    """Attempts that have failed, and still count in its load."""
+    begun_at: float
+    """When the last attempt here began, in seconds on the loop's clock."""
+    standing: Standing
+    """What is thought of the endpoint by what came back from it."""
     is_retired: bool
     """Its endpoint has left: connections are not kept any more."""
     idle: list[Lease]
@@ -145,7 +154,17 @@ class LeaseLine(ABC):
     waits: Sized
     is_mesh: bool
     """A sidecar of ours stands there too."""
+    peers: Peers
+    """What is thought of its endpoints."""
     idle_timer: asyncio.TimerHandle | None
+
+    @abstractmethod
+    def linger(self, pool: Any, seconds: float) -> None:
+        """An attempt at this endpoint has failed: it counts in its load for so long."""
+
+    @abstractmethod
+    def settle(self, now: float) -> EndpointChange | None:
+        """Act on what endpoints have turned out to be, and tell it. Returns the last one that is bad."""
 
     @abstractmethod
     def open_more(self, pool: LeasePool) -> None:

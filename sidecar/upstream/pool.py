@@ -20,14 +20,17 @@ from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, Lease
 class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
-    __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired")
+    __slots__ = (
+        "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_retired", "lingering", "standing",
+    )  # fmt: skip
 
     is_shared = False
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
-        self.in_flight = 0
+        self.in_flight = self.lingering = 0
+        self.begun_at = -inf
         self.is_retired = False
         """True once the endpoint has left the cluster: connections are not kept any more."""
         self.idle: list[Lease] = []

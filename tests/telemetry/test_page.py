@@ -19,7 +19,7 @@ PAGE = ROOT / "telemetry" / "README.md"
 SHAPES = ("telemetry/span_shape.py", "telemetry/event_shape.py")
 _ATTRIBUTE = re.compile(r"(sidecar|http|rpc|url|server|client|network|user_agent|error|otel)(\.[a-z_0-9]+)+")
 _KIND = re.compile(
-    r"access|(circuit_breaker|config|admin|connections|loop|overload|part|process|telemetry)\.[a-z_]+"
+    r"access|(circuit_breaker|config|admin|connections|endpoint|loop|overload|part|process|telemetry)\.[a-z_]+"
 )
 _HEAD = """\
 | name | at `/metrics` | kind | unit | attributes | meaning |
