@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from sidecar.admin.probes import Vitals
 from sidecar.core.breaker import Breaker
+from sidecar.core.ejection.standing import Standing
 from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
 from sidecar.core.transition import Transition
 
@@ -22,6 +23,7 @@ class Pool(Protocol):
 
     endpoint: Endpoint
     in_flight: int
+    standing: Standing
 
     @property
     def idle_count(self) -> int: ...

@@ -150,9 +150,9 @@ class AdminServer:
         return await listed({"route": route.name}, "breakers", items)
 
     async def _upstreams(self, request: web.Request) -> web.Response:
-        chosen = _chosen(request, "name")
+        chosen, moment = _chosen(request, "name"), moment_of(self._process)
         clusters = [one for one in self._process.clusters.values() if chosen is None or one.name in chosen]
-        return await listed({}, "upstreams", (views.upstream(one) for one in clusters))
+        return await listed({}, "upstreams", (views.upstream(one, moment) for one in clusters))
 
     async def _config(self, request: web.Request) -> web.Response:
         process = self._process

@@ -16,6 +16,8 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
 from sidecar.core.breaker.words import because, held, told
 from sidecar.core.candidate import candidate_policy
+from sidecar.core.ejection.change import Health
+from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import GONE
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
@@ -331,7 +333,7 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     return DURATION_BOUNDS[-1]
 
 
-def upstream(cluster: Cluster) -> Data:
+def upstream(cluster: Cluster, moment: Moment) -> Data:
     """One upstream: its limits, how far they are used, and each endpoint."""
     limits = cluster.policy.limits
     return {
@@ -352,7 +354,22 @@ def upstream(cluster: Cluster) -> Data:
                 "in_flight": pool.in_flight,
                 "connections": pool.open_count,
                 "idle": pool.idle_count,
+                **_standing(pool.standing, moment),
             }
             for pool in cluster.pools
         ],
+    }
+
+
+def _standing(standing: Standing, moment: Moment) -> Data:
+    """What is thought of an endpoint by what came back from it, and why."""
+    is_ejected = standing.health is Health.EJECTED
+    until = standing.until if is_ejected else None
+    return {
+        "state": standing.health.value,
+        "why": standing.why,
+        "failures_in_row": standing.longest,
+        "ejections": standing.times,
+        "ejected_until": moment.instant(until),
+        "ejected_seconds_left": _left(until, moment),
     }

@@ -202,6 +202,7 @@ _BREAKERS = (
 _UPSTREAMS = (
     Column("upstream", is_name=True, is_number=False),
     Column("endpoint", is_name=True, is_number=False),
+    Column("state", is_number=False),
     Column("in flight", "act"),
     Column("connections", "conns", rank=2),
     Column("idle", rank=3),
@@ -283,8 +284,19 @@ def _endpoints(upstreams: list[Data]) -> list[Data]:
 
 def _upstreams(rows: list[Data], width: int | None) -> Table:
     counts = ("in_flight", "connections", "idle", "pending")
-    cells = [[one["upstream"], one["address"], *(str(one.get(name, "")) for name in counts)] for one in rows]
+    cells: list[list[str | Text]] = [
+        [one["upstream"], one["address"], _endpoint_state(one), *(str(one.get(name, "")) for name in counts)]
+        for one in rows
+    ]
     return fitted("Upstreams", _UPSTREAMS, cells, width)
+
+
+def _endpoint_state(endpoint: Data) -> Text:
+    """What is thought of it, and for how long it is left out."""
+    state, left = endpoint.get("state", ""), endpoint.get("ejected_seconds_left")
+    if state in ("", "usable"):
+        return Text(state)
+    return Text(state if left is None else f"{state}, {left:.0f} s left", style="bold yellow")
 
 
 def _ms(seconds: float | None) -> str:

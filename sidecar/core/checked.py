@@ -35,6 +35,8 @@ class Checked(NamedTuple):
     is_news: bool
     """The first one that failed since its breaker was last closed."""
     http_version: str = "1.1"
+    ejected: None = None
+    """Nobody's request has brought it about."""
     grpc_status: None = None
     """It is never a gRPC call."""
 

@@ -223,6 +223,18 @@ def _pending(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.upstream", upstream.name),), upstream.pending
 
 
+def _endpoints(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        for health, count in upstream.endpoints.items():
+            yield (("sidecar.upstream", upstream.name), ("sidecar.endpoint.state", health.value)), count
+
+
+def _ejections(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        for reason, count in upstream.ejections.items():
+            yield (("sidecar.upstream", upstream.name), ("sidecar.ejection.reason", reason.value)), count
+
+
 def _reloads(sources: Sources) -> Iterator[Point]:
     yield (("sidecar.config.result", "success"),), sources.config.reloads_succeeded
     yield (("sidecar.config.result", "failure"),), sources.config.reloads_failed
@@ -411,6 +423,17 @@ FAMILIES: tuple[Family, ...] = (
         "sidecar.upstream.connections", "{connection}", "Connections to an upstream.", _U, None, _connections
     ),
     Family("sidecar.upstream.pending", _REQ, "Requests that wait for a connection.", _U, None, _pending),
+    Family(
+        "sidecar.ejection.endpoints",
+        "{endpoint}",
+        "Endpoints of an upstream, by what is thought of them.",
+        _U,
+        None,
+        _endpoints,
+    ),
+    Family(
+        "sidecar.ejection.ejections", "{ejection}", "Endpoints left out, by reason.", _C, None, _ejections
+    ),
     Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
     ),

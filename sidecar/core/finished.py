@@ -54,8 +54,8 @@ class FinishedAttempt:
     """One try against one endpoint; the fields are those of `ObservedAttempt`."""
 
     __slots__ = (
-        "ended", "endpoint", "grpc_status", "http_version", "reason", "sent_ms", "span_id", "started", "status",
-        "upstream",
+        "ejected", "ended", "endpoint", "grpc_status", "http_version", "reason", "sent_ms", "span_id", "started",
+        "status", "upstream",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -66,6 +66,7 @@ class FinishedAttempt:
         self.ended: Final = attempt.ended
         self.status: Final = attempt.status
         self.reason: Final = attempt.reason
+        self.ejected: Final = attempt.ejected
         self.sent_ms: Final = attempt.sent_ms
         self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status

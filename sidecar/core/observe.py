@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sidecar.core.checked import Checked
 from sidecar.core.deadline import Budget
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Endpoint
@@ -45,6 +46,10 @@ class ObservedAttempt(Protocol):
     @property
     def reason(self) -> Reason | None:
         """Why it failed; None for a complete response, whatever its status."""
+
+    @property
+    def ejected(self) -> EndpointChange | None:
+        """What its end has made of its endpoint: ejected or spared; None for nothing of that kind."""
 
     @property
     def sent_ms(self) -> int | None:
@@ -177,6 +182,9 @@ class Observe(Protocol):
     def checked(self, checked: Checked) -> None:
         """The sidecar itself has asked an upstream whose breaker had waited."""
 
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        """An endpoint is ejected, or bad and not ejected, or used again."""
+
     def noticed(self, notice: Notice, route_name: str) -> None:
         """Something that is only counted happened on a route."""
 
@@ -187,4 +195,5 @@ class Silent:
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
     def checked(self, checked: Checked) -> None: ...
+    def endpoint_changed(self, change: EndpointChange) -> None: ...
     def noticed(self, notice: Notice, route_name: str) -> None: ...

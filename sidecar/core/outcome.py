@@ -98,6 +98,14 @@ class Outcome:
     and where nothing speaks against the upstream."""
     is_counted: bool = True
     """False: ejection has judged it, and the breaker is not to (SPEC-UPSTREAM)."""
+    is_idle: bool = False
+    """The answer had begun, and no byte of it came for the route's `timeouts.idle`, in the upstream's turn: that
+    counts for ejection alone."""
+
+    @property
+    def told(self) -> str:
+        """For people: what it was."""
+        return self.error_type or (str(self.status) if self.status else self.kind.value)
 
 
 def judge(

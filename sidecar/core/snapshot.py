@@ -263,6 +263,42 @@ class UpstreamLimits:
     """Exchanges in flight at once."""
 
 
+class Balancing(Enum):
+    """By what an endpoint of several is chosen."""
+
+    LEAST_REQUEST = "least_request"
+    ROUND_ROBIN = "round_robin"
+    PEAK_EWMA = "peak_ewma"
+
+
+@dataclass(frozen=True, slots=True)
+class BalancingPolicy:
+    policy: Balancing = Balancing.LEAST_REQUEST
+    slow_start_seconds: float = 0.0
+    """In which a new endpoint comes to its whole share; 0: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class EjectionPolicy:
+    """When an endpoint of several is left out, and for how long (SPEC-UPSTREAM, Ejection)."""
+
+    is_on: bool = True
+    consecutive_failures: int = 5
+    """0: not judged."""
+    failure_rate_threshold: float = 0.85
+    minimum_calls: int = 20
+    """Of one endpoint within the interval; below it no rate is judged."""
+    interval_seconds: float = 10.0
+    slower_than_peers: float | None = None
+    """An endpoint whose median is this many times that of its peers is left out, too; None: not judged."""
+    base_seconds: float = 30.0
+    max_seconds: float = 300.0
+    max_ejected: float = 0.5
+    """The largest share of the endpoints that are left out at once."""
+    panic: float = 0.0
+    """With a smaller share of usable endpoints than this, all are used alike; 0: never."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     name: str
@@ -276,6 +312,8 @@ class Upstream:
     protocol: HttpVersion = HttpVersion.HTTP1
     tls: UpstreamTls | None = None
     """None: clear text."""
+    ejection: EjectionPolicy = EjectionPolicy()
+    balancing: BalancingPolicy = BalancingPolicy()
 
     def keeps_breakers_of(self, before: Upstream) -> bool:
         """Whether what was learned of `before` is still true of this: one of its endpoints, as written, stays."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.snapshot import Upstream
 from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State
@@ -44,6 +45,10 @@ class UpstreamNumbers:
     idle: int = 0
     pending: int = 0
     """Exchanges that wait for a connection."""
+    endpoints: Mapping[Health, int] = field(default_factory=dict)
+    """How many there are, by what is thought of them."""
+    ejections: Mapping[EjectionReason, int] = field(default_factory=dict)
+    """How often one was left out."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
 

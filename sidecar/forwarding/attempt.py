@@ -27,6 +27,7 @@ from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
 
 if TYPE_CHECKING:
+    from sidecar.core.ejection.change import EndpointChange
     from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
     from sidecar.core.snapshot import Endpoint
@@ -80,6 +81,10 @@ class AttemptOwner(ABC):
         """No whole answer will come from it."""
 
     @abstractmethod
+    def linger_seconds(self, now: float) -> float:
+        """How long an attempt that failed stays in the load of its endpoint."""
+
+    @abstractmethod
     def blocked(self) -> None:
         """The upstream takes no more of the request for now."""
 
@@ -94,9 +99,9 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "awaits_message", "ended",
-        "fails_at", "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds",
-        "span_id", "started", "status", "trailers", "upstream",
+        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "awaits_message", "ejected",
+        "ended", "fails_at", "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms",
+        "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -114,6 +119,8 @@ class Attempt(ResponseSink, Seeker):
     status: int
     """0 until there is a head."""
     reason: Reason | None
+    ejected: EndpointChange | None
+    """What its end has made of its endpoint."""
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
     awaits_message: bool
@@ -152,7 +159,7 @@ class Attempt(ResponseSink, Seeker):
         self.fails_at = started + allowed_seconds
         self.pool = pool
         self.status = 0
-        self.reason = self.sent_ms = self._lease = self._wait = None
+        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = None
         self.sent_seconds = 0.0
         self.is_whole = self._is_held = self.awaits_message = False
         self.trailers = ()
@@ -195,6 +202,7 @@ class Attempt(ResponseSink, Seeker):
             pool.in_flight -= 1
             self.pool = lease.pool
             self.pool.in_flight += 1
+            self.pool.begun_at = self.started
         race = self.race
         try:
             self.send(lease, race.story.service.clock())
@@ -346,16 +354,28 @@ class Attempt(ResponseSink, Seeker):
 
     def judge(self, kind: Kind, now: float, error: GivenUp | None = None) -> Transition | None:
         """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
-        permit = self.permit
+        permit, pool = self.permit, self.pool
+        failed_before = 0 if pool is None else pool.standing.failed
         transition = permit.judge(self._outcome(kind, now, error), now, self.race.story.trace)
         permit.close(now)
+        if pool is not None:
+            if pool.standing.failed != failed_before:
+                pool.cluster.linger(pool, self.race.linger_seconds(now))
+            self.settle(now)
         return transition
+
+    def settle(self, now: float) -> None:
+        """What has become of it may have changed what is thought of its endpoint."""
+        pool = self.pool
+        if pool is not None and pool.cluster.peers.news:
+            self.ejected = pool.cluster.settle(now)
 
     def _outcome(self, kind: Kind, now: float, error: GivenUp | None) -> Outcome:
         """Its end, as the breaker judges it."""
         exchange, status = self.race.story, self.status
         is_cut = status != 0 and (kind is Kind.TIMED_OUT or kind is Kind.LEFT)
-        if is_cut and error is not None and error.is_idle:
+        is_idle = is_cut and error is not None and error.is_idle
+        if is_idle:
             kind = Kind.ABANDONED
         limit, own_seconds = verdicts.limit(exchange, self.route, self.allowed_seconds, self.fails_at)
         is_grpc = exchange.request.traits.is_grpc
@@ -378,6 +398,7 @@ class Attempt(ResponseSink, Seeker):
             "" if error is None else error.reason.error_type,
             "" if error is None else error.detail,
             verdicts.grpc_status(self.answer, self.trailers) if kind is _ANSWERED and is_grpc else None,
+            is_idle=is_idle,
         )
 
     @property
@@ -431,6 +452,8 @@ class Attempt(ResponseSink, Seeker):
     def _judge_head(self, head: ResponseHead) -> None:
         exchange = self.race.story
         now = exchange.service.clock()
+        if self.pool is not None and self.pool.standing.is_watched:
+            self.permit.be_own()
         if head.status < 400 and self.route.has_plain_failures:
             next_look = self.permit.head(head.status, now)
         else:

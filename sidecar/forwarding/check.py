@@ -94,6 +94,7 @@ class Check(ResponseSink, Seeker):
             self._fail(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
             return
         pool.in_flight += 1
+        pool.begun_at = self.started
         lease = pool.take(self.started, True) if pool.idle else None
         if lease is not None:
             self.leased(lease)
@@ -211,6 +212,8 @@ class Check(ResponseSink, Seeker):
         self.is_good = is_good_check(outcome)
         transition = self.permit.judge(outcome, now, self)
         self.permit.close(now)
+        if self._cluster.peers.news:
+            self._cluster.settle(now)
         self._on_end(self, transition)
 
     def _outcome(self) -> Outcome:

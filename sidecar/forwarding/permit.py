@@ -18,6 +18,7 @@ from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.transition import State, Transition
 
 if TYPE_CHECKING:
+    from sidecar.core.ejection.standing import Standing
     from sidecar.core.history import Culprit
     from sidecar.core.snapshot import Endpoint
     from sidecar.upstream.cluster import Cluster
@@ -127,6 +128,11 @@ class Permit:
         """The endpoint that a probe does not go to while there is another; None: any will do."""
         return None if self._own is None else self._own.avoid
 
+    def be_own(self) -> None:
+        """Something of this very attempt is of interest: its endpoint is watched."""
+        if not self._is_judged:
+            self._needed()
+
     # The moments of the attempt
 
     def sent(self, endpoint: Endpoint | None, now: float) -> bool:
@@ -199,12 +205,14 @@ class Permit:
         self._is_judged = True
         return own.judge(outcome, now, cause)
 
-    def succeed(self, now: float, cause: Culprit | None) -> Transition | None:
-        """`judge` and `close` in one, for a whole answer with a status below 400: the usual case."""
+    def succeed(self, standing: Standing, now: float, cause: Culprit | None) -> Transition | None:
+        """`judge` and `close` in one, for a whole answer with a status below 400: the usual case. `standing`: of its
+        endpoint, which nobody watches."""
         self._cluster.in_flight -= 1
         self._is_judged = True
         door, own = self._door, self._own
         if own is None and door is not None:
+            standing.good += 1
             upstream_until = now if self._client_since == inf else self._client_since
             return door.succeed(upstream_until - self._sent_at, now)
         own = self._needed()

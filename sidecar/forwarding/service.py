@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.core.callers import Callers
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
@@ -84,6 +85,10 @@ class Service:
         self.on_transition(transition)
         if self.postponed and transition.to_state is not State.HALF_OPEN:
             self._look_at_postponed((transition.route, transition.upstream))
+
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        """An endpoint is used no more, or again."""
+        self.observe.endpoint_changed(change)
 
     def _look_at_postponed(self, breaker: tuple[str, str]) -> None:
         now = self.clock()

@@ -129,7 +129,7 @@ class Assembly:
         self._service.has_egress = any(live.is_egress for live in built.routes.values())
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
-                self._let_go(cluster)
+                self._let_go(cluster, self.clusters.get(name))
 
     def _inherit(self, built: Built) -> None:
         """Building took its time, in which an operator may have spoken to breakers that are about to go."""
@@ -203,15 +203,18 @@ class Assembly:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.fits(upstream):
             return cluster
+        service = self._service
         cluster = Cluster(
             upstream,
             self._rng,
-            self._service.clock,
-            self._service.turns,
+            service.clock,
+            service.turns,
             self._budget,
-            self._service.memory,
+            service.memory,
+            cluster,
             self.tls.of(upstream),
         )
+        cluster.on_endpoint = service.endpoint_changed
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)
@@ -223,10 +226,10 @@ class Assembly:
         cluster = self.clusters.get(name)
         return cluster is not None and built.snapshot.upstreams[name].keeps_breakers_of(cluster.policy)
 
-    def _let_go(self, cluster: Cluster) -> None:
+    def _let_go(self, cluster: Cluster, successor: Cluster | None = None) -> None:
         for name in cluster.names():
             self._names.unwatch(name)
-        cluster.retire()
+        cluster.retire(successor)
         self._leaving.append(cluster)
 
     def _route(self, route: Route, built: Built, now: float) -> LiveRoute:
@@ -243,7 +246,16 @@ class Assembly:
             if breaker is None or name not in built.kept:
                 warm = self._warming.setdefault(name, WarmUp(now))
                 policy = route.breaker_of(name)
-                breaker = Breaker(*key, policy, self._rng, now, self._archive, breaker, warm)
+                breaker = Breaker(
+                    *key,
+                    policy,
+                    self._rng,
+                    now,
+                    self._archive,
+                    breaker,
+                    warm,
+                    peers=built.clusters[name].peers,
+                )
             built.breakers[key] = breaker
         if before is not None and is_same_place and before.policy == route:
             return before

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sidecar.core.breaker import Breaker
+from sidecar.core.ejection.change import Health
+from sidecar.core.ejection.peers import Peers
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.sources import (
     BreakerReading,
@@ -84,6 +86,15 @@ def _breaker(breaker: Breaker, now: float) -> BreakerReading:
     )
 
 
+def _endpoints(peers: Peers) -> dict[Health, int]:
+    count, usable, ejected = len(peers.members), peers.usable, peers.ejected
+    return {
+        Health.USABLE: usable,
+        Health.EJECTED: ejected,
+        Health.SPARED: max(count - usable - ejected, 0),
+    }
+
+
 def _upstream(cluster: Cluster) -> UpstreamNumbers:
     idle = sum(pool.idle_count for pool in list(cluster.pools))
     return UpstreamNumbers(
@@ -91,5 +102,7 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         active=max(cluster.connections - idle, 0),
         idle=idle,
         pending=cluster.pending,
+        endpoints=_endpoints(cluster.peers),
+        ejections=dict(cluster.peers.counted),
         server=server_of(cluster.policy),
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.core.checked import Checked
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.observe import ObservedExchange
@@ -119,6 +120,11 @@ class Log:
         """Tell that a check has failed; of those that follow until its breaker is closed, nothing."""
         if checked.is_news and level_of(checked) >= self._level:
             self._put(checked)
+
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        """Tell that an endpoint is left out, or used again, and why."""
+        if level_of(change) >= self._level:
+            self._put(change)
 
     def reloaded(self, report: ReloadReport) -> None:
         if level_of(report) >= self._level:

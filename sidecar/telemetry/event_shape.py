@@ -7,6 +7,7 @@ from binascii import unhexlify
 from collections.abc import Iterator
 
 from sidecar.core.breaker.words import because
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, Transition
 from sidecar.telemetry import wire
@@ -82,6 +83,18 @@ def of_breaker(transition: Transition) -> tuple[bytes, ...]:
         wire.text("sidecar.upstream", transition.upstream.encode()),
         *_why(transition),
     )
+
+
+def of_endpoint(change: EndpointChange, offset_ns: int) -> bytes:
+    """The event of an attempt that has made its endpoint be left out, or nearly so."""
+    told = [
+        wire.text("sidecar.endpoint", change.endpoint.encode()),
+        wire.text("sidecar.ejection.why", change.why.encode("utf-8", "replace")),
+        wire.number("sidecar.ejection.seconds", round(change.seconds)),
+    ]
+    if change.reason is not None:
+        told.append(wire.text("sidecar.ejection.reason", change.reason.value.encode()))
+    return wire.event(f"endpoint.{change.health.value}", ns(change.at, offset_ns), tuple(told))
 
 
 def _why(transition: Transition) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.core.breaker.words import because
 from sidecar.core.checked import Checked
+from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.sources import ReloadReport
@@ -57,7 +58,14 @@ class Event(NamedTuple):
     fields: Fields
 
 
-Record = FinishedExchange | Transition | Checked | ReloadReport | Event
+ENDPOINT_KINDS = {
+    Health.EJECTED: "endpoint.ejected",
+    Health.SPARED: "endpoint.spared",
+    Health.USABLE: "endpoint.usable",
+}
+"""Of the lines that tell what became of an endpoint."""
+
+Record = FinishedExchange | Transition | EndpointChange | Checked | ReloadReport | Event
 """What waits in a queue, and what `make_line` makes a line of: it takes less memory than the line."""
 
 
@@ -92,6 +100,8 @@ def level_of(record: Record) -> Level:
         return Level.WARNING if is_wrong else Level.INFO
     if isinstance(record, Transition):
         return Level.WARNING if record.to_state in (State.OPEN, State.FORCED_OPEN) else Level.INFO
+    if isinstance(record, EndpointChange):
+        return Level.INFO if record.health is Health.USABLE else Level.WARNING
     if isinstance(record, Checked):
         return Level.INFO if record.is_good else Level.WARNING
     if isinstance(record, ReloadReport):
@@ -116,10 +126,22 @@ def make_line(record: Record, offset_ns: int) -> LogLine:
         return LogLine(
             at_ns, level, "circuit_breaker.transition", _transition_fields(record, offset_ns), message
         )
+    if isinstance(record, EndpointChange):
+        fields = _endpoint_fields(record)
+        return LogLine(at_ns, level, ENDPOINT_KINDS[record.health], fields, record.told)
     if isinstance(record, ReloadReport):
         message = "configuration reloaded" if record.is_success else "configuration rejected"
         return LogLine(at_ns, level, "config.reload", _reload_fields(record), message)
     return LogLine(at_ns, level, record.kind, record.fields, record.message)
+
+
+def _endpoint_fields(change: EndpointChange) -> Fields:
+    fields: Fields = {"upstream": change.upstream, "endpoint": change.endpoint, "why": change.why}
+    if change.reason is not None:
+        fields["reason"] = change.reason.value
+    if change.health is Health.EJECTED:
+        fields |= {"seconds": round(change.seconds, 3), "ejections": change.times}
+    return fields
 
 
 def as_json(line: LogLine) -> bytes:

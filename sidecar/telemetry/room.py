@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from sidecar.core.checked import Checked
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.snapshot import Telemetry
@@ -66,6 +67,9 @@ class Reporter:
         self._log.transitioned(transition)
         if self._also is not None:
             self._also(transition)
+
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        self._log.endpoint_changed(change)
 
     def checked(self, checked: Checked) -> None:
         if self._spans is not None:

@@ -21,7 +21,7 @@ from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
-from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker
+from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker, of_endpoint
 from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
@@ -73,6 +73,8 @@ class SpanShaper:
             parts += (_text_of(_URL_FULL, _full_url(authority or record.host, sent_path, query)), state)
             if resend:
                 parts.append(wire.number("http.request.resend_count", resend))
+            if attempt.ejected is not None:
+                parts.append(of_endpoint(attempt.ejected, offset_ns))
             start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns
             spans.append(wire.span(trace_id, unhexlify(attempt.span_id), span_id, start_ns, end_ns, parts))
         return spans

@@ -15,10 +15,12 @@ from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from math import inf
 
-from sidecar.core import balance
+from sidecar.core.balance import Balancer
+from sidecar.core.ejection.change import EndpointChange, Health
+from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.snapshot import Endpoint, HttpVersion, Upstream
+from sidecar.core.snapshot import Balancing, Endpoint, HttpVersion, Upstream
 from sidecar.transport.tls.client import HTTP_2, ClientContext, ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.turns import Turns
@@ -29,6 +31,9 @@ from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 
 AnyPool = Pool | Http2Pool
+
+TIMER_SLACK_SECONDS = 0.001
+"""A timer may come this much early by the clock that ejections are reckoned by."""
 
 
 class NoPlace(Enum):
@@ -69,11 +74,13 @@ class Cluster(LeaseLine):
         turns: Turns,
         budget: ConnectionBudget | None = None,
         memory: MemoryBudget | None = None,
+        predecessor: Cluster | None = None,
         tls: ClientContext | None = None,
     ) -> None:
         """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits.
 
-        `tls`: for an upstream whose policy has a `tls`.
+        `predecessor`: the upstream's as it was, whose knowledge of endpoints goes on here. `tls`: for an upstream
+        whose policy has a `tls`.
         """
         assert (policy.tls is None) == (tls is None), "nothing falls back to clear text"
         self._tls = tls
@@ -90,8 +97,18 @@ class Cluster(LeaseLine):
         """Open and being opened."""
         self.overflows = 0
         """Attempts refused by a limit."""
-        self._rng = rng
         self._clock = clock
+        self.peers = predecessor.peers if predecessor is not None else Peers(self.name, policy.ejection)
+        """What is thought of its endpoints; outlives it."""
+        self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
+        """Whom to tell of changes of endpoints."""
+        self._balancer: Balancer[AnyPool] = Balancer(policy.balancing.policy, rng, clock)
+        self._ejection_timer: asyncio.TimerHandle | None = None
+        """Armed while an endpoint is ejected."""
+        self._successor: Cluster | None = None
+        """What has taken its place while attempts are still here."""
+        if predecessor is not None:
+            self.on_endpoint = predecessor.on_endpoint
         self.waits: deque[Wait] = deque()
         self.idle_timer: asyncio.TimerHandle | None = None
         """Armed while a connection is idle."""
@@ -133,20 +150,34 @@ class Cluster(LeaseLine):
         for address in addresses:
             wanted.setdefault(self._place(address), address)
         kept = {self._place(pool.endpoint): pool for pool in self.pools}
+        now = self._clock()
+        # With `auto` HTTP/2 is hoped for: who comes meanwhile waits for the one handshake that tells.
+        kind = Pool if self.policy.protocol is HttpVersion.HTTP1 else Http2Pool
+        pools = [
+            kept.get(place) or self._join_peers(self._pool(kind, endpoint), now, is_new=bool(kept))
+            for place, endpoint in wanted.items()
+        ]
         for place, pool in kept.items():
             if place not in wanted:
                 pool.retire()
-        # With `auto` HTTP/2 is hoped for: who comes meanwhile waits for the one handshake that tells.
-        kind = Pool if self.policy.protocol is HttpVersion.HTTP1 else Http2Pool
-        self.pools = [kept.get(place) or self._pool(kind, endpoint) for place, endpoint in wanted.items()]
-        self.single = self.pools[0] if len(self.pools) == 1 else None
+                self.peers.leave(pool.endpoint, pool, now)
+        self._use(pools, now)
+
+    def _use(self, pools: list[AnyPool], now: float) -> None:
+        self.pools = pools
+        self.single = pools[0] if len(pools) == 1 else None
+        self.settle(now)
+
+    def _join_peers(self, pool: AnyPool, now: float, *, is_new: bool = False) -> AnyPool:
+        pool.standing = self.peers.join(pool.endpoint, pool, now, is_new=is_new)
+        return pool
 
     def _place(self, endpoint: Endpoint) -> Hashable:
         """What tells one endpoint from another: by TLS two names of one address are two, as each is asked for."""
         tls = self.policy.tls
         return endpoint if tls is None or tls.server_name is not None else (endpoint, endpoint.name)
 
-    def _pool(self, kind: type[Pool | Http2Pool], endpoint: Endpoint) -> Pool | Http2Pool:
+    def _pool(self, kind: type[AnyPool], endpoint: Endpoint) -> AnyPool:
         tls = self.policy.tls
         if tls is None or self._tls is None:
             return kind(self, endpoint)
@@ -164,24 +195,61 @@ class Cluster(LeaseLine):
         place = self._place(pool.endpoint)
         for number, known in enumerate(self.pools):
             if self._place(known.endpoint) == place:
-                if not isinstance(known, kind):
-                    self.pools[number] = self._pool(kind, known.endpoint)
-                    self.single = self.pools[0] if len(self.pools) == 1 else None
-                    known.retire()
-                return self.pools[number]
+                return known if isinstance(known, kind) else self._change_version(number, kind)
         if isinstance(pool, kind):
             return pool
         last = self._pool(kind, pool.endpoint)  # its endpoint has left meanwhile
+        last.standing = pool.standing
         last.retire()
         return last
 
+    def _change_version(self, number: int, kind: type[AnyPool]) -> AnyPool:
+        known, now = self.pools[number], self._clock()
+        pool = self._join_peers(self._pool(kind, known.endpoint), now)
+        known.retire()
+        self.peers.leave(known.endpoint, known, now)
+        self._use([*self.pools[:number], pool, *self.pools[number + 1 :]], now)
+        return pool
+
     def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
         """The endpoint for the next attempt, None when no name has been resolved yet."""
-        return self.single or balance.pick(self.pools, self._rng, avoid)
+        return self.single or self._balancer.pick(avoid)
 
     def at(self, endpoint: object) -> AnyPool | None:
         """The pool of an endpoint, None if it has left."""
         return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
+
+    # What is thought of endpoints
+
+    def linger(self, pool: AnyPool, seconds: float) -> None:
+        if self.single is None:
+            self._balancer.linger(pool, seconds)
+
+    def settle(self, now: float) -> EndpointChange | None:
+        if self._successor is not None:
+            return self._successor.settle(now)
+        news, self.peers.news = self.peers.news, []
+        self._balancer.renew(self.pools, self.peers, self.policy.balancing.policy, now)
+        self._watch_ejections(now)
+        for change in news:
+            self.on_endpoint(change)
+        return next((change for change in reversed(news) if change.health is not Health.USABLE), None)
+
+    def _watch_ejections(self, now: float) -> None:
+        """Take endpoints back when their time is up."""
+        if self._ejection_timer is not None:
+            self._ejection_timer.cancel()
+            self._ejection_timer = None
+        due = self.peers.next_due()
+        if due < inf:
+            delay = max(due - now, 0.0)
+            self._ejection_timer = asyncio.get_running_loop().call_later(delay, self._take_back)
+
+    def _take_back(self) -> None:
+        self._ejection_timer = None
+        now = self._clock()
+        self.peers.tick(now + TIMER_SLACK_SECONDS)
+        self.settle(now)
 
     # Limits
 
@@ -324,6 +392,11 @@ class Cluster(LeaseLine):
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
         self.policy = policy
         self.is_mesh = policy.is_mesh
+        now = self._clock()
+        self.peers.adopt(policy.ejection, now)
+        self.peers.slow_start_seconds = policy.balancing.slow_start_seconds
+        self.peers.time_all(is_timing=policy.balancing.policy is Balancing.PEAK_EWMA)
+        self.settle(now)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.watch_idle(self._clock())
@@ -359,10 +432,18 @@ class Cluster(LeaseLine):
         finally:
             self.watch_idle(now)
 
-    def retire(self) -> None:
-        """The upstream has left the configuration: close what is idle, let the rest finish."""
+    def retire(self, successor: Cluster | None = None) -> None:
+        """The upstream has left the configuration, or has a new cluster: close what is idle, let the rest finish."""
+        self._successor = successor
+        now = self._clock()
         for pool in self.pools:
             pool.retire()
+            self.peers.leave(pool.endpoint, pool, now)
+        if self._ejection_timer is not None:
+            self._ejection_timer.cancel()
+            self._ejection_timer = None
+        if successor is not None:
+            successor.settle(now)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None

@@ -55,8 +55,8 @@ class Http2UpstreamConnection(Carrier):
 
     __slots__ = (
         "_account", "_asked_at", "_behind", "_events", "_is_lost", "_is_reading", "_is_suspect", "_is_turn_over",
-        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_timer", "codec", "expires", "heard_at", "idle_since",
-        "is_open", "link", "pool", "streams", "was_used",
+        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_timer", "codec", "expires", "heard_at",
+        "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
     link: Link

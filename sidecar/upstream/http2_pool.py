@@ -37,8 +37,8 @@ class Http2Pool(SharingPool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "_connections", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "may_ping", "more_from",
-        "secure", "stream_limit", "tls",
+        "_connections", "begun_at", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "lingering",
+        "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
     )  # fmt: skip
 
     is_shared = True
@@ -48,7 +48,8 @@ class Http2Pool(SharingPool):
         self.endpoint = endpoint
         self.secure = secure
         self.tls: TlsFacts | None = None
-        self.in_flight = 0
+        self.in_flight = self.lingering = 0
+        self.begun_at = -inf
         self.is_retired = False
         self.may_ping = True
         self.stream_limit = STREAMS_BEFORE_SETTINGS

@@ -15,6 +15,9 @@ from typing import Any, Final
 from mypy_extensions import trait
 
 from sidecar.core.contract import NO_SLOTS
+from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.ejection.peers import Peers
+from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.request import Request
@@ -103,6 +106,12 @@ class LeasePool(ABC):
     cluster: LeaseLine
     in_flight: int
     """Attempts at this endpoint."""
+    lingering: int
+    """Attempts that have failed, and still count in its load."""
+    begun_at: float
+    """When the last attempt here began, in seconds on the loop's clock."""
+    standing: Standing
+    """What is thought of the endpoint by what came back from it."""
     is_retired: bool
     """Its endpoint has left: connections are not kept any more."""
     idle: list[Lease]
@@ -157,6 +166,8 @@ class LeaseLine(ABC):
     waits: Sized
     is_mesh: bool
     """A sidecar of ours stands there too."""
+    peers: Peers
+    """What is thought of its endpoints."""
     idle_timer: asyncio.TimerHandle | None
 
     @abstractmethod
@@ -166,6 +177,14 @@ class LeaseLine(ABC):
         Raises:
             TlsFailed: it is not what the upstream has to speak.
         """
+
+    @abstractmethod
+    def linger(self, pool: Any, seconds: float) -> None:
+        """An attempt at this endpoint has failed: it counts in its load for so long."""
+
+    @abstractmethod
+    def settle(self, now: float) -> EndpointChange | None:
+        """Act on what endpoints have turned out to be, and tell it. Returns the last one that is bad."""
 
     @abstractmethod
     def open_more(self, pool: LeasePool) -> None:

@@ -22,7 +22,10 @@ from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, Lease
 class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
-    __slots__ = ("_connections", "cluster", "endpoint", "idle", "in_flight", "is_retired", "secure", "tls")
+    __slots__ = (
+        "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_retired", "lingering", "secure",
+        "standing", "tls",
+    )  # fmt: skip
 
     is_shared = False
 
@@ -31,7 +34,8 @@ class Pool(LeasePool):
         self.endpoint = endpoint
         self.secure = secure
         self.tls: TlsFacts | None = None
-        self.in_flight = 0
+        self.in_flight = self.lingering = 0
+        self.begun_at = -inf
         self.is_retired = False
         """True once the endpoint has left the cluster: connections are not kept any more."""
         self.idle: list[Lease] = []

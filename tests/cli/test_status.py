@@ -47,7 +47,7 @@ def reading(
         }
         for one in breakers
     ]  # fmt: skip
-    endpoint = {"address": "10.0.0.1:80", "in_flight": 1, "connections": 2, "idle": 1}
+    endpoint = {"address": "10.0.0.1:80", "in_flight": 1, "connections": 2, "idle": 1, "state": "usable"}
     upstreams = [
         {"name": "u", "pending": 0, "endpoints": [endpoint]},
         {"name": "unknown", "pending": 5, "endpoints": []},

@@ -102,7 +102,7 @@ def test_a_success_in_one_call_is_the_same_as_in_two() -> None:
     for permit in (whole, parts):
         permit.sent(None, path.loop.now)
     path.loop.advance(0.1)
-    whole.succeed(path.loop.now, None)
+    whole.succeed(path.cluster.pools[0].standing, path.loop.now, None)
     parts.judge(GOOD, path.loop.now, None)
     parts.close(path.loop.now)
     assert (counts(path), path.cluster.in_flight) == ((2, 0), 0)
@@ -120,7 +120,7 @@ def test_the_clients_turn_at_one_endpoint_is_none_at_the_next() -> None:
     path.loop.advance(1.0)
     permit.turn(Turn.UPSTREAM, path.loop.now)
     path.loop.advance(1.0)
-    permit.succeed(path.loop.now, None)
+    permit.succeed(path.cluster.pools[0].standing, path.loop.now, None)
     assert path.breaker.durations._ring.tolist() == [2.0]
 
 
@@ -225,7 +225,7 @@ def test_the_clients_turns_make_no_call_slow(has_its_own: bool, ends: str) -> No
     assert permit.next_look == pytest.approx(now + 6.0)
     if ends == "with a head first":
         permit.head(200, now + 5.8)
-    assert permit.succeed(now + 5.9, None) is None
+    assert permit.succeed(path.cluster.pools[0].standing, now + 5.9, None) is None
     assert path.breaker.tally.slow == 0
 
 
@@ -236,5 +236,5 @@ def test_time_of_the_upstream_is_slow_and_the_clients_last_turn_is_not(turn: Tur
     permit.sent(None, now)
     if turn is not None:
         permit.turn(turn, now + 0.5)  # and the answer comes before the client has sent all
-    transition = permit.succeed(now + 1.5, None)
+    transition = permit.succeed(path.cluster.pools[0].standing, now + 1.5, None)
     assert (transition is None) == (turn is Turn.CLIENT)

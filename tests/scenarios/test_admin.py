@@ -153,7 +153,16 @@ async def test_upstreams_tell_their_endpoints_and_limits() -> None:
         await client.responses([b"GET"])
         (upstream,) = (await operator(to.worker).get("/upstreams"))["upstreams"]
     address = f"127.0.0.1:{to.app.port}"
-    assert upstream["endpoints"] == [{"address": address, "in_flight": 0, "connections": 1, "idle": 1}]
+    standing = {
+        "state": "usable",
+        "why": "",
+        "failures_in_row": 0,
+        "ejections": 0,
+        "ejected_until": None,
+        "ejected_seconds_left": None,
+    }
+    (endpoint,) = upstream["endpoints"]
+    assert endpoint == {"address": address, "in_flight": 0, "connections": 1, "idle": 1, **standing}
     assert upstream["limits"] == {"max_connections": 1024, "max_pending": 1024, "max_requests": 1024}
 
 

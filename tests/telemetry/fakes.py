@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.core.deadline import Budget
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import Endpoint
@@ -26,6 +27,7 @@ class FakeAttempt:
     status: int = 200
     reason: Reason | None = None
     sent_ms: int | None = 1990
+    ejected: EndpointChange | None = None
     http_version: str = "1.1"
     grpc_status: int | None = None
 

@@ -25,6 +25,7 @@ from sidecar.admin.prometheus import (
     render,
     wants_openmetrics,
 )
+from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.numbers import Numbers
@@ -60,7 +61,17 @@ def full() -> tuple[Numbers, Sources]:
     )
     sources = Sources(
         breakers=[BreakerReading("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)],
-        upstreams=[UpstreamNumbers("payments", active=2, idle=1, pending=0, server=("pay", 80))],
+        upstreams=[
+            UpstreamNumbers(
+                "payments",
+                active=2,
+                idle=1,
+                pending=0,
+                server=("pay", 80),
+                endpoints={Health.USABLE: 2},
+                ejections={EjectionReason.FAILURE_RATE: 1},
+            )
+        ],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],

@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from sidecar.core.checked import Checked
+from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
 from sidecar.core.override import Order, Override
@@ -150,6 +151,21 @@ def test_unsampled_exchange_leaves_nothing() -> None:
 def test_root_exchange_has_no_parent() -> None:
     server, _ = spans_of(FakeExchange(parent_id=None))
     assert server.parent_span_id == b""
+
+
+def test_an_attempt_that_has_its_endpoint_left_out_says_so() -> None:
+    why = "5 failures in a row, the last one: 500"
+    reason = EjectionReason.CONSECUTIVE_FAILURES
+    change = EndpointChange("payments", "10.0.0.7:8080", Health.EJECTED, reason, why, 100.02, 30.0, 1)
+    _, client = spans_of(FakeExchange(attempts=[FakeAttempt(ejected=change)]))
+    (event,) = client.events
+    assert event.name == "endpoint.ejected"
+    assert attributes(event) == {
+        "sidecar.endpoint": "10.0.0.7:8080",
+        "sidecar.ejection.reason": "consecutive_failures",
+        "sidecar.ejection.why": why,
+        "sidecar.ejection.seconds": 30,
+    }
 
 
 def test_second_attempt_carries_its_number() -> None:

@@ -21,11 +21,16 @@ const ofLimit = (value, limit) => `${count(value)} / ${count(limit)}`;
 function endpointPart(endpoint) {
   const address = h("code");
   const numbers = h("span", { class: "numbers" });
+  const state = h("span", { class: "mark", "data-mark": "bad" });
   return {
-    node: h("li", {}, address, numbers),
+    node: h("li", {}, address, state, numbers),
     /** @param {Data} one */
     update(one) {
       text(address, one.address);
+      const left = one.ejected_seconds_left;
+      state.hidden = one.state === "usable";
+      state.title = one.why;
+      text(state, left === null ? one.state : `${one.state}, ${Math.ceil(left)} s left`);
       text(numbers, `${count(one.in_flight)} in flight · ${count(one.connections)} connections (${count(one.idle)} idle)`);
     },
     endpoint,

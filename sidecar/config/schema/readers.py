@@ -163,6 +163,11 @@ def factor(value: object) -> float:
     return float(value)
 
 
+def factor_or_off(value: object) -> float:
+    """A factor, or `off`, which is 0."""
+    return 0.0 if plain(value) == "off" else factor(value)
+
+
 def one_of(choices: dict[str, Any]) -> Callable[[object], Any]:
     """Read one of a few words."""
 

@@ -36,6 +36,63 @@ class UpstreamTimeoutsSection(Section):
     )
 
 
+class BalancingSection(Section):
+    built_in = core.BalancingPolicy()
+
+    policy: values.BalancingName | None = key(
+        "`least_request`: the one of two random endpoints with fewer requests in flight; `peak_ewma`: with less of "
+        "that times the time that its attempts take; `round_robin`: in turn.",
+        fills="policy",
+    )
+    slow_start: values.DurationOrZero | None = key(
+        "A new endpoint comes to its whole share in this time, from 10 % on. One that is back from an ejection takes "
+        "10s at least.",
+        fills="slow_start_seconds",
+    )
+
+
+class EjectionSection(Section):
+    built_in = core.EjectionPolicy()
+
+    mode: values.EjectionModeName | None = key(
+        "`enforce` leaves bad endpoints out, where there are two or more; `off` does not tell endpoints apart.",
+        fills="is_on",
+    )
+    consecutive_failures: values.CountOrZero | None = key(
+        "Failures of one endpoint in a row after which it is left out; 0 switches this off.",
+        fills="consecutive_failures",
+    )
+    failure_rate_threshold: values.PositiveShare | None = key(
+        "Share of an endpoint's failed calls at which it is left out.", fills="failure_rate_threshold"
+    )
+    minimum_calls: values.Count | None = key(
+        "Below this many calls of an endpoint within `interval` no rate is judged.", fills="minimum_calls"
+    )
+    interval: values.Duration | None = key(
+        "What the rate is computed over, from an endpoint's first failure on. If the majority fails within it, that "
+        "is the upstream, and nobody further is left out.",
+        fills="interval_seconds",
+    )
+    slower_than_peers: values.FactorOrOff | None = key(
+        "An endpoint is left out, too, if its median is this many times that of its peers; needs three of them, with "
+        "20 calls each.",
+        examples=[5],
+        fills="slower_than_peers",
+    )
+    base: values.Duration | None = key(
+        "How long an endpoint is left out, times how often it was; one is taken off for each `base` without that.",
+        fills="base_seconds",
+    )
+    max: values.Duration | None = key("Where that growth ends; at least `base`.", fills="max_seconds")
+    max_ejected: values.Share | None = key(
+        "The largest share of endpoints that are left out at once, but one of two or more; 0% leaves nobody out.",
+        fills="max_ejected",
+    )
+    panic: values.Share | None = key(
+        "With a smaller share of usable endpoints all are used alike; 0%: never.", fills="panic"
+    )
+
+
 class UpstreamSection(Section):
     built_in = core.Upstream("", ())
 
@@ -60,6 +117,10 @@ class UpstreamSection(Section):
     tls: UpstreamTlsSection | None = key(
         "How connections to it are encrypted. Unset: in clear text, unless its endpoints are written with `https://`.",
         fills="tls",
+    )
+    load_balancing: BalancingSection | None = key("Which endpoint gets the next request.", fills="balancing")
+    ejection: EjectionSection | None = key(
+        "When an endpoint that fails is left out, and for how long.", fills="ejection"
     )
 
     def upstream(self, name: str) -> core.Upstream:

@@ -21,6 +21,7 @@ from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     Address,
     Ambiguous,
+    Balancing,
     BreakerMode,
     CancelWithCaller,
     ClientCertificate,
@@ -165,6 +166,29 @@ Weight: TypeAlias = Annotated[
 Factor: TypeAlias = Annotated[
     float, _typed(readers.factor, Form(write=_number), type="number", minimum=1, maximum=100)
 ]
+FactorOrOff: TypeAlias = Annotated[
+    float,
+    _typed(
+        readers.factor_or_off,
+        Form(
+            lambda factor: factor or None,
+            lambda factor: "off" if factor is None else _number(factor),
+            unset="off",
+        ),
+        anyOf=[{"type": "string", "enum": ["off"]}, {"type": "number", "minimum": 1, "maximum": 100}],
+    ),
+]
+"""The snapshot holds None for `off`."""
+EjectionModeName: TypeAlias = Annotated[
+    bool,
+    _typed(
+        readers.one_of({"enforce": True, "off": False}),
+        Form(write=lambda is_on: "enforce" if is_on else "off"),
+        type="string",
+        enum=["enforce", "off"],
+    ),
+]
+BalancingName: TypeAlias = Annotated[Balancing, _enum(Balancing)]
 Status: TypeAlias = Annotated[int, _typed(readers.whole(200, 599), type="integer", minimum=200, maximum=599)]
 Name: TypeAlias = Annotated[str, _typed(readers.of_text(names.name), **_NAME_SCHEMA)]
 UpstreamName: TypeAlias = Annotated[

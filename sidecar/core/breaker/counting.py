@@ -22,6 +22,8 @@ LEAST_SECONDS: Final = 0.05
 LEAST_YIELD_SECONDS: Final = 1.0
 """A probe without a head is given at least this long before another may probe beside it."""
 TIMES_MEDIAN: Final = 2.0
+YOUNG_SECONDS: Final = 0.2
+"""Younger is an attempt that may still be answered at any moment, while too few successes are known."""
 
 
 def counts_after(policy: BreakerPolicy, durations: Durations) -> float:
@@ -47,3 +49,9 @@ def yields_after(durations: Durations) -> float:
     """Seconds after which a probe without a head lets another request probe beside it."""
     p95 = durations.p95()
     return LEAST_YIELD_SECONDS if p95 is None else max(TIMES_P95 * p95, LEAST_YIELD_SECONDS)
+
+
+def young_seconds(durations: Durations) -> float:
+    """How old an attempt is at most that may be answered at any moment."""
+    p95 = durations.p95()
+    return YOUNG_SECONDS if p95 is None else TIMES_P95 * p95

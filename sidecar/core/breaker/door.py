@@ -69,7 +69,7 @@ class Door:
     def head(self, now: float) -> None:
         """A final head with a status below 400 has come, and the answer goes on. One that goes on for
         `judge_after_seconds` needs a permit of its own, to be judged by its head."""
-        if self.is_current and self._rows.longest:
+        if self.is_current and self._rows.is_begun:
             self._rows.head()
         if self.twin is not None:
             self.twin.head(now)
@@ -84,14 +84,12 @@ class Door:
         self._tally.successful += 1
         self._durations.add(seconds)
         rows = self._rows
-        if rows.longest:
+        if rows.is_begun:
             rows.end()
         window = self._window
         window.add(now, 0)
-        if window.failed or window.slow:
-            reason = self._triggers.check_rates(window)
-            if reason is not None:
-                return self._keeper.trip(reason, now)
+        if (window.failed or window.slow) and self._triggers.check_rates(window) is not None:
+            return self._keeper.check_rates(now)
         return None
 
     def own(self) -> BreakerPermit:

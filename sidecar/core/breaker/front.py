@@ -27,6 +27,7 @@ from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.breaker.window import new_window
 from sidecar.core.breaker.words import why
 from sidecar.core.candidate import EvenChance, candidate_policy
+from sidecar.core.ejection.peers import Peers
 from sidecar.core.history import Archive, History
 from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy
@@ -54,13 +55,15 @@ class Breaker:
         predecessor: Breaker | None = None,
         warm: WarmUp | None = None,
         durations: Durations | None = None,
+        peers: Peers | None = None,
     ) -> None:
         """Begin in the resting state of the policy's mode. `rng`, a `random.Random`, serves jitter and ramp.
 
         `archive` bounds the histories of all breakers that share it; None leaves this one its 256. An override
         of the `predecessor`, whose upstream has changed, goes on here until its time: it was said of the route.
         `warm` is the upstream's, shared by all its breakers; None: it counts as warm. `durations`: the successes of
-        the breaker that this one is a candidate beside.
+        the breaker that this one is a candidate beside. `peers`: the upstream's endpoints, told from here how
+        attempts ended (but by a candidate); None: they are not told apart.
 
         Raises:
             ValueError: the window's size is out of bounds (`window.py`).
@@ -72,7 +75,10 @@ class Breaker:
         self.tally = judge.tally
         """The counters since its birth, to be read: the one view of a breaker that any thread may take."""
         state = resting_state(self._order, policy)
-        self.machine = Machine((route, upstream), policy, state, judge, History(archive), rng, now)
+        self.machine = Machine(
+            (route, upstream), policy, state, judge, History(archive), rng, now, peers,
+            is_telling=durations is None,
+        )  # fmt: skip
         self.candidate: Breaker | None = None
         """The second policy's breaker, to be looked at."""
         self._forced()
@@ -185,6 +191,12 @@ class Breaker:
         """When `admit_check` may have a permit, if nothing else happens: to be asked again after each transition and
         each new policy. `inf`: not before one of these."""
         return self.machine.next_check(now)
+
+    def judge_beside(self, peers: Peers) -> None:
+        """The upstream's endpoints are these from now on: a reload has made a new cluster."""
+        self.machine.evidence.peers = peers
+        if self.candidate is not None:
+            self.candidate.judge_beside(peers)
 
     def _admit_beside(
         self, answer: Door | BreakerPermit, other: Door | BreakerPermit | BreakerRefusal
@@ -312,6 +324,7 @@ class Breaker:
                 None,
                 judge.warm,
                 judge.durations,
+                self.machine.evidence.peers,
             )
         else:
             self.candidate.reconfigure(second, now)

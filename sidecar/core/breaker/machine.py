@@ -29,6 +29,7 @@ from sidecar.core.breaker.permit import NO_GENERATION, BreakerPermit, BreakerRef
 from sidecar.core.breaker.probes import Probes
 from sidecar.core.breaker.waits import Chance, Waits
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
+from sidecar.core.ejection.peers import Peers
 from sidecar.core.history import CAUSES, Culprit, History
 from sidecar.core.outcome import Kind, Outcome, Verdict
 from sidecar.core.override import Order
@@ -53,9 +54,9 @@ class Machine(Keeper):
     """Owned by one `Breaker`."""
 
     __slots__ = (
-        "_checks_distrusted", "_closed_by_check", "_names", "_opened_by", "_patience", "_policy", "_probes",
-        "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge", "sequence", "state", "waits",
-    )  # fmt: skip
+        "_checks_distrusted", "_closed_by_check", "_is_telling", "_names", "_opened_by", "_patience", "_policy",
+        "_probes", "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge", "sequence",
+    "state", "waits", )  # fmt: skip
 
     def __init__(
         self,
@@ -66,8 +67,16 @@ class Machine(Keeper):
         history: History,
         rng: Chance,
         now: float,
+        peers: Peers | None = None,
+        *,
+        is_telling: bool = True,
     ) -> None:
-        """Raises ValueError where the window's size is out of bounds (`window.py`)."""
+        """`peers`: the upstream's endpoints, None: nobody tells them apart. `is_telling`: they hear from here how
+        attempts ended; a candidate only reads what they know.
+
+        Raises:
+            ValueError: the window's size is out of bounds (`window.py`).
+        """
         self._names = names
         self.state = state
         """Written by `enter` alone."""
@@ -75,7 +84,8 @@ class Machine(Keeper):
         """The number of the present state period: how many transitions there were."""
         self.judge = judge
         self.history = history
-        self.evidence = Evidence(policy, now)
+        self.evidence = Evidence(policy, now, peers)
+        self._is_telling = is_telling
         self.waits = Waits(now)
         self.forced_until: float | None = None
         """When an operator's word ends."""
@@ -233,7 +243,7 @@ class Machine(Keeper):
     def heard_head(self, permit: BreakerPermit, verdict: Verdict) -> None:
         """A final head has come, of whatever verdict: a good one ends a row of failures."""
         self.end_warm_up()
-        if verdict is _SUCCESS and self._is_of_now(permit):
+        if verdict is _SUCCESS and self._is_of_now(permit) and self.evidence.counts(permit.endpoint):
             self.evidence.rows.head()
 
     def is_running_slow(
@@ -243,10 +253,11 @@ class Machine(Keeper):
         if permit.is_slow or permit.seconds(now) < self.slow_seconds - CLOCK_NOISE_SECONDS:
             return None
         self.judge.count_slow(permit)
-        if not self._is_of_now(permit):
+        self.evidence.settle(now)
+        if not self._is_of_now(permit) or not self.evidence.counts(permit.endpoint):
             return None
         self.evidence.mark_running(permit, now)
-        reason = self.evidence.check()
+        reason = self._reason(now)
         if reason is None:
             return None
         if culprit is not None:  # the others are remembered at their ends
@@ -260,7 +271,45 @@ class Machine(Keeper):
         verdict = self.judge.judge(permit, outcome, now)
         if outcome.kind is Kind.ANSWERED or outcome.kind is Kind.RESET:
             self.end_warm_up()
+        if self.evidence.peers is not None:
+            self._tell_peers(permit, verdict, outcome, now, is_early=is_early)
+            self.evidence.settle(now)
+            if not self.evidence.counts(permit.endpoint):
+                self._pass_over(permit, outcome, now, is_early=is_early)
+                return None
         return self.take_judged(permit, verdict, outcome, now, culprit, is_early=is_early)
+
+    def _tell_peers(
+        self,
+        permit: BreakerPermit,
+        verdict: Verdict,
+        outcome: Outcome,
+        now: float,
+        *,
+        is_early: bool = False,
+        is_late: bool = False,
+    ) -> None:
+        """Ejection judges first. A refusal by the breaker of the next sidecar, and an answer that stood still for
+        `timeouts.idle`, count for it alone."""
+        peers, endpoint = self.evidence.peers, permit.endpoint
+        if peers is None or not self._is_telling:
+            return
+        if verdict is _SUCCESS:
+            seconds = permit.head_seconds if permit.has_head else permit.seconds(now)
+            peers.succeeded(endpoint, seconds, now, is_early=is_early)
+        elif verdict is _FAILURE or outcome.kind is Kind.REFUSED_BELOW or outcome.is_idle:
+            p95 = (self.judge.durations.p95() or 0.0) if peers.is_timing else 0.0
+            peers.failed(endpoint, outcome.told, now, max(permit.seconds(now), p95), is_late=is_late)
+        elif verdict is Verdict.RATE_ONLY_FAILURE:
+            peers.failed(endpoint, outcome.told, now, is_in_row=False)
+
+    def _pass_over(self, permit: BreakerPermit, outcome: Outcome, now: float, *, is_early: bool) -> None:
+        """What an unusable endpoint did, while another is usable: it is counted nowhere, and is no probe's
+        verdict."""
+        permit.verdict = Verdict.IGNORED
+        self.judge.count(permit, Verdict.IGNORED, outcome, now, is_early=is_early)
+        if permit.is_probe and permit.generation == self.sequence and self.state not in BY_HAND:
+            self._probes.give_back(permit)
 
     def take_judged(
         self,
@@ -296,8 +345,16 @@ class Machine(Keeper):
         if permit.verdict is not _SUCCESS:
             return None
         if not self.judge.is_late_failure(permit, outcome, now):
+            if outcome.is_idle:
+                self._tell_peers(permit, Verdict.IGNORED, outcome, now, is_late=True)
+            elif outcome.kind is Kind.ANSWERED and self.evidence.peers is not None and self._is_telling:
+                self.evidence.peers.ended_well(permit.endpoint)
             if outcome.kind is Kind.ANSWERED and self._is_of_now(permit):
                 self.evidence.rows.end()
+            return None
+        self._tell_peers(permit, _FAILURE, outcome, now, is_late=True)
+        self.evidence.settle(now)
+        if not self.evidence.counts(permit.endpoint):
             return None
         if permit.is_probe:
             if not self._has_closed_lately(permit, now):
@@ -327,8 +384,23 @@ class Machine(Keeper):
         )
 
     def _check(self, now: float) -> Transition | None:
-        reason = self.evidence.check()
+        reason = self._reason(now)
         return None if reason is None else self.trip(reason, now)
+
+    def check_rates(self, now: float) -> Transition | None:
+        """A success that was said to a door may have completed `minimum_calls`."""
+        self.evidence.settle(now)
+        reason = self.evidence.triggers.check_rates(self.evidence.window)
+        return None if reason is None or self._is_too_early(reason, now) else self.trip(reason, now)
+
+    def _reason(self, now: float) -> TransitionReason | None:
+        """Why to open now."""
+        reason = self.evidence.check()
+        return None if reason is None or self._is_too_early(reason, now) else reason
+
+    def _is_too_early(self, reason: TransitionReason, now: float) -> bool:
+        """Whether it is the doing of a few endpoints, or one that has not failed may answer at any moment."""
+        return self.evidence.says_too_little(reason, now, counting.young_seconds(self.judge.durations))
 
     def _take_probe(
         self, permit: BreakerPermit, verdict: Verdict, outcome: Outcome, now: float, *, is_early: bool

@@ -28,7 +28,7 @@ from sidecar.core.breaker.words import told
 from sidecar.core.history import Culprit
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge_status
 from sidecar.core.snapshot import BreakerPolicy
-from sidecar.core.transition import State, Transition, TransitionReason
+from sidecar.core.transition import State, Transition
 
 NO_GENERATION: Final = -1
 """Of a permit that takes no part in the state machine: its outcome is counted and changes nothing."""
@@ -93,7 +93,7 @@ class Keeper(ABC):
     @abstractmethod
     def succeed_apart(self, generation: int, seconds: float, now: float) -> Transition | None: ...
     @abstractmethod
-    def trip(self, reason: TransitionReason, now: float) -> Transition: ...
+    def check_rates(self, now: float) -> Transition | None: ...
     @abstractmethod
     def heard_head(self, permit: BreakerPermit, verdict: Verdict) -> None: ...
     @abstractmethod

@@ -12,7 +12,8 @@ A call's mark says what it was: 0 for a success in good time, else the sum of
 * `SLOW`;
 * `PENDING`: it has no verdict. It stands in the window because it is slow, running or left by its caller;
 * `SILENT`: it ended without an answer for which its caller may be to blame. It is not in `total` and speaks
-  only while the window holds no success.
+  only while the window holds no success;
+* `EXCUSED`: it failed, at an endpoint that is unusable. It is in no count (`excuses.py`).
 
 A call stands in the window once. Its mark can be changed as long as it does: `add` returns its place for that.
 """
@@ -28,6 +29,7 @@ FAILED: Final = 1
 SLOW: Final = 2
 PENDING: Final = 4
 SILENT: Final = 8
+EXCUSED: Final = 16
 
 BUCKETS: Final = 64
 """Of a time window. A power of two, so the buckets' width is exact in binary."""
@@ -60,6 +62,8 @@ class Counts:
             self.pending += by
         if mark & SILENT:
             self.silent += by
+            self.total -= by
+        if mark & EXCUSED:
             self.total -= by
 
     def _reset(self) -> None:
@@ -105,15 +109,19 @@ class TimeWindow(Counts):
             self._mark(mark, 1)
         return self._index
 
-    def change(self, place: int, old: int, new: int, now: float) -> bool:
-        """Give the call at `place` another mark; False if it has left the window."""
+    def holds(self, place: int) -> bool:
+        """Whether what was recorded there has not left; as of the last call that was given a `now`."""
+        return place > self._index - BUCKETS
+
+    def change(self, place: int, old: int, new: int, now: float, count: int = 1) -> bool:
+        """Give `count` calls at `place` another mark; False if they have left the window."""
         if now >= self._bucket_ends:
             self._rotate(now)
         if place <= self._index - BUCKETS:
             return False
         before = self._now()
-        self._mark(old, -1)
-        self._mark(new, 1)
+        self._mark(old, -count)
+        self._mark(new, count)
         if place != self._index:
             # It stands in an older bucket: the change is that one's, not the current one's.
             slot = place % BUCKETS * 5
@@ -194,8 +202,12 @@ class CountWindow(Counts):
         self._added = place + 1
         return place
 
-    def change(self, place: int, old: int, new: int, now: float) -> bool:
-        """Give the call at `place` another mark; False if it has left the window."""
+    def holds(self, place: int) -> bool:
+        """Whether the call that was recorded there has not left."""
+        return place >= self._added - self._size
+
+    def change(self, place: int, old: int, new: int, now: float, count: int = 1) -> bool:
+        """Give the call at `place` another mark; False if it has left the window. `count` is 1: each has a place."""
         if place < self._added - self._size:
             return False
         self._mark(old, -1)
