@@ -91,9 +91,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     __slots__ = (
         "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
-        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
-        "_listener", "_pauses", "_pending_head", "_secured", "_service", "_since", "_unfinished", "_untaken",
-        "_verdict", "bucket", "due", "link", "phase", "place", "ticket",
+        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_visitor", "_is_write_paused",
+        "_keep_alive", "_listener", "_pauses", "_pending_head", "_secured", "_service", "_since", "_unfinished",
+        "_untaken", "_verdict", "bucket", "due", "link", "phase", "place", "ticket",
     )  # fmt: skip
 
     link: Link
@@ -122,6 +122,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._is_reading = False
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
+        self._is_visitor = False
+        """There is no memory for it: its only request is refused."""
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
         self._has_ended = False
@@ -371,6 +373,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
         listener, link = self._listener, self.link
+        if self._is_visitor:
+            link.abort()  # it would ask for many things at once
+            return
         self._enter(Phase.TUNNEL, self._since)
         Sweep.remove(self)
         served = Http2ClientConnection(listener, link, self._secured)
@@ -628,7 +633,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def claim(self, now: float) -> Claim | None:
         """What its end would give back, for whoever must choose; None where it must not be ended."""
         held = self.held_as
-        if held is None:
+        if held is None or self._is_visitor:
             return None
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
@@ -755,9 +760,15 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._take_verdict()
             self._go_on()
 
+    def turn_away(self) -> None:
+        """There is no memory for it, and nobody to close for it: its first request is answered no, and it ends."""
+        self._is_visitor = True
+        self._service.memory.refused += 1
+        self._verdict = _no_memory()
+
     def _take_verdict(self) -> None:
         """Its request has come to its turn. A client that has left meanwhile gets no answer: 499."""
-        self._verdict = None
+        self._verdict = _no_memory() if self._is_visitor else None
         if self.link.is_ended():
             self._verdict = GivenUp(Reason.CLIENT_GONE, "the client went away while its request waited")
             self._service.loop.call_soon(self.abort)
@@ -832,7 +843,11 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:
         request = exchange.request
-        if self._listener.is_ending or (request.traits.expects_continue and not exchange.request_bytes):
+        if (
+            self._listener.is_ending
+            or self._is_visitor
+            or (request.traits.expects_continue and not exchange.request_bytes)
+        ):
             self._keep_alive = (
                 False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
             )
@@ -877,7 +892,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         request = exchange.request
         if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
-        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending:
+        if (
+            request.traits is not PLAIN
+            or not self._keep_alive
+            or self._listener.is_ending
+            or self._is_visitor
+        ):
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")
@@ -986,7 +1006,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return
         may_come = is_body_due or self._is_distrusted or bool(self._behind) or link.is_readable()
         self._distrust()
-        if may_come and link.can_half_close and not self._has_ended:
+        if may_come and link.can_half_close and not self._has_ended and not self._is_visitor:
             self._await_taking(Phase.LINGER, now)
             self._pauses = 0
             link.end_writing()
@@ -1012,6 +1032,10 @@ _HELD: dict[Phase, Held | None] = {
 
 def _reason_of(error: MalformedChunk) -> Reason:
     return Reason.HEAD_TOO_LARGE if isinstance(error, TooLarge) else Reason.BAD_REQUEST
+
+
+def _no_memory() -> GivenUp:
+    return GivenUp(Reason.OVERLOADED, "no memory left for another request", retry_after_seconds=1.0)
 
 
 def _lines(head: ResponseHead) -> list[bytes]:

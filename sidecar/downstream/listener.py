@@ -45,6 +45,11 @@ RESUMES_A_TURN: Final = 256
 MEMORY_RETRY_SECONDS: Final = 0.002
 """While connections are being closed to give memory back, which takes some turns of the loop."""
 
+MOST_VISITORS: Final = 32
+"""Connections beyond the budget of memory, whose only request is refused: better than to leave its client waiting."""
+VISIT_SECONDS: Final = 1.0
+"""How long a visitor may keep its place from others."""
+
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
@@ -82,6 +87,8 @@ class ListenerSocket(ListenerTerms):
         """As those that are accepted begin."""
         self.waits_for_room = 0
         """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
+        self._visitors: dict[ClientConnection, float] = {}
+        """Those and when they came, the oldest first."""
         self._taking: set[asyncio.Task[object]] = set()
         """The last connections out of the accept queue, until they are among the others."""
 
@@ -195,12 +202,20 @@ class ListenerSocket(ListenerTerms):
         """Whether another connection can be served; an idle one is closed for it."""
         service = self.service
         if service.memory.has_none_left:
-            return False
+            return service.memory.is_full and self._has_room_for_visitor()
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
         idle = next((one for one in islice(self._connections, LOOKS_FOR_IDLE) if one.is_idle), None)
         if idle is not None:
             idle.abort()
+        return False
+
+    def _has_room_for_visitor(self) -> bool:
+        if len(self._visitors) + len(self._taking) < MOST_VISITORS:
+            return True
+        oldest = next(iter(self._visitors.items()), None)
+        if oldest is not None and self.service.clock() - oldest[1] > VISIT_SECONDS:
+            oldest[0].abort()
         return False
 
     def _cannot_accept(self, error: OSError) -> None:
@@ -329,6 +344,9 @@ class ListenerSocket(ListenerTerms):
         self._connections.add(connection)
         self.service.open_connections += 1
         memory = self.service.memory
+        if memory.is_full and memory.has_none_left:
+            self._visitors[connection] = self.service.clock()
+            connection.turn_away()
         memory.joined()
         if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
             self._buffer_bytes = memory.buffer_bytes
@@ -348,6 +366,8 @@ class ListenerSocket(ListenerTerms):
         """It has closed, or became a tunnel."""
         if connection in self._connections:
             self._connections.remove(connection)
+            if isinstance(connection, ClientConnection):
+                self._visitors.pop(connection, None)
             self.service.open_connections -= 1
             self.service.memory.left()
         self.service.departed.set()

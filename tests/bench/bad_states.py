@@ -114,11 +114,14 @@ class Honest:
     """Times of one client that asks all the time, in seconds."""
 
     times: list[float] = field(default_factory=list)
+    refused: int = 0
+    """Answered 503 at once."""
     failures: int = 0
 
     def told(self) -> str:
         times = sorted(self.times) or [0.0]
-        return f"{times[len(times) // 2] * 1e3:7.1f} {times[len(times) * 99 // 100] * 1e3:7.1f} {self.failures:5d}"
+        p50, p99 = (times[len(times) * part // 100] * 1e3 for part in (50, 99))
+        return f"{len(times):5d} {p50:7.1f} {p99:8.1f} {self.refused:5d} {self.failures:5d}"
 
 
 PATIENCE_SECONDS = 10.0
@@ -137,7 +140,7 @@ def asking(port: int) -> Iterator[Honest]:
         yield honest
     finally:
         here.send(None)
-        honest.times, honest.failures = here.recv()
+        honest.times, honest.refused, honest.failures = here.recv()
         process.join()
 
 
@@ -146,18 +149,21 @@ def _ask_on(port: int, told: Connection) -> None:
     honest = Honest()
     while not told.poll(PAUSE_SECONDS):
         began = time.monotonic()
-        honest.failures += not _is_answered(port)
+        status = _status(port)
+        honest.refused += status == b"503"
+        honest.failures += status not in (b"200", b"503")
         honest.times.append(time.monotonic() - began)
-    told.send((honest.times, honest.failures))
+    told.send((honest.times, honest.refused, honest.failures))
 
 
-def _is_answered(port: int) -> bool:
+def _status(port: int) -> bytes:
+    """Of the answer; empty where there is none."""
     try:
         with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as peer:
             peer.sendall(GET)
-            return peer.recv(1000).startswith(b"HTTP/1.1 200")
+            return peer.recv(1000)[9:12]
     except OSError:
-        return False
+        return b""
 
 
 @dataclass
@@ -299,7 +305,9 @@ def main() -> None:
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print("state     when      resident + sockets      honest client's p50, p99, failures   closed so far")
+    print(
+        "state     when      resident + sockets   honest client: requests, p50, p99, refused, failures  closed so far"
+    )
     for name in options.states or STATES:
         uvloop.run(run_state(name, options))
 

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, Held
-from sidecar.downstream.listener import ACCEPTS_A_TURN
+from sidecar.downstream.listener import ACCEPTS_A_TURN, MOST_VISITORS
 from sidecar.runtime import file_limits
 from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import app_routes
@@ -102,10 +102,13 @@ class Crowd:
                     await loop.sock_sendall(peer, data)
             await asyncio.sleep(0.01)
 
-    async def leave(self) -> None:
+    def close(self) -> None:
         for peer in self._open:
             peer.close()
         self._open.clear()
+
+    async def leave(self) -> None:
+        self.close()
         await self._until(lambda: not self._memory.connections)
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
@@ -181,7 +184,20 @@ async def test_a_request_that_is_whole_and_not_answered_is_never_closed_for_it()
         await crowd.leave()
 
 
-async def test_where_nobody_can_be_closed_nobody_more_is_let_in_until_somebody_goes() -> None:
+async def asked(worker: Worker, data: bytes) -> bytes:
+    """All that is answered to `data` on a connection of its own, until that ends."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as peer:
+        peer.setblocking(False)
+        await loop.sock_connect(peer, ("127.0.0.1", port(worker)))
+        await loop.sock_sendall(peer, data)
+        answer = b""
+        while more := await loop.sock_recv(peer, 4096):
+            answer += more
+        return answer
+
+
+async def test_where_nobody_can_be_closed_who_comes_is_refused_at_once_until_somebody_goes() -> None:
     async with attacked() as worker:
         memory = worker.service.memory
         crowd = Crowd(worker)
@@ -189,12 +205,34 @@ async def test_where_nobody_can_be_closed_nobody_more_is_let_in_until_somebody_g
         assert memory.has_none_left
         begun = len(worker.service.exchanges)
         assert LIMIT // (2 * len(WHOLE)) < begun < 120
-        assert begun == worker.listeners["inbound"].connection_count
-        await asyncio.sleep(1.0)
+        refused = memory.refused
+        for request in (GET, b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 3\r\n\r\nabc"):
+            answer = await asked(worker, request)
+            assert answer.startswith(b"HTTP/1.1 503 "), answer
+            assert b"\r\nRetry-After: 1\r\n" in answer
+            assert b"\r\nConnection: close\r\n" in answer
+        assert memory.refused == refused + 2
         assert len(worker.service.exchanges) == begun, "those that began go on"
         await crowd.leave()
         assert await served(worker) == OK_LINE
         assert not memory.is_over
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+async def test_visitors_who_say_nothing_keep_their_places_from_others_for_a_moment_only(data: bytes) -> None:
+    async with attacked() as worker:
+        memory = worker.service.memory
+        crowd = Crowd(worker)
+        await crowd.send_whole(WHOLE, 120)
+        begun = worker.listeners["inbound"].connection_count
+        silent = Crowd(worker)
+        await silent.send_whole(data, 2 * MOST_VISITORS)
+        assert worker.listeners["inbound"].connection_count <= begun + MOST_VISITORS
+        assert (await asked(worker, GET)).startswith(b"HTTP/1.1 503 ")
+        assert memory.has_none_left
+        silent.close()
+        await crowd.leave()
+        assert await served(worker) == OK_LINE
 
 
 async def test_idle_upstream_connections_go_before_any_client() -> None:
