@@ -1,10 +1,16 @@
-"""A WebSocket through a real process, between aiohttp's client and aiohttp's server."""
+"""A WebSocket through real processes, between aiohttp's client and aiohttp's server.
+
+Both speak HTTP/1.1. Of two sidecars the first has an upgrade from its client and an extended CONNECT to its upstream,
+the second one the reverse; of three, the one in the middle has HTTP/2 on both sides.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +18,8 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from tests.process.setting import Served, served
+from tests.process.test_http2_clients import H2, PATIENCE_SECONDS, run, server
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.process
 
@@ -29,33 +37,44 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
+HOPS = pytest.mark.parametrize("hops", [1, 2, 3])
+
+
 @asynccontextmanager
 async def talking(
-    folder: Path, route: str = ""
+    folder: Path, route: str = "", hops: int = 1
 ) -> AsyncIterator[tuple[Served, aiohttp.ClientWebSocketResponse]]:
-    """A WebSocket to an echo, through a sidecar."""
+    """A WebSocket to an echo, through so many sidecars; the first one is told of."""
+    async with echoing() as app, AsyncExitStack() as stack:
+        port, upstream = app, ""
+        for number in range(hops):
+            place = folder / str(number)
+            place.mkdir()
+            to = await stack.enter_async_context(served(place, port, route=route, upstream=upstream))
+            port, upstream = to.port, H2
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        url = f"http://127.0.0.1:{to.port}/chat"
+        async with session.ws_connect(url, protocols=("chat",), max_msg_size=0) as socket:
+            yield to, socket
+
+
+@asynccontextmanager
+async def echoing() -> AsyncIterator[int]:
     app = web.Application()
     app.router.add_get("/chat", echo)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    address = runner.addresses[0]
     try:
-        async with (
-            served(folder, address[1], route=route) as to,
-            aiohttp.ClientSession() as session,
-            session.ws_connect(
-                f"http://127.0.0.1:{to.port}/chat", protocols=("chat",), max_msg_size=0
-            ) as socket,
-        ):
-            yield to, socket
+        yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-async def test_messages_of_every_kind_and_size_come_back(tmp_path: Path) -> None:
-    async with talking(tmp_path) as (_, socket):
+@HOPS
+async def test_messages_of_every_kind_and_size_come_back(tmp_path: Path, hops: int) -> None:
+    async with talking(tmp_path, hops=hops) as (_, socket):
         assert socket.protocol == "chat"
         for text in ("", "hello", "é" * 70_000):
             await socket.send_str(text)
@@ -70,8 +89,9 @@ async def test_messages_of_every_kind_and_size_come_back(tmp_path: Path) -> None
         ]
 
 
-async def test_the_closing_handshake_passes_with_its_code(tmp_path: Path) -> None:
-    async with talking(tmp_path) as (_, socket):
+@HOPS
+async def test_the_closing_handshake_passes_with_its_code(tmp_path: Path, hops: int) -> None:
+    async with talking(tmp_path, hops=hops) as (_, socket):
         await socket.send_str("end")
         message = await socket.receive(timeout=10)
         assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, 4001, "as you wish")
@@ -86,8 +106,66 @@ async def test_it_outlives_the_deadline_of_its_handshake(tmp_path: Path) -> None
             assert await socket.receive_str(timeout=10) == "still there"
 
 
-async def test_a_handshake_that_the_app_refuses_is_an_ordinary_answer(tmp_path: Path) -> None:
-    async with talking(tmp_path) as (to, _), aiohttp.ClientSession() as session:
+@HOPS
+async def test_a_handshake_that_the_app_refuses_is_an_ordinary_answer(tmp_path: Path, hops: int) -> None:
+    async with talking(tmp_path, hops=hops) as (to, _), aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await session.ws_connect(f"http://127.0.0.1:{to.port}/elsewhere")
         assert caught.value.status == 404
+
+
+NODE_SERVER = r"""
+const http2 = require('http2');
+const server = http2.createServer({settings: {enableConnectProtocol: true}});
+server.on('stream', (stream, headers) => {
+  stream.on('error', () => {});
+  if (headers[':method'] !== 'CONNECT' || headers[':protocol'] !== 'websocket') {
+    stream.respond({':status': 400}, {endStream: true});
+    return;
+  }
+  stream.respond({':status': 200, 'sec-websocket-protocol': headers['sec-websocket-protocol']});
+  stream.pipe(stream);
+});
+server.listen(Number(process.argv[1]), '127.0.0.1');
+"""
+"""Sends back what comes, whatever it is, and then its end."""
+NODE_CLIENT = r"""
+const http2 = require('http2');
+const crypto = require('crypto');
+const session = http2.connect('http://127.0.0.1:' + process.argv[1]);
+const size = Number(process.argv[2]);
+const told = {size: 0};
+session.on('remoteSettings', (settings) => {
+  told.setting = settings.enableConnectProtocol;
+  const stream = session.request({
+    ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/chat',
+    'sec-websocket-version': '13', 'sec-websocket-protocol': 'chat',
+  }, {endStream: false});
+  const hash = crypto.createHash('sha256');
+  stream.on('response', (headers) => {
+    told.status = headers[':status'];
+    told.protocol = headers['sec-websocket-protocol'];
+    stream.end(Buffer.alloc(size, 'ab'));
+  });
+  stream.on('data', (data) => { told.size += data.length; hash.update(data); });
+  stream.on('end', () => { told.hash = hash.digest('hex'); });
+  stream.on('error', (error) => { told.error = String(error); });
+  stream.on('close', () => { console.log(JSON.stringify(told)); session.close(); });
+});
+"""
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+async def test_node_gets_a_tunnel_to_node_and_every_byte_back(tmp_path: Path, hops: int) -> None:
+    size = 20_000_000
+    [port] = free_ports(1)
+    async with server("node", port, "-e", NODE_SERVER, str(port)), AsyncExitStack() as stack:
+        for number in range(hops):
+            place = tmp_path / str(number)
+            place.mkdir()
+            to = await stack.enter_async_context(served(place, port, upstream=H2))
+            port = to.port
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            told = json.loads(await run("node", "-e", NODE_CLIENT, str(to.port), str(size)))
+    digest = hashlib.sha256(b"ab" * (size // 2)).hexdigest()
+    assert told == {"size": size, "setting": True, "status": 200, "protocol": "chat", "hash": digest}

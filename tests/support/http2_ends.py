@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,6 +66,13 @@ class End(ABC):
         return data
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a RST."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 class Socket(End):
     """HTTP/1.1, behind the switch."""
 
@@ -90,10 +99,11 @@ class Socket(End):
             return b""
 
     async def end(self) -> None:
-        self._writer.write_eof()
+        if not self._writer.is_closing():
+            self._writer.write_eof()
 
     async def cut(self) -> None:
-        self._writer.transport.abort()
+        reset(self._writer)
 
     @property
     def was_cut(self) -> str:
