@@ -205,6 +205,7 @@ class ServedStream(ServerStream):
         if self._link is not None:
             self._link.gone(ConnectionResetError(detail))  # the exchange ends with its tunnel
             return
+        self._ahead = b""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone(reason, detail)

@@ -140,7 +140,6 @@ class SentStream(Lease, ClientStream):
     def hand_over(self, protocol: Any) -> StreamLink:
         connection, stream = self._connection, self._stream
         assert stream is not None
-        self._sink = None
         link = self._link = StreamLink(
             self._codec,
             stream,
@@ -291,7 +290,7 @@ class SentStream(Lease, ClientStream):
         self._has_head = True
         switch, sink = self._switch, self._sink
         if switch is not None and event.status < 300:
-            self._switch = None
+            self._switch = self._sink = None
             if sink is not None:
                 sink.switched(_switch_of(event, switch), b"")
         elif sink is not None:

@@ -338,6 +338,25 @@ def test_an_extended_connect_that_is_no_websocket_is_refused_in_words(
     assert found[-1].payload == CODE[wire.NO_ERROR]
 
 
+def test_a_websocket_is_asked_for_as_the_get_that_it_is() -> None:
+    stage = Http2Stage()
+    lease = stage.upstream()
+    pseudo = ((":method", "CONNECT"), *wire.REQUEST[1:], (":protocol", "websocket"))
+    of_http1 = (("sec-websocket-key", "a"), ("sec-websocket-accept", "b"), ("content-length", "0"))
+    stage.send(wire.headers(1, wire.block(*pseudo, *of_http1, ("x-kept", "1")), wire.END_HEADERS))
+    assert lease.names == ["head"]
+    asked = lease.heads[0].request
+    assert (asked.method, asked.traits.upgrade, asked.length) == (b"GET", b"websocket", 0)
+    assert [field[0] for field in asked.fields] == [b"x-kept"] == list(asked.lookup)
+
+
+def test_the_settings_say_that_a_connect_is_taken() -> None:
+    stage = Stage()
+    stage.send(wire.PREFACE + wire.setting())
+    first = wire.frames_of(stage.transport.take())[0]
+    assert b"\0\x08\0\0\0\x01" in first.payload
+
+
 # Answers
 
 

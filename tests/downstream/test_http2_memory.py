@@ -7,7 +7,7 @@ import pytest
 from sidecar.core.memory_budget import CONNECTION_BYTES, Held
 from tests.downstream.http2_stage import Http2Stage
 from tests.http2 import wire
-from tests.http2.wire import DATA, END_STREAM, frame, request
+from tests.http2.wire import DATA, END_STREAM, WINDOW_UPDATE, frame, request
 from tests.support.by_hand import HandConnecting, HandLease
 
 KIB = 1024
@@ -99,4 +99,24 @@ def test_a_connection_that_is_ended_for_its_answers_gives_them_back_at_once() ->
     stage.answer_data(lease, bytes(100 * KIB))
     stage.frames()
     assert stage.served.end_for_memory() is Held.ANSWER
+    assert held(stage) == 0
+
+
+@pytest.mark.parametrize("end", ["answer", "reset", "loss"])
+def test_what_is_sent_ahead_of_a_switch_gets_no_credit_and_is_charged(end: str) -> None:
+    stage = Http2Stage()
+    lease = stage.upstream()
+    pseudo = ((":method", "CONNECT"), *wire.REQUEST[1:], (":protocol", "websocket"))
+    stage.send(wire.headers(1, wire.block(*pseudo), wire.END_HEADERS))
+    assert lease.names[0] == "head"
+    body(stage, 256 * KIB)
+    assert {one.stream_id for one in stage.frames(WINDOW_UPDATE)} <= {0}
+    assert held(stage) == 256 * KIB
+    if end == "answer":
+        stage.answer(lease)
+    elif end == "reset":
+        stage.send(wire.rst(1))
+    else:
+        stage.lose()
+    stage.loop.settle()
     assert held(stage) == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from sidecar.core import websocket
 from sidecar.core.head import NOTHING, RequestHead
+from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import HttpVersion
 from sidecar.upstream.cluster import Cluster, Wait
 from sidecar.upstream.http2 import Http2UpstreamConnection
@@ -23,6 +25,7 @@ from tests.support.by_hand import (
 )
 
 MAX_CONCURRENT_STREAMS = 3
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class Upstream:
@@ -63,11 +66,11 @@ class Upstream:
             self.cluster._stand_in_line(connecting, left)  # type: ignore[arg-type]
         return peer
 
-    def ask(self) -> Call:
+    def ask(self, asked: Request | None = None) -> Call:
         """A request, on the place that the pool gives."""
         place = self.pool.take(self.loop.time(), is_sure=True)
         assert place is not None
-        return Call(place)
+        return Call(place, asked=asked)
 
     def seek(self, seeker: Waiting | None = None) -> Wait:
         wait = self.cluster.wait_for(self.pool, seeker or Waiting())
@@ -78,11 +81,13 @@ class Upstream:
 class Call:
     """One request that was sent, and what came of it."""
 
-    def __init__(self, place: SentStream, length: int = 0) -> None:
+    def __init__(self, place: SentStream, length: int = 0, asked: Request | None = None) -> None:
         self.place = place
         self.sink = Hearing()
         self.stream = place.begin(self.sink)
-        self.stream.send_head(request_head(length))
+        head = request_head(length)
+        head.request = asked or head.request
+        self.stream.send_head(head)
 
     @property
     def heard(self) -> list[object]:
@@ -124,6 +129,13 @@ class Peer:
 
     def lose(self) -> None:
         self.connection.connection_lost(None)
+
+
+def switching(http_version: str = "2") -> Request:
+    """The handshake of a WebSocket."""
+    asked = request(b"GET", traits=Traits(http_version=http_version, upgrade=b"websocket"))
+    asked.lookup = {websocket.KEY: KEY} if http_version == "1.1" else {}
+    return asked
 
 
 def request_head(length: int = 0, method: bytes | None = None) -> RequestHead:

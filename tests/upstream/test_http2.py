@@ -4,11 +4,14 @@ other end is still alive."""
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from sidecar.core import websocket
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import CONNECTION_BYTES
+from sidecar.core.request import Traits
 from sidecar.transport.turns import REQUEST_UNITS, TURN_UNITS
 from sidecar.upstream.http2 import (
     DATA_UNITS,
@@ -18,12 +21,13 @@ from sidecar.upstream.http2 import (
     SLICE_BYTES,
     SUSPECT_SECONDS,
 )
+from sidecar.upstream.http2_stream import NO_KEY, NO_SETTING, NO_SUCH_UPGRADE
 from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed
 from tests.http2 import wire
 from tests.http2.wire import DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM
-from tests.support.by_hand import HandConnecting
-from tests.upstream.http2_stage import Call, Peer, Upstream
+from tests.support.by_hand import HandConnecting, request
+from tests.upstream.http2_stage import KEY, MAX_CONCURRENT_STREAMS, Call, Peer, Upstream, switching
 
 
 @pytest.fixture
@@ -405,3 +409,123 @@ async def test_a_body_that_nobody_sends_any_more_is_not_charged(upstream: Upstre
         peer.lose()
     await peer.frames()
     assert held(upstream) == 0
+
+
+# WebSocket (RFC 8441)
+
+CONNECTS = wire.setting((8, 1))
+
+
+def handshake(upstream: Upstream, http_version: str = "2") -> Call:
+    return upstream.ask(switching(http_version))
+
+
+async def test_a_handshake_waits_for_the_settings_of_its_upstream(upstream: Upstream) -> None:
+    peer = upstream.connect(says=False)
+    call = handshake(upstream)
+    assert await peer.frames(HEADERS) == []
+    peer.say(CONNECTS)
+    assert len(await peer.frames(HEADERS)) == 1
+    peer.say(wire.answer(1, is_end=False))
+    assert call.heard == [("switched", 101, b"")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_upstream_that_does_not_take_it_is_not_asked(upstream: Upstream, when: str) -> None:
+    peer = upstream.connect(says=when == "before")
+    if when == "before":
+        place = upstream.pool.take(0.0, is_sure=True)
+        assert place is not None
+        assert place.cannot_switch(switching()) == NO_SETTING
+    else:
+        call = handshake(upstream)
+        peer.say_settings()
+        assert call.heard == [("declined", NO_SETTING)]
+        give_up(call)
+    assert await peer.frames(HEADERS) == []
+    assert peer.connection.streams == set()
+
+
+async def test_a_handshake_that_finds_no_stream_left_was_certainly_not_processed(upstream: Upstream) -> None:
+    peer = upstream.connect(says=False)
+    first, second = handshake(upstream), handshake(upstream)
+    peer.say(wire.setting((8, 1), (MAX_CONCURRENT_STREAMS, 1)))
+    refused = ("failed", Reason.CONNECTION_REFUSED, Processed.NEVER)
+    assert sorted([first.heard, second.heard], key=len) == [[], [refused]]
+
+
+async def test_a_handshake_that_waits_is_certainly_not_processed_when_the_connection_is_lost(
+    upstream: Upstream,
+) -> None:
+    peer = upstream.connect(says=False)
+    call = handshake(upstream)
+    peer.lose()
+    assert call.heard == [("failed", Reason.CONNECTION_RESET, Processed.NEVER)]
+
+
+async def test_a_handshake_that_gives_up_while_it_waits_is_never_sent(upstream: Upstream) -> None:
+    peer = upstream.connect(says=False)
+    give_up(handshake(upstream))
+    peer.say(CONNECTS)
+    assert await peer.frames(HEADERS) == []
+    assert peer.connection.is_idle
+
+
+@pytest.mark.parametrize(
+    ("method", "upgrade", "key", "detail"),
+    [
+        (b"GET", b"websocket", KEY, ""),
+        (b"GET", b"foo, WebSocket", KEY, ""),
+        (b"GET", b"foo", KEY, NO_SUCH_UPGRADE),
+        (b"GET", b"websocket/2", KEY, NO_SUCH_UPGRADE),
+        (b"POST", b"websocket", KEY, NO_SUCH_UPGRADE),
+        (b"GET", b"websocket", None, NO_KEY),
+        (b"GET", b"websocket", b"c2hvcnQ=", NO_KEY),
+        (b"GET", b"websocket", b"not base64, but 24 bytes", NO_KEY),
+    ],
+)
+async def test_what_can_become_a_connect(
+    upstream: Upstream, method: bytes, upgrade: bytes, key: bytes | None, detail: str
+) -> None:
+    peer = upstream.connect(says=False)
+    peer.say(CONNECTS)
+    place = upstream.pool.take(0.0, is_sure=True)
+    assert place is not None
+    asked = request(method, traits=Traits(upgrade=upgrade))
+    asked.lookup = {} if key is None else {websocket.KEY: key}
+    assert place.cannot_switch(asked) == detail
+
+
+async def test_a_tunnel_keeps_its_stream_until_both_directions_have_ended(upstream: Upstream) -> None:
+    peer = upstream.connect(says=False)
+    peer.say(CONNECTS)
+    call = handshake(upstream)
+    peer.say(wire.answer(1, is_end=False))
+    protocol = Protocol()
+    link = call.place.hand_over(protocol)
+    link.write(b"abc")
+    link.end_writing()
+    call.place.release(Fate.HANDED_OVER, 0.0)
+    assert [(one.payload, one.flags) for one in await peer.frames(DATA)] == [(b"abc", END_STREAM)]
+    assert not peer.connection.is_idle
+    peer.say(wire.frame(DATA, END_STREAM, 1, b"last"))
+    await asyncio.sleep(0)
+    assert protocol.heard == [b"last", "eof", ("lost", None)]
+    assert (peer.connection.is_idle, peer.connection.streams) == (True, set())
+
+
+class Protocol:
+    """Hears what a tunnel's side does."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def eof_received(self) -> bool:
+        self.heard.append("eof")
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.heard.append(("lost", error))
