@@ -341,12 +341,15 @@ class ListenerSocket(ListenerTerms):
         if len(self._connections) >= self.limits.connections:
             self.refused_connections += 1
             return False
-        self._connections.add(connection)
-        self.service.open_connections += 1
         memory = self.service.memory
         if memory.is_full and memory.has_none_left:
+            if not isinstance(connection, ClientConnection):  # a handshake takes far more than the answer "no"
+                self.refused_connections += 1
+                return False
             self._visitors[connection] = self.service.clock()
             connection.turn_away()
+        self._connections.add(connection)
+        self.service.open_connections += 1
         memory.joined()
         if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
             self._buffer_bytes = memory.buffer_bytes
