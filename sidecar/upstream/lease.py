@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
-from sidecar.transport.link import Link, TlsFacts
+from sidecar.transport.link import Link
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink

@@ -17,7 +17,9 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
 SHAPES = ("telemetry/span_shape.py", "telemetry/event_shape.py")
-_ATTRIBUTE = re.compile(r"(sidecar|http|rpc|url|server|client|network|user_agent|error|otel)(\.[a-z_0-9]+)+")
+_ATTRIBUTE = re.compile(
+    r"(sidecar|http|rpc|tls|url|server|client|network|user_agent|error|otel)(\.[a-z_0-9]+)+"
+)
 _KIND = re.compile(
     r"access|(circuit_breaker|config|admin|connections|loop|overload|part|process|telemetry)\.[a-z_]+"
 )
