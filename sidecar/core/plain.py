@@ -18,8 +18,9 @@ What is remembered is bounded and holds nothing of one request alone: see `_reme
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
+
+from sidecar.core.block import Block
 
 Field = tuple[bytes, bytes, bytes]
 """The key to look it up by (lower case), the line as it is passed on (`Name: value` CRLF), the value."""
@@ -71,30 +72,6 @@ _varying: dict[bytes, bytes] = {}
 """Names as written, and their keys, whose lines are not remembered: only the value is still to be checked."""
 _statuses: dict[bytes, int] = {}
 _recall = _known.get
-
-
-class Block(list[Field]):
-    """The fields of a block of lines that is remembered whole: shared by all heads that have it, and never changed.
-
-    A list, so that whoever loops over fields need not know it; who joins their lines asks for `kept`.
-    """
-
-    __slots__ = ("drop", "kept", "lookup")
-
-    def __init__(self, fields: Iterable[Field], lookup: dict[bytes, bytes]) -> None:
-        super().__init__(fields)
-        self.lookup = lookup
-        """Values by key; never changed either."""
-        self.drop: frozenset[bytes] | None = None
-        """What `kept` was joined for."""
-        self.kept = b""
-        """The lines but for those of the keys in `drop`, joined."""
-
-    def keep(self, drop: frozenset[bytes]) -> bytes:
-        """The lines but for those of the keys in `drop`, joined, and from now on at hand."""
-        self.kept = b"".join([line for key, line, _ in self if key not in drop])
-        self.drop = drop
-        return self.kept
 
 
 PlainRequest = tuple[bytes, bytes, list[Field], dict[bytes, bytes], int]

@@ -46,6 +46,8 @@ class UpstreamNumbers:
     """Exchanges that wait for a connection."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
+    scheme: str = "http"
+    """`https` where it is spoken to by TLS."""
 
 
 def server_of(upstream: Upstream) -> tuple[str, int | None]:

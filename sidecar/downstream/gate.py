@@ -21,6 +21,9 @@ from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from mypy_extensions import trait
+
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.overload import Refusals
 
 if TYPE_CHECKING:
@@ -66,11 +69,11 @@ Ticket = tuple[float, int]
 """When it joined the line, and how many bytes were read of it."""
 
 
+@trait
 class Waiting(ABC):
     """A connection, as its gate sees it."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     link: Link
     place: Place

@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core import headers
+from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
@@ -28,7 +29,7 @@ from sidecar.core.memory_budget import (
     charge_of_head,
     settled,
 )
-from sidecar.core.plain import Block, Field, PlainRequest, read_request
+from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse, reader
 from sidecar.downstream.client_lines import NAMES, tell_of_client
@@ -85,7 +86,7 @@ _LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
 _ENDED = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
 
 
-class ClientConnection(ServerStream, PhaseClock, Waiting):
+class ClientConnection(PhaseClock, ServerStream, Waiting):
     """One client."""
 
     __slots__ = (

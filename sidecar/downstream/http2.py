@@ -42,7 +42,7 @@ UNREAD_REQUESTS: Final = 100
 body wait for no window, so that nothing else would bound them."""
 
 
-class Http2ClientConnection(Host, PhaseClock):
+class Http2ClientConnection(PhaseClock, Host):
     """One client, and its streams."""
 
     __slots__ = (

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from mypy_extensions import trait
+
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, own_pairs
 from sidecar.core.plain import Field
@@ -40,11 +43,11 @@ _OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLE
 """We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
 
 
+@trait
 class Host(ABC):
     """A client's connection, as one of its streams sees it."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     codec: Http2Codec
     link: Link

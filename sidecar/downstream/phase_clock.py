@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.contract import NO_SLOTS
 from sidecar.downstream.phase import THEN, Phase, Then
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.link import Link
@@ -25,8 +26,7 @@ class PhaseClock(ABC):
     """A connection that has one phase at a time, and an entry in the sweep for it. Whoever extends it sets all of
     its fields; `phase` has one writer, `_enter`."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     link: Link
     phase: Phase

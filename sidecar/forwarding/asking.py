@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 
 class Asking(ABC):
     """What a breaker that is not closed wants to know of a request."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = ()
 
     @abstractmethod
     def could_count(self, now: float) -> bool:

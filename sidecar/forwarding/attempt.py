@@ -28,11 +28,12 @@ from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, Respo
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
+    from sidecar.core.secured import TlsFacts
     from sidecar.core.snapshot import Endpoint
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
-    from sidecar.transport.link import Link, TlsFacts
+    from sidecar.transport.link import Link
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
@@ -47,7 +48,7 @@ class AttemptOwner(ABC):
 
     __slots__ = ()
 
-    exchange: Story
+    story: Story
 
     @abstractmethod
     def interim(self, attempt: Attempt, head: ResponseHead) -> None: ...
@@ -96,6 +97,7 @@ class Attempt(ResponseSink, Seeker):
         "fails_at", "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms", "sent_seconds",
         "span_id", "started", "status", "trailers", "upstream",
     )  # fmt: skip
+    __deletable__ = ("race",)
 
     race: AttemptOwner
     route: LiveRoute
@@ -179,7 +181,7 @@ class Attempt(ResponseSink, Seeker):
             raise GivenUp(Reason.OVERLOADED, f"{self.upstream}: {wait.value}", retry_after_seconds=1)
         self._wait = wait
         if wait.connecting is not None:
-            now = self.race.exchange.service.clock()
+            now = self.race.story.service.clock()
             if self.permit.sent(self.endpoint, now):
                 self._watch(now)
 
@@ -194,7 +196,7 @@ class Attempt(ResponseSink, Seeker):
             self.pool.in_flight += 1
         race = self.race
         try:
-            self.send(lease, race.exchange.service.clock())
+            self.send(lease, race.story.service.clock())
         except GivenUp as error:
             race.failed(self, error)
 
@@ -210,7 +212,7 @@ class Attempt(ResponseSink, Seeker):
         Raises:
             GivenUp: no time is left.
         """
-        exchange, route = self.race.exchange, self.route
+        exchange, route = self.race.story, self.route
         stream = lease.begin(self)
         seconds_left = self.fails_at - now
         if seconds_left < MIN_SEND_SECONDS:
@@ -245,7 +247,7 @@ class Attempt(ResponseSink, Seeker):
 
     def _watch(self, now: float) -> None:
         """Have the sweep look here when the breaker wants to look at it, if it would not look earlier."""
-        exchange = self.race.exchange
+        exchange = self.race.story
         if self.permit.next_look < exchange.due:
             exchange.watch(now)
 
@@ -270,14 +272,14 @@ class Attempt(ResponseSink, Seeker):
 
     def body_writable(self, now: float) -> None:
         """It does again, and the client may send."""
-        body = self.race.exchange.body
+        body = self.race.story.body
         if not self._is_held and body is not None and not body.is_complete:
             self._turn(Turn.CLIENT, now)
 
     def body_not_taken(self) -> None:
         """It is out of time, and what has come of the request's body still waits to be taken: since the last piece
         came it was the upstream's turn."""
-        exchange = self.race.exchange
+        exchange = self.race.story
         if exchange.body is not None and not exchange.body.is_complete and self._stream.unsent_bytes:
             self.permit.turn(Turn.UPSTREAM, exchange.moved_at)
 
@@ -302,7 +304,7 @@ class Attempt(ResponseSink, Seeker):
 
     def waits_for_client(self) -> bool:
         """Whether it is the client's turn: to take more of the answer, or to send the rest of its body."""
-        exchange = self.race.exchange
+        exchange = self.race.story
         body = exchange.body
         if self._lease is None:
             return False
@@ -319,7 +321,7 @@ class Attempt(ResponseSink, Seeker):
         self.ended = now
         if self.pool is not None:
             self.pool.in_flight -= 1
-        body = self.race.exchange.body
+        body = self.race.story.body
         if body is not None:
             body.stop()
         lease = self._lease
@@ -340,13 +342,13 @@ class Attempt(ResponseSink, Seeker):
     def judge(self, kind: Kind, now: float, error: GivenUp | None = None) -> Transition | None:
         """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
         permit = self.permit
-        transition = permit.judge(self._outcome(kind, now, error), now, self.race.exchange.trace)
+        transition = permit.judge(self._outcome(kind, now, error), now, self.race.story.trace)
         permit.close(now)
         return transition
 
     def _outcome(self, kind: Kind, now: float, error: GivenUp | None) -> Outcome:
         """Its end, as the breaker judges it."""
-        exchange, status = self.race.exchange, self.status
+        exchange, status = self.race.story, self.status
         is_cut = status != 0 and (kind is Kind.TIMED_OUT or kind is Kind.LEFT)
         if is_cut and error is not None and error.is_idle:
             kind = Kind.ABANDONED
@@ -385,19 +387,23 @@ class Attempt(ResponseSink, Seeker):
         return "2" if self.pool is not None and self.pool.is_shared else "1.1"
 
     @property
+    def scheme(self) -> str:
+        return "https" if self.pool is not None and self.pool.secure is not None else "http"
+
+    @property
     def tls(self) -> TlsFacts | None:
         return self.pool.tls if self.pool is not None else None
 
     @property
     def grpc_status(self) -> int | None:
-        if not self.is_whole or not self.race.exchange.request.traits.is_grpc:
+        if not self.is_whole or not self.race.story.request.traits.is_grpc:
             return None
         return verdicts.told_grpc_status(self.answer, self.trailers)
 
     # What the upstream's connection says
 
     def interim(self, head: ResponseHead) -> None:
-        exchange = self.race.exchange
+        exchange = self.race.story
         if head.status == 100 and exchange.request.traits.expects_continue:
             self.body_writable(exchange.service.clock())  # it asks for the body: the client's to send
         self.race.interim(self, head)
@@ -407,7 +413,7 @@ class Attempt(ResponseSink, Seeker):
         self.answer = head
         if head.status == 503 and self._falls_back():
             return
-        if head.status == 200 and self.race.exchange.request.traits.is_grpc:
+        if head.status == 200 and self.race.story.request.traits.is_grpc:
             if self._falls_back():
                 return
             self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
@@ -417,7 +423,7 @@ class Attempt(ResponseSink, Seeker):
         self.race.head(self, head)
 
     def _judge_head(self, head: ResponseHead) -> None:
-        exchange = self.race.exchange
+        exchange = self.race.story
         now = exchange.service.clock()
         if head.status < 400 and self.route.has_plain_failures:
             next_look = self.permit.head(head.status, now)
@@ -449,7 +455,7 @@ class Attempt(ResponseSink, Seeker):
         self.status = head.status
         self.answer = head
         self.is_whole = True
-        is_grpc = self.race.exchange.request.traits.is_grpc
+        is_grpc = self.race.story.request.traits.is_grpc
         if (head.status == 503 or is_grpc) and self._falls_back():
             return
         self.race.answered(self, head, body)

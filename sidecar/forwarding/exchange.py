@@ -62,7 +62,7 @@ _MAX_FORWARDS_METHODS = max_forwards.METHODS
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
-class Exchange(RequestSink, RaceOwner):
+class Exchange(RaceOwner, RequestSink):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (

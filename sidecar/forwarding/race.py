@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import PROBE_SECONDS, Kind
 from sidecar.core.transition import State
@@ -44,8 +45,7 @@ _BY_TIME = frozenset({Kind.TIMED_OUT, Kind.LEFT, Kind.CONNECT_FAILED, Kind.RESET
 class RaceOwner(Story):
     """Who runs the race, and hears how it ends: the exchange."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     attempts: list[Attempt]
     """All that were begun, the first one first."""
@@ -88,8 +88,18 @@ class Race(AttemptOwner):
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed", "exchange",
-        "is_postponed", "running", "stream", "winner",
+        "_destination",
+        "_route",
+        "_shift",
+        "_was_refused",
+        "_was_stale",
+        "_was_unprocessed",
+        "exchange",
+        "is_postponed",
+        "running",
+        "story",
+        "stream",
+        "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -113,7 +123,8 @@ class Race(AttemptOwner):
         Raises:
             GivenUp: it may not be asked, or cannot be.
         """
-        self.exchange, self.stream = exchange, stream
+        self.exchange = self.story = exchange
+        self.stream = stream
         self.running = []
         self.winner = self._shift = None
         self._route, self._destination = route, destination

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from sidecar.core.callers import Found
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.observe import ObservedAttempt
@@ -27,8 +28,7 @@ from sidecar.forwarding.trace import Trace
 class Story(Asking):
     """One request of one client."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     service: Service
     request: Request

@@ -11,12 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from mypy_extensions import trait
+
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field
 from sidecar.transport.link import Link
 
 
+@trait
 class RequestSink(ABC):
     """Hears of one request, on the loop and in order, from its head on."""
 
@@ -43,6 +46,7 @@ class RequestSink(ABC):
         """It does again."""
 
 
+@trait
 class ServerStream(ABC):
     """A client's one request, as the exchange sees it. Takes one answer."""
 

@@ -28,6 +28,7 @@ class _End:
     """One side: what it reads goes to the other side's link."""
 
     __slots__ = ("count", "has_ended", "is_lost", "link", "other", "tunnel")
+    __deletable__ = ("other", "tunnel")
 
     link: Link
     other: _End

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from sidecar.core.block import Block
 from sidecar.core.headers import HOP_BY_HOP
-from sidecar.core.plain import MAX_LENGTH_DIGITS, TOKEN_BYTES, Block, Field
+from sidecar.core.plain import MAX_LENGTH_DIGITS, TOKEN_BYTES, Field
 from sidecar.http2.errors import ErrorCode, StreamFault
 from sidecar.http2.hpack import ENTRY_BYTES
 from sidecar.http2.hpack_decoder import PSEUDO

@@ -92,4 +92,5 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         idle=idle,
         pending=cluster.pending,
         server=server_of(cluster.policy),
+        scheme="http" if cluster.policy.tls is None else "https",
     )

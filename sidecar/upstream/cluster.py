@@ -261,7 +261,7 @@ class Cluster(LeaseLine):
 
     def _stand_in_line(self, connecting: Connecting, seekers: list[Seeker]) -> None:
         """A new connection has fewer places than there were who waited for it."""
-        for wait in reversed(connecting.waits):
+        for wait in connecting.waits[::-1]:
             if wait.seeker in seekers:
                 wait.connecting = None
                 self.waits.appendleft(wait)

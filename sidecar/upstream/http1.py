@@ -16,11 +16,12 @@ from math import inf
 from typing import Any, cast
 
 from sidecar.core import headers
+from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
 from sidecar.core.memory_budget import Account, settled
-from sidecar.core.plain import Block, Field, PlainResponse, read_response
+from sidecar.core.plain import Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
@@ -48,7 +49,7 @@ _REUSABLE = Fate.REUSABLE
 _NO_REQUEST = Request("", b"", b"", b"", b"", [], {})
 
 
-class UpstreamConnection(ClientStream, Lease):
+class UpstreamConnection(Lease, ClientStream):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (

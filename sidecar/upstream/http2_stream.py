@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead, own_pairs, response_head
 from sidecar.core.plain import Field
@@ -29,8 +30,7 @@ _TE: Final = (b"te", b"trailers")
 class Carrier(ABC):
     """A connection of many streams, as one of them sees it."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     codec: Http2Codec
     pool: SharingPool
@@ -62,7 +62,7 @@ class Carrier(ABC):
         """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
 
 
-class SentStream(ClientStream, Lease):
+class SentStream(Lease, ClientStream):
     """One request on a shared connection."""
 
     __slots__ = (

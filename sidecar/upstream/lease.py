@@ -10,12 +10,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence, Sized
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from mypy_extensions import trait
+
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
-from sidecar.transport.link import Link, TlsFacts
+from sidecar.transport.link import Link
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink
@@ -38,8 +42,7 @@ class Fate(Enum):
 class Lease(ABC):
     """A place on a connection for one request."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     pool: LeasePool
     """Of its endpoint."""
@@ -71,6 +74,7 @@ class Lease(ABC):
         """Close at once, in whatever state. The sink hears nothing more."""
 
 
+@trait
 class Seeker(ABC):
     """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
 
@@ -87,8 +91,7 @@ class Seeker(ABC):
 class LeasePool(ABC):
     """The connections of one endpoint, as a connection sees them."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     endpoint: Endpoint
     cluster: LeaseLine
@@ -125,8 +128,7 @@ class LeasePool(ABC):
 class SharingPool(LeasePool):
     """The connections of one endpoint that carry many requests at a time, as such a connection sees them."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()
+    __slots__ = NO_SLOTS
 
     may_ping: bool
     """The endpoint bears being asked for a sign of life."""
@@ -141,8 +143,7 @@ class SharingPool(LeasePool):
 class LeaseLine(ABC):
     """Who waits for a connection of an upstream, as a connection that comes free sees it."""
 
-    if not TYPE_CHECKING:
-        __slots__ = ()  # a type checker would take it for a promise that its fields are never written
+    __slots__ = NO_SLOTS
 
     turns: Turns
     memory: MemoryBudget

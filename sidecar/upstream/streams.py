@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
+from mypy_extensions import trait
+
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
 from sidecar.core.plain import Field
@@ -76,6 +78,7 @@ class ResponseSink(ABC):
         """It does again."""
 
 
+@trait
 class ClientStream(ABC):
     """An upstream's one request, as the attempt that sends it sees it."""
 

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import plain
+from sidecar.core.block import Block
 from sidecar.core.plain import MAX_KNOWN, MAX_LINES_OF_A_NAME, Field, read_request, read_response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nUser-Agent:  curl \r\n\r\n"
@@ -447,7 +448,7 @@ def test_a_long_block_is_not_remembered() -> None:
 
 
 def test_a_block_keeps_the_lines_that_go_on_for_each_set_that_is_dropped() -> None:
-    block = plain.Block([(b"a", b"A: 1\r\n", b"1"), (b"b", b"b: 2\r\n", b"2")], {b"a": b"1", b"b": b"2"})
+    block = Block([(b"a", b"A: 1\r\n", b"1"), (b"b", b"b: 2\r\n", b"2")], {b"a": b"1", b"b": b"2"})
     assert block.keep(frozenset({b"a"})) == b"b: 2\r\n"
     assert block.keep(frozenset({b"b"})) == block.kept == b"A: 1\r\n"
     assert block.drop == {b"b"}
@@ -459,7 +460,7 @@ def test_what_is_known_in_all_its_lines_is_read_as_one_block() -> None:
         found = read_request(GET)
         assert found is not None
         agrees_on_request(GET, found)
-    assert isinstance(found[2], plain.Block)
+    assert isinstance(found[2], Block)
     traced = GET[:-2] + b"traceparent: %d\r\n\r\n"
     for number in range(3):
         found = read_request(traced % number)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.plain import Block
+from sidecar.core.block import Block
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sidecar.core.deadline import Budget
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request, Traits
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.core.untrusted import Untrusted
@@ -28,6 +29,8 @@ class FakeAttempt:
     sent_ms: int | None = 1990
     http_version: str = "1.1"
     grpc_status: int | None = None
+    scheme: str = "http"
+    tls: TlsFacts | None = None
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from typing import Any, Final, cast
 
 from sidecar.core.errors import Reason
-from sidecar.transport.link import TlsFacts
+from sidecar.core.secured import TlsFacts
 from sidecar.transport.tls.failures import TlsCut, TlsFailed, failure
 from sidecar.transport.tls.names import Certificate
 from sidecar.transport.unread import unread

@@ -1,0 +1,32 @@
+"""A header block that heads share.
+
+A module of its own because a class that extends a builtin one can't be compiled by mypyc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Block(list[tuple[bytes, bytes, bytes]]):
+    """The fields of a block of lines that is remembered whole: shared by all heads that have it, and never changed.
+
+    A list, so that whoever loops over fields need not know it; who joins their lines asks for `kept`.
+    """
+
+    __slots__ = ("drop", "kept", "lookup")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes, bytes]], lookup: dict[bytes, bytes]) -> None:
+        super().__init__(fields)
+        self.lookup = lookup
+        """Values by key; never changed either."""
+        self.drop: frozenset[bytes] | None = None
+        """What `kept` was joined for."""
+        self.kept = b""
+        """The lines but for those of the keys in `drop`, joined."""
+
+    def keep(self, drop: frozenset[bytes]) -> bytes:
+        """The lines but for those of the keys in `drop`, joined, and from now on at hand."""
+        self.kept = b"".join([line for key, line, _ in self if key not in drop])
+        self.drop = drop
+        return self.kept
