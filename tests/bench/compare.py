@@ -2,7 +2,8 @@
 
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
-not count. `--http2` measures HTTP/2 on both sides: h2load, the sidecar and Envoy, and nghttpd as the upstream.
+not count. `--tls` measures TLS with clients, kept and with a handshake for each request. `--http2` measures HTTP/2 on
+both sides: h2load, the sidecar and Envoy, and nghttpd as the upstream.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -18,11 +19,21 @@ import tempfile
 from pathlib import Path
 
 from tests.bench import install, report
-from tests.bench.load import HTTP2_SCENARIOS, SCENARIOS, Scenario
+from tests.bench.load import HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Scenario
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.program import run, say, unwind_on_sigterm
 from tests.bench.rounds import Bench, Plan, Results
-from tests.bench.targets import DIRECT, HTTP2_TARGETS, TARGETS, TargetError, await_ok, earlier, pinned
+from tests.bench.targets import (
+    DIRECT,
+    HTTP2_TARGETS,
+    TARGETS,
+    TLS_TARGETS,
+    TargetError,
+    await_ok,
+    earlier,
+    make_certificate,
+    pinned,
+)
 from tests.bench.upstream import SMALL_BYTES
 from tests.support.ports import free_ports
 
@@ -72,6 +83,8 @@ def measure(plan: Plan, cores: Cores) -> Results:
     os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
         directory = Path(name)
+        if any(scenario.is_tls for scenario in plan.scenarios):
+            make_certificate(directory)
         (port,) = free_ports(1)
         is_http2 = any(scenario.streams for scenario in plan.scenarios)
         command = file_server(directory, port) if is_http2 else [*HTTP1_UPSTREAM, str(port)]
@@ -113,6 +126,9 @@ def arguments() -> argparse.ArgumentParser:
         "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 c4m8, c32m1"
     )
     parser.add_argument("--http2", action="store_true", help="HTTP/2 on both sides, beside Envoy")
+    parser.add_argument(
+        "--tls", action="store_true", help="TLS with clients: kept connections, and handshakes"
+    )
     parser.add_argument("--rounds", type=int, help="rounds over all targets (5; quick: 2)")
     parser.add_argument("--seconds", type=int, help="whole seconds of each sample (5; quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
@@ -140,7 +156,13 @@ def plan_of(options: argparse.Namespace) -> Plan:
         TARGETS.clear()
         TARGETS.update(HTTP2_TARGETS)
         known = HTTP2_SCENARIOS
+    if options.tls:
+        TARGETS.clear()
+        TARGETS.update(TLS_TARGETS)
+        known = TLS_SCENARIOS
     names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
+    if options.tls:
+        names.remove(DIRECT)  # the upstream speaks none
     targets = _chosen(options.targets or ",".join(names), names)
     if options.before:
         if options.http2:

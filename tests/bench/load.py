@@ -37,6 +37,9 @@ class Scenario:
     streams: int = 0
     """Over HTTP/2, at once on each connection; 0: over HTTP/1.1."""
     connections: int = CONNECTIONS
+    is_tls: bool = False
+    is_new: bool = False
+    """A connection for each request."""
 
 
 SCENARIOS = (
@@ -49,6 +52,13 @@ SCENARIOS = (
 HTTP2_SCENARIOS = (
     Scenario("c4m8", "HTTP/2 GET 256 B, 4 × 8 streams", "/api/small", connections=4, streams=8),
     Scenario("c32m1", "HTTP/2 GET 256 B, 32 × 1 stream", "/api/small", connections=32, streams=1),
+)
+
+
+TLS_SCENARIOS = (
+    Scenario("tls", "TLS, GET 256 B on kept connections", "/api/small", is_tls=True),
+    Scenario("tls-large", "TLS, GET 64 KiB on kept connections", "/api/large", LARGE_BYTES, is_tls=True),
+    Scenario("handshake", "TLS, GET 256 B, a handshake for each", "/api/small", is_tls=True, is_new=True),
 )
 
 
@@ -74,7 +84,7 @@ def run_load(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
 
 def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Load:
     """wrk, one thread, keep-alive connections, each with the next request as soon as the last is answered."""
-    url = f"http://127.0.0.1:{port}{scenario.path}"
+    url = f"{'https' if scenario.is_tls else 'http'}://127.0.0.1:{port}{scenario.path}"
     command = [
         "wrk",
         "-t1",
@@ -85,6 +95,8 @@ def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
         "-H",
         f"Host: {HOST}",
     ]
+    if scenario.is_new:
+        command += ["-H", "Connection: close"]
     kind = "traced" if scenario.traced else "plain"
     command += ["-s", str(SCRIPT), url, "--", str(scenario.post_bytes), kind]
     lines = _output(core, command, seconds).splitlines()
