@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from sidecar.core.errors import Reason
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 
 USER_AGENT: Final = "sidecar (half_open.check)"
@@ -39,6 +40,8 @@ class Checked(NamedTuple):
     """Nobody's request has brought it about."""
     grpc_status: None = None
     """It is never a gRPC call."""
+    scheme: str = "http"
+    tls: TlsFacts | None = None
 
     @property
     def error_type(self) -> str:

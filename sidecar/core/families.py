@@ -51,7 +51,8 @@ class HistogramRow:
 
 Value = int | float | HistogramRow
 Point = tuple[Attributes, Value]
-Servers = Mapping[str, tuple[str, int | None]]
+Servers = Mapping[str, tuple[str, int | None, str]]
+"""By upstream: address, port and scheme."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Family:
     def points(self, routes: Sequence[RouteNumbers], sources: Sources) -> Iterator[Point]:
         """Read this metric now. Lazy: each point is as old as the moment it is taken."""
         if self.of_route is not None:
-            servers = {upstream.name: upstream.server for upstream in sources.upstreams}
+            servers = {upstream.name: (*upstream.server, upstream.scheme) for upstream in sources.upstreams}
             for route in routes:
                 route.fold()
                 yield from self.of_route(route, servers)
@@ -87,11 +88,12 @@ def _server(route: RouteNumbers, _: Servers) -> Iterator[Point]:
 def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
     base = _route_attributes(route)
     for (upstream, method, status, error, grpc), histogram in list(route.client.items()):
-        address, port = servers.get(upstream, (upstream, None))
+        address, port, scheme = servers.get(upstream, (upstream, None, "http"))
         where: Attributes = (("sidecar.upstream", upstream), ("server.address", address or upstream))
         if port is not None:
             where += (("server.port", port),)
-        yield base + where + _http_attributes(method, status, error, grpc), HistogramRow.of(histogram)
+        http = _http_attributes(method, status, error, grpc, scheme)
+        yield base + where + http, HistogramRow.of(histogram)
 
 
 def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
@@ -109,8 +111,10 @@ def _route_attributes(route: RouteNumbers) -> Attributes:
     return (name, ("sidecar.listener", route.listener)) if route.listener else (name,)
 
 
-def _http_attributes(method: bytes, status: int, error: str, grpc: int | None) -> Attributes:
-    fixed: Attributes = (("http.request.method", method.decode()), ("url.scheme", "http"))
+def _http_attributes(
+    method: bytes, status: int, error: str, grpc: int | None, scheme: str = "http"
+) -> Attributes:
+    fixed: Attributes = (("http.request.method", method.decode()), ("url.scheme", scheme))
     if status == OVERFLOW_STATUS:
         return (*fixed, ("otel.metric.overflow", True))
     if status:

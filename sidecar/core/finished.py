@@ -54,8 +54,8 @@ class FinishedAttempt:
     """One try against one endpoint; the fields are those of `ObservedAttempt`."""
 
     __slots__ = (
-        "ejected", "ended", "endpoint", "grpc_status", "http_version", "reason", "sent_ms", "span_id", "started",
-        "status", "upstream",
+        "ejected", "ended", "endpoint", "grpc_status", "http_version", "reason", "scheme", "sent_ms", "span_id",
+        "started", "status", "tls", "upstream",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -70,6 +70,8 @@ class FinishedAttempt:
         self.sent_ms: Final = attempt.sent_ms
         self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status
+        self.scheme: Final = attempt.scheme
+        self.tls: Final = attempt.tls
 
 
 class FinishedExchange:

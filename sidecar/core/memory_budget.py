@@ -19,6 +19,8 @@ from typing import Any, Final
 STEP_BYTES: Final = 4096
 CONNECTION_BYTES: Final = 4096
 """For each open connection, with clients and with upstreams: its objects, and a small request under way."""
+SECURED_BYTES: Final = 32 * 1024
+"""For each connection by TLS beside that: OpenSSL's state and buffers, measured as 31 KiB."""
 FIELD_BYTES: Final = 200
 """For each field of a head that was read, beside its bytes: a field is a tuple and three `bytes` objects."""
 BUFFERS: Final = 4

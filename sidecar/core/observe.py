@@ -17,6 +17,7 @@ from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State, Transition
 from sidecar.core.untrusted import Untrusted
@@ -58,6 +59,14 @@ class ObservedAttempt(Protocol):
     @property
     def http_version(self) -> str:
         """Spoken with the upstream: `1.1` or `2`."""
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+
+    @property
+    def tls(self) -> TlsFacts | None:
+        """Of the last handshake with that endpoint; None in clear text, and where none has succeeded."""
 
     @property
     def grpc_status(self) -> int | None:

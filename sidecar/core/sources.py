@@ -51,6 +51,8 @@ class UpstreamNumbers:
     """How often one was left out."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
+    scheme: str = "http"
+    """`https` where it is spoken to by TLS."""
 
 
 def server_of(upstream: Upstream) -> tuple[str, int | None]:

@@ -343,7 +343,9 @@ class ListenerSocket(ListenerTerms):
             return False
         memory = self.service.memory
         if memory.is_full and memory.has_none_left:
-            if not isinstance(connection, ClientConnection):  # a handshake takes far more than the answer "no"
+            if not isinstance(
+                connection, ClientConnection
+            ):  # a handshake takes far more than the answer "no"
                 self.refused_connections += 1
                 return False
             self._visitors[connection] = self.service.clock()

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from sidecar.core.ejection.change import EndpointChange
     from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
+    from sidecar.core.secured import TlsFacts
     from sidecar.core.snapshot import Endpoint
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
     from sidecar.transport.channel import Channel
-    from sidecar.transport.link import TlsFacts
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
@@ -416,6 +416,10 @@ class Attempt(ResponseSink, Seeker):
     @property
     def http_version(self) -> str:
         return "2" if self.pool is not None and self.pool.is_shared else "1.1"
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.pool is not None and self.pool.secure is not None else "http"
 
     @property
     def tls(self) -> TlsFacts | None:

@@ -17,6 +17,7 @@ from sidecar.core.head import NOTHING, RequestHead, ResponseHead
 from sidecar.core.outcome import Kind, Limit, Outcome, is_good_check
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import CheckPolicy, Endpoint
 from sidecar.core.tracecontext import FLAG_TEXT, RANDOM, SAMPLED
 from sidecar.core.transition import Transition
@@ -39,9 +40,33 @@ class Check(ResponseSink, Seeker):
     """See the module. It is its own culprit: what the breaker remembers of it are its ids."""
 
     __slots__ = (
-        "_body_bytes", "_cluster", "_has_place", "_is_over", "_lease", "_on_end", "_pool", "_service", "_timer",
-        "_wait", "_was_stale", "answer", "authority", "ended", "endpoint", "error", "is_good", "is_sampled",
-        "permit", "policy", "request_id", "span_id", "started", "trace_id",
+        "_body_bytes",
+        "_cluster",
+        "_has_place",
+        "_is_over",
+        "_lease",
+        "_on_end",
+        "_pool",
+        "_service",
+        "_timer",
+        "_wait",
+        "_was_stale",
+        "answer",
+        "authority",
+        "ended",
+        "endpoint",
+        "error",
+        "is_good",
+        "is_sampled",
+        "is_shared",
+        "permit",
+        "policy",
+        "request_id",
+        "scheme",
+        "span_id",
+        "started",
+        "tls",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +90,10 @@ class Check(ResponseSink, Seeker):
         self.error: GivenUp | None = None
         """Why there was no whole answer."""
         self.endpoint: Endpoint | None = None
+        self.is_shared = False
+        """It went by HTTP/2."""
+        self.scheme = "http"
+        self.tls: TlsFacts | None = None
         self.is_good = False
         self.started = self.ended = service.clock()
         self._service = service
@@ -205,7 +234,10 @@ class Check(ResponseSink, Seeker):
         if self._is_over:
             return
         self.error = error
-        self.endpoint = None if self._pool is None else self._pool.endpoint
+        pool = self._pool
+        if pool is not None:
+            self.endpoint, self.is_shared, self.tls = pool.endpoint, pool.is_shared, pool.tls
+            self.scheme = "http" if pool.secure is None else "https"
         self._let_go(fate)
         now = self.ended = self._service.clock()
         outcome = self._outcome()

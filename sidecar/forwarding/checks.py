@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.checked import Checked
 from sidecar.core.outcome import Verdict
-from sidecar.core.snapshot import Endpoint, HttpVersion, Route
+from sidecar.core.snapshot import Endpoint, Route
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding.check import Check
 
@@ -123,7 +123,9 @@ class Checker:
             "" if error is None else error.detail,
             check.is_good,
             is_news,
-            "2" if self.destination.cluster.policy.protocol is HttpVersion.HTTP2 else "1.1",
+            "2" if check.is_shared else "1.1",
+            scheme=check.scheme,
+            tls=check.tls,
         )
         self._service.observe.checked(checked)
         if transition is not None:

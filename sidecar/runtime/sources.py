@@ -105,4 +105,5 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
         server=server_of(cluster.policy),
+        scheme="http" if cluster.policy.tls is None else "https",
     )

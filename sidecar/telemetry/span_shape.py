@@ -18,6 +18,7 @@ from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
@@ -33,6 +34,8 @@ _MAX_PEERS = 256
 """Clients whose exchanges are shaped in the same second; each new connection is another."""
 _SOME_CLIENT = ClientTls()
 """In the place of each client, where all that matters is that there is TLS."""
+MAX_IDENTITY = 256
+"""Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
 
 _URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
 _REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
@@ -70,7 +73,8 @@ class SpanShaper:
         sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
         for resend, attempt in enumerate(record.attempts):
             authority, parts = self._client_parts(record, attempt)
-            parts += (_text_of(_URL_FULL, _full_url(authority or record.host, sent_path, query)), state)
+            url = _full_url(attempt.scheme, authority or record.host, sent_path, query)
+            parts += (_text_of(_URL_FULL, url), state)
             if resend:
                 parts.append(wire.number("http.request.resend_count", resend))
             if attempt.ejected is not None:
@@ -154,7 +158,7 @@ class SpanShaper:
         # by identity: hashing the dataclass costs as much as all the rest; the entry keeps the endpoint alive
         key = (
             known, route, attempt.upstream, id(endpoint), attempt.status, attempt.reason, attempt.http_version,
-            attempt.grpc_status,
+            attempt.grpc_status, attempt.scheme, attempt.tls,
         )  # fmt: skip
         entry = self._attempts.get(key)
         if entry is None:
@@ -176,7 +180,9 @@ class SpanShaper:
         authority, fixed = self._client_fixed(b"GET", checked.route, checked)
         parts = [
             fixed,
-            _text_of(_URL_FULL, _full_url(authority, redacted_path(checked.path.encode()), b"")),
+            _text_of(
+                _URL_FULL, _full_url(checked.scheme, authority, redacted_path(checked.path.encode()), b"")
+            ),
             wire.text("user_agent.original", USER_AGENT.encode()),
         ]
         trace_id, span_id = unhexlify(checked.trace_id), unhexlify(checked.span_id)
@@ -208,8 +214,20 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
     return redacted_path(path), redacted_query(query) if mark else query
 
 
-def _full_url(authority: bytes, path: bytes, query: bytes) -> bytes:
-    return b"http://%b%b?%b" % (authority, path, query) if query else b"http://%b%b" % (authority, path)
+def _full_url(scheme: str, authority: bytes, path: bytes, query: bytes) -> bytes:
+    start = b"http://" if scheme == "http" else b"https://"
+    return b"%b%b%b?%b" % (start, authority, path, query) if query else b"%b%b%b" % (start, authority, path)
+
+
+def _tls_attributes(tls: TlsFacts) -> Iterator[bytes]:
+    """As the conventions have them, and who the other side has proved to be."""
+    yield wire.text("tls.protocol.name", b"tls")
+    yield wire.text("tls.protocol.version", tls.version.encode())
+    yield wire.text("tls.cipher", tls.cipher.encode())
+    if tls.alpn is not None:
+        yield wire.text("tls.next_protocol", tls.alpn.encode())
+    if tls.identity is not None:
+        yield wire.text("sidecar.upstream.identity", tls.identity[:MAX_IDENTITY].encode())
 
 
 @lru_cache(maxsize=_MAX_CACHED)
@@ -250,10 +268,12 @@ def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | C
         _PARENT_HERE,
         wire.name_and_kind("HTTP" if method == b"_OTHER" else method.decode(), wire.CLIENT),
         wire.text("http.request.method", method),
-        wire.text("url.scheme", b"http"),
+        wire.text("url.scheme", attempt.scheme.encode()),
         wire.text("sidecar.upstream", upstream.encode()),
         *_endpoint_attributes(attempt.endpoint, upstream),
     ]
+    if attempt.tls is not None:
+        parts += _tls_attributes(attempt.tls)
     if route is not None:
         parts.append(wire.text("sidecar.route", route.encode()))
     if status:

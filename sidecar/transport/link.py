@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from sidecar.core.secured import TlsFacts
 from sidecar.transport import kernel
 from sidecar.transport.unread import unread
 
@@ -22,23 +22,6 @@ Address = tuple[str, int]
 
 USUAL_BUFFER_BYTES = 64 * 1024
 """What waits to be sent before `pause_writing` is called, as asyncio and uvloop have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFacts:
-    """What a handshake came to."""
-
-    version: str
-    """`1.2` or `1.3`."""
-    cipher: str
-    """OpenSSL's name of it."""
-    alpn: str | None
-    sni: str | None
-    """The name that was asked for."""
-    identity: str | None
-    """Who the other side has proved to be."""
-    is_resumed: bool
-    """By a session of an earlier connection: no certificate was sent again."""
 
 
 class Link:

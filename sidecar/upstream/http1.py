@@ -20,7 +20,7 @@ from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
-from sidecar.core.memory_budget import Account, settled
+from sidecar.core.memory_budget import SECURED_BYTES, Account, settled
 from sidecar.core.plain import Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.http1 import llhttp
@@ -165,7 +165,10 @@ class UpstreamConnection(Lease, ClientStream):
                 self._account.hold(0)
                 self._account = None
             pool = self.pool
-            pool.cluster.memory.left()
+            memory = pool.cluster.memory
+            memory.left()
+            if self.link.tls is not None:
+                memory.charge(-SECURED_BYTES)
             pool.forget(self)
 
     # ClientStream
@@ -248,6 +251,8 @@ class UpstreamConnection(Lease, ClientStream):
         self.is_open = True
         memory = self.pool.cluster.memory
         memory.joined()
+        if link.tls is not None:
+            memory.charge(SECURED_BYTES)
         link.bound_unsent()
         link.bound_buffers(memory.buffer_bytes)
 

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from sidecar.core.errors import Reason
-from sidecar.core.memory_budget import STEP_BYTES, Account, settled
+from sidecar.core.memory_budget import SECURED_BYTES, STEP_BYTES, Account, settled
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
@@ -152,7 +152,10 @@ class Http2UpstreamConnection(Carrier):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
         limit_unacknowledged(transport, UNACKNOWLEDGED_SECONDS)
-        self.pool.cluster.memory.joined()
+        memory = self.pool.cluster.memory
+        memory.joined()
+        if self.link.tls is not None:
+            memory.charge(SECURED_BYTES)
         self.link.bound_unsent()
         self.is_open = True
         self.idle_since = self.heard_at = self.now()
@@ -261,7 +264,10 @@ class Http2UpstreamConnection(Carrier):
             self._forget()
 
     def _forget(self) -> None:
-        self.pool.cluster.memory.left()
+        memory = self.pool.cluster.memory
+        memory.left()
+        if self.link.tls is not None:
+            memory.charge(-SECURED_BYTES)
         self.pool.forget(self)
 
     def _owners(self) -> list[SentStream]:

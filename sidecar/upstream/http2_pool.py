@@ -13,10 +13,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.http2.settings import age_seconds
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
-from sidecar.transport.link import TlsFacts
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.upstream.http2 import Http2UpstreamConnection
 from sidecar.upstream.http2_stream import SentStream

@@ -21,9 +21,9 @@ from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.request import Request
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.transport.channel import Channel
-from sidecar.transport.link import TlsFacts
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from math import inf
 
 from sidecar.core.errors import Reason
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
-from sidecar.transport.link import TlsFacts
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.upstream.http1 import UpstreamConnection
 from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeaseLine, LeasePool, Seeker

@@ -45,6 +45,7 @@ class Securing(Handshaking):
     def failed(self, transport: TlsTransport, error: TlsFailed) -> None:
         if not self._done.done():
             self._done.set_exception(error)
+            self._done.exception()  # who waited may have left, and nobody is to complain of that
 
 
 def processed(error: TlsFailed, *, is_begun: bool) -> Processed:

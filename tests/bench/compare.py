@@ -2,8 +2,8 @@
 
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
-not count. `--http2` measures HTTP/2 on both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the
-upstream.
+not count. `--tls` measures TLS with clients, kept and with a handshake for each request. `--http2` measures HTTP/2 on
+both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the upstream.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -20,11 +20,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import install, report
-from tests.bench.load import GRPC_MESSAGE, GRPC_PATH, HTTP2_SCENARIOS, SCENARIOS, Scenario
+from tests.bench.load import GRPC_MESSAGE, GRPC_PATH, HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Scenario
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.program import run, say, unwind_on_sigterm
 from tests.bench.rounds import Bench, Plan, Results
-from tests.bench.targets import DIRECT, HTTP2_TARGETS, TARGETS, TargetError, await_ok, earlier, pinned
+from tests.bench.targets import (
+    DIRECT,
+    HTTP2_TARGETS,
+    TARGETS,
+    TLS_TARGETS,
+    TargetError,
+    await_ok,
+    earlier,
+    make_certificate,
+    pinned,
+)
 from tests.bench.upstream import SMALL_BYTES
 from tests.support.ports import free_ports
 
@@ -74,6 +84,8 @@ def measure(plan: Plan, cores: Cores) -> Results:
     os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, ExitStack() as stack:
         directory = Path(name)
+        if any(scenario.is_tls for scenario in plan.scenarios):
+            make_certificate(directory)
         ports = free_ports(2)
         is_http2 = any(scenario.streams for scenario in plan.scenarios)
         if is_http2:
@@ -127,6 +139,9 @@ def arguments() -> argparse.ArgumentParser:
         "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 {http2_known}"
     )
     parser.add_argument("--http2", action="store_true", help="HTTP/2 on both sides, beside Envoy")
+    parser.add_argument(
+        "--tls", action="store_true", help="TLS with clients: kept connections, and handshakes"
+    )
     parser.add_argument("--rounds", type=int, help="rounds over all targets (5; quick: 2)")
     parser.add_argument("--seconds", type=int, help="whole seconds of each sample (5; quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a result")
@@ -154,7 +169,13 @@ def plan_of(options: argparse.Namespace) -> Plan:
         TARGETS.clear()
         TARGETS.update(HTTP2_TARGETS)
         known = HTTP2_SCENARIOS
+    if options.tls:
+        TARGETS.clear()
+        TARGETS.update(TLS_TARGETS)
+        known = TLS_SCENARIOS
     names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
+    if options.tls:
+        names.remove(DIRECT)  # the upstream speaks none
     targets = _chosen(options.targets or ",".join(names), names)
     if options.before:
         TARGETS["before"] = earlier(options.before.resolve(), TARGETS["sidecar"])

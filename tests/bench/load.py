@@ -43,6 +43,9 @@ class Scenario:
     connections: int = CONNECTIONS
     is_grpc: bool = False
     """A unary call of gRPC: a message each way, and the answer's status in trailers."""
+    is_tls: bool = False
+    is_new: bool = False
+    """A connection for each request."""
 
 
 SCENARIOS = (
@@ -70,6 +73,13 @@ HTTP2_SCENARIOS = (
 )
 
 
+TLS_SCENARIOS = (
+    Scenario("tls", "TLS, GET 256 B on kept connections", "/api/small", is_tls=True),
+    Scenario("tls-large", "TLS, GET 64 KiB on kept connections", "/api/large", LARGE_BYTES, is_tls=True),
+    Scenario("handshake", "TLS, GET 256 B, a handshake for each", "/api/small", is_tls=True, is_new=True),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What one run of a load generator completed. The percentiles are there for paced runs alone."""
@@ -92,7 +102,7 @@ def run_load(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
 
 def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Load:
     """wrk, one thread, keep-alive connections, each with the next request as soon as the last is answered."""
-    url = f"http://127.0.0.1:{port}{scenario.path}"
+    url = f"{'https' if scenario.is_tls else 'http'}://127.0.0.1:{port}{scenario.path}"
     command = [
         "wrk",
         "-t1",
@@ -103,6 +113,8 @@ def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
         "-H",
         f"Host: {HOST}",
     ]
+    if scenario.is_new:
+        command += ["-H", "Connection: close"]
     kind = "traced" if scenario.traced else "plain"
     command += ["-s", str(SCRIPT), url, "--", str(scenario.post_bytes), kind]
     lines = _output(core, command, seconds).splitlines()

@@ -10,6 +10,7 @@ import importlib
 import os
 import select
 import signal
+import ssl
 import string
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from tests.bench.install import program
 from tests.bench.load import HOST, Scenario
 from tests.bench.machine import tree
+from tests.support.authority import Authority
 from tests.support.ports import free_ports
 
 PEERS = Path(__file__).with_name("peers")
@@ -44,6 +46,12 @@ class Target:
     probes_ready: str = ""
     upstream_tells: bool = True
     """The upstream answers with what it was sent."""
+    tls: tuple[str, str] = ("", "")
+    """What stands in the template where it speaks TLS with its clients, in two places."""
+
+    @property
+    def is_tls(self) -> bool:
+        return bool(self.tls[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,29 @@ HTTP2_TARGETS = {
 """HTTP/2 on both sides, before an upstream that only serves files."""
 
 
+_ENVOY_TLS = (
+    'transport_socket: {name: envoy.transport_sockets.tls, typed_config: {"@type": type.googleapis.com/'
+    "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {tls_certificates: "
+    "[{certificate_chain: {filename: $directory/tls.crt}, private_key: {filename: $directory/tls.key}}]}}}"
+)
+TLS_PIECES = {
+    "sidecar": (", tls: {certificate: {chain: $directory/tls.crt, key: $directory/tls.key}}", ""),
+    "envoy": (_ENVOY_TLS, ""),
+    "haproxy": ("ssl crt $directory/tls.pem", ""),
+    "nginx": ("ssl", "ssl_certificate $directory/tls.crt; ssl_certificate_key $directory/tls.key;"),
+}
+TLS_TARGETS = {name: replace(TARGETS[name], tls=pieces) for name, pieces in TLS_PIECES.items()}
+"""TLS with clients, one P-256 certificate, tickets as each has them built in."""
+
+
+def make_certificate(directory: Path) -> None:
+    """What all of them show: `tls.crt`, `tls.key`, and both in `tls.pem`."""
+    pair = Authority(directory).pair(HOST, file="made")
+    for source, name in ((pair.chain, "tls.crt"), (pair.key, "tls.key")):
+        (directory / name).write_bytes(source.read_bytes())
+    (directory / "tls.pem").write_bytes(pair.chain.read_bytes() + pair.key.read_bytes())
+
+
 def earlier(checkout: Path, now: Target) -> Target:
     """`now` as it was: the sidecar of another checkout, on this interpreter. `-m` finds the package in its working
     directory."""
@@ -124,6 +155,8 @@ def started(
         host=HOST,
         directory=directory,
         connections=connections,
+        tls=string.Template(target.tls[0]).substitute(directory=directory),
+        tls_more=string.Template(target.tls[1]).substitute(directory=directory),
     )
     file = directory / target.template
     file.write_text(text)
@@ -133,11 +166,11 @@ def started(
         try:
             if target.probes_ready:
                 await_ok(process, probes_port, target.probes_ready)
-            await_ok(process, port, "/api/small")
+            await_ok(process, port, "/api/small", is_tls=target.is_tls)
             ready_seconds = time.monotonic() - begin
             if target.upstream_tells:
-                check_fields(port)
-            check_routes(port)
+                check_fields(port, is_tls=target.is_tls)
+            check_routes(port, is_tls=target.is_tls)
         except TargetError as error:
             tail = log.read_text(errors="replace").strip()[-800:]
             raise TargetError(f"{target.name}: {error}\n{tail}") from error
@@ -175,7 +208,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(END_SECONDS)
 
 
-def await_ok(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+def await_ok(process: subprocess.Popen[bytes], port: int, path: str, *, is_tls: bool = False) -> None:
     """Wait until a GET is answered with 200.
 
     Raises:
@@ -187,7 +220,7 @@ def await_ok(process: subprocess.Popen[bytes], port: int, path: str) -> None:
         if process.poll() is not None:
             raise TargetError(f"ended with {process.returncode} before it was ready")
         try:
-            status, _ = get(port, path)
+            status, _ = get(port, path, is_tls=is_tls)
         except (OSError, http.client.HTTPException) as error:
             seen = repr(error)
         else:
@@ -198,9 +231,9 @@ def await_ok(process: subprocess.Popen[bytes], port: int, path: str) -> None:
     raise TargetError(f"not ready after {READY_SECONDS:.0f} s: GET {path}: {seen}")
 
 
-def check_fields(port: int) -> None:
+def check_fields(port: int, *, is_tls: bool = False) -> None:
     """Raises TargetError unless the upstream sees the headers to be set."""
-    status, body = get(port, "/api/headers")
+    status, body = get(port, "/api/headers", is_tls=is_tls)
     fields = dict(line.split(": ", 1) for line in body.decode("latin-1").split("\r\n")[1:] if ": " in line)
     sent = {name.lower(): value for name, value in fields.items()}
     wrong = {name: sent.get(name) for name, value in REQUIRED_FIELDS.items() if sent.get(name) != value}
@@ -208,16 +241,19 @@ def check_fields(port: int) -> None:
         raise TargetError(f"the upstream got other headers than asked for: {sent}")
 
 
-def check_routes(port: int) -> None:
+def check_routes(port: int, *, is_tls: bool = False) -> None:
     """Raises TargetError unless other routes get a 404."""
     for path, host in (("/other", HOST), ("/api/small", "stranger.test")):
-        if get(port, path, host)[0] != 404:
+        if get(port, path, host, is_tls=is_tls)[0] != 404:
             raise TargetError(f"a request for {host}{path} was not refused with 404")
 
 
-def get(port: int, path: str, host: str = HOST) -> tuple[int, bytes]:
+def get(port: int, path: str, host: str = HOST, *, is_tls: bool = False) -> tuple[int, bytes]:
     """Status and body of a GET. Raises OSError or http.client.HTTPException."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    if is_tls:
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
     try:
         connection.request("GET", path, headers={"Host": host})
         response = connection.getresponse()

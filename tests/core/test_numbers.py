@@ -76,6 +76,9 @@ def test_one_exchange_is_one_server_row_and_one_client_row_for_each_attempt() ->
         ROUTE + where + GET + (("http.response.status_code", 200),),
     }
     assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 1}
+    by_tls = Sources(upstreams=[UpstreamNumbers("payments", server=("pay", 80), scheme="https")])
+    schemes = {dict(key)["url.scheme"] for key in read(numbers, "http.client.request.duration", by_tls)}
+    assert schemes == {"https"}
 
 
 def test_a_grpc_call_is_counted_by_its_own_status() -> None:

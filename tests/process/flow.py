@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from pathlib import Path
 
 from tests.process.setting import Served, served
@@ -77,8 +78,18 @@ class Flow:
         return size + length
 
 
-async def growth_by_answer(folder: Path, total: int, *, is_chunked: bool = False) -> int:
-    """KiB that a sidecar's memory grows by while a slow client reads an answer of `total` bytes."""
+async def growth_by_answer(
+    folder: Path,
+    total: int,
+    *,
+    is_chunked: bool = False,
+    tls: ssl.SSLContext | None = None,
+    upstream: str = "",
+) -> int:
+    """KiB that a sidecar's memory grows by while a slow client reads an answer of `total` bytes.
+
+    `tls`: the upstream's; `upstream`: keys of it in the configuration.
+    """
     flow = Flow(total, is_chunked=is_chunked)
 
     async def script(peer: RawPeer) -> None:
@@ -89,7 +100,10 @@ async def growth_by_answer(folder: Path, total: int, *, is_chunked: bool = False
             await peer.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % flow.framing)
             await flow.send(peer.writer)
 
-    async with raw_upstream(script) as app, served(folder, app.port, route=ROUTE) as to:
+    async with (
+        raw_upstream(script, tls) as app,
+        served(folder, app.port, route=ROUTE, upstream=upstream) as to,
+    ):
         assert (await http_get(to.port, "/small"))[0] == 200
         before = to.process.memory_kib()
         reader, writer = await asyncio.open_connection("127.0.0.1", to.port, limit=2 * MIB)
@@ -100,8 +114,15 @@ async def growth_by_answer(folder: Path, total: int, *, is_chunked: bool = False
         return peak - before
 
 
-async def growth_by_request(folder: Path, total: int, *, is_chunked: bool = False) -> int:
-    """KiB that a sidecar's memory grows by while a slow upstream reads a request of `total` bytes."""
+async def growth_by_request(
+    folder: Path,
+    total: int,
+    *,
+    is_chunked: bool = False,
+    tls: ssl.SSLContext | None = None,
+    upstream: str = "",
+) -> int:
+    """KiB that a sidecar's memory grows by while a slow upstream reads a request of `total` bytes; as above."""
     flow = Flow(total, is_chunked=is_chunked)
     peak = 0
     stage: list[Served] = []
@@ -115,8 +136,9 @@ async def growth_by_request(folder: Path, total: int, *, is_chunked: bool = Fals
         await writer.drain()
         writer.close()
 
-    app = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2 * MIB)
-    async with app, served(folder, app.sockets[0].getsockname()[1], route=ROUTE) as to:
+    app = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2 * MIB, ssl=tls)
+    port = app.sockets[0].getsockname()[1]
+    async with app, served(folder, port, route=ROUTE, upstream=upstream) as to:
         stage.append(to)
         assert (await http_get(to.port, "/small"))[0] == 200
         before = to.process.memory_kib()

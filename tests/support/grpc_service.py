@@ -85,12 +85,15 @@ class _Handler(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def grpc_service() -> Iterator[GrpcService]:
-    """It listens on a free port of loopback."""
+def grpc_service(tls: grpc.ServerCredentials | None = None) -> Iterator[GrpcService]:
+    """It listens on a free port of loopback; by TLS with credentials."""
     service = GrpcService()
     server = grpc.server(ThreadPoolExecutor(THREADS))
     server.add_generic_rpc_handlers((_Handler(service),))
-    service.port = server.add_insecure_port("127.0.0.1:0")
+    if tls is None:
+        service.port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        service.port = server.add_secure_port("127.0.0.1:0", tls)
     server.start()
     try:
         yield service

@@ -10,6 +10,7 @@ from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.request import Request, Traits
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.core.untrusted import Untrusted
@@ -30,6 +31,8 @@ class FakeAttempt:
     ejected: EndpointChange | None = None
     http_version: str = "1.1"
     grpc_status: int | None = None
+    scheme: str = "http"
+    tls: TlsFacts | None = None
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
 from sidecar.core.override import Order, Override
+from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
@@ -119,6 +120,24 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
         "sidecar.upstream": "payments",
         "sidecar.deadline.sent_ms": 1990,
     }
+
+
+def test_a_call_by_tls_is_told_as_one() -> None:
+    facts = TlsFacts("1.3", "TLS_AES_256_GCM_SHA384", "h2", "pay.test", "spiffe://shop/ns/pay", False)
+    server, client = spans_of(FakeExchange(attempts=(FakeAttempt(scheme="https", tls=facts),)))
+    told = attributes(client)
+    assert (told["url.scheme"], attributes(server)["url.scheme"]) == ("https", "http")
+    assert told["url.full"].startswith("https://10.0.0.7:8080/v1/")
+    assert {key: told[key] for key in told if key.startswith("tls.") or key.endswith("identity")} == {
+        "tls.protocol.name": "tls",
+        "tls.protocol.version": "1.3",
+        "tls.cipher": "TLS_AES_256_GCM_SHA384",
+        "tls.next_protocol": "h2",
+        "sidecar.upstream.identity": "spiffe://shop/ns/pay",
+    }
+    _, failed = spans_of(FakeExchange(attempts=(FakeAttempt(scheme="https", status=0),)))
+    assert attributes(failed)["url.scheme"] == "https"
+    assert not any(key.startswith("tls.") for key in attributes(failed))
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -18,16 +18,19 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
+from itertools import chain
 from typing import Any, Final, cast
 
 from sidecar.core.errors import Reason
-from sidecar.transport.link import TlsFacts
+from sidecar.core.secured import TlsFacts
 from sidecar.transport.tls.failures import TlsCut, TlsFailed, failure
 from sidecar.transport.tls.names import Certificate
 from sidecar.transport.unread import unread
 
 RECORD_BYTES: Final = 16 * 1024
 """The most that one record holds (RFC 8446 5.1)."""
+MOST_RECORDS: Final = 1000
+"""Read at a time. One read of the loop brings 16 of those that are full, or 11,000 of one byte, which take 17 ms."""
 HELLO_BYTES: Final = 16 * 1024
 """Of a client's first message."""
 HANDSHAKE_BYTES: Final = 128 * 1024
@@ -74,9 +77,9 @@ class TlsTransport:
     """One connection. `write` and its like do nothing once it is closed."""
 
     __slots__ = (
-        "_error", "_has_end", "_has_written_end", "_incoming", "_is_kept", "_is_paused", "_is_peer_gone",
-        "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase", "_protocol", "_raw", "_rest",
-        "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
+        "_error", "_has_end", "_has_written_end", "_incoming", "_is_behind", "_is_kept", "_is_paused",
+        "_is_peer_gone", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase", "_protocol", "_raw",
+        "_rest", "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
     )  # fmt: skip
 
     facts: TlsFacts | None
@@ -101,6 +104,8 @@ class TlsTransport:
         """By the protocol."""
         self._rest: list[bytes] = []
         """Read ahead of a reset, and not asked for yet."""
+        self._is_behind = False
+        """Something of one read is left for a later turn; the loop reads no more until then."""
         self._is_server = is_server
         self._is_peer_gone = False
         """Its direction of the connection has ended."""
@@ -239,17 +244,26 @@ class TlsTransport:
             return
         if error is not None:
             self._fail(error)
-        elif self._has_end and not self._is_kept:
+        elif self._incoming.pending and not self._has_end:
+            self._put_off()
+        elif self._has_end and not self._is_kept and not self._is_paused:
             self._is_kept = bool(self._protocol.eof_received())
             if not self._is_kept:
                 self.close()
 
+    def _put_off(self) -> None:
+        """What is left to a later turn of the loop, since nobody may hold it with tiny records."""
+        self._pause()
+        self._is_behind = True
+        self._loop.call_soon(self._read_rest)
+
     def _decrypted(self) -> tuple[bytes, TlsFailed | None]:
         tls, incoming = self._tls, self._incoming
         assert tls is not None
-        first, more, failed = b"", [], None
+        first, failed = b"", None
+        more: list[bytes] = []
         try:
-            while incoming.pending or tls.pending():
+            while (incoming.pending or tls.pending()) and len(more) < MOST_RECORDS:
                 data = tls.read(RECORD_BYTES)
                 if not data:
                     self._has_end = True
@@ -277,14 +291,18 @@ class TlsTransport:
         """What the other side has sent before it: an answer, or the alert that says why."""
         if self._raw is None or self._tls is None:
             return
-        for piece in unread(self._raw):
+        for piece in chain((b"",), unread(self._raw)):  # first what is here already, and was not told
             self._incoming.write(piece)
-            data, error = self._decrypted()
-            if data:
-                self._rest.append(data)
-            if error is not None:
-                self._error = error
-                return
+            data = piece
+            while data or self._incoming.pending:
+                data, error = self._decrypted()
+                if data:
+                    self._rest.append(data)
+                if error is not None:
+                    self._error = error
+                    return
+                if not data:
+                    break
 
     # Writing
 
@@ -393,14 +411,28 @@ class TlsTransport:
 
     def resume_reading(self) -> None:
         self._is_paused = False
-        if self._phase is _OPEN and self._raw is not None and not self._raw.is_closing():
-            self._raw.resume_reading()
-            if self._incoming.pending:  # it came with the end of the handshake
-                self._loop.call_soon(self._read_rest)
+        if self._phase is not _OPEN:
+            return
+        is_end_due = self._has_end and not self._is_kept
+        if (
+            is_end_due or self._incoming.pending
+        ):  # that came with what was told last, or is more than a turn takes
+            self._is_behind = True
+            self._loop.call_soon(self._read_rest)
+        else:
+            self._resume()
 
     def _read_rest(self) -> None:
-        if self._phase is _OPEN and not self._is_paused:
-            self._read()
+        if self._phase is not _OPEN or self._is_paused:
+            return  # `resume_reading` comes back to it
+        was_behind, self._is_behind = self._is_behind, False
+        self._read()
+        if was_behind and not self._is_behind and not self._is_paused:
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._phase is _OPEN and self._raw is not None and not self._raw.is_closing():
+            self._raw.resume_reading()
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol

@@ -454,3 +454,73 @@ async def test_a_reset_ends_it_and_what_came_before_can_be_read(certificates: Ce
         sink.link.abort()
         await sink.lost()
         assert sink.data in (b"first", b"firstearly")
+
+
+async def test_tiny_records_are_read_in_turns_and_come_whole(certificates: Certificates) -> None:
+    """Each of one byte: what one read of the loop brings would hold it for 17 ms."""
+    count = 12_000
+    context = serving(certificates.pair("a", "a.test"))
+    loop = asyncio.get_running_loop()
+    server_sink, shaking = Sink(), Shaking()
+    bound = await loop.create_server(
+        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
+        "127.0.0.1",
+        0,
+    )
+    client = await opened(bound.sockets[0].getsockname()[1], trusting(certificates.ca))
+    sink = Sink()
+    client.attach(sink)
+    (await shaking.done).attach(server_sink)
+    assert sink.link is not None
+    records = []
+    for number in range(count):
+        client.tls.write(b"%d" % (number % 10))
+        records.append(client._outgoing.read())
+    assert client._raw is not None
+    client._raw.write(b"".join(records))
+    await server_sink.until(lambda: len(server_sink.data) == count)
+    assert server_sink.data == b"0123456789" * (count // 10)
+    assert max(map(len, server_sink.heard)) <= tls_transport.MOST_RECORDS + 1
+    sink.link.close()
+    await server_sink.lost()
+    bound.close()
+
+
+async def test_a_pause_holds_in_the_middle_of_tiny_records(certificates: Certificates) -> None:
+    class Pausing(Sink):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            assert self.link is not None
+            self.link.pause()
+
+    context = serving(certificates.pair("a", "a.test"))
+    loop = asyncio.get_running_loop()
+    server_sink, shaking = Pausing(), Shaking()
+    bound = await loop.create_server(
+        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
+        "127.0.0.1",
+        0,
+    )
+    client = await opened(bound.sockets[0].getsockname()[1], trusting(certificates.ca))
+    sink = Sink()
+    client.attach(sink)
+    (await shaking.done).attach(server_sink)
+    assert sink.link is not None
+    assert server_sink.link is not None
+    records = []
+    for _ in range(5000):
+        client.tls.write(b"x")
+        records.append(client._outgoing.read())
+    assert client._raw is not None
+    client._raw.write(b"".join(records))
+    sink.link.close()
+    for pieces in range(1, 5001):
+        await server_sink.until(lambda pieces=pieces: len(server_sink.heard) >= pieces)  # type: ignore[misc]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(server_sink.heard) == pieces
+        server_sink.link.resume()
+        if len(server_sink.data) == 5000:
+            break
+    await server_sink.lost()
+    bound.close()

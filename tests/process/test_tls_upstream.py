@@ -1,0 +1,188 @@
+"""A real process that speaks TLS to its upstream: what is large, long, both ways, or secret."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sidecar.core.snapshot import CertificateFiles
+from tests.process.flow import MIB, growth_by_answer, growth_by_request
+from tests.process.setting import ended, served, written
+from tests.process.test_grpc import Calls
+from tests.scenarios.test_tls_upstream import VERSIONS, made, serving, shown, tls, version
+from tests.support.certificates import Certificates
+from tests.support.grpc_service import grpc_service
+from tests.support.process import http_get, sidecar
+from tests.support.raw import RawPeer, raw_client, raw_upstream
+from tests.support.tls_server import tls_server
+
+pytestmark = pytest.mark.process
+
+__all__ = ["made", "version"]
+TOTAL = 64 * MIB
+MOST_GROWTH_KIB = 24 * 1024
+
+
+def credentials(pair: CertificateFiles, client_ca: str | None = None) -> grpc.ServerCredentials:
+    """Of a gRPC server, which asks its clients for a certificate of `client_ca`, if that is given."""
+    return grpc.ssl_server_credentials(
+        [(Path(pair.key).read_bytes(), Path(pair.chain).read_bytes())],
+        Path(client_ca).read_bytes() if client_ca is not None else None,
+        client_ca is not None,
+    )
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
+async def test_a_long_answer_to_a_slow_reader_comes_whole_and_is_not_kept(
+    made: Certificates, tmp_path: Path, version: ssl.TLSVersion, is_chunked: bool
+) -> None:
+    context = serving(made.pair("a", "a.test"), version)
+    grown = await growth_by_answer(tmp_path, TOTAL, is_chunked=is_chunked, tls=context, upstream=tls(made))
+    assert grown < MOST_GROWTH_KIB
+
+
+async def test_a_long_request_to_a_slow_upstream_comes_whole_and_is_not_kept(
+    made: Certificates, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    context = serving(made.pair("a", "a.test"), version)
+    assert await growth_by_request(tmp_path, TOTAL, tls=context, upstream=tls(made)) < MOST_GROWTH_KIB
+
+
+async def test_a_tunnel_goes_both_ways_and_ends_one_way_first(
+    made: Certificates, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """As WebSocket is one; what the side that ended is still sent comes through."""
+    has_ended = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        while await peer.read_some():
+            await peer.send(peer.rest)
+            peer.rest = b""
+        has_ended.set()
+
+    context = serving(made.pair("a", "a.test"), version)
+    async with (
+        raw_upstream(script, context) as app,
+        served(tmp_path, app.port, upstream=tls(made)) as to,
+        raw_client(to.port) as client,
+    ):
+        await client.send(
+            b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        while b"\r\n\r\n" not in client.received:
+            await client.read_some()
+        assert client.received.startswith(b"HTTP/1.1 101 ")
+        client.received = b""
+        for size in (1, 1000, 100_000, 3):
+            await client.send(b"m" * size)
+        while len(client.received) < 101_004:
+            await client.read_some()
+        client.writer.close()
+        async with asyncio.timeout(60):
+            await has_ended.wait()
+
+
+@pytest.mark.parametrize("protocol", ["http2", "auto"])
+async def test_grpc_goes_by_tls_both_ways_known(made: Certificates, tmp_path: Path, protocol: str) -> None:
+    pair, us = made.pair("a", "a.test"), made.pair("us", "spiffe://shop/ns/us")
+    with grpc_service(credentials(pair, made.ca)) as service:
+        upstream = f"{tls(made, f'server_name: a.test, {shown(us)}')}, protocol: {protocol}"
+        async with served(tmp_path, service.port, upstream=upstream) as to:
+            client = Calls(to.port)
+            response, call = await client.unary("Echo", b"hello")
+            assert response == b"hello"
+            assert call.code() is grpc.StatusCode.OK
+            error = await client.failure("Fail")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            client.channel.close()
+
+
+async def test_a_certificate_that_is_refused_is_unavailable_to_grpc(
+    made: Certificates, tmp_path: Path
+) -> None:
+    pair = made.expired("a", "a.test")
+    with grpc_service(credentials(pair)) as service:
+        async with served(tmp_path, service.port, upstream=f"{tls(made)}, protocol: http2") as to:
+            client = Calls(to.port)
+            error = await client.failure("Echo")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert "tls_certificate_error" in error.details()
+            assert "it has expired" in error.details()
+            client.channel.close()
+
+
+async def test_a_reload_with_another_tls_takes_its_place(made: Certificates, tmp_path: Path) -> None:
+    """And a file that cannot be used changes nothing, and is told."""
+    with tls_server(serving(made.pair("a", "a.test"))) as server:
+        file, inbound, probes = written(tmp_path, server.port, upstream=tls(made))
+        async with sidecar(file, probes, tmp_path / "sidecar.log") as process:
+            assert (await http_get(inbound, "/"))[0] == 200
+            text = file.read_text()
+            file.write_text(text.replace("server_name: a.test", "server_name: b.test"))
+            process.process.send_signal(signal.SIGHUP)
+            assert "it is not for 'b.test'" in await answered(inbound, 502)
+            file.write_text(text.replace("ca.crt", "none.crt"))
+            process.process.send_signal(signal.SIGHUP)
+            log = await process.logged("none.crt: there is no such file")
+            assert "upstreams.app.tls: " in log
+            assert "it is not for 'b.test'" in await answered(inbound, 502)
+            file.write_text(text)
+            process.process.send_signal(signal.SIGHUP)
+            await answered(inbound, 200)
+
+
+async def answered(inbound: int, wanted: int) -> str:
+    """The first answer with this status: a reload takes a moment."""
+    async with asyncio.timeout(60):
+        while True:
+            status, body = await http_get(inbound, "/")
+            if status == wanted:
+                return body
+            await asyncio.sleep(0.05)
+
+
+async def test_a_file_that_cannot_be_used_keeps_it_from_starting(made: Certificates, tmp_path: Path) -> None:
+    pair = made.expired("us", "us.test")
+    more = f"server_name: a.test, {shown(pair)}"
+    file, _, _ = written(tmp_path, 9, upstream=tls(made, more))
+    code, _, errors = await ended(file)
+    assert code == 1
+    assert errors == (
+        f"sidecar: upstreams.app.tls: {pair.chain}: the certificate cannot be used: it has expired\n"
+    )
+
+
+def lines_of(file: str) -> list[str]:
+    return Path(file).read_text().splitlines()
+
+
+async def test_no_byte_of_a_key_is_told_anywhere(made: Certificates, tmp_path: Path) -> None:
+    us = made.pair("us", "us.test")
+    secret = lines_of(us.key)
+    upstream = tls(made, f"server_name: a.test, {shown(us)}")
+    with tls_server(serving(made.pair("a", "a.test"), VERSIONS["1.3"], client_ca=made.ca)) as server:
+        file, inbound, probes = written(
+            tmp_path, server.port, upstream=upstream, top="telemetry: {access_log: {format: json}}"
+        )
+        text = file.read_text().replace('telemetry: {access_log: {format: "off"}}\n', "")
+        file.write_text(text)
+        async with sidecar(file, probes, tmp_path / "sidecar.log"):
+            assert (await http_get(inbound, "/"))[0] == 200
+            admin = int(text.partition('admin: {address: "127.0.0.1:')[2].partition('"')[0])
+            told = [
+                (await http_get(admin, path, host="localhost"))[1]
+                for path in ("/config", "/status", "/upstreams")
+            ]
+            assert us.key in told[0]
+        told.append((tmp_path / "sidecar.log").read_text())
+    assert all(len(line) > 20 and line not in text for line in secret[1:2] for text in told)
