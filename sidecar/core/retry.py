@@ -26,7 +26,7 @@ ROUNDING: Final = 1e-9
 GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
 
 
-class Cause(Enum):
+class RetryCause(Enum):
     """Why an attempt brought no answer that is wanted."""
 
     NOT_CONNECTED = "not_connected"
@@ -39,32 +39,32 @@ class Cause(Enum):
     @property
     def has_reached_nobody(self) -> bool:
         """It is certain that the request was not acted on."""
-        return self in (Cause.NOT_CONNECTED, Cause.REFUSED)
+        return self in (RetryCause.NOT_CONNECTED, RetryCause.REFUSED)
 
 
 _BY_REASON: Final = {
-    Reason.CONNECTION_REFUSED: Cause.NOT_CONNECTED,
-    Reason.CONNECTION_TIMEOUT: Cause.NOT_CONNECTED,
-    Reason.DNS_ERROR: Cause.NOT_CONNECTED,
-    Reason.CONNECTION_RESET: Cause.RESET,
-    Reason.INCOMPLETE_RESPONSE: Cause.RESET,
-    Reason.TIMEOUT: Cause.ATTEMPT_TIMEOUT,
+    Reason.CONNECTION_REFUSED: RetryCause.NOT_CONNECTED,
+    Reason.CONNECTION_TIMEOUT: RetryCause.NOT_CONNECTED,
+    Reason.DNS_ERROR: RetryCause.NOT_CONNECTED,
+    Reason.CONNECTION_RESET: RetryCause.RESET,
+    Reason.INCOMPLETE_RESPONSE: RetryCause.RESET,
+    Reason.TIMEOUT: RetryCause.ATTEMPT_TIMEOUT,
 }
 _ON: Final = {
-    Cause.NOT_CONNECTED: RetryOn.CONNECT_FAILURE,
-    Cause.REFUSED: RetryOn.REFUSED,
-    Cause.RESET: RetryOn.RESET,
-    Cause.ATTEMPT_TIMEOUT: RetryOn.ATTEMPT_TIMEOUT,
+    RetryCause.NOT_CONNECTED: RetryOn.CONNECT_FAILURE,
+    RetryCause.REFUSED: RetryOn.REFUSED,
+    RetryCause.RESET: RetryOn.RESET,
+    RetryCause.ATTEMPT_TIMEOUT: RetryOn.ATTEMPT_TIMEOUT,
 }
 
 
-def cause_of(reason: Reason, *, is_unprocessed: bool) -> Cause:
+def cause_of(reason: Reason, *, is_unprocessed: bool) -> RetryCause:
     """Of an attempt without a whole answer. `is_unprocessed`: its upstream, or the sidecar before it, has done
     nothing with the request, and said so."""
-    return Cause.REFUSED if is_unprocessed else _BY_REASON.get(reason, Cause.OTHER)
+    return RetryCause.REFUSED if is_unprocessed else _BY_REASON.get(reason, RetryCause.OTHER)
 
 
-def is_wanted(policy: RetryPolicy, cause: Cause) -> bool:
+def is_wanted(policy: RetryPolicy, cause: RetryCause) -> bool:
     """Whether the route names this among what it wants to have tried again."""
     wanted = _ON.get(cause)
     return wanted is not None and wanted in policy.on

@@ -165,7 +165,7 @@ class Exchange(RequestSink, RaceOwner):
                 self._check_guard(route, refusal)
             if route.admission is not None:
                 self._check_admission(route.admission)
-            if route.retry is not None and self.body is not None:
+            if self.body is not None and route.retry is not None:
                 self.body.kept_bytes = route.retry.buffer_bytes
             destination = route.single or route.choose(service.rng)
             race = self.race = Race()

@@ -14,7 +14,7 @@ from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
-from sidecar.core.retry import MARK, Cause, cause_of, is_wanted, is_wanted_after, wait_seconds
+from sidecar.core.retry import MARK, RetryCause, cause_of, is_wanted, is_wanted_after, wait_seconds
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
@@ -251,7 +251,7 @@ class Race(AttemptOwner):
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
-        if self._route.retry is not None and self._is_bettered(attempt, head, body):
+        if self._destination.retry_budget is not None and self._is_bettered(attempt, head, body):
             return
         self.winner = attempt
         if len(self.running) > 1:
@@ -437,7 +437,7 @@ class Race(AttemptOwner):
 
     # By the route's `retry`
 
-    def _may_retry(self, cause: Cause | None) -> bool:
+    def _may_retry(self, cause: RetryCause | None) -> bool:
         """Whether one more try is wanted, and does no harm. `cause`: None for an answer, which is wanted already."""
         policy, exchange = self._route.retry, self.exchange
         if policy is None or self.winner is not None:
@@ -458,7 +458,7 @@ class Race(AttemptOwner):
         return MARK in self.exchange.request.lookup or lineage.is_for_retry(self.exchange)
 
     @staticmethod
-    def _cause_of(attempt: Attempt, error: GivenUp) -> Cause:
+    def _cause_of(attempt: Attempt, error: GivenUp) -> RetryCause:
         return cause_of(error.reason, is_unprocessed=error.is_below or error.processed is Processed.NEVER)
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
@@ -469,7 +469,7 @@ class Race(AttemptOwner):
         is_below = verdicts.is_refusal_below(head, attempt.is_mesh)
         if not is_below and not is_wanted_after(policy, head.status, grpc_status):
             return False
-        return self._may_retry(Cause.REFUSED if is_below else None)
+        return self._may_retry(RetryCause.REFUSED if is_below else None)
 
     def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> bool:
         """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the

@@ -14,8 +14,8 @@ from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.retry import (
     FALLEN_SECONDS,
     LEAST_TOKENS,
-    Cause,
     RetryBudget,
+    RetryCause,
     cause_of,
     is_wanted,
     is_wanted_after,
@@ -29,25 +29,25 @@ POLICY = RetryPolicy(attempts=3)
 @pytest.mark.parametrize(
     ("reason", "cause"),
     [
-        (Reason.CONNECTION_REFUSED, Cause.NOT_CONNECTED),
-        (Reason.CONNECTION_TIMEOUT, Cause.NOT_CONNECTED),
-        (Reason.DNS_ERROR, Cause.NOT_CONNECTED),
-        (Reason.CONNECTION_RESET, Cause.RESET),
-        (Reason.INCOMPLETE_RESPONSE, Cause.RESET),
-        (Reason.TIMEOUT, Cause.ATTEMPT_TIMEOUT),
-        (Reason.OVERLOADED, Cause.OTHER),
-        (Reason.CLIENT_GONE, Cause.OTHER),
-        (Reason.DEADLINE_EXCEEDED, Cause.OTHER),
+        (Reason.CONNECTION_REFUSED, RetryCause.NOT_CONNECTED),
+        (Reason.CONNECTION_TIMEOUT, RetryCause.NOT_CONNECTED),
+        (Reason.DNS_ERROR, RetryCause.NOT_CONNECTED),
+        (Reason.CONNECTION_RESET, RetryCause.RESET),
+        (Reason.INCOMPLETE_RESPONSE, RetryCause.RESET),
+        (Reason.TIMEOUT, RetryCause.ATTEMPT_TIMEOUT),
+        (Reason.OVERLOADED, RetryCause.OTHER),
+        (Reason.CLIENT_GONE, RetryCause.OTHER),
+        (Reason.DEADLINE_EXCEEDED, RetryCause.OTHER),
     ],
 )
-def test_causes(reason: Reason, cause: Cause) -> None:
+def test_causes(reason: Reason, cause: RetryCause) -> None:
     assert cause_of(reason, is_unprocessed=False) is cause
-    assert cause_of(reason, is_unprocessed=True) is Cause.REFUSED
+    assert cause_of(reason, is_unprocessed=True) is RetryCause.REFUSED
 
 
 def test_by_default_only_what_has_reached_nobody_is_wanted() -> None:
-    wanted = {cause for cause in Cause if is_wanted(POLICY, cause)}
-    assert wanted == {Cause.NOT_CONNECTED, Cause.REFUSED}
+    wanted = {cause for cause in RetryCause if is_wanted(POLICY, cause)}
+    assert wanted == {RetryCause.NOT_CONNECTED, RetryCause.REFUSED}
     assert all(cause.has_reached_nobody for cause in wanted)
     assert not any(is_wanted_after(POLICY, status, None) for status in range(100, 600))
 
