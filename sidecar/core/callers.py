@@ -57,13 +57,15 @@ _COMPLETE = End(None, 0.0)
 class CallerEntry:
     """One inbound exchange in the table. Read only outside this module."""
 
-    __slots__ = ("deadline", "end", "outbound", "span_id", "trace_id")
+    __slots__ = ("deadline", "end", "is_retry", "outbound", "span_id", "trace_id")
 
     def __init__(self, span_id: bytes, trace_id: bytes | None, deadline: float) -> None:
         self.span_id = span_id
         self.trace_id = trace_id
         """None where it is not known by that."""
         self.deadline = deadline
+        self.is_retry = False
+        """Its request was a retry, so the calls that are made for it are marked as such."""
         self.outbound: dict[object, None] | None = None
         """Handles of the outbound exchanges below, in the order they came; None without any."""
         self.end: End | None = None

@@ -540,6 +540,38 @@ class FallbackPolicy:
     upstream: str | None = None
 
 
+class RetryOn(Enum):
+    """After what a request is tried again; a status may stand beside them."""
+
+    CONNECT_FAILURE = "connect_failure"
+    """Refused, no such name, no connection in time: it has reached nobody."""
+    REFUSED = "refused"
+    """The upstream has said that it did nothing with it, or the breaker of the next sidecar was open."""
+    RESET = "reset"
+    ATTEMPT_TIMEOUT = "attempt_timeout"
+    STATUS_5XX = "5xx"
+    GATEWAY_ERROR = "gateway_error"
+    """502, 503, 504."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    attempts: int = 0
+    """Tries after the first; 0: none."""
+    on: frozenset[RetryOn | int] = frozenset({RetryOn.CONNECT_FAILURE, RetryOn.REFUSED})
+    base_seconds: float = 0.025
+    max_seconds: float = 0.25
+    ratio: float = 0.2
+    """Retries that each request allows."""
+    min_per_second: float = 3.0
+    is_non_idempotent: bool = False
+    """Methods that are not idempotent are tried again too, where the upstream may have acted on the request."""
+    buffer_bytes: int = 64 * 1024
+    """A longer request body is not kept, and not sent again."""
+    is_nested: bool = False
+    """What is a retry already is tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     name: str
@@ -556,6 +588,7 @@ class Route:
     deadline: DeadlinePolicy = DeadlinePolicy()
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
+    retry: RetryPolicy = RetryPolicy()
     fallback: FallbackPolicy | None = None
     shares: WeightsPolicy = WeightsPolicy()
     is_critical: bool = False

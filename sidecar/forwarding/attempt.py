@@ -20,7 +20,7 @@ from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import Kind, Limit, Outcome
 from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.heads import request_head
+from sidecar.forwarding.heads import mark_retry, request_head
 from sidecar.forwarding.story import Story
 from sidecar.upstream.cluster import NoPlace
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _REUSABLE = Fate.REUSABLE
+MOST_WITHHELD_BYTES = 64 * 1024
+"""Of the body of an answer that another try may better; a longer one goes to the client as it comes."""
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
@@ -81,6 +83,10 @@ class AttemptOwner(ABC):
         """No whole answer will come from it."""
 
     @abstractmethod
+    def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
+        """Whether another try may be made instead of giving this answer to the client."""
+
+    @abstractmethod
     def linger_seconds(self, now: float) -> float:
         """How long an attempt that failed stays in the load of its endpoint."""
 
@@ -99,9 +105,9 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_stream", "_wait", "allowed_seconds", "answer", "awaits_message", "ejected",
-        "ended", "fails_at", "is_whole", "permit", "pool", "race", "reason", "rest", "route", "sent_ms",
-        "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
+        "_is_held", "_lease", "_stream", "_wait", "_withheld", "allowed_seconds", "answer", "awaits_message",
+        "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool", "race", "reason", "rest", "route",
+        "sent_ms", "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -121,6 +127,8 @@ class Attempt(ResponseSink, Seeker):
     reason: Reason | None
     ejected: EndpointChange | None
     """What its end has made of its endpoint."""
+    is_retry: bool
+    """The upstream is told that it is a further try, or was asked for by one."""
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
     awaits_message: bool
@@ -136,6 +144,8 @@ class Attempt(ResponseSink, Seeker):
     _lease: Lease | None
     _wait: Wait | None
     _is_held: bool
+    _withheld: list[bytes] | None
+    """What has come of the body of an answer that another try may better; None for any other answer."""
 
     def begin(
         self,
@@ -159,9 +169,9 @@ class Attempt(ResponseSink, Seeker):
         self.fails_at = started + allowed_seconds
         self.pool = pool
         self.status = 0
-        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = None
+        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = None
         self.sent_seconds = 0.0
-        self.is_whole = self._is_held = self.awaits_message = False
+        self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
 
@@ -247,6 +257,8 @@ class Attempt(ResponseSink, Seeker):
         if route.is_deadline_sent and told_seconds != inf:
             sent_ms = self.sent_ms = int(told_seconds * 1000.0)
         head = request_head(exchange, route, self.span_id, sent_ms, told_seconds, lease.pool.endpoint)
+        if self.is_retry:
+            mark_retry(head)
         body = exchange.body
         if body is None:
             stream.send_head(head)
@@ -451,6 +463,9 @@ class Attempt(ResponseSink, Seeker):
             self.race.head(self, head)
             return
         self._judge_head(head)
+        if self.route.retry is not None and self.race.may_better(self, head, None):
+            self._withheld = []
+            return
         self.race.head(self, head)
 
     def _judge_head(self, head: ResponseHead) -> None:
@@ -474,14 +489,29 @@ class Attempt(ResponseSink, Seeker):
         if self.awaits_message:
             self.awaits_message = False
             self._judge_head(self.answer)
+        if self._withheld is not None:
+            self._withhold(data, self._withheld)
+            return
         self.race.data(self, data)
 
+    def _withhold(self, data: bytes, kept: list[bytes]) -> None:
+        """Keep the body of an answer that another try may better, unless it is long."""
+        kept.append(data)
+        if sum(map(len, kept)) > MOST_WITHHELD_BYTES:
+            self._withheld = None
+            self.race.head(self, self.answer)
+            self.race.data(self, b"".join(kept))
+
     def flush(self) -> None:
-        self.race.flush(self)
+        if self._withheld is None:
+            self.race.flush(self)
 
     def end(self, trailers: Sequence[Field]) -> None:
         self.is_whole = True
         self.trailers = trailers
+        if self._withheld is not None:
+            self.race.answered(self, self.answer, b"".join(self._withheld))
+            return
         self.race.completed(self)
 
     def answered(self, head: ResponseHead, body: bytes) -> None:

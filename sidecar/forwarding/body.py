@@ -22,8 +22,8 @@ class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_kept", "_most_held", "_to", "_trailers", "held_bytes", "is_complete", "is_untouched", "size",
-        "stream",
+        "_held", "_kept", "_most_held", "_to", "_trailers", "held_bytes", "is_complete", "is_untouched", "kept_bytes",
+        "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
@@ -43,6 +43,8 @@ class RequestBody:
         self._kept: list[bytes | memoryview] | None = None
         """All of it, given to an upstream that may say that it has done nothing with it."""
         self._to: ClientStream | None = None
+        self.kept_bytes = 0
+        """Up to so many are kept to be sent again, though they come in pieces (`retry.buffer`)."""
 
     def __repr__(self) -> str:
         return f"<RequestBody {self.size} bytes{', whole' if self.is_complete else ''}>"
@@ -68,12 +70,21 @@ class RequestBody:
     def arrived(self, data: bytes) -> None:
         self.size += len(data)
         if self._to is not None:
+            if self._kept is not None:
+                self._keep(data)
             self._to.send_data(data)
             return
         self._held.append(data)
         self.held_bytes += len(data)
         if self.size > self._most_held:
             self.stream.hold()
+
+    def _keep(self, data: bytes) -> None:
+        """A further piece, unless it is too much by now."""
+        if self.size > self.kept_bytes or self._kept is None:
+            self._kept = None
+        else:
+            self._kept.append(data)
 
     def arrived_whole(self, data: bytes | memoryview) -> None:
         """All of it is here, before the exchange begins: there is nobody to hold back."""
@@ -90,7 +101,7 @@ class RequestBody:
     @property
     def is_resendable(self) -> bool:
         """It can be given to another upstream, if the last one has certainly done nothing with it."""
-        return self.is_untouched or self._kept is not None
+        return self.is_untouched or self._kept is not None or self.held_bytes == self.size
 
     def take_held(self, *, is_kept: bool = False) -> list[bytes | memoryview]:
         """What was held, for whoever sends the head; `send_to` must follow. `is_kept`: where that is all of it, it
@@ -99,8 +110,10 @@ class RequestBody:
         is_much, self.held_bytes = self.held_bytes > STEP_BYTES, 0
         if is_much:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
-        if is_kept and self.is_complete and self.size <= MAX_HELD_BYTES:
-            self._kept = held
+        if (is_kept and self.is_complete and self.size <= MAX_HELD_BYTES) or (
+            self.kept_bytes and self.size <= self.kept_bytes
+        ):
+            self._kept = list(held)
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         return held
 

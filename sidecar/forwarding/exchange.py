@@ -168,6 +168,8 @@ class Exchange(RaceOwner, RequestSink):
                 self._check_guard(route, refusal)
             if route.admission is not None:
                 self._check_admission(route.admission)
+            if self.body is not None and route.retry is not None:
+                self.body.kept_bytes = route.retry.buffer_bytes
             destination = route.single or route.choose(service.rng)
             race = self.race = Race()
             race.start(self, self.stream, route, destination, now)

@@ -15,6 +15,7 @@ from sidecar.core.deadline import Carried, Form
 from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
 from sidecar.core.request import PLAIN, PLAIN_2, Request
+from sidecar.core.retry import MARK
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.tracecontext import FLAG_TEXT
 from sidecar.forwarding.answers import proxy_status
@@ -28,6 +29,7 @@ _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
 _EXPECT = frozenset({b"expect"})
 _PROXY_STATUS = frozenset({b"proxy-status"})
 """By it the next sidecar names its own upstreams and breakers, which are nobody's affair on a stranger's side."""
+_MARKS = frozenset({MARK})
 _SPECIAL = frozenset({101, 204, 426})
 """Statuses whose heads are not like others'."""
 _BAGGAGE = Form.BAGGAGE
@@ -77,6 +79,12 @@ def request_head(
     head.added = route.added_to_request
     head.own = own
     return head
+
+
+def mark_retry(head: RequestHead) -> None:
+    """Say that it is a further try, or was asked for by one: it is not tried again further down."""
+    head.drop |= _MARKS
+    head.own.append(MARK + b": 1\r\n")
 
 
 def _authority(endpoint: Endpoint | None) -> bytes:

@@ -13,6 +13,7 @@ from typing import cast
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import NEAR_THE_END_GRPC
+from sidecar.core.retry import MARK
 from sidecar.core.snapshot import CancelWithCaller, Mode
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
@@ -55,14 +56,21 @@ def _may_cancel(exchange: Story, policy: CancelWithCaller) -> bool:
     return policy is CancelWithCaller.ALL
 
 
-def remember(exchange: Story, span_id: bytes, now: float) -> None:
+def is_for_retry(exchange: Story) -> bool:
+    """Whether the request that this one was made for is a retry."""
+    caller = exchange.caller
+    return caller is not None and caller.entry is not None and caller.entry.is_retry
+
+
+def remember(exchange: Story, span_id: bytes, now: float, *, is_retry: bool = False) -> None:
     """An exchange to the app is about to be sent: from now on the app's calls can be recognised."""
     if exchange.remembered_as is not None:
         _end(exchange, exchange.remembered_as, exchange.tries[-2].reason, now)
     exchange.remembered_as = span_id
     trace = exchange.trace
     trace_id = trace.trace_id if trace.untrusted is None else None
-    exchange.service.callers.enter(span_id, trace_id, exchange.deadline, now)
+    entry = exchange.service.callers.enter(span_id, trace_id, exchange.deadline, now)
+    entry.is_retry = is_retry or MARK in exchange.request.lookup
 
 
 def switched(exchange: Story) -> None:

@@ -18,7 +18,8 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.errors import Reason
 from sidecar.core.head import Added
-from sidecar.core.snapshot import Direction, HeaderOps, Mode, Route
+from sidecar.core.retry import RetryBudget
+from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Route
 from sidecar.core.transition import State
 from sidecar.forwarding import date
 from sidecar.forwarding.asking import Asking
@@ -45,11 +46,13 @@ _CLOSED = State.CLOSED
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster")
+    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "retry_budget")
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
+        self.retry_budget: RetryBudget | None = None
+        """None where nothing is tried again."""
         self._usual_seconds = 0.0
         self._usual_until = -inf
 
@@ -146,6 +149,7 @@ class LiveRoute:
         destinations: Sequence[tuple[Destination, int]],
         fallback_destination: Destination | None = None,
         admission: BudgetAdmission | None = None,
+        now: float = 0.0,
     ) -> None:
         self.policy = policy
         self.name = policy.name
@@ -154,6 +158,10 @@ class LiveRoute:
         """Those that have a weight."""
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.fallback_destination = fallback_destination
+        retry = self.retry
+        for destination in (*self.destinations, fallback_destination):
+            if retry is not None and destination is not None:
+                destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
         self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
@@ -199,6 +207,13 @@ class LiveRoute:
 
     def __repr__(self) -> str:
         return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        """What is tried again; None for nothing. Where it is asked for each request, a destination's `retry_budget`
+        is: this takes 0.1 µs."""
+        policy = self.policy.retry
+        return policy if policy.attempts else None
 
     def usual_seconds(self, now: float) -> float:
         """What half of the route's last good answers did not exceed; of several upstreams the fastest. 0 while too

@@ -11,14 +11,18 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.contract import NO_SLOTS
+from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
+from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
+from sidecar.core.retry import MARK, RetryCause, cause_of, is_wanted, is_wanted_after, wait_seconds
 from sidecar.core.transition import State
-from sidecar.forwarding import heads, lineage
+from sidecar.forwarding import heads, lineage, verdicts
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
+from sidecar.forwarding.retrying import Answered, Retrying
 from sidecar.forwarding.shift import Shift, shift_from
 from sidecar.forwarding.story import Story
 from sidecar.upstream.streams import Processed
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
 REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
 
+DRAWS = 4
+"""For an endpoint that has not been tried yet."""
+ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
+"""States of a breaker in which there are retries: in the others it finds out by itself."""
 LINGER_SECONDS = 0.1
 """How long a failed attempt stays in its endpoint's load while too few good answers are known."""
 
@@ -83,6 +91,8 @@ class Race(AttemptOwner):
     """The one whose head has gone to the client."""
     _shift: Shift | None
     """From the first refusal of a weighted upstream on."""
+    _retrying: Retrying | None
+    """From the first failure on that is tried again by the route's `retry`."""
     _was_refused: bool
     """One endpoint has refused, and another was tried."""
     _was_unprocessed: bool
@@ -91,18 +101,8 @@ class Race(AttemptOwner):
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination",
-        "_route",
-        "_shift",
-        "_was_refused",
-        "_was_stale",
-        "_was_unprocessed",
-        "exchange",
-        "is_postponed",
-        "running",
-        "story",
-        "stream",
-        "winner",
+        "_destination", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed", "exchange",
+        "is_postponed", "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -129,9 +129,11 @@ class Race(AttemptOwner):
         self.exchange = self.story = exchange
         self.stream = stream
         self.running = []
-        self.winner = self._shift = None
+        self.winner = self._shift = self._retrying = None
         self._route, self._destination = route, destination
         self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
+        if destination.retry_budget is not None:
+            destination.retry_budget.put(now)
         self._ask(exchange, destination, now)
 
     def _ask(self, exchange: RaceOwner, destination: Destination, now: float) -> None:
@@ -219,6 +221,9 @@ class Race(AttemptOwner):
         span_id = exchange.service.ids.span_id() if attempts else exchange.trace.client_span_id
         attempt = Attempt()
         attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
+        is_retry = self._retrying is not None
+        if is_retry or (exchange.caller is not None and lineage.is_for_retry(exchange)):
+            attempt.is_retry = True
         attempts.append(attempt)
         self.running.append(attempt)
         if route.bounds_attempts or len(attempts) > 1:
@@ -226,7 +231,7 @@ class Race(AttemptOwner):
                 attempt.fails_at = now + route.head_seconds
             exchange.watch(now)
         if route.is_remembered and exchange.service.has_egress:
-            lineage.remember(exchange, span_id, now)
+            lineage.remember(exchange, span_id, now, is_retry=is_retry)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         pool.in_flight += 1
@@ -247,6 +252,8 @@ class Race(AttemptOwner):
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
+        if self._destination.retry_budget is not None and self._is_bettered(attempt, head, body):
+            return
         self.winner = attempt
         if len(self.running) > 1:
             self._end_losers(attempt)
@@ -341,13 +348,19 @@ class Race(AttemptOwner):
         keeps_permit = is_again and (attempt.permit.is_probe or is_blameless)
         if not keeps_permit:
             self._tell(attempt.judge(kind, now, error))
-        if not is_again or not self._try_again(attempt, error, now, keeps_permit=keeps_permit):
+        if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
+            return
+        if self._route.retry is None or is_again or not self._may_retry(self._cause_of(attempt, error)):
             self.exchange.lost(error)
+        else:
+            self._plan_retry(attempt, error, error.retry_after_seconds, now)
 
     def cancel(self, error: GivenUp) -> None:
         """The exchange ends, whatever its attempts do."""
         if self.is_postponed:
             self._wait_no_more()
+        if self._retrying is not None:
+            self._retrying.cancel()
         if not self.running:
             return
         now = self.exchange.service.clock()
@@ -422,6 +435,134 @@ class Race(AttemptOwner):
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
         return True
+
+    # By the route's `retry`
+
+    def _may_retry(self, cause: RetryCause | None) -> bool:
+        """Whether one more try is wanted, and does no harm. `cause`: None for an answer, which is wanted already."""
+        policy, exchange = self._route.retry, self.exchange
+        if policy is None or self.winner is not None:
+            return False
+        if self._retrying is not None and self._retrying.count >= policy.attempts:
+            return False
+        if cause is not None and not is_wanted(policy, cause):
+            return False
+        is_safe = exchange.request.method in REPEATABLE or policy.is_non_idempotent
+        if not is_safe and (cause is None or not cause.has_reached_nobody):
+            return False
+        body = exchange.body
+        if body is not None and not body.is_resendable:
+            return False
+        return policy.is_nested or not self._is_for_retry()
+
+    def _is_for_retry(self) -> bool:
+        return MARK in self.exchange.request.lookup or lineage.is_for_retry(self.exchange)
+
+    @staticmethod
+    def _cause_of(attempt: Attempt, error: GivenUp) -> RetryCause:
+        return cause_of(error.reason, is_unprocessed=error.is_below or error.processed is Processed.NEVER)
+
+    def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
+        """Whether another try may be made instead of giving this answer to the client."""
+        policy = self._route.retry
+        if policy is None or len(self.running) != 1:
+            return False
+        is_below = verdicts.is_refusal_below(head, attempt.is_mesh)
+        if not is_below and not is_wanted_after(policy, head.status, grpc_status):
+            return False
+        return self._may_retry(RetryCause.REFUSED if is_below else None)
+
+    def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> bool:
+        """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the
+        client has been told by then."""
+        if not self.may_better(attempt, head, attempt.grpc_status):
+            return False
+        now = self.exchange.service.clock()
+        self.running.remove(attempt)
+        attempt.finish(now)
+        is_late_below = attempt.status == 504 and self._was_held(attempt, now)
+        self._tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
+        asked = verdicts.asks_to_wait(head, attempt.trailers)
+        self._plan_retry(attempt, Answered(head, body), asked, now)
+        return True
+
+    def _plan_retry(
+        self, attempt: Attempt, stands: Answered | GivenUp, asked_seconds: float, now: float
+    ) -> None:
+        """Try once more after a while, if budget and time allow it; else what there is stands."""
+        retrying = self._retrying
+        if retrying is None:
+            retrying = self._retrying = Retrying()
+        retrying.attempt, retrying.stands = attempt, stands
+        seconds = self._wait_seconds(retrying.count, asked_seconds, now)
+        if seconds is None:
+            self._stand(retrying)
+            return
+        retrying.count += 1
+        retrying.timer = self.exchange.service.loop.call_later(seconds, self._retry, retrying)
+
+    def _wait_seconds(self, count: int, asked_seconds: float, now: float) -> float | None:
+        """None: there is no further try. Not while the breaker is not closed: it has other ways to find out."""
+        policy, destination, exchange = self._route.retry, self._destination, self.exchange
+        budget = destination.retry_budget
+        if (
+            policy is None
+            or budget is None
+            or asked_seconds < 0.0
+            or destination.breaker.state not in ADMITTING
+        ):
+            return None
+        seconds = wait_seconds(policy, count, asked_seconds, exchange.service.rng)
+        if now + seconds + MIN_SEND_SECONDS >= exchange.deadline:
+            return None
+        if not budget.take(now, destination.breaker.tally.successful):
+            exchange.service.observe.noticed(Notice.RETRY_BUDGET_EXHAUSTED, self._route.name)
+            return None
+        return seconds
+
+    def _retry(self, retrying: Retrying) -> None:
+        """The wait is over."""
+        retrying.timer = None
+        now, destination = self.exchange.service.clock(), self._destination
+        is_open = destination.breaker.state not in ADMITTING
+        admitted = None if is_open else destination.admit(now, self.exchange)
+        if isinstance(admitted, Refusal):
+            self._tell(admitted.transition)
+            if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
+                destination.breaker.withdraw()
+            admitted = None
+        if admitted is None:
+            self._stand(retrying)
+            return
+        self._report(admitted.transition)
+        pool = self._untried(destination.cluster)
+        try:
+            self._run(admitted, destination.cluster, pool, now)
+        except GivenUp as again:
+            self.failed(self.exchange.attempts[-1], again)
+
+    def _untried(self, cluster: Cluster) -> AnyPool | None:
+        """One that has not been tried, if a few draws find one; another than the last one, if there is one."""
+        attempts = self.exchange.attempts
+        tried = [attempt.pool for attempt in attempts]
+        pool: AnyPool | None = None
+        for _ in range(DRAWS):
+            pool = cluster.pick(avoid=cast("AnyPool | None", tried[-1]))
+            if pool not in tried:
+                break
+        return pool
+
+    def _stand(self, retrying: Retrying) -> None:
+        """No further try is made: the client gets what there is."""
+        stands, attempt, exchange = retrying.stands, retrying.attempt, self.exchange
+        if isinstance(stands, GivenUp):
+            exchange.lost(stands)
+        elif stands is not None and attempt is not None:
+            self.winner = attempt
+            exchange.response_bytes = len(stands.body)
+            complete_response(exchange, self._route, stands.head)
+            self.stream.send_whole(stands.head, stands.body)
+            exchange.completed(attempt)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Those whose own timeout has passed."""

@@ -50,6 +50,16 @@ def retry_after(head: ResponseHead) -> float:
     return 0.0
 
 
+def asks_to_wait(head: ResponseHead, trailers: Sequence[Field]) -> float:
+    """Seconds that an answer asks to wait before another try, by `grpc-retry-pushback-ms` (gRFC A6) or `Retry-After`;
+    below 0: there is to be none."""
+    for key, _, value in (*trailers, *head.fields):
+        if key == b"grpc-retry-pushback-ms":
+            is_number = value.isdigit() and len(value) <= MAX_RETRY_AFTER_DIGITS + 3
+            return int(value) / 1000.0 if is_number else -1.0
+    return retry_after(head)
+
+
 def is_refusal_below(head: ResponseHead, is_mesh: bool) -> bool:
     """Whether the breaker of the next sidecar was open: its `Proxy-Status` (RFC 9209) says so, and it is one of
     ours. It tells a gRPC caller by a 200 whose head has the `grpc-status`."""

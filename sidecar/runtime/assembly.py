@@ -268,6 +268,7 @@ class Assembly:
             [(destination(name), weight) for name, weight in route.upstreams],
             destination(fallback) if fallback is not None else None,
             self._admission(route, before if is_same_place else None, now),
+            now,
         )
 
     def _admission(self, route: Route, before: LiveRoute | None, now: float) -> BudgetAdmission | None:

@@ -27,7 +27,7 @@ def test_a_breaker_stays_closed_while_an_endpoint_is_well(row: Row) -> None:
 @pytest.mark.parametrize("row", PARTLY, ids=lambda row: row.name)
 def test_nearly_all_is_answered_well_while_an_endpoint_is_well(row: Row) -> None:
     wanted = (
-        0.97 if row.bad * 2 > row.count else 0.99
+        0.95 if row.bad * 2 > row.count else 0.99
     )  # of a majority some are spared, and have 2 % of the picks
     assert Run(row, 3).go(4.0).share >= wanted
 

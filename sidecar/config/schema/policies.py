@@ -6,7 +6,7 @@ from typing import Any
 
 from sidecar.config.schema import hidden_values, values
 from sidecar.config.schema.breaker import CircuitBreaker
-from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, Form, Hidden
+from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, WORDS, Form, Hidden
 from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.core import snapshot as core
@@ -171,6 +171,62 @@ class Admission(Section):
     )
 
 
+class RetryBackoff(Section):
+    built_in = core.RetryPolicy()
+
+    base: values.Duration | None = key(
+        "The wait before the first retry is anything up to this; before each further one up to twice as much.",
+        fills="base_seconds",
+    )
+    max: values.Duration | None = key("Where that doubling ends.", fills="max_seconds")
+
+
+class RetryBudgetSection(Section):
+    built_in = core.RetryPolicy()
+
+    ratio: values.Ratio | None = key(
+        "Each request allows this many retries. What a second allows is kept at most, and three.",
+        fills="ratio",
+    )
+    min_per_second: values.CountOrZero | None = key(
+        "So many are allowed in any case: all that an upstream gets that has not answered well for 1 s.",
+        fills="min_per_second",
+        form=Form(float, int),
+    )
+
+
+class Retry(Section):
+    built_in = core.RetryPolicy()
+
+    attempts: values.FewTries | None = key(
+        "Tries after the first one; 0: none. Whatever it says, a request that has certainly reached nobody is "
+        "given to another endpoint once.",
+        fills="attempts",
+    )
+    on: list[values.RetryItem] | None = key(
+        "After what: `connect_failure`, `refused` (the upstream did nothing with it, or the breaker of the next "
+        "sidecar was open), `reset`, `attempt_timeout`, `5xx`, `gateway_error` (502, 503, 504), a status.",
+        examples=[["connect_failure", "refused", "gateway_error"]],
+        fills="on",
+        form=WORDS,
+    )
+    backoff: RetryBackoff | None = key("How long to wait; `Retry-After` of an answer comes on top.")
+    budget: RetryBudgetSection | None = key("How many retries there are in all, of one route and upstream.")
+    non_idempotent: values.Flag | None = key(
+        "POST, PATCH and the like are tried again too after what may have reached the upstream: it has to bear "
+        "the same request twice.",
+        fills="is_non_idempotent",
+    )
+    buffer: values.Size | None = key(
+        "A longer request body is streamed, not kept, and not sent again.", fills="buffer_bytes"
+    )
+    nested: values.Flag | None = key(
+        "A request that is a retry (`x-sidecar-retry`), or is made for one, is tried again here too. Retries "
+        "multiply so.",
+        fills="is_nested",
+    )
+
+
 class Fallback(Section):
     """A fixed response (status, headers, body or body_file), or another upstream."""
 
@@ -228,6 +284,7 @@ class Policies(Section):
         "When to stop asking an upstream that fails; one breaker for each route and upstream.",
         fills="breaker",
     )
+    retry: Retry | None = key("What is tried again, how often, and how many in all.", fills="retry")
     weights_when_open: values.WhenOpenName | None = key(
         "Where the share of an upstream of `weights` goes while its breaker refuses: `shift` gives it to the others, "
         "within their limits; `keep` refuses it.",

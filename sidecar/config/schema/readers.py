@@ -19,7 +19,7 @@ from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.snapshot import Failure, TlsVersion
+from sidecar.core.snapshot import Failure, RetryOn, TlsVersion
 
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
@@ -161,6 +161,17 @@ def factor(value: object) -> float:
     if not 1 <= value <= 100:
         raise ValueError(f"{value:g} is out of range: from 1 to 100")
     return float(value)
+
+
+def retry_on(value: object) -> RetryOn | int:
+    """One item of `retry.on`."""
+    value = plain(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 400 <= value <= 599:
+            raise ValueError(f"{value} is out of range: a status from 400 to 599")
+        return value
+    found: RetryOn = member_of(RetryOn)(value)
+    return found
 
 
 def factor_or_off(value: object) -> float:

@@ -83,7 +83,7 @@ class EjectionSection(Section):
         "How long an endpoint is left out, times how often it was; one is taken off for each `base` without that.",
         fills="base_seconds",
     )
-    max: values.Duration | None = key("Where that growth ends; at least `base`.", fills="max_seconds")
+    max: values.Duration | None = key("Where that growth ends.", fills="max_seconds")
     max_ejected: values.Share | None = key(
         "The largest share of endpoints that are left out at once, but one of two or more; 0% leaves nobody out.",
         fills="max_ejected",

@@ -32,6 +32,7 @@ from sidecar.core.snapshot import (
     HttpVersion,
     LogFormat,
     Mode,
+    RetryOn,
     TlsVersion,
     Trust,
     WhenOpen,
@@ -188,6 +189,17 @@ EjectionModeName: TypeAlias = Annotated[
         enum=["enforce", "off"],
     ),
 ]
+RetryItem: TypeAlias = Annotated[
+    RetryOn | int,
+    _typed(
+        readers.retry_on,
+        anyOf=[
+            {"type": "string", "enum": [member.value for member in RetryOn]},
+            {"type": "integer", "minimum": 400, "maximum": 599},
+        ],
+    ),
+]
+FewTries: TypeAlias = Annotated[int, _typed(readers.whole(0, 10), type="integer", minimum=0, maximum=10)]
 BalancingName: TypeAlias = Annotated[Balancing, _enum(Balancing)]
 Status: TypeAlias = Annotated[int, _typed(readers.whole(200, 599), type="integer", minimum=200, maximum=599)]
 Name: TypeAlias = Annotated[str, _typed(readers.of_text(names.name), **_NAME_SCHEMA)]

@@ -15,7 +15,7 @@ from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.outcome import Kind, Limit, Outcome
-from sidecar.core.snapshot import BalancingPolicy, BreakerPolicy, EjectionPolicy
+from sidecar.core.snapshot import Balancing, BalancingPolicy, BreakerPolicy, EjectionPolicy
 from sidecar.core.transition import State
 from tests.bench.hard_cases.world import World
 from tests.bench.one_bad_endpoint.rows import BEGINS, Row
@@ -79,6 +79,7 @@ class Run:
         self.balancer: Balancer[Endpoint] = Balancer(
             self.balancing.policy, random.Random(seed + 1), lambda: self.world.now
         )
+        self.peers.time_all(is_timing=self.balancing.policy is Balancing.PEAK_EWMA)
         self.endpoints = [Endpoint(number) for number in range(row.count)]
         for one in self.endpoints:
             one.standing = self.peers.join(str(one), one, 0.0)

@@ -1,0 +1,156 @@
+"""What may be tried again, when, and how often: decisions alone, for `forwarding/race.py`.
+
+A retry is load that nobody asked for, so it has a budget in tokens: each request puts some in, each retry takes one.
+A bound on those in flight is none where failures are fast: 2.5 times the load with each hop.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Protocol
+
+from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
+from sidecar.core.snapshot import RetryOn, RetryPolicy
+
+MARK: Final = b"x-sidecar-retry"
+"""The field of a request that is a retry: it is not tried again further down."""
+KEPT_SECONDS: Final = 1.0
+"""So much of the budget is kept at most."""
+LEAST_TOKENS: Final = 3.0
+"""But these may always be kept, or a quiet route would never have one."""
+FALLEN_SECONDS: Final = 1.0
+"""An upstream without a success for so long has fallen: retries cannot help it."""
+ROUNDING: Final = 1e-9
+"""Of sums of floats: five fifths are one."""
+GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
+
+
+class RetryCause(Enum):
+    """Why an attempt brought no answer that is wanted."""
+
+    NOT_CONNECTED = "not_connected"
+    REFUSED = "refused"
+    RESET = "reset"
+    ATTEMPT_TIMEOUT = "attempt_timeout"
+    OTHER = "other"
+    """Nothing that another try could mend."""
+
+    @property
+    def has_reached_nobody(self) -> bool:
+        """It is certain that the request was not acted on."""
+        return self in (RetryCause.NOT_CONNECTED, RetryCause.REFUSED)
+
+
+_BY_REASON: Final = {
+    Reason.CONNECTION_REFUSED: RetryCause.NOT_CONNECTED,
+    Reason.CONNECTION_TIMEOUT: RetryCause.NOT_CONNECTED,
+    Reason.DNS_ERROR: RetryCause.NOT_CONNECTED,
+    Reason.CONNECTION_RESET: RetryCause.RESET,
+    Reason.INCOMPLETE_RESPONSE: RetryCause.RESET,
+    Reason.TIMEOUT: RetryCause.ATTEMPT_TIMEOUT,
+}
+_ON: Final = {
+    RetryCause.NOT_CONNECTED: RetryOn.CONNECT_FAILURE,
+    RetryCause.REFUSED: RetryOn.REFUSED,
+    RetryCause.RESET: RetryOn.RESET,
+    RetryCause.ATTEMPT_TIMEOUT: RetryOn.ATTEMPT_TIMEOUT,
+}
+
+
+def cause_of(reason: Reason, *, is_unprocessed: bool) -> RetryCause:
+    """Of an attempt without a whole answer. `is_unprocessed`: its upstream, or the sidecar before it, has done
+    nothing with the request, and said so."""
+    return RetryCause.REFUSED if is_unprocessed else _BY_REASON.get(reason, RetryCause.OTHER)
+
+
+def is_wanted(policy: RetryPolicy, cause: RetryCause) -> bool:
+    """Whether the route names this among what it wants to have tried again."""
+    wanted = _ON.get(cause)
+    return wanted is not None and wanted in policy.on
+
+
+def is_wanted_after(policy: RetryPolicy, status: int, grpc_status: int | None) -> bool:
+    """The same of an answer."""
+    if grpc_status is not None:
+        # What an intermediary means by 502, 503 or 504 is UNAVAILABLE (gRPC's http-grpc-status-mapping).
+        is_unavailable = grpc_status == GrpcStatus.UNAVAILABLE
+        return is_unavailable and not {RetryOn.GATEWAY_ERROR, RetryOn.STATUS_5XX, 503}.isdisjoint(policy.on)
+    if status in policy.on or (status >= 500 and RetryOn.STATUS_5XX in policy.on):
+        return True
+    return status in GATEWAY_ERRORS and RetryOn.GATEWAY_ERROR in policy.on
+
+
+class Random(Protocol):
+    def random(self) -> float: ...
+
+
+def wait_seconds(policy: RetryPolicy, retries: int, asked_seconds: float, rng: Random) -> float:
+    """How long to wait before the next one: anything up to a bound that doubles (full jitter), and not less than the
+    upstream has asked for by `Retry-After`. `retries`: how many there were."""
+    bound = min(policy.base_seconds * 2.0 ** min(retries, 30), policy.max_seconds)
+    return asked_seconds + rng.random() * bound
+
+
+class RetryBudget:
+    """Of one route and upstream. Times are monotonic seconds, and `put` and `take` are called in their order.
+
+    Two stores: what requests have put in, of which that of one second is kept, and `min_per_second`, which comes by
+    itself. An upstream that has fallen gets the latter alone: what was kept would double its load just as it falls.
+    """
+
+    __slots__ = (
+        "_before", "_begun", "_earned", "_fed_at", "_free", "_least_a_second", "_now", "_ratio", "_seen", "_seen_at",
+    )  # fmt: skip
+
+    def __init__(self, ratio: float, min_per_second: float, now: float) -> None:
+        self._ratio = ratio
+        self._least_a_second = min_per_second
+        self._earned = 0.0
+        self._free = LEAST_TOKENS if min_per_second else 0.0
+        self._fed_at = now
+        self._begun = now
+        """Of the present second."""
+        self._now = self._before = 0
+        """Requests in it, and in the one before."""
+        self._seen = -1
+        self._seen_at = now
+
+    def put(self, now: float) -> None:
+        """A request has come."""
+        gone = now - self._begun
+        if gone >= KEPT_SECONDS:
+            self._before = self._now if gone < 2.0 * KEPT_SECONDS else 0
+            self._now = 0
+            self._begun = now - gone % KEPT_SECONDS
+        self._now += 1
+        self._earned += self._ratio
+
+    def take(self, now: float, successes: int) -> bool:
+        """Whether one more retry may be sent now; it is taken off if so. `successes`: of the upstream, counted since
+        whenever; where they have not grown for a second it has fallen."""
+        if successes != self._seen:
+            self._seen, self._seen_at = successes, now
+        self._feed(now)
+        if self._free >= 1.0:
+            self._free -= 1.0
+            return True
+        if self._earned < 1.0 - ROUNDING or now - self._seen_at > FALLEN_SECONDS:
+            return False
+        self._earned -= 1.0
+        return True
+
+    def _feed(self, now: float) -> None:
+        most_free = max(self._least_a_second * KEPT_SECONDS, LEAST_TOKENS) if self._least_a_second else 0.0
+        self._free = min(self._free + self._least_a_second * max(now - self._fed_at, 0.0), most_free)
+        self._fed_at = now
+        self._earned = min(self._earned, max(self._ratio * self._lately(now), LEAST_TOKENS))
+
+    def _lately(self, now: float) -> float:
+        """Requests in the last second, those of the one before in proportion."""
+        gone = now - self._begun
+        if gone >= 2.0 * KEPT_SECONDS:
+            return 0.0
+        if gone >= KEPT_SECONDS:
+            return self._now * (2.0 - gone / KEPT_SECONDS)
+        return self._now + self._before * (1.0 - gone / KEPT_SECONDS)

@@ -1,0 +1,151 @@
+"""What is tried again, how long is waited, and that the budget is never exceeded."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
+from sidecar.core.retry import (
+    FALLEN_SECONDS,
+    LEAST_TOKENS,
+    RetryBudget,
+    RetryCause,
+    cause_of,
+    is_wanted,
+    is_wanted_after,
+    wait_seconds,
+)
+from sidecar.core.snapshot import RetryOn, RetryPolicy
+
+POLICY = RetryPolicy(attempts=3)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (Reason.CONNECTION_REFUSED, RetryCause.NOT_CONNECTED),
+        (Reason.CONNECTION_TIMEOUT, RetryCause.NOT_CONNECTED),
+        (Reason.DNS_ERROR, RetryCause.NOT_CONNECTED),
+        (Reason.CONNECTION_RESET, RetryCause.RESET),
+        (Reason.INCOMPLETE_RESPONSE, RetryCause.RESET),
+        (Reason.TIMEOUT, RetryCause.ATTEMPT_TIMEOUT),
+        (Reason.OVERLOADED, RetryCause.OTHER),
+        (Reason.CLIENT_GONE, RetryCause.OTHER),
+        (Reason.DEADLINE_EXCEEDED, RetryCause.OTHER),
+    ],
+)
+def test_causes(reason: Reason, cause: RetryCause) -> None:
+    assert cause_of(reason, is_unprocessed=False) is cause
+    assert cause_of(reason, is_unprocessed=True) is RetryCause.REFUSED
+
+
+def test_by_default_only_what_has_reached_nobody_is_wanted() -> None:
+    wanted = {cause for cause in RetryCause if is_wanted(POLICY, cause)}
+    assert wanted == {RetryCause.NOT_CONNECTED, RetryCause.REFUSED}
+    assert all(cause.has_reached_nobody for cause in wanted)
+    assert not any(is_wanted_after(POLICY, status, None) for status in range(100, 600))
+
+
+@pytest.mark.parametrize(
+    ("on", "statuses"),
+    [
+        (RetryOn.STATUS_5XX, set(range(500, 600))),
+        (RetryOn.GATEWAY_ERROR, {502, 503, 504}),
+        (429, {429}),
+    ],
+)
+def test_statuses(on: RetryOn | int, statuses: set[int]) -> None:
+    policy = replace(POLICY, on=frozenset({on}))
+    assert {status for status in range(100, 600) if is_wanted_after(policy, status, None)} == statuses
+
+
+def test_of_grpc_unavailable_is_a_gateway_error() -> None:
+    policy = replace(POLICY, on=frozenset({RetryOn.GATEWAY_ERROR}))
+    wanted = {status for status in GrpcStatus if is_wanted_after(policy, 200, int(status))}
+    assert wanted == {GrpcStatus.UNAVAILABLE}
+
+
+def test_waits_double_up_to_a_bound_with_full_jitter_and_after_what_was_asked_for() -> None:
+    class Most:
+        def random(self) -> float:
+            return 1.0
+
+    class Least:
+        def random(self) -> float:
+            return 0.0
+
+    assert [wait_seconds(POLICY, n, 0.0, Most()) for n in range(6)] == [0.025, 0.05, 0.1, 0.2, 0.25, 0.25]
+    assert wait_seconds(POLICY, 5, 0.0, Least()) == 0.0
+    assert wait_seconds(POLICY, 0, 2.0, Least()) == 2.0
+    assert wait_seconds(POLICY, 10_000, 0.0, Most()) == 0.25
+
+
+def test_each_request_allows_a_fifth_of_a_retry() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0)
+    for number in range(100):
+        budget.put(number * 0.01)
+    assert sum(budget.take(0.99, number) for number in range(100)) == 20
+
+
+def test_no_more_than_one_second_of_it_is_kept() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0)
+    for number in range(1000):
+        budget.put(number * 0.01)
+    taken = sum(budget.take(9.99, number) for number in range(1000))
+    assert taken <= 0.2 * 101 + 1
+
+
+def test_a_quiet_route_has_three() -> None:
+    budget = RetryBudget(0.2, 3.0, 0.0)
+    assert [budget.take(100.0, 1) for _ in range(4)] == [True, True, True, False]
+
+
+def test_an_upstream_that_has_fallen_gets_what_comes_by_itself_alone() -> None:
+    budget = RetryBudget(0.2, 3.0, 0.0)
+    taken = 0
+    for number in range(5000):
+        now = number * 0.01
+        budget.put(now)
+        taken += budget.take(now, 0) and now > FALLEN_SECONDS
+    assert taken == pytest.approx(3 * 49, abs=4)
+
+
+@given(
+    ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
+    least=st.sampled_from([0.0, 1.0, 3.0, 10.0]),
+    steps=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.001, 0.05, 0.5, 3.0]), st.integers(0, 20), st.integers(0, 30)),
+        max_size=40,
+    ),
+)
+def test_the_budget_is_exceeded_in_no_window(
+    ratio: float, least: float, steps: list[tuple[float, int, int]]
+) -> None:
+    budget = RetryBudget(ratio, least, 0.0)
+    now = 0.0
+    puts: list[float] = []
+    takes: list[float] = []
+    for successes, (gap, requests, wishes) in enumerate(steps):
+        now += gap
+        for _ in range(requests):
+            budget.put(now)
+            puts.append(now)
+        takes += [now for _ in range(wishes) if budget.take(now, successes)]
+    for begin in sorted(set(takes)):
+        for end in sorted({at for at in takes if at >= begin}):
+            taken = sum(begin <= at <= end for at in takes)
+            # What one second had brought, and three, may have been kept when the window began.
+            lately = sum(begin - 2.0 <= at < begin for at in puts)
+            kept = max(ratio * lately, LEAST_TOKENS) + (max(least, LEAST_TOKENS) if least else 0.0)
+            earned = ratio * sum(begin <= at <= end for at in puts) + least * (end - begin)
+            assert taken <= kept + earned + 1e-6
+
+
+def test_the_same_budget_whatever_the_generator() -> None:
+    assert 0.0 <= wait_seconds(POLICY, 1, 0.0, random.Random(1)) <= 0.05
