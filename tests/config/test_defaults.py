@@ -154,6 +154,15 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "circuit_breaker.half_open.check.timeout": "1s",
         "weights_when_open": "shift",
         "shift_up_to": "2",
+        "retry.attempts": "0",
+        "retry.on": "[connect_failure, refused]",
+        "retry.backoff.base": "25ms",
+        "retry.backoff.max": "250ms",
+        "retry.budget.ratio": "0.2",
+        "retry.budget.min_per_second": "3",
+        "retry.non_idempotent": "false",
+        "retry.buffer": "64KiB",
+        "retry.nested": "false",
         "fallback.status": "200",
     }
 

@@ -10,6 +10,16 @@ from sidecar.config.schema.file import File
 from sidecar.config.tell.json_schema import json_schema, schema_text
 
 CONFIG = Path(__file__).parents[2] / "config"
+
+
+class TextLoader(yaml.SafeLoader):
+    """Reads `on` as a word, as editors and the sidecar do; YAML 1.1 takes it for `true`."""
+
+
+TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, shape) for tag, shape in found if tag != "tag:yaml.org,2002:bool"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 EXAMPLES = sorted(CONFIG.glob("*.yaml"))
 
 
@@ -27,7 +37,7 @@ def test_the_first_line_of_each_example_names_the_schema(path: Path) -> None:
 def test_each_key_of_the_examples_is_in_the_schema_with_a_description(path: Path) -> None:
     schema = json_schema()
     text = path.read_text()
-    missing = list(_unknown(yaml.safe_load(text), schema, schema, ""))
+    missing = list(_unknown(yaml.load(text, TextLoader), schema, schema, ""))
     assert missing == []
 
 
