@@ -26,7 +26,7 @@ ROUTE = 'match: {path: {regex: "/quick|/flood|/tunnel"}}, timeouts: {request: 60
 async def measured(name: str, flood_bytes: int) -> Work:
     """One flood through a sidecar of its own."""
     with app_for(name, flood_bytes) as app:
-        async with running(app_routes(app.port, route=ROUTE)) as worker:
+        async with running(app_routes(app.port, route=ROUTE, upstream=KINDS[name].upstream)) as worker:
             gc.collect()
             gc.freeze()
             return await flooded(worker, name, app, flood_bytes, Milliseconds)

@@ -40,7 +40,7 @@ def run(loop: str, work: Coroutine[Any, Any, Work]) -> Work:
 
 async def flood(name: str) -> Work:
     with app_for(name, FLOOD_BYTES) as app:
-        async with running(app_routes(app.port, route=ROUTE)) as worker:
+        async with running(app_routes(app.port, route=ROUTE, upstream=KINDS[name].upstream)) as worker:
             work = await flooded(worker, name, app, FLOOD_BYTES)
             if "tunnel" in name:
                 app.close()  # each direction of a tunnel ends by itself

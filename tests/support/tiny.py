@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.core.websocket import accept_of
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import RequestReceived
+from sidecar.http2.stream import Http2Stream
 from sidecar.runtime.worker import Worker
+from tests.http2 import wire
 from tests.support.clean import Complaints
 from tests.support.proxy import port
 
@@ -40,6 +46,23 @@ class Kind:
     """Of the request that asks an upstream for its flood."""
     version: bytes = b"1.1"
     """Of that request as well."""
+    asks: bytes = b""
+    """In the place of that request, if there is to be another one."""
+    streams: int = 0
+    """How many streams of HTTP/2 the upstream floods, by `piece`s of one byte; 0 where it speaks HTTP/1.1."""
+    numbered: Callable[[int], bytes] | None = None
+    """The pieces, where no two are the same."""
+
+    @property
+    def upstream(self) -> str:
+        """What is said of the upstream in the configuration."""
+        return "protocol: http2" if self.streams else ""
+
+    def flood(self, size: int) -> bytes:
+        """So many bytes of pieces."""
+        if self.numbered is None:
+            return self.piece * (size // len(self.piece))
+        return b"".join(self.numbered(number) for number in range(size // len(self.numbered(0))))
 
 
 def _post(target: bytes, *lines: bytes) -> bytes:
@@ -50,6 +73,20 @@ _CHUNKED = b"Transfer-Encoding: chunked"
 _UPGRADE = b"Connection: upgrade\r\nUpgrade: echo\r\n"
 _ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+_KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+_HANDSHAKE = b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: %b\r\n" % _KEY
+_HTTP2 = wire.PREFACE + wire.setting()
+_ONE = wire.frame(wire.DATA, 0, 1, b"x")
+_THREE = wire.frame(wire.DATA, 0, 3, b"x")
+
+
+def _head(stream_id: int, path: str, method: str = "POST", *, is_end: bool = False) -> bytes:
+    pseudo = ((":method", method), (":scheme", "http"), (":path", path), (":authority", "x"))
+    protocol = ((":protocol", "websocket"),) if method == "CONNECT" else ()
+    flags = wire.END_HEADERS | (wire.END_STREAM if is_end else 0)
+    return wire.headers(stream_id, wire.block(*pseudo, *protocol), flags)
+
+
 _NO_ROUTE = b"GET /n HTTP/1.1\r\nHost:x\r\n\r\n"
 
 KINDS = {
@@ -77,6 +114,24 @@ KINDS = {
     "client: fields without an end": Kind(b"GET /n HTTP/1.1\r\nHost: x\r\n", b"a:b\r\n"),
     "client: empty lines": Kind(b"", b"\r\n"),
     "client: a tunnel": Kind(b"GET /tunnel HTTP/1.1\r\nHost: x\r\n%b\r\n" % _UPGRADE, b"x"),
+    "client: HTTP/2, DATA of a byte": Kind(_HTTP2 + _head(1, "/flood"), _ONE),
+    "client: HTTP/2, DATA on two streams in turns": Kind(
+        _HTTP2 + _head(1, "/flood") + _head(3, "/flood"), _ONE + _THREE
+    ),
+    "client: HTTP/2, DATA behind an answer": Kind(_HTTP2 + _head(1, "/n"), _ONE),
+    "client: HTTP/2, heads that no route takes": Kind(
+        _HTTP2, b"", numbered=lambda number: _head(2 * number + 1, "/n", "GET", is_end=True)
+    ),
+    "client: HTTP/2, a tunnel": Kind(_HTTP2 + _head(1, "/tunnel", "CONNECT"), _ONE),
+    "upstream: HTTP/2, DATA of a byte": Kind(b"", _ONE, is_upstream=True, streams=1),
+    "upstream: HTTP/2, DATA on two streams in turns": Kind(
+        b"",
+        _ONE,
+        is_upstream=True,
+        asks=_HTTP2 + _head(1, "/flood", "GET", is_end=True) + _head(3, "/flood", "GET", is_end=True),
+        streams=2,
+    ),
+    "upstream: HTTP/2, a tunnel": Kind(b"", _ONE, is_upstream=True, lines=_HANDSHAKE, streams=1),
     "upstream: chunks": Kind(_ANSWER, b"1\r\nx\r\n", is_upstream=True),
     "upstream: chunks with an extension": Kind(_ANSWER, b"1;a\r\nx\r\n", is_upstream=True),
     "upstream: chunks of two sizes": Kind(_ANSWER, b"1\r\nx\r\n2\r\nyz\r\n", is_upstream=True),
@@ -98,6 +153,15 @@ KINDS = {
 }
 
 
+def _switched(asked: bytes) -> bytes:
+    """101 to whatever was asked for."""
+    _, has_key, rest = asked.partition(b"Sec-WebSocket-Key: ")
+    if not has_key:
+        return _SWITCHED
+    accept = b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_of(rest.partition(b"\r\n")[0])
+    return _SWITCHED.replace(b"echo\r\n\r\n", b"websocket\r\n" + accept)
+
+
 # The far ends
 
 
@@ -108,10 +172,18 @@ class End:
     sock: socket.socket
     out: bytes = b""
     sent: int = 0
+    """Of `out`."""
+    taken: int = 0
+    """Sent in all."""
     received: int = 0
     last: bytes = b""
     """The bytes of the last look."""
     is_open: bool = True
+    codec: Connection | None = None
+    """Of an upstream that speaks HTTP/2."""
+    asked: list[Http2Stream] = field(default_factory=list)
+    """Its streams that wait for their flood."""
+    is_flooding: bool = False
 
     def say(self, data: bytes) -> None:
         self.out = self.out[self.sent :] + data
@@ -124,7 +196,9 @@ class End:
         try:
             with contextlib.suppress(BlockingIOError):
                 while self.sent < len(self.out):
-                    self.sent += self.sock.send(memoryview(self.out)[self.sent : self.sent + 65536])
+                    size = self.sock.send(memoryview(self.out)[self.sent : self.sent + 65536])
+                    self.sent += size
+                    self.taken += size
             with contextlib.suppress(BlockingIOError):
                 while self.is_open:
                     data = self.sock.recv(READ_BYTES)
@@ -155,6 +229,7 @@ class App:
         self._server.setblocking(False)
         self.port: int = self._server.getsockname()[1]
         self.ends: list[End] = []
+        self._waited_turns = 0
 
     def look(self) -> bool:
         """Whether anything moved but for the neighbour."""
@@ -163,12 +238,37 @@ class App:
             while True:
                 sock, _ = self._server.accept()
                 sock.setblocking(False)
-                self.ends.append(End(sock))
+                self.ends.append(End(sock, codec=Connection(Role.SERVER) if self._kind.streams else None))
         for end in self.ends:
-            if end.is_open and end.look():
-                has_moved = has_moved or b" /quick " not in end.last
-                self._answer(end)
+            if end.is_open and (end.look() or end.asked):
+                has_moved = has_moved or (b" /quick " not in end.last and end.codec is None)
+                if end.codec is None:
+                    self._answer(end)
+                else:
+                    has_moved = self._answer_frames(end, end.codec) or has_moved
         return has_moved
+
+    def _answer_frames(self, end: End, codec: Connection) -> bool:
+        """The flood waits until there is a second connection: a neighbour on the same one would stand behind it.
+        Returns whether the flood moves. Without one it begins all the same, in the end."""
+        for event in codec.receive(end.last, 0.0):
+            if isinstance(event, RequestReceived):
+                codec.send_head(event.stream, 200, ())
+                if event.path == b"/quick":
+                    codec.send_data(event.stream, b"ok")
+                    codec.end(event.stream)
+                    codec.release(event.stream)
+                else:
+                    end.asked.append(event.stream)
+        end.say(codec.take())
+        self._waited_turns += bool(end.asked)
+        is_time = len(self.ends) > 1 or self._waited_turns > QUIET_TURNS
+        if len(end.asked) == self._kind.streams and is_time:
+            frames = [wire.frame(wire.DATA, 0, one.stream_id, b"x") for one in end.asked]
+            end.say(b"".join(frames) * (len(self._flood) // len(b"".join(frames))))
+            end.asked.clear()
+            end.is_flooding = True
+        return bool(end.asked) or (end.is_flooding and end.sent < len(end.out))
 
     def _answer(self, end: End) -> None:
         asked = end.last
@@ -176,7 +276,7 @@ class App:
             end.say(OK)
             end.look()
         elif b"GET /tunnel " in asked:
-            end.say(_SWITCHED)
+            end.say(_switched(asked))
         elif b" /flood " in asked and self._kind.is_upstream:
             end.say(self._kind.opening + self._flood)
         elif b"GET /flood " in asked:
@@ -311,7 +411,7 @@ class Turns:
 def app_for(name: str, flood_bytes: int) -> Iterator[App]:
     """The app behind the sidecar, for a flood of that kind and size."""
     kind = KINDS[name]
-    app = App(kind, kind.piece * (flood_bytes // len(kind.piece)))
+    app = App(kind, kind.flood(flood_bytes))
     try:
         yield app
     finally:
@@ -335,14 +435,17 @@ async def flooded(
     hostile, neighbour = _connected(address), _connected(address)
     try:
         if kind.is_upstream:
-            hostile.say(b"GET /flood HTTP/%b\r\nHost: x\r\n%b\r\n" % (kind.version, kind.lines))
+            plain = b"GET /flood HTTP/%b\r\nHost: x\r\n%b\r\n" % (kind.version, kind.lines)
+            hostile.say(kind.asks or plain)
         else:
-            hostile.say(kind.opening + kind.piece * (flood_bytes // len(kind.piece)))
+            hostile.say(kind.opening + kind.flood(flood_bytes))
         with Complaints(asyncio.get_running_loop()) as complaints:
             work = await Turns(hostile, neighbour, app, meter()).run()
         work.problems += complaints.found
         work.passed_bytes = hostile.received if kind.is_upstream else sum(end.received for end in app.ends)
-        work.read_bytes = max((end.sent for end in app.ends), default=0) if kind.is_upstream else hostile.sent
+        work.read_bytes = (
+            max((end.taken for end in app.ends), default=0) if kind.is_upstream else hostile.taken
+        )
         return work
     finally:
         hostile.close()
