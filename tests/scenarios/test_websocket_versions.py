@@ -170,10 +170,12 @@ async def test_an_open_breaker_answers_503_and_the_upstream_hears_nothing(client
 
 @PAIRS
 async def test_the_end_of_the_sidecar_cuts_a_tunnel(client: str, upstream: str) -> None:
+    """Behind a drain, whose time is up, the client's connection ends altogether."""
     async with versions(client, upstream) as to, to.talking() as ends:
         await to.worker.stop()
         for end in ends:
             assert await end.read_to_end() == b""
+        assert ends[1].was_cut == ("CANCEL" if upstream == "2" else "")
         assert has_no_tunnel(to)
 
 
