@@ -8,24 +8,25 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY deploy/image ./deploy/image
 # Every file that is installed has a hash in the lock. Byte-compiled by content, not by date: nothing is written at run
-# time, and the image can be rebuilt bit by bit. The tests that some dependencies carry, and what only a compiler needs,
-# stay behind.
+# time, and the image can be rebuilt bit by bit. The tests and the programs that some dependencies carry, what a shell
+# would read, and what only a compiler needs, stay behind.
 RUN python -m venv --without-pip /opt/sidecar \
     && pip --python /opt/sidecar/bin/python install --no-compile --require-hashes --only-binary :all: \
         -r deploy/image/requirements.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY config/minimal.yaml ./config/
 COPY sidecar ./sidecar
 ARG VERSION=0.1.0
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && pip --python /opt/sidecar/bin/python install --no-compile --no-deps /wheels/*.whl \
     && find /opt/sidecar -depth -type d \( -name tests -o -name test -o -name __pycache__ \) -exec rm -r {} + \
+    && find /opt/sidecar/bin -type f ! -name sidecar -delete \
+    && rm -rf /opt/sidecar/include \
     && find /opt/sidecar \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.pyi' \) -delete \
     && python deploy/image/sbom.py /opt/sidecar/lib/python3.13/site-packages sidecar-proxy "${VERSION}" \
         >/opt/sidecar/sbom.json \
     && /opt/sidecar/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib \
-    && python deploy/image/root.py /opt/sidecar /root-of-image \
-    && mkdir -p /root-of-image/etc/sidecar
-COPY config/minimal.yaml /root-of-image/etc/sidecar/sidecar.yaml
+    && python deploy/image/root.py /opt/sidecar /root-of-image config/minimal.yaml
 
 FROM scratch
 ARG VERSION=0.1.0

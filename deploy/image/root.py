@@ -1,8 +1,8 @@
-"""A root file system with a Python and what stands in one folder, and nothing else: python root.py FOLDER TO.
+"""A root file system with a Python and what stands in one folder, and nothing else: python root.py FOLDER TO [FILE].
 
 Copies the Python that runs it, FOLDER, the shared libraries that either needs, and the few files of /etc without
-which names, certificates and users are not found. No shell, no package manager, no compiler: what is not there cannot
-be used by whoever gets in. Standard library alone; Linux with glibc.
+which names, certificates and users are not found. FILE becomes the configuration. No shell, no package manager, no
+compiler: what is not there cannot be used by whoever gets in. Standard library alone; Linux with glibc.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ SSL_FOLDER = Path("/usr/lib/ssl")
 """Where OpenSSL looks for /etc/ssl."""
 MOMENT = 315_532_800
 """Of every file, in seconds since the epoch: 1980, so that two builds are the same."""
+CONFIGURATION = Path("etc/sidecar/sidecar.yaml")
 FOLDERS = ("dev", "proc", "sys", "tmp")
 
 
-def build(folder: Path, to: Path) -> None:
+def build(folder: Path, to: Path, configuration: Path | None = None) -> None:
     """`to` must not exist."""
     to.mkdir()
     _python(to)
@@ -48,12 +49,17 @@ def build(folder: Path, to: Path) -> None:
             _copy(Path(name), to)
     if SSL_FOLDER.is_dir():
         _copy_tree(SSL_FOLDER, to, ("misc",))
+    for link in sorted(path for path in (to / folder.relative_to("/")).rglob("*") if path.is_symlink()):
+        _complete(link, to)
     for library in sorted(_libraries(_elf_files(to), to)):
         _copy(library, to)
     (to / "etc").mkdir(exist_ok=True)
     (to / "etc/passwd").write_text("root:x:0:0::/:/nonexistent\n" + USER)
     (to / "etc/group").write_text("root:x:0:\nsidecar:x:65532:\n")
     (to / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+    if configuration is not None:
+        (to / CONFIGURATION).parent.mkdir(parents=True)
+        shutil.copyfile(configuration, to / CONFIGURATION)
     for name in FOLDERS:
         (to / name).mkdir(exist_ok=True)
     _compile(to / Path(sysconfig.get_path("stdlib")).relative_to("/"), to)
@@ -98,6 +104,14 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copy2(path, target)
 
 
+def _complete(link: Path, to: Path) -> None:
+    """What a link leads to outside of what was copied: a venv's `python` leads to the Python that made it, by the
+    name that it was called by."""
+    target = Path(os.readlink(link))
+    if target.is_absolute() and target.is_file():
+        _copy(target, to)
+
+
 def _elf_files(root: Path) -> Iterator[Path]:
     for path in sorted(root.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -124,4 +138,4 @@ def _libraries(files: Iterable[Path], root: Path) -> set[Path]:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(sys.argv[2]))
+    build(*map(Path, sys.argv[1:]))

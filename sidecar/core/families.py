@@ -302,6 +302,7 @@ def _turned_away(sources: Sources) -> Iterator[Point]:
             yield (("sidecar.listener", one.listener), ("sidecar.overload.outcome", outcome)), count
 
 
+<<<<<<< HEAD
 def _handshakes(sources: Sources) -> Iterator[Point]:
     for (listener, result), count in sources.handshakes.items():
         yield (("sidecar.listener", listener), ("sidecar.tls.result", result)), count
@@ -315,6 +316,11 @@ def _certificate_changes(sources: Sources) -> Iterator[Point]:
 def _expiry(sources: Sources) -> Iterator[Point]:
     for one in sources.certificates:
         yield (("sidecar.tls.owner", one.owner), ("sidecar.tls.file", one.file)), one.seconds_left
+=======
+def _waits(sources: Sources) -> Iterator[Point]:
+    for one in sources.overloads:
+        yield (("sidecar.listener", one.listener),), one.waits_for_room
+>>>>>>> f99d59c (Build the image, and mend what its first build showed)
 
 
 def _dropped(sources: Sources) -> Iterator[Point]:
@@ -452,6 +458,14 @@ FAMILIES: tuple[Family, ...] = (
         None,
         _refused,
     ),
+    Family(
+        "sidecar.listener.waits",
+        "{wait}",
+        "Pauses in accepting connections, for want of open files or of memory.",
+        _C,
+        None,
+        _waits,
+    ),
     Family("sidecar.memory.used", "By", "Memory that all connections hold.", _U, None, _memory_used),
     Family("sidecar.memory.limit", "By", "Memory that all connections may hold.", _G, None, _memory_limit),
     Family(
@@ -465,7 +479,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "sidecar.memory.refused",
         _REQ,
-        "Requests with large heads refused for want of memory.",
+        "Requests refused for want of memory.",
         _C,
         None,
         _memory_refused,

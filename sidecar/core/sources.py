@@ -79,6 +79,8 @@ class OverloadNumbers:
     """Requests answered 503 because they would have had to wait for too long."""
     left: int = 0
     """Clients that went away while they waited for their turn."""
+    waits_for_room: int = 0
+    """Pauses in accepting, for want of open files or of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class MemoryNumbers:
     closed: Mapping[str, int] = field(default_factory=dict)
     """Connections that were closed to give memory back, by what they held."""
     refused: int = 0
-    """Requests with large heads that were answered 503 for want of it."""
+    """Requests that were answered 503 for want of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ _POD_FIELDS = {
     "NODE_NAME": "spec.nodeName",
 }
 """Resource attributes of the telemetry, by the downward API."""
+PROBE_SECONDS = 3
+"""For an answer to a probe: Kubernetes' own 1 s is too short where the CPU limit is a tenth of a core."""
 MAX_HOLD_SECONDS = 15
 """How long the SIGTERM of a sidecar that is no native one is held back, so that the app can end first."""
 _YES = frozenset({"true", "yes", "on", "y"})
@@ -241,7 +243,7 @@ def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:
 
 
 def _probe(path: str, settings: Settings, **times: int) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": settings.probes_port}, **times}
+    return {"httpGet": {"path": path, "port": settings.probes_port}, "timeoutSeconds": PROBE_SECONDS, **times}
 
 
 def _hooks(mode: Mode, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ class Administered:
                     "waiting": one.gate.waiting if one.gate is not None else 0,
                     "refused": one.refused_requests,
                     "left": one.gone_clients,
+                    "waits_for_room": one.waits_for_room,
                 }
                 for name, one in sockets.items()
             },

@@ -50,7 +50,9 @@ def collect(
         memory=memory_numbers(datapath.service.memory),
         loop=LoopNumbers(pace.lag.state, pace.throttled_turns),
         overloads=[
-            OverloadNumbers(name, one.overload.is_on, one.refused_requests, one.gone_clients)
+            OverloadNumbers(
+                name, one.overload.is_on, one.refused_requests, one.gone_clients, one.waits_for_room
+            )
             for name, one in sockets
         ],
         certificates=rotation.numbers(),

@@ -7,6 +7,10 @@ kernel holds for its sockets beside it (`ss -m`); how many connections it closed
 STATE: `head` (60 KB of a head without an end), `body` (60 KB of a longer body), `reader` (5 MB that nobody reads),
 `pipeline` (60 KB of requests behind one that is not answered), `idle`. Without any: all. The process's hard limit of
 open files bounds the number: the sidecar needs two for each connection.
+
+With `--limit` the sidecar runs in a memory cgroup of that size (root, and a cgroup that may be divided), as `inject`
+has it: the budget is then a quarter of it. Told besides: the most that was used, what sockets took at the most, and
+whether the kernel killed it.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from typing import cast
 
 import uvloop
 
+from tests.bench import contained
 from tests.process.setting import Served
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
@@ -255,7 +260,7 @@ listeners: {{inbound: {{address: "127.0.0.1:{inbound}", limits: {{connections: 3
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 telemetry: {{access_log: {{format: "off"}}}}
-limits: {{memory: {memory}}}
+{f"limits: {{memory: {memory}}}" if memory else ""}
 upstreams:
   app:
     endpoints: ["127.0.0.1:{app}"]
@@ -265,12 +270,15 @@ routes: [{{name: app, upstream: app, timeouts: {{request: 300s}}}}]
     return file, inbound, probes
 
 
-async def run_state(name: str, options: argparse.Namespace) -> None:
+async def run_state(name: str, options: argparse.Namespace, group: contained.Group | None) -> None:
     """Two bursts, each with what is seen before, meanwhile and afterwards."""
     with tempfile.TemporaryDirectory() as written, app_process() as app:
         folder = Path(written)
-        file, port, probes = _written(folder, app, options.memory)
-        async with sidecar(file, probes, folder / "log") as process:
+        file, port, probes = _written(folder, app, "" if group is not None else options.memory)
+        command = ("-m", "sidecar", "run")
+        if group is not None:
+            command = ("-m", "tests.bench.contained", str(group.folder))
+        async with sidecar(file, probes, folder / "log", command) as process:
             to = Served(process, port)
             peak, honest = await phase(to, app, asyncio.sleep(3.0))
             _tell(name, "before", peak, honest)
@@ -278,9 +286,20 @@ async def run_state(name: str, options: argparse.Namespace) -> None:
                 attacking = attack(port, options.connections, STATES[name], options.hold)
                 peak, honest = await phase(to, app, attacking)
                 _tell(name, f"burst {burst}", peak, honest, await _closed(to))
+                if group is not None:
+                    tell_group(name, group)
                 _, honest = await phase(to, app, asyncio.sleep(AFTER_SECONDS))
                 resident, sockets = await measure(to, app)
                 _tell(name, f"after {burst}", Peak(resident, sockets), honest)
+
+
+def tell_group(name: str, group: contained.Group) -> None:
+    most, sockets = group.most_bytes()
+    kills = group.kills()
+    print(
+        f"{name:9} cgroup   most {most / MIB:6.1f}, sockets {sockets / MIB:6.1f}, killed {kills} times",
+        flush=True,
+    )
 
 
 async def _closed(to: Served) -> str:
@@ -302,6 +321,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=10_000, help="in each burst")
     parser.add_argument("--memory", default="32MiB", help="the budget of all connections")
     parser.add_argument("--hold", type=float, default=5.0, help="seconds after the last one was opened")
+    parser.add_argument("--limit", type=int, default=0, help="MiB of a memory cgroup; 0: none")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -309,7 +329,8 @@ def main() -> None:
         "state     when      resident + sockets   honest client: requests, p50, p99, refused, failures  closed so far"
     )
     for name in options.states or STATES:
-        uvloop.run(run_state(name, options))
+        with contained.made(options.limit * MIB) if options.limit else contextlib.nullcontext() as group:
+            uvloop.run(run_state(name, options, group))
 
 
 if __name__ == "__main__":

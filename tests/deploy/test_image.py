@@ -168,10 +168,16 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = work / "program"
     folder.mkdir()
     (folder / "say.py").write_text(SAYS)
+    called = (
+        work / "called/python"
+    )  # as a venv has it: a link to another link, both outside of what is copied
+    called.parent.mkdir()
+    called.symlink_to(os.path.realpath(sys.executable))
+    (folder / "python").symlink_to(called)
     build = runpy.run_path(str(IMAGE / "root.py"))["build"]
     found = [work / "one", work / "two"]
     for root in found:
-        build(folder, root)
+        build(folder, root, ROOT / "config/minimal.yaml")
     return found
 
 
@@ -230,8 +236,8 @@ def test_nothing_in_a_root_gives_whoever_gets_in_a_shell_or_an_installer(roots: 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may enter another root")
 def test_a_program_runs_in_a_root(roots: list[Path]) -> None:
-    program = roots[0].parent / "program/say.py"
-    inside = [os.path.realpath(sys.executable), "-I", str(program)]
+    program = roots[0].parent / "program"
+    inside = [str(program / "python"), "-I", str(program / "say.py")]
     command = ["/usr/sbin/chroot", "--userspec=65532:65532", str(roots[0]), *inside]
     done = subprocess.run(command, capture_output=True, text=True, env={})
     assert done.returncode == 0, done.stderr
