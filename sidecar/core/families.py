@@ -302,7 +302,6 @@ def _turned_away(sources: Sources) -> Iterator[Point]:
             yield (("sidecar.listener", one.listener), ("sidecar.overload.outcome", outcome)), count
 
 
-<<<<<<< HEAD
 def _handshakes(sources: Sources) -> Iterator[Point]:
     for (listener, result), count in sources.handshakes.items():
         yield (("sidecar.listener", listener), ("sidecar.tls.result", result)), count
@@ -316,11 +315,11 @@ def _certificate_changes(sources: Sources) -> Iterator[Point]:
 def _expiry(sources: Sources) -> Iterator[Point]:
     for one in sources.certificates:
         yield (("sidecar.tls.owner", one.owner), ("sidecar.tls.file", one.file)), one.seconds_left
-=======
+
+
 def _waits(sources: Sources) -> Iterator[Point]:
     for one in sources.overloads:
         yield (("sidecar.listener", one.listener),), one.waits_for_room
->>>>>>> f99d59c (Build the image, and mend what its first build showed)
 
 
 def _dropped(sources: Sources) -> Iterator[Point]:

@@ -115,6 +115,7 @@ class Assembly:
         before = self.clusters
         self._building = None
         self._inherit(built)
+        breakers_before = self.breakers
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
         self.tls.retain(built.snapshot)
         for upstream in built.snapshot.upstreams.values():
@@ -130,6 +131,9 @@ class Assembly:
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster, self.clusters.get(name))
+        for key, breaker in breakers_before.items():
+            if self.breakers.get(key) is not breaker:
+                breaker.retire()
 
     def _inherit(self, built: Built) -> None:
         """Building took its time, in which an operator may have spoken to breakers that are about to go."""

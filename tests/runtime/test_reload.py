@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.config.load import load_text
 from sidecar.core.breaker import Breaker, Override
+from sidecar.core.breaker.machine import Machine
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.transition import State
@@ -78,6 +79,23 @@ async def test_an_unchanged_route_keeps_everything_when_others_come_and_go() -> 
         assert breaker.state is State.FORCED_OPEN
         assert before.admission is not None
         assert set(worker.assembly.clusters) == {"a", "b"}
+
+
+async def test_the_breaker_of_a_route_that_leaves_is_freed_without_a_collection() -> None:
+    """A collection does not look at what a reload has frozen, so a cycle would stay for ever."""
+    async with running(ROUTES) as worker:
+        gc.collect()
+        gc.disable()
+        try:
+            before = machines()
+            await install(worker, ROUTES.partition("- {name: two")[0].replace("  b: ", "  c: "))
+            assert machines() == before - 1
+        finally:
+            gc.enable()
+
+
+def machines() -> int:
+    return sum(isinstance(one, Machine) for one in gc.get_objects())
 
 
 async def test_new_thresholds_keep_an_open_breaker_open() -> None:

@@ -175,6 +175,13 @@ class Breaker:
             return answer
         return self._admit_beside(answer, candidate.admit(now))
 
+    def retire(self) -> None:
+        """Its route or upstream has left, and with it this. Machine and door point at each other, which only a
+        collection of all would undo; who has a permit still says how it went."""
+        self.machine.door = None
+        if self.candidate is not None:
+            self.candidate.retire()
+
     def withdraw(self) -> None:
         """What was refused last was a second try, which is then not made: nobody was refused for it."""
         self.tally.total -= 1

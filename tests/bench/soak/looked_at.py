@@ -16,6 +16,7 @@ import resource
 import socket
 import sys
 import threading
+import traceback
 import tracemalloc
 from collections import Counter
 from functools import partial
@@ -33,6 +34,7 @@ _MALLINFO: Final = (
     "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
 )  # fmt: skip
 TOLD_LINES: Final = 14
+TRIES: Final = 5
 _snapshots: list[tracemalloc.Snapshot] = []
 _loops: list[asyncio.AbstractEventLoop] = []
 
@@ -98,7 +100,16 @@ def _serve(door: socket.socket) -> None:
         asker, _ = door.accept()
         with asker:
             is_whole = asker.recv(1) == WITH_TYPES
-            asker.sendall(json.dumps(held(is_whole=is_whole)).encode())
+            for _ in range(TRIES):
+                try:
+                    told = held(is_whole=is_whole)
+                except (
+                    Exception
+                ):  # the loop goes on beside this thread, and what is walked over may change meanwhile
+                    traceback.print_exc()
+                else:
+                    asker.sendall(json.dumps(told).encode())
+                    break
 
 
 def _noted() -> asyncio.AbstractEventLoop:
