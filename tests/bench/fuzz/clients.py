@@ -24,12 +24,11 @@ from tests.bench.fuzz import memories
 from tests.bench.fuzz.pieces import cuttings
 from tests.bench.fuzz.seeds import request_seeds
 from tests.bench.fuzz.targets import Target, same
-from tests.bench.fuzz.transports import connect, leaving, raise_errors, run_in
+from tests.bench.fuzz.transports import connect, leaving, raise_errors, run_in, wait_for_ever
 from tests.bench.fuzz.words import HTTP_WORDS
 from tests.support.by_hand import HandLease, Path
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
-_FOR_EVER: Final = 10_000.0
 _REFUSALS: Final = frozenset({b"400", b"405", b"413", b"414", b"431", b"501", b"505"})
 Seen = tuple[Any, ...]
 """Method, target, host, fields, body and trailers of one request."""
@@ -131,7 +130,7 @@ class Conversation:
     def _end(self) -> None:
         """Nothing is left behind, and no deadline finds a connection that is gone."""
         self.transport.lose()
-        self.loop.advance(_FOR_EVER)
+        wait_for_ever(self.loop, self.path.service.sweep)
         raise_errors(self.loop)
         service, cluster = self.path.service, self.path.cluster
         left = (self.socket.connection_count, len(service.exchanges), len(service.sweep), self.loop.timers)

@@ -20,13 +20,12 @@ from sidecar.upstream.http1 import UpstreamConnection
 from tests.bench.fuzz import memories
 from tests.bench.fuzz.clients import TIMES, listener, short_ids
 from tests.bench.fuzz.targets import Target, same
-from tests.bench.fuzz.transports import WireTransport, connect, leaving, raise_errors, run_in
+from tests.bench.fuzz.transports import WireTransport, connect, leaving, raise_errors, run_in, wait_for_ever
 from tests.bench.fuzz.words import HTTP_WORDS
 from tests.support.by_hand import HERE, THERE, HandConnecting, Path
 
 CLIENTS: Final = 2
 MAX_STEPS: Final = 60
-_FOR_EVER: Final = 10_000.0
 _ASKED: Final = re.compile(rb"[A-Z]+ /n([0-9]+)")
 _TAG: Final = re.compile(rb"<n([0-9]+)>")
 
@@ -161,7 +160,7 @@ class World:
         for connecting in list(self.connectings):
             if connecting.seekers:
                 connecting.fail()
-        self.loop.advance(_FOR_EVER)
+        wait_for_ever(self.loop, self.path.service.sweep)
         raise_errors(self.loop)
         for which in range(CLIENTS):
             self.check(which)
