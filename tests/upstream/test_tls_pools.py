@@ -174,8 +174,11 @@ async def test_a_session_is_given_once_and_no_more_are_kept_than_there_is_room(m
     session = session_of(made)
     sessions = Sessions()
     assert sessions.take("a") is None
-    for _ in range(MAX_SESSIONS_OF_ONE + 1):
+    for _ in range(MAX_SESSIONS_OF_ONE):
+        assert sessions.has_room("a")
         sessions.keep("a", session)
+    assert not sessions.has_room("a")
+    sessions.keep("a", session)
     assert (len(sessions), sessions.dropped) == (MAX_SESSIONS_OF_ONE, 1)
     assert sessions.take("b") is None
     for left in range(MAX_SESSIONS_OF_ONE - 1, -1, -1):
