@@ -15,8 +15,8 @@ from mypy_extensions import trait
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
-from sidecar.core.head import ResponseHead, own_pairs
-from sidecar.core.plain import Field
+from sidecar.core.head import ResponseHead
+from sidecar.core.plain import Block, Field
 from sidecar.core.request import Request
 from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request, parse
@@ -342,20 +342,21 @@ class ServedStream(ServerStream):
             self._write_head(head, is_end=is_end)
 
     def _write_head(self, head: ResponseHead, *, is_end: bool, status: int = 0) -> None:
-        pairs = [*head.added.pairs, *own_pairs(head.own)]
-        drop = head.drop
-        if not head.has_own_date and not any(field[0] == b"date" for field in head.fields):
-            pairs.append((b"date", date.value()))
-        elif not head.has_own_date and b"date" in drop:
-            drop = drop - {b"date"}
+        drop, fields, own = head.drop, head.fields, head.own
+        if not head.has_own_date:
+            if not _has_date(fields):
+                own = [*own, date.line()]
+            elif b"date" in drop:
+                drop = drop - {b"date"}
         self._codec.send_head(
             self._stream,
             status or head.status,
-            head.fields,
+            fields,
             drop,
-            pairs,
             never_indexed=head.never_indexed,
             is_end=is_end,
+            added=head.added,
+            own=own,
         )
 
     def end(self, trailers: Sequence[Field]) -> None:
@@ -473,3 +474,9 @@ class ServedStream(ServerStream):
         """The tunnel is over for its exchange, or nothing more goes through the stream: let go of it after both."""
         if self._exchange is None and self._link is not None and self._link.is_over:
             self._release()
+
+
+def _has_date(fields: Sequence[Field]) -> bool:
+    if isinstance(fields, Block) and fields.lookup:
+        return b"date" in fields.lookup
+    return any(key == b"date" for key, _, _ in fields)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from sidecar.core.head import NOTHING, Added, Own
 from sidecar.core.plain import Field
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import NONE_INDEXED, Http2Event
@@ -94,12 +95,16 @@ class Http2Codec(ABC):
         pairs: Pairs = (),
         *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
+        added: Added = NOTHING,
+        shared: bytes = b"",
+        own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> Http2Stream:
         """A client's request. `pseudo` is `:method` first, then `:scheme`, `:authority`, `:path` (`:protocol`).
-        `fields` are sent but for the keys in `drop`, then `pairs`. Keys in `never_indexed` are sent as such, and
-        some always are (`hpack.ALWAYS_NEVER_INDEXED`). Fields that HTTP/2 forbids (RFC 9113 8.2.2) and `host` are
-        left out; `te` goes only where it says `trailers`. `is_end`: there is no body.
+        `fields` are sent but for the keys in `drop`, then `added`, the lines of `shared`, which many heads have
+        alike, those of `own` (in HTTP/1.1's form, as `core/head.py` has them), and `pairs`. Keys in `never_indexed`
+        are sent as such, and some always are (`hpack.ALWAYS_NEVER_INDEXED`). Fields that HTTP/2 forbids (RFC 9113
+        8.2.2) and `host` are left out; `te` goes only where it says `trailers`. `is_end`: there is no body.
 
         Raises: RuntimeError while `can_open` is False.
         """
@@ -114,11 +119,14 @@ class Http2Codec(ABC):
         pairs: Pairs = (),
         *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
+        added: Added = NOTHING,
+        shared: bytes = b"",
+        own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> None:
         """A server's head, as above; an interim one below 200. `is_end`: neither body nor trailers. Whoever calls
         has seen to HEAD, 204 and 304 having no body. An answer of ours alone is `send_head(stream, 503, (),
-        pairs=own_pairs(own))`."""
+        own=own)`."""
 
     # Bodies
 

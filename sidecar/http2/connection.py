@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from sidecar.core.head import NOTHING, Added, Own
 from sidecar.core.plain import Field
 from sidecar.http2 import frames, settings
 from sidecar.http2.arrivals import Arrivals
@@ -126,6 +127,9 @@ class Connection(Http2Codec):
         pairs: Pairs = (),
         *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
+        added: Added = NOTHING,
+        shared: bytes = b"",
+        own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> Http2Stream:
         if not self.can_open:
@@ -133,7 +137,8 @@ class Connection(Http2Codec):
         streams = self._streams
         stream = streams.begin(streams.next_id(), self.peer.stream_window, self._credit.stream_window)
         stream.method = pseudo[0][1]
-        self._outbox.head(stream, pseudo, fields, drop, pairs, never_indexed, is_end=is_end)
+        block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
+        self._outbox.head(stream, block, is_end=is_end)
         return stream
 
     def send_head(
@@ -145,16 +150,19 @@ class Connection(Http2Codec):
         pairs: Pairs = (),
         *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
+        added: Added = NOTHING,
+        shared: bytes = b"",
+        own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> None:
         if stream.sending is not _HEAD or self._life is not Life.OPEN:
             return
         pseudo = (STATUS_PAIRS[status],)
+        block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
         if status < 200:
-            block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed)
             self._outbox.block(stream.stream_id, block, is_end=False)
             return
-        self._outbox.head(stream, pseudo, fields, drop, pairs, never_indexed, is_end=is_end)
+        self._outbox.head(stream, block, is_end=is_end)
         if is_end:
             self._control.has_sent(stream)
 

@@ -3,6 +3,9 @@
 An entry that is in the table stays, so its index moves only when another one enters, and from then on each field
 costs one look-up. What enters is of few names (`hpack.INDEXED`), few values of each, and small. Strings are written
 as they are: Huffman's code costs more than it saves between neighbours.
+
+Fields that are remembered as a `Block`, and lines that many heads share, are remembered once more as they are
+written, until another entry enters the table.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.core.head import NOTHING, Added, Own, own_pairs
 from sidecar.core.headers import HOP_BY_HOP
-from sidecar.core.plain import Field
+from sidecar.core.plain import Block, Field
 from sidecar.http2.hpack import (
     ALWAYS_NEVER_INDEXED,
     ENTRY_BYTES,
@@ -29,6 +33,10 @@ MAX_VALUE_BYTES: Final = 256
 """A longer one does not enter the table."""
 MAX_LINES: Final = 512
 """Lines whose code is remembered; when they are so many, all are forgotten."""
+MAX_WRITTEN: Final = 32
+"""Blocks that are remembered as they are written; when they are so many, all are forgotten. So are as many groups of
+lines, of at most `MAX_LINES_BYTES` each."""
+MAX_LINES_BYTES: Final = 1024
 MAX_NAMES: Final = 256
 MAX_NAME_BYTES: Final = 64
 
@@ -54,15 +62,9 @@ class HpackEncoder:
     """One for each connection."""
 
     __slots__ = (
-        "_entries",
-        "_lines",
-        "_max_bytes",
-        "_names",
-        "_pairs",
-        "_table_bytes",
-        "_update",
-        "_values_of",
-    )
+        "_blocks", "_entries", "_groups", "_lines", "_max_bytes", "_names", "_pairs", "_table_bytes", "_update",
+        "_values_of", "_version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._entries: list[Pair] = []
@@ -79,6 +81,12 @@ class HpackEncoder:
         """How many values of a name are in the table."""
         self._names: dict[bytes, bytes] = {}
         """How literals of a name begin that are as they are usually."""
+        self._blocks: dict[int, tuple[Sequence[Field], frozenset[bytes], bytes]] = {}
+        """Remembered fields as they are written: by `id`, with themselves, and with the keys that are left out."""
+        self._groups: dict[bytes | Added, bytes] = {}
+        """Lines that many heads share, as they are written."""
+        self._version = 0
+        """Changes with the table, and ends what the two remember."""
 
     def set_table_bytes(self, size: int) -> None:
         """The peer's HEADER_TABLE_SIZE. A change empties the table, which the next block says."""
@@ -89,7 +97,7 @@ class HpackEncoder:
             self._entries.clear()
             self._table_bytes = 0
             self._values_of.clear()
-            self._lines.clear()
+            self._change()
             self._pairs.clear()
             self._pairs.update(_STATIC_PAIRS)
 
@@ -100,10 +108,14 @@ class HpackEncoder:
         drop: frozenset[bytes],
         pairs: Sequence[Pair],
         never_indexed: frozenset[bytes],
+        added: Added = NOTHING,
+        shared: bytes = b"",
+        own: Own | tuple[()] = (),
     ) -> bytes:
-        """One block of `pseudo`, `fields` but for the keys in `drop`, and `pairs`. It must be sent: the peer's table
-        follows it."""
+        """One block of `pseudo`, `fields` but for the keys in `drop`, `added`, the lines in `shared`, which many
+        heads have alike, those of `own`, and `pairs`. It must be sent: the peer's table follows it."""
         if never_indexed and not never_indexed <= ALWAYS_NEVER_INDEXED:
+            pairs = [*added.pairs, *own_pairs([shared, *own]), *pairs]
             return self._encode_carefully(pseudo, fields, drop, pairs, never_indexed)
         out: list[bytes] = []
         if self._update:
@@ -112,13 +124,60 @@ class HpackEncoder:
         known_pair = self._pairs.get
         for pair in pseudo:
             out.append(known_pair(pair) or self._encode_pair(pair))
-        known_line = self._lines.get
-        for key, line, value in fields:
-            if key not in drop:
-                out.append(known_line(line) or self._encode_line(key, line, value))
+        if fields:
+            known = self._blocks.get(id(fields))
+            if known is not None and known[1] is drop:
+                out.append(known[2])
+            else:
+                out.append(self._encode_fields(fields, drop))
+        if added is not NOTHING:
+            out.append(self._groups.get(added) or self._encode_group(added, added.pairs))
+        if shared:
+            out.append(self._groups.get(shared) or self._encode_group(shared, own_pairs([shared])))
+        if own:
+            self._encode_own(own, out)
         for pair in pairs:
             out.append(known_pair(pair) or self._encode_pair(pair))
         return b"".join(out)
+
+    def _encode_fields(self, fields: Sequence[Field], drop: frozenset[bytes]) -> bytes:
+        version, out, known_line = self._version, [], self._lines.get
+        for key, line, value in fields:
+            if key not in drop:
+                out.append(known_line(line) or self._encode_line(key, line, value))
+        code = b"".join(out)
+        if fields.__class__ is Block and version == self._version:
+            if len(self._blocks) >= MAX_WRITTEN:
+                self._blocks.clear()
+            self._blocks[id(fields)] = fields, drop, code  # which keeps it, so that its `id` stays its own
+        return code
+
+    def _encode_group(self, group: bytes | Added, pairs: Sequence[Pair]) -> bytes:
+        """Pairs that many heads have alike."""
+        version = self._version
+        code = b"".join([self._encode_pair(pair) for pair in pairs])
+        if version == self._version and len(code) <= MAX_LINES_BYTES:
+            if len(self._groups) >= MAX_WRITTEN:
+                self._groups.clear()
+            self._groups[group] = code
+        return code
+
+    def _encode_own(self, own: Own | tuple[()], out: list[bytes]) -> None:
+        """Lines whose values differ from head to head; nearly all are literals."""
+        begin_of = self._names.get
+        for line in b"".join(own).split(b"\r\n"):
+            if not line:
+                continue
+            name, _, value = line.partition(b": ")
+            begin, size = begin_of(name), len(value)
+            if begin is not None and name not in INDEXED and size < 2048:
+                out += begin, LENGTHS[size], value
+                continue
+            key = name.lower()
+            out.append(self._encode_pair((key, value)))
+            begin = begin_of(key)
+            if begin is not None and key not in INDEXED:
+                self._names[name] = begin  # as it is written; no more than there are names of our own
 
     def _encode_carefully(
         self,
@@ -188,12 +247,19 @@ class HpackEncoder:
         self._entries.append((key, value))
         self._table_bytes += size
         self._values_of[key] = count + 1
-        self._lines.clear()
+        self._change()
         index = len(STATIC) + len(self._entries)
         for pair in self._entries:
             self._pairs[pair] = write_integer(index, 7, 0x80)
             index -= 1
         return _begin(key, _WITH_INDEXING, 6) + write_string(value)
+
+    def _change(self) -> None:
+        """The table is another one: what was remembered as it is written means something else."""
+        self._version += 1
+        self._lines.clear()
+        self._blocks.clear()
+        self._groups.clear()
 
 
 def _begin(key: bytes, pattern: int, bits: int) -> bytes:

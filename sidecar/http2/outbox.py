@@ -76,22 +76,10 @@ class Outbox:
 
     # Heads
 
-    def head(
-        self,
-        stream: Http2Stream,
-        pseudo: Sequence[Pair],
-        fields: Sequence[Field],
-        drop: frozenset[bytes],
-        pairs: Sequence[Pair],
-        never_indexed: frozenset[bytes],
-        *,
-        is_end: bool,
-    ) -> None:
+    def head(self, stream: Http2Stream, block: bytes, *, is_end: bool) -> None:
         """The final head of a stream."""
         stream.sending = _ENDED if is_end else _BODY
-        self.block(
-            stream.stream_id, self.encoder.encode(pseudo, fields, drop, pairs, never_indexed), is_end=is_end
-        )
+        self.block(stream.stream_id, block, is_end=is_end)
 
     def block(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
         """A header block, in as many frames as it takes."""

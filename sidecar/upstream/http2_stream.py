@@ -14,7 +14,7 @@ from typing import Any, Final
 from sidecar.core import websocket
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
-from sidecar.core.head import RequestHead, ResponseHead, own_pairs, response_head
+from sidecar.core.head import RequestHead, ResponseHead, response_head
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, PLAIN_2, Request
 from sidecar.http2 import events
@@ -25,7 +25,7 @@ from sidecar.http2.stream_link import StreamLink
 from sidecar.upstream.lease import Fate, Lease, SharingPool
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
-_TE: Final = (b"te", b"trailers")
+_TE: Final = ((b"te", b"trailers"),)
 _NOT_IN_CONNECT: Final = frozenset({websocket.KEY, websocket.ACCEPT, b"content-length"})
 _NOT_IN_SWITCH: Final = frozenset({websocket.ACCEPT, b"content-length", b"upgrade"})
 _UPGRADE: Final = (b"upgrade", b"Upgrade: websocket\r\n", websocket.WEBSOCKET)
@@ -182,14 +182,10 @@ class SentStream(Lease, ClientStream):
             else:
                 self._unasked = head
             return
-        pairs = [*head.added.pairs, *own_pairs(head.own)]
         traits = request.traits
-        if (
-            traits is not PLAIN
-            and traits is not PLAIN_2
-            and b"trailers" in request.lookup.get(b"te", b"").lower()
-        ):
-            pairs.append(_TE)
+        is_plain = traits is PLAIN or traits is PLAIN_2
+        takes_trailers = not is_plain and b"trailers" in request.lookup.get(b"te", b"").lower()
+        own = head.own
         pseudo = (
             (b":method", request.method),
             (b":scheme", b"http" if connection.pool.secure is None else b"https"),
@@ -200,9 +196,12 @@ class SentStream(Lease, ClientStream):
             pseudo,
             request.fields,
             head.drop,
-            pairs,
+            _TE if takes_trailers else (),
             never_indexed=traits.never_indexed,
             is_end=not request.length,
+            added=head.added,
+            shared=own[0] if own else b"",
+            own=own[1:],
         )
         stream.owner = self
         connection.streams.add(self)
@@ -225,8 +224,9 @@ class SentStream(Lease, ClientStream):
             pseudo,
             request.fields,
             head.drop | _NOT_IN_CONNECT,
-            (*head.added.pairs, *own_pairs(head.own)),
             never_indexed=request.traits.never_indexed,
+            added=head.added,
+            own=head.own,
         )
         stream.owner = self
         self._sent_at = connection.now()
