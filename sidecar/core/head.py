@@ -63,7 +63,7 @@ class RequestHead:
     """Keys of the request's fields that do not go on."""
     added: Added
     own: Own
-    """The first piece is whole lines, which many heads of one client have alike."""
+    """Where the first piece is whole lines, many heads of one client have it alike."""
 
 
 class ResponseHead:

@@ -363,13 +363,16 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def write_soon(self) -> None:
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
-        if self._is_reading or self._is_write_due:
-            return
-        if self.codec.open_streams <= 1:
-            self._write()  # there is nobody whose answer could come with it
-            return
-        self._is_write_due = True
-        self.service.loop.call_soon(self._write_due)
+        if not self._is_reading and not self._is_write_due:
+            self._is_write_due = True
+            self.service.loop.call_soon(self._write_due)
+
+    def write_end(self) -> None:
+        """The same where an answer has just ended: at once, if no other one could go with it."""
+        if self.codec.open_streams > 1 or self._is_write_due:
+            self.write_soon()
+        elif not self._is_reading:
+            self._write()
 
     def _write_due(self) -> None:
         self._is_write_due = False

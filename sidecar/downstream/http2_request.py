@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
+from sidecar.core.plain import Block
 from sidecar.core.request import PLAIN_2, Request, Traits
 from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
 from sidecar.downstream import parse
@@ -31,7 +32,12 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
         Refused: it breaks a limit of the listener, or asks for what this hop does not do. Its stream alone is
             refused with it.
     """
-    method, target = event.method, event.path
+    head = event.head
+    if head.known is not None:
+        request = _again(listener, event)
+        if request is not None:
+            return request
+    method, target = head.method, head.path
     is_connect = method == b"CONNECT"
     if is_connect:
         _check_connect(event)
@@ -60,6 +66,21 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
         _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
+    if fields.__class__ is Block and not is_connect:
+        head.known = listener, listener.limits, event.is_end, host, request.traits, request.length
+    return request
+
+
+def _again(listener: ListenerTerms, event: RequestReceived) -> Request | None:
+    """The same head has come before, and this listener has found nothing against it: 0.6 µs instead of 3."""
+    head = event.head
+    known_to, limits, is_end, host, traits, length = head.known
+    if known_to is not listener or limits is not listener.limits or is_end is not event.is_end:
+        return None
+    path = head.path
+    request = Request(listener.name, head.method, path, path, host, head.fields, head.lookup)
+    request.traits = traits
+    request.length = length
     return request
 
 

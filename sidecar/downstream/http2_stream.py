@@ -77,6 +77,10 @@ class Host(ABC):
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
 
     @abstractmethod
+    def write_end(self) -> None:
+        """The same where an answer has just ended: at once, if no other one could go with it."""
+
+    @abstractmethod
     def keeps(self, change: int) -> None:
         """So many bytes more, or less, of its streams' requests wait for a connection with an upstream."""
 
@@ -383,7 +387,7 @@ class ServedStream(ServerStream):
             self._read_past()
         else:
             self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
-        self._connection.write_soon()
+        self._connection.write_end()
 
     def sent(self) -> None:
         """All of the answer has gone out."""

@@ -105,9 +105,9 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_stream", "_wait", "_withheld", "allowed_seconds", "answer", "awaits_message",
-        "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool", "race", "reason", "rest", "route",
-        "sent_ms", "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
+        "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
+        "awaits_message", "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool", "race", "reason",
+        "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -146,6 +146,8 @@ class Attempt(ResponseSink, Seeker):
     _is_held: bool
     _withheld: list[bytes] | None
     """What has come of the body of an answer that another try may better; None for any other answer."""
+    _said: int | None
+    """`grpc_status`, once somebody has asked for it."""
 
     def begin(
         self,
@@ -169,7 +171,7 @@ class Attempt(ResponseSink, Seeker):
         self.fails_at = started + allowed_seconds
         self.pool = pool
         self.status = 0
-        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = None
+        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = None
         self.sent_seconds = 0.0
         self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
         self.trailers = ()
@@ -439,9 +441,10 @@ class Attempt(ResponseSink, Seeker):
 
     @property
     def grpc_status(self) -> int | None:
-        if not self.is_whole or not self.race.story.request.traits.is_grpc:
-            return None
-        return verdicts.told_grpc_status(self.answer, self.trailers)
+        said = self._said
+        if said is None and self.is_whole and self.race.story.request.traits.is_grpc:
+            said = self._said = verdicts.told_grpc_status(self.answer, self.trailers)
+        return said
 
     # What the upstream's connection says
 

@@ -60,8 +60,14 @@ def request_head(
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
         span_id, trace.tracestate and b"," + trace.tracestate,
     ]  # fmt: skip
-    if (request.traits is not PLAIN and request.traits is not PLAIN_2) or route.deadline.inject_baggage:
-        drop = _unusual(exchange, route, told_seconds, own)
+    traits = request.traits
+    if (traits is not PLAIN and traits is not PLAIN_2) or route.deadline.inject_baggage:
+        if sent_ms is not None and carried in _GRPC_ALONE and _is_plain_grpc(request, route):
+            drop = _without_grpc_times(drop)
+            told = sent_ms, deadline.grpc_timeout(told_seconds)
+            own.append(b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\ngrpc-timeout: %b\r\n" % told)
+        else:
+            drop = _unusual(exchange, route, told_seconds, own)
     elif sent_ms is None:
         own.append(b"\r\n")
     elif not carried:
@@ -108,6 +114,22 @@ def _around_milliseconds(
         unit = zero[1:]
     text.append(unit + b"\r\n")
     return drop | {name for name, _ in fields}, text
+
+
+_GRPC_ALONE = ((), (deadline.carried_field(deadline.GRPC_TIMEOUT, Form.GRPC),))
+
+
+def _is_plain_grpc(request: Request, route: LiveRoute) -> bool:
+    """A gRPC call by HTTP/2, as nearly all of them are: its time is all that `_unusual` would find about it."""
+    traits = request.traits
+    if not traits.is_grpc or traits.http_version != "2" or traits.has_underscores:
+        return False
+    return not route.deadline.inject_baggage
+
+
+@lru_cache(maxsize=1024)
+def _without_grpc_times(drop: frozenset[bytes]) -> frozenset[bytes]:
+    return drop | {deadline.EXPECTED_TIMEOUT, deadline.GRPC_TIMEOUT}
 
 
 def _unusual(exchange: Story, route: LiveRoute, told_seconds: float, own: Own) -> frozenset[bytes]:

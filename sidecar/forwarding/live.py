@@ -17,6 +17,7 @@ from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
 from sidecar.core.retry import RetryBudget
 from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Route
@@ -197,9 +198,10 @@ class LiveRoute:
         self.admission = admission
         self.judged_by = policy.breaker
         self.has_plain_failures = not policy.breaker.failure_headers and not any(
-            isinstance(one, int) and 100 <= one < 400 for one in policy.breaker.failure_on
+            one == GrpcStatus.OK or (isinstance(one, int) and 100 <= one < 400)
+            for one in policy.breaker.failure_on
         )
-        """A status below 400 is a success, without asking `judge`."""
+        """A status below 400, and gRPC's OK, is a success, without asking `judge`."""
         self.is_plainly_judged = self.has_plain_failures and admission is None
         """Nobody but the breaker wants to know of a success."""
         self.prefix = policy.rewrite.prefix.encode() if policy.rewrite.prefix is not None else None

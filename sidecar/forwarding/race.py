@@ -300,7 +300,8 @@ class Race(AttemptOwner):
         now = exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
-        if attempt.status < 400 and self._route.is_plainly_judged and not exchange.request.traits.is_grpc:
+        is_good = attempt.status < 400 and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
+        if is_good and self._route.is_plainly_judged:
             standing = cast("AnyPool", attempt.pool).standing
             if standing.is_watched:
                 transition = attempt.judge(_ANSWERED, now)

@@ -185,19 +185,7 @@ class Arrivals:
         stream = streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
         stream.left = head.length if head.method != b"CONNECT" else None  # what follows is no content
         stream.receiving = _ENDED if is_end else _BODY
-        event = RequestReceived()
-        event.stream = stream
-        event.method = head.method
-        event.scheme = head.scheme
-        event.authority = head.authority
-        event.path = head.path
-        event.protocol = head.protocol
-        event.fields = head.fields
-        event.lookup = head.lookup
-        event.never_indexed = head.never_indexed
-        event.length = head.length
-        event.is_end = is_end
-        self.events.append(event)
+        self.events.append(RequestReceived(stream, head, is_end=is_end))
 
     def _answer_too_large(self, stream_id: int, fault: StreamFault, *, is_end: bool) -> None:
         """431, which says more than a reset (RFC 6585 5)."""

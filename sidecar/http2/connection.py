@@ -43,6 +43,9 @@ class Life(Enum):
     """The peer has broken a rule, and GOAWAY says which."""
 
 
+_OPEN = Life.OPEN
+
+
 class Connection(Http2Codec):
     """SETTINGS, and a client's preface, are with `take` from the beginning."""
 
@@ -87,7 +90,7 @@ class Connection(Http2Codec):
 
     def receive(self, data: bytes, now: float) -> list[Http2Event]:
         events: list[Http2Event] = []
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             try:
                 self._inbox.receive(data, events, now)
             except ConnectionFault as fault:
@@ -109,7 +112,7 @@ class Connection(Http2Codec):
     def resume_data(self) -> list[Http2Event]:
         events: list[Http2Event] = []
         self._outbox.is_held = False
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             self._control.flush(events)
         return events
 
@@ -117,7 +120,7 @@ class Connection(Http2Codec):
 
     @property
     def can_open(self) -> bool:
-        return not self._streams.is_server and self._life is Life.OPEN and self._streams.can_open(self.peer)
+        return self._life is _OPEN and self._streams.can_open(self.peer)
 
     def open_stream(
         self,
@@ -155,7 +158,7 @@ class Connection(Http2Codec):
         own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> None:
-        if stream.sending is not _HEAD or self._life is not Life.OPEN:
+        if stream.sending is not _HEAD or self._life is not _OPEN:
             return
         pseudo = (STATUS_PAIRS[status],)
         block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
@@ -169,7 +172,7 @@ class Connection(Http2Codec):
     # Bodies
 
     def send_data(self, stream: Http2Stream, data: bytes) -> bool:
-        if stream.sending is not _BODY or not data or self._life is not Life.OPEN:
+        if stream.sending is not _BODY or not data or self._life is not _OPEN:
             return True
         self._outbox.data(stream, data)
         if stream.unsent_bytes < HIGH_WATER_BYTES:
@@ -185,7 +188,7 @@ class Connection(Http2Codec):
         *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
     ) -> bool:
-        if stream.sending is not _BODY or self._life is not Life.OPEN:
+        if stream.sending is not _BODY or self._life is not _OPEN:
             return stream.sending is not _ENDING
         self._outbox.end(stream, fields, pairs, never_indexed)
         if stream.sending is not _SENT:
@@ -194,7 +197,7 @@ class Connection(Http2Codec):
         return True
 
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
-        if stream.is_over or self._life is not Life.OPEN:
+        if stream.is_over or self._life is not _OPEN:
             return
         if code is ErrorCode.NO_ERROR and stream.sending is _ENDING:
             stream.reset_after = code
@@ -212,11 +215,11 @@ class Connection(Http2Codec):
     # Flow control
 
     def credit_connection(self, size: int) -> None:
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             self._credit.give(size)
 
     def credit_stream(self, stream: Http2Stream, size: int) -> None:
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             self._credit.give_stream(stream, size)
 
     # Connection
@@ -224,16 +227,16 @@ class Connection(Http2Codec):
     def ping(self, payload: bytes) -> None:
         if len(payload) != 8:
             raise ValueError(f"the payload of a PING has {len(payload)} bytes; give 8")
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             self._outbox.control(frames.ping(payload, is_answer=False))
 
     def drain(self) -> None:
-        if self._life is Life.OPEN and not self._streams.is_draining:
+        if self._life is _OPEN and not self._streams.is_draining:
             self._streams.is_draining = True
             self._outbox.control(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, b""))
 
     def goaway(self, code: ErrorCode = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
-        if self._life is Life.OPEN:
+        if self._life is _OPEN:
             self._streams.is_draining = True
             last_id = self._last_taken()
             self._streams.goaway_sent = last_id

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sidecar.core.plain import Field
+from sidecar.http2.messages import RequestFields
 from sidecar.http2.stream import Http2Stream
 
 NONE_INDEXED: Final[frozenset[bytes]] = frozenset()
@@ -25,32 +26,50 @@ class Http2Event:
 class RequestReceived(Http2Event):
     """A client's request. Every one that is told of must be given back by `release`, whatever becomes of it."""
 
-    __slots__ = (
-        "authority", "fields", "is_end", "length", "lookup", "method", "never_indexed", "path", "protocol", "scheme",
-        "stream",
-    )  # fmt: skip
+    __slots__ = ("head", "is_end", "stream")
 
-    stream: Http2Stream
-    method: bytes
-    scheme: bytes
-    """Empty with a CONNECT that is not an extended one."""
-    authority: bytes
-    """`:authority`; where that is missing the value of `host`, or empty. They agree where both came."""
-    path: bytes
-    """Path and query, or `*`. Empty with a CONNECT that is not an extended one."""
-    protocol: bytes
-    """Of an extended CONNECT (RFC 8441): `websocket`; else empty."""
-    fields: Sequence[Field]
-    """As the forwarding has them: (key, line in HTTP/1.1's form, value), without pseudo-fields and `host`, with
-    cookies joined to one (RFC 9113 8.2.3). A `Block` where it is remembered: nobody changes it."""
-    lookup: Mapping[bytes, bytes]
-    """Values by key; those of fields that came more than once, joined (RFC 9110 5.3). Nobody changes it either."""
-    never_indexed: frozenset[bytes]
-    """Keys of fields that came as never indexed (RFC 7541 6.2.3): to be sent so to the next hop."""
-    length: int | None
-    """What `content-length` says, in bytes: DATA is held against it. None where it is missing."""
-    is_end: bool
-    """It has no body."""
+    def __init__(self, stream: Http2Stream, head: RequestFields, *, is_end: bool) -> None:
+        self.stream = stream
+        self.head = head
+        """All that it says; shared by all requests whose heads are the same to the byte, where it is remembered."""
+        self.is_end = is_end
+        """It has no body."""
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def scheme(self) -> bytes:
+        return self.head.scheme
+
+    @property
+    def authority(self) -> bytes:
+        return self.head.authority
+
+    @property
+    def path(self) -> bytes:
+        return self.head.path
+
+    @property
+    def protocol(self) -> bytes:
+        return self.head.protocol
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        return self.head.fields
+
+    @property
+    def lookup(self) -> Mapping[bytes, bytes]:
+        return self.head.lookup
+
+    @property
+    def never_indexed(self) -> frozenset[bytes]:
+        return self.head.never_indexed
+
+    @property
+    def length(self) -> int | None:
+        return self.head.length
 
 
 class ResponseReceived(Http2Event):

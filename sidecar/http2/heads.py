@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.plain import Field
+from sidecar.core.plain import Block, Field
 from sidecar.http2.errors import ConnectionFault, ErrorCode, HeadTooLarge
 from sidecar.http2.hpack import ALWAYS_NEVER_INDEXED, MalformedBlock
 from sidecar.http2.hpack_decoder import HpackDecoder
@@ -87,7 +87,7 @@ class Heads:
         fields = read_trailers(self._decode(block))
         never_indexed = self.decoder.never_indexed
         if not never_indexed and self._is_worth_keeping(block, fields):
-            self._trailers[block] = fields
+            self._trailers[block] = Block(fields, {})
         return fields, never_indexed
 
     def skip(self, block: bytes) -> None:

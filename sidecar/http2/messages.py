@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.block import Block
 from sidecar.core.headers import HOP_BY_HOP
@@ -35,29 +35,32 @@ _AS_AUTHORITY: Final = bytes(
 
 
 class RequestFields:
-    """A well-formed request: all of `RequestReceived` but its stream and end."""
+    """The head of a well-formed request."""
 
     __slots__ = (
-        "authority",
-        "fields",
-        "length",
-        "lookup",
-        "method",
-        "never_indexed",
-        "path",
-        "protocol",
-        "scheme",
-    )
+        "authority", "fields", "known", "length", "lookup", "method", "never_indexed", "path", "protocol", "scheme",
+    )  # fmt: skip
 
     method: bytes
     scheme: bytes
+    """Empty with a CONNECT that is not an extended one."""
     authority: bytes
+    """`:authority`; where that is missing the value of `host`, or empty. They agree where both came."""
     path: bytes
+    """Path and query, or `*`. Empty with a CONNECT that is not an extended one."""
     protocol: bytes
+    """Of an extended CONNECT (RFC 8441): `websocket`; else empty."""
     fields: Sequence[Field]
+    """As the forwarding has them: (key, line in HTTP/1.1's form, value), without pseudo-fields and `host`, with
+    cookies joined to one (RFC 9113 8.2.3). A `Block` where it is remembered: nobody changes it."""
     lookup: Mapping[bytes, bytes]
+    """Values by key; those of fields that came more than once, joined (RFC 9110 5.3). Nobody changes it either."""
     never_indexed: frozenset[bytes]
+    """Keys of fields that came as never indexed (RFC 7541 6.2.3): to be sent so to the next hop."""
     length: int | None
+    """What `content-length` says, in bytes: DATA is held against it. None where it is missing."""
+    known: Any
+    """What its reader has made of it, where it is remembered; None until then."""
 
 
 class ResponseFields:
@@ -103,6 +106,7 @@ def read_request(fields: list[Field], never_indexed: frozenset[bytes]) -> Reques
             raise malformed("a pseudo-field that is unknown, not for requests, or there twice")
     rest, lookup = _read_rest(fields, count)
     head = RequestFields()
+    head.known = None
     head.never_indexed = never_indexed
     head.length = None
     host = None

@@ -6,6 +6,7 @@ the connection's window take turns, one frame each. It knows nothing of what com
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -107,6 +108,8 @@ class Outbox:
         if size <= MAX_BYTES and not stream.unsent_bytes and self._allowed(stream) >= size:
             self._write(stream, data, size)
         else:
+            if stream.unsent is None:
+                stream.unsent = deque()
             stream.unsent.append(data)
             stream.unsent_bytes += size
             self.unsent_bytes += size
@@ -154,7 +157,7 @@ class Outbox:
     def drop(self, stream: Http2Stream) -> None:
         """The stream was reset: what waits is not sent."""
         stream.sending = Sending.RESET
-        stream.unsent.clear()
+        stream.unsent = None
         self.unsent_bytes -= stream.unsent_bytes
         stream.unsent_bytes = 0
         stream.trailers = None

@@ -64,7 +64,8 @@ class Streams:
     def can_open(self, peer: PeerLimits) -> bool:
         """A client may open one more."""
         limit = peer.max_concurrent_streams if peer.is_known else STREAMS_BEFORE_SETTINGS
-        return len(self.live) < limit and not self.is_draining and self.last_id < MAX_STREAM_ID
+        is_full = len(self.live) >= limit or self.last_id >= MAX_STREAM_ID
+        return not (is_full or self.is_draining or self.is_server)
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id

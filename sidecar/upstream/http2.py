@@ -106,12 +106,15 @@ class Http2UpstreamConnection(Carrier):
     @property
     def has_room(self) -> bool:
         """One more stream may be opened here."""
+        return self.has_room_at(self.now())
+
+    def has_room_at(self, now: float) -> bool:
         codec = self.codec
         if not self.is_open or self._is_suspect or not codec.can_open:
             return False
         if not codec.peer.is_known and codec.open_streams >= self.pool.stream_limit:
             return False
-        return self.expires > self.now()
+        return self.expires > now
 
     @property
     def is_idle(self) -> bool:

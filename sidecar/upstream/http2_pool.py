@@ -77,18 +77,23 @@ class Http2Pool(SharingPool):
 
     def take(self, now: float, is_sure: bool) -> SentStream | None:
         """A place on the connection that carries least, or None."""
-        best = min((one for one in self._connections if one.has_room), key=_load, default=None)
+        best: Http2UpstreamConnection | None = None
+        least = 0
+        for one in self._connections:
+            load = one.codec.open_streams
+            if (best is None or load < least) and one.has_room_at(now):
+                best, least = one, load
         if best is None:
             return None
         if (
-            not best.is_idle
+            least
             and len(self._connections) < LEAST_CONNECTIONS
             and self.connecting is None
             and now >= self.more_from
         ):
             self.more_from = now + MORE_EVERY_SECONDS
             self.cluster.open_more(self)
-        return best.place()
+        return SentStream(best)
 
     @property
     def may_join(self) -> int:
@@ -170,7 +175,3 @@ class Http2Pool(SharingPool):
         """Close what is idle now, and the rest as its last stream ends."""
         self.is_retired = True
         self.close_all_idle()
-
-
-def _load(connection: Http2UpstreamConnection) -> int:
-    return connection.codec.open_streams

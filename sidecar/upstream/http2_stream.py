@@ -185,7 +185,9 @@ class SentStream(Lease, ClientStream):
         traits = request.traits
         is_plain = traits is PLAIN or traits is PLAIN_2
         takes_trailers = not is_plain and b"trailers" in request.lookup.get(b"te", b"").lower()
-        own = head.own
+        shared, own = b"", head.own
+        if own and own[0][-2:] == b"\r\n":
+            shared, own = own[0], own[1:]
         pseudo = (
             (b":method", request.method),
             (b":scheme", b"http" if connection.pool.secure is None else b"https"),
@@ -200,8 +202,8 @@ class SentStream(Lease, ClientStream):
             never_indexed=traits.never_indexed,
             is_end=not request.length,
             added=head.added,
-            shared=own[0] if own else b"",
-            own=own[1:],
+            shared=shared,
+            own=own,
         )
         stream.owner = self
         connection.streams.add(self)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ngh2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.plain import Field
+from sidecar.core.head import Added
+from sidecar.core.plain import Block, Field
 from sidecar.http2.hpack import ALWAYS_NEVER_INDEXED, INDEXED
 from sidecar.http2.hpack_decoder import HpackDecoder, make_field
-from sidecar.http2.hpack_encoder import MAX_VALUE_BYTES, MAX_VALUES_OF_A_NAME, HpackEncoder
+from sidecar.http2.hpack_encoder import MAX_VALUE_BYTES, MAX_VALUES_OF_A_NAME, MAX_WRITTEN, HpackEncoder
 from tests.http2.wire import END_HEADERS, END_STREAM, HEADERS, PREFACE, frame, setting
 
 NONE: frozenset[bytes] = frozenset()
@@ -179,3 +182,48 @@ def test_a_decoder_and_nghttp2_read_what_was_written(
         assert [
             (one[0], one[1]) if isinstance(one, tuple) else (one.name, one.value) for one in told.headers
         ] == expected
+
+
+ADDED = Added([(b"X-Mesh", b"a"), (b"server", b"s")])
+SHARED = b"via: 1.1 sidecar\r\nx-forwarded-for: 10.0.0.1\r\n"
+OWN = [b"x-request-id: ", b"8f14", b"\r\nDate: now\r\nTraceparent: 00-1-2-01\r\n"]
+
+
+def whole(encoder: HpackEncoder, fields: Sequence[Field], drop: frozenset[bytes] = NONE) -> bytes:
+    pseudo = ((b":method", b"GET"), (b":path", b"/a"))
+    return encoder.encode(pseudo, fields, drop, ((b"te", b"trailers"),), NONE, ADDED, SHARED, OWN)
+
+
+def test_what_is_remembered_as_written_reads_as_what_is_not() -> None:
+    """Also after another field has entered the table and moved the indexes of all others."""
+    encoder, decoder = HpackEncoder(), HpackDecoder()
+    fields = Block([ACCEPT, make_field(b"x-a", b"1"), make_field(b"etag", b"2")], {})
+    expected = [
+        (b":method", b"GET"), (b":path", b"/a"), (b"accept", b"application/json"), (b"x-a", b"1"), (b"x-mesh", b"a"),
+        (b"server", b"s"), (b"via", b"1.1 sidecar"), (b"x-forwarded-for", b"10.0.0.1"), (b"x-request-id", b"8f14"),
+        (b"date", b"now"), (b"traceparent", b"00-1-2-01"), (b"te", b"trailers"),
+    ]  # fmt: skip
+    for number in range(6):
+        if number == 3:
+            assert decode(decoder, encode(encoder, make_field(b"vary", b"x"))) == [(b"vary", b"x")]
+        assert decode(decoder, whole(encoder, fields, frozenset({b"etag"}))) == expected
+    assert (b"etag", b"2") in decode(decoder, whole(encoder, fields))
+
+
+def test_so_many_blocks_and_groups_are_remembered_at_most() -> None:
+    encoder, decoder = HpackEncoder(), HpackDecoder()
+    for number in range(3 * MAX_WRITTEN):
+        value = b"%d" % number
+        block = encoder.encode(
+            (), Block([make_field(b"x-a", value)], {}), NONE, (), NONE, shared=b"x-b: %b\r\n" % value
+        )
+        assert decode(decoder, block) == [(b"x-a", value), (b"x-b", value)]
+        assert len(encoder._blocks) <= MAX_WRITTEN
+        assert len(encoder._groups) <= MAX_WRITTEN
+
+
+def test_a_name_that_is_never_indexed_is_so_among_lines_too() -> None:
+    encoder, decoder = HpackEncoder(), HpackDecoder()
+    block = encoder.encode((), (), NONE, (), frozenset({b"via"}), ADDED, SHARED, OWN)
+    assert (b"via", b"1.1 sidecar") in decode(decoder, block)
+    assert decoder.never_indexed == {b"via"}
