@@ -183,6 +183,7 @@ class Arrivals:
         if streams.open_count >= self._max_streams:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams at once")
         stream = streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
+        stream.began_at = self.now
         stream.left = head.length if head.method != b"CONNECT" else None  # what follows is no content
         stream.receiving = _ENDED if is_end else _BODY
         self.events.append(RequestReceived(stream, head, is_end=is_end))
@@ -258,7 +259,7 @@ class Arrivals:
         if stream is None and self._streams.what_became_of(stream_id) is Was.IDLE:
             raise protocol_error("RST_STREAM for a stream that has not begun")
         if self._is_server or stream is None:  # an upstream's reset of a request of ours costs us no work
-            self._floods.reset(self.now)
+            self._floods.reset(self.now, 0.0 if stream is None else self.now - stream.began_at)
         if stream is None:
             return
         code = frames.unpack_long(payload, 0)[0]

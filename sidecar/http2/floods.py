@@ -24,13 +24,21 @@ KINDS: Final = (RESET, SETTINGS, PING, ANSWERS, EMPTY_DATA, PRIORITY, WINDOW_UPD
 """`ConnectionFailed.flood` is one of them."""
 
 
+CANCEL_SECONDS: Final = 0.005
+"""A stream that has lived for so long was a call, and its reset is a cancellation. What is reset sooner was sent to
+be reset (CVE-2023-44487): its HEADERS and its RST_STREAM mostly come in one read."""
+CANCEL_COST: Final = 0.1
+"""What a cancellation costs, where another reset costs 1: so ten times as many are no flood. They buy no work, since
+a stream counts against the limit of open ones until its attempt is released."""
+
+
 @dataclass(frozen=True, slots=True)
 class FloodLimits:
     """Bursts are counts of frames, rates are frames a second."""
 
     reset_burst: int = 1000
-    """Streams that a client resets, or makes us reset by what it sends: to cancel is a feature, and two sidecars
-    share one connection."""
+    """Streams that a client resets, or makes us reset by what it sends; `CANCEL_COST` of one for a call that it
+    cancels: that is a feature, and two sidecars share one connection."""
     reset_rate: float = 200.0
     settings_burst: int = 100
     settings_rate: float = 10.0
@@ -62,14 +70,14 @@ class TokenBucket:
         self._tokens = self._burst
         self._filled_at: float | None = None
 
-    def take(self, now: float) -> bool:
-        """Take a token; False if there is none."""
+    def take(self, now: float, cost: float = 1.0) -> bool:
+        """Take a token, or part of one; False if there is not so much."""
         if self._filled_at is not None and now > self._filled_at:
             self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
         self._filled_at = now
-        if self._tokens < 1.0:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1.0
+        self._tokens -= cost
         return True
 
 
@@ -87,9 +95,10 @@ class Floods:
         self.counts = dict.fromkeys(KINDS, 0)
         """What was counted of each kind since the connection began."""
 
-    def reset(self, now: float) -> None:
+    def reset(self, now: float, age_seconds: float = 0.0) -> None:
+        """`age_seconds`: for how long the stream has lived."""
         self.counts[RESET] += 1
-        if not self._resets.take(now):
+        if not self._resets.take(now, CANCEL_COST if age_seconds >= CANCEL_SECONDS else 1.0):
             raise breach(RESET, "too many streams were reset")
 
     def settings(self, now: float) -> None:

@@ -42,8 +42,8 @@ class Http2Stream:
     """Given out by events and by `open_stream`. Others write `owner` and read the rest."""
 
     __slots__ = (
-        "credit", "interims", "is_blocked", "is_released", "left", "method", "owner", "receive_window", "receiving",
-        "reset_after", "send_window", "sending", "stream_id", "trailers", "unsent", "unsent_bytes",
+        "began_at", "credit", "interims", "is_blocked", "is_released", "left", "method", "owner", "receive_window",
+        "receiving", "reset_after", "send_window", "sending", "stream_id", "trailers", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
@@ -56,6 +56,8 @@ class Http2Stream:
         """Bytes that we may send; below 0 after the peer has lowered its setting (RFC 9113 6.9.2)."""
         self.receive_window = receive_window
         """Bytes that the peer may send."""
+        self.began_at = 0.0
+        """When a client's request had come, in seconds as `receive` was told them."""
         self.credit = 0
         """Given by the owner, and not told the peer yet."""
         self.left: int | None = None

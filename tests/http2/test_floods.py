@@ -9,9 +9,10 @@ import pytest
 from sidecar.http2 import floods
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
-from sidecar.http2.events import ConnectionFailed, Http2Event, RequestReceived
+from sidecar.http2.events import ConnectionFailed, Http2Event, RequestReceived, StreamReset
 from sidecar.http2.floods import TRUSTED, UNTRUSTED, FloodLimits, TokenBucket
 from sidecar.http2.settings import Http2Settings
+from sidecar.http2.stream import Http2Stream
 from tests.http2.wire import (
     CONTINUATION,
     DATA,
@@ -129,13 +130,37 @@ def test_resets_at_the_rate_go_on_for_ever(limits: FloodLimits, rate: int, goes_
     assert goes_on
 
 
-def test_three_hundred_cancelled_calls_a_second_are_no_flood_at_first() -> None:
-    """What two sidecars in a row need: the burst lasts for ten seconds of a hundred a second above the rate."""
-    connection = started(Role.SERVER)
-    for number in range(300 * 9):
-        events = connection.receive(opened_and_reset(number), number / 300)
-        release_all(connection, events)
-        assert failed(events) is None
+@pytest.mark.parametrize(
+    ("limits", "rate", "age_seconds", "goes_on"),
+    [
+        (TRUSTED, 300, 0.0051, True),
+        (TRUSTED, 300, 2.0, True),
+        (TRUSTED, 2000, 0.1, True),
+        (TRUSTED, 2500, 0.1, False),
+        (TRUSTED, 300, 0.0049, False),
+        (UNTRUSTED, 200, 0.1, True),
+        (UNTRUSTED, 250, 0.1, False),
+    ],
+)
+def test_calls_that_have_lived_are_cancelled_at_ten_times_the_rate(
+    limits: FloodLimits, rate: int, age_seconds: float, goes_on: bool
+) -> None:
+    """Three hundred a second and more, by two sidecars in a row: for a minute, as for ever."""
+    connection = started(Role.SERVER, limits=limits)
+    steps = [(number / rate, request(2 * number + 1)) for number in range(60 * rate)]
+    steps += [(number / rate + age_seconds, rst(2 * number + 1)) for number in range(60 * rate)]
+    open_calls: dict[int, Http2Stream] = {}
+    for now, data in sorted(steps, key=lambda step: step[0]):
+        for event in connection.receive(data, now):
+            if isinstance(event, RequestReceived):
+                open_calls[event.stream.stream_id] = event.stream
+            elif isinstance(event, StreamReset):
+                connection.release(open_calls.pop(event.stream.stream_id))
+            elif isinstance(event, ConnectionFailed):
+                assert not goes_on
+                return
+        connection.take()
+    assert goes_on
 
 
 def test_resets_by_an_upstream_are_no_flood() -> None:
