@@ -1,0 +1,54 @@
+"""A connection that loses every packet takes no new call once it has not answered a PING for two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from sidecar.upstream.http2 import SUSPECT_SECONDS
+from tests.process.black_hole import CALL_SECONDS
+
+pytestmark = pytest.mark.process
+
+NEEDED = ("unshare", "ip", "iptables")
+SLACK_SECONDS = 1.0
+
+
+async def in_namespace(*words: str | Path) -> tuple[int, str, str]:
+    """Run a command in a network namespace of its own: exit code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        "unshare", "--net", *map(str, words), stdout=PIPE, stderr=PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def skip_without_namespaces() -> None:
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if os.geteuid() or missing:
+        pytest.skip(f"packets are dropped in a network namespace, which takes root and {', '.join(NEEDED)}")
+    code, _, errors = await in_namespace("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "DROP")
+    if code:
+        pytest.skip(f"no packets can be dropped in a network namespace here: {errors.strip()}")
+
+
+async def test_a_connection_into_a_black_hole_takes_no_call_after_two_seconds(tmp_path: Path) -> None:
+    await skip_without_namespaces()
+    code, output, errors = await in_namespace(sys.executable, "-m", "tests.process.black_hole", tmp_path)
+    assert code == 0, errors
+    calls: list[tuple[float, str]] = json.loads(output)
+    ends = [end for _, end in calls]
+    first_good = ends.index("OK")
+    assert set(ends[:first_good]) == {"DEADLINE_EXCEEDED"}, calls  # it is silent: nobody says anything
+    assert set(ends[first_good:]) == {"OK"}, calls
+    # The first time-out asks; what begins two seconds later goes elsewhere, and so does all that follows.
+    assert calls[first_good][0] <= CALL_SECONDS + SUSPECT_SECONDS + CALL_SECONDS + SLACK_SECONDS, calls
+    assert len(ends) - first_good > 1
