@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.block import Block
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
-from sidecar.core.plain import Block
 from sidecar.core.request import PLAIN_2, Request, Traits
 from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
 from sidecar.downstream import parse

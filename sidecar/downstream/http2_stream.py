@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mypy_extensions import trait
 
+from sidecar.core.block import Block
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
-from sidecar.core.plain import Block, Field
+from sidecar.core.plain import Field
 from sidecar.core.request import Request
 from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request, parse

@@ -171,7 +171,9 @@ class Attempt(ResponseSink, Seeker):
         self.fails_at = started + allowed_seconds
         self.pool = pool
         self.status = 0
-        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = None
+        self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = (
+            None
+        )
         self.sent_seconds = 0.0
         self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
         self.trailers = ()

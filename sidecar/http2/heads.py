@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.plain import Block, Field
+from sidecar.core.block import Block
+from sidecar.core.plain import Field
 from sidecar.http2.errors import ConnectionFault, ErrorCode, HeadTooLarge
 from sidecar.http2.hpack import ALWAYS_NEVER_INDEXED, MalformedBlock
 from sidecar.http2.hpack_decoder import HpackDecoder

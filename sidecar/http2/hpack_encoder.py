@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.core.block import Block
 from sidecar.core.head import NOTHING, Added, Own, own_pairs
 from sidecar.core.headers import HOP_BY_HOP
-from sidecar.core.plain import Block, Field
+from sidecar.core.plain import Field
 from sidecar.http2.hpack import (
     ALWAYS_NEVER_INDEXED,
     ENTRY_BYTES,
