@@ -33,6 +33,7 @@ def _forgotten() -> None:
         plain._varying,
         plain._lines_of,
         plain._blocks,
+        plain._blocks_before_trace,
         plain._heads,
     ):
         memory.clear()
@@ -164,7 +165,9 @@ def test_a_response_is_read_as_llhttp_reads_it_or_not_at_all(
 
 def agrees_on_response(data: bytes, found: plain.PlainResponse) -> None:
     """Assert that llhttp reads the same."""
-    status, kept, length, start = found
+    status, kept, length, body = found
+    start = len(data) - len(body)
+    assert data.endswith(body)
     hearer, parser = heard(httptools.HttpResponseParser, data[:start])
     assert hearer.is_whole
     assert (parser.get_status_code(), hearer.fields) == (status, kept)
@@ -245,6 +248,7 @@ MEMORIES: list[dict[Any, Any]] = [
     plain._varying,
     plain._lines_of,
     plain._blocks,
+    plain._blocks_before_trace,
     plain._heads,
 ]
 Contents = list[dict[Any, Any]]
@@ -391,7 +395,7 @@ def test_what_is_behind_the_head_is_left_alone() -> None:
     assert found[4] == len(GET)
     answer = read_response(OK)
     assert answer is not None
-    assert OK[answer[3] :] == b"ok"
+    assert answer[3] == b"ok"
 
 
 def test_lines_that_are_remembered_are_bounded_and_still_right() -> None:
@@ -434,8 +438,36 @@ def test_blocks_are_bounded_and_still_right() -> None:
         answer = read_response(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-B: %d\r\n\r\n" % (first, second))
         assert answer is not None
         assert answer[2] == first
+        traced = read_request(
+            b"GET / HTTP/1.1\r\nX-A: %d\r\nX-B: %d\r\ntraceparent: %d\r\n\r\n" % (first, second, number)
+        )
+        assert traced is not None
+        assert traced[3] == {**found[3], b"traceparent": b"%d" % number}
         assert len(plain._blocks) <= plain.MAX_BLOCKS
+        assert len(plain._blocks_before_trace) <= plain.MAX_BLOCKS
         assert len(plain._heads) <= plain.MAX_BLOCKS
+
+
+@pytest.mark.parametrize("rest", [b"X-A: 1", b"X-A: 1\r\ntraceparent: ", b"HTTP/1.1\r\nX-A: 1", b"\n", b""])
+def test_what_was_remembered_of_a_traced_head_is_no_head_by_itself(rest: bytes) -> None:
+    for number in range(3):
+        assert read_request(b"GET / HTTP/1.1\r\nX-A: 1\r\ntraceparent: %d\r\n\r\n" % number) is not None
+    assert plain._blocks_before_trace
+    assert read_request(b"GET / " + rest) is None
+
+
+@pytest.mark.parametrize("size", [2, plain.MAX_BLOCK_BYTES, plain.PARTED_BYTES, 3 * plain.PARTED_BYTES])
+@pytest.mark.parametrize("last", [b"x", b"\n", b"\r\n\r\n"])
+def test_a_body_of_any_size_is_left_alone(size: int, last: bytes) -> None:
+    body = b"\r\n\r\n" + b"b" * size + last
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for _ in range(3):
+        found, answer = read_request(head + body), read_response(start + body)
+        assert found is not None
+        assert found[4] == len(head)
+        assert answer is not None
+        assert answer[2:] == (len(body), body)
 
 
 def test_a_long_block_is_not_remembered() -> None:
