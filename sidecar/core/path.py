@@ -35,12 +35,13 @@ def has_one_reading(path: bytes) -> bool:
     May be False for a harmless path (`/a%20b`, `/.well-known`): `unescape` and `other_reading` look closer.
     """
     # On every request. Single bytes as integers are found with memchr: this takes 0.1 µs, `b"%" in path` and
-    # so on 0.5 µs, a regular expression 0.25 µs.
+    # so on 0.5 µs, a regular expression 0.25 µs. Where there is nothing to replace, `replace` returns `path` itself,
+    # in half of the time that `find` takes.
     return not (
         37 in path  # %
         or 92 in path  # backslash
         or 59 in path  # ;
-        or path.find(b"//") >= 0
+        or path.replace(b"//", b"/") is not path
         or (46 in path and path.find(b"/.") >= 0)
     )
 

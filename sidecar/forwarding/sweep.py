@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import floor
 from typing import Protocol
 
 from sidecar.transport.pace import Pace, after_poll
@@ -67,7 +68,7 @@ class Sweep:
         if due - now < OWN_TIMER_SECONDS:
             self._add_timer(item, now)
             return
-        tick = int(due * TICKS_PER_SECOND)
+        tick = floor(due * TICKS_PER_SECOND)
         bucket = self.buckets.get(tick)
         if bucket is None:
             bucket = self.buckets[tick] = set()
