@@ -139,6 +139,10 @@ class Permit:
         """The upstream's time begins: a connection to it is being opened, or the request is sent. Returns whether
         `next_look` is to be asked."""
         door, own = self._door, self._own
+        if own is None and door is not None and self._sent_at == inf:  # the usual case: 0.05 µs less
+            self._endpoint = endpoint
+            self._sent_at = now
+            return door.looks_after < inf
         if self._sent_at == inf or self._head_at < inf or self._endpoint != endpoint:
             # Else the connection that was being opened is there.
             self._endpoint = endpoint

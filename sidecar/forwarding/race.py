@@ -134,10 +134,16 @@ class Race(AttemptOwner):
         self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
-        self._ask(exchange, destination, now)
-
-    def _ask(self, exchange: RaceOwner, destination: Destination, now: float) -> None:
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
+        cluster = destination.cluster
+        if admitted.__class__ is Permit and admitted.transition is None and cluster.single is not None:
+            exchange.breaker_state = admitted.state  # what `_go` does in the usual case: 0.1 µs less
+            self._run(admitted, cluster, cluster.single, now)
+        else:
+            self._go(exchange, admitted, destination, now)
+
+    def _go(self, exchange: RaceOwner, admitted: Any, destination: Destination, now: float) -> None:
+        """A breaker has answered."""
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
             admitted = self._ask_others(admitted, now)
             if admitted is None:
@@ -205,7 +211,8 @@ class Race(AttemptOwner):
             GivenUp: it may not be asked, or cannot be.
         """
         self._wait_no_more()
-        self._ask(self.exchange, self._destination, now)
+        destination = self._destination
+        self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
 
     def _wait_no_more(self) -> None:
         self.is_postponed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from sidecar.core import headers, tracecontext
 from sidecar.core.request import Request
@@ -12,6 +13,7 @@ from sidecar.forwarding.service import Service
 SAMPLED = tracecontext.SAMPLED
 RANDOM = tracecontext.RANDOM
 _NEW_SAMPLED = RANDOM | SAMPLED
+_NOTHING: Final[Mapping[bytes, bytes]] = {}
 
 
 class Trace:
@@ -45,32 +47,26 @@ class Trace:
         """Read the ids that the request came with, and draw those that it did not bring."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
         self.untrusted = None
-        traceparent = lookup.get(b"traceparent")
-        if traceparent is None:
-            self._start(service, new_id)
+        if b"traceparent" in lookup:
+            self._go_on(service, lookup[b"traceparent"], lookup.get(b"tracestate"))
         else:
-            self._go_on(service, traceparent, lookup.get(b"tracestate"))
-        request_id = lookup.get(b"x-request-id")
-        if request_id is None or not headers.is_valid_request_id(request_id):
-            request_id = self.trace_id if self.parent_id is None else new_id
-        self.request_id = request_id
+            self.trace_id = new_id
+            self.parent_id = self.own_member = None
+            self.tracestate = b""
+            is_sampled = self.is_sampled = service.decide(None, new_id)
+            self.flags = _NEW_SAMPLED if is_sampled else RANDOM
+        if b"x-request-id" in lookup and headers.is_valid_request_id(lookup[b"x-request-id"]):
+            self.request_id = lookup[b"x-request-id"]
+        else:
+            self.request_id = self.trace_id if self.parent_id is None else new_id
 
     def begin_anew(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """The same for a stranger's request: its trace starts here, with a link to theirs (SPEC 5.6)."""
-        new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
-        self._start(service, new_id)
-        self.request_id = new_id
+        self.begin(service, _NOTHING)
         self.untrusted = what_came(lookup)
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.decode()} request {self.request_id.decode('latin-1')}>"
-
-    def _start(self, service: Service, new_id: bytes) -> None:
-        self.trace_id = new_id
-        self.parent_id = self.own_member = None
-        self.tracestate = b""
-        is_sampled = self.is_sampled = service.decide(None, new_id)
-        self.flags = _NEW_SAMPLED if is_sampled else RANDOM
 
     def _go_on(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
         came = tracecontext.read(traceparent, tracestate, service.ids)
