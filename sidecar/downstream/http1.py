@@ -440,7 +440,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             if request.length:
                 return self._start(request, data, start, verdict)
         self._is_fresh = False
-        exchange = self._exchange = Exchange(self._service, self, request)
+        exchange = self._exchange = Exchange().take(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
         exchange.begin(verdict)
         return data[start:] if len(data) > start else b""
@@ -477,7 +477,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _start(self, request: Request, data: bytes, start: int, verdict: GivenUp | None) -> bytes:
         """Begin the exchange whose body starts at `start`; returns what is behind it."""
         service = self._service
-        exchange = self._exchange = Exchange(service, self, request)
+        exchange = self._exchange = Exchange().take(service, self, request)
         length = request.length
         refusal: GivenUp | None = None
         if not length:
@@ -691,7 +691,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if self._secured is not None:
             request.tls = self._secured.told
         self._enter(_ANSWER, now)
-        self._exchange = Exchange(self._service, self, request)
+        self._exchange = Exchange().take(self._service, self, request)
         self._exchange.begin(error)
 
     def _distrust(self) -> None:
@@ -803,6 +803,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._enter(_ANSWER, self._service.clock())
 
     def resume(self) -> None:
+        if not self._pauses and self._account is None:
+            return  # nothing was held back, as where a body is here whole: 0.15 µs less
         self._resume(_HOLD)
         if self._account is not None:
             self._charge()

@@ -166,7 +166,7 @@ class ServedStream(ServerStream):
                 request.tls = secured.told
             if listener.tells_of_client:
                 connection.forwarded = tell_of_client(request, listener, self.peer, connection.forwarded)
-        exchange = self._exchange = Exchange(connection.service, self, request)
+        exchange = self._exchange = Exchange().take(connection.service, self, request)
         if exchange.body is not None:
             self._await_client(Phase.BODY)
         exchange.begin(refusal)

@@ -1,7 +1,7 @@
 """The attempts of one exchange: begun, tried again where that is safe, and which of them has the client.
 
 Whoever has a head first wins: it alone speaks to the client, and the others end, uncounted. With one attempt at a
-time the race is short. The exchange begins it once it knows its upstream, and hears `completed`, `switched` or
+time the race is short. The exchange begins it once it knows its upstream, and hears `finish`, `switched` or
 `lost`. Owned by the exchange; ends with it.
 """
 
@@ -64,7 +64,7 @@ class RaceOwner(Story):
     """Where it lies in the sweep."""
 
     @abstractmethod
-    def completed(self, attempt: Attempt) -> None:
+    def finish(self, status: int) -> None:
         """The upstream's answer has gone out whole."""
 
     @abstractmethod
@@ -321,7 +321,7 @@ class Race(AttemptOwner):
             transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
         if transition is not None:
             exchange.tripped_breaker(transition)
-        exchange.completed(attempt)
+        exchange.finish(attempt.status)
 
     def switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101: what comes from here on is a tunnel's."""

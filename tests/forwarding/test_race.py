@@ -35,7 +35,7 @@ RESET = Reason.CONNECTION_RESET
 
 def begun(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClient]:
     client = HandClient()
-    exchange = Exchange(path.service, client, asked or request())
+    exchange = Exchange().take(path.service, client, asked or request())
     exchange.begin()
     return exchange, client
 
