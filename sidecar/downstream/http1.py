@@ -836,17 +836,21 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         exchange = self._exchange
         if exchange is None:
             return
-        lines = _lines(head)
-        is_bodyless = exchange.request.method == b"HEAD" or head.status in _BODYLESS
-        if is_bodyless:
+        lines, request = _lines(head), exchange.request
+        if head.fields.__class__ is Block:
+            pass  # a plain response: its request is no HEAD, its status allows a body, whose length it says
+        elif request.method == b"HEAD" or head.status in _BODYLESS:
             self._answer_form = _BODYLESS_FORM
         elif head.length is None:
-            if exchange.request.traits.http_version == "1.1":
+            if request.traits.http_version == "1.1":
                 self._answer_form = _CHUNKED
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self._keep_alive = False
-        self._end_head(exchange, lines)
+        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending:
+            self._end_head(exchange, lines)
+        else:
+            lines.append(b"\r\n")
         self._pending_head = b"".join(lines)
 
     def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:

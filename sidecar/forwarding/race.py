@@ -273,7 +273,9 @@ class Race(AttemptOwner):
         if self.winner is not None:
             return  # a loser that had not heard of it
         attempt.fails_at = attempt.started + attempt.allowed_seconds  # `timeouts.head` was kept
-        self._win(attempt)
+        self.winner = attempt  # `_win`, without the call
+        if len(self.running) > 1:
+            self._end_losers(attempt)
         exchange = self.exchange
         complete_response(exchange, self._route, head)
         self.stream.send_head(head)
