@@ -572,7 +572,7 @@ class Race(AttemptOwner):
             exchange.response_bytes = len(stands.body)
             complete_response(exchange, self._route, stands.head)
             self.stream.send_whole(stands.head, stands.body)
-            exchange.completed(attempt)
+            exchange.finish(attempt.status)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Those whose own timeout has passed."""
