@@ -15,6 +15,8 @@ from sidecar.core.snapshot import RetryOn, RetryPolicy
 
 MARK: Final = b"x-sidecar-retry"
 """The field of a request that is a retry: it is not tried again further down."""
+REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""Idempotent methods (RFC 9110 9.2.2): may be sent once more."""
 KEPT_SECONDS: Final = 1.0
 """So much of the budget is kept at most."""
 LEAST_TOKENS: Final = 3.0

@@ -28,6 +28,7 @@ from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
 from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
+from sidecar.core.retry import REPEATABLE
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import answers, date, grpc, heads, lineage, strict
@@ -36,7 +37,7 @@ from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
 from sidecar.forwarding.permit import Refusal
-from sidecar.forwarding.race import REPEATABLE, Race, RaceOwner
+from sidecar.forwarding.race import Race, RaceOwner
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep

@@ -15,7 +15,15 @@ from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
-from sidecar.core.retry import MARK, RetryCause, cause_of, is_wanted, is_wanted_after, wait_seconds
+from sidecar.core.retry import (
+    MARK,
+    REPEATABLE,
+    RetryCause,
+    cause_of,
+    is_wanted,
+    is_wanted_after,
+    wait_seconds,
+)
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
@@ -34,9 +42,6 @@ if TYPE_CHECKING:
     from sidecar.forwarding.streams import ServerStream
     from sidecar.forwarding.sweep import Expiring
     from sidecar.upstream.cluster import AnyPool, Cluster
-
-REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""Idempotent methods (RFC 9110 9.2.2): may be sent once more when a pooled connection turns out to be closed."""
 
 DRAWS = 4
 """For an endpoint that has not been tried yet."""

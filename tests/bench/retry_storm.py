@@ -1,6 +1,6 @@
 """What retries add to the load of a service that fails, behind three sidecars in a row.
 
-    python -m tests.bench.retry_storm [--rate 100] [--seconds 10]
+    python -m tests.bench.retry_storm [--rate 100] [--seconds 10] [--without naive]
 
 The clock is virtual (`tests/support/loop.py`), the sockets and the proxies are real, chance is seeded. All of the
 service's answers are 503 for a while; each sidecar tries again what fails. Counted is what reaches the service while
@@ -118,12 +118,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.retry_storm", description=__doc__)
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="of trouble")
+    parser.add_argument("--without", default="nothing", help="cases whose name contains this")
     options = parser.parse_args()
     virtual.PATIENCE_SECONDS = 0.0003
     head = ("case", "requests at the service", "against none", "worst second", "against none")
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head), flush=True)
     found: dict[str, Load] = {}
     for name, (retry, breaker) in CASES.items():
+        if options.without in name:
+            continue
         with asyncio.Runner(loop_factory=virtual.JumpingLoop) as runner:
             load = found[name] = runner.run(measure(retry, breaker, options.rate, options.seconds))
         beside = found.get(BESIDE.get(name, ""))

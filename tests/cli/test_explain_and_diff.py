@@ -51,6 +51,35 @@ def test_explain_says_which_route_and_why_and_where_each_limit_comes_from(
     assert "5m   (built in)" in told
 
 
+@pytest.mark.parametrize(
+    ("retry", "more", "plan"),
+    [
+        ("", [], "none; a request that has certainly reached nobody goes to another endpoint once"),
+        (
+            "{attempts: 2, on: [5xx, refused]}",
+            [],
+            "up to 2 more after 5xx, refused; each after up to 50ms, within the deadline, with a body of at most "
+            "64KiB; 0.2 for each request and 3 a second in all",
+        ),
+        (
+            "{attempts: 2, on: [5xx, refused]}",
+            ["-X", "POST"],
+            "up to 2 more after refused alone, since POST is not",
+        ),
+        ("{attempts: 2, on: [5xx]}", ["-X", "POST"], "none, since POST is not idempotent;"),
+        ("{attempts: 2, on: [5xx]}", ["-H", "x-sidecar-retry: 1"], "none, since it is a retry already"),
+        ("{attempts: 2, on: [5xx], nested: true}", ["-H", "x-sidecar-retry: 1"], "up to 2 more after 5xx;"),
+        ("{attempts: 2, on: [5xx], non_idempotent: true}", ["-X", "POST"], "up to 2 more after 5xx;"),
+    ],
+)
+def test_explain_says_what_is_tried_again(
+    retry: str, more: list[str], plan: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(file).write_text(TEXT + (f"  retry: {retry}\n" if retry else ""))
+    assert main(["explain", file, "--listener", "outbound", *more, "http://other/"]) == 0
+    assert f"\nRetries: {plan}" in capsys.readouterr().out
+
+
 def test_explain_says_that_a_route_has_no_limit(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path(file).write_text(TEXT.replace("request: 3s", "request: off"))
     asked = ["explain", file, "--listener", "outbound", "-H", "grpc-timeout: soon", "http://payments/"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -233,3 +234,35 @@ async def test_endpoints_that_refuse_are_passed_over_as_long_as_tries_are_left()
         for _ in range(10):
             assert (await to.ask()).status == 200
             await asyncio.sleep(1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_endpoints_and_clients_do_no_permit_is_lost(seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def moody(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            mood = rng.random()
+            if mood < 0.2:
+                peer.writer.transport.abort()
+                return
+            await asyncio.sleep(2.0 if mood < 0.3 else 0.01)
+            await peer.send(rng.choice([OK, BAD, CHUNKED]))
+
+    async def ask(to: Stage) -> None:
+        async with raw_client(port(to.worker)) as client:
+            await client.send(get(b"/") if rng.random() < 0.5 else post(b"x" * 3000))
+            await asyncio.sleep(rng.choice([0.0, 0.02, 5.0]))  # and leaves, whether it was answered or not
+
+    retry = RETRY.replace("}", ", non_idempotent: true, budget: {ratio: 100%}}")
+    async with stage(
+        moody, moody, moody, retry=retry, route="timeouts: {request: 4s, attempt: 1s}", dead=1
+    ) as to:
+        for _ in range(20):
+            await asyncio.gather(*(ask(to) for _ in range(8)))
+        await asyncio.sleep(60.0)
+        cluster = to.worker.assembly.clusters["app"]
+        tally = to.worker.assembly.breakers["app", "app"].tally
+        assert (cluster.in_flight, [pool.in_flight for pool in cluster.pools]) == (0, [0] * 4)
+        assert tally.total == tally.successful + tally.failed + tally.ignored + tally.rejected
+        assert scraped(to.worker, "sidecar_retry_attempts_total{") > 10

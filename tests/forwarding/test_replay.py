@@ -1,0 +1,80 @@
+"""A body that is sent again is the same to the byte, however it came and whenever a try ended."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.forwarding.body import RequestBody
+
+KEPT = 64
+
+
+class Client:
+    """Whose body it is."""
+
+    def hold(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Upstream:
+    """One try's stream: what it was given."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.has_ended = False
+        self.unsent_bytes = 0
+
+    def send_data(self, data: bytes) -> None:
+        self.data += data
+
+    def end(self, trailers: object) -> None:
+        self.has_ended = True
+
+
+PIECES = st.lists(st.binary(max_size=30), max_size=8)
+STEPS = st.lists(st.sampled_from(["piece", "try ends", "another try"]), max_size=30)
+
+
+@given(pieces=PIECES, steps=STEPS)
+def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
+    pieces: list[bytes], steps: list[str]
+) -> None:
+    body = RequestBody(cast(Any, Client()))
+    body.kept_bytes = KEPT
+    came, left, upstream = b"", list(pieces), None
+    for step in [*steps, *["piece"] * len(pieces), "another try"]:
+        if step == "piece":
+            if left:
+                piece = left.pop(0)
+                came += piece
+                body.arrived(piece)
+                if not left:
+                    body.completed(())
+        elif step == "try ends":
+            body.stop()
+            upstream = None
+        elif upstream is None and body.is_resendable:
+            upstream = Upstream()
+            upstream.data = b"".join(bytes(one) for one in body.take_held())
+            body.send_to(cast(Any, upstream))
+        if upstream is not None:
+            assert upstream.data == came
+    if upstream is not None and pieces and not left:
+        assert (upstream.data, upstream.has_ended) == (b"".join(pieces), True)
+    if sum(map(len, pieces)) <= KEPT:
+        assert body.is_resendable
+
+
+@given(pieces=PIECES)
+def test_what_is_longer_than_is_kept_is_not_sent_again_once_a_try_had_it(pieces: list[bytes]) -> None:
+    body = RequestBody(cast(Any, Client()))
+    body.kept_bytes = KEPT
+    body.take_held()
+    body.send_to(cast(Any, Upstream()))
+    for piece in pieces:
+        body.arrived(piece)
+    body.stop()
+    assert body.is_resendable == (sum(map(len, pieces)) <= KEPT)
