@@ -11,18 +11,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.contract import NO_SLOTS
-from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
-from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
 from sidecar.core.retry import (
-    MARK,
     REPEATABLE,
     RetryCause,
     cause_of,
     is_wanted,
     is_wanted_after,
-    wait_seconds,
 )
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
@@ -30,7 +26,14 @@ from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.permit import Permit, Refusal
-from sidecar.forwarding.retrying import Answered, Retrying
+from sidecar.forwarding.retrying import (
+    ADMITTING,
+    Answered,
+    Retrying,
+    may_retry,
+    seconds_to_retry,
+    untried,
+)
 from sidecar.forwarding.shift import Shift, shift_from
 from sidecar.forwarding.story import Story
 from sidecar.upstream.streams import Processed
@@ -43,10 +46,6 @@ if TYPE_CHECKING:
     from sidecar.forwarding.sweep import Expiring
     from sidecar.upstream.cluster import AnyPool, Cluster
 
-DRAWS = 4
-"""For an endpoint that has not been tried yet."""
-ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
-"""States of a breaker in which there are retries: in the others it finds out by itself."""
 LINGER_SECONDS = 0.1
 """How long a failed attempt stays in its endpoint's load while too few good answers are known."""
 
@@ -365,10 +364,16 @@ class Race(AttemptOwner):
             self._tell(attempt.judge(kind, now, error))
         if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
             return
-        if self._route.retry is None or is_again or not self._may_retry(self._cause_of(attempt, error)):
+        policy = self._route.retry
+        if policy is None or is_again or self.winner is not None:
             self.exchange.lost(error)
+            return
+        is_unprocessed = error.is_below or error.processed is Processed.NEVER
+        cause = cause_of(error.reason, is_unprocessed=is_unprocessed)
+        if is_wanted(policy, cause) and may_retry(self.exchange, policy, self._retrying, cause):
+            self._plan_retry(attempt, error, 0.0, now)
         else:
-            self._plan_retry(attempt, error, error.retry_after_seconds, now)
+            self.exchange.lost(error)
 
     def cancel(self, error: GivenUp) -> None:
         """The exchange ends, whatever its attempts do."""
@@ -453,39 +458,17 @@ class Race(AttemptOwner):
 
     # By the route's `retry`
 
-    def _may_retry(self, cause: RetryCause | None) -> bool:
-        """Whether one more try is wanted, and does no harm. `cause`: None for an answer, which is wanted already."""
-        policy, exchange = self._route.retry, self.exchange
-        if policy is None or self.winner is not None:
-            return False
-        if self._retrying is not None and self._retrying.count >= policy.attempts:
-            return False
-        if cause is not None and not is_wanted(policy, cause):
-            return False
-        is_safe = exchange.request.method in REPEATABLE or policy.is_non_idempotent
-        if not is_safe and (cause is None or not cause.has_reached_nobody):
-            return False
-        body = exchange.body
-        if body is not None and not body.is_resendable:
-            return False
-        return policy.is_nested or not self._is_for_retry()
-
-    def _is_for_retry(self) -> bool:
-        return MARK in self.exchange.request.lookup or lineage.is_for_retry(self.exchange)
-
-    @staticmethod
-    def _cause_of(attempt: Attempt, error: GivenUp) -> RetryCause:
-        return cause_of(error.reason, is_unprocessed=error.is_below or error.processed is Processed.NEVER)
-
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try may be made instead of giving this answer to the client."""
         policy = self._route.retry
-        if policy is None or len(self.running) != 1:
+        if policy is None or len(self.running) != 1 or self.winner is not None:
             return False
-        is_below = verdicts.is_refusal_below(head, attempt.is_mesh)
-        if not is_below and not is_wanted_after(policy, head.status, grpc_status):
+        cause = None
+        if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
+            cause = RetryCause.REFUSED
+        elif not is_wanted_after(policy, head.status, grpc_status):
             return False
-        return self._may_retry(RetryCause.REFUSED if is_below else None)
+        return may_retry(self.exchange, policy, self._retrying, cause)
 
     def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> bool:
         """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the
@@ -498,6 +481,8 @@ class Race(AttemptOwner):
         is_late_below = attempt.status == 504 and self._was_held(attempt, now)
         self._tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
         asked = verdicts.asks_to_wait(head, attempt.trailers)
+        if verdicts.is_refusal_below(head, attempt.is_mesh) and len(self._destination.cluster.pools) > 1:
+            asked = 0.0  # that is said of the endpoint, and there is another one
         self._plan_retry(attempt, Answered(head, body), asked, now)
         return True
 
@@ -509,31 +494,14 @@ class Race(AttemptOwner):
         if retrying is None:
             retrying = self._retrying = Retrying()
         retrying.attempt, retrying.stands = attempt, stands
-        seconds = self._wait_seconds(retrying.count, asked_seconds, now)
+        seconds = seconds_to_retry(
+            self.exchange, self._route, self._destination, retrying, asked_seconds, now
+        )
         if seconds is None:
             self._stand(retrying)
             return
         retrying.count += 1
         retrying.timer = self.exchange.service.loop.call_later(seconds, self._retry, retrying)
-
-    def _wait_seconds(self, count: int, asked_seconds: float, now: float) -> float | None:
-        """None: there is no further try. Not while the breaker is not closed: it has other ways to find out."""
-        policy, destination, exchange = self._route.retry, self._destination, self.exchange
-        budget = destination.retry_budget
-        if (
-            policy is None
-            or budget is None
-            or asked_seconds < 0.0
-            or destination.breaker.state not in ADMITTING
-        ):
-            return None
-        seconds = wait_seconds(policy, count, asked_seconds, exchange.service.rng)
-        if now + seconds + MIN_SEND_SECONDS >= exchange.deadline:
-            return None
-        if not budget.take(now, destination.breaker.tally.successful):
-            exchange.service.observe.noticed(Notice.RETRY_BUDGET_EXHAUSTED, self._route.name)
-            return None
-        return seconds
 
     def _retry(self, retrying: Retrying) -> None:
         """The wait is over."""
@@ -550,22 +518,11 @@ class Race(AttemptOwner):
             self._stand(retrying)
             return
         self._report(admitted.transition)
-        pool = self._untried(destination.cluster)
+        pool = untried(destination.cluster, self.exchange.attempts)
         try:
             self._run(admitted, destination.cluster, pool, now)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
-
-    def _untried(self, cluster: Cluster) -> AnyPool | None:
-        """One that has not been tried, if a few draws find one; another than the last one, if there is one."""
-        attempts = self.exchange.attempts
-        tried = [attempt.pool for attempt in attempts]
-        pool: AnyPool | None = None
-        for _ in range(DRAWS):
-            pool = cluster.pick(avoid=cast("AnyPool | None", tried[-1]))
-            if pool not in tried:
-                break
-        return pool
 
     def _stand(self, retrying: Retrying) -> None:
         """No further try is made: the client gets what there is."""

@@ -1,18 +1,34 @@
 """The next try of one exchange, between two attempts: what stands until then, and the timer.
 
-Made by the race at the first failure that may be mended; `core/retry.py` says what may. Owned by the race.
+Made by the race at the first failure that may be mended, and owned by it. Here is also what has to hold of the
+exchange for a further try; what the route's policy says of it is `core/retry.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from sidecar.core.deadline import MIN_SEND_SECONDS
+from sidecar.core.observe import Notice
+from sidecar.core.retry import MARK, REPEATABLE, RetryCause, wait_seconds
+from sidecar.core.transition import State
+from sidecar.forwarding import lineage
 from sidecar.forwarding.given_up import GivenUp
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
+    from sidecar.core.snapshot import RetryPolicy
     from sidecar.forwarding.attempt import Attempt
+    from sidecar.forwarding.live import Destination, LiveRoute
+    from sidecar.forwarding.story import Story
+    from sidecar.upstream.cluster import AnyPool, Cluster
+
+ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
+"""States of a breaker in which there are retries: in the others it finds out by itself."""
+DRAWS = 4
+"""For an endpoint that has not been tried yet."""
 
 
 class Answered(NamedTuple):
@@ -43,3 +59,44 @@ class Retrying:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+def may_retry(story: Story, policy: RetryPolicy, retrying: Retrying | None, cause: RetryCause | None) -> bool:
+    """Whether one more try does no harm, and is left. `cause`: None after an answer."""
+    if retrying is not None and retrying.count >= policy.attempts:
+        return False
+    is_safe = story.request.method in REPEATABLE or policy.is_non_idempotent
+    if not is_safe and (cause is None or not cause.has_reached_nobody):
+        return False
+    if story.body is not None and not story.body.is_resendable:
+        return False
+    return policy.is_nested or not (MARK in story.request.lookup or lineage.is_for_retry(story))
+
+
+def seconds_to_retry(
+    story: Story, route: LiveRoute, destination: Destination, retrying: Retrying, asked: float, now: float
+) -> float | None:
+    """How long to wait before one more try, None for no such; what it costs is taken off the budget. `asked`: seconds
+    that the upstream has asked for, below 0: it wants none."""
+    policy, budget = route.retry, destination.retry_budget
+    is_out = asked < 0.0 or destination.breaker.state not in ADMITTING
+    if policy is None or budget is None or is_out:
+        return None
+    seconds = wait_seconds(policy, retrying.count, asked, story.service.rng)
+    if now + seconds + MIN_SEND_SECONDS >= story.deadline:
+        return None
+    if not budget.take(now, destination.breaker.tally.successful):
+        story.service.observe.noticed(Notice.RETRY_BUDGET_EXHAUSTED, route.name)
+        return None
+    return seconds
+
+
+def untried(cluster: Cluster, attempts: Sequence[Attempt]) -> AnyPool | None:
+    """An endpoint that has not been tried, if a few draws find one; another than the last one, if there is one."""
+    tried = [attempt.pool for attempt in attempts]
+    pool: AnyPool | None = None
+    for _ in range(DRAWS):
+        pool = cluster.pick(avoid=cast("AnyPool | None", tried[-1]))
+        if pool not in tried:
+            break
+    return pool

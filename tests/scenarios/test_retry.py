@@ -265,4 +265,17 @@ async def test_whatever_endpoints_and_clients_do_no_permit_is_lost(seed: int) ->
         tally = to.worker.assembly.breakers["app", "app"].tally
         assert (cluster.in_flight, [pool.in_flight for pool in cluster.pools]) == (0, [0] * 4)
         assert tally.total == tally.successful + tally.failed + tally.ignored + tally.rejected
-        assert scraped(to.worker, "sidecar_retry_attempts_total{") > 10
+        assert scraped(to.worker, "sidecar_retry_attempts_total{") > 3
+
+
+async def test_what_the_next_sidecars_breaker_refused_is_tried_on_another_endpoint() -> None:
+    refusal = (
+        b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: 30\r\nVia: 1.1 sidecar\r\n"
+        b'Proxy-Status: sidecar; error=destination_unavailable; details="circuit_open: x"\r\n\r\n'
+    )
+    async with stage(then(refusal), then(OK), retry="retry: {attempts: 1}") as to:
+        for _ in range(8):
+            assert (await to.ask(post(b"x" * 100))).status == 200
+            await asyncio.sleep(1.0)
+        assert to.apps[0].requests
+        assert to.worker.assembly.breakers["app", "app"].tally.failed == 0
