@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from tests.support.certificates import Certificates
 from tests.support.ports import free_ports
 from tests.support.proxy import port, running
 from tests.support.raw import Response, raw_client
-from tests.support.tls_server import tls_server
+from tests.support.tls_server import ECHO, tls_server
 
 pytestmark = pytest.mark.process
 
@@ -109,6 +111,46 @@ async def test_a_name_that_the_server_does_not_know(made: Certificates) -> None:
                 b"the alert unrecognized_name: it knows no certificate for the name asked for (SNI)" in told
             )
             assert b"error=tls_alert_received" in told
+
+
+# A pooled connection that the other side has ended, by TLS alone
+
+
+def _ends(sock: ssl.SSLSocket) -> None:
+    with contextlib.suppress(OSError):
+        sock.unwrap()
+
+
+def _garbles(sock: ssl.SSLSocket) -> None:
+    os.write(sock.fileno(), bytes(50))
+
+
+@pytest.mark.parametrize("how", [_ends, _garbles])
+async def test_a_connection_that_has_ended_by_tls_alone_carries_nothing_more(
+    made: Certificates, version: ssl.TLSVersion, how: Callable[[ssl.SSLSocket], None]
+) -> None:
+    """Its socket stays open. A request that may not be sent twice goes by another connection, and at once."""
+    has_ended, may_end = threading.Event(), threading.Event()
+
+    def serve(sock: ssl.SSLSocket) -> None:
+        sock.recv(65536)
+        sock.sendall(ECHO)
+        how(sock)
+        has_ended.set()
+        may_end.wait(60)
+
+    with tls_server(serving(made.pair("a", "a.test"), version), serve) as server:
+        async with front(server.port, tls(made)) as to:
+            try:
+                for number in (1, 2, 3):
+                    assert (await to.ask(post(b"once"))).status == 200
+                    await asyncio.to_thread(has_ended.wait, 60)
+                    has_ended.clear()
+                    for _ in range(20):  # the loop reads it, or finds it in the kernel when the next one comes
+                        await asyncio.sleep(0.005)
+                    assert len(server.served) == number
+            finally:
+                may_end.set()
 
 
 # OpenSSL's own server

@@ -293,16 +293,17 @@ class TlsTransport:
             return
         for piece in chain((b"",), unread(self._raw)):  # first what is here already, and was not told
             self._incoming.write(piece)
-            data = piece
-            while data or self._incoming.pending:
-                data, error = self._decrypted()
-                if data:
-                    self._rest.append(data)
-                if error is not None:
-                    self._error = error
-                    return
-                if not data:
-                    break
+            self._error = self._keep_rest()
+            if self._error is not None:
+                return
+
+    def _keep_rest(self) -> TlsFailed | None:
+        while True:
+            data, error = self._decrypted()
+            if data:
+                self._rest.append(data)
+            if error is not None or not data:
+                return error
 
     # Writing
 
@@ -363,7 +364,7 @@ class TlsTransport:
         if raw is None or raw.is_closing():
             return
         is_in_vain = was is _Phase.SHAKING and not self._is_server  # nothing of ours is on its way
-        if is_in_vain or self._is_peer_gone or not raw.can_write_eof():
+        if is_in_vain or self._has_end or self._is_peer_gone or not raw.can_write_eof():
             raw.close()
         else:
             raw.write_eof()
@@ -383,10 +384,13 @@ class TlsTransport:
             self._timer = self._loop.call_later(SHUTDOWN_SECONDS, self._look, left, looks)
 
     def _fail(self, error: TlsFailed) -> None:
-        """Say so to the other side, and close; the protocol hears of it when it is lost."""
+        """Say so to the other side, and close. To the protocol it is lost at once: nothing can be sent on it."""
         self._error = error
         self._flush()
         self._linger()  # it is to read why
+        if self._protocol is not None:
+            protocol, self._protocol = self._protocol, None
+            self._loop.call_soon(protocol.connection_lost, error)
 
     def close_early(self) -> None:
         """Nobody waits for the handshake any more. What it has failed by still goes out."""
