@@ -146,7 +146,9 @@ async def test_a_connection_that_has_ended_by_tls_alone_carries_nothing_more(
                     assert (await to.ask(post(b"once"))).status == 200
                     await asyncio.to_thread(has_ended.wait, 60)
                     has_ended.clear()
-                    for _ in range(20):  # the loop reads it, or finds it in the kernel when the next one comes
+                    for _ in range(
+                        20
+                    ):  # the loop reads it, or finds it in the kernel when the next one comes
                         await asyncio.sleep(0.005)
                     assert len(server.served) == number
             finally:
