@@ -131,6 +131,11 @@ class Gate:
         return self._refusals.count + self.refused_streams
 
     @property
+    def held_bytes(self) -> int:
+        """Read of those who wait."""
+        return self._held_bytes
+
+    @property
     def is_full(self) -> bool:
         """No more is read of those who wait."""
         return self._held_bytes > HELD_BYTES

@@ -12,6 +12,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
+from sidecar.core.memory_budget import Account
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
@@ -79,6 +80,9 @@ class ListenerSocket(ListenerTerms):
         self._port = 0
         self._is_watching = False
         self.gate: Gate | None = None
+        self._at_gate = Account(service.memory, service.clock())
+        """What was read of those who wait there. What stands behind another request counts with its connection
+        too."""
         self.overload = Overload()
         """While it is on, new work waits in `gate` and in the kernel's queue."""
         self._refused_requests = 0
@@ -266,6 +270,7 @@ class ListenerSocket(ListenerTerms):
             cost = ACCEPT_COST * self._accept_waiting(max(1, count // (2 * ACCEPT_COST)))
             count -= min(cost, count // 2)
         gate.turn(count, now)
+        self._at_gate.hold(gate.held_bytes)
 
     def window(self, now: float) -> None:
         if self.gate is not None:
@@ -277,6 +282,7 @@ class ListenerSocket(ListenerTerms):
         if gate is not None:
             self._refused_requests += gate.refused
             self._gone_clients += gate.gone
+            self._at_gate.hold(0)
             self._let_all_in(gate.close())
         self._watch_queue()
 
@@ -324,6 +330,7 @@ class ListenerSocket(ListenerTerms):
         gate, self.gate = self.gate, None
         if gate is not None:
             gate.close()
+            self._at_gate.hold(0)
         for connection in list(self._connections):
             connection.abort()
 

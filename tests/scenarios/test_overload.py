@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES
 from sidecar.core.overload import CALM_FOR_SECONDS, Change
 from sidecar.downstream.pressure import Told
 from tests.scenarios.stage import GET, OK, Stage, get, stage
@@ -320,6 +321,25 @@ async def test_a_late_loop_holds_inbound_back_first_and_the_apps_own_calls_only_
         app.answer(3)
         for client in (caller, one, two):
             assert (await client.responses([b"GET"]))[0].status == 200
+
+
+async def test_what_was_read_of_those_who_wait_counts_as_memory_until_it_is_their_turn() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as one, raw_client(to.port) as two:
+        memory = to.worker.service.memory
+        await begin(to)
+        await one.send(get(b"/1"))
+        await app.saw(1)
+        before = memory.used_bytes
+        await two.send(get(b"/2"))
+        await asyncio.sleep(0.2)  # virtual
+        gate = to.worker.listeners["inbound"].gate
+        assert gate is not None
+        assert gate.held_bytes == len(get(b"/2"))
+        assert memory.used_bytes == before + STEP_BYTES
+        app.answer(2)
+        for client in (one, two):
+            assert (await client.responses([b"GET"]))[0].status == 200
+        assert memory.used_bytes == memory.connections * CONNECTION_BYTES
 
 
 async def test_a_listener_may_end_while_it_is_overloaded() -> None:
