@@ -22,7 +22,7 @@ from sidecar.runtime import container, core_dumps, file_limits
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
-from sidecar.runtime.memory_watch import most_routes
+from sidecar.runtime.memory_watch import most_routes, share_arenas
 from sidecar.runtime.worker import Worker
 
 
@@ -39,6 +39,7 @@ def main(options: argparse.Namespace) -> int:
         crashed too often; 2 if the configuration is bad (problems on stderr).
     """
     core_dumps.forbid()
+    share_arenas()
     path = chosen(options.file, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -316,8 +316,8 @@ async def test_a_thousand_new_routes_are_built_in_small_steps(monkeypatch: pytes
     """Between two steps the loop has its turn, so that no request waits for a whole reload."""
     made: list[Breaker] = []
 
-    def counted(*arguments: Any) -> Breaker:
-        made.append(Breaker(*arguments))
+    def counted(*arguments: Any, **named: Any) -> Breaker:
+        made.append(Breaker(*arguments, **named))
         return made[-1]
 
     monkeypatch.setattr(assembly, "Breaker", counted)

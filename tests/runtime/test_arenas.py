@@ -1,0 +1,63 @@
+"""Threads share their memory, so that each does not keep what it has freed."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from sidecar.cli import run
+
+THREADS = 6
+PROGRAM = f"""
+import ctypes, re, threading
+from pathlib import Path
+from sidecar.runtime import memory_watch
+
+def hold(begun, end):
+    blocks = [bytearray(20_000) for _ in range(50)]
+    begun.wait()
+    end.wait()
+
+{{before}}
+begun, end = threading.Barrier({THREADS} + 1), threading.Event()
+threads = [threading.Thread(target=hold, args=(begun, end)) for _ in range({THREADS})]
+for one in threads:
+    one.start()
+begun.wait()
+pieces = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", Path("/proc/self/maps").read_text(), re.M)
+print(sum(int(begin, 16) % (64 << 20) == 0 for begin in pieces))
+end.set()
+"""
+"""Tells how many arenas there are beside the first: glibc begins each at a multiple of 64 MiB."""
+
+
+def arenas(before: str) -> int:
+    program = PROGRAM.replace("{before}", before)
+    return int(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    )
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has one for all anyway")
+def test_all_threads_but_the_first_share_an_arena() -> None:
+    assert arenas("") > 2
+    assert arenas("memory_watch.share_arenas()") <= 1
+
+
+def test_a_sidecar_does_so_before_it_starts_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def chosen(*_: object) -> str:
+        order.append("read")
+        raise SystemExit
+
+    monkeypatch.setattr(run.core_dumps, "forbid", lambda: None)
+    monkeypatch.setattr(run, "share_arenas", lambda: order.append("shared"))
+    monkeypatch.setattr(run, "chosen", chosen)
+    with pytest.raises(SystemExit):
+        run.main(argparse.Namespace(file=None))
+    assert order == ["shared", "read"]
