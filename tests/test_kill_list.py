@@ -55,7 +55,7 @@ def test_each_scene_has_its_own_name() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_scene_is_played_to_its_end() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.kill_list", "--rate", "20", "stopped 0.3",

@@ -9,7 +9,7 @@ from math import isclose
 
 import pytest
 
-from tests.bench.soak import growth
+from tests.bench.soak import by_kind, growth
 from tests.bench.soak.__main__ import BAD_EVERY, FILE, edited
 from tests.bench.soak.samples import LEVELS, Sample
 
@@ -57,7 +57,7 @@ def test_each_reload_brings_another_file_and_some_are_bad() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> None:
     options = ["--minutes", "0.1", "--every", "0.5", "--rate", "30"]
     process = await asyncio.create_subprocess_exec(
@@ -71,3 +71,33 @@ async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> Non
     assert "resident memory, second half" in text
     assert "left behind" not in text
     assert "stuck" not in text
+
+
+def look(blocks: int, **types: int) -> dict[str, object]:
+    return {
+        "blocks": blocks, "malloc": 2**20, "kept": 0, "resident": 2**21, "seconds": 1.0, "dead": 0, "dead_types": {},
+        "lines": [], "types": types,
+    }  # fmt: skip
+
+
+def test_what_an_event_leaves_behind_is_told() -> None:
+    told = by_kind.line("get", 1, 100, look(1000), look(1250))
+    assert "round 1: 100 in 1.0 s  blocks 1,250 (+2.50 an event)  malloc 1.00 MiB" in told
+    looks = [look(0, few=1), look(0, few=1, many=5), look(0, few=2, many=50)]
+    assert by_kind.grown(looks) == "many 5 -> 50"
+
+
+@pytest.mark.process
+@pytest.mark.timeout(120)
+async def test_each_event_of_a_soak_can_be_looked_at_alone() -> None:
+    options = ["--events", "40", "--rounds", "2", "tunnel", "reload"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.soak.by_kind", *options,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    text = output.decode()
+    assert re.findall(r"^(\w+) +round 1: (\d+) in .* blocks [\d,]+ ", text, re.MULTILINE) == [
+        ("tunnel", "40"),
+        ("reload", "1"),
+    ], text

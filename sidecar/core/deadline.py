@@ -126,13 +126,13 @@ def budget(
         return _route_budget(route_seconds)
     seconds, source = route_seconds, "route"
     if recovered_seconds is not None and policy.recover_from_trace:
-        allowed = _with_margin(recovered_seconds, policy.offset_seconds)
+        allowed = with_margin(recovered_seconds, policy.offset_seconds)
         if allowed <= seconds:
             seconds, source = allowed, "trace"
     if seconds == _NO_BOUND:
         source = ""
     if carried:
-        allowed = _with_margin(given, policy.offset_seconds)
+        allowed = with_margin(given, policy.offset_seconds)
         if policy.max_seconds is not None and policy.max_seconds < allowed:
             allowed = policy.max_seconds
         if allowed <= seconds:
@@ -150,8 +150,11 @@ def _route_budget(route_seconds: float) -> Budget:
     return Budget(route_seconds, source, False, 0, (), route_seconds)
 
 
-def _with_margin(seconds: float, offset_seconds: float) -> float:
-    """Take the offset off, at most a tenth, so that we answer before the one who asked gives up."""
+def with_margin(seconds: float, offset_seconds: float) -> float:
+    """Take the offset off, at most a tenth, so that who is told of the rest answers before who asked gives up.
+
+    `seconds` may be infinite, and stays so.
+    """
     if seconds <= 0.0:
         return 0.0
     share = seconds * MAX_OFFSET_SHARE

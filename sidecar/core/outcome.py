@@ -20,6 +20,9 @@ ROUND_NUMBER_SHARE: Final = 0.95
 so callers who say 800 ms bring 795, and 790 behind the next one."""
 NEAR_THE_END: Final = 0.9
 """A 504 after this share of the budget that was sent is the next hop's timeout, a moment before our own."""
+NEAR_THE_END_GRPC: Final = 0.85
+"""The same for DEADLINE_EXCEEDED. A gRPC server is told of `offset` less than we wait, a tenth at most; the rest is
+for a server whose timer is a little early."""
 
 
 class Kind(Enum):
@@ -117,7 +120,8 @@ def judge(
     if kind is Kind.ANSWERED:
         if outcome.grpc_status is not None:
             return _judge_grpc(outcome, policy, had, counts_after, unless_answers_by)
-        if outcome.status == 504 and 504 not in policy.failure_on and _is_near_the_end(outcome, had):
+        is_timeout_below = outcome.status == 504 and 504 not in policy.failure_on
+        if is_timeout_below and _is_near_the_end(outcome, had, NEAR_THE_END):
             # A hop below keeps the same short deadline, and says so a little earlier.
             return _judge_timeout(outcome, policy, outcome.allowed_seconds, counts_after, unless_answers_by)
         return judge_status(outcome.status, outcome.has_failure_header, policy)
@@ -158,6 +162,8 @@ def _judge_grpc(
     if status == GrpcStatus.RESOURCE_EXHAUSTED:
         return Verdict.RATE_ONLY_FAILURE if policy.counts_rate_limited else Verdict.IGNORED
     if status == GrpcStatus.DEADLINE_EXCEEDED:
+        if _is_near_the_end(outcome, had, NEAR_THE_END_GRPC):
+            had = max(had, outcome.allowed_seconds)  # as our own timeout, which it comes before
         return _judge_timeout(outcome, policy, had, counts_after, unless_answers_by)
     is_failure = status in FAILURES and Failure.STATUS_5XX in policy.failure_on
     return Verdict.FAILURE if is_failure else Verdict.SUCCESS
@@ -183,9 +189,9 @@ def could_count(allowed_seconds: float, limit: Limit) -> bool:
     return limit is Limit.CALLER and allowed_seconds >= PROBE_SECONDS * ROUND_NUMBER_SHARE
 
 
-def _is_near_the_end(outcome: Outcome, had: float) -> bool:
+def _is_near_the_end(outcome: Outcome, had: float, share: float) -> bool:
     allowed = outcome.allowed_seconds
-    return allowed > 0.0 and had >= NEAR_THE_END * allowed
+    return allowed > 0.0 and had >= share * allowed
 
 
 def _judge_timeout(

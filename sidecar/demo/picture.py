@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sidecar.demo.ledger import Ledger
 from sidecar.demo.processes import Change
 from sidecar.demo.services import Asked, Served, Service
 from sidecar.demo.stage import ROUTE, Journal, Stage
@@ -48,7 +49,7 @@ def picture(stage: Stage, breaker: dict[str, Any], now: float, width: int, heigh
     head = _head(journal, told, stage, width)
     chain = _chain(stage, width)
     state = _state(stage, breaker, now, inner)
-    left = height - (3 + len(told) + 6 + 5)
+    left = height - (3 + len(told) + 3 + len(stage.row) + 5)
     claims = _claims(journal, inner, min(left - 2, 12))
     left -= len(claims) + 2
     parts: list[RenderableType] = [head, chain, state, _panel("measured", claims)]
@@ -78,11 +79,11 @@ def _chain(stage: Stage, width: int) -> Table:
     table.add_column("left" if is_narrow else "time left", justify="right", no_wrap=True, min_width=8)
     if not is_narrow:
         table.add_column("", no_wrap=True, width=bar_columns)
-    calls = _newest(stage.services)
+    calls = _newest(stage.row)
     longest = max([call.budget_ms or 0 for call in calls.values()] + [stage.given_ms or 0, 1])
     gave = "" if stage.given_ms is None else "gave"
     rows: list[tuple[str, str, str | Text, int | None]] = [("client", "", gave, stage.given_ms)]
-    for service in stage.services:
+    for service in stage.row:
         call = calls.get(service.name)
         count = f"{service.running:2}" + ("" if is_narrow else f" {'▪' * min(service.running, 9)}")
         rows.append((f"→ {service.name}", count, _answer(service, call), call.budget_ms if call else None))
@@ -92,7 +93,7 @@ def _chain(stage: Stage, width: int) -> Table:
     return table
 
 
-def _newest(services: Sequence[Service]) -> dict[str, Served]:
+def _newest(services: Sequence[Service | Ledger]) -> dict[str, Served]:
     """The call that began last, at each service that it has reached."""
     last = {service.name: service.served[-1] for service in services if service.served}
     if not last:
@@ -107,7 +108,7 @@ def _budget(left_ms: int | None, longest_ms: int, columns: int) -> tuple[str, st
     return f"{left_ms} ms", "█" * round(columns * left_ms / longest_ms)
 
 
-def _answer(service: Service, call: Served | None) -> Text:
+def _answer(service: Service | Ledger, call: Served | None) -> Text:
     """How the newest call ended here, or that nobody is here."""
     if not service.is_alive:
         return Text("DEAD", style="bold red")

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 
 from sidecar.demo.everyday import everyday
+from sidecar.demo.ledger import INSTALL, IS_POSSIBLE
 from sidecar.demo.processes import DemoFailed
 from sidecar.demo.stage import Journal, Stage, running_stage
 from sidecar.demo.story import play, summary
@@ -65,9 +66,9 @@ async def _run(options: argparse.Namespace) -> int:
     if not is_live:
         print_lines(journal, console, has_log=options.log)
     pause = options.pause if options.pause is not None else LIVE_PAUSE_SECONDS if is_live else PAUSE_SECONDS
+    row = "client → frontend → orders → payments" + (" → ledger (gRPC)" if IS_POSSIBLE else "")
     console.print(
-        "Three services in a row, a sidecar beside each: client → frontend → orders → payments. They start …",
-        soft_wrap=not console.is_terminal,
+        f"Services in a row, a sidecar beside each: {row}. They start …", soft_wrap=not console.is_terminal
     )
     started = time.monotonic()
     async with running_stage(journal, breaker_mode=options.breaker_mode, otlp=options.otlp) as stage:
@@ -112,6 +113,8 @@ def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
         if console.is_terminal:
             line = textwrap.fill(line, console.width, subsequent_indent="     ", break_on_hyphens=False)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not IS_POSSIBLE:
+        console.print(INSTALL, markup=False, highlight=False, soft_wrap=True)
     return does_hold
 
 
@@ -120,7 +123,7 @@ def _tell_addresses(stage: Stage, console: Console) -> None:
         console.print(
             f"{sidecar.name}: {sidecar.inbound}  dashboard {sidecar.admin}/  {sidecar.file}", soft_wrap=True
         )
-    first, second, _ = stage.sidecars
+    first, second, *_ = stage.sidecars
     console.print(f"a call of your own: curl -i '{first.inbound}/slow?timeout=500ms'", soft_wrap=True)
     console.print(f"from another terminal: sidecar status --watch --admin {second.admin}", soft_wrap=True)
 

@@ -53,6 +53,16 @@ class Ports:
     probes: int
 
 
+@dataclass(frozen=True)
+class App:
+    """Who is asked on a port, and how."""
+
+    port: int
+    protocol: str = "http1"
+    offset: str = "5ms"
+    """How long before its callers' end it is to answer; a gRPC server, whose timers have milliseconds, twice that."""
+
+
 class Sidecar:
     """One process beside one service."""
 
@@ -75,12 +85,13 @@ class Sidecar:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def write(self, app: int, neighbour: tuple[str, int], breaker_mode: str, otlp: str | None) -> None:
+    def write(self, app: App, neighbour: tuple[str, App], breaker_mode: str, otlp: str | None) -> None:
         """Its configuration: the template, filled in."""
         template = Template((resources.files("sidecar.demo") / "sidecar.yaml").read_text())
         values = {
             **{key: getattr(self.ports, key) for key in ("inbound", "outbound", "admin", "probes")},
-            "name": self.name, "app": app, "neighbour": neighbour[0], "next": neighbour[1],
+            "name": self.name, "app": app.port, "app_protocol": app.protocol, "offset": app.offset,
+            "neighbour": neighbour[0], "next": neighbour[1].port, "next_protocol": neighbour[1].protocol,
             "breaker_mode": breaker_mode, "telemetry": json.dumps(_telemetry(self.name, otlp)),
         }  # fmt: skip
         self.file.write_text(template.substitute(values))

@@ -1,7 +1,8 @@
 """The three services of the demo, as anybody would write them: they know nothing of sidecars.
 
-`/fast` takes 100 ms, `/slow?seconds=S` 1 to 10 s, `/batch?size=N` N steps of 200 ms. A service with a neighbour works
-for a moment and then asks that one the same; the last one does the work. What a service is told of time is a header.
+`/fast` takes 100 ms, `/slow?seconds=S` 1 to 10 s, `/batch?size=N` N steps of 200 ms. `/entry?seconds=S` is an entry
+in the ledger (`ledger.py`), which the last service asks by gRPC. A service with a neighbour works for a moment and
+then asks that one the same; the last one does the work. What a service is told of time is a header.
 Owned by one event loop, as the counts and faults are.
 """
 
@@ -12,8 +13,9 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import ClientError, ClientSession, web
 
@@ -64,12 +66,13 @@ class Served:
     status: int = 0
     """0 while it runs, 499 if it was cancelled."""
     seconds: float = 0.0
+    method: str = "GET"
 
     def __str__(self) -> str:
         """The line that the service logs."""
         budget = "-" if self.budget_ms is None else f"{self.budget_ms}ms"
         return (
-            f"{self.service} GET {self.path} {self.status} {self.seconds * 1000:.0f}ms budget={budget} "
+            f"{self.service} {self.method} {self.path} {self.status} {self.seconds * 1000:.0f}ms budget={budget} "
             f"request_id={self.request_id} trace_id={self.trace_id} user={self.user_id}"
         )
 
@@ -84,6 +87,21 @@ class Asked:
     seconds: float
 
 
+class AsksLedger(Protocol):
+    """What the last service knows of the ledger."""
+
+    async def enter(self, seconds: float, metadata: Sequence[tuple[str, str]]) -> LedgerAnswer: ...
+
+
+class LedgerAnswer(Protocol):
+    @property
+    def http_status(self) -> int: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def words(self) -> str: ...
+
+
 @dataclass
 class Service:
     """One service on a port that stays its own while it is dead."""
@@ -93,6 +111,8 @@ class Service:
     neighbour: str | None = None
     proxy: str = ""
     """Its sidecar's outbound listener, as `http_proxy` would name it."""
+    ledger: AsksLedger | None = None
+    """Asked by the last service."""
     faults: Faults = field(default_factory=Faults)
     served: list[Served] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -112,7 +132,7 @@ class Service:
     async def start(self) -> None:
         """Accept calls."""
         app = web.Application()
-        for path in ("/fast", "/slow", "/batch"):
+        for path in ("/fast", "/slow", "/batch", "/entry"):
             app.router.add_get(path, self._serve)
         # As with most frameworks, a handler goes on when its client has left: only the last service, which has no
         # call of its own that could be ended, asks to be told.
@@ -145,7 +165,7 @@ class Service:
             _integer(headers.get(BUDGET_HEADER)),
             (headers.get("traceparent", "") + "--").split("-")[1],
             headers.get("x-request-id", "-"),
-            _user_id(headers),
+            user_id(headers),
             time.monotonic(),
         )
         self.served.append(this)
@@ -170,6 +190,8 @@ class Service:
                 await asyncio.sleep(OWN_SECONDS)
                 return await self._ask(request, this)
             await asyncio.sleep(self.faults.latency_seconds)
+            if request.path == "/entry":
+                return await self._enter(request, this)
             return await _work(request, seconds)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
@@ -181,9 +203,7 @@ class Service:
         request id, as a logger's would; no deadline. `?timeout=` is a wish of this service's own, so it becomes a
         header here.
         """
-        kept = ("traceparent", "tracestate", "x-request-id")
-        headers = {name: request.headers[name] for name in kept if name in request.headers}
-        headers["baggage"] = f"{USER_ID}={this.user_id}"
+        headers = _passed_on(request, this)
         query = dict(request.query)
         if "timeout" in query:
             headers["x-request-timeout-ms"] = str(round(parse_duration(query.pop("timeout")) * 1000))
@@ -199,6 +219,22 @@ class Service:
             status, kind, text = 502, "application/json", json.dumps({"error": str(error)})
         self.asked.append(Asked(status, reason_in(kind, text), time.monotonic() - started))
         return web.Response(status=status, text=text, content_type=kind)
+
+    async def _enter(self, request: web.Request, this: Served) -> web.Response:
+        """Have the ledger do it; metadata is what headers are between the others."""
+        if self.ledger is None:
+            return web.json_response({"error": "nobody keeps a ledger here"}, status=501)
+        await asyncio.sleep(OWN_SECONDS)
+        seconds = min(10.0, max(0.0, float(request.query.get("seconds", FAST_SECONDS))))
+        entered = await self.ledger.enter(seconds, list(_passed_on(request, this).items()))
+        data = {"ledger": entered.code, "words": entered.words}
+        return web.json_response(data, status=entered.http_status)
+
+
+def _passed_on(request: web.Request, this: Served) -> dict[str, str]:
+    kept = ("traceparent", "tracestate", "x-request-id")
+    headers = {name: request.headers[name] for name in kept if name in request.headers}
+    return {**headers, "baggage": f"{USER_ID}={this.user_id}"}
 
 
 async def _work(request: web.Request, budget_seconds: float | None) -> web.Response:
@@ -240,7 +276,7 @@ def reason_in(content_type: str, text: str) -> str:
     return str(json.loads(text).get("type", "")).rpartition(":")[2]
 
 
-def _user_id(headers: Mapping[str, str]) -> str:
+def user_id(headers: Mapping[str, str]) -> str:
     """Who asks: the client says it in a field of its own, a service in the baggage."""
     for member in headers.get("baggage", "").split(","):
         name, _, value = member.partition("=")

@@ -1,6 +1,8 @@
 """What the story is played on: a client, three services in a row, and a sidecar beside each.
 
 client → sidecar → frontend → sidecar → sidecar → orders → sidecar → sidecar → payments
+
+Where grpcio is installed, a fourth one that speaks gRPC is at the end: payments → sidecar → sidecar → ledger
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-from sidecar.demo.processes import Change, Ports, Sidecar, free_ports
+from sidecar.demo.ledger import IS_POSSIBLE, Ledger, LedgerClient
+from sidecar.demo.processes import App, Change, Ports, Sidecar, free_ports
 from sidecar.demo.services import Asked, Served, Service
 
 NAMES = ("frontend", "orders", "payments")
@@ -101,9 +104,19 @@ class Answer:
 class Stage:
     """Everything that runs, and what a client can do with it."""
 
-    def __init__(self, services: list[Service], sidecars: list[Sidecar], journal: Journal) -> None:
+    def __init__(
+        self,
+        services: list[Service],
+        sidecars: list[Sidecar],
+        journal: Journal,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.frontend, self.orders, self.payments = services
         self.services = services
+        self.ledger = ledger
+        """None without grpcio."""
+        self.ledger_client: LedgerClient | None = None
+        """What payments asks it with."""
         self.sidecars = sidecars
         self.journal = journal
         self.given_ms: int | None = None
@@ -114,9 +127,14 @@ class Stage:
         )
 
     @property
+    def row(self) -> list[Service | Ledger]:
+        """All services, with the ledger."""
+        return [*self.services, *([self.ledger] if self.ledger is not None else [])]
+
+    @property
     def running(self) -> tuple[int, ...]:
         """How many calls each service is at now."""
-        return tuple(service.running for service in self.services)
+        return tuple(service.running for service in self.row)
 
     async def running_after(self, seconds: float) -> tuple[int, ...]:
         """The same, so many seconds from now."""
@@ -125,13 +143,17 @@ class Stage:
 
     def by_name(self, numbers: Sequence[int]) -> str:
         """A number for each service, in the order in which a call passes them."""
-        return " → ".join(f"{one.name} {number}" for one, number in zip(self.services, numbers, strict=True))
+        return " → ".join(f"{one.name} {number}" for one, number in zip(self.row, numbers, strict=False))
 
     def forget(self) -> None:
         """Drop what was recorded, between two plays: what runs for days must not grow."""
         for service in self.services:
             service.served.clear()
             service.asked.clear()
+        if self.ledger is not None:
+            self.ledger.served.clear()
+        if self.ledger_client is not None:
+            self.ledger_client.asked.clear()
         self.journal.forget()
 
     async def get(
@@ -189,12 +211,15 @@ async def running_stage(
     """Start it all, and end it all whatever happens. Raises: DemoFailed."""
     with TemporaryDirectory(prefix="sidecar-demo-") as folder:
         services = [Service(name, journal.log) for name in NAMES]
-        sidecars = _sidecars(Path(folder), services, breaker_mode, otlp)
-        stage = Stage(services, sidecars, journal)
+        ledger = Ledger(journal.log) if IS_POSSIBLE else None
+        sidecars = _sidecars(Path(folder), services, ledger, breaker_mode, otlp)
+        stage = Stage(services, sidecars, journal, ledger)
         followers: list[asyncio.Task[None]] = []
         try:
-            for service in services:
-                await service.start()
+            for one in stage.row:
+                await one.start()
+            if ledger is not None:
+                stage.payments.ledger = stage.ledger_client = LedgerClient(sidecars[2].ports.outbound)
             for sidecar in sidecars:
                 sidecar.start()
             for sidecar in sidecars:
@@ -212,22 +237,31 @@ async def _end(stage: Stage, followers: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*followers, return_exceptions=True)
     await stage.session.close()
     await asyncio.gather(*(one.end() for one in stage.sidecars))
-    await asyncio.gather(*(one.stop() for one in stage.services))
+    if stage.ledger_client is not None:
+        await stage.ledger_client.close()
+    await asyncio.gather(*(one.stop() for one in stage.row))
     for service in stage.services:
         service.close()
 
 
-def _sidecars(folder: Path, services: list[Service], breaker_mode: str, otlp: str | None) -> list[Sidecar]:
-    ports = iter(free_ports(4 * len(services)))
+def _sidecars(
+    folder: Path, services: list[Service], ledger: Ledger | None, breaker_mode: str, otlp: str | None
+) -> list[Sidecar]:
+    apps = {service.name: App(service.port) for service in services}
+    if ledger is not None:
+        apps[ledger.name] = App(ledger.port, "http2", offset="20ms")
+    ports = iter(free_ports(4 * len(apps)))
     sidecars = [
-        Sidecar(one.name, Ports(next(ports), next(ports), next(ports), next(ports)), folder)
-        for one in services
+        Sidecar(name, Ports(next(ports), next(ports), next(ports), next(ports)), folder) for name in apps
     ]
-    for service, sidecar, below in itertools.zip_longest(services, sidecars, sidecars[1:]):
-        service.proxy = f"http://127.0.0.1:{sidecar.ports.outbound}"
-        neighbour = ("nobody", sidecar.ports.inbound)
+    for sidecar, below in itertools.zip_longest(sidecars, sidecars[1:]):
+        neighbour = ("nobody", App(sidecar.ports.inbound))
         if below is not None:
-            service.neighbour = below.name
-            neighbour = (below.name, below.ports.inbound)
-        sidecar.write(service.port, neighbour, breaker_mode, otlp)
+            neighbour = (below.name, App(below.ports.inbound, apps[below.name].protocol))
+        sidecar.write(apps[sidecar.name], neighbour, breaker_mode, otlp)
+    for service, sidecar, following in itertools.zip_longest(
+        services, sidecars[: len(services)], services[1:]
+    ):
+        service.proxy = f"http://127.0.0.1:{sidecar.ports.outbound}"
+        service.neighbour = following.name if following is not None else None
     return sidecars

@@ -10,11 +10,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from aiohttp import ClientError
 
-from sidecar.demo.services import Asked
+from sidecar.demo.ledger import Ledger
+from sidecar.demo.services import Asked, Service
 from sidecar.demo.stage import Stage
 
 THRESHOLD = 5
@@ -38,8 +40,9 @@ class Scene:
 
 async def play(stage: Stage, pause_seconds: float) -> None:
     """All scenes, each followed by a pause for those who watch."""
-    for number, scene in enumerate(SCENES, start=1):
-        stage.journal.open(f"{number}/{len(SCENES)} {scene.title}", scene.promise)
+    scenes = SCENES if stage.ledger is not None else tuple(one for one in SCENES if one.play is not entry)
+    for number, scene in enumerate(scenes, start=1):
+        stage.journal.open(f"{number}/{len(scenes)} {scene.title}", scene.promise)
         try:
             await scene.play(stage)
         except (ClientError, OSError, LookupError, ValueError) as error:
@@ -179,7 +182,7 @@ async def deadline(stage: Stage) -> None:
         f"{answer.status} after {answer.seconds * 1000:.0f} ms of 500 ms, for a call of 8 s",
         answer.status == 504 and 0.4 <= answer.seconds <= 0.6,
     )
-    _claim_all_ended(stage, before, served, "the answer came")
+    _claim_all_ended(stage, before, stage.payments, served, "the answer came")
 
 
 async def batch(stage: Stage) -> None:
@@ -202,16 +205,45 @@ async def leaving(stage: Stage) -> None:
     stage.journal.note(f"the client left after {answer.seconds:.2f} s")
     await asyncio.sleep(AFTER_SECONDS)
     stage.journal.claim(f"the client left after {answer.seconds:.2f} s of 8 s", answer.status == 0)
-    _claim_all_ended(stage, before, served, "the client left")
+    _claim_all_ended(stage, before, stage.payments, served, "the client left")
 
 
-def _claim_all_ended(stage: Stage, before: Sequence[int], served: int, end: str) -> None:
-    last = stage.payments.served[served:]
-    was_cancelled = [call.status for call in last] == [499]
-    after = stage.running
+async def entry(stage: Stage) -> None:
+    """The last hop is a gRPC call: its deadline is `grpc-timeout`, and its server keeps it."""
+    assert stage.ledger is not None
+    assert stage.ledger_client is not None
+    given = 2000
+    answer = await stage.get("/entry", timeout_ms=given)
+    budgets = [one.served[-1].budget_ms or 0 for one in stage.row]
+    stage.journal.claim(
+        f"of {given} ms the client gave, each hop had less left (ms): {stage.by_name(budgets)}, "
+        "which the last one knows by grpc-timeout",
+        answer.status == 200 and all(above > below > 0 for above, below in pairwise([given + 1, *budgets])),
+    )
+    served = len(stage.ledger.served)
+    call = stage.get("/entry?seconds=8", timeout_ms=500)
+    answer, before = await asyncio.gather(call, stage.running_after(0.3))
+    told = stage.ledger_client.asked[-1]
+    await asyncio.sleep(AFTER_SECONDS)
+    stage.journal.claim(
+        f"{answer.status} after {answer.seconds * 1000:.0f} ms of 500 ms; payments heard {told.code} of the ledger "
+        f"after {told.seconds * 1000:.0f} ms: {told.words}",
+        answer.status == 504 and 0.35 <= answer.seconds <= 0.6 and told.code == "DEADLINE_EXCEEDED",
+    )
+    _claim_all_ended(stage, before, stage.ledger, served, "the answer came")
+
+
+def _claim_all_ended(
+    stage: Stage, before: Sequence[int], last: Service | Ledger, served: int, end: str
+) -> None:
+    """`last`: the service that did the work. `served`: how many calls it had seen before; `before`: how many calls
+    each service was at while it worked."""
+    depth = stage.row.index(last) + 1
+    was_cancelled = [call.status for call in last.served[served:]] == [499]
+    before, after = before[:depth], stage.running[:depth]
     stage.journal.claim(
         f"the tree of calls: {stage.by_name(before)}; {AFTER_SECONDS * 1000:.0f} ms after {end}: "
-        f"{stage.by_name(after)}; payments was {'cancelled' if was_cancelled else 'not cancelled'}",
+        f"{stage.by_name(after)}; {last.name} was {'cancelled' if was_cancelled else 'not cancelled'}",
         all(count == 1 for count in before) and not any(after) and was_cancelled,
     )
 
@@ -270,5 +302,10 @@ SCENES = (
         "A client leaves",
         "The whole tree of calls below it is cancelled.",
         leaving,
+    ),
+    Scene(
+        "The last hop is gRPC, and a client gives 500 ms to a call of 8 s",
+        "The deadline goes on as grpc-timeout; the server keeps it, and says so itself.",
+        entry,
     ),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.request import PLAIN_2, Request, Traits
+from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
 from sidecar.downstream import parse
 from sidecar.http2.events import RequestReceived
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
 
 VERSION: Final = "2"
-WEBSOCKET: Final = b"websocket"
+_OF_ANOTHER_HOP: Final = frozenset({KEY, ACCEPT, b"content-length"})
+"""In the handshake of HTTP/1.1, and without a meaning in an extended CONNECT."""
 _SPECIAL: Final = frozenset({b"content-type", b"te", b"expect"})
 
 
@@ -30,14 +32,19 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
             refused with it.
     """
     method, target = event.method, event.path
-    if method == b"CONNECT":
-        raise _no_tunnel(event)
+    is_connect = method == b"CONNECT"
+    if is_connect:
+        _check_connect(event)
+        method = b"GET"  # what it would be in HTTP/1.1, and what routes are matched with
     if len(method) > parse.MAX_METHOD_BYTES:
         raise parse.bad_request("malformed method")
     limits = listener.limits
     if len(target) > limits.url_bytes:
         raise parse.Refused(Reason.URL_TOO_LONG, f"the target is longer than {limits.url_bytes} bytes")
     fields, lookup = event.fields, event.lookup
+    if is_connect and not _OF_ANOTHER_HOP.isdisjoint(lookup):
+        fields = [field for field in fields if field[0] not in _OF_ANOTHER_HOP]
+        lookup = {key: value for key, value in lookup.items() if key not in _OF_ANOTHER_HOP}
     parse.check_counts(limits, target, fields, lookup)
     if target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
         raise parse.bad_request("unsupported form of the request target")
@@ -49,32 +56,35 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     request = Request(listener.name, method, target, target, host, fields, lookup)
     has_underscores = parse.has_underscores(lookup)
     is_special = event.never_indexed or has_underscores or not _SPECIAL.isdisjoint(lookup)
-    if is_special or not event.is_end:
+    if is_special or not event.is_end or is_connect:
         _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
     return request
 
 
-def _no_tunnel(event: RequestReceived) -> parse.Refused:
-    """CONNECT is not supported, nor is a WebSocket by RFC 8441: no tunnel is made of a stream."""
+def _check_connect(event: RequestReceived) -> None:
+    """Raises: Refused, for all but a WebSocket (RFC 8441 5)."""
     if not event.protocol:
         detail = "CONNECT is not supported here: send the request itself"
-        return parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
-    if event.protocol != WEBSOCKET:
-        return parse.Refused(Reason.NOT_IMPLEMENTED, "a :protocol other than websocket")
-    return parse.Refused(Reason.NOT_IMPLEMENTED, "a WebSocket on HTTP/2: open it by HTTP/1.1")
+        raise parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
+    if event.protocol.lower() != WEBSOCKET:
+        raise parse.Refused(Reason.NOT_IMPLEMENTED, "a :protocol other than websocket")
+    if event.length:
+        raise parse.bad_request("content-length in a CONNECT, which has no content")
 
 
 def _read_further(request: Request, event: RequestReceived, *, has_underscores: bool) -> None:
-    """What only some requests say: how long their body is, what they expect, gRPC or not."""
+    """What only some requests say: how long their body is, what they expect, gRPC or not, and a WebSocket."""
     lookup = request.lookup
-    if not event.is_end:
+    upgrade = WEBSOCKET if event.protocol else b""
+    if not event.is_end and not upgrade:
         request.length = -1 if event.length is None else event.length
     request.traits = Traits(
         http_version=VERSION,
         is_chunked=request.length < 0,
-        is_grpc=is_grpc(lookup.get(b"content-type", b"")),
+        upgrade=upgrade,
+        is_grpc=is_grpc(lookup.get(b"content-type", b"")) and not upgrade,
         has_underscores=has_underscores,
         expects_continue=b"expect" in lookup and request.length != 0,
         never_indexed=event.never_indexed,

@@ -18,6 +18,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, own_pairs
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
+from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request, parse
 from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
@@ -32,6 +33,7 @@ from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived
 from sidecar.http2.stream import Http2Stream
+from sidecar.http2.stream_link import StreamLink
 from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
@@ -39,8 +41,17 @@ if TYPE_CHECKING:
     from sidecar.forwarding.service import Service
 
 _BODYLESS: Final = frozenset({204, 304})
+_ACCEPT: Final = frozenset({ACCEPT})
 _OURS: Final = frozenset({Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED, Reason.CALLER_GONE, Reason.DRAINING})
 """We end it, for a reason that is no fault of the upstream's: CANCEL. After all others INTERNAL_ERROR."""
+
+
+def _has_no_more(exchange: Exchange) -> bool:
+    """Whether the rest of its request is to be reset as soon as the answer is out: clients of gRPC know that, one
+    that has stalled is not in the middle of sending, and a refused CONNECT has no body."""
+    request = exchange.request
+    is_connect = bool(request.traits.upgrade) or request.method == b"CONNECT"
+    return request.traits.is_grpc or is_connect or exchange.reason is Reason.REQUEST_TIMEOUT
 
 
 @trait
@@ -78,8 +89,9 @@ class ServedStream(ServerStream):
     """One request. `bucket` and `due` are the sweep's."""
 
     __slots__ = (
-        "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked", "_is_bodyless",
-        "_is_held", "_is_over", "_kept_bytes", "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
+        "_ahead", "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked",
+        "_is_bodyless", "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_link", "_pending_head", "_since",
+        "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
     def __init__(self, connection: Host, stream: Http2Stream) -> None:
@@ -98,6 +110,12 @@ class ServedStream(ServerStream):
         self._is_bodyless = False
         self._is_over = False
         """Nothing more is to be written."""
+        self._is_skipping = False
+        """Answered; the rest of the request's body is read past."""
+        self._ahead = b""
+        """What a client sent before its CONNECT was answered."""
+        self._link: StreamLink | None = None
+        """The stream as one side of a tunnel, from the switch on."""
         self._pending_head: ResponseHead | None = None
         self._since = 0.0
         """When the client last did what it is to do."""
@@ -149,8 +167,11 @@ class ServedStream(ServerStream):
         exchange.begin(refusal)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
-        """Part of its body."""
+        """Part of its body, or of what a tunnel carries."""
         exchange = self._exchange
+        if self._link is not None:
+            self._link.received(data, is_end=is_end)
+            return
         if exchange is not None and data and exchange.body is not None:
             self._since = self._connection.service.clock()
             exchange.data(data)
@@ -159,6 +180,11 @@ class ServedStream(ServerStream):
             else:
                 self._codec.credit_stream(self._stream, len(data))
             self._note()
+        elif exchange is not None and exchange.request.traits.upgrade:
+            self._ahead += data  # as much as the stream's window: it gets no credit
+            self._note()
+        elif self._is_skipping:
+            self._codec.credit_stream(self._stream, len(data))
         if is_end:
             self.ended(())
 
@@ -166,12 +192,19 @@ class ServedStream(ServerStream):
         """Its body is whole."""
         self._has_client_ended = True
         exchange = self._exchange
-        if exchange is not None and exchange.body is not None:
+        if self._link is not None:
+            self._link.ended()
+        elif exchange is not None and exchange.body is not None:
             exchange.end(trailers)
+        elif self._is_skipping:
+            self._release()
 
     def gone(self, reason: Reason, detail: str) -> None:
         """It was reset, or its connection is lost."""
         self._is_over = True
+        if self._link is not None:
+            self._link.gone(ConnectionResetError(detail))  # the exchange ends with its tunnel
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone(reason, detail)
@@ -179,6 +212,8 @@ class ServedStream(ServerStream):
 
     def writable(self) -> None:
         """The client takes more."""
+        if self._link is not None:
+            self._link.writable()
         if not self._is_blocked:
             return
         self._is_blocked = False
@@ -198,7 +233,9 @@ class ServedStream(ServerStream):
     def _note(self) -> None:
         """What of the request has no upstream's connection yet is memory of its own."""
         exchange = self._exchange
-        kept = exchange.body.held_bytes if exchange is not None and exchange.body is not None else 0
+        kept = len(self._ahead)
+        if exchange is not None and exchange.body is not None:
+            kept += exchange.body.held_bytes
         change, self._kept_bytes = kept - self._kept_bytes, kept
         if change:
             self._connection.keeps(change)
@@ -212,6 +249,9 @@ class ServedStream(ServerStream):
 
     def expire(self, now: float) -> None:
         """See whether the client has done for long what it is to do."""
+        if self._is_skipping:
+            self.skip_no_more()
+            return
         unsent, stream = self._unsent, self._stream
         self._unsent = stream.unsent_bytes
         if self._unsent:
@@ -250,7 +290,10 @@ class ServedStream(ServerStream):
         self._connection.write_soon()
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
-        raise RuntimeError("HTTP/2 has no 101")
+        """A CONNECT is answered by 200 (RFC 8441 5), and had no key that one could accept."""
+        head.drop |= _ACCEPT
+        self._write_head(head, is_end=False, status=200)
+        self._connection.write_soon()
 
     def send_head(self, head: ResponseHead) -> None:
         self._pending_head = head
@@ -297,7 +340,7 @@ class ServedStream(ServerStream):
             self._pending_head = None
             self._write_head(head, is_end=is_end)
 
-    def _write_head(self, head: ResponseHead, *, is_end: bool) -> None:
+    def _write_head(self, head: ResponseHead, *, is_end: bool, status: int = 0) -> None:
         pairs = [*head.added.pairs, *own_pairs(head.own)]
         drop = head.drop
         if not head.has_own_date and not any(field[0] == b"date" for field in head.fields):
@@ -306,7 +349,7 @@ class ServedStream(ServerStream):
             drop = drop - {b"date"}
         self._codec.send_head(
             self._stream,
-            head.status,
+            status or head.status,
             head.fields,
             drop,
             pairs,
@@ -315,7 +358,11 @@ class ServedStream(ServerStream):
         )
 
     def end(self, trailers: Sequence[Field]) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if self._link is not None:
+            self._release_link()
+            return
+        self._ahead = b""
         if self._kept_bytes:
             self._note()
         if self._is_over:
@@ -328,25 +375,50 @@ class ServedStream(ServerStream):
         if self._pending_head is not None:
             self._send_pending_head(is_end=not trailers)
         is_sent = self._codec.end(self._stream, trailers)
-        if not self._has_client_ended:
+        if not self._has_client_ended and exchange is not None and _has_no_more(exchange):
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
         if is_sent:
-            self._release()
+            self._read_past()
         else:
             self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
         self._connection.write_soon()
 
     def sent(self) -> None:
         """All of the answer has gone out."""
-        if self._exchange is None:
+        if self._link is not None:
+            self._link.sent()
+        elif self._exchange is None:
+            self._read_past()
+
+    def _read_past(self) -> None:
+        """The answer is whole. What is left of the request is read past for a while, and then reset.
+
+        RFC 9113 8.1 allows the reset at once. Some clients (curl before 8.0 among them) that find their stream closed
+        in the middle of an upload do not look at the answer any more; others stop by themselves when they have read
+        it.
+        """
+        if self._has_client_ended or self._stream.is_over:
             self._release()
+        else:
+            self._is_skipping = True
+            Sweep.remove(self)
+            self._await_client(Phase.SKIP)
+            self.resume()  # what the upstream had no room for
+
+    def skip_no_more(self) -> None:
+        """Reset what is left of a request whose answer is out; nothing if it is not."""
+        if self._is_skipping:
+            self._release()  # by RST_STREAM(NO_ERROR)
+            self._connection.write_soon()
 
     def reset(self, reason: Reason) -> None:
         exchange = self._exchange
         if self._is_over:
             return
         self._is_over = True
-        if exchange is not None and exchange.request.traits.is_grpc:
+        if self._link is not None:
+            self._link.abort()
+        elif exchange is not None and exchange.request.traits.is_grpc:
             self._send_pending_head(is_end=False)
             self._codec.end(self._stream, (), own_trailers(reason, exchange.detail))
             if not self._has_client_ended:
@@ -379,5 +451,24 @@ class ServedStream(ServerStream):
                 self._codec.credit_stream(self._stream, held)
                 self._connection.write_soon()
 
-    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
-        raise RuntimeError("HTTP/2 has no 101")
+    def hand_over(self, protocol: Any) -> tuple[StreamLink, bytes, bool]:
+        Sweep.remove(self)
+        connection = self._connection
+        ahead, self._ahead = self._ahead, b""
+        self._note()
+        self._codec.credit_stream(self._stream, len(ahead))
+        link = self._link = StreamLink(
+            self._codec,
+            self._stream,
+            write_soon=connection.write_soon,
+            call_soon=connection.service.loop.call_soon,
+            on_closed=self._release_link,
+            has_other_ended=self._has_client_ended,
+        )
+        link.set_sink(protocol)
+        return link, ahead, self._has_client_ended
+
+    def _release_link(self) -> None:
+        """The tunnel is over for its exchange, or nothing more goes through the stream: let go of it after both."""
+        if self._exchange is None and self._link is not None and self._link.is_over:
+            self._release()

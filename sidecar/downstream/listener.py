@@ -12,6 +12,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
+from sidecar.core.memory_budget import SECURED_BYTES
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
@@ -330,6 +331,8 @@ class ListenerSocket(ListenerTerms):
         self.service.open_connections += 1
         memory = self.service.memory
         memory.joined()
+        if isinstance(connection, ClientHandshake):
+            memory.charge(SECURED_BYTES)
         if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
             self._buffer_bytes = memory.buffer_bytes
             kernel.bound_receiving(self._bound, self._buffer_bytes)
@@ -350,6 +353,8 @@ class ListenerSocket(ListenerTerms):
             self._connections.remove(connection)
             self.service.open_connections -= 1
             self.service.memory.left()
+            if connection.is_secured:
+                self.service.memory.charge(-SECURED_BYTES)
         self.service.departed.set()
         if not self._is_watching:
             self._watch_queue()

@@ -85,7 +85,7 @@ def limits(timeouts: ListenerTimeouts, *, is_ending: bool = False) -> tuple[floa
         Phase.HEAD: timeouts.head_seconds,
         Phase.BODY: timeouts.body_seconds,
         Phase.UNSENT: timeouts.body_seconds,
-        Phase.SKIP: SKIP_SECONDS,
+        Phase.SKIP: LAST_LINGER_SECONDS if is_ending else SKIP_SECONDS,
         Phase.LINGER: LAST_LINGER_SECONDS if is_ending else LINGER_SECONDS,
         Phase.CLOSING: timeouts.body_seconds,
         Phase.HANDSHAKE: timeouts.handshake_seconds,

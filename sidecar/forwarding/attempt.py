@@ -14,8 +14,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from sidecar.core.breaker.permit import Turn
-from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS
+from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS, with_margin
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import Kind, Limit, Outcome
 from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
-    from sidecar.transport.link import Link
+    from sidecar.transport.channel import Channel
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
@@ -213,34 +214,38 @@ class Attempt(ResponseSink, Seeker):
             GivenUp: no time is left.
         """
         exchange, route = self.race.story, self.route
+        traits = exchange.request.traits
         stream = lease.begin(self)
         seconds_left = self.fails_at - now
         if seconds_left < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
-        if exchange.request.traits.upgrade and lease.pool.is_shared:
+        if traits.upgrade and (detail := lease.cannot_switch(exchange.request)):
             lease.release(_REUSABLE, now)
-            detail = "no protocol can be switched to (`Upgrade`) on HTTP/2, which this upstream speaks"
             raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
         if route.head_seconds < inf:
             # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
             seconds_left = self.started + self.allowed_seconds - now
+        told_seconds = seconds_left
+        if traits.is_grpc:
+            # Its server ends the call at the deadline by itself, and tells why: that comes before our cut.
+            told_seconds = max(with_margin(seconds_left, route.deadline.offset_seconds), MIN_SEND_SECONDS)
         self._lease = lease
         self._stream = stream
         self.sent_seconds = seconds_left
         if self.permit.sent(lease.pool.endpoint, now):
             self._watch(now)
         sent_ms = None
-        if route.is_deadline_sent and seconds_left != inf:
-            sent_ms = self.sent_ms = int(seconds_left * 1000.0)
-        head = request_head(exchange, route, self.span_id, sent_ms, seconds_left, lease.pool.endpoint)
+        if route.is_deadline_sent and told_seconds != inf:
+            sent_ms = self.sent_ms = int(told_seconds * 1000.0)
+        head = request_head(exchange, route, self.span_id, sent_ms, told_seconds, lease.pool.endpoint)
         body = exchange.body
         if body is None:
             stream.send_head(head)
         else:
             stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
-            if not body.is_complete and (body.size or not exchange.request.traits.expects_continue):
+            if not body.is_complete and (body.size or not traits.expects_continue):
                 self.permit.turn(Turn.CLIENT, now)
 
     # What its client does meanwhile
@@ -380,6 +385,11 @@ class Attempt(ResponseSink, Seeker):
         """A sidecar of ours stands before the upstream."""
         return self.pool is not None and self.pool.cluster.is_mesh
 
+    @property
+    def is_timeout_below(self) -> bool:
+        """The upstream, or who stands before it, says in its answer that the time was up."""
+        return self.status == 504 or self.grpc_status == GrpcStatus.DEADLINE_EXCEEDED
+
     # What only observers ask
 
     @property
@@ -485,6 +495,9 @@ class Attempt(ResponseSink, Seeker):
         error = GivenUp(reason, detail, is_stale=is_stale, processed=processed, is_uncounted=is_uncounted)
         self.race.failed(self, error)
 
+    def declined(self, detail: str) -> None:
+        self.race.failed(self, GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True))
+
     def broken(self) -> None:
         self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 
@@ -494,7 +507,7 @@ class Attempt(ResponseSink, Seeker):
     def writable(self) -> None:
         self.race.writable()
 
-    def hand_over(self, protocol: object) -> Link:
+    def hand_over(self, protocol: object) -> Channel:
         """After a switch: `protocol` hears what the upstream sends from now on."""
         assert self._lease is not None
         return self._lease.hand_over(protocol)

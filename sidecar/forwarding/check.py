@@ -201,6 +201,9 @@ class Check(ResponseSink, Seeker):
             return
         self._fail(reason, detail)
 
+    def declined(self, detail: str) -> None:
+        self._fail(Reason.PROTOCOL_ERROR, detail)
+
     def broken(self) -> None:
         self._end(Fate.BROKEN, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 

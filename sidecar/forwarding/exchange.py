@@ -308,7 +308,7 @@ class Exchange(RaceOwner, RequestSink):
     def switched(self, attempt: Attempt, transition: Transition | None) -> None:
         """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
         Sweep.remove(self)
-        self.status = 101
+        self.status = 200 if self.request.traits.http_version == "2" else 101  # RFC 8441 5
         lineage.switched(self)
         if transition is not None:
             self.tripped_breaker(transition)

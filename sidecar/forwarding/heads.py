@@ -40,10 +40,14 @@ def request_head(
     route: LiveRoute,
     span_id: bytes,
     sent_ms: int | None,
-    seconds_left: float,
+    told_seconds: float,
     endpoint: Endpoint | None,
 ) -> RequestHead:
-    """The head that the upstream gets in one attempt, whose span is `span_id`."""
+    """The head that the upstream gets in one attempt, whose span is `span_id`.
+
+    `told_seconds`: what it is told of its time; infinite without a bound. `sent_ms`: the same in milliseconds, None
+    where it is told nothing.
+    """
     request = exchange.request
     trace = exchange.trace
     drop = route.drop_request
@@ -55,7 +59,7 @@ def request_head(
         span_id, trace.tracestate and b"," + trace.tracestate,
     ]  # fmt: skip
     if (request.traits is not PLAIN and request.traits is not PLAIN_2) or route.deadline.inject_baggage:
-        drop = _unusual(exchange, route, seconds_left, own)
+        drop = _unusual(exchange, route, told_seconds, own)
     elif sent_ms is None:
         own.append(b"\r\n")
     elif not carried:
@@ -64,7 +68,7 @@ def request_head(
         drop, text = known
         own.append((b"%d" % sent_ms).join(text))
     else:
-        drop = _unusual(exchange, route, seconds_left, own)
+        drop = _unusual(exchange, route, told_seconds, own)
     head = RequestHead()
     head.request = request
     head.target = request.origin_target if route.prefix is None else upstream_target(exchange, route.prefix)
@@ -98,7 +102,7 @@ def _around_milliseconds(
     return drop | {name for name, _ in fields}, text
 
 
-def _unusual(exchange: Story, route: LiveRoute, seconds_left: float, own: Own) -> frozenset[bytes]:
+def _unusual(exchange: Story, route: LiveRoute, told_seconds: float, own: Own) -> frozenset[bytes]:
     """Add the last lines of a request that a route alone does not determine; returns what is left out."""
     drop = route.drop_request
     own.append(b"\r\n")
@@ -107,15 +111,15 @@ def _unusual(exchange: Story, route: LiveRoute, seconds_left: float, own: Own) -
     if request.traits is not PLAIN:
         drop |= _listed_and_expect(request)
     carried = exchange.budget.carried
-    if carried or is_grpc:
-        fields = deadline.timeout_fields(carried, seconds_left, is_grpc=is_grpc)
+    if carried or (is_grpc and route.is_deadline_sent):
+        fields = deadline.timeout_fields(carried, told_seconds, is_grpc=is_grpc)
         drop |= {name for name, _ in fields}
         for name, value in fields:
             own += (name, b": ", value, b"\r\n")
-    elif route.is_deadline_sent and seconds_left < inf:
-        own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds_left * 1000))
-    if (carried or route.deadline.inject_baggage) and seconds_left < inf:
-        drop = _baggage(exchange, route, seconds_left, drop, own)
+    elif route.is_deadline_sent and told_seconds < inf:
+        own.append(b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (told_seconds * 1000))
+    if (carried or route.deadline.inject_baggage) and told_seconds < inf:
+        drop = _baggage(exchange, route, told_seconds, drop, own)
     return headers.with_underscored(drop, request.lookup) if request.traits.has_underscores else drop
 
 

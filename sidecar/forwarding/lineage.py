@@ -11,6 +11,8 @@ from math import inf
 from typing import cast
 
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
+from sidecar.core.outcome import NEAR_THE_END_GRPC
 from sidecar.core.snapshot import CancelWithCaller, Mode
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
@@ -77,7 +79,17 @@ def forget(exchange: Story, now: float) -> None:
         callers.detach(caller.entry, exchange)
     if exchange.remembered_as is not None:
         # Of the attempt, not of the exchange: where a fallback's upstream answered, its app was waited for.
-        _end(exchange, exchange.remembered_as, exchange.tries[-1].reason, now)
+        reason = exchange.tries[-1].reason
+        if reason is None and _is_timeout_of_app(exchange, now):
+            reason = Reason.TIMEOUT
+        _end(exchange, exchange.remembered_as, reason, now)
+
+
+def _is_timeout_of_app(exchange: Story, now: float) -> bool:
+    """A gRPC server says itself that the time is up, a little before our own cut: its call is over by that."""
+    if not exchange.request.traits.is_grpc or exchange.tries[-1].grpc_status != GrpcStatus.DEADLINE_EXCEEDED:
+        return False
+    return exchange.deadline - now <= (exchange.deadline - exchange.started) * (1.0 - NEAR_THE_END_GRPC)
 
 
 def _end(exchange: Story, span_id: bytes, reason: Reason | None, now: float) -> None:

@@ -295,7 +295,7 @@ class Race(AttemptOwner):
         else:
             if attempt.status < 400 and self._route.admission is not None:
                 self._route.admission.record(now - attempt.started, now)
-            is_late_below = attempt.status == 504 and self._was_held(attempt, now)
+            is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
             transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
         if transition is not None:
             exchange.tripped_breaker(transition)

@@ -16,7 +16,7 @@ from mypy_extensions import trait
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field
-from sidecar.transport.link import Link
+from sidecar.transport.channel import Channel
 
 
 @trait
@@ -97,7 +97,7 @@ class ServerStream(ABC):
         """It does again, or has just taken what was held for it: who was not held back hears that, too."""
 
     @abstractmethod
-    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
+    def hand_over(self, protocol: Any) -> tuple[Channel, bytes, bool]:
         """After a switch: `protocol` hears what arrives from now on. Returns the link, what was read ahead, and
         whether the client has ended its direction already."""
 
@@ -122,7 +122,7 @@ class NoClient(ServerStream):
     def hold(self) -> None: ...
     def resume(self) -> None: ...
 
-    def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
+    def hand_over(self, protocol: Any) -> tuple[Channel, bytes, bool]:
         raise RuntimeError("a request that has ended has no connection to hand over")
 
 

@@ -3,7 +3,8 @@
 Decides when a direction ends and when all is over. One side's FIN becomes the other's, and the other direction goes
 on. A side that is lost altogether ends both, but what it had sent is delivered first: the other side is read on and
 let go only when it has taken all, or took nothing for a whole look, since closing a socket with unread input resets
-what is under way (RFC 9112 9.6). Nothing moves for the idle timeout: both are closed. Owned by its exchange.
+what is under way (RFC 9112 9.6). Nothing moves for the idle timeout: both are closed. Each side is
+a `Channel`: a connection, or a stream of HTTP/2. Owned by its exchange.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.memory_budget import Account, MemoryBudget
-from sidecar.transport.link import Link
+from sidecar.transport.channel import Channel
 
 if TYPE_CHECKING:
     from sidecar.forwarding.attempt import Attempt
@@ -30,7 +31,7 @@ class _End:
     __slots__ = ("count", "has_ended", "is_lost", "link", "other", "tunnel")
     __deletable__ = ("other", "tunnel")
 
-    link: Link
+    link: Channel
     other: _End
     tunnel: Tunnel
     """Gone, as `other` is, when both ends are lost."""
@@ -100,6 +101,8 @@ class Tunnel:
         self._client.other = self._upstream
         self._upstream.other = self._client
         self._timer: asyncio.TimerHandle | None = None
+        self._looks: dict[_End, asyncio.TimerHandle] = {}
+        """At sides that are to take what was written to them."""
         self._moved_at = loop.time()
         self._account = Account(memory, self._moved_at)
 
@@ -141,9 +144,7 @@ class Tunnel:
 
     def lost(self, end: _End) -> None:
         """One side is gone altogether: the other one is still given what was sent."""
-        if not end.has_ended:
-            end.has_ended = True
-            end.other.link.end_writing()
+        end.has_ended = True
         self._over()
 
     def cut(self) -> None:
@@ -168,31 +169,36 @@ class Tunnel:
         if end.has_ended:
             end.link.close()
         else:
-            end.link.end_writing()
             end.link.set_sink(_Discarding(end))
+            end.link.break_off()
             end.link.resume()
-        self._see_out(end.link, end.link.untaken_bytes())
+        self._see_out(end, end.link.untaken_bytes())
 
     def dissolve(self) -> None:
-        """When both are gone: they point at each other and here, which only a collection would undo."""
+        """When both are gone: they point at each other and here, which only a collection would undo; and a timer
+        would keep all of it for half a minute."""
         ends = self._client, self._upstream
         if all(end.is_lost for end in ends):
+            for look in self._looks.values():
+                look.cancel()
+            self._looks.clear()
             for end in ends:
                 del end.other, end.tunnel
 
-    def _see_out(self, link: Link, waiting: int) -> None:
+    def _see_out(self, end: _End, waiting: int) -> None:
         seconds = min(self._idle_seconds, LINGER_SECONDS)
-        self._loop.call_later(seconds, self._look_again, link, waiting)
+        self._looks[end] = self._loop.call_later(seconds, self._look_again, end, waiting)
 
-    def _look_again(self, link: Link, before: int) -> None:
+    def _look_again(self, end: _End, before: int) -> None:
         """Who takes nothing of what waits for it must not keep its connection for ever, nor who only sends."""
-        if link.is_lost:
+        del self._looks[end]
+        if end.is_lost:
             return
-        waiting = link.untaken_bytes()
+        waiting = end.link.untaken_bytes()
         if waiting and waiting != before:
-            self._see_out(link, waiting)
+            self._see_out(end, waiting)
         else:
-            link.abort()
+            end.link.abort()
 
     def _watch(self) -> None:
         """End it when nothing has moved for the idle timeout."""

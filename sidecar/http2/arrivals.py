@@ -183,7 +183,7 @@ class Arrivals:
         if streams.open_count >= self._max_streams:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams at once")
         stream = streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
-        stream.left = head.length
+        stream.left = head.length if head.method != b"CONNECT" else None  # what follows is no content
         stream.receiving = _ENDED if is_end else _BODY
         event = RequestReceived()
         event.stream = stream

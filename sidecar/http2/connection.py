@@ -249,6 +249,7 @@ def _settings(ours: Http2Settings, *, is_server: bool) -> dict[int, int]:
         values[settings.HEADER_TABLE_SIZE] = ours.header_table_bytes
     if is_server:
         values[settings.MAX_CONCURRENT_STREAMS] = ours.max_concurrent_streams
+        values[settings.ENABLE_CONNECT_PROTOCOL] = 1
     else:
         values[settings.ENABLE_PUSH] = 0
     return values

@@ -65,6 +65,8 @@ class Control:
             key, value = frames.unpack_setting(payload, position)
             self._set(key, value)
         self.peer.is_known = True
+        if self.peer.no_priorities is None:
+            self.peer.no_priorities = 0
         self.outbox.answer(frames.SETTINGS_ACK)
         self.floods.answer(self.outbox.unsent_answers)
         events.append(PeerSettings())
@@ -96,6 +98,10 @@ class Control:
             if value > 1 or (not value and peer.is_connect_protocol_enabled):
                 raise protocol_error(f"ENABLE_CONNECT_PROTOCOL is {value}")
             peer.is_connect_protocol_enabled = bool(value)
+        elif key == settings.NO_RFC7540_PRIORITIES:
+            if value > 1 or peer.no_priorities not in (None, value):
+                raise protocol_error(f"NO_RFC7540_PRIORITIES is {value}")
+            peer.no_priorities = value
 
     def _change_windows(self, change: int, events: list[Http2Event]) -> None:
         """RFC 9113 6.9.2: of the streams that are there, too."""

@@ -13,6 +13,8 @@ MAX_FRAME_SIZE: Final = 0x5
 MAX_HEADER_LIST_SIZE: Final = 0x6
 ENABLE_CONNECT_PROTOCOL: Final = 0x8
 """RFC 8441 3."""
+NO_RFC7540_PRIORITIES: Final = 0x9
+"""RFC 9218 2.1."""
 
 DEFAULT_WINDOW: Final = 65_535
 """In bytes, for a stream and for a connection, before anything else was said (RFC 9113 6.9.2)."""
@@ -66,7 +68,7 @@ class PeerLimits:
 
     __slots__ = (
         "header_table_bytes", "is_connect_protocol_enabled", "is_known", "max_concurrent_streams", "max_frame_bytes",
-        "max_header_list_bytes", "stream_window",
+        "max_header_list_bytes", "no_priorities", "stream_window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -78,5 +80,7 @@ class PeerLimits:
         self.header_table_bytes = 4096
         self.max_header_list_bytes = UNLIMITED
         """Advisory (RFC 9113 6.5.2); held by nobody here."""
+        self.no_priorities: int | None = None
+        """NO_RFC7540_PRIORITIES: its first SETTINGS say it once and for all."""
         self.is_connect_protocol_enabled = False
         """A server takes extended CONNECT (RFC 8441)."""

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from sidecar.admin.process import Data
@@ -105,7 +106,7 @@ class Administered:
         sockets, now = self._datapath.listeners.sockets, self.now()
         return {
             "service": self._rooms.room.settings.service_name,
-            "version": importlib.metadata.version("sidecar-proxy"),
+            "version": _version(),
             "pid": os.getpid(),
             "uptime_seconds": round(now - self._started_at, 3),
             "exchanges": len(self._datapath.service.exchanges),
@@ -195,3 +196,9 @@ class Administered:
             "is_last_reload_successful": numbers.is_last_reload_successful,
             "problems": list(self._active.problems),
         }
+
+
+@cache
+def _version() -> str:
+    """Looked for once: a look reads files, and leaves cycles behind."""
+    return importlib.metadata.version("sidecar-proxy")

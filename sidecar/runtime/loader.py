@@ -108,9 +108,14 @@ class Loader:
             elif error is None:
                 unpacking.add(payload[1:])
             await asyncio.sleep(0)
-        if error is not None:
+        if error is None:
+            return unpacking.snapshot()
+        try:
             raise error
-        return unpacking.snapshot()
+        finally:
+            del (
+                error
+            )  # its traceback has this frame, which would have it: a cycle for each file that is refused
 
     async def close(self) -> None:
         """End the process, whatever it does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 from sidecar.core.memory_budget import MemoryBudget
@@ -112,6 +113,12 @@ class MemoryWatch:
 
 def give_back() -> None:
     """Return free memory to the system (malloc_trim(3)); does nothing where the C library has no such call (musl)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _trim()
     if trim is not None:
         trim(0)
+
+
+@cache
+def _trim() -> Any:
+    """Looked for once: each look makes types of ctypes' own, which point at each other."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -27,6 +27,11 @@ from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
 _MAX_CACHED = 4096
+"""Of what many exchanges share: words of the configuration, methods, statuses."""
+_MAX_OF_CLIENTS = 1024
+"""Of what is made of words that clients choose, up to half a kilobyte each: such a table may well fill up."""
+_MAX_PEERS = 256
+"""Clients whose exchanges are shaped in the same second; each new connection is another."""
 _SOME_CLIENT = ClientTls()
 """In the place of each client, where all that matters is that there is TLS."""
 MAX_IDENTITY = 256
@@ -223,7 +228,7 @@ def _tls_attributes(tls: TlsFacts) -> Iterator[bytes]:
         yield wire.text("sidecar.upstream.identity", tls.identity[:MAX_IDENTITY].encode())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_CACHED)
 def _server_fixed(
     method: bytes,
     route: str | None,
@@ -280,7 +285,7 @@ def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | C
     return b"".join(parts)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_OF_CLIENTS)
 def _rpc(path: bytes) -> bytes:
     """What a gRPC call asks for (`/pkg.Service/Method`), by its path, which is free of secrets."""
     service, _, method = path[1:].rpartition(b"/")
@@ -310,7 +315,7 @@ def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[b
             yield wire.number("network.peer.port", endpoint.port)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_OF_CLIENTS)
 def _admission(state: str, source: str, host: bytes, agent: bytes | None) -> bytes:
     parts = [wire.text("sidecar.circuit_breaker.state", state.encode())] if state else []
     if source:
@@ -340,7 +345,7 @@ def _untrusted(came: Untrusted) -> Iterator[bytes]:
             yield wire.text(name, value)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_MAX_OF_CLIENTS)
 def _client_tls(tls: ClientTls) -> bytes:
     """Cached, as a client sends many exchanges by one connection. Names by the conventions, but for the identity."""
     parts = [wire.text("tls.protocol.name", b"tls"), wire.text("tls.protocol.version", tls.protocol.encode())]
@@ -351,12 +356,12 @@ def _client_tls(tls: ClientTls) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=_MAX_PEERS)
 def _peer(peer: tuple[str, int]) -> bytes:
     """Cached, as a client sends many exchanges by one connection."""
     address, port = peer
     return (
         wire.text("client.address", address.encode())
         + wire.text("network.peer.address", address.encode())
-        + wire.number_of(_PEER_PORT, port)
+        + wire.new_number_of(_PEER_PORT, port)
     )

@@ -62,7 +62,7 @@ def text_of(name: bytes, value: bytes) -> bytes:
     return _before(name, len(value)) + value
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def _before(name: bytes, size: int) -> bytes:
     """All of a string attribute that is before its value."""
     inner = b"\x0a" + varint(size)
@@ -75,12 +75,15 @@ def number(name: str, value: int) -> bytes:
     return number_of(key(name), value)
 
 
-@lru_cache(maxsize=8192)
-def number_of(name: bytes, value: int) -> bytes:
-    """The same with an encoded name. Cached: durations and budgets in milliseconds are much the same."""
+def new_number_of(name: bytes, value: int) -> bytes:
+    """The same with an encoded name, for numbers that hardly come again: ports of clients."""
     digits = _LENGTHS[value] if 0 <= value < 16384 else varint(value)
     size = len(digits) + 1
     return b"\x4a%c%b\x12%c\x18%b" % (len(name) + size + 2, name, size, digits)
+
+
+number_of = lru_cache(maxsize=1024)(new_number_of)
+"""Cached: durations and budgets in milliseconds are much the same."""
 
 
 def flag(name: str, *, value: bool) -> bytes:

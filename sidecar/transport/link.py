@@ -172,6 +172,10 @@ class Link:
             self._transport.write_eof()
         self._mute()
 
+    def break_off(self) -> None:
+        """In TCP as `end_writing`: whoever is listening reads on until the other side ends as well."""
+        self.end_writing()
+
     def close(self) -> None:
         """Close once what was written has gone out."""
         self._mute()

@@ -120,6 +120,7 @@ async def _connect(pool: LeasePool, seconds: float) -> Any:
     finally:
         if not is_connected:
             connection.abort()
+            connection.let_go()
     pool.add(connection)
     return connection
 

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, cast
 
-from sidecar.core import headers
+from sidecar.core import headers, websocket
 from sidecar.core.block import Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
 from sidecar.core.memory_budget import SECURED_BYTES, Account, settled
 from sidecar.core.plain import Field, PlainResponse, read_response
-from sidecar.core.request import PLAIN, Request
+from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
@@ -53,8 +53,8 @@ class UpstreamConnection(Lease, ClientStream):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive", "_is_plain",
-        "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
+        "_accept", "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive",
+        "_is_plain", "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
         "idle_since", "is_open", "is_read_paused", "is_reused", "is_write_paused", "link", "pool",
     )  # fmt: skip
 
@@ -78,6 +78,8 @@ class UpstreamConnection(Lease, ClientStream):
         self.is_write_paused = False
         """The upstream takes no more of the request for now."""
         self._request = _NO_REQUEST
+        self._accept = b""
+        """What a 101 must say in `Sec-WebSocket-Accept`, where the key was ours; else empty."""
         self._has_head = False
         self._head_bytes = self._interims = 0
         self._body_left = 0
@@ -135,6 +137,9 @@ class UpstreamConnection(Lease, ClientStream):
         self.link.set_sink(protocol)
         return self.link
 
+    def cannot_switch(self, request: Request) -> str:
+        return ""
+
     def has_ended_unseen(self) -> bool:
         """Whether the upstream has closed it, or said something, that the loop has not read yet."""
         return self.link.is_readable()
@@ -145,6 +150,12 @@ class UpstreamConnection(Lease, ClientStream):
         if self.is_open:
             self.link.abort()
             self._forget()
+
+    def let_go(self) -> None:
+        """Its opening failed or was called off. uvloop then closes the transport and tells nobody of its loss: what
+        points at each other, this and the transport, has to part here, since only a collection would find it."""
+        if hasattr(self, "link"):
+            self.connection_lost(None)
 
     def _forget(self) -> None:
         """Give back its place, and what is charged for it. The link may be someone else's by now."""
@@ -176,6 +187,8 @@ class UpstreamConnection(Lease, ClientStream):
                     kept.append(line)  # a comprehension is a call of its own until Python 3.12
         if traits is not PLAIN:
             kept += _hop_lines(request)
+            if traits.upgrade:
+                kept.append(self._key_line(traits))
         written = b"".join([
             request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
             *kept, head.added.lines, *head.own, b"\r\n",
@@ -188,6 +201,15 @@ class UpstreamConnection(Lease, ClientStream):
             self.link.write(written)
             for data in held:
                 self.send_data(data)
+
+    def _key_line(self, traits: Traits) -> bytes:
+        """A handshake that came by HTTP/2 has no key (RFC 8441 5): make one."""
+        self._accept = b""
+        if traits.http_version != "2":
+            return b""
+        key = websocket.new_key()
+        self._accept = websocket.accept_of(key)
+        return b"Sec-WebSocket-Key: %b\r\n" % key
 
     def send_data(self, data: bytes) -> None:
         if not self._request.traits.is_chunked:
@@ -460,6 +482,10 @@ class UpstreamConnection(Lease, ClientStream):
         if status == 101:
             if not self._request.traits.upgrade:
                 raise MalformedHead("unexpected 101")
+            if self._accept and [value for key, _, value in fields if key == websocket.ACCEPT] != [
+                self._accept
+            ]:
+                raise MalformedHead("101 without the Sec-WebSocket-Accept that belongs to the key")
             self._has_head = True
             sink.switched(head, rest)
             return False

@@ -1,7 +1,8 @@
 """HTTP/2 client side: the bytes of one connection to one endpoint ↔ many requests and their responses at a time.
 
 Decides which streams a lost or draining connection has certainly not processed, whether a silent one is still alive,
-and when to write. It knows nothing of routes: each request is a `SentStream`. Owned by its `Http2Pool`.
+when to write, and how much of what came is worked through in one turn of the loop. It knows nothing of routes: each
+request is a `SentStream`. Owned by its `Http2Pool`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
 from sidecar.transport.tls.failures import TlsCut, TlsFailed
+from sidecar.transport.turns import REQUEST_UNITS
 from sidecar.upstream.http2_stream import Carrier, SentStream
 from sidecar.upstream.lease import SharingPool
 from sidecar.upstream.securing import processed
@@ -38,6 +40,11 @@ SEE_OUT_SECONDS: Final = 30.0
 """For the rest of a request whose response is whole already; then it is reset, since nobody waits for it."""
 UNACKNOWLEDGED_SECONDS: Final = 20.0
 """What the kernel has sent and the peer's has not acknowledged for so long ends it (`TCP_USER_TIMEOUT`)."""
+SLICE_BYTES: Final = 32 * 1024
+"""Given to the codec at once; between two of them it is asked whether this turn of the loop has time left."""
+DATA_UNITS: Final = 10
+"""What a frame of a body costs of a turn."""
+OTHER_UNITS: Final = 4
 _PING: Final = b"sidecar?"
 _TOO_MANY_PINGS: Final = b"too_many_pings"
 _NOTHING: Final[Sequence[Http2Event]] = ()
@@ -47,8 +54,9 @@ class Http2UpstreamConnection(Carrier):
     """One connection. `pool` is where it came from."""
 
     __slots__ = (
-        "_account", "_asked_at", "_is_reading", "_is_suspect", "_is_write_due", "_is_write_paused", "_loop", "_timer",
-        "codec", "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
+        "_account", "_asked_at", "_behind", "_error", "_events", "_is_lost", "_is_reading", "_is_suspect",
+        "_is_turn_over", "_is_write_due", "_is_write_paused", "_loop", "_timer", "codec", "expires",
+        "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
     link: Link
@@ -71,6 +79,15 @@ class Http2UpstreamConnection(Carrier):
         """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
         self._asked_at = -inf
         self._is_suspect = False
+        self._events: Sequence[Http2Event] = _NOTHING
+        """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
+        self._behind = b""
+        """Read, and not given to the codec yet, for the same reason."""
+        self._is_turn_over = False
+        self._is_lost = False
+        self._error: Exception | None = None
+        """With which it was lost, until that is told."""
+        """There is no socket any more; its streams hear of it behind what had come before."""
         self._is_reading = False
         self._is_write_due = False
         self._is_write_paused = False
@@ -83,6 +100,9 @@ class Http2UpstreamConnection(Carrier):
 
     def now(self) -> float:
         return self._loop.time()
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        return self._loop.call_soon(callback, *args)
 
     @property
     def has_room(self) -> bool:
@@ -148,6 +168,14 @@ class Http2UpstreamConnection(Carrier):
         self.link.lost()
         if is_open:
             self._forget()
+        self._error = error
+        self._is_lost = True
+        if not self._is_turn_over:
+            self._end()
+
+    def _end(self) -> None:
+        """It is lost, and all that had come is worked through."""
+        error, self._error = self._error, None
         if isinstance(error, TlsFailed) and not isinstance(error, TlsCut):
             is_begun = self.was_used or self.codec.peer.is_known
             self._fail_all(error.reason, error.detail, processed(error, is_begun=is_begun))
@@ -165,26 +193,42 @@ class Http2UpstreamConnection(Carrier):
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
-        if self.is_open:
-            self.link.resume()
+        self._resume()
         try:
             self._handle(self.codec.resume_data())
         except Exception as error:
             self._break_off(error)
         self._write()
 
+    def _resume(self) -> None:
+        has_to_wait = self._is_write_paused and self.codec.unsent_answers > 0
+        if self.is_open and not self._is_turn_over and not has_to_wait:
+            self.link.resume()
+
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.now()
         if self._is_suspect:
             self._is_suspect = False
             self._stop_doubting()
+        if self._is_turn_over:
+            self._behind += data
+            self._charge()
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         self._is_reading = True
         try:
-            self._handle(self.codec.receive(data, self.heard_at))
+            while data and not self._is_turn_over:
+                piece, data = (
+                    (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
+                )
+                self._handle(self.codec.receive(piece, self.heard_at))
         except Exception as error:
             self._break_off(error)
         finally:
             self._is_reading = False
+            self._behind = data + self._behind if self._is_turn_over else b""
         self._write()
 
     def _break_off(self, error: Exception) -> None:
@@ -192,6 +236,8 @@ class Http2UpstreamConnection(Carrier):
         message = "an error in reading from an upstream; its connection is ended"
         self._loop.call_exception_handler({"message": message, "exception": error})
         streams = self._owners()
+        self._events = _NOTHING
+        self._behind = b""
         self.abort()
         for stream in streams:
             stream.broken()
@@ -202,6 +248,11 @@ class Http2UpstreamConnection(Carrier):
             self.is_open = False
             self.link.abort()
             self._forget()
+
+    def let_go(self) -> None:
+        """Its opening failed or was called off: see HTTP/1.1's."""
+        if hasattr(self, "link"):
+            self.connection_lost(None)
 
     def close(self) -> None:
         """Say goodbye, and close: nobody is here any more."""
@@ -231,21 +282,41 @@ class Http2UpstreamConnection(Carrier):
     # What the codec tells
 
     def _handle(self, told: Sequence[Http2Event]) -> None:
+        """Work through what the codec tells, as far as this turn of the loop allows."""
+        if self._is_turn_over:
+            self._events = [*self._events, *told]
+            return
+        turns = self.pool.cluster.turns
         at, count = 0, len(told)
         while at < count:
             event: Any = told[at]
-            at += 1
             kind = event.__class__
+            units = OTHER_UNITS
+            if kind is events.ResponseReceived:
+                units = REQUEST_UNITS + len(event.fields)
+            if not turns.take(units):
+                self._put_off(told[at:])
+                return
+            at += 1
             if kind is events.ResponseReceived:
                 at = self._response(event, told, at)
             elif kind is events.DataReceived:
-                data, event, at = events.joined(event, told, at)
-                self.codec.credit_connection(len(data))
+                data, event, at = self._joined(event, told, at)
                 owner: SentStream | None = event.stream.owner
                 if owner is not None:
                     owner.received(data, is_end=event.is_end)
             else:
                 _HANDLERS[kind](self, event)
+
+    def _joined(
+        self, event: events.DataReceived, told: Sequence[Any], at: int
+    ) -> tuple[bytes, events.DataReceived, int]:
+        """See `events.joined`; with credit for it on the connection."""
+        begin = at - 1
+        data, last, at = events.joined(event, told, at)
+        self.pool.cluster.turns.take(DATA_UNITS * (at - begin))
+        self.codec.credit_connection(len(data))
+        return data, last, at
 
     def _response(self, event: events.ResponseReceived, told: Sequence[Any], at: int) -> int:
         """A head, and with it its whole body where one read brought it."""
@@ -255,8 +326,7 @@ class Http2UpstreamConnection(Carrier):
         if event.is_end:
             owner.answered(event, b"")
         elif at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream:
-            data, last, at = events.joined(told[at], told, at + 1)
-            self.codec.credit_connection(len(data))
+            data, last, at = self._joined(told[at], told, at + 1)
             if last.is_end:
                 owner.answered(event, data)
             else:
@@ -266,6 +336,31 @@ class Http2UpstreamConnection(Carrier):
             owner.head(event)
             owner.flush()  # a head whose body is still to come says something by itself
         return at
+
+    def _put_off(self, rest: Sequence[Http2Event]) -> None:
+        self._events = rest
+        self._is_turn_over = True
+        self.link.pause()
+        self.pool.cluster.turns.later(self._take_up)
+
+    def _take_up(self) -> None:
+        """In a later turn of the loop: go on with what the last one had no time for."""
+        rest, self._events = self._events, _NOTHING
+        behind, self._behind = self._behind, b""
+        self._is_turn_over = False
+        try:
+            self._handle(rest)
+        except Exception as error:
+            self._break_off(error)
+            behind = b""
+        if self._is_turn_over:
+            self._behind = behind + self._behind
+            self._write()
+            return
+        self._read(behind)
+        self._resume()
+        if self._is_lost and not self._is_turn_over:
+            self._end()
 
     def _interim(self, event: events.InterimReceived) -> None:
         owner: SentStream | None = event.stream.owner
@@ -304,11 +399,16 @@ class Http2UpstreamConnection(Carrier):
             self.close()
 
     def _sent(self, event: events.StreamSent) -> None:
-        if event.stream.owner is None:
+        owner: SentStream | None = event.stream.owner
+        if owner is None:
             self._settle(self.now())
+        else:
+            owner.sent()
 
     def _settings(self, event: Http2Event) -> None:
         self.pool.stream_limit = min(self.codec.peer.max_concurrent_streams, STREAMS_BEFORE_SETTINGS)
+        for stream in self._owners():
+            stream.settings_known()
         self.pool.came_free(self, self.now())
 
     def _failed(self, event: events.ConnectionFailed) -> None:
@@ -338,7 +438,7 @@ class Http2UpstreamConnection(Carrier):
 
     def _charge(self) -> None:
         """What its streams have been given and the upstream does not take is memory of this connection."""
-        size = self.codec.unsent_bytes
+        size = self.codec.unsent_bytes + len(self._behind)
         if self._is_write_paused:
             size += self.link.unsent_bytes
         if size < STEP_BYTES:

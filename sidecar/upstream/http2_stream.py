@@ -7,24 +7,35 @@ took it, until `release`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final
 
+from sidecar.core import websocket
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead, own_pairs, response_head
 from sidecar.core.plain import Field
-from sidecar.core.request import PLAIN, PLAIN_2
+from sidecar.core.request import PLAIN, PLAIN_2, Request
 from sidecar.http2 import events
 from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.stream import Http2Stream
-from sidecar.transport.link import Link
+from sidecar.http2.stream_link import StreamLink
 from sidecar.upstream.lease import Fate, Lease, SharingPool
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
 _TE: Final = (b"te", b"trailers")
+_NOT_IN_CONNECT: Final = frozenset({websocket.KEY, websocket.ACCEPT, b"content-length"})
+_NOT_IN_SWITCH: Final = frozenset({websocket.ACCEPT, b"content-length", b"upgrade"})
+_UPGRADE: Final = (b"upgrade", b"Upgrade: websocket\r\n", websocket.WEBSOCKET)
+NO_SETTING: Final = (
+    "this upstream's HTTP/2 takes no WebSocket (it does not send SETTINGS_ENABLE_CONNECT_PROTOCOL)"
+)
+NO_SUCH_UPGRADE: Final = (
+    "an `Upgrade` other than a GET for a WebSocket cannot go to an upstream that speaks HTTP/2"
+)
+NO_KEY: Final = "a WebSocket's handshake without a Sec-WebSocket-Key of 16 bytes"
 
 
 class Carrier(ABC):
@@ -50,6 +61,10 @@ class Carrier(ABC):
     def now(self) -> float: ...
 
     @abstractmethod
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """In the next turn of the loop."""
+
+    @abstractmethod
     def write_soon(self) -> None:
         """Write what the codec has, once for all that is said in this read or this turn of the loop."""
 
@@ -66,8 +81,8 @@ class SentStream(Lease, ClientStream):
     """One request on a shared connection."""
 
     __slots__ = (
-        "_codec", "_connection", "_has_head", "_held_bytes", "_is_held", "_sent_at", "_sink", "_stream", "expires",
-        "idle_since", "is_reused", "pool",
+        "_codec", "_connection", "_has_head", "_held_bytes", "_is_held", "_is_left", "_link", "_sent_at", "_sink",
+        "_stream", "_switch", "_unasked", "expires", "idle_since", "is_reused", "pool",
     )  # fmt: skip
 
     def __init__(self, connection: Carrier) -> None:
@@ -86,6 +101,14 @@ class SentStream(Lease, ClientStream):
         self._held_bytes = 0
         """Passed on without credit."""
         self._sent_at = 0.0
+        self._switch: Request | None = None
+        """The request, where it asks for a WebSocket and is not answered yet."""
+        self._unasked: RequestHead | None = None
+        """Its head, while it is not known whether the upstream takes it (RFC 8441 3)."""
+        self._link: StreamLink | None = None
+        """The stream as one side of a tunnel, from the switch on."""
+        self._is_left = False
+        """Its attempt has let go of it, and the tunnel has not ended yet."""
 
     def __repr__(self) -> str:
         return f"<SentStream {self._stream!r} to {self.pool.endpoint}>"
@@ -98,11 +121,15 @@ class SentStream(Lease, ClientStream):
 
     def release(self, fate: Fate, now: float) -> None:
         self._sink = None
+        if self._link is not None and not self._link.is_over:
+            self._is_left = True
+            return
+        self._unasked = None
         stream, self._stream = self._stream, None
         connection = self._connection
+        connection.streams.discard(self)
         if stream is not None:
             stream.owner = None
-            connection.streams.discard(self)
             self._codec.release(stream)
             if stream.unsent_bytes:
                 connection.see_out(stream)
@@ -110,8 +137,33 @@ class SentStream(Lease, ClientStream):
         is_silent = fate is Fate.BROKEN and stream is not None and connection.heard_at <= self._sent_at
         connection.released(now, is_silent=is_silent)
 
-    def hand_over(self, protocol: Any) -> Link:
-        raise RuntimeError("HTTP/2 has no 101")
+    def hand_over(self, protocol: Any) -> StreamLink:
+        connection, stream = self._connection, self._stream
+        assert stream is not None
+        self._sink = None
+        link = self._link = StreamLink(
+            self._codec,
+            stream,
+            write_soon=connection.write_soon,
+            call_soon=connection.call_soon,
+            on_closed=self._tunnel_ended,
+        )
+        link.set_sink(protocol)
+        return link
+
+    def _tunnel_ended(self) -> None:
+        if self._is_left:
+            self.release(Fate.HANDED_OVER, self._connection.now())
+
+    def cannot_switch(self, request: Request) -> str:
+        if request.method != b"GET" or not websocket.is_among(request.traits.upgrade):
+            return NO_SUCH_UPGRADE
+        if request.traits.http_version != "2" and not websocket.is_key(
+            request.lookup.get(websocket.KEY, b"")
+        ):
+            return NO_KEY
+        peer = self._codec.peer
+        return NO_SETTING if peer.is_known and not peer.is_connect_protocol_enabled else ""
 
     def has_ended_unseen(self) -> bool:
         return False
@@ -123,6 +175,14 @@ class SentStream(Lease, ClientStream):
 
     def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
         request, connection = head.request, self._connection
+        if request.traits.upgrade:
+            self._switch = request
+            connection.streams.add(self)
+            if self._codec.peer.is_known:
+                self._send_connect(head)
+            else:
+                self._unasked = head
+            return
         pairs = [*head.added.pairs, *own_pairs(head.own)]
         traits = request.traits
         if (
@@ -151,6 +211,42 @@ class SentStream(Lease, ClientStream):
         for data in held:
             self.send_data(bytes(data))
         connection.write_soon()
+
+    def _send_connect(self, head: RequestHead) -> None:
+        """Extended CONNECT (RFC 8441 4); the key of HTTP/1.1's handshake stays here."""
+        request, connection = head.request, self._connection
+        pseudo = (
+            (b":method", b"CONNECT"),
+            (b":protocol", websocket.WEBSOCKET),
+            (b":scheme", b"http"),
+            (b":authority", head.authority),
+            (b":path", head.target),
+        )
+        stream = self._stream = self._codec.open_stream(
+            pseudo,
+            request.fields,
+            head.drop | _NOT_IN_CONNECT,
+            (*head.added.pairs, *own_pairs(head.own)),
+            never_indexed=request.traits.never_indexed,
+        )
+        stream.owner = self
+        self._sent_at = connection.now()
+        connection.write_soon()
+
+    def settings_known(self) -> None:
+        """The upstream has said what it takes."""
+        head, self._unasked = self._unasked, None
+        sink = self._sink
+        if head is None or sink is None:
+            return
+        if not self._codec.peer.is_connect_protocol_enabled:
+            self._sink = None
+            sink.declined(NO_SETTING)
+        elif not self._codec.can_open:
+            self._sink = None
+            sink.failed(Reason.CONNECTION_REFUSED, "upstream takes no more streams here", Processed.NEVER)
+        else:
+            self._send_connect(head)
 
     def send_data(self, data: bytes) -> None:
         stream, sink = self._stream, self._sink
@@ -193,8 +289,13 @@ class SentStream(Lease, ClientStream):
 
     def head(self, event: events.ResponseReceived) -> None:
         self._has_head = True
-        if self._sink is not None:
-            self._sink.head(_head_of(event, event.length))
+        switch, sink = self._switch, self._sink
+        if switch is not None and event.status < 300:
+            self._switch = None
+            if sink is not None:
+                sink.switched(_switch_of(event, switch), b"")
+        elif sink is not None:
+            sink.head(_head_of(event, event.length))
 
     def flush(self) -> None:
         if self._sink is not None:
@@ -202,12 +303,19 @@ class SentStream(Lease, ClientStream):
 
     def answered(self, event: events.ResponseReceived, body: bytes) -> None:
         """The response is there whole."""
+        if self._switch is not None and event.status < 300:
+            self.head(event)
+            self.received(body, is_end=True)
+            return
         self._has_head = True
         if self._sink is not None:
             self._sink.answered(_head_of(event, event.length), body)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
-        """Part of the response's body."""
+        """Part of the response's body, or of what a tunnel carries."""
+        if self._link is not None:
+            self._link.received(data, is_end=is_end)
+            return
         sink, stream = self._sink, self._stream
         if sink is None or stream is None:
             return
@@ -225,25 +333,55 @@ class SentStream(Lease, ClientStream):
             sink.flush()
 
     def ended(self, trailers: Sequence[Field]) -> None:
-        if self._sink is not None:
+        if self._link is not None:
+            self._link.ended()
+        elif self._sink is not None:
             self._sink.end(trailers)
 
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
+        if self._link is not None:
+            self._link.gone(ConnectionResetError(detail))
+            return
+        if self._unasked is not None:
+            processed = Processed.NEVER
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.failed(reason, detail, Processed.YES if self._has_head else processed)
 
     def broken(self) -> None:
+        if self._link is not None:
+            self._link.gone(None)
+            return
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.broken()
 
+    def sent(self) -> None:
+        """All that was sent has gone out, and its end."""
+        if self._link is not None:
+            self._link.sent()
+
     def writable(self) -> None:
-        if self._sink is not None:
+        if self._link is not None:
+            self._link.writable()
+        elif self._sink is not None:
             self._sink.writable()
 
 
 def _head_of(event: events.ResponseReceived | events.InterimReceived, length: int | None) -> ResponseHead:
     head = response_head(event.status, event.fields, length)
+    head.never_indexed = event.never_indexed
+    return head
+
+
+def _switch_of(event: events.ResponseReceived, request: Request) -> ResponseHead:
+    """What a server of HTTP/1.1 would have answered to the handshake: 101, and the accept if it had a key."""
+    fields = [field for field in event.fields if field[0] not in _NOT_IN_SWITCH]
+    fields.append(_UPGRADE)
+    key = request.lookup.get(websocket.KEY)
+    if key is not None:
+        accept = websocket.accept_of(key)
+        fields.append((websocket.ACCEPT, b"Sec-WebSocket-Accept: %b\r\n" % accept, accept))
+    head = response_head(101, fields, None)
     head.never_indexed = event.never_indexed
     return head

@@ -17,9 +17,10 @@ from mypy_extensions import trait
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.request import Request
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
-from sidecar.transport.link import Link
+from sidecar.transport.channel import Channel
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
 from sidecar.upstream.streams import ClientStream, ResponseSink
@@ -62,8 +63,13 @@ class Lease(ABC):
         """Let go of it: exactly once for each `begin`. The sink hears nothing more, whatever arrives."""
 
     @abstractmethod
-    def hand_over(self, protocol: Any) -> Link:
+    def hand_over(self, protocol: Any) -> Channel:
         """After a switch: `protocol` hears what arrives; the place counts as taken until `release`."""
+
+    @abstractmethod
+    def cannot_switch(self, request: Request) -> str:
+        """Why this connection, as far as it is known, has no way to carry the `Upgrade` that the request asks for;
+        empty if it may have."""
 
     @abstractmethod
     def has_ended_unseen(self) -> bool:

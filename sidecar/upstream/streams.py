@@ -30,7 +30,8 @@ class Processed(Enum):
 
 
 class ResponseSink(ABC):
-    """Hears of one response, on the loop and in order. `end`, `answered`, `switched` or `failed` comes last, once."""
+    """Hears of one response, on the loop and in order. One of `end`, `answered`, `switched`,
+    `failed` and `declined` comes last, once."""
 
     __slots__ = ()
 
@@ -59,11 +60,17 @@ class ResponseSink(ABC):
 
     @abstractmethod
     def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """101: from here on the connection is the sink's; `rest` came behind the head."""
+        """101: from here on the connection is the sink's; `rest` came behind the head. A 2xx to an extended CONNECT
+        is told so too."""
 
     @abstractmethod
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
         """No whole response will come."""
+
+    @abstractmethod
+    def declined(self, detail: str) -> None:
+        """Nothing was sent: the upstream speaks a protocol that has no such request, which is no fault of its own. In
+        the place of `failed`."""
 
     @abstractmethod
     def broken(self) -> None:

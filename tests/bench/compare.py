@@ -3,7 +3,7 @@
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
 not count. `--tls` measures TLS with clients, kept and with a handshake for each request. `--http2` measures HTTP/2 on
-both sides: h2load, the sidecar and Envoy, and nghttpd as the upstream.
+both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the upstream.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -16,10 +16,11 @@ import os
 import shlex
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import install, report
-from tests.bench.load import HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Scenario
+from tests.bench.load import GRPC_MESSAGE, GRPC_PATH, HTTP2_SCENARIOS, SCENARIOS, TLS_SCENARIOS, Scenario
 from tests.bench.machine import Cores, SetupError, description, pick_cores
 from tests.bench.program import run, say, unwind_on_sigterm
 from tests.bench.rounds import Bench, Plan, Results
@@ -81,18 +82,25 @@ def measure(plan: Plan, cores: Cores) -> Results:
         TargetError: the upstream or a target does not run.
     """
     os.sched_setaffinity(0, {cores.load})
-    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, ExitStack() as stack:
         directory = Path(name)
         if any(scenario.is_tls for scenario in plan.scenarios):
             make_certificate(directory)
-        (port,) = free_ports(1)
+        ports = free_ports(2)
         is_http2 = any(scenario.streams for scenario in plan.scenarios)
-        command = file_server(directory, port) if is_http2 else [*HTTP1_UPSTREAM, str(port)]
-        with pinned(command, core=cores.load, log=directory / "upstream.log") as upstream:
-            if not is_http2:  # the targets' own readiness shows it else
-                await_ok(upstream, port, "/api/small")
-            bench = Bench(plan, cores, upstream.pid, port, directory, say)
-            bench.run()
+        if is_http2:
+            commands = [file_server(directory, ports[0]), grpc_server(directory, ports[1])]
+        else:
+            commands = [[*HTTP1_UPSTREAM, str(ports[0])]]
+        logs = (directory / f"upstream-{number}.log" for number in range(len(commands)))
+        upstreams = [
+            stack.enter_context(pinned(command, core=cores.load, log=log))
+            for command, log in zip(commands, logs, strict=False)
+        ]
+        if not is_http2:  # the targets' own readiness shows it else
+            await_ok(upstreams[0], ports[0], "/api/small")
+        bench = Bench(plan, cores, [one.pid for one in upstreams], *ports, directory, say)
+        bench.run()
     return bench.results
 
 
@@ -101,16 +109,20 @@ HTTP1_UPSTREAM = [sys.executable, "-m", "tests.bench.upstream"]
 
 def file_server(directory: Path, port: int) -> list[str]:
     """nghttpd, which serves the small answer as a file over HTTP/2."""
-    answer = directory / "files" / "api" / "small"
+    return _nghttpd(directory / "files", "/api/small", b"s" * SMALL_BYTES, port)
+
+
+def grpc_server(directory: Path, port: int) -> list[str]:
+    """nghttpd once more: a message as a file, whose answer ends with gRPC's status."""
+    return _nghttpd(directory / "grpc", GRPC_PATH, GRPC_MESSAGE, port, "--trailer=grpc-status: 0")
+
+
+def _nghttpd(root: Path, path: str, content: bytes, port: int, *options: str) -> list[str]:
+    answer = root / path.lstrip("/")
     answer.parent.mkdir(parents=True)
-    answer.write_bytes(b"s" * SMALL_BYTES)
-    return [
-        install.program("nghttpd"),
-        "--no-tls",
-        "--address=127.0.0.1",
-        f"--htdocs={answer.parents[1]}",
-        str(port),
-    ]
+    answer.write_bytes(content)
+    command = [install.program("nghttpd"), "--no-tls", "--address=127.0.0.1", f"--htdocs={root}", *options]
+    return [*command, str(port)]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -119,11 +131,12 @@ def arguments() -> argparse.ArgumentParser:
         prog="python -m tests.bench.compare", description=(__doc__ or "").split("\n")[0]
     )
     known = [scenario.name for scenario in SCENARIOS]
+    http2_known = ", ".join(scenario.name for scenario in HTTP2_SCENARIOS)
     parser.add_argument(
         "--targets", help=f"comma-separated, of {', '.join(NAMES)}; with --http2 not all of them"
     )
     parser.add_argument(
-        "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 c4m8, c32m1"
+        "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 {http2_known}"
     )
     parser.add_argument("--http2", action="store_true", help="HTTP/2 on both sides, beside Envoy")
     parser.add_argument(
@@ -165,9 +178,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         names.remove(DIRECT)  # the upstream speaks none
     targets = _chosen(options.targets or ",".join(names), names)
     if options.before:
-        if options.http2:
-            arguments().error("--before goes with HTTP/1.1 alone")
-        TARGETS["before"] = earlier(options.before.resolve())
+        TARGETS["before"] = earlier(options.before.resolve(), TARGETS["sidecar"])
         targets.append("before")
     scenarios = _chosen(options.scenarios or ",".join(scenario_names), scenario_names)
     rounds, seconds = (2, 2) if options.quick else (5, 5)

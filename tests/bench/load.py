@@ -15,6 +15,10 @@ HOST = "orders.test"
 RATE_PER_SECOND = 200
 POST_BYTES = 16 * 1024
 GRACE_SECONDS = 30.0
+GRPC_PATH = "/bench.Service/Call"
+GRPC_MESSAGE = b"\x00\x00\x00\x00\x20" + b"m" * 32
+"""Not compressed, 32 bytes long: both the request and the answer (PROTOCOL-HTTP2.md)."""
+GRPC_FIELDS = ("content-type: application/grpc", "te: trailers", "grpc-timeout: 15S")
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
@@ -40,6 +44,8 @@ class Scenario:
     is_tls: bool = False
     is_new: bool = False
     """A connection for each request."""
+    is_grpc: bool = False
+    """A unary call of gRPC: a message each way, and the answer's status in trailers."""
 
 
 SCENARIOS = (
@@ -52,6 +58,18 @@ SCENARIOS = (
 HTTP2_SCENARIOS = (
     Scenario("c4m8", "HTTP/2 GET 256 B, 4 × 8 streams", "/api/small", connections=4, streams=8),
     Scenario("c32m1", "HTTP/2 GET 256 B, 32 × 1 stream", "/api/small", connections=32, streams=1),
+    Scenario(
+        "grpc4m8", "gRPC unary, 4 × 8", GRPC_PATH, len(GRPC_MESSAGE), connections=4, streams=8, is_grpc=True
+    ),
+    Scenario(
+        "grpc32m1",
+        "gRPC unary, 32 × 1",
+        GRPC_PATH,
+        len(GRPC_MESSAGE),
+        connections=32,
+        streams=1,
+        is_grpc=True,
+    ),
 )
 
 
@@ -114,8 +132,15 @@ def flat_out(scenario: Scenario, *, port: int, core: int, seconds: float) -> Loa
 def multiplexed(scenario: Scenario, *, port: int, core: int, seconds: float) -> Load:
     """h2load over HTTP/2 by prior knowledge, one thread, each stream with the next request at once."""
     command = ["h2load", "-t1", f"-c{scenario.connections}", f"-m{scenario.streams}", f"-D{seconds:.0f}"]
-    command += [f"--connect-to=127.0.0.1:{port}", f"http://{HOST}{scenario.path}"]
-    text = _output(core, command, seconds)
+    if scenario.is_grpc:
+        command += [part for field in GRPC_FIELDS for part in ("-H", field)]
+    command += [f"--connect-to=127.0.0.1:{port}"]
+    with tempfile.NamedTemporaryFile(prefix="sidecar-bench-") as body:
+        if scenario.is_grpc:
+            body.write(GRPC_MESSAGE)
+            body.flush()
+            command += ["-d", body.name]
+        text = _output(core, [*command, f"http://{HOST}{scenario.path}"], seconds)
     counts = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     size = re.search(r"traffic: .*\((\d+)\) data", text)

@@ -71,8 +71,10 @@ class Bench:
 
     plan: Plan
     cores: Cores
-    upstream_pid: int
+    upstream_pids: list[int]
     upstream_port: int
+    grpc_port: int
+    """Of the upstream of gRPC scenarios; the same where there are none."""
     directory: Path
     say: Callable[[str], None]
     results: Results = field(default_factory=Results)
@@ -101,18 +103,20 @@ class Bench:
     @contextmanager
     def _target(self, name: str) -> Iterator[Running]:
         if name == DIRECT:
-            yield Running(self.upstream_port)
+            yield Running(self.upstream_port, grpc_port=self.grpc_port)
             return
         target = TARGETS[name]
         core, upstream, directory = self.cores.proxy, self.upstream_port, self.directory
-        with started(target, core=core, upstream_port=upstream, directory=directory) as running:
+        with started(
+            target, core=core, upstream_port=upstream, grpc_port=self.grpc_port, directory=directory
+        ) as running:
             yield running
 
     def _sample(self, number: int, name: str, scenario: Scenario, running: Running) -> None:
         """One sample, tried again while other work disturbs it; an error is kept and not tried again."""
         label = f"round {number + 1}, {name}, {scenario.title}"
         try:
-            run_load(scenario, port=running.port, core=self.cores.load, seconds=WARM_UP_SECONDS)
+            run_load(scenario, port=running.port_of(scenario), core=self.cores.load, seconds=WARM_UP_SECONDS)
             for _ in range(1 + self.plan.retries):
                 try:
                     load, cpu_us = self._measure(scenario, running)
@@ -139,11 +143,13 @@ class Bench:
         """
         pids = running.pids()
         # What belongs on the load core; load generators are this process's reaped children.
-        loaders = [*tree(self.upstream_pid), os.getpid()]
+        loaders = [*(pid for root in self.upstream_pids for pid in tree(root)), os.getpid()]
         watches = [(CoreWatch(self.cores.load), cpu_seconds(loaders))]
         if pids:
             watches.append((CoreWatch(self.cores.proxy), cpu_seconds(pids)))
-        load = run_load(scenario, port=running.port, core=self.cores.load, seconds=self.plan.seconds)
+        load = run_load(
+            scenario, port=running.port_of(scenario), core=self.cores.load, seconds=self.plan.seconds
+        )
         if running.pids() != pids:
             raise LoadError("a process of the target came or went during the round")
         used = [cpu_seconds(loaders), cpu_seconds(pids)]

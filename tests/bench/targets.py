@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.install import program
-from tests.bench.load import HOST
+from tests.bench.load import HOST, Scenario
 from tests.bench.machine import tree
 from tests.support.authority import Authority
 from tests.support.ports import free_ports
@@ -62,6 +62,11 @@ class Running:
     process: subprocess.Popen[bytes] | None = None
     ready_seconds: float = 0.0
     probes_port: int = 0
+    grpc_port: int = 0
+    """Where gRPC goes, if it goes elsewhere: without a proxy it has an upstream of its own."""
+
+    def port_of(self, scenario: Scenario) -> int:
+        return self.grpc_port or self.port if scenario.is_grpc else self.port
 
     def pids(self) -> list[int]:
         """All its processes."""
@@ -117,17 +122,25 @@ def make_certificate(directory: Path) -> None:
     (directory / "tls.pem").write_bytes(pair.chain.read_bytes() + pair.key.read_bytes())
 
 
-def earlier(checkout: Path) -> Target:
-    """The sidecar of another checkout, on this interpreter: `-m` finds the package in its working directory."""
+def earlier(checkout: Path, now: Target) -> Target:
+    """`now` as it was: the sidecar of another checkout, on this interpreter. `-m` finds the package in its working
+    directory."""
     command = ["env", "-C", str(checkout), sys.executable, "-m", "sidecar", "run"]
-    return Target("before", "sidecar.yaml", lambda file: [*command, file], "/readyz")
+    return replace(now, name="before", command=lambda file: [*command, file])
 
 
 @contextmanager
 def started(
-    target: Target, *, core: int, upstream_port: int, directory: Path, connections: int = 2048
+    target: Target,
+    *,
+    core: int,
+    upstream_port: int,
+    directory: Path,
+    connections: int = 2048,
+    grpc_port: int = 0,
 ) -> Iterator[Running]:
     """The target, ready and checked, pinned to a core; ended on the way out. `connections`: how many it is to bear.
+    `grpc_port`: of the upstream that gRPC goes to, where the target's template has one.
 
     Raises:
         TargetError: it does not become ready, or does not do the work; with the end of its output.
@@ -138,6 +151,7 @@ def started(
         admin_port=admin_port,
         probes_port=probes_port,
         upstream_port=upstream_port,
+        grpc_port=grpc_port,
         host=HOST,
         directory=directory,
         connections=connections,

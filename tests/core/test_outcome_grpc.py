@@ -76,6 +76,17 @@ def test_deadline_exceeded_is_a_timeout(seconds: float, limit: Limit, verdict: V
     assert judge(Outcome(Kind.TIMED_OUT, 0, seconds, limit=limit), POLICY) is verdict
 
 
+@pytest.mark.parametrize(
+    ("had", "verdict"), [(0.36, BAD), (0.341, BAD), (0.339, Verdict.IGNORED), (0.1, Verdict.IGNORED)]
+)
+def test_deadline_exceeded_near_the_end_is_judged_as_our_own_timeout(had: float, verdict: Verdict) -> None:
+    """The server was told of less than the attempt had: 360 ms of 400, where timeouts count from 390 on."""
+    policy = BreakerPolicy(count_timeout_after_seconds=0.39)
+    said = answered(GrpcStatus.DEADLINE_EXCEEDED, 0.4)
+    assert judge(said, policy, had) is verdict
+    assert judge(Outcome(Kind.TIMED_OUT, 0, 0.4), policy, 0.4) is BAD
+
+
 def test_deadline_exceeded_counts_only_where_timeouts_do() -> None:
     policy = BreakerPolicy(failure_on=frozenset({Failure.STATUS_5XX}), count_timeout_after_seconds=1.0)
     assert judge(answered(GrpcStatus.DEADLINE_EXCEEDED), policy) is Verdict.IGNORED

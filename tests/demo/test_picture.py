@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from sidecar.demo.ledger import Ledger
 from sidecar.demo.picture import picture
 from sidecar.demo.processes import Change, Ports, Sidecar
 from sidecar.demo.services import Asked, Served, Service
@@ -69,6 +71,20 @@ async def test_it_fits_and_shows_what_matters(stage: Stage, width: int, height: 
     assert ("refused" in calls) is (width >= 80)
     bars = [line for line in lines if line.startswith("→ ") and "█" in line]
     assert len(bars) == (3 if width >= 68 else 0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 20), (80, 23), (200, 59)])
+async def test_the_ledger_has_a_line_of_its_own(stage: Stage, width: int, height: int) -> None:
+    stage.ledger = Ledger(stage.journal.log)
+    stage.ledger.is_alive = True
+    last = stage.payments.served[-1]
+    stage.ledger.served.append(replace(last, service="ledger", budget_ms=1820, status=200))
+    lines = drawn(stage, width, height)
+    await stage.ledger.stop()
+    assert len(lines) <= height
+    (line,) = [line for line in lines if line.startswith("→ ledger")]
+    assert "200" in line
+    assert "1820 ms" in line
 
 
 async def test_each_change_of_state_is_told_in_words(stage: Stage) -> None:

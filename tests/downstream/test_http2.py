@@ -7,7 +7,7 @@ import pytest
 from sidecar.core.errors import Reason
 from sidecar.core.head import response_head
 from sidecar.downstream.http2 import UNREAD_REQUESTS
-from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase
+from sidecar.downstream.phase import LAST_CALL_SECONDS, SKIP_SECONDS, Phase
 from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.transport.turns import TURN_UNITS
 from sidecar.upstream.streams import Processed
@@ -319,14 +319,21 @@ def test_connect_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "detail"), [("websocket", "by HTTP/1.1"), ("other", "other than websocket")]
+    ("protocol", "more", "status", "detail"),
+    [
+        ("connect-udp", (), "501", "other than websocket"),
+        ("h2c", (), "501", "other than websocket"),
+        ("websocket", (("content-length", "5"),), "400", "no content"),
+    ],
 )
-def test_an_extended_connect_is_refused_in_words(protocol: str, detail: str) -> None:
+def test_an_extended_connect_that_is_no_websocket_is_refused_in_words(
+    protocol: str, more: tuple[tuple[str, str], ...], status: str, detail: str
+) -> None:
     stage = Http2Stage()
     pseudo = ((":method", "CONNECT"), *wire.REQUEST[1:], (":protocol", protocol))
-    stage.send(wire.headers(1, wire.block(*pseudo), wire.END_HEADERS))
+    stage.send(wire.headers(1, wire.block(*pseudo, *more), wire.END_HEADERS))
     found = stage.frames()
-    assert [one[":status"] for one in stage.heads(found)] == ["501"]
+    assert [one[":status"] for one in stage.heads(found)] == [status]
     assert detail.encode() in b"".join(one.payload for one in found if one.kind == DATA)
     assert found[-1].payload == CODE[wire.NO_ERROR]
 
@@ -334,10 +341,72 @@ def test_an_extended_connect_is_refused_in_words(protocol: str, detail: str) -> 
 # Answers
 
 
-def test_an_answer_that_ends_before_its_request_is_whole_and_then_reset_without_an_error() -> None:
+def early(stage: Http2Stage, *more: tuple[str, str]) -> None:
+    """Stream 1 is answered while its body is under way."""
+    stage.answer(begun(stage, *more, is_end=False))
+
+
+def test_behind_an_early_answer_the_rest_of_the_request_is_read_past() -> None:
+    """Clients that upload more than a window before they look at the answer get to it."""
     stage = Http2Stage()
-    lease = begun(stage, is_end=False)
-    stage.answer(lease)
+    early(stage)
+    assert [one.kind for one in stage.frames()] == [HEADERS, DATA]
+    for _ in range(16):
+        stage.send(wire.frame(DATA, 0, 1, bytes(16_000)))
+    assert {one.stream_id for one in stage.frames(WINDOW_UPDATE)} == {1}
+    assert stage.phase is Phase.ANSWER
+    stage.send(wire.frame(DATA, END_STREAM, 1, b"last"))
+    assert stage.frames(GOAWAY, RST_STREAM) == []
+    assert stage.phase is Phase.IDLE
+
+
+@pytest.mark.parametrize("end", [wire.rst(1), wire.headers(1, wire.block(("x-end", "1")))])
+def test_behind_an_early_answer_the_client_may_stop_or_end_with_trailers(end: bytes) -> None:
+    stage = Http2Stage()
+    early(stage)
+    stage.frames()
+    stage.send(end)
+    assert (stage.frames(), stage.phase) == ([], Phase.IDLE)
+
+
+def test_behind_an_early_answer_the_request_is_reset_without_an_error_when_its_time_is_up() -> None:
+    stage = Http2Stage()
+    early(stage)
+    for _ in range(3):
+        stage.loop.advance(SKIP_SECONDS / 3 - 0.1)
+        stage.send(wire.frame(DATA, 0, 1, b"more"))
+    assert stage.frames(RST_STREAM, GOAWAY) == []
+    stage.loop.advance(0.5)
+    assert resets(stage) == [(1, CODE[wire.NO_ERROR])]
+    assert stage.phase is Phase.IDLE
+    stage.send(wire.frame(DATA, 0, 1, b"late"))
+    assert stage.frames(GOAWAY, RST_STREAM) == []
+
+
+def test_an_early_answer_that_the_client_takes_late_is_whole_before_its_request_is_read_past() -> None:
+    stage = Http2Stage()
+    stage.answer(begun(stage, is_end=False), b"x" * 100_000)
+    assert sum(len(one.payload) for one in stage.frames(DATA)) == 65_535
+    stage.send(wire.window(0, 100_000) + wire.window(1, 100_000))
+    assert [one.flags for one in stage.frames(DATA, RST_STREAM)][-1] == END_STREAM
+    assert stage.phase is Phase.ANSWER
+    stage.loop.advance(SKIP_SECONDS + 0.1)
+    assert resets(stage) == [(1, CODE[wire.NO_ERROR])]
+
+
+def test_a_drain_does_not_wait_for_requests_that_are_read_past() -> None:
+    stage = Http2Stage()
+    early(stage)
+    stage.frames()
+    stage.served.drain()
+    stage.loop.advance(LAST_CALL_SECONDS)
+    assert resets(stage) == [(1, CODE[wire.NO_ERROR])]
+    assert stage.phase is Phase.CLOSING
+
+
+def test_an_early_answer_to_grpc_is_followed_by_the_reset_at_once() -> None:
+    stage = Http2Stage()
+    early(stage, GRPC)
     assert [one.kind for one in stage.frames()] == [HEADERS, DATA, RST_STREAM]
     stage.send(wire.frame(DATA, 0, 1, b"late"))
     assert stage.frames(GOAWAY, RST_STREAM) == []

@@ -47,7 +47,8 @@ def test_every_phase_says_what_is_done_and_only_those_without_a_limit_say_nothin
 
 def test_in_a_drain_idle_connections_and_late_readers_have_less_time() -> None:
     ending = dict(zip(Phase, limits(TIMEOUTS, is_ending=True), strict=True))
-    changed = {Phase.IDLE: LAST_CALL_SECONDS, Phase.LINGER: LAST_LINGER_SECONDS}
+    late = {Phase.SKIP: LAST_LINGER_SECONDS, Phase.LINGER: LAST_LINGER_SECONDS}
+    changed = {Phase.IDLE: LAST_CALL_SECONDS} | late
     assert ending == LIMITS | changed
 
 

@@ -180,6 +180,7 @@ def test_a_side_that_closes_by_itself_afterwards_is_let_go(first: str) -> None:
     other.transport.unsent = 10
     other.is_lost()
     calls = list(other.transport.calls)
+    assert stage.loop.timers == 0, "a timer keeps both ends for half a minute"
     stage.loop.advance(100.0)
     assert (other.transport.calls, stage.ends, stage.loop.errors) == (calls, 1, [])
 

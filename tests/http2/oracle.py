@@ -145,7 +145,9 @@ class Theirs:
         is_server = role is Role.SERVER
         config = ngh2.Configuration(auto_window_update=False)
         self.connection = ngh2.Connection(ngh2.Role.SERVER if is_server else ngh2.Role.CLIENT, config)
-        self.connection.initiate_connection({4: 262_144, 6: 65_536, **({3: 1000} if is_server else {2: 0})})
+        self.connection.initiate_connection(
+            {4: 262_144, 6: 65_536, **({3: 1000, 8: 1} if is_server else {2: 0})}
+        )
         self.connection.set_local_window_size(1024 * 1024)
         self.connection.data_to_send()
         self.connection.receive_data((PREFACE if is_server else b"") + BEGIN)

@@ -297,7 +297,7 @@ async def test_so_many_lines_a_second_and_the_rest_is_counted(
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_its_memory_stays_within_its_limit_whatever_is_sent(files: TlsFiles) -> None:
     """8 MB of `{}` made 258 MiB of it, and ten at once held an honest review for 14 s."""
     (port,) = free_ports(1)

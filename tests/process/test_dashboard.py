@@ -309,7 +309,7 @@ async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_i
             assert await page.locator("#banner").is_hidden()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_pictures_are_kept_of_both_widths_and_both_themes(tmp_path: Path) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     async with shop(tmp_path) as to, to.sidecar(), browser() as running:

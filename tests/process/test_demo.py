@@ -19,7 +19,7 @@ import pytest
 from sidecar.demo.story import SCENES
 from tests.support.ports import free_ports
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
 _random = random.Random(8)
@@ -30,20 +30,21 @@ INTERRUPTED = {130, -signal.SIGINT}
 """A shell says 130 of both. `python -m` ends by the signal itself where the interrupt strikes within `exec`, which
 makes the methods of a dataclass while its module is imported."""
 HOPS = ("frontend", "frontend-to-orders", "orders", "orders-to-payments", "payments")
-"""The routes that a call through all three passes."""
+"""The routes that a call through the first three passes."""
 
 
-async def started(folder: Path, *arguments: str) -> Process:
-    """The demo, with its temporary files in `folder`."""
+async def started(folder: Path, *arguments: str, path: str = "") -> Process:
+    """The demo, with its temporary files in `folder`; `path`: where Python looks first."""
+    more = {"PYTHONPATH": path} if path else {}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", "demo", *arguments,
-        stdout=PIPE, stderr=PIPE, env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=PIPE, stderr=PIPE, env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **more},
     )  # fmt: skip
 
 
-async def played(folder: Path, *arguments: str) -> tuple[int | None, str]:
+async def played(folder: Path, *arguments: str, path: str = "") -> tuple[int | None, str]:
     """Exit code and output of a demo that ends by itself."""
-    process = await started(folder, *arguments)
+    process = await started(folder, *arguments, path=path)
     output, errors = await process.communicate()
     assert errors.decode() == ""
     return process.returncode, output.decode()
@@ -82,6 +83,9 @@ async def test_the_whole_story_holds_within_45_seconds(tmp_path: Path) -> None:
         r"opened, reason: slow_call_rate$",
         r"504 after \d+ ms of 500 ms",
         r"200 after [\d.]+ s with \d+ of 20 steps",
+        r"each hop had less left \(ms\): frontend .* → payments \d+ → ledger \d+, which .* by grpc-timeout$",
+        r"504 after \d+ ms of 500 ms; payments heard DEADLINE_EXCEEDED of the ledger after \d+ ms: ",
+        r"payments 1 → ledger 1; 100 ms after the answer came: .* → payments 0 → ledger 0; ledger was cancelled$",
         *(
             r"the tree of calls: frontend 1 → orders 1 → payments 1; "
             rf"100 ms after {end}: frontend 0 → orders 0 → payments 0; payments was cancelled$"
@@ -91,6 +95,21 @@ async def test_the_whole_story_holds_within_45_seconds(tmp_path: Path) -> None:
         assert re.search(rf"^ok   .*{expected}", told, re.MULTILINE), (expected, output)
     assert re.search(r"^(\d+) of \1 claims hold", told, re.MULTILINE)
     assert left_in(tmp_path) == []
+
+
+async def test_without_grpcio_it_tells_the_rest_and_what_to_install(tmp_path: Path) -> None:
+    away = tmp_path / "away" / "grpc"
+    away.mkdir(parents=True)
+    (away / "__init__.py").write_text("raise ImportError('not installed')\n")
+    path = os.pathsep.join([str(away.parent), os.getcwd()])
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    code, output = await played(folder, "--once", path=path)
+    assert code == 0, output
+    assert "== 7/7 A client leaves" in output
+    assert "ledger" not in output
+    assert output.endswith("pip install 'sidecar-proxy[demo]'\n")
+    assert left_in(folder) == []
 
 
 async def test_a_breaker_that_does_nothing_is_told_and_ends_with_1(tmp_path: Path) -> None:
@@ -115,7 +134,7 @@ async def reached(process: Process, folder: Path, moment: str) -> None:
 
 @pytest.mark.parametrize(
     ("terminal", "expected"),
-    [("xterm", "\x1b[?1049h"), ("dumb", "== 1/7 All is well")],
+    [("xterm", "\x1b[?1049h"), ("dumb", "== 1/8 All is well")],
     ids=["xterm", "dumb"],
 )
 async def test_a_terminal_gets_the_picture_if_it_can_draw_one(
@@ -181,7 +200,7 @@ def takes_interrupts(process: Process) -> bool:
     return bool(int(caught, 16) & 1 << (signal.SIGINT - 1))
 
 
-async def test_the_traces_of_all_three_services_are_exported_and_are_one(
+async def test_the_traces_of_all_services_are_exported_and_are_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oteltap = pytest.importorskip("oteltap", reason="the receiver `oteltap` (PyPI) is not installed")
@@ -212,7 +231,7 @@ async def test_it_stays_and_tells_where_everything_is(tmp_path: Path) -> None:
         assert line, output
         output += line.decode()
     assert re.search(r"request_id=\S+ trace_id=[0-9a-f]{32} user=user-\d$", output, re.MULTILINE)
-    for name in ("frontend", "orders", "payments"):
+    for name in ("frontend", "orders", "payments", "ledger"):
         found = re.search(
             rf"^{name}: http://127\.0\.0\.1:\d+  dashboard http://127\.0\.0\.1:(\d+)/  ", output, re.M
         )

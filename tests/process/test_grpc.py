@@ -153,6 +153,38 @@ async def test_a_deadline_falls_from_hop_to_hop_and_is_kept(tmp_path: Path, serv
     assert 0 < int(service.metadata[-1]["x-envoy-expected-rq-timeout-ms"]) <= 1000  # two offsets of 5 ms
 
 
+@pytest.mark.parametrize("count", [1, 2])
+async def test_the_servers_own_end_of_the_time_comes_before_the_sidecars(
+    tmp_path: Path, service: GrpcService, count: int
+) -> None:
+    """It is told of `offset` less than the sidecar waits; its answer counts as the sidecar's own timeout would."""
+    breaker = "circuit_breaker: {consecutive_failures: 2, open_for: 60s, count_timeout_after: 500ms}"
+    route = f"{breaker}, deadline: {{offset: 60ms}}"
+    exceeded = grpc.StatusCode.DEADLINE_EXCEEDED
+    async with sidecars(tmp_path, service.port, count, route) as row:
+        client = Calls(row[0].port)
+        await client.unary("Echo")  # the connections are there
+        for seconds in (0.4, 0.4, 1.0):  # the short ones are their caller's own affair
+            error = await client.failure("Slow", timeout=seconds)
+            assert (error.code(), error.details()) == (exceeded, "Deadline Exceeded")
+        await client.unary("Echo")
+        for _ in range(2):
+            assert (await client.failure("Slow", timeout=1.0)).details() == "Deadline Exceeded"
+        assert "circuit_open" in (await client.failure("Echo")).details()
+        client.channel.close()
+        for sidecar in row:
+            assert 'error_type="DEADLINE_EXCEEDED"} 5' in await own_ends(sidecar)
+            assert 'error_type="timeout"' not in await own_ends(sidecar)
+    assert service.calls == ["Echo", "Slow", "Slow", "Slow", "Echo", "Slow", "Slow"]
+
+
+async def own_ends(sidecar: Served) -> str:
+    """How the upstream's attempts ended, as the sidecar counts them."""
+    _, text = await sidecar.process.get("/metrics")
+    count = "http_client_request_duration_seconds_count"
+    return "\n".join(line for line in text.splitlines() if line.startswith(count))
+
+
 async def test_a_cancelled_call_is_cancelled_at_its_server(tmp_path: Path, service: GrpcService) -> None:
     async with calls(tmp_path, service, 2) as client:
         future = client.channel.unary_unary(f"/{NAME}/Slow").future(b"", timeout=PATIENCE_SECONDS)

@@ -33,7 +33,7 @@ from tests.support.upstream import Peer, scripted
 from tests.support.web_app import web_app
 from tests.telemetry.conftest import Collector, inflating_relay
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 SERVER, CLIENT, INTERNAL, UNSET, ERROR = 2, 3, 1, 0, 2
 WAIT_SECONDS = 20.0

@@ -567,7 +567,7 @@ async def test_baggage_is_given_the_deadline_where_the_route_asks_for_it(sent: b
     assert at.calls[0].value(b"baggage") == passed
 
 
-@pytest.mark.parametrize("content_type", [b"application/grpc", b"text/plain"])
+@pytest.mark.parametrize("is_grpc", [True, False])
 @pytest.mark.parametrize(
     ("sent", "seconds", "unit"),
     [
@@ -582,17 +582,21 @@ async def test_baggage_is_given_the_deadline_where_the_route_asks_for_it(sent: b
     ],
 )
 async def test_grpc_timeout_is_read_and_written_in_every_unit(
-    sent: bytes, seconds: float, unit: bytes, content_type: bytes
+    sent: bytes, seconds: float, unit: bytes, is_grpc: bool
 ) -> None:
     async with pod(calling(), answering_after(0.0), inbound="timeouts: {request: 2h}") as at:
-        await at.ask(b"content-type: " + content_type, b"grpc-timeout: " + sent)
+        kind = b"application/grpc" if is_grpc else b"text/plain"
+        await at.ask(b"content-type: " + kind, b"grpc-timeout: " + sent)
+    if is_grpc:
+        seconds -= min(0.005, seconds / 10)  # a gRPC server is to end it before the sidecar does
 
     (served,) = at.served
     written = served.value(b"grpc-timeout") or b""
     assert written.endswith(unit)
-    assert parse_timeout(written, Form.GRPC) == pytest.approx(seconds, rel=1e-5)
+    left = parse_timeout(written, Form.GRPC)
+    assert left == pytest.approx(seconds, rel=1e-5)
     told = int(served.value(b"x-envoy-expected-rq-timeout-ms") or 0)
-    assert told == pytest.approx(seconds * 1000, abs=1)
+    assert told == pytest.approx(left * 1000, abs=1)
 
 
 async def test_a_grpc_call_that_was_recovered_is_told_its_time_as_grpc_tells_it() -> None:
@@ -601,9 +605,41 @@ async def test_a_grpc_call_that_was_recovered_is_told_its_time_as_grpc_tells_it(
         await at.ask(b"grpc-timeout: 1S")
 
     told = parse_timeout(at.calls[0].value(b"grpc-timeout") or b"", Form.GRPC)
-    assert told == pytest.approx(0.99, abs=1e-5)
+    assert told == pytest.approx(0.985, abs=1e-5)
     (call,) = at.answers
     assert (call.status, call.response.value(b"grpc-status")) == (200, b"4")
+    assert call.at == pytest.approx(0.99, abs=1e-3)
+
+
+GRPC_DEADLINE_EXCEEDED = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 4\r\n" + (
+    b"content-length: 0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(("seconds", "is_buried"), [(0.99, True), (0.5, False)])
+async def test_calls_of_an_app_that_has_said_that_the_time_is_up_are_refused(
+    seconds: float, is_buried: bool
+) -> None:
+    """By gRPC it says so a little before the sidecar would. Half-way through it means something else."""
+
+    async def app(at: Pod, request: Request) -> bytes:
+        await asyncio.sleep(seconds)
+        return GRPC_DEADLINE_EXCEEDED
+
+    async with pod(app, answering_after(0.0)) as at:
+        answer = await at.ask(b"content-type: application/grpc", b"grpc-timeout: 1S")
+        assert answer.value(b"grpc-status") == b"4"
+        call = await at.call(at.served[0])
+    assert (call.status, len(at.calls)) == ((503, 0) if is_buried else (200, 1))
+    assert (call.why is not None and b"caller gone" in call.why) == is_buried
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+async def test_without_enforcement_grpc_timeout_passes_as_it_came(mode: str) -> None:
+    async with pod(calling(), inbound=f"deadline: {{mode: {mode}}}") as at:
+        await at.ask(b"content-type: application/grpc", b"grpc-timeout: 300m")
+    (served,) = at.served
+    assert served.value(b"grpc-timeout") == b"300m"
 
 
 # Admission

@@ -253,6 +253,9 @@ class Hearing(ResponseSink):
     def broken(self) -> None:
         self.notes.append(("broken",))
 
+    def declined(self, detail: str) -> None:
+        self.notes.append(("declined", detail))
+
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
         self.notes.append(("failed", reason, processed))
 
@@ -289,6 +292,9 @@ class HandLease(ClientStream, Lease):
 
     def hand_over(self, protocol: Any) -> Link:
         raise AssertionError("not asked for here")
+
+    def cannot_switch(self, request: Request) -> str:
+        return ""
 
     def has_ended_unseen(self) -> bool:
         return self._has_ended

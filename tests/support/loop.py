@@ -1,8 +1,9 @@
 """An event loop whose clock jumps: when nothing is ready, time goes to the next timer at once.
 
 Real loopback sockets work on it, because the kernel delivers to a local socket within the call that sends. So a
-scenario of minutes runs in milliseconds, and a timeout fires exactly when it is due. What runs in threads (DNS,
-the telemetry exporters) is invisible to the jump: scenarios do without.
+scenario of minutes runs in milliseconds, and a timeout fires exactly when it is due. Before each jump it asks
+`tests/support/outside.py` whether something may yet come by itself. While a thread or a child process is at work for
+the loop the clock stands: how much virtual time passes does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -11,16 +12,37 @@ import asyncio
 import selectors
 import time
 from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from tests.support.outside import Outside
+
 PATIENCE_SECONDS = 0.002
-"""Real time that I/O gets to show up before the clock jumps."""
+"""Real time that a stranger gets before each jump of the clock: nothing tells whether it is about to speak."""
+LOOK_SECONDS = 0.001
+"""Real time between two looks at whether somebody is still at work."""
+JOB_SECONDS = 0.5
+"""For so long a job in a thread holds up the clock; one that takes longer waits for something that is to come."""
 STUCK_SECONDS = 20.0
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     loop: JumpingLoop
+
+    def __init__(self, outside: Outside) -> None:
+        super().__init__()
+        self.outside = outside
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        if not self.outside.is_transport(key.fd):
+            self.outside.seen(key.fd)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self.outside.gone(key.fd)
+        return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -28,10 +50,20 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         if timeout is None:
             return super().select(STUCK_SECONDS)
-        ready = super().select(min(PATIENCE_SECONDS, timeout))
+        ready = self._select_patiently(timeout)
         if not ready:
             self.loop.jump(timeout)
         return ready
+
+    def _select_patiently(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
+        """What shows up in real time, as long as something may."""
+        outside = self.outside
+        stuck = time.monotonic() + STUCK_SECONDS
+        while outside.is_at_work(time.monotonic() - JOB_SECONDS) or outside.is_owed_bytes():
+            ready = super().select(LOOK_SECONDS)
+            if ready or time.monotonic() > stuck:
+                return ready
+        return super().select(min(PATIENCE_SECONDS, timeout) if outside.has_stranger() else 0)
 
 
 class _Transport(_SelectorSocketTransport):  # type: ignore[misc]  # typeshed has no private names
@@ -45,13 +77,26 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     """Virtual time in `time()`; starts where the real monotonic clock is."""
 
     def __init__(self) -> None:
-        selector = _JumpingSelector()
+        self.outside = Outside()
+        selector = _JumpingSelector(self.outside)
         selector.loop = self
         self._now = time.monotonic()
         super().__init__(selector)
+        self.outside.transports = self._transports  # type: ignore[attr-defined]
+        self.outside.gone(self._ssock.fileno())  # type: ignore[attr-defined]  # what threads write to wake it
 
     def time(self) -> float:
         return self._now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        job = super().run_in_executor(executor, func, *args)
+        self.outside.job_began(job)
+        return job
+
+    async def _make_subprocess_transport(self, *args: Any, **options: Any) -> asyncio.SubprocessTransport:
+        child: asyncio.SubprocessTransport = await super()._make_subprocess_transport(*args, **options)  # type: ignore[misc]
+        self.outside.child_began(child)
+        return child
 
     def _make_socket_transport(self, *args: Any, **options: Any) -> _Transport:
         return _Transport(self, *args, **options)

@@ -114,6 +114,12 @@ def read_responses(data: bytes, methods: Iterable[bytes], *, is_ended: bool) -> 
     Raises:
         Ambiguous: one of them could be read in two ways, or there are bytes that answer nothing.
     """
+    responses, _ = _read_whole(data, methods, is_ended)
+    return responses
+
+
+def _read_whole(data: bytes, methods: Iterable[bytes], is_ended: bool) -> tuple[list[Response], bytes]:
+    """As `read_responses`, and the bytes of the response that is not whole."""
     responses = []
     for method in methods:
         if not data:
@@ -121,11 +127,12 @@ def read_responses(data: bytes, methods: Iterable[bytes], *, is_ended: bool) -> 
         try:
             response, data = _read_response(data, method, is_ended)
         except _Incomplete:
-            return responses
+            return responses, data
         responses.append(response)
-    if data:
-        raise Ambiguous(f"bytes behind the last response: {data[:200]!r}")
-    return responses
+    else:
+        if data:
+            raise Ambiguous(f"bytes behind the last response: {data[:200]!r}")
+    return responses, data
 
 
 def _read_response(data: bytes, method: bytes, is_ended: bool) -> tuple[Response, bytes]:
@@ -320,11 +327,17 @@ class RawClient:
 
     async def responses(self, methods: list[bytes]) -> list[Response]:
         """Read until there is an answer to each of `methods`, or the end."""
+        responses: list[Response] = []
+        rest = self.received
         while True:
-            responses = read_responses(self.received, methods, is_ended=self.is_ended)
+            # Each response is read once: four hundred come in as many pieces.
+            whole, rest = _read_whole(rest, methods[len(responses) :], self.is_ended)
+            responses += whole
             if self.is_ended or len(responses) == len(methods):
                 return responses
+            known = len(self.received)
             await self.read_some()
+            rest += self.received[known:]
 
 
 @asynccontextmanager

@@ -11,12 +11,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from sidecar.core.checked import Checked
 from sidecar.core.errors import Reason
+from sidecar.core.finished import with_spans
 from sidecar.core.override import Order, Override
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
-from sidecar.telemetry import wire
+from sidecar.telemetry import span_shape, wire
 from sidecar.telemetry.span_shape import SpanShaper, split_target
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
@@ -566,3 +567,17 @@ def test_wire_format_is_read_back(value: int, size: int) -> None:
     (span,) = ScopeSpans.FromString(encoded).spans
     assert (span.start_time_unix_nano, span.end_time_unix_nano, span.flags) == (1, 2, 0x301)
     assert attributes(span) == {"k": text.decode(), "n": value, "b": True}
+
+
+def test_clients_that_never_come_again_leave_little_in_the_tables() -> None:
+    """Each connection is another port, and each client may name hosts and agents as it likes."""
+    for table in (wire.number_of, span_shape._peer, span_shape._admission, span_shape._rpc):
+        table.cache_clear()
+    shaper = SpanShaper(IDS)
+    for number in range(3_000):
+        host, agent = b"host-%d" % number, b"agent-%d" % number
+        one = FakeExchange(peer=("192.0.2.1", 1024 + number), host=host, user_agent=agent)
+        shaper.exchange_spans(with_spans(one), 0)
+    assert span_shape._peer.cache_info().currsize == span_shape._MAX_PEERS
+    assert span_shape._admission.cache_info().currsize == span_shape._MAX_OF_CLIENTS
+    assert wire.number_of.cache_info().currsize < 10, "a port is no number that comes again"

@@ -29,8 +29,10 @@ class Upstream:
     """One endpoint; the test opens its connections and says what they hear."""
 
     def __init__(self, max_connections: int = 1024) -> None:
+        self.turns_loop = HandLoop()
+        """Where the turns are counted; nothing happens in it by itself."""
         self.cluster: Cluster = hand_cluster(
-            HandLoop(), max_connections=max_connections, protocol=HttpVersion.HTTP2
+            self.turns_loop, max_connections=max_connections, protocol=HttpVersion.HTTP2
         )
         self.loop = asyncio.get_running_loop()
         self.cluster._clock = self.loop.time

@@ -26,6 +26,9 @@ class Door:
         self._error: Exception | None = None
         self._closes = False
         self._open = asyncio.Event()
+        self.waits_for = asyncio.Event()
+        """Set, unless a test holds up what follows the opening, as a loop may that has other things to do first."""
+        self.waits_for.set()
 
     async def __call__(self, connection: UpstreamConnection, endpoint: Endpoint, buffer_bytes: int) -> None:
         assert endpoint == HERE
@@ -37,6 +40,7 @@ class Door:
         connection.connection_made(self.transports[-1])
         if self._closes:
             connection.abort()
+        await self.waits_for.wait()
 
     def open(self, error: Exception | None = None, *, closes: bool = False) -> None:
         self._error, self._closes = error, closes
@@ -160,6 +164,22 @@ async def test_when_all_have_left_it_is_called_off_and_its_place_comes_free(
     await turns(3)
     assert stage.heard == [("place", "free")]
     assert (stage.failures, stage.door.connections, stage.pool.open_count) == (1, [], 0)
+
+
+async def test_one_that_is_called_off_between_its_opening_and_the_word_of_it_leaves_nothing(
+    stage: Stage,
+) -> None:
+    """uvloop closes such a transport without `connection_lost`: the two would keep each other for ever."""
+    (seeker,) = stage.seek("a")
+    stage.door.waits_for.clear()
+    stage.door.open()
+    await turns(3)
+    (connection,) = stage.door.connections
+    stage.connecting.cancel(seeker)
+    await turns(3)
+    assert (connection.is_open, connection.link.is_lost) == (False, True)
+    assert (stage.heard, stage.pool.open_count) == ([("place", "free")], 0)
+    assert stage.cluster.memory.connections == 0
 
 
 async def test_a_connection_that_is_there_when_the_last_one_leaves_goes_to_the_pool(stage: Stage) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import CONNECTION_BYTES
-from sidecar.upstream.http2 import DEAD_SECONDS, PING_EVERY_SECONDS, SEE_OUT_SECONDS, SUSPECT_SECONDS
+from sidecar.transport.turns import REQUEST_UNITS, TURN_UNITS
+from sidecar.upstream.http2 import (
+    DATA_UNITS,
+    DEAD_SECONDS,
+    PING_EVERY_SECONDS,
+    SEE_OUT_SECONDS,
+    SLICE_BYTES,
+    SUSPECT_SECONDS,
+)
 from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed
 from tests.http2 import wire
@@ -120,6 +128,76 @@ async def test_after_its_head_it_was_processed(upstream: Upstream) -> None:
     call = upstream.ask()
     peer.say(wire.answer(1, is_end=False), wire.rst(1, wire.REFUSED_STREAM))
     assert call.heard[-1] == ("failed", Reason.CONNECTION_RESET, Processed.YES)
+
+
+# How much of a read one turn of the loop works through
+
+ONE_BYTE = wire.frame(DATA, 0, 1, b"x")
+LAST = wire.frame(DATA, wire.END_STREAM, 1, b"x")
+
+
+async def test_what_a_turn_has_no_time_for_is_worked_through_in_later_ones(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    count = 20_000
+    peer.say(wire.answer(1, is_end=False), *[ONE_BYTE] * count, LAST)
+    most = TURN_UNITS // DATA_UNITS + SLICE_BYTES // len(ONE_BYTE)
+    assert 0 < len(call.sink.body) <= most
+    assert peer.transport.is_paused
+    upstream.turns_loop.turn()
+    assert len(call.sink.body) <= 2 * most
+    upstream.turns_loop.settle()
+    assert call.sink.body == b"x" * (count + 1)
+    assert not peer.transport.is_paused
+
+
+async def test_what_is_read_meanwhile_stands_behind_what_was_put_off(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    upstream.cluster.turns.take(TURN_UNITS)
+    peer.say(wire.answer(1, is_end=False))
+    peer.say(wire.frame(DATA, 0, 1, b"one"))
+    peer.say(wire.frame(DATA, wire.END_STREAM, 1, b"two"))
+    assert call.heard == []
+    upstream.turns_loop.settle()
+    assert call.sink.body == b"onetwo"
+
+
+async def test_responses_cost_a_turn_what_their_fields_do(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    calls = [upstream.ask() for _ in range(100)]
+    fields = tuple((f"x-{number}", "y") for number in range(50))
+    for number, _ in enumerate(calls):
+        peer.say(wire.answer(1 + 2 * number, *fields))
+    answered = sum(bool(call.heard) for call in calls)
+    assert answered == -(-TURN_UNITS // (REQUEST_UNITS + len(fields)))
+    upstream.turns_loop.settle()
+    assert all(call.heard for call in calls)
+
+
+async def test_what_came_whole_before_the_connection_was_lost_is_still_an_answer(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    first, second = upstream.ask(), upstream.ask()
+    upstream.cluster.turns.take(TURN_UNITS)
+    peer.say(wire.answer(1, is_end=False), LAST)
+    peer.lose()
+    assert (first.heard, second.heard) == ([], [])
+    upstream.turns_loop.settle()
+    assert first.heard[0] == ("answered", 200, b"x")
+    assert second.heard == [("failed", Reason.CONNECTION_RESET, Processed.MAYBE)]
+
+
+async def test_a_link_that_takes_again_does_not_go_on_reading_before_its_turn(upstream: Upstream) -> None:
+    peer = upstream.connect()
+    call = upstream.ask()
+    upstream.cluster.turns.take(TURN_UNITS)
+    peer.connection.pause_writing()
+    peer.say(wire.answer(1))
+    peer.connection.resume_writing()
+    assert peer.transport.is_paused
+    upstream.turns_loop.settle()
+    assert not peer.transport.is_paused
+    assert call.heard
 
 
 # Streams that outlive their attempt

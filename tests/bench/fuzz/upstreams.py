@@ -80,6 +80,9 @@ class Sink(ResponseSink):
         self.status, self.body = head.status, rest
         self._over("switched", Fate.HANDED_OVER)
 
+    def declined(self, detail: str) -> None:
+        raise AssertionError(detail)
+
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
         assert detail
         self._over(f"failed {reason.value}", Fate.BROKEN)

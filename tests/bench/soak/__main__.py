@@ -35,6 +35,7 @@ BAD_EVERY = 5
 """Reloads: one of so many is a file that is refused."""
 REST_SECONDS = 5.0
 """After the last client has left, until what is left is looked at."""
+PORTS = ("inbound", "outbound", "admin", "probes", "collector", "good", "flapping", "gone", "nobody")
 FILE = """\
 version: 1
 listeners:
@@ -99,8 +100,7 @@ async def listen(admin_port: int) -> None:
 
 
 async def soak(options: argparse.Namespace, directory: Path) -> int:
-    names = ("inbound", "outbound", "admin", "probes", "collector", "good", "flapping", "gone", "nobody")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     text = FILE.format(**ports)
     file, door = directory / "sidecar.yaml", directory / "door"
     file.write_text(text)

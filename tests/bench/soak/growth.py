@@ -8,6 +8,7 @@ from math import sqrt
 
 from tests.bench.soak.samples import LEVELS, Sample
 
+MIB = 2**20
 MOST_MIB_AN_HOUR = 0.2
 LEAST_GROWN_TYPE = 200
 """Objects of one type more than at half time, for it to be told."""

@@ -8,14 +8,18 @@ each type. The sidecar itself has no such door.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
+import resource
 import socket
 import sys
 import threading
+import tracemalloc
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -25,6 +29,11 @@ from sidecar.__main__ import main
 TOLD_TYPES: Final = 400
 TOLD_DEAD: Final = 8
 WITH_TYPES: Final = b"t"
+_MALLINFO: Final = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
+TOLD_LINES: Final = 14
+_snapshots: list[tracemalloc.Snapshot] = []
 _loops: list[asyncio.AbstractEventLoop] = []
 
 
@@ -43,10 +52,41 @@ def held(*, is_whole: bool) -> dict[str, Any]:
         told["dead"] = gc.collect()
         after = _types()
         gc.freeze()
+        told |= memory()
+        told["lines"] = _lines() if tracemalloc.is_tracing() else []
         told["dead_types"] = dict((before - after).most_common(TOLD_DEAD))
         told["types"] = dict(after.most_common(TOLD_TYPES))
         told["task_names"] = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
     return told
+
+
+def _lines() -> list[str]:
+    """The lines of code that hold more than at the last look."""
+    now = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, tracemalloc.__file__)])
+    found = [str(one) for one in now.compare_to(_snapshots[-1], "lineno")[:TOLD_LINES]] if _snapshots else []
+    _snapshots[:] = [now]
+    return found
+
+
+class _Mallinfo(ctypes.Structure):
+    """What mallinfo2(3) tells, of all arenas together."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO]
+
+
+def memory() -> dict[str, int]:
+    """Python's blocks in use; bytes that malloc has given out, those that it keeps (both 0 without glibc 2.33), and
+    what is resident."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", _Mallinfo)
+    ask.restype = _Mallinfo
+    found = ask()
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return {
+        "blocks": sys.getallocatedblocks(),
+        "malloc": found.uordblks + found.hblkhd,
+        "kept": found.fordblks,
+        "resident": resident,
+    }
 
 
 def _types() -> Counter[str]:

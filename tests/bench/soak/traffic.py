@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from tests.bench.soak import http2
+
 PATIENCE_SECONDS = 20.0
 """Beyond it a client is told of as stuck."""
 MOST_AT_ONCE = 400
@@ -45,6 +47,8 @@ class Clients:
             "tunnel": (1, self.tunnel),
             "in the mesh": (6, self.in_mesh),
             "impatient": (3, self.impatient),
+            "http2": (4, self.http2),
+            "http2 leaves": (2, self.http2_leaves),
         }
 
     async def load(self, rate: float, until: Callable[[], bool]) -> None:
@@ -60,7 +64,7 @@ class Clients:
             if len(self.running) >= MOST_AT_ONCE:
                 self.done["left out"] += 1
                 continue
-            task = asyncio.create_task(self._one(name, kinds[name][1]))
+            task = asyncio.create_task(self.one(name, kinds[name][1]))
             self.running.add(task)
             task.add_done_callback(self.running.discard)
 
@@ -72,7 +76,7 @@ class Clients:
             writer.close()
         self._kept.clear()
 
-    async def _one(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+    async def one(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await act()
@@ -84,10 +88,10 @@ class Clients:
 
     # The kinds
 
-    async def get(self) -> None:
+    async def get(self, target: bytes | None = None) -> None:
         async with self._open() as (reader, writer):
-            writer.write(self._head(b"GET"))
-            await _answer(reader)
+            writer.write(self._head(b"GET", target))
+            await answer(reader)
 
     async def again(self) -> None:
         """On a connection that stays."""
@@ -96,7 +100,7 @@ class Clients:
         )
         try:
             writer.write(self._head(b"GET", b"/"))
-            await _answer(reader)
+            await answer(reader)
         except BaseException:
             writer.close()
             raise
@@ -109,7 +113,7 @@ class Clients:
         body = b"b" * self.rng.randrange(1, 65_536)
         async with self._open() as (reader, writer):
             writer.write(self._head(b"POST", more=b"Content-Length: %d\r\n" % len(body)) + body)
-            await _answer(reader)
+            await answer(reader)
 
     async def chunked(self) -> None:
         async with self._open() as (reader, writer):
@@ -118,13 +122,13 @@ class Clients:
                 writer.write(b"a\r\n0123456789\r\n")
                 await asyncio.sleep(0.01)
             writer.write(b"0\r\n\r\n")
-            await _answer(reader)
+            await answer(reader)
 
     async def pipelined(self) -> None:
         async with self._open() as (reader, writer):
             writer.write(self._head(b"GET", b"/") * 4)
             for _ in range(4):
-                await _answer(reader)
+                await answer(reader)
 
     async def leaves(self) -> None:
         """In the middle of an answer, or before it."""
@@ -173,15 +177,32 @@ class Clients:
         async with self._open() as (reader, writer), self._open(self.outbound) as (own_reader, own_writer):
             writer.write(self._head(b"GET", b"/slow", trace))
             own_writer.write(self._head(b"GET", b"/", trace))
-            await _answer(own_reader)
-            await _answer(reader)
+            await answer(own_reader)
+            await answer(reader)
 
     async def impatient(self) -> None:
         async with self._open() as (reader, writer):
             writer.write(
                 self._head(b"GET", b"/slow", b"x-request-timeout-ms: %d\r\n" % self.rng.randrange(200))
             )
-            await _answer(reader)
+            await answer(reader)
+
+    async def http2(self) -> None:
+        """Some requests at once on one connection."""
+        async with self._open() as (reader, writer):
+            streams = http2.streams(self.rng.randrange(1, 8))
+            writer.write(http2.requests({stream: self.rng.choice(TARGETS) for stream in streams}))
+            await http2.answers(reader, writer, set(streams))
+
+    async def http2_leaves(self) -> None:
+        """One stream is reset, and a moment later the connection."""
+        async with self._open() as (reader, writer):
+            targets = (b"/slow", b"/big", b"/stream")
+            writer.write(http2.requests(dict(zip(http2.streams(3), targets, strict=True))))
+            await asyncio.wait([asyncio.create_task(reader.read(1000))], timeout=self.rng.random() * 0.2)
+            writer.write(http2.reset(1))
+            await asyncio.sleep(self.rng.random() * 0.1)
+            writer.transport.abort()
 
     def _head(self, method: bytes, target: bytes | None = None, more: bytes = b"") -> bytes:
         target = target or self.rng.choice(TARGETS)
@@ -203,7 +224,7 @@ class Clients:
             writer.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> None:
+async def answer(reader: asyncio.StreamReader) -> None:
     """Read one whole answer, framed by a length or by chunks."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     if b"\r\ntransfer-encoding: chunked" in head:

@@ -121,6 +121,23 @@ SETTINGS_FRAMES = [
     Case("6.5.2 MAX_FRAME_SIZE of 2^24-1", setting((5, 2**24 - 1)), Takes(), BOTH),
     Case("6.5.2 an unknown setting", setting((0xFF, 1), (0, 7)), Takes(), BOTH),
     Case("6.5.3 several values of one setting", setting((4, 100), (4, 1)), Takes(), BOTH),
+    Case("9218 2.1 NO_RFC7540_PRIORITIES of 2", setting((9, 2)), Fails(PROTOCOL_ERROR), BOTH),
+    Case("9218 2.1 it is not what it was", setting((9, 1)), Fails(PROTOCOL_ERROR), BOTH),
+    Case("9218 2.1 it is said again", setting((9, 0)) + ping(), Takes(), BOTH),
+    Case(
+        "9218 2.1 it changes in the first SETTINGS",
+        PREFACE + setting((9, 1), (9, 0)),
+        Fails(PROTOCOL_ERROR),
+        SERVER,
+        has_begun=False,
+    ),
+    Case(
+        "9218 2.1 the first SETTINGS say it",
+        PREFACE + setting((9, 1)) + setting((9, 1)),
+        Takes(),
+        SERVER,
+        has_begun=False,
+    ),
     Case("8441 3 ENABLE_CONNECT_PROTOCOL of 2", setting((8, 2)), Fails(PROTOCOL_ERROR), BOTH),
     Case(
         "8441 3 ENABLE_CONNECT_PROTOCOL taken back",
