@@ -46,6 +46,19 @@ class TlsClient:
                 await self._send(piece_bytes)
                 return
 
+    async def handshake_and_send(self, data: bytes) -> None:
+        """The rest of it, with `data` behind the last flight in the same write."""
+        while True:
+            await self._receive()
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send(0)
+            else:
+                self.tls.write(data)
+                await self._send(0)
+                return
+
     def first_flight(self) -> bytes:
         """The first message, which is not sent."""
         try:
