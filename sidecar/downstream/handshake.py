@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.core.client_tls import ClientTls, xfcc_line
 from sidecar.core.errors import Reason
-from sidecar.core.memory_budget import CONNECTION_BYTES, Account, Claim, Held, settled
+from sidecar.core.memory_budget import CONNECTION_BYTES, SECURED_BYTES, Account, Claim, Held, settled
 from sidecar.core.snapshot import ClientCertificate
 from sidecar.core.tls_numbers import Handshake
 from sidecar.downstream.http1 import ClientConnection
@@ -79,6 +79,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         peer = self.link.peer if hasattr(self, "link") else None
         return f"<ClientHandshake {peer} {self.phase.name}>"
 
+    is_secured = True
     is_idle = False
     """It has not had its turn: nobody else gets its place."""
 
@@ -271,7 +272,11 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     def claim(self, now: float) -> Claim | None:
         """What its end would give back."""
-        size = CONNECTION_BYTES + (self._account.charged_bytes if self._account is not None else 0)
+        size = (
+            CONNECTION_BYTES
+            + SECURED_BYTES
+            + (self._account.charged_bytes if self._account is not None else 0)
+        )
         peer = self.link.peer
         return Claim(self, peer[0] if peer is not None else "", size, now - self._since)
 

@@ -23,6 +23,7 @@ from sidecar.core.head import ResponseHead
 from sidecar.core.memory_budget import (
     CONNECTION_BYTES,
     FIELD_BYTES,
+    SECURED_BYTES,
     STEP_BYTES,
     Account,
     Claim,
@@ -155,6 +156,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     @property
     def peer(self) -> tuple[str, int] | None:
         return self.link.peer
+
+    @property
+    def is_secured(self) -> bool:
+        return self._secured is not None
 
     @property
     def is_idle(self) -> bool:
@@ -643,6 +648,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return None
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
+        if self._secured is not None:
+            size += SECURED_BYTES
         if account is not None:
             size += account.charged_bytes + account.kernel_bytes
             since = account.moved_at

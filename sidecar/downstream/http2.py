@@ -13,7 +13,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.errors import Reason
-from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Account, Claim, Held, settled
+from sidecar.core.memory_budget import (
+    CONNECTION_BYTES,
+    SECURED_BYTES,
+    STEP_BYTES,
+    Account,
+    Claim,
+    Held,
+    settled,
+)
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
@@ -94,6 +102,10 @@ class Http2ClientConnection(PhaseClock, Host):
     @property
     def listener(self) -> ListenerTerms:
         return self._listener
+
+    @property
+    def is_secured(self) -> bool:
+        return self.secured is not None
 
     @property
     def is_idle(self) -> bool:
@@ -202,6 +214,8 @@ class Http2ClientConnection(PhaseClock, Host):
         """What its end would give back, for whoever must choose."""
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
+        if self.secured is not None:
+            size += SECURED_BYTES
         untaken, came = self._untaken_by_upstreams()
         if account is not None:
             size, since = size + account.charged_bytes, account.moved_at

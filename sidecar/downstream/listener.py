@@ -12,7 +12,7 @@ from collections import Counter
 from itertools import islice
 from typing import Any, Final
 
-from sidecar.core.memory_budget import Account
+from sidecar.core.memory_budget import SECURED_BYTES, Account
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
@@ -360,6 +360,8 @@ class ListenerSocket(ListenerTerms):
         self._connections.add(connection)
         self.service.open_connections += 1
         memory.joined()
+        if isinstance(connection, ClientHandshake):
+            memory.charge(SECURED_BYTES)
         if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
             self._buffer_bytes = memory.buffer_bytes
             kernel.bound_receiving(self._bound, self._buffer_bytes)
@@ -382,6 +384,8 @@ class ListenerSocket(ListenerTerms):
                 self._visitors.pop(connection, None)
             self.service.open_connections -= 1
             self.service.memory.left()
+            if connection.is_secured:
+                self.service.memory.charge(-SECURED_BYTES)
         self.service.departed.set()
         if not self._is_watching:
             self._watch_queue()

@@ -87,6 +87,7 @@ class Http2UpstreamConnection(Carrier):
         self._is_lost = False
         """There is no socket any more; its streams hear of it behind what had come before."""
         self._lost_by: Exception | None = None
+        """With what, until that is told."""
         self._is_reading = False
         self._is_write_due = False
         self._is_write_paused = False
