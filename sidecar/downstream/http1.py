@@ -844,7 +844,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if exchange is None:
             return
         lines, request = _lines(head), exchange.request
-        if head.fields.__class__ is Block:
+        if head.fields.__class__ is Block and head.length is not None:
             pass  # a plain response: its request is no HEAD, its status allows a body, whose length it says
         elif request.method == b"HEAD" or head.status in _BODYLESS:
             self._answer_form = _BODYLESS_FORM

@@ -110,3 +110,14 @@ async def test_answers_of_our_own_tell_a_stranger_the_reason_alone() -> None:
 async def test_a_host_that_is_read_in_several_ways_is_400() -> None:
     async with stage(saying(OK)) as to:
         assert (await ask(to.port, b"/", host=b"010.0.0.1"))[0] == 400
+
+
+async def test_a_connection_that_has_sent_http_1_1_never_becomes_one_of_http_2() -> None:
+    async with stage(saying(OK)) as at, raw_client(at.port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert [one.status for one in await client.responses([b"GET"])] == [200]
+        codec = Connection(Role.CLIENT)
+        await client.send(codec.take())
+        answers = await client.responses([b"GET", b"PRI"])
+        assert answers[-1].status in (400, 505)
+        await client.read_to_end()

@@ -1,0 +1,60 @@
+"""Answers of an upstream that speaks HTTP/2, to a client that speaks HTTP/1.1: each says where its body ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import RequestReceived
+from tests.scenarios.stage import app_routes
+from tests.scenarios.websockets import http2_app
+from tests.support.http2_ends import Stream
+from tests.support.proxy import port, running
+from tests.support.raw import raw_client
+
+TIMES = 5
+"""A head that has come often enough is read from memory, and must be written like the first."""
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("says_length", [False, True])
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_an_answer_ends_where_its_head_says_however_often_it_comes(
+    method: bytes, says_length: bool, status: int, pieces: int
+) -> None:
+    has_body = method == b"GET" and status == 200
+    body = b"0123456789" if has_body else b""
+
+    def answer(_: RequestReceived, stream: Stream) -> None:
+        end, http2_stream = stream._connection, stream._stream
+        pairs = ((b"content-length", b"10"),) if says_length and status == 200 else ()
+        end.codec.send_head(http2_stream, status, (), pairs=pairs, is_end=not has_body)
+        loop = asyncio.get_running_loop()
+        if not has_body:
+            end.flush()
+        elif pieces == 1:
+            finish(stream, body)
+        else:
+            end.flush()
+            loop.call_later(0.01, finish, stream, body)
+
+    def finish(stream: Stream, data: bytes) -> None:
+        end = stream._connection
+        end.codec.send_data(stream._stream, data)
+        end.codec.end(stream._stream)
+        end.flush()
+
+    async with (
+        http2_app(lambda: Connection(Role.SERVER), answer, lambda _: None) as number,
+        running(app_routes(number, upstream="protocol: http2")) as worker,
+        raw_client(port(worker)) as client,
+    ):
+        for count in range(1, TIMES + 1):
+            await client.send(method + b" /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            responses = await asyncio.wait_for(client.responses([method] * count), 5.0)
+            assert len(responses) == count
+            assert (responses[-1].status, responses[-1].body) == (status, body)
