@@ -5,8 +5,9 @@ clear text has nothing of it. Why not the loop's own TLS: a handshake costs 792 
 end while the other goes on, and nothing reads on for 30 s after `close`. Decides nothing of who is trusted: the
 context and `Handshaking` do.
 
-Bounds: what one read of the loop brings is decrypted and told at once, so nothing waits here but the beginning of a
-record (16 KiB); what is written is encrypted at once, so what waits to be sent is the transport's, and counted there.
+Bounds: what one read of the loop brings is decrypted and told at once, or in a few turns if its records are tiny, with
+reading paused meanwhile; so nothing waits here but that and the beginning of a record (16 KiB). What is written is
+encrypted at once, so what waits to be sent is the transport's, and counted there.
 Owned by the event loop.
 """
 
@@ -78,8 +79,8 @@ class TlsTransport:
 
     __slots__ = (
         "_error", "_has_end", "_has_written_end", "_incoming", "_is_behind", "_is_kept", "_is_paused",
-        "_is_peer_gone", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase", "_protocol", "_raw",
-        "_rest", "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
+        "_is_peer_gone", "_is_raw_ended", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase",
+        "_protocol", "_raw", "_rest", "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
     )  # fmt: skip
 
     facts: TlsFacts | None
@@ -107,6 +108,8 @@ class TlsTransport:
         self._is_behind = False
         """Something of one read is left for a later turn; the loop reads no more until then."""
         self._is_server = is_server
+        self._is_raw_ended = False
+        """Our own direction of the connection has."""
         self._is_peer_gone = False
         """Its direction of the connection has ended."""
         self._is_kept = False
@@ -327,8 +330,9 @@ class TlsTransport:
         self.write(b"".join(lines))
 
     def _flush(self) -> None:
-        if self._outgoing.pending and self._raw is not None and not self._raw.is_closing():
-            self._raw.write(self._outgoing.read())
+        raw = self._raw
+        if self._outgoing.pending and raw is not None and not raw.is_closing() and not self._is_raw_ended:
+            raw.write(self._outgoing.read())
 
     # Its end
 
@@ -340,7 +344,12 @@ class TlsTransport:
         if self._phase is _OPEN and not self._has_written_end:
             self._say_end()
             if self._raw is not None and not self._raw.is_closing() and self._raw.can_write_eof():
-                self._raw.write_eof()
+                self._end_raw(self._raw)
+
+    def _end_raw(self, raw: asyncio.Transport) -> None:
+        """From here on nothing can be said, not even an answer to a change of keys."""
+        self._is_raw_ended = True
+        raw.write_eof()
 
     def _say_end(self) -> None:
         if self._tls is not None and not self._has_written_end:
@@ -367,7 +376,7 @@ class TlsTransport:
         if is_in_vain or self._has_end or self._is_peer_gone or not raw.can_write_eof():
             raw.close()
         else:
-            raw.write_eof()
+            self._end_raw(raw)
             raw.resume_reading()
         self._timer = self._loop.call_later(SHUTDOWN_SECONDS, self._look, raw.get_write_buffer_size(), 0)
 
@@ -418,9 +427,8 @@ class TlsTransport:
         if self._phase is not _OPEN:
             return
         is_end_due = self._has_end and not self._is_kept
-        if (
-            is_end_due or self._incoming.pending
-        ):  # that came with what was told last, or is more than a turn takes
+        # Either came with what was told last, or is more than a turn takes.
+        if is_end_due or self._incoming.pending:
             self._is_behind = True
             self._loop.call_soon(self._read_rest)
         else:
