@@ -5,8 +5,8 @@ clear text has nothing of it. Why not the loop's own TLS: a handshake costs 792 
 end while the other goes on, and nothing reads on for 30 s after `close`. Decides nothing of who is trusted: the
 context and `Handshaking` do.
 
-Bounds: what one read of the loop brings is decrypted and told at once, or in a few turns if its records are tiny, with
-reading paused meanwhile; so nothing waits here but that and the beginning of a record (16 KiB). What is written is
+Bounds: what one read of the loop brings is decrypted and told at once, or in a few turns if its records are tiny, and
+reading pauses meanwhile; so nothing waits here but that and the beginning of a record (16 KiB). What is written is
 encrypted at once, so what waits to be sent is the transport's, and counted there.
 Owned by the event loop.
 """
