@@ -74,10 +74,15 @@ class Service:
     """Listeners that are overloaded. Written by `press`."""
     guarded: frozenset[str] = frozenset()
     """Both, so that a request asks once."""
+    handshakes: Turns = field(init=False)
+    """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
     on_transition: Callable[[Transition], None] = lambda _: None
     """Who acts on a change of a breaker's state, after it was told: the checks."""
+
+    def __post_init__(self) -> None:
+        self.handshakes = Turns(self.loop)
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""
