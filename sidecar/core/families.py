@@ -51,8 +51,16 @@ class HistogramRow:
 
 Value = int | float | HistogramRow
 Point = tuple[Attributes, Value]
-Servers = Mapping[str, tuple[str, int | None, str]]
-"""By upstream: address, port and scheme."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the numbers of a route do not know of the two ends."""
+
+    servers: Mapping[str, tuple[str, int | None, str]]
+    """By upstream: address, port and scheme."""
+    secured: frozenset[str]
+    """Listeners that accept TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Family:
     """UCUM; an annotation in braces counts things."""
     description: str
     kind: MetricKind
-    of_route: Callable[[RouteNumbers, Servers], Iterator[Point]] | None = None
+    of_route: Callable[[RouteNumbers, Places], Iterator[Point]] | None = None
     of_sources: Callable[[Sources], Iterator[Point]] | None = None
     bounds: tuple[float, ...] = ()
 
@@ -72,23 +80,25 @@ class Family:
         """Read this metric now. Lazy: each point is as old as the moment it is taken."""
         if self.of_route is not None:
             servers = {upstream.name: (*upstream.server, upstream.scheme) for upstream in sources.upstreams}
+            places = Places(servers, sources.secured_listeners)
             for route in routes:
                 route.fold()
-                yield from self.of_route(route, servers)
+                yield from self.of_route(route, places)
         if self.of_sources is not None:
             yield from self.of_sources(sources)
 
 
-def _server(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _server(route: RouteNumbers, places: Places) -> Iterator[Point]:
     base = _route_attributes(route)
     for (method, status, error, grpc), histogram in list(route.server.items()):
-        yield base + _http_attributes(method, status, error, grpc), HistogramRow.of(histogram)
+        http = _http_attributes(method, status, error, grpc, _scheme(route, places))
+        yield base + http, HistogramRow.of(histogram)
 
 
-def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
+def _client(route: RouteNumbers, places: Places) -> Iterator[Point]:
     base = _route_attributes(route)
     for (upstream, method, status, error, grpc), histogram in list(route.client.items()):
-        address, port, scheme = servers.get(upstream, (upstream, None, "http"))
+        address, port, scheme = places.servers.get(upstream, (upstream, None, "http"))
         where: Attributes = (("sidecar.upstream", upstream), ("server.address", address or upstream))
         if port is not None:
             where += (("server.port", port),)
@@ -96,12 +106,18 @@ def _client(route: RouteNumbers, servers: Servers) -> Iterator[Point]:
         yield base + where + http, HistogramRow.of(histogram)
 
 
-def _active(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _active(route: RouteNumbers, places: Places) -> Iterator[Point]:
     if route.name is None:
         return  # whatever is under way has a route, or ends at once
     base = _route_attributes(route)
     for method, count in route.active.items():
-        yield (*base, ("http.request.method", method.decode()), ("url.scheme", "http")), count
+        scheme = ("url.scheme", _scheme(route, places))
+        yield (*base, ("http.request.method", method.decode()), scheme), count
+
+
+def _scheme(route: RouteNumbers, places: Places) -> str:
+    """Of its listener: clients speak TLS to it, or none does."""
+    return "https" if route.listener in places.secured else "http"
 
 
 def _route_attributes(route: RouteNumbers) -> Attributes:
@@ -124,47 +140,47 @@ def _http_attributes(
     return (*fixed, ("error.type", error)) if error else fixed
 
 
-def _budgets(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _budgets(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for source, histogram in route.budgets.items():
         row = HistogramRow.of(histogram)
         if any(row.counts):
             yield (*_route_attributes(route), ("sidecar.deadline.source", source)), row
 
 
-def _recovered(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _recovered(route: RouteNumbers, _: Places) -> Iterator[Point]:
     if route.name is not None:
         yield _route_attributes(route), sum(route.budgets["trace"].counts)
 
 
-def _exceeded(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _exceeded(route: RouteNumbers, _: Places) -> Iterator[Point]:
     if route.name is not None:
         yield _route_attributes(route), route.exceeded
 
 
-def _rejected(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _rejected(route: RouteNumbers, _: Places) -> Iterator[Point]:
     if route.name is not None:
         yield _route_attributes(route), route.rejected
 
 
-def _notices(notice: Notice) -> Callable[[RouteNumbers, Servers], Iterator[Point]]:
-    def read(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _notices(notice: Notice) -> Callable[[RouteNumbers, Places], Iterator[Point]]:
+    def read(route: RouteNumbers, _: Places) -> Iterator[Point]:
         if route.name is not None:
             yield _route_attributes(route), route.notices.get(notice, 0)
 
     return read
 
 
-def _retries(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _retries(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for upstream, count in list(route.retries.items()):
         yield (*_route_attributes(route), ("sidecar.upstream", upstream)), count
 
 
-def _cancellations(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _cancellations(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for cause, count in list(route.cancellations.items()):
         yield (*_route_attributes(route), ("sidecar.cancellation.cause", cause)), count
 
 
-def _transitions(route: RouteNumbers, _: Servers) -> Iterator[Point]:
+def _transitions(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for (upstream, before, after, reason), count in list(route.transitions.items()):
         yield (
             (

@@ -128,6 +128,8 @@ class Sources:
     memory: MemoryNumbers = MemoryNumbers()
     loop: LoopNumbers = LoopNumbers()
     overloads: Sequence[OverloadNumbers] = ()
+    secured_listeners: frozenset[str] = frozenset()
+    """Those that accept TLS."""
     certificates: Sequence[CertificateNumbers] = ()
     """All that are in use."""
     certificate_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -55,6 +55,7 @@ def collect(
             )
             for name, one in sockets
         ],
+        secured_listeners=frozenset(name for name, one in sockets if one.served is not None),
         certificates=rotation.numbers(),
         certificate_changes=dict(rotation.changes),
         handshakes={

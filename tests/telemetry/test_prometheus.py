@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,17 @@ async def ask(port: int, query: str) -> float:
                 pass
             await asyncio.sleep(0.1)
     raise AssertionError(f"no value for {query}")
+
+
+def test_scheme_of_requests_is_that_of_their_listener() -> None:
+    numbers, sources = full()
+    secured = replace(sources, secured_listeners=frozenset({"outbound"}))
+    for found, scheme in ((sources, "http"), (secured, "https")):
+        shown = "".join(render(numbers, found, openmetrics=False, wall_offset=0.0))
+        lines = [
+            line
+            for line in shown.splitlines()
+            if line.startswith("http_server_") and 'sidecar_listener="outbound"' in line
+        ]
+        assert lines
+        assert all(f'url_scheme="{scheme}"' in line for line in lines)
