@@ -190,7 +190,7 @@ class SentStream(Lease, ClientStream):
             shared, own = own[0], own[1:]
         pseudo = (
             (b":method", request.method),
-            (b":scheme", b"http" if connection.pool.secure is None else b"https"),
+            (b":scheme", self._scheme),
             (b":authority", head.authority),
             (b":path", head.target),
         )
@@ -212,13 +212,17 @@ class SentStream(Lease, ClientStream):
             self.send_data(bytes(data))
         connection.write_soon()
 
+    @property
+    def _scheme(self) -> bytes:
+        return b"http" if self.pool.secure is None else b"https"
+
     def _send_connect(self, head: RequestHead) -> None:
         """Extended CONNECT (RFC 8441 4); the key of HTTP/1.1's handshake stays here."""
         request, connection = head.request, self._connection
         pseudo = (
             (b":method", b"CONNECT"),
             (b":protocol", websocket.WEBSOCKET),
-            (b":scheme", b"http"),
+            (b":scheme", self._scheme),
             (b":authority", head.authority),
             (b":path", head.target),
         )

@@ -18,6 +18,7 @@ from sidecar.config.load import ConfigError, load_file, load_text
 from sidecar.config.problems import Problem, Report
 from sidecar.config.schema.file import File
 from sidecar.config.schema.regex import Regex
+from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.snapshot import (
@@ -26,7 +27,9 @@ from sidecar.core.snapshot import (
     BreakerMode,
     BreakerPolicy,
     CandidatePolicy,
+    CertificateFiles,
     CheckPolicy,
+    ClientCertificate,
     Direction,
     Endpoint,
     Failure,
@@ -34,6 +37,7 @@ from sidecar.core.snapshot import (
     Forwarded,
     HeaderOps,
     Listener,
+    ListenerTls,
     Match,
     PathKind,
     PathMatch,
@@ -41,7 +45,9 @@ from sidecar.core.snapshot import (
     Route,
     RouteTimeouts,
     Snapshot,
+    TlsVersion,
     Upstream,
+    UpstreamTls,
     ValueMatch,
     WeightsPolicy,
     WhenOpen,
@@ -582,3 +588,59 @@ def test_more_routes_than_the_container_has_memory_for_are_refused_before_anythi
         "4 routes do not fit into this container's limit of memory, which is enough for 3: raise the limit (16 KiB a "
         "route), or divide the routes among several sidecars"
     )
+
+
+def test_https_stands_for_tls_with_its_port_and_the_systems_cas() -> None:
+    text = """\
+version: 1
+upstreams:
+  bank: {endpoints: ["https://api.bank.test", "https://[::1]:8443"], protocol: auto}
+  plain: {endpoints: ["api.bank.test:443"]}
+routes:
+- {name: bank, upstream: bank}
+- {name: url, upstream: "https://shop.test", fallback: {upstream: "https://other.test:444"}}
+"""
+    upstreams = load_text(text).snapshot.upstreams
+    assert upstreams["bank"].tls == UpstreamTls()
+    assert upstreams["bank"].endpoints == (Endpoint("api.bank.test", 443), Endpoint("::1", 8443))
+    assert upstreams["plain"].tls is None
+    assert upstreams["shop.test:443"].tls == upstreams["other.test:444"].tls == UpstreamTls()
+    told = UpstreamSection.told(upstreams["bank"])
+    assert told["endpoints"] == "[https://api.bank.test:443, https://[::1]:8443]"
+    assert told["tls.ca"] == "those of the system"
+
+
+def test_files_of_tls_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.yaml").write_text("""\
+version: 1
+listeners:
+  inbound:
+    tls:
+      certificates: [{chain: a.crt, key: /abs/a.key}, {chain: b.crt, key: sub/b.key}]
+      client_ca: ca.crt
+      client: request
+      minimum_version: 1.3
+    timeouts: {handshake: 3s}
+routes: [{name: a, upstream: up}]
+""")
+    (tmp_path / "conf" / "b.yaml").write_text("""\
+upstreams:
+  up: {endpoints: ["x:1"], tls: {ca: ../ca.crt, certificate: {chain: us.crt, key: us.key}}}
+""")
+    snapshot = load_file(tmp_path / "conf", {}).snapshot
+    conf = f"{tmp_path}/conf"
+    listener = snapshot.listeners["inbound"]
+    assert listener.timeouts.handshake_seconds == 3.0
+    assert listener.tls == ListenerTls(
+        certificates=(
+            CertificateFiles(f"{conf}/a.crt", "/abs/a.key"),
+            CertificateFiles(f"{conf}/b.crt", f"{conf}/sub/b.key"),
+        ),
+        client_ca=f"{conf}/ca.crt",
+        client=ClientCertificate.REQUEST,
+        minimum_version=TlsVersion.TLS_1_3,
+    )
+    pair = CertificateFiles(f"{conf}/us.crt", f"{conf}/us.key")
+    assert snapshot.upstreams["up"].tls == UpstreamTls(ca=f"{conf}/../ca.crt", certificate=pair)
+    assert set(snapshot.files) == {f"{conf}/a.yaml", f"{conf}/b.yaml"}
