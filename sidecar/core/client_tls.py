@@ -54,11 +54,18 @@ class ShownCertificate:
 
     @property
     def identity(self) -> str:
-        """Of several SPIFFE IDs none counts: a certificate has one (X509-SVID 2)."""
-        spiffe = [uri for uri in self.uris if uri.startswith(SPIFFE)]
-        if spiffe:
-            return spiffe[0] if len(spiffe) == 1 and is_spiffe_id(spiffe[0]) else ""
-        return self.dns_names[0].lower() if self.dns_names else self.subject
+        return identity_of(self.uris, self.dns_names, self.subject)
+
+
+def identity_of(uris: Sequence[str], dns_names: Sequence[str], subject: str) -> str:
+    """Who a certificate's owner is, on either side of a connection; empty for nobody.
+
+    Of several SPIFFE IDs none counts: a certificate has one (X509-SVID 2).
+    """
+    spiffe = [uri for uri in uris if uri.startswith(SPIFFE)]
+    if spiffe:
+        return spiffe[0] if len(spiffe) == 1 and is_spiffe_id(spiffe[0]) else ""
+    return dns_names[0].lower() if dns_names else subject
 
 
 def is_spiffe_id(text: str) -> bool:

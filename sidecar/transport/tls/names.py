@@ -9,10 +9,11 @@ import ipaddress
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from sidecar.core.client_tls import SPIFFE, identity_of
+
 Certificate = Mapping[str, Any]
 """As `getpeercert()` gives it: `subject`, `subjectAltName`, `notBefore`, `notAfter`."""
 
-SPIFFE: Final = "spiffe://"
 _SHORT: Final = {
     "commonName": "CN",
     "organizationName": "O",
@@ -32,11 +33,9 @@ def of_kind(certificate: Certificate, kind: str) -> Iterator[str]:
 
 
 def identity(certificate: Certificate) -> str | None:
-    """Who its owner is: the SPIFFE ID, else the first DNS name, else the subject; None where it has none of them."""
-    for uri in of_kind(certificate, "URI"):
-        if uri.startswith(SPIFFE):
-            return uri
-    return next(of_kind(certificate, "DNS"), None) or subject(certificate) or None
+    """Who its owner is (`identity_of`); None for nobody."""
+    uris, dns_names = (tuple(of_kind(certificate, kind)) for kind in ("URI", "DNS"))
+    return identity_of(uris, dns_names, subject(certificate)) or None
 
 
 def subject(certificate: Certificate) -> str:
@@ -51,9 +50,10 @@ def subject(certificate: Certificate) -> str:
 def has_identity(certificate: Certificate, wanted: Collection[str]) -> bool:
     """Whether one of `wanted` is a URI or a DNS name of it, or, where it has neither, its subject.
 
-    To the letter, but for the case of DNS names: a pattern of the certificate stands for nothing but itself.
+    To the letter, but for the case of DNS names: a pattern of the certificate stands for nothing but itself. A SPIFFE
+    ID counts where it is the only one.
     """
-    if any(uri in wanted for uri in of_kind(certificate, "URI")):
+    if any(uri in wanted for uri in of_kind(certificate, "URI") if not uri.startswith(SPIFFE)):
         return True
     wanted_names = {one.lower() for one in wanted}
     if any(name.lower() in wanted_names for name in of_kind(certificate, "DNS")):

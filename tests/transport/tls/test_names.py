@@ -66,10 +66,12 @@ def test_a_name_is_compared_with_names_and_an_address_with_addresses(host: str, 
         ((("DNS", "a.test"), ("URI", "https://a.test"), ("URI", "spiffe://d/ns/a")), "spiffe://d/ns/a"),
         ((("URI", "https://a.test"), ("DNS", "a.test"), ("DNS", "b.test")), "a.test"),
         ((("IP Address", "10.0.0.1"),), "CN=somebody,O=Shop\\, Ltd"),
+        ((("URI", "spiffe://d/ns/a"), ("URI", "spiffe://d/ns/b"), ("DNS", "a.test")), None),
+        ((("URI", "spiffe://d/ns/../a"),), None),
     ],
 )
 def test_its_owner_is_the_spiffe_id_else_a_name_else_the_subject(
-    alternative: tuple[tuple[str, str], ...], owner: str
+    alternative: tuple[tuple[str, str], ...], owner: str | None
 ) -> None:
     assert names.identity(certificate(*alternative)) == owner
 
@@ -96,6 +98,12 @@ def test_a_certificate_without_anything_has_no_owner() -> None:
 def test_an_identity_is_compared_to_the_letter(wanted: list[str], is_one: bool) -> None:
     found = certificate(("URI", "spiffe://d/ns/a"), ("DNS", "a.test"), ("DNS", "*.wild.test"))
     assert names.has_identity(found, wanted) is is_one
+
+
+def test_of_two_spiffe_ids_none_counts() -> None:
+    found = certificate(("URI", "spiffe://d/ns/a"), ("URI", "spiffe://d/ns/b"), ("URI", "urn:x"))
+    assert not names.has_identity(found, ["spiffe://d/ns/a"])
+    assert names.has_identity(found, ["urn:x"])
 
 
 def test_a_message_names_a_few_of_many() -> None:
