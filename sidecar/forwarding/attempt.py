@@ -144,7 +144,7 @@ class Attempt(ResponseSink, Seeker):
     _lease: Lease | None
     _wait: Wait | None
     _is_held: bool
-    _withheld: list[bytes] | None
+    _withheld: bytearray | None
     """What has come of the body of an answer that another try may better; None for any other answer."""
     _said: int | None
     """`grpc_status`, once somebody has asked for it."""
@@ -470,7 +470,7 @@ class Attempt(ResponseSink, Seeker):
             return
         self._judge_head(head)
         if self.route.retry is not None and self.race.may_better(self, head, None):
-            self._withheld = []
+            self._withheld = bytearray()
             return
         self.race.head(self, head)
 
@@ -500,13 +500,13 @@ class Attempt(ResponseSink, Seeker):
             return
         self.race.data(self, data)
 
-    def _withhold(self, data: bytes, kept: list[bytes]) -> None:
-        """Keep the body of an answer that another try may better, unless it is long."""
-        kept.append(data)
-        if sum(map(len, kept)) > MOST_WITHHELD_BYTES:
+    def _withhold(self, data: bytes, kept: bytearray) -> None:
+        """Keep the body of an answer that another try may better, unless it is long or memory is short."""
+        kept += data
+        if len(kept) > MOST_WITHHELD_BYTES or self.race.story.service.memory.is_full:
             self._withheld = None
             self.race.head(self, self.answer)
-            self.race.data(self, b"".join(kept))
+            self.race.data(self, bytes(kept))
 
     def flush(self) -> None:
         if self._withheld is None:
@@ -516,7 +516,7 @@ class Attempt(ResponseSink, Seeker):
         self.is_whole = True
         self.trailers = trailers
         if self._withheld is not None:
-            self.race.answered(self, self.answer, b"".join(self._withheld))
+            self.race.answered(self, self.answer, bytes(self._withheld))
             return
         self.race.completed(self)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sidecar.core.memory_budget import STEP_BYTES
+from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.core.plain import Field
 from sidecar.forwarding.streams import ServerStream
 from sidecar.upstream.streams import ClientStream
@@ -22,8 +22,8 @@ class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_held", "_kept", "_most_held", "_to", "_trailers", "held_bytes", "is_complete", "is_untouched", "kept_bytes",
-        "size", "stream",
+        "_charged", "_held", "_kept", "_memory", "_most_held", "_most_kept", "_to", "_trailers", "held_bytes",
+        "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
@@ -43,8 +43,10 @@ class RequestBody:
         self._kept: list[bytes | memoryview] | None = None
         """All of it, given to an upstream that may say that it has done nothing with it."""
         self._to: ClientStream | None = None
-        self.kept_bytes = 0
-        """Up to so many are kept to be sent again, though they come in pieces (`retry.buffer`)."""
+        self._most_kept = 0
+        self._memory: MemoryBudget | None = None
+        self._charged = 0
+        """Of what is kept, to the memory of all connections."""
 
     def __repr__(self) -> str:
         return f"<RequestBody {self.size} bytes{', whole' if self.is_complete else ''}>"
@@ -58,6 +60,11 @@ class RequestBody:
     def untaken_bytes(self) -> int:
         """Given to an upstream that does not take it for now."""
         return self._to.unsent_bytes if self._to is not None else 0
+
+    def keep_to_resend(self, most: int, memory: MemoryBudget) -> None:
+        """Up to `most` bytes are kept to be sent again, though they come in pieces (`retry.buffer`), while `memory`
+        has room for them."""
+        self._most_kept, self._memory = most, memory
 
     def hold_back(self) -> None:
         """The upstream takes no more for now."""
@@ -81,10 +88,22 @@ class RequestBody:
 
     def _keep(self, data: bytes) -> None:
         """A further piece, unless it is too much by now."""
-        if self.size > self.kept_bytes or self._kept is None:
+        if self.size > self._most_kept or self._kept is None:
             self._kept = None
         else:
             self._kept.append(data)
+        self._charge_kept()
+
+    def _charge_kept(self) -> None:
+        """Before anybody is refused for want of memory, what is kept for another try is given up."""
+        if self._memory is None:
+            return
+        if self._memory.is_full:
+            self._kept = None
+        size = self.size if self._kept is not None and self.size > STEP_BYTES else 0
+        if size != self._charged:
+            self._memory.charge(size - self._charged)
+            self._charged = size
 
     def arrived_whole(self, data: bytes | memoryview) -> None:
         """All of it is here, before the exchange begins: there is nobody to hold back."""
@@ -111,9 +130,10 @@ class RequestBody:
         if is_much:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
         if (is_kept and self.is_complete and self.size <= MAX_HELD_BYTES) or (
-            self.kept_bytes and self.size <= self.kept_bytes
+            self._most_kept and self.size <= self._most_kept
         ):
             self._kept = list(held)
+            self._charge_kept()
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         return held
 
@@ -131,3 +151,10 @@ class RequestBody:
             if self._kept is not None:
                 self._held, self._kept = self._kept, None
                 self.held_bytes = self.size
+                self._charge_kept()
+
+    def release(self, nobody: ServerStream) -> None:
+        """The exchange is over: `nobody` stands in its client's place, and nothing is sent again."""
+        self.stream = nobody
+        self._kept = None
+        self._charge_kept()

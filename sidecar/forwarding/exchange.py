@@ -176,7 +176,7 @@ class Exchange(RaceOwner, RequestSink):
             if route.admission is not None:
                 self._check_admission(route.admission)
             if self.body is not None and route.retry is not None:
-                self.body.kept_bytes = route.retry.buffer_bytes
+                self.body.keep_to_resend(route.retry.buffer_bytes, service.memory)
             destination = route.single or route.choose(service.rng)
             race = self.race = Race()
             race.start(self, self.stream, route, destination, now)
@@ -450,7 +450,7 @@ class Exchange(RaceOwner, RequestSink):
         self.race = None
         self.stream = NO_CLIENT
         if self.body is not None:
-            self.body.stream = NO_CLIENT
+            self.body.release(NO_CLIENT)
         if self.reason is not _CLIENT_GONE:
             stream.end(attempts[-1].trailers if attempts else ())
 

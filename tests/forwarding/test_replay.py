@@ -7,6 +7,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.forwarding.body import RequestBody
 
 KEPT = 64
@@ -43,7 +44,7 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
     pieces: list[bytes], steps: list[str]
 ) -> None:
     body = RequestBody(cast(Any, Client()))
-    body.kept_bytes = KEPT
+    body.keep_to_resend(KEPT, MemoryBudget())
     came, left, upstream = b"", list(pieces), None
     for step in [*steps, *["piece"] * len(pieces), "another try"]:
         if step == "piece":
@@ -71,10 +72,42 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
 @given(pieces=PIECES)
 def test_what_is_longer_than_is_kept_is_not_sent_again_once_a_try_had_it(pieces: list[bytes]) -> None:
     body = RequestBody(cast(Any, Client()))
-    body.kept_bytes = KEPT
+    body.keep_to_resend(KEPT, MemoryBudget())
     body.take_held()
     body.send_to(cast(Any, Upstream()))
     for piece in pieces:
         body.arrived(piece)
     body.stop()
     assert body.is_resendable == (sum(map(len, pieces)) <= KEPT)
+
+
+def test_what_is_kept_counts_as_memory_until_it_is_held_again_or_over() -> None:
+    memory = MemoryBudget()
+    before = memory.used_bytes
+    body = RequestBody(cast(Any, Client()))
+    body.keep_to_resend(4 * STEP_BYTES, memory)
+    body.take_held()
+    body.send_to(cast(Any, Upstream()))
+    for _ in range(3):
+        body.arrived(b"x" * STEP_BYTES)
+    assert memory.used_bytes - before == 3 * STEP_BYTES
+    body.stop()
+    assert (memory.used_bytes, body.held_bytes) == (before, 3 * STEP_BYTES)
+    body.take_held()
+    assert memory.used_bytes - before == 3 * STEP_BYTES
+    body.release(cast(Any, Client()))
+    assert memory.used_bytes == before
+
+
+def test_what_is_kept_is_given_up_where_memory_is_short() -> None:
+    memory = MemoryBudget()
+    body = RequestBody(cast(Any, Client()))
+    body.keep_to_resend(4 * STEP_BYTES, memory)
+    body.take_held()
+    body.send_to(cast(Any, Upstream()))
+    body.arrived(b"x" * 2 * STEP_BYTES)
+    kept, memory.is_full = memory.used_bytes, True
+    body.arrived(b"x")
+    assert memory.used_bytes == kept - 2 * STEP_BYTES
+    body.stop()
+    assert not body.is_resendable
