@@ -63,7 +63,7 @@ def test_every_reason_has_a_row_that_says_what_to_do() -> None:
 def test_ci_runs_the_very_command_for_the_tests() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "<!-- test -->" in script
-    assert marked("test").endswith(".venv/bin/pytest -n auto")
+    assert marked("test").endswith(".venv/bin/pytest -n auto --dist worksteal")
     assert "\n" not in marked("test")
     assert "\n" not in marked("run")
     assert "\n" not in marked("serve")
