@@ -184,7 +184,7 @@ class Arrivals:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams at once")
         stream = streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
         stream.began_at = self.now
-        stream.left = head.length if head.method != b"CONNECT" else None  # what follows is no content
+        stream.left = head.length
         stream.receiving = _ENDED if is_end else _BODY
         self.events.append(RequestReceived(stream, head, is_end=is_end))
 

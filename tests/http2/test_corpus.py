@@ -109,5 +109,5 @@ def test_what_is_told_does_not_depend_on_how_the_bytes_arrive(case: Case, role: 
 
 def describe(event: Http2Event) -> tuple[object, ...]:
     """All that an event says."""
-    said = [name for name in dir(event) if not name.startswith("_") and name != "stream"]
+    said = [name for name in dir(event) if not name.startswith("_") and name not in ("stream", "head")]
     return type(event).__name__, *(repr(getattr(event, name)) for name in said)

@@ -294,5 +294,5 @@ def test_the_windows_of_the_contract_are_said_at_the_beginning(role: Role) -> No
     written = frames_of(Connection(role).take())
     said = dict(struct.iter_unpack(">HI", written[0].payload))
     common = {4: 256 * 1024, 6: 64 * 1024}
-    assert said == (common | {3: 1000} if role is Role.SERVER else common | {2: 0})
+    assert said == (common | {3: 1000, 8: 1} if role is Role.SERVER else common | {2: 0})
     assert (written[1].stream_id, int.from_bytes(written[1].payload, "big")) == (0, 1024 * 1024 - WINDOW)

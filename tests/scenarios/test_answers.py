@@ -22,11 +22,13 @@ from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
 from sidecar.transport.tls.files import server_context
 from tests.scenarios.stage import OK, app_routes, get, hang, inbound, saying, stage
+from tests.support.authority import Authority
 from tests.support.certificates import Certificates
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, read_responses, turns
+from tests.support.tls_client import tls_client
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "answers"
 ID = b"x-request-id: golden"
@@ -205,6 +207,23 @@ async def tls_alert() -> bytes:
         return await answer_to(ASK, to.port)
 
 
+async def misdirected() -> bytes:
+    with TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        pairs = ", ".join(authority.pair(name).yaml() for name in ("a.test", "b.test"))
+        keys = f'inbound: {{address: "127.0.0.1:0", tls: {{certificates: [{pairs}]}}}}'
+        header = HEADER.replace('inbound: {address: "127.0.0.1:0"}', keys)
+        async with (
+            stage(saying(OK), header=header) as to,
+            tls_client(to.port, authority.client(), "a.test") as client,
+        ):
+            await client.send(ASK.replace(b"Host: x", b"Host: b.test"))
+            received = b""
+            while data := await client.read():
+                received += data
+            return received
+
+
 async def connection_reset() -> bytes:
     async def script(peer: RawPeer) -> None:
         await peer.request()
@@ -309,7 +328,7 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
     overloaded_connections,
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
     timeout_after_the_head, connect_timeout, connection_refused, dns_error, tls_certificate, tls_protocol,
-    tls_alert, connection_reset, incomplete_head,
+    tls_alert, misdirected, connection_reset, incomplete_head,
     incomplete_after_the_head, protocol_error, no_route, bad_request, head_too_large, too_many_fields,
     url_too_long, request_timeout, body_timeout, loop, draining,
 )  # fmt: skip
@@ -356,6 +375,7 @@ EXPECTED = {
     "tls_certificate": (502, "tls_certificate_error", "tls_certificate_error"),
     "tls_protocol": (502, "tls_protocol_error", "tls_protocol_error"),
     "tls_alert": (502, "tls_alert_received", "tls_alert_received"),
+    "misdirected": (421, "http_request_denied", "http_request_denied"),
     "connection_reset": (502, "connection_terminated", "connection_reset"),
     "incomplete_head": (502, "http_response_incomplete", "connection_reset"),
     "protocol_error": (502, "http_protocol_error", "protocol_error"),

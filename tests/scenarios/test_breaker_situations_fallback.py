@@ -165,7 +165,7 @@ async def test_a_refused_attempt_and_the_second_try_are_judged_each(act: Act, st
     policy = "circuit_breaker: {mode: metrics_only, warm_up: off}"
     async with raw_upstream(App(act)) as app:
         routes = f"""\
-upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}", "127.0.0.1:{app.port}"]}}}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{nobody}", "127.0.0.1:{app.port}"], ejection: {{mode: off}}}}}}
 routes: [{{name: app, upstream: app, {policy}}}]
 """
         async with running(routes) as worker:

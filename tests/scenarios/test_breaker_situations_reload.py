@@ -53,7 +53,9 @@ class Listed:
 
 def listing(*endpoints: str) -> str:
     names = ", ".join(f'"{one}"' for one in endpoints)
-    return f"upstreams: {{app: {{endpoints: [{names}]}}}}\nroutes: [{{name: app, upstream: app}}]\n"
+    """Endpoints are not told apart here: what one of them did counts, though another is usable."""
+    upstream = f"{{endpoints: [{names}], ejection: {{mode: off}}}}"
+    return f"upstreams: {{app: {upstream}}}\nroutes: [{{name: app, upstream: app}}]\n"
 
 
 @asynccontextmanager
