@@ -65,7 +65,8 @@ def identity_of(uris: Sequence[str], dns_names: Sequence[str], subject: str) -> 
     spiffe = [uri for uri in uris if uri.startswith(SPIFFE)]
     if spiffe:
         return spiffe[0] if len(spiffe) == 1 and is_spiffe_id(spiffe[0]) else ""
-    return dns_names[0].lower() if dns_names else subject
+    name = dns_names[0].lower() if dns_names else subject
+    return "" if name.startswith(SPIFFE) else name  # what is no URI is no SPIFFE ID
 
 
 def is_spiffe_id(text: str) -> bool:

@@ -15,8 +15,9 @@ from sidecar.core.snapshot import Forwarded
 if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
 
-Known = tuple[bytes, bytes]
-"""A host, and the lines for a request to it that brought none of these fields itself."""
+Known = tuple[bytes, bytes, Forwarded]
+"""A host, the lines for a request to it that brought none of these fields itself, and the rule that they follow: a
+reload may bring another."""
 
 NAMES: Final = forwarded.NAMES | XFCC_NAMES
 """The fields that a listener may drop, lower-case."""
@@ -30,10 +31,10 @@ def tell_of_client(
     Returns what to call with next time. `request.tls` has been set.
     """
     lookup, host, tls = request.lookup, request.host, request.tls
-    if known is not None and known[0] == host and NAMES.isdisjoint(lookup):
+    mode = listener.forwarded
+    if known is not None and known[0] == host and known[2] is mode and NAMES.isdisjoint(lookup):
         request.added = known[1]
         return known
-    mode = listener.forwarded
     drop, lines = forwarded.forwarded_lines(mode, lookup, peer, tls is not None, host)
     if tls is not None and tls.xfcc and mode is not Forwarded.OFF:
         lines += tls.xfcc
@@ -42,7 +43,7 @@ def tell_of_client(
         _drop_client_cert(request)
         drop |= XFCC_NAMES
     if not drop:
-        return host, lines
+        return host, lines, mode
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known
 

@@ -248,8 +248,8 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     def failed(self, transport: TlsTransport, error: TlsFailed) -> None:
         if self.phase is Phase.HANDSHAKE:
-            self._tls = None
-            self._finish(_RESULTS.get(error.reason, Handshake.FAILED), error.detail)
+            self._listener.shaken(_RESULTS.get(error.reason, Handshake.FAILED), self.link.peer, error.detail)
+            self._release(Phase.CLOSING)  # it keeps its place until its socket has closed
 
     def _end(self, result: Handshake, detail: str) -> None:
         """By us: what was written still goes out, and nothing else."""

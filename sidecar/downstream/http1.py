@@ -34,7 +34,7 @@ from sidecar.core.memory_budget import (
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.downstream import parse, reader
-from sidecar.downstream.client_lines import NAMES, tell_of_client
+from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
@@ -142,7 +142,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self.ticket: Ticket | None = None
         self._verdict: GivenUp | None = None
         """Of the gate, on the present request; None: it is taken."""
-        self._forwarded: tuple[bytes, bytes] | None = None
+        self._forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self._secured = secured
         """Its TLS; None in clear text."""
@@ -434,7 +434,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         if listener.tells_of_client:
             known = self._forwarded
-            if known is not None and known[0] == host and _FORWARDED.isdisjoint(lookup):
+            if (
+                known is not None
+                and known[0] == host
+                and known[2] is listener.forwarded
+                and _FORWARDED.isdisjoint(lookup)
+            ):
                 request.added = known[1]
             else:
                 self._tell_of_client(request)
@@ -915,6 +920,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             or self._listener.is_ending
             or self._is_visitor
             or head.length is None
+            or b"date" in fields.lookup  # of HTTP/2: one of HTTP/1.1 is not remembered with it
         ):
             self._send_unusual(exchange, head, body)
             return
@@ -1090,7 +1096,7 @@ def _lines(head: ResponseHead) -> list[bytes]:
     status = head.status
     first = _status_line(status) or headers.status_line(status)
     has_date, drop, fields = head.has_own_date, head.drop, head.fields
-    if fields.__class__ is Block:  # it never has a `Date`, which differs each time
+    if fields.__class__ is Block and b"date" not in fields.lookup:
         kept = fields.kept if fields.drop is drop else fields.keep(drop)
         return [first, kept, b"" if has_date else date.line(), head.added.lines, *head.own]
     out = [first]

@@ -471,6 +471,7 @@ class Attempt(ResponseSink, Seeker):
         self._judge_head(head)
         if self.route.retry is not None and self.race.may_better(self, head, None):
             self._withheld = bytearray()
+            self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
             return
         self.race.head(self, head)
 
@@ -503,7 +504,9 @@ class Attempt(ResponseSink, Seeker):
     def _withhold(self, data: bytes, kept: bytearray) -> None:
         """Keep the body of an answer that another try may better, unless it is long or memory is short."""
         kept += data
-        if len(kept) > MOST_WITHHELD_BYTES or self.race.story.service.memory.is_full:
+        exchange = self.race.story
+        exchange.moved_at = exchange.service.clock()
+        if len(kept) > MOST_WITHHELD_BYTES or exchange.service.memory.is_full:
             self._withheld = None
             self.race.head(self, self.answer)
             self.race.data(self, bytes(kept))

@@ -153,6 +153,11 @@ class RequestBody:
                 self.held_bytes = self.size
                 self._charge_kept()
 
+    def keep_no_more(self) -> None:
+        """An answer goes to the client: nothing is sent again."""
+        self._kept, self._most_kept = None, 0
+        self._charge_kept()
+
     def release(self, nobody: ServerStream) -> None:
         """The exchange is over: `nobody` stands in its client's place, and nothing is sent again."""
         self.stream = nobody

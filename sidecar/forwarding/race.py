@@ -281,6 +281,8 @@ class Race(AttemptOwner):
         if len(self.running) > 1:
             self._end_losers(attempt)
         exchange = self.exchange
+        if exchange.body is not None:
+            exchange.body.keep_no_more()
         complete_response(exchange, self._route, head)
         self.stream.send_head(head)
 
@@ -425,7 +427,9 @@ class Race(AttemptOwner):
             body = self.exchange.body
             return body is None or body.is_resendable
         if error.reason is Reason.CONNECTION_REFUSED:
-            return len(self._destination.cluster.pools) > 1 and not self._was_refused
+            has_other = len(self._destination.cluster.pools) > 1 and not self._was_refused
+            body = self.exchange.body  # a stream that was refused has been given some of it
+            return has_other and (body is None or body.is_resendable)
         exchange = self.exchange
         body = exchange.body
         is_resendable = exchange.request.method in REPEATABLE and (body is None or body.is_untouched)

@@ -106,9 +106,12 @@ class Heads:
 
     def _decode_any(self, block: bytes) -> list[Field]:
         try:
-            return self.decoder.decode(block)
+            fields = self.decoder.decode(block)
         except MalformedBlock as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+        if self.decoder.version != self._version:  # also by a block that nobody wants, or that is malformed
+            self._forget()
+        return fields
 
     def _is_worth_keeping(self, block: bytes, fields: list[Field]) -> bool:
         version = self.decoder.version

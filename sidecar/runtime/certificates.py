@@ -25,7 +25,7 @@ from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.listeners import load_listener
 from sidecar.telemetry.log_lines import Level
 from sidecar.transport.tls.client import ClientContext, ContextKey, context_key
-from sidecar.transport.tls.files import OwnCertificate, TlsFileError
+from sidecar.transport.tls.files import OwnCertificate
 from sidecar.transport.tls.served import files_of
 
 SECONDS_A_DAY: Final = 86_400
@@ -79,7 +79,8 @@ class RotatingListener(Rotating):
         return load_listener(self._policy)
 
     def use(self, loaded: Any) -> None:
-        if self._socket.policy.tls == self._policy.tls:  # a reload may have come in between
+        now, then = self._socket.policy, self._policy
+        if (now.tls, now.protocol) == (then.tls, then.protocol):  # a reload may have come in between
             self._socket.served = loaded
 
     def own(self) -> Sequence[OwnCertificate]:
@@ -224,7 +225,7 @@ class Rotation:
         is_final = not kept.settling.is_patient(self._clock())
         try:
             loaded = await asyncio.to_thread(owner.load)
-        except TlsFileError as error:
+        except (OSError, ValueError) as error:
             if is_own_lack(error):
                 kept.settling.postponed(self._clock())
             elif is_final:

@@ -195,7 +195,10 @@ class Cluster(LeaseLine):
         place = self._place(pool.endpoint)
         for number, known in enumerate(self.pools):
             if self._place(known.endpoint) == place:
-                return known if isinstance(known, kind) else self._change_version(number, kind)
+                if isinstance(known, kind):
+                    return known
+                if not known.is_retired:
+                    return self._change_version(number, kind)
         if isinstance(pool, kind):
             return pool
         last = self._pool(kind, pool.endpoint)  # its endpoint has left meanwhile

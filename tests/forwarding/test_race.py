@@ -665,3 +665,21 @@ def test_an_answer_counts_whatever_the_loop_did() -> None:
     path.service.sweep.pace.held.note(path.loop.now - 0.9, path.loop.now)
     answer(lease, 500)
     assert_over(path, failed=1)
+
+
+def test_a_stream_that_is_refused_after_it_had_the_beginning_of_a_body_is_the_last() -> None:
+    path = Path(HERE, THERE)
+    leases = [path.idle_lease(0), path.idle_lease(1), path.idle_lease(0), path.idle_lease(1)]
+    exchange, client = begun(path, request(b"POST", length=-1, traits=Traits(is_chunked=True)))
+
+    def refuse() -> None:
+        lease = next(one for one in leases if one.heard_by is not None)
+        sink(lease).failed(Reason.CONNECTION_REFUSED, "upstream refused the stream", Processed.NEVER)
+
+    refuse()
+    exchange.data(b"first,")
+    refuse()
+    exchange.data(b"second")
+    exchange.end(())
+    assert len(exchange.attempts) == 2
+    assert "502" in str(client.notes)

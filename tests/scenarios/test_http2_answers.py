@@ -58,3 +58,23 @@ async def test_an_answer_ends_where_its_head_says_however_often_it_comes(
             responses = await asyncio.wait_for(client.responses([method] * count), 5.0)
             assert len(responses) == count
             assert (responses[-1].status, responses[-1].body) == (status, body)
+
+
+async def test_the_date_of_an_answer_is_its_own_however_often_it_comes() -> None:
+    date = b"Mon, 01 Jan 2024 00:00:00 GMT"
+
+    def answer(_: RequestReceived, stream: Stream) -> None:
+        end = stream._connection
+        pairs = ((b"date", date), (b"age", b"0"), (b"content-length", b"0"))
+        end.codec.send_head(stream._stream, 200, (), pairs=pairs, is_end=True)
+        end.flush()
+
+    async with (
+        http2_app(lambda: Connection(Role.SERVER), answer, lambda _: None) as number,
+        running(app_routes(number, upstream="protocol: http2")) as worker,
+        raw_client(port(worker)) as client,
+    ):
+        for _ in range(TIMES):
+            await client.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        responses = await client.responses([b"GET"] * TIMES)
+        assert [one.value(b"date") for one in responses] == [date] * TIMES

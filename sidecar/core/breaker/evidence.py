@@ -110,7 +110,7 @@ class Evidence:
         if reason is TransitionReason.CONSECUTIVE_FAILURES:
             failing: Collection[Hashable] = self.rows.failed_in()
         elif reason is TransitionReason.FAILURE_RATE and self._excuses is not None:
-            failing = self._excuses.failing
+            failing = self._excuses.failing(self.window)
             if not self._is_wide(failing):
                 return True
         else:

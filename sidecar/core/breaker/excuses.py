@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-from sidecar.core.breaker.window import EXCUSED, Window
+from sidecar.core.breaker.window import EXCUSED, FAILED, Window
 from sidecar.core.ejection.peers import Peers
 
 _PRUNED_FROM: Final = 512
@@ -33,10 +33,13 @@ class Excuses:
         self._prune_at = _PRUNED_FROM
         self._version = -1
 
-    @property
-    def failing(self) -> dict[Hashable, dict[tuple[int, int], int]]:
-        """Endpoints that have failed in the window, or did so not long before."""
-        return self._marks
+    def failing(self, window: Window) -> set[Hashable]:
+        """Endpoints that have a failure in the window."""
+        return {
+            endpoint
+            for endpoint, marks in self._marks.items()
+            if any(mark & FAILED and window.holds(place) for place, mark in marks)
+        }
 
     def note(self, endpoint: Hashable, place: int, mark: int, window: Window) -> None:
         """A call of this endpoint stands there with this mark, which is no plain success."""

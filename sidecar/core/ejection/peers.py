@@ -275,7 +275,8 @@ class Peers:
                 self._fallen.append((now, standing))
                 standing.fell_at = now
         standing.health, standing.why, standing.is_watched = _SPARED, why, True
-        if self._has_room() and not self._is_upstreams(now):
+        is_upstreams = self._is_upstreams(now)  # which also forgets the old ones
+        if self._has_room() and not is_upstreams:
             self._eject(standing, reason, now)
         elif was_usable:
             self._tell(standing, reason, now)
@@ -295,7 +296,8 @@ class Peers:
         fallen, since = self._fallen, now - self.policy.interval_seconds
         while fallen and fallen[0][0] <= since:
             fallen.popleft()
-        return len(fallen) * 2 > len(self.members)
+        here = sum(self.members.get(one.endpoint) is one for _, one in fallen)
+        return here * 2 > len(self.members)
 
     def _eject(self, standing: Standing, reason: EjectionReason, now: float) -> None:
         policy = self.policy

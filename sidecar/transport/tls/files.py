@@ -158,6 +158,8 @@ def _tried_out(files: CertificateFiles, last: str, *, is_server: bool) -> Certif
         return _seen(server, client, is_server=is_server)
     except ssl.SSLCertVerificationError as error:
         raise TlsFileError(f"{files.chain}: {_why(error)}") from None
+    except ValueError as error:
+        raise TlsFileError(f"{files.chain}: a name in the certificate cannot be read") from error
     except ssl.SSLError as error:
         raise TlsFileError(f"{files.chain}: a handshake with it fails ({error.reason or error})") from None
 

@@ -69,7 +69,7 @@ class HelloReader:
         """
         raw, message = self.raw, self._message
         raw += data
-        while True:
+        while self._at < MAX_HELLO_BYTES:
             head = bytes(raw[self._at : self._at + _RECORD_HEAD_BYTES])
             _check_record(head, is_first=self._at == 0)
             if len(head) < _RECORD_HEAD_BYTES:

@@ -55,10 +55,14 @@ def has_identity(certificate: Certificate, wanted: Collection[str]) -> bool:
     """
     if any(uri in wanted for uri in of_kind(certificate, "URI") if not uri.startswith(SPIFFE)):
         return True
-    wanted_names = {one.lower() for one in wanted}
+    wanted_names = {one.lower() for one in wanted if "://" not in one}
     if any(name.lower() in wanted_names for name in of_kind(certificate, "DNS")):
         return True
-    return identity(certificate) in wanted
+    owner = identity(certificate)
+    if owner is not None and owner.startswith(SPIFFE):
+        return owner in wanted
+    is_named = any(kind in ("URI", "DNS") for kind, _ in certificate.get("subjectAltName", ()))
+    return not is_named and subject(certificate) in wanted
 
 
 def has_name(certificate: Certificate, host: str) -> bool:

@@ -30,6 +30,10 @@ from sidecar.transport.unread import unread
 
 RECORD_BYTES: Final = 16 * 1024
 """The most that one record holds (RFC 8446 5.1)."""
+ANSWER_BYTES: Final = 64 * 1024
+"""Of answers to changes of keys, over the life of a connection: some 2,000. Whoever asks for more wants work."""
+FEED_BYTES: Final = 32 * 1024
+"""Given to OpenSSL at a time, which works through all changes of keys in what it has."""
 MOST_RECORDS: Final = 1000
 """Read at a time. One read of the loop brings 16 of those that are full, or 11,000 of one byte, which take 17 ms."""
 HELLO_BYTES: Final = 16 * 1024
@@ -78,9 +82,10 @@ class TlsTransport:
     """One connection. `write` and its like do nothing once it is closed."""
 
     __slots__ = (
-        "_error", "_has_end", "_has_written_end", "_incoming", "_is_behind", "_is_kept", "_is_paused",
-        "_is_peer_gone", "_is_raw_ended", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner", "_phase",
-        "_protocol", "_raw", "_rest", "_shaken_bytes", "_timer", "_tls", "facts", "session_taker", "sni",
+        "_answered_bytes", "_error", "_has_end", "_has_written_end", "_incoming", "_is_behind", "_is_kept",
+        "_is_paused", "_is_peer_gone", "_is_raw_ended", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner",
+        "_phase", "_protocol", "_raw", "_rest", "_shaken_bytes", "_timer", "_tls", "_unfed", "facts",
+        "session_taker", "sni",
     )  # fmt: skip
 
     facts: TlsFacts | None
@@ -92,6 +97,9 @@ class TlsTransport:
         self._tls: ssl.SSLObject | None = wrap(self._incoming, self._outgoing)
         self._most_bytes = HELLO_BYTES if is_server else HANDSHAKE_BYTES
         self._shaken_bytes = 0
+        self._answered_bytes = 0
+        self._unfed = b""
+        """Read, and not given to OpenSSL yet."""
         self._phase = _Phase.SHAKING
         self._raw: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -134,7 +142,10 @@ class TlsTransport:
     @property
     def peer_certificate(self) -> Certificate:
         """Of the other side, if its chain was verified; else empty."""
-        return self.tls.getpeercert() or {}
+        try:
+            return self.tls.getpeercert() or {}
+        except ValueError as error:
+            raise TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: it cannot be read") from error
 
     def attach(self, protocol: Any) -> None:
         """After `shaken`: from now on `protocol` hears what arrives.
@@ -162,7 +173,7 @@ class TlsTransport:
 
     def data_received(self, data: bytes) -> None:
         if self._phase is _OPEN:
-            self._incoming.write(data)
+            self._unfed = self._unfed + data if self._unfed else data
             self._read()
         elif self._phase is _Phase.SHAKING:
             self._incoming.write(data)
@@ -247,7 +258,7 @@ class TlsTransport:
             return
         if error is not None:
             self._fail(error)
-        elif self._incoming.pending and not self._has_end:
+        elif (self._incoming.pending or self._unfed) and not self._has_end:
             self._put_off()
         elif self._has_end and not self._is_kept and not self._is_paused:
             self._is_kept = bool(self._protocol.eof_received())
@@ -265,9 +276,19 @@ class TlsTransport:
         assert tls is not None
         first, failed = b"", None
         more: list[bytes] = []
+        is_barren = False
         try:
-            while (incoming.pending or tls.pending()) and len(more) < MOST_RECORDS:
-                data = tls.read(RECORD_BYTES)
+            while len(more) < MOST_RECORDS:
+                if not (incoming.pending or tls.pending()):
+                    if not self._unfed or is_barren:
+                        break
+                    incoming.write(self._unfed[:FEED_BYTES])
+                    self._unfed, is_barren = self._unfed[FEED_BYTES:], True
+                try:
+                    data = tls.read(RECORD_BYTES)
+                except ssl.SSLWantReadError:
+                    continue
+                is_barren = False
                 if not data:
                     self._has_end = True
                     break
@@ -275,13 +296,14 @@ class TlsTransport:
                     more.append(data)
                 else:
                     first = data
-        except ssl.SSLWantReadError:
-            pass
         except ssl.SSLZeroReturnError:
             self._has_end = True
         except ssl.SSLError as error:
             failed = failure(error)
         if self._outgoing.pending:
+            self._answered_bytes += self._outgoing.pending
+            if failed is None and self._answered_bytes > ANSWER_BYTES:
+                failed = TlsFailed(Reason.TLS_PROTOCOL, "too many changes of keys")
             self._flush()  # an answer to a change of keys, or an alert
         return (b"".join((first, *more)) if more else first), failed
 
@@ -305,7 +327,7 @@ class TlsTransport:
             data, error = self._decrypted()
             if data:
                 self._rest.append(data)
-            if error is not None or not data:
+            if error is not None or not (data or self._unfed):
                 return error
 
     # Writing
@@ -354,8 +376,10 @@ class TlsTransport:
     def _say_end(self) -> None:
         if self._tls is not None and not self._has_written_end:
             self._has_written_end = True
+            unread = self._incoming.read()  # `unwrap` reads on, and fails by what is data
             with contextlib.suppress(ssl.SSLError):  # it wants to read the other side's end, which may come
                 self._tls.unwrap()
+            self._incoming.write(unread)
             self._flush()
 
     def close(self) -> None:
@@ -396,7 +420,10 @@ class TlsTransport:
         """Say so to the other side, and close. To the protocol it is lost at once: nothing can be sent on it."""
         self._error = error
         self._flush()
-        self._linger()  # it is to read why
+        if self._protocol is not None and self._raw is not None and self._raw.get_write_buffer_size():
+            self.abort()  # nobody counts any more what is unsent
+        else:
+            self._linger()  # it is to read why
         if self._protocol is not None:
             protocol, self._protocol = self._protocol, None
             self._loop.call_soon(protocol.connection_lost, error)
@@ -428,7 +455,7 @@ class TlsTransport:
             return
         is_end_due = self._has_end and not self._is_kept
         # Either came with what was told last, or is more than a turn takes.
-        if is_end_due or self._incoming.pending:
+        if is_end_due or self._incoming.pending or self._unfed:
             self._is_behind = True
             self._loop.call_soon(self._read_rest)
         else:

@@ -128,3 +128,12 @@ def test_no_message_makes_the_reader_fail(noise: bytes, at: int, change: bytes) 
         except (NotTls, HelloTooLong):
             continue
         assert found is None or found.server_name.isascii()
+
+
+def test_a_message_in_tiny_records_is_not_read_beyond_its_bound() -> None:
+    reader = HelloReader()
+    message = b"\x01" + (16_380).to_bytes(3, "big") + b"\x03\x03" + bytes(16_378)
+    records = b"".join(b"\x16\x03\x01\x00\x01" + message[at : at + 1] for at in range(len(message)))
+    with pytest.raises(HelloTooLong):
+        reader.feed(records)
+    assert len(reader._message) <= MAX_HELLO_BYTES // 6 + 1

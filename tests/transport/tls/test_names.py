@@ -68,6 +68,7 @@ def test_a_name_is_compared_with_names_and_an_address_with_addresses(host: str, 
         ((("IP Address", "10.0.0.1"),), "CN=somebody,O=Shop\\, Ltd"),
         ((("URI", "spiffe://d/ns/a"), ("URI", "spiffe://d/ns/b"), ("DNS", "a.test")), None),
         ((("URI", "spiffe://d/ns/../a"),), None),
+        ((("DNS", "spiffe://d/ns/a"),), None),  # a name that a signer may not look at
     ],
 )
 def test_its_owner_is_the_spiffe_id_else_a_name_else_the_subject(
@@ -104,6 +105,11 @@ def test_of_two_spiffe_ids_none_counts() -> None:
     found = certificate(("URI", "spiffe://d/ns/a"), ("URI", "spiffe://d/ns/b"), ("URI", "urn:x"))
     assert not names.has_identity(found, ["spiffe://d/ns/a"])
     assert names.has_identity(found, ["urn:x"])
+
+
+def test_a_name_is_no_spiffe_id() -> None:
+    found = certificate(("DNS", "spiffe://d/ns/a"))
+    assert not names.has_identity(found, ["spiffe://d/ns/a"])
 
 
 def test_a_message_names_a_few_of_many() -> None:
