@@ -614,3 +614,17 @@ async def test_handshakes_that_take_longer_are_fewer_in_a_turn(
             await client.handshake()
         assert [(await client.ask()).status for client in clients] == [200] * 12
         assert beats.end() <= 2
+
+
+async def test_a_socket_whose_handshake_has_failed_counts_until_it_is_closed(authority: Authority) -> None:
+    header = listening(authority.pair("a.test"), listener="limits: {connections: 5}")
+    context = only(ssl.TLSVersion.TLSv1_2)(authority.client())
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")  # the certificate's key is of an elliptic curve
+    async with stage(saying(OK), header=header) as to, AsyncExitStack() as clients:
+        socket = to.worker.listeners["inbound"]
+        for number in range(1, 9):
+            client = await clients.enter_async_context(tls_client(to.port, context, is_shaken=False))
+            client.writer.write(client.first_flight())
+            while sum(results(to).values()) + socket.refused_connections < number:  # noqa: ASYNC110
+                await asyncio.sleep(0)  # no time passes: each is closed 2 s after it has failed
+        assert (len(socket.connections()), socket.refused_connections) == (5, 3)

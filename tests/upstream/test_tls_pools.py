@@ -192,3 +192,24 @@ async def test_a_session_is_given_once_and_no_more_are_kept_than_there_is_room(m
     assert (len(sessions), sessions.dropped) == (MAX_SESSIONS, 2)
     assert sessions.take(0) is None
     assert sessions.take("one more") is session
+
+
+async def test_a_cluster_that_was_replaced_joins_nobody_to_the_peers_of_its_successor(
+    made: Certificates,
+) -> None:
+    cluster = cluster_of(made, protocol=HttpVersion.AUTO)
+    first, loop = cluster.pools[0], asyncio.get_running_loop()
+    context = cluster._tls
+    turns = Turns(loop)
+    successor = Cluster(cluster.policy, random.Random(7), loop.time, turns, tls=context, predecessor=cluster)
+    for name in NAMES:
+        successor.set_addresses(name, [Endpoint("10.0.0.1", 443, name=name.host)])
+    cluster.retire(successor)
+    places = [len(one.places) for one in successor.peers.members.values()]
+    spoken = cluster.pool_speaking(first, "http/1.1")  # its handshake was under way
+    assert isinstance(spoken, Pool)
+    assert spoken.is_retired
+    assert [len(one.places) for one in successor.peers.members.values()] == places
+    for name in NAMES:
+        successor.set_addresses(name, [Endpoint("10.0.0.9", 443, name=name.host)])
+    assert [one.host for one in successor.peers.members] == ["10.0.0.9"]
