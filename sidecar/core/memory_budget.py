@@ -158,25 +158,30 @@ class MemoryBudget:
     def observe(self, kernel_bytes: int, *, is_pressed: bool) -> None:
         """What the container says of itself, about once a second: what its sockets hold, and whether its limit is
         close, whoever brought it there."""
-        self._set_ceiling(int(self.limit_bytes * PRESSED_SHARE) if is_pressed else self.limit_bytes)
+        is_tighter = self._set_ceiling(
+            int(self.limit_bytes * PRESSED_SHARE) if is_pressed else self.limit_bytes
+        )
         self._observed_bytes = kernel_bytes
-        self._add_up()
+        self._add_up(is_tighter=is_tighter)
 
     def resize(self, limit_bytes: int) -> None:
         """A reload brought another limit."""
         self.limit_bytes = limit_bytes
-        self._set_ceiling(limit_bytes)
+        is_tighter = self._set_ceiling(limit_bytes)
         self._set_level()
-        self._add_up()
+        self._add_up(is_tighter=is_tighter)
 
-    def _add_up(self) -> None:
+    def _add_up(self, *, is_tighter: bool = False) -> None:
         before = self.used_bytes
         used = self.used_bytes = self._own_bytes + max(self._estimated_bytes, self._observed_bytes)
-        if used > self._ceiling and used >= before:
+        if used > self._ceiling and (used >= before or is_tighter):
             self.on_over()
 
-    def _set_ceiling(self, limit_bytes: int) -> None:
+    def _set_ceiling(self, limit_bytes: int) -> bool:
+        """Returns whether there is less than before: who was not over may be now, though nothing has come."""
+        before = self._ceiling
         self._ceiling, self._floor = int(limit_bytes * CEILING_SHARE), int(limit_bytes * RELIEF_SHARE)
+        return self._ceiling < before
 
     # What follows
 

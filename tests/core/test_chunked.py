@@ -153,7 +153,14 @@ def compare(data: bytes, cuts: list[int], most_chunks: int) -> None:
     body, trailers, is_done, taken = whole
     assert taken == len(data) or is_done
     for kind, head in PARSERS:
-        hearer = heard(kind, head, data[:taken])  # raises nothing: what llhttp refuses is refused above
+        try:
+            hearer = heard(kind, head, data[:taken])
+        except (
+            httptools.HttpParserError
+        ):  # what llhttp refuses is refused above, but for a line of which we await the end
+            assert not is_done
+            assert not data[:taken].endswith(b"\n")
+            continue
         assert (hearer.body, hearer.is_whole) == (body, is_done)
         if is_done:
             assert hearer.trailers == trailers

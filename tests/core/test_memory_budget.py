@@ -185,3 +185,13 @@ def test_no_more_are_chosen_than_needed(found: list[tuple[str, int, float]], nee
 
 def test_everything_that_can_be_held_is_counted_from_zero() -> None:
     assert MemoryBudget().closed == dict.fromkeys(Held, 0)
+
+
+def test_where_the_container_is_pressed_relief_is_asked_for_though_less_is_used() -> None:
+    calls: list[int] = []
+    budget = MemoryBudget(MIB)
+    budget.on_over = lambda: calls.append(budget.used_bytes)
+    budget.observe(471_861, is_pressed=False)
+    assert not calls
+    budget.observe(471_860, is_pressed=True)
+    assert calls == [471_860]
