@@ -22,6 +22,7 @@ from sidecar.core.memory_budget import (
     Held,
     settled,
 )
+from sidecar.downstream.client_lines import Known
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
@@ -71,7 +72,7 @@ class Http2ClientConnection(PhaseClock, Host):
         """When the phase's clock started."""
         self.due = inf
         self.bucket: set[Expiring] | None = None
-        self.forwarded: tuple[bytes, bytes] | None = None
+        self.forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self.is_draining = False
         self._has_said_last = False
