@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 WORKERS_A_CORE = 2
 """Tests with real processes wait for most of their time, and leave the core to another worker."""
@@ -11,3 +12,13 @@ WORKERS_A_CORE = 2
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means here; only cores that this process may use are counted."""
     return WORKERS_A_CORE * len(os.sched_getaffinity(0))
+
+
+def _heed_interrupts() -> None:
+    """A shell without job control has what it starts in the background ignore SIGINT, and so do all processes that
+    tests start, which wait to be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_heed_interrupts()
