@@ -352,13 +352,14 @@ async def test_a_check_goes_to_an_endpoint_that_did_not_fail_last() -> None:
     well.is_well()
     async with raw_upstream(sick.serve) as one, raw_upstream(well.serve) as two:
         routes = app_routes(
-            one.port, route=f"circuit_breaker: {{{CHECK}, failure_rate_threshold: 10%}}"
-        ).replace("]}", f', "127.0.0.1:{two.port}"], ejection: {{mode: off}}}}')
+            one.port, route=f"circuit_breaker: {{{CHECK}, warm_up: off, failure_rate_threshold: 10%}}"
+        ).replace(
+            "]}",
+            f', "127.0.0.1:{two.port}"], ejection: {{mode: off}}, load_balancing: {{policy: round_robin}}}}',
+        )
         async with serving(load_text(HEADER + routes).snapshot) as worker:
             breaker = worker.assembly.breakers["app", "app"]
-            for _ in range(
-                60
-            ):  # endpoints are not told apart: every other call fails, which opens it at the 20th
+            for _ in range(60):  # every other call fails, which opens it at the 20th
                 if breaker.state is State.OPEN:
                     break
                 async with raw_client(port(worker)) as client:
