@@ -443,22 +443,32 @@ class Race(AttemptOwner):
             self._was_stale = True
         else:
             self._was_refused = True
-        admitted = failed.permit if keeps_permit else self._destination.admit(now, self.exchange)
-        if isinstance(admitted, Refusal):
-            self._tell(admitted.transition)
-            if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
-                self._destination.breaker.withdraw()
+        permit = failed.permit if keeps_permit else self._ask_once_more(now)
+        if permit is None:
             return False
-        if not keeps_permit:
-            self._report(admitted.transition)
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._destination.cluster.pick(avoid=pool)
+        self._run_again(permit, pool, now)
+        return True
+
+    def _ask_once_more(self, now: float) -> Permit | None:
+        """For a further attempt; None: it is refused, and the client hears of the one before instead."""
+        destination = self._destination
+        admitted = destination.admit(now, self.exchange)
+        if isinstance(admitted, Refusal):
+            self._tell(admitted.transition)
+            if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
+                destination.breaker.withdraw()
+            return None
+        self._report(admitted.transition)
+        return admitted
+
+    def _run_again(self, permit: Permit, pool: AnyPool | None, now: float) -> None:
         try:
-            self._run(admitted, self._destination.cluster, pool, now)
+            self._run(permit, self._destination.cluster, pool, now)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
-        return True
 
     # By the route's `retry`
 
@@ -511,22 +521,11 @@ class Race(AttemptOwner):
         """The wait is over."""
         retrying.timer = None
         now, destination = self.exchange.service.clock(), self._destination
-        is_open = destination.breaker.state not in ADMITTING
-        admitted = None if is_open else destination.admit(now, self.exchange)
-        if isinstance(admitted, Refusal):
-            self._tell(admitted.transition)
-            if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
-                destination.breaker.withdraw()
-            admitted = None
-        if admitted is None:
+        permit = self._ask_once_more(now) if destination.breaker.state in ADMITTING else None
+        if permit is None:
             self._stand(retrying)
-            return
-        self._report(admitted.transition)
-        pool = untried(destination.cluster, self.exchange.attempts)
-        try:
-            self._run(admitted, destination.cluster, pool, now)
-        except GivenUp as again:
-            self.failed(self.exchange.attempts[-1], again)
+        else:
+            self._run_again(permit, untried(destination.cluster, self.exchange.attempts), now)
 
     def _stand(self, retrying: Retrying) -> None:
         """No further try is made: the client gets what there is."""
