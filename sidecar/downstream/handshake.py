@@ -13,6 +13,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.core.alpn import HTTP_2
 from sidecar.core.client_tls import ClientTls, xfcc_line
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import CONNECTION_BYTES, SECURED_BYTES, Account, Claim, Held, settled
@@ -225,7 +226,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         listener = self._listener
         listener.shaken(Handshake.DONE)
         self._raw.set_protocol(cast(asyncio.BaseProtocol, transport))
-        if transport.facts is not None and transport.facts.alpn == "h2":
+        if transport.facts is not None and transport.facts.alpn == HTTP_2:
             served = Http2ClientConnection(listener, Link(cast(asyncio.Transport, transport)), secured)
             listener.replace(self, served)
             transport.attach(served)
@@ -239,7 +240,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         """Raises: TlsFailed."""
         served, facts, name = self._served, transport.facts, self._hello.server_name
         assert facts is not None
-        shown = shown_by(transport.tls) if served.rule is not ClientCertificate.OFF else None
+        shown = shown_by(transport) if served.rule is not ClientCertificate.OFF else None
         if shown is None:
             return ClientTls("", name, facts.version)
         identity = shown.identity

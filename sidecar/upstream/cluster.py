@@ -15,13 +15,14 @@ from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from math import inf
 
+from sidecar.core.alpn import HTTP_2
 from sidecar.core.balance import Balancer
 from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.snapshot import Balancing, Endpoint, HttpVersion, Upstream
-from sidecar.transport.tls.client import HTTP_2, ClientContext, ServerIdentity
+from sidecar.transport.tls.client import ClientContext, ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget

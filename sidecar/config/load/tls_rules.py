@@ -11,6 +11,7 @@ from sidecar.config.problems import Report
 from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
+from sidecar.core.alpn import HTTP_2
 from sidecar.core.snapshot import (
     CertificateFiles,
     ClientCertificate,
@@ -19,9 +20,6 @@ from sidecar.core.snapshot import (
     ListenerTls,
     UpstreamTls,
 )
-
-HTTP_2 = "h2"
-"""Its name in a handshake (RFC 9113 3.1)."""
 
 
 def check_listener(section: ListenerSection, entry: Entry, report: Report) -> None:

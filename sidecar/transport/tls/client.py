@@ -10,26 +10,19 @@ dropped with the context: a session of one name is accepted by OpenSSL under ano
 from __future__ import annotations
 
 import ssl
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sidecar.core.alpn import OFFERED
 from sidecar.core.errors import Reason
-from sidecar.core.snapshot import CertificateFiles, HttpVersion, Upstream, UpstreamTls
+from sidecar.core.snapshot import CertificateFiles, Upstream, UpstreamTls
 from sidecar.transport.tls import names
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.tls.files import OwnCertificate, client_context, load_pair, trust
 from sidecar.transport.tls.transport import TlsTransport, Wrap
 
-HTTP_1: Final = "http/1.1"
-HTTP_2: Final = "h2"
-_OFFERED: Final = {
-    HttpVersion.HTTP1: (HTTP_1,),
-    HttpVersion.HTTP2: (HTTP_2,),
-    HttpVersion.AUTO: (HTTP_2, HTTP_1),
-}
 MAX_SESSIONS: Final = 256
 """Of one context; about 6 KiB each, the other side's chain included."""
 MAX_SESSIONS_OF_ONE: Final = 4
@@ -57,7 +50,7 @@ def context_key(upstream: Upstream) -> ContextKey:
     """Of an upstream that has a `tls`."""
     tls = upstream.tls
     assert tls is not None
-    return ContextKey(tls.ca, tls.certificate, tls.alpn or _OFFERED[upstream.protocol], not tls.identities)
+    return ContextKey(tls.ca, tls.certificate, tls.alpn or OFFERED[upstream.protocol], not tls.identities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +197,6 @@ class ServerIdentity:
         elif not names.has_name(certificate, self.name):
             detail = f"certificate refused: it is not for {self.name} but for {names.told_names(certificate)}"
             raise TlsFailed(Reason.TLS_CERTIFICATE, detail)
-        if ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time():
-            raise TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: it has expired")
         assert transport.facts is not None
         transport.facts = replace(
             transport.facts, sni=self.name or None, identity=names.identity(certificate)

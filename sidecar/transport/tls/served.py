@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.alpn import OFFERED
 from sidecar.core.client_tls import ShownCertificate
-from sidecar.core.errors import Reason
-from sidecar.core.snapshot import CertificateFiles, ClientCertificate, HttpVersion, Listener, ListenerTls
-from sidecar.transport.tls.failures import TlsFailed
+from sidecar.core.snapshot import CertificateFiles, ClientCertificate, Listener, ListenerTls
 from sidecar.transport.tls.files import OwnCertificate, load_pair, server_context, trust
-from sidecar.transport.tls.names import Certificate, of_kind, subject
-from sidecar.transport.tls.transport import Wrap
+from sidecar.transport.tls.names import of_kind, subject
+from sidecar.transport.tls.transport import TlsTransport, Wrap
 
 _RULES: Final = {
     ClientCertificate.OFF: ssl.CERT_NONE,
     ClientCertificate.REQUEST: ssl.CERT_OPTIONAL,
     ClientCertificate.REQUIRE: ssl.CERT_REQUIRED,
-}
-_OFFERED: Final = {
-    HttpVersion.AUTO: ("h2", "http/1.1"),
-    HttpVersion.HTTP1: ("http/1.1",),
-    HttpVersion.HTTP2: ("h2",),
 }
 MAX_NAMES: Final = 32
 """Of each kind that upstreams are told of a client's certificate: an authority may write thousands into one."""
@@ -131,7 +124,7 @@ def load_served(listener: Listener, digest: str = "") -> ServedCertificates:
     """
     tls = listener.tls
     assert tls is not None, "asked of listeners with TLS alone"
-    offered = _OFFERED[listener.protocol]
+    offered = OFFERED[listener.protocol]
     pairs = [_load_pair(tls, files, offered) for files in tls.pairs]
     return ServedCertificates(pairs, tls.client, offered, digest)
 
@@ -146,18 +139,15 @@ def _load_pair(tls: ListenerTls, files: CertificateFiles, offered: Sequence[str]
     return ServedPair(own, context)
 
 
-def shown_by(tls: ssl.SSLObject) -> ShownCertificate | None:
+def shown_by(client: TlsTransport) -> ShownCertificate | None:
     """The certificate of the client, after its handshake; None where it has shown none.
 
     Raises:
-        TlsFailed: the connection resumes a session of a certificate that has expired since.
+        TlsFailed: it cannot be used.
     """
-    verified: Certificate = tls.getpeercert() or {}
-    der = tls.getpeercert(binary_form=True)
+    verified, der = client.peer_certificate, client.tls.getpeercert(binary_form=True)
     if not verified or der is None:
         return None
-    if ssl.cert_time_to_seconds(verified["notAfter"]) < time.time():
-        raise TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: it has expired")
     return ShownCertificate(
         hashlib.sha256(der).hexdigest(),
         subject(verified),

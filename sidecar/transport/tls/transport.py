@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
@@ -141,11 +142,18 @@ class TlsTransport:
 
     @property
     def peer_certificate(self) -> Certificate:
-        """Of the other side, if its chain was verified; else empty."""
+        """Of the other side, if its chain was verified; else empty.
+
+        Raises:
+            TlsFailed: it cannot be read, or a session is resumed whose certificate has expired since.
+        """
         try:
-            return self.tls.getpeercert() or {}
+            certificate: Certificate = self.tls.getpeercert() or {}
         except ValueError as error:
             raise TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: it cannot be read") from error
+        if certificate and ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time():
+            raise TlsFailed(Reason.TLS_CERTIFICATE, "certificate refused: it has expired")
+        return certificate
 
     def attach(self, protocol: Any) -> None:
         """After `shaken`: from now on `protocol` hears what arrives.
@@ -376,10 +384,10 @@ class TlsTransport:
     def _say_end(self) -> None:
         if self._tls is not None and not self._has_written_end:
             self._has_written_end = True
-            unread = self._incoming.read()  # `unwrap` reads on, and fails by what is data
+            waiting = self._incoming.read()  # `unwrap` reads on, and fails by what is data
             with contextlib.suppress(ssl.SSLError):  # it wants to read the other side's end, which may come
                 self._tls.unwrap()
-            self._incoming.write(unread)
+            self._incoming.write(waiting)
             self._flush()
 
     def close(self) -> None:
