@@ -30,3 +30,10 @@ class Block(list[tuple[bytes, bytes, bytes]]):
         self.kept = b"".join([line for key, line, _ in self if key not in drop])
         self.drop = drop
         return self.kept
+
+
+class AnswerBlock(Block):
+    """Those of a plain response of HTTP/1.1: its request was no HEAD, its status allows a body, whose length one of
+    its lines says, and it has no `Date`, which would differ each time. Its `lookup` is empty."""
+
+    __slots__ = ()

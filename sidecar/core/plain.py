@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.block import Block
+from sidecar.core.block import AnswerBlock, Block
 
 Field = tuple[bytes, bytes, bytes]
 """The key to look it up by (lower case), the line as it is passed on (`Name: value` CRLF), the value."""
@@ -313,7 +313,7 @@ def _remember_head(text: bytes, status: int, fields: list[Field], length: int) -
     if len(text) <= MAX_BLOCK_BYTES:
         if len(_heads) >= MAX_BLOCKS:
             _heads.clear()
-        _heads[text] = status, Block(fields, {}), length
+        _heads[text] = status, AnswerBlock(fields, {}), length
 
 
 def _learn_status(line: bytes) -> int:

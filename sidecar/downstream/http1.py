@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core import headers
-from sidecar.core.block import Block
+from sidecar.core.block import AnswerBlock, Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
@@ -849,8 +849,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if exchange is None:
             return
         lines, request = _lines(head), exchange.request
-        if head.fields.__class__ is Block and head.length is not None:
-            pass  # a plain response: its request is no HEAD, its status allows a body, whose length it says
+        if head.fields.__class__ is AnswerBlock:
+            pass  # its request is no HEAD, its status allows a body, whose length it says
         elif request.method == b"HEAD" or head.status in _BODYLESS:
             self._answer_form = _BODYLESS_FORM
         elif head.length is None:
@@ -912,19 +912,17 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return
         request, fields = exchange.request, head.fields
         if (
-            fields.__class__ is not Block
+            fields.__class__ is not AnswerBlock
             or request.traits is not PLAIN
             or not self._keep_alive
             or self._body_left
             or self._chunked is not None
             or self._listener.is_ending
             or self._is_visitor
-            or head.length is None
-            or b"date" in fields.lookup  # of HTTP/2: one of HTTP/1.1 is not remembered with it
         ):
             self._send_unusual(exchange, head, body)
             return
-        # A whole plain response: its request is no HEAD, its status allows a body. As `_lines`, without the call.
+        # As `_lines`, without the call.
         drop = head.drop
         pieces = [
             _status_line(head.status) or headers.status_line(head.status),
@@ -1096,7 +1094,7 @@ def _lines(head: ResponseHead) -> list[bytes]:
     status = head.status
     first = _status_line(status) or headers.status_line(status)
     has_date, drop, fields = head.has_own_date, head.drop, head.fields
-    if fields.__class__ is Block and b"date" not in fields.lookup:
+    if fields.__class__ is AnswerBlock or (fields.__class__ is Block and b"date" not in fields.lookup):
         kept = fields.kept if fields.drop is drop else fields.keep(drop)
         return [first, kept, b"" if has_date else date.line(), head.added.lines, *head.own]
     out = [first]

@@ -147,7 +147,7 @@ class HpackEncoder:
             if key not in drop:
                 out.append(known_line(line) or self._encode_line(key, line, value))
         code = b"".join(out)
-        if fields.__class__ is Block and version == self._version:
+        if isinstance(fields, Block) and version == self._version:
             if len(self._blocks) >= MAX_WRITTEN:
                 self._blocks.clear()
             self._blocks[id(fields)] = fields, drop, code  # which keeps it, so that its `id` stays its own

@@ -16,7 +16,7 @@ from math import inf
 from typing import Any, cast
 
 from sidecar.core import headers, websocket
-from sidecar.core.block import Block
+from sidecar.core.block import AnswerBlock, Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
@@ -326,7 +326,7 @@ class UpstreamConnection(Lease, ClientStream):
                 self._pending += data
             elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
                 plain = read_response(data)
-                if plain is None or (plain[1].__class__ is not Block and _is_too_large(plain, data)):
+                if plain is None or (plain[1].__class__ is not AnswerBlock and _is_too_large(plain, data)):
                     self._begin_head()
                     self._read(sink, data)
                     return
