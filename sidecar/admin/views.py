@@ -24,6 +24,7 @@ from sidecar.core.observe import Notice
 from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerPolicy, Route
 from sidecar.core.transition import Cause, State, Transition, WindowNumbers
+from sidecar.core.wall import to_the_second
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 SHUT: Final = frozenset({State.OPEN, State.FORCED_OPEN})
@@ -46,7 +47,7 @@ class Moment:
 
     def told(self, at: float) -> str:
         """For people: to the second."""
-        return f"{datetime.fromtimestamp(at + self.wall_offset, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return to_the_second(at + self.wall_offset)
 
 
 def breaker_row(breaker: Breaker, moment: Moment) -> Data:

@@ -19,6 +19,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
+from sidecar.core.wall import to_the_second
 from sidecar.runtime.actor import Parts
 from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
@@ -160,7 +161,7 @@ class Administered:
         return {
             "is_success": report.is_success,
             "trigger": outcome.trigger,
-            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.wall_time() - self.now() + report.at)),
+            "at": to_the_second(self.wall_time() - self.now() + report.at),
             "seconds": round(report.seconds, 6),
             "generation": report.generation,
             **report.effect(),

@@ -19,6 +19,7 @@ from typing import Any, Final
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.tls_numbers import CertificateNumbers, Handshake
+from sidecar.core.wall import to_the_second
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.datapath import DataPath
@@ -176,7 +177,7 @@ class Rotation:
                 "certificates": [
                     {
                         "file": own.files.chain,
-                        "expires_at": _iso(own.expires),
+                        "expires_at": to_the_second(own.expires),
                         "expires_in_seconds": round(own.expires - now),
                         "is_key_open": own.is_key_open,
                     }
@@ -248,16 +249,19 @@ class Rotation:
     def _tell_of_change(self, owner: Rotating) -> None:
         self.changes[owner.name, "success"] += 1
         for own in owner.own():
-            message = (
-                f"{owner.name}: {own.files.chain} is used from now on, and is good until {_iso(own.expires)}"
-            )
+            until = to_the_second(own.expires)
+            message = f"{owner.name}: {own.files.chain} is used from now on, and is good until {until}"
             self._tell(Level.INFO, "tls.renewed", message, _fields(owner, own))
 
     def _refused(self, owner: Rotating, kept: _Kept, problem: str) -> None:
         self.changes[owner.name, "failure"] += 1
         kept.problem = problem
         own = min(owner.own(), key=lambda one: one.expires, default=None)
-        stays = f"; the one in use stays, and is good until {_iso(own.expires)}" if own is not None else ""
+        stays = (
+            f"; the one in use stays, and is good until {to_the_second(own.expires)}"
+            if own is not None
+            else ""
+        )
         fields = _fields(owner, own) if own is not None else {"owner": owner.name}
         self._tell(Level.ERROR, "tls.refused", f"{owner.name}: not used: {problem}{stays}", fields)
 
@@ -315,10 +319,6 @@ def _fields(owner: Rotating, own: OwnCertificate) -> dict[str, object]:
     return {
         "owner": owner.name,
         "file": own.files.chain,
-        "expires_at": _iso(own.expires),
+        "expires_at": to_the_second(own.expires),
         "expires_in_days": round(left / SECONDS_A_DAY, 2),
     }
-
-
-def _iso(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
