@@ -56,16 +56,24 @@ def test_each_reload_brings_another_file_and_some_are_bad() -> None:
     assert [number for number, text in enumerate(texts) if "nonsense" in text] == [4, 9]
 
 
+async def said_by(module: str, *options: str) -> str:
+    """All that a bench prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return output.decode()
+
+
 @pytest.mark.process
 @pytest.mark.timeout(300)
 async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> None:
-    options = ["--minutes", "0.1", "--every", "0.5", "--rate", "30"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.soak", *options,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    text = output.decode()
+    text = await said_by("tests.bench.soak", "--minutes", "0.1", "--every", "0.5", "--rate", "30")
     assert len(re.findall(r"^ +0:0\d  MiB [0-9.]+ .* fds \d+ .* tasks \d+ ", text, re.MULTILINE)) > 8, text
     assert "slopes of the second half" in text
     assert "resident memory, second half" in text
@@ -90,13 +98,7 @@ def test_what_an_event_leaves_behind_is_told() -> None:
 @pytest.mark.process
 @pytest.mark.timeout(120)
 async def test_each_event_of_a_soak_can_be_looked_at_alone() -> None:
-    options = ["--events", "40", "--rounds", "2", "tunnel", "reload"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.soak.by_kind", *options,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    text = output.decode()
+    text = await said_by("tests.bench.soak.by_kind", "--events", "40", "--rounds", "2", "tunnel", "reload")
     assert re.findall(r"^(\w+) +round 1: (\d+) in .* blocks [\d,]+ ", text, re.MULTILINE) == [
         ("tunnel", "40"),
         ("reload", "1"),

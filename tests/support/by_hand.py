@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any, cast
 
+import pytest
+
 from sidecar.core.breaker import Breaker
 from sidecar.core.callers import Callers
 from sidecar.core.errors import Reason
@@ -527,3 +529,16 @@ class HandConnecting:
         self._on_end(self, False)
         for seeker in seekers:
             seeker.not_leased(reason, "as the test says")
+
+
+@pytest.fixture
+def connectings(monkeypatch: pytest.MonkeyPatch) -> list[HandConnecting]:
+    """All that are begun in the test, in order; a folder's conftest takes it from here."""
+    begun: list[HandConnecting] = []
+
+    def begin(*args: Any) -> HandConnecting:
+        begun.append(HandConnecting(*args))
+        return begun[-1]
+
+    monkeypatch.setattr("sidecar.upstream.cluster.Connecting", begin)
+    return begun

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -147,6 +147,29 @@ async def opened(port: int, context: ssl.SSLContext, shaking: Shaking | None = N
         return await shaking.done
 
 
+async def bound_for(shaking: Shaking, context: ssl.SSLContext) -> asyncio.Server:
+    """A server of ours for one connection; `shaking` hears how its handshake ends."""
+    return await asyncio.get_running_loop().create_server(
+        lambda: TlsTransport(
+            shaking,
+            lambda incoming, outgoing: context.wrap_bio(incoming, outgoing, server_side=True),
+            is_server=True,
+        ),
+        "127.0.0.1",
+        0,
+    )
+
+
+def send_in_tiny_records(client: TlsTransport, pieces: Iterable[bytes]) -> None:
+    """Each a record of its own, all in one write."""
+    records = []
+    for piece in pieces:
+        client.tls.write(piece)
+        records.append(client._outgoing.read())
+    assert client._raw is not None
+    client._raw.write(b"".join(records))
+
+
 async def test_bytes_go_both_ways_and_each_side_says_its_end(
     certificates: Certificates, version: ssl.TLSVersion
 ) -> None:
@@ -198,13 +221,8 @@ async def test_one_direction_ends_and_the_other_goes_on(
     """Both ways round; nothing that is pending is dropped."""
     context, ours = serving(certificates.pair("a", "a.test"), version), trusting(certificates.ca)
     size = 4 * 1024 * 1024
-    loop = asyncio.get_running_loop()
     server_sink, shaking = Sink(keeps=True), Shaking()
-    bound = await loop.create_server(
-        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
-        "127.0.0.1",
-        0,
-    )
+    bound = await bound_for(shaking, context)
     client = await opened(bound.sockets[0].getsockname()[1], ours)
     sink = Sink(keeps=True)
     client.attach(sink)
@@ -395,12 +413,7 @@ async def test_a_handshake_has_a_size_that_it_may_have(certificates: Certificate
     """A server takes 16 KiB of a client's first message; here one that never ends."""
     context = serving(certificates.pair("a", "a.test"))
     shaking = Shaking()
-    loop = asyncio.get_running_loop()
-    bound = await loop.create_server(
-        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
-        "127.0.0.1",
-        0,
-    )
+    bound = await bound_for(shaking, context)
     reader, writer = await asyncio.open_connection(*bound.sockets[0].getsockname()[:2])
     size = tls_transport.HELLO_BYTES + beyond
     body = size - 9 - 5  # two records of a message that announces 64 KiB
@@ -460,24 +473,14 @@ async def test_tiny_records_are_read_in_turns_and_come_whole(certificates: Certi
     """Each of one byte: what one read of the loop brings would hold it for 17 ms."""
     count = 12_000
     context = serving(certificates.pair("a", "a.test"))
-    loop = asyncio.get_running_loop()
     server_sink, shaking = Sink(), Shaking()
-    bound = await loop.create_server(
-        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
-        "127.0.0.1",
-        0,
-    )
+    bound = await bound_for(shaking, context)
     client = await opened(bound.sockets[0].getsockname()[1], trusting(certificates.ca))
     sink = Sink()
     client.attach(sink)
     (await shaking.done).attach(server_sink)
     assert sink.link is not None
-    records = []
-    for number in range(count):
-        client.tls.write(b"%d" % (number % 10))
-        records.append(client._outgoing.read())
-    assert client._raw is not None
-    client._raw.write(b"".join(records))
+    send_in_tiny_records(client, (b"%d" % (number % 10) for number in range(count)))
     await server_sink.until(lambda: len(server_sink.data) == count)
     assert server_sink.data == b"0123456789" * (count // 10)
     assert max(map(len, server_sink.heard)) <= tls_transport.MOST_RECORDS + 1
@@ -494,25 +497,15 @@ async def test_a_pause_holds_in_the_middle_of_tiny_records(certificates: Certifi
             self.link.pause()
 
     context = serving(certificates.pair("a", "a.test"))
-    loop = asyncio.get_running_loop()
     server_sink, shaking = Pausing(), Shaking()
-    bound = await loop.create_server(
-        lambda: TlsTransport(shaking, lambda i, o: context.wrap_bio(i, o, server_side=True), is_server=True),
-        "127.0.0.1",
-        0,
-    )
+    bound = await bound_for(shaking, context)
     client = await opened(bound.sockets[0].getsockname()[1], trusting(certificates.ca))
     sink = Sink()
     client.attach(sink)
     (await shaking.done).attach(server_sink)
     assert sink.link is not None
     assert server_sink.link is not None
-    records = []
-    for _ in range(5000):
-        client.tls.write(b"x")
-        records.append(client._outgoing.read())
-    assert client._raw is not None
-    client._raw.write(b"".join(records))
+    send_in_tiny_records(client, [b"x"] * 5000)
     sink.link.close()
     for pieces in range(1, 5001):
         await server_sink.until(lambda pieces=pieces: len(server_sink.heard) >= pieces)  # type: ignore[misc]
