@@ -41,13 +41,18 @@ _SECRET: Final = ALWAYS_NEVER_INDEXED | {b"x-api-key"}
 class Heads:
     """Of one direction of one connection."""
 
-    __slots__ = ("_max_list_bytes", "_requests", "_responses", "_seen", "_trailers", "_version", "decoder")
+    __slots__ = (
+        "_has_changed_table", "_max_list_bytes", "_requests", "_responses", "_seen", "_trailers", "_version",
+        "decoder",
+    )  # fmt: skip
 
     def __init__(self, max_list_bytes: int) -> None:
         self.decoder = HpackDecoder()
         self._max_list_bytes = max_list_bytes
         self._version = 0
         """The decoder's, for which the following hold."""
+        self._has_changed_table = False
+        """The last block has."""
         self._requests: dict[bytes, RequestFields] = {}
         self._responses: dict[bytes, ResponseFields] = {}
         self._trailers: dict[bytes, list[Field]] = {}
@@ -109,17 +114,15 @@ class Heads:
             fields = self.decoder.decode(block)
         except MalformedBlock as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        if self.decoder.version != self._version:  # also by a block that nobody wants, or that is malformed
+        version = self.decoder.version
+        self._has_changed_table = version != self._version
+        if self._has_changed_table:  # also where nobody wants the block, or it is malformed
+            self._version = version
             self._forget()
         return fields
 
     def _is_worth_keeping(self, block: bytes, fields: list[Field]) -> bool:
-        version = self.decoder.version
-        if version != self._version:
-            self._version = version
-            self._forget()
-            return False
-        if len(block) > MAX_BLOCK_BYTES:
+        if self._has_changed_table or len(block) > MAX_BLOCK_BYTES:
             return False
         mark = hash(block)
         if mark not in self._seen:

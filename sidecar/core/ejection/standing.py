@@ -34,7 +34,8 @@ class Standing:
     __slots__ = (
         "back_at", "bad", "eased_at", "endpoint", "ewma", "ewma_at", "failed", "fell_at", "good", "health",
         "is_watched", "late", "latencies", "places", "row", "since", "slow_seconds", "streak", "times", "until",
-    "why", )  # fmt: skip
+        "why",
+    )  # fmt: skip
 
     def __init__(self, endpoint: object, now: float) -> None:
         self.endpoint = endpoint
