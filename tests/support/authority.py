@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from sidecar.cli.dev_certificates import Pair as Made
+from sidecar.cli.dev_certificates import make_ca, write_key
 
 DAY = timedelta(days=1)
 
@@ -46,18 +48,10 @@ class Authority:
     def __init__(self, folder: Path, name: str = "test-ca") -> None:
         self.folder = folder
         self.name = name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        identifier = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        self.certificate = (
-            _begun(subject, subject, self.key, now - DAY, now + 365 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(identifier, critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
+        made = make_ca(name)
+        self.key, self.certificate = made.key, made.certificate
         self.path = folder / f"{name}.pem"
-        self.path.write_bytes(_pem(self.certificate))
+        self.path.write_bytes(made.chain_pem)
 
     def pair(
         self,
@@ -91,8 +85,9 @@ class Authority:
             file or f"{common_name.replace('*', 'any').replace('/', '_')}-{certificate.serial_number % 10**8}"
         )
         pair = Pair(self.folder / f"{stem}.pem", self.folder / f"{stem}.key", certificate)
-        pair.chain.write_bytes(_pem(certificate))
-        write_key(pair.key, key)
+        made = Made(certificate, key)
+        pair.chain.write_bytes(made.chain_pem)
+        write_key(pair.key, made)
         return pair
 
     @cached_property
@@ -108,16 +103,6 @@ class Authority:
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
-
-
-def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """For its owner alone."""
-    text = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
 
 
 def _begun(
@@ -136,7 +121,3 @@ def _begun(
         .not_valid_before(start)
         .not_valid_after(end)
     )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
