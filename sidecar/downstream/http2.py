@@ -35,17 +35,13 @@ from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
 from sidecar.http2.floods import TRUSTED, UNTRUSTED
 from sidecar.http2.settings import age_seconds
+from sidecar.http2.slices import DATA_UNITS, OTHER_UNITS, cut
 from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS
 
 if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
 
-SLICE_BYTES: Final = 32 * 1024
-"""Given to the codec at once; between two of them it is asked whether this turn of the loop has time left."""
-DATA_UNITS: Final = 10
-"""What a frame of a body costs."""
-OTHER_UNITS: Final = 4
 UNREAD_REQUESTS: Final = 100
 """Read from a client that takes nothing of what is written to it; then it is not read any more. Answers without a
 body wait for no window, so that nothing else would bound them."""
@@ -250,9 +246,7 @@ class Http2ClientConnection(PhaseClock, Host):
         self._is_reading = True
         try:
             while data and not self._is_turn_over:
-                piece, data = (
-                    (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
-                )
+                piece, data = cut(data)
                 self._handle(self.codec.receive(piece, self.service.clock()))
         finally:
             self._is_reading = False

@@ -19,6 +19,7 @@ from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
+from sidecar.http2.slices import DATA_UNITS, OTHER_UNITS, cut
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
@@ -40,11 +41,6 @@ SEE_OUT_SECONDS: Final = 30.0
 """For the rest of a request whose response is whole already; then it is reset, since nobody waits for it."""
 UNACKNOWLEDGED_SECONDS: Final = 20.0
 """What the kernel has sent and the peer's has not acknowledged for so long ends it (`TCP_USER_TIMEOUT`)."""
-SLICE_BYTES: Final = 32 * 1024
-"""Given to the codec at once; between two of them it is asked whether this turn of the loop has time left."""
-DATA_UNITS: Final = 10
-"""What a frame of a body costs of a turn."""
-OTHER_UNITS: Final = 4
 _PING: Final = b"sidecar?"
 _TOO_MANY_PINGS: Final = b"too_many_pings"
 _NOTHING: Final[Sequence[Http2Event]] = ()
@@ -222,9 +218,7 @@ class Http2UpstreamConnection(Carrier):
         self._is_reading = True
         try:
             while data and not self._is_turn_over:
-                piece, data = (
-                    (data, b"") if len(data) <= SLICE_BYTES else (data[:SLICE_BYTES], data[SLICE_BYTES:])
-                )
+                piece, data = cut(data)
                 self._handle(self.codec.receive(piece, self.heard_at))
         except Exception as error:
             self._break_off(error)

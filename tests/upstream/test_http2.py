@@ -12,13 +12,12 @@ from sidecar.core import websocket
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import CONNECTION_BYTES
 from sidecar.core.request import Traits
+from sidecar.http2.slices import DATA_UNITS, SLICE_BYTES
 from sidecar.transport.turns import REQUEST_UNITS, TURN_UNITS
 from sidecar.upstream.http2 import (
-    DATA_UNITS,
     DEAD_SECONDS,
     PING_EVERY_SECONDS,
     SEE_OUT_SECONDS,
-    SLICE_BYTES,
     SUSPECT_SECONDS,
 )
 from sidecar.upstream.http2_stream import NO_KEY, NO_SETTING, NO_SUCH_UPGRADE
