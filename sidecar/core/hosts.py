@@ -47,6 +47,12 @@ def normal_host(host: bytes) -> bytes:
     return host.lower().partition(b":")[0].rstrip(b".")
 
 
+def port_of(authority: bytes, default: int) -> int:
+    """The port that a valid Host value names; `default` where it names none."""
+    _, colon, port = authority.rpartition(b"]")[2].rpartition(b":")
+    return int(port) if colon and port else default
+
+
 def normal_pattern(host: str) -> bytes:
     """The same for a host as a configuration writes it, without a port: a name, an address, `*` or `*.suffix`."""
     text = host.strip("[]")

@@ -9,6 +9,9 @@ from typing import Final
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.plain import Field
 
+TUNNEL: Final = b"connect"
+"""In the place of a protocol to switch to: bytes both ways, whatever they are (CONNECT, RFC 9110 9.3.6)."""
+
 
 @dataclass(slots=True)
 class Traits:

@@ -88,6 +88,18 @@ class Direction(Enum):
     OUTBOUND = "outbound"
 
 
+class Unmatched(Enum):
+    """What becomes of what no route of a listener names (SPEC-PROTOCOLS 14)."""
+
+    REFUSE = "refuse"
+    PASS_THROUGH = "pass_through"
+    """It goes to the host that was asked for, or where an intercepted connection was going."""
+
+
+PASS_THROUGH = "pass_through"
+"""The name of the route of what no route names, and of its upstream in metrics: one set of series for all hosts."""
+
+
 class Forwarded(Enum):
     """What becomes of `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto` and `-Host` on their way."""
 
@@ -252,6 +264,9 @@ class Listener:
     protocol: HttpVersion = HttpVersion.AUTO
     tls: ListenerTls | None = None
     """None: clear text."""
+    unmatched: Unmatched = Unmatched.REFUSE
+    pass_through_ports: frozenset[int] = frozenset()
+    """Of destinations that may be passed through to; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -674,6 +689,8 @@ class Snapshot:
     """In the order of the file."""
     probes: Address
     admin: Admin
+    passed: Mapping[str, Route] = field(default_factory=dict)
+    """By listener with `unmatched: pass_through`: the policies of what no route names."""
     telemetry: Telemetry = Telemetry()
     drain: Drain = Drain()
     limits: ProcessLimits = ProcessLimits()

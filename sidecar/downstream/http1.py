@@ -32,7 +32,7 @@ from sidecar.core.memory_budget import (
     settled,
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
-from sidecar.core.request import PLAIN, Request, Traits
+from sidecar.core.request import PLAIN, TUNNEL, Request, Traits
 from sidecar.downstream import parse, reader
 from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
@@ -43,6 +43,7 @@ from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
+from sidecar.forwarding.connect import TunnelExchange
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
@@ -472,9 +473,19 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if size > STEP_BYTES and not self._charge_head(size, now):
             return b""
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
+        if request.method == b"CONNECT":
+            return self._take_connect(request, rest, verdict)
         if self._listener.tells_of_client:
             self._tell_of_client(request)
         return self._start(request, rest, 0, verdict)
+
+    def _take_connect(self, request: Request, rest: bytes, verdict: GivenUp | None) -> bytes:
+        """Begin a tunnel."""
+        tunnel = TunnelExchange()
+        self._exchange = tunnel.take(self._service, self, request)
+        self._enter(_ANSWER, self._service.clock())
+        tunnel.begin(verdict)
+        return rest
 
     def _tell_of_client(self, request: Request) -> None:
         self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)
@@ -841,6 +852,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
         lines = _lines(head)
+        if upgrade == TUNNEL:
+            lines.append(b"\r\n")
+            self.link.write(b"".join(lines))
+            return
         lines += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
         self.link.write(b"".join(lines))
 
@@ -871,10 +886,11 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._listener.is_ending
             or self._is_visitor
             or (request.traits.expects_continue and not exchange.request_bytes)
+            or request.method == b"CONNECT"
         ):
-            self._keep_alive = (
-                False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
-            )
+            # Whether the body of an `Expect` still comes, or the bytes of a tunnel, is anybody's guess (RFC 9110
+            # 10.1.1).
+            self._keep_alive = False
         if not self._keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif request.traits.http_version == "1.0":
@@ -1028,6 +1044,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if form == _CHUNKED:
             self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
         is_body_due = bool(self._body_left) or self._chunked is not None
+        if exchange.request.method == b"CONNECT":
+            is_body_due = True  # of a tunnel that was refused, bytes may be on their way
         if self._pauses & _HOLD:
             self._resume(_HOLD)
         if not self._keep_alive or self._has_ended or (is_body_due and not self._can_skip_body()):

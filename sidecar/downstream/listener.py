@@ -116,6 +116,10 @@ class ListenerSocket(ListenerTerms):
             return asked
         return Address(asked.host, self._port)
 
+    @property
+    def takes_connect(self) -> bool:
+        return self.policy.direction is Direction.OUTBOUND
+
     def adopt(self, policy: Listener) -> None:
         """Take new limits and timeouts; connections that are there keep their place."""
         self.policy = policy

@@ -37,6 +37,11 @@ class ListenerTerms(ABC):
     is_ending: bool
     """Each answer closes its connection."""
 
+    @property
+    @abstractmethod
+    def takes_connect(self) -> bool:
+        """It is the app's own calls that arrive here."""
+
     @abstractmethod
     def accept(self, connection: Any) -> bool:
         """Whether another one is let in."""

@@ -5,22 +5,72 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.core.callers import Callers
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
+from sidecar.core.request import Request
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import State, Transition
+from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.turns import Turns
 
 CROWD = 256
 """Exchanges under way: fewer of them hold the loop no longer than 10 ms in one turn."""
+
+
+class Passed(ABC):
+    """One destination that no route names."""
+
+    __slots__ = ()
+
+    route: LiveRoute
+
+
+class WaitsForAddress(ABC):
+    """An exchange, whose destination's name is being resolved."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def found(self, error: GivenUp | None) -> None:
+        """There are addresses, or `error` says why there are none."""
+
+
+class Passing(ABC):
+    """What becomes of requests that no route takes (`passing.py`)."""
+
+    @abstractmethod
+    def find(self, request: Request, peer: tuple[str, int] | None) -> Passed:
+        """Raises: GivenUp, if it goes nowhere."""
+
+    @abstractmethod
+    def is_known(self, passed: Passed, now: float) -> bool:
+        """Whether its addresses are known."""
+
+    @abstractmethod
+    def wait_for(self, passed: Passed, who: WaitsForAddress) -> None:
+        """Have `who` told when they are."""
+
+
+class NobodyPasses(Passing):
+    """Without any listener that passes through."""
+
+    def find(self, request: Request, peer: tuple[str, int] | None) -> Passed:
+        raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
+
+    def is_known(self, passed: Passed, now: float) -> bool:
+        return True
+
+    def wait_for(self, passed: Passed, who: WaitsForAddress) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +128,8 @@ class Service:
     """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
+    passing: Passing = field(default_factory=NobodyPasses)
+    """Who takes what no route takes."""
     on_transition: Callable[[Transition], None] = lambda _: None
     """Who acts on a change of a breaker's state, after it was told: the checks."""
 

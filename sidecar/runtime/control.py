@@ -15,9 +15,10 @@ from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.config.watch import warning_of_own_mount
-from sidecar.core.snapshot import Snapshot
+from sidecar.core.snapshot import PASS_THROUGH, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.pressure import Told
+from sidecar.forwarding.passing import PassedDestination
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
@@ -81,6 +82,8 @@ class Control:
         self._served_probes = Served(self.probes, snapshot.probes)
         self._served_admin = Served(self.admin, snapshot.admin.address)
         datapath.pressure.tell = self._overloaded
+        datapath.assembly.passing.own_ports = self._own_ports
+        datapath.assembly.passing.tell = self._passed
         self._add_parts(resolver)
         if path is not None:
             self._add_reloading(path, environ)
@@ -197,7 +200,7 @@ class Control:
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
-            self.rooms.numbers.retain({route.name for route in self.snapshot.routes})
+            self.rooms.numbers.retain({PASS_THROUGH, *(route.name for route in self.snapshot.routes)})
             self.drain.policy = self.snapshot.drain
             self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
         self.parts["watch"].tell(outcome)
@@ -231,6 +234,16 @@ class Control:
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
         self._event(level, kind, message, fields)
+
+    def _own_ports(self) -> frozenset[int]:
+        """Where this process listens; 0 stands for UNIX sockets."""
+        listening = [socket.address.port for socket in self._datapath.listeners.sockets.values()]
+        return frozenset((*listening, *(server.bound_port for server in self._servers.values())))
+
+    def _passed(self, passed: PassedDestination) -> None:
+        told = f"{passed.endpoint}: no route names it; passed through"
+        fields = {"listener": passed.listener, "destination": str(passed.endpoint)}
+        self._event(Level.INFO, "pass_through.first", told, fields)
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)

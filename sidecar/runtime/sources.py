@@ -63,6 +63,7 @@ def collect(
             for name, one in sockets
             for result, count in list(one.handshakes.items())
         },
+        passed=assembly.passing.numbers(),
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

@@ -165,6 +165,11 @@ class Link:
         if self._transport is not None:
             kernel.bound_unsent(self._transport.get_extra_info("socket"))
 
+    def keep_alive(self) -> None:
+        """See `kernel.keep_alive`; for connections that may carry nothing for hours."""
+        if self._transport is not None:
+            kernel.keep_alive(self._transport.get_extra_info("socket"))
+
     def end_writing(self) -> None:
         """Say that nothing more will be written, once what was written has gone out; reading goes on."""
         if self.can_half_close and not self.is_closing:

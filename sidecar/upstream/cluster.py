@@ -30,6 +30,7 @@ from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+from sidecar.upstream.raw import RawPool
 
 AnyPool = Pool | Http2Pool
 
@@ -41,6 +42,8 @@ class NoPlace(Enum):
     """Why there is neither a connection nor a wait for one; the value is the detail for log and answer."""
 
     LINE_FULL = "max_connections and max_pending reached"
+    ALL_TAKEN = "max_connections reached"
+    """For a tunnel, which does not wait: no connection comes free for it."""
     NO_FILES = "this process may open no more files (`ulimit -n`)"
 
 
@@ -282,6 +285,9 @@ class Cluster(LeaseLine):
                 self.overflows += 1
                 return NoPlace.NO_FILES
             self._open_for(wait)
+        elif isinstance(pool, RawPool):
+            self.overflows += 1
+            return NoPlace.ALL_TAKEN
         elif len(self.waits) < limits.max_pending:
             self.waits.append(wait)
         else:

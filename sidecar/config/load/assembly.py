@@ -21,7 +21,8 @@ from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import listeners
-from sidecar.config.schema.names import name as checked_name
+from sidecar.config.schema.names import own_name
+from sidecar.config.schema.passed import passed_route
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import Route
@@ -46,6 +47,9 @@ __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
 
 MAX_PROBLEMS = 1000
 _PARTS = ("upstreams", "defaults", "routes")
+UNMATCHED = "SIDECAR_UNMATCHED"
+"""The environment variable that says what listeners do that have no `unmatched` of their own: whoever makes an app's
+calls go through a sidecar (`sidecar inject`) knows that the app calls more than the routes name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def _load(
         is_whole = is_whole and len(readable) == len(documents)
         whole = _together(readable, report)
         if is_whole and _have_room(whole, most_routes, report):
-            loaded = _Assembly(whole, files, report).loaded()
+            loaded = _Assembly(whole, files, report, environ.get(UNMATCHED)).loaded()
     if report or loaded is None:
         sources = {
             name: (parse.lines(contents[name], top), top)
@@ -179,10 +183,17 @@ def _joined(known: Entry, entry: Entry, report: Report) -> Entry:
 class _Assembly:
     """One load, part by part. Collects what is sound, and reports the rest."""
 
-    def __init__(self, top: MappingNode, files: Files, report: Report) -> None:
+    def __init__(self, top: MappingNode, files: Files, report: Report, unmatched: str | None = None) -> None:
+        """`unmatched`: what the environment says of listeners that do not say it themselves."""
+        self._unmatched = unmatched
         self._top = top
         self._files = files
         self._report = report
+        if unmatched and unmatched not in (one.value for one in core.Unmatched):
+            words = " or ".join(one.value for one in core.Unmatched)
+            report.add(
+                top.problem(f"the environment variable {UNMATCHED} says {unmatched!r}: it has to be {words}")
+            )
         self._written: dict[str, tuple[MappingNode, MappingNode]] = {}
 
     def loaded(self) -> Loaded | None:
@@ -197,6 +208,7 @@ class _Assembly:
         served = self._served(settings)
         snapshot = replace(
             settings.value.store(BUILT_IN),
+            passed=MappingProxyType(self._passed(served)),
             listeners=MappingProxyType(served),
             upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
             routes=tuple(_stored(route, served, body) for route, body in zip(routes, bodies, strict=True)),
@@ -212,14 +224,26 @@ class _Assembly:
             return snapshot
         return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
 
-    @staticmethod
-    def _served(settings: Checked[Settings]) -> dict[str, core.Listener]:
+    def _served(self, settings: Checked[Settings]) -> dict[str, core.Listener]:
         served = listeners(settings.value.listeners)
         for name, listener in served.items():
             node = settings.node.get("listeners", name)
+            if self._unmatched and not settings.is_given("listeners", name, "unmatched"):
+                served[name] = listener = replace(listener, unmatched=core.Unmatched(self._unmatched))
             if listener.tls is not None and isinstance(node, MappingNode):
                 served[name] = replace(listener, tls=tls_rules.listener_tls(listener.tls, node))
         return served
+
+    def _passed(self, served: Mapping[str, core.Listener]) -> dict[str, core.Route]:
+        """What `defaults` says holds for what no route names, but for what only a route can mean."""
+        node = self._top.get("defaults")
+        policies = check(Policies, node, Report()) if isinstance(node, MappingNode) else None
+        section = None if policies is None else policies.value
+        return {
+            name: passed_route(listener, section)
+            for name, listener in served.items()
+            if listener.unmatched is core.Unmatched.PASS_THROUGH
+        }
 
     def _settings(self) -> Checked[Settings] | None:
         top = self._top
@@ -254,7 +278,7 @@ class _Assembly:
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
         try:
-            checked_name(name)
+            own_name(name)
         except ValueError as error:
             self._report.add(entry.key.problem(str(error)))
         if not isinstance(entry.value, MappingNode):

@@ -9,6 +9,7 @@ import re
 
 from sidecar.config.schema.units import parse_host
 from sidecar.core.client_tls import SPIFFE, is_spiffe_id
+from sidecar.core.snapshot import PASS_THROUGH
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
@@ -40,6 +41,13 @@ def name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
     return text
+
+
+def own_name(text: str) -> str:
+    """A name of the file's own, of a route or upstream. Raises: ValueError."""
+    if text == PASS_THROUGH:
+        raise ValueError(f"the name {text!r} is taken: what no route names goes by it. Use another one")
+    return name(text)
 
 
 def header_name(text: str) -> str:

@@ -35,6 +35,7 @@ from sidecar.core.snapshot import (
     RetryOn,
     TlsVersion,
     Trust,
+    Unmatched,
     WhenOpen,
     WindowType,
 )
@@ -322,5 +323,9 @@ UpstreamHttpName: TypeAlias = Annotated[
 ]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
 AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
+UnmatchedName: TypeAlias = Annotated[Unmatched, _enum(Unmatched)]
+Port: TypeAlias = Annotated[
+    int, _typed(readers.whole(1, 65535), type="integer", minimum=1, maximum=65535, examples=[443])
+]
 
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

@@ -1,0 +1,28 @@
+"""The route of what no route of a listener names: `defaults`, without what only a route of its own can mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.section import stored
+from sidecar.core import snapshot as core
+
+
+def passed_route(listener: core.Listener, policies: Policies | None) -> core.Route:
+    """Whatever the host is. Nothing serves in its place and nothing of what is asked for is rewritten: it is to
+    behave as if the sidecar were not there."""
+    plain = core.Route(
+        core.PASS_THROUGH,
+        listener.name,
+        (core.Match(),),
+        ((core.PASS_THROUGH, 1),),
+        direction=listener.direction,
+    )
+    route = stored(policies, plain)
+    return replace(
+        route,
+        rewrite=core.Rewrite(),
+        fallback=None,
+        breaker=replace(route.breaker, counts_rate_limited=listener.direction is core.Direction.OUTBOUND),
+    )
