@@ -123,6 +123,19 @@ class RoutingTable(Generic[T]):
                 return found
         return None
 
+    def takes_host(self, host: bytes) -> bool:
+        """Whether some route takes requests for this host, whatever else it may ask for."""
+        return bool(self._as_sent.chain(host))
+
+    def find_bytes(self, host: bytes) -> T | None:
+        """Return the target of the route that takes all that goes to `host`, None if each asks for more than the
+        host: bytes that are no requests have neither path nor fields."""
+        for group in self._as_sent.chain(host):
+            entry = group.for_all
+            if entry is not None:
+                return entry.target
+        return None
+
     def _find_in_both(self, host: bytes, path: bytes, question: Question) -> Entry[T] | None:
         """Find by both readings of `path`, and believe them only if they name the same route."""
         path = unescape(path)
@@ -235,6 +248,11 @@ class _Group(Generic[T]):
         self._depth: Final = max((key.count(b"/") for key in prefixes), default=0)
         self._regexes: Final = tuple(sorted(regexes, key=lambda pair: rank(pair[1])))
         self._rest: Final = by_precedence(rest)
+
+    @property
+    def for_all(self) -> Entry[T] | None:
+        """The one that asks for nothing."""
+        return next((entry for entry in self._rest if entry.is_open), None)
 
     def find(self, path: bytes, question: Question) -> Entry[T] | None:
         if self._exact:

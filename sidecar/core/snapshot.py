@@ -113,6 +113,9 @@ class Forwarded(Enum):
     """What came is dropped, and nothing is added."""
 
 
+_ORIGINAL = "original"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One `host:port`, or one UNIX socket (`path` set, host empty and port 0)."""
@@ -128,12 +131,18 @@ class Endpoint:
     @property
     def is_literal(self) -> bool:
         """True when no name has to be resolved."""
-        return self.path is not None or _is_ip(self.host)
+        return self.path is not None or not self.port or _is_ip(self.host)
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
+        if not self.port and self.host == _ORIGINAL:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+ORIGINAL = Endpoint(_ORIGINAL, 0)
+"""In the place of an endpoint: where the client's connection was going before it was intercepted."""
 
 
 def _is_ip(host: str) -> bool:
@@ -180,6 +189,8 @@ class ListenerTimeouts:
     """Without any progress while a body is being read from, or an answer written to, the client."""
     handshake_seconds: float = 10.0
     """From the connection to the end of its TLS handshake."""
+    detect_seconds: float = 1.0
+    """For a client's first bytes, where it is not known what it speaks; then its destination may speak first."""
 
 
 class HttpVersion(Enum):
@@ -251,6 +262,11 @@ class UpstreamTls:
     """Offered in this order; empty: what `protocol` says."""
 
 
+OPAQUE_PORTS = frozenset({21, 22, 25, 110, 143, 587, 3306, 4444, 5432, 6379, 9300, 11211, 27017})
+"""FTP, SSH, mail (SMTP, POP3, IMAP), MySQL, Galera, PostgreSQL, Redis, Elasticsearch, Memcached, MongoDB: in many of
+these the server speaks first, and none is HTTP."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     name: str
@@ -267,6 +283,8 @@ class Listener:
     unmatched: Unmatched = Unmatched.REFUSE
     pass_through_ports: frozenset[int] = frozenset()
     """Of destinations that may be passed through to; empty: all."""
+    opaque_ports: frozenset[int] = OPAQUE_PORTS
+    """Of destinations whose bytes are passed on without a look at them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
+from sidecar.core.hosts import normal_host, port_of
 from sidecar.core.memory_budget import (
     CONNECTION_BYTES,
     FIELD_BYTES,
@@ -32,7 +33,7 @@ from sidecar.core.memory_budget import (
     settled,
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
-from sidecar.core.request import PLAIN, TUNNEL, Request, Traits
+from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import parse, reader
 from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
@@ -209,6 +210,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         else:
             self._enter(Phase.CLOSING, self._service.clock())
             self.link.abort()
+
+    def take_over(self, link: Link, data: bytes) -> None:
+        """In the place of `connection_made`, where the client was heard by another protocol before: `data` is what it
+        has sent so far."""
+        self.link = link
+        self._enter(_IDLE, self._service.clock())
+        link.set_sink(self)
+        self.data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave_gate()
@@ -432,6 +441,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
         request = Request(listener.name, method, target, target, host, fields, lookup)
+        if self.link.asked is not None:
+            request.asked = self.link.asked
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         if listener.tells_of_client:
             known = self._forwarded
@@ -473,6 +484,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if size > STEP_BYTES and not self._charge_head(size, now):
             return b""
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
+        request.asked = self.link.asked
         if request.method == b"CONNECT":
             return self._take_connect(request, rest, verdict)
         if self._listener.tells_of_client:
@@ -480,12 +492,24 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         return self._start(request, rest, 0, verdict)
 
     def _take_connect(self, request: Request, rest: bytes, verdict: GivenUp | None) -> bytes:
-        """Begin a tunnel."""
+        """Begin a tunnel. Where a route takes its host, what it carries may be requests of that route."""
+        if verdict is None and self._secured is None and self._is_taken_by_route(request):
+            asked = Asked(normal_host(request.host).decode(), port_of(request.host, 0), is_original=False)
+            self.link.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            self._leave_gate()
+            self._enter(Phase.TUNNEL, self._since)
+            Sweep.remove(self)
+            self._listener.detect(self, self.link, asked, rest)
+            return b""
         tunnel = TunnelExchange()
         self._exchange = tunnel.take(self._service, self, request)
         self._enter(_ANSWER, self._service.clock())
         tunnel.begin(verdict)
         return rest
+
+    def _is_taken_by_route(self, request: Request) -> bool:
+        table = self._service.tables.get(request.listener)
+        return table is not None and table.takes_host(request.host)
 
     def _tell_of_client(self, request: Request) -> None:
         self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)

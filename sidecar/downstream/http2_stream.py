@@ -166,6 +166,7 @@ class ServedStream(ServerStream):
                 request.tls = secured.told
             if listener.tells_of_client:
                 connection.forwarded = tell_of_client(request, listener, self.peer, connection.forwarded)
+        request.asked = connection.link.asked
         exchange = self._exchange = Exchange().take(connection.service, self, request)
         if exchange.body is not None:
             self._await_client(Phase.BODY)

@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING
 from sidecar.core.errors import Reason
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.race import Race
+from sidecar.forwarding.meant import MeantRace
 from sidecar.forwarding.trace import Trace
 from sidecar.upstream.raw import RawPool
 
 if TYPE_CHECKING:
     from sidecar.forwarding.live import LiveRoute
-    from sidecar.forwarding.permit import Permit
+    from sidecar.forwarding.race import Race
     from sidecar.forwarding.service import Passed
     from sidecar.upstream.cluster import AnyPool, Cluster
 
 
-class TunnelRace(Race):
+class TunnelRace(MeantRace):
     """Its attempts open a connection of their own, and send nothing."""
 
     __slots__ = ()
 
-    def _run(self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float) -> None:
-        super()._run(permit, cluster, None if pool is None else RawPool(pool), now)
+    def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:
+        chosen = super()._pool(cluster, pool)
+        return None if chosen is None else RawPool(chosen)
 
 
 class TunnelExchange(Exchange):

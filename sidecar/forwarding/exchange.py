@@ -36,6 +36,7 @@ from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
+from sidecar.forwarding.meant import MeantRace
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import Race, RaceOwner
 from sidecar.forwarding.service import Service, WaitsForAddress
@@ -182,7 +183,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 self.body.keep_to_resend(route.retry.buffer_bytes, service.memory)
             if passed is None or service.passing.is_known(passed, now):
                 destination = route.single or route.choose(service.rng)
-                race = self.race = Race()
+                race = self.race = Race() if request.asked is None else MeantRace()
                 race.start(self, self.stream, route, destination, now)
             else:
                 service.passing.wait_for(passed, self)
@@ -209,7 +210,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.abandon()
 
     def _new_race(self) -> Race:
-        return Race()
+        return MeantRace()
 
     def _note_prefix(self, length: int, path: bytes) -> None:
         if has_dot_segment(path):
@@ -428,7 +429,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         self.fallback = destination.cluster.name
         self.race = None
         self.watch(now)
-        race = self.race = Race()
+        race = self.race = self._new_race()
         try:
             race.start(self, self.stream, route, destination, now)
         except GivenUp as second:

@@ -18,7 +18,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.closed import is_closed
 from sidecar.core.errors import Reason
 from sidecar.core.hosts import normal_host, port_of
-from sidecar.core.request import Request
+from sidecar.core.request import Asked, Request
 from sidecar.core.snapshot import PASS_THROUGH, Direction, Endpoint, Listener, Route, Upstream
 from sidecar.core.sources import PassedNumbers
 from sidecar.forwarding.given_up import GivenUp
@@ -92,11 +92,12 @@ class PassThrough(Passing):
         self,
         service: Service,
         names: Names,
-        cluster: Callable[[Upstream], Cluster],
+        cluster: Callable[[Upstream, bool], Cluster],
         breaker: Callable[[str, Route, Cluster], Breaker],
         let_go: Callable[[Cluster], None],
     ) -> None:
-        """`cluster` and `breaker` make those of a destination, `let_go` sees a cluster out."""
+        """`cluster` and `breaker` make those of a destination, a cluster with whether it is the pod itself; `let_go`
+        sees a cluster out."""
         self._service = service
         self.names = names
         self._new_cluster = cluster
@@ -110,12 +111,19 @@ class PassThrough(Passing):
         """Those that this process listens on."""
         self.tell: Callable[[PassedDestination], None] = lambda _: None
         """Called for each new destination, but for no more than `MOST_TOLD`."""
+        self.sources: set[tuple[str, int]] = set()
+        """What our own connections leave from that carry bytes and no requests: one that comes back here is a
+        loop."""
         self.most = MOST_DESTINATIONS
         self.told = 0
         self.evicted = 0
         """Destinations that left for others."""
         self.passed = 0
         """Requests and connections."""
+        self.tell_loop: Callable[[Asked], None] = lambda _: None
+        """Called for a connection that was refused because it goes round."""
+        self.loops = 0
+        """Such connections."""
         self.closed = 0
         """Of them, those that were refused for where they wanted to go."""
 
@@ -173,14 +181,21 @@ class PassThrough(Passing):
         policy, listener = self._policies.get(name), self._listeners.get(name)
         if policy is None or listener is None:
             raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
-        self._check_caller(listener, peer)
-        host = normal_host(request.host).decode("ascii")
-        if not host:
-            raise GivenUp(Reason.NO_ROUTE, "no route takes this request, and it names no host")
-        endpoint = Endpoint(host, port_of(request.host, HTTP_PORT))
-        self._check_destination(listener, endpoint)
+        asked = request.asked
+        if asked is None or not asked.is_original:
+            self._check_caller(listener, peer)
+        endpoint = _named(request.host) if asked is None else Endpoint(asked.host, asked.port)
+        self._check_destination(listener, endpoint, is_original=asked is not None and asked.is_original)
         self.passed += 1
         return self._enter(listener, policy, endpoint)
+
+    def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
+        is_own = asked.port in self.own_ports() and is_local(asked.host)
+        if is_own or (peer is not None and peer in self.sources):
+            self.loops += 1
+            self.tell_loop(asked)
+            return True
+        return False
 
     @staticmethod
     def _check_caller(listener: Listener, peer: tuple[str, int] | None) -> None:
@@ -191,7 +206,10 @@ class PassThrough(Passing):
             detail = "no route takes this request, and only callers in this pod are passed through"
             raise GivenUp(Reason.NO_ROUTE, detail)
 
-    def _check_destination(self, listener: Listener, endpoint: Endpoint) -> None:
+    def _check_destination(self, listener: Listener, endpoint: Endpoint, *, is_original: bool) -> None:
+        """Who was intercepted goes where it was going: nobody has chosen that by a name or a field."""
+        if is_original:
+            return
         ports = listener.pass_through_ports
         if not endpoint.port or (ports and endpoint.port not in ports):
             self.closed += 1
@@ -233,7 +251,9 @@ class PassThrough(Passing):
         raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
 
     def _new(self, listener: Listener, policy: Route, endpoint: Endpoint) -> PassedDestination:
-        cluster = self._new_cluster(Upstream(PASS_THROUGH, (endpoint,)))
+        cluster = self._new_cluster(
+            Upstream(PASS_THROUGH, (endpoint,)), listener.direction is Direction.INBOUND
+        )
         breaker = self._new_breaker(str(endpoint), policy, cluster)
         route = LiveRoute(policy, [(Destination(cluster, breaker), 1)], now=self._service.clock())
         return PassedDestination(listener.name, endpoint, cluster, route)
@@ -298,6 +318,14 @@ class PassThrough(Passing):
     def _without_answer(passed: PassedDestination, reason: Reason, detail: str) -> GivenUp | None:
         """What was known before holds on, as for every name (`upstream/resolver.py`)."""
         return None if passed.cluster.pools else GivenUp(reason, f"{passed.endpoint.host}: {detail}")
+
+
+def _named(authority: bytes) -> Endpoint:
+    """Raises: GivenUp."""
+    host = normal_host(authority).decode("ascii")
+    if not host:
+        raise GivenUp(Reason.NO_ROUTE, "no route takes this request, and it names no host")
+    return Endpoint(host, port_of(authority, HTTP_PORT))
 
 
 def _closed(endpoint: Endpoint) -> GivenUp:

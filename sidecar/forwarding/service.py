@@ -14,7 +14,7 @@ from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
-from sidecar.core.request import Request
+from sidecar.core.request import Asked, Request
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import State, Transition
@@ -53,6 +53,10 @@ class Passing(ABC):
         """Raises: GivenUp, if it goes nowhere."""
 
     @abstractmethod
+    def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
+        """Whether an intercepted connection would go round for ever."""
+
+    @abstractmethod
     def is_known(self, passed: Passed, now: float) -> bool:
         """Whether its addresses are known."""
 
@@ -66,6 +70,9 @@ class NobodyPasses(Passing):
 
     def find(self, request: Request, peer: tuple[str, int] | None) -> Passed:
         raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
+
+    def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
+        return False
 
     def is_known(self, passed: Passed, now: float) -> bool:
         return True

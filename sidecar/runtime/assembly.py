@@ -19,7 +19,17 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Ambiguous, Direction, Endpoint, Mode, Route, Snapshot, Trust, Upstream
+from sidecar.core.snapshot import (
+    ORIGINAL,
+    Ambiguous,
+    Direction,
+    Endpoint,
+    Mode,
+    Route,
+    Snapshot,
+    Trust,
+    Upstream,
+)
 from sidecar.forwarding import passing
 from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.live import Destination, LiveRoute
@@ -28,6 +38,7 @@ from sidecar.forwarding.service import Service
 from sidecar.runtime.upstream_tls import UpstreamContexts
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
+from sidecar.upstream.original import OriginalCluster
 
 STEP = 50
 """Routes or upstreams between two pauses of `build`: about a millisecond's work."""
@@ -217,10 +228,12 @@ class Assembly:
 
     # What no route names (`forwarding/passing.py`)
 
-    def _passed_cluster(self, upstream: Upstream) -> Cluster:
+    def _passed_cluster(self, upstream: Upstream, is_to_pod: bool) -> Cluster:
         service = self._service
         cluster = Cluster(upstream, self._rng, service.clock, service.turns, self._budget, service.memory)
         cluster.on_endpoint = service.endpoint_changed
+        cluster.sources = self.passing.sources
+        cluster.is_to_pod = is_to_pod
         return cluster
 
     def _passed_breaker(self, name: str, route: Route, cluster: Cluster) -> Breaker:
@@ -243,7 +256,8 @@ class Assembly:
         if cluster is not None and cluster.fits(upstream):
             return cluster
         service = self._service
-        cluster = Cluster(
+        is_original = ORIGINAL in upstream.endpoints
+        cluster = (OriginalCluster if is_original else Cluster)(
             upstream,
             self._rng,
             service.clock,
@@ -254,6 +268,7 @@ class Assembly:
             self.tls.of(upstream),
         )
         cluster.on_endpoint = service.endpoint_changed
+        cluster.sources = self.passing.sources
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)

@@ -102,6 +102,8 @@ class Cluster(LeaseLine):
         self.overflows = 0
         """Attempts refused by a limit."""
         self._clock = clock
+        self.sources: set[tuple[str, int]] = set()
+        self.is_to_pod = False
         self.peers = predecessor.peers if predecessor is not None else Peers(self.name, policy.ejection)
         """What is thought of its endpoints; outlives it."""
         self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
@@ -225,6 +227,16 @@ class Cluster(LeaseLine):
     def at(self, endpoint: object) -> AnyPool | None:
         """The pool of an endpoint, None if it has left."""
         return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
+
+    def meant(self, host: str, port: int) -> AnyPool | None:
+        """The pool of the endpoint that a client was on its way to, None where that is none of these, or several:
+        those of one name are alike."""
+        found = [
+            pool
+            for pool in self.pools
+            if pool.endpoint.port == port and host in (pool.endpoint.host, pool.endpoint.name)
+        ]
+        return found[0] if len(found) == 1 else None
 
     # What is thought of endpoints
 

@@ -27,7 +27,7 @@ _SWITCH: Final[list[Field]] = [(b"upgrade", b"Upgrade: %b\r\n" % TUNNEL, TUNNEL)
 class RawConnection(Lease, ClientStream):
     """One of them; read by nobody until it is handed over."""
 
-    __slots__ = ("_sink", "expires", "idle_since", "is_open", "is_reused", "link", "pool")
+    __slots__ = ("_sink", "_source", "expires", "idle_since", "is_open", "is_reused", "link", "pool")
 
     link: Link
 
@@ -37,6 +37,13 @@ class RawConnection(Lease, ClientStream):
         self.idle_since = 0.0
         self.expires = inf
         self._sink: ResponseSink | None = None
+        self._source: tuple[str, int] | None = None
+        """What it leaves from."""
+
+    def leaves_from(self, place: tuple[str, int]) -> None:
+        """It is being opened, from there: if it comes back to this process, it is known by that."""
+        self._source = place
+        self.pool.cluster.sources.add(place)
 
     def __repr__(self) -> str:
         return f"<RawConnection {self.pool.endpoint} {'open' if self.is_open else 'closed'}>"
@@ -74,10 +81,17 @@ class RawConnection(Lease, ClientStream):
 
     def let_go(self) -> None:
         """Its opening failed or was called off: see `http1.UpstreamConnection`."""
+        self._leave()
         if hasattr(self, "link"):
             self.connection_lost(None)
 
+    def _leave(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            self.pool.cluster.sources.discard(source)
+
     def _forget(self) -> None:
+        self._leave()
         if self.is_open:
             self.is_open = False
             self.pool.cluster.memory.left()

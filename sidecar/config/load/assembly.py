@@ -288,9 +288,23 @@ class _Assembly:
         endpoints = entry.value.get("endpoints")
         if isinstance(endpoints, Sequence) and not endpoints.items:
             self._report.add(endpoints.problem(f"upstream {name!r} has no endpoint"))
+        if section is not None and isinstance(endpoints, Sequence):
+            self._original_alone(section.value, endpoints)
         if section is not None:
             tls_rules.check_upstream(name, section, entry, self._report)
         return section
+
+    def _original_alone(self, section: UpstreamSection, node: Sequence) -> None:
+        """Where a client was going is no member of a group, and nobody has a certificate for it."""
+        endpoints = section.endpoints or []
+        if core.ORIGINAL not in endpoints:
+            return
+        if len(endpoints) > 1:
+            self._report.add(
+                node.problem("`original` stands for wherever a client was going: it stands alone")
+            )
+        if section.tls is not None:
+            self._report.add(node.problem("`original` takes whatever the client speaks, without `tls`"))
 
     def _known(self) -> route_rules.Known:
         upstreams, listeners = self._top.get("upstreams"), self._top.get("listeners")

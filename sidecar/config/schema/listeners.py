@@ -121,6 +121,18 @@ class ListenerSection(Section):
         examples=[[80, 443]],
     )
 
+    opaque_ports: list[values.Port] | None = key(
+        "Ports of destinations whose bytes are passed on without a look at them: not HTTP, and often protocols in "
+        "which the server speaks first. Of what comes by CONNECT or interception.",
+        fills="opaque_ports",
+        form=_PORTS,
+    )
+    detect_timeout: values.Duration | None = key(
+        "How long a client's first bytes are waited for where it is not known what it speaks (CONNECT, "
+        "interception); then its destination is connected, which may speak first.",
+        fills="timeouts.detect_seconds",
+    )
+
     def address_of(self, name: str) -> core.Address | None:
         """Where a listener of this name binds; None when it needs an address and has none."""
         return self.address or LISTENER_ADDRESSES.get(name)
