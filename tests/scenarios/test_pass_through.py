@@ -15,6 +15,7 @@ from sidecar.runtime.worker import Worker
 from sidecar.transport import namespace
 from sidecar.upstream.lookup import Answer, LookupFailed
 from tests.support.clean import Complaints, assert_clean
+from tests.support.http2_ends import Http2End, Stream, http2_client
 from tests.support.own_address import own_address
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import (
@@ -509,3 +510,39 @@ async def test_each_host_is_told_once_and_the_log_has_a_bound() -> None:
         table.told = MOST_TOLD
         await to.get(b"there.test:%d" % to.there.port)
         assert told == [to.authority.decode()]
+
+
+# HTTP/2
+
+
+async def connect_by_http2(end: Http2End, authority: bytes) -> Stream:
+    stream = Stream(end, end.codec.open_stream(((b":method", b"CONNECT"), (b":authority", authority)), ()))
+    end.flush()
+    return stream
+
+
+async def test_connect_by_http2_makes_a_tunnel_of_its_stream() -> None:
+    async def counting(peer: RawPeer) -> None:
+        data = await peer.reader.read()
+        await peer.send(b"%d bytes" % len(data))
+
+    async with passage(counting) as to:
+        async with http2_client(to.port) as end:
+            streams = [await connect_by_http2(end, to.authority) for _ in range(3)]
+            assert [await stream.head() for stream in streams] == [200] * 3
+            for number, stream in enumerate(streams):
+                await stream.send(b"x" * (1000 + number))
+                await stream.end()
+            answers = [await stream.read_to_end() for stream in streams]
+        assert answers == [b"1000 bytes", b"1001 bytes", b"1002 bytes"]
+
+
+async def test_the_failure_to_connect_is_the_status_of_the_connect_by_http2() -> None:
+    async with passage() as to:
+        async with raw_upstream(host=own_address()) as gone:
+            nowhere = b"%b:%d" % (own_address().encode(), gone.port)
+        async with http2_client(to.port) as end:
+            for authority, status in ((nowhere, 502), (b"127.0.0.1:80", 403), (b"there.test", 400)):
+                stream = await connect_by_http2(end, authority)
+                assert await stream.head() == status
+                await stream.read_to_end()
