@@ -156,6 +156,8 @@ class Address:
     host: str
     port: int
     path: str | None = None
+    is_v6_only: bool = False
+    """Of an address of IPv6: IPv4 has a socket of its own."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path is not None else str(Endpoint(self.host, self.port))

@@ -137,6 +137,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def data_received(self, data: bytes) -> None:
         if self.phase is not Phase.DETECT and self._until_first is None:
             self._behind += data  # its destination is being connected: `_tunnel` has stopped the reading
+            self.link.pause_again()
             return
         try:
             self._behind += data

@@ -36,7 +36,7 @@ from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
-from sidecar.forwarding.meant import MeantRace
+from sidecar.forwarding.meant import MeantRace, is_meant
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import Race, RaceOwner
 from sidecar.forwarding.service import Service, WaitsForAddress
@@ -156,6 +156,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 lookup = request.lookup
             client = "" if request.tls is None else request.tls.identity
             entry = table and table.find_entry(request.host, path, request.method, lookup, query, client)
+            if entry and request.asked is not None and not is_meant(entry.target, request.asked):
+                entry = None
             if entry:
                 passed, route = None, entry.target
                 if route.prefix is not None:

@@ -19,7 +19,7 @@ from sidecar.core.closed import is_closed
 from sidecar.core.errors import Reason
 from sidecar.core.hosts import normal_host, port_of
 from sidecar.core.request import Asked, Request
-from sidecar.core.snapshot import PASS_THROUGH, Direction, Endpoint, Listener, Route, Upstream
+from sidecar.core.snapshot import PASS_THROUGH, Direction, Endpoint, HttpVersion, Listener, Route, Upstream
 from sidecar.core.sources import PassedNumbers
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import Destination, LiveRoute
@@ -34,6 +34,8 @@ LOOKS_FOR_UNUSED: Final = 64
 MOST_TOLD: Final = 256
 """Destinations of which the log has a line; the others are counted alone."""
 HTTP_PORT: Final = 80
+Key = tuple[str, str, int, HttpVersion]
+"""Of a destination: its listener, host and port, and what is spoken with it."""
 
 
 class Names(Protocol):
@@ -105,7 +107,7 @@ class PassThrough(Passing):
         self._let_go = let_go
         self._policies: Mapping[str, Route] = {}
         self._listeners: Mapping[str, Listener] = {}
-        self._table: OrderedDict[tuple[str, str, int], PassedDestination] = OrderedDict()
+        self._table: OrderedDict[Key, PassedDestination] = OrderedDict()
         """The one that was asked for last stands last."""
         self.own_ports: Callable[[], Collection[int]] = frozenset
         """Those that this process listens on."""
@@ -187,7 +189,10 @@ class PassThrough(Passing):
         endpoint = _named(request.host) if asked is None else Endpoint(asked.host, asked.port)
         self._check_destination(listener, endpoint, is_original=asked is not None and asked.is_original)
         self.passed += 1
-        return self._enter(listener, policy, endpoint)
+        version = HttpVersion.HTTP1
+        if asked is not None and request.traits.http_version == "2" and request.method != b"CONNECT":
+            version = HttpVersion.HTTP2  # it would have spoken it to there
+        return self._enter(listener, policy, endpoint, version)
 
     def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
         is_own = asked.port in self.own_ports() and is_local(asked.host)
@@ -223,12 +228,14 @@ class PassThrough(Passing):
 
     # The table
 
-    def _enter(self, listener: Listener, policy: Route, endpoint: Endpoint) -> PassedDestination:
-        key = listener.name, endpoint.host, endpoint.port
+    def _enter(
+        self, listener: Listener, policy: Route, endpoint: Endpoint, version: HttpVersion
+    ) -> PassedDestination:
+        key = listener.name, endpoint.host, endpoint.port, version
         passed = self._table.get(key)
         if passed is None:
             self._make_room()
-            passed = self._table[key] = self._new(listener, policy, endpoint)
+            passed = self._table[key] = self._new(listener, policy, endpoint, version)
             if self.told < MOST_TOLD:
                 self.told += 1
                 self.tell(passed)
@@ -250,15 +257,17 @@ class PassThrough(Passing):
         detail = f"{self.most} destinations that no route names are in use at once"
         raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
 
-    def _new(self, listener: Listener, policy: Route, endpoint: Endpoint) -> PassedDestination:
+    def _new(
+        self, listener: Listener, policy: Route, endpoint: Endpoint, version: HttpVersion
+    ) -> PassedDestination:
         cluster = self._new_cluster(
-            Upstream(PASS_THROUGH, (endpoint,)), listener.direction is Direction.INBOUND
+            Upstream(PASS_THROUGH, (endpoint,), protocol=version), listener.direction is Direction.INBOUND
         )
         breaker = self._new_breaker(str(endpoint), policy, cluster)
         route = LiveRoute(policy, [(Destination(cluster, breaker), 1)], now=self._service.clock())
         return PassedDestination(listener.name, endpoint, cluster, route)
 
-    def _drop(self, key: tuple[str, str, int]) -> None:
+    def _drop(self, key: Key) -> None:
         passed = self._table.pop(key)
         if passed.asking is not None:
             passed.asking.cancel()

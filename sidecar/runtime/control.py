@@ -15,6 +15,7 @@ from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.config.watch import warning_of_own_mount
+from sidecar.core.request import Asked
 from sidecar.core.snapshot import PASS_THROUGH, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.pressure import Told
@@ -84,6 +85,7 @@ class Control:
         datapath.pressure.tell = self._overloaded
         datapath.assembly.passing.own_ports = self._own_ports
         datapath.assembly.passing.tell = self._passed
+        datapath.assembly.passing.tell_loop = self._looped
         self._add_parts(resolver)
         if path is not None:
             self._add_reloading(path, environ)
@@ -244,6 +246,17 @@ class Control:
         told = f"{passed.endpoint}: no route names it; passed through"
         fields = {"listener": passed.listener, "destination": str(passed.endpoint)}
         self._event(Level.INFO, "pass_through.first", told, fields)
+
+    def _looped(self, asked: Asked) -> None:
+        """Each is reset; the log has the first of them, then one for each time that there are twice as many."""
+        loops = self._datapath.assembly.passing.loops
+        if loops & (loops - 1):
+            return
+        told = (
+            f"a connection to {asked.host}:{asked.port} came back to this sidecar, and was reset: the rules of its "
+            "interception must leave out what it sends itself (`sidecar intercept --uid`), and its own ports"
+        )
+        self._event(Level.ERROR, "pass_through.loop", told, {"loops": loops})
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)

@@ -158,6 +158,12 @@ class Link:
             self._buffer_bytes = size
             kernel.bound_buffers(self._transport, size)
 
+    def pause_again(self) -> None:
+        """Something has come all the same: uvloop begins to read when `connection_made` returns, whatever that has
+        said."""
+        self.resume()
+        self.pause()
+
     def bound_unsent(self) -> None:
         """See `kernel.bound_unsent`; for connections that were not accepted."""
         if self._transport is not None:

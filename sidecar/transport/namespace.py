@@ -58,3 +58,12 @@ def _ask(address: str) -> str | None:
             return source
     except OSError:
         return None
+
+
+def has_ipv6() -> bool:
+    """Whether this network namespace has IPv6, if only on loopback."""
+    try:
+        with open("/proc/net/if_inet6") as addresses:
+            return bool(addresses.read(1))
+    except OSError:
+        return False

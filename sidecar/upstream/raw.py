@@ -27,7 +27,18 @@ _SWITCH: Final[list[Field]] = [(b"upgrade", b"Upgrade: %b\r\n" % TUNNEL, TUNNEL)
 class RawConnection(Lease, ClientStream):
     """One of them; read by nobody until it is handed over."""
 
-    __slots__ = ("_sink", "_source", "expires", "idle_since", "is_open", "is_reused", "link", "pool")
+    __slots__ = (
+        "_has_ended",
+        "_rest",
+        "_sink",
+        "_source",
+        "expires",
+        "idle_since",
+        "is_open",
+        "is_reused",
+        "link",
+        "pool",
+    )
 
     link: Link
 
@@ -39,6 +50,9 @@ class RawConnection(Lease, ClientStream):
         self._sink: ResponseSink | None = None
         self._source: tuple[str, int] | None = None
         """What it leaves from."""
+        self._rest = b""
+        """What its other side has said before anybody listens."""
+        self._has_ended = False
 
     def leaves_from(self, place: tuple[str, int]) -> None:
         """It is being opened, from there: if it comes back to this process, it is known by that."""
@@ -65,6 +79,8 @@ class RawConnection(Lease, ClientStream):
         self._sink = None
         self.link.set_sink(protocol)
         self.link.resume()
+        if self._has_ended:
+            asyncio.get_running_loop().call_soon(protocol.eof_received)
         return self.link
 
     def cannot_switch(self, request: Request) -> str:
@@ -104,7 +120,8 @@ class RawConnection(Lease, ClientStream):
 
     def _switch(self) -> None:
         if self._sink is not None:
-            self._sink.switched(response_head(200, _SWITCH, None), b"")
+            rest, self._rest = self._rest, b""
+            self._sink.switched(response_head(200, _SWITCH, None), rest)
 
     def send_data(self, data: bytes) -> None:
         """Not called: a CONNECT has no body (RFC 9110 9.3.6)."""
@@ -141,9 +158,11 @@ class RawConnection(Lease, ClientStream):
             sink.failed(Reason.CONNECTION_RESET, CLOSED_AT_ONCE, Processed.NEVER)
 
     def data_received(self, data: bytes) -> None:
-        """Not called: see `connection_made`."""
+        self._rest += data
+        self.link.pause_again()
 
     def eof_received(self) -> bool:
+        self._has_ended = True
         return True
 
     def pause_writing(self) -> None: ...
