@@ -34,6 +34,7 @@ from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
+from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
 from sidecar.upstream.resolver import Resolver
 
 
@@ -75,7 +76,7 @@ class Control:
             reload=self.reload,
             sources=self.sources,
         )
-        self.probes = Probes(self._administered)
+        self.probes = Probes(self._administered, environ.get(APP_PROBES, ""))
         self.admin = AdminServer(self._administered, events)
         self._servers = {"admin": self.admin.server, "probes": self.probes.server}
         for server in self._servers.values():

@@ -68,12 +68,12 @@ class Pod:
 
 
 @contextmanager
-def pod(folder: Path, routes: str) -> Iterator[Pod]:
+def pod(folder: Path, routes: str, *, is_intercepted: bool = True) -> Iterator[Pod]:
     authority = Authority(folder)
     pair = authority.pair("tls")
     with namespaces() as around:
-        around.in_pod(*INTERCEPT)
-        around.in_pod(*INTERCEPT)
+        for _ in range(2 if is_intercepted else 0):
+            around.in_pod(*INTERCEPT)
         world = around.world
         around.serve(around.pod, "http", "127.0.0.1", 8080)
         around.serve(around.pod, "http", POD, 8081)
@@ -238,6 +238,108 @@ def test_the_destinations_without_a_route_are_listed(to: Pod) -> None:
     assert f"{SERVICES['unnamed']}:80" in [one["destination"] for one in passed["last"]]
     shown = to.around.in_pod(sys.executable, "-m", "sidecar", "status", check=False)
     assert f"{SERVICES['unnamed']}:80" in shown
+
+
+# The kubelet's probes
+
+
+PROBES = {
+    "app/liveness": {"httpGet": {"port": 8080, "path": "/healthz"}},
+    "app/readiness": {"tcpSocket": {"port": 8081}},
+    "app/startup": {"tcpSocket": {"port": 8099}},
+}
+
+
+def test_probes_tell_of_the_app_and_not_of_its_sidecar(tmp_path: Path) -> None:
+    with namespaces() as around:
+        around.in_pod(*INTERCEPT)
+        app = around.serve(around.pod, "http", "0.0.0.0", 8080)
+        around.serve(around.pod, "http", POD, 8081)
+        around.sidecar(
+            tmp_path, LISTENERS + WITHOUT_ROUTES, environ=f"SIDECAR_APP_PROBES={json.dumps(PROBES)}"
+        )
+
+        def probe(name: str) -> tuple[int, str]:
+            return around.curl(f"http://{POD}:15021/app-probe/app/{name}", where=around.world)
+
+        assert probe("liveness") == (200, "ok\n")
+        assert probe("readiness") == (200, "ok\n"), "who listens at the pod's address alone"
+        assert probe("startup")[0] == 503, "nobody listens, though the sidecar would take the connection"
+        assert probe("other")[0] == 500
+        statuses = [around.curl(f"http://{POD}:8080/fail", where=around.world)[0] for _ in range(7)]
+        assert statuses == [500] * 5 + [503] * 2
+        assert probe("liveness") == (200, "ok\n"), "an open breaker is no reason to restart the app"
+        app.terminate()
+        app.wait()
+        assert probe("liveness")[0] == 503
+
+
+# The same without rules, by `http_proxy` and CONNECT
+
+
+PROXY = "http_proxy=http://127.0.0.1:15001"
+
+
+@pytest.fixture(scope="module", params=["routes", "no routes"])
+def proxied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    has_routes = request.param == "routes"
+    routes = ROUTES if has_routes else WITHOUT_ROUTES
+    with pod(tmp_path_factory.mktemp("proxied"), routes, is_intercepted=False) as made:
+        made.has_routes = has_routes
+        yield made
+
+
+@pytest.fixture
+def by_proxy(proxied: Pod) -> Pod:
+    proxied.sidecar.forget()
+    return proxied
+
+
+@pytest.mark.parametrize("form", [[], ["--proxytunnel"]], ids=["absolute form", "CONNECT"])
+@pytest.mark.parametrize("host", ["payments", "unnamed"])
+def test_by_proxy_http_goes_by_its_route_or_on_its_way(by_proxy: Pod, host: str, form: list[str]) -> None:
+    told = by_proxy.around.told("-x", "http://127.0.0.1:15001", *form, f"http://{host}/pay")
+    assert (told["line"], told["at"]) == ("GET /pay HTTP/1.1", SERVICES[host])
+    is_routed = host == "payments" and by_proxy.has_routes
+    is_bytes = bool(form) and not is_routed
+    expected = "payments" if is_routed else "pass_through"
+    assert by_proxy.sidecar.routes(f"{host}:80" if is_bytes else host) == [expected]
+
+
+def test_by_proxy_https_works(by_proxy: Pod) -> None:
+    told = by_proxy.around.told("-k", "-x", "http://127.0.0.1:15001", "https://tls/secret")
+    assert told["line"] == "GET /secret HTTP/1.1"
+    assert by_proxy.sidecar.routes("tls:443") == ["pass_through"]
+
+
+def test_by_proxy_grpc_works_and_has_its_route(by_proxy: Pod) -> None:
+    assert by_proxy.around.program("grpc", "greeter:50051", environ=PROXY) == "hello\n"
+    assert by_proxy.sidecar.routes("greeter:50051") == [by_proxy.name_of("greeter")]
+
+
+@pytest.mark.parametrize("port", ["3306", "9999"])
+def test_by_proxy_a_server_that_speaks_first_is_heard(by_proxy: Pod, port: str) -> None:
+    told = by_proxy.around.program("talk", "mysql", port, "-", "QUIT\\n", environ=PROXY)
+    assert told == f"hello {POD}\nyou said QUIT\n"
+
+
+@pytest.mark.parametrize("port", ["6379", "7777"])
+def test_by_proxy_a_client_that_speaks_no_http_is_passed_on(by_proxy: Pod, port: str) -> None:
+    told = by_proxy.around.program("talk", "redis", port, "*1\\r\\n$4\\r\\nPING\\r\\n", environ=PROXY)
+    assert told == "+PONG\n"
+
+
+def test_by_proxy_a_websocket_works(by_proxy: Pod) -> None:
+    told = by_proxy.around.program("websocket", "chat", "80", environ=PROXY)
+    assert told.startswith("HTTP/1.1 101 ")
+
+
+def test_by_proxy_the_metadata_service_is_closed(by_proxy: Pod) -> None:
+    for form in ([], ["--proxytunnel"]):
+        proxy = ["-x", "http://127.0.0.1:15001", *form]
+        status, _ = by_proxy.around.curl(*proxy, "http://169.254.169.254/latest/")
+        assert status in (403, 0)
+        assert by_proxy.sidecar.logged(kind="access", status="403")
 
 
 # Without the rule for the sidecar's own uid

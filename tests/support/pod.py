@@ -60,8 +60,9 @@ class Namespaces:
     def in_world(self, *command: str, check: bool = True) -> str:
         return run("ip", "netns", "exec", self.world, *command, check=check)
 
-    def program(self, *arguments: str) -> str:
-        return self.in_pod(*PROGRAMS, *arguments)
+    def program(self, *arguments: str, environ: str = "") -> str:
+        """What a client of `pod_programs` prints, with one more variable, NAME=VALUE."""
+        return self.in_pod(*(["env", environ] if environ else []), *PROGRAMS, *arguments)
 
     def curl(self, *arguments: str, where: str = "") -> tuple[int, str]:
         """Status and body of an answer; 0 where there is none."""
@@ -94,8 +95,8 @@ class Namespaces:
         assert process.stdout.readline() == "ready\n"
         return process
 
-    def sidecar(self, folder: Path, config: str, *, uid: int = UID) -> Sidecar:
-        """A sidecar in the pod, once it is ready."""
+    def sidecar(self, folder: Path, config: str, *, uid: int = UID, environ: str = "") -> Sidecar:
+        """A sidecar in the pod, once it is ready. `environ`: one more variable of its, NAME=VALUE."""
         file = folder / "sidecar.yaml"
         file.write_text(config)
         for one in (folder, *folder.parents):
@@ -104,6 +105,7 @@ class Namespaces:
         log = folder / "log"
         rights = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         as_uid = ["setpriv", f"--reuid={uid}", "--clear-groups", *rights]
+        as_uid += ["env", environ] if environ else []
         process = self.start(self.pod, *as_uid, sys.executable, "-m", "sidecar", "run", str(file), log=log)
         wait = ["healthcheck", str(file), "--wait", f"{READY_SECONDS:.0f}s", "-q"]
         self.in_pod(sys.executable, "-m", "sidecar", *wait)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -87,9 +89,22 @@ def serve(name: str, address: str, port: str, *files: str) -> None:
     asyncio.run(listen(handles[name], address, int(port), context))
 
 
+async def connected(host: str, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """By a CONNECT, where `http_proxy` says so."""
+    proxy = urlsplit(os.environ.get("http_proxy", ""))
+    if not proxy.hostname or not proxy.port:
+        return await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(proxy.hostname, proxy.port)
+    writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    return reader, writer
+
+
 async def talk(host: str, port: str, *lines: str) -> None:
-    """Send each line when it is its turn, and print what comes; `-` waits for the server first."""
-    reader, writer = await asyncio.open_connection(host, int(port))
+    """Send each line when it is its turn, and print what comes; `-` waits for the server first. By `http_proxy` where
+    that is set."""
+    reader, writer = await connected(host, port)
     for line in lines:
         if line != "-":
             writer.write(line.encode().decode("unicode_escape").encode())
@@ -108,7 +123,7 @@ def call_grpc(target: str, *proxy: str) -> None:
 
 
 async def open_websocket(host: str, port: str) -> None:
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await connected(host, port)
     writer.write(
         f"GET /chat HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
