@@ -1,50 +1,19 @@
-"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called.
-
-Such a file has `add_arguments(parser)` and `main(options)`, which returns the exit code.
-"""
+"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from sidecar.cli import early_signals
-
-COMMANDS = {
-    "run": "run the proxy until it is told to stop",
-    "check": "validate configuration files",
-    "explain": "which route takes a request, and why; every limit and where it comes from",
-    "diff": "what a reload would change, and which breakers keep their state",
-    "certs": "a small CA and certificates, for development alone",
-    "schema": "the JSON Schema of the configuration file, for editors",
-    "status": "routes, breakers, upstreams and rates of a running sidecar",
-    "breaker": "override the breakers of a route of a running sidecar",
-    "healthcheck": "does a running sidecar pass its probe? For containers' health checks and hooks",
-    "drain": "tell a running sidecar that its end is near. For preStop hooks",
-    "demo": "three services, their sidecars, faults, and what comes of them, live",
-    "inject": "put the sidecar into Kubernetes YAML",
-    "intercept": "send a pod's connections through its sidecar, by rules of the kernel",
-    "webhook": "serve the admission webhook that injects the sidecar",
-}
-
+from sidecar.cli.commands import COMMANDS, parser_of, unknown
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
 BROKEN_PIPE = 141
 """128 and SIGPIPE."""
-
-
-class _Version(argparse.Action):
-    """Prints the version of what is installed, which takes a moment to find, and ends."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        import importlib.metadata
-
-        print(f"sidecar {importlib.metadata.version('sidecar-proxy')}")
-        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,19 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] and words[0] in early_signals.COMMANDS:
+    name = words[0] if words else ""
+    if name in early_signals.COMMANDS:
         early_signals.hold()
-    parser = argparse.ArgumentParser(
-        prog="sidecar",
-        description="A reverse proxy beside your service, with a circuit breaker for each route.",
-    )
-    parser.add_argument("--version", nargs=0, action=_Version, help="show the version and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
-        own = commands.add_parser(name, help=purpose, description=purpose)
-        if words[:1] == [name]:
-            command = importlib.import_module(f"sidecar.cli.{name}")
-            command.add_arguments(own)
+    if name and name not in COMMANDS and not name.startswith("-"):
+        print(unknown(name), file=sys.stderr)
+        return 2
+    parser, _ = parser_of(*([name] if name in COMMANDS else []))
     options = parser.parse_args(words)
     code: int = importlib.import_module(f"sidecar.cli.{options.command}").main(options)
     return code

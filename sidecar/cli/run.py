@@ -16,7 +16,7 @@ import sys
 import uvloop
 
 from sidecar.cli import early_signals
-from sidecar.config.files import chosen
+from sidecar.config.files import chosen, how_to_begin
 from sidecar.config.problems import ConfigError
 from sidecar.runtime import container, core_dumps, file_limits
 from sidecar.runtime.actor import PartFailed
@@ -38,6 +38,9 @@ def main(options: argparse.Namespace) -> int:
         0 after a drain, or a SIGTERM before anything was served; 1 if an address cannot be bound or a part
         crashed too often; 2 if the configuration is bad (problems on stderr).
     """
+    if missing := how_to_begin(options.file, os.environ):
+        print(f"sidecar: {missing}", file=sys.stderr)
+        return 2
     core_dumps.forbid()
     share_arenas()
     path = chosen(options.file, os.environ)

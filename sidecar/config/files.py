@@ -130,6 +130,16 @@ def chosen(given: str | None, environ: Mapping[str, str]) -> str:
     return given or environ.get("SIDECAR_CONFIG") or DEFAULT_FILE
 
 
+def how_to_begin(given: str | None, environ: Mapping[str, str]) -> str:
+    """For somebody who named no file where there is none: what was looked for, and what to do. Else empty."""
+    if given or environ.get("SIDECAR_CONFIG") or os.path.exists(DEFAULT_FILE):
+        return ""
+    return (
+        f"no configuration: no FILE was given, $SIDECAR_CONFIG is not set, and there is no {DEFAULT_FILE} in "
+        f"{os.getcwd()}. Write one to begin with by `sidecar init`, or see it work first by `sidecar demo`"
+    )
+
+
 def configuration_files(path: str) -> list[str]:
     """The file at `path`, or every *.yaml and *.yml of the directory at `path` in the order of their names.
 

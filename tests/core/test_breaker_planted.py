@@ -341,7 +341,7 @@ def _as_any(original: Any, judge: Judge, permit: BreakerPermit, outcome: Outcome
 
 SEARCH = settings(
     test_breaker_machine.BUDGET,
-    max_examples=1500,
+    max_examples=600,
     derandomize=True,
     database=None,
     phases=[Phase.generate],

@@ -166,7 +166,7 @@ async def test_a_reload_that_switches_it_off_takes_all_back() -> None:
         snapshot = load_text(HEADER + routes_to(*ports, more=", ejection: {mode: off}")).snapshot
         await to.worker.control.active.install(snapshot)
         assert to.health_of(to.bad[0]) is Health.USABLE
-        assert 500 in await to.ask(40)
+        assert 500 in await to.ask(400)
 
 
 async def test_admin_and_metrics_say_who_is_left_out_why_and_for_how_long() -> None:

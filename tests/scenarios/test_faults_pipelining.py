@@ -10,6 +10,7 @@ import asyncio
 import gc
 import socket
 import struct
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,23 +27,24 @@ SLOW = get(b"/slow")
 
 
 class Live:
-    """The exchanges in memory, whoever holds them, that this test has made."""
+    """The exchanges in memory, whoever holds them, that were made since it began; nothing older is looked at."""
 
-    def __init__(self) -> None:
-        self._before = _exchanges()  # kept, so that their ids are not given to others
+    def __enter__(self) -> Live:
+        gc.freeze()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        gc.unfreeze()
 
     def __len__(self) -> int:
-        return len({id(one) for one in _exchanges()} - {id(one) for one in self._before})
-
-
-def _exchanges() -> list[Exchange]:
-    gc.collect()
-    return [one for one in gc.get_objects() if isinstance(one, Exchange)]
+        gc.collect()
+        return sum(isinstance(one, Exchange) for one in gc.get_objects())
 
 
 @pytest.fixture
-def live() -> Live:
-    return Live()
+def live() -> Iterator[Live]:
+    with Live() as live:
+        yield live
 
 
 async def flood(client: RawClient, data: bytes) -> int:

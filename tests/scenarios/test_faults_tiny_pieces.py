@@ -20,7 +20,7 @@ from tests.support.proxy import running
 from tests.support.raw import RawClient, RawPeer, raw_client, turns
 from tests.support.tiny import KINDS, Work, app_for, flooded
 
-FLOOD_BYTES = 400_000
+FLOOD_BYTES = 200_000
 MOST_CALLS = 100_000
 """In one turn: 20 ms, since a call takes about 0.2 µs with all that it does (`hold.py`: ms ÷ these)."""
 MOST_NEIGHBOUR_TURNS = 16

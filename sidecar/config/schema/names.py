@@ -28,7 +28,9 @@ OWNED_BY_PROXY = frozenset(
 framing.
 """
 
+TAKEN = f"the name {PASS_THROUGH!r} is taken: what no route names goes by it. Use another one"
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -46,8 +48,13 @@ def name(text: str) -> str:
 def own_name(text: str) -> str:
     """A name of the file's own, of a route or upstream. Raises: ValueError."""
     if text == PASS_THROUGH:
-        raise ValueError(f"the name {text!r} is taken: what no route names goes by it. Use another one")
+        raise ValueError(TAKEN)
     return name(text)
+
+
+def is_extension(key: str) -> bool:
+    """`x-common`: a key of the top level that is the user's own, to keep anchors under."""
+    return key.startswith("x-") and len(key) > len("x-")
 
 
 def header_name(text: str) -> str:
@@ -112,6 +119,10 @@ def host_pattern(text: str) -> str:
         return text
     if text.startswith("[") and text.endswith("]"):
         return f"[{parse_host(text[1:-1])}]"
+    if _IPV6.fullmatch(text) and text.count(":") > 1:
+        raise ValueError(
+            f'{text!r}: an IPv6 address stands in brackets here, as in a Host field: write "[{text}]"'
+        )
     if ":" in text or "/" in text:
         raise ValueError(f"{text!r} must be a host alone, without scheme, port and path")
     suffix = text.removeprefix("*.")
