@@ -19,6 +19,7 @@ COMMANDS = {
     "certs": "a small CA and certificates, for development alone",
     "schema": "the JSON Schema of the configuration file, for editors",
     "status": "routes, breakers, upstreams and rates of a running sidecar",
+    "tap": "requests of a running sidecar as they end, a line each",
     "breaker": "override the breakers of a route of a running sidecar",
     "healthcheck": "does a running sidecar pass its probe? For containers' health checks and hooks",
     "drain": "tell a running sidecar that its end is near. For preStop hooks",
