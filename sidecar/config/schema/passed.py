@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.section import stored
@@ -20,8 +21,13 @@ def passed_route(listener: core.Listener, policies: Policies | None) -> core.Rou
         direction=listener.direction,
     )
     route = stored(policies, plain)
+    timeouts = route.timeouts
+    if policies is None or policies.timeouts is None or policies.timeouts.idle is None:
+        # A pool of database connections lies idle for hours. Who is gone is found out by TCP's own keepalive.
+        timeouts = replace(timeouts, idle_seconds=inf)
     return replace(
         route,
+        timeouts=timeouts,
         rewrite=core.Rewrite(),
         fallback=None,
         breaker=replace(route.breaker, counts_rate_limited=listener.direction is core.Direction.OUTBOUND),
