@@ -877,6 +877,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
         lines = _lines(head)
         if upgrade == TUNNEL:
+            self.link.keep_alive()
             lines.append(b"\r\n")
             self.link.write(b"".join(lines))
             return

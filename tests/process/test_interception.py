@@ -240,6 +240,24 @@ def test_the_destinations_without_a_route_are_listed(to: Pod) -> None:
     assert f"{SERVICES['unnamed']}:80" in shown
 
 
+def test_a_route_of_the_app_may_lead_to_wherever_the_call_was_going(tmp_path: Path) -> None:
+    """For an app that listens at the pod's own address alone."""
+    routes = """\
+upstreams: {here: {endpoints: [original]}}
+routes: [{name: here, upstream: here}]
+"""
+    with namespaces() as around:
+        around.in_pod(*INTERCEPT)
+        around.serve(around.pod, "http", POD, 8081)
+        around.serve(around.pod, "http", POD, 8082)
+        sidecar = around.sidecar(tmp_path, LISTENERS + routes)
+        for port in (8081, 8082):
+            told = around.told(f"http://{POD}:{port}/in", where=around.world)
+            assert told["fields"]["host"] == f"{POD}:{port}"
+            assert sidecar.routes(f"{POD}:{port}") == ["here"]
+        assert around.curl(f"http://{POD}:8099/", where=around.world)[0] == 502
+
+
 # The kubelet's probes
 
 
