@@ -37,8 +37,10 @@ def inject(text: str, file: str, settings: Settings, *, rewrite_services: bool =
     Raises:
         ManifestError: with file, document and line; nothing is to be used then.
     """
-    taken_out = uninject(text, file)
-    injected = _Injector(taken_out.text, file, settings, rewrite_services).run()
+    taken_out, documents = _bare(text, file)
+    if taken_out.text != text:
+        documents = parse(_without_bom(taken_out.text)[0], file)
+    injected = _Injector(taken_out.text, file, documents, settings, rewrite_services).run()
     if injected.text != text and not _comes_apart(injected.text, taken_out.text, file):
         raise ManifestError(file, 1, 1, _ODD)
     return injected
@@ -58,14 +60,20 @@ def uninject(text: str, file: str) -> Injected:
     Raises:
         ManifestError: with file, document and line.
     """
+    return _bare(text, file)[0]
+
+
+def _bare(text: str, file: str) -> tuple[Injected, list[Document]]:
+    """What `uninject` says, and the documents of `text` as it was: reading a text is most of the work."""
     body, bom = _without_bom(text)
     removals, notes = Removals(body, [], []), []
-    for document in parse(body, file):
+    documents = parse(body, file)
+    for document in documents:
         try:
             notes += _take_out(document, removals)
         except BadRecord as error:
             raise ManifestError(file, document.number, error.line, str(error)) from error
-    return Injected(bom + removals.apply(), notes)
+    return Injected(bom + removals.apply(), notes), documents
 
 
 def _take_out(document: Document, removals: Removals) -> list[str]:
@@ -87,23 +95,25 @@ def _without_bom(text: str) -> tuple[str, str]:
 
 
 class _Injector:
-    def __init__(self, text: str, file: str, settings: Settings, rewrite_services: bool) -> None:
+    def __init__(
+        self, text: str, file: str, documents: list[Document], settings: Settings, rewrite_services: bool
+    ) -> None:
         self._text, self._bom = _without_bom(text)
-        self._file, self._settings, self._rewrites = file, settings, rewrite_services
+        self._file, self._documents = file, documents
+        self._settings, self._rewrites = settings, rewrite_services
         self._edits: list[Edit] = []
         self._notes: list[str] = []
         self._backends: list[Backend] = []
 
     def run(self) -> Injected:
-        documents = parse(self._text, self._file)
-        for document in documents:
+        for document in self._documents:
             for kind, owner in objects(document.root):
                 if manages_its_pods(owner):
                     self._notes.append(f"{kind} {name_of(owner)}: left as it is: {_KNATIVE}")
             for workload in workloads(document.root):
                 self._workload(document, workload)
         if self._rewrites:
-            for document in documents:
+            for document in self._documents:
                 self._each_service(document, self._service)
         return Injected(self._bom + edits.apply(self._text, self._edits), self._notes)
 
