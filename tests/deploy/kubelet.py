@@ -16,7 +16,8 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
+from sidecar.kubernetes.container import CONFIG_FILE
+from sidecar.kubernetes.plan import Plan, plan
 from sidecar.kubernetes.settings import Mode, Settings
 from tests.support.ports import free_ports
 
