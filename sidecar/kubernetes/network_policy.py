@@ -58,7 +58,7 @@ def network_policies(text: str, file: str, settings: Settings, *, with_egress: b
                 continue
             documents.append("\n".join(block(_policy(found, with_egress), 0)) + "\n")
             notes.append(f"{what}: {_told(found)}")
-    return Injected("---\n".join(documents), notes)
+    return Injected("---\n".join(documents), notes, pods=len(notes))
 
 
 def _target(document: Document, workload: Workload, file: str, settings: Settings) -> _Target | Skipped:

@@ -54,6 +54,12 @@ class Plan:
     told: tuple[str, ...] = ()
     """For the operator: what was left as it was, and what else is needed. The app's port has words of its own."""
 
+    @property
+    def container(self) -> dict[str, Any]:
+        """The sidecar's own."""
+        items = [item for key in CONTAINER_LISTS for item in self.parts.get(key, [])]
+        return next(item for item in items if item["name"] == CONTAINER_NAME)
+
     def status(self, **more: Any) -> str:
         """The value of the status annotation. A container in its `env` was seen, even if it got nothing."""
         record: dict[str, Any] = {"mode": self.mode.value}
@@ -194,12 +200,14 @@ def _annotations(
 
 
 def _protocol(app: AppPort, spoken: Mapping[int | str, AppProtocol]) -> AppProtocol | None:
-    """What the pod says of its own port, else what a Service says of it."""
-    own = {Speaks.HTTP1: AppProtocol.HTTP1, Speaks.HTTP2: AppProtocol.HTTP2}.get(app.judged.speaks)
-    if own is not None or app.number is None:
-        return own
+    """What the pod says of its own port, else what a Service says of it; None for HTTP/1.1, the default."""
+    if app.number is None or app.judged.speaks is Speaks.HTTP1:
+        return None
+    if app.judged.speaks is Speaks.HTTP2:
+        return AppProtocol.HTTP2
     ports: tuple[int | str, ...] = (app.number, *sorted(app.names))
-    return next((spoken[port] for port in ports if port in spoken), None)
+    found = next((spoken[port] for port in ports if port in spoken), None)
+    return AppProtocol.HTTP2 if found is AppProtocol.HTTP2 else None
 
 
 def _told(

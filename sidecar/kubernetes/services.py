@@ -50,11 +50,15 @@ class Backends:
     def selected_by(self, namespace: str | None, selector: dict[str, Any]) -> list[Backend]:
         if not selector:
             return []
-        first = _hashable(next(iter(selector.items())))
-        near = self._by_label.get((namespace or DEFAULT_NAMESPACE, *first), [])
+        places = [self.near(namespace or DEFAULT_NAMESPACE, label) for label in selector.items()]
+        near = min(places, key=len)  # a label such as part-of may be that of every pod
         return [
             item for item in near if all(item.labels.get(key) == value for key, value in selector.items())
         ]
+
+    def near(self, namespace: str, label: tuple[Any, Any]) -> list[Backend]:
+        """Those with one label."""
+        return self._by_label.get((namespace, *_hashable(label)), [])
 
 
 @dataclass(slots=True)
