@@ -25,7 +25,7 @@ from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.retry import MARK, REPEATABLE
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Mode, RetryOn, Route
+from sidecar.core.snapshot import Mode, RetryOn, Route, Snapshot
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -99,6 +99,8 @@ class Answer:
     """What the client meets in its handshake, for people; empty in clear text."""
     retry: str = ""
     """What is tried again of this request, in words."""
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    """Where no route takes it: other listeners, each with its route that would."""
     live: Any = None
 
 
@@ -134,7 +136,8 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     explanations = explain(table, *request)
     entry, _ = chosen_entry(table, *request)
     if entry is None:
-        return Answer(None, None, (), explanations, None, None, (), ())
+        elsewhere = tuple(_elsewhere(snapshot, asked))
+        return Answer(None, None, (), explanations, None, None, (), (), elsewhere=elsewhere)
     route = entry.route
     whole = budget(asked.fields, route.deadline, route.timeouts.request_seconds, None)
     return Answer(
@@ -148,6 +151,15 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
         tuple(_limits(route.name, loaded)),
         retry=retry_plan(route, asked),
     )
+
+
+def _elsewhere(snapshot: Snapshot, asked: Asked) -> Iterator[tuple[str, str]]:
+    for listener in snapshot.listeners:
+        table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == listener])
+        request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client)
+        entry, _ = chosen_entry(table, *request)
+        if entry is not None:
+            yield listener, entry.route.name
 
 
 def retry_plan(route: Route, asked: Asked) -> str:
@@ -175,6 +187,10 @@ def retry_plan(route: Route, asked: Asked) -> str:
 
 def _asked(options: argparse.Namespace) -> Asked:
     parts = urllib.parse.urlsplit(options.url)
+    if not options.url.startswith("/") and (parts.scheme not in ("http", "https") or not parts.netloc):
+        raise ValueError(
+            f"{options.url!r} is no URL: write http://{options.url}, or a path that begins with /"
+        )
     fields: dict[bytes, bytes] = {}
     for header in options.header:
         name, colon, value = header.partition(":")
@@ -251,6 +267,8 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     yield from (f"→ {told}" for told in answer.connection)
     if answer.route is None:
         yield "→ no route: 404"
+        for listener, route in answer.elsewhere:
+            yield f"  on another listener there is one: --listener {listener} takes it by route {route}"
     else:
         yield f"→ route {answer.route} ({answer.place})"
         yield from (f"→ upstream {upstream}" for upstream in answer.upstreams)

@@ -1,5 +1,6 @@
 """What may be a secret is told by nobody: `check`, `explain`, `diff`, the dump of a configuration."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ def test_a_dump_tells_no_secret_and_everything_else() -> None:
     assert "x-plan: gold" in told
     assert "page: 1" in told
     assert "x-plain: seen" in told
-    assert "http://(hidden)@collector:4317" in told
-    assert "http://(hidden)@jaeger/{trace_id}?(hidden)" in told
+    mark = r"\(hidden [0-9a-f]{4}\)"
+    assert re.search(f"http://{mark}@collector:4317", told)
+    assert re.search(f"http://{mark}@jaeger/{{trace_id}}\\?{mark}", told)
     assert "u: {regex: u+}" in told
     assert told.count("(hidden") == 18
 

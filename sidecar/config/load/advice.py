@@ -34,6 +34,7 @@ _OPEN = (
     "warning: everybody who reaches this address can send requests out in this pod's name; 127.0.0.1 is for the app "
     "alone"
 )
+_NO_ROUTES = "warning: an empty list: no route takes a request, so each one is answered 404"
 _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
@@ -51,7 +52,7 @@ def advice(
     routes: list[Checked[Route]],
 ) -> tuple[Problem, ...]:
     """The warnings of a sound configuration, whose document is `top`. None repeats a value, which may be a secret."""
-    found = [*_open_listeners(settings)]
+    found = [*_open_listeners(settings), *_nothing_to_do(top)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
     asking = _asking(settings)
@@ -59,6 +60,13 @@ def advice(
         found += _of_route(route)
         found += _of_clients(route, asking)
     return tuple(node.problem(message) for node, message in found)
+
+
+def _nothing_to_do(top: MappingNode) -> Iterator[tuple[Node, str]]:
+    """Without a route no request goes anywhere but where `unmatched: pass_through` lets it."""
+    node = top.get("routes")
+    if isinstance(node, Sequence) and not node.items:
+        yield node, _NO_ROUTES
 
 
 def is_metadata(host: str) -> bool:

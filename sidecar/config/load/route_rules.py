@@ -34,6 +34,7 @@ class Known:
 
     upstreams: Collection[str]
     listeners: Collection[str]
+    defaults: MappingNode | None = None
 
 
 def check_route(route: Checked[Route], known: Known, report: Report) -> None:
@@ -42,8 +43,8 @@ def check_route(route: Checked[Route], known: Known, report: Report) -> None:
     _listener(route, known, report)
     _matches(route, report)
     _rewrite(route, report)
-    _timeouts(route, report)
-    _breaker(route, report)
+    _timeouts(route, known, report)
+    _breaker(route, known, report)
     _fallback(route, known, report)
 
 
@@ -72,11 +73,12 @@ def _destination(route: Checked[Route], known: Known, report: Report) -> None:
         report.add(weights.key.problem("`weights` beside `upstream`: a route has one of them"))
     elif not written and not weights:
         report.add(node.problem("missing key 'upstream' (or 'weights')"))
-    if written:
+    if written and not route.is_bad("upstream"):
         _refers_to(written.value, known.upstreams, "upstream", report)
     if weights and isinstance(weights.value, MappingNode):
-        for entry in weights.value.entries.values():
-            _refers_to(entry.key, known.upstreams, "upstream", report)
+        for name, entry in weights.value.entries.items():
+            if not any(bad[:2] == ("weights", name) for bad in route.bad):
+                _refers_to(entry.key, known.upstreams, "upstream", report)
         shares = route.value.weights or {}
         if not any(shares.values()) and not any(bad[0] == "weights" for bad in route.bad):
             report.add(weights.key.problem("all weights are 0: give one upstream a weight above 0"))
@@ -184,18 +186,19 @@ def _rewrite(route: Checked[Route], report: Report) -> None:
         )
 
 
-def _timeouts(route: Checked[Route], report: Report) -> None:
+def _timeouts(route: Checked[Route], known: Known, report: Report) -> None:
     times = stored(route.value.timeouts, RouteTimeouts())
     whole = (("timeouts", "request"), times.request_seconds)
     for key, seconds in (("attempt", times.attempt_seconds), ("head", times.head_seconds)):
         if seconds is not None and seconds < inf:
-            _at_most(route, (("timeouts", key), seconds), whole, report)
+            _at_most(route, (("timeouts", key), seconds), whole, known, report)
 
 
 def _at_most(
     section: Checked[Route],
     lesser: tuple[defaults.Path, float],
     greater: tuple[defaults.Path, float],
+    known: Known,
     report: Report,
 ) -> None:
     """Report when `lesser` is over `greater`, at the one that the file gives (the first if both)."""
@@ -212,6 +215,8 @@ def _at_most(
     other = high_path if places[low_path] else low_path
     found = places[other]
     where = f"at {found.key.place}" if found else "built in"
+    if found and _is_default(known, at) and not _is_default(known, found):
+        where = f"of route {section.value.name!r}, {where}"
     relation, value, bound = ("over", low, high) if other is high_path else ("under", high, low)
     mine = ".".join(low_path if other is high_path else high_path)
     theirs = f"{'.'.join(other)} ({format_duration(bound)}, {where})"
@@ -219,7 +224,21 @@ def _at_most(
     report.add(at.value.problem(message))
 
 
-def _breaker(route: Checked[Route], report: Report) -> None:
+def _is_default(known: Known, entry: Entry) -> bool:
+    """Whether it stands in `defaults`, whose line alone does not say which route it is wrong for."""
+    return known.defaults is not None and any(
+        entry is one for section in known.defaults.entries.values() for one in _entries(section)
+    )
+
+
+def _entries(entry: Entry) -> Iterator[Entry]:
+    yield entry
+    if isinstance(entry.value, MappingNode):
+        for inner in entry.value.entries.values():
+            yield from _entries(inner)
+
+
+def _breaker(route: Checked[Route], known: Known, report: Report) -> None:
     section = route.value.circuit_breaker
     if section is None:
         return
@@ -227,14 +246,14 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     policy = stored(section, BreakerPolicy())
     top = ("circuit_breaker",)
     if policy.count_timeout_after_seconds is not None:
-        _count_timeout_after(route, policy.count_timeout_after_seconds, times, report)
+        _count_timeout_after(route, policy.count_timeout_after_seconds, times, known, report)
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
-    _at_most(route, opened, longest, report)
+    _at_most(route, opened, longest, known, report)
     if policy.half_open_check is not None:
         half_open = (*top, "half_open")
         timeout = (*half_open, "check", "timeout"), policy.half_open_check.timeout_seconds
-        _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), report)
+        _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), known, report)
     _window(route, top, section, policy, report)
     candidate = policy.candidate
     if section.candidate is None or candidate is None:
@@ -245,16 +264,18 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     if candidate.max_open_seconds is not None:
         longest = ((*inner, "max_open_for"), candidate.max_open_seconds)
     if inner in (opened[0][:2], longest[0][:2]):
-        _at_most(route, opened, longest, report)
+        _at_most(route, opened, longest, known, report)
     _window(route, inner, section.candidate, policy, report)
 
 
-def _count_timeout_after(route: Checked[Route], seconds: float, times: RouteTimeouts, report: Report) -> None:
+def _count_timeout_after(
+    route: Checked[Route], seconds: float, times: RouteTimeouts, known: Known, report: Report
+) -> None:
     """Above a timeout of the route none of its timeouts could ever count."""
     counted = (("circuit_breaker", "count_timeout_after"), seconds)
-    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), report)
+    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), known, report)
     if times.attempt_seconds is not None:
-        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), report)
+        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), known, report)
 
 
 def _window(

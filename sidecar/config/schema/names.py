@@ -28,6 +28,7 @@ framing.
 """
 
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -40,6 +41,11 @@ def name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
     return text
+
+
+def is_extension(key: str) -> bool:
+    """`x-common`: a key of the top level that is the user's own, to keep anchors under."""
+    return key.startswith("x-") and len(key) > len("x-")
 
 
 def header_name(text: str) -> str:
@@ -104,6 +110,10 @@ def host_pattern(text: str) -> str:
         return text
     if text.startswith("[") and text.endswith("]"):
         return f"[{parse_host(text[1:-1])}]"
+    if _IPV6.fullmatch(text) and text.count(":") > 1:
+        raise ValueError(
+            f'{text!r}: an IPv6 address stands in brackets here, as in a Host field: write "[{text}]"'
+        )
     if ":" in text or "/" in text:
         raise ValueError(f"{text!r} must be a host alone, without scheme, port and path")
     suffix = text.removeprefix("*.")

@@ -24,14 +24,19 @@ from sidecar.core.snapshot import Failure, RetryOn, TlsVersion
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
 _MAX_WORD_CHARACTERS = 200
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long."""
+def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str:
+    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long.
+
+    Args:
+        least: how alike two words must be, from 0 to 1, as `difflib` counts.
+    """
     words = list(islice(words, _MAX_NEIGHBOURS + 1))
     if len(words) > _MAX_NEIGHBOURS or len(word) > _MAX_WORD_CHARACTERS:
         return ""
-    found = difflib.get_close_matches(word, words, n=1)
+    found = difflib.get_close_matches(word, words, n=1, cutoff=least)
     return f": did you mean {found[0]!r}?" if found else ""
 
 
@@ -63,6 +68,8 @@ def non_empty(value: str) -> str:
 
 def version(value: object) -> int:
     value = plain(value)
+    if value == "1":
+        raise ValueError('version "1" is a text: write version: 1, without quotes')
     if isinstance(value, bool) or value != 1 or not isinstance(value, int):
         raise ValueError(f"version {units.shown(value)} is not known: write version: 1")
     return value
@@ -248,6 +255,10 @@ def upstream(value: str) -> str:
     if "://" in value:
         units.parse_upstream_url(value)
         return value
+    if _HOST_AND_PORT.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is neither the name of an upstream nor a URL: write a name under `upstreams`, or http://{value}"
+        )
     return names.name(value)
 
 
