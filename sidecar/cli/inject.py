@@ -159,7 +159,7 @@ def main(options: argparse.Namespace) -> int:
 def _tell(file: str, result: Injected, options: argparse.Namespace) -> None:
     for note in result.notes:
         print(note, file=sys.stderr)
-    if not result.pods and not options.uninject:
+    if not result.pods and not result.notes and not options.uninject:
         print(f"{_named(file)}: nothing to inject: no object in it has a pod template", file=sys.stderr)
     elif options.uninject and not result.notes:
         print(f"{_named(file)}: nothing to take out: no pod in it has the sidecar", file=sys.stderr)

@@ -109,4 +109,5 @@ def _no_guess(ports: list[_Port]) -> str:
     if not ports:
         return "no port of its app is known: no container tells of one"
     known = dict.fromkeys(str(port.number) for port in ports)
-    return f"no port of its app is known: {', '.join(known)} is not for HTTP from callers"
+    which = f"none of {', '.join(known)} is" if len(known) > 1 else f"{next(iter(known))} is not"
+    return f"no port of its app is known: {which} for HTTP from callers"
