@@ -10,19 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
+from sidecar.kubernetes.choices import AppProtocol, Mode
 from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME, container, volumes
 from sidecar.kubernetes.protocols import Speaks
 from sidecar.kubernetes.proxy_env import ProxyEnv, proxy_env
-from sidecar.kubernetes.settings import (
-    OWN_PORTS,
-    PREFIX,
-    STATUS,
-    AppProtocol,
-    Mode,
-    Settings,
-    is_wanted,
-    with_annotations,
-)
+from sidecar.kubernetes.settings import OWN_PORTS, PREFIX, STATUS, Settings, is_wanted, with_annotations
 from sidecar.kubernetes.shapes import items_of, mapping_of, named
 
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
-from sidecar.kubernetes.settings import Mode, Settings
+from sidecar.kubernetes.settings import Settings
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.generated import manifests
 from tests.kubernetes.test_inject import data, pod_specs, without_sidecar

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.plan import DEFAULT_CONTAINER
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import STATUS, Mode, Settings, with_annotations
+from sidecar.kubernetes.settings import STATUS, Settings, with_annotations
 from tests.kubernetes.corpus import GOLDEN, MANIFESTS, SETTINGS, injected, read
 
 each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

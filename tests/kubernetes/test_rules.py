@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.kubernetes.choices import AppProtocol, ClusterUser, Mode, PullPolicy
 from sidecar.kubernetes.inject import Injected, inject, inject_all, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import AppProtocol, ClusterUser, Mode, PullPolicy, Settings, with_annotations
+from sidecar.kubernetes.settings import Settings, with_annotations
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.test_inject import data, pod_specs
 
