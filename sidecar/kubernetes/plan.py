@@ -106,6 +106,9 @@ def plan(
     app = app_port(containers, chosen.app_port, chosen.opaque_ports)
     protocol = chosen.app_protocol or _protocol(app, spoken or {})
     env = env_of(spec, chosen)
+    missing = _missing(spec, chosen, env)
+    if missing and PREFIX + "proxy-containers" in _both(outer, metadata, "annotations"):
+        raise ValueError(missing)
     annotations = _annotations(chosen, metadata, containers)
     known = {"APP_PORT": app.number, "APP_PROTOCOL": protocol.value if protocol is not None else None}
     return Plan(
@@ -117,13 +120,13 @@ def plan(
         app_protocol=protocol,
         inbound_port=chosen.inbound_port,
         opaque_ports=frozenset(chosen.opaque_ports),
-        told=tuple(_told(chosen, protocol, env)),
+        told=(*_told(chosen, protocol, env), *([missing] if missing else [])),
     )
 
 
 def chosen_settings(metadata: Mapping[str, Any], outer: Mapping[str, Any], settings: Settings) -> Settings:
     """`settings` as the annotations of a template and of its workload change them. Raises: ValueError."""
-    found = {**mapping_of(outer, "annotations"), **mapping_of(metadata, "annotations")}
+    found = _both(outer, metadata, "annotations")
     return with_annotations(settings, {key: value for key, value in found.items() if key.startswith(PREFIX)})
 
 
@@ -136,9 +139,7 @@ def has_sidecar(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
 def _skipped(
     metadata: Mapping[str, Any], spec: Mapping[str, Any], outer: Mapping[str, Any]
 ) -> Skipped | None:
-    annotations = {**mapping_of(outer, "annotations"), **mapping_of(metadata, "annotations")}
-    labels = {**mapping_of(outer, "labels"), **mapping_of(metadata, "labels")}
-    if not is_wanted(annotations, labels):
+    if not is_wanted(_both(outer, metadata, "annotations"), _both(outer, metadata, "labels")):
         return Skipped('sidecar.io/inject is "false"', is_asked_for=True)
     if has_sidecar(metadata, spec):
         return Skipped("it has the sidecar already", is_asked_for=True)
@@ -162,7 +163,7 @@ def _parts(
 
 
 def env_of(spec: Mapping[str, Any], chosen: Settings) -> dict[str, dict[str, ProxyEnv]]:
-    """The proxy's variables for each container that is to have them. Raises: ValueError, for a name of none."""
+    """The proxy's variables for each container that is to have them."""
     if not chosen.http_proxy:
         return {}
     found: dict[str, dict[str, ProxyEnv]] = {}
@@ -175,11 +176,20 @@ def env_of(spec: Mapping[str, Any], chosen: Settings) -> dict[str, dict[str, Pro
         found[key] = {
             name: proxy_env(item, chosen) for name, item in names.items() if name in (wanted or names)
         }
-    for name in wanted:
-        if not any(name in containers for containers in found.values()):
-            there = [str(item.get("name")) for item in items_of(spec, "containers")]
-            raise ValueError(f"proxy-containers: there is no container {name}, only {', '.join(there)}")
     return {key: containers for key, containers in found.items() if containers}
+
+
+def _missing(spec: Mapping[str, Any], chosen: Settings, env: Mapping[str, Mapping[str, ProxyEnv]]) -> str:
+    """Of containers that are to have the proxy and are not there; a flag is for many pods, an annotation for one."""
+    found = {name for containers in env.values() for name in containers}
+    names = [name for name in chosen.proxy_containers if chosen.http_proxy and name not in found]
+    there = ", ".join(str(item.get("name")) for item in items_of(spec, "containers"))
+    return f"proxy-containers: there is no container {', '.join(names)}, only {there}" if names else ""
+
+
+def _both(outer: Mapping[str, Any], metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Annotations or labels of a workload and its template; the template's win."""
+    return {**mapping_of(outer, key), **mapping_of(metadata, key)}
 
 
 def _annotations(
