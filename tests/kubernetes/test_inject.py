@@ -235,8 +235,8 @@ def _normal(item: Any) -> Any:
 
 def without_sidecar(item: Any) -> Any:
     if isinstance(item, dict):
-        if "name" in item and item.get("value") is not None and item["name"] in _PROXY:
-            own = str(item["value"]).startswith("http://proxy.example")
+        if item.get("name") in _PROXY:
+            own = str(item.get("value")).startswith("http://proxy.example")
             return item if own else None
         pruned = {k: without_sidecar(v) for k, v in item.items() if k not in (STATUS, DEFAULT_CONTAINER)}
         return _normal(pruned)
