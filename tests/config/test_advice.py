@@ -100,3 +100,18 @@ routes:
     warnings = load_text(text).warnings
     assert len(warnings) == count
     assert all("no request is of a known client" in one.message for one in warnings)
+
+
+@pytest.mark.parametrize(
+    ("cors", "count"),
+    [
+        ("allow_origins: ['*'], allow_credentials: true", 1),
+        ("allow_origins: ['*']", 0),
+        ("allow_origins: ['https://*.test'], allow_credentials: true", 0),
+    ],
+)
+def test_every_page_that_may_act_for_its_user_is_warned_of(cors: str, count: int) -> None:
+    found = load_text(TOP.replace("upstream: app}", f"upstream: app, cors: {{{cors}}}}}")).warnings
+    assert [one.message[:50] for one in found] == ["warning: with `allow_credentials` every page that "][
+        :count
+    ]

@@ -39,6 +39,7 @@ _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
 )
+_EVERY_PAGE = "warning: with `allow_credentials` every page that a user opens may act in the user's name: name origins"
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
     "may get them"
@@ -57,6 +58,7 @@ def advice(
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
     asking = _asking(settings)
     for route in routes:
+        found += _of_cors(route)
         found += _of_route(route)
         found += _of_clients(route, asking)
     return tuple(node.problem(message) for node, message in found)
@@ -107,6 +109,14 @@ def _of_clients(route: Checked[Route], asking: frozenset[str]) -> Iterator[tuple
         node = match.get("client") if isinstance(match, MappingNode) else None
         if node is not None:
             yield node, _NOBODY_ASKS
+
+
+def _of_cors(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
+    cors = route.value.cors
+    node = route.node.get("cors", "allow_origins")
+    is_open = cors is not None and cors.allow_credentials and "*" in (cors.allow_origins or ())
+    if is_open and node is not None:
+        yield node, _EVERY_PAGE
 
 
 def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, str]]:
