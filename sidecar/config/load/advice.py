@@ -39,7 +39,9 @@ _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
 )
-_EVERY_PAGE = "warning: with `allow_credentials` every page that a user opens may act in the user's name: name origins"
+_EVERY_PAGE = (
+    "warning: with `allow_credentials` every page that a user opens may act in its name: name the origins"
+)
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
     "may get them"
