@@ -115,3 +115,21 @@ def test_every_page_that_may_act_for_its_user_is_warned_of(cors: str, count: int
     assert [one.message[:50] for one in found] == ["warning: with `allow_credentials` every page that "][
         :count
     ]
+
+
+@pytest.mark.parametrize(
+    ("redirect", "tls", "count"),
+    [
+        ("scheme: http", False, 1),
+        ("scheme: https", False, 0),
+        ("scheme: https", True, 1),
+        ("scheme: https, host: other.test", True, 0),
+        ("scheme: https, port: 8443", True, 0),
+        ("port: 81", False, 0),
+    ],
+)
+def test_a_redirect_to_where_the_client_is_is_warned_of(redirect: str, tls: bool, count: int) -> None:
+    keys = "{tls: {certificate: {chain: a.crt, key: a.key}}}" if tls else "{}"
+    text = f"version: 1\nlisteners: {{inbound: {keys}}}\nroutes: [{{name: r, redirect: {{{redirect}}}}}]\n"
+    found = [one.message for one in load_text(text).warnings]
+    assert len([one for one in found if "sent back to where they are" in one]) == count

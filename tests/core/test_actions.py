@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.actions.cors import Cors
 from sidecar.core.actions.fields import encoded
-from sidecar.core.actions.networks import Clients, Networks
+from sidecar.core.actions.networks import Clients, Networks, read_address
 from sidecar.core.actions.policy import ClientPolicy, CorsPolicy, RedirectPolicy
 from sidecar.core.actions.redirect import Redirect
 from sidecar.core.actions.rewrite import with_path, with_prefix
@@ -174,3 +174,11 @@ def test_a_value_is_bytes_unless_it_has_a_variable() -> None:
         ValueError, match=r"there is no variable \$\{request\.ip\}: known are client\.address, "
     ):
         value_of("\0request.ip\0")
+
+
+def test_a_text_that_is_too_long_for_an_address_is_none_and_is_not_remembered() -> None:
+    clients = Clients(ClientPolicy(allow=("10.0.0.0/8",), forwarded_hops=1))
+    known = read_address.cache_info().currsize
+    for length in range(70, 90):
+        assert clients.address(None, {b"x-forwarded-for": b"1" * length}) is None
+    assert read_address.cache_info().currsize == known

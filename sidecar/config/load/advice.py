@@ -42,6 +42,10 @@ _NOBODY_ASKS = (
 _EVERY_PAGE = (
     "warning: with `allow_credentials` every page that a user opens may act in its name: name the origins"
 )
+_SAME_PLACE = (
+    "warning: the listener speaks this scheme itself, so clients are sent back to where they are: let a match, as by "
+    "`port`, take those alone who have come by the other one"
+)
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
     "may get them"
@@ -61,6 +65,7 @@ def advice(
     asking = _asking(settings)
     for route in routes:
         found += _of_cors(route)
+        found += _of_redirect(route, settings)
         found += _of_route(route)
         found += _of_clients(route, asking)
     return tuple(node.problem(message) for node, message in found)
@@ -119,6 +124,18 @@ def _of_cors(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
     is_open = cors is not None and cors.allow_credentials and "*" in (cors.allow_origins or ())
     if is_open and node is not None:
         yield node, _EVERY_PAGE
+
+
+def _of_redirect(route: Checked[Route], settings: Checked[Settings]) -> Iterator[tuple[Node, str]]:
+    """By the scheme alone, to that of the listener: the client comes back by the same way."""
+    redirect, node = route.value.redirect, route.node.get("redirect")
+    if redirect is None or node is None or redirect.scheme is None:
+        return
+    section = (settings.value.listeners or {}).get(route.value.listener or DEFAULT_LISTENER)
+    own = "http" if section is None or section.tls is None else "https"
+    is_elsewhere = redirect.host or redirect.path or redirect.prefix or redirect.port
+    if redirect.scheme == own and not is_elsewhere:
+        yield node, _SAME_PLACE
 
 
 def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, str]]:

@@ -14,6 +14,8 @@ from typing import Final
 from sidecar.core.actions.policy import ClientPolicy
 
 _FORWARDED_FOR: Final = b"x-forwarded-for"
+MOST_CHARACTERS: Final = 64
+"""Of what may be an address with a zone: clients write `X-Forwarded-For`, and what is read is remembered."""
 MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
@@ -60,7 +62,7 @@ class Clients:
             came = lookup.get(_FORWARDED_FOR, b"").split(b",")
             if len(came) >= self._hops and came != [b""]:
                 text = _without_port(came[-self._hops].strip().decode("latin-1"))
-        found = None if text is None else read_address(text)
+        found = None if text is None or len(text) > MOST_CHARACTERS else read_address(text)
         return None if found is None else str(found)
 
     def serves(self, address: str | None) -> bool:
