@@ -28,6 +28,14 @@ class Loss:
     changes_reach: bool
     """Another request is served than before, or goes elsewhere, or one is not."""
 
+    @property
+    def file(self) -> str:
+        return self.place.rpartition(":")[0]
+
+    @property
+    def line(self) -> int:
+        return int(self.place.rpartition(":")[2])
+
     def __str__(self) -> str:
         return ": ".join(part for part in (self.place, self.path, self.why) if part)
 

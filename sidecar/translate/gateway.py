@@ -121,6 +121,8 @@ def _ask_for_prefix(route: DraftRoute, rule: Item, draft: Draft, changed: Keys) 
         if "prefix" not in match["path"]:
             for key in ("redirect", "rewrite"):
                 changed.get(key, {}).pop("prefix", None)
+                if changed.get(key) == {}:
+                    del changed[key]
             draft.lose(
                 rule, "ReplacePrefixMatch beside a match that is no PathPrefix is not carried", reach=True
             )

@@ -34,7 +34,8 @@ def translate(
         word = kind.text() if kind is not None else ""
         body = item.get(_FIELDS.get(word, "-"))
         if word not in allowed or body is None:
-            draft.lose(item, f"filter {word or '(none)'} is not known here: the rule answers 500", reach=True)
+            what = "the rule answers 500" if allowed == _ALL else "this backend is left out"
+            draft.lose(item, f"filter {word or '(none)'} is not known here: {what}", reach=True)
             keys[REFUSED] = True
             continue
         if word in OF_A_BACKEND:

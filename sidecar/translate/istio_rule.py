@@ -24,8 +24,7 @@ def translate(document: Item, draft: Draft) -> None:
     spec.get("exportTo")
     found = [one for one in draft.upstreams.values() if _is_meant(host.text(), namespace, one)]
     if not found:
-        draft.lose(host, f"no route of these files leads to {host.text()}", reach=False)
-        spec.take()
+        draft.lose(spec, f"no route of these files leads to {host.text()}", reach=False)
     policy = spec.get("trafficPolicy")
     if policy is not None:
         for upstream in found:
@@ -33,9 +32,13 @@ def translate(document: Item, draft: Draft) -> None:
         ports = policy.get("portLevelSettings")
         for one in ports.items() if ports is not None else []:
             number = one.at("port", "number")
-            for upstream in found:
-                if number is not None and upstream.port == int(number.number()):
-                    _apply(one, upstream, draft)
+            of_port = [
+                upstream for upstream in found if number is not None and upstream.port == number.number()
+            ]
+            for upstream in of_port:
+                _apply(one, upstream, draft)
+            if not of_port and found:
+                draft.lose(one, "no route of these files leads to this port", reach=False)
     _subsets(spec, found, draft)
     for left in document.unread():
         draft.lose(left, "not known here", reach=False)

@@ -22,6 +22,7 @@ _JVM_ALONE = frozenset({
     "healthindicatorfailurethreshold",
 })  # fmt: skip
 """Without a meaning outside of the JVM, or for requests: told in one word."""
+_OF_THE_JVM = "means nothing outside of the JVM"
 _NOT_HERE = {
     "ratelimiter": "no rate of requests is limited here",
     "thread-pool-bulkhead": "there are no pools of threads here",
@@ -53,7 +54,8 @@ def translate(document: Item, draft: Draft) -> None:
     parts = {one: part for key, part in root.pairs() if (one := _word(key)) in map(_word, ROOTS)}
     for key, part in root.pairs():
         if _word(key) not in parts:
-            draft.lose(part, "not known here", reach=False)
+            is_order = _word(key).endswith("aspectorder")
+            draft.lose(part, _OF_THE_JVM if is_order else "not known here", reach=False)
     for kind, why in _NOT_HERE.items():
         unused = parts.pop(_word(kind), None)
         if unused is not None:
@@ -63,7 +65,8 @@ def translate(document: Item, draft: Draft) -> None:
         _instance(name, parts, draft)
     for part in parts.values():
         for left in part.unread():
-            draft.lose(left, "not known here", reach=False)
+            is_order = _word(left.path.rpartition(".")[2]).endswith("aspectorder")
+            draft.lose(left, _OF_THE_JVM if is_order else "not known here", reach=False)
 
 
 def _word(key: str) -> str:
@@ -151,7 +154,7 @@ def _instance(name: str, parts: dict[str, Item], draft: Draft) -> None:
             )
     for settings in of_kind.values():
         for item in settings.jvm_alone():
-            draft.lose(item, "means nothing outside of the JVM", reach=False)
+            draft.lose(item, _OF_THE_JVM, reach=False)
     draft.keep(route)
 
 

@@ -52,7 +52,8 @@ def translate(files: Iterable[tuple[str, str]], listener: str) -> tuple[str, lis
             then(document, draft)
     draft.leave()
     text = rendered(draft)
-    return text, list(dict.fromkeys(draft.losses))
+    order = {name: number for number, (name, _) in enumerate(read)}
+    return text, sorted(dict.fromkeys(draft.losses), key=lambda loss: (order.get(loss.file, 0), loss.line))
 
 
 def _kind(document: Item) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from sidecar.core.override import Override
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import RequestReceived
 from tests.scenarios.acting import VERSIONS, acting
-from tests.scenarios.stage import OK, saying
+from tests.scenarios.stage import OK, app_routes, saying
+from tests.scenarios.websockets import http2_app
+from tests.support.authority import Authority
+from tests.support.http2_ends import Stream
+from tests.support.proxy import HEADER, port, running
+from tests.support.raw import raw_client
+from tests.support.tls_client import tls_client
 
 ALL = {
     "client.address": b"127.0.0.1",
@@ -188,3 +200,54 @@ async def test_a_header_may_begin_or_end_with_a_text(value: bytes, route: bytes)
 """
     async with acting(routes) as to:
         assert (await to.ask("1.1", b"/", (b"X-Plan", value))).body == route
+
+
+async def test_an_upstream_that_speaks_http_2_gets_the_same() -> None:
+    seen: list[RequestReceived] = []
+
+    def answer(event: RequestReceived, stream: Stream) -> None:
+        seen.append(event)
+        end, http2_stream = stream._connection, stream._stream
+        end.codec.send_head(
+            http2_stream, 204, (), pairs=((b"access-control-allow-origin", b"*"),), is_end=True
+        )
+        end.flush()
+
+    route = (
+        'rewrite: {path: /new}, request_headers: {set: {x-a: "<${request.method} ${request.header.x-in}>"}}, '
+        'response_headers: {set: {x-b: "${request.path}"}}, cors: {allow_origins: ["https://a.test"]}'
+    )
+    async with (
+        http2_app(lambda: Connection(Role.SERVER), answer, lambda _: None) as number,
+        running(app_routes(number, upstream="protocol: http2", route=route)) as worker,
+        raw_client(port(worker)) as client,
+    ):
+        for count in range(1, 4):
+            value = b"one\ttwo %d" % count
+            await client.send(b"GET /old?q HTTP/1.1\r\nHost: a\r\nX-In: %b\r\n\r\n" % value)
+            response = (await asyncio.wait_for(client.responses([b"GET"] * count), 5.0))[-1]
+            assert seen[-1].path == b"/new?q"
+            assert seen[-1].lookup[b"x-a"] == b"<GET one%%09two %d>" % count
+            assert response.value(b"x-b") == b"/old"
+            assert response.values(b"access-control-allow-origin") == []
+
+
+async def test_by_tls_the_scheme_and_the_usual_port_are_those_of_https(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.pair("a.test")
+    keys = f'inbound: {{address: "127.0.0.1:0", tls: {{certificate: {pair.yaml()}}}}}'
+    header = HEADER.replace('inbound: {address: "127.0.0.1:0"}', keys)
+    routes = """\
+- {name: at-443, match: {port: 443}, respond: {headers: {x-a: "${request.scheme} ${client.identity}"}}}
+- {name: else, redirect: {path: /x}}
+"""
+    for host, status, field, value in (
+        (b"a.test", 200, b"x-a", b"https"),
+        (b"a.test:8443", 302, b"location", b"https://a.test:8443/x"),
+    ):
+        async with (
+            acting(routes, header=header) as to,
+            tls_client(to.port, authority.client(), "a.test") as client,
+        ):
+            answer = await client.ask(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+            assert (answer.status, answer.value(field)) == (status, value)
