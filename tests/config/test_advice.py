@@ -133,3 +133,18 @@ def test_a_redirect_to_where_the_client_is_is_warned_of(redirect: str, tls: bool
     text = f"version: 1\nlisteners: {{inbound: {keys}}}\nroutes: [{{name: r, redirect: {{{redirect}}}}}]\n"
     found = [one.message for one in load_text(text).warnings]
     assert len([one for one in found if "sent back to where they are" in one]) == count
+
+
+@pytest.mark.parametrize(
+    ("match", "count"),
+    [
+        ("{methods: [GET]}", 1),
+        ("[{methods: [GET]}, {methods: [PUT]}]", 2),
+        ("{methods: [GET, OPTIONS]}", 0),
+        ("{path: {prefix: /}}", 0),
+    ],
+)
+def test_a_route_that_no_preflight_reaches_is_warned_of(match: str, count: int) -> None:
+    own = f"upstream: app, cors: {{allow_origins: ['https://a.test']}}, match: {match}}}"
+    found = [one.message for one in load_text(TOP.replace("upstream: app}", own)).warnings]
+    assert len([one for one in found if "name OPTIONS too" in one]) == count

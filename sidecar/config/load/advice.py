@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+from sidecar.config.load.action_rules import match_nodes
 from sidecar.config.load.check import Checked
 from sidecar.config.load.server_rules import is_loopback
 from sidecar.config.problems import Problem
@@ -38,6 +39,10 @@ _NO_ROUTES = "warning: an empty list: no route takes a request, so each one is a
 _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
+)
+_NO_PREFLIGHT = (
+    "warning: browsers ask by OPTIONS before they send anything but a simple request, and `cors` is not asked then: "
+    "name OPTIONS too"
 )
 _EVERY_PAGE = (
     "warning: with `allow_credentials` every page that a user opens may act in its name: name the origins"
@@ -120,6 +125,13 @@ def _of_clients(route: Checked[Route], asking: frozenset[str]) -> Iterator[tuple
 
 def _of_cors(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
     cors = route.value.cors
+    for match in match_nodes(route.node.get("match")) if cors is not None else ():
+        methods = match.get("methods")
+        named = (
+            [getattr(item, "value", None) for item in methods.items] if isinstance(methods, Sequence) else []
+        )
+        if methods is not None and "OPTIONS" not in named:
+            yield methods, _NO_PREFLIGHT
     node = route.node.get("cors", "allow_origins")
     is_open = cors is not None and cors.allow_credentials and "*" in (cors.allow_origins or ())
     if is_open and node is not None:
