@@ -1,6 +1,7 @@
 """The story of one request, top to bottom. The only place that knows the order of the policies:
 
-    begin:     identity → route → deadline → admission → a `Race` (breaker → limits → endpoint → an `Attempt` sends)
+    begin:     identity → route → deadline → what the route does itself (`Acting`) → admission
+               → a `Race` (breaker → limits → endpoint → an `Attempt` sends)
     finish:    let go, tell, hand the client back
     fail:      fall back, answer or cut → finish
 

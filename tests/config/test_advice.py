@@ -148,3 +148,19 @@ def test_a_route_that_no_preflight_reaches_is_warned_of(match: str, count: int) 
     own = f"upstream: app, cors: {{allow_origins: ['https://a.test']}}, match: {match}}}"
     found = [one.message for one in load_text(TOP.replace("upstream: app}", own)).warnings]
     assert len([one for one in found if "name OPTIONS too" in one]) == count
+
+
+@pytest.mark.parametrize(
+    ("route", "keys"),
+    [
+        ("redirect: {port: 81}, retry: {attempts: 1}, rewrite: {host: a}", ["retry", "rewrite"]),
+        ("respond: {}, circuit_breaker: {open_for: 1s}, timeouts: {request: 1s}", ["circuit_breaker"]),
+        ("respond: {}, cors: {allow_origins: ['*']}, response_headers: {set: {x-a: b}}", []),
+        ("upstream: app, retry: {attempts: 1}", []),
+    ],
+)
+def test_what_a_route_says_of_upstreams_that_it_never_asks_is_warned_of(route: str, keys: list[str]) -> None:
+    text = TOP.replace("upstream: app}", f"{route}}}") + "defaults: {retry: {attempts: 2}}\n"
+    line = text.splitlines()[2]
+    found = [one for one in load_text(text).warnings if "does nothing" in one.message]
+    assert [line[one.column - 1 :].partition(":")[0] for one in found] == keys

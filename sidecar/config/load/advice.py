@@ -40,6 +40,11 @@ _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
 )
+_OF_UPSTREAMS = frozenset({
+    "admission", "circuit_breaker", "fallback", "request_headers", "retry", "rewrite", "shift_up_to",
+    "weights_when_open",
+})  # fmt: skip
+"""Policies of a route that are about asking an upstream."""
 _NO_PREFLIGHT = (
     "warning: browsers ask by OPTIONS before they send anything but a simple request, and `cors` is not asked then: "
     "name OPTIONS too"
@@ -68,6 +73,9 @@ def advice(
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
     asking = _asking(settings)
+    listed = top.get("routes")
+    for item in listed.items if isinstance(listed, Sequence) else ():
+        found += _without_effect(item)
     for route in routes:
         found += _of_cors(route)
         found += _of_redirect(route, settings)
@@ -136,6 +144,18 @@ def _of_cors(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
     is_open = cors is not None and cors.allow_credentials and "*" in (cors.allow_origins or ())
     if is_open and node is not None:
         yield node, _EVERY_PAGE
+
+
+def _without_effect(item: Node) -> Iterator[tuple[Node, str]]:
+    """What a route itself says, not `defaults`, of upstreams that it never asks."""
+    if not isinstance(item, MappingNode):
+        return
+    own = next((key for key in ("redirect", "respond") if key in item.entries), None)
+    for key in sorted(_OF_UPSTREAMS & item.entries.keys()) if own is not None else ():
+        yield (
+            item.entries[key].key,
+            f"warning: the route has `{own}` and asks no upstream, so this does nothing",
+        )
 
 
 def _of_redirect(route: Checked[Route], settings: Checked[Settings]) -> Iterator[tuple[Node, str]]:
