@@ -161,7 +161,7 @@ class _HostTable(Generic[T]):
         """Build, once, in steps."""
         placed: dict[bytes, list[tuple[bytes, Entry[T]]]] = defaultdict(list)
         for number, entry in enumerate(entries):
-            for host, port in _placed(entry.match):
+            for host, port in host_places(entry.match):
                 placed[host].append((key_of(entry.match.path_asked()), entry.at_port(port)))
             if number % STEP == 0:
                 yield
@@ -299,11 +299,11 @@ class _Group(Generic[T]):
 
 def host_patterns(match: Match) -> Iterator[bytes]:
     """Yield the keys of a match: a host, `*.suffix`, or empty for any host."""
-    for host, _ in _placed(match):
+    for host, _ in host_places(match):
         yield host
 
 
-def _placed(match: Match) -> Iterator[tuple[bytes, int | None]]:
+def host_places(match: Match) -> Iterator[tuple[bytes, int | None]]:
     """The same, each with the port that stands behind it."""
     if not match.hosts:
         yield b"", None

@@ -7,7 +7,7 @@ so that a mistake in `defaults` is told once and not for each route.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
