@@ -11,10 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import Injected, inject_all, uninject
 from sidecar.kubernetes.network_policy import network_policies
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import OWN_PORTS, Mode, Settings, default_image, read_setting
+from sidecar.kubernetes.settings import OWN_PORTS, Settings, default_image, read_setting
 
 EXIT_LEFT = 1
 EXIT_BAD_INPUT = 2

@@ -20,7 +20,7 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
-from sidecar.core.hosts import normal_host, port_of
+from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.memory_budget import (
     CONNECTION_BYTES,
     FIELD_BYTES,
@@ -494,7 +494,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _take_connect(self, request: Request, rest: bytes, verdict: GivenUp | None) -> bytes:
         """Begin a tunnel. Where a route takes its host, what it carries may be requests of that route."""
         if verdict is None and self._secured is None and self._is_taken_by_route(request):
-            asked = Asked(normal_host(request.host).decode(), port_of(request.host, 0), is_original=False)
+            asked = Asked(normal_host(request.host).decode(), asked_port(request.host, 0), is_original=False)
             self.link.write(b"HTTP/1.1 200 OK\r\n\r\n")
             self._leave_gate()
             self._enter(Phase.TUNNEL, self._since)
@@ -509,7 +509,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _is_taken_by_route(self, request: Request) -> bool:
         table = self._service.tables.get(request.listener)
-        return table is not None and table.takes_host(request.host)
+        return table is not None and table.takes_host(request.host, asked_port(request.host, 0))
 
     def _tell_of_client(self, request: Request) -> None:
         self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)

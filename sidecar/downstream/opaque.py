@@ -251,8 +251,8 @@ class OpaqueConnection(PhaseClock, ServerStream):
         that was asked for. Else TLS meant for one port would be sent to another that speaks something else."""
         listener = self._listener
         table = self._service.tables.get(listener.name)
-        route = None if table is None else table.find_bytes(host)
-        if route is None:
+        route = None if table is None else table.find_bytes(host, self._asked.port)
+        if route is None or not route.destinations:
             return None
         policies = [destination.cluster.policy for destination in route.destinations]
         if any(policy.tls is not None for policy in policies):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from sidecar.core.errors import Reason
-from sidecar.core.hosts import is_valid_host, port_of
+from sidecar.core.hosts import asked_port, is_valid_host
 from sidecar.core.plain import TOKEN_BYTES, Field
 from sidecar.core.snapshot import ListenerLimits
 
@@ -250,7 +250,7 @@ def check_authority(target: bytes) -> bytes:
         Refused: anything else.
     """
     authority = check_host(target)
-    if not port_of(authority, 0):
+    if not asked_port(authority, 0):
         raise bad_request("a CONNECT without a port")
     return authority
 

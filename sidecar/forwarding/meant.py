@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from sidecar.forwarding.race import Race
 
 if TYPE_CHECKING:
+    from sidecar.core.conditions import Entry
     from sidecar.core.request import Asked
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
     from sidecar.upstream.cluster import AnyPool, Cluster
 
 
-def is_meant(route: LiveRoute, asked: Asked) -> bool:
-    """Whether a route may take what was going there. A route of the app's own takes calls to the port at which its
-    upstream stands: what listens at another port of the pod is somebody else, whatever `Host` says."""
-    if not asked.is_original or route.is_egress:
+def is_meant(entry: Entry[LiveRoute], asked: Asked) -> bool:
+    """Whether a route may take what was going there. A route of the app's own that names no port takes calls to the
+    port at which its upstream stands: what listens at another port of the pod is somebody else, whatever `Host`
+    says."""
+    route = entry.target
+    if not asked.is_original or route.is_egress or entry.port is not None or not route.destinations:
         return True
     endpoints = [one for destination in route.destinations for one in destination.cluster.policy.endpoints]
     return any(one.port in (0, asked.port) for one in endpoints)

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from sidecar.core.breaker import Breaker
 from sidecar.core.closed import is_closed
 from sidecar.core.errors import Reason
-from sidecar.core.hosts import normal_host, port_of
+from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.request import Asked, Request
 from sidecar.core.snapshot import PASS_THROUGH, Direction, Endpoint, HttpVersion, Listener, Route, Upstream
 from sidecar.core.sources import PassedNumbers
@@ -334,7 +334,7 @@ def _named(authority: bytes) -> Endpoint:
     host = normal_host(authority).decode("ascii")
     if not host:
         raise GivenUp(Reason.NO_ROUTE, "no route takes this request, and it names no host")
-    return Endpoint(host, port_of(authority, HTTP_PORT))
+    return Endpoint(host, asked_port(authority, HTTP_PORT))
 
 
 def _closed(endpoint: Endpoint) -> GivenUp:

@@ -47,7 +47,10 @@ def told(answer: dict[str, Any]) -> str:
     response = answer["response"]
     if not response["allowed"]:
         return f"refused: {response['status']['message']}"
-    return "injected" if "patch" in response else "left as it is"
+    if "patch" in response:
+        return "injected"
+    (why,) = response.get("warnings") or ["sidecar: left as it is"]
+    return str(why).removeprefix("sidecar: ")
 
 
 def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
         return {}  # it will not pass the API server's own validation, whose message is the better one
     try:
         found = plan(metadata or {}, pod["spec"], {}, settings)
+        if isinstance(found, Skipped) and not found.is_asked_for:
+            return {"warnings": [f"sidecar: left as it is: {found.reason}"]}  # kubectl shows it
         if isinstance(found, Skipped):
             operations = completion(pod, settings) if has_sidecar(metadata or {}, pod["spec"]) else []
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.kubernetes.settings import OWN_PORTS, ClusterUser, Mode, Settings
+from sidecar.kubernetes.choices import ClusterUser, Mode
+from sidecar.kubernetes.settings import OWN_PORTS, Settings
 from sidecar.kubernetes.shapes import mapping_of
 
 CONTAINER_NAME = "sidecar"

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.kubernetes import edits, services
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.edits import Edit, Removals
 from sidecar.kubernetes.insert import carry_out
 from sidecar.kubernetes.plan import Plan, Skipped, plan
 from sidecar.kubernetes.positions import Document, ManifestError, Mapping, Node, parse
 from sidecar.kubernetes.remove import BadRecord, Removal, record_of
 from sidecar.kubernetes.services import DEFAULT_NAMESPACE, Backend, Backends, Spoken
-from sidecar.kubernetes.settings import INJECT, PREFIX, Mode, Settings, is_yes_or_no
+from sidecar.kubernetes.settings import INJECT, PREFIX, Settings, is_yes_or_no
 from sidecar.kubernetes.shapes import mapping_of
 from sidecar.kubernetes.templates import template_in
 from sidecar.kubernetes.workloads import Workload, manages_its_pods, name_of, objects, workloads
@@ -199,7 +200,7 @@ class _Call:
         namespace, labels = outer.get("namespace"), dict(mapping_of(inner, "labels"))
         file.refuse_template(document, workload.owner)
         try:
-            spec = workload.template.plain().get("spec") or {}
+            spec = _spec(workload.template)
             found = plan(inner, spec, outer, self._settings, self._spoken.of(namespace, labels))
         except ValueError as error:
             raise file.error(document, workload.template.line, f"{what}: {error}") from error
@@ -222,7 +223,14 @@ class _Call:
 
 
 def _metadata(holder: Mapping) -> dict[str, Any]:
-    found = holder.plain().get("metadata")
+    node = holder.get("metadata")
+    found = node.plain() if node is not None else None
+    return found if isinstance(found, dict) else {}
+
+
+def _spec(template: Mapping) -> dict[str, Any]:
+    node = template.get("spec")
+    found = node.plain() if node is not None else None
     return found if isinstance(found, dict) else {}
 
 

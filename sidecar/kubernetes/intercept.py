@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sidecar.core.interception import SKIPPED_CIDRS, UID
-from sidecar.kubernetes.settings import ClusterUser, Settings, init_image_of
+from sidecar.kubernetes.choices import ClusterUser
+from sidecar.kubernetes.settings import Settings, init_image_of
 from sidecar.kubernetes.shapes import items_of, mapping_of
 
 NAME: Final = "sidecar-intercept"

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from sidecar.kubernetes import intercept
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.container import CONTAINER_NAME
 from sidecar.kubernetes.intercept import Probes
 from sidecar.kubernetes.plan import CONTAINER_LISTS, ENV_RECORDS, Plan, chosen_settings, env_of
 from sidecar.kubernetes.proxy_env import ProxyEnv
-from sidecar.kubernetes.settings import STATUS, Mode, Settings
+from sidecar.kubernetes.settings import STATUS, Settings
 
 _Env = dict[str, dict[str, ProxyEnv]]
 

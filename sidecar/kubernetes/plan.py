@@ -11,20 +11,12 @@ from typing import Any, Final
 
 from sidecar.kubernetes import intercept
 from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
+from sidecar.kubernetes.choices import AppProtocol, Mode
 from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME, container, volumes
 from sidecar.kubernetes.intercept import Probes, Rewritten
 from sidecar.kubernetes.protocols import Speaks
 from sidecar.kubernetes.proxy_env import ProxyEnv, proxy_env
-from sidecar.kubernetes.settings import (
-    OWN_PORTS,
-    PREFIX,
-    STATUS,
-    AppProtocol,
-    Mode,
-    Settings,
-    is_wanted,
-    with_annotations,
-)
+from sidecar.kubernetes.settings import OWN_PORTS, PREFIX, STATUS, Settings, is_wanted, with_annotations
 from sidecar.kubernetes.shapes import items_of, mapping_of, named
 
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
@@ -127,6 +119,9 @@ def plan(
     app = app_port(containers, chosen.app_port, chosen.opaque_ports)
     protocol = chosen.app_protocol or _protocol(app, spoken or {})
     env = env_of(spec, chosen)
+    missing = _missing(spec, chosen, env)
+    if missing and PREFIX + "proxy-containers" in _both(outer, metadata, "annotations"):
+        raise ValueError(missing)
     annotations = _annotations(chosen, metadata, containers)
     known: dict[str, Any] = {"APP_PORT": app.number, "APP_PROTOCOL": protocol and protocol.value}
     probes = Rewritten()
@@ -155,13 +150,13 @@ def plan(
         app_protocol=protocol,
         inbound_port=chosen.inbound_port,
         opaque_ports=frozenset(chosen.opaque_ports),
-        told=(*_told(chosen, protocol, env), *probes.told),
+        told=(*_told(chosen, protocol, env), *probes.told, *([missing] if missing else [])),
     )
 
 
 def chosen_settings(metadata: Mapping[str, Any], outer: Mapping[str, Any], settings: Settings) -> Settings:
     """`settings` as the annotations of a template and of its workload change them. Raises: ValueError."""
-    found = {**mapping_of(outer, "annotations"), **mapping_of(metadata, "annotations")}
+    found = _both(outer, metadata, "annotations")
     return with_annotations(settings, {key: value for key, value in found.items() if key.startswith(PREFIX)})
 
 
@@ -174,9 +169,7 @@ def has_sidecar(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
 def _skipped(
     metadata: Mapping[str, Any], spec: Mapping[str, Any], outer: Mapping[str, Any]
 ) -> Skipped | None:
-    annotations = {**mapping_of(outer, "annotations"), **mapping_of(metadata, "annotations")}
-    labels = {**mapping_of(outer, "labels"), **mapping_of(metadata, "labels")}
-    if not is_wanted(annotations, labels):
+    if not is_wanted(_both(outer, metadata, "annotations"), _both(outer, metadata, "labels")):
         return Skipped('sidecar.io/inject is "false"', is_asked_for=True)
     if has_sidecar(metadata, spec):
         return Skipped("it has the sidecar already", is_asked_for=True)
@@ -200,7 +193,7 @@ def _parts(
 
 
 def env_of(spec: Mapping[str, Any], chosen: Settings) -> dict[str, dict[str, ProxyEnv]]:
-    """The proxy's variables for each container that is to have them. Raises: ValueError, for a name of none."""
+    """The proxy's variables for each container that is to have them."""
     if not chosen.http_proxy:
         return {}
     found: dict[str, dict[str, ProxyEnv]] = {}
@@ -213,11 +206,20 @@ def env_of(spec: Mapping[str, Any], chosen: Settings) -> dict[str, dict[str, Pro
         found[key] = {
             name: proxy_env(item, chosen) for name, item in names.items() if name in (wanted or names)
         }
-    for name in wanted:
-        if not any(name in containers for containers in found.values()):
-            there = [str(item.get("name")) for item in items_of(spec, "containers")]
-            raise ValueError(f"proxy-containers: there is no container {name}, only {', '.join(there)}")
     return {key: containers for key, containers in found.items() if containers}
+
+
+def _missing(spec: Mapping[str, Any], chosen: Settings, env: Mapping[str, Mapping[str, ProxyEnv]]) -> str:
+    """Of containers that are to have the proxy and are not there; a flag is for many pods, an annotation for one."""
+    found = {name for containers in env.values() for name in containers}
+    names = [name for name in chosen.proxy_containers if chosen.http_proxy and name not in found]
+    there = ", ".join(str(item.get("name")) for item in items_of(spec, "containers"))
+    return f"proxy-containers: there is no container {', '.join(names)}, only {there}" if names else ""
+
+
+def _both(outer: Mapping[str, Any], metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Annotations or labels of a workload and its template; the template's win."""
+    return {**mapping_of(outer, key), **mapping_of(metadata, key)}
 
 
 def _annotations(

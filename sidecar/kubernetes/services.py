@@ -11,18 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.kubernetes.choices import AppProtocol
 from sidecar.kubernetes.editor import Editor
 from sidecar.kubernetes.edits import Edit, Removals
 from sidecar.kubernetes.plan import Plan
 from sidecar.kubernetes.positions import Mapping, Sequence
 from sidecar.kubernetes.protocols import Speaks, judged
 from sidecar.kubernetes.remove import Record, Removal
-from sidecar.kubernetes.settings import PREFIX, STATUS, AppProtocol, is_wanted
+from sidecar.kubernetes.settings import PREFIX, STATUS, is_wanted
 from sidecar.kubernetes.shapes import items_of, mapping_of
 from sidecar.kubernetes.workloads import name_of, text_of
 
 DEFAULT_NAMESPACE = "default"
-_Key = tuple[str, Any, Any]
+_Label = tuple[str, str]
+_Key = tuple[str, str, str]
+_Said = tuple[tuple[_Label, ...], tuple[tuple[int | str, AppProtocol], ...]]
+"""A selector, and what its Service says of the pods' ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +81,25 @@ class Spoken:
     """What the Services of a call say of the ports that they send to."""
 
     def __init__(self) -> None:
-        self._by_label: dict[_Key, list[dict[str, Any]]] = {}
+        self._by_label: dict[_Key, dict[_Said, None]] = {}
 
     def add(self, service: dict[str, Any]) -> None:
         selector = mapping_of(mapping_of(service, "spec"), "selector")
         namespace = mapping_of(service, "metadata").get("namespace") or DEFAULT_NAMESPACE
-        for label in list(selector.items())[:1]:
-            self._by_label.setdefault((namespace, *_hashable(label)), []).append(service)
+        labels = tuple(map(_hashable, selector.items()))
+        said = tuple(_spoken(service))
+        if labels and said:
+            self._by_label.setdefault((namespace, *labels[0]), {})[(labels, said)] = None
 
     def of(self, namespace: str | None, labels: dict[str, Any]) -> dict[int | str, AppProtocol]:
         """By the pods' ports, of pods with these labels."""
+        written = [_hashable(label) for label in labels.items()]
+        own = set(written)
         found: dict[int | str, AppProtocol] = {}
-        for label in labels.items():
-            for service in self._by_label.get((namespace or DEFAULT_NAMESPACE, *_hashable(label)), ()):
-                selector = service["spec"]["selector"]
-                if all(labels.get(key) == value for key, value in selector.items()):
-                    found = dict(_spoken(service)) | found
+        for label in written:
+            for selector, said in self._by_label.get((namespace or DEFAULT_NAMESPACE, *label), ()):
+                if own.issuperset(selector):
+                    found.update(said)
         return found
 
 
@@ -207,5 +214,5 @@ def _record(editor: Editor) -> str:
     return json.dumps(record, separators=(",", ":"))
 
 
-def _hashable(label: tuple[Any, Any]) -> tuple[str, str]:
+def _hashable(label: tuple[Any, Any]) -> _Label:
     return str(label[0]), str(label[1])

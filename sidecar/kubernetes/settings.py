@@ -6,11 +6,24 @@ An annotation belongs to the pod template; on the workload it counts too, and th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_network
+
+from sidecar.kubernetes.choices import (
+    MAX_USER_ID,
+    SHOWN,
+    AppProtocol,
+    ClusterUser,
+    Mode,
+    Pairs,
+    PullPolicy,
+    flag,
+    is_flag,
+    read,
+    text_of,
+)
 
 PREFIX = "sidecar.io/"
 INJECT = PREFIX + "inject"
@@ -18,7 +31,6 @@ STATUS = PREFIX + "status"
 """Written by the injection: what it did, so that it can be undone."""
 OWN_PORTS = ("inbound_port", "outbound_port", "admin_port", "probes_port")
 """Fields of `Settings`: where the sidecar listens, so that nobody else in the pod can."""
-_TRUE, _FALSE = frozenset({"true", "enabled"}), frozenset({"false", "disabled"})
 _CPU = re.compile(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?|(?=.*[1-9])[0-9]{1,9}m")
 _MEMORY = re.compile(r"(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -43,46 +55,7 @@ _SHAPES = {
 }
 """Of texts that come from annotations: whoever may label a pod writes nothing else into its containers."""
 _NAME_OF_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_NEXT_VARIABLE = re.compile(r",(?=[A-Za-z_][A-Za-z0-9_]{0,127}=)")
-_MAX_LISTED = 50
-_MAX_USER_ID = 2**31 - 1
 _MAX_VALUE = 253
-_SHOWN = 60
-
-
-class Mode(Enum):
-    """How the sidecar stands in the pod."""
-
-    NATIVE = "native"
-    """An init container with `restartPolicy: Always`: starts before the app, ends after it; Jobs end."""
-    CONTAINER = "container"
-    """A container beside the app, for clusters before 1.29."""
-
-
-class PullPolicy(Enum):
-    """When the kubelet asks the registry for the image."""
-
-    ALWAYS = "Always"
-    IF_NOT_PRESENT = "IfNotPresent"
-    NEVER = "Never"
-
-
-class AppProtocol(Enum):
-    """What the app reads; `${APP_PROTOCOL}` in the configuration."""
-
-    HTTP1 = "http1"
-    HTTP2 = "http2"
-    """Without TLS, as gRPC servers do."""
-
-
-class ClusterUser(Enum):
-    """Instead of a user's number."""
-
-    UNSET = "unset"
-    """The cluster gives one, as OpenShift does."""
-
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +120,7 @@ class Settings:
             if value is None or (name == "init_image" and not value):
                 continue
             if len(value) > _MAX_VALUE or not shape.fullmatch(value):
-                raise ValueError(f"{name.replace('_', '-')}: {value[:_SHOWN]!r} is no {what}{_remedy(value)}")
+                raise ValueError(f"{name.replace('_', '-')}: {value[:SHOWN]!r} is no {what}{_remedy(value)}")
         self._check_lists()
         for name in ("app_port", *OWN_PORTS):
             port = getattr(self, name)
@@ -166,17 +139,17 @@ class Settings:
     def _check_lists(self) -> None:
         for secret in self.pull_secrets:
             if len(secret) > _MAX_VALUE or not _DNS_NAME.fullmatch(secret):
-                raise ValueError(f"pull-secrets: {secret[:_SHOWN]!r} is no name of a Secret")
+                raise ValueError(f"pull-secrets: {secret[:SHOWN]!r} is no name of a Secret")
         for port in self.opaque_ports:
             if not 0 < port < 65536:
                 raise ValueError(f"opaque-ports {port}: a port is from 1 to 65535")
         for name, value in self.env:
             if not _NAME_OF_VARIABLE.fullmatch(name):
-                raise ValueError(f"env: {name[:_SHOWN]!r} is no name of a variable; write NAME=VALUE")
+                raise ValueError(f"env: {name[:SHOWN]!r} is no name of a variable; write NAME=VALUE")
             if not value.isprintable():
                 raise ValueError(f"env: the value of {name} holds what cannot be printed")
         user = self.run_as_user
-        if isinstance(user, int) and not 0 < user <= _MAX_USER_ID:
+        if isinstance(user, int) and not 0 < user <= MAX_USER_ID:
             raise ValueError(
                 f"run-as-user {user}: a user from 1 on, since the sidecar never runs as root, or unset"
             )
@@ -223,7 +196,7 @@ def _check_network(cidr: str) -> None:
         ip_network(cidr)
     except ValueError as error:
         raise ValueError(
-            f"skip-outbound-cidrs: {cidr[:_SHOWN]!r} is no network such as 10.0.0.0/8: {error}"
+            f"skip-outbound-cidrs: {cidr[:SHOWN]!r} is no network such as 10.0.0.0/8: {error}"
         ) from None
 
 
@@ -234,12 +207,12 @@ def is_wanted(annotations: Mapping[str, object], labels: Mapping[str, object]) -
         ValueError: neither a yes nor a no.
     """
     written = annotations.get(INJECT, labels.get(INJECT, "true"))
-    return _flag(INJECT, _text(written))
+    return flag(INJECT, text_of(written))
 
 
 def is_yes_or_no(value: object) -> bool:
     """Whether a label says something of the injection at all."""
-    return value is not None and _text(value).lower() in _TRUE | _FALSE
+    return value is not None and is_flag(text_of(value))
 
 
 def with_annotations(settings: Settings, annotations: Mapping[str, object]) -> Settings:
@@ -256,82 +229,8 @@ def with_annotations(settings: Settings, annotations: Mapping[str, object]) -> S
         if key not in kinds:
             raise ValueError(f"unknown annotation {key}; there are {', '.join(sorted(kinds))} and {INJECT}")
         name, kind = kinds[key]
-        changes[name] = _value(key, _text(value), kind)
+        changes[name] = read(key, text_of(value), kind)
     return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _value(key: str, text: str, kind: str) -> object:
-    reader = _READERS.get(kind)
-    return text if reader is None else reader(key, text)
-
-
-def _words(enumeration: type[Enum]) -> Callable[[str, str], Enum]:
-    def read(key: str, text: str) -> Enum:
-        for member in enumeration:
-            if member.value == text:
-                return member
-        *most, last = (str(member.value) for member in enumeration)
-        raise ValueError(f"{key}: {text[:_SHOWN]!r} is neither {', '.join(most)} nor {last}")
-
-    return read
-
-
-def _number(key: str, text: str, what: str = "port") -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(_MAX_USER_ID)):
-        raise ValueError(f"{key}: {text[:_SHOWN]!r} is no {what}")
-    return int(text)
-
-
-def _user(key: str, text: str) -> int | ClusterUser:
-    return (
-        ClusterUser.UNSET
-        if text == ClusterUser.UNSET.value
-        else _number(key, text, "user: a number, or unset")
-    )
-
-
-def _listed(key: str, text: str) -> tuple[str, ...]:
-    items = tuple(item.strip() for item in text.split(",") if item.strip())
-    if len(items) > _MAX_LISTED:
-        raise ValueError(f"{key}: at most {_MAX_LISTED} items")
-    return items
-
-
-def _pairs(key: str, text: str) -> Pairs:
-    pairs = []
-    for item in _NEXT_VARIABLE.split(text):
-        name, sign, value = item.partition("=")
-        if not sign:
-            raise ValueError(f"{key}: {item[:_SHOWN]!r} is no variable; write NAME=VALUE,NAME=VALUE")
-        pairs.append((name.strip(), value))
-    if len(pairs) > _MAX_LISTED:
-        raise ValueError(f"{key}: at most {_MAX_LISTED} variables")
-    return tuple(pairs)
-
-
-def _flag(key: str, text: str) -> bool:
-    if text.lower() not in _TRUE | _FALSE:
-        raise ValueError(f'{key}: {text!r} is neither "true" nor "false"')
-    return text.lower() in _TRUE
-
-
-_READERS: dict[str, Callable[[str, str], object]] = {
-    "bool": _flag,
-    "int": _number,
-    "int | None": _number,
-    "int | ClusterUser": _user,
-    "Mode": _words(Mode),
-    "PullPolicy | None": _words(PullPolicy),
-    "AppProtocol | None": _words(AppProtocol),
-    "tuple[str, ...]": _listed,
-    "tuple[int, ...]": lambda key, text: tuple(_number(key, item) for item in _listed(key, text)),
-    "Pairs": _pairs,
-}
-"""By the type of a field of `Settings`; other annotations are texts."""
 
 
 def read_setting(field: str, text: str) -> object:
@@ -341,4 +240,4 @@ def read_setting(field: str, text: str) -> object:
         ValueError: it has no such value.
     """
     kind = str(Settings.__dataclass_fields__[field].type)
-    return _value(field.replace("_", "-"), text, kind)
+    return read(field.replace("_", "-"), text, kind)

@@ -127,3 +127,14 @@ def test_what_is_too_short_for_a_secret_leaves_a_message_readable() -> None:
     with pytest.raises(ConfigError) as caught:
         load_text(text, environ={"X": "s"})
     assert "'s' is not a duration such as 250ms" in str(caught.value)
+
+
+def test_a_value_with_variables_and_a_secret_is_hidden_and_one_with_variables_alone_is_not() -> None:
+    text = (
+        "version: 1\nroutes:\n- name: r\n  respond: {}\n"
+        '  request_headers: {set: {x-a: "${HUSH}-${request.id}", x-b: "${request.id}"}}\n'
+    )
+    (route,) = load_text(text, environ={"HUSH": "quietly"}).snapshot.routes
+    told = render.route(route)["request_headers.set"]
+    assert "quietly" not in told
+    assert "x-b: ${request.id}" in told

@@ -47,6 +47,8 @@ def never(by: int) -> str:
         ),
         (match("{grpc: {service: pkg.A}}"), match("{grpc: {service: pkg.A}}")),
         (match("[{hosts: [a]}, {hosts: [b]}]"), match("{hosts: [a, b]}")),
+        (match("{hosts: [a:8080]}"), match("{hosts: [a], port: 8080}")),
+        (match("{port: 8080}"), match("{port: 8080}")),
     ],
 )
 def test_a_route_behind_one_that_takes_everything_is_shadowed(first: str, second: str) -> None:
@@ -57,6 +59,10 @@ def test_a_route_behind_one_that_takes_everything_is_shadowed(first: str, second
     ("first", "second"),
     [
         ("", match("{hosts: [a]}")),
+        ("", match("{port: 8080}")),
+        (match("{hosts: [a:8080]}"), match("{hosts: [a]}")),
+        (match("{hosts: [a:8080]}"), match("{hosts: [a:9090]}")),
+        (match("{port: 8080}"), match("{port: 9090}")),
         (match("{hosts: ['*.b']}"), match("{hosts: [a.b]}")),
         (match("{hosts: [a]}"), match("{hosts: [a, b]}")),
         (match("{path: {prefix: /v1}}"), match("{path: {exact: /v1}}")),

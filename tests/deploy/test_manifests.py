@@ -19,10 +19,11 @@ from sidecar.cli import inject as inject_command
 from sidecar.config.load import load_text
 from sidecar.config.schema.units import parse_duration
 from sidecar.core.snapshot import Snapshot
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.container import CONFIG_FILE
 from sidecar.kubernetes.inject import inject
 from sidecar.kubernetes.plan import Plan, plan
-from sidecar.kubernetes.settings import Mode, Settings, is_wanted
+from sidecar.kubernetes.settings import Settings, is_wanted
 from sidecar.transport.tls.served import files_of
 from tests.deploy.tools import tool
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.intercept import KINDS
 from sidecar.kubernetes.plan import DEFAULT_CONTAINER
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import STATUS, Mode, Settings, with_annotations
+from sidecar.kubernetes.settings import STATUS, Settings, with_annotations
 from tests.kubernetes.corpus import GOLDEN, MANIFESTS, SETTINGS, injected, read
 
 each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -239,8 +240,8 @@ def _normal(item: Any) -> Any:
 
 def without_sidecar(item: Any) -> Any:
     if isinstance(item, dict):
-        if "name" in item and item.get("value") is not None and item["name"] in _PROXY:
-            own = str(item["value"]).startswith("http://proxy.example")
+        if item.get("name") in _PROXY:
+            own = str(item.get("value")).startswith("http://proxy.example")
             return item if own else None
         pruned = {k: without_sidecar(v) for k, v in item.items() if k not in (STATUS, DEFAULT_CONTAINER)}
         return _normal(pruned)

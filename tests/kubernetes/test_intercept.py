@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sidecar.kubernetes.choices import ClusterUser, Mode, PullPolicy
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.positions import ManifestError
 from sidecar.kubernetes.reviewing import review
-from sidecar.kubernetes.settings import ClusterUser, Mode, PullPolicy, Settings, init_image_of
+from sidecar.kubernetes.settings import Settings, init_image_of
 from sidecar.upstream.app_probe import AppProbe, read
 from tests.kubernetes.test_webhook import admission, patched
 

@@ -10,9 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from sidecar.kubernetes.admission import review
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import Mode
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.test_inject import data, without_sidecar
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.kubernetes.choices import AppProtocol, ClusterUser, Mode, PullPolicy
 from sidecar.kubernetes.inject import Injected, inject, inject_all, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import AppProtocol, ClusterUser, Mode, PullPolicy, Settings, with_annotations
+from sidecar.kubernetes.settings import Settings, with_annotations
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.test_inject import data, pod_specs
 
@@ -437,8 +438,12 @@ TWO = "  - {name: a, image: a}\n  - {name: b, image: b}\n"
 def test_the_proxy_may_be_for_some_containers_alone() -> None:
     found = done(pod(TWO), replace(SETTINGS, proxy_containers=("b",)))
     assert (env_of(found, "a"), len(env_of(found, "b"))) == ({}, 4)
-    with pytest.raises(ManifestError, match="proxy-containers: there is no container c, only a, b"):
-        done(pod(TWO), replace(SETTINGS, proxy_containers=("c",)))
+    told = "proxy-containers: there is no container c, only a, b"
+    by_flag = done(pod(TWO), replace(SETTINGS, proxy_containers=("b", "c")))
+    assert (env_of(by_flag, "a"), len(env_of(by_flag, "b"))) == ({}, 4)
+    assert told in by_flag.notes[0]
+    with pytest.raises(ManifestError, match=told):
+        done(pod(TWO, metadata="{name: p, annotations: {sidecar.io/proxy-containers: c}}"))
 
 
 def test_init_containers_may_have_the_proxy_too() -> None:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.kubernetes.choices import Mode, PullPolicy
 from sidecar.kubernetes.inject import Injected, inject_all, uninject
-from sidecar.kubernetes.settings import Mode, PullPolicy
 from tests.kubernetes.corpus import SETTINGS, read
 from tests.kubernetes.test_inject import data
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from sidecar.kubernetes.admission import review
+from sidecar.kubernetes.admission import review, told
 from sidecar.kubernetes.settings import STATUS
 from sidecar.kubernetes.webhook import TlsFiles, Webhook
 from tests.kubernetes.corpus import MANIFESTS, SETTINGS, injected, read
@@ -331,6 +331,32 @@ def test_init_containers_that_end_before_the_sidecar_get_none_later() -> None:
     once["spec"]["initContainers"].append({"name": "behind"})
     again = patched(once, review(admission(once), settings))
     assert [names_of_env(again, at, "initContainers") for at in (0, 2, 3)] == [[], PROXY, PROXY]
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hostNetwork": True}, "it uses the host's network"),
+        ({"os": {"name": "windows"}}, "it runs on Windows"),
+        ({"initContainers": [{"name": "sidecar"}]}, "it has a container named sidecar of its own"),
+    ],
+)
+def test_a_pod_that_cannot_have_one_passes_with_a_warning_that_says_why(spec: Any, why: str) -> None:
+    pod: Any = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}], **spec}}
+    answer = review(admission(pod), SETTINGS)
+    assert answer["response"]["allowed"] is True
+    assert "patch" not in answer["response"]
+    (warning,) = answer["response"]["warnings"]
+    assert warning.startswith(f"sidecar: left as it is: {why}")
+    assert told(answer) == warning.removeprefix("sidecar: ")
+
+
+def test_a_pod_that_wants_none_passes_without_a_word() -> None:
+    pod: Any = {
+        "metadata": {"labels": {"sidecar.io/inject": "false"}},
+        "spec": {"containers": [{"name": "a"}]},
+    }
+    assert review(admission(pod), SETTINGS)["response"] == {"uid": "705ab4f5", "allowed": True}
 
 
 @pytest.mark.parametrize("status", ["{}", "", "true", '{"env": {"a": []}}', '{"env": 1}', "["])

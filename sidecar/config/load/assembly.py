@@ -26,7 +26,7 @@ from sidecar.config.schema.names import TAKEN, is_extension, own_name
 from sidecar.config.schema.passed import passed_route
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
-from sidecar.config.schema.routes import Route
+from sidecar.config.schema.routes import Route, filters
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
@@ -218,7 +218,7 @@ class _Assembly:
         settings = self._settings()
         upstreams = self._upstreams()
         routes = self._routes()
-        bodies = [self._fallback_body(route) for route in routes]
+        bodies = [(self._body(route, "fallback"), self._body(route, "respond")) for route in routes]
         tls_rules.clashing(_urls(routes), self._report)
         if self._report or settings is None:
             return None
@@ -228,7 +228,7 @@ class _Assembly:
             passed=MappingProxyType(self._passed(served)),
             listeners=MappingProxyType(served),
             upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
-            routes=tuple(_stored(route, served, body) for route, body in zip(routes, bodies, strict=True)),
+            routes=tuple(_stored(route, served, both) for route, both in zip(routes, bodies, strict=True)),
             files=self._files.names,
             digest=self._files.digest(),
         )
@@ -398,24 +398,32 @@ class _Assembly:
             place = first.entries["name"].value.place
             self._report.add(node.problem(f"duplicate route {node.value!r}: first given at {place}"))
 
-    def _fallback_body(self, route: Checked[Route]) -> bytes | None:
-        node = route.node.get("fallback", "body_file")
-        is_sound = route.value.fallback is not None and route.value.fallback.body_file is not None
+    def _body(self, route: Checked[Route], key: str) -> bytes | None:
+        """What the file of a fixed answer holds, if it names one."""
+        node = route.node.get(key, "body_file")
+        section = route.value.fallback if key == "fallback" else route.value.respond
+        is_sound = section is not None and section.body_file is not None
         return self._files.read_body(node, self._report) if is_sound and isinstance(node, Scalar) else None
 
 
-def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
+def _stored(
+    route: Checked[Route], served: Mapping[str, core.Listener], bodies: tuple[bytes | None, bytes | None]
+) -> core.Route:
     """A route, with what the rest of the configuration says of it."""
     section = route.value
     value: core.Route = section.store(Route.built_in)
+    body, answer = bodies
     if body is not None and value.fallback is not None:
         value = replace(value, fallback=replace(value.fallback, body=body))
+    if answer is not None and value.respond is not None:
+        value = replace(value, respond=replace(value.respond, body=answer))
     direction = served[value.listener].direction
     policy = stored(section.circuit_breaker, core.BreakerPolicy())
     return replace(
         value,
         direction=direction,
         breaker=replace(policy, counts_rate_limited=direction is core.Direction.OUTBOUND),
+        filters=filters(section.weights),
         hidden=given_by_environment(route.node),
     )
 

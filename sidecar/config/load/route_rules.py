@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
-from sidecar.config.load import defaults
+from sidecar.config.load import action_rules, defaults
+from sidecar.config.load.action_rules import BODILESS, DESTINATIONS, match_nodes
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
 from sidecar.config.schema.breaker import Thresholds
@@ -24,8 +25,6 @@ from sidecar.config.schema.units import format_duration
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts, WindowType
-
-_BODILESS = (204, 304)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,8 @@ def check_route(route: Checked[Route], known: Known, report: Report) -> None:
     _destination(route, known, report)
     _listener(route, known, report)
     _matches(route, report)
-    _rewrite(route, report)
+    action_rules.check_route(route, report)
+    action_rules.check_policies(route, report)
     _timeouts(route, known, report)
     _breaker(route, known, report)
     _fallback(route, known, report)
@@ -51,11 +51,20 @@ def check_route(route: Checked[Route], known: Known, report: Report) -> None:
 def check_policies(section: Checked[Policies], report: Report) -> None:
     """The rules that hold for `defaults` alone, used or not."""
     _fallback_kind(section, report)
+    action_rules.check_policies(section, report)
 
 
 def check_header_maps(section: Checked[Policies], report: Report) -> None:
     """Header names that differ only by case are the same name."""
-    for path in sorted(defaults.HEADER_MAPS):
+    weights = section.node.get("weights")
+    shares = weights.entries if isinstance(weights, MappingNode) else ()
+    of_shares = [
+        ("weights", share, ops, key)
+        for share in shares
+        for ops in ("request_headers", "response_headers")
+        for key in ("set", "add")
+    ]
+    for path in (*sorted(defaults.HEADER_MAPS), ("respond", "headers"), *of_shares):
         node = section.node.get(*path)
         if not isinstance(node, MappingNode):
             continue
@@ -68,11 +77,13 @@ def check_header_maps(section: Checked[Policies], report: Report) -> None:
 
 def _destination(route: Checked[Route], known: Known, report: Report) -> None:
     node = route.node
-    written, weights = node.entry("upstream"), node.entry("weights")
-    if written and weights:
-        report.add(weights.key.problem("`weights` beside `upstream`: a route has one of them"))
-    elif not written and not weights:
-        report.add(node.problem("missing key 'upstream' (or 'weights')"))
+    entries = {key: entry for key in DESTINATIONS if (entry := node.entry(key)) is not None}
+    written, weights = entries.get("upstream"), entries.get("weights")
+    first, *others = entries or ("",)
+    for key in others:
+        report.add(entries[key].key.problem(f"`{key}` beside `{first}`: a route has one of them"))
+    if not entries:
+        report.add(node.problem("missing key 'upstream' (or 'weights', 'redirect' or 'respond')"))
     if written and not route.is_bad("upstream"):
         _refers_to(written.value, known.upstreams, "upstream", report)
     if weights and isinstance(weights.value, MappingNode):
@@ -80,10 +91,12 @@ def _destination(route: Checked[Route], known: Known, report: Report) -> None:
             if not any(bad[:2] == ("weights", name) for bad in route.bad):
                 _refers_to(entry.key, known.upstreams, "upstream", report)
         shares = route.value.weights or {}
-        if not any(shares.values()) and not any(bad[0] == "weights" for bad in route.bad):
+        if not any(share.weight for share in shares.values()) and not any(
+            bad[0] == "weights" for bad in route.bad
+        ):
             report.add(weights.key.problem("all weights are 0: give one upstream a weight above 0"))
-    for empty in (written, weights):
-        if empty and _has_no_value(empty):
+    for empty in entries.values():
+        if _has_no_value(empty):
             report.add(empty.key.problem(f"{empty.key.text!r} has no value"))
 
 
@@ -115,14 +128,14 @@ def _matches(route: Checked[Route], report: Report) -> None:
     written = route.node.get("match")
     if isinstance(written, Sequence) and not written.items:
         report.add(written.problem("an empty list matches nothing; leave `match` out to match everything"))
-    for match in _match_nodes(written):
+    for match in match_nodes(written):
         _one_of(match.get("path"), ("exact", "prefix", "regex"), report)
         _grpc_match(match, report)
         for group in ("headers", "query"):
             conditions = match.get(group)
             if isinstance(conditions, MappingNode):
                 for entry in conditions.entries.values():
-                    _one_of(entry.value, ("exact", "regex", "present"), report)
+                    _one_of(entry.value, ("exact", "prefix", "suffix", "regex", "present"), report)
         for key in ("hosts", "methods", "client"):
             listed = match.get(key)
             if isinstance(listed, Sequence) and not listed.items:
@@ -149,11 +162,6 @@ def _grpc_match(match: MappingNode, report: Report) -> None:
         report.add(method.key.problem("'method' without 'service': say whose method it is"))
 
 
-def _match_nodes(written: Node | None) -> Iterator[MappingNode]:
-    nodes = written.items if isinstance(written, Sequence) else (written,)
-    return (node for node in nodes if isinstance(node, MappingNode))
-
-
 def _one_of(node: Node | None, keys: tuple[str, ...], report: Report) -> None:
     if not isinstance(node, MappingNode):
         return
@@ -172,18 +180,6 @@ def _one_of(node: Node | None, keys: tuple[str, ...], report: Report) -> None:
 
 def _has_no_value(entry: Entry) -> bool:
     return isinstance(entry.value, Scalar) and entry.value.value is None and not entry.value.is_broken
-
-
-def _rewrite(route: Checked[Route], report: Report) -> None:
-    entry = route.node.entry("rewrite", "prefix")
-    if entry is None or is_null(entry.value) or route.is_bad("rewrite", "prefix"):
-        return
-    matches = list(_match_nodes(route.node.get("match")))
-    if not matches or any(match.entry("path", "prefix") is None for match in matches):
-        name = route.value.name
-        report.add(
-            entry.key.problem(f"`rewrite.prefix` needs `match.path.prefix` in every match of route {name!r}")
-        )
 
 
 def _timeouts(route: Checked[Route], known: Known, report: Report) -> None:
@@ -351,5 +347,5 @@ def _fallback_kind(section: Checked[Policies], report: Report) -> None:
         )
     status = section.value.fallback.status if section.value.fallback else None
     body = keys.get("body") or keys.get("body_file")
-    if status in _BODILESS and body and not is_null(body.value):
+    if status in BODILESS and body and not is_null(body.value):
         report.add(body.key.problem(f"a response with status {status} has no body"))

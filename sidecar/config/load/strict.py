@@ -17,7 +17,7 @@ from sidecar.config.schema.routes import Route
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence
 from sidecar.core import snapshot as core
 from sidecar.core.conditions import Entry, compile_entry, rank
-from sidecar.core.routing import host_patterns, path_key
+from sidecar.core.routing import host_places, path_key
 from sidecar.core.snapshot import PathKind, PathMatch
 
 _NAMES_UPSTREAMS: Final = frozenset({"upstream", "upstreams", "weights", "failover", "mirror"})
@@ -90,12 +90,16 @@ def _shadowed(routes: list[tuple[int, core.Route]]) -> Iterator[tuple[Entry[None
         for index in range(len(route.matches))
     ]
     places: dict[_Keyed, list[Entry[None]]] = defaultdict(list)
-    for entry in entries:
-        for host in host_patterns(entry.match):
-            places[(entry.route.listener, host)].append(entry)
+    placed = [
+        [((entry.route.listener, host), entry.at_port(port)) for host, port in host_places(entry.match)]
+        for entry in entries
+    ]
+    for entry_places in placed:
+        for place, entry in entry_places:
+            places[place].append(entry)
     groups = {key: _Place(found) for key, found in places.items()}
-    for entry in entries:
-        found = [groups[(entry.route.listener, host)].before(entry) for host in host_patterns(entry.match)]
+    for entry, entry_places in zip(entries, placed, strict=True):
+        found = [groups[place].before(one) for place, one in entry_places]
         if found and all(other is not None for other in found) and found[0] is not None:
             yield entry, found[0]
 
@@ -155,7 +159,8 @@ def _literal(pattern: str) -> str:
 def _takes_all_of(one: Entry[None], other: Entry[None]) -> bool:
     """Whether the conditions of `one` beyond host and path hold whenever those of `other` do."""
     return (
-        (not one.methods or (bool(other.methods) and one.methods >= other.methods))
+        (one.port is None or one.port == other.port)
+        and (not one.methods or (bool(other.methods) and one.methods >= other.methods))
         and set(one.match.headers) <= set(other.match.headers)
         and set(one.match.query) <= set(other.match.query)
         and (not one.is_grpc or other.is_grpc)

@@ -29,6 +29,7 @@ def passed_route(listener: core.Listener, policies: Policies | None) -> core.Rou
         route,
         timeouts=timeouts,
         rewrite=core.Rewrite(),
+        cors=None,
         fallback=None,
         breaker=replace(route.breaker, counts_rate_limited=listener.direction is core.Direction.OUTBOUND),
     )

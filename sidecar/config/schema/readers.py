@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from sidecar.config.schema import names, units
 from sidecar.config.yaml.nodes import Interpolated, resolve_plain
+from sidecar.core.actions.policy import SCHEMES
+from sidecar.core.actions.template import has_variable
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
@@ -48,6 +50,11 @@ def plain(value: object) -> object:
 def text(value: object) -> str:
     """Text; a number or boolean is refused with the quotes it needs."""
     if isinstance(value, str):
+        if has_variable(value):
+            raise ValueError(
+                "a variable of requests may stand in the values of `request_headers`, `response_headers` and "
+                "`respond.headers` alone; write $${ for the characters ${"
+            )
         return str(value)
     if isinstance(value, bool):
         value = "true" if value else "false"
@@ -269,3 +276,31 @@ def tls_version(value: object) -> TlsVersion:
         if value == version.value or value == float(version.value):
             return version
     raise ValueError(f"{_quoted(value)} is not a version of TLS that is spoken here: write 1.2 or 1.3")
+
+
+def header_template(value: object) -> str:
+    """The value of a header field, in which variables of requests may stand."""
+    if not isinstance(value, str) or not has_variable(value):
+        return names.header_value(text(value))
+    return names.header_template(str(value))
+
+
+def port(value: object) -> int:
+    found: int = whole(1, 65535)(value)
+    return found
+
+
+def redirect_status(value: object) -> int:
+    value = plain(value)
+    if value not in REDIRECTS or not isinstance(value, int):
+        raise ValueError(f"expected one of {', '.join(map(str, REDIRECTS))}; got {_quoted(value)}")
+    return value
+
+
+REDIRECTS = (301, 302, 303, 307, 308)
+"""Statuses that send a client elsewhere (RFC 9110 15.4)."""
+
+
+def scheme(value: object) -> str:
+    found: str = one_of({word: word for word in SCHEMES})(value)
+    return found
