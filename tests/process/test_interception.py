@@ -243,8 +243,10 @@ def test_the_destinations_without_a_route_are_listed(to: Pod) -> None:
 def test_a_route_of_the_app_may_lead_to_wherever_the_call_was_going(tmp_path: Path) -> None:
     """For an app that listens at the pod's own address alone."""
     routes = """\
-upstreams: {here: {endpoints: [original]}}
-routes: [{name: here, upstream: here}]
+upstreams: {here: {endpoints: [original]}, moved: {endpoints: ["10.77.0.2:8081"]}}
+routes:
+- {name: here, upstream: here}
+- {name: moved, upstream: moved, match: {port: 8083}}
 """
     with namespaces() as around:
         around.in_pod(*INTERCEPT)
@@ -256,6 +258,8 @@ routes: [{name: here, upstream: here}]
             assert told["fields"]["host"] == f"{POD}:{port}"
             assert sidecar.routes(f"{POD}:{port}") == ["here"]
         assert around.curl(f"http://{POD}:8099/", where=around.world)[0] == 502
+        assert around.told(f"http://{POD}:8083/in", where=around.world)["line"] == "GET /in HTTP/1.1"
+        assert sidecar.routes(f"{POD}:8083") == ["moved"], "the port that was called decides"
 
 
 # The kubelet's probes
