@@ -1,4 +1,4 @@
-"""`GET /events`: transitions and reloads as they happen, to any number of readers, in order.
+"""`GET /events`: transitions, reloads, and changes of endpoints as they happen, to any number of readers, in order.
 
 There is one ring of the last events and each reader has a place in it, so the queue of a reader is bounded by the
 ring and costs nothing. A reader that comes back with `Last-Event-ID` goes on where it was; what the ring no longer
@@ -23,6 +23,7 @@ from aiohttp import web
 from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
@@ -37,8 +38,8 @@ class Event:
     number: int
     """Counts the events of this process from 1, without gaps."""
     kind: str
-    """`transition` or `reload`."""
-    content: Transition | Mapping[str, Any]
+    """`transition`, `endpoint` or `reload`."""
+    content: Transition | EndpointChange | Mapping[str, Any]
 
 
 class Events:
@@ -58,6 +59,9 @@ class Events:
 
     def transitioned(self, transition: Transition) -> None:
         self._add("transition", transition)
+
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        self._add("endpoint", change)
 
     def reloaded(self, data: Mapping[str, Any]) -> None:
         self._add("reload", data)
@@ -105,7 +109,7 @@ class Events:
             reader.is_over = True
             reader.wake.set()
 
-    def _add(self, kind: str, content: Transition | Mapping[str, Any]) -> None:
+    def _add(self, kind: str, content: Transition | EndpointChange | Mapping[str, Any]) -> None:
         self._count += 1
         self._ring.append(Event(self._count, kind, content))
         for reader in self.readers:

@@ -24,6 +24,7 @@ from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
 from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
+from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
@@ -190,6 +191,8 @@ class AdminServer:
         content = event.content
         if isinstance(content, Transition):
             return views.transition(content, moment_of(self._process))
+        if isinstance(content, EndpointChange):
+            return views.endpoint_change(content, moment_of(self._process))
         return content
 
 

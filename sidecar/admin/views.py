@@ -16,9 +16,10 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
 from sidecar.core.breaker.words import because, held, told
 from sidecar.core.candidate import candidate_policy
-from sidecar.core.ejection.change import Health
+from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import GONE
+from sidecar.core.health import CheckRecord
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
 from sidecar.core.override import Order
@@ -363,14 +364,45 @@ def upstream(cluster: Cluster, moment: Moment) -> Data:
                 "connections": pool.open_count,
                 "idle": pool.idle_count,
                 **_standing(pool.standing, moment),
+                "check": _check(pool.standing, cluster, moment),
             }
             for pool in cluster.pools
         ],
     }
 
 
+def _check(standing: Standing, cluster: Cluster, moment: Moment) -> Data | None:
+    """What the sidecar's own checks have shown of an endpoint; None where there are none."""
+    policy = cluster.policy.health_check
+    if policy is None:
+        return None
+    record = standing.check or CheckRecord()
+    return {
+        "asks": policy.check.told,
+        "state": record.state.value,
+        "passed_in_row": record.good,
+        "failed_in_row": record.bad,
+        "why": record.why,
+        "last_at": moment.instant(record.at),
+    }
+
+
+def endpoint_change(change: EndpointChange, moment: Moment) -> Data:
+    """An endpoint is left out, or used again."""
+    return {
+        "upstream": change.upstream,
+        "endpoint": change.endpoint,
+        "state": change.health.value,
+        "reason": None if change.reason is None else change.reason.value,
+        "why": change.why,
+        "at": moment.instant(change.at),
+        "seconds": round(change.seconds, 3),
+        "told": change.told,
+    }
+
+
 def _standing(standing: Standing, moment: Moment) -> Data:
-    """What is thought of an endpoint by what came back from it, and why."""
+    """What is thought of an endpoint, and why."""
     is_ejected = standing.health is Health.EJECTED
     until = standing.until if is_ejected else None
     return {

@@ -255,6 +255,24 @@ def _ejections(sources: Sources) -> Iterator[Point]:
             yield (("sidecar.upstream", upstream.name), ("sidecar.ejection.reason", reason.value)), count
 
 
+def _checked(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        for state, count in upstream.checked.items():
+            yield (("sidecar.upstream", upstream.name), ("sidecar.health.state", state.value)), count
+
+
+def _checks(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        for end, count in upstream.checks.items():
+            yield (("sidecar.upstream", upstream.name), ("sidecar.health.result", end.value)), count
+
+
+def _checks_delayed(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        if upstream.checks:
+            yield (("sidecar.upstream", upstream.name),), upstream.checks_delayed
+
+
 def _reloads(sources: Sources) -> Iterator[Point]:
     yield (("sidecar.config.result", "success"),), sources.config.reloads_succeeded
     yield (("sidecar.config.result", "failure"),), sources.config.reloads_failed
@@ -474,6 +492,25 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "sidecar.ejection.ejections", "{ejection}", "Endpoints left out, by reason.", _C, None, _ejections
+    ),
+    Family(
+        "sidecar.health.endpoints",
+        "{endpoint}",
+        "Endpoints of an upstream, by what health checks have shown of them.",
+        _U,
+        None,
+        _checked,
+    ),
+    Family(
+        "sidecar.health.checks", "{check}", "Health checks that have ended, by result.", _C, None, _checks
+    ),
+    Family(
+        "sidecar.health.delayed",
+        "{check}",
+        "Health checks that waited, since too many others were under way.",
+        _C,
+        None,
+        _checks_delayed,
     ),
     Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations

@@ -178,8 +178,9 @@ def _judge_grpc(
 
 
 def is_good_check(outcome: Outcome) -> bool:
-    """Whether a check by the sidecar itself shows that the upstream is well: it expects a status below 400."""
-    return outcome.kind is Kind.ANSWERED and 200 <= outcome.status < 400
+    """Whether a check by the sidecar itself shows that the upstream is well: it expects a status below 400, and of a
+    gRPC server that it is serving."""
+    return outcome.kind is Kind.ANSWERED and 200 <= outcome.status < 400 and not outcome.grpc_status
 
 
 def judge_check(outcome: Outcome) -> Verdict:

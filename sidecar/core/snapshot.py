@@ -336,6 +336,82 @@ class EjectionPolicy:
     """With a smaller share of usable endpoints than this, all are used alike; 0: never."""
 
 
+class CheckKind(Enum):
+    """What the sidecar asks of an endpoint by itself."""
+
+    HTTP = "http"
+    """A GET, whose answer has a status from 200 to 399."""
+    TCP = "tcp"
+    """A connection, with its TLS handshake where the upstream has one."""
+    GRPC = "grpc"
+    """The service `grpc.health.v1.Health` says SERVING."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPolicy:
+    """One question by the sidecar itself."""
+
+    path: str | None = "/"
+    """With HTTP: of what."""
+    timeout_seconds: float = 1.0
+    """From the search for a connection to the end of the answer."""
+    service: str | None = None
+    """With gRPC: of which service; empty for the server as a whole."""
+    is_tcp: bool | None = None
+    """A connection is all that is asked for. One of these three is set."""
+    host: str | None = None
+    """What `Host` says; None: what is configured of the place that is asked."""
+
+    @property
+    def kind(self) -> CheckKind:
+        if self.is_tcp:
+            return CheckKind.TCP
+        return CheckKind.HTTP if self.service is None else CheckKind.GRPC
+
+    @property
+    def told(self) -> str:
+        """For people: what is asked."""
+        if self.kind is CheckKind.HTTP:
+            return self.path or "/"
+        if self.kind is CheckKind.TCP:
+            return "tcp"
+        return f"grpc.health.v1 of {self.service}" if self.service else "grpc.health.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckPolicy:
+    """How each endpoint of an upstream is asked, all the time, whether it is well."""
+
+    check: CheckPolicy = CheckPolicy()
+    interval_seconds: float = 5.0
+    healthy: int = 2
+    """Checks in a row that must pass for an unhealthy endpoint to be used again."""
+    unhealthy: int = 3
+    """Checks in a row that must fail for an endpoint to be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackAfter:
+    """When an upstream has its load back."""
+
+    share: float = 0.7
+    """This much of its endpoints has been usable..."""
+    seconds: float = 30.0
+    """...for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverPolicy:
+    """Which upstreams take over from one that has too few usable endpoints."""
+
+    to: tuple[str, ...]
+    """Their names, in the order in which they are asked."""
+    below: float = 0.5
+    """It begins when a smaller share of the endpoints than this is usable."""
+    back: BackAfter = BackAfter()
+    """When it ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     name: str
@@ -351,6 +427,10 @@ class Upstream:
     """None: clear text."""
     ejection: EjectionPolicy = EjectionPolicy()
     balancing: BalancingPolicy = BalancingPolicy()
+    health_check: HealthCheckPolicy | None = None
+    """None: endpoints are judged by their requests alone."""
+    failover: FailoverPolicy | None = None
+    """None: nobody takes over."""
 
     def keeps_breakers_of(self, before: Upstream) -> bool:
         """Whether what was learned of `before` is still true of this: one of its endpoints, as written, stays."""
@@ -540,15 +620,6 @@ class CandidatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckPolicy:
-    """A GET by the sidecar itself, in the place of a probe."""
-
-    path: str = "/"
-    timeout_seconds: float = 1.0
-    """From the search for a connection to the end of the answer."""
-
-
-@dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     mode: BreakerMode = BreakerMode.ENFORCE
     window: WindowPolicy = WindowPolicy()
@@ -669,6 +740,15 @@ class Route:
     """That of its listener."""
     hidden: frozenset[str] = frozenset()
     """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
+
+    def asked_upstreams(self, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
+        """All that its requests may go to, each once: its own, who takes over from them, and its fallback's."""
+        own = [name for name, _ in self.upstreams]
+        failovers = (upstreams[name].failover for name in own)
+        others = [name for one in failovers if one is not None for name in one.to]
+        fallback = None if self.fallback is None else self.fallback.upstream
+        last = [] if fallback is None else [fallback]
+        return tuple(dict.fromkeys((*own, *others, *last)))
 
     def breaker_of(self, upstream: str) -> BreakerPolicy:
         """The policy of its breaker to this upstream. `forced_open` is said of the route's own upstreams: their

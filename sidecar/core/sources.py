@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.core.ejection.change import EjectionReason, Health
+from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.snapshot import Upstream
 from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State
@@ -49,6 +50,12 @@ class UpstreamNumbers:
     """How many there are, by what is thought of them."""
     ejections: Mapping[EjectionReason, int] = field(default_factory=dict)
     """How often one was left out."""
+    checked: Mapping[CheckState, int] = field(default_factory=dict)
+    """Endpoints by what health checks have shown of them; empty where there are none."""
+    checks: Mapping[CheckEnd, int] = field(default_factory=dict)
+    """Health checks that have ended."""
+    checks_delayed: int = 0
+    """Those that waited, since too many others were under way."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
     scheme: str = "http"

@@ -98,7 +98,9 @@ class Checker:
                 service.transitioned(answer.transition)
             self.look()
             return
-        where = _authority(self.route, destination.cluster.policy.endpoints[0])
+        where = (policy.host or "").encode() or _authority(
+            self.route, destination.cluster.policy.endpoints[0]
+        )
         check = self._running = Check(service, destination.cluster, answer, policy, where, self._ended)
         if answer.transition is not None:
             service.transitioned(answer.transition)
@@ -112,13 +114,13 @@ class Checker:
         checked = Checked(
             breaker.route,
             breaker.upstream,
-            check.policy.path,
+            check.request.policy.told,
             check.endpoint,
             check.trace_id,
             check.span_id,
-            check.is_sampled,
-            check.started,
-            check.ended,
+            check.ids.is_sampled,
+            check.request.started,
+            check.request.ended,
             0 if check.answer is None else check.answer.status,
             None if error is None else error.reason,
             "" if error is None else error.detail,
@@ -155,7 +157,7 @@ class Checks:
                 continue
             key = destination.breaker.route, destination.breaker.upstream
             before = self._checkers.get(key)
-            is_checked = live.policy.breaker.half_open_check is not None
+            is_checked = destination.breaker.policy.half_open_check is not None
             if before is not None and (
                 not is_checked or before.destination.breaker is not destination.breaker
             ):

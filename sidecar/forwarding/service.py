@@ -139,6 +139,8 @@ class Service:
     """Who takes what no route takes."""
     on_transition: Callable[[Transition], None] = lambda _: None
     """Who acts on a change of a breaker's state, after it was told: the checks."""
+    on_endpoint: Callable[[EndpointChange], None] = lambda _: None
+    """Who else hears of an endpoint's change, after observers: readers of `/events`."""
 
     def __post_init__(self) -> None:
         self.handshakes = Turns(self.loop)
@@ -153,6 +155,7 @@ class Service:
     def endpoint_changed(self, change: EndpointChange) -> None:
         """An endpoint is used no more, or again."""
         self.observe.endpoint_changed(change)
+        self.on_endpoint(change)
 
     def _look_at_postponed(self, breaker: tuple[str, str]) -> None:
         now = self.clock()

@@ -29,6 +29,8 @@ from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.file_limits import FileLimits, warning_of_limit
+from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
+from sidecar.runtime.health import HealthChecking
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
@@ -57,6 +59,7 @@ class Control:
         """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is."""
         self.path = path
         self.events = events
+        datapath.service.on_endpoint = events.endpoint_changed
         self.rooms = rooms
         self.active = Active(snapshot, datapath)
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
@@ -136,6 +139,7 @@ class Control:
         """When the data path serves: housekeeping, and new configurations."""
         self.parts.start("housekeeper")
         self.parts.start("memory")
+        self.parts.start("health")
         self.parts.start("certificates")
         if self.path is not None:
             self.parts.start("reload")
@@ -187,7 +191,9 @@ class Control:
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._tick)))
         add(Part("certificates", self.rotation.run))
-        service = self._datapath.service
+        service, assembly = self._datapath.service, self._datapath.assembly
+        health = HealthChecking(service, lambda: assembly.clusters)
+        add(Part("health", health.run, capacity=HEALTH_CAPACITY))
         add(
             Part("memory", MemoryWatch(service.memory, self._container, service.clock, self._tell_memory).run)
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
+from sidecar.core.health import CheckState
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.sources import (
     BreakerReading,
@@ -91,16 +92,24 @@ def _breaker(breaker: Breaker, now: float) -> BreakerReading:
 
 
 def _endpoints(peers: Peers) -> dict[Health, int]:
-    count, usable, ejected = len(peers.members), peers.usable, peers.ejected
+    count, usable, ejected, unhealthy = len(peers.members), peers.usable, peers.ejected, peers.unhealthy
     return {
         Health.USABLE: usable,
         Health.EJECTED: ejected,
-        Health.SPARED: max(count - usable - ejected, 0),
+        Health.SPARED: max(count - usable - ejected - unhealthy, 0),
+        Health.UNHEALTHY: unhealthy,
     }
+
+
+def _checked(peers: Peers) -> dict[CheckState, int]:
+    records = [standing.check for standing in list(peers.members.values())]
+    states = Counter(CheckState.UNKNOWN if one is None else one.state for one in records)
+    return {state: states[state] for state in CheckState}
 
 
 def _upstream(cluster: Cluster) -> UpstreamNumbers:
     idle = sum(pool.idle_count for pool in list(cluster.pools))
+    is_checked = cluster.policy.health_check is not None
     return UpstreamNumbers(
         name=cluster.name,
         active=max(cluster.connections - idle, 0),
@@ -108,6 +117,9 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         pending=cluster.pending,
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
+        checked=_checked(cluster.peers) if is_checked else {},
+        checks=dict(cluster.peers.checks) if is_checked else {},
+        checks_delayed=cluster.peers.checks_delayed,
         server=server_of(cluster.policy),
         scheme="http" if cluster.policy.tls is None else "https",
     )

@@ -61,6 +61,7 @@ class Event(NamedTuple):
 ENDPOINT_KINDS = {
     Health.EJECTED: "endpoint.ejected",
     Health.SPARED: "endpoint.spared",
+    Health.UNHEALTHY: "endpoint.unhealthy",
     Health.USABLE: "endpoint.usable",
 }
 """Of the lines that tell what became of an endpoint."""

@@ -89,8 +89,9 @@ class Cluster(LeaseLine):
         assert (policy.tls is None) == (tls is None), "nothing falls back to clear text"
         self._tls = tls
         self.memory = memory or MemoryBudget()
-        self._budget = budget or ConnectionBudget(sys.maxsize)
-        self._budget.join(self, self._close_one_idle)
+        self.budget = budget or ConnectionBudget(sys.maxsize)
+        """Of this process, shared with other clusters."""
+        self.budget.join(self, self._close_one_idle)
         self.policy = policy
         self.name = policy.name
         self.turns = turns
@@ -160,7 +161,7 @@ class Cluster(LeaseLine):
         # With `auto` HTTP/2 is hoped for: who comes meanwhile waits for the one handshake that tells.
         kind = Pool if self.policy.protocol is HttpVersion.HTTP1 else Http2Pool
         pools = [
-            kept.get(place) or self._join_peers(self._pool(kind, endpoint), now, is_new=bool(kept))
+            kept.get(place) or self._join_peers(self.pool_for(kind, endpoint), now, is_new=bool(kept))
             for place, endpoint in wanted.items()
         ]
         for place, pool in kept.items():
@@ -183,7 +184,8 @@ class Cluster(LeaseLine):
         tls = self.policy.tls
         return endpoint if tls is None or tls.server_name is not None else (endpoint, endpoint.name)
 
-    def _pool(self, kind: type[AnyPool], endpoint: Endpoint) -> AnyPool:
+    def pool_for(self, kind: type[AnyPool], endpoint: Endpoint) -> AnyPool:
+        """A new one, that nobody uses yet: how connections to the endpoint begin."""
         tls = self.policy.tls
         if tls is None or self._tls is None:
             return kind(self, endpoint)
@@ -207,14 +209,14 @@ class Cluster(LeaseLine):
                     return self._change_version(number, kind)
         if isinstance(pool, kind):
             return pool
-        last = self._pool(kind, pool.endpoint)  # its endpoint has left meanwhile
+        last = self.pool_for(kind, pool.endpoint)  # its endpoint has left meanwhile
         last.standing = pool.standing
         last.retire()
         return last
 
     def _change_version(self, number: int, kind: type[AnyPool]) -> AnyPool:
         known, now = self.pools[number], self._clock()
-        pool = self._join_peers(self._pool(kind, known.endpoint), now)
+        pool = self._join_peers(self.pool_for(kind, known.endpoint), now)
         known.retire()
         self.peers.leave(known.endpoint, known, now)
         self._use([*self.pools[:number], pool, *self.pools[number + 1 :]], now)
@@ -293,7 +295,7 @@ class Cluster(LeaseLine):
         if self.connections >= limits.max_connections:
             self._close_one_idle()
         if self.connections < limits.max_connections:
-            if not self._budget.take():
+            if not self.budget.take():
                 self.overflows += 1
                 return NoPlace.NO_FILES
             self._open_for(wait)
@@ -330,7 +332,7 @@ class Cluster(LeaseLine):
         if (
             pool is self.single
             and self.connections < self.policy.limits.max_connections
-            and self._budget.take()
+            and self.budget.take()
         ):
             self._open(pool)
 
@@ -399,7 +401,7 @@ class Cluster(LeaseLine):
     def connection_closed(self) -> None:
         """A connection, or the attempt to open one, has ended: its place goes to the first who waits."""
         self.connections -= 1
-        self._budget.give_back()
+        self.budget.give_back()
         self._hand_out_places()
 
     def fits(self, policy: Upstream) -> bool:
@@ -432,7 +434,7 @@ class Cluster(LeaseLine):
             pool = wait.pool
             if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
                 self.waits.popleft()
-            elif self._budget.take():
+            elif self.budget.take():
                 self._open_for(self.waits.popleft())
             else:
                 return
@@ -479,4 +481,4 @@ class Cluster(LeaseLine):
         """The end of a retired one: pools and cluster point at each other, which only a collection would undo."""
         self.pools = []
         self.single = None
-        self._budget.leave(self)
+        self.budget.leave(self)

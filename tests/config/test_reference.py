@@ -99,7 +99,10 @@ def _loaded(file: dict[str, Any]) -> Snapshot:
 def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     schema = json_schema()
     whole: dict[str, Any] = {**small, **_defaults(schema, schema)}
-    whole["upstreams"]["u"] |= _defaults(schema["$defs"]["UpstreamSection"], schema)
+    upstream = _defaults(schema["$defs"]["UpstreamSection"], schema)
+    for unset in ("health_check", "failover"):  # as a whole, too
+        upstream.pop(unset)
+    whole["upstreams"]["u"] |= upstream
     route = whole["routes"][0] | _defaults(schema["$defs"]["Route"], schema)
     route["circuit_breaker"].pop("candidate", None)
     route["circuit_breaker"]["half_open"].pop("check")  # unset as a whole, too

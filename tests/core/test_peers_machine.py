@@ -8,7 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
-from sidecar.core.snapshot import EjectionPolicy
+from sidecar.core.health import CheckEnd, CheckState, CheckVerdict
+from sidecar.core.snapshot import EjectionPolicy, HealthCheckPolicy
+
+CHECK = HealthCheckPolicy()
 
 
 class Spot:
@@ -82,6 +85,36 @@ class Endpoints(RuleBasedStateMachine):
         for _ in range(count):
             self.peers.failed(name, "500", self.now)
 
+    @precondition(lambda self: self.spots)
+    @rule(data=st.data(), count=st.sampled_from([1, 2, 3]), end=st.sampled_from(CheckEnd))
+    def is_checked(self, data: st.DataObject, count: int, end: CheckEnd) -> None:
+        name = data.draw(st.sampled_from(sorted(self.spots)))
+        for _ in range(count):
+            self.peers.checked(name, CheckVerdict(end, "503"), CHECK, self.now)
+
+    @rule(end=st.sampled_from([CheckEnd.PASSED, CheckEnd.FAILED]))
+    def all_are_checked(self, end: CheckEnd) -> None:
+        for name in self.spots:
+            for _ in range(3):
+                self.peers.checked(name, CheckVerdict(end, "503"), CHECK, self.now)
+
+    @rule()
+    def nobody_is_checked_any_more(self) -> None:
+        self.peers.check_no_more(self.now)
+        assert not self._those(Health.UNHEALTHY)
+
+    @precondition(lambda self: self.spots)
+    @rule()
+    def all_is_well_at_last(self) -> None:
+        """Nobody is locked out for ever: time and good answers bring back everybody whom checks do not keep out, and
+        checks that pass the rest."""
+        self.all_are_checked(CheckEnd.PASSED)
+        self.time_goes_by(self.policy.max_seconds + 1.0)
+        for name in self.spots:
+            for _ in range(6):
+                self.peers.succeeded(name, 0.01, self.now)
+        assert len(self._those(Health.USABLE)) == len(self.spots)
+
     @rule()
     def all_die(self) -> None:
         for name in self.spots:
@@ -103,6 +136,15 @@ class Endpoints(RuleBasedStateMachine):
         assert len(out) <= min(most, max(count - 1, 0))
         assert self.peers.ejected == len(out)
         assert self.peers.usable == len(self._those(Health.USABLE))
+        assert self.peers.unhealthy == len(self._those(Health.UNHEALTHY))
+
+    @invariant()
+    def whoever_is_unhealthy_has_failed_its_last_checks(self) -> None:
+        for name in self._those(Health.UNHEALTHY) if hasattr(self, "peers") else ():
+            record = self.peers.members[name].check
+            assert record is not None
+            assert record.state is CheckState.UNHEALTHY
+            assert record.good < CHECK.healthy
 
     @invariant()
     def nobody_is_out_for_longer_than_max(self) -> None:

@@ -12,9 +12,9 @@ from sidecar.core.head import response_head
 from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.snapshot import BreakerPolicy, CheckPolicy
 from sidecar.core.transition import State, TransitionReason
-from sidecar.forwarding.check import MAX_BODY_BYTES
 from sidecar.forwarding.checks import AGAIN_SECONDS, Checks
 from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.own_request import MAX_BODY_BYTES
 from sidecar.upstream.streams import Processed, ResponseSink
 from tests.support.by_hand import HERE, THERE, WHOLE, HandConnecting, HandLease, Path, hand_cluster
 

@@ -160,6 +160,7 @@ async def test_upstreams_tell_their_endpoints_and_limits() -> None:
         "ejections": 0,
         "ejected_until": None,
         "ejected_seconds_left": None,
+        "check": None,
     }
     (endpoint,) = upstream["endpoints"]
     assert endpoint == {"address": address, "in_flight": 0, "connections": 1, "idle": 1, **standing}

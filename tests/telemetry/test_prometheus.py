@@ -29,6 +29,7 @@ from sidecar.admin.prometheus import (
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
+from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.sources import BreakerReading, MemoryNumbers, OverloadNumbers, Sources, UpstreamNumbers
@@ -71,6 +72,9 @@ def full() -> tuple[Numbers, Sources]:
                 server=("pay", 80),
                 endpoints={Health.USABLE: 2},
                 ejections={EjectionReason.FAILURE_RATE: 1},
+                checked={CheckState.HEALTHY: 2},
+                checks={CheckEnd.PASSED: 7},
+                checks_delayed=1,
             )
         ],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),

@@ -46,7 +46,7 @@ class Upstream:
     def connect(self, *, limit: int | None = None, says: bool = True) -> Peer:
         """One more connection in the pool. Its peer has said how many streams it allows, or nothing yet."""
         self.cluster.connections += 1
-        self.cluster._budget.take()
+        self.cluster.budget.take()
         connection = self.pool.new_connection()
         peer = Peer(connection, connected(connection))
         self.pool.add(connection)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import route_rules, server_rules, slips, tls_rules
+from sidecar.config.load import route_rules, server_rules, slips, tls_rules, upstream_rules
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
@@ -289,14 +289,18 @@ class _Assembly:
 
     def _upstreams(self) -> dict[str, core.Upstream]:
         found: dict[str, core.Upstream] = {}
+        sections: dict[str, Checked[UpstreamSection]] = {}
         node = self._part("upstreams", MappingNode)
-        for name, entry in node.entries.items() if isinstance(node, MappingNode) else ():
+        entries = node.entries if isinstance(node, MappingNode) else {}
+        for name, entry in entries.items():
             section = self._upstream(name, entry)
             if section is not None:
+                sections[name] = section
                 upstream = section.value.upstream(name)
                 if upstream.tls is not None:
                     upstream = replace(upstream, tls=tls_rules.upstream_tls(upstream.tls, section.node))
                 found[name] = upstream
+        upstream_rules.check_failovers(sections, entries, self._report)
         return found
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
@@ -316,6 +320,7 @@ class _Assembly:
             self._original_alone(section.value, endpoints)
         if section is not None:
             tls_rules.check_upstream(name, section, entry, self._report)
+            upstream_rules.check_health(section, self._report)
         return section
 
     def _original_alone(self, section: UpstreamSection, node: Sequence) -> None:

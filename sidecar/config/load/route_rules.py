@@ -162,12 +162,13 @@ def _grpc_match(match: MappingNode, report: Report) -> None:
         report.add(method.key.problem("'method' without 'service': say whose method it is"))
 
 
-def _one_of(node: Node | None, keys: tuple[str, ...], report: Report) -> None:
+def _one_of(node: Node | None, keys: tuple[str, ...], report: Report, *, is_needed: bool = False) -> None:
+    """`is_needed`: also where the mapping has other keys."""
     if not isinstance(node, MappingNode):
         return
     given = [node.entries[key] for key in keys if key in node.entries]
     wanted = f"{', '.join(keys[:-1])} or {keys[-1]}"
-    if not given and not node.entries:
+    if not given and (is_needed or not node.entries):
         report.add(node.problem(f"give one of {wanted}"))
     for entry in given[1:]:
         report.add(
@@ -250,6 +251,7 @@ def _breaker(route: Checked[Route], known: Known, report: Report) -> None:
         half_open = (*top, "half_open")
         timeout = (*half_open, "check", "timeout"), policy.half_open_check.timeout_seconds
         _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), known, report)
+        _one_of(route.node.get(*half_open, "check"), ("path", "grpc"), report, is_needed=True)
     _window(route, top, section, policy, report)
     candidate = policy.candidate
     if section.candidate is None or candidate is None:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from sidecar.config.schema import values
 from sidecar.config.schema.form import FIELDS, WORDS, Form
-from sidecar.config.schema.section import Section, key, required
+from sidecar.config.schema.health_checks import NO_KIND, GrpcCheckSection
+from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.units import format_duration
 from sidecar.core import snapshot as core
 
@@ -35,12 +36,15 @@ class SlidingWindow(Section):
 
 
 class HalfOpenCheck(Section):
-    built_in = core.CheckPolicy()
+    built_in = NO_KIND
 
-    path: values.Path = required(
-        "Asked with GET; a status from 200 to 399 is good, and anything else is not.",
+    path: values.Path | None = key(
+        "Asked with GET; a status from 200 to 399 is good, and anything else is not. Or `grpc` is given.",
         examples=["/healthz"],
         fills="path",
+    )
+    grpc: GrpcCheckSection | None = key(
+        "The service `grpc.health.v1.Health` is asked, and has to say SERVING. Needs an upstream that speaks HTTP/2.",
     )
     timeout: values.Duration | None = key(
         "For all of it, with the wait for a connection; at most `max_wait`.", fills="timeout_seconds"

@@ -93,6 +93,12 @@ def flag(value: object) -> bool:
     return value
 
 
+def empty_mapping(value: object) -> bool:
+    if value != {}:
+        raise ValueError(f"expected {{}}, got {_quoted(value)}: it has no keys")
+    return True
+
+
 def whole(lowest: int, highest: int | None = None) -> Callable[[object], int]:
     bounds = f"at least {lowest}" if highest is None else f"from {lowest} to {highest}"
 

@@ -11,7 +11,7 @@ import math
 import re
 from urllib.parse import urlsplit
 
-from sidecar.core.snapshot import ORIGINAL, Address, Endpoint
+from sidecar.core.snapshot import ORIGINAL, Address, BackAfter, Endpoint
 
 DURATION_PATTERN = r"^([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB)$"
@@ -111,6 +111,22 @@ def parse_share(value: object) -> float:
 def format_share(share: float) -> str:
     """As a percentage, for a threshold."""
     return f"{share * 100:.10g}%"
+
+
+def parse_back_after(value: object) -> BackAfter:
+    """`70% for 30s`."""
+    text = shown(value)
+    share, word, duration = (part.strip() for part in text.partition(" for "))
+    if not word:
+        raise ValueError(f"{text!r} says no share and no time: write them as in 70% for 30s")
+    wanted = parse_share(share)
+    if not wanted:
+        raise ValueError("a share of 0% is always usable: write one such as 70% for 30s")
+    return BackAfter(wanted, parse_duration(duration))
+
+
+def format_back_after(back: BackAfter) -> str:
+    return f"{format_share(back.share)} for {format_duration(back.seconds)}"
 
 
 def parse_address(value: object) -> Address:

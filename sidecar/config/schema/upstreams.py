@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 from sidecar.config.schema import values
 from sidecar.config.schema.form import Form
+from sidecar.config.schema.health_checks import FailoverSection, HealthCheckSection, failover_to
 from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.tls import UpstreamTlsSection
 from sidecar.config.schema.units import parse_upstream_url
@@ -121,6 +123,25 @@ class UpstreamSection(Section):
     load_balancing: BalancingSection | None = key("Which endpoint gets the next request.", fills="balancing")
     ejection: EjectionSection | None = key(
         "When an endpoint that fails is left out, and for how long.", fills="ejection"
+    )
+
+    health_check: HealthCheckSection | None = key(
+        "The sidecar itself asks each endpoint, all the time, whether it is well. Unset: it goes by what comes of "
+        "the requests alone.",
+        fills="health_check",
+    )
+    failover: (
+        Annotated[
+            FailoverSection,
+            values.OrShorthand(
+                failover_to, {"type": "array", "items": {"type": "string"}, "examples": [["payments-dr"]]}
+            ),
+        ]
+        | None
+    ) = key(
+        "Upstreams that take over when too few endpoints are usable, by degrees; a list is short for `to`. An "
+        "upstream whose breaker is open has no usable endpoint.",
+        fills="failover",
     )
 
     def upstream(self, name: str) -> core.Upstream:

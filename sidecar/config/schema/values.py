@@ -21,6 +21,7 @@ from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     Address,
     Ambiguous,
+    BackAfter,
     Balancing,
     BreakerMode,
     CancelWithCaller,
@@ -103,6 +104,8 @@ _NAME_SCHEMA = {"type": "string", "pattern": names.NAME_PATTERN}
 _DURATION = Form(write=units.format_duration)
 _SHARE = Form(write=units.format_share)
 _TEXT = Form(write=str)
+TUPLE = Form(tuple, list)
+"""A list whose order the user chose."""
 
 
 def _size_text(size: float) -> object:
@@ -181,6 +184,20 @@ FactorOrOff: TypeAlias = Annotated[
     ),
 ]
 """The snapshot holds None for `off`."""
+EmptyMapping: TypeAlias = Annotated[
+    bool,
+    _typed(readers.empty_mapping, Form(write=lambda _: {}), type="object", additionalProperties=False),
+]
+"""`{}`: the key alone says all; the snapshot holds True."""
+BackAfterText: TypeAlias = Annotated[
+    BackAfter,
+    _typed(
+        units.parse_back_after,
+        Form(write=units.format_back_after),
+        type="string",
+        examples=["70% for 30s"],
+    ),
+]
 EjectionModeName: TypeAlias = Annotated[
     bool,
     _typed(

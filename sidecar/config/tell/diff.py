@@ -155,9 +155,9 @@ def _fates(old: Route | None, new: Route | None, before: Snapshot, after: Snapsh
     """What becomes of the breakers that the route had. One that begins has no fate yet."""
     if old is None:
         return ()
-    stays = frozenset(_upstreams_of(new)) if new is not None else frozenset()
+    stays = frozenset(new.asked_upstreams(after.upstreams)) if new is not None else frozenset()
     fates = []
-    for name in _upstreams_of(old):
+    for name in old.asked_upstreams(before.upstreams):
         if new is None:
             fates.append(Fate(name, False, "the route is removed"))
         elif name not in stays:
@@ -175,14 +175,6 @@ def _why_kept(old: Route, new: Route) -> str:
     if old.breaker.window == new.breaker.window:
         return "new thresholds apply to the state and window it has"
     return "new thresholds apply to the state it has; the window is another and starts empty"
-
-
-def _upstreams_of(route: Route) -> tuple[str, ...]:
-    """Each upstream once: those of the weights, and that of the fallback."""
-    names = [name for name, _ in route.upstreams]
-    if route.fallback is not None and route.fallback.upstream is not None:
-        names.append(route.fallback.upstream)
-    return tuple(dict.fromkeys(names))
 
 
 def _shown(value: str | None) -> str:

@@ -34,7 +34,7 @@ _PATTERNS = {
     names.NAME_PATTERN: "name",
 }
 _FORMATS = {"uri": "URL", "regex": "regular expression"}
-_SCALARS = {"string": "text", "boolean": "`true` or `false`", "number": "number"}
+_SCALARS = {"string": "text", "boolean": "`true` or `false`", "number": "number", "object": "`{}`"}
 
 Schema: TypeAlias = dict[str, Any]
 

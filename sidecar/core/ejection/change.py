@@ -10,13 +10,15 @@ from enum import Enum
 
 
 class Health(Enum):
-    """What is thought of an endpoint by what came back from it."""
+    """What is thought of an endpoint by what came back from it, and by its health checks."""
 
     USABLE = "usable"
     EJECTED = "ejected"
     """It gets no requests for a time."""
     SPARED = "spared"
     """It has failed enough to be ejected and is not, since too many are: it gets a few requests."""
+    UNHEALTHY = "unhealthy"
+    """It fails the sidecar's own checks: it gets no requests until they pass, unless no endpoint is any better."""
 
 
 class EjectionReason(Enum):
@@ -36,7 +38,7 @@ class EndpointChange:
     health: Health
     """After it."""
     reason: EjectionReason | None
-    """Why it is not usable any more; None for one that is again."""
+    """Why it is not usable any more; None for one that is again, or that fails its checks."""
     why: str
     """In words."""
     at: float
@@ -53,4 +55,6 @@ class EndpointChange:
             return f"{self.upstream}: {self.endpoint} is left out for {self.seconds:g} s: {self.why}"
         if self.health is Health.SPARED:
             return f"{self.upstream}: {self.endpoint} is bad, and gets few requests: {self.why}"
+        if self.health is Health.UNHEALTHY:
+            return f"{self.upstream}: {self.endpoint} is left out while its health checks fail: {self.why}"
         return f"{self.upstream}: {self.endpoint} is used again: {self.why}"

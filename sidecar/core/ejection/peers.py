@@ -13,6 +13,8 @@ Where the contract is silent:
 * A spared endpoint is usable again after as many successes in a row as the failures that make one unusable.
 * The first success while none is usable ends that: all are usable, with nothing counted against them. Otherwise the
   first one that answers would have all the load.
+* An endpoint whose health checks fail is *unhealthy*, whatever its requests show, until they pass. With none usable
+  those are used that are spared, and with all unhealthy all of them: the checks themselves may be wrong.
 * An ejected endpoint that leaves and comes back (an answer of a name server that has a part of the addresses) is
   still ejected. 1,024 such are remembered.
 """
@@ -28,7 +30,8 @@ from typing import Final
 from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.ejection.latencies import NEEDED, PEERS_NEEDED, Latencies
 from sidecar.core.ejection.standing import SLOW_START_SECONDS, Member, Standing
-from sidecar.core.snapshot import EjectionPolicy
+from sidecar.core.health import CheckEnd, CheckRecord, CheckState, CheckVerdict
+from sidecar.core.snapshot import EjectionPolicy, HealthCheckPolicy
 
 MOST_AWAY: Final = 1024
 """Ejected endpoints that have left, and are remembered until their time is over."""
@@ -40,14 +43,18 @@ JUDGED_EACH_SECONDS: Final = 1.0
 _USABLE: Final = Health.USABLE
 _EJECTED: Final = Health.EJECTED
 _SPARED: Final = Health.SPARED
+_UNHEALTHY: Final = Health.UNHEALTHY
+_PASSIVE: Final = (_EJECTED, _SPARED)
+"""By what came back from its requests."""
 
 
 class Peers:
     """Of one upstream, for all of its breakers."""
 
     __slots__ = (
-        "_away", "_due", "_fallen", "_number", "_peer_median", "_peer_median_until", "counted", "ejected",
-        "is_timing", "members", "news", "policy", "slow_start_seconds", "upstream", "usable", "version",
+        "_away", "_due", "_fallen", "_number", "_peer_median", "_peer_median_until", "checks", "checks_delayed",
+        "counted", "ejected", "is_timing", "members", "news", "policy", "slow_start_seconds", "unhealthy", "upstream",
+        "usable", "version",
     )  # fmt: skip
 
     def __init__(self, upstream: str, policy: EjectionPolicy) -> None:
@@ -56,6 +63,12 @@ class Peers:
         self.members: dict[Hashable, Standing] = {}
         self.usable = 0
         self.ejected = 0
+        self.unhealthy = 0
+        """Those that fail their checks."""
+        self.checks: dict[CheckEnd, int] = dict.fromkeys(CheckEnd, 0)
+        """Health checks that have ended, since the start."""
+        self.checks_delayed = 0
+        """Those that had to wait, since too many others were under way; who makes them counts."""
         self.version = 0
         """Changes with each standing: what a breaker has excused is looked at again."""
         self.news: list[EndpointChange] = []
@@ -129,7 +142,10 @@ class Peers:
         elif standing.health is _EJECTED:
             self.ejected -= 1
             if len(self._away) < MOST_AWAY:
+                standing.check = None
                 self._away[endpoint] = standing
+        elif standing.health is _UNHEALTHY:
+            self.unhealthy -= 1
         self._keep_bound(now)
 
     def adopt(self, policy: EjectionPolicy, now: float) -> None:
@@ -138,7 +154,7 @@ class Peers:
             return
         self.policy = policy
         for standing in self.members.values():
-            if not policy.is_on and standing.health is not _USABLE:
+            if not policy.is_on and standing.health in _PASSIVE:
                 self._take_back(standing, "ejection is off", now)
             self._watch(standing)
         self._keep_bound(now)
@@ -166,7 +182,9 @@ class Peers:
         standing.row = 0
         if not is_early:
             standing.late = 0
-        if standing.health is not _USABLE:
+        if standing.health is _UNHEALTHY:
+            pass  # its checks say when it is well again
+        elif standing.health is not _USABLE:
             standing.streak += 1
             if not self.usable:
                 self._end_of_outage(now)
@@ -214,7 +232,7 @@ class Peers:
             standing.row += is_in_row
         standing.streak = 0
         standing.is_watched = True
-        if not self.is_judging or standing.health is _EJECTED:
+        if not self.is_judging or standing.health is _EJECTED or standing.health is _UNHEALTHY:
             return
         reason = self._is_enough(standing)
         if reason is not None:
@@ -255,6 +273,57 @@ class Peers:
             self._peer_median = medians[len(medians) // 2] if len(medians) > PEERS_NEEDED else None
         return self._peer_median
 
+    def checked(
+        self, endpoint: Hashable, verdict: CheckVerdict, policy: HealthCheckPolicy, now: float
+    ) -> None:
+        """A health check has ended.
+
+        One that passes ends an ejection, too, if as many in a row have passed since it began as make an endpoint
+        healthy. Where that was wrong, and the endpoint has failed enough again within `base`, it is ejected for its
+        time, whatever its checks say: they ask for something else than its requests.
+        """
+        self.checks[verdict.end] += 1
+        standing = self.members.get(endpoint)
+        if standing is None or verdict.end is CheckEnd.IGNORED:
+            return
+        record = standing.check
+        if record is None:
+            record = standing.check = CheckRecord()
+        record.take(verdict, policy, now)
+        if record.state is CheckState.UNHEALTHY:
+            if standing.health is not _UNHEALTHY:
+                self._leave_out(standing, f"{record.bad} in a row, the last one: {verdict.why}", now)
+        elif record.state is CheckState.HEALTHY and standing.health is _UNHEALTHY:
+            self._take_back(standing, "its health checks pass", now)
+        elif standing.health in _PASSIVE and record.good >= policy.healthy and self._may_free(standing):
+            standing.freed_at = now
+            self._take_back(standing, "its health checks pass", now)
+
+    def _may_free(self, standing: Standing) -> bool:
+        """Whether checks have not been wrong of it lately."""
+        return standing.fell_at - standing.freed_at >= self.policy.base_seconds
+
+    def check_no_more(self, now: float) -> None:
+        """The upstream has no health check any more: those that failed theirs are used again."""
+        for standing in self.members.values():
+            standing.check = None
+            if standing.health is _UNHEALTHY:
+                self._take_back(standing, "nobody checks its health any more", now)
+
+    def _leave_out(self, standing: Standing, why: str, now: float) -> None:
+        """Its checks fail."""
+        if standing.health is _USABLE:
+            self.usable -= 1
+        elif standing.health is _EJECTED:
+            self.ejected -= 1
+            standing.eased_at = now
+        self.unhealthy += 1
+        self.version += 1
+        standing.health, standing.why, standing.until = _UNHEALTHY, why, inf
+        self._watch(standing)
+        self._tell(standing, None, now)
+        self._keep_bound(now)
+
     # What follows
 
     def counts(self, endpoint: Hashable) -> bool:
@@ -275,6 +344,8 @@ class Peers:
                 self._fallen.append((now, standing))
                 standing.fell_at = now
         standing.health, standing.why, standing.is_watched = _SPARED, why, True
+        if standing.check is not None:
+            standing.check.good = 0
         is_upstreams = self._is_upstreams(now)  # which also forgets the old ones
         if self._has_room() and not is_upstreams:
             self._eject(standing, reason, now)
@@ -285,11 +356,11 @@ class Peers:
         return self.ejected < self._most_ejected()
 
     def _most_ejected(self) -> int:
-        """Of two or more at least one, unless none may be; never all of them."""
+        """Of two or more at least one, unless none may be; never all of them, nor all whose checks do not fail."""
         count, share = len(self.members), self.policy.max_ejected
         if count < 2 or share <= 0.0:
             return 0
-        return min(max(int(share * count + 1e-9), 1), count - 1)
+        return max(min(max(int(share * count + 1e-9), 1), count - 1 - self.unhealthy), 0)
 
     def _is_upstreams(self, now: float) -> bool:
         """Whether the majority has failed within the same interval: that is the upstream, and nobody's own fault."""
@@ -338,6 +409,8 @@ class Peers:
         if standing.health is _EJECTED:
             self.ejected -= 1
             standing.eased_at = now
+        elif standing.health is _UNHEALTHY:
+            self.unhealthy -= 1
         self._forget(standing, now)
         standing.back_at = now
         standing.slow_seconds = max(SLOW_START_SECONDS, self.slow_start_seconds)
@@ -359,7 +432,7 @@ class Peers:
 
     def _end_of_outage(self, now: float) -> None:
         """None was usable, and one has answered well."""
-        for standing in self.members.values():
+        for standing in [one for one in self.members.values() if one.health is not _UNHEALTHY]:
             self._take_back(standing, "the upstream answers again", now)
             standing.back_at = -inf
         self._fallen.clear()
@@ -377,7 +450,7 @@ class Peers:
             self._tell(standing, None, now)
         if not self.is_judging:
             for standing in self.members.values():
-                if standing.health is not _USABLE:
+                if standing.health in _PASSIVE:
                     self._take_back(standing, "it has no peers any more", now)
 
     def _watch(self, standing: Standing) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.latencies import Latencies
+from sidecar.core.health import CheckRecord
 
 SLOW_START_SECONDS: Final = 10.0
 """In which an endpoint that is back from an ejection comes to its whole share."""
@@ -32,9 +33,9 @@ class Standing:
     """Of one endpoint among its peers. Times are monotonic seconds."""
 
     __slots__ = (
-        "back_at", "bad", "eased_at", "endpoint", "ewma", "ewma_at", "failed", "fell_at", "good", "health",
-        "is_watched", "late", "latencies", "places", "row", "since", "slow_seconds", "streak", "times", "until",
-        "why",
+        "back_at", "bad", "check", "eased_at", "endpoint", "ewma", "ewma_at", "failed", "fell_at", "freed_at", "good",
+        "health", "is_watched", "late", "latencies", "places", "row", "since", "slow_seconds", "streak", "times",
+        "until", "why",
     )  # fmt: skip
 
     def __init__(self, endpoint: object, now: float) -> None:
@@ -76,6 +77,10 @@ class Standing:
         self.why = ""
         """In words; empty for one that is usable."""
         self.latencies: Latencies | None = None
+        self.check: CheckRecord | None = None
+        """Of the sidecar's own checks; None where none has ended."""
+        self.freed_at = -inf
+        """When checks that passed had last ended its ejection."""
 
     def __repr__(self) -> str:
         return (

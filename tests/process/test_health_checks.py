@@ -1,0 +1,169 @@
+"""Health checks of real servers by a real process: grpcio, nginx by TLS, and a process that was stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.setting import Served, served
+from tests.support.authority import Authority
+from tests.support.grpc_health import grpc_health
+from tests.support.ports import free_ports
+from tests.support.raw import RawPeer, raw_client, raw_upstream
+
+pytestmark = pytest.mark.process
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+OFTEN = "interval: 100ms, timeout: 100ms"
+PATIENCE_SECONDS = 60.0
+
+
+async def count(to: Served, state: str) -> float:
+    return await to.metric(
+        f'sidecar_health_endpoints{{sidecar_upstream="app",sidecar_health_state="{state}"}}'
+    )
+
+
+async def until(to: Served, state: str) -> None:
+    """The only endpoint is `healthy` or `unhealthy`."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await count(to, state):
+            pass
+
+
+@pytest.mark.parametrize("service", ["", "shop.Payments"])
+async def test_a_grpc_server_is_asked_in_its_own_words(tmp_path: Path, service: str) -> None:
+    with grpc_health() as health:
+        health.states = {service: "SERVING"}
+        check = f'health_check: {{grpc: {{service: "{service}"}}, interval: 200ms, timeout: 200ms}}'
+        async with served(tmp_path, health.port, upstream=f"protocol: http2, {check}") as to:
+            await until(to, "healthy")
+            for state in ("NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"):
+                health.states[service] = state
+                await until(to, "unhealthy")
+                health.states[service] = "SERVING"
+                await until(to, "healthy")
+            health.states.clear()  # NOT_FOUND
+            await until(to, "unhealthy")
+    assert set(health.asked) == {service}
+    assert all(0.0 < seconds <= 0.21 for seconds in health.timeouts)
+
+
+async def test_a_grpc_server_without_that_service_is_unhealthy_and_says_why(tmp_path: Path) -> None:
+    with grpc_health(has_health=False) as health:
+        check = f"health_check: {{grpc: {{}}, {OFTEN}}}"
+        async with served(tmp_path, health.port, upstream=f"protocol: http2, {check}") as to:
+            await until(to, "unhealthy")
+        assert "grpc:UNIMPLEMENTED" in (tmp_path / "sidecar.log").read_text()
+
+
+async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(tmp_path: Path) -> None:
+    names = 'sidecar_route="app",sidecar_upstream="app"'
+    closed = f'sidecar_circuit_breaker_state{{{names},sidecar_circuit_breaker_state="closed"'
+    with grpc_health() as health:
+        health.states = {"": "NOT_SERVING"}
+        route = (
+            "circuit_breaker: {consecutive_failures: 1, open_for: 100ms, max_open_for: 100ms, warm_up: off, "
+            "half_open: {check: {grpc: {}}}}"
+        )
+        async with served(tmp_path, health.port, upstream="protocol: http2", route=route) as to:
+            async with raw_client(to.port) as client:
+                await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                (answer,) = await client.responses([b"GET"])
+                assert answer.status == 502, "grpcio resets what is no gRPC"
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while len(health.asked) < 3:
+                    assert await to.metric(closed) == 0
+                assert await to.metric(closed) == 0
+                health.states[""] = "SERVING"
+                while not await to.metric(closed):
+                    pass
+
+
+def _until_it_listens(process: subprocess.Popen[bytes], at: int) -> Any:
+    while True:
+        assert process.poll() is None, f"it has ended with {process.returncode}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", at)) == 0:
+                return
+
+
+@contextmanager
+def nginx(folder: Path, server: str) -> Iterator[int]:
+    (free,) = free_ports(1)
+    assert NGINX is not None
+    temporary = "; ".join(f"{kind}_temp_path {folder}" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(f"""\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {folder}; {temporary};
+  server {{ listen 127.0.0.1:{free} ssl http2; {server} }}
+}}
+""")
+    command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        _until_it_listens(process, free)
+        yield free
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
+async def test_nginx_is_asked_by_the_tls_and_protocol_of_its_upstream(tmp_path: Path, protocol: str) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.pair("a.test")
+    (tmp_path / "html").mkdir()
+    page = tmp_path / "html" / "healthz"
+    page.write_text("well")
+    server = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; root {tmp_path}/html;"
+    with nginx(tmp_path, server) as port:
+        tls = f'tls: {{ca: "{authority.path}", server_name: a.test}}, protocol: {protocol}'
+        check = "health_check: {path: /healthz, interval: 200ms, timeout: 200ms}"
+        async with served(tmp_path, port, upstream=f"{tls}, {check}") as to:
+            await until(to, "healthy")
+            page.unlink()
+            await until(to, "unhealthy")
+            page.write_text("well again")
+            await until(to, "healthy")
+
+
+async def test_a_process_that_was_stopped_blames_nobody(tmp_path: Path) -> None:
+    """SIGSTOP for longer than each check may take, three times over: answers come meanwhile, and time-outs pass."""
+    arrived = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            arrived.set()
+            await asyncio.sleep(0.03)
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    check = "health_check: {path: /, interval: 150ms, timeout: 150ms, unhealthy: 1}"
+    async with raw_upstream(script) as app, served(tmp_path, app.port, upstream=check) as to:
+        await until(to, "healthy")
+        for _ in range(3):
+            arrived.clear()
+            await arrived.wait()
+            to.process.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.5)  # the thing that is tested: it lasts longer than the check may
+            to.process.process.send_signal(signal.SIGCONT)
+            assert await count(to, "healthy") == 1
+        ended = 'sidecar_health_checks_total{sidecar_upstream="app",sidecar_health_result="%s"'
+        assert await to.metric(ended % "failed") == 0
+        assert await to.metric(ended % "passed") > 0
