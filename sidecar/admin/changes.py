@@ -45,7 +45,8 @@ class Changes:
         add("/loglevel", self._log_level)
 
     async def _override(self, action: Override, request: web.Request) -> web.Response:
-        """Every breaker of the route's upstreams; one alone with `upstream=`, which may be the fallback's."""
+        """Every breaker of the route's upstreams; one alone with `upstream=`, which may be one that stands in for
+        them."""
         process = self._process
         name = request.match_info["route"]
         route = find_route(process, name)
@@ -138,11 +139,8 @@ def find_route(process: Process, name: str) -> Route:
 
 
 def breakers_of(process: Process, route: Route) -> list[Breaker]:
-    """All of a route, its fallback's last."""
-    names = dict.fromkeys([name for name, _ in route.upstreams])
-    if route.fallback is not None and route.fallback.upstream is not None:
-        names[route.fallback.upstream] = None
-    breakers = process.breakers
+    """All of a route: its own, its fallback's, and those of upstreams that take over."""
+    names, breakers = route.asked_upstreams(process.snapshot.upstreams), process.breakers
     return [breakers[route.name, name] for name in names if (route.name, name) in breakers]
 
 

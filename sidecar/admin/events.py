@@ -1,4 +1,5 @@
-"""`GET /events`: transitions, reloads, and changes of endpoints as they happen, to any number of readers, in order.
+"""`GET /events`: transitions, reloads, changes of endpoints and failovers as they happen, to any number of
+readers, in order.
 
 There is one ring of the last events and each reader has a place in it, so the queue of a reader is bounded by the
 ring and costs nothing. A reader that comes back with `Last-Event-ID` goes on where it was; what the ring no longer
@@ -24,6 +25,7 @@ from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.failover import FailoverChange
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
@@ -33,13 +35,16 @@ _BATCH: Final = 64
 _RETRY_MS: Final = 2000
 
 
+Content = Transition | EndpointChange | FailoverChange | Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     number: int
     """Counts the events of this process from 1, without gaps."""
     kind: str
-    """`transition`, `endpoint` or `reload`."""
-    content: Transition | EndpointChange | Mapping[str, Any]
+    """`transition`, `endpoint`, `failover` or `reload`."""
+    content: Content
 
 
 class Events:
@@ -62,6 +67,9 @@ class Events:
 
     def endpoint_changed(self, change: EndpointChange) -> None:
         self._add("endpoint", change)
+
+    def failed_over(self, change: FailoverChange) -> None:
+        self._add("failover", change)
 
     def reloaded(self, data: Mapping[str, Any]) -> None:
         self._add("reload", data)
@@ -109,7 +117,7 @@ class Events:
             reader.is_over = True
             reader.wake.set()
 
-    def _add(self, kind: str, content: Transition | EndpointChange | Mapping[str, Any]) -> None:
+    def _add(self, kind: str, content: Content) -> None:
         self._count += 1
         self._ring.append(Event(self._count, kind, content))
         for reader in self.readers:

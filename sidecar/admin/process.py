@@ -12,6 +12,7 @@ from sidecar.admin.probes import Vitals
 from sidecar.admin.tap import Taps
 from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.standing import Standing
+from sidecar.core.failover import Failover
 from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
 from sidecar.core.transition import Transition
 
@@ -47,6 +48,18 @@ class Cluster(Protocol):
     def pools(self) -> Sequence[Pool]: ...
 
 
+class Standby(Protocol):
+    """Who takes over from an upstream of a route."""
+
+    failover: Failover
+    trials: int
+    """Requests that were to find out how the upstream is."""
+
+    @property
+    def moved(self) -> Mapping[str, int]:
+        """Requests that went to each of them."""
+
+
 class Ending(Exception):
     """This process drains and takes no new configuration any more: the one that takes its place reads the new one."""
 
@@ -69,6 +82,10 @@ class Process(Vitals, Protocol):
 
     @property
     def clusters(self) -> Mapping[str, Cluster]: ...
+    @property
+    def standbys(self) -> Mapping[tuple[str, str], Standby]:
+        """By route and upstream, for upstreams with a `failover`."""
+
     @property
     def is_draining(self) -> bool: ...
     @property

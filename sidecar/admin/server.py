@@ -21,10 +21,11 @@ from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.middleware import around_all, for_browsers
 from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response
-from sidecar.admin.process import Data, Process
+from sidecar.admin.process import Data, Process, Standby
 from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.failover import FailoverChange
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
@@ -161,7 +162,11 @@ class AdminServer:
     async def _upstreams(self, request: web.Request) -> web.Response:
         chosen, moment = _chosen(request, "name"), moment_of(self._process)
         clusters = [one for one in self._process.clusters.values() if chosen is None or one.name in chosen]
-        return await listed({}, "upstreams", (views.upstream(one, moment) for one in clusters))
+        by_upstream: dict[str, dict[str, Standby]] = {}
+        for (route, name), standby in self._process.standbys.items():
+            by_upstream.setdefault(name, {})[route] = standby
+        items = (views.upstream(one, moment, by_upstream.get(one.name, {})) for one in clusters)
+        return await listed({}, "upstreams", items)
 
     async def _config(self, request: web.Request) -> web.Response:
         process = self._process
@@ -191,6 +196,8 @@ class AdminServer:
         content = event.content
         if isinstance(content, Transition):
             return views.transition(content, moment_of(self._process))
+        if isinstance(content, FailoverChange):
+            return views.failover_change(content, moment_of(self._process))
         if isinstance(content, EndpointChange):
             return views.endpoint_change(content, moment_of(self._process))
         return content

@@ -6,12 +6,12 @@ keys are those of the configuration and of SPEC 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sidecar.admin.process import Cluster, Data
+from sidecar.admin.process import Cluster, Data, Standby
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
 from sidecar.core.breaker.words import because, held, told
@@ -19,6 +19,7 @@ from sidecar.core.candidate import candidate_policy
 from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import GONE
+from sidecar.core.failover import FailoverChange
 from sidecar.core.health import CheckRecord
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
@@ -342,8 +343,8 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     return DURATION_BOUNDS[-1]
 
 
-def upstream(cluster: Cluster, moment: Moment) -> Data:
-    """One upstream: its limits, how far they are used, and each endpoint."""
+def upstream(cluster: Cluster, moment: Moment, standbys: Mapping[str, Standby] | None = None) -> Data:
+    """One upstream: its limits, how far they are used, each endpoint, and by route who takes over from it."""
     limits = cluster.policy.limits
     return {
         "name": cluster.name,
@@ -356,6 +357,7 @@ def upstream(cluster: Cluster, moment: Moment) -> Data:
             "max_pending": limits.max_pending,
             "max_requests": limits.max_requests,
         },
+        "failover": _failover(cluster, standbys or {}, moment),
         "configured": [str(endpoint) for endpoint in cluster.policy.endpoints],
         "endpoints": [
             {
@@ -368,6 +370,43 @@ def upstream(cluster: Cluster, moment: Moment) -> Data:
             }
             for pool in cluster.pools
         ],
+    }
+
+
+def _failover(cluster: Cluster, standbys: Mapping[str, Standby], moment: Moment) -> Data | None:
+    """Who takes over, when, and how much of its load the upstream keeps at present; None where nobody does."""
+    policy = cluster.policy.failover
+    if policy is None:
+        return None
+    return {
+        "to": list(policy.to),
+        "below": policy.below,
+        "back": {"share": policy.back.share, "seconds": policy.back.seconds},
+        "routes": [
+            {
+                "route": route,
+                "phase": one.failover.phase.value,
+                "since": moment.instant(one.failover.since),
+                "kept_share": round(one.failover.kept, 3),
+                "moved": dict(one.moved),
+                "trials": one.trials,
+            }
+            for route, one in standbys.items()
+        ],
+    }
+
+
+def failover_change(change: FailoverChange, moment: Moment) -> Data:
+    """A failover has begun or ended."""
+    return {
+        "route": change.route,
+        "upstream": change.upstream,
+        "to": list(change.to),
+        "phase": change.phase.value,
+        "usable": change.supply.usable,
+        "endpoints": change.supply.total,
+        "at": moment.instant(change.at),
+        "told": change.told,
     }
 
 

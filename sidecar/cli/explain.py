@@ -21,7 +21,7 @@ from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
-from sidecar.config.schema.units import format_duration, format_size
+from sidecar.config.schema.units import format_back_after, format_duration, format_share, format_size
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.retry import MARK, REPEATABLE
@@ -210,7 +210,15 @@ def _asked(options: argparse.Namespace) -> Asked:
 def _upstream(name: str, weight: int, loaded: Loaded) -> str:
     upstream = loaded.snapshot.upstreams[name]
     told = f"{name} (weight {weight}): {', '.join(map(str, upstream.endpoints))}"
-    return told if upstream.tls is None else f"{told}, {asked_of(upstream)}"
+    if upstream.tls is not None:
+        told = f"{told}, {asked_of(upstream)}"
+    failover = upstream.failover
+    if failover is None:
+        return told
+    return (
+        f"{told}; {', then '.join(failover.to)} takes over when less than {format_share(failover.below)} of the "
+        f"endpoints is usable or the breaker is open, until {format_back_after(failover.back)}"
+    )
 
 
 def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:

@@ -134,6 +134,8 @@ def _head(reading: Reading, trouble: str) -> Text:
     held = [one for one in reading.state["breakers"] if one["is_overridden"] and one["state"] not in SHUT]
     if held:
         text.append(_listed("HELD BY HAND", held, len(held)), style="bold cyan")
+    for told in _failovers(reading.state["upstreams"]):
+        text.append(f"\n{told}", style="bold yellow")
     if not config["is_last_reload_successful"]:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
         for problem in config["problems"][:_MAX_PROBLEMS]:
@@ -160,6 +162,18 @@ def _add_passed(text: Text, passed: Data | None) -> None:
             text.append(f", breaker {one['state'].replace('_', ' ')}", style="bold red")
     if passed["destinations"] > _MAX_PASSED:
         text.append(f"\n  and {passed['destinations'] - _MAX_PASSED} more")
+
+
+def _failovers(upstreams: Sequence[Data]) -> list[str]:
+    """A line for each upstream that has given load away."""
+    return [
+        f"FAILOVER: {one['route']}/{upstream['name']} keeps {one['kept_share']:.0%} of its load,"
+        f" {', '.join(upstream['failover']['to'])} takes over"
+        for upstream in upstreams
+        if upstream.get("failover")
+        for one in upstream["failover"]["routes"]
+        if one["phase"] != "home"
+    ][:_MAX_OPEN]
 
 
 def _certificate_trouble(owner: Data) -> bool:

@@ -273,6 +273,18 @@ def _checks_delayed(sources: Sources) -> Iterator[Point]:
             yield (("sidecar.upstream", upstream.name),), upstream.checks_delayed
 
 
+def _kept(sources: Sources) -> Iterator[Point]:
+    for one in sources.failovers:
+        yield (("sidecar.route", one.route), ("sidecar.upstream", one.upstream)), one.kept
+
+
+def _moved(sources: Sources) -> Iterator[Point]:
+    for one in sources.failovers:
+        for to, count in one.moved.items():
+            names = ("sidecar.route", one.route), ("sidecar.upstream", one.upstream)
+            yield (*names, ("sidecar.failover.to", to)), count
+
+
 def _reloads(sources: Sources) -> Iterator[Point]:
     yield (("sidecar.config.result", "success"),), sources.config.reloads_succeeded
     yield (("sidecar.config.result", "failure"),), sources.config.reloads_failed
@@ -512,6 +524,15 @@ FAMILIES: tuple[Family, ...] = (
         None,
         _checks_delayed,
     ),
+    Family(
+        "sidecar.failover.kept",
+        "1",
+        "Share of its load that an upstream keeps while others take over.",
+        MetricKind.GAUGE,
+        None,
+        _kept,
+    ),
+    Family("sidecar.failover.requests", _REQ, "Requests that another upstream took over.", _C, None, _moved),
     Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
     ),

@@ -742,20 +742,27 @@ class Route:
     """Texts of this route that the environment gave (`${NAME}`) and that may be secrets: told to nobody."""
 
     def asked_upstreams(self, upstreams: Mapping[str, Upstream]) -> tuple[str, ...]:
-        """All that its requests may go to, each once: its own, who takes over from them, and its fallback's."""
+        """All that its requests may go to, each once: its own, its fallback's, and who takes over from them."""
         own = [name for name, _ in self.upstreams]
+        if self.fallback is not None and self.fallback.upstream is not None:
+            own.append(self.fallback.upstream)
         failovers = (upstreams[name].failover for name in own)
         others = [name for one in failovers if one is not None for name in one.to]
-        fallback = None if self.fallback is None else self.fallback.upstream
-        last = [] if fallback is None else [fallback]
-        return tuple(dict.fromkeys((*own, *others, *last)))
+        return tuple(dict.fromkeys((*own, *others)))
 
-    def breaker_of(self, upstream: str) -> BreakerPolicy:
+    def breaker_of(self, upstream: Upstream) -> BreakerPolicy:
         """The policy of its breaker to this upstream. `forced_open` is said of the route's own upstreams: their
-        fallback is there to serve."""
+        fallback is there to serve. Where others take over from it, and its health is checked, the same check is the
+        breaker's probe: no request has to be."""
         policy = self.breaker
-        if policy.mode is BreakerMode.FORCED_OPEN and all(name != upstream for name, _ in self.upstreams):
-            return replace(policy, mode=BreakerMode.ENFORCE)
+        if policy.mode is BreakerMode.FORCED_OPEN and all(
+            name != upstream.name for name, _ in self.upstreams
+        ):
+            policy = replace(policy, mode=BreakerMode.ENFORCE)
+        health = upstream.health_check
+        if policy.half_open_check is None and health is not None and upstream.failover is not None:
+            seconds = min(health.check.timeout_seconds, policy.half_open_max_wait_seconds)
+            policy = replace(policy, half_open_check=replace(health.check, timeout_seconds=seconds))
         return policy
 
 

@@ -62,6 +62,18 @@ class UpstreamNumbers:
     """`https` where it is spoken to by TLS."""
 
 
+@dataclass(frozen=True, slots=True)
+class FailoverReading:
+    """One upstream from which others take over, as one route sees it."""
+
+    route: str
+    upstream: str
+    kept: float
+    """The share of its load that it keeps."""
+    moved: Mapping[str, int] = field(default_factory=dict)
+    """Requests that others took, by upstream."""
+
+
 def server_of(upstream: Upstream) -> tuple[str, int | None]:
     """The configured address that stands for `upstream` in metrics.
 
@@ -145,6 +157,7 @@ class Sources:
 
     breakers: Sequence[BreakerReading] = ()
     upstreams: Sequence[UpstreamNumbers] = ()
+    failovers: Sequence[FailoverReading] = ()
     config: ConfigNumbers = ConfigNumbers()
     memory: MemoryNumbers = MemoryNumbers()
     loop: LoopNumbers = LoopNumbers()

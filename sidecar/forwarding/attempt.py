@@ -53,6 +53,8 @@ class AttemptOwner(ABC):
     __slots__ = ()
 
     story: Story
+    is_trial: bool
+    """It is to find out whether an upstream is well again from which others take over."""
 
     @abstractmethod
     def interim(self, attempt: Attempt, head: ResponseHead) -> None: ...
@@ -469,7 +471,7 @@ class Attempt(ResponseSink, Seeker):
             self.race.head(self, head)
             return
         self._judge_head(head)
-        if self.route.retry is not None and self.race.may_better(self, head, None):
+        if (self.route.retry is not None or self.race.is_trial) and self.race.may_better(self, head, None):
             self._withheld = bytearray()
             self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
             return

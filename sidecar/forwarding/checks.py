@@ -152,9 +152,7 @@ class Checks:
 
     def adopt(self, live: LiveRoute) -> None:
         """A route is live under its present policy, be it new or not: check what it says."""
-        for destination in (*live.destinations, live.fallback_destination):
-            if destination is None:
-                continue
+        for destination in live.everywhere():
             key = destination.breaker.route, destination.breaker.upstream
             before = self._checkers.get(key)
             is_checked = destination.breaker.policy.half_open_check is not None

@@ -29,6 +29,7 @@ from sidecar.forwarding import date
 from sidecar.forwarding.acting import Acting, Rewriting, acts
 from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.permit import Permit, Refusal
+from sidecar.forwarding.standby import Standby
 from sidecar.upstream.cluster import Cluster
 
 VIA = (b"Via", b"1.1 sidecar")
@@ -51,13 +52,15 @@ _CLOSED = State.CLOSED
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "retry_budget")
+    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "retry_budget", "standby")
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
         self.retry_budget: RetryBudget | None = None
         """None where nothing is tried again."""
+        self.standby: Standby[Destination] | None = None
+        """Who takes over from it; None: nobody."""
         self._usual_seconds = 0.0
         self._usual_until = -inf
 
@@ -164,8 +167,8 @@ class LiveRoute:
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.fallback_destination = fallback_destination
         retry = self.retry
-        for destination in (*self.destinations, fallback_destination):
-            if retry is not None and destination is not None:
+        if retry is not None:
+            for destination in self.everywhere():
                 destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
@@ -229,6 +232,21 @@ class LiveRoute:
         is: this takes 0.1 µs."""
         policy = self.policy.retry
         return policy if policy.attempts else None
+
+    @property
+    def takers(self) -> dict[str, tuple[str, ...]]:
+        """By upstream, who takes over from it."""
+        return {
+            one.cluster.name: tuple(one.standby.moved) for one in self.everywhere() if one.standby is not None
+        }
+
+    def everywhere(self) -> list[Destination]:
+        """All that its requests may go to: its own, who takes over from them, and its fallback's. Each once."""
+        own = [*self.destinations]
+        if self.fallback_destination is not None:
+            own.append(self.fallback_destination)
+        others = [target for one in own if one.standby is not None for target in one.standby.targets]
+        return list(dict.fromkeys((*own, *others)))
 
     def usual_seconds(self, now: float) -> float:
         """What half of the route's last good answers did not exceed; of several upstreams the fastest. 0 while too

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
-from sidecar.core.outcome import PROBE_SECONDS, Kind
+from sidecar.core.outcome import PROBE_SECONDS, Kind, Verdict, judge_status
 from sidecar.core.retry import (
     REPEATABLE,
     RetryCause,
@@ -35,6 +35,7 @@ from sidecar.forwarding.retrying import (
     untried,
 )
 from sidecar.forwarding.shift import Shift, shift_from
+from sidecar.forwarding.standby import Detour, Standby, supply_of
 from sidecar.forwarding.story import Story
 from sidecar.upstream.streams import Processed
 
@@ -104,9 +105,12 @@ class Race(AttemptOwner):
     _was_stale: bool
     """One pooled connection had been closed: no other is taken from a pool."""
 
+    _detour: Detour[Destination] | None
+    """Where its upstream has others to take over."""
+
     __slots__ = (
-        "_destination", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed", "exchange",
-        "is_postponed", "running", "story", "stream", "winner",
+        "_destination", "_detour", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed",
+        "exchange", "is_postponed", "is_trial", "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -133,9 +137,13 @@ class Race(AttemptOwner):
         self.exchange = self.story = exchange
         self.stream = stream
         self.running = []
-        self.winner = self._shift = self._retrying = None
+        self.winner = self._shift = self._retrying = self._detour = None
+        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self.is_trial = (
+            False
+        )
+        if destination.standby is not None:
+            destination = self._by_failover(destination, destination.standby, now)
         self._route, self._destination = route, destination
-        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
@@ -165,17 +173,34 @@ class Race(AttemptOwner):
             pool = cluster.pick(cluster.at(permit.avoid)) if is_probe else cluster.pick()
         self._run(permit, cluster, pool, now)
 
+    def _by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> Destination:
+        """The upstream itself, or one that takes over."""
+        exchange = self.exchange
+        service = exchange.service
+        self._detour = Detour(home, standby)
+        change = standby.look(home, now)
+        if change is not None:
+            service.failed_over(change)
+        if standby.keeps(service.rng):
+            return home
+        may_be_sent_again = exchange.request.method in REPEATABLE and exchange.body is None
+        if may_be_sent_again and standby.takes_trial(home, now):
+            self.is_trial = True
+            return home
+        return standby.taker(supply_of(home), service.rng) or home
+
     def _ask_others(self, refusal: Refusal, now: float) -> Permit | None:
         """One has refused: ask those that take over its share. None: it is to be asked again, with the whole body.
 
         Raises:
             GivenUp: nobody takes it.
         """
+        first = refusal
         while not refusal.is_postponed:
             self._report(refusal.transition)
             other = self._next_destination(refusal)
             if other is None:
-                self.exchange.refused(refusal if self._shift is None else self._shift.first)
+                self.exchange.refused(first if self._shift is None else self._shift.first)
             self._destination = other
             admitted = other.admit(now, self.exchange)
             if not isinstance(admitted, Refusal):
@@ -191,11 +216,17 @@ class Race(AttemptOwner):
         if self._shift is None:
             rng = self.exchange.service.rng
             self._shift = shift_from(self._route, self._destination, refusal, rng)
-        return None if self._shift is None else self._shift.next(self._destination)
+        other = None if self._shift is None else self._shift.next(self._destination)
+        if other is None and self._detour is not None and refusal.reason is Reason.CIRCUIT_OPEN:
+            self.is_trial = False
+            other = self._detour.next(self._destination, self.exchange.service.rng)
+        return other
 
     def has_asked(self, destination: Destination) -> bool:
         """Whether this upstream's breaker has answered the exchange already."""
-        asked = [self._destination] if self._shift is None else [self._destination, *self._shift.asked]
+        asked = [self._destination]
+        for way in (self._shift, self._detour):
+            asked += way.asked if way is not None else ()
         return any(one.breaker is destination.breaker for one in asked)
 
     def _report(self, transition: Transition | None) -> None:
@@ -265,6 +296,9 @@ class Race(AttemptOwner):
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
+        if self.is_trial and self._has_failed_trial(attempt, head):
+            self._end_trial(attempt, Answered(head, body))
+            return
         if self._destination.retry_budget is not None and self._is_bettered(attempt, head, body):
             return
         self.winner = attempt
@@ -367,6 +401,8 @@ class Race(AttemptOwner):
         if not keeps_permit:
             self._tell(attempt.judge(kind, now, error))
         if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
+            return
+        if self.is_trial and self.winner is None and self._is_sent_on(now):
             return
         policy = self._route.retry
         if policy is None or is_again or self.winner is not None:
@@ -472,10 +508,43 @@ class Race(AttemptOwner):
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
 
+    # Of a request that finds out whether an upstream is well again
+
+    def _has_failed_trial(self, attempt: Attempt, head: ResponseHead) -> bool:
+        """Whether this answer is what the upstream is not to get requests for."""
+        policy = self._destination.breaker.policy
+        is_marked = verdicts.is_marked(head, policy)
+        return judge_status(head.status, is_marked, policy) is Verdict.FAILURE
+
+    def _end_trial(self, attempt: Attempt, answer: Answered) -> None:
+        """It has failed, and goes on to one that takes over; without any the client gets this answer."""
+        now = self.exchange.service.clock()
+        self.running.remove(attempt)
+        attempt.finish(now)
+        self._tell(attempt.judge(_ANSWERED, now))
+        if not self._is_sent_on(now):
+            retrying = self._retrying = Retrying()
+            retrying.attempt, retrying.stands = attempt, answer
+            self._stand(retrying)
+
+    def _is_sent_on(self, now: float) -> bool:
+        self.is_trial = False
+        detour = self._detour
+        other = None if detour is None else detour.next(self._destination, self.exchange.service.rng)
+        if other is None:
+            return False
+        self._destination = other
+        permit = self._ask_once_more(now)
+        if permit is not None:
+            self._run_again(permit, other.cluster.pick(), now)
+        return permit is not None
+
     # By the route's `retry`
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try may be made instead of giving this answer to the client."""
+        if self.is_trial:
+            return self._has_failed_trial(attempt, head)
         policy = self._route.retry
         if policy is None or len(self.running) != 1 or self.winner is not None:
             return False

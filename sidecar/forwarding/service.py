@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sidecar.core.callers import Callers
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
+from sidecar.core.failover import FailoverChange
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.request import Asked, Request
@@ -139,8 +140,8 @@ class Service:
     """Who takes what no route takes."""
     on_transition: Callable[[Transition], None] = lambda _: None
     """Who acts on a change of a breaker's state, after it was told: the checks."""
-    on_endpoint: Callable[[EndpointChange], None] = lambda _: None
-    """Who else hears of an endpoint's change, after observers: readers of `/events`."""
+    on_news: Callable[[EndpointChange | FailoverChange], None] = lambda _: None
+    """Who hears of upstreams' news: of endpoints after the observers, and of failovers."""
 
     def __post_init__(self) -> None:
         self.handshakes = Turns(self.loop)
@@ -155,7 +156,11 @@ class Service:
     def endpoint_changed(self, change: EndpointChange) -> None:
         """An endpoint is used no more, or again."""
         self.observe.endpoint_changed(change)
-        self.on_endpoint(change)
+        self.on_news(change)
+
+    def failed_over(self, change: FailoverChange) -> None:
+        """Others take over from an upstream, or no longer."""
+        self.on_news(change)
 
     def _look_at_postponed(self, breaker: tuple[str, str]) -> None:
         now = self.clock()

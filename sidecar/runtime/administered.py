@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from sidecar.admin.process import Data
+from sidecar.admin.process import Data, Standby
 from sidecar.admin.tap import Taps
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.tell import render
@@ -98,6 +98,11 @@ class Administered:
     @property
     def clusters(self) -> Mapping[str, Cluster]:
         return self._datapath.assembly.clusters
+
+    @property
+    def standbys(self) -> Mapping[tuple[str, str], Standby]:
+        found = self._datapath.assembly.standbys()
+        return {(home.breaker.route, home.breaker.upstream): standby for home, standby in found}
 
     @property
     def log_level(self) -> str:

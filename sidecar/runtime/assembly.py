@@ -17,6 +17,7 @@ from typing import Protocol
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
+from sidecar.core.failover import Failover
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import (
@@ -35,6 +36,7 @@ from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.passing import PassThrough
 from sidecar.forwarding.service import Service
+from sidecar.forwarding.standby import Standby
 from sidecar.runtime.upstream_tls import UpstreamContexts
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
@@ -55,6 +57,8 @@ class Built:
     tables: dict[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
     made: list[Cluster] = field(default_factory=list)
     """Those of `clusters` that are new."""
+    failovers: dict[tuple[str, str], Failover] = field(default_factory=dict)
+    """By route and upstream."""
     kept: frozenset[str] = frozenset()
     """Upstreams whose breakers go on."""
 
@@ -92,6 +96,7 @@ class Assembly:
         self.clusters: dict[str, Cluster] = {}
         self.breakers: dict[tuple[str, str], Breaker] = {}
         self.routes: dict[str, LiveRoute] = {}
+        self.failovers: dict[tuple[str, str], Failover] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Build and commit at once: for the start, when nobody waits."""
@@ -132,6 +137,9 @@ class Assembly:
         self._inherit(built)
         breakers_before = self.breakers
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
+        self.failovers = built.failovers
+        for (_, name), failover in built.failovers.items():
+            failover.policy = built.snapshot.upstreams[name].failover or failover.policy
         self.tls.retain(built.snapshot)
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
@@ -167,10 +175,8 @@ class Assembly:
         """Hand breakers that stay their new thresholds and checks, in steps: after `commit`, in any order."""
         now = self._service.clock()
         for number, live in enumerate(list(self.routes.values())):
-            for destination in (*live.destinations, live.fallback_destination):
-                if destination is None:
-                    continue
-                policy = live.policy.breaker_of(destination.breaker.upstream)
+            for destination in live.everywhere():
+                policy = live.policy.breaker_of(destination.cluster.policy)
                 if destination.breaker.policy != policy:
                     for transition in destination.breaker.reconfigure(policy, now):
                         self._service.transitioned(transition)
@@ -212,6 +218,20 @@ class Assembly:
             if transition is not None:
                 self._service.transitioned(transition)
         self.passing.tick(now)
+        for home, standby in self.standbys():
+            change = standby.look(home, now)
+            if change is not None:
+                self._service.failed_over(change)
+
+    def standbys(self) -> list[tuple[Destination, Standby[Destination]]]:
+        """Every upstream of a route from which others take over, with who does. Reads alone, from any thread."""
+        found = []
+        for route, name in self.failovers:
+            live = self.routes.get(route)
+            for one in () if live is None else live.everywhere():
+                if one.standby is not None and one.cluster.name == name:
+                    found.append((one, one.standby))
+        return found
 
     def close_all_idle(self) -> int:
         """Of all connections with upstreams, for want of memory. Returns how many there were."""
@@ -289,8 +309,9 @@ class Assembly:
     def _route(self, route: Route, built: Built, now: float) -> LiveRoute:
         """The live route as it is, when nothing of it has changed: then not even its memory moves."""
         before = self.routes.get(route.name)
+        upstreams = built.snapshot.upstreams
         fallback = route.fallback.upstream if route.fallback is not None else None
-        names = [name for name, _ in route.upstreams] + ([fallback] if fallback is not None else [])
+        names = route.asked_upstreams(upstreams)
         is_same_place = before is not None and all(
             self.clusters.get(name) is built.clusters[name] for name in names
         )
@@ -299,7 +320,7 @@ class Assembly:
             breaker = self.breakers.get(key)
             if breaker is None or name not in built.kept:
                 warm = self._warming.setdefault(name, WarmUp(now))
-                policy = route.breaker_of(name)
+                policy = route.breaker_of(upstreams[name])
                 breaker = Breaker(
                     *key,
                     policy,
@@ -311,19 +332,36 @@ class Assembly:
                     peers=built.clusters[name].peers,
                 )
             built.breakers[key] = breaker
-        if before is not None and is_same_place and before.policy == route:
+        takers = self._takers(route, built, now)
+        if before is not None and is_same_place and before.policy == route and before.takers == takers:
             return before
-
-        def destination(name: str) -> Destination:
-            return Destination(built.clusters[name], built.breakers[route.name, name])
-
+        all_of_it = {
+            name: Destination(built.clusters[name], built.breakers[route.name, name]) for name in names
+        }
+        for name, to in takers.items():
+            failover = built.failovers[route.name, name]
+            all_of_it[name].standby = Standby(failover, [all_of_it[one] for one in to])
         return LiveRoute(
             route,
-            [(destination(name), weight) for name, weight in route.upstreams],
-            destination(fallback) if fallback is not None else None,
+            [(all_of_it[name], weight) for name, weight in route.upstreams],
+            all_of_it[fallback] if fallback is not None else None,
             self._admission(route, before if is_same_place else None, now),
             now,
         )
+
+    def _takers(self, route: Route, built: Built, now: float) -> dict[str, tuple[str, ...]]:
+        """Who takes over from which of its upstreams. How much each of these keeps at present outlives a reload."""
+        own = [name for name, _ in route.upstreams]
+        if route.fallback is not None and route.fallback.upstream is not None:
+            own.append(route.fallback.upstream)
+        found = {}
+        for name in own:
+            policy = built.snapshot.upstreams[name].failover
+            if policy is not None:
+                found[name] = policy.to
+                key = route.name, name
+                built.failovers[key] = self.failovers.get(key) or Failover(policy, now)
+        return found
 
     def _admission(self, route: Route, before: LiveRoute | None, now: float) -> BudgetAdmission | None:
         """The estimate of the route's latency: of the same upstreams, under the same policy, it goes on."""

@@ -16,6 +16,8 @@ from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
+from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.failover import FailoverChange
 from sidecar.core.request import Asked
 from sidecar.core.snapshot import PASS_THROUGH, Snapshot
 from sidecar.core.sources import Sources
@@ -34,7 +36,7 @@ from sidecar.runtime.health import HealthChecking
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
-from sidecar.runtime.report import report_overload, report_reload
+from sidecar.runtime.report import report_failover, report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
@@ -59,7 +61,7 @@ class Control:
         """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is."""
         self.path = path
         self.events = events
-        datapath.service.on_endpoint = events.endpoint_changed
+        datapath.service.on_news = self._upstreams_news
         self.rooms = rooms
         self.active = Active(snapshot, datapath)
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
@@ -251,6 +253,14 @@ class Control:
         warning = warning_of_limit(limits, snapshot)
         if warning is not None:
             self._event(Level.WARNING, "process.open_files", warning)
+
+    def _upstreams_news(self, change: EndpointChange | FailoverChange) -> None:
+        if isinstance(change, EndpointChange):  # which observers have heard already
+            self.events.endpoint_changed(change)
+            return
+        level, kind, message, fields = report_failover(change)
+        self._event(level, kind, message, fields)
+        self.events.failed_over(change)
 
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)

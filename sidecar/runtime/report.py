@@ -1,4 +1,4 @@
-"""How reloads and overloads are told: to the log, line by line, and to telemetry."""
+"""How reloads, overloads and failovers are told: to the log, line by line, and to telemetry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from sidecar.config.tell.diff import Diff, Item
+from sidecar.core.failover import FailoverChange, FailoverPhase
 from sidecar.core.overload import Change
 from sidecar.downstream.pressure import Told
 from sidecar.runtime.reload import Outcome
@@ -41,6 +42,20 @@ def _lines(diff: Diff) -> Iterator[str]:
 def _told(item: Item) -> str:
     parts = [item.kind.value, *map(str, item.changes), *map(str, item.breakers)]
     return parts[0] if len(parts) == 1 else f"{parts[0]}: {'; '.join(parts[1:])}"
+
+
+def report_failover(change: FailoverChange) -> tuple[Level, str, str, dict[str, object]]:
+    """Level, kind, message and fields of the log line for an upstream from which others take over, or no longer."""
+    fields: dict[str, object] = {
+        "route": change.route,
+        "upstream": change.upstream,
+        "to": list(change.to),
+        "usable": change.supply.usable,
+        "endpoints": change.supply.total,
+    }
+    if change.phase is FailoverPhase.AWAY:
+        return Level.WARNING, "failover.began", change.told, fields
+    return Level.INFO, "failover.ended", change.told, fields
 
 
 def report_overload(told: Told) -> tuple[Level, str, str, dict[str, object]]:

@@ -13,6 +13,7 @@ from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.sources import (
     BreakerReading,
     ConfigNumbers,
+    FailoverReading,
     LoopNumbers,
     MemoryNumbers,
     OverloadNumbers,
@@ -47,6 +48,10 @@ def collect(
     return Sources(
         breakers=[_breaker(breaker, now) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
+        failovers=[
+            FailoverReading(home.breaker.route, home.breaker.upstream, one.failover.kept, dict(one.moved))
+            for home, one in assembly.standbys()
+        ],
         config=config,
         memory=memory_numbers(datapath.service.memory),
         loop=LoopNumbers(pace.lag.state, pace.throttled_turns),

@@ -164,3 +164,29 @@ def test_what_a_route_says_of_upstreams_that_it_never_asks_is_warned_of(route: s
     line = text.splitlines()[2]
     found = [one for one in load_text(text).warnings if "does nothing" in one.message]
     assert [line[one.column - 1 :].partition(":")[0] for one in found] == keys
+
+
+FAILOVER = """\
+version: 1
+upstreams:
+  app: {{endpoints: ['127.0.0.1:1'], failover: [spare]{upstream}}}
+  spare: {{endpoints: ['127.0.0.1:2']}}
+routes: [{{name: r, upstream: app, match: {match}{route}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "match", ["{methods: [POST]}", "{grpc: {service: a.B}}", "[{methods: [POST, PATCH]}]"]
+)
+def test_a_failover_from_which_no_request_can_bring_the_load_back(match: str) -> None:
+    text = FAILOVER.format(match=match, upstream="", route="")
+    assert warnings(text) == [(3, 47, " a route to it has no method that may be")]
+    checked = FAILOVER.format(match=match, upstream=", health_check: {path: /}", route="")
+    assert warnings(checked) == []
+    probed = "circuit_breaker: {half_open: {check: {path: /}}}"
+    assert warnings(FAILOVER.format(match=match, upstream="", route=f", {probed}")) == []
+
+
+@pytest.mark.parametrize("match", ["{}", "{methods: [POST, GET]}", "[{methods: [POST]}, {hosts: [x]}]"])
+def test_a_failover_whose_route_has_requests_that_may_be_sent_twice(match: str) -> None:
+    assert warnings(FAILOVER.format(match=match, upstream="", route="")) == []

@@ -75,7 +75,7 @@ class Stage:
         self.worker = worker
         self.apps = apps
         self.told: list[EndpointChange] = []
-        worker.service.on_endpoint = self.told.append
+        worker.service.on_news = self.told.append  # type: ignore[assignment]
 
     @property
     def peers(self):  # type: ignore[no-untyped-def]

@@ -32,7 +32,14 @@ from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
-from sidecar.core.sources import BreakerReading, MemoryNumbers, OverloadNumbers, Sources, UpstreamNumbers
+from sidecar.core.sources import (
+    BreakerReading,
+    FailoverReading,
+    MemoryNumbers,
+    OverloadNumbers,
+    Sources,
+    UpstreamNumbers,
+)
 from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.telemetry.conftest import free_port
@@ -77,6 +84,7 @@ def full() -> tuple[Numbers, Sources]:
                 checks_delayed=1,
             )
         ],
+        failovers=[FailoverReading("checkout", "payments", 0.56, {"dr": 3})],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],

@@ -10,10 +10,12 @@ from sidecar.config.load.check import Checked
 from sidecar.config.load.server_rules import is_loopback
 from sidecar.config.problems import Problem
 from sidecar.config.schema.file import Settings
-from sidecar.config.schema.routes import DEFAULT_LISTENER, Route
+from sidecar.config.schema.routes import DEFAULT_LISTENER, Match, Route
+from sidecar.config.schema.section import stored
 from sidecar.config.schema.upstreams import implicit_upstream
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
-from sidecar.core.snapshot import ClientCertificate, Direction, Upstream
+from sidecar.core.retry import REPEATABLE
+from sidecar.core.snapshot import BreakerPolicy, ClientCertificate, Direction, Upstream
 
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -56,6 +58,10 @@ _SAME_PLACE = (
     "warning: the listener speaks this scheme itself, so clients are sent back to where they are: let a match, as by "
     "`port`, take those alone who have come by the other one"
 )
+_NO_PROBES = (
+    "warning: a route to it has no method that may be sent twice, so no request finds out whether it is well again, "
+    "and its load stays away: give it a `health_check`, or the route a `half_open.check`"
+)
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
     "may get them"
@@ -81,6 +87,7 @@ def advice(
         found += _of_redirect(route, settings)
         found += _of_route(route)
         found += _of_clients(route, asking)
+        found += _of_failover(route, upstreams, top)
     return tuple(node.problem(message) for node, message in found)
 
 
@@ -168,6 +175,29 @@ def _of_redirect(route: Checked[Route], settings: Checked[Settings]) -> Iterator
     is_elsewhere = redirect.host or redirect.path or redirect.prefix or redirect.port
     if redirect.scheme == own and not is_elsewhere:
         yield node, _SAME_PLACE
+
+
+def _of_failover(
+    route: Checked[Route], upstreams: Mapping[str, Upstream], top: MappingNode
+) -> Iterator[tuple[Node, str]]:
+    """Load that goes over and never comes back, since no request of the route may ask how the upstream is."""
+    if stored(route.value.circuit_breaker, BreakerPolicy()).half_open_check is not None:
+        return
+    matches = route.value.match or []
+    if not matches or any(_has_probes(match) for match in matches):
+        return
+    for name in route.value.weights or ([route.value.upstream] if route.value.upstream else []):
+        upstream = upstreams.get(name)
+        node = top.get("upstreams", name, "failover")
+        if upstream is not None and upstream.failover and upstream.health_check is None and node is not None:
+            yield node, _NO_PROBES
+
+
+def _has_probes(match: Match) -> bool:
+    """Whether a request that it takes may be sent twice."""
+    if match.grpc is not None:
+        return False
+    return not match.methods or any(method.encode() in REPEATABLE for method in match.methods)
 
 
 def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, str]]:
