@@ -34,7 +34,7 @@ from sidecar.forwarding.retrying import (
     seconds_to_retry,
     untried,
 )
-from sidecar.forwarding.shift import Shift, shift_from
+from sidecar.forwarding.shift import Shift, shift_around, shift_from
 from sidecar.forwarding.standby import Detour, Standby, supply_of
 from sidecar.forwarding.story import Story
 from sidecar.upstream.streams import Processed
@@ -141,9 +141,10 @@ class Race(AttemptOwner):
         self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self.is_trial = (
             False
         )
+        self._route = route
         if destination.standby is not None:
             destination = self._by_failover(destination, destination.standby, now)
-        self._route, self._destination = route, destination
+        self._destination = destination
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
@@ -187,6 +188,11 @@ class Race(AttemptOwner):
         if may_be_sent_again and standby.takes_trial(home, now):
             self.is_trial = True
             return home
+        if home.breaker.is_shut:
+            self._shift = shift_around(self._route, home, service.rng)
+            member = None if self._shift is None else self._shift.next(home)
+            if member is not None:
+                return member
         return standby.taker(supply_of(home), service.rng) or home
 
     def _ask_others(self, refusal: Refusal, now: float) -> Permit | None:
@@ -200,7 +206,7 @@ class Race(AttemptOwner):
             self._report(refusal.transition)
             other = self._next_destination(refusal)
             if other is None:
-                self.exchange.refused(first if self._shift is None else self._shift.first)
+                self.exchange.refused(first if self._shift is None else self._shift.first or first)
             self._destination = other
             admitted = other.admit(now, self.exchange)
             if not isinstance(admitted, Refusal):

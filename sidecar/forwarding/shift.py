@@ -27,7 +27,11 @@ class Shift:
     __slots__ = ("_draw", "_rng", "_takers", "_total", "_up_to", "asked", "first")
 
     def __init__(
-        self, choices: Sequence[tuple[Destination, int]], up_to: float, first: Refusal, rng: random.Random
+        self,
+        choices: Sequence[tuple[Destination, int]],
+        up_to: float,
+        first: Refusal | None,
+        rng: random.Random,
     ) -> None:
         """`choices`: the route's upstreams with weights above zero."""
         self._takers = [choice for choice in choices if not choice[0].breaker.is_shut]
@@ -37,7 +41,7 @@ class Shift:
         self._rng = rng
         self._draw = rng.random()
         self.first = first
-        """What the client is told if nobody takes it."""
+        """What the client is told if nobody takes it; None: what it is refused with then."""
         self.asked: list[Destination] = []
 
     def __repr__(self) -> str:
@@ -55,9 +59,20 @@ class Shift:
 
 def shift_from(route: LiveRoute, refused: Destination, refusal: Refusal, rng: random.Random) -> Shift | None:
     """Who may take the share of one that has refused. None: nobody, or it was not asked for its weight."""
-    shares = route.policy.shares
-    if shares.when_open is WhenOpen.KEEP or refusal.reason is not Reason.CIRCUIT_OPEN:
+    if refusal.reason is not Reason.CIRCUIT_OPEN:
         return None
-    if all(choice is not refused for choice, _ in route.choices):
-        return None  # the fallback's
+    return _shift(route, refused, refusal, rng)
+
+
+def shift_around(route: LiveRoute, shut: Destination, rng: random.Random) -> Shift | None:
+    """The same for one that is not even asked, since its breaker would refuse."""
+    return None if route.single is shut else _shift(route, shut, None, rng)
+
+
+def _shift(
+    route: LiveRoute, refused: Destination, refusal: Refusal | None, rng: random.Random
+) -> Shift | None:
+    shares = route.policy.shares
+    if shares.when_open is WhenOpen.KEEP or all(choice is not refused for choice, _ in route.choices):
+        return None  # the fallback's is none of them
     return Shift(route.choices, shares.shift_up_to, refusal, rng)

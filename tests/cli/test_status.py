@@ -207,3 +207,20 @@ def test_certificate_that_cannot_be_used_is_told_beside_the_one_that_is() -> Non
     line = "certificate of listener/inbound: good for 30 days; what its files hold now is NOT USED: tls.key: the key"
     assert line in text(picture(found))
     assert not found.is_well
+
+
+def test_a_failover_has_a_line_as_long_as_it_lasts() -> None:
+    state = reading().state
+    row = {"route": "r0", "phase": "away", "kept_share": 0.56}
+    state["upstreams"][0]["failover"] = {"to": ["dr", "far"], "routes": [row]}
+    assert "\nFAILOVER: r0/u keeps 56% of its load, dr, far takes over\n" in text(
+        picture(Reading(state, 0.0))
+    )
+    row["phase"] = "home"
+    assert "FAILOVER" not in text(picture(Reading(state, 0.0)))
+
+
+def test_an_endpoint_whose_checks_fail_is_shown_as_such() -> None:
+    state = reading().state
+    state["upstreams"][0]["endpoints"][0] |= {"state": "unhealthy", "ejected_seconds_left": None}
+    assert re.search(r"^u .* 10.0.0.1:80 .* unhealthy ", text(picture(Reading(state, 0.0))), re.M)

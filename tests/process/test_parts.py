@@ -14,7 +14,7 @@ from tests.support.upstream import answering, scripted
 
 pytestmark = pytest.mark.process
 
-PARTS = ("telemetry", "resolver", "probes", "housekeeper", "reload", "watch")
+PARTS = ("telemetry", "resolver", "probes", "housekeeper", "health", "reload", "watch")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -306,6 +306,22 @@ async def test_several_take_over_in_their_order() -> None:
         assert to.served() == [0, 0, 30]
 
 
+async def test_other_weights_come_before_the_failover() -> None:
+    """The other member of the weights takes as much again as it gets anyway, the failover the rest."""
+    async with stage(1, 1, 1, upstream="") as to:
+        text = routes(to.groups, "[u1]", "", "").replace("upstream: u0", "weights: {u0: 80, u2: 20}")
+        await to.worker.control.active.install(load_text(HEADER + text).snapshot)
+        to.set(0, FAILURE)
+        await to.ask(20)
+        assert to.state() is State.OPEN
+        to.served()
+        assert set(await to.ask(500)) == {200}
+        home, other, member = to.served()
+        assert home <= 1
+        assert 160 < member < 240  # 40 %
+        assert home + other + member == 500
+
+
 async def test_the_fallback_comes_after_the_failover() -> None:
     fallback = ", fallback: {status: 203, body: last}"
     async with stage(1, 1, upstream="", route=fallback) as to:

@@ -15,7 +15,7 @@ from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.transition import State
-from sidecar.forwarding.health import MOST_AT_ONCE
+from sidecar.forwarding.health import MOST_AT_ONCE, HealthChecks
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
 from tests.scenarios.stage import OK, get, saying, scraped
@@ -65,6 +65,14 @@ def routes_to(*ports: int, check: str = CHECK, more: str = "", route: str = "") 
     return f"""\
 upstreams: {{app: {{endpoints: [{endpoints}]{", " + check if check else ""}{more}}}}}
 routes: [{{name: app, upstream: app{route}}}]
+"""
+
+
+def named(check: str) -> str:
+    """One upstream by a name that stands for nothing."""
+    return f"""\
+upstreams: {{app: {{endpoints: ["app.invalid:1"], {check}}}}}
+routes: [{{name: app, upstream: app}}]
 """
 
 
@@ -403,3 +411,82 @@ async def test_admin_and_metrics_show_what_checks_have_shown() -> None:
         assert scraped(to.worker, checks % "failed") == len(to.apps[1].checks)
         ejection = 'sidecar_ejection_endpoints{sidecar_upstream="app",sidecar_endpoint_state="unhealthy"}'
         assert scraped(to.worker, ejection) == 1
+
+
+async def test_endpoints_that_a_name_gains_and_loses_get_and_lose_their_check() -> None:
+    name = Endpoint("app.invalid", 1)
+    check = "health_check: {path: /healthz, interval: 1s}"
+    routes = named(check)
+    async with raw_upstream(saying(OK)) as one, raw_upstream(saying(OK)) as two, running(routes) as worker:
+        first, second = (Endpoint("127.0.0.1", app.port, name="app.invalid") for app in (one, two))
+        worker.assembly.addresses_changed(name, (first,))
+        await asyncio.sleep(5.0)
+        assert one.requests[0].value(b"host") == b"app.invalid:%d" % one.port
+        assert 3 <= len(one.requests) <= 5
+        assert two.requests == []
+        worker.assembly.addresses_changed(name, (second,))
+        asked = len(one.requests)
+        await asyncio.sleep(5.0)
+        assert len(one.requests) <= asked + 1
+        assert 3 <= len(two.requests) <= 5
+        worker.assembly.addresses_changed(name, ())
+        asked = len(two.requests)
+        await asyncio.sleep(5.0)
+        assert len(two.requests) <= asked + 1
+        await assert_clean(worker)
+
+
+async def test_a_crash_of_the_part_forgets_nothing_and_goes_on_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = "health_check: {path: /healthz, interval: 1s}"
+    async with AsyncExitStack() as stack:
+        apps = [App(), App()]
+        for app in apps:
+            app.upstream = await stack.enter_async_context(raw_upstream(app.serve))
+        apps[1].health = FAILURE
+        worker = await stack.enter_async_context(running(routes_to(*(app.port for app in apps), check=check)))
+        to = Stage(worker, apps)
+        await asyncio.sleep(5.0)
+        assert to.health_of(1) is Health.UNHEALTHY
+        with monkeypatch.context() as planted:
+            planted.setattr(HealthChecks, "ended", lambda *_: 1 / 0)
+            await asyncio.sleep(1.1)
+        part = worker.control.parts["health"]
+        assert part.restarts >= 1
+        assert part.last_error == "ZeroDivisionError: division by zero"
+        assert to.health_of(1) is Health.UNHEALTHY
+        apps[1].health = OK
+        await asyncio.sleep(6.0)
+        assert to.health_of(1) is Health.USABLE
+        await assert_clean(worker)
+
+
+async def test_a_thousand_endpoints_have_each_its_check() -> None:
+    """All of them by one listening socket, at addresses of their own."""
+    answered = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        await reader.readuntil(b"\r\n\r\n")
+        answered += 1
+        writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "0.0.0.0", 0)
+    at = server.sockets[0].getsockname()[1]
+    name = Endpoint("app.invalid", 1)
+    check = "health_check: {path: /, interval: 10s}"
+    routes = named(check)
+    async with running(routes) as worker:
+        hosts = [f"127.0.{number // 250}.{number % 250 + 1}" for number in range(1000)]
+        worker.assembly.addresses_changed(name, tuple(Endpoint(host, at) for host in hosts))
+        await asyncio.sleep(12.0)
+        peers = worker.assembly.clusters["app"].peers
+        assert answered >= 1000
+        assert peers.checks[CheckEnd.PASSED] >= 1000
+        states = {standing.check and standing.check.state for standing in peers.members.values()}
+        assert states == {CheckState.HEALTHY}
+        await assert_clean(worker)
+    server.close()
+    await server.wait_closed()
