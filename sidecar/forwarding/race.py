@@ -141,10 +141,10 @@ class Race(AttemptOwner):
         self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self.is_trial = (
             False
         )
-        self._route = route
+        self._route, self._destination = route, destination
         if destination.standby is not None:
-            destination = self._by_failover(destination, destination.standby, now)
-        self._destination = destination
+            self._start_by_failover(destination, destination.standby, now)
+            return
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
@@ -173,6 +173,18 @@ class Race(AttemptOwner):
             is_probe = permit.state is not _CLOSED
             pool = cluster.pick(cluster.at(permit.avoid)) if is_probe else cluster.pick()
         self._run(permit, cluster, pool, now)
+
+    def _start_by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> None:
+        """The same where others may take over."""
+        destination = self._destination = self._by_failover(home, standby, now)
+        if destination.retry_budget is not None:
+            destination.retry_budget.put(now)
+        self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
+        if self.is_trial and self.running:
+            # It leaves time for the other: half of it at least.
+            seconds = min(max(PROBE_SECONDS, home.breaker.counts_after), (self.exchange.deadline - now) / 2.0)
+            self.running[0].fails_at = min(self.running[0].fails_at, now + seconds)
+            self.exchange.watch(now)
 
     def _by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> Destination:
         """The upstream itself, or one that takes over."""
@@ -223,7 +235,8 @@ class Race(AttemptOwner):
             rng = self.exchange.service.rng
             self._shift = shift_from(self._route, self._destination, refusal, rng)
         other = None if self._shift is None else self._shift.next(self._destination)
-        if other is None and self._detour is not None and refusal.reason is Reason.CIRCUIT_OPEN:
+        is_moved = refusal.reason is Reason.CIRCUIT_OPEN or self.is_trial
+        if other is None and self._detour is not None and is_moved:
             self.is_trial = False
             other = self._detour.next(self._destination, self.exchange.service.rng)
         return other

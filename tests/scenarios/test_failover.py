@@ -214,6 +214,81 @@ async def test_without_checks_one_request_each_open_for_asks_and_is_sent_on_if_i
         assert to.served() == [1, 0]
 
 
+async def test_a_probe_that_hangs_leaves_time_for_the_other() -> None:
+    hangs = ", circuit_breaker: {open_for: 5s, max_open_for: 5s}, timeouts: {request: 10s}"
+    async with stage(1, 1, upstream="", route=hangs) as to:
+        to.set(0, FAILURE)
+        await to.ask(5)
+        to.groups[0][0].traffic = b""
+        await asyncio.sleep(6.0)
+        began = to.worker.service.clock()
+        assert await to.ask() == [200]
+        assert to.worker.service.clock() - began == pytest.approx(0.8, abs=0.05)
+        assert to.served() == [6, 1]
+        assert to.state() is State.OPEN
+
+
+async def test_a_probe_that_finds_no_room_at_its_upstream_is_sent_on() -> None:
+    route = ", circuit_breaker: {open_for: 1s}"
+    async with stage(1, 1, upstream="limits: {max_requests: 1}", route=route) as to:
+        to.set(0, FAILURE)
+        await to.ask(5)
+        cluster = to.worker.assembly.clusters["u0"]
+        cluster.in_flight += 1
+        await asyncio.sleep(2.0)
+        assert await to.ask() == [200]
+        assert to.served() == [5, 1]
+        cluster.in_flight -= 1
+
+
+async def test_a_failed_probe_that_nobody_takes_is_the_answer() -> None:
+    async with stage(1, 1, upstream="", route=", circuit_breaker: {open_for: 5s, max_open_for: 5s}") as to:
+        to.set(0, FAILURE)
+        await to.ask(5)
+        await asyncio.sleep(6.0)
+        to.worker.assembly.breakers["app", "u1"].override(Override.OPEN, to.worker.service.clock())
+        assert await to.ask() == [500]
+        assert to.served() == [6, 0]
+
+
+async def test_a_failing_answer_that_comes_in_pieces_is_sent_on_too() -> None:
+    pieces = b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+
+    async def slowly(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(pieces)
+            await asyncio.sleep(0.1)
+            await peer.send(b"0\r\n\r\n")
+
+    async with raw_upstream(slowly) as bad, raw_upstream() as good:
+        text = (
+            f'upstreams: {{u0: {{endpoints: ["127.0.0.1:{bad.port}"], failover: [u1]}}, '
+            f'u1: {{endpoints: ["127.0.0.1:{good.port}"]}}}}\nroutes: [{{name: app, upstream: u0}}]\n'
+        )
+        async with running(text) as worker:
+            to = Stage(worker, [])
+            assert await to.ask(5) == [500] * 5
+            for _ in range(4):
+                await asyncio.sleep(20.0)
+                assert await to.ask() == [200]
+            assert len(bad.requests) >= 7
+            await assert_clean(worker)
+
+
+async def test_a_client_that_leaves_during_a_probe_ends_it() -> None:
+    async with stage(1, 1, upstream="", route=", circuit_breaker: {open_for: 1s}") as to:
+        to.set(0, FAILURE)
+        await to.ask(5)
+        to.groups[0][0].traffic = b""
+        await asyncio.sleep(2.0)
+        async with raw_client(port(to.worker)) as client:
+            await client.send(get())
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2.0)
+        assert to.served() == [6, 0]
+        assert await to.ask() == [200]
+
+
 async def test_what_must_not_be_sent_twice_is_no_probe() -> None:
     async with stage(1, 1, upstream="", route=", circuit_breaker: {open_for: 1s, max_open_for: 1s}") as to:
         to.set(0, FAILURE)
