@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import floor, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.core.breaker.permit import Turn
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS, with_margin
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
+    from sidecar.forwarding.standby import Detour
     from sidecar.transport.channel import Channel
     from sidecar.upstream.cluster import Wait
 
@@ -53,8 +54,8 @@ class AttemptOwner(ABC):
     __slots__ = ()
 
     story: Story
-    is_trial: bool
-    """It is to find out whether an upstream is well again from which others take over."""
+    detour: Detour[Any] | None
+    """Where its upstream has others to take over."""
 
     @abstractmethod
     def interim(self, attempt: Attempt, head: ResponseHead) -> None: ...
@@ -471,7 +472,8 @@ class Attempt(ResponseSink, Seeker):
             self.race.head(self, head)
             return
         self._judge_head(head)
-        if (self.route.retry is not None or self.race.is_trial) and self.race.may_better(self, head, None):
+        is_bettered = self.route.retry is not None or self.race.detour is not None
+        if is_bettered and self.race.may_better(self, head, None):
             self._withheld = bytearray()
             self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
             return

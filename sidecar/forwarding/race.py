@@ -105,12 +105,9 @@ class Race(AttemptOwner):
     _was_stale: bool
     """One pooled connection had been closed: no other is taken from a pool."""
 
-    _detour: Detour[Destination] | None
-    """Where its upstream has others to take over."""
-
     __slots__ = (
-        "_destination", "_detour", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed",
-        "exchange", "is_postponed", "is_trial", "running", "story", "stream", "winner",
+        "_destination", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed",
+        "detour", "exchange", "is_postponed", "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -137,10 +134,8 @@ class Race(AttemptOwner):
         self.exchange = self.story = exchange
         self.stream = stream
         self.running = []
-        self.winner = self._shift = self._retrying = self._detour = None
-        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self.is_trial = (
-            False
-        )
+        self.winner = self._shift = self._retrying = self.detour = None
+        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
         self._route, self._destination = route, destination
         if destination.standby is not None:
             self._start_by_failover(destination, destination.standby, now)
@@ -180,7 +175,7 @@ class Race(AttemptOwner):
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
         self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
-        if self.is_trial and self.running:
+        if self._is_trial and self.running:
             # It leaves time for the other: half of it at least.
             seconds = min(max(PROBE_SECONDS, home.breaker.counts_after), (self.exchange.deadline - now) / 2.0)
             self.running[0].fails_at = min(self.running[0].fails_at, now + seconds)
@@ -190,7 +185,7 @@ class Race(AttemptOwner):
         """The upstream itself, or one that takes over."""
         exchange = self.exchange
         service = exchange.service
-        self._detour = Detour(home, standby)
+        detour = self.detour = Detour(home, standby)
         change = standby.look(home, now)
         if change is not None:
             service.failed_over(change)
@@ -198,7 +193,7 @@ class Race(AttemptOwner):
             return home
         may_be_sent_again = exchange.request.method in REPEATABLE and exchange.body is None
         if may_be_sent_again and standby.takes_trial(home, now):
-            self.is_trial = True
+            detour.is_trial = True
             return home
         if home.breaker.is_shut:
             self._shift = shift_around(self._route, home, service.rng)
@@ -235,16 +230,18 @@ class Race(AttemptOwner):
             rng = self.exchange.service.rng
             self._shift = shift_from(self._route, self._destination, refusal, rng)
         other = None if self._shift is None else self._shift.next(self._destination)
-        is_moved = refusal.reason is Reason.CIRCUIT_OPEN or self.is_trial
-        if other is None and self._detour is not None and is_moved:
-            self.is_trial = False
-            other = self._detour.next(self._destination, self.exchange.service.rng)
+        detour = self.detour
+        if detour is not None:
+            is_moved = refusal.reason is Reason.CIRCUIT_OPEN or detour.is_trial
+            detour.is_trial = False
+            if other is None and is_moved:
+                other = detour.next(self._destination, self.exchange.service.rng)
         return other
 
     def has_asked(self, destination: Destination) -> bool:
         """Whether this upstream's breaker has answered the exchange already."""
         asked = [self._destination]
-        for way in (self._shift, self._detour):
+        for way in (self._shift, self.detour):
             asked += way.asked if way is not None else ()
         return any(one.breaker is destination.breaker for one in asked)
 
@@ -315,7 +312,7 @@ class Race(AttemptOwner):
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
-        if self.is_trial and self._has_failed_trial(attempt, head):
+        if self.detour is not None and self._is_trial and self._has_failed_trial(attempt, head):
             self._end_trial(attempt, Answered(head, body))
             return
         if self._destination.retry_budget is not None and self._is_bettered(attempt, head, body):
@@ -421,7 +418,7 @@ class Race(AttemptOwner):
             self._tell(attempt.judge(kind, now, error))
         if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
             return
-        if self.is_trial and self.winner is None and self._is_sent_on(now):
+        if self._is_trial and self.winner is None and self._is_sent_on(now):
             return
         policy = self._route.retry
         if policy is None or is_again or self.winner is not None:
@@ -529,6 +526,10 @@ class Race(AttemptOwner):
 
     # Of a request that finds out whether an upstream is well again
 
+    @property
+    def _is_trial(self) -> bool:
+        return self.detour is not None and self.detour.is_trial
+
     def _has_failed_trial(self, attempt: Attempt, head: ResponseHead) -> bool:
         """Whether this answer is what the upstream is not to get requests for."""
         policy = self._destination.breaker.policy
@@ -547,9 +548,11 @@ class Race(AttemptOwner):
             self._stand(retrying)
 
     def _is_sent_on(self, now: float) -> bool:
-        self.is_trial = False
-        detour = self._detour
-        other = None if detour is None else detour.next(self._destination, self.exchange.service.rng)
+        detour = self.detour
+        if detour is None:
+            return False
+        detour.is_trial = False
+        other = detour.next(self._destination, self.exchange.service.rng)
         if other is None:
             return False
         self._destination = other
@@ -562,7 +565,7 @@ class Race(AttemptOwner):
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try may be made instead of giving this answer to the client."""
-        if self.is_trial:
+        if self._is_trial:
             return self._has_failed_trial(attempt, head)
         policy = self._route.retry
         if policy is None or len(self.running) != 1 or self.winner is not None:

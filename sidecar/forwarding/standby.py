@@ -102,13 +102,15 @@ class Standby(Generic[D]):
 class Detour(Generic[D]):
     """The way of one exchange whose upstream has others to take over."""
 
-    __slots__ = ("asked", "home", "standby")
+    __slots__ = ("asked", "home", "is_trial", "standby")
 
     def __init__(self, home: D, standby: Standby[D]) -> None:
         self.home = home
         self.standby = standby
         self.asked: list[D] = []
         """Those that refused it, or failed in a trial."""
+        self.is_trial = False
+        """It is to find out whether the upstream is well again; its race says when it is no more."""
 
     def __repr__(self) -> str:
         return f"<Detour {len(self.asked)} asked>"
