@@ -1,0 +1,121 @@
+"""Failover between real servers: nginx is stopped and started under load, and nobody is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_ports
+from tests.support.process import sidecar
+from tests.support.raw import raw_client
+
+pytestmark = pytest.mark.process
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+PATIENCE_SECONDS = 120.0
+
+
+class Nginx:
+    """One that says its name."""
+
+    def __init__(self, folder: Path, name: str, port: int) -> None:
+        self.port = port
+        folder.mkdir()
+        temporary = "; ".join(f"{kind}_temp_path {folder}" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+        self._file = folder / "nginx.conf"
+        self._folder = folder
+        self._file.write_text(f"""\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; client_body_temp_path {folder}; {temporary};
+  server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{name}"; }} }}
+}}
+""")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert NGINX is not None
+        command = [NGINX, "-p", str(self._folder), "-c", str(self._file)]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while True:
+            assert self._process.poll() is None, f"it has ended with {self._process.returncode}"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+
+async def ask(port: int) -> tuple[int, bytes]:
+    async with raw_client(port) as client:
+        await client.send(GET)
+        (answer,) = await client.responses([b"GET"])
+        return answer.status, answer.body
+
+
+async def until(port: int, name: bytes) -> None:
+    """The first answer by this server; all before it are good, too."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            status, body = await ask(port)
+            assert status == 200
+            if body == name:
+                return
+
+
+@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@pytest.mark.parametrize("check", ["health_check: {path: /, interval: 200ms, timeout: 200ms}", ""])
+async def test_the_load_goes_over_and_comes_back(tmp_path: Path, check: str) -> None:
+    inbound, probes, admin, first, second = free_ports(5)
+    home, other = Nginx(tmp_path / "home", "home", first), Nginx(tmp_path / "other", "other", second)
+    failover = "failover: {to: [other], back: 70% for 1s}"
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:{admin}"}}
+telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
+upstreams:
+  home: {{endpoints: ["127.0.0.1:{first}"], {failover}{", " + check if check else ""}}}
+  other: {{endpoints: ["127.0.0.1:{second}"]}}
+routes:
+- name: app
+  upstream: home
+  circuit_breaker: {{consecutive_failures: 1, open_for: 1s, max_open_for: 1s}}
+""")
+    try:
+        home.start()
+        other.start()
+        async with sidecar(file, probes, tmp_path / "sidecar.log"):
+            assert await ask(inbound) == (200, b"home")
+            home.stop()
+            status, _ = await ask(inbound)
+            assert status in (200, 502), (
+                "without another endpoint the first one pays, unless a check was quicker"
+            )
+            for _ in range(50):
+                assert await ask(inbound) == (200, b"other")
+            home.start()
+            await until(inbound, b"home")
+            log = (tmp_path / "sidecar.log").read_text()
+            assert log.count('"kind":"failover.began"') == 1
+    finally:
+        home.stop()
+        other.stop()
