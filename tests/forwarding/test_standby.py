@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.breaker import Breaker
@@ -18,7 +18,13 @@ from sidecar.core.ejection.peers import Peers
 from sidecar.core.failover import Failover, FailoverPhase
 from sidecar.core.health import CheckEnd, CheckVerdict
 from sidecar.core.outcome import Kind, Outcome
-from sidecar.core.snapshot import BreakerPolicy, EjectionPolicy, FailoverPolicy, HealthCheckPolicy
+from sidecar.core.snapshot import (
+    BreakerMode,
+    BreakerPolicy,
+    EjectionPolicy,
+    FailoverPolicy,
+    HealthCheckPolicy,
+)
 from sidecar.forwarding.standby import Detour, Standby, supply_of
 
 FAILOVER = FailoverPolicy(("dr",))
@@ -40,18 +46,20 @@ class Upstream:
     name: str
     count: int
     rng: random.Random
+    mode: BreakerMode = BreakerMode.ENFORCE
+    most: float = 0.5
+    """Of the endpoints, that may be ejected."""
     cluster: Any = None
     breaker: Breaker = field(init=False)
     well: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        peers = Peers(self.name, EjectionPolicy())
+        peers = Peers(self.name, EjectionPolicy(max_ejected=self.most))
         for number in range(self.count):
             peers.join(number, Spot(), 0.0)
         self.cluster = SimpleNamespace(name=self.name, peers=peers)
-        self.breaker = Breaker(
-            "app", self.name, BreakerPolicy(warm_up_seconds=0.0), self.rng, 0.0, peers=peers
-        )
+        policy = BreakerPolicy(mode=self.mode, warm_up_seconds=0.0)
+        self.breaker = Breaker("app", self.name, policy, self.rng, 0.0, peers=peers)
         self.well = set(range(self.count))
 
     @property
@@ -89,9 +97,11 @@ class Upstream:
 class Route:
     """Requests to an upstream from which another one takes over."""
 
-    def __init__(self, count: int, others: int, seed: int) -> None:
+    def __init__(
+        self, count: int, others: int, seed: int, mode: BreakerMode = BreakerMode.ENFORCE, most: float = 0.5
+    ) -> None:
         self.rng = random.Random(seed)
-        self.home = Upstream("home", count, self.rng)
+        self.home = Upstream("home", count, self.rng, mode, most)
         self.other = Upstream("dr", others, self.rng)
         self.standby: Standby[Upstream] = Standby(Failover(FAILOVER, 0.0), [self.other])
         self.now = 0.0
@@ -139,11 +149,25 @@ stories = st.lists(st.tuples(st.sets(st.integers(0, 5)), st.sampled_from([0.5, 4
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), stories, st.booleans(), st.integers(0, 1000))
+@example(3, [(set(), 70.0)], False, 1, BreakerMode.METRICS_ONLY, 0.0)
+@given(
+    st.integers(1, 6),
+    stories,
+    st.booleans(),
+    st.integers(0, 1000),
+    st.sampled_from([BreakerMode.ENFORCE, BreakerMode.METRICS_ONLY]),
+    st.sampled_from([0.0, 0.5]),
+)
 def test_the_load_comes_home_when_all_is_well_whatever_was_before(
-    count: int, story: list[tuple[set[int], float]], is_checked: bool, seed: int
+    count: int,
+    story: list[tuple[set[int], float]],
+    is_checked: bool,
+    seed: int,
+    mode: BreakerMode,
+    most: float,
 ) -> None:
-    route = Route(count, 6, seed)
+    """Also where no breaker ever opens, so that endpoints alone say it, and where all of them are spared."""
+    route = Route(count, 6, seed, mode, most)
     for well, seconds in story:
         route.home.well = well & set(range(count))
         route.run(seconds, is_checked=is_checked)
@@ -165,8 +189,8 @@ def test_an_upstream_that_flaps_gets_its_load_back_once_it_is_calm(seed: int, pe
     for turn in range(40):
         route.home.well = set() if turn % 2 == 0 else set(range(4))
         route.run(period, is_checked=True)
-    # Checks each 5 s do not see all of it; but it takes a minute to come home, and a few requests to go again. Half
-    # of all requests would fail without the other.
+    # Checks each 5 s do not see all of it; but it takes a minute to come home, and a few requests to go again.
+    # Half of all requests would fail without the other.
     assert len(route.changes) <= 1 + 2 * route.now / 60.0
     assert route.bad <= max(0.1 * route.now / STEP_SECONDS, 12)
     route.home.well = set(range(4))

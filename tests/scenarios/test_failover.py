@@ -321,7 +321,9 @@ async def test_a_probe_that_cannot_be_connected_is_sent_on() -> None:
 
 async def test_endpoints_that_are_all_bad_are_asked_again_by_a_request() -> None:
     """The breaker is not open, and nothing but a request shows that they are well."""
-    async with stage(2, 2, upstream="", route=", circuit_breaker: {mode: metrics_only}") as to:
+    async with stage(
+        2, 2, upstream="ejection: {max_ejected: 0%}", route=", circuit_breaker: {mode: metrics_only}"
+    ) as to:
         to.set(0, FAILURE)
         for _ in range(60):
             await to.ask()
