@@ -38,12 +38,12 @@ def main(options: argparse.Namespace) -> int:
         0 after a drain, or a SIGTERM before anything was served; 1 if an address cannot be bound or a part
         crashed too often; 2 if the configuration is bad (problems on stderr).
     """
-    if missing := how_to_begin(options.file, os.environ):
-        print(f"sidecar: {missing}", file=sys.stderr)
-        return 2
     core_dumps.forbid()
     share_arenas()
     path = chosen(options.file, os.environ)
+    if missing := how_to_begin(options.file, os.environ):
+        print(f"sidecar: {missing}", file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         uvloop.run(_serve(path, file_limits.raised()))

@@ -92,7 +92,7 @@ class Pressure:
         self._begin_named(name, self._service.clock())
 
     def _begin_named(self, name: str, now: float) -> None:
-        if name in self._service.pressed:
+        if name in self._service.shut.pressed:
             return
         for socket in self._sockets():
             if socket.name == name:
@@ -142,11 +142,11 @@ class Pressure:
         self._shut.append(socket)
         self._throttled_before = self._service.sweep.pace.throttled_turns
         socket.shut(now)
-        self._service.press(frozenset(one.name for one in self._shut))
+        self._service.shut.press(frozenset(one.name for one in self._shut))
 
     def _end(self, socket: ListenerSocket, now: float) -> None:
         self._shut.remove(socket)
-        self._service.press(frozenset(one.name for one in self._shut))
+        self._service.shut.press(frozenset(one.name for one in self._shut))
         if socket in self._told:
             self._told.remove(socket)
             self._say(socket, Change.ENDED, is_full=False, seconds=now - socket.overload.began)

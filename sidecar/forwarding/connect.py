@@ -69,7 +69,7 @@ class TunnelExchange(Exchange):
         if len(service.exchanges) > service.crowd:
             self._check_room(route)
         self._take_plain_deadline(route, now)
-        if self.request.listener in service.guarded:
+        if self.request.listener in service.shut.every:
             self._check_guard(route, refusal)
         if passed is not None and not service.passing.is_known(passed, now):
             service.passing.wait_for(passed, self)

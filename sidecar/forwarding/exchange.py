@@ -184,7 +184,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 self._take_plain_deadline(route, now)
             else:
                 self._take_deadline(route, now)
-            if service.guarded and request.listener in service.guarded:
+            guarded = service.shut.every
+            if guarded and request.listener in guarded:
                 self._check_guard(route, refusal)
             if route.acting is not None:
                 prefix_end = entry.prefix_end(path) if entry and passed is None else 0
@@ -280,7 +281,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         """The listener ends, or is overloaded: then those are refused whom the gate has chosen, and those whose time
         would hardly do; critical routes never."""
         service = self.service
-        if self.request.listener in service.closed_to_new:
+        if self.request.listener in service.shut.closed_to_new:
             raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
         if route.policy.is_critical:
             return

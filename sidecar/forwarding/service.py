@@ -81,6 +81,30 @@ class NobodyPasses(Passing):
     def wait_for(self, passed: Passed, who: WaitsForAddress) -> None: ...
 
 
+class Shut:
+    """Listeners, by name, that are not open to every request. Read by each request, written by drain and pressure."""
+
+    __slots__ = ("closed_to_new", "every", "pressed")
+
+    def __init__(self) -> None:
+        self.closed_to_new: frozenset[str] = frozenset()
+        """Further requests are answered 503: their last call is over."""
+        self.pressed: frozenset[str] = frozenset()
+        """They are overloaded."""
+        self.every: frozenset[str] = frozenset()
+        """Both, so that a request asks once."""
+
+    def close_to_new(self, listeners: frozenset[str]) -> None:
+        """Their last call is over."""
+        self.closed_to_new |= listeners
+        self.every = self.closed_to_new | self.pressed
+
+    def press(self, listeners: frozenset[str]) -> None:
+        """These are overloaded, and no others."""
+        self.pressed = listeners
+        self.every = self.closed_to_new | self.pressed
+
+
 @dataclass(slots=True, eq=False)
 class Service:
     """The data path's surroundings. `tables` is replaced as a whole by a reload; the rest stays."""
@@ -126,12 +150,8 @@ class Service:
     """A request of this listener found a crowd."""
     filled: Callable[[str], None] = lambda _listener: None
     """A request of this listener found `max_requests` under way."""
-    closed_to_new: frozenset[str] = frozenset()
-    """Listeners whose further requests are answered 503: their last call is over. Written by `close_to_new`."""
-    pressed: frozenset[str] = frozenset()
-    """Listeners that are overloaded. Written by `press`."""
-    guarded: frozenset[str] = frozenset()
-    """Both, so that a request asks once."""
+    shut: Shut = field(init=False)
+    """Listeners that take no further request, or not every one."""
     handshakes: Turns = field(init=False)
     """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,6 +165,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.handshakes = Turns(self.loop)
+        self.shut = Shut()
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""
@@ -173,13 +194,3 @@ class Service:
         """`limits.max_requests`."""
         self.max_requests = most
         self.crowd = min(most, CROWD)
-
-    def close_to_new(self, listeners: frozenset[str]) -> None:
-        """Their last call is over."""
-        self.closed_to_new |= listeners
-        self.guarded = self.closed_to_new | self.pressed
-
-    def press(self, listeners: frozenset[str]) -> None:
-        """These are overloaded, and no others."""
-        self.pressed = listeners
-        self.guarded = self.closed_to_new | self.pressed

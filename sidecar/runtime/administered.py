@@ -73,7 +73,7 @@ class Administered:
 
     @property
     def is_pressed(self) -> bool:
-        return bool(self._datapath.service.pressed)
+        return bool(self._datapath.service.shut.pressed)
 
     @property
     def turned_at(self) -> float:

@@ -109,7 +109,7 @@ class Drain:
             closing.cancel()
 
     def _close_to_new(self, names: frozenset[str]) -> None:
-        self._service.close_to_new(names)
+        self._service.shut.close_to_new(names)
 
     async def _until(self, is_done: Callable[[], bool]) -> None:
         departed = self._service.departed

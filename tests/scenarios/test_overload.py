@@ -166,7 +166,7 @@ async def test_it_ends_when_it_was_calm_and_is_told_once_each() -> None:
         await ended(to)
         assert [one.change for one in told] == [Change.BEGAN, Change.ENDED]
         assert told[1].seconds >= CALM_FOR_SECONDS
-        assert to.worker.service.guarded == frozenset()
+        assert to.worker.service.shut.every == frozenset()
         client.received = b""
         app.answer()
         await client.send(get(b"/4"))
