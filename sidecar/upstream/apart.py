@@ -33,6 +33,8 @@ class Apart(LeaseLine):
         self.turns = cluster.turns
         self.memory = cluster.memory
         self.is_mesh = cluster.is_mesh
+        self.is_to_pod = cluster.is_to_pod
+        self.sources = cluster.sources
         self.peers = cluster.peers
         self.waits = NOBODY
         self.idle_timer: asyncio.TimerHandle | None = None
