@@ -57,6 +57,11 @@ class Story(Asking):
 
     @property
     @abstractmethod
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address; None where it comes by a UNIX socket."""
+
+    @property
+    @abstractmethod
     def tries(self) -> Sequence[ObservedAttempt]:
         """All attempts, the first one first."""
 

@@ -34,8 +34,10 @@ _POD_FIELDS = {
     "POD_UID": "metadata.uid",
     "POD_NAMESPACE": "metadata.namespace",
     "NODE_NAME": "spec.nodeName",
+    "SIDECAR_ZONE": "metadata.labels['topology.kubernetes.io/zone']",
 }
-"""Resource attributes of the telemetry, by the downward API."""
+"""Resource attributes of the telemetry, and our zone, by the downward API. A label that is not there gives an empty
+one: Kubernetes 1.33 and later copy it from the node."""
 PROBE_SECONDS = 3
 """For an answer to a probe: Kubernetes' own 1 s is too short where the CPU limit is a tenth of a core."""
 MAX_HOLD_SECONDS = 15

@@ -58,7 +58,8 @@ class Names(Protocol):
 class Assembly:
     """What is live now, and how the next snapshot takes its place."""
 
-    def __init__(self, service: Service, names: Names, rng: random.Random) -> None:
+    def __init__(self, service: Service, names: Names, rng: random.Random, zone: str | None = None) -> None:
+        self._zone = zone
         self._service = service
         self._names = names
         self._rng = rng
@@ -217,6 +218,7 @@ class Assembly:
             service.memory,
             cluster,
             self.tls.of(upstream),
+            self._zone,
         )
         cluster.on_endpoint = service.endpoint_changed
         built.made.append(cluster)

@@ -66,6 +66,7 @@ class Worker:
             live=live,
             max_open_connections=limits.max_open_connections,
             memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
+            zone=environ.get("SIDECAR_ZONE") or None,
         )
         self.control = Control(
             snapshot, environ, self.datapath, resolver, rooms, events, limits, container, path

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import route_rules, server_rules, tls_rules
+from sidecar.config.load import route_rules, server_rules, tls_rules, upstream_rules
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
@@ -266,6 +266,7 @@ class _Assembly:
             self._report.add(endpoints.problem(f"upstream {name!r} has no endpoint"))
         if section is not None:
             tls_rules.check_upstream(name, section, entry, self._report)
+            upstream_rules.check_upstream(section, self._report)
         return section
 
     def _known(self) -> route_rules.Known:

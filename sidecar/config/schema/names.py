@@ -10,6 +10,8 @@ import re
 from sidecar.config.schema.units import parse_host
 from sidecar.core.client_tls import SPIFFE, is_spiffe_id
 
+ZONE_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+"""A label's value in Kubernetes, which names a zone."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
     {
@@ -28,6 +30,7 @@ framing.
 """
 
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_ZONE = re.compile(ZONE_PATTERN.strip("^$"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -39,6 +42,20 @@ def name(text: str) -> str:
     """The name of a route, upstream or listener: it stands in URLs, metrics and logs."""
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def zone(text: str) -> str:
+    """Where an endpoint runs, as the label `topology.kubernetes.io/zone` says it."""
+    if not _ZONE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a zone: use up to 63 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """RFC 6265 4.1.1: a token."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text!r} is not a cookie's name: letters, digits and !#$%&'*+-.^_`|~ only")
     return text
 
 

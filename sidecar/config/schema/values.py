@@ -19,6 +19,7 @@ from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
+    MOST_WEIGHT,
     Address,
     Ambiguous,
     Balancing,
@@ -214,6 +215,23 @@ EndpointAddress: TypeAlias = Annotated[
     Endpoint,
     _typed(units.parse_endpoint, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
 ]
+EndpointWeight: TypeAlias = Annotated[
+    int, _typed(readers.whole(0, MOST_WEIGHT), type="integer", minimum=0, maximum=MOST_WEIGHT)
+]
+EndpointPriority: TypeAlias = EndpointWeight
+ZoneName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.zone), type="string", pattern=names.ZONE_PATTERN)
+]
+ZonePreference: TypeAlias = Annotated[
+    bool,
+    _typed(
+        readers.one_of({"prefer": True, "any": False}),
+        Form(write=lambda is_preferred: "prefer" if is_preferred else "any"),
+        type="string",
+        enum=["prefer", "any"],
+    ),
+]
+CookieName: TypeAlias = Annotated[str, _typed(readers.of_text(names.cookie_name), **_STRING)]
 ServerName: TypeAlias = Annotated[
     str, _typed(readers.of_text(units.parse_host), type="string", examples=["payments.internal"])
 ]
