@@ -23,6 +23,7 @@ from aiohttp import web
 from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
+from sidecar.core.listing import EndpointsChange
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
@@ -37,8 +38,8 @@ class Event:
     number: int
     """Counts the events of this process from 1, without gaps."""
     kind: str
-    """`transition` or `reload`."""
-    content: Transition | Mapping[str, Any]
+    """`transition`, `reload` or `endpoints`."""
+    content: Transition | EndpointsChange | Mapping[str, Any]
 
 
 class Events:
@@ -61,6 +62,9 @@ class Events:
 
     def reloaded(self, data: Mapping[str, Any]) -> None:
         self._add("reload", data)
+
+    def endpoints_changed(self, change: EndpointsChange) -> None:
+        self._add("endpoints", change)
 
     @property
     def last_id(self) -> str:
@@ -105,7 +109,7 @@ class Events:
             reader.is_over = True
             reader.wake.set()
 
-    def _add(self, kind: str, content: Transition | Mapping[str, Any]) -> None:
+    def _add(self, kind: str, content: Transition | EndpointsChange | Mapping[str, Any]) -> None:
         self._count += 1
         self._ring.append(Event(self._count, kind, content))
         for reader in self.readers:

@@ -24,6 +24,7 @@ from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
 from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
+from sidecar.core.listing import EndpointsChange
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
@@ -160,7 +161,9 @@ class AdminServer:
     async def _upstreams(self, request: web.Request) -> web.Response:
         chosen, moment = _chosen(request, "name"), moment_of(self._process)
         clusters = [one for one in self._process.clusters.values() if chosen is None or one.name in chosen]
-        return await listed({}, "upstreams", (views.upstream(one, moment) for one in clusters))
+        return await listed(
+            {}, "upstreams", (views.upstream(one, moment, self._process.listing) for one in clusters)
+        )
 
     async def _config(self, request: web.Request) -> web.Response:
         process = self._process
@@ -190,6 +193,8 @@ class AdminServer:
         content = event.content
         if isinstance(content, Transition):
             return views.transition(content, moment_of(self._process))
+        if isinstance(content, EndpointsChange):
+            return views.endpoints_change(content, self._process.clusters.values())
         return content
 
 

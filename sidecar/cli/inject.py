@@ -67,6 +67,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a Secret with tls.crt, tls.key and ca.crt, mounted at /etc/sidecar-tls",
     )
+    flags.add_argument(
+        "--endpoint-slices",
+        action="store_true",
+        help="mount a token of the sidecar's own, for `kubernetes://` endpoints",
+    )
     flags.add_argument("--cpu", help="requested")
     flags.add_argument("--memory", help="requested, and the limit")
 

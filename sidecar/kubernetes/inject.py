@@ -124,6 +124,8 @@ class _Injector:
         self._edits += carry_out(self._text, workload.template, found)
         self._backends.append(Backend(outer.get("namespace"), inner.get("labels") or {}, found))
         self._notes.append(f"{what}: injected{_warning(workload, found)}")
+        if found.has_token:
+            self._notes.append(f"{what}: {_binding(spec, outer)}")
 
     def _each_service(self, document: Document, do: Callable[[Mapping], None]) -> None:
         for kind, owner in objects(document.root):
@@ -142,6 +144,17 @@ class _Injector:
 def _metadata(holder: Mapping) -> dict[str, Any]:
     found = holder.plain().get("metadata")
     return found if isinstance(found, dict) else {}
+
+
+def _binding(spec: dict[str, Any], outer: dict[str, Any]) -> str:
+    """How the pod's service account comes to what it needs to watch EndpointSlices."""
+    account = spec.get("serviceAccountName") or "default"
+    namespace = outer.get("namespace") or "ITS-NAMESPACE"
+    return (
+        "in each namespace whose Services it is to watch (the ClusterRole is in deploy/endpoint-slices): kubectl -n"
+        f" NAMESPACE create rolebinding {account}-endpoint-slices --clusterrole=sidecar-endpoint-slices"
+        f" --serviceaccount={namespace}:{account}"
+    )
 
 
 def _warning(workload: Workload, found: Plan) -> str:

@@ -22,10 +22,17 @@ from sidecar.kubernetes.settings import (
 CONTAINER_NAME = "sidecar"
 VOLUME_NAME = "sidecar-config"
 TLS_VOLUME_NAME = "sidecar-tls"
+TOKEN_VOLUME_NAME = "sidecar-token"
+VOLUME_NAMES = (VOLUME_NAME, TLS_VOLUME_NAME, TOKEN_VOLUME_NAME)
+"""Of what injection adds to a pod."""
 CONFIG_DIRECTORY = "/etc/sidecar"
 CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
 TLS_DIRECTORY = "/etc/sidecar-tls"
 """Of `tls.crt`, `tls.key` and `ca.crt`. The whole Secret is mounted: a file by `subPath` would never change."""
+TOKEN_DIRECTORY = "/var/run/secrets/sidecar.io/serviceaccount"
+"""Of `token` and `ca.crt`: the first of `api.TOKEN_FOLDERS`."""
+TOKEN_SECONDS = 3600
+"""For which a token is good; the kubelet renews it when 80 % of them are over."""
 USER_ID = 65532
 """The image's own user, numeric so that `runAsNonRoot` can be checked."""
 
@@ -34,10 +41,11 @@ _POD_FIELDS = {
     "POD_UID": "metadata.uid",
     "POD_NAMESPACE": "metadata.namespace",
     "NODE_NAME": "spec.nodeName",
+    "POD_IP": "status.podIP",
     "SIDECAR_ZONE": "metadata.labels['topology.kubernetes.io/zone']",
 }
-"""Resource attributes of the telemetry, and our zone, by the downward API. A label that is not there gives an empty
-one: Kubernetes 1.33 and later copy it from the node."""
+"""Resource attributes of the telemetry, our address family, and our zone, by the downward API. A label that is not
+there gives an empty zone: Kubernetes 1.33 and later copy it from the node."""
 PROBE_SECONDS = 3
 """For an answer to a probe: Kubernetes' own 1 s is too short where the CPU limit is a tenth of a core."""
 MAX_HOLD_SECONDS = 15
@@ -60,6 +68,8 @@ class Plan:
     app_ports: frozenset[int | str]
     """Numbers and names that a Service may call the app's port."""
     inbound_port: int
+    has_token: bool = False
+    """It may watch EndpointSlices, as far as somebody lets its service account."""
 
     @property
     def list_name(self) -> str:
@@ -103,7 +113,7 @@ def plan(
     containers = _list(spec, "containers")
     if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
         return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
-    for volume in (VOLUME_NAME, TLS_VOLUME_NAME):
+    for volume in VOLUME_NAMES:
         if any(item.get("name") == volume for item in _list(spec, "volumes")):
             raise ValueError(f"it has a volume named {volume} of its own; give that another name")
     chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
@@ -118,6 +128,7 @@ def plan(
         env={str(item.get("name")): _proxy_env(item, chosen) for item in containers},
         app_ports=frozenset(names if app_port is None else {app_port, *names}),
         inbound_port=chosen.inbound_port,
+        has_token=chosen.endpoint_slices,
     )
 
 
@@ -218,13 +229,30 @@ def _volumes(settings: Settings, spec: Mapping[str, Any]) -> list[dict[str, Any]
         mode = 0o440 if "fsGroup" in _mapping(spec, "securityContext") else 0o444
         secret = {"secretName": settings.tls_secret, "defaultMode": mode}
         volumes.append({"name": TLS_VOLUME_NAME, "secret": secret})
+    if settings.endpoint_slices:
+        volumes.append({"name": TOKEN_VOLUME_NAME, "projected": _token(spec)})
     return volumes
+
+
+def _token(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A token of the pod's service account for the sidecar alone, whether or not the app has one. Who may read it is as
+    for a Secret; nobody but who mounts the volume sees it."""
+    mode = 0o440 if "fsGroup" in _mapping(spec, "securityContext") else 0o444
+    return {
+        "defaultMode": mode,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ],
+    }
 
 
 def _mounts(settings: Settings) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}]
     if settings.tls_secret is not None:
         mounts.append({"name": TLS_VOLUME_NAME, "mountPath": TLS_DIRECTORY, "readOnly": True})
+    if settings.endpoint_slices:
+        mounts.append({"name": TOKEN_VOLUME_NAME, "mountPath": TOKEN_DIRECTORY, "readOnly": True})
     return mounts
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from sidecar.kubernetes.edits import Removals
-from sidecar.kubernetes.plan import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME
+from sidecar.kubernetes.plan import CONTAINER_NAME, VOLUME_NAMES
 from sidecar.kubernetes.positions import Entry, Mapping, Node, Sequence, target
 from sidecar.kubernetes.settings import STATUS
 
@@ -69,7 +69,7 @@ class Removal:
             return
         for key in ("initContainers", "containers"):
             self._named(spec.value, key, "/spec", {CONTAINER_NAME})
-        self._named(spec.value, "volumes", "/spec", {VOLUME_NAME, TLS_VOLUME_NAME})
+        self._named(spec.value, "volumes", "/spec", set(VOLUME_NAMES))
         containers = spec.value.own("containers")
         if containers is not None and isinstance(containers.value, Sequence):
             for item in containers.value.items:

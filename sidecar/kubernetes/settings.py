@@ -73,6 +73,8 @@ class Settings:
     probes_port: int = 15021
     tls_secret: str | None = None
     """A Secret of type kubernetes.io/tls, as cert-manager writes it, mounted at /etc/sidecar-tls; None: none is."""
+    endpoint_slices: bool = False
+    """Mount a token of the sidecar's own, by which it may watch EndpointSlices (`kubernetes://` endpoints)."""
     cpu: str = "100m"
     """Requested."""
     memory: str = "128Mi"

@@ -16,7 +16,8 @@ from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
-from sidecar.core.snapshot import Snapshot
+from sidecar.core.listing import EndpointsChange
+from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.pressure import Told
 from sidecar.runtime import sources
@@ -26,6 +27,7 @@ from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
 from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
+from sidecar.runtime.endpoint_sources import EndpointSources
 from sidecar.runtime.file_limits import FileLimits, warning_of_limit
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
@@ -33,7 +35,6 @@ from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
-from sidecar.upstream.resolver import Resolver
 
 
 class Control:
@@ -44,7 +45,7 @@ class Control:
         snapshot: Snapshot,
         environ: Mapping[str, str],
         datapath: DataPath,
-        resolver: Resolver,
+        lists: EndpointSources,
         rooms: TelemetryRooms,
         events: Events,
         limits: FileLimits,
@@ -71,6 +72,7 @@ class Control:
             self.parts,
             rooms,
             self.rotation,
+            lists,
             reload=self.reload,
             sources=self.sources,
         )
@@ -83,7 +85,10 @@ class Control:
         self._served_probes = Served(self.probes, snapshot.probes)
         self._served_admin = Served(self.admin, snapshot.admin.address)
         datapath.pressure.tell = self._overloaded
-        self._add_parts(resolver)
+        self._lists = lists
+        lists.tell = self._endpoints_changed
+        lists.tell_error = self._endpoints_troubled
+        self._add_parts()
         if path is not None:
             self._add_reloading(path, environ)
 
@@ -112,8 +117,10 @@ class Control:
         if warning is not None:
             self._event(Level.WARNING, "config.mount", warning)
 
-    def start_resolver(self) -> None:
-        self.parts.start("resolver")
+    def start_lists(self) -> None:
+        """Who knows endpoints."""
+        for name in self._lists.parts:
+            self.parts.start(name)
 
     async def start_servers(self) -> None:
         """Probes and admin API.
@@ -173,10 +180,11 @@ class Control:
 
     # The parts
 
-    def _add_parts(self, resolver: Resolver) -> None:
+    def _add_parts(self) -> None:
         add = self.parts.add
         add(Part("telemetry", keeping_alive(lambda: self.rooms.room.is_alive(), self._renew_telemetry)))
-        add(Part("resolver", lambda _: resolver.run()))
+        for name, run in self._lists.parts.items():
+            add(Part(name, run))
         add(Part("probes", self._served_probes.run))
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._tick)))
@@ -243,6 +251,19 @@ class Control:
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
         self._event(level, kind, message, fields)
+
+    def _endpoints_changed(self, change: EndpointsChange) -> None:
+        self.events.endpoints_changed(change)
+        fields = {"entry": change.entry, "added": len(change.added), "removed": len(change.removed)}
+        self._event(Level.DEBUG, "endpoints.changed", change.told, fields)
+
+    def _endpoints_troubled(self, entry: Endpoint, error: str | None) -> None:
+        fields = {"entry": str(entry)}
+        if error is None:
+            self._event(Level.INFO, "endpoints.listed", f"{entry}: its endpoints are listed again", fields)
+        else:
+            message = f"{entry}: the endpoints stay as they are: {error}"
+            self._event(Level.WARNING, "endpoints.not_listed", message, fields)
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)

@@ -12,9 +12,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sidecar.core.snapshot import Endpoint
 
 if TYPE_CHECKING:
     import aiodns
@@ -32,6 +35,10 @@ class Answer:
     addresses: tuple[str, ...]
     ttl_seconds: float | None
     """The smallest of all records on the way, aliases included; None if the hosts file answered."""
+
+    def endpoints(self, entry: Endpoint) -> tuple[Endpoint, ...]:
+        """What `entry`, whose name was looked up, stands for."""
+        return tuple(Endpoint(address, entry.port, name=entry.host) for address in self.addresses)
 
 
 class CaresLookup:
@@ -56,24 +63,29 @@ class CaresLookup:
         Raises: LookupFailed, if there are none or the nameservers do not answer.
         """
         try:
-            return Answer(_addresses(await self._ask(name, "f")), None)
+            return Answer(sorted_addresses(await self._ask(name, "f")), None)
         except LookupFailed:
             pass  # not in the hosts file
         result = await self._ask(name, "b")
-        ttls = [node.ttl for node in result.nodes] + [alias.ttl for alias in result.cnames]
-        return Answer(_addresses(result), min(ttls, default=0))
+        return Answer(sorted_addresses(result), ttl_of(result))
 
     async def _ask(self, name: str, source: str) -> pycares.AddrInfoResult:
         """Look in one source: `f`, the hosts file, or `b`, the nameservers."""
+        async with self.channel(source) as channel:
+            return await addresses_of(channel, name)
+
+    @asynccontextmanager
+    async def channel(self, source: str) -> AsyncIterator[aiodns.DNSResolver]:
+        """A fresh channel, closed at the end; what c-ares says of a failure in it becomes `LookupFailed`.
+
+        Raises: LookupFailed.
+        """
         loop = asyncio.get_running_loop()
         # Cancelled here, the thread's channel is dropped and closes itself.
         channel = await loop.run_in_executor(None, self._open, loop, source)
         try:
-            return await channel.getaddrinfo(name, type=socket.SOCK_STREAM)
-        except (UnicodeError, RuntimeError) as error:  # no IDNA form, or too long
-            raise LookupFailed("bad_name") from error
-        except _dns_error() as error:
-            raise LookupFailed(_token(error)) from error
+            with failures():
+                yield channel
         finally:
             await channel.close()  # does not suspend, so a cancellation cannot leave the channel open
 
@@ -94,7 +106,27 @@ class CaresLookup:
             raise LookupFailed("no_channel") from error
 
 
-def _addresses(result: pycares.AddrInfoResult) -> tuple[str, ...]:
+@contextmanager
+def failures() -> Iterator[None]:
+    """What c-ares says of a failure becomes `LookupFailed`, and raises it."""
+    try:
+        yield
+    except (UnicodeError, RuntimeError) as error:  # no IDNA form, or too long
+        raise LookupFailed("bad_name") from error
+    except _dns_error() as error:
+        raise LookupFailed(_token(error)) from error
+
+
+async def addresses_of(channel: aiodns.DNSResolver, name: str) -> pycares.AddrInfoResult:
+    return await channel.getaddrinfo(name, type=socket.SOCK_STREAM)
+
+
+def ttl_of(result: pycares.AddrInfoResult) -> float:
+    """The smallest of all its records, aliases included."""
+    return min([node.ttl for node in result.nodes] + [alias.ttl for alias in result.cnames], default=0)
+
+
+def sorted_addresses(result: pycares.AddrInfoResult) -> tuple[str, ...]:
     """Sort the addresses, so that a nameserver which rotates them reports no change.
 
     Of loopback addresses one family is kept, IPv4 if it is there: c-ares answers `localhost` with both,

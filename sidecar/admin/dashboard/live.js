@@ -184,7 +184,7 @@ class Live {
   heard(kind, data) {
     if (kind === "transition") store.takeTransition(data);
     else if (kind === "reload") store.tell("reload", Date.parse(data.at), data);
-    else this.needsAll = true; // `lost`: some have no place in the ring any more
+    else if (kind !== "endpoints") this.needsAll = true; // `lost`: some have no place in the ring any more
     if (kind !== "transition") this.soon();
     store.changed();
   }

@@ -1,16 +1,39 @@
-"""The rules of the choice among an upstream's endpoints that need more than one key."""
+"""The rules of an upstream's endpoints and of the choice among them that need more than one key."""
 
 from __future__ import annotations
 
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
 from sidecar.config.schema.upstreams import UpstreamSection
-from sidecar.core.snapshot import Balancing
+from sidecar.config.yaml.nodes import MappingNode, Sequence
+from sidecar.core.snapshot import Balancing, Source
+
+_SAID_BY = {
+    Source.SRV: "the SRV records say the weight and priority of each endpoint",
+    Source.FILE: "the file says the weight, priority and zone of each endpoint",
+    Source.KUBERNETES: "the EndpointSlices say the zone of each endpoint",
+}
 
 
 def check_upstream(section: Checked[UpstreamSection], report: Report) -> None:
     """Report every broken rule."""
+    _sources(section, report)
     _hash_on(section, report)
+
+
+def _sources(section: Checked[UpstreamSection], report: Report) -> None:
+    endpoints = section.node.get("endpoints")
+    items = endpoints.items if isinstance(endpoints, Sequence) else ()
+    if len(items) != len(section.value.endpoints):
+        return  # one of them was reported
+    for one, item in zip(section.value.endpoints, items, strict=True):
+        source = one.address.source
+        if source is Source.ADDRESS or not isinstance(item, MappingNode):
+            continue
+        for name in ("weight", "priority", "zone"):
+            entry = item.entries.get(name)
+            if entry is not None:
+                report.add(entry.key.problem(f"{_SAID_BY[source]}: leave {name!r} out here"))
 
 
 def _hash_on(section: Checked[UpstreamSection], report: Report) -> None:

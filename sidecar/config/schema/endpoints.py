@@ -1,4 +1,4 @@
-"""Where an upstream's requests go: an address, with its weight, priority and zone."""
+"""Where an upstream's requests go: an address, or a source that lists addresses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class EndpointSection(Section):
 
     address: values.EndpointAddress = required(
         "host:port, [v6]:port or unix:/path; `https://host` for TLS as `tls` says, with port 443 unless another is "
-        "given. A name is resolved again when its TTL ends, and every address it has is an endpoint. ",
+        "given. A name is resolved again when its TTL ends, and every address it has is an endpoint. Or a source "
+        "that lists endpoints: `srv://NAME` (DNS SRV), `file:///PATH` (watched), "
+        "`kubernetes://SERVICE.NAMESPACE:PORT` (EndpointSlices).",
         examples=["payments:80"],
     )
     weight: values.EndpointWeight | None = key(

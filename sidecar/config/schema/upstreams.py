@@ -135,7 +135,8 @@ class UpstreamSection(Section):
     built_in = core.Upstream("", ())
 
     endpoints: list[Annotated[EndpointSection, OrShorthand(short_form, _SHORT)]] = required(
-        "Where requests go: addresses and names; each alone, or with its weight, priority and zone.",
+        "Where requests go: addresses, names, or sources that list endpoints; each alone, or with its weight, "
+        "priority and zone.",
         examples=[["payments:80"]],
         fills="endpoints",
         form=Form(

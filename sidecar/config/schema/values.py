@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-from sidecar.config.schema import names, readers, units
+from sidecar.config.schema import names, readers, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
@@ -213,7 +213,7 @@ ListenAddress: TypeAlias = Annotated[
 ]
 EndpointAddress: TypeAlias = Annotated[
     Endpoint,
-    _typed(units.parse_endpoint, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
+    _typed(sources.parse_entry, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
 ]
 EndpointWeight: TypeAlias = Annotated[
     int, _typed(readers.whole(0, MOST_WEIGHT), type="integer", minimum=0, maximum=MOST_WEIGHT)
