@@ -144,6 +144,15 @@ class Endpoint:
         return self.source is Source.ADDRESS and (self.path is not None or _is_ip(self.host))
 
     @property
+    def domain(self) -> str:
+        """By which name it is asked for, where nothing else says it: a path for a UNIX socket."""
+        if self.source is Source.SRV:
+            return self.host.split(".", 2)[2]  # without service and protocol (RFC 2782)
+        if self.source is Source.KUBERNETES:
+            return f"{self.host.rpartition(':')[0]}.svc"
+        return "localhost" if self.source is Source.FILE else self.path or self.host
+
+    @property
     def facts(self) -> tuple[object, ...]:
         """What may change of an endpoint while it stays the same one."""
         return self.name, self.weight, self.priority, self.zones

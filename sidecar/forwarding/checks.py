@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.checked import Checked
 from sidecar.core.outcome import Verdict
-from sidecar.core.snapshot import Endpoint, Route
+from sidecar.core.snapshot import Endpoint, Route, Source
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding.check import Check
 
@@ -192,4 +192,6 @@ def _authority(route: Route, endpoint: Endpoint) -> bytes:
         for host in match.hosts:
             if "*" not in host:
                 return (f"[{host}]" if ":" in host and not host.startswith("[") else host).encode()
+    if endpoint.source is not Source.ADDRESS:
+        return endpoint.domain.encode()
     return b"localhost" if endpoint.path is not None else str(endpoint).encode()

@@ -235,8 +235,10 @@ def _volumes(settings: Settings, spec: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def _token(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A token of the pod's service account for the sidecar alone, whether or not the app has one. Who may read it is as
-    for a Secret; nobody but who mounts the volume sees it."""
+    """A token of the pod's service account for the sidecar alone, whether or not the app has one.
+
+    Who may read it is as for a Secret; nobody but who mounts the volume sees it.
+    """
     mode = 0o440 if "fsGroup" in _mapping(spec, "securityContext") else 0o444
     return {
         "defaultMode": mode,

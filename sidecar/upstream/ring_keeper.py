@@ -41,8 +41,9 @@ class RingKeeper:
 
     def close(self) -> None:
         """Nobody needs a new one any more; the last one stays in use."""
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     async def _build(self) -> None:
         try:

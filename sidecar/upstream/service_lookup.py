@@ -66,9 +66,8 @@ class ServiceAnswer:
         By TLS they are asked for the service's domain, which is what the configuration names: a host that an
         unsigned answer names proves nothing (RFC 6125 1.8).
         """
-        domain = entry.host.split(".", 2)[2]
         found = {
-            Endpoint(address, one.port, name=domain, weight=one.weight, priority=one.priority): (
+            Endpoint(address, one.port, name=entry.domain, weight=one.weight, priority=one.priority): (
                 one.priority,
                 ip_address(address).version,
                 int(ip_address(address)),

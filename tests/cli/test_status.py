@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from sidecar.cli import status_picture
 from sidecar.cli.status_picture import Reading, Room, picture
 
 STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "disabled")
@@ -207,3 +208,19 @@ def test_certificate_that_cannot_be_used_is_told_beside_the_one_that_is() -> Non
     line = "certificate of listener/inbound: good for 30 days; what its files hold now is NOT USED: tls.key: the key"
     assert line in text(picture(found))
     assert not found.is_well
+
+
+def test_an_entry_that_nobody_can_list_has_a_row() -> None:
+    known = {"address": "10.0.0.1:80", "in_flight": 0, "connections": 0, "idle": 0, "state": "usable"}
+    lists = [{"entry": "file:///etc/a.yaml", "error": "cannot be read"}, {"entry": "b:80", "error": None}]
+    rows = status_picture._endpoints(
+        [
+            {"name": "a", "pending": 0, "endpoints": [known], "lists": lists},
+            {"name": "b", "pending": 0, "endpoints": []},
+        ]
+    )
+    assert [(one["address"], one.get("state")) for one in rows] == [
+        ("10.0.0.1:80", "usable"),
+        ("file:///etc/a.yaml", "not listed"),
+        ("no address is known", None),
+    ]

@@ -100,3 +100,16 @@ routes:
     warnings = load_text(text).warnings
     assert len(warnings) == count
     assert all("no request is of a known client" in one.message for one in warnings)
+
+
+def test_watches_of_kubernetes_are_counted_once_for_all_upstreams() -> None:
+    text = """\
+version: 1
+upstreams:
+  a: {endpoints: ["127.0.0.1:80", "kubernetes://b.shop:http", "kubernetes://c.shop:http"]}
+  d: {endpoints: ["kubernetes://b.shop:http"]}
+routes: [{name: r, upstream: a}]
+"""
+    (found,) = load_text(text).warnings
+    assert (found.line, found.column) == (3, 35)
+    assert "a watch of its own at the API server for each of its 2 Services" in found.message

@@ -95,7 +95,9 @@ async def test_hosts_come_and_go_and_no_request_is_lost(tmp_path: Path) -> None:
         process: Running = await enter(sidecar(file, probes, tmp_path / "sidecar.log", command))
         await until(admin_port, {f"{host(n)}:{runner_port}" for n in many[:510]})
         async with traffic(inbound, ["/a"], connections=8, per_second=200) as record:
-            # The reserve is not asked; then half of the pods go, as many come, and then the reserve is all there is.
+            await more(record, 100)
+            assert seen <= {host(n) for n in many[:500]}  # the reserve is not asked
+            # Then half of the pods go, as many come, and then the reserve is all there is.
             for begin, end in ((250, 750), (0, 1_000), (990, 1_000)):
                 gone = [NAME, *(f"pod-{number}.payments.test." for number in many)]
                 await server.replace(gone, records(0, many[begin:end], runner_port))
