@@ -12,7 +12,13 @@ import jsonschema_rs
 
 DOCUMENT: dict[str, Any] = json.loads((resources.files("sidecar.admin") / "openapi.json").read_bytes())
 PROBLEM = "application/problem+json"
-EVENTS = {"transition": "Transition", "reload": "ReloadEvent", "endpoints": "EndpointsEvent", "lost": "Lost", "request": "TappedRequest"}
+EVENTS = {
+    "transition": "Transition",
+    "reload": "ReloadEvent",
+    "endpoints": "EndpointsEvent",
+    "lost": "Lost",
+    "request": "TappedRequest",
+}
 """The schema of each kind of event's data."""
 _PAGE = re.compile(r"/|/dashboard/.*")
 """What is there for a browser: no part of the API."""
