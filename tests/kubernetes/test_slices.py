@@ -160,3 +160,22 @@ POD = st.builds(
 def test_a_look_for_any_endpoint_agrees_with_the_list_of_them(pods: list[list[dict[str, Any]]]) -> None:
     found = book(*(sliced(f"s{number}", *one) for number, one in enumerate(pods)))
     assert found.has_usable() == bool(found.endpoints())
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+
+
+@given(st.lists(st.tuples(NAMES, st.none() | st.lists(POD, max_size=4)), max_size=20))
+def test_changes_one_by_one_end_where_a_list_would(
+    changes: list[tuple[str, list[dict[str, Any]] | None]],
+) -> None:
+    step_by_step, there = book(), {}
+    for name, pods in changes:
+        if pods is None:
+            step_by_step.remove(name)
+            there.pop(name, None)
+        else:
+            there[name] = sliced(name, *pods)
+            step_by_step.put(read_slice(there[name]))
+    # A pod that two slices show alike stands in any of them: which one makes no difference.
+    assert step_by_step.endpoints() == book(*there.values()).endpoints()
