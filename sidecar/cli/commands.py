@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "validate configuration files",
     "explain": "which route takes a request, and why; every limit and where it comes from",
     "diff": "what a reload would change, and which breakers keep their state",
+    "import": "routes of Gateway API, Istio or resilience4j as a configuration of the sidecar",
     "certs": "a small CA and certificates, for development alone",
     "schema": "the JSON Schema of the configuration file, for editors",
     "status": "routes, breakers, upstreams and rates of a running sidecar",

@@ -70,7 +70,10 @@ def test_every_link_leads_to_a_section_of_the_page() -> None:
                 "**required**",
             ],
         ),
-        ("routes[]", ["`weights`", "by name: whole number, 0 to 1000000", "unset"]),
+        (
+            "routes[]",
+            ["`weights`", "by name: whole number, 0 to 1000000 or [mapping](#routesweightsname)", ""],
+        ),
         ("routes[].match.path", ["`regex`", "regular expression", "unset"]),
         ("routes[].circuit_breaker", ["`failure_rate_threshold`", "share", "`50%`"]),
         (
@@ -107,7 +110,13 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     route = whole["routes"][0] | _defaults(schema["$defs"]["Route"], schema)
     route["circuit_breaker"].pop("candidate", None)
     route["circuit_breaker"]["half_open"].pop("check")  # unset as a whole, too
-    route.pop("fallback")  # a fallback is unset as a whole, though its parts have defaults
+    for key in (
+        "fallback",
+        "cors",
+        "redirect",
+        "respond",
+    ):  # unset as a whole, though their parts have defaults
+        route.pop(key)
     whole["routes"] = [route]
     listener = _defaults(schema["$defs"]["ListenerSection"], schema)
     listener.pop("tls")  # unset as a whole, too
