@@ -92,7 +92,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         read_endpoints(str(tmp_path / "missing.yaml"))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text() | st.text(alphabet="sEcReT:{}[]-,'\"&*! \n\t#%@`|>?0"))
 def test_no_content_is_ever_told(tmp_path: Path, text: str) -> None:
     secret = "s3cr3t-t0k3n"

@@ -101,7 +101,7 @@ def situations(draw: st.DrawFn) -> tuple[Choice, list[Place], int | None]:
     return choice, avoid, draw(st.none() | st.integers(0, 2**64 - 1))
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(situations())
 def test_a_retry_never_repeats_an_endpoint_while_another_is_in_the_choice(
     situation: tuple[Choice, list[Place], int | None],
@@ -127,7 +127,7 @@ def test_a_retry_does_not_go_back_to_the_only_spared_endpoint() -> None:
     assert Counter(choice.pick() for _ in range(10_000))[spared] == pytest.approx(200, abs=60)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(situations())
 def test_an_ejected_endpoint_is_chosen_only_if_all_are_out(
     situation: tuple[Choice, list[Place], int | None],
@@ -185,7 +185,7 @@ def test_without_a_key_it_is_least_request() -> None:
     assert {choice.pick() for _ in range(50)} == {choice.places[1]}
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(st.integers(2, 30), st.integers(1, 300), st.integers(1, 3))
 def test_no_endpoint_has_more_than_its_bounded_part_of_one_hot_key(
     count: int, requests: int, keys: int

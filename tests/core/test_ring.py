@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import ring
@@ -47,6 +47,7 @@ def test_a_weight_of_nothing_still_has_a_place() -> None:
     assert {found.names[found.owner(place)] for place in range(len(found))} == {"a:1", "b:1"}
 
 
+@settings(deadline=None)
 @given(ADDRESSES, st.randoms(use_true_random=False))
 def test_the_order_of_the_endpoints_does_not_matter(names: list[str], rng: object) -> None:
     shuffled = list(names)
@@ -54,6 +55,7 @@ def test_the_order_of_the_endpoints_does_not_matter(names: list[str], rng: objec
     assert owners(even(*names)) == owners(even(*shuffled))
 
 
+@settings(deadline=None)
 @given(ADDRESSES)
 def test_who_leaves_gives_up_its_own_keys_alone(names: list[str]) -> None:
     before = owners(even(*names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.snapshot import Endpoint
@@ -66,6 +66,7 @@ ENDPOINTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ENDPOINTS, st.sampled_from([None, "a", "b"]), st.data())
 def test_shares_add_up_and_only_usable_endpoints_get_one(
     found: list[Endpoint], zone: str | None, data: st.DataObject

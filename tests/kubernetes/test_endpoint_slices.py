@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.listing import Listing
@@ -327,6 +327,7 @@ async def test_a_page_beyond_its_bound_is_refused(tmp_path: Path, monkeypatch: p
         assert to.seen.lists == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=12).map(lambda one: one.replace(b"z", b"\n")), max_size=12))
 def test_lines_are_the_same_however_they_come(chunks: list[bytes]) -> None:
     async def each(parts: list[bytes]) -> AsyncIterator[bytes]:

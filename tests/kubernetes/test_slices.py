@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.snapshot import Endpoint, Source
@@ -121,6 +121,7 @@ PARTS = ["metadata", "addressType", "ports", "endpoints"]
 OF_ENDPOINT = ["addresses", "conditions", "targetRef", "hints"]
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from(PARTS + OF_ENDPOINT))
 def test_whatever_stands_in_the_place_of_a_member_is_read_or_refused(value: Any, part: str) -> None:
     data = sliced("a", endpoint("10.0.0.1"))
@@ -131,6 +132,7 @@ def test_whatever_stands_in_the_place_of_a_member_is_read_or_refused(value: Any,
     assert refused_or_sound(data)
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_json_at_all_breaks_the_reader(value: Any) -> None:
     assert refused_or_sound(value)
@@ -156,6 +158,7 @@ POD = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(POD, max_size=5), max_size=4))
 def test_a_look_for_any_endpoint_agrees_with_the_list_of_them(pods: list[list[dict[str, Any]]]) -> None:
     found = book(*(sliced(f"s{number}", *one) for number, one in enumerate(pods)))
@@ -165,6 +168,7 @@ def test_a_look_for_any_endpoint_agrees_with_the_list_of_them(pods: list[list[di
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, st.none() | st.lists(POD, max_size=4)), max_size=20))
 def test_changes_one_by_one_end_where_a_list_would(
     changes: list[tuple[str, list[dict[str, Any]] | None]],
