@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "core",
     },
     "admin": {"serving", "downstream", "forwarding", "upstream", "transport", "config", "core"},
-    "kubernetes": {"serving", "config", "core"},
+    "kubernetes": {"upstream", "serving", "config", "core"},
     "serving": {"transport", "core"},
     "downstream": {"forwarding", "http1", "http2", "transport", "core"},
     "forwarding": {"upstream", "transport", "core"},

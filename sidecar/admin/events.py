@@ -26,6 +26,7 @@ from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
+from sidecar.core.listing import EndpointsChange
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
@@ -35,7 +36,7 @@ _BATCH: Final = 64
 _RETRY_MS: Final = 2000
 
 
-Content = Transition | EndpointChange | FailoverChange | Mapping[str, Any]
+Content = Transition | EndpointChange | EndpointsChange | FailoverChange | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Event:
     number: int
     """Counts the events of this process from 1, without gaps."""
     kind: str
-    """`transition`, `endpoint`, `failover` or `reload`."""
+    """`transition`, `endpoint`, `endpoints`, `failover` or `reload`."""
     content: Content
 
 
@@ -73,6 +74,9 @@ class Events:
 
     def reloaded(self, data: Mapping[str, Any]) -> None:
         self._add("reload", data)
+
+    def endpoints_changed(self, change: EndpointsChange) -> None:
+        self._add("endpoints", change)
 
     @property
     def last_id(self) -> str:

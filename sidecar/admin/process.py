@@ -13,6 +13,7 @@ from sidecar.admin.tap import Taps
 from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.failover import Failover
+from sidecar.core.listing import Listing
 from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
 from sidecar.core.transition import Transition
 
@@ -82,6 +83,9 @@ class Process(Vitals, Protocol):
 
     @property
     def clusters(self) -> Mapping[str, Cluster]: ...
+    def listing(self, entry: Endpoint) -> Listing | None:
+        """What is known of an entry of an upstream's `endpoints`; None for one that is an endpoint itself."""
+
     @property
     def standbys(self) -> Mapping[tuple[str, str], Standby]:
         """By route and upstream, for upstreams with a `failover`."""

@@ -26,6 +26,7 @@ from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
+from sidecar.core.listing import EndpointsChange
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
@@ -165,7 +166,8 @@ class AdminServer:
         by_upstream: dict[str, dict[str, Standby]] = {}
         for (route, name), standby in self._process.standbys.items():
             by_upstream.setdefault(name, {})[route] = standby
-        items = (views.upstream(one, moment, by_upstream.get(one.name, {})) for one in clusters)
+        listing = self._process.listing
+        items = (views.upstream(one, moment, listing, by_upstream.get(one.name, {})) for one in clusters)
         return await listed({}, "upstreams", items)
 
     async def _config(self, request: web.Request) -> web.Response:
@@ -200,6 +202,8 @@ class AdminServer:
             return views.failover_change(content, moment_of(self._process))
         if isinstance(content, EndpointChange):
             return views.endpoint_change(content, moment_of(self._process))
+        if isinstance(content, EndpointsChange):
+            return views.endpoints_change(content, self._process.clusters.values())
         return content
 
 

@@ -6,7 +6,7 @@ keys are those of the configuration and of SPEC 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -21,10 +21,11 @@ from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import GONE
 from sidecar.core.failover import FailoverChange
 from sidecar.core.health import CheckRecord
+from sidecar.core.listing import MOST_TOLD, EndpointsChange, Listing
 from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
 from sidecar.core.observe import Notice
 from sidecar.core.override import Order
-from sidecar.core.snapshot import BreakerPolicy, Route
+from sidecar.core.snapshot import BreakerPolicy, Endpoint, Route
 from sidecar.core.transition import Cause, State, Transition, WindowNumbers
 from sidecar.core.wall import to_the_second
 
@@ -343,8 +344,28 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     return DURATION_BOUNDS[-1]
 
 
-def upstream(cluster: Cluster, moment: Moment, standbys: Mapping[str, Standby] | None = None) -> Data:
-    """One upstream: its limits, how far they are used, each endpoint, and by route who takes over from it."""
+def endpoints_change(change: EndpointsChange, clusters: Iterable[Cluster]) -> Data:
+    """Endpoints that have come or gone; the first of them by name."""
+    return {
+        "entry": change.entry,
+        "upstreams": [one.name for one in clusters if change.entry in map(str, one.policy.endpoints)],
+        "added": list(change.added[:MOST_TOLD]),
+        "added_count": len(change.added),
+        "removed": list(change.removed[:MOST_TOLD]),
+        "removed_count": len(change.removed),
+        "count": change.count,
+    }
+
+
+def upstream(
+    cluster: Cluster,
+    moment: Moment,
+    listing: Callable[[Endpoint], Listing | None],
+    standbys: Mapping[str, Standby] | None = None,
+) -> Data:
+    """One upstream: its limits, how far they are used, who lists its endpoints, each endpoint, and by route who takes
+    over from it."""
+    listings = [found for entry in cluster.policy.endpoints if (found := listing(entry)) is not None]
     limits = cluster.policy.limits
     return {
         "name": cluster.name,
@@ -359,9 +380,13 @@ def upstream(cluster: Cluster, moment: Moment, standbys: Mapping[str, Standby] |
         },
         "failover": _failover(cluster, standbys or {}, moment),
         "configured": [str(endpoint) for endpoint in cluster.policy.endpoints],
+        "lists": [_listing(one, moment) for one in listings],
         "endpoints": [
             {
                 "address": str(pool.endpoint),
+                "weight": pool.endpoint.weight,
+                "priority": pool.endpoint.priority,
+                "zones": list(pool.endpoint.zones),
                 "in_flight": pool.in_flight,
                 "connections": pool.open_count,
                 "idle": pool.idle_count,
@@ -437,6 +462,19 @@ def endpoint_change(change: EndpointChange, moment: Moment) -> Data:
         "at": moment.instant(change.at),
         "seconds": round(change.seconds, 3),
         "told": change.told,
+    }
+
+
+def _listing(listing: Listing, moment: Moment) -> Data:
+    """Who lists endpoints of one entry, and how well that goes."""
+    return {
+        "entry": str(listing.entry),
+        "by": listing.by,
+        "count": listing.count,
+        "error": listing.error,
+        "failures": listing.failures,
+        "changed_at": moment.instant(listing.changed_at),
+        "next_at": moment.instant(listing.next_at),
     }
 
 

@@ -74,6 +74,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="have the kernel send the pod's connections through the sidecar, instead of --http-proxy",
     )
     flags.add_argument(
+        "--endpoint-slices",
+        action="store_true",
+        help="mount a token of the sidecar's own, for `kubernetes://` endpoints",
+    )
+    flags.add_argument(
         "--proxy-init", action="store_true", help="with --http-proxy: in its init containers too"
     )
     for name, metavar, told in _SETTINGS:

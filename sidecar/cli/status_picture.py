@@ -311,7 +311,9 @@ def _endpoints(upstreams: list[Data]) -> list[Data]:
     for upstream in upstreams:
         common = {"upstream": upstream["name"], "pending": upstream["pending"]}
         found += [{**common, **endpoint} for endpoint in upstream["endpoints"]]
-        if not upstream["endpoints"]:
+        stale = [one["entry"] for one in upstream.get("lists", ()) if one["error"] is not None]
+        found += [{**common, "address": entry, "state": "not listed"} for entry in stale]
+        if not upstream["endpoints"] and not stale:
             found.append({**common, "address": "no address is known"})
     return found
 

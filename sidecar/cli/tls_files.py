@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.core.snapshot import CertificateFiles, Endpoint, Snapshot, Upstream
+from sidecar.core.snapshot import CertificateFiles, Endpoint, Snapshot, Source, Upstream
 from sidecar.transport.tls.client import context_key
 from sidecar.transport.tls.files import (
     MissingFile,
@@ -124,4 +124,4 @@ def asked_of(upstream: Upstream) -> str:
 
 
 def _name(endpoint: Endpoint) -> str:
-    return endpoint.path or endpoint.host
+    return "the address of each endpoint" if endpoint.source is Source.FILE else endpoint.domain

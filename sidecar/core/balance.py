@@ -1,52 +1,49 @@
 """Which endpoint gets the next attempt.
 
-* `least_request`: power of two choices by requests in flight (Mitzenmacher, 2001). Two random candidates and the less
-  busy one: close to "least loaded" without a scan and without the herd that follows a global minimum.
-* `peak_ewma`: the same by the time that attempts take, times those in flight.
-* `round_robin`: in turn.
+How one is chosen among candidates is `candidates.py`'s, by the upstream's policy; here is who is one. Endpoints that
+are ejected are not, spared ones have 2 % of the picks together, and one that has just come back a growing share.
+Groups of endpoints take over from one another by degrees (`tiers.py`). An attempt that has failed stays in its
+endpoint's load for a while (`linger`): what fails fast would look idle, and attract all that comes.
 
-Endpoints that are ejected are not in the choice, spared ones have 2 % of the picks together, and one that has just
-come back a growing share. An attempt that has failed stays in its endpoint's load for a while (`linger`): what fails
-fast would look idle, and attract all that comes.
+With `ring_hash` a request that has a key gets the endpoint of that key (`ring.py`), or the next one on the ring that
+is usable, was not tried, and has less than 1.25 times its part of the load (Mirrokni and others, 2018). One without a
+key is sent by `least_request`.
 
-All of them take the same time whatever the number of endpoints. Nothing here reads a clock or knows a connection.
+All of it takes the same time whatever the number of endpoints. Nothing here reads a clock or knows a connection.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from math import inf
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from math import ceil, inf
+from typing import Final, Generic, TypeVar
 
+from sidecar.core.candidates import REDRAWS, Candidates, T
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
-from sidecar.core.ejection.standing import Standing
+from sidecar.core.ring import Ring
 from sidecar.core.snapshot import Balancing
+from sidecar.core.tiers import divide
 
 SPARED_SHARE: Final = 0.02
 """Of the picks, for all spared endpoints together, while others are usable."""
-REDRAWS: Final = 4
-"""Draws for one that was not tried yet, before a list of the others is made."""
+LOAD_BOUND: Final = 1.25
+"""Of its part of the load, for an endpoint that a key leads to."""
+MOST_STEPS: Final = 512
+"""On the ring, for one pick: where nearly all endpoints are out, one that is left is chosen without the ring."""
+_KEYS: Final = float(1 << 64)
 
-
-class Loaded(Protocol):
-    in_flight: int
-    lingering: int
-    """Failed attempts that still count in its load."""
-    standing: Standing
-
-
-T = TypeVar("T", bound=Loaded)
 Choice = TypeVar("Choice")
 
 
-def _even_pick(candidates: Sequence[T], rng: random.Random, avoid: T | None) -> T | None:
-    """`_of_two` by requests in flight alone, where no failed attempt lingers: the usual case, without two calls."""
+def _even_pick(candidates: Sequence[T], rng: random.Random) -> T | None:
+    """The choice of two by requests in flight alone, where no failed attempt lingers: the usual case, without two
+    calls."""
     count = len(candidates)
-    if avoid is not None or count < 2:
-        return _of_two(candidates, rng, avoid, _requests)
+    if count < 2:
+        return candidates[0] if count else None
     first = int(rng.random() * count)
     second = int(rng.random() * (count - 1))
     if second >= first:
@@ -55,45 +52,12 @@ def _even_pick(candidates: Sequence[T], rng: random.Random, avoid: T | None) -> 
     return a if a.in_flight <= b.in_flight else b
 
 
-def _requests(one: Loaded) -> float:
-    return one.in_flight + one.lingering
-
-
-def _peak_ewma(one: Loaded) -> float:
-    # With an equal time the one with fewer in flight; one of which nothing is known counts as quick.
-    return one.standing.ewma * (one.in_flight + one.lingering + 1)
-
-
-def _of_two(
-    candidates: Sequence[T], rng: random.Random, avoid: T | None, load: Callable[[T], float]
-) -> T | None:
-    """The one of two random ones with less load, None without any. `avoid` was tried already: it is chosen again only
-    if there is nothing else."""
-    count = len(candidates)
-    if count <= 1:
-        return candidates[0] if count else None
-    if avoid is not None:
-        candidates = _without(candidates, avoid)
-        count = len(candidates)
-        if count == 1:
-            return candidates[0]
-    first = int(rng.random() * count)
-    second = int(rng.random() * (count - 1))
-    if second >= first:
-        second += 1
-    a, b = candidates[first], candidates[second]
-    return a if load(a) <= load(b) else b
-
-
-def _without(candidates: Sequence[T], avoid: T) -> Sequence[T]:
-    return [one for one in candidates if one is not avoid] or candidates
-
-
 class Balancer(Generic[T]):
     """The choice of one upstream. `renew` tells it of each change of endpoints or of what is thought of them."""
 
     __slots__ = (
-        "_all", "_clock", "_is_even", "_lingering", "_policy", "_ready", "_rng", "_slow_until", "_spared", "_turn",
+        "_all", "_clock", "_groups", "_is_even", "_lingering", "_policy", "_ready", "_ring", "_rng", "_slow_until",
+        "_spared",
     )  # fmt: skip
 
     def __init__(self, policy: Balancing, rng: random.Random, clock: Callable[[], float]) -> None:
@@ -102,33 +66,58 @@ class Balancer(Generic[T]):
         self._clock = clock
         self._all: Sequence[T] = ()
         self._ready: Sequence[T] = ()
-        self._spared: Sequence[T] = ()
+        self._groups: list[Candidates[T]] = []
+        self._spared: Candidates[T] | None = None
+        self._ring: Ring | None = None
         self._lingering: deque[tuple[float, T]] = deque()
-        self._turn = 0
         self._slow_until = -inf
         self._is_even = True
         """All endpoints are alike, and are chosen by their requests in flight."""
 
-    def renew(self, places: Sequence[T], peers: Peers, policy: Balancing, now: float) -> None:
-        """These are the endpoints, and this is thought of them."""
+    def renew(
+        self, places: Sequence[T], peers: Peers, policy: Balancing, now: float, zone: str | None = None
+    ) -> None:
+        """These are the endpoints, and this is thought of them.
+
+        `zone`: ours, whose endpoints go first; None: all zones are alike.
+        """
         self._policy = policy
         self._all = places
-        count = len(places)
-        self._spared = [one for one in places if one.standing.health is Health.SPARED]
-        self._ready = [one for one in places if one.standing.health is Health.USABLE]
-        if not self._ready or len(self._ready) < peers.policy.panic * count:
-            self._ready = self._spared if self._spared and not self._ready else places
-            self._spared = ()
-        back = [one.standing for one in self._ready if one.standing.share(now) < 1.0]
+        spared: Sequence[T] = [one for one in places if one.standing.health is Health.SPARED]
+        ready: Sequence[T] = [one for one in places if one.standing.health is Health.USABLE]
+        if not ready or len(ready) < peers.policy.panic * len(places):
+            ready, spared = spared if spared and not ready else places, ()
+        self._ready = ready
+        self._groups = [
+            Candidates(group, share, policy, self._rng) for group, share in divide(places, ready, zone)
+        ]
+        self._spared = Candidates(spared, SPARED_SHARE, policy, self._rng) if spared else None
+        back = [one.standing for one in ready if one.standing.share(now) < 1.0]
         # Where all are new there is nobody to take their share.
-        is_slow = 0 < len(back) < len(self._ready)
+        is_slow = 0 < len(back) < len(ready)
         self._slow_until = max(one.back_at + one.slow_seconds for one in back) if is_slow else -inf
+        self._place_on_ring()
         self._settle()
+
+    def use_ring(self, ring: Ring | None) -> None:
+        """Keys are looked up there from now on; None: by nothing."""
+        self._ring = ring
+        self._place_on_ring()
+
+    def _place_on_ring(self) -> None:
+        """Who is where on the ring, each group for itself."""
+        if self._ring is None:
+            return
+        for group in self._groups:
+            places = {str(one.endpoint): one for one in reversed(group.places)}
+            group.on_ring = [places.get(name) for name in self._ring.names]
 
     def _settle(self) -> None:
         self._is_even = (
-            self._policy is Balancing.LEAST_REQUEST
+            self._policy in (Balancing.LEAST_REQUEST, Balancing.RING_HASH)
+            and len(self._groups) <= 1
             and len(self._ready) == len(self._all)
+            and all(group.is_even and group.count == len(self._all) for group in self._groups)
             and not self._lingering
             and self._slow_until == -inf
         )
@@ -139,55 +128,106 @@ class Balancer(Generic[T]):
         self._lingering.append((self._clock() + seconds, place))
         self._is_even = False
 
-    def pick(self, avoid: T | None = None) -> T | None:
-        """The endpoint of the next attempt, None without any. `avoid` was tried already."""
-        if self._is_even:
-            return _even_pick(self._all, self._rng, avoid)
+    def pick(self, avoid: Collection[T] = (), key: int | None = None, load: int = 1) -> T | None:
+        """The endpoint of the next attempt, None without any.
+
+        Args:
+            avoid: those that were tried already, the last one last. One is chosen again only if there is nobody
+                else, and the last one only if it is the only one.
+            key: of the request, for `ring_hash`.
+            load: attempts in flight to all endpoints, this one included; of interest with a key alone.
+        """
+        if key is not None and self._ring is not None:
+            return self._by_key(key, avoid, load)
+        if self._is_even and not avoid:
+            return _even_pick(self._all, self._rng)
         now = self._clock()
         self._let_go(now)
-        candidates = self._ready
-        if self._spared and self._rng.random() < SPARED_SHARE:
-            candidates = self._spared
-        chosen = self._choose(candidates, avoid)
-        if chosen is not None and now < self._slow_until:
-            share = chosen.standing.share(now)
-            if share < 1.0 and self._rng.random() >= share:
-                chosen = self._choose_other(candidates, chosen, avoid)
+        is_single = (
+            self._spared is None and len(self._groups) == 1
+        )  # the usual case, without a generator: 1 µs
+        for group in self._groups if is_single else self._in_order(self._rng.random()):
+            chosen = group.pick(avoid)
+            if chosen is not None:
+                return self._slowly(group, chosen, avoid, now) if now < self._slow_until else chosen
+        return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else ()) if avoid else None
+
+    def _in_order(self, point: float) -> Iterator[Candidates[T]]:
+        """The group whose turn it is, then the others. `point`: by chance or by a key, from 0 up to 1."""
+        first = spared = self._spared
+        if spared is None or self._rng.random() >= SPARED_SHARE:
+            first = self._group_at(point)
+        if first is not None:
+            yield first
+        for group in self._groups:
+            if group is not first:
+                yield group
+        if spared is not None and spared is not first:
+            yield spared
+
+    def _group_at(self, point: float) -> Candidates[T] | None:
+        for group in self._groups:
+            point -= group.share
+            if point < 0.0:
+                return group
+        return self._groups[-1] if self._groups else None
+
+    def _slowly(self, group: Candidates[T], chosen: T, avoid: Collection[T], now: float) -> T:
+        """One that comes back has had its share: another one, if a few picks find it."""
+        share = chosen.standing.share(now)
+        if share >= 1.0 or self._rng.random() < share:
+            return chosen
+        for _ in range(REDRAWS):
+            other = group.pick(avoid)
+            if other is not None and other is not chosen:
+                return other
         return chosen
 
-    def _choose(self, candidates: Sequence[T], avoid: T | None) -> T | None:
-        if self._policy is Balancing.ROUND_ROBIN:
-            return self._next(candidates, avoid)
-        load = _peak_ewma if self._policy is Balancing.PEAK_EWMA else _requests
-        chosen = _of_two(candidates, self._rng, None, load)
-        for _ in range(REDRAWS):
-            if chosen is not avoid or avoid is None:
+    # By key
+
+    def _by_key(self, key: int, avoid: Collection[T], load: int) -> T | None:
+        now = self._clock()
+        self._let_go(now)
+        is_single = self._spared is None and len(self._groups) == 1
+        for group in self._groups if is_single else self._in_order(key / _KEYS):
+            chosen = self._on_ring(group, key, avoid, load, now) if group.on_ring else None
+            if chosen is None:
+                chosen = group.pick(avoid)
+            if chosen is not None:
                 return chosen
-            chosen = _of_two(candidates, self._rng, None, load)
-        return chosen if chosen is not avoid else _of_two(candidates, self._rng, avoid, load)
+        return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else (), key, load) if avoid else None
 
-    def _choose_other(self, candidates: Sequence[T], slow: T, avoid: T | None) -> T:
-        """One that comes back has had its share."""
-        for _ in range(REDRAWS):
-            other = self._choose(candidates, avoid)
-            if other is not None and other is not slow:
-                return other
-        return slow
-
-    def _next(self, candidates: Sequence[T], avoid: T | None) -> T | None:
-        for _ in range(min(len(candidates), 2)):
-            self._turn = (self._turn + 1) % len(candidates)
-            if candidates[self._turn] is not avoid:
-                break
-        return candidates[self._turn] if candidates else None
+    def _on_ring(
+        self, group: Candidates[T], key: int, avoid: Collection[T], load: int, now: float
+    ) -> T | None:
+        """The first one from the key's point on that may have it; if all have too much, the first usable one."""
+        ring, on_ring = self._ring, group.on_ring
+        assert ring is not None
+        bound = LOAD_BOUND * load * group.share / group.weight
+        is_slow = now < self._slow_until
+        first: T | None = None
+        begin = ring.find(key)
+        for place in range(begin, begin + min(MOST_STEPS, len(ring))):
+            one = on_ring[ring.owner(place)]
+            if one is None or one is first or one in avoid:
+                continue
+            part = bound * (one.endpoint.weight or 1)
+            if is_slow:
+                part *= one.standing.share(now)
+            if one.in_flight + one.lingering < ceil(part):
+                return one
+            if first is None:
+                first = one
+        return first
 
     def _let_go(self, now: float) -> None:
         lingering = self._lingering
-        while lingering and lingering[0][0] <= now:
-            lingering.popleft()[1].lingering -= 1
-        if now >= self._slow_until:
-            self._slow_until = -inf
-        self._settle()
+        if lingering or self._slow_until != -inf:
+            while lingering and lingering[0][0] <= now:
+                lingering.popleft()[1].lingering -= 1
+            if now >= self._slow_until:
+                self._slow_until = -inf
+            self._settle()
 
 
 def pick_weighted(choices: Sequence[tuple[Choice, int]], total: int, rng: random.Random) -> Choice:

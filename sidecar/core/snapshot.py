@@ -118,24 +118,65 @@ class Forwarded(Enum):
 _ORIGINAL = "original"
 
 
+class Source(Enum):
+    """Who says which endpoints an entry of an upstream stands for; the value is what is written before `://`."""
+
+    ADDRESS = "address"
+    """It is one itself, or a name whose addresses are."""
+    SRV = "srv"
+    FILE = "file"
+    KUBERNETES = "kubernetes"
+
+
+MOST_WEIGHT = 65_535
+"""Of an endpoint: as much as an SRV record can say (RFC 2782)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One `host:port`, or one UNIX socket (`path` set, host empty and port 0)."""
+    """One `host:port`, or one UNIX socket (`path` set, host empty and port 0), or what names a list of them
+    (`source`)."""
 
     host: str
+    """For a source, what follows its `://`."""
     port: int
     path: str | None = None
     name: str | None = field(default=None, compare=False)
     """What `host`, an address, was resolved from. Two names with one address are one endpoint, named by the first."""
     is_https: bool = field(default=False, compare=False)
     """The file says `https://` before it, which is to say that its upstream has a `tls`."""
+    source: Source = Source.ADDRESS
+    uid: str = ""
+    """Of the pod that it is: a new pod on an old address is another endpoint."""
+    weight: int = field(default=1, compare=False)
+    """Its share of the requests, beside those of the others; 0: only if there is nobody else."""
+    priority: int = field(default=0, compare=False)
+    """Those of a higher number take over as those of a lower one fail."""
+    zones: tuple[str, ...] = field(default=(), compare=False)
+    """Whose clients are to prefer it; empty: nothing is known."""
 
     @property
     def is_literal(self) -> bool:
         """True when no name has to be resolved."""
-        return self.path is not None or not self.port or _is_ip(self.host)
+        return self.source is Source.ADDRESS and (self.path is not None or not self.port or _is_ip(self.host))
+
+    @property
+    def domain(self) -> str:
+        """By which name it is asked for, where nothing else says it: a path for a UNIX socket."""
+        if self.source is Source.SRV:
+            return self.host.split(".", 2)[2]  # without service and protocol (RFC 2782)
+        if self.source is Source.KUBERNETES:
+            return f"{self.host.rpartition(':')[0]}.svc"
+        return "localhost" if self.source is Source.FILE else self.path or self.host
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What may change of an endpoint while it stays the same one."""
+        return self.name, self.weight, self.priority, self.zones
 
     def __str__(self) -> str:
+        if self.source is not Source.ADDRESS:
+            return f"{self.source.value}://{self.host}"
         if self.path is not None:
             return f"unix:{self.path}"
         if not self.port and self.host == _ORIGINAL:
@@ -306,6 +347,25 @@ class Balancing(Enum):
     LEAST_REQUEST = "least_request"
     ROUND_ROBIN = "round_robin"
     PEAK_EWMA = "peak_ewma"
+    RING_HASH = "ring_hash"
+
+
+class HashOn(Enum):
+    """Where the key of `ring_hash` stands."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+    CLIENT = "client"
+    """The address of the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashKey:
+    """What requests have in common that are to go to the same endpoint."""
+
+    on: HashOn
+    name: bytes = b""
+    """Of the header field, in lower case, or of the cookie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +373,10 @@ class BalancingPolicy:
     policy: Balancing = Balancing.LEAST_REQUEST
     slow_start_seconds: float = 0.0
     """In which a new endpoint comes to its whole share; 0: at once."""
+    hash_key: HashKey | None = None
+    """For `ring_hash`."""
+    prefers_zone: bool = True
+    """Endpoints of our own zone go first, where it is known of all."""
 
 
 @dataclass(frozen=True, slots=True)

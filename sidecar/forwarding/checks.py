@@ -17,7 +17,7 @@ from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.checked import Checked
 from sidecar.core.hosts import pattern_port
 from sidecar.core.outcome import Verdict
-from sidecar.core.snapshot import Endpoint, Route
+from sidecar.core.snapshot import Endpoint, Route, Source
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding.check import Check
 
@@ -195,4 +195,6 @@ def _authority(route: Route, endpoint: Endpoint) -> bytes:
                 name, port = pattern_port(host)
                 shown = f"[{name}]" if ":" in name and not name.startswith("[") else name
                 return (shown if port is None else f"{shown}:{port}").encode()
+    if endpoint.source is not Source.ADDRESS:
+        return endpoint.domain.encode()
     return b"localhost" if endpoint.path is not None else str(endpoint).encode()

@@ -22,6 +22,7 @@ from sidecar.core.retry import (
 )
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
+from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
@@ -165,8 +166,9 @@ class Race(AttemptOwner):
         cluster = destination.cluster
         pool = cluster.single
         if pool is None:
-            is_probe = permit.state is not _CLOSED
-            pool = cluster.pick(cluster.at(permit.avoid)) if is_probe else cluster.pick()
+            avoid = () if permit.state is _CLOSED else cluster.at(permit.avoid)
+            hash_key = cluster.hash_key
+            pool = cluster.pick(avoid, None if hash_key is None else key_in(exchange, hash_key))
         self._run(permit, cluster, pool, now)
 
     def _start_by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> None:
@@ -502,7 +504,7 @@ class Race(AttemptOwner):
             return False
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
-            pool = self._destination.cluster.pick(avoid=pool)
+            pool = self._untried(self._destination.cluster)
         self._run_again(permit, pool, now)
         return True
 
@@ -517,6 +519,10 @@ class Race(AttemptOwner):
             return None
         self._report(admitted.transition)
         return admitted
+
+    def _untried(self, cluster: Cluster) -> AnyPool | None:
+        exchange = self.exchange
+        return untried(cluster, exchange.attempts, key_in(exchange, cluster.hash_key))
 
     def _run_again(self, permit: Permit, pool: AnyPool | None, now: float) -> None:
         try:
@@ -618,7 +624,7 @@ class Race(AttemptOwner):
         if permit is None:
             self._stand(retrying)
         else:
-            self._run_again(permit, untried(destination.cluster, self.exchange.attempts), now)
+            self._run_again(permit, self._untried(destination.cluster), now)
 
     def _stand(self, retrying: Retrying) -> None:
         """No further try is made: the client gets what there is."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
 """States of a breaker in which there are retries: in the others it finds out by itself."""
-DRAWS = 4
-"""For an endpoint that has not been tried yet."""
 
 
 class Answered(NamedTuple):
@@ -91,12 +89,7 @@ def seconds_to_retry(
     return seconds
 
 
-def untried(cluster: Cluster, attempts: Sequence[Attempt]) -> AnyPool | None:
-    """An endpoint that has not been tried, if a few draws find one; another than the last one, if there is one."""
-    tried = [attempt.pool for attempt in attempts]
-    pool: AnyPool | None = None
-    for _ in range(DRAWS):
-        pool = cluster.pick(avoid=cast("AnyPool | None", tried[-1]))
-        if pool not in tried:
-            break
-    return pool
+def untried(cluster: Cluster, attempts: Sequence[Attempt], key: int | None) -> AnyPool | None:
+    """An endpoint that has not been tried; where all were, another than the last one, if there is one."""
+    tried = cast("list[AnyPool]", [attempt.pool for attempt in attempts if attempt.pool is not None])
+    return cluster.pick(tried, key)

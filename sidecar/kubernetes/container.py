@@ -12,10 +12,17 @@ from sidecar.kubernetes.shapes import mapping_of
 CONTAINER_NAME = "sidecar"
 VOLUME_NAME = "sidecar-config"
 TLS_VOLUME_NAME = "sidecar-tls"
+TOKEN_VOLUME_NAME = "sidecar-token"
+VOLUME_NAMES = (VOLUME_NAME, TLS_VOLUME_NAME, TOKEN_VOLUME_NAME)
+"""Of what injection adds to a pod."""
 CONFIG_DIRECTORY = "/etc/sidecar"
 CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
 TLS_DIRECTORY = "/etc/sidecar-tls"
 """Of `tls.crt`, `tls.key` and `ca.crt`. The whole Secret is mounted: a file by `subPath` would never change."""
+TOKEN_DIRECTORY = "/var/run/secrets/sidecar.io/serviceaccount"
+"""Of `token` and `ca.crt`: the first of `api.TOKEN_FOLDERS`."""
+TOKEN_SECONDS = 3600
+"""For which a token is good; the kubelet renews it when 80 % of them are over."""
 
 _POD_FIELDS = {
     "POD_NAME": "metadata.name",
@@ -23,9 +30,12 @@ _POD_FIELDS = {
     "POD_NAMESPACE": "metadata.namespace",
     "NODE_NAME": "spec.nodeName",
     "HOST_IP": "status.hostIP",
+    "POD_IP": "status.podIP",
+    "SIDECAR_ZONE": "metadata.labels['topology.kubernetes.io/zone']",
 }
-"""By the downward API: resource attributes of the telemetry, and the node's address, where a collector of each node
-listens (`endpoint: "http://${HOST_IP}:4317"`)."""
+"""By the downward API: resource attributes of the telemetry; the node's address, where a collector of each node
+listens (`endpoint: "http://${HOST_IP}:4317"`); our address family and zone. A label that is not there gives an empty
+zone: Kubernetes 1.33 and later copy it from the node."""
 PROBE_SECONDS = 3
 """For an answer to a probe: Kubernetes' own 1 s is too short where the CPU limit is a tenth of a core."""
 MAX_HOLD_SECONDS = 15
@@ -89,13 +99,32 @@ def volumes(settings: Settings, spec: Mapping[str, Any]) -> list[dict[str, Any]]
         mode = 0o440 if "fsGroup" in mapping_of(spec, "securityContext") else 0o444
         secret = {"secretName": settings.tls_secret, "defaultMode": mode}
         volumes.append({"name": TLS_VOLUME_NAME, "secret": secret})
+    if settings.endpoint_slices:
+        volumes.append({"name": TOKEN_VOLUME_NAME, "projected": _token(spec)})
     return volumes
+
+
+def _token(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A token of the pod's service account for the sidecar alone, whether or not the app has one.
+
+    Who may read it is as for a Secret; nobody but who mounts the volume sees it.
+    """
+    mode = 0o440 if "fsGroup" in mapping_of(spec, "securityContext") else 0o444
+    return {
+        "defaultMode": mode,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ],
+    }
 
 
 def _mounts(settings: Settings) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}]
     if settings.tls_secret is not None:
         mounts.append({"name": TLS_VOLUME_NAME, "mountPath": TLS_DIRECTORY, "readOnly": True})
+    if settings.endpoint_slices:
+        mounts.append({"name": TOKEN_VOLUME_NAME, "mountPath": TOKEN_DIRECTORY, "readOnly": True})
     return mounts
 
 

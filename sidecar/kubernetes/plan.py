@@ -12,7 +12,7 @@ from typing import Any, Final
 from sidecar.kubernetes import intercept
 from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
 from sidecar.kubernetes.choices import AppProtocol, Mode
-from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME, container, volumes
+from sidecar.kubernetes.container import CONTAINER_NAME, VOLUME_NAMES, container, volumes
 from sidecar.kubernetes.intercept import Probes, Rewritten
 from sidecar.kubernetes.protocols import Speaks
 from sidecar.kubernetes.proxy_env import ProxyEnv, proxy_env
@@ -109,7 +109,7 @@ def plan(
     skipped = _skipped(metadata, spec, outer)
     if skipped is not None:
         return skipped
-    for volume in (VOLUME_NAME, TLS_VOLUME_NAME):
+    for volume in VOLUME_NAMES:
         if named(items_of(spec, "volumes"), volume):
             raise ValueError(f"it has a volume named {volume} of its own; give that another name")
     chosen = chosen_settings(metadata, outer, settings)
@@ -150,7 +150,12 @@ def plan(
         app_protocol=protocol,
         inbound_port=chosen.inbound_port,
         opaque_ports=frozenset(chosen.opaque_ports),
-        told=(*_told(chosen, protocol, env), *probes.told, *([missing] if missing else [])),
+        told=(
+            *_told(chosen, protocol, env),
+            *probes.told,
+            *([missing] if missing else []),
+            *([_binding(spec, outer)] if chosen.endpoint_slices else []),
+        ),
     )
 
 
@@ -256,6 +261,17 @@ def _told(
     for containers in env.values():
         for name, found in containers.items():
             yield from (f"{name} {text}" for text in found.told)
+
+
+def _binding(spec: Mapping[str, Any], outer: Mapping[str, Any]) -> str:
+    """How the pod's service account comes to what it needs to watch EndpointSlices."""
+    account = spec.get("serviceAccountName") or "default"
+    namespace = outer.get("namespace") or "ITS-NAMESPACE"
+    return (
+        "in each namespace whose Services it is to watch (the ClusterRole is in deploy/endpoint-slices): kubectl -n"
+        f" NAMESPACE create rolebinding {account}-endpoint-slices --clusterrole=sidecar-endpoint-slices"
+        f" --serviceaccount={namespace}:{account}"
+    )
 
 
 def _check_ports(containers: Sequence[Mapping[str, Any]], settings: Settings) -> None:

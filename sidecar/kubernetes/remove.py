@@ -11,7 +11,7 @@ from collections.abc import Set
 from typing import Any
 
 from sidecar.kubernetes import intercept
-from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME
+from sidecar.kubernetes.container import CONTAINER_NAME, VOLUME_NAMES
 from sidecar.kubernetes.edits import Removals
 from sidecar.kubernetes.plan import CONTAINER_LISTS
 from sidecar.kubernetes.positions import Entry, Mapping, Node, Sequence, target
@@ -83,7 +83,7 @@ class Removal:
             if containers is not None and isinstance(containers.value, Sequence):
                 for item in containers.value.items:
                     self._container(item, key)
-        self._named(spec.value, "volumes", "/spec", {VOLUME_NAME, TLS_VOLUME_NAME})
+        self._named(spec.value, "volumes", "/spec", set(VOLUME_NAMES))
         self._named(spec.value, "imagePullSecrets", "/spec", self._record.pull_secrets)
 
     def metadata(self) -> None:

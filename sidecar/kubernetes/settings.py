@@ -66,6 +66,8 @@ class Settings:
     config_map: str = "sidecar-config"
     """Holds `sidecar.yaml`; it must be in the pod's namespace."""
     mode: Mode = Mode.NATIVE
+    endpoint_slices: bool = False
+    """Mount a token of the sidecar's own, by which it may watch EndpointSlices (`kubernetes://` endpoints)."""
     http_proxy: bool = False
     """Set http_proxy and no_proxy in the app's containers, so that its calls go through the sidecar."""
     no_proxy: str = "localhost,127.0.0.1,::1,169.254.169.254"

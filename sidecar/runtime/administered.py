@@ -18,7 +18,8 @@ from sidecar.config.schema.units import parse_duration
 from sidecar.config.tell import render
 from sidecar.core.breaker import Breaker
 from sidecar.core.finished import FinishedExchange
-from sidecar.core.snapshot import Route, Snapshot
+from sidecar.core.listing import Listing
+from sidecar.core.snapshot import Endpoint, Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
 from sidecar.core.wall import to_the_second
@@ -26,6 +27,7 @@ from sidecar.runtime.actor import Parts
 from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
+from sidecar.runtime.endpoint_sources import EndpointSources
 from sidecar.runtime.reload import Active, Outcome
 from sidecar.runtime.sources import memory_numbers
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
@@ -47,6 +49,7 @@ class Administered:
         parts: Parts,
         rooms: TelemetryRooms,
         rotation: Rotation,
+        lists: EndpointSources,
         *,
         reload: Callable[[], Awaitable[Outcome]],
         sources: Callable[[], Sources],
@@ -59,6 +62,7 @@ class Administered:
         self._parts = parts
         self._rooms = rooms
         self._rotation = rotation
+        self._lists = lists
         self._reload = reload
         self.taps = Taps(self._tapped)
         self._started_at = self.now()
@@ -98,6 +102,9 @@ class Administered:
     @property
     def clusters(self) -> Mapping[str, Cluster]:
         return self._datapath.assembly.clusters
+
+    def listing(self, entry: Endpoint) -> Listing | None:
+        return self._lists.listing(entry)
 
     @property
     def standbys(self) -> Mapping[tuple[str, str], Standby]:

@@ -75,7 +75,8 @@ class Names(passing.Names, Protocol):
 class Assembly:
     """What is live now, and how the next snapshot takes its place."""
 
-    def __init__(self, service: Service, names: Names, rng: random.Random) -> None:
+    def __init__(self, service: Service, names: Names, rng: random.Random, zone: str | None = None) -> None:
+        self._zone = zone
         self._service = service
         self._names = names
         self._rng = rng
@@ -286,6 +287,7 @@ class Assembly:
             service.memory,
             cluster,
             self.tls.of(upstream),
+            self._zone,
         )
         cluster.on_endpoint = service.endpoint_changed
         cluster.sources = self.passing.sources

@@ -18,8 +18,9 @@ from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
+from sidecar.core.listing import EndpointsChange
 from sidecar.core.request import Asked
-from sidecar.core.snapshot import PASS_THROUGH, Snapshot
+from sidecar.core.snapshot import PASS_THROUGH, Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.pressure import Told
 from sidecar.forwarding.passing import PassedDestination
@@ -30,6 +31,7 @@ from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
 from sidecar.runtime.container import Container
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
+from sidecar.runtime.endpoint_sources import EndpointSources
 from sidecar.runtime.file_limits import FileLimits, warning_of_limit
 from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
 from sidecar.runtime.health import HealthChecking
@@ -40,7 +42,6 @@ from sidecar.runtime.report import report_failover, report_overload, report_relo
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
-from sidecar.upstream.resolver import Resolver
 
 
 class Control:
@@ -51,7 +52,7 @@ class Control:
         snapshot: Snapshot,
         environ: Mapping[str, str],
         datapath: DataPath,
-        resolver: Resolver,
+        lists: EndpointSources,
         rooms: TelemetryRooms,
         events: Events,
         limits: FileLimits,
@@ -79,6 +80,7 @@ class Control:
             self.parts,
             rooms,
             self.rotation,
+            lists,
             reload=self.reload,
             sources=self.sources,
         )
@@ -94,7 +96,10 @@ class Control:
         datapath.assembly.passing.own_ports = self._own_ports
         datapath.assembly.passing.tell = self._passed
         datapath.assembly.passing.tell_loop = self._looped
-        self._add_parts(resolver)
+        self._lists = lists
+        lists.tell = self._endpoints_changed
+        lists.tell_error = self._endpoints_troubled
+        self._add_parts()
         if path is not None:
             self._add_reloading(path, environ)
 
@@ -123,8 +128,10 @@ class Control:
         if warning is not None:
             self._event(Level.WARNING, "config.mount", warning)
 
-    def start_resolver(self) -> None:
-        self.parts.start("resolver")
+    def start_lists(self) -> None:
+        """Who knows endpoints."""
+        for name in self._lists.parts:
+            self.parts.start(name)
 
     async def start_servers(self) -> None:
         """Probes and admin API.
@@ -185,10 +192,11 @@ class Control:
 
     # The parts
 
-    def _add_parts(self, resolver: Resolver) -> None:
+    def _add_parts(self) -> None:
         add = self.parts.add
         add(Part("telemetry", keeping_alive(lambda: self.rooms.room.is_alive(), self._renew_telemetry)))
-        add(Part("resolver", lambda _: resolver.run()))
+        for name, run in self._lists.parts.items():
+            add(Part(name, run))
         add(Part("probes", self._served_probes.run))
         add(Part("admin", self._served_admin.run))
         add(Part("housekeeper", every_second(self._tick)))
@@ -286,6 +294,19 @@ class Control:
             "interception must leave out what it sends itself (`sidecar intercept --uid`), and its own ports"
         )
         self._event(Level.ERROR, "pass_through.loop", told, {"loops": loops})
+
+    def _endpoints_changed(self, change: EndpointsChange) -> None:
+        self.events.endpoints_changed(change)
+        fields = {"entry": change.entry, "added": len(change.added), "removed": len(change.removed)}
+        self._event(Level.DEBUG, "endpoints.changed", change.told, fields)
+
+    def _endpoints_troubled(self, entry: Endpoint, error: str | None) -> None:
+        fields = {"entry": str(entry)}
+        if error is None:
+            self._event(Level.INFO, "endpoints.listed", f"{entry}: its endpoints are listed again", fields)
+        else:
+            message = f"{entry}: the endpoints stay as they are: {error}"
+            self._event(Level.WARNING, "endpoints.not_listed", message, fields)
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)

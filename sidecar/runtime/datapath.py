@@ -50,8 +50,9 @@ class DataPath:
         live: set[ObservedExchange],
         max_open_connections: int,
         memory: MemoryBudget | None = None,
+        zone: str | None = None,
     ) -> None:
-        """`memory`: of all connections; None: without a bound.
+        """`memory`: of all connections; None: without a bound. `zone`: where this process runs; None: nobody knows.
 
         `clock`: monotonic seconds. `live`: where exchanges are while they are under way."""
         loop = asyncio.get_running_loop()
@@ -70,7 +71,7 @@ class DataPath:
             max_open_connections=max_open_connections,
             memory=memory or MemoryBudget(),
         )
-        self.assembly = Assembly(self.service, names, rng)
+        self.assembly = Assembly(self.service, names, rng, zone)
         self.listeners = Listeners(self.service)
         self._relief = Relief(
             loop,

@@ -24,10 +24,10 @@ from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
 from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.memory_watch import budget_bytes
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
-from sidecar.upstream.resolver import Resolver
 
 
 class Worker:
@@ -57,18 +57,19 @@ class Worker:
         rooms = TelemetryRooms(
             snapshot.telemetry, self.numbers, self.sources, environ, log_fd, events.transitioned
         )
-        resolver = Resolver(self._addresses_changed)
+        lists = endpoint_sources(environ, self._addresses_changed)
         self.datapath = DataPath(
             clock=clock,
-            names=resolver,
+            names=lists,
             observe=rooms.room.observer,
             decide=rooms.room.decide,
             live=live,
             max_open_connections=limits.max_open_connections,
             memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
+            zone=environ.get("SIDECAR_ZONE") or None,
         )
         self.control = Control(
-            snapshot, environ, self.datapath, resolver, rooms, events, limits, container, path
+            snapshot, environ, self.datapath, lists, rooms, events, limits, container, path
         )
 
     # The live state that tests and measurements look at
@@ -120,7 +121,7 @@ class Worker:
         datapath, control = self.datapath, self.control
         control.start_telemetry()
         datapath.apply(control.snapshot)
-        control.start_resolver()
+        control.start_lists()
         await datapath.first_addresses()
         await control.start_servers()
         await datapath.listen(control.snapshot)

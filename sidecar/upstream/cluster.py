@@ -11,7 +11,8 @@ import asyncio
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import replace
 from enum import Enum
 from math import inf
 
@@ -21,7 +22,7 @@ from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.snapshot import Balancing, Endpoint, HttpVersion, Upstream
+from sidecar.core.snapshot import Balancing, Endpoint, HashKey, HttpVersion, Source, Upstream
 from sidecar.transport.tls.client import ClientContext, ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.turns import Turns
@@ -31,6 +32,7 @@ from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 from sidecar.upstream.raw import RawPool
+from sidecar.upstream.ring_keeper import RingKeeper
 
 AnyPool = Pool | Http2Pool
 
@@ -80,11 +82,12 @@ class Cluster(LeaseLine):
         memory: MemoryBudget | None = None,
         predecessor: Cluster | None = None,
         tls: ClientContext | None = None,
+        zone: str | None = None,
     ) -> None:
         """`budget` and `memory` are shared with other clusters; None: this one has no bound but its own limits.
 
         `predecessor`: the upstream's as it was, whose knowledge of endpoints goes on here. `tls`: for an upstream
-        whose policy has a `tls`.
+        whose policy has a `tls`. `zone`: where this process runs.
         """
         assert (policy.tls is None) == (tls is None), "nothing falls back to clear text"
         self._tls = tls
@@ -110,6 +113,10 @@ class Cluster(LeaseLine):
         self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
         """Whom to tell of changes of endpoints."""
         self._balancer: Balancer[AnyPool] = Balancer(policy.balancing.policy, rng, clock)
+        self._ring = RingKeeper(self._balancer.use_ring)
+        self._zone = zone
+        self.hash_key: HashKey | None = None
+        """By what of a request its endpoint is chosen; None: by nothing of it."""
         self._ejection_timer: asyncio.TimerHandle | None = None
         """Armed while an endpoint is ejected."""
         self._successor: Cluster | None = None
@@ -120,10 +127,10 @@ class Cluster(LeaseLine):
         self.idle_timer: asyncio.TimerHandle | None = None
         """Armed while a connection is idle."""
         self._is_handing_over = False
-        self._answers: dict[Endpoint, tuple[Endpoint, ...]] = {
-            endpoint: (endpoint,) if endpoint.is_literal else () for endpoint in policy.endpoints
-        }
+        self._answers: dict[Endpoint, tuple[Endpoint, ...]] = _unanswered(policy)
+        """What each configured entry stands for."""
         self.pools: list[Pool | Http2Pool] = []
+        self._by_endpoint: dict[object, Pool | Http2Pool] = {}
         self.single: Pool | Http2Pool | None = None
         """The only one, if there is one alone."""
         self._rebuild()
@@ -142,17 +149,17 @@ class Cluster(LeaseLine):
     # Endpoints
 
     def names(self) -> list[Endpoint]:
-        """The configured endpoints that a resolver must look up."""
+        """The configured entries of which somebody else knows what they stand for."""
         return [endpoint for endpoint in self._answers if not endpoint.is_literal]
 
     def set_addresses(self, name: Endpoint, addresses: Iterable[Endpoint]) -> None:
-        """A resolver's answer for one configured name; pools of addresses that stay are kept."""
+        """What one configured entry stands for; pools of addresses that stay are kept."""
         if name in self._answers:
             self._answers[name] = tuple(addresses)
             self._rebuild()
 
     def _rebuild(self) -> None:
-        addresses = (address for answer in self._answers.values() for address in answer)
+        addresses = (_as_written(entry, one) for entry, answer in self._answers.items() for one in answer)
         wanted: dict[Hashable, Endpoint] = {}
         for address in addresses:
             wanted.setdefault(self._place(address), address)
@@ -165,7 +172,9 @@ class Cluster(LeaseLine):
             for place, endpoint in wanted.items()
         ]
         for place, pool in kept.items():
-            if place not in wanted:
+            if place in wanted:
+                pool.endpoint = wanted[place]  # its weight, for one, may be another
+            else:
                 pool.retire()
                 self.peers.leave(pool.endpoint, pool, now)
         self._use(pools, now)
@@ -173,7 +182,16 @@ class Cluster(LeaseLine):
     def _use(self, pools: list[AnyPool], now: float) -> None:
         self.pools = pools
         self.single = pools[0] if len(pools) == 1 else None
+        self._by_endpoint = {pool.endpoint: pool for pool in reversed(pools)}
+        self.hash_key = self.policy.balancing.hash_key if self._is_by_ring else None
+        self._ring.keep(
+            {str(pool.endpoint): pool.endpoint.weight for pool in pools} if self._is_by_ring else {}
+        )
         self.settle(now)
+
+    @property
+    def _is_by_ring(self) -> bool:
+        return self.policy.balancing.policy is Balancing.RING_HASH
 
     def _join_peers(self, pool: AnyPool, now: float, *, is_new: bool = False) -> AnyPool:
         pool.standing = self.peers.join(pool.endpoint, pool, now, is_new=is_new)
@@ -222,13 +240,18 @@ class Cluster(LeaseLine):
         self._use([*self.pools[:number], pool, *self.pools[number + 1 :]], now)
         return pool
 
-    def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
-        """The endpoint for the next attempt, None when no name has been resolved yet."""
-        return self.single or self._balancer.pick(avoid)
+    def pick(self, avoid: Collection[AnyPool] = (), key: int | None = None) -> AnyPool | None:
+        """The endpoint for the next attempt, None when no name has been resolved yet.
 
-    def at(self, endpoint: object) -> AnyPool | None:
-        """The pool of an endpoint, None if it has left."""
-        return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
+        `avoid`: what was tried already, the last one last, and is chosen again only if there is nobody else. `key`:
+        of the request, where there is a `hash_key`.
+        """
+        return self.single or self._balancer.pick(avoid, key, self.in_flight)
+
+    def at(self, endpoint: object) -> tuple[AnyPool, ...]:
+        """The pool of an endpoint, for `avoid`; nothing if it has left."""
+        pool = self._by_endpoint.get(endpoint)
+        return () if pool is None else (pool,)
 
     def meant(self, host: str, port: int) -> AnyPool | None:
         """The pool of the endpoint that a client was on its way to, None where that is none of these, or several:
@@ -250,7 +273,9 @@ class Cluster(LeaseLine):
         if self._successor is not None:
             return self._successor.settle(now)
         news, self.peers.news = self.peers.news, []
-        self._balancer.renew(self.pools, self.peers, self.policy.balancing.policy, now)
+        balancing = self.policy.balancing
+        zone = self._zone if balancing.prefers_zone else None
+        self._balancer.renew(self.pools, self.peers, balancing.policy, now, zone)
         self._watch_ejections(now)
         for change in news:
             self.on_endpoint(change)
@@ -417,10 +442,15 @@ class Cluster(LeaseLine):
         self.policy = policy
         self.is_mesh = policy.is_mesh
         now = self._clock()
+        known = self._answers
+        self._answers = {
+            entry: answer if entry.is_literal else known.get(entry, ())
+            for entry, answer in _unanswered(policy).items()
+        }
         self.peers.adopt(policy.ejection, now)
         self.peers.slow_start_seconds = policy.balancing.slow_start_seconds
         self.peers.time_all(is_timing=policy.balancing.policy is Balancing.PEAK_EWMA)
-        self.settle(now)
+        self._rebuild()
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.watch_idle(self._clock())
@@ -459,6 +489,7 @@ class Cluster(LeaseLine):
     def retire(self, successor: Cluster | None = None) -> None:
         """The upstream has left the configuration, or has a new cluster: close what is idle, let the rest finish."""
         self._successor = successor
+        self._ring.close()
         now = self._clock()
         for pool in self.pools:
             pool.retire()
@@ -480,5 +511,17 @@ class Cluster(LeaseLine):
     def dissolve(self) -> None:
         """The end of a retired one: pools and cluster point at each other, which only a collection would undo."""
         self.pools = []
+        self._by_endpoint = {}
         self.single = None
         self.budget.leave(self)
+
+
+def _unanswered(policy: Upstream) -> dict[Endpoint, tuple[Endpoint, ...]]:
+    return {entry: (entry,) if entry.is_literal else () for entry in policy.endpoints}
+
+
+def _as_written(entry: Endpoint, address: Endpoint) -> Endpoint:
+    """An address of a name has what the file says of the name; what a source lists says it itself."""
+    if entry.source is not Source.ADDRESS or entry is address or entry.facts[1:] == address.facts[1:]:
+        return address
+    return replace(address, weight=entry.weight, priority=entry.priority, zones=entry.zones)

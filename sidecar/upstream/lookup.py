@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.core.snapshot import Endpoint
 from sidecar.upstream import hosts_file
 
 if TYPE_CHECKING:
@@ -34,6 +36,10 @@ class Answer:
     addresses: tuple[str, ...]
     ttl_seconds: float | None
     """The smallest of all records on the way, aliases included; None if the hosts file answered."""
+
+    def endpoints(self, entry: Endpoint) -> tuple[Endpoint, ...]:
+        """What `entry`, whose name was looked up, stands for."""
+        return tuple(Endpoint(address, entry.port, name=entry.host) for address in self.addresses)
 
 
 class CaresLookup:
@@ -59,22 +65,24 @@ class CaresLookup:
         """
         in_file = await asyncio.to_thread(hosts_file.look_up, name)
         if in_file:
-            return Answer(_addresses(in_file), None)
-        result = await self._ask(name)
-        ttls = [node.ttl for node in result.nodes] + [alias.ttl for alias in result.cnames]
-        return Answer(_addresses([node.addr[0].decode() for node in result.nodes]), min(ttls, default=0))
+            return Answer(sorted_addresses(in_file), None)
+        async with self.channel() as channel:
+            result = await addresses_of(channel, name)
+        return Answer(found_in(result), ttl_of(result))
 
-    async def _ask(self, name: str) -> pycares.AddrInfoResult:
-        """Ask the nameservers."""
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[aiodns.DNSResolver]:
+        """A fresh channel to the nameservers, closed at the end; what c-ares says of a failure in it becomes
+        `LookupFailed`.
+
+        Raises: LookupFailed.
+        """
         loop = asyncio.get_running_loop()
         # Cancelled here, the thread's channel is dropped and closes itself.
         channel = await loop.run_in_executor(None, self._open, loop)
         try:
-            return await channel.getaddrinfo(name, type=socket.SOCK_STREAM)
-        except (UnicodeError, RuntimeError) as error:  # no IDNA form, or too long
-            raise LookupFailed("bad_name") from error
-        except _dns_error() as error:
-            raise LookupFailed(_token(error)) from error
+            with failures():
+                yield channel
         finally:
             await channel.close()  # does not suspend, so a cancellation cannot leave the channel open
 
@@ -95,7 +103,32 @@ class CaresLookup:
             raise LookupFailed("no_channel") from error
 
 
-def _addresses(answer: Iterable[str]) -> tuple[str, ...]:
+@contextmanager
+def failures() -> Iterator[None]:
+    """What c-ares says of a failure becomes `LookupFailed`, and raises it."""
+    try:
+        yield
+    except (UnicodeError, RuntimeError) as error:  # no IDNA form, or too long
+        raise LookupFailed("bad_name") from error
+    except _dns_error() as error:
+        raise LookupFailed(_token(error)) from error
+
+
+async def addresses_of(channel: aiodns.DNSResolver, name: str) -> pycares.AddrInfoResult:
+    return await channel.getaddrinfo(name, type=socket.SOCK_STREAM)
+
+
+def ttl_of(result: pycares.AddrInfoResult) -> float:
+    """The smallest of all its records, aliases included."""
+    return min([node.ttl for node in result.nodes] + [alias.ttl for alias in result.cnames], default=0)
+
+
+def found_in(result: pycares.AddrInfoResult) -> tuple[str, ...]:
+    """Its addresses, sorted."""
+    return sorted_addresses([node.addr[0].decode() for node in result.nodes])
+
+
+def sorted_addresses(answer: Iterable[str]) -> tuple[str, ...]:
     """Sort the addresses, so that a nameserver which rotates them reports no change.
 
     Of loopback addresses one family is kept, IPv4 if it is there: `localhost` is both; they are one host, and an app

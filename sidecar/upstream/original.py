@@ -6,6 +6,7 @@ Nobody is sent to another one than he asked for, so there is nothing to choose.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from sidecar.core.snapshot import ORIGINAL, Endpoint
@@ -19,18 +20,17 @@ class OriginalCluster(Cluster):
 
     most = MOST_ENDPOINTS
 
-    def pick(self, avoid: AnyPool | None = None) -> AnyPool | None:
+    def pick(self, avoid: Collection[AnyPool] = (), key: int | None = None) -> AnyPool | None:
         return None
 
     def meant(self, host: str, port: int) -> AnyPool | None:
         endpoint = Endpoint(host, port)
         if not endpoint.is_literal:
             return None
-        known = self.at(endpoint)
-        if known is None:
+        if not self.at(endpoint):
             kept = self._kept(self.most - 1)
             self.set_addresses(ORIGINAL, [*kept, endpoint])
-            known = self.at(endpoint)
+        (known,) = self.at(endpoint)
         return known
 
     def _kept(self, most: int) -> list[Endpoint]:

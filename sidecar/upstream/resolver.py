@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.core.snapshot import Endpoint
+from sidecar.core.listing import Listing, are_alike
+from sidecar.core.snapshot import Endpoint, Source
 from sidecar.upstream.lookup import Answer, CaresLookup, LookupFailed
+from sidecar.upstream.service_lookup import CaresServiceLookup, ServiceAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ MAX_CONCURRENT_LOOKUPS: Final = 16
 """The others wait: a start with a thousand names must not look like an attack to the nameserver."""
 
 Lookup = Callable[[str], Awaitable[Answer]]
+ServiceLookup = Callable[[str, ServiceAnswer | None], Awaitable[ServiceAnswer]]
+"""Of SRV records: a name, and the last good answer for it."""
 OnChange = Callable[[Endpoint, tuple[Endpoint, ...]], None]
 
 
@@ -71,33 +75,39 @@ class _Name:
     watchers: int = 0
     addresses: tuple[Endpoint, ...] = ()
     expires_at: float | None = None
+    changed_at: float | None = None
     next_lookup_at: float = 0.0
     last_error: str | None = None
     failures: int = 0
     consecutive_failures: int = 0
+    answer: Answer | ServiceAnswer | None = None
+    """The last good one."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
 class Resolver:
     """Resolves names for as long as they are watched. All methods are for the event loop's thread."""
 
-    __slots__ = ("_group", "_lookup", "_names", "_on_change", "_places", "_random", "_times")
+    __slots__ = ("_group", "_lookup", "_names", "_on_change", "_places", "_random", "_services", "_times")
 
     def __init__(
         self,
         on_change: OnChange,
         *,
         lookup: Lookup | None = None,
+        services: ServiceLookup | None = None,
         times: ResolverTimes | None = None,
         rng: random.Random | None = None,
         max_concurrent_lookups: int = MAX_CONCURRENT_LOOKUPS,
     ) -> None:
         """`on_change(endpoint, addresses)` is called on the loop, only when a name's addresses differ.
 
-        Its second argument is never empty, sorted, and has the port of the first.
+        Its second argument is never empty and sorted. For a name each has the port of the first; for SRV records
+        (`Source.SRV`) its own, with weight and priority.
         """
         self._on_change = on_change
         self._lookup = lookup or CaresLookup()
+        self._services = services or CaresServiceLookup()
         self._times = times or ResolverTimes()
         self._random = rng or random.Random()
         self._places = asyncio.Semaphore(max_concurrent_lookups)
@@ -161,6 +171,22 @@ class Resolver:
         """Return the state of every watched name, in the order of first watching."""
         return tuple(_view(name) for name in self._names.values())
 
+    def listing(self, endpoint: Endpoint) -> Listing | None:
+        """What is known of one name; None if it is not watched."""
+        name = self._names.get(endpoint)
+        if name is None:
+            return None
+        by = "srv" if endpoint.source is Source.SRV else "dns"
+        return Listing(
+            endpoint,
+            by,
+            len(name.addresses),
+            name.last_error,
+            name.failures,
+            name.changed_at,
+            name.next_lookup_at,
+        )
+
     async def run(self) -> None:
         """Resolve until cancelled. May then be run again.
 
@@ -192,7 +218,7 @@ class Resolver:
     async def _resolve(self, name: _Name, loop: asyncio.AbstractEventLoop) -> None:
         try:
             async with asyncio.timeout(self._times.lookup_timeout):
-                answer = await self._lookup(name.endpoint.host)
+                answer = await self._look_up(name)
         except LookupFailed as failure:
             self._note_failure(name, str(failure), loop.time())
         except TimeoutError:
@@ -200,14 +226,21 @@ class Resolver:
         else:
             self._note_answer(name, answer, loop.time())
 
-    def _note_answer(self, name: _Name, answer: Answer, now: float) -> None:
+    async def _look_up(self, name: _Name) -> Answer | ServiceAnswer:
+        if name.endpoint.source is Source.SRV:
+            before = name.answer
+            return await self._services(
+                name.endpoint.host, before if isinstance(before, ServiceAnswer) else None
+            )
+        return await self._lookup(name.endpoint.host)
+
+    def _note_answer(self, name: _Name, answer: Answer | ServiceAnswer, now: float) -> None:
         seconds = self._seconds(answer.ttl_seconds)
-        addresses = tuple(
-            Endpoint(address, name.endpoint.port, name=name.endpoint.host) for address in answer.addresses
-        )
-        if addresses != name.addresses:
+        addresses = answer.endpoints(name.endpoint)
+        name.answer = answer
+        if not are_alike(name.addresses, addresses):
             self._on_change(name.endpoint, addresses)  # first: if it raises, the next run tells it again
-            name.addresses = addresses
+            name.addresses, name.changed_at = addresses, now
         name.expires_at = name.next_lookup_at = now + seconds
         name.last_error, name.consecutive_failures = None, 0
 

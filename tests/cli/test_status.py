@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from sidecar.cli import status_picture
 from sidecar.cli.status_picture import Reading, Room, picture
 
 STATES = ("closed", "open", "half_open", "forced_open", "forced_closed", "disabled")
@@ -224,3 +225,19 @@ def test_an_endpoint_whose_checks_fail_is_shown_as_such() -> None:
     state = reading().state
     state["upstreams"][0]["endpoints"][0] |= {"state": "unhealthy", "ejected_seconds_left": None}
     assert re.search(r"^u .* 10.0.0.1:80 .* unhealthy ", text(picture(Reading(state, 0.0))), re.M)
+
+
+def test_an_entry_that_nobody_can_list_has_a_row() -> None:
+    known = {"address": "10.0.0.1:80", "in_flight": 0, "connections": 0, "idle": 0, "state": "usable"}
+    lists = [{"entry": "file:///etc/a.yaml", "error": "cannot be read"}, {"entry": "b:80", "error": None}]
+    rows = status_picture._endpoints(
+        [
+            {"name": "a", "pending": 0, "endpoints": [known], "lists": lists},
+            {"name": "b", "pending": 0, "endpoints": []},
+        ]
+    )
+    assert [(one["address"], one.get("state")) for one in rows] == [
+        ("10.0.0.1:80", "usable"),
+        ("file:///etc/a.yaml", "not listed"),
+        ("no address is known", None),
+    ]

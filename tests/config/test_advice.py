@@ -190,3 +190,16 @@ def test_a_failover_from_which_no_request_can_bring_the_load_back(match: str) ->
 @pytest.mark.parametrize("match", ["{}", "{methods: [POST, GET]}", "[{methods: [POST]}, {hosts: [x]}]"])
 def test_a_failover_whose_route_has_requests_that_may_be_sent_twice(match: str) -> None:
     assert warnings(FAILOVER.format(match=match, upstream="", route="")) == []
+
+
+def test_watches_of_kubernetes_are_counted_once_for_all_upstreams() -> None:
+    text = """\
+version: 1
+upstreams:
+  a: {endpoints: ["127.0.0.1:80", "kubernetes://b.shop:http", "kubernetes://c.shop:http"]}
+  d: {endpoints: ["kubernetes://b.shop:http"]}
+routes: [{name: r, upstream: a}]
+"""
+    (found,) = load_text(text).warnings
+    assert (found.line, found.column) == (3, 35)
+    assert "a watch of its own at the API server for each of its 2 Services" in found.message

@@ -62,7 +62,14 @@ def test_every_link_leads_to_a_section_of_the_page() -> None:
         ("", ["`drain_timeout`", "duration", "`25s`"]),
         ("listeners.NAME.limits", ["`head`", "size", "`64KiB`"]),
         ("listeners.NAME.limits", ["`headers`", "whole number, 1 or more", "`100`"]),
-        ("upstreams.NAME", ["`endpoints`", "list of: text, such as `payments:80`", "**required**"]),
+        (
+            "upstreams.NAME",
+            [
+                "`endpoints`",
+                "list of: text, such as `payments:80` or [mapping](#upstreamsnameendpoints)",
+                "**required**",
+            ],
+        ),
         (
             "routes[]",
             ["`weights`", "by name: whole number, 0 to 1000000 or [mapping](#routesweightsname)", ""],

@@ -82,7 +82,7 @@ def configuration(overlay: str, template: dict[str, Any]) -> tuple[str, Snapshot
 
 
 def test_the_overlays_are_those_promised() -> None:
-    assert OVERLAYS == ["base", "jaeger", "job", "legacy", "monitoring", "tls", "webhook"]
+    assert OVERLAYS == ["base", "endpoint-slices", "jaeger", "job", "legacy", "monitoring", "tls", "webhook"]
 
 
 @each_overlay

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sidecar.kubernetes.api import TOKEN_FOLDERS
 from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.intercept import KINDS
@@ -260,7 +261,8 @@ def _without_probes(item: Any) -> Any:
 def _is_sidecars(item: Any) -> bool:
     if not isinstance(item, dict) or item.get("image") == "sidecar:0.0.9":
         return False
-    return item.get("name") in ("sidecar", "sidecar-config", "sidecar-tls", "sidecar-intercept")
+    names = ("sidecar", "sidecar-config", "sidecar-tls", "sidecar-token", "sidecar-intercept")
+    return item.get("name") in names
 
 
 def pod_with_secret(pod: str, **more: Any) -> dict[str, Any]:
@@ -293,3 +295,46 @@ def test_volume_of_the_same_name_is_refused() -> None:
 def test_name_of_a_secret_is_one(name: str) -> None:
     with pytest.raises(ValueError, match=r"tls-secret: .* is no name of a Secret"):
         replace(SETTINGS, tls_secret=name)
+
+
+TOKEN = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  template:
+    metadata:
+      labels: {app: orders}
+      annotations: {sidecar.io/endpoint-slices: "true"}
+    spec:
+      serviceAccountName: orders
+      automountServiceAccountToken: false
+      containers: [{name: app, image: app}]
+"""
+
+
+def test_a_token_of_its_own_is_mounted_for_the_sidecar_alone_and_taken_out_again() -> None:
+    made = inject(TOKEN, "orders.yaml", SETTINGS)
+    (found,) = data(made.text)
+    spec = found["spec"]["template"]["spec"]
+    (volume,) = [item for item in spec["volumes"] if item["name"] == "sidecar-token"]
+    assert volume["projected"] == {
+        "defaultMode": 0o444,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ],
+    }
+    mounts = {item["name"]: item["mountPath"] for item in spec["initContainers"][0]["volumeMounts"]}
+    assert mounts["sidecar-token"] == TOKEN_FOLDERS[0]
+    assert "volumeMounts" not in spec["containers"][0]
+    assert uninject(made.text, "orders.yaml").text == TOKEN
+
+
+def test_inject_says_how_the_service_account_may_watch() -> None:
+    told = "\n".join(inject(TOKEN, "orders.yaml", SETTINGS).notes)
+    assert (
+        "kubectl -n NAMESPACE create rolebinding orders-endpoint-slices --clusterrole=sidecar-endpoint-slices"
+        " --serviceaccount=shop:orders"
+    ) in told

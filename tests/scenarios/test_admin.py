@@ -163,7 +163,9 @@ async def test_upstreams_tell_their_endpoints_and_limits() -> None:
         "check": None,
     }
     (endpoint,) = upstream["endpoints"]
-    assert endpoint == {"address": address, "in_flight": 0, "connections": 1, "idle": 1, **standing}
+    written = {"address": address, "weight": 1, "priority": 0, "zones": []}
+    assert endpoint == {**written, "in_flight": 0, "connections": 1, "idle": 1, **standing}
+    assert upstream["lists"] == []
     assert upstream["limits"] == {"max_connections": 1024, "max_pending": 1024, "max_requests": 1024}
 
 

@@ -6,10 +6,13 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
 
+import pytest
+
+from sidecar.config.load import load_text
 from tests.scenarios.stage import OK, get, scraped
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
-from tests.support.proxy import port, running
+from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, RawUpstream, raw_client, raw_upstream, turns
 
 
@@ -207,3 +210,118 @@ routes: [{{name: app, upstream: app}}]
         assert await ask(port(worker)) == 200
     server.close()
     await server.wait_closed()
+
+
+# By key
+
+
+def ring_of(apps: list[RawUpstream], hash_on: str) -> str:
+    endpoints = ", ".join(f'"127.0.0.1:{one.port}"' for one in apps)
+    return f"""\
+upstreams:
+  app: {{endpoints: [{endpoints}], load_balancing: {{policy: ring_hash, hash_on: {hash_on}}}}}
+routes: [{{name: app, upstream: app, retry: {{attempts: 2, on: [5xx], backoff: {{base: 1ms}}}}}}]
+"""
+
+
+async def served_by(to: int, apps: list[RawUpstream], fields: bytes) -> int:
+    """The number of the one that got the request."""
+    before = [len(app.requests) for app in apps]
+    async with raw_client(to) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+        await client.responses([b"GET"])
+    (changed,) = [n for n, app in enumerate(apps) if len(app.requests) != before[n]]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("hash_on", "field"),
+    [
+        ("{header: x-user}", b"X-User: u%d\r\n"),
+        ("{cookie: session}", b"Cookie: a=b; session=u%d; c=d\r\n"),
+    ],
+)
+async def test_the_same_key_goes_to_the_same_endpoint(hash_on: str, field: bytes) -> None:
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream()) for _ in range(4)]
+        worker = await stack.enter_async_context(running(ring_of(apps, hash_on)))
+        seen = [await served_by(port(worker), apps, field % (number % 20)) for number in range(60)]
+        assert seen[:20] == seen[20:40] == seen[40:]
+        assert len(set(seen)) == 4
+        without = {await served_by(port(worker), apps, b"") for _ in range(40)}
+        assert len(without) > 1
+        await assert_clean(worker)
+
+
+async def test_a_client_keeps_its_endpoint_whatever_it_asks_for() -> None:
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream()) for _ in range(4)]
+        worker = await stack.enter_async_context(running(ring_of(apps, "{client: true}")))
+        assert (
+            len({await served_by(port(worker), apps, b"X-A: %d\r\n" % number) for number in range(20)}) == 1
+        )
+
+
+async def test_tries_of_one_key_go_to_one_endpoint_after_the_other() -> None:
+    async def fails(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream(fails)) for _ in range(3)]
+        worker = await stack.enter_async_context(running(ring_of(apps, "{header: x-user}")))
+        async with raw_client(port(worker)) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-User: a\r\n\r\n")
+            (response,) = await client.responses([b"GET"])
+        assert response.status == 500
+        assert [len(app.requests) for app in apps] == [1, 1, 1]
+
+
+async def test_a_reload_changes_weights_and_policy_and_keeps_connections() -> None:
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream()) for _ in range(2)]
+
+        def routes(weight: int, balancing: str) -> str:
+            return f"""\
+upstreams:
+  app:
+    endpoints:
+    - {{address: "127.0.0.1:{apps[0].port}", weight: {weight}}}
+    - "127.0.0.1:{apps[1].port}"
+    load_balancing: {balancing}
+routes: [{{name: app, upstream: app}}]
+"""
+
+        worker = await stack.enter_async_context(running(routes(1, "{}")))
+        assert {await served_by(port(worker), apps, b"") for _ in range(30)} == {0, 1}
+        before = list(worker.assembly.clusters["app"].pools)
+        for weight, balancing, seen in (
+            (0, "{}", {1}),
+            (9, "{}", {0, 1}),
+            (0, "{policy: ring_hash, hash_on: {header: x-user}}", {1}),
+            (1, "{policy: ring_hash, hash_on: {header: x-user}}", {0, 1}),
+        ):
+            await worker.datapath.install(load_text(HEADER + routes(weight, balancing)).snapshot)
+            fields = [b"X-User: %d\r\n" % number for number in range(40)]
+            assert {await served_by(port(worker), apps, field) for field in fields} == seen
+            assert worker.assembly.clusters["app"].pools == before
+        await assert_clean(worker)
+
+
+async def test_endpoints_of_our_own_zone_go_first() -> None:
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream()) for _ in range(4)]
+        endpoints = ", ".join(
+            f'{{address: "127.0.0.1:{app.port}", zone: {"ab"[n % 2]}}}' for n, app in enumerate(apps)
+        )
+        for zone, preference, seen in (
+            ("a", "prefer", {0, 2}),
+            ("", "prefer", {0, 1, 2, 3}),
+            ("a", "any", {0, 1, 2, 3}),
+        ):
+            routes = f"""\
+upstreams: {{app: {{endpoints: [{endpoints}], load_balancing: {{zone: {preference}}}}}}}
+routes: [{{name: app, upstream: app}}]
+"""
+            async with running(routes, environ={"SIDECAR_ZONE": zone}) as worker:
+                assert {await served_by(port(worker), apps, b"") for _ in range(60)} == seen

@@ -18,6 +18,7 @@ EVENTS = {
     "lost": "Lost",
     "request": "TappedRequest",
     "endpoint": "EndpointEvent",
+    "endpoints": "EndpointsEvent",
     "failover": "FailoverEvent",
 }
 """The schema of each kind of event's data."""

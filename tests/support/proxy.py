@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from sidecar.config.load import load_text
@@ -25,14 +25,18 @@ telemetry: {access_log: {format: "off"}}
 
 @asynccontextmanager
 async def running(
-    routes: str, header: str = HEADER, *, limits: FileLimits | None = None
+    routes: str,
+    header: str = HEADER,
+    *,
+    limits: FileLimits | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Worker]:
     """A started `Worker` with `header` + `routes` (YAML). Its ports are `port(worker, "inbound")`."""
     loop = asyncio.get_running_loop()
     snapshot = load_text(header + routes).snapshot
     log = os.open(os.devnull, os.O_WRONLY)
     try:
-        worker = Worker(snapshot, {}, log_fd=log, clock=loop.time, limits=limits)
+        worker = Worker(snapshot, environ or {}, log_fd=log, clock=loop.time, limits=limits)
         await worker.start()
         try:
             yield worker

@@ -15,7 +15,7 @@ from sidecar.config.schema.section import stored
 from sidecar.config.schema.upstreams import implicit_upstream
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.retry import REPEATABLE
-from sidecar.core.snapshot import BreakerPolicy, ClientCertificate, Direction, Upstream
+from sidecar.core.snapshot import BreakerPolicy, ClientCertificate, Direction, Endpoint, Source, Upstream
 
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -68,6 +68,12 @@ _METADATA = (
 )
 
 
+_WATCHES = (
+    "warning: each pod that has this file holds a watch of its own at the API server for each of its {count} "
+    "Services by `kubernetes://`: pods × Services in all; a headless name costs it nothing, and is some seconds later"
+)
+
+
 def advice(
     settings: Checked[Settings],
     top: MappingNode,
@@ -78,6 +84,7 @@ def advice(
     found = [*_open_listeners(settings), *_nothing_to_do(top)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
+    found += _of_watches(top, upstreams)
     asking = _asking(settings)
     listed = top.get("routes")
     for item in listed.items if isinstance(listed, Sequence) else ():
@@ -205,6 +212,19 @@ def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, 
     for endpoint, item in zip(upstream.endpoints, items, strict=False):
         if is_metadata(endpoint.host):
             yield item, _METADATA
+
+
+def _of_watches(top: MappingNode, upstreams: Mapping[str, Upstream]) -> Iterator[tuple[Node, str]]:
+    """At the first Service that is watched."""
+    nodes: dict[Endpoint, Node] = {}
+    for name, upstream in upstreams.items():
+        listed = top.get("upstreams", name, "endpoints")
+        items = listed.items if isinstance(listed, Sequence) else ()
+        for endpoint, item in zip(upstream.endpoints, items, strict=False):
+            if endpoint.source is Source.KUBERNETES:
+                nodes.setdefault(endpoint, item)
+    for node in list(nodes.values())[:1]:
+        yield node, _WATCHES.format(count=len(nodes))
 
 
 def _of_route(route: Checked[Route]) -> Iterator[tuple[Node, str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import route_rules, server_rules, slips, tls_rules, upstream_rules
+from sidecar.config.load import health_rules, route_rules, server_rules, slips, tls_rules, upstream_rules
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
@@ -300,7 +300,7 @@ class _Assembly:
                 if upstream.tls is not None:
                     upstream = replace(upstream, tls=tls_rules.upstream_tls(upstream.tls, section.node))
                 found[name] = upstream
-        upstream_rules.check_failovers(sections, entries, self._report)
+        health_rules.check_failovers(sections, entries, self._report)
         return found
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
@@ -320,13 +320,14 @@ class _Assembly:
             self._original_alone(section.value, endpoints)
         if section is not None:
             tls_rules.check_upstream(name, section, entry, self._report)
-            upstream_rules.check_health(section, self._report)
+            health_rules.check_health(section, self._report)
+            upstream_rules.check_upstream(section, self._report)
         return section
 
     def _original_alone(self, section: UpstreamSection, node: Sequence) -> None:
         """Where a client was going is no member of a group, and nobody has a certificate for it."""
         endpoints = section.endpoints or []
-        if core.ORIGINAL not in endpoints:
+        if all(one.address != core.ORIGINAL for one in endpoints):
             return
         if len(endpoints) > 1:
             self._report.add(

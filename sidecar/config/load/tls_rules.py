@@ -53,7 +53,7 @@ def check_upstream(name: str, section: Checked[UpstreamSection], entry: Entry, r
     value = section.value
     endpoints = section.node.get("endpoints")
     items = endpoints.items if isinstance(endpoints, Sequence) else ()
-    https = [endpoint.is_https for endpoint in value.endpoints]
+    https = [one.address.is_https for one in value.endpoints]
     if value.tls is None and any(https) and not all(https) and not section.is_bad("endpoints"):
         at = items[https.index(False)] if len(items) == len(https) else entry.key
         message = (
@@ -70,8 +70,8 @@ def check_upstream(name: str, section: Checked[UpstreamSection], entry: Entry, r
         report.add(protocol.problem(message))
     if value.tls is None:
         return
-    for endpoint, item in zip(value.endpoints, items, strict=False):
-        if endpoint.path is not None and value.tls.server_name is None and not value.tls.identities:
+    for one, item in zip(value.endpoints, items, strict=False):
+        if one.address.path is not None and value.tls.server_name is None and not value.tls.identities:
             report.add(item.problem("a UNIX socket has no name to check: add `tls: {server_name: …}`"))
     _check_alpn(section, report)
 

@@ -14,6 +14,8 @@ from sidecar.core.client_tls import SPIFFE, is_spiffe_id
 from sidecar.core.hosts import pattern_port
 from sidecar.core.snapshot import PASS_THROUGH
 
+ZONE_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+"""A label's value in Kubernetes, which names a zone."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
     {
@@ -33,6 +35,7 @@ framing.
 
 TAKEN = f"the name {PASS_THROUGH!r} is taken: what no route names goes by it. Use another one"
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_ZONE = re.compile(ZONE_PATTERN.strip("^$"))
 _IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -54,6 +57,20 @@ def own_name(text: str) -> str:
     if text == PASS_THROUGH:
         raise ValueError(TAKEN)
     return name(text)
+
+
+def zone(text: str) -> str:
+    """Where an endpoint runs, as the label `topology.kubernetes.io/zone` says it."""
+    if not _ZONE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a zone: use up to 63 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def cookie_name(text: str) -> str:
+    """RFC 6265 4.1.1: a token."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"{text!r} is not a cookie's name: letters, digits and !#$%&'*+-.^_`|~ only")
+    return text
 
 
 def is_extension(key: str) -> bool:

@@ -6,12 +6,16 @@ from dataclasses import replace
 from typing import Annotated
 
 from sidecar.config.schema import values
-from sidecar.config.schema.form import Form
+from sidecar.config.schema.endpoints import EndpointSection, short_form, written
+from sidecar.config.schema.form import Form, Hidden, flow
 from sidecar.config.schema.health_checks import FailoverSection, HealthCheckSection, failover_to
 from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.tls import UpstreamTlsSection
 from sidecar.config.schema.units import parse_upstream_url
+from sidecar.config.schema.values import OrShorthand
 from sidecar.core import snapshot as core
+
+_SHORT = {"type": "string", "examples": ["payments:80", "unix:/run/app.sock"]}
 
 
 class UpstreamLimitsSection(Section):
@@ -38,13 +42,46 @@ class UpstreamTimeoutsSection(Section):
     )
 
 
+class HashSection(Section):
+    """Exactly one of the three."""
+
+    header: values.HeaderName | None = key("A field of the request.", examples=["x-user"])
+    cookie: values.CookieName | None = key("A cookie of the request.", examples=["session"])
+    client: values.Flag | None = key("`true`: the address that the request comes from.", examples=[True])
+
+
+def _hash_key(section: HashSection) -> core.HashKey:
+    if section.header is not None:
+        return core.HashKey(core.HashOn.HEADER, section.header.encode())
+    if section.cookie is not None:
+        return core.HashKey(core.HashOn.COOKIE, section.cookie.encode())
+    return core.HashKey(core.HashOn.CLIENT)
+
+
+def _tell_hash_key(hash_key: core.HashKey | None, _: Hidden) -> str | None:
+    if hash_key is None:
+        return None
+    return flow({hash_key.on.value: hash_key.name.decode() or True})
+
+
 class BalancingSection(Section):
     built_in = core.BalancingPolicy()
 
     policy: values.BalancingName | None = key(
         "`least_request`: the one of two random endpoints with fewer requests in flight; `peak_ewma`: with less of "
-        "that times the time that its attempts take; `round_robin`: in turn.",
+        "that times the time that its attempts take; `round_robin`: in turn; `ring_hash`: by `hash_on`.",
         fills="policy",
+    )
+    hash_on: HashSection | None = key(
+        "For `ring_hash`: requests in which this is equal go to the same endpoint, as long as that is usable and has "
+        "less than 1.25 times its part of the load; those without it go by `least_request`.",
+        fills="hash_key",
+        form=Form(_hash_key, tell=_tell_hash_key),
+    )
+    zone: values.ZonePreference | None = key(
+        "`prefer`: endpoints of our own zone (`SIDECAR_ZONE`) go first and the others take over by degrees, where a "
+        "zone is known of every usable one; `any`: zones do not matter.",
+        fills="prefers_zone",
     )
     slow_start: values.DurationOrZero | None = key(
         "A new endpoint comes to its whole share in this time, from 10 % on. One that is back from an ejection takes "
@@ -98,12 +135,15 @@ class EjectionSection(Section):
 class UpstreamSection(Section):
     built_in = core.Upstream("", ())
 
-    endpoints: list[values.EndpointAddress] = required(
-        "host:port, [v6]:port or unix:/path; `https://host` for TLS as `tls` says, with port 443 unless another is "
-        "given. A name is resolved again when its TTL ends, and every address it has is an endpoint.",
+    endpoints: list[Annotated[EndpointSection, OrShorthand(short_form, _SHORT)]] = required(
+        "Where requests go: addresses, names, or sources that list endpoints; each alone, or with its weight, "
+        "priority and zone.",
         examples=[["payments:80"]],
         fills="endpoints",
-        form=Form(tuple, lambda endpoints: [written(endpoint) for endpoint in endpoints]),
+        form=Form(
+            lambda sections: tuple(section.endpoint() for section in sections),
+            lambda endpoints: [written(endpoint) for endpoint in endpoints],
+        ),
     )
     limits: UpstreamLimitsSection | None = key("What the upstream may be asked for at once.", fills="limits")
     protocol: values.UpstreamHttpName | None = key(
@@ -147,11 +187,6 @@ class UpstreamSection(Section):
     def upstream(self, name: str) -> core.Upstream:
         """The upstream of this name."""
         return with_tls(self.store(core.Upstream(name, ())))
-
-
-def written(endpoint: core.Endpoint) -> str:
-    """As the file says it."""
-    return f"https://{endpoint}" if endpoint.is_https else str(endpoint)
 
 
 def with_tls(upstream: core.Upstream) -> core.Upstream:

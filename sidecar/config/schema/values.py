@@ -13,12 +13,13 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-from sidecar.config.schema import names, readers, units
+from sidecar.config.schema import names, readers, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
+    MOST_WEIGHT,
     Address,
     Ambiguous,
     BackAfter,
@@ -230,8 +231,25 @@ ListenAddress: TypeAlias = Annotated[
 ]
 EndpointAddress: TypeAlias = Annotated[
     Endpoint,
-    _typed(units.parse_endpoint, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
+    _typed(sources.parse_entry, _TEXT, type="string", examples=["payments:80", "unix:/run/app.sock"]),
 ]
+EndpointWeight: TypeAlias = Annotated[
+    int, _typed(readers.whole(0, MOST_WEIGHT), type="integer", minimum=0, maximum=MOST_WEIGHT)
+]
+EndpointPriority: TypeAlias = EndpointWeight
+ZoneName: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.zone), type="string", pattern=names.ZONE_PATTERN)
+]
+ZonePreference: TypeAlias = Annotated[
+    bool,
+    _typed(
+        readers.one_of({"prefer": True, "any": False}),
+        Form(write=lambda is_preferred: "prefer" if is_preferred else "any"),
+        type="string",
+        enum=["prefer", "any"],
+    ),
+]
+CookieName: TypeAlias = Annotated[str, _typed(readers.of_text(names.cookie_name), **_STRING)]
 ServerName: TypeAlias = Annotated[
     str, _typed(readers.of_text(units.parse_host), type="string", examples=["payments.internal"])
 ]

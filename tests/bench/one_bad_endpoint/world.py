@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
+from sidecar.core import snapshot
 from sidecar.core.balance import Balancer
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
@@ -35,11 +36,12 @@ class Endpoint:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.endpoint = snapshot.Endpoint(f"10.0.0.{number}", 80)
         self.in_flight = self.lingering = 0
         self.begun_at = -inf
 
     def __str__(self) -> str:
-        return f"10.0.0.{self.number}:80"
+        return str(self.endpoint)
 
 
 @dataclass

@@ -1,0 +1,52 @@
+"""Endpoints that files list (`file:///…`): looked at four times a second, by whatever way a file is replaced.
+
+A change is taken once it has stood for a moment, since a writer may be in the middle of it. Content that makes no
+sense, or a file that is gone, leaves the last good list in use; the reason is told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecar.config.endpoint_file import BadEndpointFile, read_endpoints
+from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Watch, warning_of_own_mount
+from sidecar.upstream.followers import Followed, Followers, OnChange, OnError
+
+
+class EndpointFiles(Followers):
+    """All that are watched."""
+
+    def __init__(self, on_change: OnChange, on_error: OnError) -> None:
+        super().__init__("file", self._watch_file, on_change, on_error)
+
+    async def _watch_file(self, one: Followed) -> None:
+        path = one.entry.host
+        watch = Watch(path)
+        loop = asyncio.get_running_loop()
+        seen = await asyncio.to_thread(watch.look, loop.time())
+        taken = seen if await self._take(one, path) else None
+        while True:
+            await asyncio.sleep(POLL_SECONDS if seen == taken else SETTLE_SECONDS)
+            digest = await asyncio.to_thread(watch.look, loop.time())
+            if digest is None or digest == taken:
+                seen = taken
+            elif digest != seen:
+                seen = digest
+            elif await self._take(one, path):
+                # If the file was changed between look and reading, the next look shows another digest.
+                taken = seen
+
+    async def _take(self, one: Followed, path: str) -> bool:
+        """Read it. False if there is no verdict on what it holds, for want of something of our own."""
+        try:
+            endpoints = await asyncio.to_thread(read_endpoints, path)
+        except BadEndpointFile as error:
+            self.failed(one, f"{error}{_hint(path)}")
+            return not error.is_own_lack
+        self.learned(one, endpoints)
+        return True
+
+
+def _hint(path: str) -> str:
+    warning = warning_of_own_mount(path)
+    return "" if warning is None else f" ({warning})"

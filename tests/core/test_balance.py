@@ -1,0 +1,220 @@
+"""The choice of an endpoint: shares by weight, by what is thought of endpoints, and by a request's key."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.core.balance import LOAD_BOUND
+from sidecar.core.ejection.change import Health
+from sidecar.core.ring import key_of
+from sidecar.core.snapshot import Balancing, EjectionPolicy, Endpoint
+from tests.support.places import Choice, Place, endpoints
+
+POLICIES = list(Balancing)
+BY_LOAD = [Balancing.LEAST_REQUEST, Balancing.PEAK_EWMA, Balancing.ROUND_ROBIN]
+
+
+def weighted(*weights: int) -> list[Endpoint]:
+    return [Endpoint(f"10.0.0.{number}", 80, weight=weight) for number, weight in enumerate(weights)]
+
+
+def counts(choice: Choice, picks: int = 4_000) -> list[float]:
+    found = Counter(choice.pick() for _ in range(picks))
+    return [found[place] / picks for place in choice.places]
+
+
+@pytest.mark.parametrize("policy", BY_LOAD)
+def test_shares_follow_the_weights_while_nothing_is_in_flight(policy: Balancing) -> None:
+    assert counts(Choice(weighted(1, 3, 6), policy)) == pytest.approx([0.1, 0.3, 0.6], abs=0.04)
+
+
+@pytest.mark.parametrize("policy", [Balancing.LEAST_REQUEST, Balancing.PEAK_EWMA])
+def test_a_busy_upstream_keeps_to_its_weights_too(policy: Balancing) -> None:
+    choice = Choice(weighted(1, 3, 6), policy)
+    for place in choice.places:
+        place.standing.ewma = 0.1
+    for _ in range(1_000):
+        choice.pick().in_flight += 1
+    assert [place.in_flight for place in choice.places] == pytest.approx([100, 300, 600], abs=40)
+
+
+def test_turns_by_weight_are_spread_evenly() -> None:
+    choice = Choice(weighted(1, 1, 2), Balancing.ROUND_ROBIN)
+    turns = [choice.places.index(choice.pick()) for _ in range(400)]
+    assert [turns.count(number) for number in range(3)] == pytest.approx([100, 100, 200], abs=1)
+    assert all(Counter(turns[at : at + 8])[2] in (3, 4, 5) for at in range(390))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_endpoint_of_weight_0_is_chosen_only_without_another(policy: Balancing) -> None:
+    choice = Choice(weighted(0, 1, 2), policy)
+    key = key_of(b"a")
+    assert choice.places[0] not in {choice.pick(key=key + number) for number in range(500)}
+    choice.set_health(lambda one: Health.USABLE if one is choice.places[0] else Health.EJECTED)
+    assert {choice.pick(key=key) for _ in range(20)} == {choice.places[0]}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_priorities_take_over_by_degrees(policy: Balancing) -> None:
+    choice = Choice([*endpoints(4), *[Endpoint(f"10.9.0.{n}", 80, priority=1) for n in range(4)]], policy)
+    later = set(choice.places[4:])
+    keys = [key_of(b"%d" % number) for number in range(2_000)]
+
+    def share_of_later() -> float:
+        return sum(choice.pick(key=key) in later for key in keys) / len(keys)
+
+    assert share_of_later() == 0.0
+    choice.set_health(lambda one: Health.EJECTED if one in choice.places[:2] else Health.USABLE)
+    assert share_of_later() == pytest.approx(0.3, abs=0.04)
+    choice.set_health(lambda one: Health.USABLE if one in later else Health.EJECTED)
+    assert share_of_later() == 1.0
+
+
+def test_our_own_zone_is_preferred() -> None:
+    own, other = endpoints(3, zones=("a",)), [Endpoint(f"10.9.0.{n}", 80, zones=("b",)) for n in range(3)]
+    assert sum(counts(Choice([*own, *other], zone="a"))[:3]) == 1.0
+    assert sum(counts(Choice([*own, *other]))[:3]) == pytest.approx(0.5, abs=0.05)
+
+
+# What must not be chosen again
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Choice, list[Place], int | None]:
+    count = draw(st.integers(1, 24))
+    found = [
+        Endpoint(
+            f"10.0.0.{number}", 80, weight=draw(st.integers(0, 5)), priority=draw(st.sampled_from([0, 0, 1]))
+        )
+        for number in range(count)
+    ]
+    choice = Choice(found, draw(st.sampled_from(POLICIES)), seed=draw(st.integers(0, 99)))
+    for place in choice.places:
+        place.in_flight = draw(st.integers(0, 3))
+    healths = {place: draw(st.sampled_from(Health)) for place in choice.places}
+    choice.set_health(lambda one: healths[one])
+    avoid = draw(st.lists(st.sampled_from(choice.places), unique=True, max_size=count))
+    return choice, avoid, draw(st.none() | st.integers(0, 2**64 - 1))
+
+
+@settings(deadline=None, max_examples=400)
+@given(situations())
+def test_a_retry_never_repeats_an_endpoint_while_another_is_in_the_choice(
+    situation: tuple[Choice, list[Place], int | None],
+) -> None:
+    choice, avoid, key = situation
+    # Everybody that picks without `avoid` may give, spared ones and reserves of the same groups included.
+    possible = {group_place for group in choice.balancer._groups for group_place in group.places}
+    if choice.balancer._spared is not None:
+        possible |= set(choice.balancer._spared.places)
+    chosen = choice.pick(avoid, key)
+    assert chosen in possible
+    if possible - set(avoid):
+        assert chosen not in avoid
+    elif len(possible) > 1 and avoid:
+        assert chosen is not avoid[-1]
+
+
+def test_a_retry_does_not_go_back_to_the_only_spared_endpoint() -> None:
+    choice = Choice(endpoints(2))
+    spared, usable = choice.places
+    choice.set_health(lambda one: Health.SPARED if one is spared else Health.USABLE)
+    assert {choice.pick((spared,)) for _ in range(2_000)} == {usable}
+    assert Counter(choice.pick() for _ in range(10_000))[spared] == pytest.approx(200, abs=60)
+
+
+@settings(deadline=None, max_examples=300)
+@given(situations())
+def test_an_ejected_endpoint_is_chosen_only_if_all_are_out(
+    situation: tuple[Choice, list[Place], int | None],
+) -> None:
+    choice, avoid, key = situation
+    chosen = choice.pick(avoid, key)
+    if chosen.standing.health is Health.EJECTED:
+        assert all(one.standing.health is Health.EJECTED for one in choice.places)
+
+
+# By key
+
+
+def keyed(count: int = 10, **more: object) -> Choice:
+    return Choice(endpoints(count), Balancing.RING_HASH, **more)  # type: ignore[arg-type]
+
+
+KEYS = [key_of(b"user-%d" % number) for number in range(1_000)]
+
+
+def test_a_key_goes_to_the_same_endpoint_in_each_process() -> None:
+    one, other = keyed(seed=1), keyed(seed=2)
+    assert [str(one.pick(key=key).endpoint) for key in KEYS] == [
+        str(other.pick(key=key).endpoint) for key in KEYS
+    ]
+    assert len({one.pick(key=key) for key in KEYS}) == 10
+
+
+def test_an_ejection_moves_the_keys_of_the_ejected_endpoint_alone_and_they_come_back() -> None:
+    choice = keyed()
+    before = [choice.pick(key=key) for key in KEYS]
+    bad = choice.places[3]
+    choice.set_health(lambda one: Health.EJECTED if one is bad else Health.USABLE)
+    meanwhile = [choice.pick(key=key) for key in KEYS]
+    assert all((old is new) is (old is not bad) for old, new in zip(before, meanwhile, strict=True))
+    assert len({new for old, new in zip(before, meanwhile, strict=True) if old is bad}) > 3
+    choice.set_health(lambda _: Health.USABLE)
+    assert [choice.pick(key=key) for key in KEYS] == before
+
+
+def test_a_retry_goes_on_round_the_ring() -> None:
+    choice = keyed()
+    for key in KEYS[:50]:
+        tried: list[Place] = []
+        for _ in choice.places:
+            tried.append(choice.pick(tried, key))
+        assert len(set(tried)) == 10
+        again = [choice.pick(tried[:number], key) for number in range(10)]
+        assert again == tried
+
+
+def test_without_a_key_it_is_least_request() -> None:
+    choice = keyed(2)
+    choice.places[0].in_flight = 5
+    assert {choice.pick() for _ in range(50)} == {choice.places[1]}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 30), st.integers(1, 300), st.integers(1, 3))
+def test_no_endpoint_has_more_than_its_bounded_part_of_one_hot_key(
+    count: int, requests: int, keys: int
+) -> None:
+    choice = keyed(count)
+    for number in range(requests):
+        choice.pick(key=KEYS[number % keys]).in_flight += 1
+    assert max(one.in_flight for one in choice.places) <= -(-LOAD_BOUND * requests // count)
+
+
+def test_while_nearly_all_are_out_the_rest_is_found_without_the_ring() -> None:
+    choice = Choice(endpoints(400), Balancing.RING_HASH, ejection=EjectionPolicy(max_ejected=1.0))
+    left = choice.places[7]
+    choice.set_health(lambda one: Health.USABLE if one is left else Health.EJECTED)
+    assert {choice.pick(key=key) for key in KEYS[:40]} == {left}
+
+
+def test_one_that_comes_back_takes_its_keys_by_and_by() -> None:
+    choice = keyed()
+    back = choice.places[0]
+    back.standing.back_at, back.standing.slow_seconds = choice.now, 10.0
+    choice.renew()
+    for key in KEYS:
+        choice.pick(key=key).in_flight += 1
+    usual = 1_000 / 10
+    assert back.in_flight <= LOAD_BOUND * usual * 0.1 + 1
+    for place in choice.places:
+        place.in_flight = 0
+    choice.now += 10.0
+    for key in KEYS:
+        choice.pick(key=key).in_flight += 1
+    assert back.in_flight > usual / 2
