@@ -221,8 +221,9 @@ def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:
 
 def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
     """Every policy value that holds; built-in ones that are unset are left out."""
+    found = next(one for one in loaded.snapshot.routes if one.name == route)
     for key, origin in loaded.origins.of_route(route).items():
-        if key.startswith("fallback.") and not _has_fallback(route, loaded):
+        if _is_unset_as_a_whole(key, found):
             continue
         if origin.text is not None:
             yield Limit(key, origin.text, str(origin))
@@ -230,8 +231,10 @@ def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
             yield Limit(key, "unset", str(origin))
 
 
-def _has_fallback(name: str, loaded: Loaded) -> bool:
-    return any(route.name == name and route.fallback is not None for route in loaded.snapshot.routes)
+def _is_unset_as_a_whole(key: str, route: Route) -> bool:
+    """Of what a route has or has not, the parts say nothing where it has not."""
+    wholes = {"fallback": route.fallback, "hedge": route.hedge, "mirror": route.mirror}
+    return wholes.get(key.partition(".")[0], route) is None
 
 
 def _live(admin: Asking, route: str) -> Any:

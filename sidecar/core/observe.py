@@ -53,6 +53,15 @@ class ObservedAttempt(Protocol):
         """What its end has made of its endpoint: ejected or spared; None for nothing of that kind."""
 
     @property
+    def resend(self) -> int:
+        """How many attempts of the exchange were begun before it."""
+
+    @property
+    def is_hedge(self) -> bool:
+        """It was begun beside one that was slow. Of those that ended with neither status nor reason another one was
+        faster."""
+
+    @property
     def sent_ms(self) -> int | None:
         """The budget sent to the upstream, None if none was sent."""
 
@@ -177,6 +186,12 @@ class Notice(Enum):
     """A caller's timeout header could not be read and was ignored."""
     RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
     """A retry was due and the retry budget forbade it."""
+    HEDGE_BUDGET_EXHAUSTED = "hedge_budget_exhausted"
+    """A hedge was due and a budget forbade it."""
+    HEDGE_NO_ENDPOINT = "hedge_no_endpoint"
+    """A hedge was due and there was no other endpoint with a place for it."""
+    HEDGE_REFUSED = "hedge_refused"
+    """A hedge was due and the breaker or a limit was against it."""
 
 
 class Observe(Protocol):

@@ -142,6 +142,10 @@ class RetryBudget:
         self._earned -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """What was taken last is not sent. It goes where requests put theirs, of which a second's worth is kept."""
+        self._earned += 1.0
+
     def _feed(self, now: float) -> None:
         most_free = max(self._least_a_second * KEPT_SECONDS, LEAST_TOKENS) if self._least_a_second else 0.0
         self._free = min(self._free + self._least_a_second * max(now - self._fed_at, 0.0), most_free)

@@ -43,6 +43,7 @@ _ANSWERED = Kind.ANSWERED
 _REUSABLE = Fate.REUSABLE
 MOST_WITHHELD_BYTES = 64 * 1024
 """Of the body of an answer that another try may better; a longer one goes to the client as it comes."""
+_LOST = "lost to a hedge"
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
@@ -106,8 +107,9 @@ class Attempt(ResponseSink, Seeker):
 
     __slots__ = (
         "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
-        "awaits_message", "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool", "race", "reason",
-        "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
+        "awaits_message", "ejected", "ended", "fails_at", "is_hedge", "is_retry", "is_whole", "permit", "pool",
+        "race", "reason", "resend", "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status",
+        "trailers", "upstream",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -129,6 +131,10 @@ class Attempt(ResponseSink, Seeker):
     """What its end has made of its endpoint."""
     is_retry: bool
     """The upstream is told that it is a further try, or was asked for by one."""
+    is_hedge: bool
+    """It was begun beside one that was slow."""
+    resend: int
+    """How many there were of the exchange before it."""
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
     awaits_message: bool
@@ -170,12 +176,12 @@ class Attempt(ResponseSink, Seeker):
         self.allowed_seconds = allowed_seconds
         self.fails_at = started + allowed_seconds
         self.pool = pool
-        self.status = 0
+        self.status = self.resend = 0
         self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = (
             None
         )
         self.sent_seconds = 0.0
-        self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
+        self.is_whole = self._is_held = self.awaits_message = self.is_retry = self.is_hedge = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
 
@@ -190,6 +196,11 @@ class Attempt(ResponseSink, Seeker):
     def is_stale(self) -> bool:
         """It met a connection that had been open for long, and that ended before one byte of the response."""
         return self.status == 0 and self._lease is not None and self._lease.is_reused
+
+    @property
+    def is_in_line(self) -> bool:
+        """It waits for one of our own connections to come free."""
+        return self._wait is not None and self._wait.connecting is None
 
     # On its way to the upstream
 
@@ -267,6 +278,9 @@ class Attempt(ResponseSink, Seeker):
         body = exchange.body
         if body is None:
             stream.send_head(head)
+        elif self.is_hedge:
+            stream.send_head(head, body.again())
+            stream.end(body.trailers)
         else:
             stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
@@ -352,7 +366,7 @@ class Attempt(ResponseSink, Seeker):
         if self.pool is not None:
             self.pool.in_flight -= 1
         body = self.race.story.body
-        if body is not None:
+        if body is not None and not self.is_hedge:
             body.stop()
         lease = self._lease
         if lease is None:
@@ -371,15 +385,26 @@ class Attempt(ResponseSink, Seeker):
 
     def judge(self, kind: Kind, now: float, error: GivenUp | None = None) -> Transition | None:
         """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
+        return self._judge(self._outcome(kind, now, error), now)
+
+    def _judge(self, outcome: Outcome, now: float) -> Transition | None:
         permit, pool = self.permit, self.pool
         failed_before = 0 if pool is None else pool.standing.failed
-        transition = permit.judge(self._outcome(kind, now, error), now, self.race.story.trace)
+        transition = permit.judge(outcome, now, self.race.story.trace)
         permit.close(now)
         if pool is not None:
             if pool.standing.failed != failed_before:
                 pool.cluster.linger(pool, self.race.linger_seconds(now))
             self.settle(now)
         return transition
+
+    def lose(self, now: float, *, is_fault: bool) -> None:
+        """Another one has the client. It counts for nothing in the breaker; `is_fault`: its endpoint was slow, which
+        counts for ejection."""
+        if is_fault:
+            self._judge(Outcome(Kind.ABANDONED, error_type=_LOST, has_lost=True), now)
+        else:
+            self.permit.close(now)
 
     def settle(self, now: float) -> None:
         """What has become of it may have changed what is thought of its endpoint."""
@@ -469,7 +494,7 @@ class Attempt(ResponseSink, Seeker):
             self.race.head(self, head)
             return
         self._judge_head(head)
-        if self.route.retry is not None and self.race.may_better(self, head, None):
+        if self.race.may_better(self, head, None):
             self._withheld = bytearray()
             self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
             return
@@ -564,10 +589,12 @@ class Attempt(ResponseSink, Seeker):
         self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 
     def blocked(self) -> None:
-        self.race.blocked()
+        if not self.is_hedge:  # whose body is all here: there is nobody to hold back
+            self.race.blocked()
 
     def writable(self) -> None:
-        self.race.writable()
+        if not self.is_hedge:
+            self.race.writable()
 
     def hand_over(self, protocol: object) -> Channel:
         """After a switch: `protocol` hears what the upstream sends from now on."""

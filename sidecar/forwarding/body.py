@@ -137,6 +137,14 @@ class RequestBody:
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         return held
 
+    def again(self) -> list[bytes | memoryview]:
+        """All of one that is complete and `is_resendable`, for an attempt beside the one that has it."""
+        return list(self._held if self._kept is None else self._kept)
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        return self._trailers
+
     def send_to(self, stream: ClientStream) -> None:
         """What was held has been sent to `stream`: from now on what arrives goes there, too."""
         self._to = stream

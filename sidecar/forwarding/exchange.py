@@ -175,8 +175,8 @@ class Exchange(RaceOwner, RequestSink):
                 self._check_guard(route, refusal)
             if route.admission is not None:
                 self._check_admission(route.admission)
-            if self.body is not None and route.retry is not None:
-                self.body.keep_to_resend(route.retry.buffer_bytes, service.memory)
+            if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
+                self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
             destination = route.single or route.choose(service.rng)
             race = self.race = Race()
             race.start(self, self.stream, route, destination, now)
@@ -441,7 +441,9 @@ class Exchange(RaceOwner, RequestSink):
         if service.is_draining:
             service.departed.set()
         attempts = self.attempts
-        now = self.ended = attempts[-1].ended if self.reason is None and attempts else service.clock()
+        now = self.ended = (
+            attempts[-1].ended if self.reason is None and len(attempts) == 1 else service.clock()
+        )
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
         service.observe.finished(self)
@@ -486,6 +488,9 @@ class Exchange(RaceOwner, RequestSink):
             now = self.service.clock()
             for attempt in race.running:
                 attempt.request_arrived(now)
+            if race.running and self.route is not None and self.route.policy.hedge is not None:
+                race.await_hedge(now)
+                self.watch(now)
             self._ask_again(race, now)
 
     def _ask_again(self, race: Race, now: float) -> None:
@@ -527,6 +532,10 @@ class Exchange(RaceOwner, RequestSink):
                 next_look = attempt.permit.next_look
                 if next_look < due:
                     due = next_look
+            if self.race.hedge_at < due:
+                self.due = self.race.hedge_at
+                self.service.hedges.add(self, now)
+                return
         elif route is not None:
             due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`
         self.due = due
@@ -537,7 +546,9 @@ class Exchange(RaceOwner, RequestSink):
         race = self.race
         if now >= self.deadline:
             since = self.attempts[-1].started if self.attempts else self.started
-            self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s"))
+            error = GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s")
+            if race is None or not race.stands(error):
+                self.fail(error)
             return
         if race is not None:
             self._ask_again(race, now)

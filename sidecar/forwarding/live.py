@@ -19,6 +19,7 @@ from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
+from sidecar.core.hedge import Hedging
 from sidecar.core.retry import RetryBudget
 from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Route
 from sidecar.core.transition import State
@@ -47,13 +48,15 @@ _CLOSED = State.CLOSED
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "retry_budget")
+    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "hedging", "retry_budget")
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
         self.retry_budget: RetryBudget | None = None
-        """None where nothing is tried again."""
+        """None where nothing is tried again, nor hedged."""
+        self.hedging: Hedging | None = None
+        """None where nothing is; only beside a `retry_budget`."""
         self._usual_seconds = 0.0
         self._usual_until = -inf
 
@@ -159,15 +162,21 @@ class LiveRoute:
         """Those that have a weight."""
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.fallback_destination = fallback_destination
-        retry = self.retry
+        retry, hedge = policy.retry, policy.hedge
         for destination in (*self.destinations, fallback_destination):
-            if retry is not None and destination is not None:
-                destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
+            if destination is None or not (retry.attempts or hedge is not None):
+                continue
+            destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
+            if hedge is not None:
+                destination.hedging = Hedging(hedge, destination.breaker.durations)
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
         self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
         self.head_seconds = _or_never(policy.timeouts.head_seconds)
-        self.bounds_attempts = self.attempt_seconds < inf or self.head_seconds < inf
+        self.bounds_attempts = (
+            self.attempt_seconds < inf or self.head_seconds < inf or policy.hedge is not None
+        )
+        """There is something to look at before the deadline: a limit of the attempt's own, or a hedge."""
         self.drop_request = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
         )

@@ -38,6 +38,13 @@ class Answered(NamedTuple):
     body: bytes
 
 
+class SetAside(NamedTuple):
+    """A bad answer, kept while another attempt may bring a better one."""
+
+    attempt: Attempt
+    answer: Answered
+
+
 class Retrying:
     """What the client gets if no further try is made."""
 

@@ -160,6 +160,7 @@ class DataPath:
         """The last, after `close`: let go of upstreams and deadlines."""
         self.assembly.retire()
         self.service.sweep.close()
+        self.service.hedges.close()
 
 
 async def _in_turns(steps: Generator[None, None, R]) -> R:

@@ -44,6 +44,10 @@ _SENT_MS = wire.key("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
 _text_of, _number_of = wire.text_of, wire.number_of
 
+_HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
+_LOST_TO_HEDGE = wire.text("sidecar.cancellation.cause", b"hedge")
+"""Another attempt was faster, so this one was ended: unset, and no error."""
+
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -71,12 +75,16 @@ class SpanShaper:
         spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
         sent = record.rewritten_target
         sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
-        for resend, attempt in enumerate(record.attempts):
+        for attempt in record.attempts:
             authority, parts = self._client_parts(record, attempt)
             url = _full_url(attempt.scheme, authority or record.host, sent_path, query)
             parts += (_text_of(_URL_FULL, url), state)
-            if resend:
-                parts.append(wire.number("http.request.resend_count", resend))
+            if attempt.resend:
+                parts.append(wire.number("http.request.resend_count", attempt.resend))
+            if attempt.is_hedge:
+                parts.append(_HEDGE)
+            if not attempt.status and attempt.reason is None:
+                parts.append(_LOST_TO_HEDGE)
             if attempt.ejected is not None:
                 parts.append(of_endpoint(attempt.ejected, offset_ns))
             start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns

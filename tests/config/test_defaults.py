@@ -163,6 +163,13 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "retry.non_idempotent": "false",
         "retry.buffer": "64KiB",
         "retry.nested": "false",
+        "hedge.after": "p95",
+        "hedge.max": "1",
+        "mirror.share": "1.0",
+        "mirror.methods": "[GET, HEAD, OPTIONS]",
+        "mirror.buffer": "64KiB",
+        "mirror.attempt": "5s",
+        "mirror.max_in_flight": "64",
         "fallback.status": "200",
     }
 

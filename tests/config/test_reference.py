@@ -100,7 +100,8 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     route = whole["routes"][0] | _defaults(schema["$defs"]["Route"], schema)
     route["circuit_breaker"].pop("candidate", None)
     route["circuit_breaker"]["half_open"].pop("check")  # unset as a whole, too
-    route.pop("fallback")  # a fallback is unset as a whole, though its parts have defaults
+    for part in ("fallback", "hedge", "mirror"):  # unset as a whole, though their parts have defaults
+        route.pop(part)
     whole["routes"] = [route]
     listener = _defaults(schema["$defs"]["ListenerSection"], schema)
     listener.pop("tls")  # unset as a whole, too

@@ -52,7 +52,12 @@ def full() -> tuple[Numbers, Sources]:
     for exchange in (
         FakeExchange(attempts=(FakeAttempt(), FakeAttempt())),
         FakeExchange(status=504, reason=Reason.TIMEOUT, started=90.0),
-        FakeExchange(route_name='odd "name"\\', budget_source="trace", is_sampled=False),
+        FakeExchange(
+            route_name='odd "name"\\',
+            budget_source="trace",
+            is_sampled=False,
+            attempts=(FakeAttempt(), FakeAttempt(status=0, resend=1, is_hedge=True)),
+        ),
     ):
         numbers.finished(exchange)
     numbers.noticed(Notice.RETRY_BUDGET_EXHAUSTED, "checkout")

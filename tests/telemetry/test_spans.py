@@ -163,6 +163,17 @@ def test_resolved_endpoint_is_told_by_its_name_and_its_address() -> None:
     assert told["url.full"].startswith("http://payments.shop.svc:8080/v1/orders?")
 
 
+def test_a_hedge_says_so_and_the_one_that_it_was_faster_than_is_no_error() -> None:
+    lost = FakeAttempt(status=0)
+    hedge = FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1, is_hedge=True)
+    _, first, second = spans_of(FakeExchange(attempts=(lost, hedge)))
+    assert attributes(first)["sidecar.cancellation.cause"] == "hedge"
+    assert first.status.code == Status.STATUS_CODE_UNSET
+    assert "sidecar.attempt.kind" not in attributes(first)
+    assert attributes(second)["sidecar.attempt.kind"] == "hedge"
+    assert "sidecar.cancellation.cause" not in attributes(second)
+
+
 def test_unsampled_exchange_leaves_nothing() -> None:
     assert spans_of(FakeExchange(is_sampled=False)) == []
 
@@ -189,7 +200,9 @@ def test_an_attempt_that_has_its_endpoint_left_out_says_so() -> None:
 
 def test_second_attempt_carries_its_number() -> None:
     failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, sent_ms=None)
-    _, first, second = spans_of(FakeExchange(attempts=(failed, FakeAttempt(span_id=b"00f067aa0ba902b9"))))
+    _, first, second = spans_of(
+        FakeExchange(attempts=(failed, FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1)))
+    )
     assert "http.request.resend_count" not in attributes(first)
     assert attributes(first)["error.type"] == "connection_refused"
     assert "http.response.status_code" not in attributes(first)
