@@ -15,17 +15,17 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
+from sidecar.cli import plans
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
 from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
-from sidecar.config.schema.units import format_duration, format_size
+from sidecar.config.schema.units import format_duration
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
-from sidecar.core.retry import MARK, REPEATABLE
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Mode, RetryOn, Route
+from sidecar.core.snapshot import Mode, Route
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -98,7 +98,11 @@ class Answer:
     connection: tuple[str, ...] = ()
     """What the client meets in its handshake, for people; empty in clear text."""
     retry: str = ""
-    """What is tried again of this request, in words."""
+    """What is tried again of this request, in words; the same of the next three."""
+    hedge: str = ""
+    mirror: str = ""
+    weights: str = ""
+    """What becomes of the weights while a breaker refuses; empty where there is one upstream."""
     live: Any = None
 
 
@@ -146,30 +150,10 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
         whole.source or None,
         tuple(_shares(route, asked, loaded)),
         tuple(_limits(route.name, loaded)),
-        retry=retry_plan(route, asked),
-    )
-
-
-def retry_plan(route: Route, asked: Asked) -> str:
-    """What is tried again of this request, how often and when, in words."""
-    once = "a request that has certainly reached nobody goes to another endpoint once"
-    policy = route.retry
-    if not policy.attempts:
-        return f"none; {once}"
-    if MARK in asked.fields and not policy.is_nested:
-        return f"none, since it is a retry already (`{MARK.decode()}`); {once}"
-    items = sorted(str(one.value if isinstance(one, RetryOn) else one) for one in policy.on)
-    is_safe = asked.method in REPEATABLE or policy.is_non_idempotent
-    if not is_safe:
-        items = [one for one in items if one in (RetryOn.CONNECT_FAILURE.value, RetryOn.REFUSED.value)]
-    why = "" if is_safe else f" alone, since {asked.method.decode()} is not idempotent"
-    if not items:
-        return f"none, since {asked.method.decode()} is not idempotent; {once}"
-    most = format_duration(min(policy.base_seconds * 2.0 ** (policy.attempts - 1), policy.max_seconds))
-    return (
-        f"up to {policy.attempts} more after {', '.join(items)}{why}; each after up to {most}, within the deadline, "
-        f"with a body of at most {format_size(policy.buffer_bytes)}; {policy.ratio:g} for each request and "
-        f"{policy.min_per_second:g} a second in all"
+        retry=plans.retry(route, asked.method, asked.fields),
+        hedge=plans.hedge(route, asked.method, asked.fields),
+        mirror=plans.mirror(route, asked.method, asked.fields),
+        weights=plans.weights(route),
     )
 
 
@@ -272,7 +256,11 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     )
     for share in answer.deadline:
         yield f"  {share.source}: {share.says} → {_leaves(share)}   ({share.origin})"
+    if answer.weights:
+        yield f"\nWhile a breaker is open: {answer.weights}"
     yield f"\nRetries: {answer.retry}"
+    yield f"Hedges: {answer.hedge}"
+    yield f"Copies: {answer.mirror}"
     yield "\nPolicies"
     width = max(len(limit.key) for limit in answer.limits)
     for limit in answer.limits:

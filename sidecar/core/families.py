@@ -194,6 +194,17 @@ def _not_hedged(route: RouteNumbers, _: Places) -> Iterator[Point]:
             yield (*_route_attributes(route), ("sidecar.hedge.reason", reason)), route.notices.get(notice, 0)
 
 
+def _copies(route: RouteNumbers, _: Places) -> Iterator[Point]:
+    for (upstream, outcome), count in list(route.copies.items()):
+        where = ("sidecar.upstream", upstream), ("sidecar.mirror.outcome", outcome.value)
+        yield (*_route_attributes(route), *where), count
+
+
+def _copies_in_flight(sources: Sources) -> Iterator[Point]:
+    for route, count in sources.copies.items():
+        yield (("sidecar.route", route),), count
+
+
 def _cancellations(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for cause, count in list(route.cancellations.items()):
         yield (*_route_attributes(route), ("sidecar.cancellation.cause", cause)), count
@@ -473,6 +484,8 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         _not_hedged,
     ),
+    Family("sidecar.mirror.requests", _REQ, "Copies of requests that were due, by outcome.", _C, _copies),
+    Family("sidecar.mirror.in_flight", _REQ, "Copies of requests under way.", _U, None, _copies_in_flight),
     Family(
         "sidecar.upstream.connections", "{connection}", "Connections to an upstream.", _U, None, _connections
     ),

@@ -31,6 +31,7 @@ from typing import TypeVar
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
+from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
 from sidecar.core.transition import State, Transition, TransitionReason
 
@@ -132,6 +133,7 @@ class RouteNumbers:
         "budgets",
         "cancellations",
         "client",
+        "copies",
         "exceeded",
         "hedges",
         "listener",
@@ -160,6 +162,8 @@ class RouteNumbers:
         self.retries: dict[str, int] = {}
         self.hedges: dict[tuple[str, str], int] = {}
         """By upstream and what became of them."""
+        self.copies: dict[tuple[str, CopyOutcome], int] = {}
+        """Of requests, by upstream and what became of them."""
         self.notices: dict[Notice, int] = {}
         self.transitions: dict[TransitionKey, int] = {}
 
@@ -350,6 +354,10 @@ class Numbers:
     def noticed(self, notice: Notice, route_name: str) -> None:
         notices = (self._routes.get(route_name) or self._add(route_name, "")).notices
         notices[notice] = notices.get(notice, 0) + 1
+
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        copies = (self._routes.get(route_name) or self._add(route_name, "")).copies
+        copies[upstream, outcome] = copies.get((upstream, outcome), 0) + 1
 
     def _add(self, name: str | None, listener: str) -> RouteNumbers:
         """In one step: the loop may add a route while a reader folds."""

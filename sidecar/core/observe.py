@@ -16,6 +16,7 @@ from sidecar.core.checked import Checked
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
+from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.request import Request
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
@@ -206,6 +207,12 @@ class Observe(Protocol):
     def checked(self, checked: Checked) -> None:
         """The sidecar itself has asked an upstream whose breaker had waited."""
 
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        """A copy of a request is over, or was not made though it was due."""
+
+    def mirrored(self, copy: Mirrored) -> None:
+        """The same of one that was sent, and whose trace is recorded."""
+
     def endpoint_changed(self, change: EndpointChange) -> None:
         """An endpoint is ejected, or bad and not ejected, or used again."""
 
@@ -219,5 +226,7 @@ class Silent:
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
     def checked(self, checked: Checked) -> None: ...
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None: ...
+    def mirrored(self, copy: Mirrored) -> None: ...
     def endpoint_changed(self, change: EndpointChange) -> None: ...
     def noticed(self, notice: Notice, route_name: str) -> None: ...

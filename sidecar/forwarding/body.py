@@ -6,6 +6,7 @@ Owned by its exchange; made only for requests that have a body.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
@@ -18,12 +19,30 @@ MAX_HELD_BYTES = 64 * 1024
 connections it is less, see `core/memory_budget.py`."""
 
 
+class BodyTee(ABC):
+    """Who has a copy of a body, as it comes."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def teed(self, data: bytes | memoryview) -> None:
+        """The next piece of it."""
+
+    @abstractmethod
+    def tee_ended(self, trailers: Sequence[Field]) -> None:
+        """It is whole."""
+
+    @abstractmethod
+    def tee_gone(self) -> None:
+        """The request is over; nothing more comes."""
+
+
 class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_charged", "_held", "_kept", "_memory", "_most_held", "_most_kept", "_to", "_trailers", "held_bytes",
-        "is_complete", "is_untouched", "size", "stream",
+        "_charged", "_held", "_kept", "_memory", "_most_held", "_most_kept", "_tee", "_to", "_trailers",
+        "held_bytes", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
@@ -43,6 +62,7 @@ class RequestBody:
         self._kept: list[bytes | memoryview] | None = None
         """All of it, given to an upstream that may say that it has done nothing with it."""
         self._to: ClientStream | None = None
+        self._tee: BodyTee | None = None
         self._most_kept = 0
         self._memory: MemoryBudget | None = None
         self._charged = 0
@@ -66,6 +86,15 @@ class RequestBody:
         has room for them."""
         self._most_kept, self._memory = most, memory
 
+    def tee_to(self, tee: BodyTee) -> None:
+        """Give a copy of it to somebody else, from its beginning, which is still here."""
+        for piece in self._held:
+            tee.teed(piece)
+        if self.is_complete:
+            tee.tee_ended(self._trailers)
+        else:
+            self._tee = tee
+
     def hold_back(self) -> None:
         """The upstream takes no more for now."""
         self.stream.hold()
@@ -76,6 +105,8 @@ class RequestBody:
 
     def arrived(self, data: bytes) -> None:
         self.size += len(data)
+        if self._tee is not None:
+            self._tee.teed(data)
         if self._to is not None:
             if self._kept is not None:
                 self._keep(data)
@@ -114,6 +145,9 @@ class RequestBody:
     def completed(self, trailers: Sequence[Field]) -> None:
         self.is_complete = True
         self._trailers = trailers
+        if self._tee is not None:
+            self._tee.tee_ended(trailers)
+            self._tee = None
         if self._to is not None:
             self._to.end(trailers)
 
@@ -169,5 +203,8 @@ class RequestBody:
     def release(self, nobody: ServerStream) -> None:
         """The exchange is over: `nobody` stands in its client's place, and nothing is sent again."""
         self.stream = nobody
+        if self._tee is not None:
+            self._tee.tee_gone()
+            self._tee = None
         self._kept = None
         self._charge_kept()

@@ -178,6 +178,8 @@ class Exchange(RaceOwner, RequestSink):
             if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
                 self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
             destination = route.single or route.choose(service.rng)
+            if destination.copying is not None:
+                destination.copying.choose(self, route)
             race = self.race = Race()
             race.start(self, self.stream, route, destination, now)
         except GivenUp as error:
@@ -534,7 +536,7 @@ class Exchange(RaceOwner, RequestSink):
                     due = next_look
             if self.race.hedge_at < due:
                 self.due = self.race.hedge_at
-                self.service.hedges.add(self, now)
+                self.service.beside.hedges.add(self, now)
                 return
         elif route is not None:
             due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -16,6 +17,7 @@ from sidecar.core import balance, deadline, forwarded, headers
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerRefusal
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
@@ -45,16 +47,31 @@ USUAL_FOR_SECONDS = 0.1
 _CLOSED = State.CLOSED
 
 
+class Copier(ABC):
+    """Who has copies of a route's requests sent elsewhere."""
+
+    __slots__ = NO_SLOTS
+
+    in_flight: int
+    """Copies under way."""
+
+    @abstractmethod
+    def choose(self, story: Any, route: LiveRoute) -> None:
+        """Have a copy sent, if this request is to have one. Before anything of its body was given away."""
+
+
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "hedging", "retry_budget")
+    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "retry_budget")
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
         self.retry_budget: RetryBudget | None = None
         """None where nothing is tried again, nor hedged."""
+        self.copying: Copier | None = None
+        """None where no copies are made."""
         self.hedging: Hedging | None = None
         """None where nothing is; only beside a `retry_budget`."""
         self._usual_seconds = 0.0

@@ -15,7 +15,7 @@ from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding.hedge_line import HedgeLine
+from sidecar.forwarding.beside import Beside
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.turns import Turns
@@ -77,8 +77,8 @@ class Service:
     """Both, so that a request asks once."""
     handshakes: Turns = field(init=False)
     """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
-    hedges: HedgeLine = field(init=False)
-    """Who waits for a second try."""
+    beside: Beside = field(init=False)
+    """Hedges and copies of requests."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
     on_transition: Callable[[Transition], None] = lambda _: None
@@ -86,7 +86,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.handshakes = Turns(self.loop)
-        self.hedges = HedgeLine(self.loop, self.clock, self.sweep)
+        self.beside = Beside(self.loop, self.clock, self.sweep)
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""

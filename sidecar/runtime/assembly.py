@@ -21,6 +21,7 @@ from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Ambiguous, Endpoint, Mode, Route, Snapshot, Trust, Upstream
 from sidecar.forwarding.checks import Checks
+from sidecar.forwarding.copying import Copying
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
 from sidecar.runtime.upstream_tls import UpstreamContexts
@@ -241,8 +242,10 @@ class Assembly:
         before = self.routes.get(route.name)
         fallback = route.fallback.upstream if route.fallback is not None else None
         names = [name for name, _ in route.upstreams] + ([fallback] if fallback is not None else [])
+        mirror = route.mirror
+        places = names if mirror is None else [*names, mirror.upstream]
         is_same_place = before is not None and all(
-            self.clusters.get(name) is built.clusters[name] for name in names
+            self.clusters.get(name) is built.clusters[name] for name in places
         )
         for name in names:
             key = route.name, name
@@ -267,13 +270,18 @@ class Assembly:
         def destination(name: str) -> Destination:
             return Destination(built.clusters[name], built.breakers[route.name, name])
 
-        return LiveRoute(
+        live = LiveRoute(
             route,
             [(destination(name), weight) for name, weight in route.upstreams],
             destination(fallback) if fallback is not None else None,
             self._admission(route, before if is_same_place else None, now),
             now,
         )
+        if mirror is not None:
+            copying = Copying(self._service, mirror, built.clusters[mirror.upstream])
+            for one in live.destinations:
+                one.copying = copying
+        return live
 
     def _admission(self, route: Route, before: LiveRoute | None, now: float) -> BudgetAdmission | None:
         """The estimate of the route's latency: of the same upstreams, under the same policy, it goes on."""

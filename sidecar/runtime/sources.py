@@ -63,6 +63,11 @@ def collect(
             for name, one in sockets
             for result, count in list(one.handshakes.items())
         },
+        copies={
+            name: live.destinations[0].copying.in_flight
+            for name, live in list(assembly.routes.items())
+            if live.destinations[0].copying is not None
+        },
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

@@ -16,6 +16,7 @@ from sidecar.core.client_tls import ClientTls
 from sidecar.core.errors import Reason
 from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
 from sidecar.core.grpc_status import SERVER_ERRORS
+from sidecar.core.mirrored import Mirrored
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.secured import TlsFacts
@@ -158,7 +159,7 @@ class SpanShaper:
         return authority, parts
 
     def _client_fixed(
-        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked
+        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored
     ) -> tuple[bytes, bytes]:
         """The endpoint's authority for `url.full` (empty: use Host), and what attempts like this have in common."""
         known = method if method in _KNOWN else b"_OTHER"
@@ -181,7 +182,23 @@ class SpanShaper:
         """The span of a transition, of an outage, of a reload, or of a check."""
         if isinstance(record, Checked):
             return [self._check_span(record, offset_ns)]
+        if isinstance(record, Mirrored):
+            return [self._copy_span(record, offset_ns)]
         return [self._events.span(record, offset_ns)]
+
+    def _copy_span(self, copy: Mirrored, offset_ns: int) -> bytes:
+        """A CLIENT span that is the root of its trace, linked to the SERVER span of the request."""
+        authority, fixed = self._client_fixed(copy.method, copy.route, copy)
+        path, query = split_target(copy.target)
+        parts = [
+            fixed,
+            _text_of(_URL_FULL, _full_url(copy.scheme, authority or copy.host, path, query)),
+            wire.text("sidecar.mirror.outcome", copy.outcome.value.encode()),
+            wire.link(unhexlify(copy.of_trace_id), unhexlify(copy.of_span_id)),
+        ]
+        trace_id, span_id = unhexlify(copy.trace_id), unhexlify(copy.span_id)
+        times = int(copy.started * 1e9) + offset_ns, int(copy.ended * 1e9) + offset_ns
+        return wire.span(trace_id, span_id, b"", *times, parts)
 
     def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace: no exchange asked for it."""
@@ -270,7 +287,7 @@ def _server_fixed(
     return b"".join(parts)
 
 
-def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked) -> bytes:
+def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored) -> bytes:
     upstream, status = attempt.upstream, attempt.status
     parts = [
         _PARENT_HERE,

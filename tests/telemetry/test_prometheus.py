@@ -29,6 +29,7 @@ from sidecar.admin.prometheus import (
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
+from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.sources import BreakerReading, MemoryNumbers, OverloadNumbers, Sources, UpstreamNumbers
@@ -61,6 +62,7 @@ def full() -> tuple[Numbers, Sources]:
     ):
         numbers.finished(exchange)
     numbers.noticed(Notice.RETRY_BUDGET_EXHAUSTED, "checkout")
+    numbers.copy_ended("checkout", "shadow", CopyOutcome.ANSWERED)
     reason = TransitionReason.FAILURE_RATE
     numbers.transitioned(
         Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
@@ -79,6 +81,7 @@ def full() -> tuple[Numbers, Sources]:
             )
         ],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
+        copies={"checkout": 1},
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],
         certificates=[CertificateNumbers("listener/inbound", "/tls/tls.crt", 86_400.5)],
