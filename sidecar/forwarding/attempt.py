@@ -22,6 +22,7 @@ from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import mark_retry, request_head
 from sidecar.forwarding.story import Story
+from sidecar.forwarding.withheld import HEAD_SECONDS, MOST_SECONDS, Withheld
 from sidecar.upstream.cluster import NoPlace
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _REUSABLE = Fate.REUSABLE
-MOST_WITHHELD_BYTES = 64 * 1024
-"""Of the body of an answer that another try may better; a longer one goes to the client as it comes."""
 _LOST = "lost to a hedge"
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
@@ -86,6 +85,10 @@ class AttemptOwner(ABC):
     @abstractmethod
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try may be made instead of giving this answer to the client."""
+
+    @abstractmethod
+    def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
+        """The same of the head of a gRPC answer, which may be all of it but for a bad status."""
 
     @abstractmethod
     def linger_seconds(self, now: float) -> float:
@@ -150,7 +153,7 @@ class Attempt(ResponseSink, Seeker):
     _lease: Lease | None
     _wait: Wait | None
     _is_held: bool
-    _withheld: bytearray | None
+    _withheld: Withheld | None
     """What has come of the body of an answer that another try may better; None for any other answer."""
     _said: int | None
     """`grpc_status`, once somebody has asked for it."""
@@ -491,12 +494,14 @@ class Attempt(ResponseSink, Seeker):
             if self._falls_back():
                 return
             self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
+            if self.race.may_better_call(self, head):
+                self._withhold(HEAD_SECONDS)
+                return
             self.race.head(self, head)
             return
         self._judge_head(head)
         if self.race.may_better(self, head, None):
-            self._withheld = bytearray()
-            self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
+            self._withhold(MOST_SECONDS)
             return
         self.race.head(self, head)
 
@@ -518,23 +523,40 @@ class Attempt(ResponseSink, Seeker):
             exchange.watch(now)
 
     def data(self, data: bytes) -> None:
-        if self.awaits_message:
+        is_first_message = self.awaits_message
+        if is_first_message:
             self.awaits_message = False
             self._judge_head(self.answer)
-        if self._withheld is not None:
-            self._withhold(data, self._withheld)
+        withheld = self._withheld
+        if withheld is None:
+            self.race.data(self, data)
             return
-        self.race.data(self, data)
-
-    def _withhold(self, data: bytes, kept: bytearray) -> None:
-        """Keep the body of an answer that another try may better, unless it is long or memory is short."""
-        kept += data
         exchange = self.race.story
         exchange.moved_at = exchange.service.clock()
-        if len(kept) > MOST_WITHHELD_BYTES or exchange.service.memory.is_full:
-            self._withheld = None
-            self.race.head(self, self.answer)
-            self.race.data(self, bytes(kept))
+        if not withheld.add(data) or is_first_message:
+            self._hand_on()
+
+    def _withhold(self, seconds: float) -> None:
+        """Keep what follows: another try may better it."""
+        service = self.race.story.service
+        self._withheld = Withheld(service.loop, service.memory, service.clock(), seconds, self._hand_on)
+        self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
+
+    def _hand_on(self) -> None:
+        """The rest takes too long, or is too much, or there is no reason to keep it any more."""
+        body = self.drop_withheld()
+        self.race.head(self, self.answer)
+        if body:
+            self.race.data(self, body)
+        self.race.flush(self)
+
+    def drop_withheld(self) -> bytes:
+        """What was kept, which is not any more."""
+        withheld, self._withheld = self._withheld, None
+        if withheld is None:
+            return b""
+        withheld.release()
+        return bytes(withheld.body)
 
     def flush(self) -> None:
         if self._withheld is None:
@@ -544,7 +566,7 @@ class Attempt(ResponseSink, Seeker):
         self.is_whole = True
         self.trailers = trailers
         if self._withheld is not None:
-            self.race.answered(self, self.answer, bytes(self._withheld))
+            self.race.answered(self, self.answer, self.drop_withheld())
             return
         self.race.completed(self)
 

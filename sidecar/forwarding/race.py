@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
 from sidecar.core.retry import (
@@ -31,7 +32,6 @@ from sidecar.forwarding.hedging import has_room, is_body_here, is_worse, may_hed
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.retrying import (
     ADMITTING,
-    Answered,
     Retrying,
     SetAside,
     may_retry,
@@ -40,6 +40,7 @@ from sidecar.forwarding.retrying import (
 )
 from sidecar.forwarding.shift import Shift, shift_from
 from sidecar.forwarding.story import Story
+from sidecar.forwarding.withheld import Answered
 from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
@@ -320,10 +321,11 @@ class Race(AttemptOwner):
         if attempts[-1] is not winner:
             attempts.remove(winner)
             attempts.append(winner)
-        self._aside = None
+        self._drop_aside()
         for loser in [one for one in self.running if one is not winner]:
             self.running.remove(loser)
             seconds = loser.permit.upstream_seconds(now)
+            loser.drop_withheld()
             loser.finish(now)
             # Who was overtaken was slow; a hedge that the first one was faster than is not.
             is_overtaken = winner.is_hedge and loser.started < winner.started and not loser.status
@@ -407,9 +409,14 @@ class Race(AttemptOwner):
         else:
             self._stand(attempt, aside.answer)
 
+    def _drop_aside(self) -> None:
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.answer.release()
+
     def stands(self, error: GivenUp) -> bool:
         """The time is up: whether there is a bad answer, which goes to the client in the place of none."""
-        aside = self._aside
+        aside, self._aside = self._aside, None
         if aside is None:
             return False
         self.cancel(error)
@@ -503,8 +510,10 @@ class Race(AttemptOwner):
         """The exchange ends, whatever its attempts do."""
         if self.is_postponed:
             self._wait_no_more()
-        if self._retrying is not None:
-            self._retrying.cancel()
+        self._drop_aside()
+        retrying, budget = self._retrying, self._destination.retry_budget
+        if retrying is not None and retrying.cancel() and budget is not None:
+            budget.give_back()
         if not self.running:
             return
         now = self.exchange.service.clock()
@@ -523,6 +532,7 @@ class Race(AttemptOwner):
         if kind in _BY_TIME and self._was_held(attempt, now):
             kind = Kind.ABANDONED  # neither must a late loop
         attempt.reason = error.reason
+        attempt.drop_withheld()
         self.running.remove(attempt)
         attempt.finish(now)
         return kind
@@ -602,6 +612,12 @@ class Race(AttemptOwner):
             return is_worse(head.status, grpc_status)
         return self._may_retry_after(attempt, head, grpc_status)
 
+    def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
+        # Where the client has more to send, it may wait for this head before it goes on.
+        if self._destination.retry_budget is None or not is_body_here(self.exchange):
+            return False
+        return self.may_better(attempt, head, GrpcStatus.UNAVAILABLE)
+
     def _may_retry_after(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         policy = self._route.retry
         if policy is None:
@@ -623,10 +639,12 @@ class Race(AttemptOwner):
         attempt.finish(now)
         is_late_below = attempt.status == 504 and self._was_held(attempt, now)
         self._tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
+        answer = Answered(head, body, self.exchange.service.memory, now)
         if self.running:
-            self._aside = SetAside(attempt, Answered(head, body))
+            self._drop_aside()
+            self._aside = SetAside(attempt, answer)
         else:
-            self._plan_retry(attempt, Answered(head, body), self._asked_to_wait(attempt, head), now)
+            self._plan_retry(attempt, answer, self._asked_to_wait(attempt, head), now)
         return True
 
     def _asked_to_wait(self, attempt: Attempt, head: ResponseHead) -> float:
@@ -642,7 +660,7 @@ class Race(AttemptOwner):
         retrying = self._retrying
         if retrying is None:
             retrying = self._retrying = Retrying()
-        retrying.attempt, retrying.stands = attempt, stands
+        retrying.stand(attempt, stands)
         seconds = seconds_to_retry(
             self.exchange, self._route, self._destination, retrying, asked_seconds, now
         )
@@ -664,6 +682,7 @@ class Race(AttemptOwner):
             if attempt is not None and stands is not None:
                 self._stand(attempt, stands)
         else:
+            retrying.release()
             self._run_again(permit, untried(destination.cluster, self.exchange.attempts), now)
 
     def _stand(self, attempt: Attempt, stands: Answered | GivenUp) -> None:
@@ -676,6 +695,7 @@ class Race(AttemptOwner):
             exchange.response_bytes = len(stands.body)
             complete_response(exchange, self._route, stands.head)
             self.stream.send_whole(stands.head, stands.body)
+            stands.release()
             exchange.finish(attempt.status)
 
     def overdue(self, now: float) -> list[Attempt]:
