@@ -45,6 +45,13 @@ class HedgeLine:
             self._timer.cancel()
             self._arm(item.due, now)
 
+    def wait(self, item: Expiring, due: float, now: float) -> None:
+        """The same for one that lies in another bucket, and is to be looked at earlier."""
+        if item.bucket is not None:
+            item.bucket.discard(item)
+        item.due = due
+        self.add(item, now)
+
     def close(self) -> None:
         """Forget everything; nobody is looked at any more."""
         if self._timer is not None:
