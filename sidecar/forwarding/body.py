@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from mypy_extensions import trait
+
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.core.plain import Field
 from sidecar.forwarding.streams import ServerStream
@@ -19,6 +21,7 @@ MAX_HELD_BYTES = 64 * 1024
 connections it is less, see `core/memory_budget.py`."""
 
 
+@trait
 class BodyTee(ABC):
     """Who has a copy of a body, as it comes."""
 

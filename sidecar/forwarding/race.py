@@ -487,9 +487,11 @@ class Race(AttemptOwner):
             return  # it has ended already
         now = self.exchange.service.clock()
         kind = self._detach(attempt, error, now)
-        if self.running:
+        if self.running:  # another is still under way
+            if error.is_stale or error.processed is Processed.NEVER:
+                kind = Kind.ABANDONED
             self._tell(attempt.judge(kind, now, error))
-            return  # another is still under way
+            return
         if self._aside is not None:
             self._tell(attempt.judge(kind, now, error))
             self._stand_after_all(self._aside, now)

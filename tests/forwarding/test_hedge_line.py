@@ -29,8 +29,8 @@ def test_one_timer_for_all_that_wait() -> None:
     assert len(asked(leases)) == 10
     to.loop.advance(0.002)
     assert (
-        len(asked(leases)) == 13
-    )  # each request brings a fifth of a token, and three come by themselves: 3 + 2
+        len(asked(leases)) == 15
+    )  # each request has brought a fifth of a token, and three came by themselves
     assert to.service.beside.hedges.waiting == set()
 
 

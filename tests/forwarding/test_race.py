@@ -559,6 +559,23 @@ def test_while_another_attempt_is_under_way_a_failure_is_the_breakers_alone(fail
     assert_over(path, successful=1, failed=1)
 
 
+@pytest.mark.parametrize(
+    ("is_reused", "processed"),
+    [(True, Processed.MAYBE), (False, Processed.NEVER)],
+    ids=["stale", "unprocessed"],
+)
+def test_one_that_says_nothing_of_the_upstream_counts_nothing_beside_another(
+    processed: Processed, *, is_reused: bool
+) -> None:
+    path = Path()
+    _, client, leases = hedged(path)
+    leases[1].is_reused = is_reused
+    sink(leases[1]).failed(RESET, "closed", processed)
+    answer(leases[0])
+    assert client.notes == whole(200)
+    assert_over(path, successful=1, ignored=1)
+
+
 def test_when_both_fail_the_client_hears_of_it_once() -> None:
     path = Path()
     _, client, leases = hedged(path)
