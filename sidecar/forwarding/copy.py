@@ -1,9 +1,9 @@
 """A copy of one request on its way to another upstream (`mirror`), whose answer nobody gets.
 
 It takes a connection of that upstream's pool, within its limits, and has one try and a time of its own. The body
-comes here as it comes from the client; of what this upstream has not taken, up to `buffer` bytes are kept, and a copy
-that falls behind further is cut: the client is never held back for it. It has a trace of its own, which is linked to
-the request's. Owned by its `Copying`; ends with the answer, its time, or `stop`.
+comes here as it comes from the client; where this upstream has not taken `buffer` bytes by the time that more comes,
+the copy is cut: the client is never held back for it. It has a trace of its own, which is linked to the request's.
+Owned by its `Copying`; ends with the answer, its time, or `stop`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
             stream.send_head(head, held)
             if self._body_is_whole:
                 stream.end(self._trailers)
-            self._look()
+            self._charge()
         else:
             stream.send_head(head)
 
@@ -159,11 +159,15 @@ class Copy(ResponseSink, Seeker, BodyTee):
     def teed(self, data: Any) -> None:
         if self._is_over:
             return
+        # Looked at before this piece, which may be larger than the buffer: a quick upstream has taken the last one.
+        if self._behind() > self._owner.policy.buffer_bytes:
+            self._end(CopyOutcome.SLOW)
+            return
         if self._lease is None:
             self._pending.append(data)
         else:
             self._safely(self._stream.send_data, data)
-        self._look()
+        self._charge()
 
     def tee_ended(self, trailers: Sequence[Field]) -> None:
         self._body_is_whole = True
@@ -175,15 +179,13 @@ class Copy(ResponseSink, Seeker, BodyTee):
         if not self._body_is_whole:
             self._end(CopyOutcome.CUT)
 
-    def _look(self) -> None:
-        """How far its upstream is behind."""
-        if self._is_over:
-            return
-        behind = self._stream.unsent_bytes if self._lease is not None else sum(map(len, self._pending))
-        if behind > self._owner.policy.buffer_bytes:
-            self._end(CopyOutcome.SLOW)
-        else:
-            self._account.hold(behind)
+    def _behind(self) -> int:
+        """Bytes that its upstream has not taken."""
+        return self._stream.unsent_bytes if self._lease is not None else sum(map(len, self._pending))
+
+    def _charge(self) -> None:
+        if not self._is_over:
+            self._account.hold(self._behind())
 
     # What comes back goes to nobody
 
@@ -219,7 +221,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
     def blocked(self) -> None: ...
 
     def writable(self) -> None:
-        self._look()
+        self._charge()
 
     # Its end
 

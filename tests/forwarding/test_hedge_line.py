@@ -3,9 +3,13 @@ held."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from sidecar.core.errors import Reason
 from sidecar.core.snapshot import HedgePolicy, RouteTimeouts
+from sidecar.forwarding.sweep import Expiring
 from tests.forwarding.test_race import answer, assert_over, begun
-from tests.support.by_hand import HERE, THERE, HandLease, Path
+from tests.support.by_hand import HERE, THERE, HandConnecting, HandLease, Path
 
 
 def path(after: float = 0.05) -> tuple[Path, list[HandLease]]:
@@ -23,15 +27,15 @@ def test_one_timer_for_all_that_wait() -> None:
     before = to.loop.timers
     for _ in range(10):
         begun(to)
-    assert len(to.service.beside.hedges.waiting) == 10
+    assert len(to.service.beside.hedges) == 10
     assert to.loop.timers == before + 2  # the sweep's, and the line's
-    to.loop.advance(0.049)
+    to.loop.advance(0.048)
     assert len(asked(leases)) == 10
-    to.loop.advance(0.002)
+    to.loop.advance(0.004)
     assert (
         len(asked(leases)) == 15
     )  # each request has brought a fifth of a token, and three came by themselves
-    assert to.service.beside.hedges.waiting == set()
+    assert len(to.service.beside.hedges) == 0
 
 
 def test_who_is_answered_waits_no_more_and_the_timer_goes_on_for_the_others() -> None:
@@ -56,7 +60,7 @@ def test_one_that_is_due_earlier_than_those_before_it_is_not_late() -> None:
     assert to.destination.hedging is not None
     to.destination.hedging._after = 0.02
     begun(to)
-    to.loop.advance(0.021)
+    to.loop.advance(0.023)
     assert len(asked(leases)) == 3
 
 
@@ -80,3 +84,33 @@ def test_one_that_stands_in_line_for_a_connection_is_not_hedged() -> None:
     to.loop.advance(1.0)
     assert to.in_flight[0] == 1
     assert to.cluster.pending == 1
+
+
+def test_what_a_look_costs_does_not_grow_with_those_that_wait(connectings: list[HandConnecting]) -> None:
+    """They are not looked through: each is touched when it comes, when it goes, and when it is due."""
+
+    class Counted(set[Expiring]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Expiring]:
+            Counted.passes += 1
+            return super().__iter__()
+
+    to, _ = path(after=0.9)
+    line = to.service.beside.hedges
+    for _ in range(300):
+        to.loop.advance(0.002)
+        begun(to)
+    for tick, bucket in list(line._buckets.items()):
+        line._buckets[tick] = Counted(bucket)
+        for item in bucket:
+            item.bucket = line._buckets[tick]
+    begun(to)
+    to.loop.advance(0.25)
+    assert len(line) > 250
+    assert Counted.passes == 0
+    for exchange in list(to.service.exchanges):
+        exchange.gone(Reason.CLIENT_GONE, "gone")  # type: ignore[attr-defined]
+    assert len(line) == 0
+    to.loop.advance(2.0)
+    assert line._buckets == {}

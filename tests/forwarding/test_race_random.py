@@ -128,7 +128,7 @@ class Schedule:
         assert len(path.told.finishes) == 1
         assert path.service.exchanges == set()
         assert len(path.service.sweep) == 0
-        assert path.service.beside.hedges.waiting == set()
+        assert len(path.service.beside.hedges) == 0
         assert path.in_flight == (0, [0] * 4)
         assert path.cluster.pending == 0
         assert path.service.memory.used_bytes == 0

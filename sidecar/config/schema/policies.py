@@ -267,7 +267,8 @@ class Mirror(Section):
         form=METHODS,
     )
     buffer: values.Size | None = key(
-        "Of a request's body that the copy's upstream has not taken yet; a copy that falls behind further is cut.",
+        "Of a request's body that the copy's upstream has not taken when more of it comes; a copy that is further "
+        "behind is cut.",
         fills="buffer_bytes",
     )
     attempt: values.Duration | None = key("For a whole copy, its answer included.", fills="attempt_seconds")
