@@ -25,7 +25,7 @@ class CopyOutcome(Enum):
     CUT = "cut"
     """The request ended before its body was whole."""
     CROWDED = "crowded"
-    """Not sent: `max_in_flight`, or a limit of its upstream."""
+    """Not sent: `max_in_flight`, a limit of its upstream, or an overload of the sidecar."""
     NO_MEMORY = "no_memory"
     """Not sent, or stopped: memory is short, or the process ends."""
 

@@ -54,7 +54,7 @@ class Copying(Copier):
         outcome = None
         if service.memory.is_over or service.memory.is_full:
             outcome = CopyOutcome.NO_MEMORY
-        elif self.in_flight >= self.policy.most_in_flight:
+        elif self.in_flight >= self.policy.most_in_flight or story.request.listener in service.pressed:
             outcome = CopyOutcome.CROWDED
         if outcome is not None:
             service.observe.copy_ended(route.name, self.cluster.name, outcome)

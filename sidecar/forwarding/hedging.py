@@ -24,8 +24,8 @@ def may_hedge(story: Story, policy: RetryPolicy, running: Sequence[Attempt], now
     """Whether one more try beside these does no harm, and could help."""
     if story.request.method not in REPEATABLE and not policy.is_non_idempotent:
         return False
-    if story.request.traits.upgrade:
-        return False
+    if story.request.traits.upgrade or story.request.listener in story.service.pressed:
+        return False  # in an overload of our own all are slow, and more work would make them slower
     if not policy.is_nested and (MARK in story.request.lookup or lineage.is_for_retry(story)):
         return False
     if any(attempt.status or attempt.permit.is_probe or attempt.is_in_line for attempt in running):

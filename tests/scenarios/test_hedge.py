@@ -255,6 +255,16 @@ async def test_a_client_that_leaves_ends_both() -> None:
         assert to.worker.assembly.clusters["app"].in_flight == 0
 
 
+async def test_in_an_overload_of_the_sidecar_nothing_is_hedged() -> None:
+    async with stage(after(0.5), after(0.0)) as to:
+        asked = asyncio.create_task(to.seconds())
+        await asyncio.sleep(0.05)
+        to.worker.service.press(frozenset({"inbound"}))
+        assert await asked >= 0.5
+        assert to.requests == [1, 0]
+        to.worker.service.press(frozenset())
+
+
 async def test_two_hedges_where_the_route_says_so() -> None:
     async with stage(hang, hang, after(0.0), hedge="hedge: {after: 100ms, max: 2}") as to:
         assert 0.2 <= await to.seconds() < 0.22

@@ -207,6 +207,16 @@ async def test_copies_at_a_time_are_bounded_and_what_is_left_out_is_counted() ->
         assert to.outcomes() == {"crowded": 2}
 
 
+async def test_in_an_overload_of_the_sidecar_nothing_is_copied() -> None:
+    async with stage() as to:
+        to.worker.service.press(frozenset({"inbound"}))
+        assert (await to.ask()).status == 200
+        to.worker.service.press(frozenset())
+        assert (await to.ask()).status == 200
+        await to.copied()
+        assert to.outcomes() == {"crowded": 1, "answered": 1}
+
+
 async def test_limits_of_its_upstream_hold_for_copies() -> None:
     async with stage(shadow=hang, upstream="limits: {max_requests: 1}") as to:
         for _ in range(3):
