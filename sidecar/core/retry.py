@@ -26,7 +26,7 @@ FALLEN_SECONDS: Final = 1.0
 FALLS_FROM: Final = 20
 """It has so, too, once more failures in a row than this have asked for a retry. Without this, what had been kept was
 spent in the second in which it fell: 2.3 times the load behind three sidecars."""
-FALLS_WITHIN_SECONDS: Final = 0.05
+FALLS_WITHIN_SECONDS: Final = 0.02
 """But not all of them at one moment: a connection that is lost ends many requests at once."""
 ROUNDING: Final = 1e-9
 """Of sums of floats: five fifths are one."""

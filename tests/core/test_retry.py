@@ -117,7 +117,7 @@ def test_an_upstream_that_has_fallen_gets_what_comes_by_itself_alone() -> None:
 
 
 def test_an_upstream_that_falls_does_not_get_all_that_was_kept() -> None:
-    """500 requests a second, until all fail: within 50 ms it is known."""
+    """500 requests a second, until all fail: within 40 ms it is known."""
     budget = RetryBudget(0.2, 3.0, 0.0)
     for number in range(500):
         budget.put(number * 0.002)
