@@ -8,10 +8,14 @@ Owned by its `Copying`; ends with the answer, its time, or `stop`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import floor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from mypy_extensions import trait
+
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import Account
 from sidecar.core.mirrored import MARK, CopyOutcome, Mirrored
@@ -34,14 +38,19 @@ if TYPE_CHECKING:
 _MARKS = frozenset({MARK})
 
 
-class CopyOwner(Protocol):
+@trait
+class CopyOwner(ABC):
     """Who has begun it, and hears of its end."""
+
+    __slots__ = NO_SLOTS
 
     service: Service
     policy: MirrorPolicy
     cluster: Cluster
 
-    def ended(self, copy: Copy) -> None: ...
+    @abstractmethod
+    def ended(self, copy: Copy) -> None:
+        """It has let go of everything."""
 
 
 class Copy(ResponseSink, Seeker, BodyTee):

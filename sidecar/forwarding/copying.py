@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core.mirrored import MARK, CopyOutcome
 from sidecar.core.snapshot import MirrorPolicy
-from sidecar.forwarding.copy import Copy
+from sidecar.forwarding.copy import Copy, CopyOwner
 from sidecar.forwarding.live import Copier, LiveRoute
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.upstream.cluster import Cluster
 
 
-class Copying(Copier):
+class Copying(Copier, CopyOwner):
     """Of one route."""
 
     __slots__ = ("_methods", "cluster", "in_flight", "policy", "service")
@@ -67,6 +67,5 @@ class Copying(Copier):
         service.loop.call_soon(copy.begin)
 
     def ended(self, copy: Copy) -> None:
-        """It has let go of everything."""
         self.in_flight -= 1
         self.service.beside.copies.discard(copy)
