@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
@@ -58,6 +59,24 @@ def test_every_reason_has_a_row_that_says_what_to_do() -> None:
         ("client_gone", 499),
         *((reason.error_type, row.status) for reason, row in TABLE.items()),
     }
+
+
+def test_every_reason_in_the_log_has_a_row() -> None:
+    """Some are one `error.type` with others, and the log alone names them."""
+    rows = [line for line in INCIDENTS.splitlines() if re.match(r"\| .+ \| .+ \| .+ \|$", line)]
+    told = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert {reason.value for reason in Reason} - told == set()
+
+
+def test_every_alert_leads_to_its_own_row() -> None:
+    (group,) = YAML(typ="safe").load(ROOT / "deploy" / "monitoring" / "alerts.yaml")["groups"]
+    alerts = [rule for rule in group["rules"] if "alert" in rule]
+    assert len(alerts) > 5
+    for rule in alerts:
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("/INCIDENTS.md")
+        (row,) = [line for line in INCIDENTS.splitlines() if f'<a id="{anchor}"></a>' in line]
+        assert f"`{rule['alert']}`" in row
 
 
 def test_ci_runs_the_very_command_for_the_tests() -> None:

@@ -157,6 +157,8 @@ def _chosen(process: Process, route: Route, upstream: str | None) -> Sequence[Br
     if upstream is None:
         # Not the fallback's: who forces a route open wants the fallback to serve.
         served = {name for name, _ in route.upstreams}
+        if not served:
+            raise Refused(404, f"route {route.name!r} asks no upstream, so it has no breaker")
         return [one for one in found if one.upstream in served]
     chosen = [one for one in found if one.upstream == upstream]
     if not chosen:

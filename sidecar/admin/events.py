@@ -10,7 +10,6 @@ An event costs its cause one append: it is put into words when it is sent. Owned
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import secrets
 from collections import deque
@@ -23,15 +22,12 @@ from aiohttp import web
 
 from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
+from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
 from sidecar.core.transition import Transition
 
 CAPACITY: Final = 512
 """Events that a reader may be behind."""
 MAX_READERS: Final = 32
-HEARTBEAT_SECONDS: Final = 15.0
-"""A comment is sent after this long without an event, so that proxies and dead peers are noticed."""
-WRITE_SECONDS: Final = 30.0
-"""A reader that takes nothing for this long is cut."""
 _BATCH: Final = 64
 _RETRY_MS: Final = 2000
 
@@ -119,72 +115,57 @@ class Events:
 class Reader:
     """One client's place in the ring."""
 
+    pause_seconds = 0.0
+
     def __init__(self, events: Events, place: int, *, is_lost: bool = False) -> None:
         self.wake = asyncio.Event()
         self.is_over = False
         self._events = events
-        self._request: web.Request | None = None
+        self._stream: Stream | None = None
+        self._words: Callable[[Event], Mapping[str, Any]] = lambda _: {}
         self._place = place
         self._is_lost = is_lost
 
     @property
     def is_gone(self) -> bool:
-        """Whether the client has left, which a stream learns by itself only when it next sends something."""
-        transport = self._request.transport if self._request is not None else None
-        return self._request is not None and (transport is None or transport.is_closing())
+        return self._stream is not None and self._stream.is_gone
 
     async def serve(
         self, request: web.Request, words: Callable[[Event], Mapping[str, Any]]
     ) -> web.StreamResponse:
         """Send what comes until the client goes or `Events.close`; `words` are an event's JSON."""
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        response = web.StreamResponse(headers=headers)
-        self._request = request
+        self._words = words
+        self._stream = stream = Stream(request)
         self._events.readers.add(self)
         try:
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await response.prepare(request)
-                    await response.write(self._greeting())
-                while not self.is_over and not self.is_gone:
-                    await self._send_all(response, words)
-                    await self._wait(response)
+            return await stream.serve(self)
         except TimeoutError:
             self._events.cut += 1
-            if request.transport is not None:
-                request.transport.abort()
+            return web.StreamResponse()
         finally:
             self._events.readers.discard(self)
-        return response
 
-    def _greeting(self) -> bytes:
+    def greeting(self) -> bytes:
         """The id to come back with, even if nothing happens before: an event without data is only that."""
         lost = b"event: lost\ndata: {}\n\n" if self._is_lost else b""
         return b"retry: %d\nid: %b\n\n%b" % (_RETRY_MS, self._events.id_of(self._place - 1).encode(), lost)
 
-    async def _send_all(
-        self, response: web.StreamResponse, words: Callable[[Event], Mapping[str, Any]]
-    ) -> None:
-        while True:
-            found, lost = self._events.since(self._place)
-            if not found:
-                return
-            self._place = found[-1].number + 1
-            self._events.dropped += lost
-            block = [f'event: lost\ndata: {{"count":{lost}}}\n\n'] if lost else []
-            block += [self._text(event, words(event)) for event in found]
-            async with asyncio.timeout(WRITE_SECONDS):
-                await response.write("".join(block).encode())
+    def take(self) -> bytes:
+        """Some of the events that it has not seen, after how many of them it never will."""
+        found, lost = self._events.since(self._place)
+        if not found:
+            return b""
+        self._place = found[-1].number + 1
+        self._events.dropped += lost
+        block = [lost_event(lost)] if lost else []
+        block += [self._text(event, self._words(event)) for event in found]
+        return "".join(block).encode()
 
     def _text(self, event: Event, data: Mapping[str, Any]) -> str:
         body = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         return f"id: {self._events.id_of(event.number)}\nevent: {event.kind}\ndata: {body}\n\n"
 
-    async def _wait(self, response: web.StreamResponse) -> None:
-        try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await self.wake.wait()
-            self.wake.clear()
-        except TimeoutError:
-            async with asyncio.timeout(WRITE_SECONDS):
-                await response.write(b": still here\n\n")
+
+def lost_event(count: int) -> str:
+    """What tells a reader how many of the events before the next one it has missed."""
+    return f'event: lost\ndata: {{"count":{count}}}\n\n'

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.admin.probes import Vitals
+from sidecar.admin.tap import Taps
 from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
@@ -70,6 +71,8 @@ class Process(Vitals, Protocol):
     def clusters(self) -> Mapping[str, Cluster]: ...
     @property
     def is_draining(self) -> bool: ...
+    @property
+    def taps(self) -> Taps: ...
     @property
     def log_level(self) -> str: ...
 

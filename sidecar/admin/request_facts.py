@@ -7,11 +7,12 @@ import os
 import socket
 import struct
 from bisect import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from sidecar.admin.answers import Refused
 
@@ -24,17 +25,17 @@ _CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid."""
 
 
-def query(request: web.Request, *names: str) -> Mapping[str, str]:
+def query(request: web.Request, *names: str, several: str = "") -> MultiMapping[str]:
     """The query parameters of a change: a misspelt `for` would make an override without an end.
 
     Raises:
-        Refused: 400, for one that is not among `names`, or is there twice.
+        Refused: 400, for one that is not among `names`, or is there twice, unless it is `several`.
     """
     for name in request.query:
         if name not in names:
             what = f"there is no query parameter {name[:100]!r} here"
             raise Refused(400, f"{what}{nearest(name, names)}")
-        if len(request.query.getall(name)) > 1:
+        if name != several and len(request.query.getall(name)) > 1:
             raise Refused(400, f"{name} is given more than once")
     return request.query
 

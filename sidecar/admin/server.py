@@ -22,6 +22,7 @@ from sidecar.admin.middleware import around_all, for_browsers
 from sidecar.admin.page import Page
 from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process
+from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
 from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
@@ -88,6 +89,7 @@ class AdminServer:
         ):
             app.router.add_get(path, long_answers.wrap(handler))
         app.router.add_get("/events", self._stream, allow_head=False)
+        app.router.add_get("/tap", self._tap, allow_head=False)
         app.router.add_get("/loglevel", self._log_level)
         app.router.add_get("/openapi.json", _described())
         self._page.add_to(app.router)
@@ -98,6 +100,7 @@ class AdminServer:
 
     async def _close_streams(self, _app: web.Application) -> None:
         self._events.close()
+        self._process.taps.close()
 
     # GET
 
@@ -117,6 +120,11 @@ class AdminServer:
                     "dropped": self._events.dropped,
                     "cut": self._events.cut,
                     "refused": self._events.refused,
+                },
+                "taps": {
+                    "readers": len(process.taps.readers),
+                    "lost": process.taps.lost,
+                    "refused": process.taps.refused,
                 },
                 "log_level": process.log_level,
             }
@@ -174,6 +182,9 @@ class AdminServer:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         reader = self._events.reader(request.headers.get("Last-Event-ID"))
         return await reader.serve(request, self._words)
+
+    async def _tap(self, request: web.Request) -> web.StreamResponse:
+        return await self._process.taps.serve(request, wanted(request, self._process))
 
     def _words(self, event: Event) -> Mapping[str, Any]:
         content = event.content

@@ -258,10 +258,17 @@ def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker
         "name": value.name,
         "listener": value.listener,
         "upstreams": dict(value.upstreams),
+        "answers": _answers(value),
         "fallback": None if fallback is None else fallback.upstream or "response",
         "breakers": [{"upstream": one.upstream, "state": one.state_at(now).value} for one in breakers],
         **_traffic(numbers),
     }
+
+
+def _answers(value: Route) -> str | None:
+    if value.redirect is not None:
+        return "redirect"
+    return "respond" if value.respond is not None else None
 
 
 def _traffic(numbers: RouteNumbers | None) -> Data:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from sidecar.core.snapshot import Address
 
 DEFAULT_URL = "http://127.0.0.1:15000"
 TIMEOUT_SECONDS = 5.0
+SILENT_SECONDS = 40.0
+"""Of an answer without an end, which has a comment every 15 s."""
 _SHOWN_CHARACTERS = 200
 
 
@@ -97,8 +100,30 @@ class Asking:
                 f"{self.url}{path}: {response.status} {said[:_SHOWN_CHARACTERS]}", response.status
             )
 
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of an answer that has no end, as they come, until the sidecar ends it.
+
+        Raises: AskFailed, also where nothing comes for `SILENT_SECONDS`.
+        """
+        connection = self._connection(SILENT_SECONDS)
+        try:
+            response = self._begun(connection, "GET", path)
+            if response.status != 200:
+                self._judged(path, response, response.read())
+                raise AskFailed(f"{self.url}{path}: {response.status}", response.status)
+            while line := response.readline():
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as error:
+            raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
     def _ask(self, method: str, path: str) -> Any:
         response, text = self._exchange(method, path)
+        return self._judged(path, response, text)
+
+    def _judged(self, path: str, response: http.client.HTTPResponse, text: bytes) -> Any:
+        """The JSON of an answer. Raises: AskFailed, with what it says."""
         try:
             data = json.loads(text)
         except ValueError:
@@ -108,22 +133,28 @@ class Asking:
         return data
 
     def _exchange(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
-        headers = self._headers()
-        connection = self._connection()
+        connection = self._connection(self._timeout_seconds)
         try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
+            response = self._begun(connection, method, path)
             return response, response.read()
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            told = f"{self.url}: no sidecar listens there ({error.strerror}); is the address right?"
-            raise AskFailed(told) from error
         except (OSError, http.client.HTTPException) as error:
             raise AskFailed(f"{self.url}: {error or type(error).__name__}") from error
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        parts, seconds = self._parts, self._timeout_seconds
+    def _begun(
+        self, connection: http.client.HTTPConnection, method: str, path: str
+    ) -> http.client.HTTPResponse:
+        headers = self._headers()
+        try:
+            connection.request(method, path, headers=headers)
+            return connection.getresponse()
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            told = f"{self.url}: no sidecar listens there ({error.strerror}); is the address right?"
+            raise AskFailed(told) from error
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        parts = self._parts
         if parts.scheme == "unix":
             return _UnixConnection(parts.path, seconds)
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)

@@ -16,6 +16,7 @@ from math import inf
 from typing import Any
 
 from sidecar.cli import plans
+from sidecar.cli.acting import Asked, told_of_actions
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
 from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
@@ -25,7 +26,7 @@ from sidecar.config.schema.units import format_duration
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Mode, Route
+from sidecar.core.snapshot import Mode, Route, Snapshot
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -46,20 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
     add_token_file(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The request, as the routing table wants it."""
-
-    listener: str
-    method: bytes
-    host: bytes
-    path: bytes
-    query: bytes
-    fields: dict[bytes, bytes]
-    client: str = ""
-    """Who asks, by a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +85,15 @@ class Answer:
     connection: tuple[str, ...] = ()
     """What the client meets in its handshake, for people; empty in clear text."""
     retry: str = ""
-    """What is tried again of this request, in words; the same of the next three."""
+    """What is tried again of this request, in words; empty where no upstream is asked. The same of the next three."""
     hedge: str = ""
     mirror: str = ""
     weights: str = ""
     """What becomes of the weights while a breaker refuses; empty where there is one upstream."""
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    """Where no route takes it: other listeners, each with its route that would."""
+    actions: tuple[str, ...] = ()
+    """What the route does with this request beside sending it on, in words."""
     live: Any = None
 
 
@@ -134,11 +125,13 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     """What the configuration says to the request."""
     snapshot = loaded.snapshot
     table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == asked.listener])
-    request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client)
+    port = 80 if snapshot.listeners[asked.listener].tls is None else 443
+    request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client, port)
     explanations = explain(table, *request)
     entry, _ = chosen_entry(table, *request)
     if entry is None:
-        return Answer(None, None, (), explanations, None, None, (), ())
+        elsewhere = tuple(_elsewhere(snapshot, asked))
+        return Answer(None, None, (), explanations, None, None, (), (), elsewhere=elsewhere)
     route = entry.route
     whole = budget(asked.fields, route.deadline, route.timeouts.request_seconds, None)
     return Answer(
@@ -150,15 +143,29 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
         whole.source or None,
         tuple(_shares(route, asked, loaded)),
         tuple(_limits(route.name, loaded)),
-        retry=plans.retry(route, asked.method, asked.fields),
+        retry=plans.retry(route, asked.method, asked.fields) if route.upstreams else "",
         hedge=plans.hedge(route, asked.method, asked.fields),
         mirror=plans.mirror(route, asked.method, asked.fields),
         weights=plans.weights(route),
+        actions=tuple(told_of_actions(entry, asked, is_tls=port == 443)),
     )
+
+
+def _elsewhere(snapshot: Snapshot, asked: Asked) -> Iterator[tuple[str, str]]:
+    for listener in snapshot.listeners:
+        table = RoutingTable([(route, route) for route in snapshot.routes if route.listener == listener])
+        request = (asked.host, asked.path, asked.method, asked.fields, asked.query, asked.client)
+        entry, _ = chosen_entry(table, *request)
+        if entry is not None:
+            yield listener, entry.route.name
 
 
 def _asked(options: argparse.Namespace) -> Asked:
     parts = urllib.parse.urlsplit(options.url)
+    if not options.url.startswith("/") and (parts.scheme not in ("http", "https") or not parts.netloc):
+        raise ValueError(
+            f"{options.url!r} is no URL: write http://{options.url}, or a path that begins with /"
+        )
     fields: dict[bytes, bytes] = {}
     for header in options.header:
         name, colon, value = header.partition(":")
@@ -205,9 +212,9 @@ def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:
 
 def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
     """Every policy value that holds; built-in ones that are unset are left out."""
-    found = next(one for one in loaded.snapshot.routes if one.name == route)
+    unset = _unset_as_a_whole(route, loaded)
     for key, origin in loaded.origins.of_route(route).items():
-        if _is_unset_as_a_whole(key, found):
+        if key.partition(".")[0] in unset:
             continue
         if origin.text is not None:
             yield Limit(key, origin.text, str(origin))
@@ -215,10 +222,16 @@ def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
             yield Limit(key, "unset", str(origin))
 
 
-def _is_unset_as_a_whole(key: str, route: Route) -> bool:
-    """Of what a route has or has not, the parts say nothing where it has not."""
-    wholes = {"fallback": route.fallback, "hedge": route.hedge, "mirror": route.mirror}
-    return wholes.get(key.partition(".")[0], route) is None
+def _unset_as_a_whole(name: str, loaded: Loaded) -> frozenset[str]:
+    """Policies that the route has not, so that no value of their keys holds."""
+    (route,) = (one for one in loaded.snapshot.routes if one.name == name)
+    held = {
+        "fallback": route.fallback,
+        "cors": route.cors,
+        "hedge": route.hedge,
+        "mirror": route.mirror,
+    }
+    return frozenset(key for key, value in held.items() if value is None)
 
 
 def _live(admin: Asking, route: str) -> Any:
@@ -238,8 +251,11 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     yield from (f"→ {told}" for told in answer.connection)
     if answer.route is None:
         yield "→ no route: 404"
+        for listener, route in answer.elsewhere:
+            yield f"  on another listener there is one: --listener {listener} takes it by route {route}"
     else:
         yield f"→ route {answer.route} ({answer.place})"
+        yield from (f"→ {told}" for told in answer.actions)
         yield from (f"→ upstream {upstream}" for upstream in answer.upstreams)
     yield "\nRoutes of this listener, in the order of the file"
     for one in answer.explanations:
@@ -258,9 +274,10 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
         yield f"  {share.source}: {share.says} → {_leaves(share)}   ({share.origin})"
     if answer.weights:
         yield f"\nWhile a breaker is open: {answer.weights}"
-    yield f"\nRetries: {answer.retry}"
-    yield f"Hedges: {answer.hedge}"
-    yield f"Copies: {answer.mirror}"
+    if answer.retry:
+        yield f"\nRetries: {answer.retry}"
+        yield f"Hedges: {answer.hedge}"
+        yield f"Copies: {answer.mirror}"
     yield "\nPolicies"
     width = max(len(limit.key) for limit in answer.limits)
     for limit in answer.limits:

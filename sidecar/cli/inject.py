@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Final
 
-from sidecar.kubernetes.inject import Injected, inject, uninject
+from sidecar.kubernetes.choices import Mode
+from sidecar.kubernetes.inject import Injected, inject_all, uninject
 from sidecar.kubernetes.network_policy import network_policies
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import OWN_PORTS, Mode, Settings, default_image
+from sidecar.kubernetes.settings import OWN_PORTS, Settings, default_image, read_setting
 
+EXIT_LEFT = 1
 EXIT_BAD_INPUT = 2
 
 
@@ -35,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --network-policy: out to everywhere but the cloud's metadata addresses",
     )
+    parser.add_argument(
+        "--ignore-uninjectable",
+        action="store_true",
+        help="exit 0 although a pod could not be injected, such as one on the host's network; else 1",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no line on stderr for each object")
     add_settings(parser)
 
@@ -57,18 +68,54 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--http-proxy", action="store_true", help="set http_proxy and no_proxy in the app's containers"
     )
-    flags.add_argument("--no-proxy", metavar="HOSTS", help="value of no_proxy")
-    flags.add_argument("--app-port", type=int, metavar="PORT", help="default: the app's first containerPort")
-    for name in OWN_PORTS:
-        flag = "--" + name.replace("_", "-")
-        flags.add_argument(flag, type=int, metavar="PORT", help="as in the configuration")
     flags.add_argument(
-        "--tls-secret",
-        metavar="NAME",
-        help="a Secret with tls.crt, tls.key and ca.crt, mounted at /etc/sidecar-tls",
+        "--proxy-init", action="store_true", help="with --http-proxy: in its init containers too"
     )
-    flags.add_argument("--cpu", help="requested")
-    flags.add_argument("--memory", help="requested, and the limit")
+    for name, metavar, told in _SETTINGS:
+        _add_setting(flags, name, metavar, told)
+    for name in OWN_PORTS:
+        _add_setting(flags, name, "PORT", "as in the configuration")
+    flags.add_argument(
+        "--env",
+        type=_setting("env"),
+        action="extend",
+        metavar="NAME=VALUE",
+        help="a variable of the sidecar's, for ${NAME} in the configuration; may be given several times",
+    )
+
+
+_SETTINGS: Final = (
+    ("no_proxy", "HOSTS", "called directly; added to the app's own no_proxy"),
+    ("no_grpc_proxy", "HOSTS", "called directly by gRPC clients, beside those of no_proxy"),
+    ("proxy_containers", "NAMES", "with --http-proxy: in these containers alone"),
+    ("app_port", "PORT", "default: a guess by the app's containerPorts, which is told"),
+    ("app_protocol", "http1|http2", "default: what the port's name, its Service or a probe say"),
+    ("opaque_ports", "PORTS", "that speak no HTTP, beside the well-known ones"),
+    ("tls_secret", "NAME", "a Secret with tls.crt, tls.key and ca.crt, mounted at /etc/sidecar-tls"),
+    ("image_pull_policy", "Always|IfNotPresent|Never", "default: Kubernetes' own"),
+    ("pull_secrets", "NAMES", "added to the pod's imagePullSecrets"),
+    ("run_as_user", "UID|unset", "default: 65532; unset where the cluster gives one, as OpenShift does"),
+    ("cpu", "QUANTITY", "requested"),
+    ("cpu_limit", "QUANTITY", "default: none"),
+    ("memory", "QUANTITY", "requested, and the limit"),
+)
+
+
+def _add_setting(flags: argparse._ArgumentGroup, name: str, metavar: str, told: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    flags.add_argument(flag, type=_setting(name), metavar=metavar, help=told)
+
+
+def _setting(name: str) -> Callable[[str], object]:
+    """A flag's value is read as the annotation's."""
+
+    def read(text: str) -> object:
+        try:
+            return read_setting(name, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -78,6 +125,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         ValueError: they cannot hold together.
     """
     given = {item.name: getattr(options, item.name, None) for item in fields(Settings)}
+    given["env"] = tuple(given["env"] or ())
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -85,7 +133,7 @@ def main(options: argparse.Namespace) -> int:
     """Write the result to stdout, and nothing if any file is bad.
 
     Returns:
-        0, or 2 with a message on stderr.
+        0; 1 if a pod could not be injected: it is told, and in the result as it was; 2 with a message on stderr.
     """
     files = [*options.filename, *options.files] or ["-"]
     if wrong := _wrong_use(options):
@@ -93,7 +141,8 @@ def main(options: argparse.Namespace) -> int:
         return EXIT_BAD_INPUT
     try:
         settings = settings_of(options)
-        results = [_one(file, options, settings) for file in files]
+        with _no_collections():
+            results = _results(files, options, settings)
     except (ManifestError, ValueError) as error:
         print(f"sidecar inject: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -103,9 +152,30 @@ def main(options: argparse.Namespace) -> int:
     sys.stdout.buffer.write(_joined([result.text for result in results]).encode())
     sys.stdout.buffer.flush()
     if not options.quiet:
-        for note in [note for result in results for note in result.notes]:
-            print(note, file=sys.stderr)
-    return 0
+        for file, result in zip(files, results, strict=True):
+            _tell(file, result, options)
+    return EXIT_LEFT if any(result.left for result in results) and not options.ignore_uninjectable else 0
+
+
+def _tell(file: str, result: Injected, options: argparse.Namespace) -> None:
+    for note in result.notes:
+        print(note, file=sys.stderr)
+    if not result.pods and not result.notes and not options.uninject:
+        print(f"{_named(file)}: nothing to inject: no object in it has a pod template", file=sys.stderr)
+    elif options.uninject and not result.notes:
+        print(f"{_named(file)}: nothing to take out: no pod in it has the sidecar", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """A tree of YAML has no cycles, and looking for some in it took four tenths of the whole time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _wrong_use(options: argparse.Namespace) -> str:
@@ -117,19 +187,28 @@ def _wrong_use(options: argparse.Namespace) -> str:
     return ""
 
 
-def _one(file: str, options: argparse.Namespace, settings: Settings) -> Injected:
+def _results(files: list[str], options: argparse.Namespace, settings: Settings) -> list[Injected]:
+    """Of all files together: a Service may stand in another one than its pods."""
+    sources = [(_read(file), _named(file)) for file in files]
+    if options.network_policy:
+        return [network_policies(*source, settings, with_egress=options.egress) for source in sources]
+    if options.uninject:
+        return [uninject(*source) for source in sources]
+    return inject_all(sources, settings, rewrite_services=options.rewrite_services)
+
+
+def _named(file: str) -> str:
+    return "stdin" if file == "-" else file
+
+
+def _read(file: str) -> str:
+    """Raises: OSError; ValueError for what is not UTF-8."""
     data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    name = "stdin" if file == "-" else file
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{name}:{line}: not UTF-8") from error
-    if options.network_policy:
-        return network_policies(text, name, settings, with_egress=options.egress)
-    if options.uninject:
-        return uninject(text, name)
-    return inject(text, name, settings, rewrite_services=options.rewrite_services)
+        raise ValueError(f"{_named(file)}:{line}: not UTF-8") from error
 
 
 def _joined(texts: list[str]) -> str:

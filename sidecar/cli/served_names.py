@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from sidecar.cli.tls_files import Finding
-from sidecar.core.hosts import normal_host
+from sidecar.core.hosts import normal_host, pattern_port
 from sidecar.core.snapshot import ClientCertificate, Listener, ListenerTls, Snapshot
 from sidecar.transport.tls.files import TlsFileError
 from sidecar.transport.tls.names import covers, told_names
@@ -27,7 +27,8 @@ def uncovered_hosts(snapshot: Snapshot) -> Iterator[Finding]:
         for route in snapshot.routes:
             if route.listener != name:
                 continue
-            for host in dict.fromkeys(host for match in route.matches for host in match.hosts):
+            hosts = (pattern_port(host)[0] for match in route.matches for host in match.hosts)
+            for host in dict.fromkeys(hosts):
                 if host != "*" and not _is_covered(host, known):
                     text = f"no certificate is for {host}, which route {route.name} takes: clients refuse to connect"
                     yield Finding(f"listeners.{name}.tls", text, is_warning=True)

@@ -232,7 +232,7 @@ def _routes(rows: list[Data], reading: Reading, before: Reading | None, width: i
         cells.append(
             [
                 route["name"],
-                ", ".join(route["upstreams"]),
+                ", ".join(route["upstreams"]) or f"({route['answers']})",
                 rate,
                 share,
                 left,

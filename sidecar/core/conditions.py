@@ -7,7 +7,7 @@ nothing of hosts and tables.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sidecar.core.client_tls import is_client
@@ -30,6 +30,8 @@ class Condition:
     present: bool | None
     is_hidden: bool = False
     """The value may be a secret: it is not told."""
+    prefix: bytes | None = None
+    suffix: bytes | None = None
 
     def holds(self, values: Mapping[bytes, bytes], question: Question) -> bool:
         """Raises: TooMuchWork."""
@@ -38,13 +40,22 @@ class Condition:
             return (value is not None) is self.present
         if value is None:
             return False
-        return value == self.exact if self.regex is None else question.holds(self.regex, value)
+        if self.exact is not None:
+            return value == self.exact
+        if self.regex is not None:
+            return question.holds(self.regex, value)
+        if self.prefix is not None:
+            return value.startswith(self.prefix)
+        return self.suffix is not None and value.endswith(self.suffix)
 
     def __str__(self) -> str:
         if self.present is not None:
             return f"{text(self.name)} is {'present' if self.present else 'absent'}"
         if self.regex is not None:
             return f"{text(self.name)} matches {HIDDEN if self.is_hidden else self.regex.pattern}"
+        for verb, part in (("begins with", self.prefix), ("ends with", self.suffix)):
+            if part is not None:
+                return f"{text(self.name)} {verb} {HIDDEN if self.is_hidden else repr(text(part))}"
         return f"{text(self.name)} is {HIDDEN if self.is_hidden else repr(text(self.exact or b''))}"
 
 
@@ -71,6 +82,14 @@ class Entry(Generic[T]):
     """Identities, any of which must be the client's; empty = everybody."""
     prefix: bytes = b""
     """What matched of the unescaped path, without a slash at its end; empty unless a prefix matched."""
+    port: int | None = None
+    """That the client must ask for; None: any."""
+
+    def at_port(self, port: int | None) -> Entry[T]:
+        """The same under a host that has a port, or has none."""
+        if port is None or port == self.port:
+            return self
+        return replace(self, port=port, is_open=False)
 
     @property
     def prefix_length(self) -> int:
@@ -93,6 +112,8 @@ class Entry(Generic[T]):
 
     def failure(self, question: Question) -> str | None:
         """Say which condition is the first that does not hold, for people. Raises: TooMuchWork."""
+        if self.port is not None and question.port != self.port:
+            return f"port {question.port} is not {self.port}"
         if self.methods and question.method not in self.methods:
             return f"method {text(question.method)} is none of {', '.join(sorted(self.match.methods))}"
         if self.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
@@ -115,7 +136,7 @@ def compile_entry(target: T, route: Route, order: int, match_index: int) -> Entr
     headers = tuple(_condition(value, route.hidden) for value in match.headers)
     query = tuple(_condition(value, route.hidden) for value in match.query)
     asks_for_grpc = match.grpc is not None
-    is_open = not (methods or headers or query or asks_for_grpc or match.clients)
+    is_open = not (methods or headers or query or asks_for_grpc or match.clients) and match.port is None
     return Entry(
         target,
         route,
@@ -128,6 +149,7 @@ def compile_entry(target: T, route: Route, order: int, match_index: int) -> Entr
         asks_for_grpc,
         is_open,
         match.clients,
+        port=match.port,
     )
 
 
@@ -141,11 +163,11 @@ def by_precedence(entries: Iterable[Entry[T]]) -> tuple[Entry[T], ...]:
     return tuple(kept)
 
 
-def rank(entry: Entry[T]) -> tuple[bool, bool, int, int, bool, int, int]:
+def rank(entry: Entry[T]) -> tuple[bool, bool, bool, int, int, bool, int, int]:
     """Return a key that sorts entries of the same host and path, most specific first."""
     return (
-        not entry.is_grpc, not entry.methods, -len(entry.headers), -len(entry.query), not entry.clients, entry.order,
-        entry.match_index,
+        entry.port is None, not entry.is_grpc, not entry.methods, -len(entry.headers), -len(entry.query),
+        not entry.clients, entry.order, entry.match_index,
     )  # fmt: skip
 
 
@@ -154,6 +176,8 @@ def first(entries: Sequence[Entry[T]], question: Question) -> Entry[T] | None:
     for entry in entries:
         if entry.is_open:
             return entry
+        if entry.port is not None and question.port != entry.port:
+            continue
         if entry.methods and question.method not in entry.methods:
             continue
         if entry.is_grpc and not is_grpc(question.fields.get(_CONTENT_TYPE, b"")):
@@ -182,6 +206,8 @@ def _all_hold(conditions: tuple[Condition, ...], values: Mapping[bytes, bytes], 
 
 def _condition(value: ValueMatch, hidden: frozenset[str]) -> Condition:
     exact = None if value.exact is None else value.exact.encode()
-    written = value.exact if value.regex is None else value.regex.pattern
-    is_secret = is_hidden(value.name, written or "", hidden)
-    return Condition(value.name.encode(), exact, value.regex, value.present, is_secret)
+    pattern = None if value.regex is None else value.regex.pattern
+    written = value.exact or pattern or value.prefix or value.suffix or ""
+    is_secret = is_hidden(value.name, written, hidden)
+    prefix, suffix = (None if one is None else one.encode() for one in (value.prefix, value.suffix))
+    return Condition(value.name.encode(), exact, value.regex, value.present, is_secret, prefix, suffix)

@@ -41,6 +41,10 @@ class Reason(Enum):
     VERSION_NOT_SUPPORTED = "version_not_supported"
     MISDIRECTED = "http_request_denied"
     """The client's connection was made to another name, whose certificate is not that of the request's host."""
+    CLIENT_DENIED = "client_denied"
+    """The route does not serve the client's address."""
+    BODY_TOO_LARGE = "body_too_large"
+    """The request's body is longer than its route takes."""
     LOOP = "proxy_loop_detected"
     """The request has passed through this process too often."""
     DRAINING = "draining"
@@ -61,6 +65,7 @@ _ERROR_TYPES = {
     Reason.INCOMPLETE_RESPONSE: "connection_reset",
     Reason.HEAD_TOO_LARGE: "bad_request",
     Reason.URL_TOO_LONG: "bad_request",
+    Reason.BODY_TOO_LARGE: "bad_request",
     Reason.REQUEST_TIMEOUT: "bad_request",
     Reason.METHOD_NOT_ALLOWED: "bad_request",
     Reason.NOT_IMPLEMENTED: "bad_request",

@@ -11,9 +11,9 @@ from math import inf
 from typing import TypeVar
 
 from sidecar.core.conditions import Entry, text
-from sidecar.core.hosts import normal_host
+from sidecar.core.hosts import asked_port, normal_host, normal_pattern, pattern_port
 from sidecar.core.question import Question, TooMuchWork
-from sidecar.core.routing import RoutingTable, host_patterns, path_holds
+from sidecar.core.routing import RoutingTable, path_holds
 from sidecar.core.secrets import HIDDEN
 from sidecar.core.snapshot import Match
 
@@ -42,17 +42,19 @@ def explain(
     fields: Mapping[bytes, bytes],
     query: bytes,
     client: str = "",
+    default_port: int = 80,
 ) -> tuple[Explanation, ...]:
     """Say for each match of each route, in the order of the file, why it takes this request or does not.
 
     Arguments as for `RoutingTable.find_entry`.
     """
-    chosen, too_long = chosen_entry(table, host, path, method, fields, query, client)
-    question = Question(method, fields, query, most_work=inf, client=client)
+    chosen, too_long = chosen_entry(table, host, path, method, fields, query, client, default_port)
+    port = asked_port(host, default_port)
+    question = Question(method, fields, query, most_work=inf, client=client, port=port)
     explanations = []
     for entry in table.entries:
         failure = (
-            _host_failure(entry.match, host, entry.route.hidden)
+            _host_failure(entry.match, host, port, entry.route.hidden)
             or _path_failure(entry.match, path, entry.route.hidden)
             or entry.failure(question)
         )
@@ -74,10 +76,11 @@ def chosen_entry(
     fields: Mapping[bytes, bytes],
     query: bytes,
     client: str = "",
+    default_port: int = 80,
 ) -> tuple[Entry[T] | None, str]:
     """The entry that takes the request, and why the data path refuses it for its length; empty if it does not."""
     try:
-        return table.find_entry(host, path, method, fields, query, client), ""
+        return table.find_entry(host, path, method, fields, query, client, default_port), ""
     except TooMuchWork as error:
         return None, f"holds, but {error}"
 
@@ -92,13 +95,20 @@ def _loss(chosen: Entry[T] | None) -> str:
     return f"holds, but {chosen.route.name} is more specific or stands before it"
 
 
-def _host_failure(match: Match, host: bytes, hidden: frozenset[str]) -> str | None:
+def _host_failure(match: Match, host: bytes, port: int, hidden: frozenset[str]) -> str | None:
     name = normal_host(host)
-    for pattern in host_patterns(match):
-        if pattern in (b"", name) or (pattern[:1] == b"*" and name[1:].endswith(pattern[1:])):
+    if not match.hosts:
+        return None
+    for written in match.hosts:
+        wanted, wanted_port = pattern_port(written)
+        pattern = b"" if wanted == "*" else normal_pattern(wanted)
+        is_host = pattern in (b"", name) or (pattern[:1] == b"*" and name[1:].endswith(pattern[1:]))
+        if is_host and wanted_port in (None, port):
             return None
     hosts = ", ".join(HIDDEN if one in hidden else one for one in match.hosts)
-    return f"host {text(name) or '(none)'} is none of {hosts}"
+    has_port = any(pattern_port(one)[1] is not None for one in match.hosts)
+    asked = f"{text(name) or '(none)'}{f' with port {port}' if has_port else ''}"
+    return f"host {asked} is none of {hosts}"
 
 
 def _path_failure(match: Match, path: bytes, hidden: frozenset[str]) -> str | None:

@@ -47,9 +47,23 @@ def normal_host(host: bytes) -> bytes:
     return host.lower().partition(b":")[0].rstrip(b".")
 
 
+def pattern_port(host: str) -> tuple[str, int | None]:
+    """Part a host, as a configuration writes it, from the port behind it, if there is one."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit() and not host.endswith("]") and (":" not in name or name.endswith("]")):
+        return name, int(port)
+    return host, None
+
+
+def asked_port(host: bytes, default: int) -> int:
+    """The port that a valid Host value names, else `default`."""
+    _, colon, port = host.rpartition(b":")
+    return int(port) if colon and port.isdigit() and not host.endswith(b"]") else default
+
+
 def normal_pattern(host: str) -> bytes:
-    """The same for a host as a configuration writes it, without a port: a name, an address, `*` or `*.suffix`."""
-    text = host.strip("[]")
+    """The same for a host as a configuration writes it: a name, an address, `*` or `*.suffix`. A port is left out."""
+    text = pattern_port(host)[0].strip("[]")
     return normal_host(f"[{text}]".encode()) if ":" in text else normal_host(text.encode())
 
 

@@ -32,7 +32,7 @@ class TooMuchWork(Exception):
 class Question:
     """What a client asks for, beyond host and path. Lives as long as one look-up."""
 
-    __slots__ = ("_answers", "_parameters", "_query", "_wanted", "client", "fields", "left", "method")
+    __slots__ = ("_answers", "_parameters", "_query", "_wanted", "client", "fields", "left", "method", "port")
 
     def __init__(
         self,
@@ -42,8 +42,11 @@ class Question:
         wanted: frozenset[bytes] | None = None,
         most_work: float = MOST_WORK,
         client: str = "",
+        port: int = 0,
     ) -> None:
         self.method = method
+        self.port = port
+        """That the client asks for; looked at only where some condition is one on the port."""
         self.client = client
         """Who asks, by the certificate of its connection; empty for everybody who has shown none."""
         self.fields = fields

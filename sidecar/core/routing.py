@@ -6,9 +6,9 @@ most specific path to the least, and takes the first entry whose other condition
 how deep the configured hosts and paths are, not on the number of routes, nor on the length of a client's own.
 
 Precedence (Gateway API, HTTPRoute): exact host, longest wildcard, no host; exact path, longest prefix, regex,
-no path; gRPC calls alone before all requests; with methods before without; more header conditions; more query
-conditions; with clients before without; order in the file. The prefix `/` holds for every path, so it ranks as no
-path: else a catch-all would hide every regex.
+no path; with a port before without; gRPC calls alone before all requests; with methods before without; more header
+conditions; more query conditions; with clients before without; order in the file. The prefix `/` holds for every
+path, so it ranks as no path: else a catch-all would hide every regex.
 
 Paths are compared with percent-escapes undone, in the configuration too, and a path with two readings (see
 `core/path.py`) is taken only when both lead to one route. A table without path conditions looks at no path.
@@ -27,7 +27,7 @@ from typing import Final, Generic, TypeVar
 
 from sidecar.core.ambiguity import Watched
 from sidecar.core.conditions import Entry, by_precedence, compile_entry, first, rank
-from sidecar.core.hosts import normal_host, normal_pattern
+from sidecar.core.hosts import asked_port, normal_host, normal_pattern, pattern_port
 from sidecar.core.path import has_one_reading, other_reading, unescape
 from sidecar.core.question import Question
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Pattern, Route
@@ -43,7 +43,9 @@ _NO_QUESTION: Final = Question(b"", {}, b"")
 class RoutingTable(Generic[T]):
     """The routes of one listener, ready for look-ups. Immutable, so it may be shared."""
 
-    __slots__ = ("_as_sent", "_asks", "_eager", "_has_hosts", "_has_paths", "_wanted", "entries", "watched")
+    __slots__ = (
+        "_as_sent", "_asks", "_asks_port", "_eager", "_has_hosts", "_has_paths", "_wanted", "entries", "watched",
+    )  # fmt: skip
 
     def __init__(self, routes: Sequence[tuple[Route, T]]) -> None:
         """Build the tables. `routes` are in the order of the file; `T` is what a look-up is to return."""
@@ -75,7 +77,8 @@ class RoutingTable(Generic[T]):
             yield from self._eager.fill(entries, _eager_path_key)
         self._has_hosts = any(any(host_patterns(entry.match)) for entry in entries)
         self._has_paths = any(path_key(entry.match.path_asked()) for entry in entries)
-        self._asks = any(not entry.is_open or _has_regex(entry.match) for entry in entries)
+        self._asks_port = any(_has_port(entry.match) for entry in entries)
+        self._asks = self._asks_port or any(not entry.is_open or _has_regex(entry.match) for entry in entries)
         self._wanted = frozenset(one.name for entry in entries for one in entry.query)
         self.watched = Watched((one.name for entry in entries for one in entry.headers), self._wanted)
         """What a listener refuses if it comes in two forms (`ambiguous: refuse`)."""
@@ -95,12 +98,13 @@ class RoutingTable(Generic[T]):
         fields: Mapping[bytes, bytes],
         query: bytes,
         client: str = "",
+        default_port: int = 80,
     ) -> Entry[T] | None:
         """Return the entry that takes this request, None if none does.
 
         `host` is the authority as sent: any case, with or without port; empty for a request that has none.
         `path` is without the query and not empty, `query` without its `?`; `fields` has lower-case names. `client` is
-        who asks, by its certificate; empty where it has shown none.
+        who asks, by its certificate; empty where it has shown none. `default_port` is meant where `host` names none.
         None also for a path with two readings that lead to different routes, or only one of them to any.
 
         Raises:
@@ -109,6 +113,8 @@ class RoutingTable(Generic[T]):
         question = (
             Question(method, fields, query, self._wanted, client=client) if self._asks else _NO_QUESTION
         )
+        if self._asks_port:
+            question.port = asked_port(host, default_port)
         table = self._as_sent
         if self._has_hosts:
             hosts = table.hosts  # as it came, or but for its port: the usual case, without `chain`
@@ -155,8 +161,8 @@ class _HostTable(Generic[T]):
         """Build, once, in steps."""
         placed: dict[bytes, list[tuple[bytes, Entry[T]]]] = defaultdict(list)
         for number, entry in enumerate(entries):
-            for host in host_patterns(entry.match):
-                placed[host].append((key_of(entry.match.path_asked()), entry))
+            for host, port in host_places(entry.match):
+                placed[host].append((key_of(entry.match.path_asked()), entry.at_port(port)))
             if number % STEP == 0:
                 yield
         groups: dict[bytes, _Group[T]] = {}
@@ -293,10 +299,21 @@ class _Group(Generic[T]):
 
 def host_patterns(match: Match) -> Iterator[bytes]:
     """Yield the keys of a match: a host, `*.suffix`, or empty for any host."""
+    for host, _ in host_places(match):
+        yield host
+
+
+def host_places(match: Match) -> Iterator[tuple[bytes, int | None]]:
+    """The same, each with the port that stands behind it."""
     if not match.hosts:
-        yield b""
-    for host in match.hosts:
-        yield b"" if host == "*" else normal_pattern(host)
+        yield b"", None
+    for written in match.hosts:
+        host, port = pattern_port(written)
+        yield (b"" if host == "*" else normal_pattern(host)), port
+
+
+def _has_port(match: Match) -> bool:
+    return match.port is not None or any(pattern_port(host)[1] is not None for host in match.hosts)
 
 
 def path_key(path: PathMatch | None) -> bytes:

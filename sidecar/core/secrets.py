@@ -10,6 +10,7 @@ value too much that is hidden costs a look into the file; one too little is in e
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -63,9 +64,14 @@ def is_hidden(name: str, text: str, hidden: frozenset[str]) -> bool:
     return text in hidden or may_be_secret(name)
 
 
-def without_secrets(url: str) -> str:
-    """A URL without its user, password and query."""
-    return _URL.sub(lambda found: f"?{HIDDEN}" if found[0].startswith("?") else f"{HIDDEN}@", url)
+def without_secrets(url: str, told: Callable[[str], str] = lambda _: HIDDEN) -> str:
+    """A URL without its user, password and query; `told` makes what stands in the place of each."""
+
+    def hidden(found: re.Match[str]) -> str:
+        text = found[0]
+        return f"?{told(text[1:])}" if text.startswith("?") else f"{told(text[:-1])}@"
+
+    return _URL.sub(hidden, url)
 
 
 def redacted_query(query: bytes) -> bytes:

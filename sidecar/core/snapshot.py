@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
+from sidecar.core.actions.policy import EVERYBODY, ClientPolicy, CorsPolicy, RedirectPolicy, RespondPolicy
+from sidecar.core.actions.template import Value
 from sidecar.core.grpc_status import GrpcStatus
 
 
@@ -341,13 +343,15 @@ class Pattern(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ValueMatch:
-    """One condition on a header field or query parameter. Exactly one of `exact`, `regex`, `present` is set."""
+    """One condition on a header field or query parameter. Exactly one of the fields after `name` is set."""
 
     name: str
     """Lower-case for header fields, as written for query parameters."""
     exact: str | None = None
     regex: Pattern | None = None
     present: bool | None = None
+    prefix: str | None = None
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +384,8 @@ class Match:
     """All given conditions must hold; an empty one matches everything."""
 
     hosts: tuple[str, ...] = ()
-    """Lower-case, without port; `*.example.com` stands for one or more labels in front, `*` for any host."""
+    """Lower-case; `*.example.com` stands for one or more labels in front, `*` for any host. With a port behind it
+    (`payments:8080`) it is that of a client who asks for this port alone."""
     path: PathMatch | None = None
     methods: frozenset[str] = frozenset()
     headers: tuple[ValueMatch, ...] = ()
@@ -389,6 +394,8 @@ class Match:
     """Excludes `path`."""
     clients: tuple[str, ...] = ()
     """Who the client is, by its verified certificate: any of these (`client_tls.is_client`)."""
+    port: int | None = None
+    """That the client asks for; excludes one behind a host."""
 
     def path_asked(self) -> PathMatch | None:
         """The condition on the path, whichever key says it."""
@@ -399,9 +406,20 @@ class Match:
 class HeaderOps:
     """Applied in the order remove, set, add. Names are lower-case."""
 
-    set: tuple[tuple[bytes, bytes], ...] = ()
-    add: tuple[tuple[bytes, bytes], ...] = ()
+    set: tuple[tuple[bytes, Value], ...] = ()
+    add: tuple[tuple[bytes, Value], ...] = ()
     remove: frozenset[bytes] = frozenset()
+
+    def then(self, later: HeaderOps) -> HeaderOps:
+        """What both do, one after the other."""
+        if later == HeaderOps():
+            return self
+        names = later.remove | {name for name, _ in later.set}
+        return HeaderOps(
+            tuple(pair for pair in self.set if pair[0] not in names) + later.set,
+            tuple(pair for pair in self.add if pair[0] not in names) + later.add,
+            self.remove | later.remove | {name for name, _ in self.set},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,6 +427,16 @@ class Rewrite:
     prefix: str | None = None
     """Replaces the matched prefix (needs a prefix match), as in Gateway API's ReplacePrefixMatch."""
     host: str | None = None
+    path: str | None = None
+    """Replaces the whole path; excludes `prefix`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareFilter:
+    """What is changed for one upstream of several alone, after what the route changes."""
+
+    request_headers: HeaderOps = HeaderOps()
+    response_headers: HeaderOps = HeaderOps()
 
 
 @dataclass(frozen=True, slots=True)
@@ -611,7 +639,12 @@ class Route:
     matches: tuple[Match, ...]
     """Any of them; never empty (one empty `Match` stands for "everything")."""
     upstreams: tuple[tuple[str, int], ...]
-    """Upstream names with their weights; never empty, at least one weight above zero."""
+    """Upstream names with their weights; at least one weight above zero. Empty only with `redirect` or `respond`."""
+    filters: tuple[tuple[str, ShareFilter], ...] = ()
+    """By upstream; those that change nothing are left out."""
+    redirect: RedirectPolicy | None = None
+    respond: RespondPolicy | None = None
+    """Excludes `redirect`."""
     rewrite: Rewrite = Rewrite()
     request_headers: HeaderOps = HeaderOps()
     response_headers: HeaderOps = HeaderOps()
@@ -623,6 +656,10 @@ class Route:
     hedge: HedgePolicy | None = None
     mirror: MirrorPolicy | None = None
     fallback: FallbackPolicy | None = None
+    clients: ClientPolicy = EVERYBODY
+    cors: CorsPolicy | None = None
+    max_request_body_bytes: int | None = None
+    """A longer body is refused; None: any length."""
     shares: WeightsPolicy = WeightsPolicy()
     is_critical: bool = False
     """Refused last in an overload."""

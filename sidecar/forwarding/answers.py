@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from sidecar.core.errors import Reason
-from sidecar.core.head import Own, ResponseHead, own_answer
+from sidecar.core.head import Added, Own, ResponseHead, own_answer
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.forwarding import date, grpc
 
@@ -46,6 +46,8 @@ TABLE = {
     Reason.URL_TOO_LONG: Row(414, "http_request_error", "Request target too long"),
     Reason.REQUEST_TIMEOUT: Row(408, "http_request_error", "Request took too long to arrive"),
     Reason.MISDIRECTED: Row(421, "http_request_denied", "Misdirected request"),
+    Reason.CLIENT_DENIED: Row(403, "http_request_denied", "Client not served"),
+    Reason.BODY_TOO_LARGE: Row(413, "http_request_error", "Request body too large"),
     Reason.LOOP: Row(508, "proxy_loop_detected", "Loop detected"),
     Reason.DRAINING: Row(503, "destination_unavailable", "Shutting down"),
     Reason.CALLER_GONE: Row(503, "connection_terminated", "Caller gone"),
@@ -131,6 +133,16 @@ def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line:
         return _whole(200, own, b"")
     own.append(b"Content-Type: message/http\r\n")
     return _whole(200, own, head)
+
+
+def acted(status: int, own: Own, added: Added, body: bytes) -> OwnAnswer:
+    """What a route answers itself (a redirect, a fixed answer): no error, so no row of the table."""
+    length = None if status in (204, 304) else len(body)
+    if length is not None:
+        own.append(b"Content-Length: %d\r\n" % length)
+    head = own_answer(status, own, length, has_own_date=True)
+    head.added = added
+    return OwnAnswer(head, body)
 
 
 def _whole(status: int, own: Own, body: bytes) -> OwnAnswer:

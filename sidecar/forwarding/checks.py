@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.core.breaker.permit import BreakerRefusal
 from sidecar.core.checked import Checked
+from sidecar.core.hosts import pattern_port
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Endpoint, Route
 from sidecar.core.transition import State, Transition
@@ -191,5 +192,7 @@ def _authority(route: Route, endpoint: Endpoint) -> bytes:
     for match in route.matches:
         for host in match.hosts:
             if "*" not in host:
-                return (f"[{host}]" if ":" in host and not host.startswith("[") else host).encode()
+                name, port = pattern_port(host)
+                shown = f"[{name}]" if ":" in name and not name.startswith("[") else name
+                return (shown if port is None else f"{shown}:{port}").encode()
     return b"localhost" if endpoint.path is not None else str(endpoint).encode()

@@ -58,7 +58,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
 
     __slots__ = (
         "_account", "_body_is_whole", "_has_body", "_has_place", "_is_over", "_lease", "_owner", "_pending", "_pool",
-        "_route", "_started", "_status", "_story", "_stream", "_timer", "_trailers", "_wait", "trace",
+        "_route", "_started", "_status", "_story", "_stream", "_target", "_timer", "_trailers", "_wait", "trace",
     )  # fmt: skip
 
     def __init__(self, owner: CopyOwner, story: Story, route: LiveRoute) -> None:
@@ -71,6 +71,8 @@ class Copy(ResponseSink, Seeker, BodyTee):
         self._started = service.clock()
         self._has_body = story.body is not None
         self._body_is_whole = False
+        self._target = story.request.origin_target
+        """As it is asked for; of one that was sent."""
         self._trailers: Sequence[Field] = ()
         self._pending: list[Any] = []
         """Of the body, until there is a connection."""
@@ -150,6 +152,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
         head = heads.request_head(
             self._story, route, self.trace.span_id, sent_ms, seconds, endpoint, self.trace
         )
+        self._target = bytes(head.target)
         head.drop |= _MARKS
         head.own.append(MARK + b": 1\r\n")
         return head
@@ -288,9 +291,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
                 outcome,
                 request.method,
                 request.host,
-                heads.upstream_target(story, route.prefix)
-                if route.prefix is not None
-                else request.origin_target,
+                self._target,
                 None if pool is None else pool.endpoint,
                 trace.trace_id,
                 trace.span_id,

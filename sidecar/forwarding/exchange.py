@@ -1,6 +1,7 @@
 """The story of one request, top to bottom. The only place that knows the order of the policies:
 
-    begin:     identity → route → deadline → admission → a `Race` (breaker → limits → endpoint → an `Attempt` sends)
+    begin:     identity → route → deadline → what the route does itself (`Acting`) → admission
+               → a `Race` (breaker → limits → endpoint → an `Attempt` sends)
     finish:    let go, tell, hand the client back
     fail:      fall back, answer or cut → finish
 
@@ -31,7 +32,8 @@ from sidecar.core.request import Request
 from sidecar.core.retry import REPEATABLE
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import answers, date, grpc, heads, lineage, strict
+from sidecar.forwarding import answers, date, grpc, lineage, strict
+from sidecar.forwarding.acting import Acting, Rewriting
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
@@ -83,7 +85,7 @@ class Exchange(RaceOwner, RequestSink):
     due: float
     """When the sweep is to look here next."""
     prefix_length: int
-    """Of the target, that the route's prefix takes the place of; set if the route has one."""
+    """Of the target, that the route's prefix has matched; set if the route rewrites."""
     moved_at: float
     """When the last byte came, either way."""
 
@@ -153,14 +155,17 @@ class Exchange(RaceOwner, RequestSink):
             if service.strict and request.listener in service.strict and table is not None:
                 strict.refuse_ambiguous(request, table.watched, query)
                 lookup = request.lookup
-            client = "" if request.tls is None else request.tls.identity
-            entry = table and table.find_entry(request.host, path, request.method, lookup, query, client)
+            tls = request.tls
+            client, port = ("", 80) if tls is None else (tls.identity, 443)
+            entry = table and table.find_entry(
+                request.host, path, request.method, lookup, query, client, port
+            )
             if not entry:
                 raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
             route = self.route = entry.target
             self.route_name = route.name
-            if route.prefix is not None:
-                self._note_prefix(entry.prefix_end(path), path)
+            if route.rewriting is not None:
+                self._note_prefix(route.rewriting, entry.prefix_end(path), path)
             if len(service.exchanges) > service.crowd:
                 self._check_room(route)
             if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
@@ -173,6 +178,8 @@ class Exchange(RaceOwner, RequestSink):
                 self._take_deadline(route, now)
             if service.guarded and request.listener in service.guarded:
                 self._check_guard(route, refusal)
+            if route.acting is not None and self._is_answered(route.acting, path, entry.prefix_end(path)):
+                return
             if route.admission is not None:
                 self._check_admission(route.admission)
             if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
@@ -187,8 +194,8 @@ class Exchange(RaceOwner, RequestSink):
         except TooMuchWork as long:
             self.fail(GivenUp(Reason.HEAD_TOO_LARGE, str(long)))
 
-    def _note_prefix(self, length: int, path: bytes) -> None:
-        if has_dot_segment(path):
+    def _note_prefix(self, rewriting: Rewriting, length: int, path: bytes) -> None:
+        if rewriting.prefix is not None and has_dot_segment(path):
             raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
         self.prefix_length = length
 
@@ -252,6 +259,18 @@ class Exchange(RaceOwner, RequestSink):
         if budget is not route.plain_budget and budget.seconds < route.usual_seconds(self.started):
             detail = "this sidecar is overloaded, and less time is left than this route usually needs"
             raise GivenUp(_OVERLOADED, detail, is_own_lack=True)
+
+    def _is_answered(self, acting: Acting, path: bytes, matched: int) -> bool:
+        """Whether the route has answered itself. Raises: GivenUp, if it refuses the request."""
+        size = 0 if self.body is None else max(self.request.length, self.body.size)
+        acted = acting.answer(self, path, matched, size)
+        if acted is None:
+            return False
+        self.detail, answer = acted
+        self.status = answer.status
+        self.stream.send_whole(answer.head, answer.body)
+        self.finish(self.status)
+        return True
 
     def _check_admission(self, admission: BudgetAdmission) -> None:
         if admission.should_refuse(self.budget.seconds, self.started):
@@ -427,6 +446,8 @@ class Exchange(RaceOwner, RequestSink):
                 is_grpc=self.request.traits.is_grpc,
                 fallback=fallback,
             )
+            if self.route is not None and self.route.acting is not None:
+                answer.head.own += self.route.acting.lines_for_errors(self)
             self.status = answer.status
             self.stream.send_whole(answer.head, answer.body)
 
@@ -479,6 +500,12 @@ class Exchange(RaceOwner, RequestSink):
             for attempt in self.race.running:
                 attempt.body_begins(now)
         self.body.arrived(data)
+        if self.route is not None and self.route.acting is not None:
+            try:
+                self.route.acting.check_body(self.body.size)
+            except GivenUp as error:
+                self.fail(error)
+                return
         if self.race is not None and self.race.is_postponed:
             self._ask_again(self.race, now)
 
@@ -575,9 +602,11 @@ class Exchange(RaceOwner, RequestSink):
     @property
     def rewritten_target(self) -> bytes | None:
         route = self.route
-        if not self.attempts or route is None or route.prefix is None:
+        if not self.attempts or route is None or route.rewriting is None:
             return None
-        return heads.upstream_target(self, route.prefix)
+        rewriting = route.rewriting
+        target = self.request.origin_target
+        return rewriting.target(target, self.prefix_length) if rewriting.changes_target else None
 
     @property
     def grpc_status(self) -> int | None:

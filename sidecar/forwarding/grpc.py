@@ -29,6 +29,8 @@ CODES: Final = {
     Reason.BAD_REQUEST: GrpcStatus.INTERNAL,
     Reason.HEAD_TOO_LARGE: GrpcStatus.RESOURCE_EXHAUSTED,
     Reason.URL_TOO_LONG: GrpcStatus.INTERNAL,
+    Reason.CLIENT_DENIED: GrpcStatus.PERMISSION_DENIED,
+    Reason.BODY_TOO_LARGE: GrpcStatus.RESOURCE_EXHAUSTED,
     Reason.REQUEST_TIMEOUT: GrpcStatus.CANCELLED,
 }
 """All other reasons are UNAVAILABLE: the call may be made again, here or elsewhere."""

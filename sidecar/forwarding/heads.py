@@ -86,8 +86,14 @@ def request_head(
         drop = _unusual(exchange, route, told_seconds, own)
     head = RequestHead()
     head.request = request
-    head.target = request.origin_target if route.prefix is None else upstream_target(exchange, route.prefix)
-    head.authority = route.host or request.host or _authority(endpoint)
+    rewriting = route.rewriting
+    if rewriting is None:
+        head.target, head.authority = request.origin_target, request.host or _authority(endpoint)
+    else:
+        head.target = rewriting.target(request.origin_target, exchange.prefix_length)
+        head.authority = rewriting.host or request.host or _authority(endpoint)
+    if route.acting is not None:
+        own.append(route.acting.lines_for_upstream(exchange))
     head.drop = drop
     head.added = route.added_to_request
     head.own = own
@@ -167,13 +173,6 @@ def _unusual(exchange: Story, route: LiveRoute, told_seconds: float, own: Own) -
     return headers.with_underscored(drop, request.lookup) if request.traits.has_underscores else drop
 
 
-def upstream_target(exchange: Story, prefix: bytes) -> bytes:
-    """The target with the matched prefix rewritten."""
-    rest = exchange.request.origin_target[exchange.prefix_length :]
-    target = prefix.rstrip(b"/") + rest
-    return target if target.startswith(b"/") else b"/" + target
-
-
 def _listed_and_expect(request: Request) -> frozenset[bytes]:
     """What the request's own `Connection` lists, and an `Expect` that an HTTP/1.0 client cannot mean."""
     drop = headers.listed_in_connection(request.lookup.get(b"connection", b""))
@@ -198,6 +197,8 @@ def complete_response(exchange: Story, route: LiveRoute, head: ResponseHead) -> 
     head.added = route.added_to_response
     head.has_own_date = route.sets_date
     head.own = [b"x-request-id: ", exchange.trace.request_id, b"\r\n"]
+    if route.acting is not None:
+        head.own += route.acting.lines_for_client(exchange)
     if (
         head.listed
         or head.status in _SPECIAL

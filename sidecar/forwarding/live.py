@@ -10,10 +10,13 @@ import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 from sidecar.core import balance, deadline, forwarded, headers
+from sidecar.core.actions.cors import OWNED
+from sidecar.core.actions.fields import static
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerRefusal
@@ -23,9 +26,10 @@ from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
 from sidecar.core.hedge import Hedging
 from sidecar.core.retry import RetryBudget
-from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Route
+from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Rewrite, Route, ShareFilter
 from sidecar.core.transition import State
 from sidecar.forwarding import date
+from sidecar.forwarding.acting import Acting, Rewriting, acts
 from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.upstream.cluster import Cluster
@@ -132,6 +136,7 @@ class LiveRoute:
     """What an exchange needs of its route, ready to use."""
 
     __slots__ = (
+        "acting",
         "added_to_request",
         "added_to_response",
         "admission",
@@ -147,7 +152,6 @@ class LiveRoute:
         "first_check_seconds",
         "has_plain_failures",
         "head_seconds",
-        "host",
         "idle_seconds",
         "is_deadline_sent",
         "is_egress",
@@ -158,8 +162,8 @@ class LiveRoute:
         "own_forwarded",
         "plain_budget",
         "policy",
-        "prefix",
         "request_seconds",
+        "rewriting",
         "sets_date",
         "single",
     )  # fmt: skip
@@ -203,6 +207,8 @@ class LiveRoute:
         self.sets_date = date.KEY in {*self.drop_response, *(name for name, _ in policy.response_headers.add)}
         """The route removes, sets or adds it, so it is nobody else's to pass on or to add: an answer has one."""
         self.drop_response |= {date.KEY}
+        if policy.cors is not None:
+            self.drop_response |= OWNED
         self.added_to_request = _added(REQUEST_VIA, policy.request_headers)
         self.added_to_response = _added(VIA, policy.response_headers)
         self.own_forwarded = self.drop_request & forwarded.NAMES
@@ -230,8 +236,15 @@ class LiveRoute:
         """A status below 400, and gRPC's OK, is a success, without asking `judge`."""
         self.is_plainly_judged = self.has_plain_failures and admission is None
         """Nobody but the breaker wants to know of a success."""
-        self.prefix = policy.rewrite.prefix.encode() if policy.rewrite.prefix is not None else None
-        self.host = policy.rewrite.host.encode() if policy.rewrite.host is not None else None
+        self.rewriting = None if policy.rewrite == Rewrite() else Rewriting(policy.rewrite)
+        variants = {
+            upstream: LiveRoute(
+                _for_share(policy, change), destinations, fallback_destination, admission, now
+            )
+            for upstream, change in policy.filters
+        }
+        self.acting = Acting(policy, self.added_to_response, variants) if acts(policy) else None
+        """None where requests are only sent on."""
 
     def __repr__(self) -> str:
         return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"
@@ -246,7 +259,7 @@ class LiveRoute:
     def usual_seconds(self, now: float) -> float:
         """What half of the route's last good answers did not exceed; of several upstreams the fastest. 0 while too
         few are known of any."""
-        return min([one.usual_seconds(now) for one in self.destinations])
+        return min([one.usual_seconds(now) for one in self.destinations], default=0.0)
 
     def choose(self, rng: random.Random) -> Destination:
         """The upstream for one exchange, by weight."""
@@ -260,4 +273,14 @@ def _or_never(seconds: float | None) -> float:
 
 
 def _added(via: tuple[bytes, bytes], ops: HeaderOps) -> Added:
-    return Added((via, *ops.set, *ops.add))
+    return Added((via, *static(ops.set), *static(ops.add)))
+
+
+def _for_share(policy: Route, change: ShareFilter) -> Route:
+    """The route, with what is changed for one of its upstreams."""
+    return replace(
+        policy,
+        request_headers=policy.request_headers.then(change.request_headers),
+        response_headers=policy.response_headers.then(change.response_headers),
+        filters=(),
+    )

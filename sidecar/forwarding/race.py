@@ -247,6 +247,8 @@ class Race(AttemptOwner):
         if route.bounds_attempts and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
         span_id = exchange.service.ids.span_id() if attempts else exchange.trace.client_span_id
+        if route.acting is not None:
+            route = route.acting.variants.get(cluster.name, route)  # what is changed for this upstream alone
         attempt = Attempt()
         attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
         is_retry = self._retrying is not None or is_hedge
@@ -298,7 +300,7 @@ class Race(AttemptOwner):
         if self._has_hedged:
             self._end_losers(attempt)
         exchange.response_bytes = len(body)
-        complete_response(exchange, self._route, head)
+        complete_response(exchange, attempt.route, head)
         self.stream.send_whole(head, body)
         self.completed(attempt)
 
@@ -312,7 +314,7 @@ class Race(AttemptOwner):
         exchange = self.exchange
         if exchange.body is not None:
             exchange.body.keep_no_more()
-        complete_response(exchange, self._route, head)
+        complete_response(exchange, attempt.route, head)
         self.stream.send_head(head)
 
     def _win(self, attempt: Attempt) -> None:
@@ -474,7 +476,7 @@ class Race(AttemptOwner):
         self._win(attempt)
         now = attempt.ended = self.exchange.service.clock()
         transition = attempt.judge(_ANSWERED, now)
-        complete_response(self.exchange, self._route, head)
+        complete_response(self.exchange, attempt.route, head)
         self.stream.send_switch(head, chosen)
         self.exchange.switched(attempt, transition)
 

@@ -33,6 +33,8 @@ class Story(Asking):
     service: Service
     request: Request
     trace: Trace
+    route_name: str | None
+    """None when no route matched."""
     body: RequestBody | None
     budget: Budget
     started: float
@@ -43,7 +45,7 @@ class Story(Asking):
     """When the last byte came, either way."""
     response_bytes: int
     prefix_length: int
-    """Of the target, that the route's prefix takes the place of; set if the route has one."""
+    """Of the target, that the route's prefix has matched; set if the route rewrites."""
     breaker_state: State | None
     """At admission."""
     reason: Reason | None
@@ -54,6 +56,11 @@ class Story(Asking):
     """The inbound exchange that this one descends from."""
     remembered_as: bytes | None
     """The span id under which the app's calls find this exchange."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address, None for UNIX sockets."""
 
     @property
     @abstractmethod

@@ -6,8 +6,9 @@ import base64
 import json
 from typing import Any
 
-from sidecar.kubernetes.plan import Plan, Skipped, plan
-from sidecar.kubernetes.settings import STATUS, Settings
+from sidecar.kubernetes.patch import completion, patch
+from sidecar.kubernetes.plan import Skipped, has_sidecar, plan
+from sidecar.kubernetes.settings import Settings
 
 API_VERSION = "admission.k8s.io/v1"
 MAX_TOLD_CHARACTERS = 512
@@ -46,7 +47,10 @@ def told(answer: dict[str, Any]) -> str:
     response = answer["response"]
     if not response["allowed"]:
         return f"refused: {response['status']['message']}"
-    return "injected" if "patch" in response else "left as it is"
+    if "patch" in response:
+        return "injected"
+    (why,) = response.get("warnings") or ["sidecar: left as it is"]
+    return str(why).removeprefix("sidecar: ")
 
 
 def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
@@ -55,12 +59,18 @@ def _decided(pod: dict[str, Any], settings: Settings) -> dict[str, Any]:
         return {}  # it will not pass the API server's own validation, whose message is the better one
     try:
         found = plan(metadata or {}, pod["spec"], {}, settings)
+        if isinstance(found, Skipped) and not found.is_asked_for:
+            return {"warnings": [f"sidecar: left as it is: {found.reason}"]}  # kubectl shows it
+        if isinstance(found, Skipped):
+            operations = completion(pod, settings) if has_sidecar(metadata or {}, pod["spec"]) else []
+        else:
+            operations = patch(pod, found)
     except ValueError as error:
         return {"allowed": False, "status": {"code": 422, "message": f"sidecar: {shortened(str(error))}"}}
-    if isinstance(found, Skipped):
+    if not operations:
         return {}
-    operations = json.dumps(patch(pod, found), separators=(",", ":")).encode()
-    return {"patchType": "JSONPatch", "patch": base64.b64encode(operations).decode()}
+    encoded = json.dumps(operations, separators=(",", ":")).encode()
+    return {"patchType": "JSONPatch", "patch": base64.b64encode(encoded).decode()}
 
 
 def _is_sound(pod: dict[str, Any]) -> bool:
@@ -68,45 +78,11 @@ def _is_sound(pod: dict[str, Any]) -> bool:
     metadata, spec = pod.get("metadata") or {}, pod["spec"]
     if not isinstance(metadata, dict) or not isinstance(metadata.get("annotations") or {}, dict):
         return False
-    lists = [spec.get(key) or [] for key in ("containers", "initContainers", "volumes")]
+    lists = [spec.get(key) or [] for key in ("containers", "initContainers", "volumes", "imagePullSecrets")]
     if not lists[0] or not all(map(_is_list_of_objects, lists)):
         return False
-    return all(_is_list_of_objects(item.get("env") or []) for item in lists[0])
+    return all(_is_list_of_objects(item.get("env") or []) for item in (*lists[0], *lists[1]))
 
 
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def patch(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
-    """The operations of RFC 6902 that carry out a plan."""
-    spec = pod["spec"]
-    operations: list[dict[str, Any]] = []
-    for index, container in enumerate(spec["containers"]):
-        new = found.env.get(str(container.get("name")), [])
-        operations += _front(container.get("env"), f"/spec/containers/{index}/env", list(new))
-    operations += _front(spec.get(found.list_name), f"/spec/{found.list_name}", [found.container])
-    operations += _front(spec.get("volumes"), "/spec/volumes", list(found.volumes))
-    return [*operations, *_annotation(pod, found)]
-
-
-def _front(known: Any, path: str, new: list[Any]) -> list[dict[str, Any]]:
-    if not new:
-        return []
-    if not known:
-        return [_add(path, new)]
-    return [_add(f"{path}/0", item) for item in reversed(new)]
-
-
-def _annotation(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
-    status = found.status()
-    metadata = pod.get("metadata")
-    if not metadata:
-        return [_add("/metadata", {"annotations": {STATUS: status}})]
-    if not metadata.get("annotations"):
-        return [_add("/metadata/annotations", {STATUS: status})]
-    return [_add("/metadata/annotations/" + STATUS.replace("/", "~1"), status)]
-
-
-def _add(path: str, value: Any) -> dict[str, Any]:
-    return {"op": "add", "path": path, "value": value}

@@ -52,6 +52,14 @@ class Editor:
         pairs = ", ".join(f"{edits.flow(key)}: {edits.flow(value)}" for key, value in more.items())
         self.replace(alias, where, f"{{<<: *{alias.target.anchor}, {pairs}}}")
 
+    def _add_all(self, parent: Mapping, new: dict[str, str]) -> None:
+        if parent.is_flow or not parent.entries:
+            piece = ", ".join(f"{edits.flow(key)}: {edits.flow(value)}" for key, value in new.items())
+            self.edits.append(edits.into_flow(self.text, parent, piece))
+            return
+        for key, value in new.items():
+            self.add(parent, key, value)
+
     def add(self, parent: Mapping, key: str, value: Any, after: Entry | None = None) -> None:
         """A new entry, behind `after` or at the end; in flow style in front."""
         if parent.is_flow or not parent.entries:
@@ -64,23 +72,27 @@ class Editor:
         at = edits.after(self.text, end, indent + 1 if after else indent)
         self.edits.append(edits.lines_at(self.text, at, edits.block({key: value}, indent, self.dashes)))
 
-    def annotate(self, holder: Mapping) -> None:
-        """Write the record into the metadata of `holder`. The last edit, since it tells of the others."""
+    def annotate(self, holder: Mapping, more: dict[str, str] | None = None) -> None:
+        """Write the record into the metadata of `holder`, and `more` annotations before it. The last edit, since the
+        record tells of the others."""
         metadata = holder.own("metadata")
+        new = more or {}
         if metadata is None:
             self.created += ["/metadata", "/metadata/annotations"]
-            self._above_first(holder, "metadata", {"annotations": {STATUS: self._record(self)}})
+            self._above_first(holder, "metadata", {"annotations": self._recorded(new)})
         elif isinstance(metadata.value, Alias) and isinstance(metadata.value.target, Mapping):
             known = metadata.value.target.plain().get("annotations") or {}
             self.was["/metadata"] = self.text[metadata.value.start : metadata.value.end]
-            annotations = {**known, STATUS: self._record(self)}
-            self.merge(metadata.value, "/metadata", {"annotations": annotations})
+            self.merge(metadata.value, "/metadata", {"annotations": {**known, **self._recorded(new)}})
         elif isinstance(metadata.value, Mapping):
-            self._annotate(metadata.value)
+            self._annotate(metadata.value, new)
         else:
-            self._fill(metadata, "/metadata", ["/metadata/annotations"], ["annotations", STATUS])
+            self._fill(metadata, "/metadata", ["/metadata/annotations"], new, ["annotations"])
 
-    def _annotate(self, metadata: Mapping) -> None:
+    def _recorded(self, more: dict[str, str]) -> dict[str, str]:
+        return {**more, STATUS: self._record(self)}
+
+    def _annotate(self, metadata: Mapping, more: dict[str, str]) -> None:
         entry, where = metadata.own("annotations"), "/metadata/annotations"
         if entry is None:
             inherited = metadata.plain().get("annotations") or {}
@@ -88,24 +100,26 @@ class Editor:
                 self.was[where] = None
             else:
                 self.created.append(where)
-            self.add(metadata, "annotations", {**inherited, STATUS: self._record(self)})
+            self.add(metadata, "annotations", {**inherited, **self._recorded(more)})
         elif isinstance(entry.value, Alias):
             self.was[where] = self.text[entry.value.start : entry.value.end]
-            self.merge(entry.value, where, {STATUS: self._record(self)})
+            self.merge(entry.value, where, self._recorded(more))
         elif isinstance(entry.value, Mapping):
-            self.add(entry.value, STATUS, self._record(self))
+            self._add_all(entry.value, self._recorded(more))
         else:
-            self._fill(entry, where, [], [STATUS])
+            self._fill(entry, where, [], more, [])
 
-    def _fill(self, entry: Entry, where: str, created: list[str], keys: list[str]) -> None:
+    def _fill(
+        self, entry: Entry, where: str, created: list[str], more: dict[str, str], keys: list[str]
+    ) -> None:
         """Give an entry that holds nothing a value."""
         value = entry.value
         if value.start == value.end:
             self.created += created
-            self.below(entry, _nested(keys, self._record(self)), self.column(entry.key) + 2)
+            self.below(entry, _nested(keys, self._recorded(more)), self.column(entry.key) + 2)
             return
         self.was[where] = self.text[value.start : value.end]
-        self.replace(value, where, edits.flow(_nested(keys, self._record(self))))
+        self.replace(value, where, edits.flow(_nested(keys, self._recorded(more))))
 
     def _above_first(self, parent: Mapping, key: str, value: Any) -> None:
         """A new entry above all others, where the first has a line of its own."""
@@ -118,7 +132,7 @@ class Editor:
         self.edits.append(edits.lines_at(self.text, at, lines))
 
 
-def _nested(keys: list[str], value: str) -> dict[str, Any]:
+def _nested(keys: list[str], value: dict[str, str]) -> dict[str, Any]:
     data: Any = value
     for key in reversed(keys):
         data = {key: data}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from sidecar.kubernetes.positions import Entry, Mapping, Node, Sequence
@@ -176,18 +178,20 @@ class Removals:
             self.replaced.append(Edit(start, end, nothing))
 
     def apply(self) -> str:
-        edits = list(self.replaced)
-        for start, end in _joined(self.spans):
+        spans = _joined(self.spans)
+        edits = [edit for edit in self.replaced if not _is_inside(edit, spans)]
+        for start, end in spans:
             at = start
             if end == len(self.text) and not self.text.endswith("\n"):
                 at = len(self.text[:start].removesuffix("\n").removesuffix("\r"))
             edits.append(Edit(at, end, ""))
-        return apply(self.text, [edit for edit in edits if not _is_inside(edit, self.spans)])
+        return apply(self.text, edits)
 
 
 def _is_inside(edit: Edit, spans: list[tuple[int, int]]) -> bool:
-    """True for a replacement within something that is taken out whole."""
-    return bool(edit.new) and any(start <= edit.start and edit.end <= end for start, end in spans)
+    """True for a replacement within something that is taken out whole; `spans` are joined and in order."""
+    at = bisect_right(spans, (edit.start, inf)) - 1
+    return at >= 0 and bool(edit.new) and edit.end <= spans[at][1]
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

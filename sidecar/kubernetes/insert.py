@@ -7,8 +7,9 @@ from typing import Any
 from sidecar.kubernetes import edits
 from sidecar.kubernetes.editor import Editor
 from sidecar.kubernetes.edits import Edit
-from sidecar.kubernetes.plan import Plan
+from sidecar.kubernetes.plan import CONTAINER_LISTS, Plan
 from sidecar.kubernetes.positions import Alias, Entry, Mapping, Node, Scalar, Sequence, target
+from sidecar.kubernetes.proxy_env import ProxyEnv
 
 
 def carry_out(text: str, template: Mapping, plan: Plan) -> list[Edit]:
@@ -22,10 +23,13 @@ def carry_out(text: str, template: Mapping, plan: Plan) -> list[Edit]:
     assert isinstance(containers.value, Sequence)
     editor.dashes = _dash_step(editor, containers)
     pod = _Pod(editor)
-    pod.variables(containers.value, plan)  # what stands deepest comes first
-    pod.insert(spec.value, plan.list_name, "/spec", [plan.container], containers)
-    pod.insert(spec.value, "volumes", "/spec", list(plan.volumes), containers)
-    editor.annotate(template)
+    for key in CONTAINER_LISTS:  # what stands deepest comes first
+        found = spec.value.own(key)
+        if found is not None and isinstance(found.value, Sequence):
+            pod.variables(found.value, key, plan.env.get(key, {}))
+    for key, items in plan.parts.items():
+        pod.insert(spec.value, key, "/spec", items, containers)
+    editor.annotate(template, plan.annotations)
     return editor.edits
 
 
@@ -40,25 +44,51 @@ class _Pod:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
 
-    def variables(self, containers: Sequence, plan: Plan) -> None:
-        """Those of the app's containers."""
+    def variables(self, containers: Sequence, key: str, env: dict[str, ProxyEnv]) -> None:
+        """Those of one list of containers."""
         changed = {id(target(item)) for item in containers.items if not isinstance(item, Alias)}
         for item in containers.items:
             container = target(item)
             if not isinstance(container, Mapping):
                 continue  # no container: what the API server will say of it is for it to say
             name = str(container.plain().get("name"))
-            new = plan.env.get(name, [])
+            found = env.get(name)
             is_inherited = container.own("env") is None and any(
                 id(source) in changed for source in container.merged()
             )
-            if not new or is_inherited:
+            if found is None or not (found.new or found.changed) or is_inherited:
                 continue
-            path = f"/spec/containers/{name}"
+            path = f"/spec/{key}/{name}"
             if isinstance(item, Alias):
-                self._editor.merge(item, path, {"env": [*new, *_listed(container.get("env"))]})
+                self._editor.merge(item, path, {"env": found.applied(_listed(container.get("env")))})
             else:
-                self.insert(container, "env", path, list(new), None)
+                self._own_variables(container, path, found)
+
+    def _own_variables(self, container: Mapping, path: str, found: ProxyEnv) -> None:
+        entry, where = container.own("env"), f"{path}/env"
+        if entry is not None and isinstance(entry.value, Sequence):
+            if found.new:
+                self._front(entry, where, list(found.new))
+            self._change(entry.value, where, found.changed)
+        elif entry is not None and isinstance(entry.value, Alias):
+            self._editor.replace(entry.value, where, edits.flow(found.applied(_listed(entry.value))))
+        elif entry is None and (inherited := _listed(container.get("env"))):
+            self._editor.was[where] = None
+            self._editor.add(container, "env", found.applied(inherited))
+        else:
+            self.insert(container, "env", path, list(found.new), None)
+
+    def _change(self, variables: Sequence, where: str, changed: dict[str, str]) -> None:
+        """Other values for variables that are there; of two of one name the last one counts."""
+        known = {name: item for item in variables.items if (name := _name(item)) in changed}
+        for name, item in known.items():
+            own = item.own("value") if isinstance(item, Mapping) else None
+            if own is not None and own.value.start < own.value.end:
+                self._editor.replace(own.value, f"{where}/{name}/value", edits.flow(changed[name]))
+            else:
+                self._editor.replace(
+                    item, f"{where}/{name}", edits.flow({"name": name, "value": changed[name]})
+                )
 
     def insert(self, parent: Mapping, key: str, path: str, new: list[Any], after: Entry | None) -> None:
         """Put `new` at the front of the list `key`, which is made if need be, behind `after`."""
@@ -83,6 +113,11 @@ class _Pod:
             editor.below(entry, new, editor.column(entry.key) + editor.dashes)
         else:
             editor.replace(value, where, edits.flow([*new, *_listed(value)]))
+
+
+def _name(node: Node) -> str:
+    found = target(node)
+    return str(found.plain().get("name")) if isinstance(found, Mapping) else ""
 
 
 def _listed(node: Node | None) -> list[Any]:

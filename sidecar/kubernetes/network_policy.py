@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.kubernetes.app_port import ports_of
 from sidecar.kubernetes.edits import block
 from sidecar.kubernetes.inject import Injected, uninject
-from sidecar.kubernetes.plan import Skipped, plan, ports_of
+from sidecar.kubernetes.plan import Skipped, chosen_settings, plan
 from sidecar.kubernetes.positions import Document, ManifestError, parse
-from sidecar.kubernetes.settings import PREFIX, Settings, with_annotations
+from sidecar.kubernetes.settings import Settings
+from sidecar.kubernetes.shapes import mapping_of
 from sidecar.kubernetes.workloads import Workload, workloads
 
 SUFFIX: Final = "-sidecar"
@@ -56,19 +58,18 @@ def network_policies(text: str, file: str, settings: Settings, *, with_egress: b
                 continue
             documents.append("\n".join(block(_policy(found, with_egress), 0)) + "\n")
             notes.append(f"{what}: {_told(found)}")
-    return Injected("---\n".join(documents), notes)
+    return Injected("---\n".join(documents), notes, pods=len(notes))
 
 
 def _target(document: Document, workload: Workload, file: str, settings: Settings) -> _Target | Skipped:
     outer, template = workload.owner.plain(), workload.template.plain()
-    metadata, spec = _mapping(template, "metadata"), _mapping(template, "spec")
-    own = _mapping(outer, "metadata")
+    metadata, spec = mapping_of(template, "metadata"), mapping_of(template, "spec")
+    own = mapping_of(outer, "metadata")
     try:
         planned = plan(metadata, spec, own, settings)
         if isinstance(planned, Skipped):
             return planned
-        annotations = {**_mapping(own, "annotations"), **_mapping(metadata, "annotations")}
-        chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
+        chosen = chosen_settings(metadata, own, settings)
     except ValueError as error:
         where = f"{workload.kind} {workload.name}: {error}"
         raise ManifestError(file, document.number, workload.template.line, where) from error
@@ -87,8 +88,8 @@ def _target(document: Document, workload: Workload, file: str, settings: Setting
 def _labels(outer: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What selects the pods: the workload's own selector where it has one, since others of the same labels are not
     meant."""
-    selector = _mapping(_mapping(outer, "spec"), "selector")
-    return dict(_mapping(selector, "matchLabels") or _mapping(metadata, "labels"))
+    selector = mapping_of(mapping_of(outer, "spec"), "selector")
+    return dict(mapping_of(selector, "matchLabels") or mapping_of(metadata, "labels"))
 
 
 def _policy(target: _Target, with_egress: bool) -> dict[str, Any]:
@@ -118,8 +119,3 @@ def _told(target: _Target) -> str:
     first, second = target.open_ports
     text = f"its pods can be reached at {first} and {second} alone"
     return f"{text}, no more at {', '.join(map(str, target.closed_ports))}" if target.closed_ports else text
-
-
-def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, Mapping) else {}

@@ -5,45 +5,26 @@ patches are made from its answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sidecar.kubernetes.settings import (
-    OWN_PORTS,
-    PREFIX,
-    STATUS,
-    Mode,
-    Settings,
-    is_wanted,
-    with_annotations,
-)
+from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
+from sidecar.kubernetes.choices import AppProtocol, Mode
+from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME, container, volumes
+from sidecar.kubernetes.protocols import Speaks
+from sidecar.kubernetes.proxy_env import ProxyEnv, proxy_env
+from sidecar.kubernetes.settings import OWN_PORTS, PREFIX, STATUS, Settings, is_wanted, with_annotations
+from sidecar.kubernetes.shapes import items_of, mapping_of, named
 
-CONTAINER_NAME = "sidecar"
-VOLUME_NAME = "sidecar-config"
-TLS_VOLUME_NAME = "sidecar-tls"
-CONFIG_DIRECTORY = "/etc/sidecar"
-CONFIG_FILE = f"{CONFIG_DIRECTORY}/sidecar.yaml"
-TLS_DIRECTORY = "/etc/sidecar-tls"
-"""Of `tls.crt`, `tls.key` and `ca.crt`. The whole Secret is mounted: a file by `subPath` would never change."""
-USER_ID = 65532
-"""The image's own user, numeric so that `runAsNonRoot` can be checked."""
-
-_POD_FIELDS = {
-    "POD_NAME": "metadata.name",
-    "POD_UID": "metadata.uid",
-    "POD_NAMESPACE": "metadata.namespace",
-    "NODE_NAME": "spec.nodeName",
-}
-"""Resource attributes of the telemetry, by the downward API."""
-PROBE_SECONDS = 3
-"""For an answer to a probe: Kubernetes' own 1 s is too short where the CPU limit is a tenth of a core."""
-MAX_HOLD_SECONDS = 15
-"""How long the SIGTERM of a sidecar that is no native one is held back, so that the app can end first."""
+DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
+"""Which one `kubectl logs` and `kubectl exec` mean; without it the first, which is the sidecar where it is no native
+one."""
+CONTAINER_LISTS: Final = ("initContainers", "containers")
+ENV_RECORDS: Final = ("initEnv", "env")
+"""Where the status annotation tells of the variables of each list."""
 _YES = frozenset({"true", "yes", "on", "y"})
 """To the YAML 1.1 of kubectl each of them is true."""
-_GRACE_SECONDS = 30
-"""Kubernetes' own `terminationGracePeriodSeconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +32,39 @@ class Plan:
     """What one pod template gets."""
 
     mode: Mode
-    container: dict[str, Any]
-    volumes: list[dict[str, Any]]
-    env: dict[str, list[dict[str, str]]]
-    """New variables by the name of an app container, those that it has already left out."""
-    app_ports: frozenset[int | str]
-    """Numbers and names that a Service may call the app's port."""
+    parts: dict[str, list[dict[str, Any]]]
+    """Items by the list of the pod's spec whose front they are put at. Another part of an injection, such as one more
+    init container, is one more item."""
+    env: dict[str, dict[str, ProxyEnv]]
+    """By list and name of a container; those that get no proxy are left out."""
+    annotations: dict[str, str]
+    """New ones, beside the status."""
+    app: AppPort
+    app_protocol: AppProtocol | None
     inbound_port: int
+    opaque_ports: frozenset[int]
+    told: tuple[str, ...] = ()
+    """For the operator: what was left as it was, and what else is needed. The app's port has words of its own."""
 
     @property
-    def list_name(self) -> str:
-        return "initContainers" if self.mode is Mode.NATIVE else "containers"
+    def container(self) -> dict[str, Any]:
+        """The sidecar's own."""
+        items = [item for key in CONTAINER_LISTS for item in self.parts.get(key, [])]
+        return next(item for item in items if item["name"] == CONTAINER_NAME)
 
     def status(self, **more: Any) -> str:
-        """The value of the status annotation."""
-        env = {name: [item["name"] for item in items] for name, items in self.env.items() if items}
+        """The value of the status annotation. A container in its `env` was seen, even if it got nothing."""
         record: dict[str, Any] = {"mode": self.mode.value}
-        if env:
-            record["env"] = env
+        for key, containers in zip(ENV_RECORDS, CONTAINER_LISTS, strict=True):
+            names = {
+                name: [one["name"] for one in it.new] for name, it in self.env.get(containers, {}).items()
+            }
+            if names:
+                record[key] = names
+        if secrets := [one["name"] for one in self.parts.get("imagePullSecrets", [])]:
+            record["pullSecrets"] = secrets
+        if self.annotations:
+            record["annotations"] = list(self.annotations)
         record.update({key: value for key, value in more.items() if value})
         return json.dumps(record, separators=(",", ":"))
 
@@ -78,72 +74,161 @@ class Skipped:
     """A pod template that is left as it is, and why."""
 
     reason: str
+    is_asked_for: bool = False
+    """Somebody has said so, or it has the sidecar: nothing is wrong."""
 
 
 def plan(
-    metadata: Mapping[str, Any], spec: Mapping[str, Any], outer: Mapping[str, Any], settings: Settings
+    metadata: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    outer: Mapping[str, Any],
+    settings: Settings,
+    spoken: Mapping[int | str, AppProtocol] | None = None,
 ) -> Plan | Skipped:
     """Decide for a pod template with `metadata` and `spec`; `outer` is the workload's metadata.
+
+    Args:
+        spoken: what Services say of the pod's ports, by number or name, as far as it is known.
 
     Raises:
         ValueError: the annotations or the pod cannot be followed; the message says how to help it.
     """
-    annotations = {**_mapping(outer, "annotations"), **_mapping(metadata, "annotations")}
-    labels = {**_mapping(outer, "labels"), **_mapping(metadata, "labels")}
-    if not is_wanted(annotations, labels):
-        return Skipped('sidecar.io/inject is "false"')
-    if STATUS in _mapping(metadata, "annotations"):
-        return Skipped("it has the sidecar already")
+    skipped = _skipped(metadata, spec, outer)
+    if skipped is not None:
+        return skipped
+    for volume in (VOLUME_NAME, TLS_VOLUME_NAME):
+        if named(items_of(spec, "volumes"), volume):
+            raise ValueError(f"it has a volume named {volume} of its own; give that another name")
+    chosen = chosen_settings(metadata, outer, settings)
+    containers = items_of(spec, "containers")
+    native = [item for item in items_of(spec, "initContainers") if item.get("restartPolicy") == "Always"]
+    _check_ports([*containers, *native], chosen)
+    app = app_port(containers, chosen.app_port, chosen.opaque_ports)
+    protocol = chosen.app_protocol or _protocol(app, spoken or {})
+    env = env_of(spec, chosen)
+    missing = _missing(spec, chosen, env)
+    if missing and PREFIX + "proxy-containers" in _both(outer, metadata, "annotations"):
+        raise ValueError(missing)
+    annotations = _annotations(chosen, metadata, containers)
+    known = {"APP_PORT": app.number, "APP_PROTOCOL": protocol.value if protocol is not None else None}
+    return Plan(
+        mode=chosen.mode,
+        parts=_parts(chosen, known, spec),
+        env=env,
+        annotations=annotations,
+        app=app,
+        app_protocol=protocol,
+        inbound_port=chosen.inbound_port,
+        opaque_ports=frozenset(chosen.opaque_ports),
+        told=(*_told(chosen, protocol, env), *([missing] if missing else [])),
+    )
+
+
+def chosen_settings(metadata: Mapping[str, Any], outer: Mapping[str, Any], settings: Settings) -> Settings:
+    """`settings` as the annotations of a template and of its workload change them. Raises: ValueError."""
+    found = _both(outer, metadata, "annotations")
+    return with_annotations(settings, {key: value for key, value in found.items() if key.startswith(PREFIX)})
+
+
+def has_sidecar(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    """By its container and the status annotation: alone, anybody may write each of the two."""
+    is_there = any(named(items_of(spec, key), CONTAINER_NAME) for key in CONTAINER_LISTS)
+    return is_there and STATUS in mapping_of(metadata, "annotations")
+
+
+def _skipped(
+    metadata: Mapping[str, Any], spec: Mapping[str, Any], outer: Mapping[str, Any]
+) -> Skipped | None:
+    if not is_wanted(_both(outer, metadata, "annotations"), _both(outer, metadata, "labels")):
+        return Skipped('sidecar.io/inject is "false"', is_asked_for=True)
+    if has_sidecar(metadata, spec):
+        return Skipped("it has the sidecar already", is_asked_for=True)
+    if any(named(items_of(spec, key), CONTAINER_NAME) for key in CONTAINER_LISTS):
+        return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
     if str(spec.get("hostNetwork")).lower() in _YES:
         return Skipped("it uses the host's network, where the sidecar's ports may be taken")
     if _is_for_windows(spec):
         return Skipped("it runs on Windows, and the sidecar's image is for Linux")
-    containers = _list(spec, "containers")
-    if any(item.get("name") == CONTAINER_NAME for item in [*containers, *_list(spec, "initContainers")]):
-        return Skipped(f"it has a container named {CONTAINER_NAME} of its own")
-    for volume in (VOLUME_NAME, TLS_VOLUME_NAME):
-        if any(item.get("name") == volume for item in _list(spec, "volumes")):
-            raise ValueError(f"it has a volume named {volume} of its own; give that another name")
-    chosen = with_annotations(settings, {k: v for k, v in annotations.items() if k.startswith(PREFIX)})
-    native = [item for item in _list(spec, "initContainers") if item.get("restartPolicy") == "Always"]
-    _check_ports([*containers, *native], chosen)
-    app_port = chosen.app_port or next(_ports(containers), (None, None))[1]
-    names = {name for name, number in _ports(containers) if number == app_port and isinstance(name, str)}
-    return Plan(
-        mode=chosen.mode,
-        container=_container(chosen, app_port, spec),
-        volumes=_volumes(chosen, spec),
-        env={str(item.get("name")): _proxy_env(item, chosen) for item in containers},
-        app_ports=frozenset(names if app_port is None else {app_port, *names}),
-        inbound_port=chosen.inbound_port,
-    )
+    return None
 
 
-def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, Mapping) else {}
+def _parts(
+    chosen: Settings, app: Mapping[str, Any], spec: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    place = "initContainers" if chosen.mode is Mode.NATIVE else "containers"
+    parts = {place: [container(chosen, app, spec)], "volumes": volumes(chosen, spec)}
+    known = items_of(spec, "imagePullSecrets")
+    secrets = [{"name": name} for name in dict.fromkeys(chosen.pull_secrets) if not named(known, name)]
+    return parts | ({"imagePullSecrets": secrets} if secrets else {})
 
 
-def _list(data: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = data.get(key)
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+def env_of(spec: Mapping[str, Any], chosen: Settings) -> dict[str, dict[str, ProxyEnv]]:
+    """The proxy's variables for each container that is to have them."""
+    if not chosen.http_proxy:
+        return {}
+    found: dict[str, dict[str, ProxyEnv]] = {}
+    wanted = chosen.proxy_containers
+    for key in CONTAINER_LISTS:
+        others = [item for item in items_of(spec, key) if item.get("name") != CONTAINER_NAME]
+        if key == "initContainers" and not (chosen.proxy_init and chosen.mode is Mode.NATIVE):
+            others = []
+        names = {str(item.get("name")): item for item in others}
+        found[key] = {
+            name: proxy_env(item, chosen) for name, item in names.items() if name in (wanted or names)
+        }
+    return {key: containers for key, containers in found.items() if containers}
 
 
-def _ports(containers: list[Mapping[str, Any]]) -> Iterator[tuple[str | None, int]]:
-    for item in containers:
-        for port in _list(item, "ports"):
-            if isinstance(port.get("containerPort"), int) and port.get("protocol", "TCP") == "TCP":
-                yield port.get("name"), port["containerPort"]
+def _missing(spec: Mapping[str, Any], chosen: Settings, env: Mapping[str, Mapping[str, ProxyEnv]]) -> str:
+    """Of containers that are to have the proxy and are not there; a flag is for many pods, an annotation for one."""
+    found = {name for containers in env.values() for name in containers}
+    names = [name for name in chosen.proxy_containers if chosen.http_proxy and name not in found]
+    there = ", ".join(str(item.get("name")) for item in items_of(spec, "containers"))
+    return f"proxy-containers: there is no container {', '.join(names)}, only {there}" if names else ""
 
 
-def ports_of(containers: list[Mapping[str, Any]]) -> list[int]:
-    """The TCP ports that containers tell of, in their order."""
-    return [number for _, number in _ports(containers)]
+def _both(outer: Mapping[str, Any], metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Annotations or labels of a workload and its template; the template's win."""
+    return {**mapping_of(outer, key), **mapping_of(metadata, key)}
 
 
-def _check_ports(containers: list[Mapping[str, Any]], settings: Settings) -> None:
+def _annotations(
+    chosen: Settings, metadata: Mapping[str, Any], containers: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    if chosen.mode is Mode.NATIVE or DEFAULT_CONTAINER in mapping_of(metadata, "annotations"):
+        return {}
+    first = next((item["name"] for item in containers if isinstance(item.get("name"), str)), None)
+    return {} if first is None else {DEFAULT_CONTAINER: first}
+
+
+def _protocol(app: AppPort, spoken: Mapping[int | str, AppProtocol]) -> AppProtocol | None:
+    """What the pod says of its own port, else what a Service says of it; None for HTTP/1.1, the default."""
+    if app.number is None or app.judged.speaks is Speaks.HTTP1:
+        return None
+    if app.judged.speaks is Speaks.HTTP2:
+        return AppProtocol.HTTP2
+    ports: tuple[int | str, ...] = (app.number, *sorted(app.names))
+    found = next((spoken[port] for port in ports if port in spoken), None)
+    return AppProtocol.HTTP2 if found is AppProtocol.HTTP2 else None
+
+
+def _told(
+    chosen: Settings,
+    protocol: AppProtocol | None,
+    env: Mapping[str, Mapping[str, ProxyEnv]],
+) -> Iterator[str]:
+    if protocol is AppProtocol.HTTP2:
+        yield "its app speaks HTTP/2, so the upstream of its route needs `protocol: ${APP_PROTOCOL:-http1}`"
+    if chosen.http_proxy and chosen.proxy_init and chosen.mode is not Mode.NATIVE:
+        yield "its init containers get no proxy: they end before a sidecar that is no native one starts"
+    for containers in env.values():
+        for name, found in containers.items():
+            yield from (f"{name} {text}" for text in found.told)
+
+
+def _check_ports(containers: Sequence[Mapping[str, Any]], settings: Settings) -> None:
     ours = {getattr(settings, name): name.replace("_", "-") for name in OWN_PORTS}
-    for _, number in _ports(containers):
+    for number in ports_of(containers):
         if number in ours:
             raise ValueError(
                 f"the app uses port {number}, as the sidecar does: set {PREFIX}{ours[number]} to another"
@@ -151,120 +236,10 @@ def _check_ports(containers: list[Mapping[str, Any]], settings: Settings) -> Non
 
 
 def _is_for_windows(spec: Mapping[str, Any]) -> bool:
-    selector = _mapping(spec, "nodeSelector")
-    named = (
-        _mapping(spec, "os").get("name"),
+    selector = mapping_of(spec, "nodeSelector")
+    at_work = (
+        mapping_of(spec, "os").get("name"),
         selector.get("kubernetes.io/os"),
         selector.get("beta.kubernetes.io/os"),
     )
-    return "windows" in named or "windowsOptions" in _mapping(spec, "securityContext")
-
-
-def _proxy_env(container: Mapping[str, Any], settings: Settings) -> list[dict[str, str]]:
-    if not settings.http_proxy:
-        return []
-    proxy = f"http://127.0.0.1:{settings.outbound_port}"
-    # curl and wget read the lower-case name alone, some runtimes the upper-case one
-    wanted = {
-        "http_proxy": proxy,
-        "HTTP_PROXY": proxy,
-        "no_proxy": settings.no_proxy,
-        "NO_PROXY": settings.no_proxy,
-    }
-    known = [item.get("name") for item in _list(container, "env")]
-    return [{"name": name, "value": value} for name, value in wanted.items() if name not in known]
-
-
-def _container(settings: Settings, app_port: int | None, spec: Mapping[str, Any]) -> dict[str, Any]:
-    native = {"restartPolicy": "Always"} if settings.mode is Mode.NATIVE else {}
-    return {
-        "name": CONTAINER_NAME,
-        "image": settings.image,
-        **native,
-        "args": ["run", CONFIG_FILE],
-        "env": _env(settings, app_port),
-        "ports": [
-            {"name": "sidecar-inbound", "containerPort": settings.inbound_port},
-            {"name": "sidecar-probes", "containerPort": settings.probes_port},
-        ],
-        "startupProbe": _probe("/startupz", settings, periodSeconds=1, failureThreshold=60),
-        "readinessProbe": _probe("/readyz", settings, periodSeconds=2, failureThreshold=1),
-        "livenessProbe": _probe("/livez", settings, periodSeconds=10, failureThreshold=3),
-        "lifecycle": _hooks(settings.mode, spec),
-        "resources": {
-            "requests": {"cpu": settings.cpu, "memory": settings.memory},
-            "limits": {"memory": settings.memory},
-        },
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "readOnlyRootFilesystem": True,
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumeMounts": _mounts(settings),
-    }
-
-
-def _volumes(settings: Settings, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The kubelet gives a Secret's files to root and to the pod's `fsGroup`. Without one, only a file that everybody
-    may read is readable for the sidecar, which is no root; nobody but who mounts the volume sees it."""
-    volumes: list[dict[str, Any]] = [{"name": VOLUME_NAME, "configMap": {"name": settings.config_map}}]
-    if settings.tls_secret is not None:
-        mode = 0o440 if "fsGroup" in _mapping(spec, "securityContext") else 0o444
-        secret = {"secretName": settings.tls_secret, "defaultMode": mode}
-        volumes.append({"name": TLS_VOLUME_NAME, "secret": secret})
-    return volumes
-
-
-def _mounts(settings: Settings) -> list[dict[str, Any]]:
-    mounts: list[dict[str, Any]] = [{"name": VOLUME_NAME, "mountPath": CONFIG_DIRECTORY, "readOnly": True}]
-    if settings.tls_secret is not None:
-        mounts.append({"name": TLS_VOLUME_NAME, "mountPath": TLS_DIRECTORY, "readOnly": True})
-    return mounts
-
-
-def _env(settings: Settings, app_port: int | None) -> list[dict[str, Any]]:
-    ports = {"APP_PORT": app_port}
-    for item in OWN_PORTS:
-        # a slotted dataclass has no class attribute to read the default from
-        default = Settings.__dataclass_fields__[item].default
-        if getattr(settings, item) != default:
-            ports[item.upper()] = getattr(settings, item)
-    return [
-        *({"name": name, "value": str(port)} for name, port in ports.items() if port is not None),
-        *(
-            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-            for name, path in _POD_FIELDS.items()
-        ),
-    ]
-
-
-def _probe(path: str, settings: Settings, **times: int) -> dict[str, Any]:
-    return {"httpGet": {"path": path, "port": settings.probes_port}, "timeoutSeconds": PROBE_SECONDS, **times}
-
-
-def _hooks(mode: Mode, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The hooks of all containers run when the pod begins to end: the announcement comes while the app still works.
-
-    A native sidecar gets SIGTERM when the app has gone (KEP-753), so there is nothing to hold back. An ordinary
-    container gets it with the app: its hook lasts until the app has had its time, for half of the grace period at
-    most, and the other half is the drain's. Its start holds the app back: the kubelet starts the next container
-    when the postStart hook has ended.
-    """
-    if mode is Mode.NATIVE:
-        return {"preStop": _command("drain")}
-    grace_seconds = spec.get("terminationGracePeriodSeconds")
-    if not isinstance(grace_seconds, int):
-        grace_seconds = _GRACE_SECONDS
-    hold_seconds = max(0, min(MAX_HOLD_SECONDS, grace_seconds // 2))
-    return {
-        "postStart": _command("healthcheck", "--probe=started", "--wait=60s"),
-        "preStop": _command("drain", f"--hold={hold_seconds}s"),
-    }
-
-
-def _command(*words: str) -> dict[str, Any]:
-    return {"exec": {"command": ["sidecar", *words, CONFIG_FILE]}}
+    return "windows" in at_work or "windowsOptions" in mapping_of(spec, "securityContext")

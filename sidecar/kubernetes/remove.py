@@ -7,10 +7,12 @@ injection loses the sidecar too, and keeps its edits.
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from typing import Any
 
+from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME
 from sidecar.kubernetes.edits import Removals
-from sidecar.kubernetes.plan import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME
+from sidecar.kubernetes.plan import CONTAINER_LISTS
 from sidecar.kubernetes.positions import Entry, Mapping, Node, Sequence, target
 from sidecar.kubernetes.settings import STATUS
 
@@ -32,7 +34,12 @@ class Record:
             data = json.loads(str(entry.value.plain()))
             self.created = frozenset(_texts(data.get("created", [])))
             self.was: dict[str, str | None] = dict(data.get("was", {}))
-            self.env: dict[str, list[str]] = {k: _texts(v) for k, v in data.get("env", {}).items()}
+            self.env = {
+                key: {name: _texts(names) for name, names in data.get(field, {}).items()}
+                for key, field in (("initContainers", "initEnv"), ("containers", "env"))
+            }
+            self.pull_secrets = frozenset(_texts(data.get("pullSecrets", [])))
+            self.more_annotations = frozenset(_texts(data.get("annotations", [])))
         except (ValueError, TypeError, AttributeError) as error:
             raise BadRecord(entry.key.line) from error
 
@@ -67,13 +74,14 @@ class Removal:
         spec = self._holder.own("spec")
         if spec is None or not isinstance(spec.value, Mapping):
             return
-        for key in ("initContainers", "containers"):
+        for key in CONTAINER_LISTS:
             self._named(spec.value, key, "/spec", {CONTAINER_NAME})
+            containers = spec.value.own(key)
+            if containers is not None and isinstance(containers.value, Sequence):
+                for item in containers.value.items:
+                    self._container(item, key)
         self._named(spec.value, "volumes", "/spec", {VOLUME_NAME, TLS_VOLUME_NAME})
-        containers = spec.value.own("containers")
-        if containers is not None and isinstance(containers.value, Sequence):
-            for item in containers.value.items:
-                self._container(item)
+        self._named(spec.value, "imagePullSecrets", "/spec", self._record.pull_secrets)
 
     def metadata(self) -> None:
         """The annotation, and what was made to hold it."""
@@ -86,9 +94,13 @@ class Removal:
         inner = metadata.own("annotations")
         if inner is None or self._is_restored(metadata, inner, "/metadata/annotations"):
             return
-        is_alone = len(self._record.annotations.entries) == 1
+        annotations = self._record.annotations
+        ours = [item for item in annotations.entries if item.name in self._record.more_annotations]
+        ours.append(self._record.entry)
+        is_alone = len(annotations.entries) == len(ours)
         if not is_alone or "/metadata/annotations" not in self._record.created:
-            self._removals.entry(self._record.annotations, self._record.entry)
+            for item in ours:
+                self._removals.entry(annotations, item)
         elif len(metadata.entries) == 1 and "/metadata" in self._record.created:
             self._removals.entry(self._holder, entry)
         else:
@@ -105,18 +117,35 @@ class Removal:
             self._removals.replace(entry.value, before)
         return True
 
-    def _container(self, item: Node) -> None:
+    def _container(self, item: Node, key: str) -> None:
         found = target(item)
         if not isinstance(found, Mapping):
             return
         name = str(found.plain().get("name"))
-        before = self._record.was.get(f"/spec/containers/{name}")
+        path = f"/spec/{key}/{name}"
+        before = self._record.was.get(path)
         if before is not None:
             self._removals.replace(item, before)
             return
-        self._named(found, "env", f"/spec/containers/{name}", set(self._record.env.get(name, [])))
+        names = frozenset(self._record.env[key].get(name, []))
+        self._named(found, "env", path, names)
+        entry = found.own("env")
+        if entry is not None and isinstance(entry.value, Sequence) and f"{path}/env" not in self._record.was:
+            self._values(entry.value, f"{path}/env", names)
 
-    def _named(self, parent: Mapping, key: str, path: str, names: set[str]) -> None:
+    def _values(self, variables: Sequence, where: str, ours: Set[str]) -> None:
+        """Put back what variables of the app's own were."""
+        for item in variables.items:
+            name = _name(item)
+            before = None if name in ours else self._record.was.get(f"{where}/{name}")
+            if before is not None:
+                self._removals.replace(item, before)
+            elif isinstance(item, Mapping) and name not in ours:
+                before, own = self._record.was.get(f"{where}/{name}/value"), item.own("value")
+                if before is not None and own is not None:
+                    self._removals.replace(own.value, before)
+
+    def _named(self, parent: Mapping, key: str, path: str, names: Set[str]) -> None:
         """Take the items with these names out of a list, and the list where it was made for them."""
         entry, where = parent.own(key), f"{path}/{key}"
         if entry is None or self._is_restored(parent, entry, where):

@@ -8,8 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
+
+from sidecar.kubernetes.choices import (
+    MAX_USER_ID,
+    SHOWN,
+    AppProtocol,
+    ClusterUser,
+    Mode,
+    Pairs,
+    PullPolicy,
+    flag,
+    is_flag,
+    read,
+    text_of,
+)
 
 PREFIX = "sidecar.io/"
 INJECT = PREFIX + "inject"
@@ -17,8 +30,10 @@ STATUS = PREFIX + "status"
 """Written by the injection: what it did, so that it can be undone."""
 OWN_PORTS = ("inbound_port", "outbound_port", "admin_port", "probes_port")
 """Fields of `Settings`: where the sidecar listens, so that nobody else in the pod can."""
-_TRUE, _FALSE = frozenset({"true", "enabled"}), frozenset({"false", "disabled"})
-_QUANTITY = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_CPU = re.compile(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?|(?=.*[1-9])[0-9]{1,9}m")
+_MEMORY = re.compile(r"(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?")
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_HOSTS = re.compile(r"[A-Za-z0-9.,:*/_\[\]-]*")
 _SHAPES = {
     "image": (
         # registry:port/path/name:tag@digest, as container runtimes read it
@@ -27,30 +42,17 @@ _SHAPES = {
         ),
         "reference of an image, such as registry.example/sidecar:1.0",
     ),
-    "config_map": (
-        re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
-        "name of a ConfigMap",
-    ),
-    "tls_secret": (
-        re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"),
-        "name of a Secret",
-    ),
-    "no_proxy": (re.compile(r"[A-Za-z0-9.,:*/_\[\]-]*"), "list of hosts and networks, parted by commas"),
-    "cpu": (_QUANTITY, "quantity, such as 100m"),
-    "memory": (_QUANTITY, "quantity, such as 128Mi"),
+    "config_map": (_DNS_NAME, "name of a ConfigMap"),
+    "tls_secret": (_DNS_NAME, "name of a Secret"),
+    "no_proxy": (_HOSTS, "list of hosts and networks, parted by commas"),
+    "no_grpc_proxy": (_HOSTS, "list of hosts and networks, parted by commas"),
+    "cpu": (_CPU, "quantity of CPU, such as 100m or 1"),
+    "cpu_limit": (_CPU, "quantity of CPU, such as 500m or 1"),
+    "memory": (_MEMORY, "quantity of memory, such as 128Mi"),
 }
 """Of texts that come from annotations: whoever may label a pod writes nothing else into its containers."""
+_NAME_OF_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _MAX_VALUE = 253
-_SHOWN = 60
-
-
-class Mode(Enum):
-    """How the sidecar stands in the pod."""
-
-    NATIVE = "native"
-    """An init container with `restartPolicy: Always`: starts before the app, ends after it; Jobs end."""
-    CONTAINER = "container"
-    """A container beside the app, for clusters before 1.29."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,19 @@ class Settings:
     http_proxy: bool = False
     """Set http_proxy and no_proxy in the app's containers, so that its calls go through the sidecar."""
     no_proxy: str = "localhost,127.0.0.1,::1,169.254.169.254"
+    """Added to what the app has of its own."""
+    no_grpc_proxy: str | None = None
+    """Hosts that gRPC clients call directly, beside those of `no_proxy`; None: those of `no_proxy` alone."""
+    proxy_containers: tuple[str, ...] = ()
+    """The containers that get the proxy's variables; none named is all."""
+    proxy_init: bool = False
+    """Init containers too: they run after a native sidecar has started."""
     app_port: int | None = None
-    """Where the app listens; None is its first containerPort. `${APP_PORT}` in the configuration."""
+    """Where the app listens; None is a guess. `${APP_PORT}` in the configuration."""
+    app_protocol: AppProtocol | None = None
+    """None is what the port's name, its Service or a probe say."""
+    opaque_ports: tuple[int, ...] = ()
+    """Ports that speak no HTTP, beside the well-known ones: no Service of theirs is changed."""
     inbound_port: int = 15006
     """`${INBOUND_PORT}` in the configuration, where it is not the default; so are the next three."""
     outbound_port: int = 15001
@@ -73,8 +86,18 @@ class Settings:
     probes_port: int = 15021
     tls_secret: str | None = None
     """A Secret of type kubernetes.io/tls, as cert-manager writes it, mounted at /etc/sidecar-tls; None: none is."""
+    env: Pairs = ()
+    """More variables of the sidecar's, for `${NAME}` in the configuration."""
+    image_pull_policy: PullPolicy | None = None
+    """None is Kubernetes' own: always for the tag `latest`, else if it is not there."""
+    pull_secrets: tuple[str, ...] = ()
+    """Added to the pod's `imagePullSecrets`."""
+    run_as_user: int | ClusterUser = 65532
+    """The image's own user, numeric so that `runAsNonRoot` can be checked."""
     cpu: str = "100m"
     """Requested."""
+    cpu_limit: str | None = None
+    """None is no limit: the kernel holds a container back at its limit, and with it every call."""
     memory: str = "128Mi"
     """Requested, and the limit."""
 
@@ -84,13 +107,52 @@ class Settings:
             if value is None:
                 continue
             if len(value) > _MAX_VALUE or not shape.fullmatch(value):
-                raise ValueError(f"{name.replace('_', '-')}: {value[:_SHOWN]!r} is no {what}")
+                raise ValueError(f"{name.replace('_', '-')}: {value[:SHOWN]!r} is no {what}{_remedy(value)}")
+        self._check_lists()
         for name in ("app_port", *OWN_PORTS):
             port = getattr(self, name)
             if port is not None and not 0 < port < 65536:
                 raise ValueError(f"{name.replace('_', '-')} {port}: a port is from 1 to 65535")
         if len({getattr(self, name) for name in OWN_PORTS}) < len(OWN_PORTS):
             raise ValueError("inbound-port, outbound-port, admin-port and probes-port must differ")
+
+    def _check_lists(self) -> None:
+        for secret in self.pull_secrets:
+            if len(secret) > _MAX_VALUE or not _DNS_NAME.fullmatch(secret):
+                raise ValueError(f"pull-secrets: {secret[:SHOWN]!r} is no name of a Secret")
+        for port in self.opaque_ports:
+            if not 0 < port < 65536:
+                raise ValueError(f"opaque-ports {port}: a port is from 1 to 65535")
+        for name, value in self.env:
+            if not _NAME_OF_VARIABLE.fullmatch(name):
+                raise ValueError(f"env: {name[:SHOWN]!r} is no name of a variable; write NAME=VALUE")
+            if not value.isprintable():
+                raise ValueError(f"env: the value of {name} holds what cannot be printed")
+        user = self.run_as_user
+        if isinstance(user, int) and not 0 < user <= MAX_USER_ID:
+            raise ValueError(
+                f"run-as-user {user}: a user from 1 on, since the sidecar never runs as root, or unset"
+            )
+
+
+def _remedy(value: str) -> str:
+    """For what people write of quantities elsewhere."""
+    number = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", value)
+    if number is None:
+        return ""
+    short = {
+        "mb": "M",
+        "gb": "G",
+        "kb": "k",
+        "mib": "Mi",
+        "gib": "Gi",
+        "kib": "Ki",
+        "core": "",
+        "cores": "",
+        "cpu": "",
+    }
+    unit = short.get(number[2].lower())
+    return "" if unit is None else f"; write {number[1]}{unit}"
 
 
 def default_image() -> str:
@@ -108,7 +170,12 @@ def is_wanted(annotations: Mapping[str, object], labels: Mapping[str, object]) -
         ValueError: neither a yes nor a no.
     """
     written = annotations.get(INJECT, labels.get(INJECT, "true"))
-    return _flag(INJECT, _text(written))
+    return flag(INJECT, text_of(written))
+
+
+def is_yes_or_no(value: object) -> bool:
+    """Whether a label says something of the injection at all."""
+    return value is not None and is_flag(text_of(value))
 
 
 def with_annotations(settings: Settings, annotations: Mapping[str, object]) -> Settings:
@@ -125,30 +192,15 @@ def with_annotations(settings: Settings, annotations: Mapping[str, object]) -> S
         if key not in kinds:
             raise ValueError(f"unknown annotation {key}; there are {', '.join(sorted(kinds))} and {INJECT}")
         name, kind = kinds[key]
-        changes[name] = _value(key, _text(value), kind)
+        changes[name] = read(key, text_of(value), kind)
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def read_setting(field: str, text: str) -> object:
+    """The value of a field of `Settings` as a flag gives it.
 
-
-def _value(key: str, text: str, kind: str) -> object:
-    if kind == "bool":
-        return _flag(key, text)
-    if kind == "Mode":
-        try:
-            return Mode(text)
-        except ValueError:
-            raise ValueError(f"{key}: {text!r} is neither native nor container") from None
-    if kind.startswith("int"):
-        if not text.isascii() or not text.isdigit():
-            raise ValueError(f"{key}: {text!r} is no port")
-        return int(text)
-    return text
-
-
-def _flag(key: str, text: str) -> bool:
-    if text.lower() not in _TRUE | _FALSE:
-        raise ValueError(f'{key}: {text!r} is neither "true" nor "false"')
-    return text.lower() in _TRUE
+    Raises:
+        ValueError: it has no such value.
+    """
+    kind = str(Settings.__dataclass_fields__[field].type)
+    return read(field.replace("_", "-"), text, kind)

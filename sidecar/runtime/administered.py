@@ -13,9 +13,11 @@ from functools import cache
 from typing import Any
 
 from sidecar.admin.process import Data
+from sidecar.admin.tap import Taps
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.tell import render
 from sidecar.core.breaker import Breaker
+from sidecar.core.finished import FinishedExchange
 from sidecar.core.snapshot import Route, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
@@ -27,7 +29,7 @@ from sidecar.runtime.drain import Drain
 from sidecar.runtime.reload import Active, Outcome
 from sidecar.runtime.sources import memory_numbers
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
-from sidecar.telemetry.log_lines import Level
+from sidecar.telemetry.log_lines import Level, access_fields, iso
 from sidecar.upstream.cluster import Cluster
 
 
@@ -55,6 +57,7 @@ class Administered:
         self._rooms = rooms
         self._rotation = rotation
         self._reload = reload
+        self.taps = Taps(self._tapped)
         self._started_at = self.now()
 
     @property
@@ -187,6 +190,13 @@ class Administered:
 
     def quit(self) -> None:
         self._drain.begin()
+
+    def _tapped(self, record: FinishedExchange) -> Data:
+        """Its line of the access log, without what it has not, and without its query."""
+        at_ns = int((self.wall_time() - self.now() + record.ended) * 1e9)
+        fields = access_fields(record)
+        fields.pop("query", None)
+        return {"at": iso(at_ns), **{key: value for key, value in fields.items() if value is not None}}
 
     def _config_numbers(self) -> Data:
         numbers = self._active.numbers(self.now())

@@ -14,6 +14,7 @@ from sidecar.admin.events import Events
 from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
+from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import Sources
@@ -73,6 +74,7 @@ class Control:
             reload=self.reload,
             sources=self.sources,
         )
+        self.taps.changed = self._report
         self.probes = Probes(self._administered)
         self.admin = AdminServer(self._administered, events)
         self._servers = {"admin": self.admin.server, "probes": self.probes.server}
@@ -89,6 +91,11 @@ class Control:
     def snapshot(self) -> Snapshot:
         """The configuration in use."""
         return self.active.snapshot
+
+    @property
+    def taps(self) -> Taps:
+        """Who reads `/tap`."""
+        return self._administered.taps
 
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
@@ -205,8 +212,13 @@ class Control:
         self.events.reloaded(self._administered.summary(outcome))
 
     def _renew_telemetry(self) -> None:
-        room = self.rooms.renew()
-        self._datapath.report_to(room.observer, room.decide)
+        self.rooms.renew()
+        self._report()
+
+    def _report(self) -> None:
+        """Have the data path tell those who want to know now."""
+        room = self.rooms.room
+        self._datapath.report_to(self.taps.observing(room.observer), room.decide)
 
     # What is told
 

@@ -64,9 +64,9 @@ def collect(
             for result, count in list(one.handshakes.items())
         },
         copies={
-            name: live.destinations[0].copying.in_flight
+            name: copying.in_flight
             for name, live in list(assembly.routes.items())
-            if live.destinations[0].copying is not None
+            if live.destinations and (copying := live.destinations[0].copying) is not None
         },
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,

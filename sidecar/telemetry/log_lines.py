@@ -113,7 +113,7 @@ def make_line(record: Record, offset_ns: int) -> LogLine:
     """Build the line of a record; `offset_ns` turns monotonic into epoch nanoseconds."""
     level = level_of(record)
     if isinstance(record, FinishedExchange):
-        return LogLine(int(record.ended * 1e9) + offset_ns, level, "access", _access_fields(record))
+        return LogLine(int(record.ended * 1e9) + offset_ns, level, "access", access_fields(record))
     if isinstance(record, Checked):
         message = f"{record.route}/{record.upstream}: the check of {record.path} fails: {record.error_type}"
         at_ns = int(record.ended * 1e9) + offset_ns
@@ -145,7 +145,7 @@ def _endpoint_fields(change: EndpointChange) -> Fields:
 
 
 def as_json(line: LogLine) -> bytes:
-    head = {"time": _iso(line.at_ns), "level": line.level.name.lower(), "kind": line.kind}
+    head = {"time": iso(line.at_ns), "level": line.level.name.lower(), "kind": line.kind}
     if line.kind != "access":
         head["message"] = line.message
     whole = head | line.fields
@@ -161,14 +161,15 @@ def as_json(line: LogLine) -> bytes:
 def as_text(line: LogLine) -> bytes:
     """The same for people: time, level, message, then key=value."""
     pairs = " ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value is not None)
-    text = f"{_iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}"
+    text = f"{iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}"
     return f"{escaped(text)}\n".encode("utf-8", "replace")
 
 
 _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
-def _access_fields(record: FinishedExchange) -> Fields:
+def access_fields(record: FinishedExchange) -> Fields:
+    """What the access log says of it; None for what it has not."""
     path, query = split_target(record.target)
     endpoint, reason, peer = record.endpoint, record.reason, record.peer
     agent, budget = record.user_agent, record.budget
@@ -250,8 +251,8 @@ def _order_fields(transition: Transition, offset_ns: int) -> Fields | None:
     return {
         "action": order.action.value,
         "by": order.by,
-        "since": _iso(int(order.since * 1e9) + offset_ns),
-        "until": None if order.until is None else _iso(int(order.until * 1e9) + offset_ns),
+        "since": iso(int(order.since * 1e9) + offset_ns),
+        "until": None if order.until is None else iso(int(order.until * 1e9) + offset_ns),
     }
 
 
@@ -291,7 +292,8 @@ def _reload_fields(report: ReloadReport) -> Fields:
     }
 
 
-def _iso(at_ns: int) -> str:
+def iso(at_ns: int) -> str:
+    """Epoch nanoseconds as a date and a time, to the millisecond."""
     second, rest = divmod(at_ns, 1_000_000_000)
     return f"{_iso_second(second)}.{rest // 1_000_000:03d}Z"
 

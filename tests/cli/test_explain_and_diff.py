@@ -259,3 +259,85 @@ def test_wrong_use_is_two() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["explain"])
     assert caught.value.code == 2
+
+
+ACTING = """\
+version: 1
+upstreams: {app: {endpoints: ["127.0.0.1:9000"]}, canary: {endpoints: ["127.0.0.1:9001"]}}
+routes:
+- {name: away, match: {hosts: ["old.test:81"], path: {prefix: /a}}, redirect: {scheme: https, prefix: /b}}
+- {name: gone, match: {hosts: [old.test]}, respond: {status: 410, body: gone}}
+- name: app
+  match: {path: {prefix: /v1}}
+  weights: {app: 9, canary: {weight: 1, request_headers: {set: {x-canary: "${client.address}"}}}}
+  clients: {allow: [10.0.0.0/8], deny: [10.0.0.1], forwarded_hops: 1}
+  cors: {allow_origins: ["https://shop.test"], allow_methods: [PUT]}
+  max_request_body: 1MiB
+  rewrite: {prefix: /v2}
+- {name: whole, match: {path: {exact: /x}}, upstream: app, rewrite: {path: /y}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_line", "told"),
+    [
+        (["http://old.test:81/a/c?d"], ["→ redirect: 302 to https://old.test/b/c?d"]),
+        (["http://old.test:81/a/../a/c"], ["→ 400: a dot segment could leave the rewritten prefix"]),
+        (["http://old.test/a"], ["→ respond: 410 with 4 bytes"]),
+        (
+            ["http://x/v1/a?b"],
+            [
+                "→ clients, by the address in X-Forwarded-For, 1 from its end: allow 10.0.0.0/8; deny 10.0.0.1/32; "
+                "403 for others",
+                "→ request body: 413 beyond 1MiB",
+                "→ rewritten to /v2/a?b",
+                "→ upstream canary (weight 1): 127.0.0.1:9001",
+                '  cors.allow_origins                        ["https://shop.test"]',
+            ],
+        ),
+        (
+            [
+                "-X", "OPTIONS", "-H", "origin: https://shop.test", "-H", "access-control-request-method: PUT",
+                "http://x/v1/a",
+            ],
+            ["Access-Control-Allow-Origin: https://shop.test; Access-Control-Allow-Methods: PUT"],
+        ),
+        (["http://x/x?y"], ["→ rewritten to /y?y"]),
+    ],
+)  # fmt: skip
+def test_explain_says_what_a_route_does_itself(
+    tmp_path: Path, request_line: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(ACTING)
+    assert main(["explain", str(path), *request_line]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in told if line.replace('["', "[").replace('"]', "]") not in shown] == []
+
+
+def test_explain_shows_no_retries_where_no_upstream_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(ACTING)
+    assert main(["explain", str(path), "http://old.test/a"]) == 0
+    shown = capsys.readouterr().out
+    assert ("Retries" in shown, "cors." in shown, "→ upstream" in shown) == (False, False, False)
+
+
+def test_diff_shows_what_a_route_does_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(ACTING)
+    new.write_text(
+        ACTING.replace("410", "404")
+        .replace("client.address", "client.port")
+        .replace("10.0.0.0/8", "10.1.0.0/16")
+    )
+    assert main(["diff", str(old), str(new)]) in (0, 1)
+    shown = capsys.readouterr().out
+    assert "respond.status: 410 → 404" in shown
+    assert "clients.allow: [10.0.0.0/8] → [10.1.0.0/16]" in shown
+    assert (
+        "weights.canary.request_headers.set: {x-canary: ${client.address}} → {x-canary: ${client.port}}"
+        in shown
+    )

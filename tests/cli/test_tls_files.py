@@ -183,7 +183,7 @@ def test_host_that_no_certificate_is_for_is_warned_of(
     made: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.pair("b", "b.test", "*.b.test")
-    hosts = '[a.test, www.a.test, x.b.test, y.x.b.test, "*.b.test", "*.a.test", "*"]'
+    hosts = '[a.test, "a.test:8443", www.a.test, x.b.test, y.x.b.test, "*.b.test", "*.a.test", "*"]'
     text = TEXT.replace("match: {path: {prefix: /bank}}", f"match: {{hosts: {hosts}}}")
     (tmp_path / "sidecar.yaml").write_text(text)
     code, out, err = check(tmp_path, capsys)

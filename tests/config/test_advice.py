@@ -100,3 +100,67 @@ routes:
     warnings = load_text(text).warnings
     assert len(warnings) == count
     assert all("no request is of a known client" in one.message for one in warnings)
+
+
+@pytest.mark.parametrize(
+    ("cors", "count"),
+    [
+        ("allow_origins: ['*'], allow_credentials: true", 1),
+        ("allow_origins: ['*']", 0),
+        ("allow_origins: ['https://*.test'], allow_credentials: true", 0),
+    ],
+)
+def test_every_page_that_may_act_for_its_user_is_warned_of(cors: str, count: int) -> None:
+    found = load_text(TOP.replace("upstream: app}", f"upstream: app, cors: {{{cors}}}}}")).warnings
+    assert [one.message[:50] for one in found] == ["warning: with `allow_credentials` every page that "][
+        :count
+    ]
+
+
+@pytest.mark.parametrize(
+    ("redirect", "tls", "count"),
+    [
+        ("scheme: http", False, 1),
+        ("scheme: https", False, 0),
+        ("scheme: https", True, 1),
+        ("scheme: https, host: other.test", True, 0),
+        ("scheme: https, port: 8443", True, 0),
+        ("port: 81", False, 0),
+    ],
+)
+def test_a_redirect_to_where_the_client_is_is_warned_of(redirect: str, tls: bool, count: int) -> None:
+    keys = "{tls: {certificate: {chain: a.crt, key: a.key}}}" if tls else "{}"
+    text = f"version: 1\nlisteners: {{inbound: {keys}}}\nroutes: [{{name: r, redirect: {{{redirect}}}}}]\n"
+    found = [one.message for one in load_text(text).warnings]
+    assert len([one for one in found if "sent back to where they are" in one]) == count
+
+
+@pytest.mark.parametrize(
+    ("match", "count"),
+    [
+        ("{methods: [GET]}", 1),
+        ("[{methods: [GET]}, {methods: [PUT]}]", 2),
+        ("{methods: [GET, OPTIONS]}", 0),
+        ("{path: {prefix: /}}", 0),
+    ],
+)
+def test_a_route_that_no_preflight_reaches_is_warned_of(match: str, count: int) -> None:
+    own = f"upstream: app, cors: {{allow_origins: ['https://a.test']}}, match: {match}}}"
+    found = [one.message for one in load_text(TOP.replace("upstream: app}", own)).warnings]
+    assert len([one for one in found if "name OPTIONS too" in one]) == count
+
+
+@pytest.mark.parametrize(
+    ("route", "keys"),
+    [
+        ("redirect: {port: 81}, retry: {attempts: 1}, rewrite: {host: a}", ["retry", "rewrite"]),
+        ("respond: {}, circuit_breaker: {open_for: 1s}, timeouts: {request: 1s}", ["circuit_breaker"]),
+        ("respond: {}, cors: {allow_origins: ['*']}, response_headers: {set: {x-a: b}}", []),
+        ("upstream: app, retry: {attempts: 1}", []),
+    ],
+)
+def test_what_a_route_says_of_upstreams_that_it_never_asks_is_warned_of(route: str, keys: list[str]) -> None:
+    text = TOP.replace("upstream: app}", f"{route}}}") + "defaults: {retry: {attempts: 2}}\n"
+    line = text.splitlines()[2]
+    found = [one for one in load_text(text).warnings if "does nothing" in one.message]
+    assert [line[one.column - 1 :].partition(":")[0] for one in found] == keys

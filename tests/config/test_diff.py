@@ -1,5 +1,7 @@
 """What another configuration changes, key by key, and which breakers go on."""
 
+import pytest
+
 from sidecar.config.load import load_text
 from sidecar.config.tell.diff import Change, Diff, Fate, Item, Kind, diff
 from sidecar.core.snapshot import Snapshot
@@ -144,3 +146,22 @@ def test_a_header_that_may_be_a_secret_is_not_told() -> None:
     told = str(found.routes[0].changes[0])
     assert "s3cret" not in told
     assert found.routes[0].changes[0].key == "request_headers.set"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("http://u:one@otel:4317", "http://u:two@otel:4317"),
+        ("http://otel:4317/?token=one", "http://otel:4317/?token=two"),
+        ("http://otel:4317", "http://u:one@otel:4317"),
+    ],
+)
+def test_another_password_in_a_url_is_a_change_and_is_not_told(old: str, new: str) -> None:
+    text = "version: 1\nroutes: []\ntelemetry: {otlp: {endpoint: '%s'}}\n"
+    found = diff(load_text(text % old).snapshot, load_text(text % new).snapshot)
+    assert [change.key for change in found.process] == ["telemetry.otlp.endpoint"]
+    assert found.pending_restart == found.process
+    told = str(found.process[0])
+    assert "one" not in told
+    assert "two" not in told
+    assert not diff(load_text(text % new).snapshot, load_text(text % new).snapshot)

@@ -52,7 +52,7 @@ def shown(text: str) -> list[str]:
         ),
         (
             "telemetry: {headers: {x-team: hush}}",
-            "unknown key 'headers'; known here: service_name, otlp, traces, metrics, access_log, logs",
+            "unknown key 'headers': it belongs under `otlp`, as otlp: {headers: …}",
             "telemetry: {headers: {x-team: ****}}",
         ),
         (

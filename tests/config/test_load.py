@@ -21,6 +21,8 @@ from sidecar.config.schema.regex import Regex
 from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
+from sidecar.core.actions.policy import ClientPolicy, CorsPolicy
+from sidecar.core.actions.template import Template, Variable
 from sidecar.core.snapshot import (
     Address,
     Admin,
@@ -46,6 +48,7 @@ from sidecar.core.snapshot import (
     Rewrite,
     Route,
     RouteTimeouts,
+    ShareFilter,
     Snapshot,
     TlsVersion,
     Upstream,
@@ -111,18 +114,38 @@ def test_a_whole_route_is_read() -> None:
                     ValueMatch("x-tier", exact="gold"),
                     ValueMatch("x-build", regex=Regex("v[0-9]+")),
                     ValueMatch("x-user", present=True),
+                    ValueMatch("x-agent", prefix="curl/"),
+                    ValueMatch("x-file", suffix=".pdf"),
                 ),
                 query=(
                     ValueMatch("beta", exact="1"),
                     ValueMatch("plan", exact="gold"),
                     ValueMatch("page", regex=Regex("[0-9]+")),
                     ValueMatch("debug", present=False),
+                    ValueMatch("sort", prefix="name"),
+                    ValueMatch("file", suffix=".csv"),
                 ),
+                port=80,
             ),
         ),
         upstreams=(("payments", 90), ("payments-canary", 10)),
+        filters=(
+            (
+                "payments-canary",
+                ShareFilter(
+                    HeaderOps(((b"x-canary", b"1"),), ((b"x-hop", b"canary"),), frozenset({b"x-old"})),
+                    HeaderOps(
+                        ((b"x-served-by", b"canary"),), ((b"x-hop", b"canary"),), frozenset({b"x-old"})
+                    ),
+                ),
+            ),
+        ),
         rewrite=Rewrite("/", "payments.internal"),
-        request_headers=HeaderOps(((b"x-mesh", b"a"),), ((b"x-hop", b"sidecar"),), frozenset({b"x-debug"})),
+        request_headers=HeaderOps(
+            ((b"x-mesh", b"a"), (b"x-client", Template((Variable("client.address"),)))),
+            ((b"x-hop", b"sidecar"),),
+            frozenset({b"x-debug"}),
+        ),
         response_headers=HeaderOps(
             ((b"cache-control", b"no-store"),), ((b"x-served-by", b"sidecar"),), frozenset({b"server"})
         ),
@@ -137,6 +160,14 @@ def test_a_whole_route_is_read() -> None:
         hedge=HedgePolicy(),
         mirror=MirrorPolicy("shadow", 0.1),
         fallback=FallbackPolicy(200, ((b"content-type", b"application/json"),), b'{"items": []}'),
+        clients=ClientPolicy(("10.0.0.0/8", "2001:db8::/32"), ("10.0.0.13/32",)),
+        cors=CorsPolicy(
+            ("https://shop.example", "https://*.shop.example"),
+            allow_methods=("PUT", "DELETE"),
+            allow_headers=("content-type",),
+            expose_headers=("x-request-id",),
+        ),
+        max_request_body_bytes=10 * 1024 * 1024,
         direction=Direction.OUTBOUND,
     )
 
@@ -454,7 +485,7 @@ def test_a_problem_is_shown_with_its_line_and_a_caret() -> None:
     with pytest.raises(ConfigError) as caught:
         load_text(HEAD + "routes:\n- {name: a, upstrem: app}\n", "s.yaml")
     assert str(caught.value) == (
-        "s.yaml:4:3: missing key 'upstream' (or 'weights')\n"
+        "s.yaml:4:3: missing key 'upstream' (or 'weights', 'redirect' or 'respond')\n"
         "- {name: a, upstrem: app}\n"
         "  ^\n"
         "s.yaml:4:13: unknown key 'upstrem': did you mean 'upstream'?\n"

@@ -63,7 +63,10 @@ def test_every_link_leads_to_a_section_of_the_page() -> None:
         ("listeners.NAME.limits", ["`head`", "size", "`64KiB`"]),
         ("listeners.NAME.limits", ["`headers`", "whole number, 1 or more", "`100`"]),
         ("upstreams.NAME", ["`endpoints`", "list of: text, such as `payments:80`", "**required**"]),
-        ("routes[]", ["`weights`", "by name: whole number, 0 to 1000000", "unset"]),
+        (
+            "routes[]",
+            ["`weights`", "by name: whole number, 0 to 1000000 or [mapping](#routesweightsname)", ""],
+        ),
         ("routes[].match.path", ["`regex`", "regular expression", "unset"]),
         ("routes[].circuit_breaker", ["`failure_rate_threshold`", "share", "`50%`"]),
         (
@@ -100,8 +103,15 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     route = whole["routes"][0] | _defaults(schema["$defs"]["Route"], schema)
     route["circuit_breaker"].pop("candidate", None)
     route["circuit_breaker"]["half_open"].pop("check")  # unset as a whole, too
-    for part in ("fallback", "hedge", "mirror"):  # unset as a whole, though their parts have defaults
-        route.pop(part)
+    for key in (
+        "fallback",
+        "cors",
+        "hedge",
+        "mirror",
+        "redirect",
+        "respond",
+    ):  # unset as a whole, though their parts have defaults
+        route.pop(key)
     whole["routes"] = [route]
     listener = _defaults(schema["$defs"]["ListenerSection"], schema)
     listener.pop("tls")  # unset as a whole, too

@@ -19,6 +19,7 @@ from sidecar.core import snapshot as core
 
 FILLED_OTHERWISE = {
     "version", "listeners", "upstreams", "defaults", "routes",  # put together item by item
+    "respond.body_file",
     "fallback.body_file",  # its content is the body
 }  # fmt: skip
 NOT_IN_A_FILE = {
@@ -26,7 +27,7 @@ NOT_IN_A_FILE = {
     core.Listener: {"name"},
     core.Upstream: {"name"},
     core.BreakerPolicy: {"counts_rate_limited", "judge_after_seconds"},
-    core.Route: {"direction", "hidden"},  # its listener's, and what the environment gave
+    core.Route: {"direction", "filters", "hidden"},  # its listener's, of `weights`, what the environment gave
 }
 WHOLES: list[tuple[type[Section], object]] = [
     (Settings, BUILT_IN),

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
-from sidecar.kubernetes.settings import Mode, Settings
+from sidecar.kubernetes.choices import Mode
+from sidecar.kubernetes.container import CONFIG_FILE
+from sidecar.kubernetes.plan import Plan, plan
+from sidecar.kubernetes.settings import Settings
 from tests.support.ports import free_ports
 
 APP = Path(__file__).with_name("app.py")

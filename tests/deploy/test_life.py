@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sidecar.kubernetes.settings import Mode
+from sidecar.kubernetes.choices import Mode
 from tests.deploy.kubelet import Pod
 from tests.support.ports import free_ports
 

@@ -19,9 +19,11 @@ from sidecar.cli import inject as inject_command
 from sidecar.config.load import load_text
 from sidecar.config.schema.units import parse_duration
 from sidecar.core.snapshot import Snapshot
+from sidecar.kubernetes.choices import Mode
+from sidecar.kubernetes.container import CONFIG_FILE
 from sidecar.kubernetes.inject import inject
-from sidecar.kubernetes.plan import CONFIG_FILE, Plan, plan
-from sidecar.kubernetes.settings import Mode, Settings
+from sidecar.kubernetes.plan import Plan, plan
+from sidecar.kubernetes.settings import Settings, is_wanted
 from sidecar.transport.tls.served import files_of
 from tests.deploy.tools import tool
 
@@ -245,7 +247,7 @@ def test_by_hand_and_by_injection_a_pod_gets_the_same_sidecar(overlay: str) -> N
         found = plan({}, _bare(template["spec"]), {}, _settings(container, place))
         assert isinstance(found, Plan)
         names = {item["name"] for item in template["spec"]["volumes"]}
-        assert {item["name"] for item in found.volumes} == {
+        assert {item["name"] for item in found.parts["volumes"]} == {
             one for one in names if one.startswith("sidecar-")
         }
         assert container["image"] == found.container["image"]
@@ -333,26 +335,59 @@ def test_injected_sidecars_have_the_webhooks_own_image() -> None:
 def test_the_webhook_leaves_the_rest_of_the_cluster_alone() -> None:
     """A webhook that fails must not keep pods of other namespaces, or itself, from starting."""
     kinds = {item["kind"]: item for item in documents("webhook")}
-    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
-    assert hook["namespaceSelector"] == {"matchLabels": {"sidecar.io/inject": "enabled"}}
-    assert hook["rules"] == [
-        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-        | {"scope": "Namespaced"}
-    ]
-    assert hook["sideEffects"] == "None"
-    assert hook["timeoutSeconds"] <= 10
+    hooks = kinds["MutatingWebhookConfiguration"]["webhooks"]
+    for hook in hooks:
+        assert hook["rules"] == [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+            | {"scope": "Namespaced"}
+        ]
+        assert hook["sideEffects"] == "None"
+        assert hook["timeoutSeconds"] <= 10
+    for name, labels in (("shop", {}), ("sidecar-system", {}), ("kube-system", {}), ("shop", {KEY: "false"})):
+        assert not selected(hooks, {"kubernetes.io/metadata.name": name, **labels}, {})
+
+
+KEY = "sidecar.io/inject"
+
+
+@pytest.mark.parametrize("of_pod", [None, "enabled", "true", "disabled", "false"])
+@pytest.mark.parametrize("of_namespace", [None, "enabled", "true", "disabled", "false"])
+def test_labels_of_pods_and_namespaces_mean_what_the_command_reads(
+    of_namespace: str | None, of_pod: str | None
+) -> None:
+    """But for a namespace that says nothing: the command is told of the files that it is given."""
+    hooks = next(item for item in documents("webhook") if item["kind"] == "MutatingWebhookConfiguration")
+    namespace = {} if of_namespace is None else {KEY: of_namespace}
+    pod = {} if of_pod is None else {KEY: of_pod}
+    is_asked = selected(hooks["webhooks"], {"kubernetes.io/metadata.name": "shop", **namespace}, pod)
+    said = of_pod or of_namespace or "false"
+    assert is_asked == is_wanted({}, {KEY: said})
+
+
+def selected(hooks: list[dict[str, Any]], namespace: dict[str, str], pod: dict[str, str]) -> bool:
+    """As the API server selects (LabelSelector: a label that is missing is not in any list)."""
+
+    def holds(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+        assert set(selector) == {"matchExpressions"}
+        found = []
+        for one in selector["matchExpressions"]:
+            assert one["operator"] in ("In", "NotIn")
+            found.append((labels.get(one["key"]) in one["values"]) is (one["operator"] == "In"))
+        return all(found)
+
+    return any(
+        holds(hook["namespaceSelector"], namespace) and holds(hook["objectSelector"], pod) for hook in hooks
+    )
 
 
 def test_the_webhook_serves_what_the_api_server_calls() -> None:
     kinds = {item["kind"]: item for item in documents("webhook")}
-    (hook,) = kinds["MutatingWebhookConfiguration"]["webhooks"]
-    service = hook["clientConfig"]["service"]
-    assert (service["name"], service["namespace"]) == (
-        kinds["Service"]["metadata"]["name"],
-        kinds["Service"]["metadata"]["namespace"],
-    )
-    assert (service["path"], kinds["Service"]["spec"]["ports"][0]["port"]) == ("/mutate", 443)
-    assert hook["failurePolicy"] == "Fail"
+    own = kinds["Service"]["metadata"]
+    for hook in kinds["MutatingWebhookConfiguration"]["webhooks"]:
+        service = hook["clientConfig"]["service"]
+        assert (service["name"], service["namespace"]) == (own["name"], own["namespace"])
+        assert (service["path"], kinds["Service"]["spec"]["ports"][0]["port"]) == ("/mutate", 443)
+        assert hook["failurePolicy"] == "Fail"
     own = kinds["Namespace"]["metadata"]["labels"]
     assert own.get("sidecar.io/inject") is None
 

@@ -291,6 +291,8 @@ def test_the_end_calls_everything_off() -> None:
         (None, (), b"127.0.0.1:8080"),
         (None, ("*.shop.test", "shop.test"), b"shop.test"),
         (None, ("2001:db8::1",), b"[2001:db8::1]"),
+        (None, ("shop.test:8080",), b"shop.test:8080"),
+        (None, ("[2001:db8::1]:81",), b"[2001:db8::1]:81"),
         ("inner.test", ("shop.test",), b"inner.test"),
     ],
 )

@@ -11,11 +11,22 @@ _TEXTS = ("a", "web", "x: y", "# no comment", "it's", 'say "hi"', "true", "8080"
 _COMMENTS = ("", "", "", "", "# why", "#", "# - name: sidecar", "# é: {")
 
 
+_SECRET = {"secretKeyRef": {"name": "s", "key": "k"}}
+
+
 class _Empty:
     """A value that is written as nothing, or as null."""
 
 
 EMPTY = _Empty()
+_VARIABLES = (
+    {"name": "A", "value": "1"},
+    {"name": "no_proxy", "value": "x"},
+    {"name": "NO_PROXY", "value": "a,localhost"},
+    {"name": "no_proxy"},
+    {"name": "NO_PROXY", "value": EMPTY},
+    {"name": "no_grpc_proxy", "valueFrom": _SECRET},
+)
 
 
 @dataclass
@@ -109,8 +120,8 @@ def _containers(draw: st.DrawFn, names: str) -> list[dict[str, Any]]:
             st.sampled_from([{"containerPort": 8080}, {"name": "http", "containerPort": 80}]), max_size=2
         )
         env = st.lists(
-            st.sampled_from([{"name": "A", "value": "1"}, {"name": "no_proxy", "value": "x"}]),
-            max_size=2,
+            st.sampled_from(_VARIABLES),
+            max_size=3,
             unique_by=lambda item: item["name"],
         )
         entries = _given(
@@ -135,6 +146,7 @@ def _template(draw: st.DrawFn) -> dict[str, Any]:
         containers=draw(_containers("abc")),
         initContainers=_some(draw, _containers("xyz")),
         volumes=_some(draw, volumes),
+        imagePullSecrets=_some(draw, st.sampled_from([[{"name": "a"}], [{"name": "b"}], []])),
         restartPolicy=draw(st.sampled_from([None, "Always", "Never"])),
         nodeSelector=_some(draw, st.just({"disk": "ssd"})),
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
-from sidecar.kubernetes.settings import Mode, Settings
+from sidecar.kubernetes.settings import Settings
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.generated import manifests
 from tests.kubernetes.test_inject import data, pod_specs, without_sidecar
 
 OTHER = Settings(image="other:1", mode=Mode.CONTAINER, http_proxy=True, config_map="another")
+FULL = replace(SETTINGS, proxy_init=True, pull_secrets=("a",), no_grpc_proxy="g", cpu_limit="1")
 pytestmark = pytest.mark.timeout(900)
 """Against hanging: each example is some ten passes over YAML in plain Python, which take long on a busy machine."""
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +26,7 @@ many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 def test_out_again_is_the_input_to_the_byte(text: str) -> None:
     assert uninject(inject(text, "x", SETTINGS).text, "x").text == text
     assert uninject(inject(text, "x", OTHER).text, "x").text == text
+    assert uninject(inject(text, "x", FULL).text, "x").text == text
 
 
 @many
@@ -30,6 +35,7 @@ def test_twice_is_once_and_the_last_settings_hold(text: str) -> None:
     once = inject(text, "x", SETTINGS).text
     assert inject(once, "x", SETTINGS).text == once
     assert inject(inject(text, "x", OTHER).text, "x", SETTINGS).text == once
+    assert inject(inject(text, "x", FULL).text, "x", SETTINGS).text == once
 
 
 @many

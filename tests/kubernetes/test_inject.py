@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
+from sidecar.kubernetes.plan import DEFAULT_CONTAINER
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import STATUS, Mode, Settings, with_annotations
+from sidecar.kubernetes.settings import STATUS, Settings, with_annotations
 from tests.kubernetes.corpus import GOLDEN, MANIFESTS, SETTINGS, injected, read
 
 each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -155,8 +157,8 @@ spec:
         ('sidecar.io/image: "x,\\u202ey"', "", "is no reference of an image"),
         ('sidecar.io/image: "a\\nb: c"', "", "is no reference of an image"),
         ("sidecar.io/config-map: '../x'", "", "config-map: '../x' is no name of a ConfigMap"),
-        ("sidecar.io/cpu: lots", "", "cpu: 'lots' is no quantity, such as 100m"),
-        ("sidecar.io/memory: '-1'", "", "memory: '-1' is no quantity, such as 128Mi"),
+        ("sidecar.io/cpu: lots", "", "cpu: 'lots' is no quantity of CPU, such as 100m"),
+        ("sidecar.io/memory: '-1'", "", "memory: '-1' is no quantity of memory, such as 128Mi"),
         ("sidecar.io/no-proxy: 'a b'", "", "no-proxy: 'a b' is no list of hosts and networks"),
         ("sidecar.io/no-proxy: '" + "a," * 200 + "'", "", "is no list of hosts and networks"),
         ("", ", ports: [{containerPort: 15006}]", "the app uses port 15006, as the sidecar does: set"),
@@ -233,10 +235,10 @@ def _normal(item: Any) -> Any:
 
 def without_sidecar(item: Any) -> Any:
     if isinstance(item, dict):
-        if "name" in item and item.get("value") is not None and item["name"] in _PROXY:
-            own = str(item["value"]).startswith("http://proxy.example")
+        if item.get("name") in _PROXY:
+            own = str(item.get("value")).startswith("http://proxy.example")
             return item if own else None
-        pruned = {k: without_sidecar(v) for k, v in item.items() if k != STATUS}
+        pruned = {k: without_sidecar(v) for k, v in item.items() if k not in (STATUS, DEFAULT_CONTAINER)}
         return _normal(pruned)
     if isinstance(item, list):
         kept = [value for value in item if not _is_sidecars(value)]

@@ -10,9 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from sidecar.kubernetes.admission import review
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.inject import inject, uninject
 from sidecar.kubernetes.positions import ManifestError
-from sidecar.kubernetes.settings import Mode
 from tests.kubernetes.corpus import SETTINGS
 from tests.kubernetes.test_inject import data, without_sidecar
 
@@ -72,7 +72,6 @@ INJECTED = {
         more='        args: ["a\tb"]\n        command:\n        - |\n          if:\n          \techo\n'
     ),
     "a rendered chart": "---\n# Source: web/templates/deployment.yaml\n" + WEB,
-    "a chart's value in quotes": web("x:1", '"{{ .Values.image }}"'),
     "a name that is yet to be made": WEB.replace("{name: web}", "{generateName: web-}"),
     "metadata of nothing": web("    metadata: {labels: {a: b}}\n", "    metadata:\n"),
     "no metadata": web("    metadata: {labels: {a: b}}\n"),
@@ -154,6 +153,7 @@ REFUSED = {
     "x:1: document 1: not YAML: expected the node content, but found '-'; a Helm chart is rendered first": (
         "{{- if .Values.enabled }}\n" + WEB
     ),
+    "x:11: document 1: this is still to be rendered: a Helm chart": web("x:1", '"{{ .Values.image }}"'),
     "is a key written as `? key`?": web("      containers:\n", "      ? containers\n      :\n"),
     "not YAML: unacceptable character #x0000: special characters are not allowed": WEB + "\0",
     "x:12: document 1: not YAML": web("image: x:1\n", "image: x:1\n\t\t"),

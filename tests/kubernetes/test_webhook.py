@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from sidecar.kubernetes.admission import review
+from sidecar.kubernetes.admission import review, told
 from sidecar.kubernetes.settings import STATUS
 from sidecar.kubernetes.webhook import TlsFiles, Webhook
 from tests.kubernetes.corpus import MANIFESTS, SETTINGS, injected, read
@@ -126,9 +127,17 @@ def test_the_patch_gives_what_injection_writes(before: Any, after: Any) -> None:
         return
     for item in (by_patch, after):
         item["metadata"]["annotations"].pop(STATUS)
+        _without_what_services_say(item)
     if _tuned_on_the_workload(after):
         return
     assert by_patch == after
+
+
+def _without_what_services_say(pod: Any) -> None:
+    """A webhook for pods sees no Services, which say what a port speaks."""
+    for container in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])):
+        if container.get("name") == "sidecar" and "env" in container:
+            container["env"] = [item for item in container["env"] if item["name"] != "APP_PROTOCOL"]
 
 
 def _tuned_on_the_workload(pod: Any) -> bool:
@@ -252,8 +261,116 @@ def test_a_pod_that_asks_for_the_impossible_is_refused_with_the_reason() -> None
 
 
 def test_a_pod_with_the_sidecar_passes_unchanged() -> None:
-    pod = {"metadata": {"annotations": {STATUS: "{}"}}, "spec": {"containers": [{"name": "a"}]}}
-    assert "patch" not in review(admission(pod), SETTINGS)["response"]
+    pod: Any = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}}
+    once = patched(pod, review(admission(pod), SETTINGS))
+    assert "patch" not in review(admission(once), SETTINGS)["response"]
+
+
+def with_proxy(pod: Any) -> Any:
+    return patched(pod, review(admission(pod), SETTINGS))
+
+
+def names_of_env(pod: Any, index: int, key: str = "containers") -> list[str]:
+    return [item["name"] for item in pod["spec"][key][index].get("env") or []]
+
+
+PROXY = ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"]
+
+
+def test_a_container_that_another_webhook_added_later_gets_the_proxy_too() -> None:
+    once = with_proxy({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "env": []}]}})
+    added = {"name": "b", "env": [{"name": "NO_PROXY", "value": ".corp"}]}
+    once["spec"]["containers"].append(added)
+    again = with_proxy(once)
+    assert names_of_env(again, 1) == ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"]
+    assert again["spec"]["containers"][1]["env"][3]["value"].startswith(".corp,localhost")
+    assert again["spec"]["containers"][0] == once["spec"]["containers"][0]
+    record = json.loads(again["metadata"]["annotations"][STATUS])
+    assert record["env"] == {"a": PROXY, "b": ["http_proxy", "HTTP_PROXY", "no_proxy"]}
+    assert with_proxy(again) == again
+
+
+def test_what_is_added_later_has_the_port_of_the_sidecar_that_is_there() -> None:
+    pod = {
+        "metadata": {"annotations": {"sidecar.io/outbound-port": "16001"}},
+        "spec": {"containers": [{"name": "a"}]},
+    }
+    once = with_proxy(pod)
+    del once["metadata"]["annotations"]["sidecar.io/outbound-port"]
+    once["spec"]["containers"].append({"name": "b"})
+    assert with_proxy(once)["spec"]["containers"][1]["env"][0]["value"] == "http://127.0.0.1:16001"
+
+
+def test_a_pod_without_the_proxy_gets_none_later() -> None:
+    quiet = replace(SETTINGS, http_proxy=False)
+    pod: Any = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}}
+    once = patched(pod, review(admission(pod), quiet))
+    once["spec"]["containers"].append({"name": "b"})
+    assert with_proxy(once) == once
+
+
+def test_init_containers_that_end_before_the_sidecar_get_none_later() -> None:
+    settings = replace(SETTINGS, proxy_init=True)
+    pod: Any = {
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]},
+    }
+    once = patched(pod, review(admission(pod), settings))
+    assert names_of_env(once, 1, "initContainers") == PROXY
+    once["spec"]["initContainers"].insert(0, {"name": "before"})
+    once["spec"]["initContainers"].append({"name": "behind"})
+    again = patched(once, review(admission(once), settings))
+    assert [names_of_env(again, at, "initContainers") for at in (0, 2, 3)] == [[], PROXY, PROXY]
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hostNetwork": True}, "it uses the host's network"),
+        ({"os": {"name": "windows"}}, "it runs on Windows"),
+        ({"initContainers": [{"name": "sidecar"}]}, "it has a container named sidecar of its own"),
+    ],
+)
+def test_a_pod_that_cannot_have_one_passes_with_a_warning_that_says_why(spec: Any, why: str) -> None:
+    pod: Any = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}], **spec}}
+    answer = review(admission(pod), SETTINGS)
+    assert answer["response"]["allowed"] is True
+    assert "patch" not in answer["response"]
+    (warning,) = answer["response"]["warnings"]
+    assert warning.startswith(f"sidecar: left as it is: {why}")
+    assert told(answer) == warning.removeprefix("sidecar: ")
+
+
+def test_a_pod_that_wants_none_passes_without_a_word() -> None:
+    pod: Any = {
+        "metadata": {"labels": {"sidecar.io/inject": "false"}},
+        "spec": {"containers": [{"name": "a"}]},
+    }
+    assert review(admission(pod), SETTINGS)["response"] == {"uid": "705ab4f5", "allowed": True}
+
+
+@pytest.mark.parametrize("status", ["{}", "", "true", '{"env": {"a": []}}', '{"env": 1}', "["])
+def test_the_status_annotation_alone_lets_no_pod_pass(status: str) -> None:
+    pod = {"metadata": {"annotations": {STATUS: status}}, "spec": {"containers": [{"name": "a"}]}}
+    result = with_proxy(pod)
+    assert [item["name"] for item in result["spec"]["initContainers"]] == ["sidecar"]
+    assert json.loads(result["metadata"]["annotations"][STATUS])["mode"] == "native"
+
+
+@pytest.mark.parametrize("status", ["{}", "", "true", '{"env": 1}', "[" * 9999])
+def test_a_status_that_nobody_of_us_wrote_completes_nothing(status: str) -> None:
+    pod: Any = {
+        "metadata": {"annotations": {STATUS: status}},
+        "spec": {"containers": [{"name": "sidecar"}, {"name": "b"}]},
+    }
+    assert with_proxy(pod) == pod
+
+
+@pytest.mark.parametrize("where", ["annotations", "labels"])
+@pytest.mark.parametrize("no", ["false", "disabled", "Disabled"])
+def test_a_pod_is_opted_out_as_by_the_command(where: str, no: str) -> None:
+    pod: Any = {"metadata": {where: {"sidecar.io/inject": no}}, "spec": {"containers": [{"name": "a"}]}}
+    assert with_proxy(pod) == pod
 
 
 async def test_every_decision_is_logged_with_the_pod(

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 EXAMPLES = 20
 """Of each operation, in the phase that makes them up."""
 ENDING = "^/(drain|quitquitquit)$"
-ENDLESS = "^/events$"
-"""Its answer has no end to wait for; `tests/scenarios/test_admin_events.py` holds what it sends to the file."""
+ENDLESS = "^/(events|tap)$"
+"""Their answers have no end to wait for; `tests/scenarios/test_admin_{events,tap}.py` check what is sent."""
 
 
 def written(folder: Path, *, admin_key: str = "", key: str = "drain: {delay: 0s}") -> tuple[Path, int, int]:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.scenarios.operator import Operator
 from tests.support.ports import free_ports
-from tests.support.process import Running, sidecar
+from tests.support.process import Running, http_get, sidecar
 
 pytestmark = pytest.mark.process
 
@@ -29,6 +29,7 @@ class Site:
     running: Running
     file: Path
     hand: Operator
+    inbound: int
 
     async def command(self, *words: str) -> tuple[int, str, str]:
         """Run `sidecar WORDS` for this one: exit code, standard output and error."""
@@ -69,7 +70,7 @@ async def site(folder: Path) -> AsyncIterator[Site]:
     file = folder / "sidecar.yaml"
     file.write_text(configured(inbound=inbound, admin=admin, probes=probes))
     async with sidecar(file, probes, folder / "log") as running:
-        yield Site(running, file, Operator(admin))
+        yield Site(running, file, Operator(admin), inbound)
 
 
 async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) -> None:
@@ -103,6 +104,45 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         assert '"reason":"forced"' in log
 
 
+async def test_tap_shows_requests_as_they_end_and_ends_as_it_was_told(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        process = await to.started(
+            "tap", "shop", "--count", "2", "--admin", f"http://127.0.0.1:{to.hand.port}"
+        )
+        async with asyncio.timeout(60):
+            while not (await to.hand.get("/status"))["taps"]["readers"]:  # noqa: ASYNC110  # another process sets no event
+                await asyncio.sleep(0.05)
+        for path in ("/a?b=c", "/b"):
+            await http_get(to.inbound, path)
+        out, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        first, second = out.decode().splitlines()
+        when_and_what = r"\d\d:\d\d:\d\d\.\d{3}  502 +\d+\.\d ms  shop  GET \S+/a  "
+        line = when_and_what + r"budget \d+ ms \(route\)  reason \S+  → 127.0.0.1:9"
+        assert re.fullmatch(line, first), first
+        assert second.isprintable()
+        for words, told in (
+            (("shp",), "did you mean 'shop'?"),
+            (("--slow", "9"), "slow: "),
+            (("-n", "0"), "at least 1"),
+        ):
+            code, _, err_text = await to.command("tap", *words)
+            assert (code, told in err_text) == (2, True), err_text
+
+
+async def test_tap_of_nobody_says_so(tmp_path: Path) -> None:
+    async with site(tmp_path) as to:
+        (nobody,) = free_ports(1)
+        code, _, err = await Site(to.running, to.file, Operator(nobody), 0).command("tap")
+        assert (code, "no sidecar listens there" in err) == (1, True), err
+        process = await to.started("tap", "--admin", f"http://127.0.0.1:{to.hand.port}")
+        async with asyncio.timeout(60):
+            while not (await to.hand.get("/status"))["taps"]["readers"]:  # noqa: ASYNC110  # another process sets no event
+                await asyncio.sleep(0.05)
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (1, b"sidecar: it has ended\n")
+
+
 async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Path) -> None:
     async with site(tmp_path) as to:
         await to.hand.post("/breakers/shop/open?for=5m")
@@ -117,7 +157,7 @@ async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Pat
             out,
         ), out
         (nobody,) = free_ports(1)
-        code, out, _ = await Site(to.running, to.file, Operator(nobody)).command(
+        code, out, _ = await Site(to.running, to.file, Operator(nobody), 0).command(
             "explain", str(to.file), "/x"
         )
         assert code == 0
@@ -136,7 +176,7 @@ async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
         assert (await to.command("breaker", "ajar", "shop"))[0] == 2
         (nobody,) = free_ports(1)
         for words in (("status",), ("breaker", "auto", "shop")):
-            code, _, err = await Site(to.running, to.file, Operator(nobody)).command(*words)
+            code, _, err = await Site(to.running, to.file, Operator(nobody), 0).command(*words)
             where = f"http://127.0.0.1:{nobody}"
             told = f"sidecar: {where}: no sidecar listens there (Connection refused); is the address right?\n"
             assert (code, err) == (1, told)

@@ -78,9 +78,16 @@ class Operator:
     @asynccontextmanager
     async def events(self, last_id: str | None = None) -> AsyncIterator[Listening]:
         """Listen to `/events`, from now on or after `last_id`."""
+        after = () if last_id is None else (f"Last-Event-ID: {last_id}",)
+        async with self.stream("/events", *after) as listening:
+            yield listening
+
+    @asynccontextmanager
+    async def stream(self, path: str, *lines: str) -> AsyncIterator[Listening]:
+        """Listen to an answer that has no end, from behind its greeting on."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        after = "" if last_id is None else f"Last-Event-ID: {last_id}\r\n"
-        writer.write(f"GET /events HTTP/1.1\r\nHost: localhost\r\n{after}\r\n".encode())
+        fields = "".join(f"{line}\r\n" for line in ("Host: localhost", *lines))
+        writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"text/event-stream" in head
@@ -107,7 +114,7 @@ class Listening:
             self._text += await self._reader.readexactly(int(size, 16))
             await self._reader.readexactly(2)
         raw, _, self._text = self._text.partition(b"\n\n")
-        block = dict(line.split(": ", 1) for line in raw.decode().splitlines())
+        block = dict(line.split(": ", 1) for line in raw.decode().split("\n"))
         self.last_id = block.get("id", self.last_id)
         return block
 

@@ -38,7 +38,8 @@ async def test_the_file_names_what_is_served_and_nothing_else() -> None:
     heads = {(method, path) for method, path in served if method == "HEAD"}
     assert served - heads == operations()
     assert {path for _, path in heads} == {path for method, path in operations() if method == "GET"} - {
-        "/events"
+        "/events",
+        "/tap",
     }
 
 

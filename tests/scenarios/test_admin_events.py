@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from sidecar.admin.events import CAPACITY, MAX_READERS, WRITE_SECONDS, Events
+from sidecar.admin.events import CAPACITY, MAX_READERS, Events
+from sidecar.admin.stream import WRITE_SECONDS
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from tests.scenarios.operator import Operator, operator
 from tests.scenarios.stage import app_routes

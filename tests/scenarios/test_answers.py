@@ -21,7 +21,7 @@ from sidecar.core.errors import Reason
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
 from sidecar.transport.tls.files import server_context
-from tests.scenarios.stage import OK, app_routes, get, hang, inbound, saying, stage
+from tests.scenarios.stage import OK, app_routes, get, hang, inbound, post, saying, stage
 from tests.support.authority import Authority
 from tests.support.certificates import Certificates
 from tests.support.clean import assert_clean
@@ -257,6 +257,16 @@ async def protocol_error() -> bytes:
         return await answer_to(ASK, to.port)
 
 
+async def client_denied() -> bytes:
+    async with stage(route="clients: {deny: [127.0.0.1]}") as to:
+        return await answer_to(ASK, to.port)
+
+
+async def body_too_large() -> bytes:
+    async with stage(route="max_request_body: 1KiB") as to:
+        return await answer_to(post(b"x" * 1025, b"/", ID), to.port)
+
+
 async def no_route() -> bytes:
     async with stage(route="match: {path: {prefix: /app}}") as to:
         return await answer_to(ASK, to.port)
@@ -329,7 +339,8 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
     timeout_after_the_head, connect_timeout, connection_refused, dns_error, tls_certificate, tls_protocol,
     tls_alert, misdirected, connection_reset, incomplete_head,
-    incomplete_after_the_head, protocol_error, no_route, bad_request, head_too_large, too_many_fields,
+    incomplete_after_the_head, protocol_error, client_denied, body_too_large, no_route, bad_request,
+    head_too_large, too_many_fields,
     url_too_long, request_timeout, body_timeout, loop, draining,
 )  # fmt: skip
 
@@ -379,6 +390,8 @@ EXPECTED = {
     "connection_reset": (502, "connection_terminated", "connection_reset"),
     "incomplete_head": (502, "http_response_incomplete", "connection_reset"),
     "protocol_error": (502, "http_protocol_error", "protocol_error"),
+    "client_denied": (403, "http_request_denied", "client_denied"),
+    "body_too_large": (413, "http_request_error", "bad_request"),
     "no_route": (404, "destination_not_found", "no_route"),
     "bad_request": (400, "http_request_error", "bad_request"),
     "head_too_large": (431, "http_request_error", "bad_request"),

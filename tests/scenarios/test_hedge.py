@@ -138,7 +138,7 @@ async def test_a_hedge_says_what_it_is_and_how_much_time_is_left() -> None:
         assert first.value(b"x-sidecar-retry") is None
         assert hedge.value(b"x-sidecar-retry") == b"1"
         left = [int(one.value(b"x-envoy-expected-rq-timeout-ms") or b"") for one in (first, hedge)]
-        assert left[0] - left[1] in (99, 100, 101)
+        assert 99 <= left[0] - left[1] <= 103
         spans = [(one.value(b"traceparent") or b"").split(b"-") for one in (first, hedge)]
         assert spans[0][1] == spans[1][1]
         assert spans[0][2] != spans[1][2]

@@ -12,7 +12,7 @@ import jsonschema_rs
 
 DOCUMENT: dict[str, Any] = json.loads((resources.files("sidecar.admin") / "openapi.json").read_bytes())
 PROBLEM = "application/problem+json"
-EVENTS = {"transition": "Transition", "reload": "ReloadEvent", "lost": "Lost"}
+EVENTS = {"transition": "Transition", "reload": "ReloadEvent", "lost": "Lost", "request": "TappedRequest"}
 """The schema of each kind of event's data."""
 _PAGE = re.compile(r"/|/dashboard/.*")
 """What is there for a browser: no part of the API."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 
+from sidecar.config.load.action_rules import match_nodes
 from sidecar.config.load.check import Checked
 from sidecar.config.load.server_rules import is_loopback
 from sidecar.config.problems import Problem
@@ -34,9 +35,26 @@ _OPEN = (
     "warning: everybody who reaches this address can send requests out in this pod's name; 127.0.0.1 is for the app "
     "alone"
 )
+_NO_ROUTES = "warning: an empty list: no route takes a request, so each one is answered 404"
 _NOBODY_ASKS = (
     "warning: no request is of a known client, since the route's listener asks for no certificates: give it `tls` "
     "with `client: request` or `require`"
+)
+_OF_UPSTREAMS = frozenset({
+    "admission", "circuit_breaker", "fallback", "request_headers", "retry", "rewrite", "shift_up_to",
+    "weights_when_open",
+})  # fmt: skip
+"""Policies of a route that are about asking an upstream."""
+_NO_PREFLIGHT = (
+    "warning: browsers ask by OPTIONS before they send anything but a simple request, and `cors` is not asked then: "
+    "name OPTIONS too"
+)
+_EVERY_PAGE = (
+    "warning: with `allow_credentials` every page that a user opens may act in its name: name the origins"
+)
+_SAME_PLACE = (
+    "warning: the listener speaks this scheme itself, so clients are sent back to where they are: let a match, as by "
+    "`port`, take those alone who have come by the other one"
 )
 _METADATA = (
     "warning: this is the address of the cloud's metadata, where a node's credentials are: who reaches a route to it "
@@ -51,14 +69,26 @@ def advice(
     routes: list[Checked[Route]],
 ) -> tuple[Problem, ...]:
     """The warnings of a sound configuration, whose document is `top`. None repeats a value, which may be a secret."""
-    found = [*_open_listeners(settings)]
+    found = [*_open_listeners(settings), *_nothing_to_do(top)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
     asking = _asking(settings)
+    listed = top.get("routes")
+    for item in listed.items if isinstance(listed, Sequence) else ():
+        found += _without_effect(item)
     for route in routes:
+        found += _of_cors(route)
+        found += _of_redirect(route, settings)
         found += _of_route(route)
         found += _of_clients(route, asking)
     return tuple(node.problem(message) for node, message in found)
+
+
+def _nothing_to_do(top: MappingNode) -> Iterator[tuple[Node, str]]:
+    """Without a route no request goes anywhere but where `unmatched: pass_through` lets it."""
+    node = top.get("routes")
+    if isinstance(node, Sequence) and not node.items:
+        yield node, _NO_ROUTES
 
 
 def is_metadata(host: str) -> bool:
@@ -99,6 +129,45 @@ def _of_clients(route: Checked[Route], asking: frozenset[str]) -> Iterator[tuple
         node = match.get("client") if isinstance(match, MappingNode) else None
         if node is not None:
             yield node, _NOBODY_ASKS
+
+
+def _of_cors(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
+    cors = route.value.cors
+    for match in match_nodes(route.node.get("match")) if cors is not None else ():
+        methods = match.get("methods")
+        named = (
+            [getattr(item, "value", None) for item in methods.items] if isinstance(methods, Sequence) else []
+        )
+        if methods is not None and "OPTIONS" not in named:
+            yield methods, _NO_PREFLIGHT
+    node = route.node.get("cors", "allow_origins")
+    is_open = cors is not None and cors.allow_credentials and "*" in (cors.allow_origins or ())
+    if is_open and node is not None:
+        yield node, _EVERY_PAGE
+
+
+def _without_effect(item: Node) -> Iterator[tuple[Node, str]]:
+    """What a route itself says, not `defaults`, of upstreams that it never asks."""
+    if not isinstance(item, MappingNode):
+        return
+    own = next((key for key in ("redirect", "respond") if key in item.entries), None)
+    for key in sorted(_OF_UPSTREAMS & item.entries.keys()) if own is not None else ():
+        yield (
+            item.entries[key].key,
+            f"warning: the route has `{own}` and asks no upstream, so this does nothing",
+        )
+
+
+def _of_redirect(route: Checked[Route], settings: Checked[Settings]) -> Iterator[tuple[Node, str]]:
+    """By the scheme alone, to that of the listener: the client comes back by the same way."""
+    redirect, node = route.value.redirect, route.node.get("redirect")
+    if redirect is None or node is None or redirect.scheme is None:
+        return
+    section = (settings.value.listeners or {}).get(route.value.listener or DEFAULT_LISTENER)
+    own = "http" if section is None or section.tls is None else "https"
+    is_elsewhere = redirect.host or redirect.path or redirect.prefix or redirect.port
+    if redirect.scheme == own and not is_elsewhere:
+        yield node, _SAME_PLACE
 
 
 def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, str]]:

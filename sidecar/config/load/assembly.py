@@ -7,24 +7,26 @@ only when nothing at all was reported is a snapshot built.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import route_rules, server_rules, tls_rules
+from sidecar.config.load import route_rules, server_rules, slips, tls_rules
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
 from sidecar.config.load.origins import Origins
+from sidecar.config.load.strict import strict_advice
 from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import listeners
+from sidecar.config.schema.names import is_extension
 from sidecar.config.schema.names import name as checked_name
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
-from sidecar.config.schema.routes import Route
+from sidecar.config.schema.routes import Route, filters
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
@@ -62,6 +64,8 @@ def load_file(
     path: str | os.PathLike[str],
     environ: Mapping[str, str] | None = None,
     most_routes: int | None = None,
+    *,
+    is_strict: bool = False,
 ) -> Loaded:
     """Load a file, or a directory's *.yaml and *.yml merged in the order of their names.
 
@@ -71,16 +75,24 @@ def load_file(
     Args:
         environ: for `${NAME}`; the process's own environment by default.
         most_routes: that the memory of whoever serves them is enough for; None: any number.
+        is_strict: warn of what does nothing too (see `load/strict.py`).
 
     Raises:
         ConfigError: with every problem found.
     """
     report, files = Report(), Files()
     contents = files.read_configuration(os.fspath(path), report)
-    return _load(contents, os.environ if environ is None else environ, files, report, most_routes)
+    environ = os.environ if environ is None else environ
+    return _load(contents, environ, files, report, most_routes, is_strict=is_strict)
 
 
-def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] | None = None) -> Loaded:
+def load_text(
+    text: str,
+    name: str = "sidecar.yaml",
+    environ: Mapping[str, str] | None = None,
+    *,
+    is_strict: bool = False,
+) -> Loaded:
     """Load `text` as if it were the content of the file `name`, with an empty environment by default.
 
     Raises:
@@ -89,7 +101,7 @@ def load_text(text: str, name: str = "sidecar.yaml", environ: Mapping[str, str] 
     content = text.encode("utf-8", "surrogatepass")
     files = Files()
     files.keep(name, content)
-    return _load({name: content}, environ or {}, files, Report())
+    return _load({name: content}, environ or {}, files, Report(), is_strict=is_strict)
 
 
 def _load(
@@ -98,6 +110,8 @@ def _load(
     files: Files,
     report: Report,
     most_routes: int | None = None,
+    *,
+    is_strict: bool = False,
 ) -> Loaded:
     is_whole = not report
     documents = [parse.parse_bytes(data, name, environ, report) for name, data in contents.items()]
@@ -108,7 +122,7 @@ def _load(
         is_whole = is_whole and len(readable) == len(documents)
         whole = _together(readable, report)
         if is_whole and _have_room(whole, most_routes, report):
-            loaded = _Assembly(whole, files, report).loaded()
+            loaded = _Assembly(whole, files, report, is_strict).loaded()
     if report or loaded is None:
         sources = {
             name: (parse.lines(contents[name], top), top)
@@ -151,7 +165,7 @@ def _together(documents: list[MappingNode], report: Report) -> MappingNode:
     entries = dict(first.entries)
     for node in documents[1:]:
         for key, entry in node.entries.items():
-            known = entries.get(key)
+            known = None if is_extension(key) else entries.get(key)
             entries[key] = entry if known is None else _joined(known, entry, report)
     return MappingNode(first.source, first.line, first.column, entries)
 
@@ -179,8 +193,9 @@ def _joined(known: Entry, entry: Entry, report: Report) -> Entry:
 class _Assembly:
     """One load, part by part. Collects what is sound, and reports the rest."""
 
-    def __init__(self, top: MappingNode, files: Files, report: Report) -> None:
+    def __init__(self, top: MappingNode, files: Files, report: Report, is_strict: bool) -> None:
         self._top = top
+        self._is_strict = is_strict
         self._files = files
         self._report = report
         self._written: dict[str, tuple[MappingNode, MappingNode]] = {}
@@ -190,7 +205,7 @@ class _Assembly:
         settings = self._settings()
         upstreams = self._upstreams()
         routes = self._routes()
-        bodies = [self._fallback_body(route) for route in routes]
+        bodies = [(self._body(route, "fallback"), self._body(route, "respond")) for route in routes]
         tls_rules.clashing(_urls(routes), self._report)
         if self._report or settings is None:
             return None
@@ -199,11 +214,14 @@ class _Assembly:
             settings.value.store(BUILT_IN),
             listeners=MappingProxyType(served),
             upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
-            routes=tuple(_stored(route, served, body) for route, body in zip(routes, bodies, strict=True)),
+            routes=tuple(_stored(route, served, both) for route, both in zip(routes, bodies, strict=True)),
             files=self._files.names,
             digest=self._files.digest(),
         )
-        warnings = tuple(replace(one, text="") for one in advice(settings, self._top, upstreams, routes))
+        found = [*advice(settings, self._top, upstreams, routes)]
+        if self._is_strict:
+            found += strict_advice(self._top, snapshot, routes)
+        warnings = tuple(replace(one, text="") for one in found)
         return Loaded(self._with_token_file(snapshot, settings), Origins(self._written), warnings)
 
     def _with_token_file(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
@@ -223,7 +241,9 @@ class _Assembly:
 
     def _settings(self) -> Checked[Settings] | None:
         top = self._top
-        entries = {key: entry for key, entry in top.entries.items() if key not in _PARTS}
+        entries = {
+            key: entry for key, entry in top.entries.items() if key not in _PARTS and not is_extension(key)
+        }
         node = MappingNode(top.source, top.line, top.column, entries)
         settings = check(Settings, node, self._report, names=File)
         if settings is not None:
@@ -237,7 +257,8 @@ class _Assembly:
             return node
         wanted = "a list" if kind is Sequence else "a mapping"
         if not is_null(node) or kind is Sequence:
-            self._report.add(node.problem(f"expected {wanted}, got {describe(node)}"))
+            told = f"expected {wanted}, got {describe(node)}{slips.of_part(key, node)}"
+            self._report.add(node.problem(told))
         return None
 
     def _upstreams(self) -> dict[str, core.Upstream]:
@@ -258,7 +279,8 @@ class _Assembly:
         except ValueError as error:
             self._report.add(entry.key.problem(str(error)))
         if not isinstance(entry.value, MappingNode):
-            self._report.add(entry.value.problem(f"expected a mapping, got {describe(entry.value)}"))
+            told = f"expected a mapping, got {describe(entry.value)}{slips.of_upstream(entry.value)}"
+            self._report.add(entry.value.problem(told))
             return None
         section = check(UpstreamSection, entry.value, self._report)
         endpoints = entry.value.get("endpoints")
@@ -269,11 +291,20 @@ class _Assembly:
         return section
 
     def _known(self) -> route_rules.Known:
-        upstreams, listeners = self._top.get("upstreams"), self._top.get("listeners")
+        listeners = self._top.get("listeners")
         names = listeners.entries.keys() if isinstance(listeners, MappingNode) else LISTENER_ADDRESSES.keys()
+        defaults = self._top.get("defaults")
         return route_rules.Known(
-            upstreams.entries.keys() if isinstance(upstreams, MappingNode) else (), names
+            self._named_upstreams(), names, defaults if isinstance(defaults, MappingNode) else None
         )
+
+    def _named_upstreams(self) -> Collection[str]:
+        """Of a list too, which some write instead of a mapping: it was reported, and its names are known."""
+        node = self._top.get("upstreams")
+        if isinstance(node, Sequence):
+            items = (item.get("name") for item in node.items if isinstance(item, MappingNode))
+            return {item.text for item in items if isinstance(item, Scalar)}
+        return node.entries.keys() if isinstance(node, MappingNode) else ()
 
     def _defaults(self) -> MappingNode | None:
         node = self._part("defaults", MappingNode)
@@ -301,7 +332,8 @@ class _Assembly:
         return found
 
     def _misspelt(self, key: str) -> str:
-        others = [name for name in self._top.entries if name not in File.model_fields]
+        known = File.model_fields
+        others = [name for name in self._top.entries if name not in known and not is_extension(name)]
         return " (it may be misspelt above)" if nearest(key, others) else ""
 
     def _route(
@@ -324,24 +356,32 @@ class _Assembly:
             place = first.entries["name"].value.place
             self._report.add(node.problem(f"duplicate route {node.value!r}: first given at {place}"))
 
-    def _fallback_body(self, route: Checked[Route]) -> bytes | None:
-        node = route.node.get("fallback", "body_file")
-        is_sound = route.value.fallback is not None and route.value.fallback.body_file is not None
+    def _body(self, route: Checked[Route], key: str) -> bytes | None:
+        """What the file of a fixed answer holds, if it names one."""
+        node = route.node.get(key, "body_file")
+        section = route.value.fallback if key == "fallback" else route.value.respond
+        is_sound = section is not None and section.body_file is not None
         return self._files.read_body(node, self._report) if is_sound and isinstance(node, Scalar) else None
 
 
-def _stored(route: Checked[Route], served: Mapping[str, core.Listener], body: bytes | None) -> core.Route:
+def _stored(
+    route: Checked[Route], served: Mapping[str, core.Listener], bodies: tuple[bytes | None, bytes | None]
+) -> core.Route:
     """A route, with what the rest of the configuration says of it."""
     section = route.value
     value: core.Route = section.store(Route.built_in)
+    body, answer = bodies
     if body is not None and value.fallback is not None:
         value = replace(value, fallback=replace(value.fallback, body=body))
+    if answer is not None and value.respond is not None:
+        value = replace(value, respond=replace(value.respond, body=answer))
     direction = served[value.listener].direction
     policy = stored(section.circuit_breaker, core.BreakerPolicy())
     return replace(
         value,
         direction=direction,
         breaker=replace(policy, counts_rate_limited=direction is core.Direction.OUTBOUND),
+        filters=filters(section.weights),
         hidden=given_by_environment(route.node),
     )
 

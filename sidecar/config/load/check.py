@@ -6,15 +6,14 @@ between keys can still be checked and all problems are told at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from sidecar.config.load import slips
 from sidecar.config.problems import Problem, Report
-from sidecar.config.schema.readers import nearest
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 
 M = TypeVar("M", bound=BaseModel)
@@ -75,7 +74,7 @@ def _problem(model: type[BaseModel], root: MappingNode, item: ErrorDetails) -> P
     loc, kind = item["loc"], item["type"]
     key, node = _find(root, loc)
     if kind == "extra_forbidden" and key is not None:
-        return key.problem(_unknown_key(key.text, known_keys(model, loc[:-1])))
+        return key.problem(_unknown_key(key.text, model, loc[:-1]))
     if isinstance(node, Scalar) and node.is_broken:
         return None
     if kind == "missing":
@@ -90,16 +89,24 @@ def _message(item: ErrorDetails, node: Node) -> str:
     if kind == "value_error":
         return str(item["ctx"]["error"])
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {describe(node)}"
+        wanted = _EXPECTED[kind]
+        return f"expected {wanted}, got {describe(node)}{slips.of_kind(item['loc'], wanted, node)}"
     return item["msg"]
 
 
-def _unknown_key(key: str, known: Iterable[str]) -> str:
-    known = list(known)
-    hint = nearest(key, known)
-    if not hint and known:
-        hint = f"; known here: {', '.join(known)}"
+def _unknown_key(key: str, model: type[BaseModel], loc: Loc) -> str:
+    hint = slips.of_unknown_key(key, known_keys(model, loc), lambda name: _below(model, (*loc, name)))
     return f"unknown key {key!r}{hint}"
+
+
+def _below(model: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys of the mapping at `loc`, or of each one in a list there."""
+    annotation: Any = model
+    for part in loc:
+        annotation = _step(annotation, part)
+    if get_origin(annotation) is list:
+        loc = (*loc, 0)
+    return known_keys(model, loc)
 
 
 def _find(root: MappingNode, loc: Loc) -> tuple[Scalar | None, Node]:

@@ -3,8 +3,8 @@
 Works on nodes before they are read, so that an error in `defaults` is found at its own place, and so that an
 origin is simply the node that is left (`origins.py`). The rules: a route's own key wins; mappings are merged,
 lists are not; `null` in a route takes back what `defaults` gives, and the built-in value holds; a section that
-says nothing at all is as if it were not there, but `fallback:`, `hedge:`, `mirror:` and `candidate:` as null
-take the whole of it back.
+says nothing at all is as if it were not there, but `fallback:`, `cors:`, `hedge:`, `mirror:` and `candidate:` as
+null take the whole of it back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from sidecar.config.yaml.nodes import Entry, MappingNode, Scalar, is_null
 Path = tuple[str, ...]
 
 _SECTIONS = frozenset(Policies.model_fields)
-_ABSENT_WHEN_NULL = frozenset({("fallback",), ("hedge",), ("mirror",), ("circuit_breaker", "candidate")})
+_ABSENT_WHEN_NULL = frozenset(
+    {("fallback",), ("cors",), ("hedge",), ("mirror",), ("circuit_breaker", "candidate")}
+)
 _FIXED_RESPONSE = frozenset({"status", "headers", "body", "body_file"})
 _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "upstream": _FIXED_RESPONSE,
@@ -29,6 +31,9 @@ _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "headers": frozenset({"upstream"}),
 }
 """A route's key of `fallback` → those of `defaults` that it excludes."""
+
+_REWRITTEN_BY = {"prefix": "path", "path": "prefix"}
+"""A route's key of `rewrite` → that of `defaults` which it excludes."""
 
 
 def _header_maps(model: type[Section], prefix: Path = ()) -> Iterator[Path]:
@@ -79,6 +84,8 @@ def _excluded(own: MappingNode, default: MappingNode, path: Path) -> frozenset[s
     """Keys of `default` that make no sense beside what the route says."""
     if path == ("fallback",):
         return frozenset().union(*(_REPLACED_BY.get(key, frozenset()) for key in own.entries))
+    if path == ("rewrite",):
+        return frozenset(_REWRITTEN_BY[key] for key in own.entries if key in _REWRITTEN_BY)
     if path[-1] == "sliding_window":
         mine, theirs = own.get("type"), default.get("type")
         if isinstance(mine, Scalar) and (not isinstance(theirs, Scalar) or mine.value != theirs.value):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
-from sidecar.config.load import defaults
+from sidecar.config.load import action_rules, defaults
+from sidecar.config.load.action_rules import BODILESS, DESTINATIONS, match_nodes
 from sidecar.config.load.check import Checked
 from sidecar.config.problems import Report
 from sidecar.config.schema.breaker import Thresholds
@@ -25,8 +26,6 @@ from sidecar.config.schema.upstreams import upstream_name
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.snapshot import BreakerPolicy, HedgePolicy, RouteTimeouts, WindowType
 
-_BODILESS = (204, 304)
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -34,6 +33,7 @@ class Known:
 
     upstreams: Collection[str]
     listeners: Collection[str]
+    defaults: MappingNode | None = None
 
 
 def check_route(route: Checked[Route], known: Known, report: Report) -> None:
@@ -41,22 +41,32 @@ def check_route(route: Checked[Route], known: Known, report: Report) -> None:
     _destination(route, known, report)
     _listener(route, known, report)
     _matches(route, report)
-    _rewrite(route, report)
-    _timeouts(route, report)
-    _breaker(route, report)
+    action_rules.check_route(route, report)
+    action_rules.check_policies(route, report)
+    _timeouts(route, known, report)
+    _breaker(route, known, report)
     _fallback(route, known, report)
-    _hedge(route, report)
+    _hedge(route, known, report)
     _mirror(route, known, report)
 
 
 def check_policies(section: Checked[Policies], report: Report) -> None:
     """The rules that hold for `defaults` alone, used or not."""
     _fallback_kind(section, report)
+    action_rules.check_policies(section, report)
 
 
 def check_header_maps(section: Checked[Policies], report: Report) -> None:
     """Header names that differ only by case are the same name."""
-    for path in sorted(defaults.HEADER_MAPS):
+    weights = section.node.get("weights")
+    shares = weights.entries if isinstance(weights, MappingNode) else ()
+    of_shares = [
+        ("weights", share, ops, key)
+        for share in shares
+        for ops in ("request_headers", "response_headers")
+        for key in ("set", "add")
+    ]
+    for path in (*sorted(defaults.HEADER_MAPS), ("respond", "headers"), *of_shares):
         node = section.node.get(*path)
         if not isinstance(node, MappingNode):
             continue
@@ -69,21 +79,26 @@ def check_header_maps(section: Checked[Policies], report: Report) -> None:
 
 def _destination(route: Checked[Route], known: Known, report: Report) -> None:
     node = route.node
-    written, weights = node.entry("upstream"), node.entry("weights")
-    if written and weights:
-        report.add(weights.key.problem("`weights` beside `upstream`: a route has one of them"))
-    elif not written and not weights:
-        report.add(node.problem("missing key 'upstream' (or 'weights')"))
-    if written:
+    entries = {key: entry for key in DESTINATIONS if (entry := node.entry(key)) is not None}
+    written, weights = entries.get("upstream"), entries.get("weights")
+    first, *others = entries or ("",)
+    for key in others:
+        report.add(entries[key].key.problem(f"`{key}` beside `{first}`: a route has one of them"))
+    if not entries:
+        report.add(node.problem("missing key 'upstream' (or 'weights', 'redirect' or 'respond')"))
+    if written and not route.is_bad("upstream"):
         _refers_to(written.value, known.upstreams, "upstream", report)
     if weights and isinstance(weights.value, MappingNode):
-        for entry in weights.value.entries.values():
-            _refers_to(entry.key, known.upstreams, "upstream", report)
+        for name, entry in weights.value.entries.items():
+            if not any(bad[:2] == ("weights", name) for bad in route.bad):
+                _refers_to(entry.key, known.upstreams, "upstream", report)
         shares = route.value.weights or {}
-        if not any(shares.values()) and not any(bad[0] == "weights" for bad in route.bad):
+        if not any(share.weight for share in shares.values()) and not any(
+            bad[0] == "weights" for bad in route.bad
+        ):
             report.add(weights.key.problem("all weights are 0: give one upstream a weight above 0"))
-    for empty in (written, weights):
-        if empty and _has_no_value(empty):
+    for empty in entries.values():
+        if _has_no_value(empty):
             report.add(empty.key.problem(f"{empty.key.text!r} has no value"))
 
 
@@ -115,14 +130,14 @@ def _matches(route: Checked[Route], report: Report) -> None:
     written = route.node.get("match")
     if isinstance(written, Sequence) and not written.items:
         report.add(written.problem("an empty list matches nothing; leave `match` out to match everything"))
-    for match in _match_nodes(written):
+    for match in match_nodes(written):
         _one_of(match.get("path"), ("exact", "prefix", "regex"), report)
         _grpc_match(match, report)
         for group in ("headers", "query"):
             conditions = match.get(group)
             if isinstance(conditions, MappingNode):
                 for entry in conditions.entries.values():
-                    _one_of(entry.value, ("exact", "regex", "present"), report)
+                    _one_of(entry.value, ("exact", "prefix", "suffix", "regex", "present"), report)
         for key in ("hosts", "methods", "client"):
             listed = match.get(key)
             if isinstance(listed, Sequence) and not listed.items:
@@ -149,11 +164,6 @@ def _grpc_match(match: MappingNode, report: Report) -> None:
         report.add(method.key.problem("'method' without 'service': say whose method it is"))
 
 
-def _match_nodes(written: Node | None) -> Iterator[MappingNode]:
-    nodes = written.items if isinstance(written, Sequence) else (written,)
-    return (node for node in nodes if isinstance(node, MappingNode))
-
-
 def _one_of(node: Node | None, keys: tuple[str, ...], report: Report) -> None:
     if not isinstance(node, MappingNode):
         return
@@ -174,30 +184,19 @@ def _has_no_value(entry: Entry) -> bool:
     return isinstance(entry.value, Scalar) and entry.value.value is None and not entry.value.is_broken
 
 
-def _rewrite(route: Checked[Route], report: Report) -> None:
-    entry = route.node.entry("rewrite", "prefix")
-    if entry is None or is_null(entry.value) or route.is_bad("rewrite", "prefix"):
-        return
-    matches = list(_match_nodes(route.node.get("match")))
-    if not matches or any(match.entry("path", "prefix") is None for match in matches):
-        name = route.value.name
-        report.add(
-            entry.key.problem(f"`rewrite.prefix` needs `match.path.prefix` in every match of route {name!r}")
-        )
-
-
-def _timeouts(route: Checked[Route], report: Report) -> None:
+def _timeouts(route: Checked[Route], known: Known, report: Report) -> None:
     times = stored(route.value.timeouts, RouteTimeouts())
     whole = (("timeouts", "request"), times.request_seconds)
     for key, seconds in (("attempt", times.attempt_seconds), ("head", times.head_seconds)):
         if seconds is not None and seconds < inf:
-            _at_most(route, (("timeouts", key), seconds), whole, report)
+            _at_most(route, (("timeouts", key), seconds), whole, known, report)
 
 
 def _at_most(
     section: Checked[Route],
     lesser: tuple[defaults.Path, float],
     greater: tuple[defaults.Path, float],
+    known: Known,
     report: Report,
 ) -> None:
     """Report when `lesser` is over `greater`, at the one that the file gives (the first if both)."""
@@ -214,6 +213,8 @@ def _at_most(
     other = high_path if places[low_path] else low_path
     found = places[other]
     where = f"at {found.key.place}" if found else "built in"
+    if found and _is_default(known, at) and not _is_default(known, found):
+        where = f"of route {section.value.name!r}, {where}"
     relation, value, bound = ("over", low, high) if other is high_path else ("under", high, low)
     mine = ".".join(low_path if other is high_path else high_path)
     theirs = f"{'.'.join(other)} ({format_duration(bound)}, {where})"
@@ -221,7 +222,21 @@ def _at_most(
     report.add(at.value.problem(message))
 
 
-def _breaker(route: Checked[Route], report: Report) -> None:
+def _is_default(known: Known, entry: Entry) -> bool:
+    """Whether it stands in `defaults`, whose line alone does not say which route it is wrong for."""
+    return known.defaults is not None and any(
+        entry is one for section in known.defaults.entries.values() for one in _entries(section)
+    )
+
+
+def _entries(entry: Entry) -> Iterator[Entry]:
+    yield entry
+    if isinstance(entry.value, MappingNode):
+        for inner in entry.value.entries.values():
+            yield from _entries(inner)
+
+
+def _breaker(route: Checked[Route], known: Known, report: Report) -> None:
     section = route.value.circuit_breaker
     if section is None:
         return
@@ -229,14 +244,14 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     policy = stored(section, BreakerPolicy())
     top = ("circuit_breaker",)
     if policy.count_timeout_after_seconds is not None:
-        _count_timeout_after(route, policy.count_timeout_after_seconds, times, report)
+        _count_timeout_after(route, policy.count_timeout_after_seconds, times, known, report)
     opened: tuple[defaults.Path, float] = ((*top, "open_for"), policy.open_seconds)
     longest: tuple[defaults.Path, float] = ((*top, "max_open_for"), policy.max_open_seconds)
-    _at_most(route, opened, longest, report)
+    _at_most(route, opened, longest, known, report)
     if policy.half_open_check is not None:
         half_open = (*top, "half_open")
         timeout = (*half_open, "check", "timeout"), policy.half_open_check.timeout_seconds
-        _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), report)
+        _at_most(route, timeout, ((*half_open, "max_wait"), policy.half_open_max_wait_seconds), known, report)
     _window(route, top, section, policy, report)
     candidate = policy.candidate
     if section.candidate is None or candidate is None:
@@ -247,16 +262,18 @@ def _breaker(route: Checked[Route], report: Report) -> None:
     if candidate.max_open_seconds is not None:
         longest = ((*inner, "max_open_for"), candidate.max_open_seconds)
     if inner in (opened[0][:2], longest[0][:2]):
-        _at_most(route, opened, longest, report)
+        _at_most(route, opened, longest, known, report)
     _window(route, inner, section.candidate, policy, report)
 
 
-def _count_timeout_after(route: Checked[Route], seconds: float, times: RouteTimeouts, report: Report) -> None:
+def _count_timeout_after(
+    route: Checked[Route], seconds: float, times: RouteTimeouts, known: Known, report: Report
+) -> None:
     """Above a timeout of the route none of its timeouts could ever count."""
     counted = (("circuit_breaker", "count_timeout_after"), seconds)
-    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), report)
+    _at_most(route, counted, (("timeouts", "request"), times.request_seconds), known, report)
     if times.attempt_seconds is not None:
-        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), report)
+        _at_most(route, counted, (("timeouts", "attempt"), times.attempt_seconds), known, report)
 
 
 def _window(
@@ -313,14 +330,13 @@ def _fallback(route: Checked[Route], known: Known, report: Report) -> None:
         report.add(target.problem(f"the fallback is the upstream of route {route.value.name!r} itself"))
 
 
-def _hedge(route: Checked[Route], report: Report) -> None:
+def _hedge(route: Checked[Route], known: Known, report: Report) -> None:
     """A hedge that begins when the time is up is none."""
     hedge = stored(route.value.hedge, HedgePolicy())
     if route.value.hedge is not None and not isinstance(hedge.after, str):
         times = stored(route.value.timeouts, RouteTimeouts())
-        _at_most(
-            route, (("hedge", "after"), hedge.after), (("timeouts", "request"), times.request_seconds), report
-        )
+        whole = (("timeouts", "request"), times.request_seconds)
+        _at_most(route, (("hedge", "after"), hedge.after), whole, known, report)
 
 
 def _mirror(route: Checked[Route], known: Known, report: Report) -> None:
@@ -353,5 +369,5 @@ def _fallback_kind(section: Checked[Policies], report: Report) -> None:
         )
     status = section.value.fallback.status if section.value.fallback else None
     body = keys.get("body") or keys.get("body_file")
-    if status in _BODILESS and body and not is_null(body.value):
+    if status in BODILESS and body and not is_null(body.value):
         report.add(body.key.problem(f"a response with status {status} has no body"))

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from sidecar.config.schema import hidden_values
+from sidecar.core.actions.template import Value, value_of
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 
 Hidden = frozenset[str]
@@ -60,15 +61,18 @@ def word(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _as_fields(headers: Mapping[str, str | None]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.encode(), value.encode()) for name, value in headers.items() if value is not None)
+def _as_fields(headers: Mapping[str, str | None]) -> tuple[tuple[bytes, Value], ...]:
+    return tuple((name.encode(), value_of(value)) for name, value in headers.items() if value is not None)
 
 
-def _from_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode(): value.decode("utf-8", "replace") for name, value in fields}
+def _from_fields(fields: Iterable[tuple[bytes, Value]]) -> dict[str, str]:
+    return {
+        name.decode(): value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for name, value in fields
+    }
 
 
-def _tell_fields(fields: Iterable[tuple[bytes, bytes]], hidden: Hidden) -> str | None:
+def _tell_fields(fields: Iterable[tuple[bytes, Value]], hidden: Hidden) -> str | None:
     found = _from_fields(fields)
     return (
         flow({name: hidden_values.content(name, text, hidden) for name, text in found.items()})

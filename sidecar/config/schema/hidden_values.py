@@ -26,8 +26,8 @@ def mark(text: str) -> str:
 
 
 def url(value: str | None) -> str | None:
-    """Without user, password and query."""
-    return None if value is None else without_secrets(value)
+    """Without user, password and query, but with a mark of them: another password is another value."""
+    return None if value is None else without_secrets(value, mark)
 
 
 @cache

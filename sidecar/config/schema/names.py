@@ -6,9 +6,12 @@ Each function takes text, returns it as the core wants it, and raises ValueError
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 from sidecar.config.schema.units import parse_host
+from sidecar.core.actions.template import literal_parts, variables
 from sidecar.core.client_tls import SPIFFE, is_spiffe_id
+from sidecar.core.hosts import pattern_port
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
@@ -28,10 +31,12 @@ framing.
 """
 
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}(\.[A-Za-z_][A-Za-z0-9_]{0,254}){0,31}")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\*\.)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 _PATH = re.compile(r"/[^\s?#\x00-\x1f\x7f]*")
 
 
@@ -40,6 +45,11 @@ def name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
     return text
+
+
+def is_extension(key: str) -> bool:
+    """`x-common`: a key of the top level that is the user's own, to keep anchors under."""
+    return key.startswith("x-") and len(key) > len("x-")
 
 
 def header_name(text: str) -> str:
@@ -75,6 +85,44 @@ def header_value(text: str) -> str:
     return text
 
 
+def header_template(text: str) -> str:
+    """A value in which the parser has marked variables of requests (`core/actions/template.py`)."""
+    variables(text)
+    header_value("x".join(literal_parts(text)))
+    return text
+
+
+def network(text: str) -> str:
+    """`10.0.0.0/8`, `2001:db8::/32`, or one address; as the address of the network with its bits."""
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        pass
+    try:
+        meant = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no network of addresses: write 10.0.0.0/8, 2001:db8::/32 or an address"
+        ) from None
+    raise ValueError(f"{text!r} is an address inside of a network: write {meant}, or the address alone")
+
+
+def origin(text: str) -> str:
+    """`https://shop.example`, `https://*.example:8443`, `null` or `*` (RFC 6454 6.2), in lower case."""
+    lowered = text.lower()
+    if lowered in ("*", "null"):
+        return lowered
+    match = _ORIGIN.fullmatch(lowered)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no origin: write scheme and host without a path, as https://shop.example, "
+            "https://*.example or http://localhost:3000, or *"
+        )
+    parse_host(match[2].strip("[]"))
+    default = {"http": ":80", "https": ":443"}.get(match[1], "")
+    return lowered.removesuffix(default) if default else lowered
+
+
 def grpc_service(text: str) -> str:
     """With its package, as in the path of a call (grpc/doc/PROTOCOL-HTTP2.md)."""
     if not _GRPC_SERVICE.fullmatch(text):
@@ -99,13 +147,27 @@ def method(text: str) -> str:
 
 
 def host_pattern(text: str) -> str:
+    """A host of a match: as `plain_host_pattern`, with or without a port behind it."""
+    host, port = pattern_port(text)
+    if port is None:
+        return plain_host_pattern(text)
+    if not 0 < port <= 65535:
+        raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
+    return f"{plain_host_pattern(host)}:{port}"
+
+
+def plain_host_pattern(text: str) -> str:
     """`payments`, `10.0.0.1`, `[::1]`, `*.payments.svc` or `*`, lower-cased."""
     if text == "*":
         return text
     if text.startswith("[") and text.endswith("]"):
         return f"[{parse_host(text[1:-1])}]"
+    if _IPV6.fullmatch(text) and text.count(":") > 1:
+        raise ValueError(
+            f'{text!r}: an IPv6 address stands in brackets here, as in a Host field: write "[{text}]"'
+        )
     if ":" in text or "/" in text:
-        raise ValueError(f"{text!r} must be a host alone, without scheme, port and path")
+        raise ValueError(f"{text!r} must be a host alone, without scheme and path")
     suffix = text.removeprefix("*.")
     if "*" in suffix:
         raise ValueError(f"{text!r}: '*' stands alone or in front, as in *.payments.svc")
@@ -116,8 +178,15 @@ def rewrite_host(text: str) -> str:
     """A Host value: a host with or without a port."""
     host, colon, port = text.rpartition(":")
     if colon and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535 and not host.endswith(":"):
-        return f"{host_pattern(host)}:{port}" if "*" not in host else _no_wildcard(text)
-    return host_pattern(text) if "*" not in text else _no_wildcard(text)
+        return f"{plain_host_pattern(host)}:{port}" if "*" not in host else _no_wildcard(text)
+    return plain_host_pattern(text) if "*" not in text else _no_wildcard(text)
+
+
+def redirect_host(text: str) -> str:
+    """A host without a port, which has a key of its own."""
+    if pattern_port(text)[1] is not None:
+        raise ValueError(f"{text!r} has a port: write it as `port`")
+    return plain_host_pattern(text) if "*" not in text else _no_wildcard(text)
 
 
 def _no_wildcard(text: str) -> str:

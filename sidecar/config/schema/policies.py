@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidecar.config.schema import hidden_values, values
+from sidecar.config.schema import values
+from sidecar.config.schema.actions import BODY, Clients, Cors
 from sidecar.config.schema.breaker import CircuitBreaker
 from sidecar.config.schema.form import FIELDS, HIDEABLE, METHODS, NAME_LIST, NAME_SET, WORDS, Form, Hidden
 from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.core import snapshot as core
-
-_TOLD_CHARACTERS = 60
-"""Of a body."""
-
-
-def _tell_body(content: bytes, hidden: Hidden) -> str:
-    body = content.decode("utf-8", "replace")
-    if body in hidden:
-        return hidden_values.mark(body)
-    return body if len(body) <= _TOLD_CHARACTERS else f"{body[:_TOLD_CHARACTERS]}… ({len(content)} bytes)"
-
-
-_BODY = Form(str.encode, lambda content: content.decode("utf-8", "replace"), _tell_body)
 
 
 class Rewrite(Section):
@@ -35,6 +23,12 @@ class Rewrite(Section):
         fills="prefix",
         form=HIDEABLE,
     )
+    path: values.Path | None = key(
+        "Replaces the whole path; the query stays. Excludes `prefix`.",
+        examples=["/whole/new"],
+        fills="path",
+        form=HIDEABLE,
+    )
     host: values.RewriteHost | None = key(
         "The Host that the upstream sees. Unset: the caller's own.",
         examples=["payments.internal"],
@@ -44,18 +38,18 @@ class Rewrite(Section):
 
 
 class RequestHeaders(Section):
-    """Applied in the order remove, set, add."""
+    """Applied in the order remove, set, add. A value may hold variables of requests, such as `${client.address}`."""
 
     built_in = core.HeaderOps()
 
-    set: dict[values.SettableRequestHeader, values.HeaderValue | None] | None = key(
+    set: dict[values.SettableRequestHeader, values.HeaderTemplate | None] | None = key(
         "Fields to replace, or to add when they are missing. "
         "In a route, null takes back what `defaults` sets.",
         examples=[{"x-mesh": "a"}],
         fills="set",
         form=FIELDS,
     )
-    add: dict[values.SettableRequestHeader, values.HeaderValue | None] | None = key(
+    add: dict[values.SettableRequestHeader, values.HeaderTemplate | None] | None = key(
         "Fields to append beside those of the same name.",
         examples=[{"x-hop": "sidecar"}],
         fills="add",
@@ -67,18 +61,18 @@ class RequestHeaders(Section):
 
 
 class ResponseHeaders(Section):
-    """Applied in the order remove, set, add."""
+    """Applied in the order remove, set, add. A value may hold variables of requests, such as `${client.address}`."""
 
     built_in = core.HeaderOps()
 
-    set: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
+    set: dict[values.SettableHeader, values.HeaderTemplate | None] | None = key(
         "Fields to replace, or to add when they are missing. "
         "In a route, null takes back what `defaults` sets.",
         examples=[{"cache-control": "no-store"}],
         fills="set",
         form=FIELDS,
     )
-    add: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
+    add: dict[values.SettableHeader, values.HeaderTemplate | None] | None = key(
         "Fields to append beside those of the same name.",
         examples=[{"x-hop": "sidecar"}],
         fills="add",
@@ -290,7 +284,7 @@ class Fallback(Section):
         form=FIELDS,
     )
     body: values.Text | None = key(
-        "Of the fixed response, sent as UTF-8.", examples=['{"items": []}'], fills="body", form=_BODY
+        "Of the fixed response, sent as UTF-8.", examples=['{"items": []}'], fills="body", form=BODY
     )
     body_file: values.NonEmptyText | None = key(
         "A file that holds the body, in the directory of the configuration file or below; read at each load and "
@@ -330,6 +324,17 @@ class Policies(Section):
         "How callers' deadlines are read, bounded and handed on.", fills="deadline"
     )
     admission: Admission | None = key("Whether to refuse what cannot finish in time.", fills="admission")
+    clients: Clients | None = key("Whom the route serves, by the client's address.", fills="clients")
+    cors: Cors | None = key(
+        "Which pages of other origins may use the route. Unset: the upstream answers for itself; null takes back "
+        "what `defaults` gives.",
+        fills="cors",
+    )
+    max_request_body: values.Size | None = key(
+        "A longer body of a request is answered 413 as soon as that is known. Unset: any length.",
+        examples=["10MiB"],
+        fills="max_request_body_bytes",
+    )
     circuit_breaker: CircuitBreaker | None = key(
         "When to stop asking an upstream that fails; one breaker for each route and upstream.",
         fills="breaker",

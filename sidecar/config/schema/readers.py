@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from sidecar.config.schema import names, units
 from sidecar.config.yaml.nodes import Interpolated, resolve_plain
+from sidecar.core.actions.policy import SCHEMES
+from sidecar.core.actions.template import has_variable
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
@@ -24,14 +26,19 @@ from sidecar.core.snapshot import Failure, RetryOn, TlsVersion
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
 _MAX_WORD_CHARACTERS = 200
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long."""
+def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str:
+    """`: did you mean 'x'?`, or nothing when no word is near. Nor for words that are too many to compare, or long.
+
+    Args:
+        least: how alike two words must be, from 0 to 1, as `difflib` counts.
+    """
     words = list(islice(words, _MAX_NEIGHBOURS + 1))
     if len(words) > _MAX_NEIGHBOURS or len(word) > _MAX_WORD_CHARACTERS:
         return ""
-    found = difflib.get_close_matches(word, words, n=1)
+    found = difflib.get_close_matches(word, words, n=1, cutoff=least)
     return f": did you mean {found[0]!r}?" if found else ""
 
 
@@ -43,6 +50,11 @@ def plain(value: object) -> object:
 def text(value: object) -> str:
     """Text; a number or boolean is refused with the quotes it needs."""
     if isinstance(value, str):
+        if has_variable(value):
+            raise ValueError(
+                "a variable of requests may stand in the values of `request_headers`, `response_headers` and "
+                "`respond.headers` alone; write $${ for the characters ${"
+            )
         return str(value)
     if isinstance(value, bool):
         value = "true" if value else "false"
@@ -63,6 +75,8 @@ def non_empty(value: str) -> str:
 
 def version(value: object) -> int:
     value = plain(value)
+    if value == "1":
+        raise ValueError('version "1" is a text: write version: 1, without quotes')
     if isinstance(value, bool) or value != 1 or not isinstance(value, int):
         raise ValueError(f"version {units.shown(value)} is not known: write version: 1")
     return value
@@ -257,6 +271,10 @@ def upstream(value: str) -> str:
     if "://" in value:
         units.parse_upstream_url(value)
         return value
+    if _HOST_AND_PORT.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is neither the name of an upstream nor a URL: write a name under `upstreams`, or http://{value}"
+        )
     return names.name(value)
 
 
@@ -267,3 +285,31 @@ def tls_version(value: object) -> TlsVersion:
         if value == version.value or value == float(version.value):
             return version
     raise ValueError(f"{_quoted(value)} is not a version of TLS that is spoken here: write 1.2 or 1.3")
+
+
+def header_template(value: object) -> str:
+    """The value of a header field, in which variables of requests may stand."""
+    if not isinstance(value, str) or not has_variable(value):
+        return names.header_value(text(value))
+    return names.header_template(str(value))
+
+
+def port(value: object) -> int:
+    found: int = whole(1, 65535)(value)
+    return found
+
+
+def redirect_status(value: object) -> int:
+    value = plain(value)
+    if value not in REDIRECTS or not isinstance(value, int):
+        raise ValueError(f"expected one of {', '.join(map(str, REDIRECTS))}; got {_quoted(value)}")
+    return value
+
+
+REDIRECTS = (301, 302, 303, 307, 308)
+"""Statuses that send a client elsewhere (RFC 9110 15.4)."""
+
+
+def scheme(value: object) -> str:
+    found: str = one_of({word: word for word in SCHEMES})(value)
+    return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from sidecar.config.schema import hidden_values, readers, values
+from sidecar.config.schema.actions import Redirect, Respond
 from sidecar.config.schema.form import METHODS, Form, Hidden, flow
-from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.policies import Policies, RequestHeaders, ResponseHeaders
 from sidecar.config.schema.regex import MAX_STEPS
 from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.upstreams import upstream_name
@@ -20,6 +21,11 @@ DEFAULT_LISTENER = "inbound"
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, dict) else value
+
+
+def weight_alone(value: object) -> object:
+    """The short form of a share: its weight."""
+    return value if isinstance(value, dict) else {"weight": value}
 
 
 def exact(value: object) -> object:
@@ -49,10 +55,12 @@ class GrpcCondition(Section):
 
 
 class ValueCondition(Section):
-    """Exactly one of the three; a plain text stands for `exact`."""
+    """Exactly one of these; a plain text stands for `exact`."""
 
     exact: values.Text | None = key("The whole value.", examples=["gold"])
     regex: values.RegexText | None = key("Matches the whole value; as for a path.", examples=["gold|silver"])
+    prefix: values.NonEmptyText | None = key("The value begins with it.", examples=["go"])
+    suffix: values.NonEmptyText | None = key("The value ends with it.", examples=["ld"])
     present: values.Flag | None = key("true: there, whatever its value; false: not there.", examples=[True])
 
 
@@ -78,7 +86,10 @@ def _tell_grpc(grpc: core.GrpcMatch | None, _: Hidden) -> str | None:
 
 
 def _conditions(sections: Mapping[str, ValueCondition]) -> tuple[core.ValueMatch, ...]:
-    return tuple(core.ValueMatch(name, one.exact, one.regex, one.present) for name, one in sections.items())
+    return tuple(
+        core.ValueMatch(name, one.exact, one.regex, one.present, one.prefix, one.suffix)
+        for name, one in sections.items()
+    )
 
 
 def _tell_conditions(conditions: tuple[core.ValueMatch, ...], hidden: Hidden) -> str | None:
@@ -90,6 +101,9 @@ def _tell_condition(one: core.ValueMatch, hidden: Hidden) -> str:
         return flow({"present": one.present})
     if one.regex is not None:
         return flow({"regex": hidden_values.content(one.name, one.regex.pattern, hidden)})
+    for kind, part in (("prefix", one.prefix), ("suffix", one.suffix)):
+        if part is not None:
+            return flow({kind: hidden_values.content(one.name, part, hidden)})
     return hidden_values.content(one.name, str(one.exact), hidden)
 
 
@@ -121,10 +135,16 @@ class Match(Section):
     built_in = core.Match()
 
     hosts: list[values.HostPattern] | None = key(
-        "Any of these: a host without port, `*.suffix` for one or more labels in front, `*` for every host.",
+        "Any of these: a host, `*.suffix` for one or more labels in front, `*` for every host. With a port behind "
+        "it (`payments:8080`) the client must ask for this one.",
         examples=[["payments", "*.payments.svc"]],
         fills="hosts",
         form=_HOSTS,
+    )
+    port: values.Port | None = key(
+        "The port that the client asks for, with its host or, where that names none, by 80 or (TLS) 443.",
+        examples=[8080],
+        fills="port",
     )
     path: PathCondition | None = key("A condition on the path.", fills="path", form=_PATH)
     grpc: GrpcCondition | None = key(
@@ -171,10 +191,33 @@ _UPSTREAM = Form(
     tell=lambda shares, _: shares[0][0] if len(shares) == 1 else None,
 )
 _WEIGHTS = Form(
-    lambda weights: tuple(weights.items()),
+    lambda shares: tuple((name, share.weight) for name, share in shares.items()),
     tell=lambda shares, _: flow(dict(shares)) if len(shares) > 1 else None,
 )
 """Both fill the same field: one upstream is one with the whole weight."""
+
+
+class Share(Section):
+    """An upstream's part of the requests, and what is changed for it alone."""
+
+    built_in = core.ShareFilter()
+
+    weight: values.Weight = required("Its share; 0 for none.", examples=[90])
+    request_headers: RequestHeaders | None = key(
+        "Changes to the request's header fields, after those of the route.", fills="request_headers"
+    )
+    response_headers: ResponseHeaders | None = key(
+        "Changes to the response's header fields, after those of the route.", fills="response_headers"
+    )
+
+
+_Share = Annotated[Share, OrShorthand(weight_alone, {"type": "integer", "minimum": 0, "maximum": 1_000_000})]
+
+
+def filters(shares: Mapping[str, Share] | None) -> tuple[tuple[str, core.ShareFilter], ...]:
+    """What is changed for single upstreams."""
+    found = ((name, share.store(core.ShareFilter())) for name, share in (shares or {}).items())
+    return tuple((name, one) for name, one in found if one != core.ShareFilter())
 
 
 class Route(Policies):
@@ -200,15 +243,28 @@ class Route(Policies):
         form=_UPSTREAM,
         is_derived=True,
     )
-    weights: dict[values.Name, values.Weight] | None = key(
-        "Upstreams with their shares of the requests; at least one above zero. Excludes `upstream`.",
+    weights: dict[values.Name, _Share] | None = key(
+        "Upstreams with their shares of the requests; at least one above zero. Excludes `upstream`. "
+        "`{weight: 10, request_headers: …, response_headers: …}` changes fields for one of them alone.",
         examples=[{"payments": 90, "payments-canary": 10}],
         fills="upstreams",
         form=_WEIGHTS,
         is_derived=True,
     )
+    redirect: Redirect | None = key(
+        "Send the client elsewhere; instead of an upstream.", fills="redirect", is_derived=True
+    )
+    respond: Respond | None = key("A fixed answer; instead of an upstream.", fills="respond", is_derived=True)
     critical: values.Flag | None = key(
         "In an overload of the sidecar, requests of this route are refused last.",
         examples=[True],
         fills="is_critical",
     )
+
+    @classmethod
+    def told(cls, value: Any, hidden: Hidden = frozenset(), prefix: str = "") -> dict[str, str]:
+        """With what is changed for single upstreams, which fills a field of its own."""
+        told = super().told(value, hidden, prefix)
+        for name, one in value.filters:
+            told |= Share.told(one, hidden, f"{prefix}weights.{name}.")
+        return told

@@ -235,6 +235,20 @@ SettableRequestHeader: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.settable_request_header_name), **_STRING)
 ]
 HeaderValue: TypeAlias = Annotated[str, _typed(readers.of_text(names.header_value), **_STRING)]
+HeaderTemplate: TypeAlias = Annotated[str, _typed(readers.header_template, **_STRING)]
+"""A value in which variables of requests may stand."""
+Port: TypeAlias = Annotated[int, _typed(readers.port, type="integer", minimum=1, maximum=65535)]
+RedirectStatus: TypeAlias = Annotated[
+    int, _typed(readers.redirect_status, type="integer", enum=list(readers.REDIRECTS))
+]
+SchemeName: TypeAlias = Annotated[str, _typed(readers.scheme, type="string", enum=["http", "https"])]
+NetworkText: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.network), type="string", examples=["10.0.0.0/8", "2001:db8::/32"])
+]
+OriginText: TypeAlias = Annotated[
+    str, _typed(readers.of_text(names.origin), type="string", examples=["https://shop.example"])
+]
+RedirectHost: TypeAlias = Annotated[str, _typed(readers.of_text(names.redirect_host), **_STRING)]
 Method: TypeAlias = Annotated[
     str, _typed(readers.of_text(names.method), type="string", examples=["GET", "POST"])
 ]

@@ -19,6 +19,8 @@ from enum import Enum
 from functools import cache
 
 from sidecar.config.problems import Problem
+from sidecar.config.schema.names import is_extension
+from sidecar.config.schema.readers import nearest
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, without_value
 from sidecar.core.secrets import HIDDEN, SECRET_NAME, may_be_secret
 
@@ -127,6 +129,15 @@ class _How(Enum):
     SECRET = "secret"
 
 
+def _is_hidden_key(key: Node, how: _How) -> bool:
+    """Under a secret's name the key may itself be the secret: `authorization: {Bearer abc}`. A key of the format is
+    none, nor is one that is misspelt."""
+    text = key.text if isinstance(key, Scalar) else ""
+    if how is not _How.SECRET or text in _CONDITIONS:
+        return False
+    return not nearest(text, _CONDITIONS) and text not in _settings()
+
+
 class _Marks:
     """Where the secrets of a document stand, by line (from 1) and columns (from 0, the end exclusive)."""
 
@@ -147,7 +158,7 @@ class _Marks:
                 self._walk(item, path, how)
         else:
             for key, value in node.pairs():
-                is_hidden = how is _How.SECRET and not (isinstance(key, Scalar) and key.text in _CONDITIONS)
+                is_hidden = _is_hidden_key(key, how)
                 self._walk(key, path, _How.SECRET if is_hidden else _How.KEY)
                 name = key.text if isinstance(key, Scalar) else ""
                 self._walk(value, (*path, name), _how(name, value, path, how))
@@ -190,7 +201,7 @@ def _how(key: str, value: Node, path: _Path, how: _How) -> _How:
         return _How.SECRET
     if path == ("telemetry", "otlp") and key == "headers":
         return _How.VALUES
-    if path in KNOWN and key not in KNOWN[path]:
+    if path in KNOWN and key not in KNOWN[path] and not is_extension(key):
         is_word = isinstance(value, Scalar) and not isinstance(value.value, str)
         return how if is_word else _How.VALUES
     return _How.FREE if key in _FREE else how

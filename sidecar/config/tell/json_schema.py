@@ -29,6 +29,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sidecar configuration",
         **{key: value for key, value in cleaned.items() if key != "title"},
+        "patternProperties": {"^x-.": {"description": "A key of your own, to keep anchors under."}},
         "$defs": dict(sorted(definitions.items())),
     }
 

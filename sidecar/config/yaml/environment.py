@@ -2,7 +2,8 @@
 
 Works on a scalar that the YAML parser has already delimited, so a value can hold any character without
 becoming structure. A default is used when the variable is unset or empty, as in a shell; it is taken as
-written.
+written. A name with a dot, such as `${client.address}`, is a variable of each request: it is handed on, marked as
+`core/actions/template.py` says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-_VARIABLE = re.compile(r"\$(?:(?P<escape>\$\{)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<tail>:-[^}]*)?\}|\{)")
+from sidecar.core.actions.template import MARK
+
+_VARIABLE = re.compile(
+    r"\$(?:(?P<escape>\$\{)|\{(?P<asked>[A-Za-z_][A-Za-z0-9_]*(?:\.[^{}\s\0]+)+)\}"
+    r"|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<tail>:-[^}]*)?\}|\{)"
+)
 _OPENED = re.compile(r"\$(?:(?P<escape>\$\{)|\{)")
 _MALFORMED = "malformed ${…}: write ${NAME} or ${NAME:-default}, or $${ for the characters ${"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -18,6 +24,11 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 def has_variable(text: str) -> bool:
     return "${" in text
+
+
+def reads_environment(text: str) -> bool:
+    """Whether `text` has more in it than variables of requests."""
+    return any(not match["asked"] for match in _VARIABLE.finditer(text))
 
 
 def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str], None]) -> str:
@@ -31,6 +42,8 @@ def interpolate(text: str, environ: Mapping[str, str], fail: Callable[[str, str]
 
     def replacement(match: re.Match[str]) -> str:
         name, tail = match["name"], match["tail"]
+        if match["asked"]:
+            return f"{MARK}{match['asked']}{MARK}"
         if name is None:
             return no_variable(match)
         value = environ.get(name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sidecar.config.problems import Place, Problem
+from sidecar.core.actions.template import MARK, as_written
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
@@ -95,6 +96,8 @@ class Scalar(_Placed):
         """With `${NAME}` in place of what the environment gave, which may be a secret."""
         if isinstance(self.value, Interpolated):
             message = without_value(message, str(self.value), self.text)
+        elif isinstance(self.value, str) and MARK in self.value:  # a variable of requests
+            message = message.replace(repr(self.value)[1:-1], self.text).replace(self.value, self.text)
         return self.source.problem(self.line, self.column, message)
 
 
@@ -114,8 +117,10 @@ def without_value(message: str, value: str, instead: str) -> str:
 def given_by_environment(node: Node) -> frozenset[str]:
     """The texts under `node` that hold something from the environment; in lower case too, as hosts are kept."""
     if isinstance(node, Scalar):
+        if not isinstance(node.value, Interpolated):
+            return frozenset()
         text = str(node.value)
-        return frozenset({text, text.lower()}) if isinstance(node.value, Interpolated) else frozenset()
+        return frozenset({text, text.lower(), as_written(text)})
     children = node.items if isinstance(node, Sequence) else [entry.value for entry in node.entries.values()]
     return frozenset().union(*map(given_by_environment, children))
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sidecar.config.problems import Problem, Report
-from sidecar.config.yaml.environment import has_variable, interpolate
+from sidecar.config.yaml.environment import has_variable, interpolate, reads_environment
 from sidecar.config.yaml.nodes import (
     MAX_FILE_BYTES,
     Entry,
@@ -254,7 +254,8 @@ class _Composer:
         value = interpolate(event.value, self._environ, fail)
         for problem in problems:
             self._report.add(problem)
-        return Interpolated(value), bool(problems)
+        is_secret = reads_environment(event.value)
+        return (Interpolated(value) if is_secret else value), bool(problems)
 
     def _find(self, event: Any, written: str) -> tuple[int, int]:
         """Where `written` stands inside the scalar; the scalar's own place if it is spelt with escapes."""

@@ -1,0 +1,187 @@
+"""`GET /tap`: requests as they end, one event each, to a few readers who say which ones they want to see.
+
+While nobody reads, the data path knows nothing of it: the observer that it reports to is then the usual one alone.
+What is shown to a reader has a pace and a bound; what is beyond them is counted and told to it as an event `lost`.
+Nothing is kept that a log line would not have, and the query of a request is left out: it is where secrets are. Owned
+by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from sidecar.admin.answers import Refused
+from sidecar.admin.events import lost_event
+from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
+from sidecar.core.checked import Checked
+from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.finished import FinishedExchange
+from sidecar.core.mirrored import CopyOutcome, Mirrored
+from sidecar.core.observe import Notice, Observe, ObservedExchange
+from sidecar.core.transition import State, Transition
+
+MAX_TAPS: Final = 4
+CAPACITY: Final = 512
+"""Requests that a reader may be behind; the oldest are lost first."""
+_BATCH: Final = 64
+_PAUSE_SECONDS: Final = 0.1
+"""Between two batches: 640 requests a second are shown."""
+_NOT_CLOSED: Final = frozenset({State.OPEN, State.HALF_OPEN, State.FORCED_OPEN})
+
+Words = Callable[[FinishedExchange], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which requests a reader wants to see: those for which all of this is so."""
+
+    route: str | None = None
+    is_open: bool = False
+    """Their breaker was not closed."""
+    slow_seconds: float = 0.0
+    """They took at least so long."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Lower-case name and exact value of fields that the request has."""
+
+    def takes(self, exchange: ObservedExchange) -> bool:
+        if self.route is not None and exchange.route_name != self.route:
+            return False
+        if self.is_open and exchange.breaker_state not in _NOT_CLOSED:
+            return False
+        if exchange.ended - exchange.started < self.slow_seconds:
+            return False
+        lookup = exchange.request.lookup
+        return all(lookup.get(name) == value for name, value in self.headers)
+
+
+class Taps:
+    """Who reads, and the observer that shows them what ends."""
+
+    def __init__(self, words: Words) -> None:
+        """`words`: a request as JSON."""
+        self.words = words
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the first reader comes and when the last one has gone; set by `runtime/`."""
+        self.readers: set[Tap] = set()
+        self.lost = 0
+        """Requests that a reader missed, over all readers."""
+        self.refused = 0
+        """Readers that there was no room for."""
+
+    def observing(self, observe: Observe) -> Observe:
+        """`observe`, with the readers beside it where there are any."""
+        return _Tapped(observe, self) if self.readers else observe
+
+    async def serve(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+        """Show what is wanted until the client goes or `close`.
+
+        Raises:
+            Refused: there are too many.
+        """
+        self._let_go()
+        if len(self.readers) >= MAX_TAPS:
+            self.refused += 1
+            headers = {"Retry-After": f"{HEARTBEAT_SECONDS:.0f}"}
+            raise Refused(503, f"{MAX_TAPS} clients tap already", headers=headers)
+        stream = Stream(request)
+        tap = Tap(self, stream, wanted)
+        self.readers.add(tap)
+        self.changed()
+        try:
+            return await stream.serve(tap)
+        except TimeoutError:
+            return web.StreamResponse()
+        finally:
+            self.readers.discard(tap)
+            self.changed()
+
+    def close(self) -> None:
+        """Let every reader end."""
+        for tap in self.readers:
+            tap.end()
+
+    def _let_go(self) -> None:
+        """Those whose clients have left are no readers any more, whatever they wait for."""
+        for tap in [one for one in self.readers if one.stream.is_gone]:
+            tap.end()
+            self.readers.discard(tap)
+
+
+class Tap:
+    """One reader: what it wants to see, and what it has not been sent yet."""
+
+    pause_seconds = _PAUSE_SECONDS
+
+    def __init__(self, taps: Taps, stream: Stream, wanted: Wanted) -> None:
+        self.stream = stream
+        self.wake = asyncio.Event()
+        self.is_over = False
+        self._taps = taps
+        self._wanted = wanted
+        self._queue: deque[FinishedExchange] = deque()
+        self._lost = 0
+
+    def look(self, exchange: ObservedExchange) -> None:
+        """Keep what is wanted of an exchange that has ended."""
+        if not self._wanted.takes(exchange):
+            return
+        if len(self._queue) >= CAPACITY:
+            self._queue.popleft()
+            self._lost += 1
+            self._taps.lost += 1
+        self._queue.append(FinishedExchange(exchange))
+        self.wake.set()
+
+    def end(self) -> None:
+        self.is_over = True
+        self.wake.set()
+
+    def greeting(self) -> bytes:
+        return b": tapping\n\n"
+
+    def take(self) -> bytes:
+        block, self._lost = [lost_event(self._lost)] if self._lost else [], 0
+        while self._queue and len(block) < _BATCH and not self.is_over:
+            body = json.dumps(
+                self._taps.words(self._queue.popleft()), ensure_ascii=False, separators=(",", ":")
+            )
+            block.append(f"event: request\ndata: {body}\n\n")
+        return "".join(block).encode("utf-8", "replace")
+
+
+class _Tapped:
+    """The usual observer first, then every reader."""
+
+    def __init__(self, observe: Observe, taps: Taps) -> None:
+        self._observe = observe
+        self._taps = taps
+
+    def finished(self, exchange: ObservedExchange) -> None:
+        self._observe.finished(exchange)
+        for tap in self._taps.readers:
+            tap.look(exchange)
+
+    def transitioned(self, transition: Transition) -> None:
+        self._observe.transitioned(transition)
+
+    def checked(self, checked: Checked) -> None:
+        self._observe.checked(checked)
+
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        self._observe.copy_ended(route_name, upstream, outcome)
+
+    def mirrored(self, copy: Mirrored) -> None:
+        self._observe.mirrored(copy)
+
+    def endpoint_changed(self, change: EndpointChange) -> None:
+        self._observe.endpoint_changed(change)
+
+    def noticed(self, notice: Notice, route_name: str) -> None:
+        self._observe.noticed(notice, route_name)

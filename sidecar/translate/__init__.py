@@ -1,0 +1,1 @@
+"""Other proxies' and libraries' configuration → that of the sidecar (`sidecar import`)."""
