@@ -364,11 +364,8 @@ class Race(AttemptOwner):
         hedging = destination.hedging
         if hedging is None or self.winner is not None or not self.running:
             return
-        after = hedging.after_seconds(now)
-        # What came in a time in which the loop was held is not read yet, and one in line is our own affair.
-        is_ours = exchange.service.sweep.pace.held.blinds(after, now)
-        if is_ours or any(attempt.is_in_line for attempt in self.running):
-            self.hedge_at = now + after
+        if any(attempt.is_in_line for attempt in self.running):
+            self.hedge_at = now + hedging.after_seconds(now)  # that is our own affair
             return
         if not may_hedge(exchange, self._route.policy.retry, self.running, now):
             return
