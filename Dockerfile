@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# Two stages: the first builds a root file system of Python, the sidecar and the libraries they need, the second is that
-# and nothing else: no shell, no pip, no apt. deploy/image/README.md says how, and how to give the base by its digest.
+# The first stage builds a root file system of Python, the sidecar and the libraries they need, the last is that and
+# nothing else: no shell, no pip, no apt. Between them stands the image of the init container (`--target init`). deploy/image/README.md says how, and how to give the base by its digest.
 ARG PYTHON=3.13.18-slim-bookworm
 
 FROM python:${PYTHON} AS build
@@ -27,6 +27,24 @@ RUN pip wheel --no-deps --wheel-dir /wheels . \
         >/opt/sidecar/sbom.json \
     && /opt/sidecar/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/sidecar/lib \
     && python deploy/image/root.py /opt/sidecar /root-of-image config/minimal.yaml
+
+# The second image, for `sidecar inject --intercept`: what writes the rules of the kernel, and nothing that serves.
+#   docker build --target init -t sidecar-init .
+FROM python:${PYTHON} AS init
+# iptables' lock needs a place that can be written to, as the root file system cannot.
+ENV PATH=/opt/sidecar/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    XTABLES_LOCKFILE=/dev/shm/xtables.lock
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends iptables \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/sidecar /opt/sidecar
+# The rules are root's to write; of root's rights the pod leaves it NET_ADMIN and NET_RAW alone.
+# hadolint ignore=DL3002
+USER 0:0
+ENTRYPOINT ["sidecar"]
+CMD ["intercept"]
 
 FROM scratch
 ARG VERSION=0.1.0

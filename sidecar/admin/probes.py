@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -18,6 +19,8 @@ from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
 from sidecar.serving.http import HttpServer
+from sidecar.upstream import app_probe
+from sidecar.upstream.app_probe import AppProbe
 
 MAX_SCRAPES: Final = 8
 """Of `/metrics` at once."""
@@ -34,8 +37,15 @@ class Vitals(LoopVitals, Protocol):
 class Probes:
     """An aiohttp server of four resources, and a thread for the time in which its loop is late."""
 
-    def __init__(self, vitals: Vitals) -> None:
+    def __init__(self, vitals: Vitals, app_probes: str = "") -> None:
+        """`app_probes`: those of the pod's own containers (`upstream/app_probe.py`), as the environment has them."""
         self._vitals = vitals
+        self._app_probes: Mapping[str, AppProbe] = {}
+        self._app_probes_problem = ""
+        try:
+            self._app_probes = app_probe.read(app_probes)
+        except ValueError as error:
+            self._app_probes_problem = str(error)
         self.server = HttpServer("probes.address", end_seconds=1.0)
         self._thread: ProbeThread | None = None
 
@@ -49,6 +59,7 @@ class Probes:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/startupz", self._startupz)
+        app.router.add_get("/app-probe/{container}/{kind}", self._app_probe)
         app.router.add_get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
         bound = await self.server.start(app, address)
         loop = asyncio.get_running_loop()
@@ -69,6 +80,21 @@ class Probes:
 
     async def _startupz(self, _request: web.Request) -> web.Response:
         return _yes_or_no(self._vitals.is_started, "not started")
+
+    async def _app_probe(self, request: web.Request) -> web.Response:
+        """A probe of a container of this pod, made in the kubelet's place."""
+        name = f"{request.match_info['container']}/{request.match_info['kind']}"
+        probe = self._app_probes.get(name)
+        if probe is None:
+            why = self._app_probes_problem or f"{app_probe.ENVIRONMENT} has no probe {name[:100]!r}"
+            return web.Response(status=500, text=f"{why}\n")
+        asked_at = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        address = asked_at[0] if isinstance(asked_at, tuple) else "127.0.0.1"
+        try:
+            await app_probe.ask(probe, address)
+        except app_probe.NotWell as error:
+            return _yes_or_no(False, str(error))
+        return _yes_or_no(True, "")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return await metrics_response(request, self._vitals)

@@ -26,6 +26,7 @@ COMMANDS = {
     "drain": "tell a running sidecar that its end is near. For preStop hooks",
     "demo": "three services, their sidecars, faults, and what comes of them, live",
     "inject": "put the sidecar into Kubernetes YAML",
+    "intercept": "send a pod's connections through its sidecar, by rules of the kernel",
     "webhook": "serve the admission webhook that injects the sidecar",
     "completion": "a script for bash, zsh or fish that completes commands and options",
     "help": "what a command does, and its options",

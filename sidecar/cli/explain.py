@@ -26,7 +26,7 @@ from sidecar.config.schema.units import format_duration
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Mode, Route, Snapshot
+from sidecar.core.snapshot import Direction, Mode, Route, Snapshot
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -92,6 +92,8 @@ class Answer:
     """What becomes of the weights while a breaker refuses; empty where there is one upstream."""
     elsewhere: tuple[tuple[str, str], ...] = ()
     """Where no route takes it: other listeners, each with its route that would."""
+    is_passed: bool = False
+    """Where no route takes it: it goes to its host all the same."""
     actions: tuple[str, ...] = ()
     """What the route does with this request beside sending it on, in words."""
     live: Any = None
@@ -131,7 +133,11 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
     entry, _ = chosen_entry(table, *request)
     if entry is None:
         elsewhere = tuple(_elsewhere(snapshot, asked))
-        return Answer(None, None, (), explanations, None, None, (), (), elsewhere=elsewhere)
+        passed = snapshot.passed.get(asked.listener)
+        is_passed = passed is not None and passed.direction is Direction.OUTBOUND and bool(asked.host)
+        return Answer(
+            None, None, (), explanations, None, None, (), (), elsewhere=elsewhere, is_passed=is_passed
+        )
     route = entry.route
     whole = budget(asked.fields, route.deadline, route.timeouts.request_seconds, None)
     return Answer(
@@ -250,7 +256,12 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     yield where
     yield from (f"→ {told}" for told in answer.connection)
     if answer.route is None:
-        yield "→ no route: 404"
+        to = (
+            f"passed through to {asked.host.decode()}, under the policies of `defaults`"
+            if answer.is_passed
+            else "404"
+        )
+        yield f"→ no route: {to}"
         for listener, route in answer.elsewhere:
             yield f"  on another listener there is one: --listener {listener} takes it by route {route}"
     else:

@@ -69,6 +69,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--http-proxy", action="store_true", help="set http_proxy and no_proxy in the app's containers"
     )
     flags.add_argument(
+        "--intercept",
+        action="store_true",
+        help="have the kernel send the pod's connections through the sidecar, instead of --http-proxy",
+    )
+    flags.add_argument(
         "--proxy-init", action="store_true", help="with --http-proxy: in its init containers too"
     )
     for name, metavar, told in _SETTINGS:
@@ -88,6 +93,10 @@ _SETTINGS: Final = (
     ("no_proxy", "HOSTS", "called directly; added to the app's own no_proxy"),
     ("no_grpc_proxy", "HOSTS", "called directly by gRPC clients, beside those of no_proxy"),
     ("proxy_containers", "NAMES", "with --http-proxy: in these containers alone"),
+    ("init_image", "IMAGE", "with --intercept: writes the rules; default: that of --image, named …-init"),
+    ("skip_inbound_ports", "PORTS", "with --intercept: of the app, reached without the sidecar"),
+    ("skip_outbound_ports", "PORTS", "with --intercept: of others, reached without the sidecar"),
+    ("skip_outbound_cidrs", "NETWORKS", "with --intercept: reached without the sidecar"),
     ("app_port", "PORT", "default: a guess by the app's containerPorts, which is told"),
     ("app_protocol", "http1|http2", "default: what the port's name, its Service or a probe say"),
     ("opaque_ports", "PORTS", "that speak no HTTP, beside the well-known ones"),

@@ -26,6 +26,7 @@ _TABLE_LINES = 5
 """Of a table without rows: title, head, rule, the line for what is left out, an empty one."""
 _MAX_PROBLEMS = 5
 _MAX_OPEN = 5
+_MAX_PASSED = 10
 _USUAL_WIDTH = 80
 _DAY_SECONDS = 86_400
 _SOON_SECONDS = 7 * _DAY_SECONDS
@@ -138,8 +139,27 @@ def _head(reading: Reading, trouble: str) -> Text:
         for problem in config["problems"][:_MAX_PROBLEMS]:
             text.append(f"\n  {problem.splitlines()[0]}", style="red")
     _add_certificates(text, status.get("certificates", ()))
+    _add_passed(text, status.get("pass_through"))
     text.append("\n")
     return text
+
+
+def _add_passed(text: Text, passed: Data | None) -> None:
+    """What to write routes for: the destinations without one, the most used first."""
+    if not passed or not passed["destinations"]:
+        return
+    text.append(
+        f"\n{passed['destinations']} destinations without a route, passed through {passed['passed']} times"
+    )
+    if passed["closed"]:
+        text.append(f", {passed['closed']} times refused (closed addresses)", style="yellow")
+    text.append(":")
+    for one in sorted(passed["last"], key=lambda one: -one["count"])[:_MAX_PASSED]:
+        text.append(f"\n  {one['destination']} {one['count']} times")
+        if one["state"] in SHUT:
+            text.append(f", breaker {one['state'].replace('_', ' ')}", style="bold red")
+    if passed["destinations"] > _MAX_PASSED:
+        text.append(f"\n  and {passed['destinations'] - _MAX_PASSED} more")
 
 
 def _certificate_trouble(owner: Data) -> bool:

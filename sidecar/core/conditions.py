@@ -85,6 +85,11 @@ class Entry(Generic[T]):
     port: int | None = None
     """That the client must ask for; None: any."""
 
+    @property
+    def is_for_bytes(self) -> bool:
+        """It asks for nothing that only a request has."""
+        return not (self.methods or self.headers or self.query or self.is_grpc or self.clients)
+
     def at_port(self, port: int | None) -> Entry[T]:
         """The same under a host that has a port, or has none."""
         if port is None or port == self.port:

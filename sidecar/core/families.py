@@ -306,6 +306,22 @@ def _evicted(sources: Sources) -> Iterator[Point]:
     yield (), sources.callers_evicted
 
 
+def _passed_destinations(sources: Sources) -> Iterator[Point]:
+    yield (), sources.passed.destinations
+
+
+def _passed(sources: Sources) -> Iterator[Point]:
+    yield (), sources.passed.passed
+
+
+def _passed_closed(sources: Sources) -> Iterator[Point]:
+    yield (), sources.passed.closed
+
+
+def _passed_evicted(sources: Sources) -> Iterator[Point]:
+    yield (), sources.passed.evicted
+
+
 def _refused(sources: Sources) -> Iterator[Point]:
     for listener, count in sources.connections_refused.items():
         yield (("sidecar.listener", listener),), count
@@ -506,6 +522,38 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "sidecar.callers.evicted", "{entry}", "Live callers pushed out of the full table.", _C, None, _evicted
+    ),
+    Family(
+        "sidecar.pass_through.destinations",
+        "{destination}",
+        "Hosts and ports that no route names and that are known now.",
+        _U,
+        None,
+        _passed_destinations,
+    ),
+    Family(
+        "sidecar.pass_through.requests",
+        _REQ,
+        "Requests and connections that no route names and that were passed through.",
+        _C,
+        None,
+        _passed,
+    ),
+    Family(
+        "sidecar.pass_through.closed",
+        _REQ,
+        "The same, refused for their address or port.",
+        _C,
+        None,
+        _passed_closed,
+    ),
+    Family(
+        "sidecar.pass_through.evicted",
+        "{destination}",
+        "Destinations that left the full table.",
+        _C,
+        None,
+        _passed_evicted,
     ),
     Family(
         "sidecar.listener.refused",

@@ -33,6 +33,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
+from sidecar.core.snapshot import PASS_THROUGH
 from sidecar.core.transition import State, Transition, TransitionReason
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -348,7 +349,8 @@ class Numbers:
 
     def transitioned(self, transition: Transition) -> None:
         route = self._routes.get(transition.route) or self._add(transition.route, "")
-        key = (transition.upstream, transition.from_state, transition.to_state, transition.reason)
+        upstream = PASS_THROUGH if transition.route == PASS_THROUGH else transition.upstream
+        key = (upstream, transition.from_state, transition.to_state, transition.reason)
         route.transitions[key] = route.transitions.get(key, 0) + 1
 
     def noticed(self, notice: Notice, route_name: str) -> None:

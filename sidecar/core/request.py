@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.plain import Field
+from sidecar.core.snapshot import Endpoint
+
+
+class Asked(NamedTuple):
+    """Where a connection was going before a request came by it: by interception, or by the CONNECT before it."""
+
+    host: str
+    """A name or an address, in the form that hosts are compared in."""
+    port: int
+    is_original: bool
+    """The client meant to connect there, and knows nothing of this sidecar; else it has asked for it by CONNECT."""
+
+    @property
+    def authority(self) -> bytes:
+        return str(Endpoint(self.host, self.port)).encode("ascii", "replace")
+
+
+TUNNEL: Final = b"connect"
+"""In the place of a protocol to switch to: bytes both ways, whatever they are (CONNECT, RFC 9110 9.3.6)."""
 
 
 @dataclass(slots=True)
@@ -40,6 +59,7 @@ class Request:
 
     __slots__ = (
         "added",
+        "asked",
         "fields",
         "host",
         "length",
@@ -82,6 +102,8 @@ class Request:
         self.traits = traits
         self.added = b""
         """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
+        self.asked: Asked | None = None
+        """Where its connection was going; None where it meant to come here."""
         self.tls: ClientTls | None = None
         """What the client's handshake has shown; None for a connection in clear text."""
 

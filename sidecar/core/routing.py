@@ -129,6 +129,21 @@ class RoutingTable(Generic[T]):
                 return found
         return None
 
+    def takes_host(self, host: bytes, port: int) -> bool:
+        """Whether some route takes requests for this host and port, whatever else it may ask for."""
+        return any(
+            entry.port in (None, port) for group in self._as_sent.chain(host) for entry in group.entries()
+        )
+
+    def find_bytes(self, host: bytes, port: int) -> T | None:
+        """Return the target of the route that takes all that goes to `host` and `port`, None if each asks for more:
+        bytes that are no requests have neither path nor fields."""
+        for group in self._as_sent.chain(host):
+            entry = group.for_all(port)
+            if entry is not None:
+                return entry.target
+        return None
+
     def _find_in_both(self, host: bytes, path: bytes, question: Question) -> Entry[T] | None:
         """Find by both readings of `path`, and believe them only if they name the same route."""
         path = unescape(path)
@@ -241,6 +256,17 @@ class _Group(Generic[T]):
         self._depth: Final = max((key.count(b"/") for key in prefixes), default=0)
         self._regexes: Final = tuple(sorted(regexes, key=lambda pair: rank(pair[1])))
         self._rest: Final = by_precedence(rest)
+
+    def entries(self) -> Iterator[Entry[T]]:
+        """All of them."""
+        yield from self._rest
+        yield from (entry for _, entry in self._regexes)
+        for entries in (*self._exact.values(), *self._prefixes.values()):
+            yield from entries
+
+    def for_all(self, port: int) -> Entry[T] | None:
+        """The first one that asks for nothing, or for this port alone."""
+        return next((one for one in self._rest if one.port in (None, port) and one.is_for_bytes), None)
 
     def find(self, path: bytes, question: Question) -> Entry[T] | None:
         if self._exact:

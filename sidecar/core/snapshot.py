@@ -90,6 +90,18 @@ class Direction(Enum):
     OUTBOUND = "outbound"
 
 
+class Unmatched(Enum):
+    """What becomes of what no route of a listener names (SPEC-PROTOCOLS 14)."""
+
+    REFUSE = "refuse"
+    PASS_THROUGH = "pass_through"
+    """It goes to the host that was asked for, or where an intercepted connection was going."""
+
+
+PASS_THROUGH = "pass_through"
+"""The name of the route of what no route names, and of its upstream in metrics: one set of series for all hosts."""
+
+
 class Forwarded(Enum):
     """What becomes of `Forwarded` (RFC 7239) and `X-Forwarded-For`, `-Proto` and `-Host` on their way."""
 
@@ -101,6 +113,9 @@ class Forwarded(Enum):
     """What came goes on, and nothing is added."""
     OFF = "off"
     """What came is dropped, and nothing is added."""
+
+
+_ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +133,18 @@ class Endpoint:
     @property
     def is_literal(self) -> bool:
         """True when no name has to be resolved."""
-        return self.path is not None or _is_ip(self.host)
+        return self.path is not None or not self.port or _is_ip(self.host)
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
+        if not self.port and self.host == _ORIGINAL:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+ORIGINAL = Endpoint(_ORIGINAL, 0)
+"""In the place of an endpoint: where the client's connection was going before it was intercepted."""
 
 
 def _is_ip(host: str) -> bool:
@@ -137,6 +158,8 @@ class Address:
     host: str
     port: int
     path: str | None = None
+    is_v6_only: bool = False
+    """Of an address of IPv6: IPv4 has a socket of its own."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path is not None else str(Endpoint(self.host, self.port))
@@ -170,6 +193,8 @@ class ListenerTimeouts:
     """Without any progress while a body is being read from, or an answer written to, the client."""
     handshake_seconds: float = 10.0
     """From the connection to the end of its TLS handshake."""
+    detect_seconds: float = 1.0
+    """For a client's first bytes, where it is not known what it speaks; then its destination may speak first."""
 
 
 class HttpVersion(Enum):
@@ -241,6 +266,11 @@ class UpstreamTls:
     """Offered in this order; empty: what `protocol` says."""
 
 
+OPAQUE_PORTS = frozenset({21, 22, 25, 110, 143, 587, 3306, 4444, 5432, 6379, 9300, 11211, 27017})
+"""FTP, SSH, mail (SMTP, POP3, IMAP), MySQL, Galera, PostgreSQL, Redis, Elasticsearch, Memcached, MongoDB: in many of
+these the server speaks first, and none is HTTP."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     name: str
@@ -254,6 +284,11 @@ class Listener:
     protocol: HttpVersion = HttpVersion.AUTO
     tls: ListenerTls | None = None
     """None: clear text."""
+    unmatched: Unmatched = Unmatched.REFUSE
+    pass_through_ports: frozenset[int] = frozenset()
+    """Of destinations that may be passed through to; empty: all."""
+    opaque_ports: frozenset[int] = OPAQUE_PORTS
+    """Of destinations whose bytes are passed on without a look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -744,6 +779,8 @@ class Snapshot:
     """In the order of the file."""
     probes: Address
     admin: Admin
+    passed: Mapping[str, Route] = field(default_factory=dict)
+    """By listener with `unmatched: pass_through`: the policies of what no route names."""
     telemetry: Telemetry = Telemetry()
     drain: Drain = Drain()
     limits: ProcessLimits = ProcessLimits()

@@ -119,6 +119,20 @@ class MemoryNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedNumbers:
+    """What no route names and is passed through (SPEC-PROTOCOLS 14)."""
+
+    destinations: int = 0
+    """That are known now."""
+    passed: int = 0
+    """Requests and connections, so far."""
+    closed: int = 0
+    """Of those, refused for their address or port."""
+    evicted: int = 0
+    """Destinations that left the full table."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Everything that is pulled at one collection."""
 
@@ -138,6 +152,7 @@ class Sources:
     """TLS, by listener and how they ended."""
     copies: Mapping[str, int] = field(default_factory=dict)
     """Of requests, under way: by route, of those with a `mirror`."""
+    passed: PassedNumbers = PassedNumbers()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
+from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.memory_budget import (
     CONNECTION_BYTES,
     FIELD_BYTES,
@@ -32,7 +33,7 @@ from sidecar.core.memory_budget import (
     settled,
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
-from sidecar.core.request import PLAIN, Request, Traits
+from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import parse, reader
 from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
@@ -43,6 +44,7 @@ from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
+from sidecar.forwarding.connect import TunnelExchange
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
@@ -208,6 +210,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         else:
             self._enter(Phase.CLOSING, self._service.clock())
             self.link.abort()
+
+    def take_over(self, link: Link, data: bytes) -> None:
+        """In the place of `connection_made`, where the client was heard by another protocol before: `data` is what it
+        has sent so far."""
+        self.link = link
+        self._enter(_IDLE, self._service.clock())
+        link.set_sink(self)
+        self.data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave_gate()
@@ -431,6 +441,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
         request = Request(listener.name, method, target, target, host, fields, lookup)
+        if self.link.asked is not None:
+            request.asked = self.link.asked
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         if listener.tells_of_client:
             known = self._forwarded
@@ -472,9 +484,32 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if size > STEP_BYTES and not self._charge_head(size, now):
             return b""
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
+        request.asked = self.link.asked
+        if request.method == b"CONNECT":
+            return self._take_connect(request, rest, verdict)
         if self._listener.tells_of_client:
             self._tell_of_client(request)
         return self._start(request, rest, 0, verdict)
+
+    def _take_connect(self, request: Request, rest: bytes, verdict: GivenUp | None) -> bytes:
+        """Begin a tunnel. Where a route takes its host, what it carries may be requests of that route."""
+        if verdict is None and self._secured is None and self._is_taken_by_route(request):
+            asked = Asked(normal_host(request.host).decode(), asked_port(request.host, 0), is_original=False)
+            self.link.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            self._leave_gate()
+            self._enter(Phase.TUNNEL, self._since)
+            Sweep.remove(self)
+            self._listener.detect(self, self.link, asked, rest)
+            return b""
+        tunnel = TunnelExchange()
+        self._exchange = tunnel.take(self._service, self, request)
+        self._enter(_ANSWER, self._service.clock())
+        tunnel.begin(verdict)
+        return rest
+
+    def _is_taken_by_route(self, request: Request) -> bool:
+        table = self._service.tables.get(request.listener)
+        return table is not None and table.takes_host(request.host, asked_port(request.host, 0))
 
     def _tell_of_client(self, request: Request) -> None:
         self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)
@@ -841,6 +876,11 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
         lines = _lines(head)
+        if upgrade == TUNNEL:
+            self.link.keep_alive()
+            lines.append(b"\r\n")
+            self.link.write(b"".join(lines))
+            return
         lines += (b"Connection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n")
         self.link.write(b"".join(lines))
 
@@ -871,10 +911,11 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._listener.is_ending
             or self._is_visitor
             or (request.traits.expects_continue and not exchange.request_bytes)
+            or request.method == b"CONNECT"
         ):
-            self._keep_alive = (
-                False  # whether the body of an `Expect` still comes is anybody's guess (RFC 9110 10.1.1)
-            )
+            # Whether the body of an `Expect` still comes, or the bytes of a tunnel, is anybody's guess (RFC 9110
+            # 10.1.1).
+            self._keep_alive = False
         if not self._keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif request.traits.http_version == "1.0":
@@ -1028,6 +1069,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if form == _CHUNKED:
             self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
         is_body_due = bool(self._body_left) or self._chunked is not None
+        if exchange.request.method == b"CONNECT":
+            is_body_due = True  # of a tunnel that was refused, bytes may be on their way
         if self._pauses & _HOLD:
             self._resume(_HOLD)
         if not self._keep_alive or self._has_ended or (is_body_due and not self._can_skip_body()):

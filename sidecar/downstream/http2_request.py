@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.block import Block
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
-from sidecar.core.request import PLAIN_2, Request, Traits
+from sidecar.core.request import PLAIN_2, TUNNEL, Request, Traits
 from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
 from sidecar.downstream import parse
 from sidecar.http2.events import RequestReceived
@@ -39,6 +39,8 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
             return request
     method, target = head.method, head.path
     is_connect = method == b"CONNECT"
+    if is_connect and not event.protocol:
+        return _read_connect(listener, event)
     if is_connect:
         _check_connect(event)
         method = b"GET"  # what it would be in HTTP/1.1, and what routes are matched with
@@ -84,11 +86,22 @@ def _again(listener: ListenerTerms, event: RequestReceived) -> Request | None:
     return request
 
 
+def _read_connect(listener: ListenerTerms, event: RequestReceived) -> Request:
+    """One that asks for a tunnel (RFC 9113 8.5). Raises: Refused."""
+    if not listener.takes_connect:
+        detail = "CONNECT is for the app's own calls (outbound listeners): send the request itself"
+        raise parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
+    parse.check_counts(listener.limits, b"", event.fields, event.lookup)
+    if event.length:
+        raise parse.bad_request("content-length in a CONNECT, which has no content")
+    target = parse.check_authority(event.authority)
+    request = Request(listener.name, b"CONNECT", target, target, target, event.fields, event.lookup)
+    request.traits = Traits(http_version=VERSION, upgrade=TUNNEL)
+    return request
+
+
 def _check_connect(event: RequestReceived) -> None:
     """Raises: Refused, for all but a WebSocket (RFC 8441 5)."""
-    if not event.protocol:
-        detail = "CONNECT is not supported here: send the request itself"
-        raise parse.Refused(Reason.METHOD_NOT_ALLOWED, detail)
     if event.protocol.lower() != WEBSOCKET:
         raise parse.Refused(Reason.NOT_IMPLEMENTED, "a :protocol other than websocket")
     if event.length:

@@ -25,6 +25,7 @@ from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
 from sidecar.downstream.secured import Secured
 from sidecar.forwarding import date
+from sidecar.forwarding.connect import TunnelExchange
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.grpc import own_trailers
@@ -166,7 +167,10 @@ class ServedStream(ServerStream):
                 request.tls = secured.told
             if listener.tells_of_client:
                 connection.forwarded = tell_of_client(request, listener, self.peer, connection.forwarded)
-        exchange = self._exchange = Exchange().take(connection.service, self, request)
+        request.asked = connection.link.asked
+        is_tunnel = request.method == b"CONNECT"
+        exchange = (TunnelExchange() if is_tunnel else Exchange()).take(connection.service, self, request)
+        self._exchange = exchange
         if exchange.body is not None:
             self._await_client(Phase.BODY)
         exchange.begin(refusal)

@@ -15,18 +15,21 @@ from typing import Any, Final
 from sidecar.core.memory_budget import SECURED_BYTES, Account
 from sidecar.core.overload import Overload
 from sidecar.core.own_lack import is_own_lack
-from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust
+from sidecar.core.request import Asked
+from sidecar.core.snapshot import Address, Direction, Forwarded, Listener, Trust, Unmatched
 from sidecar.core.tls_numbers import Handshake
 from sidecar.downstream.gate import Gate, Place, Waiting
 from sidecar.downstream.handshake import ClientHandshake
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
+from sidecar.downstream.opaque import OpaqueConnection
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
 from sidecar.transport import kernel
 from sidecar.transport.bind import bind
 from sidecar.transport.last_accepts import last_accepts
+from sidecar.transport.link import Link
 from sidecar.transport.tls.served import ServedCertificates
 
 _LOG = logging.getLogger("sidecar.downstream")
@@ -55,7 +58,7 @@ LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
-AnyClient = ClientConnection | Http2ClientConnection | ClientHandshake
+AnyClient = ClientConnection | Http2ClientConnection | ClientHandshake | OpaqueConnection
 
 
 class ListenerSocket(ListenerTerms):
@@ -115,6 +118,18 @@ class ListenerSocket(ListenerTerms):
         if asked.path is not None or self._bound is None or asked.port:
             return asked
         return Address(asked.host, self._port)
+
+    @property
+    def takes_connect(self) -> bool:
+        return self.policy.direction is Direction.OUTBOUND
+
+    @property
+    def unmatched(self) -> Unmatched:
+        return self.policy.unmatched
+
+    @property
+    def opaque_ports(self) -> frozenset[int]:
+        return self.policy.opaque_ports
 
     def adopt(self, policy: Listener) -> None:
         """Take new limits and timeouts; connections that are there keep their place."""
@@ -237,7 +252,15 @@ class ListenerSocket(ListenerTerms):
     def _connection(self) -> Any:
         """A protocol, as loops want one: they ask for its methods alone."""
         served = self.served
-        return ClientConnection(self) if served is None else ClientHandshake(self, served)
+        if served is not None:
+            return ClientHandshake(self, served)
+        return ClientConnection(self) if self.unmatched is Unmatched.REFUSE else OpaqueConnection(self)
+
+    def detect(self, connection: AnyClient, link: Link, asked: Asked, data: bytes) -> None:
+        link.asked = asked
+        opaque = OpaqueConnection(self)
+        self.replace(connection, opaque)
+        opaque.take_over(link, data)
 
     # Overload: what is new waits, and is taken up in turn (`pressure.py` says when and how much)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from sidecar.core.errors import Reason
-from sidecar.core.hosts import is_valid_host
+from sidecar.core.hosts import asked_port, is_valid_host
 from sidecar.core.plain import TOKEN_BYTES, Field
 from sidecar.core.snapshot import ListenerLimits
 
@@ -210,13 +210,15 @@ def tunnelled(upgrade: bytes, version: str) -> bytes:
     return upgrade if version == "1.1" and is_short and b"h2c" not in upgrade.lower() else b""
 
 
-def split_target(method: bytes, target: bytes, host: bytes | None, version: str) -> tuple[bytes, bytes]:
-    """Return the authority to route by and the target in origin form.
+def split_target(
+    method: bytes, target: bytes, host: bytes | None, version: str, *, takes_connect: bool = False
+) -> tuple[bytes, bytes]:
+    """Return the authority to route by and the target in origin form; for CONNECT both are host and port.
 
     An absolute-form target wins over `Host` (RFC 9112 3.2.2).
 
     Raises:
-        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host; CONNECT.
+        Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host.
     """
     is_plain = target[:1] == b"/" and b"#" not in target and version == "1.1" and method != b"CONNECT"
     if is_plain and host in known_hosts:
@@ -226,8 +228,10 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
     elif version == "1.1":
         raise bad_request("no Host")
     if method == b"CONNECT":
-        detail = "CONNECT is not supported here: send the request itself, in absolute form"
-        raise Refused(Reason.METHOD_NOT_ALLOWED, detail)
+        if not takes_connect:
+            detail = "CONNECT is for the app's own calls (outbound listeners): send the request itself"
+            raise Refused(Reason.METHOD_NOT_ALLOWED, detail)
+        return check_authority(target), target
     if b"#" in target:
         raise bad_request("a fragment in the request target")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
@@ -237,6 +241,18 @@ def split_target(method: bytes, target: bytes, host: bytes | None, version: str)
     authority, origin = _split_absolute(target[7:])
     # RFC 9112 3.2.4: without a path and a query, the last proxy sends OPTIONS to the server as a whole.
     return authority, b"*" if method == b"OPTIONS" and not origin else origin or b"/"
+
+
+def check_authority(target: bytes) -> bytes:
+    """The target of a CONNECT: a host and a port, both of them (RFC 9112 3.2.3).
+
+    Raises:
+        Refused: anything else.
+    """
+    authority = check_host(target)
+    if not asked_port(authority, 0):
+        raise bad_request("a CONNECT without a port")
+    return authority
 
 
 def _split_absolute(rest: bytes) -> tuple[bytes, bytes]:

@@ -36,6 +36,8 @@ class Phase(IntEnum):
     CLOSED = 9
     HANDSHAKE = 10
     """Of TLS, from the connection on: no request has begun."""
+    DETECT = 11
+    """What the client speaks is not known yet."""
 
 
 class Then(Enum):
@@ -74,6 +76,7 @@ THEN: Final = {
     Phase.TUNNEL: Then.NOTHING,
     Phase.CLOSED: Then.NOTHING,
     Phase.HANDSHAKE: Then.CLOSE,
+    Phase.DETECT: Then.CLOSE,
 }
 
 
@@ -89,5 +92,6 @@ def limits(timeouts: ListenerTimeouts, *, is_ending: bool = False) -> tuple[floa
         Phase.LINGER: LAST_LINGER_SECONDS if is_ending else LINGER_SECONDS,
         Phase.CLOSING: timeouts.body_seconds,
         Phase.HANDSHAKE: timeouts.handshake_seconds,
+        Phase.DETECT: timeouts.detect_seconds,
     }
     return tuple(seconds.get(phase, inf) for phase in Phase)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.plain import Field
-from sidecar.core.request import PLAIN, Request, Traits
+from sidecar.core.request import PLAIN, TUNNEL, Request, Traits
 from sidecar.downstream import parse
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import MalformedHead
@@ -38,13 +38,29 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     fields = read_fields(rest, version)
     lookup = values_of(fields)
     parse.check_counts(listener.limits, target, fields, lookup)
-    authority, origin_target = parse.split_target(method, target, lookup.get(b"host"), version)
+    authority, origin_target = parse.split_target(
+        method, target, lookup.get(b"host"), version, takes_connect=listener.takes_connect
+    )
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
     request = Request(listener.name, method, target, origin_target, authority, fields, lookup)
     if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or parse.has_underscores(lookup):
         _read_further(request, version)
+    if method == b"CONNECT":
+        _check_connect(request)
     return request, parse.keeps_alive(lookup, version)
+
+
+def _check_connect(request: Request) -> None:
+    """It has no content (RFC 9110 9.3.6): what follows its head is the tunnel's, or two readers would part the bytes
+    in two ways.
+
+    Raises:
+        Refused: its head announces some.
+    """
+    if request.length:
+        raise parse.bad_request("a CONNECT with a body")
+    request.traits = Traits(http_version=request.traits.http_version, upgrade=TUNNEL)
 
 
 def values_of(fields: list[Field]) -> dict[bytes, bytes]:

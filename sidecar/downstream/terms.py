@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits
+from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits, Unmatched
 from sidecar.core.tls_numbers import Handshake
 
 if TYPE_CHECKING:
     from sidecar.core.overload import Overload
+    from sidecar.core.request import Asked
     from sidecar.downstream.gate import Gate
     from sidecar.forwarding.service import Service
+    from sidecar.transport.link import Link
 
 
 class ListenerTerms(ABC):
@@ -37,6 +39,21 @@ class ListenerTerms(ABC):
     is_ending: bool
     """Each answer closes its connection."""
 
+    @property
+    @abstractmethod
+    def takes_connect(self) -> bool:
+        """It is the app's own calls that arrive here."""
+
+    @property
+    @abstractmethod
+    def unmatched(self) -> Unmatched:
+        """What becomes of what no route names."""
+
+    @property
+    @abstractmethod
+    def opaque_ports(self) -> frozenset[int]:
+        """Destinations whose bytes are passed on without a look at them."""
+
     @abstractmethod
     def accept(self, connection: Any) -> bool:
         """Whether another one is let in."""
@@ -44,6 +61,10 @@ class ListenerTerms(ABC):
     @abstractmethod
     def shaken(self, result: Handshake, peer: tuple[str, int] | None = None, detail: str = "") -> None:
         """A TLS handshake has ended so."""
+
+    @abstractmethod
+    def detect(self, connection: Any, link: Link, asked: Asked, data: bytes) -> None:
+        """What arrives on it now is whatever its CONNECT was made for. `data`: what has come of that already."""
 
     @abstractmethod
     def forget(self, connection: Any) -> None:

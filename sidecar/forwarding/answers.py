@@ -41,6 +41,8 @@ TABLE = {
     Reason.TLS_PROTOCOL: Row(502, "tls_protocol_error", "TLS to the upstream failed"),
     Reason.TLS_ALERT: Row(502, "tls_alert_received", "TLS refused by the upstream"),
     Reason.NO_ROUTE: Row(404, "destination_not_found", "No route"),
+    Reason.CLOSED_ADDRESS: Row(403, "destination_ip_prohibited", "Address not open to callers"),
+    Reason.DNS_TIMEOUT: Row(504, "dns_timeout", "Upstream name not found in time"),
     Reason.BAD_REQUEST: Row(400, "http_request_error", "Malformed request"),
     Reason.HEAD_TOO_LARGE: Row(431, "http_request_error", "Request header fields too large"),
     Reason.URL_TOO_LONG: Row(414, "http_request_error", "Request target too long"),

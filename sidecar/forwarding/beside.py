@@ -1,4 +1,4 @@
-"""What goes on beside the exchanges of a process: who waits for a hedge, and copies that are under way."""
+"""What goes on beside the exchanges of a process: who waits for a hedge, copies under way, and TLS handshakes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sidecar.forwarding.hedge_line import HedgeLine
 from sidecar.forwarding.sweep import Sweep
+from sidecar.transport.turns import Turns
 
 
 class Stoppable(Protocol):
@@ -17,11 +18,13 @@ class Stoppable(Protocol):
 class Beside:
     """Of one process; owned by its `Service`."""
 
-    __slots__ = ("copies", "hedges")
+    __slots__ = ("copies", "handshakes", "hedges")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
         self.hedges = HedgeLine(loop, clock, sweep)
         """Exchanges that wait for a second try."""
+        self.handshakes = Turns(loop)
+        """For TLS handshakes alone: nobody else is to wait behind hundreds of them."""
         self.copies: set[Stoppable] = set()
         """Of requests, under way to the upstreams of mirrors."""
 

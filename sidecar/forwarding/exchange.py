@@ -38,9 +38,10 @@ from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
+from sidecar.forwarding.meant import MeantRace, is_meant
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import Race, RaceOwner
-from sidecar.forwarding.service import Service
+from sidecar.forwarding.service import Service, WaitsForAddress
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
 from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
 from sidecar.forwarding.trace import Trace, without_context
@@ -67,7 +68,7 @@ _QUESTION_MARK: Final = 0x3F
 _NO_BUDGET = deadline.Budget(0.0, "")
 
 
-class Exchange(RaceOwner, RequestSink):
+class Exchange(RaceOwner, RequestSink, WaitsForAddress):
     """One request of one client. What observers read of it is `core.observe.ObservedExchange`."""
 
     __slots__ = (
@@ -157,15 +158,22 @@ class Exchange(RaceOwner, RequestSink):
                 lookup = request.lookup
             tls = request.tls
             client, port = ("", 80) if tls is None else (tls.identity, 443)
+            if request.asked is not None:
+                port = request.asked.port
             entry = table and table.find_entry(
                 request.host, path, request.method, lookup, query, client, port
             )
-            if not entry:
-                raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
-            route = self.route = entry.target
+            if entry and request.asked is not None and not is_meant(entry, request.asked):
+                entry = None
+            if entry:
+                passed, route = None, entry.target
+                if route.rewriting is not None:
+                    self._note_prefix(route.rewriting, entry.prefix_end(path), path)
+            else:
+                passed = service.passing.find(request, self.stream.peer)
+                route = passed.route
+            self.route = route
             self.route_name = route.name
-            if route.rewriting is not None:
-                self._note_prefix(route.rewriting, entry.prefix_end(path), path)
             if len(service.exchanges) > service.crowd:
                 self._check_room(route)
             if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
@@ -178,21 +186,46 @@ class Exchange(RaceOwner, RequestSink):
                 self._take_deadline(route, now)
             if service.guarded and request.listener in service.guarded:
                 self._check_guard(route, refusal)
-            if route.acting is not None and self._is_answered(route.acting, path, entry.prefix_end(path)):
-                return
+            if route.acting is not None:
+                prefix_end = entry.prefix_end(path) if entry and passed is None else 0
+                if self._is_answered(route.acting, path, prefix_end):
+                    return
             if route.admission is not None:
                 self._check_admission(route.admission)
             if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
                 self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
-            destination = route.single or route.choose(service.rng)
-            if destination.copying is not None:
-                destination.copying.choose(self, route)
-            race = self.race = Race()
-            race.start(self, self.stream, route, destination, now)
+            if passed is None or service.passing.is_known(passed, now):
+                destination = route.single or route.choose(service.rng)
+                if destination.copying is not None:
+                    destination.copying.choose(self, route)
+                race = self.race = Race() if request.asked is None else MeantRace()
+                race.start(self, self.stream, route, destination, now)
+            else:
+                service.passing.wait_for(passed, self)
         except GivenUp as error:
             self.fail(error)
         except TooMuchWork as long:
             self.fail(GivenUp(Reason.HEAD_TOO_LARGE, str(long)))
+
+    def found(self, error: GivenUp | None) -> None:
+        route = self.route
+        if self._is_over or self.race is not None or route is None:
+            return
+        if error is not None:
+            self.fail(error)
+            return
+        try:
+            race = self.race = self._new_race()
+            race.start(self, self.stream, route, route.destinations[0], self.service.clock())
+        except GivenUp as lost:
+            self.fail(lost)
+        except Exception as mistake:
+            message = "an error in sending a request on; it is ended"
+            self.service.loop.call_exception_handler({"message": message, "exception": mistake})
+            self.abandon()
+
+    def _new_race(self) -> Race:
+        return MeantRace()
 
     def _note_prefix(self, rewriting: Rewriting, length: int, path: bytes) -> None:
         if rewriting.prefix is not None and has_dot_segment(path):
@@ -338,7 +371,8 @@ class Exchange(RaceOwner, RequestSink):
     def switched(self, attempt: Attempt, transition: Transition | None) -> None:
         """101: from here on bytes go both ways until both sides end. The deadline was for the handshake."""
         Sweep.remove(self)
-        self.status = 200 if self.request.traits.http_version == "2" else 101  # RFC 8441 5
+        is_101 = self.request.traits.http_version != "2" and self.request.method != b"CONNECT"
+        self.status = 101 if is_101 else 200  # RFC 8441 5, RFC 9110 9.3.6
         lineage.switched(self)
         if transition is not None:
             self.tripped_breaker(transition)
@@ -422,7 +456,7 @@ class Exchange(RaceOwner, RequestSink):
         self.fallback = destination.cluster.name
         self.race = None
         self.watch(now)
-        race = self.race = Race()
+        race = self.race = self._new_race()
         try:
             race.start(self, self.stream, route, destination, now)
         except GivenUp as second:

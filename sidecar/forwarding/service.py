@@ -5,23 +5,80 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sidecar.core.callers import Callers
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
+from sidecar.core.request import Asked, Request
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding.beside import Beside
+from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.turns import Turns
 
 CROWD = 256
 """Exchanges under way: fewer of them hold the loop no longer than 10 ms in one turn."""
+
+
+class Passed(ABC):
+    """One destination that no route names."""
+
+    __slots__ = ()
+
+    route: LiveRoute
+
+
+class WaitsForAddress(ABC):
+    """An exchange, whose destination's name is being resolved."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def found(self, error: GivenUp | None) -> None:
+        """There are addresses, or `error` says why there are none."""
+
+
+class Passing(ABC):
+    """What becomes of requests that no route takes (`passing.py`)."""
+
+    @abstractmethod
+    def find(self, request: Request, peer: tuple[str, int] | None) -> Passed:
+        """Raises: GivenUp, if it goes nowhere."""
+
+    @abstractmethod
+    def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
+        """Whether an intercepted connection would go round for ever."""
+
+    @abstractmethod
+    def is_known(self, passed: Passed, now: float) -> bool:
+        """Whether its addresses are known."""
+
+    @abstractmethod
+    def wait_for(self, passed: Passed, who: WaitsForAddress) -> None:
+        """Have `who` told when they are."""
+
+
+class NobodyPasses(Passing):
+    """Without any listener that passes through."""
+
+    def find(self, request: Request, peer: tuple[str, int] | None) -> Passed:
+        raise GivenUp(Reason.NO_ROUTE, "no route takes this request")
+
+    def is_loop(self, asked: Asked, peer: tuple[str, int] | None) -> bool:
+        return False
+
+    def is_known(self, passed: Passed, now: float) -> bool:
+        return True
+
+    def wait_for(self, passed: Passed, who: WaitsForAddress) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -75,17 +132,16 @@ class Service:
     """Listeners that are overloaded. Written by `press`."""
     guarded: frozenset[str] = frozenset()
     """Both, so that a request asks once."""
-    handshakes: Turns = field(init=False)
-    """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
     beside: Beside = field(init=False)
-    """Hedges and copies of requests."""
+    """Hedges, copies of requests, and handshakes."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
+    passing: Passing = field(default_factory=NobodyPasses)
+    """Who takes what no route takes."""
     on_transition: Callable[[Transition], None] = lambda _: None
     """Who acts on a change of a breaker's state, after it was told: the checks."""
 
     def __post_init__(self) -> None:
-        self.handshakes = Turns(self.loop)
         self.beside = Beside(self.loop, self.clock, self.sweep)
 
     def transitioned(self, transition: Transition) -> None:

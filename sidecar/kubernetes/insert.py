@@ -7,6 +7,7 @@ from typing import Any
 from sidecar.kubernetes import edits
 from sidecar.kubernetes.editor import Editor
 from sidecar.kubernetes.edits import Edit
+from sidecar.kubernetes.intercept import Probes
 from sidecar.kubernetes.plan import CONTAINER_LISTS, Plan
 from sidecar.kubernetes.positions import Alias, Entry, Mapping, Node, Scalar, Sequence, target
 from sidecar.kubernetes.proxy_env import ProxyEnv
@@ -26,9 +27,12 @@ def carry_out(text: str, template: Mapping, plan: Plan) -> list[Edit]:
     for key in CONTAINER_LISTS:  # what stands deepest comes first
         found = spec.value.own(key)
         if found is not None and isinstance(found.value, Sequence):
+            pod.probes(found.value, key, plan.probes.get(key, {}))
             pod.variables(found.value, key, plan.env.get(key, {}))
     for key, items in plan.parts.items():
         pod.insert(spec.value, key, "/spec", items, containers)
+    for key, items in plan.last.items():
+        pod.append(spec.value, key, "/spec", items, containers)
     editor.annotate(template, plan.annotations)
     return editor.edits
 
@@ -43,6 +47,40 @@ def _dash_step(editor: Editor, containers: Entry) -> int:
 class _Pod:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
+
+    def probes(self, containers: Sequence, key: str, probes: Probes) -> None:
+        """Those of one list of containers, in the place of their own."""
+        for item in containers.items:
+            container = target(item)
+            if not isinstance(container, Mapping):
+                continue
+            own, path = probes.get(_name(item), {}), f"/spec/{key}/{_name(item)}"
+            if own and isinstance(item, Alias):
+                self._editor.merge(item, path, own)
+                continue
+            for name, probe in own.items():
+                entry, where = container.own(name), f"{path}/{name}"
+                if entry is not None:
+                    self._editor.replace(entry.value, where, edits.flow(probe))
+                else:
+                    self._editor.was[where] = None
+                    self._editor.add(container, name, probe)
+
+    def append(self, parent: Mapping, key: str, path: str, new: list[Any], after: Entry) -> None:
+        """Put `new` at the end of the list `key`, which is made if need be, behind `after`."""
+        entry, editor = parent.own(key), self._editor
+        value = None if entry is None else entry.value
+        if isinstance(value, Sequence) and value.items and not value.is_flow:
+            indent = edits.dash_column(editor.text, value)
+            at = edits.after(editor.text, value.items[-1].end, indent + 1)
+            editor.edits.append(edits.lines_at(editor.text, at, edits.block(new, indent, editor.dashes)))
+        elif entry is not None and _listed(entry.value):
+            editor.replace(entry.value, f"{path}/{key}", edits.flow([*_listed(entry.value), *new]))
+        elif inherited := _listed(parent.get(key)):
+            editor.was[f"{path}/{key}"] = None
+            editor.add(parent, key, [*inherited, *new], after)
+        else:
+            self.insert(parent, key, path, new, after)
 
     def variables(self, containers: Sequence, key: str, env: dict[str, ProxyEnv]) -> None:
         """Those of one list of containers."""

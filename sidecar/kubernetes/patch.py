@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from sidecar.kubernetes import intercept
+from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.container import CONTAINER_NAME
+from sidecar.kubernetes.intercept import Probes
 from sidecar.kubernetes.plan import CONTAINER_LISTS, ENV_RECORDS, Plan, chosen_settings, env_of
 from sidecar.kubernetes.proxy_env import ProxyEnv
 from sidecar.kubernetes.settings import STATUS, Settings
@@ -17,9 +20,16 @@ _Env = dict[str, dict[str, ProxyEnv]]
 
 def patch(pod: dict[str, Any], found: Plan) -> list[dict[str, Any]]:
     """For a pod without the sidecar."""
-    operations = [*_variables(pod["spec"], found.env)]
+    spec = pod["spec"]
+    operations = [*_variables(spec, found.env), *_probes(spec, found.probes)]
     for key, items in found.parts.items():
-        operations += _front(pod["spec"].get(key), f"/spec/{key}", items)
+        operations += _front(spec.get(key), f"/spec/{key}", items)
+    for key, items in found.last.items():
+        operations += (
+            [_add(f"/spec/{key}/-", item) for item in items]
+            if spec.get(key)
+            else [_add(f"/spec/{key}", items)]
+        )
     return [*operations, *_annotations(pod, {**found.annotations, STATUS: found.status()})]
 
 
@@ -32,6 +42,8 @@ def completion(pod: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
     """
     spec, metadata = pod["spec"], pod["metadata"]
     record = _record(metadata)
+    if record.get("intercept"):
+        return _interception_last(spec, record)
     seen = {
         key: record[field] for key, field in zip(CONTAINER_LISTS, ENV_RECORDS, strict=True) if field in record
     }
@@ -52,6 +64,23 @@ def completion(pod: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
             record[field] = {**seen.get(key, {}), **added}
     status = json.dumps(record, separators=(",", ":"))
     return [*_variables(spec, env), _add(f"/metadata/annotations/{_escaped(STATUS)}", status)]
+
+
+def _interception_last(spec: dict[str, Any], record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Without a native sidecar the rules are written by the last init container: what another webhook has put behind
+    it since would find nobody to talk to."""
+    names = [item.get("name") for item in spec.get("initContainers") or []]
+    if record.get("mode") != Mode.CONTAINER.value or intercept.NAME not in names[:-1]:
+        return []
+    at = names.index(intercept.NAME)
+    return [{"op": "move", "from": f"/spec/initContainers/{at}", "path": "/spec/initContainers/-"}]
+
+
+def _probes(spec: dict[str, Any], probes: dict[str, Probes]) -> Iterator[dict[str, Any]]:
+    for key, containers in probes.items():
+        for index, container in enumerate(spec.get(key) or []):
+            for name, probe in containers.get(str(container.get("name")), {}).items():
+                yield _add(f"/spec/{key}/{index}/{name}", probe)
 
 
 def _record(metadata: dict[str, Any]) -> dict[str, Any]:

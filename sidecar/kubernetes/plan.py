@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from sidecar.kubernetes import intercept
 from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
 from sidecar.kubernetes.choices import AppProtocol, Mode
 from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME, container, volumes
+from sidecar.kubernetes.intercept import Probes, Rewritten
 from sidecar.kubernetes.protocols import Speaks
 from sidecar.kubernetes.proxy_env import ProxyEnv, proxy_env
 from sidecar.kubernetes.settings import OWN_PORTS, PREFIX, STATUS, Settings, is_wanted, with_annotations
@@ -39,6 +41,10 @@ class Plan:
     """By list and name of a container; those that get no proxy are left out."""
     annotations: dict[str, str]
     """New ones, beside the status."""
+    last: dict[str, list[dict[str, Any]]]
+    """Items by the list of the pod's spec whose end they are put at."""
+    probes: dict[str, Probes]
+    """By list of containers: probes that are written anew."""
     app: AppPort
     app_protocol: AppProtocol | None
     inbound_port: int
@@ -52,6 +58,11 @@ class Plan:
         items = [item for key in CONTAINER_LISTS for item in self.parts.get(key, [])]
         return next(item for item in items if item["name"] == CONTAINER_NAME)
 
+    def _containers(self) -> Iterator[list[dict[str, Any]]]:
+        for key in CONTAINER_LISTS:
+            yield self.parts.get(key, [])
+            yield self.last.get(key, [])
+
     def status(self, **more: Any) -> str:
         """The value of the status annotation. A container in its `env` was seen, even if it got nothing."""
         record: dict[str, Any] = {"mode": self.mode.value}
@@ -61,6 +72,8 @@ class Plan:
             }
             if names:
                 record[key] = names
+        if any(item["name"] == intercept.NAME for items in self._containers() for item in items):
+            record["intercept"] = True
         if secrets := [one["name"] for one in self.parts.get("imagePullSecrets", [])]:
             record["pullSecrets"] = secrets
         if self.annotations:
@@ -110,17 +123,34 @@ def plan(
     if missing and PREFIX + "proxy-containers" in _both(outer, metadata, "annotations"):
         raise ValueError(missing)
     annotations = _annotations(chosen, metadata, containers)
-    known = {"APP_PORT": app.number, "APP_PROTOCOL": protocol.value if protocol is not None else None}
+    known: dict[str, Any] = {"APP_PORT": app.number, "APP_PROTOCOL": protocol and protocol.value}
+    probes = Rewritten()
+    if chosen.http_proxy or chosen.intercept:
+        known["SIDECAR_UNMATCHED"] = "pass_through"  # what no route names goes on as before
+    if chosen.intercept:
+        intercept.check_users(spec, intercept.uid_of(chosen))
+        chosen = replace(chosen, run_as_user=intercept.uid_of(chosen))
+        probes = intercept.rewritten(spec, chosen)
+        known[intercept.ENVIRONMENT] = probes.environment
+    parts, last = _parts(chosen, known, spec), {}
+    if chosen.intercept and chosen.mode is Mode.NATIVE:
+        parts["initContainers"].insert(0, intercept.container(chosen))
+    elif chosen.intercept:
+        last["initContainers"] = [
+            intercept.container(chosen)
+        ]  # what runs behind it would find nobody to talk to
     return Plan(
         mode=chosen.mode,
-        parts=_parts(chosen, known, spec),
+        parts=parts,
+        last=last,
+        probes=probes.probes,
         env=env,
         annotations=annotations,
         app=app,
         app_protocol=protocol,
         inbound_port=chosen.inbound_port,
         opaque_ports=frozenset(chosen.opaque_ports),
-        told=(*_told(chosen, protocol, env), *([missing] if missing else [])),
+        told=(*_told(chosen, protocol, env), *probes.told, *([missing] if missing else [])),
     )
 
 
@@ -219,6 +249,8 @@ def _told(
 ) -> Iterator[str]:
     if protocol is AppProtocol.HTTP2:
         yield "its app speaks HTTP/2, so the upstream of its route needs `protocol: ${APP_PROTOCOL:-http1}`"
+    if chosen.intercept:
+        yield intercept.NEEDS
     if chosen.http_proxy and chosen.proxy_init and chosen.mode is not Mode.NATIVE:
         yield "its init containers get no proxy: they end before a sidecar that is no native one starts"
     for containers in env.values():

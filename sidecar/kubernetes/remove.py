@@ -10,6 +10,7 @@ import json
 from collections.abc import Set
 from typing import Any
 
+from sidecar.kubernetes import intercept
 from sidecar.kubernetes.container import CONTAINER_NAME, TLS_VOLUME_NAME, VOLUME_NAME
 from sidecar.kubernetes.edits import Removals
 from sidecar.kubernetes.plan import CONTAINER_LISTS
@@ -38,6 +39,7 @@ class Record:
                 key: {name: _texts(names) for name, names in data.get(field, {}).items()}
                 for key, field in (("initContainers", "initEnv"), ("containers", "env"))
             }
+            self.has_interception = data.get("intercept") is True
             self.pull_secrets = frozenset(_texts(data.get("pullSecrets", [])))
             self.more_annotations = frozenset(_texts(data.get("annotations", [])))
         except (ValueError, TypeError, AttributeError) as error:
@@ -74,8 +76,9 @@ class Removal:
         spec = self._holder.own("spec")
         if spec is None or not isinstance(spec.value, Mapping):
             return
+        ours = {CONTAINER_NAME, intercept.NAME} if self._record.has_interception else {CONTAINER_NAME}
         for key in CONTAINER_LISTS:
-            self._named(spec.value, key, "/spec", {CONTAINER_NAME})
+            self._named(spec.value, key, "/spec", ours)
             containers = spec.value.own(key)
             if containers is not None and isinstance(containers.value, Sequence):
                 for item in containers.value.items:
@@ -127,6 +130,10 @@ class Removal:
         if before is not None:
             self._removals.replace(item, before)
             return
+        for probe in intercept.KINDS:
+            own = found.own(probe)
+            if own is not None:
+                self._is_restored(found, own, f"{path}/{probe}")
         names = frozenset(self._record.env[key].get(name, []))
         self._named(found, "env", path, names)
         entry = found.own("env")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_network
 
 from sidecar.kubernetes.choices import (
     MAX_USER_ID,
@@ -34,14 +35,16 @@ _CPU = re.compile(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?|(?=.*[1-9])[0-9]{1,9}m"
 _MEMORY = re.compile(r"(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _HOSTS = re.compile(r"[A-Za-z0-9.,:*/_\[\]-]*")
+# registry:port/path/name:tag@digest, as container runtimes read it
+_IMAGE = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]|/(?=[a-z0-9])|:(?=[\w]))*(@[a-z0-9+._-]+:[0-9a-fA-F]{32,128})?"
+)
 _SHAPES = {
     "image": (
-        # registry:port/path/name:tag@digest, as container runtimes read it
-        re.compile(
-            r"[A-Za-z0-9]([A-Za-z0-9._-]|/(?=[a-z0-9])|:(?=[\w]))*(@[a-z0-9+._-]+:[0-9a-fA-F]{32,128})?"
-        ),
+        _IMAGE,
         "reference of an image, such as registry.example/sidecar:1.0",
     ),
+    "init_image": (_IMAGE, "reference of an image, such as registry.example/sidecar-init:1.0"),
     "config_map": (_DNS_NAME, "name of a ConfigMap"),
     "tls_secret": (_DNS_NAME, "name of a Secret"),
     "no_proxy": (_HOSTS, "list of hosts and networks, parted by commas"),
@@ -73,6 +76,16 @@ class Settings:
     """The containers that get the proxy's variables; none named is all."""
     proxy_init: bool = False
     """Init containers too: they run after a native sidecar has started."""
+    intercept: bool = False
+    """Have the kernel send the pod's connections through the sidecar, whatever the app knows of it."""
+    init_image: str = ""
+    """Has iptables, and writes the rules; empty: `sidecar-init` beside `image`."""
+    skip_inbound_ports: tuple[int, ...] = ()
+    """With intercept: the app's ports that callers reach without the sidecar."""
+    skip_outbound_ports: tuple[int, ...] = ()
+    """With intercept: ports of others that the app reaches without the sidecar."""
+    skip_outbound_cidrs: tuple[str, ...] = ()
+    """With intercept: networks that the app reaches without the sidecar, beside link-local and metadata ones."""
     app_port: int | None = None
     """Where the app listens; None is a guess. `${APP_PORT}` in the configuration."""
     app_protocol: AppProtocol | None = None
@@ -104,7 +117,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (shape, what) in _SHAPES.items():
             value = getattr(self, name)
-            if value is None:
+            if value is None or (name == "init_image" and not value):
                 continue
             if len(value) > _MAX_VALUE or not shape.fullmatch(value):
                 raise ValueError(f"{name.replace('_', '-')}: {value[:SHOWN]!r} is no {what}{_remedy(value)}")
@@ -113,6 +126,13 @@ class Settings:
             port = getattr(self, name)
             if port is not None and not 0 < port < 65536:
                 raise ValueError(f"{name.replace('_', '-')} {port}: a port is from 1 to 65535")
+        if self.intercept and self.http_proxy:
+            raise ValueError("intercept and http-proxy do the same in two ways: choose one")
+        for port in (*self.skip_inbound_ports, *self.skip_outbound_ports):
+            if not 0 < port < 65536:
+                raise ValueError(f"a port to skip is from 1 to 65535, not {port}")
+        for cidr in self.skip_outbound_cidrs:
+            _check_network(cidr)
         if len({getattr(self, name) for name in OWN_PORTS}) < len(OWN_PORTS):
             raise ValueError("inbound-port, outbound-port, admin-port and probes-port must differ")
 
@@ -161,6 +181,23 @@ def default_image() -> str:
         return f"sidecar:{version('sidecar-proxy')}"
     except PackageNotFoundError:
         return "sidecar:latest"
+
+
+def init_image_of(image: str) -> str:
+    """The image that writes the rules, where it is built beside the sidecar's: of the same tag. A digest says nothing
+    of another image."""
+    name, slash, last = image.partition("@")[0].rpartition("/")
+    base, colon, tag = last.partition(":")
+    return f"{name}{slash}{base}-init{colon}{tag}"
+
+
+def _check_network(cidr: str) -> None:
+    try:
+        ip_network(cidr)
+    except ValueError as error:
+        raise ValueError(
+            f"skip-outbound-cidrs: {cidr[:SHOWN]!r} is no network such as 10.0.0.0/8: {error}"
+        ) from None
 
 
 def is_wanted(annotations: Mapping[str, object], labels: Mapping[str, object]) -> bool:

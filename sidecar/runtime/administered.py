@@ -32,6 +32,9 @@ from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level, access_fields, iso
 from sidecar.upstream.cluster import Cluster
 
+MAX_PASSED = 50
+"""Destinations that `/status` names."""
+
 
 class Administered:
     """One process, as its operator meets it."""
@@ -127,9 +130,28 @@ class Administered:
                 }
                 for name, one in sockets.items()
             },
+            "pass_through": self._passed(),
             "certificates": self._rotation.told(),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
+        }
+
+    def _passed(self) -> Data:
+        """What no route names and is passed through: in all, and the destinations that were asked for last."""
+        passing, now = self._datapath.assembly.passing, self.now()
+        shown = passing.destinations()[:MAX_PASSED]
+        return {
+            **asdict(passing.numbers()),
+            "last": [
+                {
+                    "destination": str(one.endpoint),
+                    "listener": one.listener,
+                    "count": one.count,
+                    "seconds_ago": round(now - one.last_at, 3),
+                    "state": one.breaker.state_at(now).value,
+                }
+                for one in shown
+            ],
         }
 
     async def config(self) -> Data:

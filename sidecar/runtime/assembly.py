@@ -19,14 +19,27 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.history import Archive
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Ambiguous, Endpoint, Mode, Route, Snapshot, Trust, Upstream
+from sidecar.core.snapshot import (
+    ORIGINAL,
+    Ambiguous,
+    Direction,
+    Endpoint,
+    Mode,
+    Route,
+    Snapshot,
+    Trust,
+    Upstream,
+)
+from sidecar.forwarding import passing
 from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.copying import Copying
 from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.passing import PassThrough
 from sidecar.forwarding.service import Service
 from sidecar.runtime.upstream_tls import UpstreamContexts
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
+from sidecar.upstream.original import OriginalCluster
 
 STEP = 50
 """Routes or upstreams between two pauses of `build`: about a millisecond's work."""
@@ -47,7 +60,7 @@ class Built:
     """Upstreams whose breakers go on."""
 
 
-class Names(Protocol):
+class Names(passing.Names, Protocol):
     """Who knows what a name stands for, and tells it by `Assembly.addresses_changed`."""
 
     def watch(self, endpoint: Endpoint) -> tuple[Endpoint, ...]:
@@ -73,6 +86,8 @@ class Assembly:
         """Set with each news of the resolver."""
         self.tls = UpstreamContexts()
         """Made before `build`, for what the snapshot says."""
+        self.passing = PassThrough(service, names, self._passed_cluster, self._passed_breaker, self._see_out)
+        service.passing = self.passing
         self.checks = Checks(service)
         service.on_transition = self.checks.transitioned
         self.clusters: dict[str, Cluster] = {}
@@ -122,13 +137,16 @@ class Assembly:
         for upstream in built.snapshot.upstreams.values():
             self.clusters[upstream.name].adopt(upstream)
         self._service.tables = built.tables
+        self.passing.adopt(built.snapshot.passed, built.snapshot.listeners)
         self._service.strangers = frozenset(
             name for name, one in built.snapshot.listeners.items() if one.trust is Trust.NONE
         )
         self._service.strict = frozenset(
             name for name, one in built.snapshot.listeners.items() if one.ambiguous is Ambiguous.REFUSE
         )
-        self._service.has_egress = any(live.is_egress for live in built.routes.values())
+        self._service.has_egress = any(live.is_egress for live in built.routes.values()) or any(
+            route.direction is Direction.OUTBOUND for route in built.snapshot.passed.values()
+        )
         for name, cluster in before.items():
             if self.clusters.get(name) is not cluster:
                 self._let_go(cluster, self.clusters.get(name))
@@ -194,22 +212,53 @@ class Assembly:
             transition = breaker.tick(now)
             if transition is not None:
                 self._service.transitioned(transition)
+        self.passing.tick(now)
 
     def close_all_idle(self) -> int:
         """Of all connections with upstreams, for want of memory. Returns how many there were."""
-        return sum(cluster.close_all_idle() for cluster in self.clusters.values())
+        return (
+            sum(cluster.close_all_idle() for cluster in self.clusters.values())
+            + self.passing.close_all_idle()
+        )
 
     def retire(self) -> None:
         """At the end of the process: close what is idle, and keep no connection any more."""
         for cluster in self.clusters.values():
             cluster.retire()
+        self.passing.close()
+
+    # What no route names (`forwarding/passing.py`)
+
+    def _passed_cluster(self, upstream: Upstream, is_to_pod: bool) -> Cluster:
+        service = self._service
+        cluster = Cluster(upstream, self._rng, service.clock, service.turns, self._budget, service.memory)
+        cluster.on_endpoint = service.endpoint_changed
+        cluster.sources = self.passing.sources
+        cluster.is_to_pod = is_to_pod
+        return cluster
+
+    def _passed_breaker(self, name: str, route: Route, cluster: Cluster) -> Breaker:
+        return Breaker(
+            route.name,
+            name,
+            route.breaker,
+            self._rng,
+            self._service.clock(),
+            self._archive,
+            peers=cluster.peers,
+        )
+
+    def _see_out(self, cluster: Cluster) -> None:
+        cluster.retire()
+        self._leaving.append(cluster)
 
     def _cluster(self, upstream: Upstream, built: Built) -> Cluster:
         cluster = self.clusters.get(upstream.name)
         if cluster is not None and cluster.fits(upstream):
             return cluster
         service = self._service
-        cluster = Cluster(
+        is_original = ORIGINAL in upstream.endpoints
+        cluster = (OriginalCluster if is_original else Cluster)(
             upstream,
             self._rng,
             service.clock,
@@ -220,6 +269,7 @@ class Assembly:
             self.tls.of(upstream),
         )
         cluster.on_endpoint = service.endpoint_changed
+        cluster.sources = self.passing.sources
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)

@@ -16,9 +16,11 @@ from sidecar.admin.process import Ending
 from sidecar.admin.server import AdminServer
 from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
-from sidecar.core.snapshot import Snapshot
+from sidecar.core.request import Asked
+from sidecar.core.snapshot import PASS_THROUGH, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.pressure import Told
+from sidecar.forwarding.passing import PassedDestination
 from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
@@ -33,6 +35,7 @@ from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
+from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
 from sidecar.upstream.resolver import Resolver
 
 
@@ -75,7 +78,7 @@ class Control:
             sources=self.sources,
         )
         self.taps.changed = self._report
-        self.probes = Probes(self._administered)
+        self.probes = Probes(self._administered, environ.get(APP_PROBES, ""))
         self.admin = AdminServer(self._administered, events)
         self._servers = {"admin": self.admin.server, "probes": self.probes.server}
         for server in self._servers.values():
@@ -83,6 +86,9 @@ class Control:
         self._served_probes = Served(self.probes, snapshot.probes)
         self._served_admin = Served(self.admin, snapshot.admin.address)
         datapath.pressure.tell = self._overloaded
+        datapath.assembly.passing.own_ports = self._own_ports
+        datapath.assembly.passing.tell = self._passed
+        datapath.assembly.passing.tell_loop = self._looped
         self._add_parts(resolver)
         if path is not None:
             self._add_reloading(path, environ)
@@ -204,7 +210,7 @@ class Control:
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
-            self.rooms.numbers.retain({route.name for route in self.snapshot.routes})
+            self.rooms.numbers.retain({PASS_THROUGH, *(route.name for route in self.snapshot.routes)})
             self.drain.policy = self.snapshot.drain
             self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
         self.parts["watch"].tell(outcome)
@@ -243,6 +249,27 @@ class Control:
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
         self._event(level, kind, message, fields)
+
+    def _own_ports(self) -> frozenset[int]:
+        """Where this process listens; 0 stands for UNIX sockets."""
+        listening = [socket.address.port for socket in self._datapath.listeners.sockets.values()]
+        return frozenset((*listening, *(server.bound_port for server in self._servers.values())))
+
+    def _passed(self, passed: PassedDestination) -> None:
+        told = f"{passed.endpoint}: no route names it; passed through"
+        fields = {"listener": passed.listener, "destination": str(passed.endpoint)}
+        self._event(Level.INFO, "pass_through.first", told, fields)
+
+    def _looped(self, asked: Asked) -> None:
+        """Each is reset; the log has the first of them, then one for each time that there are twice as many."""
+        loops = self._datapath.assembly.passing.loops
+        if loops & (loops - 1):
+            return
+        told = (
+            f"a connection to {asked.host}:{asked.port} came back to this sidecar, and was reset: the rules of its "
+            "interception must leave out what it sends itself (`sidecar intercept --uid`), and its own ports"
+        )
+        self._event(Level.ERROR, "pass_through.loop", told, {"loops": loops})
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)

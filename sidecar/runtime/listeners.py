@@ -7,12 +7,13 @@ bound before anything is let go: an address that cannot be had refuses the whole
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar.config.watch import Watch
-from sidecar.core.snapshot import Address, Listener, Snapshot
+from sidecar.core.snapshot import Address, Listener, Snapshot, Unmatched
 from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service
+from sidecar.transport.namespace import has_ipv6
 from sidecar.transport.tls.files import TlsFileError
 from sidecar.transport.tls.served import ServedCertificates, files_of, load_served
 
@@ -40,6 +41,24 @@ def load_listener(policy: Listener) -> ServedCertificates:
         return load_served(policy, digest)
     except TlsFileError as error:
         raise TlsFileError(f"listeners.{policy.name}.tls: {error}") from error.__cause__
+
+
+_BESIDE = {"127.0.0.1": "::1", "0.0.0.0": "::"}
+"""Where what was intercepted of IPv6 arrives: a redirection goes to the same address of its own family."""
+SECOND = "/ipv6"
+"""Behind the name of a listener: its second socket."""
+
+
+def with_second_sockets(snapshot: Snapshot) -> dict[str, Listener]:
+    """All that is bound: listeners that may be intercepted have a socket for each family."""
+    found = dict(snapshot.listeners)
+    for name, listener in snapshot.listeners.items():
+        address = listener.address
+        beside = _BESIDE.get(address.host)
+        if listener.unmatched is Unmatched.REFUSE or beside is None or not address.port or not has_ipv6():
+            continue
+        found[name + SECOND] = replace(listener, address=Address(beside, address.port, is_v6_only=True))
+    return found
 
 
 class Listeners:
@@ -72,7 +91,7 @@ class Listeners:
             if socket.policy.address.port or socket.policy.address.path
         }
         try:
-            for name, policy in snapshot.listeners.items():
+            for name, policy in with_second_sockets(snapshot).items():
                 own = self.sockets.get(name)
                 is_own = own is not None and own.policy.address == policy.address
                 socket = own if is_own else taken.get(policy.address)
@@ -117,11 +136,11 @@ class Listeners:
         self._retired += [socket for socket in self.sockets.values() if id(socket) not in kept]
         self.sockets.clear()
         self.sockets.update(prepared.sockets)
-        for name, policy in snapshot.listeners.items():
+        for name, policy in with_second_sockets(snapshot).items():
             socket = self.sockets[name]
-            socket.name = name
-            if name in prepared.served:
-                socket.served = prepared.served[name]
+            socket.name = policy.name
+            if policy.name in prepared.served:
+                socket.served = prepared.served[policy.name]
             if socket.policy != policy:
                 socket.adopt(policy)
         self.tick()

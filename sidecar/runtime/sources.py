@@ -68,6 +68,7 @@ def collect(
             for name, live in list(assembly.routes.items())
             if live.destinations and (copying := live.destinations[0].copying) is not None
         },
+        passed=assembly.passing.numbers(),
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,

@@ -75,6 +75,12 @@ class HttpServer(Door):
         assert self._bound is not None
         return int(self._bound.getsockname()[1])
 
+    @property
+    def bound_port(self) -> int:
+        """The same for whoever asks at any time: 0 while it does not listen, and for a UNIX socket."""
+        is_tcp = self._bound is not None and self._bound.family != socket.AF_UNIX
+        return self.port if is_tcp else 0
+
     async def start(self, app: web.Application, address: Address) -> socket.socket:
         """Bind and serve. Returns what listens.
 

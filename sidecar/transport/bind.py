@@ -49,6 +49,8 @@ def _bound(address: Address, mode: int | None) -> socket.socket:
     try:
         if address.path is None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address.is_v6_only:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         elif mode is not None:
             os.fchmod(
                 bound.fileno(), mode

@@ -123,6 +123,22 @@ def _state(sock: Any) -> int | None:
     return state
 
 
+KEEP_ALIVE_SECONDS = 60
+"""A connection that carries nothing is asked for a sign of life after so long, then each `KEEP_ALIVE_INTERVAL`."""
+KEEP_ALIVE_INTERVAL_SECONDS = 15
+KEEP_ALIVE_TRIES = 4
+
+
+def keep_alive(sock: Any) -> None:
+    """Have the kernel find out by itself that the other side is gone (tcp(7), TCP_KEEPIDLE and the following)."""
+    if sock is not None and sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_TRIES)
+
+
 def limit_unacknowledged(transport: asyncio.BaseTransport, seconds: float) -> None:
     """End the connection when what was sent stays unacknowledged for so long (tcp(7), TCP_USER_TIMEOUT)."""
     sock = transport.get_extra_info("socket")

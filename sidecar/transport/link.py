@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from sidecar.core.request import Asked
 from sidecar.core.secured import TlsFacts
 from sidecar.transport import kernel
 from sidecar.transport.unread import unread
@@ -28,7 +29,7 @@ class Link:
     """One connected transport, in clear text or not."""
 
     __slots__ = (
-        "_buffer_bytes", "_poll", "_transport", "pause", "peer", "resume", "tls", "write", "writelines",
+        "_buffer_bytes", "_poll", "_transport", "asked", "pause", "peer", "resume", "tls", "write", "writelines",
     )  # fmt: skip
 
     write: Callable[[Any], None]
@@ -46,6 +47,8 @@ class Link:
         self._transport: asyncio.Transport | None = transport
         self._poll: Callable[[int], list[tuple[int, int]]] | None = None
         self._buffer_bytes = USUAL_BUFFER_BYTES
+        self.asked: Asked | None = None
+        """Where it was going, if that was somewhere else. Written by whoever finds out, before any request."""
         self.write = transport.write
         self.writelines = transport.writelines
         self.pause = transport.pause_reading
@@ -64,11 +67,6 @@ class Link:
         """Our own address on it; None for a UNIX socket, and once it is lost."""
         name = self._transport.get_extra_info("sockname") if self._transport is not None else None
         return (name[0], name[1]) if isinstance(name, tuple) else None
-
-    @property
-    def original(self) -> Address | None:
-        """Where the client meant to connect, if that was somewhere else; None where nothing is intercepted."""
-        return None
 
     @property
     def identity(self) -> str | None:
@@ -160,10 +158,21 @@ class Link:
             self._buffer_bytes = size
             kernel.bound_buffers(self._transport, size)
 
+    def pause_again(self) -> None:
+        """Something has come all the same: uvloop begins to read when `connection_made` returns, whatever that has
+        said."""
+        self.resume()
+        self.pause()
+
     def bound_unsent(self) -> None:
         """See `kernel.bound_unsent`; for connections that were not accepted."""
         if self._transport is not None:
             kernel.bound_unsent(self._transport.get_extra_info("socket"))
+
+    def keep_alive(self) -> None:
+        """See `kernel.keep_alive`; for connections that may carry nothing for hours."""
+        if self._transport is not None:
+            kernel.keep_alive(self._transport.get_extra_info("socket"))
 
     def end_writing(self) -> None:
         """Say that nothing more will be written, once what was written has gone out; reading goes on."""

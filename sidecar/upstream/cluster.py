@@ -30,6 +30,7 @@ from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+from sidecar.upstream.raw import RawPool
 
 AnyPool = Pool | Http2Pool
 
@@ -41,6 +42,8 @@ class NoPlace(Enum):
     """Why there is neither a connection nor a wait for one; the value is the detail for log and answer."""
 
     LINE_FULL = "max_connections and max_pending reached"
+    ALL_TAKEN = "max_connections reached"
+    """For a tunnel, which does not wait: no connection comes free for it."""
     NO_FILES = "this process may open no more files (`ulimit -n`)"
 
 
@@ -99,6 +102,8 @@ class Cluster(LeaseLine):
         self.overflows = 0
         """Attempts refused by a limit."""
         self._clock = clock
+        self.sources: set[tuple[str, int]] = set()
+        self.is_to_pod = False
         self.peers = predecessor.peers if predecessor is not None else Peers(self.name, policy.ejection)
         """What is thought of its endpoints; outlives it."""
         self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
@@ -223,6 +228,16 @@ class Cluster(LeaseLine):
         """The pool of an endpoint, None if it has left."""
         return next((pool for pool in self.pools if pool.endpoint == endpoint), None)
 
+    def meant(self, host: str, port: int) -> AnyPool | None:
+        """The pool of the endpoint that a client was on its way to, None where that is none of these, or several:
+        those of one name are alike."""
+        found = [
+            pool
+            for pool in self.pools
+            if pool.endpoint.port == port and host in (pool.endpoint.host, pool.endpoint.name)
+        ]
+        return found[0] if len(found) == 1 else None
+
     # What is thought of endpoints
 
     def linger(self, pool: AnyPool, seconds: float) -> None:
@@ -282,6 +297,9 @@ class Cluster(LeaseLine):
                 self.overflows += 1
                 return NoPlace.NO_FILES
             self._open_for(wait)
+        elif isinstance(pool, RawPool):
+            self.overflows += 1
+            return NoPlace.ALL_TAKEN
         elif len(self.waits) < limits.max_pending:
             self.waits.append(wait)
         else:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
-from sidecar.core.snapshot import Endpoint
+from sidecar.transport.dialing import dial
 from sidecar.transport.link import USUAL_BUFFER_BYTES
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.upstream.lease import LeasePool, Seeker
+from sidecar.upstream.raw import RawConnection
 from sidecar.upstream.securing import Securing
 
 
@@ -113,7 +113,7 @@ async def _connect(pool: LeasePool, seconds: float) -> Any:
     is_connected = False
     try:
         async with asyncio.timeout(seconds):
-            await _open(connection, pool.endpoint, pool.cluster.memory.buffer_bytes)
+            await _open(connection, pool)
         is_connected = True
     except (TimeoutError, OSError) as error:
         raise _failed(error, pool, seconds, "connection") from error
@@ -131,7 +131,7 @@ async def _connect_securely(pool: LeasePool, who: ServerIdentity, seconds: float
     what, is_connected = "connection", False
     try:
         async with asyncio.timeout(seconds):
-            await _open(transport, pool.endpoint, pool.cluster.memory.buffer_bytes)
+            await _open(transport, pool)
             what = "TLS handshake"
             await securing.done()
         facts = transport.facts
@@ -164,28 +164,25 @@ def _failed(error: OSError, pool: LeasePool, seconds: float, what: str) -> Conne
     return ConnectFailed(reason, f"{pool.endpoint}: {_why(error)}")
 
 
-async def _open(protocol: Any, endpoint: Endpoint, buffer_bytes: int) -> None:
+async def _open(protocol: Any, pool: LeasePool) -> None:
     loop = asyncio.get_running_loop()  # the protocol has no asyncio class: loops ask for the methods alone
+    endpoint, cluster = pool.endpoint, pool.cluster
+    buffer_bytes = cluster.memory.buffer_bytes
+    is_usual = buffer_bytes >= USUAL_BUFFER_BYTES
     if endpoint.path is not None:
         await loop.create_unix_connection(lambda: protocol, endpoint.path)
-    elif buffer_bytes >= USUAL_BUFFER_BYTES:
+    elif is_usual and not cluster.is_to_pod and not isinstance(protocol, RawConnection):
         await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
     else:
-        sock = await _connected(loop, endpoint, buffer_bytes)
+        sock = await dial(
+            loop,
+            endpoint.host,
+            endpoint.port,
+            is_to_pod=cluster.is_to_pod,
+            buffer_bytes=None if is_usual else buffer_bytes,
+            on_bound=protocol.leaves_from if isinstance(protocol, RawConnection) else None,
+        )
         await loop.create_connection(lambda: protocol, sock=sock)
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, buffer_bytes: int) -> socket.socket:
-    """With a small receive buffer from the start: what it once has announced to the upstream it must take."""
-    sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-        await loop.sock_connect(sock, (endpoint.host, endpoint.port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _why(error: OSError) -> str:

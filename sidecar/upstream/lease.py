@@ -169,6 +169,10 @@ class LeaseLine(ABC):
     peers: Peers
     """What is thought of its endpoints."""
     idle_timer: asyncio.TimerHandle | None
+    sources: set[tuple[str, int]]
+    """What connections leave from that carry bytes and no requests."""
+    is_to_pod: bool
+    """It is the pod itself: connections leave from an address that says so."""
 
     @abstractmethod
     def pool_speaking(self, pool: LeasePool, alpn: str | None) -> LeasePool:

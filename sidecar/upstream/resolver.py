@@ -138,6 +138,25 @@ class Resolver:
         name = self._names.get(endpoint)
         return () if name is None else name.addresses
 
+    async def look_up(self, host: str) -> Answer:
+        """Ask for a name once, in turn with those that are watched; it is not remembered.
+
+        The TTL is that of the answer, within the bounds that hold for every name.
+
+        Raises:
+            LookupFailed: it has no addresses now.
+            TimeoutError: the nameservers did not say so in time.
+        """
+        times = self._times
+        async with self._places, asyncio.timeout(times.lookup_timeout):
+            answer = await self._lookup(host)
+        return Answer(answer.addresses, self._seconds(answer.ttl_seconds))
+
+    def _seconds(self, ttl: float | None) -> float:
+        """How long an answer is believed."""
+        times = self._times
+        return times.hosts_file_ttl if ttl is None else min(max(ttl, times.min_ttl), times.max_ttl)
+
     def view(self) -> tuple[NameView, ...]:
         """Return the state of every watched name, in the order of first watching."""
         return tuple(_view(name) for name in self._names.values())
@@ -182,8 +201,7 @@ class Resolver:
             self._note_answer(name, answer, loop.time())
 
     def _note_answer(self, name: _Name, answer: Answer, now: float) -> None:
-        times, ttl = self._times, answer.ttl_seconds
-        seconds = times.hosts_file_ttl if ttl is None else min(max(ttl, times.min_ttl), times.max_ttl)
+        seconds = self._seconds(answer.ttl_seconds)
         addresses = tuple(
             Endpoint(address, name.endpoint.port, name=name.endpoint.host) for address in answer.addresses
         )

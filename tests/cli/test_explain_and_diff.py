@@ -174,6 +174,21 @@ def test_explain_says_why_none(file: str, capsys: pytest.CaptureFixture[str]) ->
     assert "there is no listener 'nowhere'; the file has inbound, outbound" in capsys.readouterr().err
 
 
+def test_explain_says_where_what_no_route_names_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(
+        "version: 1\nlisteners: {inbound: {}, outbound: {unmatched: pass_through}}\n"
+        'upstreams: {app: {endpoints: ["127.0.0.1:8080"]}}\n'
+        "routes: [{name: app, upstream: app, match: {path: {exact: /a}}}]\n"
+    )
+    assert main(["explain", str(file), "--listener", "outbound", "http://elsewhere:81/x"]) == 1
+    assert "no route: passed through to elsewhere" in capsys.readouterr().out
+    assert main(["explain", str(file), "--listener", "inbound", "http://elsewhere:81/x"]) == 1
+    assert "no route: 404" in capsys.readouterr().out
+
+
 def test_explain_names_the_condition_that_fails(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["explain", file, "--listener", "outbound", "--json", "http://payments/v2"])
     answer = json.loads(capsys.readouterr().out)

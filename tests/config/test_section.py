@@ -23,7 +23,7 @@ FILLED_OTHERWISE = {
     "fallback.body_file",  # its content is the body
 }  # fmt: skip
 NOT_IN_A_FILE = {
-    core.Snapshot: {"listeners", "upstreams", "routes", "files", "digest"},
+    core.Snapshot: {"listeners", "upstreams", "routes", "passed", "files", "digest"},
     core.Listener: {"name"},
     core.Upstream: {"name"},
     core.BreakerPolicy: {"counts_rate_limited", "judge_after_seconds"},

@@ -18,7 +18,9 @@ from sidecar.downstream.phase import (
     limits,
 )
 
-TIMEOUTS = ListenerTimeouts(head_seconds=2.0, idle_seconds=5.0, body_seconds=3.0, handshake_seconds=4.0)
+TIMEOUTS = ListenerTimeouts(
+    head_seconds=2.0, idle_seconds=5.0, body_seconds=3.0, handshake_seconds=4.0, detect_seconds=0.5
+)
 LIMITS = {
     Phase.IDLE: 5.0,
     Phase.HEAD: 2.0,
@@ -31,6 +33,7 @@ LIMITS = {
     Phase.TUNNEL: inf,
     Phase.CLOSED: inf,
     Phase.HANDSHAKE: 4.0,
+    Phase.DETECT: 0.5,
 }
 
 

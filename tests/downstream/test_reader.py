@@ -26,6 +26,7 @@ class Terms:
     name: str = "inbound"
     limits: ListenerLimits = LIMITS
     small_head_bytes: int = 40
+    takes_connect: bool = False
 
 
 def read(*lines: bytes, first: bytes = b"POST /a HTTP/1.1", is_trusted: bool = True) -> tuple[Request, bool]:

@@ -72,21 +72,31 @@ def admission(pod: Any) -> dict[str, Any]:
 
 
 def patched(pod: Any, answer: dict[str, Any]) -> Any:
-    """Apply an answer's patch, as the API server does; only `add` is needed."""
+    """Apply an answer's patch, as the API server does; only `add` and `move` are needed."""
     response = answer["response"]
     assert response["allowed"] is True
     result = json.loads(json.dumps(pod))
     for operation in json.loads(base64.b64decode(response.get("patch", "W10="))):
-        assert operation["op"] == "add"
-        *path, last = [p.replace("~1", "/") for p in operation["path"].split("/")[1:]]
-        at = result
-        for part in path:
-            at = at[int(part)] if isinstance(at, list) else at[part]
-        if isinstance(at, list):
-            at.insert(int(last), operation["value"])
+        value = operation.get("value")
+        if operation["op"] == "move":
+            source, last = _place(result, operation["from"])
+            value = source.pop(int(last))
         else:
-            at[last] = operation["value"]
+            assert operation["op"] == "add"
+        at, last = _place(result, operation["path"])
+        if isinstance(at, list):
+            at.insert(len(at) if last == "-" else int(last), value)
+        else:
+            at[last] = value
     return result
+
+
+def _place(result: Any, path: str) -> tuple[Any, str]:
+    """What a pointer points into, and its last part (RFC 6901)."""
+    *parts, last = [part.replace("~1", "/") for part in path.split("/")[1:]]
+    for part in parts:
+        result = result[int(part)] if isinstance(result, list) else result[part]
+    return result, last
 
 
 def pods() -> list[Any]:

@@ -14,13 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM
+from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
+from sidecar.upstream.lookup import Answer
 from tests.scenarios.stage import OK, app_routes, get, hang, inbound, post, saying, stage
 from tests.support.authority import Authority
 from tests.support.certificates import Certificates
@@ -272,6 +275,29 @@ async def no_route() -> bytes:
         return await answer_to(ASK, to.port)
 
 
+@asynccontextmanager
+async def passing() -> AsyncIterator[Worker]:
+    header = HEADER.replace("  outbound: {", "  outbound: {unmatched: pass_through, ")
+    async with running(app_routes(9), header) as worker:
+        yield worker
+
+
+async def closed_address() -> bytes:
+    async with passing() as worker:
+        ask = b"GET http://169.254.169.254/ HTTP/1.1\r\nHost: x\r\n" + ID + b"\r\n\r\n"
+        return await answer_to(ask, port(worker, "outbound"))
+
+
+async def dns_timeout() -> bytes:
+    async def silent(_host: str) -> Answer:
+        raise TimeoutError
+
+    async with passing() as worker:
+        worker.assembly.passing.names = SimpleNamespace(look_up=silent)
+        ask = b"GET http://silent.test/ HTTP/1.1\r\nHost: x\r\n" + ID + b"\r\n\r\n"
+        return await answer_to(ask, port(worker, "outbound"))
+
+
 async def bad_request() -> bytes:
     async with stage() as to:
         return await answer_to(b"GET / HTTP/1.1\r\n" + ID + b"\r\n\r\n", to.port)
@@ -339,8 +365,8 @@ CASES: tuple[Callable[[], Awaitable[bytes]], ...] = (
     deadline_spent_on_arrival, deadline_too_small_to_send, timeout, attempt_timeout, timeout_grpc,
     timeout_after_the_head, connect_timeout, connection_refused, dns_error, tls_certificate, tls_protocol,
     tls_alert, misdirected, connection_reset, incomplete_head,
-    incomplete_after_the_head, protocol_error, client_denied, body_too_large, no_route, bad_request,
-    head_too_large, too_many_fields,
+    incomplete_after_the_head, protocol_error, client_denied, body_too_large, no_route, closed_address,
+    dns_timeout, bad_request, head_too_large, too_many_fields,
     url_too_long, request_timeout, body_timeout, loop, draining,
 )  # fmt: skip
 
@@ -393,6 +419,8 @@ EXPECTED = {
     "client_denied": (403, "http_request_denied", "client_denied"),
     "body_too_large": (413, "http_request_error", "bad_request"),
     "no_route": (404, "destination_not_found", "no_route"),
+    "closed_address": (403, "destination_ip_prohibited", "destination_ip_prohibited"),
+    "dns_timeout": (504, "dns_timeout", "dns_timeout"),
     "bad_request": (400, "http_request_error", "bad_request"),
     "head_too_large": (431, "http_request_error", "bad_request"),
     "too_many_fields": (431, "http_request_error", "bad_request"),

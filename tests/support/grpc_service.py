@@ -102,15 +102,17 @@ class _Handler(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def grpc_service(tls: grpc.ServerCredentials | None = None) -> Iterator[GrpcService]:
-    """It listens on a free port of loopback; by TLS with credentials."""
+def grpc_service(
+    tls: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> Iterator[GrpcService]:
+    """It listens, on a free port of loopback unless `address` says otherwise; by TLS with credentials."""
     service = GrpcService()
     server = grpc.server(ThreadPoolExecutor(THREADS))
     server.add_generic_rpc_handlers((_Handler(service),))
     if tls is None:
-        service.port = server.add_insecure_port("127.0.0.1:0")
+        service.port = server.add_insecure_port(address)
     else:
-        service.port = server.add_secure_port("127.0.0.1:0", tls)
+        service.port = server.add_secure_port(address, tls)
     server.start()
     try:
         yield service

@@ -436,9 +436,9 @@ class RawUpstream:
 
 @asynccontextmanager
 async def raw_upstream(
-    script: Script = RawPeer.echo, tls: ssl.SSLContext | None = None
+    script: Script = RawPeer.echo, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[RawUpstream]:
-    """Run `script` for each connection, on a free port of 127.0.0.1; by TLS where a context is given."""
+    """Run `script` for each connection, on a free port of `host`; by TLS where a context is given."""
     upstream = RawUpstream()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -459,7 +459,7 @@ async def raw_upstream(
             peer.is_open = False
             peer.writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(accept, host, 0, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

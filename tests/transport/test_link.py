@@ -103,7 +103,7 @@ def test_a_link_knows_both_addresses() -> None:
 
 def test_in_clear_text_nobody_has_proved_anything() -> None:
     link, _ = linked()
-    assert (link.identity, link.sni, link.alpn, link.original) == (None, None, None, None)
+    assert (link.identity, link.sni, link.alpn, link.asked) == (None, None, None, None)
 
 
 @pytest.mark.parametrize("name", ["/run/app.sock", b"", None])

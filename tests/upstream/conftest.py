@@ -13,8 +13,8 @@ from tests.support.loop import JumpingLoop
 
 __all__ = ["connectings", "pytest_asyncio_loop_factories"]
 
-REAL_TIME = {"test_resolver.py"}
-"""A nameserver answers in a thread, which the jumps of virtual time would not wait for."""
+REAL_TIME = {"test_app_probe.py", "test_resolver.py"}
+"""A nameserver answers in a thread, as a server of gRPC does, which the jumps of virtual time would not wait for."""
 
 
 def pytest_asyncio_loop_factories(

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.http1 import UpstreamConnection
+from sidecar.upstream.lease import LeasePool
 from sidecar.upstream.pool import Pool
 from tests.support.by_hand import HERE, HandLoop, HandTransport, Note, Waiting, hand_cluster
 from tests.support.raw import turns
@@ -30,8 +30,8 @@ class Door:
         """Set, unless a test holds up what follows the opening, as a loop may that has other things to do first."""
         self.waits_for.set()
 
-    async def __call__(self, connection: UpstreamConnection, endpoint: Endpoint, buffer_bytes: int) -> None:
-        assert endpoint == HERE
+    async def __call__(self, connection: UpstreamConnection, pool: LeasePool) -> None:
+        assert pool.endpoint == HERE
         await self._open.wait()
         if self._error is not None:
             raise self._error

@@ -33,6 +33,21 @@ function partRow() {
   };
 }
 
+/**
+ * What to write routes for: destinations that no route names, the most used first.
+ * @param {Data} through
+ * @returns {string[][]}
+ */
+function passedFacts(through) {
+  const most = [...through.last].sort((/** @type {Data} */ one, /** @type {Data} */ other) => other.count - one.count);
+  return [
+    ["destinations", count(through.destinations)],
+    ["requests and connections", count(through.passed)],
+    ["refused, as their address is closed", count(through.closed)],
+    ...most.map((one) => [one.destination, `${count(one.count)} times${one.state === "closed" ? "" : `, breaker ${one.state.replace("_", " ")}`}`]),
+  ];
+}
+
 /** @returns {{node: Element, draw: () => void}} */
 export function processView() {
   const body = h("tbody");
@@ -42,18 +57,27 @@ export function processView() {
   const number = new Set(["Restarts", "Mailbox", "Overflows"]);
   const head = h("tr", {}, ...heads.map((label) => h("th", { scope: "col", class: number.has(label) && "number" }, label)));
   const facts = h("dl", { class: "facts" });
+  const passed = h("dl", { class: "facts" });
   let last = "";
+  let lastPassed = "";
   return {
     node: h(
       "div",
       { class: "cards" },
       h("section", { class: "card whole" }, h("h2", {}, "Supervised parts"), h("table", { class: "grid" }, h("thead", {}, head), body)),
       h("section", { class: "card" }, h("h2", {}, "Listeners and events"), facts),
+      h("section", { class: "card" }, h("h2", {}, "Without a route, passed through"), passed),
     ),
     draw() {
       const { status } = store;
       if (!status) return;
       list.update(status.parts);
+      const through = passedFacts(status.pass_through);
+      const throughKey = JSON.stringify(through);
+      if (throughKey !== lastPassed) {
+        lastPassed = throughKey;
+        passed.replaceChildren(...through.map(([name, value]) => fact(name, h("code", {}, value))));
+      }
       const told = [
         ...Object.entries(status.listeners),
         ["log level", status.log_level],

@@ -22,8 +22,8 @@ from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import listeners
-from sidecar.config.schema.names import is_extension
-from sidecar.config.schema.names import name as checked_name
+from sidecar.config.schema.names import TAKEN, is_extension, own_name
+from sidecar.config.schema.passed import passed_route
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import Route, filters
@@ -48,6 +48,9 @@ __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
 
 MAX_PROBLEMS = 1000
 _PARTS = ("upstreams", "defaults", "routes")
+UNMATCHED = "SIDECAR_UNMATCHED"
+"""The environment variable that says what listeners do that have no `unmatched` of their own: whoever makes an app's
+calls go through a sidecar (`sidecar inject`) knows that the app calls more than the routes name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ def _load(
         is_whole = is_whole and len(readable) == len(documents)
         whole = _together(readable, report)
         if is_whole and _have_room(whole, most_routes, report):
-            loaded = _Assembly(whole, files, report, is_strict).loaded()
+            unmatched = environ.get(UNMATCHED)
+            loaded = _Assembly(whole, files, report, is_strict, unmatched).loaded()
     if report or loaded is None:
         sources = {
             name: (parse.lines(contents[name], top), top)
@@ -193,11 +197,20 @@ def _joined(known: Entry, entry: Entry, report: Report) -> Entry:
 class _Assembly:
     """One load, part by part. Collects what is sound, and reports the rest."""
 
-    def __init__(self, top: MappingNode, files: Files, report: Report, is_strict: bool) -> None:
+    def __init__(
+        self, top: MappingNode, files: Files, report: Report, is_strict: bool, unmatched: str | None = None
+    ) -> None:
+        """`unmatched`: what the environment says of listeners that do not say it themselves."""
+        self._unmatched = unmatched
         self._top = top
         self._is_strict = is_strict
         self._files = files
         self._report = report
+        if unmatched and unmatched not in (one.value for one in core.Unmatched):
+            words = " or ".join(one.value for one in core.Unmatched)
+            report.add(
+                top.problem(f"the environment variable {UNMATCHED} says {unmatched!r}: it has to be {words}")
+            )
         self._written: dict[str, tuple[MappingNode, MappingNode]] = {}
 
     def loaded(self) -> Loaded | None:
@@ -212,6 +225,7 @@ class _Assembly:
         served = self._served(settings)
         snapshot = replace(
             settings.value.store(BUILT_IN),
+            passed=MappingProxyType(self._passed(served)),
             listeners=MappingProxyType(served),
             upstreams=MappingProxyType(upstreams | _implicit_upstreams(routes)),
             routes=tuple(_stored(route, served, both) for route, both in zip(routes, bodies, strict=True)),
@@ -230,14 +244,26 @@ class _Assembly:
             return snapshot
         return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
 
-    @staticmethod
-    def _served(settings: Checked[Settings]) -> dict[str, core.Listener]:
+    def _served(self, settings: Checked[Settings]) -> dict[str, core.Listener]:
         served = listeners(settings.value.listeners)
         for name, listener in served.items():
             node = settings.node.get("listeners", name)
+            if self._unmatched and not settings.is_given("listeners", name, "unmatched"):
+                served[name] = listener = replace(listener, unmatched=core.Unmatched(self._unmatched))
             if listener.tls is not None and isinstance(node, MappingNode):
                 served[name] = replace(listener, tls=tls_rules.listener_tls(listener.tls, node))
         return served
+
+    def _passed(self, served: Mapping[str, core.Listener]) -> dict[str, core.Route]:
+        """What `defaults` says holds for what no route names, but for what only a route can mean."""
+        node = self._top.get("defaults")
+        policies = check(Policies, node, Report()) if isinstance(node, MappingNode) else None
+        section = None if policies is None else policies.value
+        return {
+            name: passed_route(listener, section)
+            for name, listener in served.items()
+            if listener.unmatched is core.Unmatched.PASS_THROUGH
+        }
 
     def _settings(self) -> Checked[Settings] | None:
         top = self._top
@@ -275,7 +301,7 @@ class _Assembly:
 
     def _upstream(self, name: str, entry: Entry) -> Checked[UpstreamSection] | None:
         try:
-            checked_name(name)
+            own_name(name)
         except ValueError as error:
             self._report.add(entry.key.problem(str(error)))
         if not isinstance(entry.value, MappingNode):
@@ -286,9 +312,23 @@ class _Assembly:
         endpoints = entry.value.get("endpoints")
         if isinstance(endpoints, Sequence) and not endpoints.items:
             self._report.add(endpoints.problem(f"upstream {name!r} has no endpoint"))
+        if section is not None and isinstance(endpoints, Sequence):
+            self._original_alone(section.value, endpoints)
         if section is not None:
             tls_rules.check_upstream(name, section, entry, self._report)
         return section
+
+    def _original_alone(self, section: UpstreamSection, node: Sequence) -> None:
+        """Where a client was going is no member of a group, and nobody has a certificate for it."""
+        endpoints = section.endpoints or []
+        if core.ORIGINAL not in endpoints:
+            return
+        if len(endpoints) > 1:
+            self._report.add(
+                node.problem("`original` stands for wherever a client was going: it stands alone")
+            )
+        if section.tls is not None:
+            self._report.add(node.problem("`original` takes whatever the client speaks, without `tls`"))
 
     def _known(self) -> route_rules.Known:
         listeners = self._top.get("listeners")
@@ -351,6 +391,8 @@ class _Assembly:
         node = item.get("name")
         if not isinstance(node, Scalar) or not isinstance(node.value, str) or node.is_broken:
             return
+        if node.value == core.PASS_THROUGH:
+            self._report.add(node.problem(TAKEN))
         first = self._written.setdefault(node.value, (item, effective))[0]
         if first is not item:
             place = first.entries["name"].value.place

@@ -31,7 +31,7 @@ def frame(payload: bytes) -> bytes:
 
 def pack(snapshot: Snapshot) -> Iterator[bytes]:
     """The snapshot's pickles, in the order in which `Unpacking` wants them."""
-    rest = replace(snapshot, listeners={}, upstreams={}, routes=())
+    rest = replace(snapshot, listeners={}, upstreams={}, routes=(), passed=dict(snapshot.passed))
     yield _pickled((rest, tuple(snapshot.listeners.values())))
     for upstreams in _slices(snapshot.upstreams.values()):
         yield _pickled(upstreams)
@@ -69,6 +69,7 @@ class Unpacking:
             listeners=MappingProxyType({listener.name: listener for listener in self._listeners}),
             upstreams=MappingProxyType(self._upstreams),
             routes=tuple(self._routes),
+            passed=MappingProxyType(dict(self._rest.passed)),
         )
 
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from sidecar.config.schema import values
 from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, LISTENER_DIRECTIONS
+from sidecar.config.schema.form import Form
 from sidecar.config.schema.section import Section, key
 from sidecar.config.schema.tls import ListenerTlsSection
 from sidecar.core import snapshot as core
+
+_PORTS = Form(frozenset, sorted)
 
 
 class ListenerLimitsSection(Section):
@@ -102,6 +105,32 @@ class ListenerSection(Section):
         "counts, and the values of a field are joined. Unset: `refuse` with `trust: none`, else `first`.",
         fills="ambiguous",
         is_derived=True,
+    )
+
+    unmatched: values.UnmatchedName | None = key(
+        "What becomes of what no route names: `refuse` answers 404; with `pass_through` it goes to the host that was "
+        "asked for (its `Host`, a target in absolute form, or CONNECT), under the policies of `defaults` and a "
+        "breaker for each destination, as the route `pass_through`. Loopback, link-local and metadata addresses and "
+        "this sidecar's own ports stay closed. Of an outbound listener: for callers in its own pod alone.",
+        fills="unmatched",
+    )
+    pass_through_ports: list[values.Port] | None = key(
+        "The ports that may be passed through to. Unset, or none given: all.",
+        fills="pass_through_ports",
+        form=_PORTS,
+        examples=[[80, 443]],
+    )
+
+    opaque_ports: list[values.Port] | None = key(
+        "Ports of destinations whose bytes are passed on without a look at them: not HTTP, and often protocols in "
+        "which the server speaks first. Of what comes by CONNECT or interception.",
+        fills="opaque_ports",
+        form=_PORTS,
+    )
+    detect_timeout: values.Duration | None = key(
+        "How long a client's first bytes are waited for where it is not known what it speaks (CONNECT, "
+        "interception); then its destination is connected, which may speak first.",
+        fills="timeouts.detect_seconds",
     )
 
     def address_of(self, name: str) -> core.Address | None:

@@ -12,6 +12,7 @@ from sidecar.config.schema.units import parse_host
 from sidecar.core.actions.template import literal_parts, variables
 from sidecar.core.client_tls import SPIFFE, is_spiffe_id
 from sidecar.core.hosts import pattern_port
+from sidecar.core.snapshot import PASS_THROUGH
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
@@ -30,6 +31,7 @@ OWNED_BY_PROXY = frozenset(
 framing.
 """
 
+TAKEN = f"the name {PASS_THROUGH!r} is taken: what no route names goes by it. Use another one"
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
 _IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -45,6 +47,13 @@ def name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a name: use up to 128 letters, digits, '.', '_' and '-'")
     return text
+
+
+def own_name(text: str) -> str:
+    """A name of the file's own, of a route or upstream. Raises: ValueError."""
+    if text == PASS_THROUGH:
+        raise ValueError(TAKEN)
+    return name(text)
 
 
 def is_extension(key: str) -> bool:

@@ -11,7 +11,7 @@ import math
 import re
 from urllib.parse import urlsplit
 
-from sidecar.core.snapshot import Address, Endpoint
+from sidecar.core.snapshot import ORIGINAL, Address, Endpoint
 
 DURATION_PATTERN = r"^([0-9.]+h)?([0-9.]+m)?([0-9.]+s)?([0-9.]+ms)?$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB)$"
@@ -130,6 +130,8 @@ def parse_address(value: object) -> Address:
 def parse_endpoint(value: object) -> Endpoint:
     """Where to connect: `host:port`, `10.0.0.1:80`, `[::1]:80`, `unix:/path` or `https://host`."""
     text = _text(value, "an endpoint such as payments:80 or unix:/run/app.sock")
+    if text == ORIGINAL.host:
+        return ORIGINAL
     if text.startswith("unix:"):
         return Endpoint("", 0, _socket_path(text))
     if text.startswith("https://"):

@@ -35,6 +35,7 @@ from sidecar.core.snapshot import (
     RetryOn,
     TlsVersion,
     Trust,
+    Unmatched,
     WhenOpen,
     WindowType,
 )
@@ -345,5 +346,6 @@ UpstreamHttpName: TypeAlias = Annotated[
 ]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
 AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
+UnmatchedName: TypeAlias = Annotated[Unmatched, _enum(Unmatched)]
 
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

@@ -129,7 +129,7 @@ def _process_changes(old: Snapshot, new: Snapshot) -> tuple[Change, ...]:
 
 
 def _process_part(snapshot: Snapshot) -> Snapshot:
-    return replace(snapshot, listeners={}, upstreams={}, routes=(), files=(), digest="")
+    return replace(snapshot, listeners={}, upstreams={}, routes=(), passed={}, files=(), digest="")
 
 
 def _items(

@@ -1,0 +1,91 @@
+"""The story of a tunnel that no upgrade made: a CONNECT, or a connection that carries no HTTP (SPEC-PROTOCOLS 14).
+
+To everybody else it is an exchange: its connecting is judged by a breaker, bound by limits and by a deadline; from
+then on it is a tunnel, counted in bytes and time. It is connected before its client is told anything, so that a
+failure is the CONNECT's own status.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.core.errors import Reason
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.meant import MeantRace
+from sidecar.forwarding.trace import Trace
+from sidecar.upstream.raw import RawPool
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.live import LiveRoute
+    from sidecar.forwarding.race import Race
+    from sidecar.forwarding.service import Passed
+    from sidecar.upstream.cluster import AnyPool, Cluster
+
+
+class TunnelRace(MeantRace):
+    """Its attempts open a connection of their own, and send nothing."""
+
+    __slots__ = ()
+
+    def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:
+        chosen = super()._pool(cluster, pool)
+        return None if chosen is None else RawPool(chosen)
+
+
+class TunnelExchange(Exchange):
+    """One tunnel. Its request is a CONNECT, whatever made it.
+
+    Who begins it sets `route` where a route's upstream is to get the bytes; else they go where they were going."""
+
+    __slots__ = ()
+
+    def begin(self, refusal: GivenUp | None = None) -> None:
+        service, request = self.service, self.request
+        now = self.started = self.moved_at = service.clock()
+        service.exchanges.add(self)
+        trace = self.trace = Trace()
+        if request.listener in service.strangers:
+            trace.begin_anew(service, request.lookup)
+        else:
+            trace.begin(service, request.lookup)
+        if refusal is not None and not refusal.is_own_lack:
+            self.fail(refusal)
+            return
+        try:
+            self._connect(self.route, refusal, now)
+        except GivenUp as error:
+            self.fail(error)
+
+    def _connect(self, route: LiveRoute | None, refusal: GivenUp | None, now: float) -> None:
+        """Raises: GivenUp."""
+        service = self.service
+        passed = None
+        if route is None:
+            passed = self._passed_through()
+            route = passed.route
+        self.route = route
+        self.route_name = route.name
+        if len(service.exchanges) > service.crowd:
+            self._check_room(route)
+        self._take_plain_deadline(route, now)
+        if self.request.listener in service.guarded:
+            self._check_guard(route, refusal)
+        if passed is not None and not service.passing.is_known(passed, now):
+            service.passing.wait_for(passed, self)
+            return
+        race = self.race = TunnelRace()
+        race.start(self, self.stream, route, route.choose(service.rng), now)
+
+    def _passed_through(self) -> Passed:
+        """Raises: GivenUp."""
+        try:
+            return self.service.passing.find(self.request, self.stream.peer)
+        except GivenUp as error:
+            if error.reason is not Reason.NO_ROUTE:
+                raise
+            detail = "no route takes this CONNECT, and its listener passes nothing through"
+            raise GivenUp(Reason.METHOD_NOT_ALLOWED, detail) from None
+
+    def _new_race(self) -> Race:
+        return TunnelRace()
