@@ -23,6 +23,7 @@ from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
 from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.finished import FinishedExchange
+from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.transition import State, Transition
 
@@ -172,6 +173,12 @@ class _Tapped:
 
     def checked(self, checked: Checked) -> None:
         self._observe.checked(checked)
+
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        self._observe.copy_ended(route_name, upstream, outcome)
+
+    def mirrored(self, copy: Mirrored) -> None:
+        self._observe.mirrored(copy)
 
     def endpoint_changed(self, change: EndpointChange) -> None:
         self._observe.endpoint_changed(change)

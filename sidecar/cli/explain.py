@@ -15,18 +15,18 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
+from sidecar.cli import plans
 from sidecar.cli.acting import Asked, told_of_actions
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
 from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
 from sidecar.config.load.origins import From
-from sidecar.config.schema.units import format_back_after, format_duration, format_share, format_size
+from sidecar.config.schema.units import format_back_after, format_duration, format_share
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
-from sidecar.core.retry import MARK, REPEATABLE
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Direction, Mode, RetryOn, Route, Snapshot
+from sidecar.core.snapshot import Direction, Mode, Route, Snapshot
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -85,7 +85,11 @@ class Answer:
     connection: tuple[str, ...] = ()
     """What the client meets in its handshake, for people; empty in clear text."""
     retry: str = ""
-    """What is tried again of this request, in words; empty where no upstream is asked."""
+    """What is tried again of this request, in words; empty where no upstream is asked. The same of the next three."""
+    hedge: str = ""
+    mirror: str = ""
+    weights: str = ""
+    """What becomes of the weights while a breaker refuses; empty where there is one upstream."""
     elsewhere: tuple[tuple[str, str], ...] = ()
     """Where no route takes it: other listeners, each with its route that would."""
     is_passed: bool = False
@@ -145,7 +149,10 @@ def answer_of(loaded: Loaded, asked: Asked) -> Answer:
         whole.source or None,
         tuple(_shares(route, asked, loaded)),
         tuple(_limits(route.name, loaded)),
-        retry=retry_plan(route, asked) if route.upstreams else "",
+        retry=plans.retry(route, asked.method, asked.fields) if route.upstreams else "",
+        hedge=plans.hedge(route, asked.method, asked.fields),
+        mirror=plans.mirror(route, asked.method, asked.fields),
+        weights=plans.weights(route),
         actions=tuple(told_of_actions(entry, asked, is_tls=port == 443)),
     )
 
@@ -157,29 +164,6 @@ def _elsewhere(snapshot: Snapshot, asked: Asked) -> Iterator[tuple[str, str]]:
         entry, _ = chosen_entry(table, *request)
         if entry is not None:
             yield listener, entry.route.name
-
-
-def retry_plan(route: Route, asked: Asked) -> str:
-    """What is tried again of this request, how often and when, in words."""
-    once = "a request that has certainly reached nobody goes to another endpoint once"
-    policy = route.retry
-    if not policy.attempts:
-        return f"none; {once}"
-    if MARK in asked.fields and not policy.is_nested:
-        return f"none, since it is a retry already (`{MARK.decode()}`); {once}"
-    items = sorted(str(one.value if isinstance(one, RetryOn) else one) for one in policy.on)
-    is_safe = asked.method in REPEATABLE or policy.is_non_idempotent
-    if not is_safe:
-        items = [one for one in items if one in (RetryOn.CONNECT_FAILURE.value, RetryOn.REFUSED.value)]
-    why = "" if is_safe else f" alone, since {asked.method.decode()} is not idempotent"
-    if not items:
-        return f"none, since {asked.method.decode()} is not idempotent; {once}"
-    most = format_duration(min(policy.base_seconds * 2.0 ** (policy.attempts - 1), policy.max_seconds))
-    return (
-        f"up to {policy.attempts} more after {', '.join(items)}{why}; each after up to {most}, within the deadline, "
-        f"with a body of at most {format_size(policy.buffer_bytes)}; {policy.ratio:g} for each request and "
-        f"{policy.min_per_second:g} a second in all"
-    )
 
 
 def _asked(options: argparse.Namespace) -> Asked:
@@ -255,7 +239,12 @@ def _limits(route: str, loaded: Loaded) -> Iterator[Limit]:
 def _unset_as_a_whole(name: str, loaded: Loaded) -> frozenset[str]:
     """Policies that the route has not, so that no value of their keys holds."""
     (route,) = (one for one in loaded.snapshot.routes if one.name == name)
-    held = {"fallback": route.fallback, "cors": route.cors}
+    held = {
+        "fallback": route.fallback,
+        "cors": route.cors,
+        "hedge": route.hedge,
+        "mirror": route.mirror,
+    }
     return frozenset(key for key, value in held.items() if value is None)
 
 
@@ -302,8 +291,12 @@ def lines(answer: Answer, asked: Asked) -> Iterator[str]:
     )
     for share in answer.deadline:
         yield f"  {share.source}: {share.says} → {_leaves(share)}   ({share.origin})"
+    if answer.weights:
+        yield f"\nWhile a breaker is open: {answer.weights}"
     if answer.retry:
         yield f"\nRetries: {answer.retry}"
+        yield f"Hedges: {answer.hedge}"
+        yield f"Copies: {answer.mirror}"
     yield "\nPolicies"
     width = max(len(limit.key) for limit in answer.limits)
     for limit in answer.limits:

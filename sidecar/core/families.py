@@ -175,6 +175,36 @@ def _retries(route: RouteNumbers, _: Places) -> Iterator[Point]:
         yield (*_route_attributes(route), ("sidecar.upstream", upstream)), count
 
 
+def _hedges(route: RouteNumbers, _: Places) -> Iterator[Point]:
+    for (upstream, outcome), count in list(route.hedges.items()):
+        where = ("sidecar.upstream", upstream), ("sidecar.hedge.outcome", outcome)
+        yield (*_route_attributes(route), *where), count
+
+
+_NOT_HEDGED = {
+    "budget_exhausted": Notice.HEDGE_BUDGET_EXHAUSTED,
+    "no_endpoint": Notice.HEDGE_NO_ENDPOINT,
+    "refused": Notice.HEDGE_REFUSED,
+}
+
+
+def _not_hedged(route: RouteNumbers, _: Places) -> Iterator[Point]:
+    if route.name is not None:
+        for reason, notice in _NOT_HEDGED.items():
+            yield (*_route_attributes(route), ("sidecar.hedge.reason", reason)), route.notices.get(notice, 0)
+
+
+def _copies(route: RouteNumbers, _: Places) -> Iterator[Point]:
+    for (upstream, outcome), count in list(route.copies.items()):
+        where = ("sidecar.upstream", upstream), ("sidecar.mirror.outcome", outcome.value)
+        yield (*_route_attributes(route), *where), count
+
+
+def _copies_in_flight(sources: Sources) -> Iterator[Point]:
+    for route, count in sources.copies.items():
+        yield (("sidecar.route", route),), count
+
+
 def _cancellations(route: RouteNumbers, _: Places) -> Iterator[Point]:
     for cause, count in list(route.cancellations.items()):
         yield (*_route_attributes(route), ("sidecar.cancellation.cause", cause)), count
@@ -482,7 +512,7 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         _notices(Notice.INVALID_TIMEOUT_HEADER),
     ),
-    Family("sidecar.retry.attempts", "{attempt}", "Attempts after the first.", _C, _retries),
+    Family("sidecar.retry.attempts", "{attempt}", "Attempts after one that failed.", _C, _retries),
     Family(
         "sidecar.retry.budget_exhausted",
         "{attempt}",
@@ -490,6 +520,18 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         _notices(Notice.RETRY_BUDGET_EXHAUSTED),
     ),
+    Family(
+        "sidecar.hedge.attempts", "{attempt}", "Attempts beside one that was slow, by outcome.", _C, _hedges
+    ),
+    Family(
+        "sidecar.hedge.not_sent",
+        "{attempt}",
+        "Attempts beside a slow one that were due and not made, by reason.",
+        _C,
+        _not_hedged,
+    ),
+    Family("sidecar.mirror.requests", _REQ, "Copies of requests that were due, by outcome.", _C, _copies),
+    Family("sidecar.mirror.in_flight", _REQ, "Copies of requests under way.", _U, None, _copies_in_flight),
     Family(
         "sidecar.upstream.connections", "{connection}", "Connections to an upstream.", _U, None, _connections
     ),

@@ -54,8 +54,8 @@ class FinishedAttempt:
     """One try against one endpoint; the fields are those of `ObservedAttempt`."""
 
     __slots__ = (
-        "ejected", "ended", "endpoint", "grpc_status", "http_version", "reason", "scheme", "sent_ms", "span_id",
-        "started", "status", "tls", "upstream",
+        "ejected", "ended", "endpoint", "grpc_status", "http_version", "is_hedge", "reason", "resend", "scheme",
+        "sent_ms", "span_id", "started", "status", "tls", "upstream",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -67,6 +67,8 @@ class FinishedAttempt:
         self.status: Final = attempt.status
         self.reason: Final = attempt.reason
         self.ejected: Final = attempt.ejected
+        self.resend: Final = attempt.resend
+        self.is_hedge: Final = attempt.is_hedge
         self.sent_ms: Final = attempt.sent_ms
         self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status

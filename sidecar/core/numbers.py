@@ -31,6 +31,7 @@ from typing import TypeVar
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
+from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
 from sidecar.core.snapshot import PASS_THROUGH
 from sidecar.core.transition import State, Transition, TransitionReason
@@ -72,6 +73,8 @@ ShapeKey = tuple[
 and reason; None unless it is a gRPC call."""
 Retry = tuple[str, int, Reason | None, int | None, float, float, bytes]
 """Upstream, status, reason, status of a gRPC call, seconds, ended, span id."""
+
+HEDGE_OUTCOMES = ("won", "lost", "failed")
 
 MAX_SHAPES = 256
 """Of one route: short cuts from what an exchange carries to its rows."""
@@ -131,7 +134,9 @@ class RouteNumbers:
         "budgets",
         "cancellations",
         "client",
+        "copies",
         "exceeded",
+        "hedges",
         "listener",
         "name",
         "notices",
@@ -156,6 +161,10 @@ class RouteNumbers:
         self.rejected = 0
         self.cancellations: dict[str, int] = {}
         self.retries: dict[str, int] = {}
+        self.hedges: dict[tuple[str, str], int] = {}
+        """By upstream and what became of them."""
+        self.copies: dict[tuple[str, CopyOutcome], int] = {}
+        """Of requests, by upstream and what became of them."""
         self.notices: dict[Notice, int] = {}
         self.transitions: dict[TransitionKey, int] = {}
 
@@ -185,7 +194,9 @@ class RouteNumbers:
 class Shape:
     """What exchanges have in common that fall in the same rows, and the values of those not counted yet."""
 
-    __slots__ = ("budgets", "client", "method", "reason", "retries", "route", "sampled", "server", "values")
+    __slots__ = (
+        "again", "budgets", "client", "method", "reason", "retries", "route", "sampled", "server", "values",
+    )  # fmt: skip
 
     def __init__(self, route: RouteNumbers, key: ShapeKey) -> None:
         """`key` has a known method."""
@@ -205,6 +216,8 @@ class Shape:
         self.sampled: list[tuple[Exemplar, Exemplar | None]] = []
         self.retries: list[tuple[Retry, bytes | None]] = []
         """Attempts after the first, each with the trace id if it was sampled."""
+        self.again: list[tuple[str, str]] = []
+        """Of each attempt that was not the first to be begun: its upstream, and what became of a hedge."""
 
     def fold(self) -> None:
         """Count what waits. The lock is held."""
@@ -226,6 +239,8 @@ class Shape:
             self.client.add(values[1::_WIDTH])
         while self.retries:
             self._count_retry(*self.retries.pop())
+        while self.again:
+            self._count_again(*self.again.pop())
         sampled = self.sampled[:]
         del self.sampled[: len(sampled)]
         for server, client in sampled:
@@ -239,7 +254,13 @@ class Shape:
         row.add([seconds])
         if trace_id is not None:
             row.add_exemplar((trace_id, span_id, seconds, ended))
-        self.route.retries[upstream] = self.route.retries.get(upstream, 0) + 1
+
+    def _count_again(self, upstream: str, hedge: str) -> None:
+        route = self.route
+        if hedge:
+            route.hedges[upstream, hedge] = route.hedges.get((upstream, hedge), 0) + 1
+        else:
+            route.retries[upstream] = route.retries.get(upstream, 0) + 1
 
     def _count_reason(self, reason: Reason, count: int) -> None:
         route = self.route
@@ -336,6 +357,10 @@ class Numbers:
         notices = (self._routes.get(route_name) or self._add(route_name, "")).notices
         notices[notice] = notices.get(notice, 0) + 1
 
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        copies = (self._routes.get(route_name) or self._add(route_name, "")).copies
+        copies[upstream, outcome] = copies.get((upstream, outcome), 0) + 1
+
     def _add(self, name: str | None, listener: str) -> RouteNumbers:
         """In one step: the loop may add a route while a reader folds."""
         return self._routes.setdefault(name, RouteNumbers(self, name, listener))
@@ -379,8 +404,13 @@ class Numbers:
     @staticmethod
     def _keep_retries(shape: Shape, exchange: ObservedExchange) -> None:
         trace_id = exchange.trace.trace_id if exchange.trace.is_sampled else None
-        for attempt in exchange.attempts[1:]:
+        attempts = exchange.attempts
+        for attempt in attempts[1:]:
             shape.retries.append((_retry(attempt), trace_id))
+        for attempt in attempts:
+            if attempt.resend:
+                hedge = _hedge_outcome(attempt, is_last=attempt is attempts[-1]) if attempt.is_hedge else ""
+                shape.again.append((attempt.upstream, hedge))
 
     def _fold_if_free(self, shape: Shape) -> None:
         if self.lock.acquire(blocking=False):
@@ -411,6 +441,12 @@ def _retry(attempt: ObservedAttempt) -> Retry:
     return (
         attempt.upstream, attempt.status, attempt.reason, attempt.grpc_status, seconds, attempt.ended, attempt.span_id
     )  # fmt: skip
+
+
+def _hedge_outcome(attempt: ObservedAttempt, *, is_last: bool) -> str:
+    if attempt.reason is not None:
+        return "failed"
+    return "won" if is_last and attempt.status else "lost"
 
 
 def server_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:

@@ -16,6 +16,7 @@ from sidecar.core.checked import Checked
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
+from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.request import Request
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
@@ -51,6 +52,15 @@ class ObservedAttempt(Protocol):
     @property
     def ejected(self) -> EndpointChange | None:
         """What its end has made of its endpoint: ejected or spared; None for nothing of that kind."""
+
+    @property
+    def resend(self) -> int:
+        """How many attempts of the exchange were begun before it."""
+
+    @property
+    def is_hedge(self) -> bool:
+        """It was begun beside one that was slow. Of those that ended with neither status nor reason another one was
+        faster."""
 
     @property
     def sent_ms(self) -> int | None:
@@ -177,6 +187,12 @@ class Notice(Enum):
     """A caller's timeout header could not be read and was ignored."""
     RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
     """A retry was due and the retry budget forbade it."""
+    HEDGE_BUDGET_EXHAUSTED = "hedge_budget_exhausted"
+    """A hedge was due and a budget forbade it."""
+    HEDGE_NO_ENDPOINT = "hedge_no_endpoint"
+    """A hedge was due and there was no other endpoint with a place for it."""
+    HEDGE_REFUSED = "hedge_refused"
+    """A hedge was due and the breaker or a limit was against it."""
 
 
 class Observe(Protocol):
@@ -191,6 +207,12 @@ class Observe(Protocol):
     def checked(self, checked: Checked) -> None:
         """The sidecar itself has asked an upstream whose breaker had waited."""
 
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        """A copy of a request is over, or was not made though it was due."""
+
+    def mirrored(self, copy: Mirrored) -> None:
+        """The same of one that was sent, and whose trace is recorded."""
+
     def endpoint_changed(self, change: EndpointChange) -> None:
         """An endpoint is ejected, or bad and not ejected, or used again."""
 
@@ -204,5 +226,7 @@ class Silent:
     def finished(self, exchange: ObservedExchange) -> None: ...
     def transitioned(self, transition: Transition) -> None: ...
     def checked(self, checked: Checked) -> None: ...
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None: ...
+    def mirrored(self, copy: Mirrored) -> None: ...
     def endpoint_changed(self, change: EndpointChange) -> None: ...
     def noticed(self, notice: Notice, route_name: str) -> None: ...

@@ -102,6 +102,9 @@ class Outcome:
     """The answer had begun, and no byte of it came for the route's `timeouts.idle`, in the upstream's turn: that
     counts for ejection alone."""
 
+    has_lost: bool = False
+    """An attempt that began later had its head first (a hedge): that counts for ejection alone."""
+
     @property
     def told(self) -> str:
         """For people: what it was."""

@@ -770,6 +770,37 @@ class RetryPolicy:
     """What is a retry already is tried again."""
 
 
+P95 = "p95"
+"""What a route's own answers took, in the place of a duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgePolicy:
+    """A second try beside one that is slow, of requests that do no harm if they are sent twice."""
+
+    after: float | str = P95
+    """Seconds from the beginning of a try, or `p95` of the route's own recent successes."""
+    most: int = 1
+    """Of one request; each begins `after` later than the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPolicy:
+    """A copy of requests for another upstream, whose answers nobody gets."""
+
+    upstream: str = ""
+    share: float = 1.0
+    """Of the requests."""
+    methods: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS"})
+    """The safe ones (RFC 9110 9.2.1), unless the route says more."""
+    buffer_bytes: int = 64 * 1024
+    """Of a body that the copy's upstream has not taken yet; a copy that falls behind further is cut."""
+    attempt_seconds: float = 5.0
+    """For a whole copy, its answer included."""
+    most_in_flight: int = 64
+    """Copies at a time; further requests are not copied."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     name: str
@@ -792,6 +823,8 @@ class Route:
     admission: AdmissionPolicy = AdmissionPolicy()
     breaker: BreakerPolicy = BreakerPolicy()
     retry: RetryPolicy = RetryPolicy()
+    hedge: HedgePolicy | None = None
+    mirror: MirrorPolicy | None = None
     fallback: FallbackPolicy | None = None
     clients: ClientPolicy = EVERYBODY
     cors: CorsPolicy | None = None

@@ -170,6 +170,8 @@ class Sources:
     """By owner and `success` or `failure`: other ones that were used, and that could not be."""
     handshakes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """TLS, by listener and how they ended."""
+    copies: Mapping[str, int] = field(default_factory=dict)
+    """Of requests, under way: by route, of those with a `mirror`."""
     passed: PassedNumbers = PassedNumbers()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""

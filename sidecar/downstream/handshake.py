@@ -168,19 +168,19 @@ class ClientHandshake(PhaseClock, Handshaking):
         self._behind += data
         if self._is_waiting:
             self._charge(len(self._behind))
-        elif self._service.handshakes.take(_UNITS):
+        elif self._service.beside.handshakes.take(_UNITS):
             self._go_on()
         else:
             self._is_waiting = True
             self.link.pause()
             self._charge(len(self._behind))
-            self._service.handshakes.later(self._take_turn)
+            self._service.beside.handshakes.later(self._take_turn)
 
     def _take_turn(self) -> None:
         if self.phase is not Phase.HANDSHAKE:
             return
-        if not self._service.handshakes.take(_UNITS):
-            self._service.handshakes.later(self._take_turn)
+        if not self._service.beside.handshakes.take(_UNITS):
+            self._service.beside.handshakes.later(self._take_turn)
             return
         self._is_waiting = False
         self.link.resume()
@@ -197,7 +197,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         self._feed(data)
         took = int((self._service.clock() - began) * _UNITS_A_SECOND)
         if took > _UNITS:
-            self._service.handshakes.take(took - _UNITS)
+            self._service.beside.handshakes.take(took - _UNITS)
 
     def _feed(self, data: bytes) -> None:
         """`shaken` or `failed` may follow from it."""

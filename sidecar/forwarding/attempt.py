@@ -22,6 +22,7 @@ from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import mark_retry, request_head
 from sidecar.forwarding.story import Story
+from sidecar.forwarding.withheld import HEAD_SECONDS, MOST_SECONDS, Withheld
 from sidecar.upstream.cluster import NoPlace
 from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
 from sidecar.upstream.streams import NO_UPSTREAM, ClientStream, Processed, ResponseSink
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _ANSWERED = Kind.ANSWERED
 _REUSABLE = Fate.REUSABLE
-MOST_WITHHELD_BYTES = 64 * 1024
-"""Of the body of an answer that another try may better; a longer one goes to the client as it comes."""
+_LOST = "lost to a hedge"
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
@@ -90,6 +90,10 @@ class AttemptOwner(ABC):
         """Whether another try may be made instead of giving this answer to the client."""
 
     @abstractmethod
+    def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
+        """The same of the head of a gRPC answer, which may be all of it but for a bad status."""
+
+    @abstractmethod
     def linger_seconds(self, now: float) -> float:
         """How long an attempt that failed stays in the load of its endpoint."""
 
@@ -109,8 +113,9 @@ class Attempt(ResponseSink, Seeker):
 
     __slots__ = (
         "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
-        "awaits_message", "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool", "race", "reason",
-        "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status", "trailers", "upstream",
+        "awaits_message", "ejected", "ended", "fails_at", "is_hedge", "is_retry", "is_whole", "permit", "pool",
+        "race", "reason", "resend", "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status",
+        "trailers", "upstream",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -132,6 +137,10 @@ class Attempt(ResponseSink, Seeker):
     """What its end has made of its endpoint."""
     is_retry: bool
     """The upstream is told that it is a further try, or was asked for by one."""
+    is_hedge: bool
+    """It was begun beside one that was slow."""
+    resend: int
+    """How many there were of the exchange before it."""
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
     awaits_message: bool
@@ -147,7 +156,7 @@ class Attempt(ResponseSink, Seeker):
     _lease: Lease | None
     _wait: Wait | None
     _is_held: bool
-    _withheld: bytearray | None
+    _withheld: Withheld | None
     """What has come of the body of an answer that another try may better; None for any other answer."""
     _said: int | None
     """`grpc_status`, once somebody has asked for it."""
@@ -173,12 +182,12 @@ class Attempt(ResponseSink, Seeker):
         self.allowed_seconds = allowed_seconds
         self.fails_at = started + allowed_seconds
         self.pool = pool
-        self.status = 0
+        self.status = self.resend = 0
         self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = (
             None
         )
         self.sent_seconds = 0.0
-        self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
+        self.is_whole = self._is_held = self.awaits_message = self.is_retry = self.is_hedge = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
 
@@ -193,6 +202,11 @@ class Attempt(ResponseSink, Seeker):
     def is_stale(self) -> bool:
         """It met a connection that had been open for long, and that ended before one byte of the response."""
         return self.status == 0 and self._lease is not None and self._lease.is_reused
+
+    @property
+    def is_in_line(self) -> bool:
+        """It waits for one of our own connections to come free."""
+        return self._wait is not None and self._wait.connecting is None
 
     # On its way to the upstream
 
@@ -270,6 +284,9 @@ class Attempt(ResponseSink, Seeker):
         body = exchange.body
         if body is None:
             stream.send_head(head)
+        elif self.is_hedge:
+            stream.send_head(head, body.again())
+            stream.end(body.trailers)
         else:
             stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
@@ -355,7 +372,7 @@ class Attempt(ResponseSink, Seeker):
         if self.pool is not None:
             self.pool.in_flight -= 1
         body = self.race.story.body
-        if body is not None:
+        if body is not None and not self.is_hedge:
             body.stop()
         lease = self._lease
         if lease is None:
@@ -374,15 +391,26 @@ class Attempt(ResponseSink, Seeker):
 
     def judge(self, kind: Kind, now: float, error: GivenUp | None = None) -> Transition | None:
         """Tell the permit how it ended, and give it back. Returns the change of state that this made."""
+        return self._judge(self._outcome(kind, now, error), now)
+
+    def _judge(self, outcome: Outcome, now: float) -> Transition | None:
         permit, pool = self.permit, self.pool
         failed_before = 0 if pool is None else pool.standing.failed
-        transition = permit.judge(self._outcome(kind, now, error), now, self.race.story.trace)
+        transition = permit.judge(outcome, now, self.race.story.trace)
         permit.close(now)
         if pool is not None:
             if pool.standing.failed != failed_before:
                 pool.cluster.linger(pool, self.race.linger_seconds(now))
             self.settle(now)
         return transition
+
+    def lose(self, now: float, *, is_fault: bool) -> None:
+        """Another one has the client. It counts for nothing in the breaker; `is_fault`: its endpoint was slow, which
+        counts for ejection."""
+        if is_fault:
+            self._judge(Outcome(Kind.ABANDONED, error_type=_LOST, has_lost=True), now)
+        else:
+            self.permit.close(now)
 
     def settle(self, now: float) -> None:
         """What has become of it may have changed what is thought of its endpoint."""
@@ -469,13 +497,14 @@ class Attempt(ResponseSink, Seeker):
             if self._falls_back():
                 return
             self.awaits_message = True  # the head of a gRPC answer says nothing; its first message does
+            if self.race.may_better_call(self, head):
+                self._withhold(HEAD_SECONDS)
+                return
             self.race.head(self, head)
             return
         self._judge_head(head)
-        is_bettered = self.route.retry is not None or self.race.detour is not None
-        if is_bettered and self.race.may_better(self, head, None):
-            self._withheld = bytearray()
-            self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
+        if self.race.may_better(self, head, None):
+            self._withhold(MOST_SECONDS)
             return
         self.race.head(self, head)
 
@@ -497,23 +526,40 @@ class Attempt(ResponseSink, Seeker):
             exchange.watch(now)
 
     def data(self, data: bytes) -> None:
-        if self.awaits_message:
+        is_first_message = self.awaits_message
+        if is_first_message:
             self.awaits_message = False
             self._judge_head(self.answer)
-        if self._withheld is not None:
-            self._withhold(data, self._withheld)
+        withheld = self._withheld
+        if withheld is None:
+            self.race.data(self, data)
             return
-        self.race.data(self, data)
-
-    def _withhold(self, data: bytes, kept: bytearray) -> None:
-        """Keep the body of an answer that another try may better, unless it is long or memory is short."""
-        kept += data
         exchange = self.race.story
         exchange.moved_at = exchange.service.clock()
-        if len(kept) > MOST_WITHHELD_BYTES or exchange.service.memory.is_full:
-            self._withheld = None
-            self.race.head(self, self.answer)
-            self.race.data(self, bytes(kept))
+        if not withheld.add(data) or is_first_message:
+            self._hand_on()
+
+    def _withhold(self, seconds: float) -> None:
+        """Keep what follows: another try may better it."""
+        service = self.race.story.service
+        self._withheld = Withheld(service.loop, service.memory, service.clock(), seconds, self._hand_on)
+        self.fails_at = self.started + self.allowed_seconds  # a limit on the head alone is kept
+
+    def _hand_on(self) -> None:
+        """The rest takes too long, or is too much, or there is no reason to keep it any more."""
+        body = self.drop_withheld()
+        self.race.head(self, self.answer)
+        if body:
+            self.race.data(self, body)
+        self.race.flush(self)
+
+    def drop_withheld(self) -> bytes:
+        """What was kept, which is not any more."""
+        withheld, self._withheld = self._withheld, None
+        if withheld is None:
+            return b""
+        withheld.release()
+        return bytes(withheld.body)
 
     def flush(self) -> None:
         if self._withheld is None:
@@ -523,7 +569,7 @@ class Attempt(ResponseSink, Seeker):
         self.is_whole = True
         self.trailers = trailers
         if self._withheld is not None:
-            self.race.answered(self, self.answer, bytes(self._withheld))
+            self.race.answered(self, self.answer, self.drop_withheld())
             return
         self.race.completed(self)
 
@@ -568,10 +614,12 @@ class Attempt(ResponseSink, Seeker):
         self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 
     def blocked(self) -> None:
-        self.race.blocked()
+        if not self.is_hedge:  # whose body is all here: there is nobody to hold back
+            self.race.blocked()
 
     def writable(self) -> None:
-        self.race.writable()
+        if not self.is_hedge:
+            self.race.writable()
 
     def hand_over(self, protocol: object) -> Channel:
         """After a switch: `protocol` hears what the upstream sends from now on."""

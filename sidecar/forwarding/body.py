@@ -6,7 +6,10 @@ Owned by its exchange; made only for requests that have a body.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+
+from mypy_extensions import trait
 
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.core.plain import Field
@@ -18,12 +21,31 @@ MAX_HELD_BYTES = 64 * 1024
 connections it is less, see `core/memory_budget.py`."""
 
 
+@trait
+class BodyTee(ABC):
+    """Who has a copy of a body, as it comes."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def teed(self, data: bytes | memoryview) -> None:
+        """The next piece of it."""
+
+    @abstractmethod
+    def tee_ended(self, trailers: Sequence[Field]) -> None:
+        """It is whole."""
+
+    @abstractmethod
+    def tee_gone(self) -> None:
+        """The request is over; nothing more comes."""
+
+
 class RequestBody:
     """From the client's stream to the upstream's."""
 
     __slots__ = (
-        "_charged", "_held", "_kept", "_memory", "_most_held", "_most_kept", "_to", "_trailers", "held_bytes",
-        "is_complete", "is_untouched", "size", "stream",
+        "_charged", "_held", "_kept", "_memory", "_most_held", "_most_kept", "_tee", "_to", "_trailers",
+        "held_bytes", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> None:
@@ -43,6 +65,7 @@ class RequestBody:
         self._kept: list[bytes | memoryview] | None = None
         """All of it, given to an upstream that may say that it has done nothing with it."""
         self._to: ClientStream | None = None
+        self._tee: BodyTee | None = None
         self._most_kept = 0
         self._memory: MemoryBudget | None = None
         self._charged = 0
@@ -66,6 +89,15 @@ class RequestBody:
         has room for them."""
         self._most_kept, self._memory = most, memory
 
+    def tee_to(self, tee: BodyTee) -> None:
+        """Give a copy of it to somebody else, from its beginning, which is still here."""
+        for piece in self._held:
+            tee.teed(piece)
+        if self.is_complete:
+            tee.tee_ended(self._trailers)
+        else:
+            self._tee = tee
+
     def hold_back(self) -> None:
         """The upstream takes no more for now."""
         self.stream.hold()
@@ -76,6 +108,8 @@ class RequestBody:
 
     def arrived(self, data: bytes) -> None:
         self.size += len(data)
+        if self._tee is not None:
+            self._tee.teed(data)
         if self._to is not None:
             if self._kept is not None:
                 self._keep(data)
@@ -114,6 +148,9 @@ class RequestBody:
     def completed(self, trailers: Sequence[Field]) -> None:
         self.is_complete = True
         self._trailers = trailers
+        if self._tee is not None:
+            self._tee.tee_ended(trailers)
+            self._tee = None
         if self._to is not None:
             self._to.end(trailers)
 
@@ -136,6 +173,14 @@ class RequestBody:
             self._charge_kept()
         self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
         return held
+
+    def again(self) -> list[bytes | memoryview]:
+        """All of one that is complete and `is_resendable`, for an attempt beside the one that has it."""
+        return list(self._held if self._kept is None else self._kept)
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        return self._trailers
 
     def send_to(self, stream: ClientStream) -> None:
         """What was held has been sent to `stream`: from now on what arrives goes there, too."""
@@ -161,5 +206,8 @@ class RequestBody:
     def release(self, nobody: ServerStream) -> None:
         """The exchange is over: `nobody` stands in its client's place, and nothing is sent again."""
         self.stream = nobody
+        if self._tee is not None:
+            self._tee.tee_gone()
+            self._tee = None
         self._kept = None
         self._charge_kept()

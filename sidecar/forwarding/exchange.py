@@ -193,10 +193,12 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                     return
             if route.admission is not None:
                 self._check_admission(route.admission)
-            if self.body is not None and route.retry is not None:
-                self.body.keep_to_resend(route.retry.buffer_bytes, service.memory)
+            if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
+                self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
             if passed is None or service.passing.is_known(passed, now):
                 destination = route.single or route.choose(service.rng)
+                if destination.copying is not None:
+                    destination.copying.choose(self, route)
                 race = self.race = Race() if request.asked is None else MeantRace()
                 race.start(self, self.stream, route, destination, now)
             else:
@@ -497,7 +499,9 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         if service.is_draining:
             service.departed.set()
         attempts = self.attempts
-        now = self.ended = attempts[-1].ended if self.reason is None and attempts else service.clock()
+        now = self.ended = (
+            attempts[-1].ended if self.reason is None and len(attempts) == 1 else service.clock()
+        )
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
         service.observe.finished(self)
@@ -548,6 +552,9 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             now = self.service.clock()
             for attempt in race.running:
                 attempt.request_arrived(now)
+            if race.running and self.route is not None and self.route.policy.hedge is not None:
+                race.await_hedge(now)
+                self.watch(now)
             self._ask_again(race, now)
 
     def _ask_again(self, race: Race, now: float) -> None:
@@ -589,6 +596,10 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 next_look = attempt.permit.next_look
                 if next_look < due:
                     due = next_look
+            if self.race.hedge_at < due:
+                self.due = self.race.hedge_at
+                self.service.beside.hedges.add(self, now)
+                return
         elif route is not None:
             due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`
         self.due = due
@@ -599,7 +610,9 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         race = self.race
         if now >= self.deadline:
             since = self.attempts[-1].started if self.attempts else self.started
-            self.fail(GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s"))
+            error = GivenUp(Reason.TIMEOUT, f"no whole answer within {self.deadline - since:.3g} s")
+            if race is None or not race.stands(error):
+                self.fail(error)
             return
         if race is not None:
             self._ask_again(race, now)

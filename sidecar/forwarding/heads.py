@@ -23,6 +23,7 @@ from sidecar.forwarding.answers import proxy_status
 if TYPE_CHECKING:
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.story import Story
+    from sidecar.forwarding.trace import Trace
 
 _CONTENT_LENGTH = frozenset({b"content-length"})
 _NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
@@ -48,14 +49,15 @@ def request_head(
     sent_ms: int | None,
     told_seconds: float,
     endpoint: Endpoint | None,
+    copys: Trace | None = None,
 ) -> RequestHead:
     """The head that the upstream gets in one attempt, whose span is `span_id`.
 
     `told_seconds`: what it is told of its time; infinite without a bound. `sent_ms`: the same in milliseconds, None
-    where it is told nothing.
+    where it is told nothing. `copys`: the ids of a copy of the request, in the place of its own.
     """
     request = exchange.request
-    trace = exchange.trace
+    trace = copys or exchange.trace
     drop = route.drop_request
     carried = exchange.budget.carried
     own = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
@@ -19,9 +20,11 @@ from sidecar.core.actions.fields import static
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.permit import BreakerRefusal
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
+from sidecar.core.hedge import Hedging
 from sidecar.core.retry import RetryBudget
 from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Rewrite, Route, ShareFilter
 from sidecar.core.transition import State
@@ -49,16 +52,35 @@ USUAL_FOR_SECONDS = 0.1
 _CLOSED = State.CLOSED
 
 
+class Copier(ABC):
+    """Who has copies of a route's requests sent elsewhere."""
+
+    __slots__ = NO_SLOTS
+
+    in_flight: int
+    """Copies under way."""
+
+    @abstractmethod
+    def choose(self, story: Any, route: LiveRoute) -> None:
+        """Have a copy sent, if this request is to have one. Before anything of its body was given away."""
+
+
 class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
-    __slots__ = ("_usual_seconds", "_usual_until", "breaker", "cluster", "retry_budget", "standby")
+    __slots__ = (
+        "_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "retry_budget", "standby",
+    )  # fmt: skip
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
         self.cluster = cluster
         self.breaker = breaker
         self.retry_budget: RetryBudget | None = None
-        """None where nothing is tried again."""
+        """None where nothing is tried again, nor hedged."""
+        self.copying: Copier | None = None
+        """None where no copies are made."""
+        self.hedging: Hedging | None = None
+        """None where nothing is; only beside a `retry_budget`."""
         self.standby: Standby[Destination] | None = None
         """Who takes over from it; None: nobody."""
         self._usual_seconds = 0.0
@@ -166,15 +188,20 @@ class LiveRoute:
         """Those that have a weight."""
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.fallback_destination = fallback_destination
-        retry = self.retry
-        if retry is not None:
+        retry, hedge = policy.retry, policy.hedge
+        if retry.attempts or hedge is not None:
             for destination in self.everywhere():
                 destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
+                if hedge is not None:
+                    destination.hedging = Hedging(hedge, destination.breaker.durations)
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
         self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
         self.head_seconds = _or_never(policy.timeouts.head_seconds)
-        self.bounds_attempts = self.attempt_seconds < inf or self.head_seconds < inf
+        self.bounds_attempts = (
+            self.attempt_seconds < inf or self.head_seconds < inf or policy.hedge is not None
+        )
+        """There is something to look at before the deadline: a limit of the attempt's own, or a hedge."""
         self.drop_request = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
         )

@@ -31,8 +31,13 @@ class MeantRace(Race):
 
     __slots__ = ()
 
-    def _run(self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float) -> None:
-        super()._run(permit, cluster, self._pool(cluster, pool), now)
+    def _run(
+        self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float, *, is_hedge: bool = False
+    ) -> None:
+        super()._run(permit, cluster, self._pool(cluster, pool), now, is_hedge=is_hedge)
+
+    def await_hedge(self, now: float) -> None:
+        """A hedge goes to another endpoint than the one that was meant: there is none."""
 
     def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:
         asked = self.exchange.request.asked

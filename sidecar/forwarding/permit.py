@@ -118,6 +118,12 @@ class Permit:
     def is_probe(self) -> bool:
         return not self._is_judged and self._own is not None and self._own.is_probe
 
+    def upstream_seconds(self, now: float) -> float:
+        """How long it has been at the upstream."""
+        if self._own is not None:
+            return self._own.seconds(now)
+        return 0.0 if self._sent_at == inf else now - self._sent_at
+
     @property
     def is_clients_turn(self) -> bool:
         own = self._own

@@ -8,10 +8,13 @@ time the race is short. The exchange begins it once it knows its upstream, and h
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
+from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind, Verdict, judge_status
 from sidecar.core.retry import (
     REPEATABLE,
@@ -26,11 +29,12 @@ from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
+from sidecar.forwarding.hedging import has_room, is_body_here, is_worse, may_hedge
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.retrying import (
     ADMITTING,
-    Answered,
     Retrying,
+    SetAside,
     may_retry,
     seconds_to_retry,
     untried,
@@ -38,6 +42,7 @@ from sidecar.forwarding.retrying import (
 from sidecar.forwarding.shift import Shift, shift_around, shift_from
 from sidecar.forwarding.standby import Detour, Standby, supply_of
 from sidecar.forwarding.story import Story
+from sidecar.forwarding.withheld import Answered
 from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
@@ -99,6 +104,11 @@ class Race(AttemptOwner):
     """From the first refusal of a weighted upstream on."""
     _retrying: Retrying | None
     """From the first failure on that is tried again by the route's `retry`."""
+    _aside: SetAside | None
+    """A bad answer that came while another attempt was under way."""
+    hedge_at: float
+    """When one more is begun beside those that run; infinite for never."""
+    _has_hedged: bool
     _was_refused: bool
     """One endpoint has refused, and another was tried."""
     _was_unprocessed: bool
@@ -107,8 +117,8 @@ class Race(AttemptOwner):
     """One pooled connection had been closed: no other is taken from a pool."""
 
     __slots__ = (
-        "_destination", "_retrying", "_route", "_shift", "_was_refused", "_was_stale", "_was_unprocessed",
-        "detour", "exchange", "is_postponed", "running", "story", "stream", "winner",
+        "_aside", "_destination", "_has_hedged", "_retrying", "_route", "_shift", "_was_refused", "_was_stale",
+        "_was_unprocessed", "detour", "exchange", "hedge_at", "is_postponed", "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -135,14 +145,19 @@ class Race(AttemptOwner):
         self.exchange = self.story = exchange
         self.stream = stream
         self.running = []
-        self.winner = self._shift = self._retrying = self.detour = None
-        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = False
+        self.winner = self._shift = self._retrying = self._aside = self.detour = None
         self._route, self._destination = route, destination
+        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self._has_hedged = (
+            False
+        )
+        self.hedge_at = inf
         if destination.standby is not None:
             self._start_by_failover(destination, destination.standby, now)
             return
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
+            if destination.hedging is not None:
+                destination.hedging.put()
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         cluster = destination.cluster
         if admitted.__class__ is Permit and admitted.transition is None and cluster.single is not None:
@@ -176,6 +191,8 @@ class Race(AttemptOwner):
         destination = self._destination = self._by_failover(home, standby, now)
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
+            if destination.hedging is not None:
+                destination.hedging.put()
         self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
         if self._is_trial and self.running:
             # It leaves time for the other: half of it at least.
@@ -271,8 +288,10 @@ class Race(AttemptOwner):
         self.is_postponed = False
         self.exchange.service.postponed.pop(self.exchange, None)
 
-    def _run(self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float) -> None:
-        """One attempt against one endpoint."""
+    def _run(
+        self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float, *, is_hedge: bool = False
+    ) -> None:
+        """One attempt against one endpoint. `is_hedge`: beside one that is slow."""
         exchange, route = self.exchange, self._route
         attempts = exchange.attempts
         seconds = exchange.deadline - now
@@ -283,16 +302,24 @@ class Race(AttemptOwner):
             route = route.acting.variants.get(cluster.name, route)  # what is changed for this upstream alone
         attempt = Attempt()
         attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
-        is_retry = self._retrying is not None
+        is_retry = self._retrying is not None or is_hedge
         if is_retry or (exchange.caller is not None and lineage.is_for_retry(exchange)):
             attempt.is_retry = True
+        if attempts:
+            attempt.resend, attempt.is_hedge = len(attempts), is_hedge
+            self._has_hedged = self._has_hedged or is_hedge
         attempts.append(attempt)
         self.running.append(attempt)
         if route.bounds_attempts or len(attempts) > 1:
             if route.head_seconds < seconds:
                 attempt.fails_at = now + route.head_seconds
-            exchange.watch(now)
-        if route.is_remembered and exchange.service.has_egress:
+            if self._destination.hedging is not None:
+                self.await_hedge(now)
+            if route.attempt_seconds < inf or route.head_seconds < inf or len(attempts) > 1:
+                exchange.watch(now)
+            elif self.hedge_at < exchange.due:  # `watch`, where there is nothing else to look at
+                exchange.service.beside.hedges.wait(exchange, self.hedge_at, now)
+        if route.is_remembered and exchange.service.has_egress and not is_hedge:
             lineage.remember(exchange, span_id, now, is_retry=is_retry)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
@@ -315,12 +342,16 @@ class Race(AttemptOwner):
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         exchange = self.exchange
         if self.detour is not None and self._is_trial and self._has_failed_trial(attempt, head):
-            self._end_trial(attempt, Answered(head, body))
+            self._end_trial(attempt, head, body)
             return
-        if self._destination.retry_budget is not None and self._is_bettered(attempt, head, body):
+        if (
+            self._destination.retry_budget is not None
+            and (head.status >= 400 or exchange.request.traits.is_grpc)  # no other can be bad: 0.8 µs less
+            and self._is_bettered(attempt, head, body)
+        ):
             return
         self.winner = attempt
-        if len(self.running) > 1:
+        if self._has_hedged:
             self._end_losers(attempt)
         exchange.response_bytes = len(body)
         complete_response(exchange, attempt.route, head)
@@ -332,7 +363,7 @@ class Race(AttemptOwner):
             return  # a loser that had not heard of it
         attempt.fails_at = attempt.started + attempt.allowed_seconds  # `timeouts.head` was kept
         self.winner = attempt  # `_win`, without the call
-        if len(self.running) > 1:
+        if self._has_hedged:
             self._end_losers(attempt)
         exchange = self.exchange
         if exchange.body is not None:
@@ -342,15 +373,115 @@ class Race(AttemptOwner):
 
     def _win(self, attempt: Attempt) -> None:
         self.winner = attempt
-        if len(self.running) > 1:
+        if self._has_hedged:
             self._end_losers(attempt)
 
     def _end_losers(self, winner: Attempt) -> None:
-        now = self.exchange.service.clock()
+        """Cut the others at once. The winner is the last one from here on, as it is without a hedge."""
+        exchange = self.exchange
+        now = exchange.service.clock()
+        attempts = exchange.attempts
+        if attempts[-1] is not winner:
+            attempts.remove(winner)
+            attempts.append(winner)
+        self._drop_aside()
         for loser in [one for one in self.running if one is not winner]:
             self.running.remove(loser)
+            seconds = loser.permit.upstream_seconds(now)
+            loser.drop_withheld()
             loser.finish(now)
-            loser.permit.close(now)
+            # Who was overtaken was slow; a hedge that the first one was faster than is not.
+            is_overtaken = winner.is_hedge and loser.started < winner.started and not loser.status
+            is_fault = is_overtaken and seconds > 0.0 and not self._was_held(loser, now)
+            loser.lose(now, is_fault=is_fault)
+            if seconds > 0.0:
+                self._destination.breaker.lost_to_hedge(seconds)
+        if exchange.body is not None:
+            exchange.body.let_go()  # a loser that took no more of it says nothing any more
+
+    # Beside one that is slow
+
+    def await_hedge(self, now: float) -> None:
+        """The youngest attempt has all of the request from now on: see when another one is to be begun beside it."""
+        hedging, exchange = self._destination.hedging, self.exchange
+        self.hedge_at = inf
+        if hedging is None or self.winner is not None or not is_body_here(exchange):
+            return
+        hedges = sum(one.is_hedge for one in exchange.attempts) if self._has_hedged else 0
+        if hedges < hedging.policy.most:
+            self.hedge_at = now + hedging.after_seconds(now)
+
+    def _hedge(self, now: float) -> None:
+        """`hedge_at` has come."""
+        self.hedge_at = inf
+        destination, exchange = self._destination, self.exchange
+        hedging = destination.hedging
+        if hedging is None or self.winner is not None or not self.running:
+            return
+        if any(attempt.is_in_line for attempt in self.running):
+            self.hedge_at = now + hedging.after_seconds(now)  # that is our own affair
+            return
+        if not may_hedge(exchange, self._route.policy.retry, self.running, now):
+            return
+        pool = self._untried(destination.cluster)
+        is_tried = any(one.pool is pool for one in exchange.attempts)
+        if pool is None or is_tried or not has_room(destination.cluster, pool):
+            self._notice(Notice.HEDGE_NO_ENDPOINT)
+            return
+        permit = self._hedge_permit(now)
+        if permit is None:
+            return
+        try:
+            self._run(permit, destination.cluster, pool, now, is_hedge=True)
+        except GivenUp as error:
+            self.failed(exchange.attempts[-1], error)
+
+    def _hedge_permit(self, now: float) -> Permit | None:
+        """None: budget, breaker or a limit is against it."""
+        destination = self._destination
+        hedging, budget, breaker = destination.hedging, destination.retry_budget, destination.breaker
+        if hedging is None or budget is None or breaker.state not in ADMITTING:
+            return None
+        if not hedging.take():
+            self._notice(Notice.HEDGE_BUDGET_EXHAUSTED)
+            return None
+        if not budget.take(now, breaker.tally.successful):
+            hedging.give_back()
+            self._notice(Notice.HEDGE_BUDGET_EXHAUSTED)
+            return None
+        permit = self._ask_once_more(now)
+        if permit is None:
+            hedging.give_back()
+            budget.give_back()
+            self._notice(Notice.HEDGE_REFUSED)
+        return permit
+
+    def _notice(self, notice: Notice) -> None:
+        self.exchange.service.observe.noticed(notice, self._route.name)
+
+    def _stand_after_all(self, aside: SetAside, now: float) -> None:
+        """A bad answer came first, and nothing better after it."""
+        self._aside = None
+        attempt, head = aside.attempt, aside.answer.head
+        if self._may_retry_after(attempt, head, attempt.grpc_status):
+            asked = self._asked_to_wait(attempt, head)
+            self._plan_retry(attempt, aside.answer, asked, now)
+        else:
+            self._stand(attempt, aside.answer)
+
+    def _drop_aside(self) -> None:
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.answer.release()
+
+    def stands(self, error: GivenUp) -> bool:
+        """The time is up: whether there is a bad answer, which goes to the client in the place of none."""
+        aside, self._aside = self._aside, None
+        if aside is None:
+            return False
+        self.cancel(error)
+        self._stand(aside.attempt, aside.answer)
+        return True
 
     def data(self, attempt: Attempt, data: bytes) -> None:
         if attempt is self.winner:
@@ -409,9 +540,15 @@ class Race(AttemptOwner):
             return  # it has ended already
         now = self.exchange.service.clock()
         kind = self._detach(attempt, error, now)
-        if self.running:
+        if self.running:  # another is still under way
+            if error.is_stale or error.processed is Processed.NEVER:
+                kind = Kind.ABANDONED
             self._tell(attempt.judge(kind, now, error))
-            return  # another is still under way
+            return
+        if self._aside is not None:
+            self._tell(attempt.judge(kind, now, error))
+            self._stand_after_all(self._aside, now)
+            return
         is_again = self._may_try_again(error)
         # A probe's permit goes on to the attempt that follows; a stale connection said nothing of the upstream.
         is_blameless = error.is_stale or (error.processed is Processed.NEVER and not self._was_unprocessed)
@@ -437,8 +574,10 @@ class Race(AttemptOwner):
         """The exchange ends, whatever its attempts do."""
         if self.is_postponed:
             self._wait_no_more()
-        if self._retrying is not None:
-            self._retrying.cancel()
+        self._drop_aside()
+        retrying, budget = self._retrying, self._destination.retry_budget
+        if retrying is not None and retrying.cancel() and budget is not None:
+            budget.give_back()
         if not self.running:
             return
         now = self.exchange.service.clock()
@@ -457,6 +596,7 @@ class Race(AttemptOwner):
         if kind in _BY_TIME and self._was_held(attempt, now):
             kind = Kind.ABANDONED  # neither must a late loop
         attempt.reason = error.reason
+        attempt.drop_withheld()
         self.running.remove(attempt)
         attempt.finish(now)
         return kind
@@ -542,16 +682,14 @@ class Race(AttemptOwner):
         is_marked = verdicts.is_marked(head, policy)
         return judge_status(head.status, is_marked, policy) is Verdict.FAILURE
 
-    def _end_trial(self, attempt: Attempt, answer: Answered) -> None:
+    def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """It has failed, and goes on to one that takes over; without any the client gets this answer."""
         now = self.exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
         self._tell(attempt.judge(_ANSWERED, now))
         if not self._is_sent_on(now):
-            retrying = self._retrying = Retrying()
-            retrying.attempt, retrying.stands = attempt, answer
-            self._stand(retrying)
+            self._stand(attempt, Answered(head, body, self.exchange.service.memory, now))
 
     def _is_sent_on(self, now: float) -> bool:
         detour = self.detour
@@ -570,11 +708,24 @@ class Race(AttemptOwner):
     # By the route's `retry`
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
-        """Whether another try may be made instead of giving this answer to the client."""
-        if self._is_trial:
+        """Whether another try, or one that is under way, may bring the client something better than this answer."""
+        if self.detour is not None and self._is_trial:
             return self._has_failed_trial(attempt, head)
+        if self._destination.retry_budget is None or self.winner is not None:
+            return False
+        if len(self.running) > 1:
+            return is_worse(head.status, grpc_status)
+        return self._may_retry_after(attempt, head, grpc_status)
+
+    def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
+        # Where the client has more to send, it may wait for this head before it goes on.
+        if self._destination.retry_budget is None or not is_body_here(self.exchange):
+            return False
+        return self.may_better(attempt, head, GrpcStatus.UNAVAILABLE)
+
+    def _may_retry_after(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         policy = self._route.retry
-        if policy is None or len(self.running) != 1 or self.winner is not None:
+        if policy is None:
             return False
         cause = None
         if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
@@ -593,11 +744,19 @@ class Race(AttemptOwner):
         attempt.finish(now)
         is_late_below = attempt.status == 504 and self._was_held(attempt, now)
         self._tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
-        asked = verdicts.asks_to_wait(head, attempt.trailers)
-        if verdicts.is_refusal_below(head, attempt.is_mesh) and len(self._destination.cluster.pools) > 1:
-            asked = 0.0  # that is said of the endpoint, and there is another one
-        self._plan_retry(attempt, Answered(head, body), asked, now)
+        answer = Answered(head, body, self.exchange.service.memory, now)
+        if self.running:
+            self._drop_aside()
+            self._aside = SetAside(attempt, answer)
+        else:
+            self._plan_retry(attempt, answer, self._asked_to_wait(attempt, head), now)
         return True
+
+    def _asked_to_wait(self, attempt: Attempt, head: ResponseHead) -> float:
+        """Seconds, below 0 for no further try."""
+        if verdicts.is_refusal_below(head, attempt.is_mesh) and len(self._destination.cluster.pools) > 1:
+            return 0.0  # that is said of the endpoint, and there is another one
+        return verdicts.asks_to_wait(head, attempt.trailers)
 
     def _plan_retry(
         self, attempt: Attempt, stands: Answered | GivenUp, asked_seconds: float, now: float
@@ -606,12 +765,12 @@ class Race(AttemptOwner):
         retrying = self._retrying
         if retrying is None:
             retrying = self._retrying = Retrying()
-        retrying.attempt, retrying.stands = attempt, stands
+        retrying.stand(attempt, stands)
         seconds = seconds_to_retry(
             self.exchange, self._route, self._destination, retrying, asked_seconds, now
         )
         if seconds is None:
-            self._stand(retrying)
+            self._stand(attempt, stands)
             return
         retrying.count += 1
         retrying.timer = self.exchange.service.loop.call_later(seconds, self._retry, retrying)
@@ -622,20 +781,26 @@ class Race(AttemptOwner):
         now, destination = self.exchange.service.clock(), self._destination
         permit = self._ask_once_more(now) if destination.breaker.state in ADMITTING else None
         if permit is None:
-            self._stand(retrying)
+            if destination.retry_budget is not None:
+                destination.retry_budget.give_back()
+            attempt, stands = retrying.attempt, retrying.stands
+            if attempt is not None and stands is not None:
+                self._stand(attempt, stands)
         else:
+            retrying.release()
             self._run_again(permit, self._untried(destination.cluster), now)
 
-    def _stand(self, retrying: Retrying) -> None:
+    def _stand(self, attempt: Attempt, stands: Answered | GivenUp) -> None:
         """No further try is made: the client gets what there is."""
-        stands, attempt, exchange = retrying.stands, retrying.attempt, self.exchange
+        exchange = self.exchange
         if isinstance(stands, GivenUp):
             exchange.lost(stands)
-        elif stands is not None and attempt is not None:
-            self.winner = attempt
+        else:
+            self._win(attempt)
             exchange.response_bytes = len(stands.body)
-            complete_response(exchange, self._route, stands.head)
+            complete_response(exchange, attempt.route, stands.head)
             self.stream.send_whole(stands.head, stands.body)
+            stands.release()
             exchange.finish(attempt.status)
 
     def overdue(self, now: float) -> list[Attempt]:
@@ -643,7 +808,9 @@ class Race(AttemptOwner):
         return [attempt for attempt in self.running if attempt.fails_at <= now]
 
     def look(self, now: float) -> None:
-        """Let the breaker look at those that it wants to look at by now."""
+        """Let the breaker look at those that it wants to look at by now, and begin another one if that is due."""
+        if now >= self.hedge_at:
+            self._hedge(now)
         for attempt in list(self.running):
             if attempt.permit.next_look <= now:
                 self._tell(attempt.permit.look(now, self.exchange.trace))

@@ -16,9 +16,9 @@ from sidecar.core.retry import MARK, REPEATABLE, RetryCause, wait_seconds
 from sidecar.core.transition import State
 from sidecar.forwarding import lineage
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.withheld import Answered
 
 if TYPE_CHECKING:
-    from sidecar.core.head import ResponseHead
     from sidecar.core.snapshot import RetryPolicy
     from sidecar.forwarding.attempt import Attempt
     from sidecar.forwarding.live import Destination, LiveRoute
@@ -29,11 +29,11 @@ ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
 """States of a breaker in which there are retries: in the others it finds out by itself."""
 
 
-class Answered(NamedTuple):
-    """An answer that another try may better."""
+class SetAside(NamedTuple):
+    """A bad answer, kept while another attempt may bring a better one."""
 
-    head: ResponseHead
-    body: bytes
+    attempt: Attempt
+    answer: Answered
 
 
 class Retrying:
@@ -52,11 +52,24 @@ class Retrying:
     def __repr__(self) -> str:
         return f"<Retrying {self.count}{', waits' if self.timer is not None else ''}>"
 
-    def cancel(self) -> None:
-        """Nothing is tried any more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+    def stand(self, attempt: Attempt, stands: Answered | GivenUp) -> None:
+        """This is the last that failed."""
+        self.release()
+        self.attempt, self.stands = attempt, stands
+
+    def release(self) -> None:
+        """What stood does no more: another try is made, or the client has it."""
+        stands, self.stands = self.stands, None
+        if isinstance(stands, Answered):
+            stands.release()
+
+    def cancel(self) -> bool:
+        """Nothing is tried any more. Returns whether something would have been."""
+        self.release()
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
 
 
 def may_retry(story: Story, policy: RetryPolicy, retrying: Retrying | None, cause: RetryCause | None) -> bool:

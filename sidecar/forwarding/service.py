@@ -19,6 +19,7 @@ from sidecar.core.request import Asked, Request
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
 from sidecar.core.transition import State, Transition
+from sidecar.forwarding.beside import Beside
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.sweep import Expiring, Sweep
@@ -152,8 +153,8 @@ class Service:
     """A request of this listener found `max_requests` under way."""
     shut: Shut = field(init=False)
     """Listeners that take no further request, or not every one."""
-    handshakes: Turns = field(init=False)
-    """Turns for TLS handshakes alone: nobody else is to wait behind hundreds of them."""
+    beside: Beside = field(init=False)
+    """Hedges, copies of requests, and handshakes."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
     passing: Passing = field(default_factory=NobodyPasses)
@@ -164,8 +165,8 @@ class Service:
     """Who hears of upstreams' news: of endpoints after the observers, and of failovers."""
 
     def __post_init__(self) -> None:
-        self.handshakes = Turns(self.loop)
         self.shut = Shut()
+        self.beside = Beside(self.loop, self.clock, self.sweep)
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""

@@ -96,7 +96,7 @@ class Sweep:
     def _add_timer(self, item: Expiring, now: float) -> None:
         bucket = {item}
         item.bucket = bucket
-        self._loop.call_later(max(item.due - now, 0.0), self._expire_bucket, bucket)
+        self._loop.call_later(max(item.due - now, 0.0), self.expire_bucket, bucket)
 
     def _arm(self, now: float) -> None:
         self._due = now + 1 / TICKS_PER_SECOND
@@ -137,7 +137,8 @@ class Sweep:
         held_until = self.pace.held.until
         return now - item.due > LATE_SECONDS or item.due <= held_until >= now - LATE_SECONDS
 
-    def _expire_bucket(self, bucket: set[Expiring]) -> None:
+    def expire_bucket(self, bucket: set[Expiring]) -> None:
+        """All in it are due; whoever is removed meanwhile is not."""
         now = self._clock()
         if any(self._is_late(item, now) for item in bucket):
             after_poll(self._loop, self._expire_now, bucket)

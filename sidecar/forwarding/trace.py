@@ -65,6 +65,16 @@ class Trace:
         self.begin(service, _NOTHING)
         self.untrusted = what_came(lookup)
 
+    def begin_copy(self, service: Service, original: Trace) -> None:
+        """Those of a copy of a request: a trace of its own, recorded where the request's is, under the same request
+        id."""
+        self.trace_id, self.span_id, self.client_span_id = service.ids.for_exchange()
+        self.parent_id = self.own_member = self.untrusted = None
+        self.tracestate = b""
+        is_sampled = self.is_sampled = original.is_sampled
+        self.flags = _NEW_SAMPLED if is_sampled else RANDOM
+        self.request_id = original.request_id
+
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.decode()} request {self.request_id.decode('latin-1')}>"
 

@@ -33,6 +33,7 @@ from sidecar.core.snapshot import (
 )
 from sidecar.forwarding import passing
 from sidecar.forwarding.checks import Checks
+from sidecar.forwarding.copying import Copying
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.passing import PassThrough
 from sidecar.forwarding.service import Service
@@ -314,8 +315,10 @@ class Assembly:
         upstreams = built.snapshot.upstreams
         fallback = route.fallback.upstream if route.fallback is not None else None
         names = route.asked_upstreams(upstreams)
+        mirror = route.mirror
+        places = names if mirror is None else [*names, mirror.upstream]
         is_same_place = before is not None and all(
-            self.clusters.get(name) is built.clusters[name] for name in names
+            self.clusters.get(name) is built.clusters[name] for name in places
         )
         for name in names:
             key = route.name, name
@@ -343,13 +346,18 @@ class Assembly:
         for name, to in takers.items():
             failover = built.failovers[route.name, name]
             all_of_it[name].standby = Standby(failover, [all_of_it[one] for one in to])
-        return LiveRoute(
+        live = LiveRoute(
             route,
             [(all_of_it[name], weight) for name, weight in route.upstreams],
             all_of_it[fallback] if fallback is not None else None,
             self._admission(route, before if is_same_place else None, now),
             now,
         )
+        if mirror is not None:
+            copying = Copying(self._service, mirror, built.clusters[mirror.upstream])
+            for one in live.destinations:
+                one.copying = copying
+        return live
 
     def _takers(self, route: Route, built: Built, now: float) -> dict[str, tuple[str, ...]]:
         """Who takes over from which of its upstreams. How much each of these keeps at present outlives a reload."""

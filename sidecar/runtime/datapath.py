@@ -78,12 +78,16 @@ class DataPath:
             clock,
             self.service.memory,
             self.listeners.connections,
-            self.assembly.close_all_idle,
+            self._give_up,
         )
         self.service.memory.on_over = self._relief.begin
         self.pressure = Pressure(self.service, self.listeners.sockets.values)
         self.is_serving = False
         """Its listeners are bound."""
+
+    def _give_up(self) -> int:
+        """For want of memory, before anybody is refused: copies that nobody waits for, and idle connections."""
+        return self.service.beside.stop_copies() + self.assembly.close_all_idle()
 
     @property
     def is_ready(self) -> bool:
@@ -155,12 +159,14 @@ class DataPath:
         """Serve nobody any more: cut what is still under way."""
         self.is_serving = False
         self.assembly.checks.close()
+        self.service.beside.stop_copies()
         self.listeners.close()
 
     def retire(self) -> None:
         """The last, after `close`: let go of upstreams and deadlines."""
         self.assembly.retire()
         self.service.sweep.close()
+        self.service.beside.close()
 
 
 async def _in_turns(steps: Generator[None, None, R]) -> R:

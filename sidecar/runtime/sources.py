@@ -69,6 +69,11 @@ def collect(
             for name, one in sockets
             for result, count in list(one.handshakes.items())
         },
+        copies={
+            name: copying.in_flight
+            for name, live in list(assembly.routes.items())
+            if live.destinations and (copying := live.destinations[0].copying) is not None
+        },
         passed=assembly.passing.numbers(),
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.snapshot import Telemetry
@@ -70,6 +71,13 @@ class Reporter:
 
     def endpoint_changed(self, change: EndpointChange) -> None:
         self._log.endpoint_changed(change)
+
+    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None:
+        self._numbers.copy_ended(route_name, upstream, outcome)
+
+    def mirrored(self, copy: Mirrored) -> None:
+        if self._spans is not None:
+            self._spans.mirrored(copy)
 
     def checked(self, checked: Checked) -> None:
         if self._spans is not None:

@@ -16,6 +16,7 @@ from sidecar.core.client_tls import ClientTls
 from sidecar.core.errors import Reason
 from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
 from sidecar.core.grpc_status import SERVER_ERRORS
+from sidecar.core.mirrored import Mirrored
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.secured import TlsFacts
@@ -44,6 +45,10 @@ _SENT_MS = wire.key("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
 _text_of, _number_of = wire.text_of, wire.number_of
 
+_HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
+_LOST_TO_HEDGE = wire.text("sidecar.cancellation.cause", b"hedge")
+"""Another attempt was faster, so this one was ended: unset, and no error."""
+
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -71,12 +76,16 @@ class SpanShaper:
         spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
         sent = record.rewritten_target
         sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
-        for resend, attempt in enumerate(record.attempts):
+        for attempt in record.attempts:
             authority, parts = self._client_parts(record, attempt)
             url = _full_url(attempt.scheme, authority or record.host, sent_path, query)
             parts += (_text_of(_URL_FULL, url), state)
-            if resend:
-                parts.append(wire.number("http.request.resend_count", resend))
+            if attempt.resend:
+                parts.append(wire.number("http.request.resend_count", attempt.resend))
+            if attempt.is_hedge:
+                parts.append(_HEDGE)
+            if not attempt.status and attempt.reason is None:
+                parts.append(_LOST_TO_HEDGE)
             if attempt.ejected is not None:
                 parts.append(of_endpoint(attempt.ejected, offset_ns))
             start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns
@@ -150,7 +159,7 @@ class SpanShaper:
         return authority, parts
 
     def _client_fixed(
-        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked
+        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored
     ) -> tuple[bytes, bytes]:
         """The endpoint's authority for `url.full` (empty: use Host), and what attempts like this have in common."""
         known = method if method in _KNOWN else b"_OTHER"
@@ -173,7 +182,23 @@ class SpanShaper:
         """The span of a transition, of an outage, of a reload, or of a check."""
         if isinstance(record, Checked):
             return [self._check_span(record, offset_ns)]
+        if isinstance(record, Mirrored):
+            return [self._copy_span(record, offset_ns)]
         return [self._events.span(record, offset_ns)]
+
+    def _copy_span(self, copy: Mirrored, offset_ns: int) -> bytes:
+        """A CLIENT span that is the root of its trace, linked to the SERVER span of the request."""
+        authority, fixed = self._client_fixed(copy.method, copy.route, copy)
+        path, query = split_target(copy.target)
+        parts = [
+            fixed,
+            _text_of(_URL_FULL, _full_url(copy.scheme, authority or copy.host, path, query)),
+            wire.text("sidecar.mirror.outcome", copy.outcome.value.encode()),
+            wire.link(unhexlify(copy.of_trace_id), unhexlify(copy.of_span_id)),
+        ]
+        trace_id, span_id = unhexlify(copy.trace_id), unhexlify(copy.span_id)
+        times = int(copy.started * 1e9) + offset_ns, int(copy.ended * 1e9) + offset_ns
+        return wire.span(trace_id, span_id, b"", *times, parts)
 
     def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace: no exchange asked for it."""
@@ -262,7 +287,7 @@ def _server_fixed(
     return b"".join(parts)
 
 
-def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked) -> bytes:
+def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored) -> bytes:
     upstream, status = attempt.upstream, attempt.status
     parts = [
         _PARENT_HERE,

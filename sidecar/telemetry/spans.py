@@ -13,19 +13,22 @@ from collections.abc import Callable
 
 from sidecar.core.checked import Checked
 from sidecar.core.finished import FinishedExchange, with_spans
+from sidecar.core.mirrored import Mirrored
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import State, Transition
 
 _EVENT_CAPACITY = 1024
 """Transitions and reloads have their own queue: a flood of exchanges must not push them out."""
+_COPIES_CAPACITY = 512
+"""Copies of requests lie there too, and must not push anything out either."""
 _MAX_OUTAGES = 8192
 _ENDS_OUTAGE = (State.CLOSED, State.DISABLED)
 _STARTS_OUTAGE = (State.OPEN, State.FORCED_OPEN)
 
 Outage = tuple[Transition, Transition | None, float]
 """A breaker's first opening, what closed it (None if it is still open), and the end in seconds."""
-EventRecord = Transition | Outage | ReloadReport | Checked
+EventRecord = Transition | Outage | ReloadReport | Checked | Mirrored
 
 
 class TransitionIds:
@@ -92,6 +95,13 @@ class SpanRecorder:
         """Keep a sampled check."""
         if checked.is_sampled:
             self._keep(checked)
+
+    def mirrored(self, copy: Mirrored) -> None:
+        """Keep a sampled copy of a request."""
+        if len(self.events) < _COPIES_CAPACITY:
+            self._keep(copy)
+        else:
+            self.dropped_spans += 1
 
     def reloaded(self, report: ReloadReport) -> None:
         self._keep(report)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream import hosts_file
@@ -23,6 +23,12 @@ from sidecar.upstream import hosts_file
 if TYPE_CHECKING:
     import aiodns
     import pycares
+
+
+T = TypeVar("T")
+CHANNELS: Final = 3
+"""So many are tried until a look-up says that it has reached no nameserver."""
+UNREACHABLE: Final = "nameserver_unreachable"
 
 
 class LookupFailed(Exception):
@@ -66,6 +72,9 @@ class CaresLookup:
         in_file = await asyncio.to_thread(hosts_file.look_up, name)
         if in_file:
             return Answer(sorted_addresses(in_file), None)
+        return await reaching(lambda: self._ask(name))
+
+    async def _ask(self, name: str) -> Answer:
         async with self.channel() as channel:
             result = await addresses_of(channel, name)
         return Answer(found_in(result), ttl_of(result))
@@ -101,6 +110,21 @@ class CaresLookup:
             )
         except pycares.AresError as error:  # no file descriptors or memory left, for one
             raise LookupFailed("no_channel") from error
+
+
+async def reaching(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and again by a fresh channel where c-ares has reached nobody: it says so at once, and rarely also of
+    nameservers that are well, since it reads its configuration again, in a thread of its own, while it is used.
+
+    Raises: LookupFailed.
+    """
+    for _ in range(CHANNELS - 1):
+        try:
+            return await ask()
+        except LookupFailed as failure:
+            if str(failure) != UNREACHABLE:
+                raise
+    return await ask()
 
 
 @contextmanager
@@ -159,7 +183,7 @@ def _token(error: Exception) -> str:
         aiodns.error.ARES_ETIMEOUT: "timeout",
         aiodns.error.ARES_ESERVFAIL: "server_failure",
         aiodns.error.ARES_EREFUSED: "refused",
-        aiodns.error.ARES_ECONNREFUSED: "nameserver_unreachable",
+        aiodns.error.ARES_ECONNREFUSED: UNREACHABLE,
         aiodns.error.ARES_EBADNAME: "bad_name",
         aiodns.error.ARES_EBADRESP: "bad_response",
     }

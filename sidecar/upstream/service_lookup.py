@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.lookup import (
+    UNREACHABLE,
     CaresLookup,
     LookupFailed,
     addresses_of,
     failures,
     found_in,
+    reaching,
     ttl_of,
 )
 
@@ -93,6 +95,9 @@ class CaresServiceLookup:
 
         Raises: LookupFailed, if there are none, no host of them has an address, or the nameservers do not answer.
         """
+        return await reaching(lambda: self._ask(name, before))
+
+    async def _ask(self, name: str, before: ServiceAnswer | None) -> ServiceAnswer:
         async with self._channels.channel() as channel:
             result = await channel.query_dns(name, "SRV")
             records = _records(result)
@@ -111,6 +116,7 @@ class CaresServiceLookup:
         """Addresses by host, and the least TTL."""
         found: dict[str, tuple[str, ...]] = {}
         least = inf
+        failures_met: list[LookupFailed] = []
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(host: str) -> None:
@@ -124,6 +130,7 @@ class CaresServiceLookup:
                 except LookupFailed as failure:
                     if str(failure) in _GONE:
                         return
+                    failures_met.append(failure)
                     least = 0.0  # soon again
                     if before is not None and host in before.addresses:
                         found[host] = before.addresses[host]
@@ -131,6 +138,9 @@ class CaresServiceLookup:
         async with asyncio.TaskGroup() as group:
             for host in hosts:
                 group.create_task(one(host))
+        for failure in failures_met:
+            if str(failure) == UNREACHABLE:
+                raise failure
         return found, least
 
 

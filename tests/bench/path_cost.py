@@ -38,6 +38,15 @@ routes:
   request_headers: {set: {x-mesh: a, x-tenant: gold}}
   timeouts: {request: 15s}
 """
+RETRY = "  retry: {attempts: 2, on: [gateway_error]}\n"
+BESIDE = {
+    "GET, two endpoints": "",
+    "GET, two endpoints, retry": RETRY,
+    "GET, two endpoints, hedge by p95": "  hedge: {after: p95}\n",
+    "GET, two endpoints, retry, hedge": RETRY + "  hedge: {after: 50ms}\n",
+    "GET, two endpoints, mirror of none": "  mirror: {upstream: app, share: 0%}\n",
+}
+"""Keys of the route: nothing of them happens, so this is what it costs to be ready for it."""
 GET = b"GET /api/small HTTP/1.1\r\nHost: orders.test\r\n\r\n"
 BROWSER = (
     b"GET /api/small?page=3 HTTP/1.1\r\nHost: orders.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
@@ -77,22 +86,38 @@ class Sink:
     def close(self) -> None: ...
 
 
-def exchanges(worker: Worker, requests: Callable[[], bytes], pieces: list[bytes]) -> Callable[[], None]:
-    """A call that sends one request through and its answer back, on connections that are there."""
-    client, answers = ClientConnection(worker.listeners["inbound"]), Sink()
-    client.connection_made(answers)  # type: ignore[arg-type]
-    pool = worker.assembly.clusters["app"].pools[0]
+def connected(pool: Any) -> UpstreamConnection:
+    """An idle connection with an upstream, the only one of its pool."""
     for idle in list(pool.idle):
         idle.abort()
     upstream = UpstreamConnection(pool)
     upstream.connection_made(Sink())  # type: ignore[arg-type]
     pool.add(upstream)
     upstream.release(Fate.REUSABLE, time.monotonic())
+    return upstream
+
+
+def exchanges(worker: Worker, requests: Callable[[], bytes], pieces: list[bytes]) -> Callable[[], None]:
+    """A call that sends one request through and its answer back, on connections that are there."""
+    client, answers = ClientConnection(worker.listeners["inbound"]), Sink()
+    client.connection_made(answers)  # type: ignore[arg-type]
+    pools = worker.assembly.clusters["app"].pools
+    upstream, *others = [connected(pool) for pool in pools]
+    idle = pools[0].idle
 
     def call() -> None:
         client.data_received(requests())
         for piece in pieces:
             upstream.data_received(piece)
+
+    def call_either() -> None:
+        client.data_received(requests())
+        asked = others[0] if idle else upstream
+        for piece in pieces:
+            asked.data_received(piece)
+
+    if others:
+        call = call_either
 
     call()
     assert answers.writes, "the exchange did not end"
@@ -119,8 +144,7 @@ def traced() -> Callable[[], bytes]:
 
 
 async def measure(is_profile: bool, log: int) -> None:
-    worker = Worker(load_text(HEADER + CONFIG).snapshot, {}, log_fd=log, clock=time.monotonic)
-    await worker.start()
+    worker = await started(CONFIG, log)
     rows: dict[str, tuple[Callable[[], bytes], list[bytes]]] = {
         "GET 256 B": (lambda: GET, [SMALL]),
         "GET 256 B, traced, with a timeout": (traced(), [SMALL]),
@@ -132,6 +156,21 @@ async def measure(is_profile: bool, log: int) -> None:
     else:
         for name, row in rows.items():
             print(f"{name:<36}{microseconds(exchanges(worker, *row)):8.2f} µs")
+    await stopped(worker)
+    for name, keys in {} if is_profile else BESIDE.items():
+        two = CONFIG.replace('"127.0.0.1:9"', '"127.0.0.1:9", "127.0.0.1:19"') + keys
+        worker = await started(two, log)
+        print(f"{name:<36}{microseconds(exchanges(worker, lambda: GET, [SMALL])):8.2f} µs")
+        await stopped(worker)
+
+
+async def started(config: str, log: int) -> Worker:
+    worker = Worker(load_text(HEADER + config).snapshot, {}, log_fd=log, clock=time.monotonic)
+    await worker.start()
+    return worker
+
+
+async def stopped(worker: Worker) -> None:
     worker.service.exchanges.clear()
     await worker.stop()
 

@@ -80,6 +80,71 @@ def test_explain_says_what_is_tried_again(
     assert f"\nRetries: {plan}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("keys", "more", "plan"),
+    [
+        ("hedge: null", [], "Hedges: none\nCopies: none\n"),
+        (
+            "hedge: {}",
+            [],
+            "Hedges: up to 1 more at other endpoints, each the p95 of the last 1,000 good",
+        ),
+        (
+            "hedge: {}",
+            [],
+            "; under 6 of 100 requests, 0.2 for each request and 3 a second in all,",
+        ),
+        (
+            "hedge: {after: 50ms, max: 2}",
+            [],
+            "up to 2 more at other endpoints, each 50ms after the one before",
+        ),
+        ("hedge: {}", ["-X", "POST"], "Hedges: none, since POST is not idempotent\n"),
+        ("hedge: {}", ["-H", "x-sidecar-retry: 1"], "Hedges: none, since it is a retry already"),
+        (
+            "mirror: {upstream: spare, share: 10%}",
+            [],
+            "Copies: 0.1 of the requests to spare, whose answers nobody gets; at most 64 at a time, each for 5s\n",
+        ),
+        (
+            "mirror: {upstream: spare}",
+            ["-X", "POST"],
+            "Copies: none, since `mirror.methods` does not name POST\n",
+        ),
+        (
+            "mirror: {upstream: spare}",
+            ["-H", "x-sidecar-mirror: 1"],
+            "Copies: none, since it is a copy already",
+        ),
+        (
+            "weights: {payments: 9, spare: 1}",
+            [],
+            "While a breaker is open: its share goes to the others",
+        ),
+        (
+            "weights: {payments: 9, spare: 1}, weights_when_open: keep",
+            [],
+            "While a breaker is open: its share is refused (weights_when_open: keep)\n",
+        ),
+        (
+            "weights: {payments: 9, spare: 1}, shift_up_to: 3",
+            [],
+            "none gets more than 3 times its own; the rest is",
+        ),
+    ],
+)
+def test_explain_says_what_is_sent_beside_a_request(
+    keys: str, more: list[str], plan: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "" if "weights" in keys else "upstream: payments, "
+    Path(file).write_text(
+        "version: 1\nupstreams: {payments: {endpoints: [a:1]}, spare: {endpoints: [b:1]}}\n"
+        f"routes:\n- {{name: any, listener: outbound, {where}{keys}}}\n"
+    )
+    assert main(["explain", file, "--listener", "outbound", *more, "http://other/"]) == 0
+    assert plan in capsys.readouterr().out
+
+
 def test_explain_says_that_a_route_has_no_limit(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path(file).write_text(TEXT.replace("request: 3s", "request: off"))
     asked = ["explain", file, "--listener", "outbound", "-H", "grpc-timeout: soon", "http://payments/"]

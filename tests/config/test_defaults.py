@@ -10,6 +10,8 @@ from sidecar.core.snapshot import (
     CandidatePolicy,
     FallbackPolicy,
     HeaderOps,
+    HedgePolicy,
+    MirrorPolicy,
     RouteTimeouts,
     WindowPolicy,
     WindowType,
@@ -61,6 +63,15 @@ def test_null_takes_back_what_defaults_give() -> None:
         both, "timeouts: {attempt: null}, fallback: null, circuit_breaker: {candidate: null}"
     ).snapshot.routes[0]
     assert (route.timeouts.attempt_seconds, route.fallback, route.breaker.candidate) == (None, None, None)
+
+
+def test_null_takes_back_a_hedge_or_a_mirror_as_a_whole() -> None:
+    both = "hedge: {max: 2}, mirror: {upstream: 'http://127.0.0.1:1'}"
+    (route,) = loaded(both, "hedge: null").snapshot.routes
+    assert (route.hedge, route.mirror) == (None, MirrorPolicy("127.0.0.1:1"))
+    found = loaded(both, "hedge: {after: 1s}, mirror: null").snapshot
+    assert (found.routes[0].hedge, found.routes[0].mirror) == (HedgePolicy(1.0, 2), None)
+    assert "127.0.0.1:1" in loaded(both).snapshot.upstreams
 
 
 def test_a_section_that_says_nothing_leaves_the_defaults() -> None:
@@ -167,6 +178,13 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "retry.non_idempotent": "false",
         "retry.buffer": "64KiB",
         "retry.nested": "false",
+        "hedge.after": "p95",
+        "hedge.max": "1",
+        "mirror.share": "1.0",
+        "mirror.methods": "[GET, HEAD, OPTIONS]",
+        "mirror.buffer": "64KiB",
+        "mirror.attempt": "5s",
+        "mirror.max_in_flight": "64",
         "fallback.status": "200",
     }
 

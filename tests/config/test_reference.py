@@ -116,6 +116,8 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     for key in (
         "fallback",
         "cors",
+        "hedge",
+        "mirror",
         "redirect",
         "respond",
     ):  # unset as a whole, though their parts have defaults

@@ -129,13 +129,14 @@ def test_a_retry_does_not_go_back_to_the_only_spared_endpoint() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(situations())
-def test_an_ejected_endpoint_is_chosen_only_if_all_are_out(
+def test_one_that_is_out_is_chosen_only_if_all_are(
     situation: tuple[Choice, list[Place], int | None],
 ) -> None:
     choice, avoid, key = situation
     chosen = choice.pick(avoid, key)
-    if chosen.standing.health is Health.EJECTED:
-        assert all(one.standing.health is Health.EJECTED for one in choice.places)
+    out = (Health.EJECTED, Health.UNHEALTHY)
+    if chosen.standing.health in out:
+        assert all(one.standing.health in out for one in choice.places)
 
 
 # By key

@@ -26,7 +26,7 @@ from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 FIRST = FakeAttempt(
     "payments", Endpoint("10.0.0.7", 1), b"1" * 16, 1.0, 2.0, 0, Reason.CONNECTION_REFUSED, sent_ms=9
 )
-SECOND = FakeAttempt("spare", Endpoint("10.0.0.8", 2), b"2" * 16, 2.0, 3.0, 502, None, sent_ms=None)
+SECOND = FakeAttempt("spare", Endpoint("10.0.0.8", 2), b"2" * 16, 2.0, 3.0, 502, None, sent_ms=None, resend=1)
 EXCHANGE = FakeExchange(
     status=502,
     reason=Reason.CONNECTION_REFUSED,

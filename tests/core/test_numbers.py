@@ -63,6 +63,25 @@ def test_upper_bounds_are_inclusive_and_the_last_bucket_is_open(seconds: float, 
     assert row.sum == seconds
 
 
+def test_a_hedge_is_counted_by_what_became_of_it_and_is_no_retry() -> None:
+    numbers = Numbers()
+    lost, won = FakeAttempt(status=0), FakeAttempt(resend=1, is_hedge=True)
+    pass_through(numbers, FakeExchange(attempts=(lost, won)))
+    slow_hedge = FakeAttempt(status=0, resend=1, is_hedge=True)
+    pass_through(
+        numbers, FakeExchange(attempts=(slow_hedge, FakeAttempt()))
+    )  # who has the client is the last
+    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, resend=1, is_hedge=True)
+    pass_through(numbers, FakeExchange(attempts=(failed, FakeAttempt())))
+    where = (*ROUTE, ("sidecar.upstream", "payments"))
+    assert read(numbers, "sidecar.hedge.attempts") == {
+        (*where, ("sidecar.hedge.outcome", outcome)): 1 for outcome in ("won", "lost", "failed")
+    }
+    assert read(numbers, "sidecar.retry.attempts") == {}
+    rows = read(numbers, "http.client.request.duration").values()
+    assert sum(sum(row.counts) for row in rows if isinstance(row, HistogramRow)) == 6
+
+
 def test_one_exchange_is_one_server_row_and_one_client_row_for_each_attempt() -> None:
     numbers = Numbers()
     failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED)

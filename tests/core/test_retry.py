@@ -116,6 +116,36 @@ def test_an_upstream_that_has_fallen_gets_what_comes_by_itself_alone() -> None:
     assert taken == pytest.approx(3 * 49, abs=4)
 
 
+def test_an_upstream_that_falls_does_not_get_all_that_was_kept() -> None:
+    """500 requests a second, until all fail: within 40 ms it is known."""
+    budget = RetryBudget(0.2, 3.0, 0.0)
+    for number in range(500):
+        budget.put(number * 0.002)
+    taken = 0
+    for number in range(500):
+        now = 1.0 + number * 0.002
+        budget.put(now)
+        taken += budget.take(now, 400)
+    assert 20 <= taken <= 35
+
+
+def test_many_that_end_at_one_moment_are_not_taken_for_a_fall() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0)
+    for number in range(500):
+        budget.put(number * 0.002)
+    assert sum(budget.take(1.0, 400) for _ in range(80)) == 80
+
+
+def test_one_success_ends_a_fall() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0)
+    for number in range(500):
+        budget.put(number * 0.002)
+    for number in range(30):
+        budget.take(1.0 + number * 0.01, 400)
+    assert not budget.take(1.3, 400)
+    assert budget.take(1.31, 401)
+
+
 @given(
     ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
     least=st.sampled_from([0.0, 1.0, 3.0, 10.0]),

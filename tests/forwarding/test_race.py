@@ -457,7 +457,7 @@ def test_a_probe_goes_to_an_endpoint_that_did_not_fail_last(connectings: list[Ha
         assert path.breaker.state is State.CLOSED
 
 
-# Two attempts at a time. Nobody hedges yet, so the second one is begun here as a hedge would.
+# Two attempts at a time: the second one is begun here as a hedge is.
 
 
 def hedged(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClient, list[HandLease]]:
@@ -468,7 +468,7 @@ def hedged(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClie
     assert isinstance(race, Race)
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
-    race._run(permit, path.cluster, path.cluster.single, path.loop.now)
+    race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
     leases.reverse()  # the youngest is taken first
     assert len(race.running) == 2
     assert path.in_flight == (2, [2])
@@ -519,7 +519,7 @@ def test_a_loser_that_still_waits_for_a_connection_is_called_off(connectings: li
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now)
+    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
     answer(lease)
     assert connectings[0].is_called_off
     assert client.notes == whole(200)
@@ -541,7 +541,7 @@ def test_a_losing_probe_gives_its_place_back(connectings: list[HandConnecting]) 
     assert isinstance(permit, Permit)
     assert permit.is_probe
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.pick(), path.loop.now)
+    exchange.race._run(permit, path.cluster, path.cluster.pick(), path.loop.now, is_hedge=True)
     answer(connectings[1].open())
     assert path.in_flight == (0, [0, 0])
     again = [path.destination.admit(path.loop.now, WHOLE) for _ in range(3)]
@@ -557,6 +557,23 @@ def test_while_another_attempt_is_under_way_a_failure_is_the_breakers_alone(fail
     answer(leases[1 - fails])
     assert client.notes == whole(200)
     assert_over(path, successful=1, failed=1)
+
+
+@pytest.mark.parametrize(
+    ("is_reused", "processed"),
+    [(True, Processed.MAYBE), (False, Processed.NEVER)],
+    ids=["stale", "unprocessed"],
+)
+def test_one_that_says_nothing_of_the_upstream_counts_nothing_beside_another(
+    processed: Processed, *, is_reused: bool
+) -> None:
+    path = Path()
+    _, client, leases = hedged(path)
+    leases[1].is_reused = is_reused
+    sink(leases[1]).failed(RESET, "closed", processed)
+    answer(leases[0])
+    assert client.notes == whole(200)
+    assert_over(path, successful=1, ignored=1)
 
 
 def test_when_both_fail_the_client_hears_of_it_once() -> None:
@@ -594,7 +611,7 @@ def test_an_attempts_own_timeout_ends_that_one_alone() -> None:
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now)
+    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
     path.loop.advance(1.5)
     assert (client.notes, leases[1].fates) == ([], [Fate.BROKEN])
     answer(leases[0])

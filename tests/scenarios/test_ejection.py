@@ -173,7 +173,7 @@ async def test_admin_and_metrics_say_who_is_left_out_why_and_for_how_long() -> N
     async with stage(2, 1) as to:
         await to.until_ejected()
         now = to.worker.service.clock()
-        told = views.upstream(to.cluster, views.Moment(now, 0.0))["endpoints"]
+        told = views.upstream(to.cluster, views.Moment(now, 0.0), lambda _: None)["endpoints"]
         assert [(one["state"], one["failures_in_row"], one["ejections"]) for one in told] == [
             ("usable", 0, 0), ("usable", 0, 0), ("ejected", 5, 1),
         ]  # fmt: skip

@@ -396,7 +396,7 @@ async def test_admin_and_metrics_show_what_checks_have_shown() -> None:
         await asyncio.sleep(20.0)
         cluster = to.worker.assembly.clusters["app"]
         now = to.worker.service.clock()
-        told = views.upstream(cluster, views.Moment(now, 0.0))["endpoints"]
+        told = views.upstream(cluster, views.Moment(now, 0.0), lambda _: None)["endpoints"]
         assert [(one["state"], one["check"]["state"], one["check"]["asks"]) for one in told] == [
             ("usable", "healthy", "/healthz"), ("unhealthy", "unhealthy", "/healthz"),
         ]  # fmt: skip

@@ -279,3 +279,69 @@ async def test_what_the_next_sidecars_breaker_refused_is_tried_on_another_endpoi
             await asyncio.sleep(1.0)
         assert to.apps[0].requests
         assert to.worker.assembly.breakers["app", "app"].tally.failed == 0
+
+
+async def test_a_bad_answer_that_never_ends_goes_to_the_client_as_it_comes() -> None:
+    async def endless(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbad\r\n")
+        while await peer.read_some():
+            pass
+
+    async with stage(endless, route="timeouts: {request: 10s}") as to:
+        async with raw_client(port(to.worker)) as client:
+            begun = to.worker.service.clock()
+            await client.send(get(b"/"))
+            await client.read_some()
+            assert client.received.startswith(b"HTTP/1.1 503")
+            assert 1.0 <= to.worker.service.clock() - begun < 1.1
+        assert to.requests == 1
+
+
+async def test_what_is_withheld_counts_in_the_budget_of_memory() -> None:
+    body = b"x" * 40_000
+    bad = b"HTTP/1.1 503 X\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    route = "timeouts: {request: 30s}"
+    retry = RETRY.replace("}", ", backoff: {base: 10s, max: 10s}}")
+
+    async def in_two(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(bad[:30_000])
+        await asyncio.sleep(0.5)
+        await peer.send(bad[30_000:])
+        await peer.request()
+        await peer.send(OK)
+
+    async with stage(in_two, retry=retry, route=route) as to:
+        memory = to.worker.service.memory
+        asked = asyncio.create_task(to.ask())
+        await asyncio.sleep(0.1)
+        waiting = memory.used_bytes
+        assert waiting > 28_000
+        await asyncio.sleep(0.5)
+        assert memory.used_bytes > 40_000
+        assert (await asked).status == 200
+        await turns(20)
+        assert memory.used_bytes < 20_000
+
+
+@pytest.mark.parametrize("how", ["breaker", "client"])
+async def test_a_retry_that_is_not_sent_gives_its_token_back(how: str) -> None:
+    retry = RETRY.replace("}", ", budget: {ratio: 0, min_per_second: 3}, backoff: {base: 1ms, max: 1ms}}", 1)
+    retry = retry.replace("backoff: {base: 1ms, max: 1ms}", "backoff: {base: 50ms, max: 50ms}")
+    async with stage(then(BAD), retry=retry) as to:
+        to.worker.service.rng = random.Random(1)
+        breaker = to.worker.assembly.breakers["app", "app"]
+        async with raw_client(port(to.worker)) as client:
+            await client.send(get(b"/"))
+            await turns(50)
+            assert to.requests == 1
+            if how == "breaker":
+                breaker.override(Override.OPEN, to.worker.service.clock(), 0.5)
+                await client.responses([b"GET"])
+        await turns(50)
+        budget = to.worker.assembly.routes["app"].destinations[0].retry_budget
+        assert budget is not None
+        now = to.worker.service.clock()
+        taken = [budget.take(now, 0) for _ in range(4)]
+        assert taken == [True, True, True, False]

@@ -25,8 +25,10 @@ from sidecar.core.snapshot import (
     BreakerPolicy,
     Direction,
     Endpoint,
+    HedgePolicy,
     HttpVersion,
     Match,
+    RetryPolicy,
     Route,
     RouteTimeouts,
     Upstream,
@@ -278,6 +280,8 @@ class HandLease(ClientStream, Lease):
         self.expires = expires
         self.notes: list[Note] = []
         self.heads: list[RequestHead] = []
+        self.begun = 0
+        """How often it was taken."""
         self.fates: list[Fate] = []
         self.is_aborted = False
         self.heard_by: ResponseSink | None = None
@@ -286,6 +290,7 @@ class HandLease(ClientStream, Lease):
 
     def begin(self, sink: ResponseSink) -> ClientStream:
         self.heard_by = sink
+        self.begun += 1
         return self
 
     def release(self, fate: Fate, now: float) -> None:
@@ -446,6 +451,8 @@ class Path:
         max_requests: int = 1024,
         max_connections: int = 1024,
         max_pending: int = 1024,
+        retry: RetryPolicy | None = None,
+        hedge: HedgePolicy | None = None,
     ) -> None:
         self.loop = HandLoop()
         loop = cast(asyncio.AbstractEventLoop, self.loop)
@@ -467,9 +474,11 @@ class Path:
             (("app", 1),),
             timeouts=timeouts,
             breaker=breaker,
+            retry=retry or RetryPolicy(),
+            hedge=hedge,
             direction=Direction.INBOUND,
         )
-        self.route = LiveRoute(policy, [(self.destination, 1)])
+        self.route = LiveRoute(policy, [(self.destination, 1)], now=self.loop.now)
         self.service = Service(
             loop=loop,
             clock=self.loop.time,

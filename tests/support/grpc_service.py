@@ -28,6 +28,10 @@ class GrpcService:
     """Slow calls wait for it, or for their end."""
     failure: grpc.StatusCode | None = None
     """Given by `Fail`."""
+    failures: int = 0
+    """So many calls of `Begin` are UNAVAILABLE, after their head."""
+    messages: list[bytes] = field(default_factory=list)
+    """What `Begin` and `Slow` were sent."""
 
     def begin(self, name: str, context: grpc.ServicerContext) -> None:
         self.calls.append(name)
@@ -45,8 +49,19 @@ class GrpcService:
         context.abort(self.failure or grpc.StatusCode.UNAVAILABLE, "100 % wrong: é")
         raise AssertionError
 
+    def begun(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """The head at once; then the message, or the failure."""
+        self.begin("Begin", context)
+        self.messages.append(request)
+        context.send_initial_metadata((("x-initial", "yes"),))
+        if self.failures:
+            self.failures -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "after its head")
+        return request
+
     def slow(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self.begin("Slow", context)
+        self.messages.append(request)
         over = threading.Event()
         if not context.add_callback(over.set):
             return request
@@ -74,6 +89,7 @@ class _Handler(grpc.GenericRpcHandler):
         self._handlers = {
             "Echo": grpc.unary_unary_rpc_method_handler(service.echo),
             "Fail": grpc.unary_unary_rpc_method_handler(service.fail),
+            "Begin": grpc.unary_unary_rpc_method_handler(service.begun),
             "Slow": grpc.unary_unary_rpc_method_handler(service.slow),
             "CountDown": grpc.unary_stream_rpc_method_handler(service.count_down),
             "Total": grpc.stream_unary_rpc_method_handler(service.total),

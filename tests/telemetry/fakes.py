@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
@@ -33,6 +33,8 @@ class FakeAttempt:
     grpc_status: int | None = None
     scheme: str = "http"
     tls: TlsFacts | None = None
+    resend: int = 0
+    is_hedge: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +70,11 @@ class FakeExchange:
     fallback: str | None = None
     grpc_status: int | None = None
     attempts: Sequence[FakeAttempt] = (FakeAttempt(),)
+
+    def __post_init__(self) -> None:
+        """Unless a test says otherwise, attempts were begun in this order."""
+        if not any(one.resend for one in self.attempts):
+            self.attempts = [replace(one, resend=number) for number, one in enumerate(self.attempts)]
 
     @property
     def request(self) -> Request:

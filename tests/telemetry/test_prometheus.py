@@ -30,6 +30,7 @@ from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
 from sidecar.core.health import CheckEnd, CheckState
+from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.sources import (
@@ -60,10 +61,16 @@ def full() -> tuple[Numbers, Sources]:
     for exchange in (
         FakeExchange(attempts=(FakeAttempt(), FakeAttempt())),
         FakeExchange(status=504, reason=Reason.TIMEOUT, started=90.0),
-        FakeExchange(route_name='odd "name"\\', budget_source="trace", is_sampled=False),
+        FakeExchange(
+            route_name='odd "name"\\',
+            budget_source="trace",
+            is_sampled=False,
+            attempts=(FakeAttempt(), FakeAttempt(status=0, resend=1, is_hedge=True)),
+        ),
     ):
         numbers.finished(exchange)
     numbers.noticed(Notice.RETRY_BUDGET_EXHAUSTED, "checkout")
+    numbers.copy_ended("checkout", "shadow", CopyOutcome.ANSWERED)
     reason = TransitionReason.FAILURE_RATE
     numbers.transitioned(
         Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
@@ -86,6 +93,7 @@ def full() -> tuple[Numbers, Sources]:
         ],
         failovers=[FailoverReading("checkout", "payments", 0.56, {"dr": 3})],
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
+        copies={"checkout": 1},
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],
         certificates=[CertificateNumbers("listener/inbound", "/tls/tls.crt", 86_400.5)],

@@ -13,6 +13,7 @@ from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
+from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.override import Order, Override
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
@@ -163,6 +164,17 @@ def test_resolved_endpoint_is_told_by_its_name_and_its_address() -> None:
     assert told["url.full"].startswith("http://payments.shop.svc:8080/v1/orders?")
 
 
+def test_a_hedge_says_so_and_the_one_that_it_was_faster_than_is_no_error() -> None:
+    lost = FakeAttempt(status=0)
+    hedge = FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1, is_hedge=True)
+    _, first, second = spans_of(FakeExchange(attempts=(lost, hedge)))
+    assert attributes(first)["sidecar.cancellation.cause"] == "hedge"
+    assert first.status.code == Status.STATUS_CODE_UNSET
+    assert "sidecar.attempt.kind" not in attributes(first)
+    assert attributes(second)["sidecar.attempt.kind"] == "hedge"
+    assert "sidecar.cancellation.cause" not in attributes(second)
+
+
 def test_unsampled_exchange_leaves_nothing() -> None:
     assert spans_of(FakeExchange(is_sampled=False)) == []
 
@@ -189,7 +201,9 @@ def test_an_attempt_that_has_its_endpoint_left_out_says_so() -> None:
 
 def test_second_attempt_carries_its_number() -> None:
     failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, sent_ms=None)
-    _, first, second = spans_of(FakeExchange(attempts=(failed, FakeAttempt(span_id=b"00f067aa0ba902b9"))))
+    _, first, second = spans_of(
+        FakeExchange(attempts=(failed, FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1)))
+    )
     assert "http.request.resend_count" not in attributes(first)
     assert attributes(first)["error.type"] == "connection_refused"
     assert "http.response.status_code" not in attributes(first)
@@ -440,6 +454,41 @@ def check(status: int, reason: Reason | None = None, *, is_sampled: bool = True)
         is_good=status == 204,
         is_news=status != 204,
     )
+
+
+def test_a_copy_is_a_client_span_that_is_a_root_with_a_link_to_its_request() -> None:
+    one = recorder()
+    copy = Mirrored(
+        "checkout",
+        "shadow",
+        CopyOutcome.TIMED_OUT,
+        b"GET",
+        b"payments:80",
+        b"/v1/orders?sig=secret",
+        Endpoint("10.0.0.8", 80),
+        b"a" * 32,
+        b"b" * 16,
+        b"c" * 32,
+        b"d" * 16,
+        is_sampled=True,
+        started=100.0,
+        ended=105.0,
+        status=0,
+        reason=Reason.TIMEOUT,
+    )
+    for _ in range(600):  # so many that they could push a transition out
+        one.mirrored(copy)
+    assert (len(one.events), one.dropped_spans) == (512, 88)
+    span = shape(one)[0]
+    assert (span.name, span.kind, span.parent_span_id) == ("GET", Span.SPAN_KIND_CLIENT, b"")
+    assert (span.trace_id.hex(), span.span_id.hex()) == ("a" * 32, "b" * 16)
+    (link,) = span.links
+    assert (link.trace_id.hex(), link.span_id.hex()) == ("c" * 32, "d" * 16)
+    told = attributes(span)
+    assert told["sidecar.mirror.outcome"] == "timed_out"
+    assert told["sidecar.upstream"] == "shadow"
+    assert told["error.type"] == "timeout"
+    assert told["url.full"] == "http://10.0.0.8:80/v1/orders?sig=REDACTED"
 
 
 def test_a_check_of_the_sidecars_own_is_a_client_span_that_is_a_root() -> None:

@@ -228,11 +228,12 @@ def _of_watches(top: MappingNode, upstreams: Mapping[str, Upstream]) -> Iterator
 
 
 def _of_route(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
-    """An upstream that is written as a URL, in the route or its fallback."""
-    fallback = route.value.fallback
+    """An upstream that is written as a URL, in the route, its fallback or its mirror."""
+    fallback, mirror = route.value.fallback, route.value.mirror
     for written, path in (
         (route.value.upstream, ("upstream",)),
         (fallback.upstream if fallback is not None else None, ("fallback", "upstream")),
+        (mirror.upstream if mirror is not None else None, ("mirror", "upstream")),
     ):
         node = route.node.get(*path)
         if written is None or "://" not in written or node is None:

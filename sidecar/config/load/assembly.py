@@ -437,10 +437,11 @@ def _stored(
 def _urls(routes: list[Checked[Route]]) -> Iterator[tuple[Node, core.Endpoint]]:
     """Of the routes that name one in place of an upstream."""
     for route in routes:
-        fallback = route.value.fallback
+        fallback, mirror = route.value.fallback, route.value.mirror
         for written, path in (
             (route.value.upstream, ("upstream",)),
             (fallback.upstream if fallback is not None else None, ("fallback", "upstream")),
+            (mirror.upstream if mirror is not None else None, ("mirror", "upstream")),
         ):
             node = route.node.get(*path)
             if written is not None and "://" in written and node is not None:
@@ -452,7 +453,8 @@ def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream
     found: dict[str, core.Upstream] = {}
     for route in routes:
         fallback = route.value.fallback.upstream if route.value.fallback else None
-        for written in (route.value.upstream, fallback):
+        mirror = route.value.mirror.upstream if route.value.mirror else None
+        for written in (route.value.upstream, fallback, mirror):
             if written is not None and "://" in written:
                 implicit = implicit_upstream(written)
                 found[implicit.name] = implicit

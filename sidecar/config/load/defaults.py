@@ -3,8 +3,8 @@
 Works on nodes before they are read, so that an error in `defaults` is found at its own place, and so that an
 origin is simply the node that is left (`origins.py`). The rules: a route's own key wins; mappings are merged,
 lists are not; `null` in a route takes back what `defaults` gives, and the built-in value holds; a section that
-says nothing at all is as if it were not there, but `fallback:`, `cors:` and `candidate:` as null take the whole of it
-back.
+says nothing at all is as if it were not there, but `fallback:`, `cors:`, `hedge:`, `mirror:` and `candidate:` as
+null take the whole of it back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from sidecar.config.yaml.nodes import Entry, MappingNode, Scalar, is_null
 Path = tuple[str, ...]
 
 _SECTIONS = frozenset(Policies.model_fields)
-_ABSENT_WHEN_NULL = frozenset({("fallback",), ("cors",), ("circuit_breaker", "candidate")})
+_ABSENT_WHEN_NULL = frozenset(
+    {("fallback",), ("cors",), ("hedge",), ("mirror",), ("circuit_breaker", "candidate")}
+)
 _FIXED_RESPONSE = frozenset({"status", "headers", "body", "body_file"})
 _REPLACED_BY: Mapping[str, frozenset[str]] = {
     "upstream": _FIXED_RESPONSE,

@@ -24,7 +24,7 @@ from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import format_duration
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
-from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts, WindowType
+from sidecar.core.snapshot import BreakerPolicy, HedgePolicy, RouteTimeouts, WindowType
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ def check_route(route: Checked[Route], known: Known, report: Report) -> None:
     _timeouts(route, known, report)
     _breaker(route, known, report)
     _fallback(route, known, report)
+    _hedge(route, known, report)
+    _mirror(route, known, report)
 
 
 def check_policies(section: Checked[Policies], report: Report) -> None:
@@ -328,6 +330,26 @@ def _fallback(route: Checked[Route], known: Known, report: Report) -> None:
     name = route.value.fallback.upstream
     if written and name and upstream_name(written) == upstream_name(name):
         report.add(target.problem(f"the fallback is the upstream of route {route.value.name!r} itself"))
+
+
+def _hedge(route: Checked[Route], known: Known, report: Report) -> None:
+    """A hedge that begins when the time is up is none."""
+    hedge = stored(route.value.hedge, HedgePolicy())
+    if route.value.hedge is not None and not isinstance(hedge.after, str):
+        times = stored(route.value.timeouts, RouteTimeouts())
+        whole = (("timeouts", "request"), times.request_seconds)
+        _at_most(route, (("hedge", "after"), hedge.after), whole, known, report)
+
+
+def _mirror(route: Checked[Route], known: Known, report: Report) -> None:
+    target = route.node.get("mirror", "upstream")
+    if route.value.mirror is not None and target is not None and not route.is_bad("mirror", "upstream"):
+        _refers_to(target, known.upstreams, "upstream", report)
+    methods = route.node.get("mirror", "methods")
+    if isinstance(methods, Sequence) and not methods.items:
+        report.add(
+            methods.problem("an empty list copies nothing; leave `methods` out for GET, HEAD and OPTIONS")
+        )
 
 
 def _fallback_kind(section: Checked[Policies], report: Report) -> None:

@@ -102,6 +102,8 @@ NAME_LIST = Form(
     lambda names: tuple(name.encode() for name in names), lambda names: [name.decode() for name in names]
 )
 """Names of header fields, whose order the user chose."""
+METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
+"""Of requests, in any order."""
 TEXT_LIST = Form(tuple, lambda items: [str(item) for item in items])
 HIDEABLE = Form(tell=hidden_values.text)
 """A text that may hold what the environment gave."""

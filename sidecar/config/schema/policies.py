@@ -7,8 +7,8 @@ from typing import Any
 from sidecar.config.schema import values
 from sidecar.config.schema.actions import BODY, Clients, Cors
 from sidecar.config.schema.breaker import CircuitBreaker
-from sidecar.config.schema.form import FIELDS, HIDEABLE, NAME_LIST, NAME_SET, WORDS, Form, Hidden
-from sidecar.config.schema.section import Section, key
+from sidecar.config.schema.form import FIELDS, HIDEABLE, METHODS, NAME_LIST, NAME_SET, WORDS, Form, Hidden
+from sidecar.config.schema.section import Section, key, required
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.core import snapshot as core
 
@@ -221,6 +221,56 @@ class Retry(Section):
     )
 
 
+class Hedge(Section):
+    """A second try beside one that is slow, at another endpoint: the first answer is the client's, and the other try
+    ends. For idempotent methods, or all with `retry.non_idempotent`; within `retry.budget`.
+    """
+
+    built_in = core.HedgePolicy()
+
+    after: values.HedgeAfter | None = key(
+        "From the beginning of a try: a duration, or `p95` of the route's recent successes, of which a twentieth is "
+        "slower. With `p95` under 6 of 100 requests are sent twice, whatever happens.",
+        examples=["p95", "50ms"],
+        fills="after",
+    )
+    max: values.Hedges | None = key(
+        "So many beside the first, each `after` later than the one before.", fills="most"
+    )
+
+
+class Mirror(Section):
+    """A copy of some requests for another upstream. Its answers are dropped; it neither delays nor fails the request,
+    and counts for no breaker.
+    """
+
+    built_in = core.MirrorPolicy()
+
+    upstream: values.UpstreamName = required(
+        "Where copies go: a name, or http://host:port or https://host.",
+        examples=["shadow"],
+        fills="upstream",
+        form=Form(upstream_name),
+    )
+    share: values.Ratio | None = key("Of the requests, by chance.", examples=["10%"], fills="share")
+    methods: list[values.Method] | None = key(
+        "Which are copied. Others than GET, HEAD and OPTIONS are acted on twice where both upstreams write to one "
+        "place.",
+        examples=[["GET", "POST"]],
+        fills="methods",
+        form=METHODS,
+    )
+    buffer: values.Size | None = key(
+        "Of a request's body that the copy's upstream has not taken when more of it comes; a copy that is further "
+        "behind is cut.",
+        fills="buffer_bytes",
+    )
+    attempt: values.Duration | None = key("For a whole copy, its answer included.", fills="attempt_seconds")
+    max_in_flight: values.Count | None = key(
+        "Copies of this route under way; further requests are not copied.", fills="most_in_flight"
+    )
+
+
 class Fallback(Section):
     """A fixed response (status, headers, body or body_file), or another upstream."""
 
@@ -290,6 +340,14 @@ class Policies(Section):
         fills="breaker",
     )
     retry: Retry | None = key("What is tried again, how often, and how many in all.", fills="retry")
+    hedge: Hedge | None = key(
+        "What is sent a second time because it is slow. Unset: nothing; null takes back what `defaults` gives.",
+        fills="hedge",
+    )
+    mirror: Mirror | None = key(
+        "A copy of requests for another upstream. Unset: none; null takes back what `defaults` gives.",
+        fills="mirror",
+    )
     weights_when_open: values.WhenOpenName | None = key(
         "Where the share of an upstream of `weights` goes while its breaker refuses: `shift` gives it to the others, "
         "within their limits; `keep` refuses it.",

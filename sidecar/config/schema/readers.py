@@ -247,6 +247,15 @@ def min_budget(value: object) -> float | str:
         raise ValueError(f"{error}; or p50 or p95") from None
 
 
+def hedge_after(value: object) -> float | str:
+    if value == "p95":
+        return "p95"
+    try:
+        return positive_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or p95") from None
+
+
 def url(value: str) -> str:
     try:
         parts = urlsplit(value)

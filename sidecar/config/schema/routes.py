@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from sidecar.config.schema import hidden_values, readers, values
 from sidecar.config.schema.actions import Redirect, Respond
-from sidecar.config.schema.form import Form, Hidden, flow
+from sidecar.config.schema.form import METHODS, Form, Hidden, flow
 from sidecar.config.schema.policies import Policies, RequestHeaders, ResponseHeaders
 from sidecar.config.schema.regex import MAX_STEPS
 from sidecar.config.schema.section import Section, key, required
@@ -123,7 +123,6 @@ def _tell_clients(clients: tuple[str, ...], hidden: Hidden) -> str | None:
 
 
 _CLIENTS = Form(tuple, list, _tell_clients)
-_METHODS = Form(frozenset, sorted, lambda methods, _: flow(sorted(methods)) if methods else None)
 _PATH = Form(_path, lambda path: {path.kind.value: path.value}, _tell_path)
 _GRPC = Form(_grpc, _written_grpc, _tell_grpc)
 _CONDITIONS = Form(_conditions, lambda conditions: [*conditions], _tell_conditions)
@@ -158,7 +157,7 @@ class Match(Section):
         "Any of these, upper and lower case told apart; a method is any token (RFC 9110 9.1).",
         examples=[["GET", "HEAD"]],
         fills="methods",
-        form=_METHODS,
+        form=METHODS,
     )
     headers: dict[values.HeaderName, _Value] | None = key(
         "All of these, by field name.", examples=[{"x-tenant": "gold"}], fills="headers", form=_CONDITIONS

@@ -322,6 +322,15 @@ MinBudget: TypeAlias = Annotated[
         anyOf=[{"type": "string", "enum": ["p50", "p95"]}, _DURATION_SCHEMA],
     ),
 ]
+HedgeAfter: TypeAlias = Annotated[
+    float | str,
+    _typed(
+        readers.hedge_after,
+        Form(write=_budget_text),
+        anyOf=[{"type": "string", "enum": ["p95"]}, _DURATION_SCHEMA],
+    ),
+]
+Hedges: TypeAlias = Annotated[int, _typed(readers.whole(1, 3), type="integer", minimum=1, maximum=3)]
 FailureItem: TypeAlias = Annotated[
     Failure | GrpcStatus | int,
     _typed(

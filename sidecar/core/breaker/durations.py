@@ -45,6 +45,13 @@ class Durations:
             self._next = 0
             self._known = None
 
+    def add_at_least(self, seconds: float) -> None:
+        """Record an attempt that was ended by us after so long: it would have taken longer. Below the p95 that says
+        nothing of it; from there on any value stands for it."""
+        p95 = self.p95()
+        if p95 is not None and seconds >= p95:
+            self.add(seconds)
+
     def p95(self) -> float | None:
         """What 95 % of them did not exceed; None with fewer than 20."""
         known = self._quantiles()

@@ -139,6 +139,11 @@ class Breaker:
         """How long the route's successes took, to be read."""
         return self.machine.judge.durations
 
+    def lost_to_hedge(self, seconds: float) -> None:
+        """An attempt was ended after so much of the upstream's time, since another one was faster. No outcome: it
+        takes part in what the route's answers take, and in nothing else."""
+        self.machine.judge.heard.add_at_least(seconds)
+
     def __repr__(self) -> str:
         machine = self.machine
         window, row = machine.evidence.window, machine.evidence.rows.longest

@@ -289,15 +289,15 @@ class Machine(Keeper):
         is_early: bool = False,
         is_late: bool = False,
     ) -> None:
-        """Ejection judges first. A refusal by the breaker of the next sidecar, and an answer that stood still for
-        `timeouts.idle`, count for it alone."""
+        """Ejection judges first. A refusal by the breaker of the next sidecar, an answer that stood still for
+        `timeouts.idle`, and a try that lost to its hedge count for it alone."""
         peers, endpoint = self.evidence.peers, permit.endpoint
         if peers is None or not self._is_telling:
             return
         if verdict is _SUCCESS:
             seconds = permit.head_seconds if permit.has_head else permit.seconds(now)
             peers.succeeded(endpoint, seconds, now, is_early=is_early)
-        elif verdict is _FAILURE or outcome.kind is Kind.REFUSED_BELOW or outcome.is_idle:
+        elif verdict is _FAILURE or outcome.kind is Kind.REFUSED_BELOW or outcome.is_idle or outcome.has_lost:
             p95 = (self.judge.durations.p95() or 0.0) if peers.is_timing else 0.0
             peers.failed(endpoint, outcome.told, now, max(permit.seconds(now), p95), is_late=is_late)
         elif verdict is Verdict.RATE_ONLY_FAILURE:
