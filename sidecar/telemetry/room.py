@@ -27,7 +27,7 @@ from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
-from sidecar.telemetry.spans import SpanRecorder, TransitionIds, Wake
+from sidecar.telemetry.spans import Ending, SpanRecorder, TransitionIds, Wake
 from sidecar.telemetry.temporality import Temporality
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class TelemetryRoom:
             else instead_of._temporality
         )
         self._recorder: SpanRecorder | None = None
+        self._sources = sources
         self._ids = TransitionIds(secret or os.urandom(32))
         self._warnings = list(self.settings.warnings)
         self._sdk_log = _SdkLog()
@@ -168,7 +169,7 @@ class TelemetryRoom:
         deadline = now + seconds
         until_log = deadline - _LOG_SHARE * seconds  # an exporter that hangs must not cost the last lines too
         if self._recorder is not None:
-            self._recorder.end_outages(now)
+            self._recorder.end(Ending(now, self._rejected()))
         for _, pipeline in self._pipelines:
             if pipeline is not self._log_pipeline:
                 pipeline.ask_to_stop()
@@ -197,6 +198,9 @@ class TelemetryRoom:
             counts[signal, "export_failed"] = pipeline.failed
             counts[signal, "refused"] = pipeline.refused
         return counts
+
+    def _rejected(self) -> dict[tuple[str, str], int]:
+        return {(one.route, one.upstream): one.rejected for one in self._sources().breakers}
 
     def _sink(self, signal: str, export: Export | None) -> Sink | None:
         """None where nothing is to be sent, or nothing can be: a certificate that is no file must not keep a proxy

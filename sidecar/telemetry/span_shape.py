@@ -22,7 +22,8 @@ from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
-from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker, of_endpoint
+from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint
+from sidecar.telemetry.event_shape import EventShaper
 from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
@@ -127,6 +128,7 @@ class SpanShaper:
         if record.tripped is not None:
             at_ns = ns(record.tripped.at, offset_ns)
             parts.append(wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped)))
+            parts.append(wire.link(*self._ids.cause_of(record.tripped), is_sampled=True))
         return parts
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
@@ -134,7 +136,7 @@ class SpanShaper:
         if is_server_error(record.status, reason, record.fallback, record.spoken.grpc_status):
             yield wire.status(wire.ERROR, record.detail.encode() if reason is not None else b"")
         if record.refused_by is not None:
-            yield wire.link(*self._ids.of(record.refused_by))
+            yield wire.link(*self._ids.cause_of(record.refused_by), is_sampled=True)
 
     def _client_parts(self, record: FinishedExchange, attempt: FinishedAttempt) -> tuple[bytes, list[bytes]]:
         """The authority for `url.full` (empty: use Host), and what stands in a CLIENT span besides it."""
@@ -170,10 +172,10 @@ class SpanShaper:
         return entry[1], entry[2]
 
     def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
-        """The span of a transition, of an outage, of a reload, or of a check."""
+        """The spans of a transition (an outage has many, or none yet), of a reload, or of a check."""
         if isinstance(record, Checked):
             return [self._check_span(record, offset_ns)]
-        return [self._events.span(record, offset_ns)]
+        return self._events.spans(record, offset_ns)
 
     def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace: no exchange asked for it."""

@@ -140,11 +140,16 @@ def event(name: str, at_ns: int, attributes: Sequence[bytes]) -> bytes:
 
 
 def link(
-    trace_id: bytes, span_id: bytes, attributes: Sequence[bytes] = (), *, is_remote: bool = False
+    trace_id: bytes,
+    span_id: bytes,
+    attributes: Sequence[bytes] = (),
+    *,
+    is_remote: bool = False,
+    is_sampled: bool = False,
 ) -> bytes:
-    """A link to another span; ids are raw."""
+    """A link to another span; ids are raw. `is_sampled`: it is recorded, as far as anybody here knows."""
     renumbered = b"".join(b"\x22" + attribute[1:] for attribute in attributes)
-    bits = _HAS_IS_REMOTE | (_IS_REMOTE if is_remote else 0)
+    bits = _HAS_IS_REMOTE | (_IS_REMOTE if is_remote else 0) | (_SAMPLED if is_sampled else 0)
     ids = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
     return field(b"\x6a", ids + renumbered + b"\x35" + bits.to_bytes(4, "little"))
 

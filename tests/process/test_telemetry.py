@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), pyt
 
 SERVER, CLIENT, INTERNAL, UNSET, ERROR = 2, 3, 1, 0, 2
 WAIT_SECONDS = 20.0
-TRANSITION, OUTAGE = "circuit_breaker.transition", "circuit_breaker.open"
+TRANSITION = "circuit_breaker.transition"
 QUEUE = 256
 _numbers = itertools.count(1)
 
@@ -324,67 +324,80 @@ async def test_attributes_are_those_of_the_conventions_and_no_more(stage: Stage)
 # Breakers
 
 
-async def test_outage_is_a_bar_that_links_to_its_causes_and_is_linked_from_what_it_refused(
+async def test_outage_is_a_trace_that_links_to_its_causes_and_is_linked_from_what_it_refused(
     stage: Stage,
 ) -> None:
     stage.failing.add("flaky")
-    causes = [Trace.new() for _ in range(3)]
+    causes = [Trace.new(is_sampled=number > 0) for number in range(3)]
     assert [await stage.call("/flaky", cause) for cause in causes] == [503] * 3
-    refused = Trace.new()
-    assert await stage.call("/flaky", refused) == 503
+    refused = [Trace.new()]
+    assert await stage.call("/flaky", refused[0]) == 503
+    (root,) = await stage.seen(lambda span: span.name == "circuit_breaker.opened flaky")
+    tried = await _until(stage, "/flaky", "circuit_breaker.probe")
     stage.failing.discard("flaky")
-    probe = Trace.new(is_sampled=False)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while await stage.call("/flaky", probe) != 200:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    refused.append(Trace.new())
+    assert await stage.call("/flaky", refused[1]) == 503, "it waits 600 ms now"
+    await _until(stage, "/flaky", "circuit_breaker.outage flaky", is_sampled=False)
 
-    (bar,) = await stage.seen(lambda span: span.name == OUTAGE and _route(span) == "flaky")
-    transitions = await stage.seen(lambda span: span.name == TRANSITION and _route(span) == "flaky", 3)
-    told = {(_state(span, "from"), _state(span, "to")): span for span in transitions}
-    opened, closed = told["closed", "open"], told["half_open", "closed"]
-    reasons = {states: attributes(span)["sidecar.circuit_breaker.reason"] for states, span in told.items()}
-    assert reasons == {
-        ("closed", "open"): "consecutive_failures",
-        ("open", "half_open"): "wait_elapsed",
-        ("half_open", "closed"): "probe_succeeded",
-    }
-    assert {(span.kind, span.parent_span_id) for span in transitions} == {(INTERNAL, b"")}
+    (whole,) = await stage.seen(lambda span: span.name == "circuit_breaker.outage flaky")
+    steps = sorted(
+        await stage.seen(lambda span: span.parent_span_id == root.span_id, 5),
+        key=lambda span: (span.start_time_unix_nano, span.end_time_unix_nano),
+    )
+    assert [(span.name, span.kind, span.status.code) for span in (root, *steps)] == [
+        ("circuit_breaker.opened flaky", INTERNAL, ERROR),
+        ("circuit_breaker.wait", INTERNAL, ERROR),
+        ("circuit_breaker.outage flaky", INTERNAL, ERROR),
+        ("circuit_breaker.probe", INTERNAL, ERROR),
+        ("circuit_breaker.wait", INTERNAL, ERROR),
+        ("circuit_breaker.probe", INTERNAL, ERROR),
+    ]
+    assert {span.trace_id for span in (root, *steps)} == {root.trace_id}
+    told = [attributes(span) for span in steps]
+    assert {one["sidecar.outage.id"] for one in told} == {root.trace_id.hex()}
+    assert (told[2]["http.response.status_code"], told[4]["http.response.status_code"]) == (503, 200)
+    assert [link.trace_id.hex() in {one.id for one in tried} for link in steps[2].links] == [True]
+    assert (told[1]["sidecar.outage.probed"], told[1]["sidecar.outage.ended"]) == (2, True)
+    assert told[1]["sidecar.outage.refused"] >= 2
+    assert whole.end_time_unix_nano - whole.start_time_unix_nano >= 0.2e9
+
+    assert [link.trace_id.hex() for link in root.links] == [cause.id for cause in causes]
+    assert [link.flags & 1 for link in root.links] == [0, 1, 1]
+    assert [event.name for event in root.events] == ["circuit_breaker.cause"] * 3
+    assert root.start_time_unix_nano == root.events[0].time_unix_nano < root.end_time_unix_nano
     servers = [
         (await stage.seen(lambda span, one=one: one.has(span) and span.kind == SERVER))[0]
-        for one in (*causes, refused)
+        for one in (*causes[1:], *refused)
     ]
-    linked = [(link.trace_id, link.span_id) for link in opened.links]
-    assert linked == [(span.trace_id, span.span_id) for span in servers[:3]]
-    assert [[event.name for event in span.events] for span in servers] == [[], [], [TRANSITION], []]
-    assert [(span.status.code, attributes(span)["error.type"]) for span in servers[2:]] == [
-        (ERROR, "503"),
-        (ERROR, "circuit_open"),
-    ]
-    (link,) = servers[3].links
-    assert (link.trace_id, link.span_id) == (opened.trace_id, opened.span_id)
-    assert (bar.kind, bar.trace_id, bar.parent_span_id) == (INTERNAL, opened.trace_id, opened.span_id)
-    assert bar.start_time_unix_nano == opened.start_time_unix_nano
-    assert bar.end_time_unix_nano == closed.start_time_unix_nano
-    assert bar.end_time_unix_nano - bar.start_time_unix_nano >= 0.2e9
-    assert [(link.trace_id, link.span_id) for link in bar.links] == [(closed.trace_id, closed.span_id)]
+    assert [[event.name for event in span.events] for span in servers] == [[], [TRANSITION], [], []]
+    assert [attributes(span)["error.type"] for span in servers] == ["503", "503", *["circuit_open"] * 2]
+    for span in servers[1:]:
+        assert [(link.trace_id, link.span_id) for link in span.links] == [(root.trace_id, root.span_id)]
+
+
+async def _until(stage: Stage, path: str, name: str, *, is_sampled: bool = True) -> list[Trace]:
+    """Ask until such a span has come; the traces of what was asked."""
+    asked: list[Trace] = []
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not any(span.name == name and _route(span) == path[1:] for span in stage.spans):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        asked.append(Trace.new(is_sampled=is_sampled))
+        await stage.call(path, asked[-1])
+        await asyncio.sleep(0.05)
+    return asked
 
 
 async def test_transitions_are_exported_though_nothing_of_their_cause_is_sampled(stage: Stage) -> None:
     stage.failing.add("dark")
     causes = [Trace.new(is_sampled=False) for _ in range(3)]
     assert [await stage.call("/dark", cause) for cause in causes] == [503] * 3
-    (opened,) = await stage.seen(lambda span: span.name == TRANSITION and _route(span) == "dark")
+    (opened,) = await stage.seen(lambda span: span.name == "circuit_breaker.opened dark")
     assert [link.trace_id.hex() for link in opened.links] == [cause.id for cause in causes]
     assert [span.name for span in stage.spans if any(cause.has(span) for cause in causes)] == []
 
 
 def _route(span: Any) -> Any:
     return attributes(span).get("sidecar.route")
-
-
-def _state(span: Any, which: str) -> Any:
-    return attributes(span)[f"sidecar.circuit_breaker.state.{which}"]
 
 
 # Numbers

@@ -16,7 +16,7 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
-SHAPES = ("telemetry/span_shape.py", "telemetry/event_shape.py")
+SHAPES = tuple(f"telemetry/{name}.py" for name in ("span_shape", "event_shape", "outages", "attributes"))
 _ATTRIBUTE = re.compile(
     r"(sidecar|http|rpc|url|server|client|network|tls|user_agent|error|otel)(\.[a-z_0-9]+)+"
 )
@@ -53,9 +53,12 @@ def test_every_attribute_of_a_span_is_told_and_no_other() -> None:
 
 
 def test_every_span_is_told() -> None:
-    events = {"circuit_breaker.transition", "circuit_breaker.open", "config.reload"}
-    assert events <= {text for file in SHAPES for text in _texts(file)}
-    assert set(first_cells("spans")) == {"{method} {route}", "{method}", *events}
+    made = {text for file in SHAPES for text in _texts(file)}
+    plain = {"circuit_breaker.transition", "circuit_breaker.wait", "circuit_breaker.probe", "config.reload"}
+    of_route = {"circuit_breaker.opened ", "circuit_breaker.outage "}
+    assert plain | of_route <= made
+    told = {"{method} {route}", "{method}", *plain, *(f"{name}{{route}}" for name in of_route)}
+    assert set(first_cells("spans")) == told
 
 
 def test_every_kind_of_log_line_is_told() -> None:
