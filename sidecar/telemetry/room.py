@@ -25,6 +25,7 @@ from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.log_lines import Level
+from sidecar.telemetry.proxies import proxies_here
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
 from sidecar.telemetry.spans import Ending, SpanRecorder, TransitionIds, Wake
@@ -140,8 +141,13 @@ class TelemetryRoom:
         self._sources = sources
         self._ids = TransitionIds(secret or os.urandom(32))
         self._warnings = list(self.settings.warnings)
+        self._proxies: Mapping[str, str] = {}
         self._sdk_log = _SdkLog()
         if self.settings.traces or self.settings.metrics or self.settings.logs:
+            self._proxies = proxies_here(environ)
+            for variable, where in self._proxies.items():
+                proxy = f"{variable} names a proxy on this host ({where}), which may be this sidecar"
+                self._warnings.append(f"{proxy}: exports go to the collector directly")
             with self._sdk_log.attached():  # the exporters complain of variables as they are made
                 self._build_pipelines(numbers, sources, environ)
         also = self._log_pipeline.add if self._log_pipeline is not None else None
@@ -210,7 +216,7 @@ class TelemetryRoom:
         if export is None:
             return None
         try:
-            return make_sink(signal, export)
+            return make_sink(signal, export, is_direct=bool(self._proxies))
         except (OSError, ValueError) as error:
             self._warnings.append(f"{signal} are not exported: {type(error).__name__}: {error}")
             return None
