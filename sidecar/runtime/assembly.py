@@ -23,6 +23,7 @@ from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import (
     ORIGINAL,
     Ambiguous,
+    ClientSpans,
     Direction,
     Endpoint,
     Mode,
@@ -85,6 +86,8 @@ class Assembly:
         self._budget = ConnectionBudget(service.max_open_connections)
         self._leaving: list[Cluster] = []
         self._building: Built | None = None
+        self._client_spans: ClientSpans | None = None
+        """That of the start: a change of it waits for the next one, as all of `telemetry` does."""
         self._has_learned = asyncio.Event()
         """Set with each news of the resolver."""
         self.tls = UpstreamContexts()
@@ -113,6 +116,8 @@ class Assembly:
     def build(self, snapshot: Snapshot) -> Generator[None, None, Built]:
         """Make what `snapshot` needs and what is not there yet, in steps of about a millisecond."""
         built = self._building = Built(snapshot)
+        if self._client_spans is None:
+            self._client_spans = snapshot.telemetry.client_spans
         for number, upstream in enumerate(snapshot.upstreams.values()):
             built.clusters[upstream.name] = self._cluster(upstream, built)
             if number % STEP == 0:
@@ -341,13 +346,16 @@ class Assembly:
         for name, to in takers.items():
             failover = built.failovers[route.name, name]
             all_of_it[name].standby = Standby(failover, [all_of_it[one] for one in to])
-        return LiveRoute(
+        live = LiveRoute(
             route,
             [(all_of_it[name], weight) for name, weight in route.upstreams],
             all_of_it[fallback] if fallback is not None else None,
             self._admission(route, before if is_same_place else None, now),
             now,
         )
+        if self._client_spans is ClientSpans.AUTO:
+            live.join_spans()
+        return live
 
     def _takers(self, route: Route, built: Built, now: float) -> dict[str, tuple[str, ...]]:
         """Who takes over from which of its upstreams. How much each of these keeps at present outlives a reload."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar.core.checked import Checked
-from sidecar.core.finished import FinishedExchange, with_spans
-from sidecar.core.observe import ObservedExchange
+from sidecar.core.finished import FinishedAttempt, FinishedExchange, with_spans
+from sidecar.core.observe import ObservedAttempt, ObservedExchange
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Transition
 
@@ -71,6 +71,11 @@ class TransitionIds:
         return trace_id, span_id
 
 
+def spans_of(attempts: Sequence[ObservedAttempt | FinishedAttempt], span_id: bytes) -> int:
+    """How many spans an exchange makes: its own, and that of each attempt that it does not stand for."""
+    return 1 + len(attempts) - (bool(attempts) and attempts[0].span_id == span_id)
+
+
 class SpanRecorder:
     """The `Observe` that keeps what spans need."""
 
@@ -89,7 +94,7 @@ class SpanRecorder:
             return None
         waiting = len(self.exchanges)
         if waiting >= self._capacity:
-            self.dropped_spans += 1 + len(exchange.attempts)
+            self.dropped_spans += spans_of(exchange.attempts, exchange.trace.span_id)
             return None
         record = with_spans(exchange)
         self.exchanges.append(record)

@@ -86,6 +86,15 @@ number_of = lru_cache(maxsize=1024)(new_number_of)
 """Cached: durations and budgets in milliseconds are much the same."""
 
 
+_FRACTION = struct.Struct("<d").pack
+
+
+def seconds(name: str, value: float) -> bytes:
+    """A span attribute with a fraction for its value: a duration, to the microsecond."""
+    encoded = key(name)
+    return b"\x4a%c%b\x12\x09\x21%b" % (len(encoded) + 11, encoded, _FRACTION(round(value, 6)))
+
+
 def flag(name: str, *, value: bool) -> bytes:
     """A span attribute with a boolean value."""
     return field(b"\x4a", key(name) + field(b"\x12", b"\x10" + (b"\x01" if value else b"\x00")))

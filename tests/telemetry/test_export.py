@@ -72,7 +72,7 @@ async def test_spans_metrics_and_logs_come_out_of_a_collector(
         )
         expected = [
             asyncio.ensure_future(tap.await_trace(lambda span, name=name: span.name == name, timeout=20))
-            for name in ("GET checkout", "GET", "circuit_breaker.opened checkout", "config.reload")
+            for name in ("GET checkout", "GET payments", "circuit_breaker.opened checkout", "config.reload")
         ]
         rejected = asyncio.ensure_future(
             tap.await_trace(lambda span: bool(span.links) and span.kind == 2, timeout=20)

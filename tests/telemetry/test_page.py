@@ -16,7 +16,9 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
-SHAPES = tuple(f"telemetry/{name}.py" for name in ("span_shape", "event_shape", "outages", "attributes"))
+SHAPES = tuple(
+    f"telemetry/{name}.py" for name in ("span_shape", "event_shape", "outages", "attributes", "joined")
+)
 _ATTRIBUTE = re.compile(
     r"(sidecar|http|rpc|url|server|client|network|tls|user_agent|error|otel)(\.[a-z_0-9]+)+"
 )
@@ -57,7 +59,7 @@ def test_every_span_is_told() -> None:
     plain = {"circuit_breaker.transition", "circuit_breaker.wait", "circuit_breaker.probe", "config.reload"}
     of_route = {"circuit_breaker.opened ", "circuit_breaker.outage "}
     assert plain | of_route <= made
-    told = {"{method} {route}", "{method}", *plain, *(f"{name}{{route}}" for name in of_route)}
+    told = {"{method} {route}", "{method} {upstream}", *plain, *(f"{name}{{route}}" for name in of_route)}
     assert set(first_cells("spans")) == told
 
 

@@ -83,7 +83,7 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
         "sidecar.deadline.used_ms": 22,
         "sidecar.deadline.source": "header",
     }
-    assert (client.name, client.kind) == ("GET", Span.SPAN_KIND_CLIENT)
+    assert (client.name, client.kind) == ("GET payments", Span.SPAN_KIND_CLIENT)
     assert client.trace_id == server.trace_id
     assert client.parent_span_id == server.span_id
     assert client.span_id.hex() == "00f067aa0ba902b8"
@@ -190,7 +190,7 @@ def test_second_attempt_carries_its_number() -> None:
         (503, Reason.CIRCUIT_OPEN, None, True, "circuit_open"),
         (200, Reason.CIRCUIT_OPEN, "response", False, "circuit_open"),
         (200, Reason.INCOMPLETE_RESPONSE, None, True, "connection_reset"),
-        (499, Reason.CLIENT_GONE, None, True, "client_gone"),
+        (499, Reason.CLIENT_GONE, None, False, "client_gone"),
     ],
 )
 def test_status_of_a_server_span(
@@ -290,7 +290,7 @@ def test_an_attempt_that_failed_says_nothing_of_a_status_of_grpc() -> None:
 
 def test_unknown_method_is_other_and_kept_as_original() -> None:
     server, client = spans_of(FakeExchange(method=b"BREW"))
-    assert (server.name, client.name) == ("HTTP checkout", "HTTP")
+    assert (server.name, client.name) == ("HTTP checkout", "HTTP payments")
     for span in (server, client):
         assert attributes(span)["http.request.method"] == "_OTHER"
         assert attributes(span)["http.request.method_original"] == "BREW"
@@ -397,7 +397,7 @@ def test_a_check_of_the_sidecars_own_is_a_client_span_that_is_a_root() -> None:
     ):
         one.checked(checked)
     good, bad, refused = shape(one)
-    assert (good.name, good.kind, good.parent_span_id) == ("GET", Span.SPAN_KIND_CLIENT, b"")
+    assert (good.name, good.kind, good.parent_span_id) == ("GET payments", Span.SPAN_KIND_CLIENT, b"")
     assert (good.trace_id.hex(), good.span_id.hex()) == ("a" * 32, "b" * 16)
     assert good.end_time_unix_nano - good.start_time_unix_nano == 500_000_000
     assert attributes(good) == {
