@@ -215,6 +215,11 @@ def _overridden(sources: Sources) -> Iterator[Point]:
         yield _breaker(breaker.route, breaker.upstream), int(breaker.is_overridden)
 
 
+def _opened(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), breaker.opened_at
+
+
 def _calls(sources: Sources) -> Iterator[Point]:
     for breaker in sources.breakers:
         name = _breaker(breaker.route, breaker.upstream)
@@ -435,6 +440,14 @@ FAMILIES: tuple[Family, ...] = (
         _U,
         None,
         _overridden,
+    ),
+    Family(
+        "sidecar.circuit_breaker.opened_timestamp",
+        _S,
+        "When the circuit breaker last opened, in seconds since 1970; 0 if it has not since the process began.",
+        _G,
+        None,
+        _opened,
     ),
     Family(
         "sidecar.circuit_breaker.transitions",

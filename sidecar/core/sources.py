@@ -34,6 +34,8 @@ class BreakerReading:
     """Open, its wait is over, and nobody has asked since."""
     is_overridden: bool = False
     """An operator holds it, open or closed."""
+    opened_at: float = 0.0
+    """When it last opened, in seconds since the epoch; 0: not since the process began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class Control:
         Raises:
             OSError: an address cannot be bound.
         """
+        self._expect_series()  # before anybody can scrape
         await self._served_probes.start()
         self.parts.start("probes")
         await self._served_admin.start()
@@ -218,12 +219,20 @@ class Control:
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
+            self._expect_series()
             self.rooms.numbers.retain({PASS_THROUGH, *(route.name for route in self.snapshot.routes)})
             self.drain.policy = self.snapshot.drain
             self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
         self.parts["watch"].tell(outcome)
         report_reload(outcome, self.rooms.room)
         self.events.reloaded(self._administered.summary(outcome))
+
+    def _expect_series(self) -> None:
+        """What may be counted has its series from birth: an increase from nothing cannot be seen."""
+        listeners = {route.name: route.listener for route in self.snapshot.routes}
+        for name, upstream in list(self._datapath.assembly.breakers):
+            if name in listeners:
+                self.rooms.numbers.expect(name, listeners[name], upstream)
 
     def _renew_telemetry(self) -> None:
         self.rooms.renew()

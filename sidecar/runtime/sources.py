@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -41,12 +42,13 @@ def collect(
     configuration has a listener of that name too.
     """
     assembly, now = datapath.assembly, datapath.service.clock()
+    wall = time.time() - now
     pace = datapath.service.sweep.pace
     sockets = list(datapath.listeners.sockets.items())
     refused = Counter({name: one.refused_connections for name, one in sockets})
     refused.update({name: server.refused for name, server in servers.items()})
     return Sources(
-        breakers=[_breaker(breaker, now) for breaker in list(assembly.breakers.values())],
+        breakers=[_breaker(breaker, now, wall) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         failovers=[
             FailoverReading(home.breaker.route, home.breaker.upstream, one.failover.kept, dict(one.moved))
@@ -81,8 +83,12 @@ def memory_numbers(budget: MemoryBudget) -> MemoryNumbers:
     return MemoryNumbers(budget.used_bytes, budget.limit_bytes, closed, budget.refused)
 
 
-def _breaker(breaker: Breaker, now: float) -> BreakerReading:
-    tally = breaker.tally  # `numbers` would move the window, which is the loop's
+def _breaker(breaker: Breaker, now: float, wall: float) -> BreakerReading:
+    """`wall` makes a monotonic time one of the day."""
+    tally, opened_at = (
+        breaker.tally,
+        breaker.machine.opened_at,
+    )  # `numbers` would move the window, which is the loop's
     return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
@@ -93,6 +99,7 @@ def _breaker(breaker: Breaker, now: float) -> BreakerReading:
         rejected=tally.rejected,
         is_probe_due=breaker.is_probe_due(now),
         is_overridden=breaker.order_at(now) is not None,
+        opened_at=0.0 if opened_at is None else round(opened_at + wall, 3),
     )
 
 

@@ -61,7 +61,7 @@ class MetricBuilder:
         """Yield `ExportMetricsServiceRequest`s, each with the number of its points; `sent` or `lost` follows each."""
         request: Any = None
         points = 0
-        self._temporality.begin_round()
+        self._temporality.begin_round(now_ns, offset_ns)
         for family, part in self._slices(sources):
             encoded = encode_metrics(self.data(family, part, now_ns, offset_ns))
             if request is None:

@@ -234,6 +234,7 @@ routes:
 - {{name: flaky, match: {{path: {{prefix: /flaky}}}}, upstream: service, {breaker}}}
 - {{name: dark, match: {{path: {{prefix: /dark}}}}, upstream: service, {breaker}}}
 - {{name: counted, match: {{path: {{prefix: /counted}}}}, upstream: service}}
+- {{name: born, match: {{path: {{prefix: /born}}}}, upstream: service, {breaker}}}
 - {{name: loaded, match: {{path: {{prefix: /loaded}}}}, upstream: service}}
 """
 
@@ -451,6 +452,12 @@ async def test_prometheus_scrapes_what_was_sent_and_promtool_finds_no_fault(
     name, where = "http_server_request_duration_seconds", 'sidecar_route="counted"'
     async with _prometheus(tmp_path, [stage.orders.probes, stage.payments.probes]) as tells:
         await tells("sum (up)", {"": 2.0})
+        openings = 'sidecar_circuit_breaker_transitions_total{sidecar_route="born"}'
+        await tells(f"count_over_time (sum ({openings})[1m:250ms]) > bool 3", {"": 1.0})
+        stage.failing.add("born")
+        assert [await stage.call("/born", Trace.new(is_sampled=False)) for _ in range(3)] == [503] * 3
+        stage.failing.discard("born")
+        await tells(f"sum (increase ({openings}[1m])) > bool 0", {"": 1.0})
         by_status = {"200": 7.0, "503": 4.0}
         await tells(f"sum by (http_response_status_code) ({name}_count{{{where}}})", by_status)
         await tells(f'sum ({name}_bucket{{{where},le="+Inf"}})', {"": 11.0})

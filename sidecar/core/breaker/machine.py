@@ -58,7 +58,7 @@ class Machine(Keeper):
     __slots__ = (
         "_checks_distrusted", "_closed_by_check", "_is_telling", "_names", "_opened_by", "_outage", "_patience",
         "_policy", "_probes", "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge",
-        "sequence", "state", "waits",
+        "opened_at", "sequence", "state", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,8 @@ class Machine(Keeper):
         self._policy = policy
         self._rng = rng
         self._opened_by = 0
+        self.opened_at: float | None = None
+        """When it was last opened, by whatever; None: never. To be read by any thread."""
         self._outage: float | None = None
         """When the present outage began: traffic has opened the breaker, and nothing has closed it yet."""
         self._patience = 1.0
@@ -526,7 +528,7 @@ class Machine(Keeper):
         if state is _CLOSED:
             self._has_closed(reason, now)
         elif state is _OPEN or state is State.FORCED_OPEN:
-            self._opened_by = self.sequence
+            self._opened_by, self.opened_at = self.sequence, now
         self.state = state
         self.evidence.clear(now)
         self._probes = Probes(now)
