@@ -154,6 +154,20 @@ class PassedNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessNumbers:
+    """What the process takes of its host."""
+
+    cpu_seconds: float
+    """User's and system's."""
+    resident_bytes: int
+    virtual_bytes: int
+    open_files: int
+    max_open_files: int
+    started_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Everything that is pulled at one collection."""
 
@@ -179,6 +193,12 @@ class Sources:
     """By listener, `admin` and `probes` among them: closed because there were too many."""
     dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Telemetry that was lost, by (signal, reason)."""
+    process: ProcessNumbers | None = None
+    """None where the system does not tell."""
+    build: tuple[tuple[str, str], ...] = ()
+    """The sidecar's version and what it runs on."""
+    resource: tuple[tuple[str, str], ...] = ()
+    """Who is scraped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,9 @@ class Control:
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
         config = self.active.numbers(self._datapath.service.clock())
-        return sources.collect(self._datapath, config, self._servers, self.rooms.dropped(), self.rotation)
+        return sources.collect(
+            self._datapath, config, self._servers, self.rooms.dropped(), self.rotation, self.rooms.resource
+        )
 
     # The order of a life
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -24,8 +25,10 @@ from sidecar.core.sources import (
 )
 from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.own_numbers import process_numbers
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.serving.http import HttpServer
+from sidecar.telemetry.identity import version
 from sidecar.upstream.cluster import Cluster
 
 
@@ -35,6 +38,7 @@ def collect(
     servers: Mapping[str, HttpServer],
     dropped: Lost,
     rotation: Rotation,
+    resource: Mapping[str, str],
 ) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one.
 
@@ -75,6 +79,9 @@ def collect(
         callers_evicted=datapath.service.callers.evicted,
         connections_refused=refused,
         dropped=dropped,
+        process=process_numbers(),
+        build=(("version", version()), ("python", platform.python_version())),
+        resource=tuple(resource.items()),
     )
 
 

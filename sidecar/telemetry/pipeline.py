@@ -146,13 +146,14 @@ class SpanPipeline(Pipeline):
         self._shaper = shaper
         self._batch = batch
         self._resource, self._scope = encode_origin(resource, scope)
+        self._schema_url = (scope.schema_url or "").encode()
         self._offset_ns = offset_ns()
 
     def send_all(self) -> None:
         recorder = self._recorder
         while (recorder.events or recorder.exchanges) and not self._is_aborted:
             spans = self._take_batch()
-            self._send(wire.request(self._resource, self._scope, spans), len(spans))
+            self._send(wire.request(self._resource, self._scope, spans, self._schema_url), len(spans))
 
     def count_left(self) -> None:
         recorder = self._recorder

@@ -9,7 +9,6 @@ Start it after a fork, never before: threads do not survive one.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import time
@@ -24,6 +23,7 @@ from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Log
+from sidecar.telemetry.identity import version
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.proxies import proxies_here
 from sidecar.telemetry.sampling import Decide, make_decide
@@ -229,7 +229,7 @@ class TelemetryRoom:
         from sidecar.telemetry import metrics, otlp_logs, pipeline, resource, span_shape
 
         settings = self.settings
-        scope = InstrumentationScope("sidecar", importlib.metadata.version("sidecar-proxy"))
+        scope = InstrumentationScope("sidecar", version(), resource.SCHEMA_URL)
         who = resource.make_resource(settings.service_name, environ)
         if (sink := self._sink("traces", settings.traces)) is not None:
             self._recorder = SpanRecorder(

@@ -133,9 +133,11 @@ def span(
     return b"\x12" + (_LENGTHS[size] if size < 16384 else varint(size)) + payload
 
 
-def request(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> bytes:
+def request(resource: bytes, scope: bytes, spans: Sequence[bytes], schema_url: bytes = b"") -> bytes:
     """An `ExportTraceServiceRequest` of encoded parts."""
     of_resource, of_scope = field(b"\x0a", resource), field(b"\x0a", scope)
+    if schema_url:
+        of_scope += field(b"\x1a", schema_url)
     size = len(of_scope) + sum(map(len, spans))
     head = b"".join((of_resource, b"\x12", varint(size), of_scope))
     whole = len(head) - len(of_scope) + size
