@@ -307,6 +307,11 @@ def _age(sources: Sources) -> Iterator[Point]:
     yield (), sources.config.age_seconds
 
 
+def _ties(sources: Sources) -> Iterator[Point]:
+    for is_tied, count in ((True, sources.callers_tied), (False, sources.callers_untied)):
+        yield (("sidecar.callers.tied", is_tied),), count
+
+
 def _evicted(sources: Sources) -> Iterator[Point]:
     yield (), sources.callers_evicted
 
@@ -548,6 +553,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("sidecar.failover.requests", _REQ, "Requests that another upstream took over.", _C, None, _moved),
     Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
+    ),
+    Family(
+        "sidecar.callers.calls",
+        "{call}",
+        "Calls of the app while requests to it were under way, by whether they could be tied to one of them.",
+        _C,
+        None,
+        _ties,
     ),
     Family(
         "sidecar.callers.evicted", "{entry}", "Live callers pushed out of the full table.", _C, None, _evicted

@@ -189,6 +189,10 @@ class Sources:
     passed: PassedNumbers = PassedNumbers()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
+    callers_tied: int = 0
+    """Calls of the app that could be tied to a request to it."""
+    callers_untied: int = 0
+    """Those that could not, though requests were under way."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)
     """By listener, `admin` and `probes` among them: closed because there were too many."""
     dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from sidecar.core.failover import FailoverChange
 from sidecar.core.request import Asked
 from sidecar.core.snapshot import PASS_THROUGH, Snapshot
 from sidecar.core.sources import Sources
+from sidecar.core.ties import advice
 from sidecar.downstream.pressure import Told
 from sidecar.forwarding.passing import PassedDestination
 from sidecar.runtime import sources
@@ -213,6 +214,9 @@ class Control:
     def _tick(self) -> None:
         self._datapath.tick()
         self._handshakes.tick()
+        ties = self._datapath.service.callers.ties
+        if ties.has_news():
+            self._event(Level.WARNING, "deadline.untied", advice(ties.untied), {"calls": ties.untied})
 
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""

@@ -77,6 +77,8 @@ def collect(
         },
         passed=assembly.passing.numbers(),
         callers_evicted=datapath.service.callers.evicted,
+        callers_tied=datapath.service.callers.ties.tied,
+        callers_untied=datapath.service.callers.ties.untied,
         connections_refused=refused,
         dropped=dropped,
         process=process_numbers(),

@@ -23,7 +23,8 @@ _ATTRIBUTE = re.compile(
     r"(sidecar|http|rpc|url|server|client|network|tls|user_agent|error|otel)(\.[a-z_0-9]+)+"
 )
 _KIND = re.compile(
-    r"access|(circuit_breaker|config|admin|connections|endpoint|failover|loop|overload|part|pass_through|process"
+    r"access|(circuit_breaker|config|admin|connections|deadline|endpoint|failover|loop|overload|part|pass_through"
+    r"|process"
     r"|telemetry|tls)\.[a-z_]+"
 )
 _HEAD = """\
