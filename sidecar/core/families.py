@@ -248,6 +248,13 @@ def _pending(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.upstream", upstream.name),), upstream.pending
 
 
+def _connection_waits(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        counts, total = upstream.waits
+        row = HistogramRow(counts or (0,) * (len(DURATION_BOUNDS) + 1), total, ())
+        yield (("sidecar.upstream", upstream.name),), row
+
+
 def _endpoints(sources: Sources) -> Iterator[Point]:
     for upstream in sources.upstreams:
         for health, count in upstream.endpoints.items():
@@ -512,6 +519,15 @@ FAMILIES: tuple[Family, ...] = (
         "sidecar.upstream.connections", "{connection}", "Connections to an upstream.", _U, None, _connections
     ),
     Family("sidecar.upstream.pending", _REQ, "Requests that wait for a connection.", _U, None, _pending),
+    Family(
+        "sidecar.upstream.wait",
+        _S,
+        "How long attempts that found no idle connection waited until they had one, or gave up.",
+        _H,
+        None,
+        _connection_waits,
+        DURATION_BOUNDS,
+    ),
     Family(
         "sidecar.ejection.endpoints",
         "{endpoint}",

@@ -55,7 +55,7 @@ class FinishedAttempt:
 
     __slots__ = (
         "ejected", "ended", "endpoint", "grpc_status", "http_version", "reason", "scheme", "sent_ms", "span_id",
-        "started", "status", "tls", "upstream",
+        "started", "status", "tls", "upstream", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -67,6 +67,7 @@ class FinishedAttempt:
         self.status: Final = attempt.status
         self.reason: Final = attempt.reason
         self.ejected: Final = attempt.ejected
+        self.waited_seconds: Final = attempt.waited_seconds
         self.sent_ms: Final = attempt.sent_ms
         self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status

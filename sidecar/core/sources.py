@@ -58,6 +58,8 @@ class UpstreamNumbers:
     """Health checks that have ended."""
     checks_delayed: int = 0
     """Those that waited, since too many others were under way."""
+    waits: tuple[Sequence[int], float] = ((), 0.0)
+    """A histogram's counts and sum, by `numbers.DURATION_BOUNDS`: how long attempts had no connection."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
     scheme: str = "http"

@@ -136,6 +136,7 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         active=max(cluster.connections - idle, 0),
         idle=idle,
         pending=cluster.pending,
+        waits=cluster.waited.state,
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
         checked=_checked(cluster.peers) if is_checked else {},

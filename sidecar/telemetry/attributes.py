@@ -55,6 +55,12 @@ def of_cause(cause: Cause) -> Iterator[bytes]:
         yield wire.text("sidecar.detail", cause.detail.encode("utf-8", "replace"))
 
 
+def of_wait(started: float, waited_seconds: float, offset_ns: int) -> bytes:
+    """The event of an attempt that had no connection at first, at the end of its wait."""
+    told = (wire.seconds("sidecar.upstream.wait", waited_seconds),)
+    return wire.event("connection.waited", ns(started + waited_seconds, offset_ns), told)
+
+
 def ns(seconds: float, offset_ns: int) -> int:
     """A monotonic time as nanoseconds since the epoch."""
     return int(seconds * 1e9) + offset_ns

@@ -13,7 +13,7 @@ from sidecar.core.numbers import client_error_type
 from sidecar.core.secrets import redacted_path
 from sidecar.core.snapshot import Endpoint
 from sidecar.telemetry import wire
-from sidecar.telemetry.attributes import ns, of_endpoint
+from sidecar.telemetry.attributes import ns, of_endpoint, of_wait
 
 _SENT_MS = wire.key("sidecar.deadline.sent_ms")
 _MAX_CACHED = 4096
@@ -39,6 +39,8 @@ class JoinedShaper:
             )
         if attempt.tls is not None and attempt.tls.identity is not None:
             yield wire.text("sidecar.upstream.identity", attempt.tls.identity[:MAX_IDENTITY].encode())
+        if attempt.waited_seconds:
+            yield of_wait(attempt.started, attempt.waited_seconds, offset_ns)
         if attempt.ejected is not None:
             yield of_endpoint(attempt.ejected, offset_ns)
         is_last = len(record.attempts) == 1

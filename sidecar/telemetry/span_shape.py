@@ -22,7 +22,7 @@ from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
-from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint
+from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
 from sidecar.telemetry.event_shape import EventShaper
 from sidecar.telemetry.joined import MAX_IDENTITY, JoinedShaper, server_of
 from sidecar.telemetry.spans import EventRecord, TransitionIds
@@ -86,6 +86,8 @@ class SpanShaper:
             parts += (_text_of(_URL_FULL, url), state)
             if resend:
                 parts.append(wire.number("http.request.resend_count", resend))
+            if attempt.waited_seconds:
+                parts.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
             if attempt.ejected is not None:
                 parts.append(of_endpoint(attempt.ejected, offset_ns))
             start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns

@@ -29,6 +29,7 @@ class FakeAttempt:
     status: int = 200
     reason: Reason | None = None
     sent_ms: int | None = 1990
+    waited_seconds: float = 0.0
     ejected: EndpointChange | None = None
     http_version: str = "1.1"
     grpc_status: int | None = None

@@ -157,3 +157,11 @@ def test_what_a_full_queue_and_the_end_leave_out_is_counted_by_spans() -> None:
         recorder = SpanRecorder(capacity=0, wake_at=1, wake=lambda: None)
         recorder.finished(exchange)
         assert recorder.dropped_spans == len(spans_of(exchange))
+
+
+@pytest.mark.parametrize("span_id", [SERVER_ID, OTHER_ID])
+def test_the_wait_for_a_connection_is_an_event_of_the_attempt(span_id: bytes) -> None:
+    *_, span = spans_of(FakeExchange(attempts=(FakeAttempt(span_id=span_id, waited_seconds=0.015),)))
+    (event,) = span.events
+    assert (event.name, event.time_unix_nano) == ("connection.waited", 100_016_000_000)
+    assert attributes(event) == {"sidecar.upstream.wait": 0.015}
