@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 STOP_SECONDS = 2.0
 """How long the end of the process may wait for telemetry."""
 _LOG_SHARE = 0.25
+_MAX_ERROR = 500
+"""Characters of an exception's text that are told."""
 
 
 class Reporter:
@@ -195,7 +197,10 @@ class TelemetryRoom:
 
     def dropped(self) -> dict[tuple[str, str], int]:
         """What was lost so far, by (signal, reason): for `Sources.dropped`."""
-        counts = {("access_log", "queue_full"): self.log.dropped}
+        counts = {
+            ("access_log", "queue_full"): self.log.dropped,
+            ("access_log", "write_failed"): self.log.write_failed,
+        }
         if self._recorder is not None:
             counts["traces", "queue_full"] = self._recorder.dropped_spans
         if self._log_pipeline is not None:
@@ -294,6 +299,12 @@ class _SdkLog(logging.Handler):
         if self._log is None:
             self._early.append(record)
             return
-        fields = {"logger": record.name}
+        fields, message = {"logger": record.name}, record.getMessage()
+        if (
+            record.exc_info and record.exc_info[1] is not None
+        ):  # the message alone says that something failed, not why
+            error = record.exc_info[1]
+            fields["error"] = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+            message = f"{message}: {fields['error']}"
         level = Level.ERROR if record.levelno >= logging.ERROR else Level.WARNING
-        self._log.event(level, "telemetry.export", record.getMessage(), fields, time.monotonic())
+        self._log.event(level, "telemetry.export", message, fields, time.monotonic())

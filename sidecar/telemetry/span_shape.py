@@ -119,7 +119,7 @@ class SpanShaper:
                 record.host if joined is None else b"",
                 record.user_agent,
             ),
-            _text_of(_URL_PATH, path),
+            _text_of(_URL_PATH, path) if record.target else b"",
             _text_of(_REQUEST_ID, record.request_id),
             _number_of(_USED_MS, int((record.ended - record.started) * 1000 + 0.5)),
         ]

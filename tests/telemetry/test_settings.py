@@ -40,6 +40,20 @@ def test_file_endpoint_is_a_base_for_http() -> None:
     assert settings.logs.endpoint == "http://file:4318/v1/logs"
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_path_of_one_signal_in_the_files_endpoint_is_told_and_left_out(protocol: str) -> None:
+    file = Telemetry(otlp=Otlp("http://file:4318/v1/traces/", protocol))
+    settings = read_settings(file, {})
+    assert settings.traces is not None
+    assert settings.metrics is not None
+    is_http = protocol == "http/protobuf"
+    assert settings.traces.endpoint == "http://file:4318" + ("/v1/traces" if is_http else "")
+    assert settings.metrics.endpoint == "http://file:4318" + ("/v1/metrics" if is_http else "")
+    assert settings.warnings == (
+        "telemetry.otlp.endpoint is for all signals: using http://file:4318 without /v1/traces",
+    )
+
+
 def test_environment_endpoint_headers_and_compression_are_left_to_the_exporter() -> None:
     settings = read_settings(
         FILE,

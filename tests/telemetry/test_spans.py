@@ -368,6 +368,11 @@ def test_transition_by_hand_says_who_made_it_and_what_is_not_known_is_left_out()
     assert attributes(span.links[0]) == attributes(span.events[0]) == {"sidecar.request_id": "req-1"}
 
 
+def test_a_request_whose_target_could_not_be_read_has_no_path() -> None:
+    (server,) = spans_of(FakeExchange(target=b"", status=400, reason=Reason.BAD_REQUEST, attempts=()))
+    assert "url.path" not in attributes(server)
+
+
 def check(status: int, reason: Reason | None = None, *, is_sampled: bool = True) -> Checked:
     return Checked(
         "checkout",
