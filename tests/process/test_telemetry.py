@@ -174,8 +174,15 @@ def _service(failing: set[str], parents: list[str]) -> Callable[[Peer], Any]:
         while True:
             head = await peer.head()
             path = head.split(b" ", 2)[1].decode()
-            parents.extend(re.findall(r"(?im)^traceparent: *(\S+)", head.decode()))
-            status = b"503 Busy" if path.split("/")[1] in failing else b"200 OK"
+            came = re.findall(r"(?im)^traceparent: *(\S+)", head.decode())
+            is_first = not any(one.split("-")[1] == came[0].split("-")[1] for one in parents)
+            parents.extend(came)
+            first = path.split("/")[1]
+            if first in ("slow", "left"):
+                await peer.closed()
+                return
+            is_bad = first in failing or (first == "again" and is_first)
+            status = b"503 Busy" if is_bad else b"200 OK"
             await peer.send(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\nok" % status)
 
     return serve
@@ -185,7 +192,8 @@ def _service(failing: set[str], parents: list[str]) -> Callable[[Peer], Any]:
 async def _app(session: aiohttp.ClientSession, outbound: int) -> AsyncIterator[int]:
     async def handle(request: web.Request) -> web.Response:
         headers = {"Host": "payments", "traceparent": request.headers["traceparent"]}
-        async with session.get(f"http://127.0.0.1:{outbound}/v1/pay?sig=secret", headers=headers) as answer:
+        path = request.path if request.path == "/left" else "/v1/pay?sig=secret"
+        async with session.get(f"http://127.0.0.1:{outbound}{path}", headers=headers) as answer:
             return web.Response(status=answer.status, body=await answer.read())
 
     app = web.Application()
@@ -235,6 +243,8 @@ routes:
 - {{name: dark, match: {{path: {{prefix: /dark}}}}, upstream: service, {breaker}}}
 - {{name: counted, match: {{path: {{prefix: /counted}}}}, upstream: service}}
 - {{name: born, match: {{path: {{prefix: /born}}}}, upstream: service, {breaker}}}
+- {{name: slow, match: {{path: {{prefix: /slow}}}}, upstream: service, timeouts: {{request: 300ms}}}}
+- {{name: again, match: {{path: {{prefix: /again}}}}, upstream: service, retry: {{attempts: 2, on: [5xx]}}}}
 - {{name: loaded, match: {{path: {{prefix: /loaded}}}}, upstream: service}}
 """
 
@@ -326,6 +336,55 @@ async def test_attributes_are_those_of_the_conventions_and_no_more(stage: Stage)
     }
 
 
+# Who is to blame
+
+
+async def test_a_timeout_is_red_where_the_time_went(stage: Stage) -> None:
+    trace = Trace.new()
+    assert await stage.call("/slow", trace) == 504
+    (server,) = await stage.seen(trace.has)
+    assert (server.name, server.kind, server.status.code) == ("GET slow", SERVER, ERROR)
+    told = attributes(server)
+    assert (told["error.type"], told["sidecar.upstream"]) == ("timeout", "service")
+    assert 0.25 < told["sidecar.upstream.duration"] < WAIT_SECONDS
+    assert "sidecar.cancellation.cause" not in told
+
+
+async def test_a_client_that_left_leaves_no_red_span_on_the_whole_way(stage: Stage) -> None:
+    trace, before = Trace.new(), len(stage.parents)
+    asking = asyncio.create_task(stage.get(stage.orders_port, "/left", trace))
+    await until(lambda: any(trace.id in one for one in stage.parents[before:]))
+    await _cancelled(asking)
+    spans = sorted(await stage.seen(trace.has, 4), key=lambda span: span.start_time_unix_nano)
+    told = [attributes(span) for span in spans]
+    assert [
+        (span.name, span.kind, span.status.code, one["error.type"], one["sidecar.cancellation.cause"])
+        for span, one in zip(spans, told, strict=True)
+    ] == [
+        ("GET orders", SERVER, UNSET, "client_gone", "client"),
+        ("GET to-payments", SERVER, UNSET, "caller_gone", "caller"),
+        ("GET payments", CLIENT, UNSET, "caller_gone", "caller"),
+        ("GET payments", SERVER, UNSET, "client_gone", "client"),
+    ]
+
+
+async def test_a_retry_shows_each_attempt_and_the_one_that_failed_is_red(stage: Stage) -> None:
+    trace = Trace.new()
+    assert await stage.call("/again", trace) == 200
+    server, first, second = sorted(
+        await stage.seen(trace.has, 3), key=lambda span: (span.kind, span.start_time_unix_nano)
+    )
+    assert [(span.name, span.kind, span.status.code) for span in (server, first, second)] == [
+        ("GET again", SERVER, UNSET),
+        ("GET service", CLIENT, ERROR),
+        ("GET service", CLIENT, UNSET),
+    ]
+    assert {first.parent_span_id, second.parent_span_id} == {server.span_id}
+    assert attributes(first)["error.type"] == "503"
+    assert attributes(second)["http.request.resend_count"] == 1
+    assert [one.split("-")[2] for one in stage.parents[-2:]] == [first.span_id.hex(), second.span_id.hex()]
+
+
 # Breakers
 
 
@@ -411,24 +470,27 @@ def _route(span: Any) -> Any:
 async def test_metrics_come_out_with_the_conventions_units_and_buckets(stage: Stage) -> None:
     await stage.get(stage.orders_port, "/", Trace.new())
     shapes: dict[str, tuple[str, str, Mapping[str, Any], tuple[float, ...]]] = {}
-
-    def keep(metric: Any) -> bool:
-        data = getattr(metric, kind := metric.WhichOneof("data"))
-        point = data.data_points[0]
-        bounds = tuple(point.explicit_bounds) if kind == "histogram" else ()
-        shapes.setdefault(metric.name, (metric.unit, kind, attributes(point), bounds))
-        return {"http.server.request.duration", "sidecar.telemetry.dropped"} <= shapes.keys()
-
-    await stage.tap.await_metric(keep, timeout=WAIT_SECONDS)
-    assert {name: shape[:2] for name, shape in shapes.items()}.items() >= {
+    expected = {
         "http.server.request.duration": ("s", "histogram"),
         "http.client.request.duration": ("s", "histogram"),
         "http.server.active_requests": ("{request}", "sum"),
         "sidecar.circuit_breaker.state": ("{breaker}", "sum"),
         "sidecar.deadline.budget": ("s", "histogram"),
         "sidecar.upstream.connections": ("{connection}", "sum"),
+        "sidecar.upstream.wait": ("s", "histogram"),
         "sidecar.config.generation": ("{generation}", "gauge"),
-    }.items()
+        "sidecar.telemetry.dropped": ("{item}", "sum"),
+    }
+
+    def keep(metric: Any) -> bool:
+        data = getattr(metric, kind := metric.WhichOneof("data"))
+        point = data.data_points[0]
+        bounds = tuple(point.explicit_bounds) if kind == "histogram" else ()
+        shapes.setdefault(metric.name, (metric.unit, kind, attributes(point), bounds))
+        return expected.keys() <= shapes.keys()
+
+    await stage.tap.await_metric(keep, timeout=WAIT_SECONDS)
+    assert {name: shapes[name][:2] for name in expected} == expected
     assert shapes["http.server.request.duration"][3] == DURATION_BOUNDS
     assert shapes["http.client.request.duration"][3] == DURATION_BOUNDS
     assert shapes["sidecar.deadline.budget"][3] == BUDGET_BOUNDS
