@@ -64,6 +64,8 @@ class Control:
         self.events = events
         datapath.service.on_news = self._upstreams_news
         self.rooms = rooms
+        self._started_at: float | None = None
+        """When it took traffic; None before."""
         self.active = Active(snapshot, datapath)
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
         self._datapath = datapath
@@ -163,6 +165,8 @@ class Control:
 
     async def stop_telemetry(self) -> None:
         """The last of all; it has 2 s to send what it has."""
+        if self._started_at is not None:
+            self._tell_end(self._started_at)
         await asyncio.get_running_loop().run_in_executor(None, self.rooms.room.stop)
 
     # What may be asked for
@@ -254,6 +258,7 @@ class Control:
     def _tell_start(self) -> None:
         """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
         limits, snapshot = self._limits, self.snapshot
+        self._started_at = self._datapath.service.clock()
         message = f"started with {len(snapshot.routes)} routes; every breaker begins afresh"
         sockets = self._datapath.listeners.sockets
         fields = {
@@ -276,6 +281,15 @@ class Control:
         level, kind, message, fields = report_failover(change)
         self._event(level, kind, message, fields)
         self.events.failed_over(change)
+
+    def _tell_end(self, started_at: float) -> None:
+        """So that an end which was meant can be told from a crash, which leaves no such line."""
+        seconds = self._datapath.service.clock() - started_at
+        failure = self.parts.failure
+        why = "as it was asked to" if failure is None else str(failure)
+        fields = {"pid": os.getpid(), "uptime_seconds": round(seconds, 3)}
+        level = Level.INFO if failure is None else Level.ERROR
+        self._event(level, "process.ended", f"ended after {seconds:.0f} s: {why}", fields)
 
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
