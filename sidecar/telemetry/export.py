@@ -132,7 +132,7 @@ class _HttpSink:
             headers=None if export.headers is None else dict(export.headers),
             compression=_compression(compressions, export),
             timeout=export.timeout_seconds,
-            session=_direct_session() if is_direct else None,
+            session=_session(is_direct=is_direct),
         )
         _check_hooks(self._exporter, "_client")
         self._client: Any = self._exporter._client
@@ -158,20 +158,23 @@ class _HttpSink:
         self._exporter.shutdown()
 
 
-def _direct_session() -> Any:
-    """One that asks the environment for nothing but the authorities that it trusts, as it does otherwise."""
-    session = importlib.import_module("requests").Session()
-    session.trust_env = False
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if bundle:
-        adapter = session.get_adapter("https://")  # `verify` of the session is the exporter's to set
-        verify = adapter.cert_verify
+def _session(*, is_direct: bool) -> Any:
+    """What asks by HTTP. By itself it would prefer the authorities that `REQUESTS_CA_BUNDLE` names to the one that
+    the exporter was given (`OTEL_EXPORTER_OTLP_CERTIFICATE`)."""
+    import requests
 
-        def cert_verify(conn: Any, url: str, verifies: Any, cert: Any) -> None:
-            verify(conn, url, bundle if verifies is True else verifies, cert)
+    class Session(requests.Session):
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            if verify is None and self.verify is not True:
+                verify = self.verify
+            settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
+            if is_direct:
+                settings["proxies"] = {}
+            return settings
 
-        adapter.cert_verify = cert_verify
-    return session
+    return Session()
 
 
 def _compression(compressions: Any, export: Export) -> Any:
