@@ -6,15 +6,14 @@ Knows nothing of the data path but what it is given as `Vitals`.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from aiohttp import web
 
-from sidecar.admin import prometheus
 from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.probe_thread import LoopVitals, ProbeThread
+from sidecar.admin.scrape import metrics_response
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
@@ -98,19 +97,6 @@ class Probes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return await metrics_response(request, self._vitals)
-
-
-async def metrics_response(request: web.Request, vitals: Vitals) -> web.Response:
-    """The numbers as Prometheus text, or OpenMetrics where that is asked for; requests go on between pieces."""
-    is_open = prometheus.wants_openmetrics(request.headers.get("Accept", ""))
-    wall_offset = time.time() - time.monotonic()
-    sources = await asyncio.to_thread(vitals.sources)
-    pieces = []
-    for piece in prometheus.render(vitals.numbers, sources, openmetrics=is_open, wall_offset=wall_offset):
-        pieces.append(piece)
-        await asyncio.sleep(0)
-    kind = prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE
-    return web.Response(body="".join(pieces).encode(), headers={"Content-Type": kind})
 
 
 def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:

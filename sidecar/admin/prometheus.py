@@ -27,11 +27,6 @@ _TYPES = {
 }
 
 
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` field asks for OpenMetrics, as Prometheus does when it may keep exemplars."""
-    return "application/openmetrics-text" in accept
-
-
 def render(numbers: Numbers, sources: Sources, *, openmetrics: bool, wall_offset: float) -> Iterator[str]:
     """Yield the exposition in pieces, each below a millisecond of work.
 

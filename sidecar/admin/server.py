@@ -20,8 +20,8 @@ from sidecar.admin.guard import Guard
 from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.middleware import around_all, for_browsers
 from sidecar.admin.page import Page
-from sidecar.admin.probes import metrics_response
 from sidecar.admin.process import Data, Process, Standby
+from sidecar.admin.scrape import metrics_response
 from sidecar.admin.tap_query import wanted
 from sidecar.admin.traffic import Traffic
 from sidecar.core.ejection.change import EndpointChange

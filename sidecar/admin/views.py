@@ -310,7 +310,7 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         "duration_counts": durations,
         "duration_sum_seconds": round(seconds, 6),
         "budgets": _budgets(numbers),
-        "cancellations": {} if numbers is None else dict(numbers.cancellations),
+        "cancellations": {} if numbers is None else _counted(numbers.cancellations),
         "deadline_exceeded": 0 if numbers is None else numbers.exceeded,
         "deadline_rejected": 0 if numbers is None else numbers.rejected,
         "retries": 0 if numbers is None else sum(numbers.retries.values()),
@@ -490,3 +490,8 @@ def _standing(standing: Standing, moment: Moment) -> Data:
         "ejected_until": moment.instant(until),
         "ejected_seconds_left": _left(until, moment),
     }
+
+
+def _counted(counts: Mapping[str, int]) -> dict[str, int]:
+    """Without what has not come yet."""
+    return {name: count for name, count in counts.items() if count}

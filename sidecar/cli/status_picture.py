@@ -142,6 +142,8 @@ def _head(reading: Reading, trouble: str) -> Text:
             text.append(f"\n  {problem.splitlines()[0]}", style="red")
     _add_certificates(text, status.get("certificates", ()))
     _add_passed(text, status.get("pass_through"))
+    if untied := status.get("untied_calls"):
+        text.append(f"\n{untied}", "yellow")
     text.append("\n")
     return text
 

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from sidecar.core.errors import Reason
+from sidecar.core.ties import Ties
 
 CAPACITY: Final = 65_536
 TOMBSTONE_SECONDS: Final = 5.0
@@ -161,6 +162,7 @@ class Callers:
         "_tombs",
         "_tombstone_seconds",
         "evicted",
+        "ties",
     )
 
     def __init__(self, capacity: int = CAPACITY, tombstone_seconds: float = TOMBSTONE_SECONDS) -> None:
@@ -173,6 +175,7 @@ class Callers:
         )  # In order of entry, some over by now; filled when one must go.
         self._tombs: deque[CallerEntry] = deque()  # In the order of their ends.
         self.evicted = 0
+        self.ties = Ties()
 
     def __len__(self) -> int:
         """Live exchanges and tombstones."""

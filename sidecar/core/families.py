@@ -245,6 +245,11 @@ def _overridden(sources: Sources) -> Iterator[Point]:
         yield _breaker(breaker.route, breaker.upstream), int(breaker.is_overridden)
 
 
+def _opened(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), breaker.opened_at
+
+
 def _calls(sources: Sources) -> Iterator[Point]:
     for breaker in sources.breakers:
         name = _breaker(breaker.route, breaker.upstream)
@@ -271,6 +276,13 @@ def _connections(sources: Sources) -> Iterator[Point]:
 def _pending(sources: Sources) -> Iterator[Point]:
     for upstream in sources.upstreams:
         yield (("sidecar.upstream", upstream.name),), upstream.pending
+
+
+def _connection_waits(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        counts, total = upstream.waits
+        row = HistogramRow(counts or (0,) * (len(DURATION_BOUNDS) + 1), total, ())
+        yield (("sidecar.upstream", upstream.name),), row
 
 
 def _endpoints(sources: Sources) -> Iterator[Point]:
@@ -330,6 +342,11 @@ def _last_reload(sources: Sources) -> Iterator[Point]:
 
 def _age(sources: Sources) -> Iterator[Point]:
     yield (), sources.config.age_seconds
+
+
+def _ties(sources: Sources) -> Iterator[Point]:
+    for is_tied, count in ((True, sources.callers_tied), (False, sources.callers_untied)):
+        yield (("sidecar.callers.tied", is_tied),), count
 
 
 def _evicted(sources: Sources) -> Iterator[Point]:
@@ -467,6 +484,14 @@ FAMILIES: tuple[Family, ...] = (
         _overridden,
     ),
     Family(
+        "sidecar.circuit_breaker.opened_timestamp",
+        _S,
+        "When the circuit breaker last opened, in seconds since 1970; 0 if it has not since the process began.",
+        _G,
+        None,
+        _opened,
+    ),
+    Family(
         "sidecar.circuit_breaker.transitions",
         "{transition}",
         "State changes of circuit breakers.",
@@ -537,6 +562,15 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("sidecar.upstream.pending", _REQ, "Requests that wait for a connection.", _U, None, _pending),
     Family(
+        "sidecar.upstream.wait",
+        _S,
+        "How long attempts that found no idle connection waited until they had one, or gave up.",
+        _H,
+        None,
+        _connection_waits,
+        DURATION_BOUNDS,
+    ),
+    Family(
         "sidecar.ejection.endpoints",
         "{endpoint}",
         "Endpoints of an upstream, by what is thought of them.",
@@ -577,6 +611,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("sidecar.failover.requests", _REQ, "Requests that another upstream took over.", _C, None, _moved),
     Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
+    ),
+    Family(
+        "sidecar.callers.calls",
+        "{call}",
+        "Calls of the app while requests to it were under way, by whether they could be tied to one of them.",
+        _C,
+        None,
+        _ties,
     ),
     Family(
         "sidecar.callers.evicted", "{entry}", "Live callers pushed out of the full table.", _C, None, _evicted

@@ -55,7 +55,7 @@ class FinishedAttempt:
 
     __slots__ = (
         "ejected", "ended", "endpoint", "grpc_status", "http_version", "is_hedge", "reason", "resend", "scheme",
-        "sent_ms", "span_id", "started", "status", "tls", "upstream",
+        "sent_ms", "span_id", "started", "status", "tls", "upstream", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -69,6 +69,7 @@ class FinishedAttempt:
         self.ejected: Final = attempt.ejected
         self.resend: Final = attempt.resend
         self.is_hedge: Final = attempt.is_hedge
+        self.waited_seconds: Final = attempt.waited_seconds
         self.sent_ms: Final = attempt.sent_ms
         self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status

@@ -34,6 +34,7 @@ from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
 from sidecar.core.snapshot import PASS_THROUGH
+from sidecar.core.statechart import BY_TRAFFIC
 from sidecar.core.transition import State, Transition, TransitionReason
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -292,6 +293,19 @@ class Numbers:
         with self.lock:
             self._count_live()
             return list(self._routes.values())
+
+    def expect(self, name: str, listener: str, upstream: str) -> None:
+        """Bear the counters of a route and its breaker at zero: what comes for the first time must be seen to grow.
+        Call at the start and after each reload, on the loop; a second time it does next to nothing."""
+        route = self._routes.get(name) or self._add(name, listener)
+        route.listener = listener
+        if upstream in route.retries and (upstream, *BY_TRAFFIC[0]) in route.transitions:
+            return
+        for edge in BY_TRAFFIC:
+            route.transitions.setdefault((upstream, *edge), 0)
+        route.retries.setdefault(upstream, 0)
+        for cause in _CANCELLED_BY.values():
+            route.cancellations.setdefault(cause, 0)
 
     def retain(self, names: Collection[str]) -> None:
         """Forget routes that a reload removed and that have nothing under way. Call after each reload, on the

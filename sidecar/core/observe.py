@@ -63,6 +63,10 @@ class ObservedAttempt(Protocol):
         faster."""
 
     @property
+    def waited_seconds(self) -> float:
+        """How long it had no connection, from its begin on; 0 where there was one."""
+
+    @property
     def sent_ms(self) -> int | None:
         """The budget sent to the upstream, None if none was sent."""
 

@@ -884,12 +884,21 @@ class Otlp:
     compression: str | None = None
 
 
+class ClientSpans(Enum):
+    """Which attempts get a CLIENT span."""
+
+    AUTO = "auto"
+    """All but the first one of an inbound route without `retry` and `hedge`: the SERVER span stands for it."""
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     service_name: str | None = None
     otlp: Otlp | None = None
     """None = nothing is exported."""
     trace_sample_ratio: float = 0.01
+    client_spans: ClientSpans = ClientSpans.AUTO
     metrics_interval_seconds: float = 10.0
     access_log: AccessLog = AccessLog()
     logs: bool = False

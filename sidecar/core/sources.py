@@ -34,6 +34,8 @@ class BreakerReading:
     """Open, its wait is over, and nobody has asked since."""
     is_overridden: bool = False
     """An operator holds it, open or closed."""
+    opened_at: float = 0.0
+    """When it last opened, in seconds since the epoch; 0: not since the process began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class UpstreamNumbers:
     """Health checks that have ended."""
     checks_delayed: int = 0
     """Those that waited, since too many others were under way."""
+    waits: tuple[Sequence[int], float] = ((), 0.0)
+    """A histogram's counts and sum, by `numbers.DURATION_BOUNDS`: how long attempts had no connection."""
     server: tuple[str, int | None] = ("", None)
     """`server.address` and `server.port` for metrics, see `server_of`."""
     scheme: str = "http"
@@ -152,6 +156,20 @@ class PassedNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessNumbers:
+    """What the process takes of its host."""
+
+    cpu_seconds: float
+    """User's and system's."""
+    resident_bytes: int
+    virtual_bytes: int
+    open_files: int
+    max_open_files: int
+    started_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Everything that is pulled at one collection."""
 
@@ -175,10 +193,20 @@ class Sources:
     passed: PassedNumbers = PassedNumbers()
     callers_evicted: int = 0
     """Live inbound exchanges pushed out of the full table of callers (SPEC 5.3)."""
+    callers_tied: int = 0
+    """Calls of the app that could be tied to a request to it."""
+    callers_untied: int = 0
+    """Those that could not, though requests were under way."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)
     """By listener, `admin` and `probes` among them: closed because there were too many."""
     dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Telemetry that was lost, by (signal, reason)."""
+    process: ProcessNumbers | None = None
+    """None where the system does not tell."""
+    build: tuple[tuple[str, str], ...] = ()
+    """The sidecar's version and what it runs on."""
+    resource: tuple[tuple[str, str], ...] = ()
+    """Who is scraped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,10 @@ class Cause:
     endpoint: str = ""
     detail: str = ""
     """In words, at most 128 characters."""
+    at: float = 0.0
+    """When its end was heard of, in seconds on the monotonic clock; 0 where nobody said."""
+    is_sampled: bool = False
+    """Its spans are recorded, so that a link leads somewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,13 @@ class Transition:
     """At most the last 32."""
     order: Order | None = None
     """The override that has begun, or (with AUTO) the one that has ended; None for every other reason."""
+    outage: float | None = None
+    """`at` of the opening by traffic that began the outage which this change begins, belongs to or ends. None outside
+    one: an operator or a configuration alone has opened it, or closed it, or neither."""
+    rejected: int = 0
+    """Requests that the breaker has refused since its birth."""
+    is_longest_wait: bool = False
+    """The wait is as long as `max_open_for` lets it be, but for chance."""
 
     @property
     def breaker(self) -> str:

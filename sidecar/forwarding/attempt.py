@@ -115,7 +115,7 @@ class Attempt(ResponseSink, Seeker):
         "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
         "awaits_message", "ejected", "ended", "fails_at", "is_hedge", "is_retry", "is_whole", "permit", "pool",
         "race", "reason", "resend", "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status",
-        "trailers", "upstream",
+        "trailers", "upstream", "waited_seconds",
     )  # fmt: skip
     __deletable__ = ("race",)
 
@@ -141,6 +141,8 @@ class Attempt(ResponseSink, Seeker):
     """It was begun beside one that was slow."""
     resend: int
     """How many there were of the exchange before it."""
+    waited_seconds: float
+    """How long it had no connection, from its begin on; 0 where there was one."""
     sent_ms: int | None
     """What the upstream was told of its time, in milliseconds."""
     awaits_message: bool
@@ -186,7 +188,7 @@ class Attempt(ResponseSink, Seeker):
         self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = (
             None
         )
-        self.sent_seconds = 0.0
+        self.sent_seconds = self.waited_seconds = 0.0
         self.is_whole = self._is_held = self.awaits_message = self.is_retry = self.is_hedge = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
@@ -226,7 +228,8 @@ class Attempt(ResponseSink, Seeker):
 
     def leased(self, lease: Lease) -> None:
         """The wait is over: here is a connection."""
-        self._wait = None
+        now = self.race.story.service.clock()
+        self._end_wait(now)
         pool = self.pool
         assert pool is not None
         if lease.pool is not pool:  # it is the first that came free, of whatever endpoint
@@ -236,12 +239,18 @@ class Attempt(ResponseSink, Seeker):
             self.pool.begun_at = self.started
         race = self.race
         try:
-            self.send(lease, race.story.service.clock())
+            self.send(lease, now)
         except GivenUp as error:
             race.failed(self, error)
 
-    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
+    def _end_wait(self, now: float) -> None:
         self._wait = None
+        seconds = self.waited_seconds = max(0.0, now - self.started)
+        if self.pool is not None:
+            self.pool.cluster.waited.add([seconds])
+
+    def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
+        self._end_wait(self.race.story.service.clock())
         seconds = 1.0 if reason is Reason.OVERLOADED else 0.0
         error = GivenUp(reason, detail, retry_after_seconds=seconds, is_uncounted=not is_counted)
         self.race.failed(self, error)
@@ -378,7 +387,7 @@ class Attempt(ResponseSink, Seeker):
         if lease is None:
             if self._wait is not None:
                 self._wait.cancel()
-                self._wait = None
+                self._end_wait(now)
             return
         self._lease = None
         self._stream = NO_UPSTREAM

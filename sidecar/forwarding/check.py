@@ -74,6 +74,10 @@ class Check(Way):
         return self.ids.trace_id
 
     @property
+    def is_sampled(self) -> bool:
+        return self.ids.is_sampled
+
+    @property
     def span_id(self) -> bytes:
         return self.ids.span_id
 

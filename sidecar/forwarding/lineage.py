@@ -35,11 +35,20 @@ def recover(exchange: Story, route: LiveRoute) -> None:
     policy = route.deadline
     trace = exchange.trace
     parent_id = trace.parent_id
-    if parent_id is None or not policy.recover_from_trace:
+    if not policy.recover_from_trace:
         return
     callers = exchange.service.callers
+    if parent_id is None:
+        if callers:
+            callers.ties.untied += 1
+        return
     found = callers.find(trace.own_member, parent_id, trace.trace_id, exchange.started)
-    if found is None or policy.mode is Mode.OFF:
+    if found is None:
+        if callers:
+            callers.ties.untied += 1
+        return
+    callers.ties.tied += 1
+    if policy.mode is Mode.OFF:
         return
     exchange.caller = found
     if policy.mode is not Mode.ENFORCE or not _may_cancel(exchange, policy.cancel_with_caller):

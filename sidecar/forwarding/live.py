@@ -69,7 +69,8 @@ class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
     __slots__ = (
-        "_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "retry_budget", "standby",
+        "_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "joins_spans", "retry_budget",
+        "standby",
     )  # fmt: skip
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
@@ -83,6 +84,8 @@ class Destination:
         """None where nothing is; only beside a `retry_budget`."""
         self.standby: Standby[Destination] | None = None
         """Who takes over from it; None: nobody."""
+        self.joins_spans = False
+        """The exchange's own span stands for a first attempt here, which goes out under its id."""
         self._usual_seconds = 0.0
         self._usual_until = -inf
 
@@ -249,6 +252,11 @@ class LiveRoute:
         }
         self.acting = Acting(policy, self.added_to_response, variants) if acts(policy) else None
         """None where requests are only sent on."""
+
+    def join_spans(self) -> None:
+        """Let one span stand for an exchange and its first attempt, where there is seldom another one."""
+        for one in self.everywhere():
+            one.joins_spans = not self.is_egress and one.retry_budget is None
 
     def __repr__(self) -> str:
         return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"

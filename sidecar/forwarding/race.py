@@ -297,7 +297,11 @@ class Race(AttemptOwner):
         seconds = exchange.deadline - now
         if route.bounds_attempts and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
-        span_id = exchange.service.ids.span_id() if attempts else exchange.trace.client_span_id
+        if attempts:
+            span_id = exchange.service.ids.span_id()
+        else:
+            trace = exchange.trace
+            span_id = trace.span_id if self._destination.joins_spans else trace.client_span_id
         if route.acting is not None:
             route = route.acting.variants.get(cluster.name, route)  # what is changed for this upstream alone
         attempt = Attempt()

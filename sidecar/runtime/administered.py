@@ -21,6 +21,7 @@ from sidecar.core.finished import FinishedExchange
 from sidecar.core.listing import Listing
 from sidecar.core.snapshot import Endpoint, Route, Snapshot
 from sidecar.core.sources import Sources
+from sidecar.core.ties import advice
 from sidecar.core.transition import Transition
 from sidecar.core.wall import to_the_second
 from sidecar.runtime.actor import Parts
@@ -144,6 +145,7 @@ class Administered:
             },
             "pass_through": self._passed(),
             "certificates": self._rotation.told(),
+            "untied_calls": self._untied_calls(),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }
@@ -165,6 +167,10 @@ class Administered:
                 for one in shown
             ],
         }
+
+    def _untied_calls(self) -> str | None:
+        ties = self._datapath.service.callers.ties
+        return advice(ties.untied) if ties.are_missing else None
 
     async def config(self) -> Data:
         active = self._active

@@ -23,6 +23,7 @@ from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import (
     ORIGINAL,
     Ambiguous,
+    ClientSpans,
     Direction,
     Endpoint,
     Mode,
@@ -87,6 +88,8 @@ class Assembly:
         self._budget = ConnectionBudget(service.max_open_connections)
         self._leaving: list[Cluster] = []
         self._building: Built | None = None
+        self._client_spans: ClientSpans | None = None
+        """That of the start: a change of it waits for the next one, as all of `telemetry` does."""
         self._has_learned = asyncio.Event()
         """Set with each news of the resolver."""
         self.tls = UpstreamContexts()
@@ -115,6 +118,8 @@ class Assembly:
     def build(self, snapshot: Snapshot) -> Generator[None, None, Built]:
         """Make what `snapshot` needs and what is not there yet, in steps of about a millisecond."""
         built = self._building = Built(snapshot)
+        if self._client_spans is None:
+            self._client_spans = snapshot.telemetry.client_spans
         for number, upstream in enumerate(snapshot.upstreams.values()):
             built.clusters[upstream.name] = self._cluster(upstream, built)
             if number % STEP == 0:
@@ -357,6 +362,8 @@ class Assembly:
             copying = Copying(self._service, mirror, built.clusters[mirror.upstream])
             for one in live.destinations:
                 one.copying = copying
+        if self._client_spans is ClientSpans.AUTO:
+            live.join_spans()
         return live
 
     def _takers(self, route: Route, built: Built, now: float) -> dict[str, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from sidecar.core.listing import EndpointsChange
 from sidecar.core.request import Asked
 from sidecar.core.snapshot import PASS_THROUGH, Endpoint, Snapshot
 from sidecar.core.sources import Sources
+from sidecar.core.ties import advice
 from sidecar.downstream.pressure import Told
 from sidecar.forwarding.passing import PassedDestination
 from sidecar.runtime import sources
@@ -64,6 +65,8 @@ class Control:
         self.events = events
         datapath.service.on_news = self._upstreams_news
         self.rooms = rooms
+        self._started_at: float | None = None
+        """When it took traffic; None before."""
         self.active = Active(snapshot, datapath)
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
         self._datapath = datapath
@@ -116,7 +119,9 @@ class Control:
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
         config = self.active.numbers(self._datapath.service.clock())
-        return sources.collect(self._datapath, config, self._servers, self.rooms.dropped(), self.rotation)
+        return sources.collect(
+            self._datapath, config, self._servers, self.rooms.dropped(), self.rotation, self.rooms.resource
+        )
 
     # The order of a life
 
@@ -139,6 +144,7 @@ class Control:
         Raises:
             OSError: an address cannot be bound.
         """
+        self._expect_series()  # before anybody can scrape
         await self._served_probes.start()
         self.parts.start("probes")
         await self._served_admin.start()
@@ -166,6 +172,8 @@ class Control:
 
     async def stop_telemetry(self) -> None:
         """The last of all; it has 2 s to send what it has."""
+        if self._started_at is not None:
+            self._tell_end(self._started_at)
         await asyncio.get_running_loop().run_in_executor(None, self.rooms.room.stop)
 
     # What may be asked for
@@ -218,6 +226,9 @@ class Control:
     def _tick(self) -> None:
         self._datapath.tick()
         self._handshakes.tick()
+        ties = self._datapath.service.callers.ties
+        if ties.has_news():
+            self._event(Level.WARNING, "deadline.untied", advice(ties.untied), {"calls": ties.untied})
 
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
@@ -226,12 +237,20 @@ class Control:
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
+            self._expect_series()
             self.rooms.numbers.retain({PASS_THROUGH, *(route.name for route in self.snapshot.routes)})
             self.drain.policy = self.snapshot.drain
             self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
         self.parts["watch"].tell(outcome)
         report_reload(outcome, self.rooms.room)
         self.events.reloaded(self._administered.summary(outcome))
+
+    def _expect_series(self) -> None:
+        """What may be counted has its series from birth: an increase from nothing cannot be seen."""
+        listeners = {route.name: route.listener for route in self.snapshot.routes}
+        for name, upstream in list(self._datapath.assembly.breakers):
+            if name in listeners:
+                self.rooms.numbers.expect(name, listeners[name], upstream)
 
     def _renew_telemetry(self) -> None:
         self.rooms.renew()
@@ -247,6 +266,7 @@ class Control:
     def _tell_start(self) -> None:
         """Breakers live in memory: whoever looks for the reason of a closed one after a crash finds it here."""
         limits, snapshot = self._limits, self.snapshot
+        self._started_at = self._datapath.service.clock()
         message = f"started with {len(snapshot.routes)} routes; every breaker begins afresh"
         sockets = self._datapath.listeners.sockets
         fields = {
@@ -269,6 +289,15 @@ class Control:
         level, kind, message, fields = report_failover(change)
         self._event(level, kind, message, fields)
         self.events.failed_over(change)
+
+    def _tell_end(self, started_at: float) -> None:
+        """So that an end which was meant can be told from a crash, which leaves no such line."""
+        seconds = self._datapath.service.clock() - started_at
+        failure = self.parts.failure
+        why = "as it was asked to" if failure is None else str(failure)
+        fields = {"pid": os.getpid(), "uptime_seconds": round(seconds, 3)}
+        level = Level.INFO if failure is None else Level.ERROR
+        self._event(level, "process.ended", f"ended after {seconds:.0f} s: {why}", fields)
 
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -23,8 +25,10 @@ from sidecar.core.sources import (
 )
 from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.own_numbers import process_numbers
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.serving.http import HttpServer
+from sidecar.telemetry.identity import version
 from sidecar.upstream.cluster import Cluster
 
 
@@ -34,6 +38,7 @@ def collect(
     servers: Mapping[str, HttpServer],
     dropped: Lost,
     rotation: Rotation,
+    resource: Mapping[str, str],
 ) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one.
 
@@ -41,12 +46,13 @@ def collect(
     configuration has a listener of that name too.
     """
     assembly, now = datapath.assembly, datapath.service.clock()
+    wall = time.time() - now
     pace = datapath.service.sweep.pace
     sockets = list(datapath.listeners.sockets.items())
     refused = Counter({name: one.refused_connections for name, one in sockets})
     refused.update({name: server.refused for name, server in servers.items()})
     return Sources(
-        breakers=[_breaker(breaker, now) for breaker in list(assembly.breakers.values())],
+        breakers=[_breaker(breaker, now, wall) for breaker in list(assembly.breakers.values())],
         upstreams=[_upstream(cluster) for cluster in list(assembly.clusters.values())],
         failovers=[
             FailoverReading(home.breaker.route, home.breaker.upstream, one.failover.kept, dict(one.moved))
@@ -76,8 +82,13 @@ def collect(
         },
         passed=assembly.passing.numbers(),
         callers_evicted=datapath.service.callers.evicted,
+        callers_tied=datapath.service.callers.ties.tied,
+        callers_untied=datapath.service.callers.ties.untied,
         connections_refused=refused,
         dropped=dropped,
+        process=process_numbers(),
+        build=(("version", version()), ("python", platform.python_version())),
+        resource=tuple(resource.items()),
     )
 
 
@@ -86,8 +97,12 @@ def memory_numbers(budget: MemoryBudget) -> MemoryNumbers:
     return MemoryNumbers(budget.used_bytes, budget.limit_bytes, closed, budget.refused)
 
 
-def _breaker(breaker: Breaker, now: float) -> BreakerReading:
-    tally = breaker.tally  # `numbers` would move the window, which is the loop's
+def _breaker(breaker: Breaker, now: float, wall: float) -> BreakerReading:
+    """`wall` makes a monotonic time one of the day."""
+    tally, opened_at = (
+        breaker.tally,
+        breaker.machine.opened_at,
+    )  # `numbers` would move the window, which is the loop's
     return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
@@ -98,6 +113,7 @@ def _breaker(breaker: Breaker, now: float) -> BreakerReading:
         rejected=tally.rejected,
         is_probe_due=breaker.is_probe_due(now),
         is_overridden=breaker.order_at(now) is not None,
+        opened_at=0.0 if opened_at is None else round(opened_at + wall, 3),
     )
 
 
@@ -125,6 +141,7 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         active=max(cluster.connections - idle, 0),
         idle=idle,
         pending=cluster.pending,
+        waits=cluster.waited.state,
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
         checked=_checked(cluster.peers) if is_checked else {},

@@ -17,6 +17,7 @@ from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
+from sidecar.telemetry.identity import resource_attributes
 from sidecar.telemetry.room import TelemetryRoom
 
 Lost = dict[tuple[str, str], int]
@@ -41,7 +42,11 @@ class TelemetryRooms:
     """What rooms lost that have ended, and those that may still lose something, the present one last. Replaced as a
     whole, since a collecting thread reads it."""
 
+    resource: Mapping[str, str] = field(init=False)
+    """Who produces the telemetry."""
+
     def __post_init__(self) -> None:
+        self.resource = resource_attributes(self.settings.service_name, self.environ)
         self._secret = os.urandom(32)
         self.room = self._make(None)
         self._past = {}, (self.room,)

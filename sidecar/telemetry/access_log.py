@@ -57,6 +57,11 @@ class Log:
         self._in_flight = 0
         self._fd = fd
         self._also = also
+        self.write_failed = 0
+        """Lines that the descriptor did not take."""
+        self._trouble = ""
+        """Why, as long as that goes on."""
+        self._told_of = 0
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="sidecar-log", daemon=True)
 
@@ -162,6 +167,14 @@ class Log:
                 return
             self._wake.wait(_IDLE_SECONDS)
 
+    def _tell_of_trouble(self, is_written: bool) -> None:
+        """Lines can be written again: say how many could not be, and why."""
+        if is_written and self._trouble:
+            count, why = self.write_failed - self._told_of, self._trouble
+            self._trouble, self._told_of = "", self.write_failed
+            fields = {"count": count, "error": why}
+            self.event(Level.WARNING, "telemetry.unwritten", _lost(count, why), fields, time.monotonic())
+
     def _write_batch(self) -> None:
         offset = time.time_ns() - time.monotonic_ns()
         texts: list[bytes] = []
@@ -180,11 +193,18 @@ class Log:
         self._in_flight = len(texts)
         try:
             write_all(self._fd, b"".join(texts))
-        except OSError:  # the reader is gone for good
-            self.dropped += len(texts)
+        except OSError as error:  # a full disk, or a reader that is gone for good
+            self.write_failed += len(texts)
+            self._trouble = os.strerror(error.errno) if error.errno else str(error)
+        else:
+            self._tell_of_trouble(bool(texts))
         self._in_flight = 0
         if flushed is not None:
             flushed.set()
+
+
+def _lost(count: int, why: str) -> str:
+    return f"{count} lines could not be written: {why}"
 
 
 def is_grpc_error(exchange: ObservedExchange) -> bool:

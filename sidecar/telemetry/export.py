@@ -45,8 +45,8 @@ class Sink(Protocol):
         """Abort a send that is under way, and free the connection."""
 
 
-def make_sink(signal: str, export: Export) -> Sink:
-    """Build the sink of one signal: `traces`, `metrics` or `logs`.
+def make_sink(signal: str, export: Export, *, is_direct: bool = False) -> Sink:
+    """Build the sink of one signal: `traces`, `metrics` or `logs`. `is_direct`: whatever proxy the environment names.
 
     Raises:
         RuntimeError: the installed exporter does not have the hook that is needed.
@@ -56,9 +56,9 @@ def make_sink(signal: str, export: Export) -> Sink:
     module = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.{module_name}")
     exporter_class = getattr(module, class_name)
     with _hidden(signal, "TIMEOUT", "COMPRESSION"):
-        return (
-            _GrpcSink(signal, exporter_class, export) if kind == "grpc" else _HttpSink(exporter_class, export)
-        )
+        if kind == "grpc":
+            return _GrpcSink(signal, exporter_class, export, is_direct=is_direct)
+        return _HttpSink(exporter_class, export, is_direct=is_direct)
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def _hidden(signal: str, *whats: str) -> Iterator[None]:
 
 
 class _GrpcSink:
-    def __init__(self, signal: str, exporter_class: Any, export: Export) -> None:
+    def __init__(self, signal: str, exporter_class: Any, export: Export, *, is_direct: bool) -> None:
         _check_hooks(
             exporter_class, "_translate_data", "_count_data", "_export", "_initialize_channel_and_stub"
         )
@@ -100,6 +100,7 @@ class _GrpcSink:
             headers=None if export.headers is None else tuple((k.lower(), v) for k, v in export.headers),
             compression=_compression(compressions, export),
             timeout=export.timeout_seconds,
+            channel_options=(("grpc.enable_http_proxy", 0),) if is_direct else None,
         )
 
     def send(self, request: bytes) -> int | None:
@@ -124,13 +125,14 @@ def _raw_stub(method: str, answered: Callable[[bytes], None]) -> Callable[[Any],
 
 
 class _HttpSink:
-    def __init__(self, exporter_class: Any, export: Export) -> None:
+    def __init__(self, exporter_class: Any, export: Export, *, is_direct: bool) -> None:
         compressions = importlib.import_module("opentelemetry.exporter.otlp.proto.http").Compression
         self._exporter = exporter_class(
             endpoint=export.endpoint,
             headers=None if export.headers is None else dict(export.headers),
             compression=_compression(compressions, export),
             timeout=export.timeout_seconds,
+            session=_session(is_direct=is_direct),
         )
         _check_hooks(self._exporter, "_client")
         self._client: Any = self._exporter._client
@@ -154,6 +156,25 @@ class _HttpSink:
 
     def close(self) -> None:
         self._exporter.shutdown()
+
+
+def _session(*, is_direct: bool) -> Any:
+    """What asks by HTTP. By itself it would prefer the authorities that `REQUESTS_CA_BUNDLE` names to the one that
+    the exporter was given (`OTEL_EXPORTER_OTLP_CERTIFICATE`)."""
+    import requests
+
+    class Session(requests.Session):
+        def merge_environment_settings(
+            self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            if verify is None and self.verify is not True:
+                verify = self.verify
+            settings = super().merge_environment_settings(url, proxies, stream, verify, cert)
+            if is_direct:
+                settings["proxies"] = {}
+            return settings
+
+    return Session()
 
 
 def _compression(compressions: Any, export: Export) -> Any:

@@ -61,7 +61,7 @@ class MetricBuilder:
         """Yield `ExportMetricsServiceRequest`s, each with the number of its points; `sent` or `lost` follows each."""
         request: Any = None
         points = 0
-        self._temporality.begin_round()
+        self._temporality.begin_round(now_ns, offset_ns)
         for family, part in self._slices(sources):
             encoded = encode_metrics(self.data(family, part, now_ns, offset_ns))
             if request is None:
@@ -91,8 +91,10 @@ class MetricBuilder:
         metric = Metric(
             family.name, family.description, family.unit, self._data(family, points, now_ns, offset_ns)
         )
-        scope = ScopeMetrics(scope=self._scope, metrics=[metric], schema_url="")
-        return MetricsData([ResourceMetrics(resource=self._resource, scope_metrics=[scope], schema_url="")])
+        url = self._scope.schema_url or ""
+        scope = ScopeMetrics(scope=self._scope, metrics=[metric], schema_url=url)
+        of_resource = ResourceMetrics(resource=self._resource, scope_metrics=[scope], schema_url=url)
+        return MetricsData([of_resource])
 
     def _slices(self, sources: Sources) -> Iterator[tuple[Family, list[Point]]]:
         routes = self._numbers.routes()

@@ -21,6 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from sidecar.telemetry.export import Sink
 from sidecar.telemetry.log_lines import LogLine, Record, make_line
 from sidecar.telemetry.pipeline import Pipeline, pause
+from sidecar.telemetry.resource import SCHEMA_URL
 from sidecar.telemetry.spans import Wake
 
 _CAPACITY = 2048
@@ -67,7 +68,7 @@ class LogPipeline(Pipeline):
         self._queue.clear()
 
     def _request(self, records: list[LogRecord]) -> bytes:
-        scope = ScopeLogs(scope=self._scope, log_records=records)
+        scope = ScopeLogs(scope=self._scope, log_records=records, schema_url=SCHEMA_URL)
         logs = ResourceLogs(resource=self._resource, scope_logs=[scope])
         encoded: bytes = ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
         return encoded

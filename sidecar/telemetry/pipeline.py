@@ -27,7 +27,7 @@ from sidecar.telemetry import wire
 from sidecar.telemetry.export import Sink
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.span_shape import SpanShaper
-from sidecar.telemetry.spans import SpanRecorder, Wake
+from sidecar.telemetry.spans import SpanRecorder, Wake, spans_of
 
 T = TypeVar("T")
 
@@ -146,18 +146,20 @@ class SpanPipeline(Pipeline):
         self._shaper = shaper
         self._batch = batch
         self._resource, self._scope = encode_origin(resource, scope)
+        self._schema_url = (scope.schema_url or "").encode()
         self._offset_ns = offset_ns()
 
     def send_all(self) -> None:
         recorder = self._recorder
         while (recorder.events or recorder.exchanges) and not self._is_aborted:
             spans = self._take_batch()
-            self._send(wire.request(self._resource, self._scope, spans), len(spans))
+            self._send(wire.request(self._resource, self._scope, spans, self._schema_url), len(spans))
 
     def count_left(self) -> None:
         recorder = self._recorder
         while recorder.exchanges:
-            self.failed += 1 + len(recorder.exchanges.popleft().attempts)
+            record = recorder.exchanges.popleft()
+            self.failed += spans_of(record.attempts, record.span_id)
         self.failed += len(recorder.events)
         recorder.events.clear()
 
@@ -175,7 +177,8 @@ class SpanPipeline(Pipeline):
         records = 0
         while recorder.exchanges and len(spans) < self._batch:
             record = recorder.exchanges.popleft()
-            spans += self._shaped(partial(shaper.exchange_spans, record, offset), 1 + len(record.attempts))
+            count = spans_of(record.attempts, record.span_id)
+            spans += self._shaped(partial(shaper.exchange_spans, record, offset), count)
             records += 1
             if records % _RECORDS_PER_SLICE == 0:
                 pause()

@@ -9,7 +9,6 @@ Start it after a fork, never before: threads do not survive one.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import time
@@ -25,10 +24,12 @@ from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Log
+from sidecar.telemetry.identity import version
 from sidecar.telemetry.log_lines import Level
+from sidecar.telemetry.proxies import proxies_here
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
-from sidecar.telemetry.spans import SpanRecorder, TransitionIds, Wake
+from sidecar.telemetry.spans import Ending, SpanRecorder, TransitionIds, Wake
 from sidecar.telemetry.temporality import Temporality
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 STOP_SECONDS = 2.0
 """How long the end of the process may wait for telemetry."""
 _LOG_SHARE = 0.25
+_MAX_ERROR = 500
+"""Characters of an exception's text that are told."""
 
 
 class Reporter:
@@ -145,10 +148,16 @@ class TelemetryRoom:
             else instead_of._temporality
         )
         self._recorder: SpanRecorder | None = None
+        self._sources = sources
         self._ids = TransitionIds(secret or os.urandom(32))
         self._warnings = list(self.settings.warnings)
+        self._proxies: Mapping[str, str] = {}
         self._sdk_log = _SdkLog()
         if self.settings.traces or self.settings.metrics or self.settings.logs:
+            self._proxies = proxies_here(environ)
+            for variable, where in self._proxies.items():
+                proxy = f"{variable} names a proxy on this host ({where}), which may be this sidecar"
+                self._warnings.append(f"{proxy}: exports go to the collector directly")
             with self._sdk_log.attached():  # the exporters complain of variables as they are made
                 self._build_pipelines(numbers, sources, environ)
         also = self._log_pipeline.add if self._log_pipeline is not None else None
@@ -176,7 +185,7 @@ class TelemetryRoom:
         deadline = now + seconds
         until_log = deadline - _LOG_SHARE * seconds  # an exporter that hangs must not cost the last lines too
         if self._recorder is not None:
-            self._recorder.end_outages(now)
+            self._recorder.end(Ending(now, self._rejected()))
         for _, pipeline in self._pipelines:
             if pipeline is not self._log_pipeline:
                 pipeline.ask_to_stop()
@@ -196,7 +205,10 @@ class TelemetryRoom:
 
     def dropped(self) -> dict[tuple[str, str], int]:
         """What was lost so far, by (signal, reason): for `Sources.dropped`."""
-        counts = {("access_log", "queue_full"): self.log.dropped}
+        counts = {
+            ("access_log", "queue_full"): self.log.dropped,
+            ("access_log", "write_failed"): self.log.write_failed,
+        }
         if self._recorder is not None:
             counts["traces", "queue_full"] = self._recorder.dropped_spans
         if self._log_pipeline is not None:
@@ -206,6 +218,9 @@ class TelemetryRoom:
             counts[signal, "refused"] = pipeline.refused
         return counts
 
+    def _rejected(self) -> dict[tuple[str, str], int]:
+        return {(one.route, one.upstream): one.rejected for one in self._sources().breakers}
+
     def _sink(self, signal: str, export: Export | None) -> Sink | None:
         """None where nothing is to be sent, or nothing can be: a certificate that is no file must not keep a proxy
         from its work."""
@@ -214,7 +229,7 @@ class TelemetryRoom:
         if export is None:
             return None
         try:
-            return make_sink(signal, export)
+            return make_sink(signal, export, is_direct=bool(self._proxies))
         except (OSError, ValueError) as error:
             self._warnings.append(f"{signal} are not exported: {type(error).__name__}: {error}")
             return None
@@ -227,7 +242,7 @@ class TelemetryRoom:
         from sidecar.telemetry import metrics, otlp_logs, pipeline, resource, span_shape
 
         settings = self.settings
-        scope = InstrumentationScope("sidecar", importlib.metadata.version("sidecar-proxy"))
+        scope = InstrumentationScope("sidecar", version(), resource.SCHEMA_URL)
         who = resource.make_resource(settings.service_name, environ)
         if (sink := self._sink("traces", settings.traces)) is not None:
             self._recorder = SpanRecorder(
@@ -292,6 +307,12 @@ class _SdkLog(logging.Handler):
         if self._log is None:
             self._early.append(record)
             return
-        fields = {"logger": record.name}
+        fields, message = {"logger": record.name}, record.getMessage()
+        if (
+            record.exc_info and record.exc_info[1] is not None
+        ):  # the message alone says that something failed, not why
+            error = record.exc_info[1]
+            fields["error"] = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+            message = f"{message}: {fields['error']}"
         level = Level.ERROR if record.levelno >= logging.ERROR else Level.WARNING
-        self._log.event(level, "telemetry.export", record.getMessage(), fields, time.monotonic())
+        self._log.event(level, "telemetry.export", message, fields, time.monotonic())

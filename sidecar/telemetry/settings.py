@@ -167,7 +167,7 @@ def _export(
     if chosen == "none" or not (otlp or has_endpoint or chosen):
         return None
     protocol = _protocol(signal, otlp, environ, warnings)
-    endpoint = None if has_endpoint or otlp is None else _endpoint(otlp.endpoint, signal, protocol)
+    endpoint = None if has_endpoint or otlp is None else _endpoint(otlp.endpoint, signal, protocol, warnings)
     return Export(
         protocol=protocol,
         endpoint=endpoint,
@@ -201,9 +201,15 @@ def _protocol(signal: str, otlp: Otlp | None, environ: Mapping[str, str], warnin
     return otlp.protocol if otlp is not None else GRPC
 
 
-def _endpoint(endpoint: str, signal: str, protocol: str) -> str:
-    """The file's endpoint is a base, as `OTEL_EXPORTER_OTLP_ENDPOINT` is."""
-    return endpoint if protocol == GRPC else f"{endpoint.rstrip('/')}/v1/{signal}"
+def _endpoint(endpoint: str, signal: str, protocol: str, warnings: list[str]) -> str:
+    """The file's endpoint is a base, as `OTEL_EXPORTER_OTLP_ENDPOINT` is. One signal's path at its end is told and
+    left out."""
+    base = endpoint.rstrip("/")
+    for path in (f"/v1/{one}" for one in SIGNALS):
+        if base.endswith(path):
+            base = endpoint = base.removesuffix(path)
+            warnings.append(f"telemetry.otlp.endpoint is for all signals: using {base} without {path}")
+    return endpoint if protocol == GRPC else f"{base}/v1/{signal}"
 
 
 def _has(environ: Mapping[str, str], signal: str, what: str) -> bool:

@@ -23,7 +23,9 @@ from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
-from sidecar.telemetry.event_shape import EventShaper, ns, of_breaker, of_endpoint
+from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
+from sidecar.telemetry.event_shape import EventShaper
+from sidecar.telemetry.joined import MAX_IDENTITY, JoinedShaper, server_of
 from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
@@ -35,8 +37,6 @@ _MAX_PEERS = 256
 """Clients whose exchanges are shaped in the same second; each new connection is another."""
 _SOME_CLIENT = ClientTls()
 """In the place of each client, where all that matters is that there is TLS."""
-MAX_IDENTITY = 256
-"""Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
 
 _URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
 _REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
@@ -48,6 +48,11 @@ _text_of, _number_of = wire.text_of, wire.number_of
 _HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
 _LOST_TO_HEDGE = wire.text("sidecar.cancellation.cause", b"hedge")
 """Another attempt was faster, so this one was ended: unset, and no error."""
+_CANCELLED_BY: dict[Reason | None, bytes] = {
+    reason: wire.text("sidecar.cancellation.cause", by)
+    for reason, by in ((Reason.CLIENT_GONE, b"client"), (Reason.CALLER_GONE, b"caller"))
+}
+"""What was cut short by somebody above: nobody here or below is to blame, so their spans are no errors."""
 
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
@@ -58,10 +63,11 @@ class SpanShaper:
     def __init__(self, ids: TransitionIds) -> None:
         self._ids = ids
         self._events = EventShaper(ids)
+        self._joined = JoinedShaper()
         self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
     def exchange_spans(self, record: FinishedExchange, offset_ns: int) -> list[bytes]:
-        """The SERVER span of one exchange, then a CLIENT span for each attempt.
+        """The SERVER span of one exchange, then a CLIENT span for each attempt that has an id of its own.
 
         `offset_ns` is added to a monotonic time to get nanoseconds since the epoch.
         """
@@ -77,6 +83,8 @@ class SpanShaper:
         sent = record.rewritten_target
         sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
         for attempt in record.attempts:
+            if attempt.span_id == record.span_id:
+                continue  # it was joined with the SERVER span
             authority, parts = self._client_parts(record, attempt)
             url = _full_url(attempt.scheme, authority or record.host, sent_path, query)
             parts += (_text_of(_URL_FULL, url), state)
@@ -86,6 +94,8 @@ class SpanShaper:
                 parts.append(_HEDGE)
             if not attempt.status and attempt.reason is None:
                 parts.append(_LOST_TO_HEDGE)
+            if attempt.waited_seconds:
+                parts.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
             if attempt.ejected is not None:
                 parts.append(of_endpoint(attempt.ejected, offset_ns))
             start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns
@@ -99,6 +109,8 @@ class SpanShaper:
         method, budget, breaker = record.method, record.budget, record.breaker_state
         spoken = record.spoken
         tls = spoken.tls
+        first = record.attempts[0] if record.attempts else None
+        joined = first if first is not None and first.span_id == record.span_id else None
         parts = [
             _server_fixed(
                 method if method in _KNOWN else b"_OTHER",
@@ -110,9 +122,12 @@ class SpanShaper:
                 record.fallback,
             ),
             _admission(
-                "" if breaker is None else breaker._value_, budget.source, record.host, record.user_agent
+                "" if breaker is None else breaker._value_,
+                budget.source,
+                record.host if joined is None else b"",
+                record.user_agent,
             ),
-            _text_of(_URL_PATH, path),
+            _text_of(_URL_PATH, path) if record.target else b"",
             _text_of(_REQUEST_ID, record.request_id),
             _number_of(_USED_MS, int((record.ended - record.started) * 1000 + 0.5)),
         ]
@@ -122,6 +137,8 @@ class SpanShaper:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if query:
             parts.append(wire.text("url.query", query))
+        if joined is not None:
+            parts += self._joined.parts(record, joined, offset_ns)
         if record.peer is not None:
             parts.append(_peer(record.peer))
         if tls is not None:
@@ -136,6 +153,7 @@ class SpanShaper:
         if record.tripped is not None:
             at_ns = ns(record.tripped.at, offset_ns)
             parts.append(wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped)))
+            parts.append(wire.link(*self._ids.cause_of(record.tripped), is_sampled=True))
         return parts
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
@@ -143,7 +161,7 @@ class SpanShaper:
         if is_server_error(record.status, reason, record.fallback, record.spoken.grpc_status):
             yield wire.status(wire.ERROR, record.detail.encode() if reason is not None else b"")
         if record.refused_by is not None:
-            yield wire.link(*self._ids.of(record.refused_by))
+            yield wire.link(*self._ids.cause_of(record.refused_by), is_sampled=True)
 
     def _client_parts(self, record: FinishedExchange, attempt: FinishedAttempt) -> tuple[bytes, list[bytes]]:
         """The authority for `url.full` (empty: use Host), and what stands in a CLIENT span besides it."""
@@ -179,12 +197,12 @@ class SpanShaper:
         return entry[1], entry[2]
 
     def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
-        """The span of a transition, of an outage, of a reload, or of a check."""
+        """The spans of a transition (an outage has many, or none yet), of a reload, or of a check."""
         if isinstance(record, Checked):
             return [self._check_span(record, offset_ns)]
         if isinstance(record, Mirrored):
             return [self._copy_span(record, offset_ns)]
-        return [self._events.span(record, offset_ns)]
+        return self._events.spans(record, offset_ns)
 
     def _copy_span(self, copy: Mirrored, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace, linked to the SERVER span of the request."""
@@ -222,13 +240,15 @@ def is_server_error(
     own status tells, whoever set it: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
 
     A 4xx is the client's fault and leaves it unset, as the conventions demand; so does a fallback that
-    served. 499 is our own code for "nothing was answered".
+    served. What was cancelled is nobody's fault here: a client that left, or the one that the call was made for.
     """
+    if reason in _CANCELLED_BY:
+        return False
     if grpc_status is not None:
         return grpc_status in SERVER_ERRORS
     if status >= 500:
         return True
-    return reason is not None and fallback is None and (status < 400 or status == 499)
+    return reason is not None and fallback is None and status < 400
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
@@ -284,6 +304,8 @@ def _server_fixed(
         parts.append(wire.text("error.type", error.encode()))
     if fallback is not None:
         parts.append(wire.text("sidecar.fallback", fallback.encode()))
+    if reason in _CANCELLED_BY:
+        parts.append(_CANCELLED_BY[reason])
     return b"".join(parts)
 
 
@@ -291,7 +313,7 @@ def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | C
     upstream, status = attempt.upstream, attempt.status
     parts = [
         _PARENT_HERE,
-        wire.name_and_kind("HTTP" if method == b"_OTHER" else method.decode(), wire.CLIENT),
+        wire.name_and_kind(f"{'HTTP' if method == b'_OTHER' else method.decode()} {upstream}", wire.CLIENT),
         wire.text("http.request.method", method),
         wire.text("url.scheme", attempt.scheme.encode()),
         wire.text("sidecar.upstream", upstream.encode()),
@@ -308,7 +330,7 @@ def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | C
         parts.append(wire.number("rpc.grpc.status_code", attempt.grpc_status))
     if error := client_error_type(status, attempt.reason, attempt.grpc_status):
         parts.append(wire.text("error.type", error.encode()))
-        parts.append(wire.status(wire.ERROR))
+        parts.append(_CANCELLED_BY.get(attempt.reason) or wire.status(wire.ERROR))
     return b"".join(parts)
 
 
@@ -328,18 +350,15 @@ def _authority(endpoint: Endpoint) -> bytes:
 
 
 def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[bytes]:
+    yield from server_of(endpoint, upstream)
     if endpoint is None:
-        yield wire.text("server.address", upstream.encode())
-    elif endpoint.path is not None:
-        yield wire.text("server.address", endpoint.path.encode())
+        return
+    if endpoint.path is not None:
         yield wire.text("network.peer.address", endpoint.path.encode())
         yield wire.text("network.transport", b"unix")
-    else:
-        yield wire.text("server.address", (endpoint.name or endpoint.host).encode())
-        yield wire.number("server.port", endpoint.port)
-        if endpoint.is_literal:
-            yield wire.text("network.peer.address", endpoint.host.encode())
-            yield wire.number("network.peer.port", endpoint.port)
+    elif endpoint.is_literal:
+        yield wire.text("network.peer.address", endpoint.host.encode())
+        yield wire.number("network.peer.port", endpoint.port)
 
 
 @lru_cache(maxsize=_MAX_OF_CLIENTS)

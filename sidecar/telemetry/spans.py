@@ -9,33 +9,39 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from sidecar.core.checked import Checked
-from sidecar.core.finished import FinishedExchange, with_spans
+from sidecar.core.finished import FinishedAttempt, FinishedExchange, with_spans
 from sidecar.core.mirrored import Mirrored
-from sidecar.core.observe import ObservedExchange
+from sidecar.core.observe import ObservedAttempt, ObservedExchange
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import State, Transition
+from sidecar.core.transition import Transition
 
 _EVENT_CAPACITY = 1024
 """Transitions and reloads have their own queue: a flood of exchanges must not push them out."""
 _COPIES_CAPACITY = 512
 """Copies of requests lie there too, and must not push anything out either."""
-_MAX_OUTAGES = 8192
-_ENDS_OUTAGE = (State.CLOSED, State.DISABLED)
-_STARTS_OUTAGE = (State.OPEN, State.FORCED_OPEN)
 
-Outage = tuple[Transition, Transition | None, float]
-"""A breaker's first opening, what closed it (None if it is still open), and the end in seconds."""
-EventRecord = Transition | Outage | ReloadReport | Checked | Mirrored
+
+class Ending(NamedTuple):
+    """The process ends."""
+
+    at: float
+    """Monotonic seconds."""
+    rejected: Mapping[tuple[str, str], int]
+    """By route and upstream: how many requests each breaker has refused."""
+
+
+EventRecord = Transition | Ending | ReloadReport | Checked | Mirrored
 
 
 class TransitionIds:
     """Trace and span ids of transitions, known before (and whether or not) their span is exported.
 
-    A keyed hash of breaker and sequence number: an exchange that is refused links to the opening transition
-    without a table of ids, and worker processes that were given the same secret agree on them.
+    A keyed hash of the breaker and of when it was: an exchange that is refused links to the outage without a table of
+    ids, and worker processes that were given the same secret agree on them.
     """
 
     __slots__ = ("_secret",)
@@ -44,12 +50,33 @@ class TransitionIds:
         """`secret` is 16 to 64 bytes of `os.urandom`, drawn anew for each run of the proxy."""
         self._secret = secret
 
-    def of(self, transition: Transition, what: str = "transition") -> tuple[bytes, bytes]:
-        """The raw trace id (16 bytes) and span id (8 bytes). `what` tells spans of one transition apart."""
-        name = f"{transition.route}\0{transition.upstream}\0{transition.sequence}".encode()
+    def of(self, transition: Transition) -> tuple[bytes, bytes]:
+        """The raw trace id (16 bytes) and span id (8 bytes) of a change's own span."""
+        moment = f"{transition.sequence} {transition.at!r}"
+        return self._of((transition.route, transition.upstream, moment), "transition")
+
+    def of_outage(
+        self, route: str, upstream: str, began: float, what: str = "opened", part: int = 1
+    ) -> tuple[bytes, bytes]:
+        """Those of a span of an outage: `opened` is its root. `part`: an outage that lasts has several traces."""
+        return self._of((route, upstream, f"outage {began!r} {part}"), what)
+
+    def cause_of(self, transition: Transition) -> tuple[bytes, bytes]:
+        """Those of the span that explains a change: the root of its outage, or its own."""
+        if transition.outage is None:
+            return self.of(transition)
+        return self.of_outage(transition.route, transition.upstream, transition.outage)
+
+    def _of(self, names: tuple[str, ...], what: str) -> tuple[bytes, bytes]:
+        name = "\0".join(names).encode()
         trace_id = hashlib.blake2b(name, key=self._secret, digest_size=16).digest()
-        span_id = hashlib.blake2b(name + what.encode(), key=self._secret, digest_size=8).digest()
+        span_id = hashlib.blake2b(name + b"\0" + what.encode(), key=self._secret, digest_size=8).digest()
         return trace_id, span_id
+
+
+def spans_of(attempts: Sequence[ObservedAttempt | FinishedAttempt], span_id: bytes) -> int:
+    """How many spans an exchange makes: its own, and that of each attempt that it does not stand for."""
+    return 1 + len(attempts) - (bool(attempts) and attempts[0].span_id == span_id)
 
 
 class SpanRecorder:
@@ -63,7 +90,6 @@ class SpanRecorder:
         self._capacity = capacity
         self._wake_at = wake_at
         self._wake = wake
-        self._outages: dict[tuple[str, str], Transition] = {}
 
     def finished(self, exchange: ObservedExchange) -> FinishedExchange | None:
         """Keep a sampled exchange; the record of it, for others who keep it too."""
@@ -71,7 +97,7 @@ class SpanRecorder:
             return None
         waiting = len(self.exchanges)
         if waiting >= self._capacity:
-            self.dropped_spans += 1 + len(exchange.attempts)
+            self.dropped_spans += spans_of(exchange.attempts, exchange.trace.span_id)
             return None
         record = with_spans(exchange)
         self.exchanges.append(record)
@@ -80,16 +106,8 @@ class SpanRecorder:
         return record
 
     def transitioned(self, transition: Transition) -> None:
-        """Keep every transition, and the whole outage once it is over."""
+        """Keep every transition."""
         self._keep(transition)
-        breaker = (transition.route, transition.upstream)
-        if transition.to_state in _STARTS_OUTAGE:
-            if len(self._outages) < _MAX_OUTAGES:
-                self._outages.setdefault(breaker, transition)
-        elif transition.to_state in _ENDS_OUTAGE:
-            opened = self._outages.pop(breaker, None)
-            if opened is not None:
-                self._keep((opened, transition, transition.at))
 
     def checked(self, checked: Checked) -> None:
         """Keep a sampled check."""
@@ -106,11 +124,9 @@ class SpanRecorder:
     def reloaded(self, report: ReloadReport) -> None:
         self._keep(report)
 
-    def end_outages(self, now: float) -> None:
-        """At the end of the process: show the outages that are still going on. `now` is monotonic seconds."""
-        for opened in self._outages.values():
-            self._keep((opened, None, now))
-        self._outages.clear()
+    def end(self, ending: Ending) -> None:
+        """The process ends: outages that are still going on are shown. It has its place in a full queue, too."""
+        self.events.append(ending)
 
     def _keep(self, record: EventRecord) -> None:
         if len(self.events) >= _EVENT_CAPACITY:

@@ -86,6 +86,15 @@ number_of = lru_cache(maxsize=1024)(new_number_of)
 """Cached: durations and budgets in milliseconds are much the same."""
 
 
+_FRACTION = struct.Struct("<d").pack
+
+
+def seconds(name: str, value: float) -> bytes:
+    """A span attribute with a fraction for its value: a duration, to the microsecond."""
+    encoded = key(name)
+    return b"\x4a%c%b\x12\x09\x21%b" % (len(encoded) + 11, encoded, _FRACTION(round(value, 6)))
+
+
 def flag(name: str, *, value: bool) -> bytes:
     """A span attribute with a boolean value."""
     return field(b"\x4a", key(name) + field(b"\x12", b"\x10" + (b"\x01" if value else b"\x00")))
@@ -124,9 +133,11 @@ def span(
     return b"\x12" + (_LENGTHS[size] if size < 16384 else varint(size)) + payload
 
 
-def request(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> bytes:
+def request(resource: bytes, scope: bytes, spans: Sequence[bytes], schema_url: bytes = b"") -> bytes:
     """An `ExportTraceServiceRequest` of encoded parts."""
     of_resource, of_scope = field(b"\x0a", resource), field(b"\x0a", scope)
+    if schema_url:
+        of_scope += field(b"\x1a", schema_url)
     size = len(of_scope) + sum(map(len, spans))
     head = b"".join((of_resource, b"\x12", varint(size), of_scope))
     whole = len(head) - len(of_scope) + size
@@ -140,11 +151,16 @@ def event(name: str, at_ns: int, attributes: Sequence[bytes]) -> bytes:
 
 
 def link(
-    trace_id: bytes, span_id: bytes, attributes: Sequence[bytes] = (), *, is_remote: bool = False
+    trace_id: bytes,
+    span_id: bytes,
+    attributes: Sequence[bytes] = (),
+    *,
+    is_remote: bool = False,
+    is_sampled: bool = False,
 ) -> bytes:
-    """A link to another span; ids are raw."""
+    """A link to another span; ids are raw. `is_sampled`: it is recorded, as far as anybody here knows."""
     renumbered = b"".join(b"\x22" + attribute[1:] for attribute in attributes)
-    bits = _HAS_IS_REMOTE | (_IS_REMOTE if is_remote else 0)
+    bits = _HAS_IS_REMOTE | (_IS_REMOTE if is_remote else 0) | (_SAMPLED if is_sampled else 0)
     ids = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
     return field(b"\x6a", ids + renumbered + b"\x35" + bits.to_bytes(4, "little"))
 

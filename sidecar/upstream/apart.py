@@ -35,6 +35,7 @@ class Apart(LeaseLine):
         self.is_mesh = cluster.is_mesh
         self.is_to_pod = cluster.is_to_pod
         self.sources = cluster.sources
+        self.waited = cluster.waited
         self.peers = cluster.peers
         self.waits = NOBODY
         self.idle_timer: asyncio.TimerHandle | None = None

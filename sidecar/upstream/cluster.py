@@ -22,6 +22,7 @@ from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import DURATION_BOUNDS, Histogram
 from sidecar.core.snapshot import Balancing, Endpoint, HashKey, HttpVersion, Source, Upstream
 from sidecar.transport.tls.client import ClientContext, ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
@@ -103,6 +104,7 @@ class Cluster(LeaseLine):
         """Attempts that were admitted and have not ended; their permits count them."""
         self.connections = 0
         """Open and being opened."""
+        self.waited = Histogram(DURATION_BOUNDS) if predecessor is None else predecessor.waited
         self.overflows = 0
         """Attempts refused by a limit."""
         self._clock = clock

@@ -20,6 +20,7 @@ from sidecar.core.ejection.peers import Peers
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import Histogram
 from sidecar.core.request import Request
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
@@ -164,6 +165,8 @@ class LeaseLine(ABC):
     memory: MemoryBudget
     """Of all connections of this process."""
     waits: Sized
+    waited: Histogram
+    """Seconds that attempts were without a connection before they had one, or gave up."""
     is_mesh: bool
     """A sidecar of ours stands there too."""
     peers: Peers

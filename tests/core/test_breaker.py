@@ -81,6 +81,7 @@ def test_consecutive_failures_open_at_their_number_and_not_before() -> None:
         at=1.5,
         window=WindowNumbers(total=5, failed=5, slow=0, consecutive_failures=5),
         wait_seconds=5.0,
+        outage=1.5,
     )
 
 
@@ -252,7 +253,7 @@ def test_good_probes_close_at_their_number() -> None:
     assert transition is not None
     assert (transition.to_state, transition.reason) == (State.CLOSED, TransitionReason.PROBE_SUCCEEDED)
     assert transition.window == WindowNumbers(total=3)
-    assert transition.causes == (cause,)
+    assert transition.causes == (replace(cause, at=5.1),)
     assert subject.numbers(5.3).window == WindowNumbers()
 
 
@@ -680,7 +681,7 @@ def test_transition_names_the_last_causes_that_its_trigger_counted() -> None:
         call(subject, BAD, now, cause=Cause(b"trace", b"span", b"request %d" % number))
     transition = subject.history[-1]
     assert transition.causes == tuple(
-        Cause(b"trace", b"span", b"request %d" % n, "500", 500) for n in range(5)
+        Cause(b"trace", b"span", b"request %d" % n, "500", 500, at=now) for n in range(5)
     )
 
 
@@ -737,3 +738,30 @@ def test_repr_is_the_operators_view() -> None:
 def test_change_that_the_table_does_not_have_is_refused() -> None:
     with pytest.raises(AssertionError, match="no edge from CLOSED to HALF_OPEN for wait_elapsed"):
         breaker().machine.enter(State.HALF_OPEN, TransitionReason.WAIT_ELAPSED, 1.0)
+
+
+def test_changes_of_one_outage_say_when_it_began_and_how_many_were_refused() -> None:
+    subject, probe = half_open()
+    settle(probe, BAD, 0.1, 6.0)
+    assert not subject.admit(7.0).is_admitted
+    subject.override(Override.OPEN, 8.0)
+    assert not subject.admit(9.0).is_admitted
+    subject.override(Override.CLOSE, 10.0)
+    subject.override(Override.AUTO, 11.0)
+    calls(subject, [BAD] * 5, 20.0)
+    assert [(one.to_state, one.outage, one.rejected) for one in subject.history] == [
+        (State.OPEN, 0.0, 0),
+        (State.HALF_OPEN, 0.0, 0),
+        (State.OPEN, 0.0, 0),
+        (State.FORCED_OPEN, 0.0, 1),
+        (State.FORCED_CLOSED, 0.0, 2),
+        (State.CLOSED, None, 2),
+        (State.OPEN, 20.0, 2),
+    ]
+
+
+def test_what_an_operator_alone_has_opened_is_no_outage() -> None:
+    subject = breaker()
+    subject.override(Override.OPEN, 1.0)
+    subject.override(Override.AUTO, 2.0)
+    assert [one.outage for one in subject.history] == [None, None]

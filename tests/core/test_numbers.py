@@ -28,6 +28,7 @@ from sidecar.core.sources import (
     UpstreamNumbers,
     server_of,
 )
+from sidecar.core.statechart import BY_TRAFFIC
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
 
@@ -374,3 +375,43 @@ def test_what_waits_to_be_folded_is_bounded_on_many_routes() -> None:
     assert max(len(shape.values) for route in numbers.routes() for shape in route.shapes) <= FOLD_AT * 3
     for route in numbers._routes.values():
         assert [len(shape.values) // 3 < FOLD_AT for shape in route.shapes] == [True]
+
+
+def test_what_may_be_counted_has_its_series_before_anything_has_happened() -> None:
+    numbers = Numbers()
+    for _ in range(2):
+        numbers.expect("checkout", "outbound", "payments")
+    transitions = read(numbers, "sidecar.circuit_breaker.transitions")
+    assert set(transitions.values()) == {0}
+    assert {tuple(value for _, value in attributes[2:]) for attributes in transitions} == {
+        (before.value, after.value, reason.value) for before, after, reason in BY_TRAFFIC
+    }
+    causes = {
+        (*ROUTE, ("sidecar.cancellation.cause", cause)): 0 for cause in ("client", "caller", "deadline")
+    }
+    assert read(numbers, "sidecar.cancellations") == causes
+    assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 0}
+    for counter in ("deadline.exceeded", "deadline.rejected", "deadline.invalid", "retry.budget_exhausted"):
+        assert read(numbers, f"sidecar.{counter}") == {ROUTE: 0}
+
+
+def test_what_is_expected_again_keeps_its_counts() -> None:
+    numbers = Numbers()
+    numbers.expect("checkout", "outbound", "payments")
+    reason = TransitionReason.FAILURE_RATE
+    opened = Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
+    numbers.transitioned(opened)
+    numbers.expect("checkout", "outbound", "payments")
+    numbers.expect("checkout", "outbound", "other")
+    counts = read(numbers, "sidecar.circuit_breaker.transitions")
+    assert sum(counts.values()) == 1
+    assert len(counts) == 2 * len(BY_TRAFFIC)
+
+
+def test_an_opening_before_the_first_look_is_seen_by_its_time() -> None:
+    breakers = [
+        BreakerReading("checkout", "payments", State.CLOSED, opened_at=1_700_000_000.5),
+        BreakerReading("quiet", "payments", State.CLOSED),
+    ]
+    told = read(Numbers(), "sidecar.circuit_breaker.opened_timestamp", Sources(breakers=breakers))
+    assert list(told.values()) == [1_700_000_000.5, 0.0]

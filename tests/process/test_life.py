@@ -192,6 +192,12 @@ async def test_drain_timeout_cuts_what_does_not_finish_and_still_exits_0(tmp_pat
             assert busy.received == b""
         assert await to.process.ended() == 0
         assert "1 exchanges are cut" in to.process.log.read_text()
+        told = json.loads(to.process.log.read_text().splitlines()[-1])
+        assert (told["kind"], told["level"]) == ("process.ended", "info"), (
+            "the last line says that it was meant"
+        )
+        assert told["message"].endswith("as it was asked to")
+        assert told["uptime_seconds"] >= 0.5
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

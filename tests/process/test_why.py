@@ -123,18 +123,15 @@ routes: [{{name: shop, upstream: app, circuit_breaker: {{warm_up: off, open_for:
             assert [cause["request_id"] for cause in line["causes"]] == [f"req-{n}" for n in range(5)]
             assert line["causes"][0]["detail"] == opened["causes"][0]["detail"]
 
-            def openings() -> list[Any]:
-                return [
-                    span
-                    for span in spans
-                    if span.name == "circuit_breaker.transition"
-                    and attributes(span)["sidecar.circuit_breaker.state.to"] == "open"
-                ]
+            def told_as(name: str) -> list[Any]:
+                return [span for span in spans if span.name == name]
 
-            await until(lambda: len(openings()) >= 2)
-        first, second = sorted(openings(), key=lambda span: int(span.start_time_unix_nano))
+            await until(lambda: bool(told_as("circuit_breaker.probe")))
+        (first,), (probe,) = told_as("circuit_breaker.opened shop"), told_as("circuit_breaker.probe")
     assert attributes(first)["sidecar.circuit_breaker.why"] == why
-    assert attributes(second)["sidecar.circuit_breaker.why"] == probed["why"]
+    assert probe.status.message == "connection_refused"
+    assert attributes(probe)["sidecar.request_id"] == "req-5"
+    assert (probe.trace_id, probe.parent_span_id) == (first.trace_id, first.span_id)
     expected = {
         "error.type": "connection_refused",
         "sidecar.endpoint": f"127.0.0.1:{nobody}",

@@ -314,7 +314,7 @@ async def test_who_asks_at_a_unix_socket_is_known_by_what_the_kernel_says(tmp_pa
         writer.write(b"POST /drain HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 202 Accepted\r\n")
         writer.close()
-    _started, line = map(json.loads, log.read_text().splitlines())
+    _started, line, _ended = map(json.loads, log.read_text().splitlines())
     assert (line["client"], line["user_agent"]) == (f"uid {os.getuid()}, pid {os.getpid()}", "me")
 
 
@@ -371,7 +371,7 @@ async def test_what_a_client_writes_is_kept_in_the_log_as_far_as_there_is_room(t
             + b"Origin: \xff\r\nConnection: close\r\n\r\n"
         )
         await client.read_to_end()
-    _started, line = map(json.loads, log.read_text().splitlines())
+    _started, line, _ended = map(json.loads, log.read_text().splitlines())
     assert line["status"] == 403
     assert (len(line["path"]), len(line["user_agent"]), line["origin"]) == (256, 256, "?")
     assert line["query"] == {"k" * 100: "v" * 100}

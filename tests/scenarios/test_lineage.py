@@ -713,3 +713,29 @@ async def test_no_more_than_the_given_share_is_refused() -> None:
     async with pod(app, answering_after(0.0), outbound=outbound) as at:
         await at.ask()
     assert [one.status for one in at.answers].count(504) == 25
+
+
+# Noticing an app through which nothing travels
+
+
+@pytest.mark.parametrize(
+    ("forward", "tied", "untied"), [(instrumented, 2, 0), (copying, 2, 0), (restarting, 0, 2), (silent, 0, 2)]
+)
+async def test_calls_that_could_be_tied_and_could_not_are_counted(
+    forward: Forward, tied: int, untied: int
+) -> None:
+    async with pod(calling(forward=forward), answering_after(0.0)) as at:
+        for _ in range(2):
+            await at.ask(ONE_SECOND)
+        ties = at.worker.service.callers.ties
+        assert (ties.tied, ties.untied) == (tied, untied)
+        sources = at.worker.sources()
+        assert (sources.callers_tied, sources.callers_untied) == (tied, untied)
+
+
+async def test_background_work_has_nothing_to_be_tied_to() -> None:
+    async with pod(calling(), answering_after(0.0)) as at:
+        async with raw_client(at.outbound) as client:
+            await client.send(head(b"GET", b"/", []))
+            await client.responses([b"GET"])
+        assert at.worker.service.callers.ties.untied == 0

@@ -32,17 +32,23 @@ async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes
         assert (response.status, to.requests[0].target) == (200, expected)
 
 
-async def test_the_span_of_an_attempt_has_the_url_that_the_upstream_was_asked_for() -> None:
+@pytest.mark.parametrize("retry", ["", ", retry: {attempts: 2}"])
+async def test_a_span_has_what_the_upstream_was_asked_for(retry: str) -> None:
     recorder = SpanRecorder(capacity=1, wake_at=1, wake=lambda: None)
-    async with stage(route="match: {path: {prefix: /v1}}, rewrite: {prefix: /api}") as to:
+    async with stage(route=f"match: {{path: {{prefix: /v1}}}}, rewrite: {{prefix: /api}}{retry}") as to:
         to.worker.service.observe = recorder
         to.worker.service.decide = lambda *_: True
         await to.ask(get(b"/v1/a?b=1&sig=secret"))
         spans = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(recorder.exchanges.popleft(), 0)
-        server, client = ScopeSpans.FromString(b"".join(spans)).spans
-        told = {pair.key: pair.value.string_value for pair in (*server.attributes, *client.attributes)}
+        server, *clients = ScopeSpans.FromString(b"".join(spans)).spans
+        told = {pair.key: pair.value.string_value for pair in server.attributes}
         assert told["url.path"] == "/v1/a"
-        assert told["url.full"] == f"http://127.0.0.1:{to.app.port}/api/a?b=1&sig=REDACTED"
+        if retry:
+            told = {pair.key: pair.value.string_value for pair in clients[0].attributes}
+            assert told["url.full"] == f"http://127.0.0.1:{to.app.port}/api/a?b=1&sig=REDACTED"
+        else:
+            assert (told["sidecar.upstream.path"], clients) == ("/api/a", [])
+            assert to.requests[0].value(b"traceparent").split(b"-")[2].decode() == server.span_id.hex()
 
 
 @pytest.mark.parametrize(

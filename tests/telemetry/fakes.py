@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
@@ -28,6 +29,7 @@ class FakeAttempt:
     status: int = 200
     reason: Reason | None = None
     sent_ms: int | None = 1990
+    waited_seconds: float = 0.0
     ejected: EndpointChange | None = None
     http_version: str = "1.1"
     grpc_status: int | None = None
@@ -93,8 +95,44 @@ class FakeExchange:
         return Budget(self.budget_seconds, self.budget_source, measured_seconds=self.budget_seconds)
 
 
+def transition(
+    sequence: int,
+    before: State,
+    after: State,
+    at: float = 100.0,
+    causes: int = 0,
+    *,
+    outage: float | None = None,
+    **others: Any,
+) -> Transition:
+    """One change of a breaker; `causes` of them each a second before the next, the last one at `at`."""
+    values = {
+        "reason": TransitionReason.CONSECUTIVE_FAILURES,
+        "window": WindowNumbers(total=9, failed=5, slow=1, consecutive_failures=5),
+        "wait_seconds": 5.0 if after is State.OPEN else None,
+    } | others
+    return Transition(
+        sequence=sequence,
+        route="checkout",
+        upstream="payments",
+        from_state=before,
+        to_state=after,
+        at=at,
+        causes=tuple(cause(n, at - causes + 1 + n) for n in range(causes)),
+        outage=outage,
+        **values,
+    )
+
+
+def cause(number: int, at: float, error_type: str = "503", status: int = 503) -> Cause:
+    """Every other one is sampled, the first one not."""
+    ids = b"%032x" % (number + 1), b"%016x" % (number + 1), b"req-%d" % number
+    return Cause(*ids, error_type, status, "10.0.0.7:8080", "ill", at, is_sampled=bool(number % 2))
+
+
 def opening(sequence: int = 1, at: float = 0.0) -> Transition:
     """A breaker that opens; now, unless `at` says when."""
+    now = at or time.monotonic()
     return Transition(
         sequence=sequence,
         route="checkout",
@@ -102,7 +140,8 @@ def opening(sequence: int = 1, at: float = 0.0) -> Transition:
         from_state=State.CLOSED,
         to_state=State.OPEN,
         reason=TransitionReason.CONSECUTIVE_FAILURES,
-        at=at or time.monotonic(),
+        at=now,
+        outage=now,
         window=WindowNumbers(total=5, failed=5, consecutive_failures=5),
         wait_seconds=5.0,
         causes=(Cause(b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7", b"req-1"),),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,9 +303,9 @@ def test_reader_that_went_away_costs_lines_only() -> None:
     log.start()
     log.finished(FakeExchange())
     deadline = time.monotonic() + 5
-    while not log.dropped and time.monotonic() < deadline:
+    while not log.write_failed and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert log.dropped == 1
+    assert (log.write_failed, log.dropped) == (1, 0)
     assert log.is_alive()
     log.stop(time.monotonic() + 1)
     os.close(writer)
@@ -326,3 +327,26 @@ def test_non_blocking_descriptor_is_waited_for() -> None:
             time.sleep(0.01)
     assert received.count(b"\n") == 500
     written.text()
+
+
+def test_a_full_disk_is_told_with_its_reason_once_there_is_room(tmp_path: Path) -> None:
+    fd = os.open("/dev/full", os.O_WRONLY)
+    log = Log(AccessLog(), fd)
+    log.start()
+    for number in range(1, 3):
+        log.finished(FakeExchange())
+        deadline = time.monotonic() + 5
+        while log.write_failed < number and time.monotonic() < deadline:
+            time.sleep(0.01)
+    room = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(room, fd)
+    log.finished(FakeExchange())
+    log.flush(time.monotonic() + 5)
+    log.stop(time.monotonic() + 5)
+    for one in (fd, room):
+        os.close(one)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["access", "telemetry.unwritten"]
+    assert lines[1]["message"] == "2 lines could not be written: No space left on device"
+    assert (lines[1]["count"], lines[1]["error"]) == (2, "No space left on device")
+    assert (log.write_failed, log.dropped) == (2, 0)

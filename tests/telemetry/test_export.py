@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource as process_limits
 import socket
@@ -72,7 +73,7 @@ async def test_spans_metrics_and_logs_come_out_of_a_collector(
         )
         expected = [
             asyncio.ensure_future(tap.await_trace(lambda span, name=name: span.name == name, timeout=20))
-            for name in ("GET checkout", "GET", "circuit_breaker.transition", "config.reload")
+            for name in ("GET checkout", "GET payments", "circuit_breaker.opened checkout", "config.reload")
         ]
         rejected = asyncio.ensure_future(
             tap.await_trace(lambda span: bool(span.links) and span.kind == 2, timeout=20)
@@ -210,7 +211,30 @@ def test_no_thread_is_started_without_an_exporter() -> None:
     room.start()
     room.observer.finished(FakeExchange())
     room.stop()
-    assert room.dropped() == {("access_log", "queue_full"): 0}
+    assert room.dropped() == {("access_log", "queue_full"): 0, ("access_log", "write_failed"): 0}
+
+
+def test_a_collection_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
+    reader, writer = os.pipe()
+
+    def broken() -> Sources:
+        raise ZeroDivisionError("an example")
+
+    file = Telemetry(
+        otlp=Otlp(f"http://127.0.0.1:{free_port()}", "http/protobuf"), metrics_interval_seconds=0.05
+    )
+    numbers = Numbers()
+    calls = iter([broken])
+    room = TelemetryRoom(file, numbers, lambda: next(calls, Sources)(), environ=os.environ, log_fd=writer)
+    room.start()
+    with os.fdopen(reader, "rb") as lines:
+        told = json.loads(lines.readline())
+    room.stop(0.5)
+    os.close(writer)
+    assert told["kind"] == "telemetry.export"
+    assert told["message"] == "sidecar-metrics failed: ZeroDivisionError: an example"
+    assert told["error"] == "ZeroDivisionError: an example"
 
 
 def test_refused_connection_is_an_event_in_the_log_not_noise_on_stderr(

@@ -16,12 +16,15 @@ from sidecar.core.families import FAMILIES, Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
-SHAPES = ("telemetry/span_shape.py", "telemetry/event_shape.py")
+SHAPES = tuple(
+    f"telemetry/{name}.py" for name in ("span_shape", "event_shape", "outages", "attributes", "joined")
+)
 _ATTRIBUTE = re.compile(
     r"(sidecar|http|rpc|url|server|client|network|tls|user_agent|error|otel)(\.[a-z_0-9]+)+"
 )
 _KIND = re.compile(
-    r"access|(circuit_breaker|config|admin|connections|endpoints?|failover|loop|overload|part|pass_through|process"
+    r"access|(circuit_breaker|config|admin|connections|deadline|endpoints?|failover|loop|overload|part|pass_through"
+    r"|process"
     r"|telemetry|tls)\.[a-z_]+"
 )
 _HEAD = """\
@@ -53,13 +56,16 @@ def test_every_attribute_of_a_span_is_told_and_no_other() -> None:
 
 
 def test_every_span_is_told() -> None:
-    events = {"circuit_breaker.transition", "circuit_breaker.open", "config.reload"}
-    assert events <= {text for file in SHAPES for text in _texts(file)}
-    assert set(first_cells("spans")) == {"{method} {route}", "{method}", *events}
+    made = {text for file in SHAPES for text in _texts(file)}
+    plain = {"circuit_breaker.transition", "circuit_breaker.wait", "circuit_breaker.probe", "config.reload"}
+    of_route = {"circuit_breaker.opened ", "circuit_breaker.outage "}
+    assert plain | of_route <= made
+    told = {"{method} {route}", "{method} {upstream}", *plain, *(f"{name}{{route}}" for name in of_route)}
+    assert set(first_cells("spans")) == told
 
 
 def test_every_kind_of_log_line_is_told() -> None:
-    files = ("telemetry/log_lines.py", "telemetry/room.py", *_paths("runtime"))
+    files = ("telemetry/log_lines.py", "telemetry/room.py", "telemetry/access_log.py", *_paths("runtime"))
     made = {text for file in files for text in _texts(file) if _KIND.fullmatch(text)}
     assert sorted(first_cells("kinds")) == sorted(made)
 

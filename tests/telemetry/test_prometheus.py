@@ -24,8 +24,8 @@ from sidecar.admin.prometheus import (
     TEXT_CONTENT_TYPE,
     metric_name,
     render,
-    wants_openmetrics,
 )
+from sidecar.admin.scrape import wants_openmetrics
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, MetricKind
@@ -148,13 +148,6 @@ def test_openmetrics_has_exemplars_units_and_an_end() -> None:
     assert any(re.search(re.escape(ids) + r" 0\.022\d* 1700000100\.022$", line) for line in found)
     client = [line for line in lines if "# {" in line and line.startswith("http_client")]
     assert 'span_id="00f067aa0ba902b8"' in client[0]
-
-
-def test_negotiation() -> None:
-    assert wants_openmetrics(
-        "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"
-    )
-    assert not wants_openmetrics("text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
 
 
 def test_thousand_routes_are_rendered_in_pieces() -> None:

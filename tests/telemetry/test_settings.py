@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.core.snapshot import Otlp, Telemetry
 from sidecar.telemetry.export import make_sink
-from sidecar.telemetry.resource import make_resource
+from sidecar.telemetry.resource import SCHEMA_URL, make_resource
 from sidecar.telemetry.sampling import make_decide
 from sidecar.telemetry.settings import SAMPLERS, Export, read_settings
 
@@ -38,6 +38,20 @@ def test_file_endpoint_is_a_base_for_http() -> None:
     assert settings.traces.endpoint == "http://file:4318/v1/traces"
     assert settings.logs is not None
     assert settings.logs.endpoint == "http://file:4318/v1/logs"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_path_of_one_signal_in_the_files_endpoint_is_told_and_left_out(protocol: str) -> None:
+    file = Telemetry(otlp=Otlp("http://file:4318/v1/traces/", protocol))
+    settings = read_settings(file, {})
+    assert settings.traces is not None
+    assert settings.metrics is not None
+    is_http = protocol == "http/protobuf"
+    assert settings.traces.endpoint == "http://file:4318" + ("/v1/traces" if is_http else "")
+    assert settings.metrics.endpoint == "http://file:4318" + ("/v1/metrics" if is_http else "")
+    assert settings.warnings == (
+        "telemetry.otlp.endpoint is for all signals: using http://file:4318 without /v1/traces",
+    )
 
 
 def test_environment_endpoint_headers_and_compression_are_left_to_the_exporter() -> None:
@@ -201,9 +215,7 @@ def test_a_ratio_looks_at_the_lower_64_bits(
         assert decide(None, high + b"%016x" % low_bits) is is_sampled
 
 
-def test_resource_takes_the_environment_over_kubernetes_over_the_file(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_resource_takes_the_environment_over_kubernetes_over_the_file() -> None:
     environ = {"POD_NAME": "orders-1", "POD_NAMESPACE": "shop", "POD_UID": "u1", "NODE_NAME": "n1"}
     found = make_resource("orders", environ).attributes
     assert found["service.name"] == "orders"
@@ -212,9 +224,10 @@ def test_resource_takes_the_environment_over_kubernetes_over_the_file(
     assert found["k8s.pod.uid"] == "u1"
     assert found["k8s.node.name"] == "n1"
     assert found["telemetry.sdk.language"] == "python"
-    assert found["service.instance.id"] != make_resource("orders", environ).attributes["service.instance.id"]
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=low,k8s.pod.name=other,team=a")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "high")
+    assert found["service.instance.id"] == make_resource("orders", environ).attributes["service.instance.id"]
+    assert make_resource("orders", environ).schema_url == SCHEMA_URL
+    environ["OTEL_RESOURCE_ATTRIBUTES"] = "service.name=low,k8s.pod.name=other,team=a"
+    environ["OTEL_SERVICE_NAME"] = "high"
     found = make_resource("orders", environ).attributes
     assert (found["service.name"], found["k8s.pod.name"], found["team"]) == ("high", "other", "a")
 

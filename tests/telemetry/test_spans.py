@@ -18,11 +18,11 @@ from sidecar.core.override import Order, Override
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import ReloadReport
-from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
+from sidecar.core.transition import Cause, State, TransitionReason
 from sidecar.telemetry import span_shape, wire
 from sidecar.telemetry.span_shape import SpanShaper, split_target
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, transition
 
 IDS = TransitionIds(b"k" * 16)
 OFFSET_NS = 1_700_000_000_000_000_000
@@ -50,24 +50,6 @@ def attributes(item: Any) -> dict[str, Any]:
     found = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
     assert len(found) == len(item.attributes), "each key appears once"
     return found
-
-
-def transition(sequence: int, before: State, after: State, at: float = 100.0, causes: int = 0) -> Transition:
-    return Transition(
-        sequence=sequence,
-        route="checkout",
-        upstream="payments",
-        from_state=before,
-        to_state=after,
-        reason=TransitionReason.CONSECUTIVE_FAILURES,
-        at=at,
-        window=WindowNumbers(total=9, failed=5, slow=1, consecutive_failures=5),
-        wait_seconds=5.0,
-        causes=tuple(
-            Cause(b"%032x" % (n + 1), b"%016x" % (n + 1), b"req-%d" % n, "503", 503, "10.0.0.7:8080", "ill")
-            for n in range(causes)
-        ),
-    )
 
 
 def test_server_and_client_span_of_a_plain_exchange() -> None:
@@ -102,7 +84,7 @@ def test_server_and_client_span_of_a_plain_exchange() -> None:
         "sidecar.deadline.used_ms": 22,
         "sidecar.deadline.source": "header",
     }
-    assert (client.name, client.kind) == ("GET", Span.SPAN_KIND_CLIENT)
+    assert (client.name, client.kind) == ("GET payments", Span.SPAN_KIND_CLIENT)
     assert client.trace_id == server.trace_id
     assert client.parent_span_id == server.span_id
     assert client.span_id.hex() == "00f067aa0ba902b8"
@@ -222,7 +204,7 @@ def test_second_attempt_carries_its_number() -> None:
         (503, Reason.CIRCUIT_OPEN, None, True, "circuit_open"),
         (200, Reason.CIRCUIT_OPEN, "response", False, "circuit_open"),
         (200, Reason.INCOMPLETE_RESPONSE, None, True, "connection_reset"),
-        (499, Reason.CLIENT_GONE, None, True, "client_gone"),
+        (499, Reason.CLIENT_GONE, None, False, "client_gone"),
     ],
 )
 def test_status_of_a_server_span(
@@ -322,7 +304,7 @@ def test_an_attempt_that_failed_says_nothing_of_a_status_of_grpc() -> None:
 
 def test_unknown_method_is_other_and_kept_as_original() -> None:
     server, client = spans_of(FakeExchange(method=b"BREW"))
-    assert (server.name, client.name) == ("HTTP checkout", "HTTP")
+    assert (server.name, client.name) == ("HTTP checkout", "HTTP payments")
     for span in (server, client):
         assert attributes(span)["http.request.method"] == "_OTHER"
         assert attributes(span)["http.request.method_original"] == "BREW"
@@ -388,53 +370,21 @@ def test_long_values_are_cut_before_they_are_kept() -> None:
     assert server.trace_state == ""
 
 
-def test_transition_is_a_root_span_with_links_to_at_most_32_causes() -> None:
-    one = recorder()
-    one.transitioned(transition(3, State.CLOSED, State.OPEN, causes=40))
-    (span,) = shape(one)
-    assert (span.name, span.kind) == ("circuit_breaker.transition", Span.SPAN_KIND_INTERNAL)
-    assert span.parent_span_id == b""
-    assert span.start_time_unix_nano == span.end_time_unix_nano == OFFSET_NS + 100_000_000_000
-    assert len(span.links) == 32
-    assert span.links[-1].span_id.hex() == f"{40:016x}"
-    told = {
-        "sidecar.request_id": "req-39",
-        "error.type": "503",
-        "http.response.status_code": 503,
-        "sidecar.endpoint": "10.0.0.7:8080",
-        "sidecar.detail": "ill",
-    }
-    assert attributes(span.links[-1]) == told
-    assert {event.name for event in span.events} == {"circuit_breaker.cause"}
-    assert len(span.events) == 32
-    assert attributes(span.events[-1]) == told
-    assert span.events[-1].time_unix_nano == span.start_time_unix_nano
-    assert attributes(span) == {
-        "sidecar.circuit_breaker.name": "checkout/payments",
-        "sidecar.circuit_breaker.state.from": "closed",
-        "sidecar.circuit_breaker.state.to": "open",
-        "sidecar.circuit_breaker.reason": "consecutive_failures",
-        "sidecar.circuit_breaker.sequence": 3,
-        "sidecar.circuit_breaker.wait_ms": 5000,
-        "sidecar.circuit_breaker.window.total": 9,
-        "sidecar.circuit_breaker.window.failed": 5,
-        "sidecar.circuit_breaker.window.slow": 1,
-        "sidecar.circuit_breaker.why": "40 × 503 10.0.0.7:8080",
-        "sidecar.route": "checkout",
-        "sidecar.upstream": "payments",
-    }
-
-
 def test_transition_by_hand_says_who_made_it_and_what_is_not_known_is_left_out() -> None:
     one = recorder()
     order = Order(Override.OPEN, 100.0, 1900.0, "ada@bastion")
-    by_hand = replace(transition(1, State.CLOSED, State.FORCED_OPEN, causes=1), order=order)
+    by_hand = transition(1, State.CLOSED, State.FORCED_OPEN, reason=TransitionReason.FORCED, order=order)
     one.transitioned(replace(by_hand, causes=(Cause(b"1" * 32, b"2" * 16, b"req-1"),)))
     (span,) = shape(one)
     told = attributes(span)
     assert told["sidecar.circuit_breaker.why"] == "by ada@bastion for 30m"
     assert told["sidecar.circuit_breaker.override.by"] == "ada@bastion"
     assert attributes(span.links[0]) == attributes(span.events[0]) == {"sidecar.request_id": "req-1"}
+
+
+def test_a_request_whose_target_could_not_be_read_has_no_path() -> None:
+    (server,) = spans_of(FakeExchange(target=b"", status=400, reason=Reason.BAD_REQUEST, attempts=()))
+    assert "url.path" not in attributes(server)
 
 
 def check(status: int, reason: Reason | None = None, *, is_sampled: bool = True) -> Checked:
@@ -480,7 +430,7 @@ def test_a_copy_is_a_client_span_that_is_a_root_with_a_link_to_its_request() -> 
         one.mirrored(copy)
     assert (len(one.events), one.dropped_spans) == (512, 88)
     span = shape(one)[0]
-    assert (span.name, span.kind, span.parent_span_id) == ("GET", Span.SPAN_KIND_CLIENT, b"")
+    assert (span.name, span.kind, span.parent_span_id) == ("GET shadow", Span.SPAN_KIND_CLIENT, b"")
     assert (span.trace_id.hex(), span.span_id.hex()) == ("a" * 32, "b" * 16)
     (link,) = span.links
     assert (link.trace_id.hex(), link.span_id.hex()) == ("c" * 32, "d" * 16)
@@ -501,7 +451,7 @@ def test_a_check_of_the_sidecars_own_is_a_client_span_that_is_a_root() -> None:
     ):
         one.checked(checked)
     good, bad, refused = shape(one)
-    assert (good.name, good.kind, good.parent_span_id) == ("GET", Span.SPAN_KIND_CLIENT, b"")
+    assert (good.name, good.kind, good.parent_span_id) == ("GET payments", Span.SPAN_KIND_CLIENT, b"")
     assert (good.trace_id.hex(), good.span_id.hex()) == ("a" * 32, "b" * 16)
     assert good.end_time_unix_nano - good.start_time_unix_nano == 500_000_000
     assert attributes(good) == {
@@ -521,65 +471,6 @@ def test_a_check_of_the_sidecars_own_is_a_client_span_that_is_a_root() -> None:
     assert good.status.code == Status.STATUS_CODE_UNSET
     assert [attributes(span)["error.type"] for span in (bad, refused)] == ["500", "connection_refused"]
     assert {span.status.code for span in (bad, refused)} == {Status.STATUS_CODE_ERROR}
-
-
-def test_outage_is_one_bar_from_the_first_opening_to_the_closing() -> None:
-    one = recorder()
-    opened = transition(1, State.CLOSED, State.OPEN, at=10.0)
-    closed = transition(5, State.HALF_OPEN, State.CLOSED, at=30.0)
-    for step in (
-        opened,
-        transition(2, State.OPEN, State.HALF_OPEN, at=15.0),
-        transition(3, State.HALF_OPEN, State.OPEN, at=16.0),
-        transition(4, State.OPEN, State.HALF_OPEN, at=26.0),
-        closed,
-    ):
-        one.transitioned(step)
-    spans = shape(one)
-    assert [span.name for span in spans] == ["circuit_breaker.transition"] * 5 + ["circuit_breaker.open"]
-    bar = spans[-1]
-    assert bar.end_time_unix_nano - bar.start_time_unix_nano == 20_000_000_000
-    assert (bar.trace_id, bar.parent_span_id) == (spans[0].trace_id, spans[0].span_id)
-    assert bar.span_id != spans[0].span_id
-    assert bar.links[0].span_id == spans[4].span_id
-    assert attributes(bar)["sidecar.circuit_breaker.is_ongoing"] is False
-    assert attributes(bar)["sidecar.circuit_breaker.why"] == "consecutive_failures"
-    one.end_outages(40.0)
-    assert len(one.events) == 6
-
-
-def test_outage_that_outlives_the_process_is_shown_as_ongoing() -> None:
-    one = recorder()
-    one.transitioned(transition(1, State.CLOSED, State.OPEN, at=10.0))
-    one.end_outages(25.0)
-    _, bar = shape(one)
-    assert bar.end_time_unix_nano - bar.start_time_unix_nano == 15_000_000_000
-    assert attributes(bar)["sidecar.circuit_breaker.is_ongoing"] is True
-
-
-def test_tripping_exchange_has_the_event_and_a_refused_one_the_link() -> None:
-    one = recorder()
-    opened = transition(1, State.CLOSED, State.OPEN, at=100.02)
-    cause = Cause(b"1" * 32, b"2" * 16, b"r", "connection_refused", 0, "10.0.0.7:8080")
-    opened = replace(opened, causes=(cause, cause))
-    one.finished(FakeExchange(tripped=opened, attempts=()))
-    one.finished(FakeExchange(refused_by=opened, status=503, reason=Reason.CIRCUIT_OPEN, attempts=()))
-    one.transitioned(opened)
-    span, tripping, refused = shape(one)
-    (event,) = tripping.events
-    assert event.name == "circuit_breaker.transition"
-    assert event.time_unix_nano == OFFSET_NS + int(100.02 * 1e9)
-    assert attributes(event)["sidecar.circuit_breaker.reason"] == "consecutive_failures"
-    assert attributes(event)["sidecar.circuit_breaker.why"] == "2 × connection_refused 10.0.0.7:8080"
-    (link,) = refused.links
-    assert (link.trace_id, link.span_id) == (span.trace_id, span.span_id)
-
-
-def test_processes_with_one_secret_agree_on_a_transition() -> None:
-    opened = transition(1, State.CLOSED, State.OPEN)
-    assert TransitionIds(b"k" * 16).of(opened) == IDS.of(opened)
-    assert TransitionIds(b"other secret 123").of(opened) != IDS.of(opened)
-    assert IDS.of(transition(2, State.CLOSED, State.OPEN)) != IDS.of(opened)
 
 
 def test_reload_is_a_span_with_the_counts_of_its_diff() -> None:

@@ -23,7 +23,7 @@ from tests.telemetry.fakes import FakeExchange
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-START_NS = 1000
+START_NS = 1_700_000_000_000_000_000
 SERVER, REJECTED = "http.server.request.duration", "sidecar.circuit_breaker.not_permitted"
 CONNECTIONS, STATE = "sidecar.upstream.connections", "sidecar.circuit_breaker.state"
 
@@ -148,6 +148,69 @@ def test_a_route_that_comes_back_is_counted_from_nothing() -> None:
     assert count(stage.collect()[SERVER]) == 3
 
 
+def clocks(monkeypatch: pytest.MonkeyPatch, wall_ns: int, monotonic_ns: int) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: wall_ns)
+    monkeypatch.setattr("time.monotonic_ns", lambda: monotonic_ns)
+
+
+def test_a_cumulative_series_that_comes_back_begins_after_it_was_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage("cumulative")
+    starts = []
+    for round_number, is_there in enumerate((True, True, False, False, True, True), start=1):
+        clocks(monkeypatch, START_NS + round_number * 10, round_number * 10)
+        if is_there:
+            stage.numbers.finished(FakeExchange())
+        else:
+            stage.numbers.retain(set())
+        got = stage.collect()
+        if is_there:
+            (point,) = got[SERVER].data_points
+            starts.append(
+                (point.start_time_unix_nano - START_NS, point.time_unix_nano - START_NS, point.count)
+            )
+    assert starts == [(0, 10, 1), (0, 20, 2), (40, 50, 1), (40, 60, 2)]
+
+
+def test_a_cumulative_count_that_begins_anew_says_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("cumulative")
+    starts = []
+    for round_number, stage.rejected in enumerate((9, 9, 4, 7), start=1):
+        clocks(monkeypatch, START_NS + round_number * 10, round_number * 10)
+        starts.append(stage.collect()[REJECTED].data_points[0].start_time_unix_nano - START_NS)
+    assert starts == [0, 0, 20, 20]
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+@pytest.mark.parametrize("step_seconds", [-3600, 3600])
+def test_a_wall_clock_that_is_set_makes_nothing_end_before_it_begins(
+    temporality: str, step_seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic, wall, second = 0, START_NS, 1_000_000_000
+    stage = Stage(temporality)
+    for round_number in range(1, 6):
+        monotonic += 10 * second
+        wall += (10 + (step_seconds if round_number == 3 else 0)) * second
+        clocks(monkeypatch, wall, monotonic)
+        stage.rejected += 1
+        stage.numbers.finished(FakeExchange())
+        for metric in (got := stage.collect())[SERVER], got[REJECTED]:
+            (point,) = metric.data_points
+            lasted = (point.time_unix_nano - point.start_time_unix_nano) / second
+            assert lasted == 10 * (round_number if temporality == "cumulative" else 1)
+
+
+def test_a_wall_clock_that_runs_a_little_wrong_moves_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage("cumulative")
+    starts = set()
+    for round_number in range(1, 6):
+        clocks(monkeypatch, START_NS + round_number * 10_001_000_000, round_number * 10_000_000_000)
+        stage.rejected += 1
+        starts.add(stage.collect()[REJECTED].data_points[0].start_time_unix_nano)
+    assert starts == {START_NS}
+
+
 class Breaking(Collector):
     """The first request that tells of refused calls ends the round; from then on it adds them up."""
 
@@ -183,7 +246,7 @@ def test_what_a_round_that_broke_off_had_offered_is_in_the_next_delta() -> None:
 
 def test_a_room_that_stands_for_one_that_ended_tells_no_delta_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     collector, numbers = Collector(), Numbers()
-    monkeypatch.setattr("sidecar.telemetry.export.make_sink", lambda _signal, _export: collector)
+    monkeypatch.setattr("sidecar.telemetry.export.make_sink", lambda *_, **__: collector)
     environ = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
     file = Telemetry(otlp=Otlp(endpoint="http://127.0.0.1:4317"))
     room: TelemetryRoom | None = None

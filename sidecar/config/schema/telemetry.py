@@ -46,6 +46,11 @@ class TracesSection(Section):
         "respected.",
         fills="trace_sample_ratio",
     )
+    client_spans: values.ClientSpansName | None = key(
+        "`auto`: on inbound routes without `retry` and `hedge` the SERVER span stands for the first attempt as well. "
+        "`all`: each attempt has a CLIENT span of its own.",
+        fills="client_spans",
+    )
 
 
 class MetricsSection(Section):

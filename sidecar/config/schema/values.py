@@ -27,6 +27,7 @@ from sidecar.core.snapshot import (
     BreakerMode,
     CancelWithCaller,
     ClientCertificate,
+    ClientSpans,
     Direction,
     Endpoint,
     Failure,
@@ -368,6 +369,7 @@ BreakerModeName: TypeAlias = Annotated[BreakerMode, _enum(BreakerMode)]
 WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
+ClientSpansName: TypeAlias = Annotated[ClientSpans, _enum(ClientSpans)]
 WhenOpenName: TypeAlias = Annotated[WhenOpen, _enum(WhenOpen)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
 HttpVersionName: TypeAlias = Annotated[HttpVersion, _enum(HttpVersion)]

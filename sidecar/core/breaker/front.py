@@ -6,7 +6,7 @@ report, by whichever of `admit`, a permit's moments, `tick`, `override` or `reco
 
 An override acts in every mode, `metrics_only` too, and survives reloads.
 
-Memory (a test holds it): 3 KiB when new, 13 KiB busy with 32 causes remembered. A full history takes about 130
+Memory (a test holds it): 3 KiB when new, 13 KiB busy with 32 causes remembered. A full history takes about 140
 KiB more in a breaker that flaps; breakers that share an `Archive` share 1,024 records and have but 8 each to
 themselves."""
 

@@ -46,6 +46,8 @@ _FAILURE: Final = Verdict.FAILURE
 _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
 _HALF_OPEN: Final = State.HALF_OPEN
+_REFUSING: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+"""An outage that traffic has begun goes on in these."""
 _ADMITTING: Final = (State.FORCED_CLOSED, State.DISABLED)
 """States by hand that let everything through."""
 
@@ -54,9 +56,10 @@ class Machine(Keeper):
     """Owned by one `Breaker`."""
 
     __slots__ = (
-        "_checks_distrusted", "_closed_by_check", "_is_telling", "_names", "_opened_by", "_patience", "_policy",
-        "_probes", "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge", "sequence",
-    "state", "waits", )  # fmt: skip
+        "_checks_distrusted", "_closed_by_check", "_is_telling", "_names", "_opened_by", "_outage", "_patience",
+        "_policy", "_probes", "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge",
+        "opened_at", "sequence", "state", "waits",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -94,6 +97,10 @@ class Machine(Keeper):
         self._policy = policy
         self._rng = rng
         self._opened_by = 0
+        self.opened_at: float | None = None
+        """When it was last opened, by whatever; None: never. To be read by any thread."""
+        self._outage: float | None = None
+        """When the present outage began: traffic has opened the breaker, and nothing has closed it yet."""
         self._patience = 1.0
         self._ramp_started: float | None = None
         self._probes = Probes(now)
@@ -261,7 +268,7 @@ class Machine(Keeper):
         if reason is None:
             return None
         if culprit is not None:  # the others are remembered at their ends
-            self.history.suspect(culprit, endpoint=permit.endpoint)
+            self.history.suspect(culprit, endpoint=permit.endpoint, at=now)
         return self.trip(reason, now)
 
     def take(
@@ -380,7 +387,7 @@ class Machine(Keeper):
             error_type = str(outcome.status) if outcome.kind is Kind.ANSWERED else outcome.kind.value
         is_failure = verdict is _FAILURE
         self.history.suspect(
-            culprit, error_type, outcome.status, permit.endpoint, outcome.detail, is_in_row=is_failure
+            culprit, error_type, outcome.status, permit.endpoint, outcome.detail, at=now, is_in_row=is_failure
         )
 
     def _check(self, now: float) -> Transition | None:
@@ -508,14 +515,20 @@ class Machine(Keeper):
         route, upstream = self._names
         numbers, causes = self.evidence.numbers(now), self._causes(reason)
         self.sequence += 1
+        if before is _CLOSED and state is _OPEN:
+            self._outage = now
+        is_longest = wait is not None and self.waits.is_longest(self._policy)
         transition = Transition(
-            self.sequence, route, upstream, before, state, reason, now, numbers, wait, causes, order
-        )
+            self.sequence, route, upstream, before, state, reason, now, numbers, wait, causes, order,
+            self._outage, self.judge.tally.rejected, is_longest,
+        )  # fmt: skip
+        if state not in _REFUSING:
+            self._outage = None
         self._ramp_started = None
         if state is _CLOSED:
             self._has_closed(reason, now)
         elif state is _OPEN or state is State.FORCED_OPEN:
-            self._opened_by = self.sequence
+            self._opened_by, self.opened_at = self.sequence, now
         self.state = state
         self.evidence.clear(now)
         self._probes = Probes(now)

@@ -54,6 +54,10 @@ class Waits:
         self._asked: dict[Hashable, tuple[float, float, float]] = {}
         """For each endpoint that failed: when it did last, and when it asked to be left alone until when."""
 
+    def is_longest(self, policy: BreakerPolicy) -> bool:
+        """Whether the present wait has grown as long as it may, but for chance."""
+        return self.seconds >= policy.max_open_seconds * (1.0 - JITTER)
+
     def failed(
         self, policy: BreakerPolicy, endpoint: Hashable, retry_after_seconds: float, now: float
     ) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.bench.kill_list.load import Call
 
 MAX_TEXT = 90
-_USUAL = frozenset({"access", "process.started", "config.diff"})
+_USUAL = frozenset({"access", "process.started", "process.ended", "config.diff"})
 
 
 @dataclass(frozen=True)

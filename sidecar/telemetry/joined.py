@@ -1,0 +1,83 @@
+"""What a SERVER span says of an attempt that has no CLIENT span of its own (`telemetry.traces.client_spans`).
+
+The upstream was then called under the SERVER span's own id, and that span has the upstream's place and time. Where
+another attempt followed, or a fallback served, the first one's failure is an event of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.core.finished import FinishedAttempt, FinishedExchange
+from sidecar.core.numbers import client_error_type
+from sidecar.core.secrets import redacted_path
+from sidecar.core.snapshot import Endpoint
+from sidecar.telemetry import wire
+from sidecar.telemetry.attributes import ns, of_endpoint, of_wait
+
+_SENT_MS = wire.key("sidecar.deadline.sent_ms")
+_MAX_CACHED = 4096
+MAX_IDENTITY = 256
+"""Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
+
+
+class JoinedShaper:
+    """Caches what attempts at one endpoint have in common."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[str, int], tuple[Endpoint | None, bytes]] = {}
+
+    def parts(self, record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> Iterator[bytes]:
+        """For the SERVER span, whose own words for `server.address` these replace."""
+        yield self._place(attempt.upstream, attempt.endpoint)
+        yield wire.seconds("sidecar.upstream.duration", attempt.ended - attempt.started)
+        if attempt.sent_ms is not None:
+            yield wire.number_of(_SENT_MS, attempt.sent_ms)
+        if record.rewritten_target is not None:
+            yield wire.text(
+                "sidecar.upstream.path", redacted_path(record.rewritten_target.partition(b"?")[0])
+            )
+        if attempt.tls is not None and attempt.tls.identity is not None:
+            yield wire.text("sidecar.upstream.identity", attempt.tls.identity[:MAX_IDENTITY].encode())
+        if attempt.waited_seconds:
+            yield of_wait(attempt.started, attempt.waited_seconds, offset_ns)
+        if attempt.ejected is not None:
+            yield of_endpoint(attempt.ejected, offset_ns)
+        is_last = len(record.attempts) == 1
+        if attempt.upstream != record.fallback and not (is_last and record.fallback is None):
+            yield _failure(attempt, offset_ns)
+
+    def _place(self, upstream: str, endpoint: Endpoint | None) -> bytes:
+        key = upstream, id(endpoint)  # the entry keeps the endpoint alive, so that no other one gets its id
+        entry = self._places.get(key)
+        if entry is None:
+            if len(self._places) >= _MAX_CACHED:
+                self._places.clear()
+            place = wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(endpoint, upstream))
+            entry = self._places[key] = endpoint, place
+        return entry[1]
+
+
+def server_of(endpoint: Endpoint | None, upstream: str) -> Iterator[bytes]:
+    """Where the upstream is, by the conventions; its name where no address is known."""
+    if endpoint is None:
+        yield wire.text("server.address", upstream.encode())
+    elif endpoint.path is not None:
+        yield wire.text("server.address", endpoint.path.encode())
+    else:
+        yield wire.text("server.address", (endpoint.name or endpoint.host).encode())
+        yield wire.number("server.port", endpoint.port)
+
+
+def _failure(attempt: FinishedAttempt, offset_ns: int) -> bytes:
+    """An attempt that did not serve, at its end."""
+    told = [
+        wire.text("sidecar.upstream", attempt.upstream.encode()),
+        wire.seconds("sidecar.upstream.duration", attempt.ended - attempt.started),
+        *server_of(attempt.endpoint, attempt.upstream),
+    ]
+    if attempt.status:
+        told.append(wire.number("http.response.status_code", attempt.status))
+    if error := client_error_type(attempt.status, attempt.reason, attempt.grpc_status):
+        told.append(wire.text("error.type", error.encode()))
+    return wire.event("attempt.failed", ns(attempt.ended, offset_ns), told)

@@ -1,0 +1,156 @@
+"""What a scraper is given: the format and coding that it prefers, and who it scrapes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from sidecar.admin.own_series import own_series
+from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE
+from sidecar.admin.scrape import accepts_gzip, metrics_response, wants_openmetrics
+from sidecar.core.numbers import Numbers
+from sidecar.core.sources import Sources
+from sidecar.runtime.own_numbers import process_numbers
+from sidecar.telemetry.identity import resource_attributes, version
+from tests.telemetry.fakes import FakeExchange
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+SOURCES = Sources(
+    process=process_numbers(),
+    build=(("version", "1.2"), ("python", "3.11")),
+    resource=(("service.name", 'a "name"\\'), ("k8s.pod.name", "orders-1")),
+)
+
+
+class Process:
+    numbers = Numbers()
+
+    def sources(self) -> Sources:
+        return SOURCES
+
+
+async def scrape(**fields: str) -> web.Response:
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    return await metrics_response(make_mocked_request("GET", "/metrics", headers), Process())
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        (PROMETHEUS, True),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text; version=1.0.0", True),
+        ('application/openmetrics-text; version="0.0.1"; q=0.7, text/plain; q=0.6', True),
+        ("text/plain;q=0.9, application/openmetrics-text;q=0.9", True),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", False),
+        ("text/plain, application/openmetrics-text;q=0.9", False),
+        ("application/openmetrics-text;q=0, text/plain", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;version=2.0.0", False),
+        ("application/openmetrics-text;q=much", False),
+        ("application/openmetrics-text;q=7", False),
+        ("*/*", False),
+        ("", False),
+        (",;,", False),
+    ],
+)
+def test_the_preferred_format(accept: str, is_open: bool) -> None:
+    assert wants_openmetrics(accept) is is_open
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_accepted"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.2", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0, *", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_sent_to_those_who_take_it(accept: str, is_accepted: bool) -> None:
+    assert accepts_gzip(accept) is is_accepted
+
+
+async def test_a_compressed_answer_is_the_same_text() -> None:
+    Process.numbers.finished(FakeExchange())
+    plain = await scrape(accept="text/plain")
+    packed = await scrape(accept="text/plain", accept_encoding="gzip")
+    assert plain.headers["content-type"] == packed.headers["content-type"] == TEXT_CONTENT_TYPE
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.headers["vary"] == "Accept, Accept-Encoding"
+    assert isinstance(plain.body, bytes)
+    assert isinstance(packed.body, bytes)
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 3
+    assert (await scrape(accept=PROMETHEUS)).headers["content-type"] == OPENMETRICS_CONTENT_TYPE
+
+
+@pytest.mark.parametrize(
+    ("openmetrics", "parse"),
+    [
+        (False, prometheus_client.parser.text_string_to_metric_families),
+        (True, prometheus_client.openmetrics.parser.text_string_to_metric_families),
+    ],
+)
+def test_a_strict_parser_reads_who_is_scraped(openmetrics: bool, parse: object) -> None:
+    text = "".join(own_series(SOURCES, openmetrics=openmetrics)) + ("# EOF\n" if openmetrics else "")
+    samples = {sample.name: sample for family in parse(text) for sample in family.samples}  # type: ignore[operator]
+    assert samples["target_info"].labels == {"service_name": 'a "name"\\', "k8s_pod_name": "orders-1"}
+    assert samples["sidecar_build_info"].labels == {"version": "1.2", "python": "3.11"}
+    assert samples["process_max_fds"].value == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert 1 < samples["process_open_fds"].value < samples["process_max_fds"].value
+    assert (
+        samples["process_virtual_memory_bytes"].value > samples["process_resident_memory_bytes"].value > 1e6
+    )
+    assert abs(samples["process_cpu_seconds_total"].value - sum(os.times()[:2])) < 60.0
+    assert 0.0 <= time.time() - samples["process_start_time_seconds"].value < 86_400.0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package `prometheus` is not installed")
+def test_promtool_finds_nothing_to_say() -> None:
+    text = "".join(own_series(SOURCES, openmetrics=False))
+    told = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stdout + told.stderr) == (0, "")
+
+
+def test_a_system_without_these_files_tells_nothing(tmp_path: Path) -> None:
+    assert process_numbers(tmp_path) is None
+    assert list(own_series(Sources(), openmetrics=True)) == []
+
+
+def test_who_produces_telemetry_is_the_same_for_all_signals() -> None:
+    environ = {
+        "POD_NAMESPACE": "shop",
+        "POD_UID": "u1",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=a%20b, =x,service.version=7",
+    }
+    told = resource_attributes("orders", environ)
+    assert told == resource_attributes("orders", environ)
+    assert told["service.name"] == "orders"
+    assert (told["service.namespace"], told["k8s.namespace.name"]) == ("shop", "shop")
+    assert (told["team"], told["service.version"]) == ("a b", "7")
+    assert resource_attributes("orders", {})["service.version"] == version()
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_service_name_of_blanks_is_none(blank: str) -> None:
+    assert resource_attributes("orders", {"OTEL_SERVICE_NAME": blank})["service.name"] == "orders"
