@@ -75,7 +75,7 @@ class HedgeLine:
     def _arm(self, tick: int, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_tick = tick
+        self._timer_tick = float(tick)
         self._timer = self._loop.call_later(
             max(tick / TICKS_PER_SECOND - now, LEAST_WAIT_SECONDS), self._look
         )
