@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.__main__ import main
+from sidecar.cli import early_signals
 from sidecar.cli.commands import COMMANDS
 from sidecar.config.load import load_file
 
@@ -15,6 +16,7 @@ from sidecar.config.load import load_file
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SIDECAR_CONFIG", raising=False)
+    monkeypatch.setattr(early_signals, "hold", lambda: None)  # this process, and those that it starts, need theirs
     return tmp_path
 
 
