@@ -58,6 +58,9 @@ async def test_the_span_of_an_attempt_has_the_path_that_a_route_puts_in_its_plac
     async with acting(ROUTES, saying(OK)) as to:
         to.worker.service.observe = recorder
         to.worker.service.decide = lambda *_: True
+        for route in to.worker.assembly.routes.values():
+            for destination in route.destinations:
+                destination.joins_spans = False  # as with `client_spans: all`
         await to.ask("1.1", b"/x?y=1")
         shaped = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(recorder.exchanges.popleft(), 0)
         told = [
