@@ -16,7 +16,9 @@ from sidecar.config.load import load_file
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SIDECAR_CONFIG", raising=False)
-    monkeypatch.setattr(early_signals, "hold", lambda: None)  # this process, and those that it starts, need theirs
+    monkeypatch.setattr(
+        early_signals, "hold", lambda: None
+    )  # this process, and those that it starts, need theirs
     return tmp_path
 
 

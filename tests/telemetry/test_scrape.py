@@ -119,7 +119,9 @@ def test_a_strict_parser_reads_who_is_scraped(openmetrics: bool, parse: object) 
     assert (
         samples["process_virtual_memory_bytes"].value > samples["process_resident_memory_bytes"].value > 1e6
     )
-    assert 0.0 < samples["process_cpu_seconds_total"].value <= sum(os.times()[:2]), "as it was when it was asked"
+    assert 0.0 < samples["process_cpu_seconds_total"].value <= sum(os.times()[:2]), (
+        "as it was when it was asked"
+    )
     assert 0.0 <= time.time() - samples["process_start_time_seconds"].value < 86_400.0
 
 

@@ -30,6 +30,7 @@ class Terms:
     """As much of a listener as a reader asks for."""
 
     is_trusted: bool = True
+    takes_connect: bool = False
     name: str = "inbound"
     limits: ListenerLimits = LIMITS
     small_head_bytes: int = 64
