@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+from hypothesis import settings
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
+
 WORKERS_A_CORE = 2
 """Tests with real processes wait for most of their time, and leave the core to another worker."""
 
