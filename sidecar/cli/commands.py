@@ -37,9 +37,9 @@ class _Version(argparse.Action):
     """Prints the version of what is installed, which takes a moment to find, and ends."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        import importlib.metadata
+        from sidecar.core.installed import version
 
-        print(f"sidecar {importlib.metadata.version('sidecar-proxy')}")
+        print(f"sidecar {version()}")
         parser.exit()
 
 

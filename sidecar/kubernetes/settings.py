@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from ipaddress import ip_network
 
+from sidecar.core.installed import version
 from sidecar.kubernetes.choices import (
     MAX_USER_ID,
     SHOWN,
@@ -180,7 +181,7 @@ def _remedy(value: str) -> str:
 def default_image() -> str:
     """The image of this version; a cluster's own registry goes before it, by flag or annotation."""
     try:
-        return f"sidecar:{version('sidecar-proxy')}"
+        return f"sidecar:{version()}"
     except PackageNotFoundError:
         return "sidecar:latest"
 

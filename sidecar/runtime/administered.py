@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 from sidecar.admin.process import Data, Standby
@@ -18,6 +16,7 @@ from sidecar.config.schema.units import parse_duration
 from sidecar.config.tell import render
 from sidecar.core.breaker import Breaker
 from sidecar.core.finished import FinishedExchange
+from sidecar.core.installed import version
 from sidecar.core.listing import Listing
 from sidecar.core.snapshot import Endpoint, Route, Snapshot
 from sidecar.core.sources import Sources
@@ -126,7 +125,7 @@ class Administered:
         sockets, now = self._datapath.listeners.sockets, self.now()
         return {
             "service": self._rooms.room.settings.service_name,
-            "version": _version(),
+            "version": version(),
             "pid": os.getpid(),
             "uptime_seconds": round(now - self._started_at, 3),
             "exchanges": len(self._datapath.service.exchanges),
@@ -248,9 +247,3 @@ class Administered:
             "is_last_reload_successful": numbers.is_last_reload_successful,
             "problems": list(self._active.problems),
         }
-
-
-@cache
-def _version() -> str:
-    """Looked for once: a look reads files, and leaves cycles behind."""
-    return importlib.metadata.version("sidecar-proxy")

@@ -11,6 +11,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.health import CheckState
+from sidecar.core.installed import version
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.sources import (
     BreakerReading,
@@ -28,7 +29,6 @@ from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.own_numbers import process_numbers
 from sidecar.runtime.telemetry_rooms import Lost
 from sidecar.serving.http import HttpServer
-from sidecar.telemetry.identity import version
 from sidecar.upstream.cluster import Cluster
 
 

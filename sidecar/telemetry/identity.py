@@ -6,13 +6,14 @@ manifest, see the table below), `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAM
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import uuid
 from collections.abc import Mapping
 from functools import cache
 from typing import Final
 from urllib.parse import unquote
+
+from sidecar.core.installed import version
 
 KUBERNETES: Final = {
     "POD_NAME": "k8s.pod.name",
@@ -24,11 +25,6 @@ KUBERNETES: Final = {
 """Environment variable -> resource attribute."""
 
 DEFAULT_SERVICE_NAME: Final = "sidecar"
-
-
-def version() -> str:
-    """Of the sidecar."""
-    return importlib.metadata.version("sidecar-proxy")
 
 
 def resource_attributes(service_name: str | None, environ: Mapping[str, str]) -> dict[str, str]:

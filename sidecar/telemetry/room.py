@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.installed import version
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice, Observe, ObservedExchange
@@ -24,7 +25,6 @@ from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Log
-from sidecar.telemetry.identity import version
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.proxies import proxies_here
 from sidecar.telemetry.sampling import Decide, make_decide

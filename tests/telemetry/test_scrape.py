@@ -19,10 +19,11 @@ from aiohttp.test_utils import make_mocked_request
 from sidecar.admin.own_series import own_series
 from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE
 from sidecar.admin.scrape import accepts_gzip, metrics_response, wants_openmetrics
+from sidecar.core.installed import version
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.runtime.own_numbers import process_numbers
-from sidecar.telemetry.identity import resource_attributes, version
+from sidecar.telemetry.identity import resource_attributes
 from tests.telemetry.fakes import FakeExchange
 
 PROMETHEUS = (
