@@ -1,0 +1,123 @@
+"""Numbers of several processes as those of one: what each has counted, added up.
+
+A process hands out its whole state, never differences, so that a report which is lost or comes twice changes nothing.
+What a process that has died had counted stays in the sum. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import add
+from typing import TypeVar
+
+from sidecar.core.mirrored import CopyOutcome
+from sidecar.core.numbers import (
+    ClientKey,
+    Exemplar,
+    Histogram,
+    Numbers,
+    RetryKey,
+    RouteNumbers,
+    ServerKey,
+    TransitionKey,
+)
+from sidecar.core.observe import Notice
+
+K = TypeVar("K")
+
+Row = tuple[tuple[int, ...], float, tuple[Exemplar | None, ...]]
+"""Counts, sum, and the last sampled exchange of each bucket (empty without any)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """All rows of one route of one process at one moment."""
+
+    name: str | None
+    listener: str
+    active: Mapping[bytes, int]
+    server: Mapping[ServerKey, Row]
+    client: Mapping[ClientKey, Row]
+    budgets: Mapping[str, Row]
+    exceeded: Mapping[str, int]
+    rejected: Mapping[str, int]
+    cancellations: Mapping[str, int]
+    retries: Mapping[RetryKey, int]
+    hedges: Mapping[tuple[str, str], int]
+    copies: Mapping[tuple[str, CopyOutcome], int]
+    notices: Mapping[Notice, int]
+    transitions: Mapping[TransitionKey, int]
+
+
+def states_of(numbers: Numbers) -> list[RouteState]:
+    """Of every route. From any thread, as a collection."""
+    return [_state(route) for route in numbers.routes()]
+
+
+def _state(route: RouteNumbers) -> RouteState:
+    route.fold()
+    return RouteState(
+        route.name,
+        route.listener,
+        dict(route.active),
+        {key: _row(one) for key, one in list(route.server.items())},
+        {key: _row(one) for key, one in list(route.client.items())},
+        {key: _row(one) for key, one in route.budgets.items()},
+        dict(route.exceeded),
+        dict(route.rejected),
+        dict(route.cancellations),
+        dict(route.retries),
+        dict(route.hedges),
+        dict(route.copies),
+        dict(route.notices),
+        dict(route.transitions),
+    )
+
+
+def _row(histogram: Histogram) -> Row:
+    counts, total = histogram.state
+    return tuple(counts), total, tuple(histogram.exemplars or ())
+
+
+def summed(parts: Iterable[Iterable[RouteState]], like: Numbers) -> Numbers:
+    """Those of all parts together, whose durations fall into the buckets of `like`. Its bound on series holds."""
+    numbers = Numbers(duration_bounds=like.duration_bounds, max_series=like.max_series)
+    for part in parts:
+        absorb(numbers, part)
+    return numbers
+
+
+def absorb(numbers: Numbers, part: Iterable[RouteState], *, is_over: bool = False) -> None:
+    """Add a process's numbers. `is_over`: it has ended, and nothing of it is under way."""
+    for state in part:
+        route = numbers.route(state.name, state.listener)
+        if not is_over:
+            _add(route.active, state.active)
+        for server, row in state.server.items():
+            _add_row(route.server_row(server), row)
+        for client, row in state.client.items():
+            _add_row(route.client_row(client), row)
+        for source, row in state.budgets.items():
+            _add_row(route.budgets[source], row)
+        _add(route.exceeded, state.exceeded)
+        _add(route.rejected, state.rejected)
+        _add(route.cancellations, state.cancellations)
+        _add(route.retries, state.retries)
+        _add(route.hedges, state.hedges)
+        _add(route.copies, state.copies)
+        _add(route.notices, state.notices)
+        _add(route.transitions, state.transitions)
+
+
+def _add(own: dict[K, int], other: Mapping[K, int]) -> None:
+    for key, count in other.items():
+        own[key] = own.get(key, 0) + count
+
+
+def _add_row(own: Histogram, row: Row) -> None:
+    counts, total, exemplars = row
+    own.state = tuple(map(add, own.counts, counts)), own.state[1] + total
+    for one in exemplars:
+        if one is not None:
+            own.add_latest(one)

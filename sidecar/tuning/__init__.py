@@ -1,0 +1,1 @@
+"""Which policy of a breaker would have done better, by what was seen (SPEC 16)."""
