@@ -9,11 +9,15 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final
 
+from sidecar.core.contract import SLOTTED
 from sidecar.core.snapshot import Address
 from sidecar.transport import kernel
+from sidecar.transport.given import GIVEN, address_of
 
 BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are accepted."""
@@ -23,8 +27,50 @@ OWNER_ONLY: Final = 0o600
 """Mode of a UNIX socket's file: who may connect (unix(7))."""
 
 
+@dataclass(frozen=True, **SLOTTED)
+class Bound:
+    """A socket that listens, and what this process is to do with it."""
+
+    listening: socket.socket
+    port: int
+    """0 of a UNIX socket."""
+    is_shared: bool = False
+    """Other processes of ours have it too: to close it here does not end it."""
+    accepts: bool = True
+    """This process takes connections from it; else it only knows it."""
+    others: tuple[socket.socket, ...] = ()
+    """Further ones of the same address, which nobody else takes from."""
+    lent_at: Address | None = None
+    """Where it listens, if whoever began this process keeps it: what waits in it when this one ends is for the next.
+    Else it is this process's own, or all of its processes'."""
+
+    @classmethod
+    def of(
+        cls,
+        one: socket.socket,
+        *,
+        is_shared: bool = False,
+        accepts: bool = True,
+        others: tuple[socket.socket, ...] = (),
+        is_lent: bool = False,
+    ) -> Bound:
+        port = 0 if one.family == socket.AF_UNIX else one.getsockname()[1]
+        return cls(one, port, is_shared, accepts, others, address_of(one) if is_lent else None)
+
+
+Bind = Callable[[Address, str], Awaitable[Bound]]
+"""Where listeners get their sockets from. Raises: OSError, with a text that names key and remedy."""
+
+
+async def bind_own(address: Address, key: str) -> Bound:
+    """`Bind` of a process that serves alone."""
+    first, *others = bind_many(address, key, 1)
+    return Bound.of(first, others=tuple(others))
+
+
 def bind(address: Address, key: str, mode: int | None = None) -> socket.socket:
-    """A socket that listens. Without SO_REUSEPORT: two processes on one port must be an error, not a lottery.
+    """A socket that listens: what another process has left of this address (`given.py`), or a new one. Without
+    SO_REUSEPORT: two processes on one port must be an error, not a lottery.
 
     The file of a UNIX socket outlives its process: one that nobody listens on is replaced. `key` is where the
     configuration has the address, such as `admin.address`. `mode`: of that file; None: what the umask leaves.
@@ -32,6 +78,15 @@ def bind(address: Address, key: str, mode: int | None = None) -> socket.socket:
     Raises:
         OSError: it cannot be had; the text names the key, the address, the reason and a remedy.
     """
+    given = GIVEN.take(address)
+    if given:
+        for one in given[1:]:
+            one.close()
+        return given[0]
+    return _bind_anew(address, key, mode)
+
+
+def _bind_anew(address: Address, key: str, mode: int | None = None) -> socket.socket:
     try:
         return _bound(address, mode)
     except OSError as error:
@@ -39,7 +94,33 @@ def bind(address: Address, key: str, mode: int | None = None) -> socket.socket:
         raise OSError(f"{key}: cannot listen on {address}: {reason}") from error
 
 
-def _bound(address: Address, mode: int | None) -> socket.socket:
+def bind_many(address: Address, key: str, count: int) -> list[socket.socket]:
+    """A socket for each of `count` processes: the kernel deals connections out to them (socket(7), SO_REUSEPORT).
+
+    The first is bound without SO_REUSEPORT, so that a port that somebody serves is refused, and allows it to the
+    others after that. Of a UNIX socket, which knows no such thing, there is one for all. Of those that another
+    process has left there may be more than `count`: somebody has to take from each.
+
+    Raises:
+        OSError: as `bind`.
+    """
+    found = GIVEN.take(address) or [_bind_anew(address, key)]
+    if address.path is not None or len(found) >= count:
+        return found
+    try:
+        for one in found:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        real = replace(address, port=found[0].getsockname()[1])
+        for _ in range(count - len(found)):
+            found.append(_bound(real, None, is_one_of_many=True))
+    except OSError as error:
+        for one in found:
+            one.close()
+        raise OSError(f"{key}: cannot listen on {address} {count} times: {error}") from error
+    return found
+
+
+def _bound(address: Address, mode: int | None, *, is_one_of_many: bool = False) -> socket.socket:
     if address.path is not None:
         _remove_stale(address.path)
         family = socket.AF_UNIX
@@ -49,6 +130,8 @@ def _bound(address: Address, mode: int | None) -> socket.socket:
     try:
         if address.path is None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_one_of_many:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if address.is_v6_only:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         elif mode is not None:

@@ -6,9 +6,12 @@ by itself there is no entry, or its destination is our own address.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from typing import Any, Final
+
+from sidecar.core.request import Asked
 
 _SO_ORIGINAL_DST: Final = 80
 """The same number in both families: IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv6/ip6_tables.h)."""
@@ -17,6 +20,15 @@ _SOCKADDR_IN, _SOCKADDR_IN6 = struct.Struct("!2xH4s8x"), struct.Struct("!2xHI16s
 
 Place = tuple[str, int]
 """An address and a port."""
+
+
+def asked_by(transport: asyncio.BaseTransport) -> Asked | None:
+    """Where the client of a connection meant to connect; None for one that meant to connect here."""
+    asked: Asked | None = transport.get_extra_info("asked")  # said where it comes from this very process
+    if asked is not None:
+        return asked
+    original = original_destination(transport.get_extra_info("socket"))
+    return None if original is None else Asked(*original, is_original=True)
 
 
 def original_destination(sock: Any) -> Place | None:

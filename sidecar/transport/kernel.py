@@ -14,6 +14,7 @@ from typing import Any
 
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _SIOCOUTQNSD = 0x894B  # include/uapi/linux/sockios.h; Python has no name for it
+_SO_BUF_LOCK = 72  # include/uapi/asm-generic/socket.h; Python has no name for it
 _LOOSE_LOWAT_BYTES = 64 * 1024
 ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 """Events of `poll_readable`: the other side sends nothing more."""
@@ -40,12 +41,6 @@ def fileno(transport: asyncio.Transport) -> int:
     return -1 if sock is None else int(sock.fileno())
 
 
-def is_tcp(transport: asyncio.Transport) -> bool:
-    """True for a connection whose state the kernel can tell."""
-    sock = transport.get_extra_info("socket")
-    return sock is not None and sock.family != socket.AF_UNIX
-
-
 def has_left(transport: asyncio.Transport) -> bool:
     """True if the other side has closed or reset its connection, whatever still waits to be read."""
     return is_left(transport.get_extra_info("socket"))
@@ -53,12 +48,27 @@ def has_left(transport: asyncio.Transport) -> bool:
 
 def is_left(sock: Any) -> bool:
     """The same of a socket that is nobody's yet."""
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return _has_ended(sock, ENDED)
     return _state(sock) in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
 
 
 def is_reset(transport: asyncio.Transport) -> bool:
     """True if the connection is gone in both directions."""
-    return _state(transport.get_extra_info("socket")) == _TCP_CLOSE
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return _has_ended(sock, ENDED & ~select.POLLRDHUP)
+    return _state(sock) == _TCP_CLOSE
+
+
+def _has_ended(sock: Any, by: int) -> bool:
+    """Of a UNIX socket, which has no state to ask for: whether there is one of these events."""
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return any(events & by for _, events in poll.poll(0))
 
 
 def poll_readable(transport: asyncio.Transport) -> Callable[[int], list[tuple[int, int]]]:
@@ -95,6 +105,12 @@ def bound_receiving(bound: socket.socket, size: int) -> None:
     """For those that are accepted from now on: their own `bound_buffers` would come behind what has arrived."""
     with contextlib.suppress(OSError):
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def receive_freely(bound: socket.socket) -> None:
+    """Undo `bound_receiving` of another process on the same socket (socket(7), SO_BUF_LOCK; Linux 5.14)."""
+    with contextlib.suppress(OSError):
+        bound.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
 
 
 def bound_buffers(transport: asyncio.Transport, size: int) -> None:

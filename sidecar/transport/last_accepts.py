@@ -14,6 +14,7 @@ from array import array
 from typing import Final
 
 _SO_ATTACH_FILTER: Final = 26  # include/uapi/asm-generic/socket.h; Python has no name for it
+_SO_DETACH_FILTER: Final = 27
 _LOAD_BYTE, _AND, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06  # include/uapi/linux/filter.h
 _FLAGS_AT, _SYN, _SYN_OR_ACK = 13, 0x02, 0x12  # RFC 9293 3.1
 _DROP, _KEEP = 0, 0xFFFFFFFF
@@ -27,8 +28,10 @@ _NO_SYN = (
 """A packet that opens a connection is dropped; the end of a handshake that has begun is not."""
 
 
-def last_accepts(bound: socket.socket) -> list[socket.socket]:
+def last_accepts(bound: socket.socket, *, is_shared: bool = False) -> list[socket.socket]:
     """Every connection that waits to be accepted, after which there are no others; `bound` is to be closed then.
+
+    `is_shared`: other processes have it open too, so that closing would not end it; it listens no more after this.
 
     Who connects between the two tries again after a second, as TCP does, and is refused then. Where the kernel has no
     filters (gVisor), a connection that comes in these microseconds is reset as before.
@@ -44,7 +47,23 @@ def last_accepts(bound: socket.socket) -> list[socket.socket]:
             connection, _ = bound.accept()
             connection.setblocking(False)
             taken.append(connection)
+    if is_shared:
+        with contextlib.suppress(OSError):
+            bound.shutdown(socket.SHUT_RDWR)
     return taken
+
+
+def listen_again(bound: socket.socket, backlog: int) -> None:
+    """Undo `last_accepts` of a process that has ended, for the one that takes its place. Of one that listens, nothing
+    changes.
+
+    Raises:
+        OSError: it cannot listen.
+    """
+    if bound.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # there is no filter
+            bound.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    bound.listen(backlog)
 
 
 def _attach(bound: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:

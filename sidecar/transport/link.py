@@ -97,11 +97,6 @@ class Link:
         """Whether one direction can end while the other goes on."""
         return self._transport is not None and self._transport.can_write_eof()
 
-    @property
-    def can_peek(self) -> bool:
-        """Whether `has_left` and `is_reset` can tell anything: TCP alone."""
-        return self._transport is not None and kernel.is_tcp(self._transport)
-
     def fileno(self) -> int:
         """The socket's descriptor, for those who only wait on it; -1 where there is none."""
         return kernel.fileno(self._transport) if self._transport is not None else -1

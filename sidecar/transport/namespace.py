@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 KEPT_SECONDS: Final = 5.0
@@ -35,13 +35,24 @@ def source_for(address: str) -> str | None:
 
 def is_local(address: str) -> bool:
     """Whether it is an address of this network namespace, loopback included."""
+    known = _read(address)
+    return known is not None and (known.is_loopback or source_for(str(known)) == str(known))
+
+
+def is_pods(address: str) -> bool:
+    """Whether it is an address by which others reach this network namespace."""
+    known = _read(address)
+    return known is not None and not known.is_loopback and source_for(str(known)) == str(known)
+
+
+def _read(address: str) -> IPv4Address | IPv6Address | None:
+    """In the form in which it is sent to; None for what is no address."""
     try:
         known = ip_address(address.partition("%")[0])
     except ValueError:
-        return False
+        return None
     mapped = known.ipv4_mapped if known.version == 6 else None
-    known = known if mapped is None else mapped
-    return known.is_loopback or source_for(str(known)) == str(known)
+    return known if mapped is None else mapped
 
 
 def is_reachable(address: str) -> bool:

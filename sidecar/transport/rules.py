@@ -1,42 +1,53 @@
-"""Writes the rules of an interception to the kernel, and takes them out again (iptables(8), iptables-restore(8)).
+"""Writes the rules of an interception to the kernel, and takes them out again, by the program that is here.
 
-Needs the capabilities NET_ADMIN and NET_RAW. Each family has a program of its own; IPv6 is left out where there is
-none.
+Needs the capabilities NET_ADMIN and NET_RAW. IPv6 is left out where there is none.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import fcntl
-import shutil
 import socket
 import struct
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Final
 
-from sidecar.core.interception import (
-    INBOUND_CHAIN,
-    OUTBOUND_CHAIN,
-    TO_POD,
-    Interception,
-    jumps,
-    removed,
-    restored,
-)
+from sidecar.core.interception import TO_POD, Interception
+from sidecar.transport import iptables, nft
 from sidecar.transport.namespace import has_ipv6
+from sidecar.transport.rule_programs import RulesFailed, is_installed
 
-PROGRAMS: Final = {4: "iptables", 6: "ip6tables"}
-WAIT_SECONDS: Final = 10
-"""For the lock that programs of this kind share."""
-RUN_SECONDS: Final = 30.0
 _SIOCSIFADDR: Final = 0x8916
 _IN6_IFREQ: Final = struct.Struct("16sIi")
 """struct in6_ifreq (linux/ipv6.h): address, length of its prefix, index of the interface."""
 
 
-class RulesFailed(Exception):
-    """They could not be written; the text says why and what to do."""
+class Program(enum.Enum):
+    """What writes the rules."""
+
+    IPTABLES = "iptables"
+    NFT = "nft"
+
+
+_BY: Final = {Program.IPTABLES: iptables, Program.NFT: nft}
+
+
+def installed(wanted: Program | None = None) -> list[Program]:
+    """`wanted` alone, or else what is installed here, in the order in which it is tried.
+
+    Raises:
+        RulesFailed: neither is installed.
+    """
+    if wanted is not None:
+        return [wanted]
+    found = [one for one in Program if is_installed(one.value)]
+    if not found:
+        raise RulesFailed(
+            "neither iptables nor nft is installed here: use the image `sidecar-init`, which has both"
+        )
+    return found
 
 
 def versions() -> tuple[int, ...]:
@@ -44,78 +55,55 @@ def versions() -> tuple[int, ...]:
     return (4, 6) if has_ipv6() else (4,)
 
 
-def write(one: Interception) -> None:
+def write(one: Interception, wanted: Program | None = None) -> None:
     """Have connections intercepted. A second time changes nothing.
+
+    Without `wanted` by iptables, and by nft where that is not installed or the kernel does not take it. Rules that
+    the other program has written go, since they would still be obeyed.
 
     Raises:
         RulesFailed: they cannot be written.
     """
-    for version in versions():
-        if version == 6:
-            _add_address(TO_POD[6])
-        _run([f"{PROGRAMS[version]}-restore", "--noflush"], restored(one, version))
-        for rule in jumps():
-            if not _is_there(version, rule):
-                _run([PROGRAMS[version], *_table(), "-A", *rule])
+    programs = installed(wanted)
+    for program in programs:
+        try:
+            _write_by(_BY[program], one)
+        except RulesFailed:
+            if program is programs[-1]:
+                raise
+        else:
+            _remove_by([by for other, by in _BY.items() if other is not program])
+            return
 
 
 def remove() -> None:
-    """Have nothing intercepted any more. Does nothing where nothing was.
+    """Have nothing intercepted any more, whichever program wrote the rules. Does nothing where nothing was.
 
     Raises:
         RulesFailed: they cannot be taken out.
     """
+    installed()
+    _remove_by(_BY.values())
+
+
+def told(one: Interception, wanted: Program | None = None) -> str:
+    """What `write` would do, for people. Raises: RulesFailed, where nothing could write them."""
+    by = _BY[installed(wanted)[0]]
+    return "\n\n".join(by.told(one, version) for version in versions())
+
+
+def _write_by(by: ModuleType, one: Interception) -> None:
     for version in versions():
-        for rule in jumps():
-            while _is_there(version, rule):
-                _run([PROGRAMS[version], *_table(), "-D", *rule])
-        _run([f"{PROGRAMS[version]}-restore", "--noflush"], removed())
-        for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN):
-            _run([PROGRAMS[version], *_table(), "-X", chain])
+        if version == 6:
+            _add_address(TO_POD[6])
+        by.write(one, version)
 
 
-def told(one: Interception) -> str:
-    """What `write` would do, for people."""
-    parts = []
-    for version in versions():
-        program = PROGRAMS[version]
-        lines = [f"# {program}-restore --noflush", restored(one, version).rstrip()]
-        lines += [f"{program} -t nat -A {' '.join(rule)}" for rule in jumps()]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def _table() -> list[str]:
-    return ["-w", str(WAIT_SECONDS), "-t", "nat"]
-
-
-def _is_there(version: int, rule: Sequence[str]) -> bool:
-    """Asked of a chain that does not exist, iptables says no as well."""
-    return _try([PROGRAMS[version], *_table(), "-C", *rule]).returncode == 0
-
-
-def _run(command: list[str], given: str = "") -> None:
-    done = _try(command, given)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise RulesFailed(f"{' '.join(command)}: {said[0]}; {_remedy(done.stderr)}")
-
-
-def _remedy(said: str) -> str:
-    if "ermission denied" in said or "you must be root" in said:
-        return "it needs root with the capabilities NET_ADMIN and NET_RAW"
-    return "the kernel may lack a module (nf_nat, xt_REDIRECT, xt_owner): `http_proxy` works without"
-
-
-def _try(command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
-    if shutil.which(command[0]) is None:
-        raise RulesFailed(f"{command[0]} is not installed here: use the image `sidecar-init`, which has it")
-    try:
-        return subprocess.run(
-            command, input=given, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise RulesFailed(f"{command[0]} has not ended within {RUN_SECONDS:.0f} s") from None
+def _remove_by(those: Iterable[ModuleType]) -> None:
+    for by in those:
+        for version in versions():
+            if by.is_there(version):
+                by.remove(version)
 
 
 def _add_address(address: str) -> None:

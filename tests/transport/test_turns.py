@@ -1,11 +1,12 @@
-"""Tiny pieces get a bounded part of one turn of the loop, in the order in which they asked, and none is lost."""
+"""Tiny pieces and ends get a bounded part of a turn of the loop, in the order in which they asked; none is lost."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import cast
 
-from sidecar.transport.turns import SLICE_UNITS, TURN_UNITS, Turns
+from sidecar.transport.turns import ENDS_A_TURN, SLICE_UNITS, TURN_UNITS, Turns
 from tests.support.by_hand import HandLoop
 
 
@@ -106,3 +107,73 @@ def test_a_loop_in_which_nobody_asks_is_left_alone() -> None:
     turns.take(1)
     loop.settle()  # it comes to rest
     assert loop.timers == 0
+
+
+# Ends
+
+
+def test_ends_beyond_a_turns_share_wait_in_their_order_and_are_counted() -> None:
+    turns, loop = new_turns()
+    ended: list[int] = []
+    for number in range(2 * ENDS_A_TURN + 1):
+        turns.end(partial(ended.append, number))
+    counts = [len(ended)]
+    while loop.is_ready:
+        loop.turn()
+        counts.append(len(ended))
+    assert counts[:3] == [ENDS_A_TURN, 2 * ENDS_A_TURN, 2 * ENDS_A_TURN + 1]
+    assert (ended, turns.ends_put_off) == (list(range(2 * ENDS_A_TURN + 1)), ENDS_A_TURN + 1)
+    assert not turns.is_ending
+
+
+def test_ends_that_wait_leave_the_pieces_of_others_their_units() -> None:
+    turns, loop = new_turns()
+    for _ in range(10 * ENDS_A_TURN):
+        turns.end(lambda: None)
+    done: list[int] = []
+    turns.later(lambda: done.append(turns.take(TURN_UNITS)))
+    loop.turn()
+    assert done == [TURN_UNITS]
+    assert turns.is_ending
+
+
+def test_what_is_ended_by_an_end_has_its_share_of_the_turn_too() -> None:
+    turns, loop = new_turns()
+    ended: list[int] = []
+
+    def end_another() -> None:
+        ended.append(1)
+        turns.end(lambda: ended.append(2))
+
+    for _ in range(ENDS_A_TURN):
+        turns.end(end_another)
+    assert len(ended) == ENDS_A_TURN
+    loop.settle()
+    assert sorted(ended) == [1] * ENDS_A_TURN + [2] * ENDS_A_TURN
+
+
+def test_a_mistake_in_one_end_is_told_and_keeps_no_other_one_from_its_own() -> None:
+    turns, loop = new_turns()
+    ended: list[int] = []
+
+    def break_off() -> None:
+        raise RuntimeError("planted")
+
+    turns.end(break_off)
+    for number in range(ENDS_A_TURN):
+        turns.end(partial(ended.append, number))
+    turns.end(break_off)
+    turns.end(partial(ended.append, -1))
+    loop.settle()
+    assert (ended, list(map(str, loop.errors))) == ([*range(ENDS_A_TURN), -1], ["planted"] * 2)
+
+
+def test_at_the_end_of_the_process_nothing_waits_any_more() -> None:
+    turns, loop = new_turns()
+    ended: list[int] = []
+    for number in range(3 * ENDS_A_TURN):
+        turns.end(partial(ended.append, number))
+    turns.end_all()
+    assert len(ended) == 3 * ENDS_A_TURN
+    loop.settle()
+    assert len(ended) == 3 * ENDS_A_TURN

@@ -23,18 +23,20 @@ from enum import Enum, auto
 from itertools import chain
 from typing import Any, Final, cast
 
+from mypy_extensions import mypyc_attr, trait
+
+from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.secured import TlsFacts
 from sidecar.transport.tls.failures import TlsCut, TlsFailed, failure
 from sidecar.transport.tls.names import Certificate
+from sidecar.transport.tls.records import Records
 from sidecar.transport.unread import unread
 
 RECORD_BYTES: Final = 16 * 1024
 """The most that one record holds (RFC 8446 5.1)."""
 ANSWER_BYTES: Final = 64 * 1024
-"""Of answers to changes of keys, over the life of a connection: some 2,000. Whoever asks for more wants work."""
-FEED_BYTES: Final = 32 * 1024
-"""Given to OpenSSL at a time, which works through all changes of keys in what it has."""
+"""Of answers to changes of keys while something is unsent: who asks for more, and does not read, wants our memory."""
 MOST_RECORDS: Final = 1000
 """Read at a time. One read of the loop brings 16 of those that are full, or 11,000 of one byte, which take 17 ms."""
 HELLO_BYTES: Final = 16 * 1024
@@ -50,6 +52,8 @@ Wrap = Callable[[ssl.MemoryBIO, ssl.MemoryBIO], ssl.SSLObject]
 """(what comes in, what goes out) → the connection's TLS, by the context that is current."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+@trait
 class Handshaking(ABC):
     """Who began it, and hears how the handshake ends: one of the two, once."""
 
@@ -66,6 +70,13 @@ class Handshaking(ABC):
     @abstractmethod
     def failed(self, transport: TlsTransport, error: TlsFailed) -> None:
         """There will be none. The transport closes by itself."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OpenHandshaking(Handshaking):
+    """What a class extends that is not compiled, as in tests: it can't extend a trait."""
+
+    __slots__ = NO_SLOTS
 
 
 class _Phase(Enum):
@@ -85,7 +96,7 @@ class TlsTransport:
     __slots__ = (
         "_answered_bytes", "_error", "_has_end", "_has_written_end", "_incoming", "_is_behind", "_is_kept",
         "_is_paused", "_is_peer_gone", "_is_raw_ended", "_is_server", "_loop", "_most_bytes", "_outgoing", "_owner",
-        "_phase", "_protocol", "_raw", "_rest", "_shaken_bytes", "_timer", "_tls", "_unfed", "facts",
+        "_phase", "_protocol", "_raw", "_records", "_rest", "_shaken_bytes", "_timer", "_tls", "_unfed", "facts",
         "session_taker", "sni",
     )  # fmt: skip
 
@@ -101,6 +112,7 @@ class TlsTransport:
         self._answered_bytes = 0
         self._unfed = b""
         """Read, and not given to OpenSSL yet."""
+        self._records = Records()
         self._phase = _Phase.SHAKING
         self._raw: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -235,6 +247,7 @@ class TlsTransport:
             self._phase = _OPEN
             self.facts = _facts(tls, self.sni)
             self._flush()
+            self._unfed = self._incoming.read()  # from here on in pieces
             self._pause()  # until there is a protocol
             owner.shaken(self)
         except ssl.SSLWantReadError:
@@ -284,22 +297,28 @@ class TlsTransport:
         assert tls is not None
         first, failed = b"", None
         more: list[bytes] = []
-        is_barren = False
+        records, brought = self._records, 0
         try:
             while len(more) < MOST_RECORDS:
                 if not (incoming.pending or tls.pending()):
-                    if not self._unfed or is_barren:
+                    if records.given > brought:
+                        if not records.is_settled(brought, self._loop.time()):
+                            failed = TlsFailed(Reason.TLS_PROTOCOL, "too many changes of keys")
+                            break
+                        brought = 0
+                    if not self._unfed:
                         break
-                    incoming.write(self._unfed[:FEED_BYTES])
-                    self._unfed, is_barren = self._unfed[FEED_BYTES:], True
+                    size = records.cut(self._unfed)
+                    incoming.write(self._unfed[:size])
+                    self._unfed = self._unfed[size:]
                 try:
                     data = tls.read(RECORD_BYTES)
                 except ssl.SSLWantReadError:
                     continue
-                is_barren = False
                 if not data:
                     self._has_end = True
                     break
+                brought += 1
                 if first:
                     more.append(data)
                 else:
@@ -308,12 +327,23 @@ class TlsTransport:
             self._has_end = True
         except ssl.SSLError as error:
             failed = failure(error)
+        records.brought(brought)
+        if self._has_end:
+            self._unfed = b""  # OpenSSL reads nothing behind the end, and nobody else may (RFC 8446 6.1)
         if self._outgoing.pending:
-            self._answered_bytes += self._outgoing.pending
-            if failed is None and self._answered_bytes > ANSWER_BYTES:
-                failed = TlsFailed(Reason.TLS_PROTOCOL, "too many changes of keys")
-            self._flush()  # an answer to a change of keys, or an alert
+            refused = self._answer()
+            failed = failed or refused
         return (b"".join((first, *more)) if more else first), failed
+
+    def _answer(self) -> TlsFailed | None:
+        """A change of keys; or it is an alert that says what is wrong. Returns why no more may come."""
+        if not self.get_write_buffer_size():
+            self._answered_bytes = 0
+        self._answered_bytes += self._outgoing.pending
+        self._flush()
+        if self._answered_bytes > ANSWER_BYTES:
+            return TlsFailed(Reason.TLS_PROTOCOL, "too many changes of keys that are not answered")
+        return None
 
     def unread(self) -> Iterator[bytes]:
         """What the kernel still held behind a reset; only within `connection_lost`."""
@@ -325,7 +355,7 @@ class TlsTransport:
         if self._raw is None or self._tls is None:
             return
         for piece in chain((b"",), unread(self._raw)):  # first what is here already, and was not told
-            self._incoming.write(piece)
+            self._unfed += piece
             self._error = self._keep_rest()
             if self._error is not None:
                 return

@@ -18,7 +18,7 @@ from sidecar.transport.link import Link
 from sidecar.transport.tls import transport as tls_transport
 from sidecar.transport.tls.failures import TlsCut, TlsFailed
 from sidecar.transport.tls.files import client_context, server_context, trust
-from sidecar.transport.tls.transport import Handshaking, TlsTransport
+from sidecar.transport.tls.transport import OpenHandshaking, TlsTransport
 from tests.support.certificates import Certificates
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -29,7 +29,7 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
     return VERSIONS[request.param]
 
 
-class Shaking(Handshaking):
+class Shaking(OpenHandshaking):
     """Tells how it ended by a future."""
 
     def __init__(self) -> None:
@@ -314,6 +314,7 @@ async def test_a_peer_that_takes_nothing_is_written_to_no_more(certificates: Cer
         writer.transport.abort()
 
 
+@pytest.mark.plain
 async def test_closing_takes_two_seconds_at_most_where_nothing_is_taken(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

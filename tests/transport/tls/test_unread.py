@@ -106,6 +106,26 @@ async def test_what_has_come_is_read_after_our_own_direction_has_ended(tmp_path:
     transport.abort()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_nothing_is_kept_of_what_comes_behind_the_end_and_a_reset_ends_it(
+    tmp_path: Path, version: str
+) -> None:
+    transport, _, client = shaken(Certificates(tmp_path), VERSIONS[version])
+    sink = Sink(keeps=True)
+    transport.attach(sink)
+    await asyncio.sleep(0)
+    client.tls.write(b"hello")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.tls.unwrap()
+    transport.data_received(client.written.read() + bytes(100_000))
+    transport.data_received(bytes(100_000))
+    assert transport._unfed == b""
+    transport.connection_lost(ConnectionResetError())
+    assert isinstance(await sink.lost(), ConnectionResetError)
+    assert sink.data == b"hello"
+
+
+@pytest.mark.plain
 async def test_a_certificate_that_cannot_be_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
