@@ -1,0 +1,187 @@
+"""An upgrade in place: a process starts the program anew, leaves it every listening socket, and ends when that is
+ready.
+
+The successor runs the same command, in whatever version stands there by now. It inherits the sockets as open files,
+so nothing is ever closed that a client may connect to, and a pipe by which it says that it serves. If it ends before
+that, or takes too long, nothing has changed. Only starting and hearing is here; who has which sockets, and what the
+end is like, `workers/supervisor.py` and `upgrading.py` know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Final
+
+from sidecar.telemetry.process_log import kind
+from sidecar.transport.given import GIVEN
+
+_LOG = logging.getLogger("sidecar.runtime")
+_UPGRADE: Final = kind("process.upgrade")
+VARIABLE: Final = "SIDECAR_PREDECESSOR"
+"""In a successor's environment: its open files, the pipe first."""
+READY_SECONDS: Final = 60.0
+"""What has not said that it serves by then is given up."""
+_READY: Final = b"ready"
+_NO_UPGRADE: Final = (
+    "no upgrade in place: this is process 1 of its container, which ends with it; roll the pods out instead"
+)
+
+
+class NoUpgrade(Exception):
+    """It cannot begin. The text says why, and what to do."""
+
+
+class Predecessor:
+    """Who has started this process, if that was for an upgrade; else nobody, and nothing is done."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Take the sockets over. The variable is of this process alone, and taken away.
+
+        Raises:
+            OSError: there are no such files; the text says what to do.
+        """
+        self._pipe = -1
+        told = environ.pop(VARIABLE, "")
+        if told:
+            try:
+                self._pipe, *files = map(int, told.split(","))
+                os.set_inheritable(self._pipe, False)
+                for file in files:
+                    os.set_inheritable(file, False)
+                GIVEN.adopt(files)
+            except (OSError, ValueError) as error:
+                raise OSError(
+                    f"{VARIABLE}: {error}; the process to replace sets it, nobody else should"
+                ) from error
+
+    def ready(self) -> None:
+        """Everything serves: the predecessor may end. What it has left and nobody asked for is let go."""
+        GIVEN.close()
+        GIVEN.keep()
+        if self._pipe >= 0:
+            with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+                os.write(self._pipe, _READY)
+        self.leave()
+
+    def leave(self) -> None:
+        """It is not this process that will say so."""
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
+
+
+class Successor:
+    """The process that is to take the place of this one."""
+
+    def __init__(self, sockets: Sequence[int], now: float) -> None:
+        """Start it. `sockets`: all that listen; they stay open here as well. `now`: monotonic seconds.
+
+        Raises:
+            NoUpgrade: this process may not end.
+            OSError: no other process can be started.
+        """
+        if os.getpid() == 1:
+            raise NoUpgrade(_NO_UPGRADE)
+        self._heard, pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ours = [pipe, *sockets]
+        first = max([*ours, self._heard]) + 1
+        theirs = [first + number for number in range(len(ours))]
+        environ = {**os.environ, VARIABLE: ",".join(map(str, theirs))}
+        environ.pop(
+            "WATCHDOG_PID", None
+        )  # systemd's watchdog is for whoever is the main process (sd_notify(3))
+        command = [sys.executable, *sys.orig_argv[1:]]
+        actions = [(os.POSIX_SPAWN_DUP2, file, as_file) for file, as_file in zip(ours, theirs, strict=True)]
+        try:
+            self.pid = os.posix_spawn(sys.executable, command, environ, file_actions=actions, setsigmask=[])
+        except OSError:
+            os.close(self._heard)
+            raise
+        finally:
+            os.close(pipe)
+        self.due = now + READY_SECONDS
+        """Then it is given up."""
+
+    def __repr__(self) -> str:
+        return f"<Successor pid={self.pid}>"
+
+    def fileno(self) -> int:
+        """Readable when it has said that it serves, and when it will never say so."""
+        return self._heard
+
+    def is_ready(self) -> bool | None:
+        """Whether it serves; None: it has not said anything yet."""
+        try:
+            return os.read(self._heard, len(_READY)) == _READY
+        except BlockingIOError:
+            return None
+
+    def give_up(self) -> str:
+        """End it, if it has not ended. How it did, in words."""
+        os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+    def close(self) -> None:
+        """Hear no more of it."""
+        os.close(self._heard)
+
+
+class Succession:
+    """Who is to take over: one process at a time, or nobody."""
+
+    def __init__(self, hindrance: str = "") -> None:
+        """`hindrance`: why nobody may take over, and what to do instead; empty: nothing is against it."""
+        self._hindrance = hindrance
+        self.successor: Successor | None = None
+        """Who has not said yet whether he serves."""
+        self.is_over = False
+        """Another process serves in this one's place."""
+
+    def begin(self, sockets: Sequence[int], now: float) -> bool:
+        """Start the program anew, unless that is under way; what hinders it is told. Whether somebody was started."""
+        if self.successor is not None or self.is_over:
+            return False
+        if self._hindrance:
+            _LOG.error("no upgrade in place: %s", self._hindrance, extra=_UPGRADE)
+            return False
+        try:
+            one = self.successor = Successor(sockets, now)
+        except (NoUpgrade, OSError) as error:
+            _LOG.error("%s", error, extra=_UPGRADE)
+            return False
+        _LOG.info("upgrade in place: process %d is to take over", one.pid, extra=_UPGRADE)
+        return True
+
+    def look(self, now: float) -> int | None:
+        """See what the successor says, or that its time is over. Returns its pid once, when it has taken over."""
+        one = self.successor
+        if one is None:
+            return None
+        is_ready = one.is_ready()
+        if is_ready is None and now < one.due:
+            return None
+        self.successor = None
+        one.close()
+        if is_ready:
+            self.is_over = True
+            _LOG.info("upgrade in place: process %d has taken over", one.pid, extra=_UPGRADE)
+            return one.pid
+        told = one.give_up()
+        _LOG.error(
+            "no upgrade in place: the new process did not serve (%s); this one goes on", told, extra=_UPGRADE
+        )
+        return None
+
+    def end(self) -> None:
+        """This process was told to end: so is who was to take over."""
+        one, self.successor = self.successor, None
+        if one is not None:
+            os.kill(one.pid, signal.SIGTERM)
+            one.close()

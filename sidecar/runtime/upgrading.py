@@ -1,0 +1,53 @@
+"""SIGUSR2 of a process that serves alone: starts its successor, and hears whether it serves. On the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from math import inf
+
+from sidecar.runtime.upgrade import Succession
+
+
+class Upgrading:
+    """Owned by the event loop."""
+
+    def __init__(self, on_replaced: Callable[[int], None], hindrance: str = "") -> None:
+        """`on_replaced` is told the process that serves in this one's place. `hindrance`: as of `Succession`."""
+        self._on_replaced = on_replaced
+        self._succession = Succession(hindrance)
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Another process serves."""
+        return self._succession.is_over
+
+    def begin(self, sockets: Iterable[socket.socket]) -> None:
+        """Start the program anew, with all sockets that listen, unless that is under way."""
+        loop = asyncio.get_running_loop()
+        if self._succession.begin([one.fileno() for one in sockets], loop.time()):
+            one = self._succession.successor
+            assert one is not None
+            loop.add_reader(one.fileno(), self._look, -inf)
+            self._timer = loop.call_at(one.due, self._look, inf)
+
+    def end(self) -> None:
+        """This process ends: so does who was to take over."""
+        self._let_go()
+        self._succession.end()
+
+    def _look(self, now: float) -> None:
+        """It has spoken, or will not, or (`now` is infinite) its time is over."""
+        self._let_go()
+        pid = self._succession.look(now)
+        if pid is not None:
+            self._on_replaced(pid)
+
+    def _let_go(self) -> None:
+        if self._succession.successor is not None:
+            asyncio.get_running_loop().remove_reader(self._succession.successor.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,348 @@
+"""The composition root of control: what an operator, a kubelet and a collector ask, for all workers at once.
+
+It has the same routes, upstreams and names as a worker and accepts no traffic. Loads configurations and spreads them,
+looks names up, adds numbers up. Workers go on without it, and the next one finds them. Only `cli` makes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sidecar.admin.events import Events
+from sidecar.admin.process import Data
+from sidecar.admin.tap import Wanted
+from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import Numbers
+from sidecar.core.observe import ObservedExchange
+from sidecar.core.override import Command
+from sidecar.core.propagation.chain import chain_of
+from sidecar.core.snapshot import Endpoint, Snapshot
+from sidecar.core.sources import Sources
+from sidecar.runtime import memory
+from sidecar.runtime.actor import Part
+from sidecar.runtime.container import Container
+from sidecar.runtime.control import Control
+from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.endpoint_sources import endpoint_sources
+from sidecar.runtime.file_limits import FileLimits
+from sidecar.runtime.memory_watch import budget_bytes
+from sidecar.runtime.parts import every_second
+from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.runtime.workers import kinds
+from sidecar.runtime.workers.binder import Binder
+from sidecar.runtime.workers.dealer import Dealer
+from sidecar.runtime.workers.figures import Figures
+from sidecar.runtime.workers.hub import Hub, WorkerLink
+from sidecar.runtime.workers.inherited import Inherited
+from sidecar.runtime.workers.lifeline import Lifeline
+from sidecar.runtime.workers.orders import (
+    Answered,
+    Connect,
+    Died,
+    Drain,
+    End,
+    HandOver,
+    KeepSockets,
+    Kill,
+    Listening,
+    NewSockets,
+    Order,
+    Quit,
+    Reload,
+    Remember,
+    Serving,
+)
+from sidecar.runtime.workers.pod_readings import PodReadings
+from sidecar.runtime.workers.relaying import Relaying
+from sidecar.runtime.workers.spread import Spread
+from sidecar.runtime.workers.supervised import Supervised
+from sidecar.runtime.workers.told_checks import failing
+from sidecar.telemetry.log_lines import Level
+from sidecar.transport.given import GIVEN
+
+
+class ControlProcess:
+    """Control of a pod with several workers."""
+
+    def __init__(
+        self,
+        inherited: Inherited,
+        lifeline: Lifeline,
+        environ: Mapping[str, str],
+        limits: FileLimits,
+        container: Container | None,
+        path: str,
+        log_fd: int = 1,
+    ) -> None:
+        """`path`: of the configuration, which is watched."""
+        snapshot = inherited.snapshot()
+        live: set[ObservedExchange] = set()
+        events = Events()
+        self.numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
+        rooms = TelemetryRooms(
+            snapshot.telemetry,
+            self.numbers,
+            self.sources,
+            environ,
+            log_fd,
+            events.transitioned,
+            inherited.secret,
+        )
+        lists = endpoint_sources(environ, self._addresses_changed)
+        self._binder = Binder(inherited.sockets, None, lambda: self.datapath.listeners.sockets.values())
+        self.datapath = DataPath(
+            clock=time.monotonic,
+            names=lists,
+            observe=rooms.room.observer,
+            decide=rooms.room.decide,
+            propagation=chain_of(rooms.room.settings.propagators),
+            live=live,
+            max_open_connections=limits.max_open_connections,
+            memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
+            zone=environ.get("SIDECAR_ZONE") or None,
+            bind=self._binder.bind,
+        )
+        self._supervised = Supervised(lifeline, self._obey, self._abandoned)
+        self.figures = Figures(self.numbers, inherited.remembered, self._remember)
+        self.hub = Hub(inherited.count, self.figures, time.monotonic)
+        self._dealer = Dealer(inherited.crossing, inherited.sockets, self.datapath.listeners.sockets.values)
+        self._spread = Spread(self.hub, self.datapath, inherited.sockets, lambda: self._supervised)
+        self.control = Control(
+            snapshot,
+            environ,
+            self.datapath,
+            lists,
+            rooms,
+            events,
+            limits,
+            container,
+            path,
+            self._install,
+        )
+        self.control.active.generation = inherited.generation
+        self._spread.active = self.control.active
+        self._lists = lists
+        self._pod = inherited.pod
+        self._all_came = asyncio.Event()
+        self._is_over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._compose()
+
+    def _compose(self) -> None:
+        control, hub = self.control, self.hub
+        control.parts.add(hub.part)
+        self._spreading = control.parts.add(Part("spread", self._spread.run))
+        control.parts.add(Part("workers", every_second(self._look)))
+        control.recent.look_at_sum(self.figures)
+        control.admin.readings = PodReadings(hub, control.admin.readings, control.recent)
+        control.administered.gather = self._gather
+        control.taps.changed = self._tap
+        control.health.on_checked = lambda *shown: hub.tell_all(kinds.CHECKED, (shown,))
+        hub.handlers |= {kinds.EVENTS: self._take_events, kinds.TAPPED: self._take_tapped}
+        control.administered.also_override = self._override
+        control.administered.also_set_level = self._set_level
+        control.drain.on_announced = lambda: hub.tell_all(kinds.ANNOUNCE)
+        hub.on_joined.append(self._joined)
+        hub.on_joined.append(lambda link: self._dealer.joined(link.number))
+        hub.on_left.append(lambda _: self._count_present())
+        self._relays = [
+            Relaying(hub, self._pod, time.monotonic, kind) for kind in (kinds.SHARED, kinds.FLEET_SHARED)
+        ]
+        hub.handlers[kinds.LINKED] = _answer
+        hub.handlers[kinds.LEAVING] = self._leaving
+        hub.on_left.append(lambda link: self._dealer.left(link.number))
+
+    def sources(self) -> Sources:
+        """Called from telemetry's threads: reads, and changes nothing."""
+        return replace(self.control.sources(), balanced=self._dealer.numbers())
+
+    # Its life
+
+    async def run(self) -> None:
+        """Serve until all workers have gone.
+
+        Raises:
+            OSError: an address cannot be bound.
+            PartFailed: a part crashed too often.
+        """
+        control = self.control
+        try:
+            await self._start()
+            memory.settle_forked()
+            await control.drain.begun()
+            await control.stop_reloading()
+            self._dealer.leave_lent()
+            self._supervised.send(Quit())
+            await self._is_over.wait()
+        finally:
+            await self._stop()
+        if control.parts.failure is not None:
+            raise control.parts.failure
+
+    async def _start(self) -> None:
+        datapath, control = self.datapath, self.control
+        control.start_telemetry()
+        self._supervised.start()
+        for name in ("hub", "spread", "workers"):
+            control.parts.start(name)
+        datapath.apply(control.snapshot)
+        control.start_lists()
+        await datapath.listen(control.snapshot)
+        self._dealer.listeners_changed()
+        self._count_present()
+        if GIVEN:  # who is there still answers, and says that it is ready
+            await self._until_all_have_come()
+        await control.start_servers()
+        GIVEN.close()
+        control.start_reloading()
+        self._supervised.send(Serving())
+
+    async def _until_all_have_come(self) -> None:
+        """All workers, or the end."""
+        waits = [asyncio.ensure_future(one) for one in (self._all_came.wait(), self.control.drain.begun())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
+    async def _stop(self) -> None:
+        datapath, control = self.datapath, self.control
+        await control.stop_reloading()
+        self._dealer.close()
+        datapath.close()
+        await control.parts.stop()
+        datapath.retire()
+        await control.stop_telemetry()
+        self.hub.close()
+        self._supervised.close()
+
+    # The supervisor
+
+    def _obey(self, order: Order, files: list[int]) -> None:
+        match order:
+            case Connect(number, pid, deaths):
+                self.hub.died[number] = deaths
+                self._begin(self.hub.connect(number, pid, socket.socket(fileno=files.pop())))
+            case NewSockets(one):
+                self._binder.take(one, files)
+            case Answered():
+                self._spread.answered(order)
+            case KeepSockets():
+                pass
+            case Reload():
+                self.control.reload_for_signal()
+            case Died():
+                self._died(order)
+            case HandOver():
+                self._begin(self._hand_over())
+            case Drain(is_urgent, by, is_replaced):
+                if is_replaced:
+                    self._dealer.hand_on()
+                    self._begin(self.control.hand_on())
+                else:
+                    self.control.drain.ordered(is_urgent=is_urgent, by=by)
+            case End():
+                self._is_over.set()
+
+    async def _hand_over(self) -> None:
+        """Another process is to be started."""
+        await self.control.settle()
+        self._supervised.send(Listening(), tuple(one.fileno() for one in self.control.listening()))
+
+    def _abandoned(self) -> None:
+        self.control.drain.ordered(is_urgent=True)
+        self._is_over.set()
+
+    def _died(self, died: Died) -> None:
+        message = f"{died.name}: {died.told}; it is started again"
+        fields = {"worker": died.number, "pid": died.pid, "restarts": died.restarts}
+        self.control.tell(Level.ERROR, "worker.died", message, fields)
+        self.hub.died[died.number] = died.restarts
+        self.control.events.told("worker", {"told": message, **fields})
+
+    def _remember(self, file: int) -> None:
+        self._supervised.send(Remember(), (file,))
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Workers
+
+    async def _install(self, snapshot: Snapshot) -> Snapshot:
+        """Raises: OSError, if a worker cannot serve it."""
+        try:
+            return await self._spread.install(snapshot)
+        finally:
+            self._dealer.listeners_changed()
+
+    def _joined(self, link: WorkerLink) -> None:
+        link.channel.tell(kinds.ADDRESSES, dict(self._lists.known))
+        for command in self.control.administered.commands():
+            link.channel.tell(kinds.OVERRIDE, command)
+        link.channel.tell(kinds.CHECKED, tuple(failing(self.datapath.assembly.clusters)))
+        link.channel.tell(kinds.TAP, self._wanted())
+        link.channel.tell(kinds.LOG_LEVEL, self.control.administered.log_level)
+        self._count_present()
+        self._spreading.tell(link.number)
+
+    async def _leaving(self, link: WorkerLink, _: None) -> None:
+        self._dealer.left(link.number)
+
+    def _count_present(self) -> None:
+        """Traffic may be sent here while anybody takes it, once all have been there."""
+        present = len(self.hub.present)
+        if present == self.hub.count:
+            self._all_came.set()
+        self.datapath.is_serving = self._all_came.is_set() and present > 0
+
+    async def _gather(self) -> tuple[Numbers, Sources]:
+        """All numbers there are; of a worker that does not answer in time, its last report."""
+        await self.hub.refresh()
+        own = await asyncio.to_thread(self.sources)
+        numbers, sources = await asyncio.to_thread(self.figures.total, own)
+        return numbers, replace(sources, workers=self.figures.each(self.hub.died))
+
+    async def _take_events(self, link: WorkerLink, told: tuple[list[tuple[str, Data]], int]) -> None:
+        found, lost = told
+        self.control.events.dropped += lost
+        for kind, data in found:
+            self.control.events.told(kind, {**data, "worker": link.number})
+
+    def _tap(self) -> None:
+        """Readers have come or gone: workers show what they want to see."""
+        self.hub.tell_all(kinds.TAP, self._wanted())
+
+    def _wanted(self) -> dict[int, Wanted]:
+        return {tap.number: tap.wanted for tap in self.control.taps.readers}
+
+    async def _take_tapped(self, link: WorkerLink, told: tuple[int, list[Data], int]) -> None:
+        number, rows, lost = told
+        for tap in self.control.taps.readers:
+            if tap.number == number:
+                tap.show([{**row, "worker": link.number} for row in rows], lost)
+
+    async def _override(self, command: Command) -> None:
+        await self.hub.ask_all(kinds.OVERRIDE, command)
+
+    async def _set_level(self, name: str) -> None:
+        await self.hub.ask_all(kinds.LOG_LEVEL, name)
+
+    def _look(self) -> None:
+        for link in self.hub.silent():
+            self._supervised.send(Kill(link.number, link.pid))
+
+    def _addresses_changed(self, name: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
+        self.datapath.assembly.addresses_changed(name, addresses)
+        self.hub.tell_all(kinds.ADDRESSES, {name: addresses})
+
+
+async def _answer(_link: WorkerLink, _: None) -> None:
+    """That it does says all."""
