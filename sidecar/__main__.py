@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from sidecar.cli import early_signals
-from sidecar.cli.commands import COMMANDS, parser_of, unknown
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
 BROKEN_PIPE = 141
 """128 and SIGPIPE."""
+UNWRITTEN = 74
+"""EX_IOERR of sysexits.h."""
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Commands that write files tell themselves when they cannot; what is left comes from their output."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 1 the thing checked says no, 2 wrong use or a bad configuration, 130 for Ctrl-C, 141 when nobody reads
-        the output to its end, as in `sidecar schema | head`.
+        0 done, 1 the thing checked says no, 2 wrong use or a bad configuration, 74 when the output cannot be written,
+        130 for Ctrl-C, 141 when nobody reads the output to its end, as in `sidecar schema | head`.
     """
+    if sys.stdout is None:  # it was closed at the start
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()  # here, since what the interpreter finds at its end it can only complain of
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            # Here, since what the interpreter finds at its end it can only complain of.
+            for stream in _streams():
+                stream.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
         return BROKEN_PIPE
-    return code
+    except OSError as error:
+        if error.errno not in _OF_WRITING or error.filename is not None:
+            raise
+        _let_go()
+        with contextlib.suppress(OSError):  # it is what could not be written to
+            print(f"sidecar: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return UNWRITTEN
+
+
+def _streams() -> list[TextIO]:
+    """Where commands write to. What was closed at the start is not there."""
+    return [one for one in (sys.stdout, sys.stderr) if one is not None]
+
+
+def _let_go() -> None:
+    """Have what could not be written go nowhere, at the end of the interpreter too."""
+    for stream in _streams():
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(words: list[str]) -> int:
-    name = words[0] if words else ""
+    with early_signals.interrupts_wait():
+        # Not on top, where nothing heeds Ctrl-C yet.
+        from sidecar.cli.commands import COMMANDS, parser_of, unknown
+    name = next((word for word in words if not word.startswith("-")), "")  # the flags before it take no value
     if name in early_signals.COMMANDS:
         early_signals.hold()
-    if name and name not in COMMANDS and not name.startswith("-"):
+    if name and name not in COMMANDS:
         print(unknown(name), file=sys.stderr)
         return 2
-    parser, _ = parser_of(*([name] if name in COMMANDS else []))
+    with early_signals.interrupts_wait():
+        parser, _ = parser_of(*([name] if name in COMMANDS else []))
     options = parser.parse_args(words)
-    code: int = importlib.import_module(f"sidecar.cli.{options.command}").main(options)
+    with early_signals.interrupts_wait():
+        command = importlib.import_module(f"sidecar.cli.{options.command}")
+    code: int = command.main(options)
     return code
 
 

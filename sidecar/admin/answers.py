@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final
@@ -37,7 +37,11 @@ def answer(data: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 async def listed(
-    head: Mapping[str, Any], key: str, items: Iterable[Mapping[str, Any] | None], *, inside: str | None = None
+    head: Mapping[str, Any],
+    key: str,
+    items: Iterable[Mapping[str, Any] | Sequence[Any] | None],
+    *,
+    inside: str | None = None,
 ) -> web.Response:
     """A JSON object that ends with a long list; each item is made when its turn comes.
 

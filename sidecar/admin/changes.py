@@ -9,12 +9,15 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.admin import request_facts, views
+from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, answer, listed
+from sidecar.admin.breakers import breakers_of, find_route
 from sidecar.admin.process import Ending, Process
+from sidecar.admin.readings import Readings
 from sidecar.admin.request_facts import nearest
 from sidecar.core.breaker import Breaker, Override
-from sidecar.core.snapshot import Route
+from sidecar.core.override import Command
+from sidecar.core.snapshot import Route, Scope
 
 LEVELS = ("debug", "info", "warning", "error")
 OVERRIDE_SECONDS: Final = 30 * 60
@@ -31,8 +34,9 @@ _BY: Final = re.compile(f"[!-~]{{1,{MAX_BY}}}")
 class Changes:
     """Handlers; the event log entry of each is written in one place, `server.py`."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, readings: Readings) -> None:
         self._process = process
+        self._readings = readings
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         # Whatever they expect, they are answered and audited; no body is read, so nobody has to be told to send one.
@@ -46,25 +50,20 @@ class Changes:
 
     async def _override(self, action: Override, request: web.Request) -> web.Response:
         """Every breaker of the route's upstreams; one alone with `upstream=`, which may be one that stands in for
-        them."""
+        them. With `fleet=true` those of all replicas."""
         process = self._process
         name = request.match_info["route"]
         route = find_route(process, name)
-        query = request_facts.query(request, "for", "by", "upstream")
+        query = request_facts.query(request, "for", "by", "upstream", "fleet")
         seconds = self._seconds(query.get("for"), action)
         by = _whom(query.get("by"), request)
         chosen = _chosen(process, route, query.get("upstream"))
-        now = process.now()
-        for breaker in chosen:
-            transition = breaker.override(action, now, seconds, by)
-            if transition is not None:
-                process.transitioned(transition)
-        moment = moment_of(process)
-        return await listed(
-            {"route": name, "action": action.value},
-            "breakers",
-            (views.breaker_row(one, moment) for one in chosen),
-        )
+        names = tuple(one.upstream for one in chosen)
+        is_for_all = _is_for_all(process, chosen, query.get("fleet"))
+        await process.override(Command(name, names, action, seconds, by, is_for_all))
+        table = await self._readings.breakers({name})
+        rows = [row for row in await table.all_rows() if row["upstream"] in names]
+        return await listed({"route": name, "action": action.value}, "breakers", rows)
 
     def _seconds(self, text: str | None, action: Override) -> float | None:
         if action is Override.AUTO:
@@ -111,7 +110,7 @@ class Changes:
         level = request_facts.query(request, "level").get("level", "")
         if level not in LEVELS:
             raise Refused(400, f"level={level[:50]}: give one of {', '.join(LEVELS)}")
-        self._process.set_log_level(level)
+        await self._process.set_log_level(level)
         return answer({"level": level})
 
 
@@ -129,25 +128,17 @@ async def _expects_nothing(_request: web.Request) -> None:
     """RFC 9110 10.1.1: a server may take no notice of `Expect`."""
 
 
-def find_route(process: Process, name: str) -> Route:
-    """Raises: Refused, with 404 and the nearest name."""
-    routes = process.snapshot.routes
-    for route in routes:
-        if route.name == name:
-            return route
-    raise Refused(404, f"there is no route {name[:100]!r}{nearest(name, (one.name for one in routes))}")
-
-
-def breakers_of(process: Process, route: Route) -> list[Breaker]:
-    """All of a route: its own, its fallback's, and those of upstreams that take over."""
-    names, breakers = route.asked_upstreams(process.snapshot.upstreams), process.breakers
-    return [breakers[route.name, name] for name in names if (route.name, name) in breakers]
-
-
-def moment_of(process: Process) -> views.Moment:
-    """Now, on both clocks."""
-    now = process.now()
-    return views.Moment(now, process.wall_time() - now)
+def _is_for_all(process: Process, breakers: Sequence[Breaker], text: str | None) -> bool:
+    """Whether an override is meant for every replica; none is made where one of them could not be."""
+    if text not in (None, "true", "false"):
+        raise Refused(400, f"fleet={text[:50]}: true, or leave it out")
+    if text != "true":
+        return False
+    for one in breakers:
+        if process.snapshot.share.redis is None or one.policy.scope is not Scope.FLEET:
+            what = f"the breaker {one.route}/{one.upstream} acts for this process alone"
+            raise Refused(409, f"{what}: give it `circuit_breaker: {{scope: fleet}}`, or leave out `fleet`")
+    return True
 
 
 def _chosen(process: Process, route: Route, upstream: str | None) -> Sequence[Breaker]:

@@ -44,7 +44,7 @@ class Event:
     number: int
     """Counts the events of this process from 1, without gaps."""
     kind: str
-    """`transition`, `endpoint`, `endpoints`, `failover` or `reload`."""
+    """`transition`, `endpoint`, `endpoints`, `failover`, `reload` or `worker`."""
     content: Content
 
 
@@ -59,6 +59,8 @@ class Events:
         """Readers that took nothing for too long."""
         self.refused = 0
         """Readers that there was no room for."""
+        self.on_added: Callable[[], None] = lambda: None
+        """Called with each event; for who passes them on to another process."""
         self._ring: deque[Event] = deque(maxlen=CAPACITY)
         self._count = 0
         self._life = secrets.token_hex(4)
@@ -77,6 +79,15 @@ class Events:
 
     def endpoints_changed(self, change: EndpointsChange) -> None:
         self._add("endpoints", change)
+
+    def told(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Something else, in words already: also what another process of ours has told."""
+        self._add(kind, data)
+
+    @property
+    def last_number(self) -> int:
+        """Of the last event; 0 before the first."""
+        return self._count
 
     @property
     def last_id(self) -> str:
@@ -126,6 +137,7 @@ class Events:
         self._ring.append(Event(self._count, kind, content))
         for reader in self.readers:
             reader.wake.set()
+        self.on_added()
 
 
 class Reader:

@@ -6,10 +6,10 @@ everything as the resource.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from sidecar.core.sources import ProcessNumbers, Sources
+from sidecar.core.sources import ProcessNumbers, Sources, WorkerNumbers
 
 _PROCESS: Final = (
     ("process_cpu_seconds", "counter", "User and system CPU time spent, in seconds.", "cpu_seconds"),
@@ -40,6 +40,45 @@ def own_series(sources: Sources, *, openmetrics: bool) -> Iterator[str]:
     if process is not None:
         for name, kind, meaning, field in _PROCESS:
             yield _number(name, kind, meaning, process, field, openmetrics)
+    if sources.workers:
+        yield from _of_workers(sources.workers, openmetrics)
+
+
+_WORKER: Final[tuple[tuple[str, str, str, Callable[[WorkerNumbers], float]], ...]] = (
+    ("sidecar_worker_up", "gauge", "1 while the worker is there.", lambda one: int(one.is_there)),
+    ("sidecar_worker_deaths", "counter", "How often it has died.", lambda one: one.deaths),
+    (
+        "sidecar_worker_requests",
+        "counter",
+        "Requests that its process has answered.",
+        lambda one: one.requests,
+    ),
+    (
+        "sidecar_worker_cpu_seconds",
+        "counter",
+        "User and system CPU time of its process, in seconds.",
+        lambda one: 0.0 if one.process is None else one.process.cpu_seconds,
+    ),
+    (
+        "sidecar_worker_resident_memory_bytes",
+        "gauge",
+        "Resident memory of its process in bytes; what is shared with others counts in each.",
+        lambda one: 0 if one.process is None else one.process.resident_bytes,
+    ),
+)
+
+
+def _of_workers(workers: Sequence[WorkerNumbers], openmetrics: bool) -> Iterator[str]:
+    """The part of each worker in what is told as a sum. Those of a process begin again with each process."""
+    for name, kind, meaning, read in _WORKER:
+        sample = f"{name}_total" if kind == "counter" else name
+        family = name if openmetrics else sample
+        lines = [f"# HELP {family} {meaning}\n# TYPE {family} {kind}\n"]
+        unit = name.rpartition("_")[2]
+        if openmetrics and unit in ("seconds", "bytes"):
+            lines.append(f"# UNIT {family} {unit}\n")
+        lines += [f'{sample}{{worker="{one.number}"}} {read(one)}\n' for one in workers]
+        yield "".join(lines)
 
 
 def _info(name: str, meaning: str, attributes: tuple[tuple[str, str], ...], openmetrics: bool) -> str:

@@ -7,7 +7,9 @@ their headers lets the page load and ask nothing but this origin, and lets no te
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -45,10 +47,7 @@ class Page:
     """All files, read once: they are small, and an installed package does not change under its process."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        self._files = {
-            f"/dashboard/{path.name}": _read(path) for path in folder.iterdir() if path.suffix in KINDS
-        }
-        self._files["/"] = self._files.pop(f"/dashboard/{INDEX}")
+        self._files = _files(folder)
 
     @property
     def paths(self) -> frozenset[str]:
@@ -66,6 +65,13 @@ class Page:
         if any(one.value in (file.etag, "*") for one in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.body, content_type=file.kind, charset="utf-8", headers=headers)
+
+
+@cache
+def _files(folder: Path) -> Mapping[str, File]:
+    """By the path that is asked for."""
+    files = {f"/dashboard/{path.name}": _read(path) for path in folder.iterdir() if path.suffix in KINDS}
+    return {"/": files.pop(f"/dashboard/{INDEX}"), **files}
 
 
 def _read(path: Path) -> File:

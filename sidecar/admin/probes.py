@@ -30,7 +30,8 @@ class Vitals(LoopVitals, Protocol):
 
     @property
     def numbers(self) -> Numbers: ...
-    def sources(self) -> Sources: ...
+    async def scraped(self) -> tuple[Numbers, Sources]:
+        """All that is counted."""
 
 
 class Probes:

@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.admin.probes import Vitals
+from sidecar.admin.recent import Recent
 from sidecar.admin.tap import Taps
+from sidecar.core.adaptive import AdaptiveLimit
 from sidecar.core.breaker import Breaker
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.failover import Failover
 from sidecar.core.listing import Listing
+from sidecar.core.outcomes.store import OutcomeStore
+from sidecar.core.override import Command
 from sidecar.core.snapshot import Endpoint, Route, Snapshot, Upstream
-from sidecar.core.transition import Transition
 
 Data = dict[str, Any]
 """A JSON object."""
@@ -27,6 +30,7 @@ class Pool(Protocol):
     endpoint: Endpoint
     in_flight: int
     standing: Standing
+    is_own_pod: bool
 
     @property
     def idle_count(self) -> int: ...
@@ -44,9 +48,13 @@ class Cluster(Protocol):
     overflows: int
 
     @property
+    def adaptive_in_flight(self) -> int: ...
+    @property
     def pending(self) -> int: ...
     @property
     def pools(self) -> Sequence[Pool]: ...
+    @property
+    def adaptive(self) -> AdaptiveLimit | None: ...
 
 
 class Standby(Protocol):
@@ -91,7 +99,15 @@ class Process(Vitals, Protocol):
         """By route and upstream, for upstreams with a `failover`."""
 
     @property
+    def outcomes(self) -> OutcomeStore:
+        """What came of the last requests of each route."""
+
+    @property
     def is_draining(self) -> bool: ...
+    @property
+    def recent(self) -> Recent:
+        """What came of the routes in the last ten minutes."""
+
     @property
     def taps(self) -> Taps: ...
     @property
@@ -119,13 +135,16 @@ class Process(Vitals, Protocol):
             ValueError: it is none; the text says what would be.
         """
 
-    def transitioned(self, transition: Transition) -> None:
-        """Tell everybody who observes breakers."""
+    async def override(self, command: Command) -> None:
+        """An operator has spoken: it acts when this returns."""
+
+    def fleet_of(self, breaker: Breaker) -> Data | None:
+        """What the other replicas make of a breaker; None where it acts for itself."""
 
     def audit(self, message: str, fields: Mapping[str, Any]) -> None:
         """Write to the event log that somebody has changed something, or tried to."""
 
-    def set_log_level(self, name: str) -> None:
+    async def set_log_level(self, name: str) -> None:
         """Raises ValueError for an unknown level."""
 
     async def reload(self) -> Data:

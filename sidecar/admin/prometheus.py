@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from sidecar.core.families import FAMILIES, Attributes, Family, HistogramRow, MetricKind, Point
+from sidecar.core.families import Attributes, Family, HistogramRow, MetricKind, Point, named
 from sidecar.core.numbers import Exemplar, Numbers
 from sidecar.core.sources import Sources
 
@@ -18,7 +18,7 @@ TEXT_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _POINTS_PER_PIECE = 50
-_UNITS = {"s": "seconds"}
+_UNITS = {"s": "seconds", "By": "bytes"}
 _TYPES = {
     MetricKind.COUNTER: "counter",
     MetricKind.UP_DOWN: "gauge",
@@ -33,7 +33,7 @@ def render(numbers: Numbers, sources: Sources, *, openmetrics: bool, wall_offset
     `wall_offset` (seconds) turns a monotonic time into a wall time: `time.time() - time.monotonic()`.
     """
     routes = numbers.routes()
-    for family in FAMILIES:
+    for family in named(sources.metrics_prefix):
         head = _head(family, openmetrics=openmetrics)
         lines: list[str] = []
         for count, point in enumerate(family.points(routes, sources), start=1):
@@ -71,17 +71,17 @@ def _add_point(lines: list[str], family: Family, point: Point, wall_offset: floa
     name = metric_name(family)
     labels = _labels(attributes)
     if isinstance(value, HistogramRow):
-        _add_histogram(lines, family, name, labels, value, wall_offset)
+        _add_histogram(lines, name, labels, value, wall_offset)
         return
     suffix = "_total" if family.kind is MetricKind.COUNTER else ""
     lines.append(f"{name}{suffix}{{{labels}}} {value}\n" if labels else f"{name}{suffix} {value}\n")
 
 
 def _add_histogram(
-    lines: list[str], family: Family, name: str, labels: str, row: HistogramRow, wall_offset: float | None
+    lines: list[str], name: str, labels: str, row: HistogramRow, wall_offset: float | None
 ) -> None:
     comma = "," if labels else ""
-    edges = [*map(repr, family.bounds), "+Inf"]
+    edges = [*map(repr, row.bounds), "+Inf"]
     exemplars: Sequence[Exemplar | None] = row.exemplars if wall_offset is not None else ()
     total = 0
     for index, total in enumerate(accumulate(row.counts)):

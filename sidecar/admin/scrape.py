@@ -27,17 +27,16 @@ _LEVEL: Final = 1
 class Scraped(Protocol):
     """What is asked of the process."""
 
-    @property
-    def numbers(self) -> Numbers: ...
-    def sources(self) -> Sources: ...
+    async def scraped(self) -> tuple[Numbers, Sources]:
+        """All that is counted, of all processes that serve."""
 
 
 async def metrics_response(request: web.Request, process: Scraped) -> web.Response:
     """The numbers as Prometheus text, or OpenMetrics where that is preferred; requests go on between pieces."""
     is_open = wants_openmetrics(", ".join(request.headers.getall("Accept", [])))
     wall_offset = time.time() - time.monotonic()
-    sources = await asyncio.to_thread(process.sources)
-    rendered = prometheus.render(process.numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
+    numbers, sources = await process.scraped()
+    rendered = prometheus.render(numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
     coded = accepts_gzip(", ".join(request.headers.getall("Accept-Encoding", [])))
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP) if coded else None
     pieces: list[bytes] = []

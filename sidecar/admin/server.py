@@ -12,22 +12,22 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.admin import views
+from sidecar.admin import outcomes, views
 from sidecar.admin.answers import answer, listed
-from sidecar.admin.changes import LEVELS, Changes, breakers_of, find_route, moment_of
+from sidecar.admin.breakers import moment_of
+from sidecar.admin.changes import LEVELS, Changes
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.middleware import around_all, for_browsers
 from sidecar.admin.page import Page
-from sidecar.admin.process import Data, Process, Standby
+from sidecar.admin.process import Data, Process
+from sidecar.admin.readings import OwnReadings, Readings, Table
 from sidecar.admin.scrape import metrics_response
 from sidecar.admin.tap_query import wanted
-from sidecar.admin.traffic import Traffic
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
 from sidecar.core.listing import EndpointsChange
-from sidecar.core.numbers import DURATION_BOUNDS
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 from sidecar.serving.http import Handler, HttpServer
@@ -44,10 +44,11 @@ class AdminServer:
     """An aiohttp server over one `Process`."""
 
     def __init__(self, process: Process, events: Events) -> None:
+        self.readings: Readings = OwnReadings(process, events)
+        """What GET shows; of several processes, what all have to show is put in its place before `start`."""
         self._process = process
         self._events = events
         self._page = Page()
-        self._traffic = Traffic()
         self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS, socket_mode=OWNER_ONLY)
         self._app: web.Application | None = None
 
@@ -85,9 +86,11 @@ class AdminServer:
         long_answers = LongAnswers(MAX_LONG_ANSWERS)
         for path, handler in (
             ("/routes", self._routes),
+            ("/history", self._history),
             ("/breakers", self._breakers),
             ("/upstreams", self._upstreams),
             ("/config", self._config),
+            ("/outcomes/{route}", self._outcomes),
             ("/metrics", self._metrics),
         ):
             app.router.add_get(path, long_answers.wrap(handler))
@@ -96,7 +99,7 @@ class AdminServer:
         app.router.add_get("/loglevel", self._log_level)
         app.router.add_get("/openapi.json", _described())
         self._page.add_to(app.router)
-        Changes(self._process).add_to(app.router)
+        Changes(self._process, self.readings).add_to(app.router)
         app.on_response_prepare.append(for_browsers)
         app.on_shutdown.append(self._close_streams)
         return app
@@ -108,67 +111,26 @@ class AdminServer:
     # GET
 
     async def _status(self, _request: web.Request) -> web.Response:
-        process = self._process
-        return answer(
-            {
-                **process.vitals(),
-                "is_started": process.is_started,
-                "is_ready": process.is_ready,
-                "is_draining": process.is_draining,
-                "routes": len(process.snapshot.routes),
-                "breakers": views.breakers_in_all(process.breakers.values(), moment_of(process)),
-                "events": {
-                    "last_id": self._events.last_id,
-                    "readers": len(self._events.readers),
-                    "dropped": self._events.dropped,
-                    "cut": self._events.cut,
-                    "refused": self._events.refused,
-                },
-                "taps": {
-                    "readers": len(process.taps.readers),
-                    "lost": process.taps.lost,
-                    "refused": process.taps.refused,
-                },
-                "log_level": process.log_level,
-            }
-        )
+        return answer(await self.readings.status())
 
     async def _routes(self, request: web.Request) -> web.Response:
-        """All, or with `since=` those that have changed after the answer that told this cursor."""
-        process, traffic = self._process, self._traffic
-        async with traffic.turn:
-            head, after = traffic.head(process, request.query.get("since"))
-            numbers = {one.name: one for one in process.numbers.routes()}
-            routes = ((one, breakers_of(process, one)) for one in process.snapshot.routes)
-            head["duration_bounds"] = DURATION_BOUNDS
-            return await listed(head, "routes", traffic.rows(routes, numbers, after, process.now()))
+        async with self.readings.turn:
+            return await _listed(await self.readings.routes(request.query.get("since")))
+
+    async def _history(self, _request: web.Request) -> web.Response:
+        return await _listed(await self.readings.history())
+
+    async def _outcomes(self, request: web.Request) -> web.Response:
+        return await _listed(await self.readings.outcomes(*outcomes.asked(request)))
 
     async def _breakers(self, request: web.Request) -> web.Response:
-        moment = moment_of(self._process)
-        chosen = _chosen(request, "route")
-        breakers = [one for one in self._process.breakers.values() if chosen is None or one.route in chosen]
-        return await listed({}, "breakers", (views.breaker_row(one, moment) for one in breakers))
+        return await _listed(await self.readings.breakers(_chosen(request, "route")))
 
     async def _breaker(self, request: web.Request) -> web.Response:
-        process = self._process
-        route = find_route(process, request.match_info["route"])
-        moment = moment_of(process)
-        served = {name for name, _ in route.upstreams}
-        items = (
-            views.breaker_whole(one, moment, is_fallback=one.upstream not in served)
-            for one in breakers_of(process, route)
-        )
-        return await listed({"route": route.name}, "breakers", items)
+        return await _listed(await self.readings.breaker(request.match_info["route"]))
 
     async def _upstreams(self, request: web.Request) -> web.Response:
-        chosen, moment = _chosen(request, "name"), moment_of(self._process)
-        clusters = [one for one in self._process.clusters.values() if chosen is None or one.name in chosen]
-        by_upstream: dict[str, dict[str, Standby]] = {}
-        for (route, name), standby in self._process.standbys.items():
-            by_upstream.setdefault(name, {})[route] = standby
-        listing = self._process.listing
-        items = (views.upstream(one, moment, listing, by_upstream.get(one.name, {})) for one in clusters)
-        return await listed({}, "upstreams", items)
+        return await _listed(await self.readings.upstreams(_chosen(request, "name")))
 
     async def _config(self, request: web.Request) -> web.Response:
         process = self._process
@@ -189,12 +151,13 @@ class AdminServer:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         reader = self._events.reader(request.headers.get("Last-Event-ID"))
-        return await reader.serve(request, self._words)
+        return await reader.serve(request, self.words)
 
     async def _tap(self, request: web.Request) -> web.StreamResponse:
         return await self._process.taps.serve(request, wanted(request, self._process))
 
-    def _words(self, event: Event) -> Mapping[str, Any]:
+    def words(self, event: Event) -> Mapping[str, Any]:
+        """An event as JSON has it."""
         content = event.content
         if isinstance(content, Transition):
             return views.transition(content, moment_of(self._process))
@@ -205,6 +168,10 @@ class AdminServer:
         if isinstance(content, EndpointsChange):
             return views.endpoints_change(content, self._process.clusters.values())
         return content
+
+
+async def _listed(table: Table) -> web.Response:
+    return await listed(table.head, table.key, table.rows)
 
 
 def _chosen(request: web.Request, key: str) -> frozenset[str] | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,6 +70,8 @@ class Taps:
         self.changed: Callable[[], None] = lambda: None
         """Called when the first reader comes and when the last one has gone; set by `runtime/`."""
         self.readers: set[Tap] = set()
+        self.count = 0
+        """Readers so far."""
         self.lost = 0
         """Requests that a reader missed, over all readers."""
         self.refused = 0
@@ -109,7 +111,7 @@ class Taps:
 
     def _let_go(self) -> None:
         """Those whose clients have left are no readers any more, whatever they wait for."""
-        for tap in [one for one in self.readers if one.stream.is_gone]:
+        for tap in [one for one in self.readers if one.stream is not None and one.stream.is_gone]:
             tap.end()
             self.readers.discard(tap)
 
@@ -119,25 +121,39 @@ class Tap:
 
     pause_seconds = _PAUSE_SECONDS
 
-    def __init__(self, taps: Taps, stream: Stream, wanted: Wanted) -> None:
+    def __init__(self, taps: Taps, stream: Stream | None, wanted: Wanted) -> None:
+        """`stream`: None where the client is another process's, which asks for `rows`."""
+        taps.count += 1
+        self.number = taps.count
         self.stream = stream
+        self.wanted = wanted
         self.wake = asyncio.Event()
         self.is_over = False
         self._taps = taps
-        self._wanted = wanted
-        self._queue: deque[FinishedExchange] = deque()
+        self._queue: deque[FinishedExchange | Mapping[str, Any]] = deque()
         self._lost = 0
 
     def look(self, exchange: ObservedExchange) -> None:
         """Keep what is wanted of an exchange that has ended."""
-        if not self._wanted.takes(exchange):
-            return
+        if self.wanted.takes(exchange):
+            self._keep(FinishedExchange(exchange))
+
+    def show(self, rows: Sequence[Mapping[str, Any]], lost: int) -> None:
+        """Requests that another process has answered, as `rows` gives them, and how many it could not keep."""
+        self._lose(lost)
+        for row in rows:
+            self._keep(row)
+
+    def _keep(self, one: FinishedExchange | Mapping[str, Any]) -> None:
         if len(self._queue) >= CAPACITY:
             self._queue.popleft()
-            self._lost += 1
-            self._taps.lost += 1
-        self._queue.append(FinishedExchange(exchange))
+            self._lose(1)
+        self._queue.append(one)
         self.wake.set()
+
+    def _lose(self, count: int) -> None:
+        self._lost += count
+        self._taps.lost += count
 
     def end(self) -> None:
         self.is_over = True
@@ -146,12 +162,20 @@ class Tap:
     def greeting(self) -> bytes:
         return b": tapping\n\n"
 
+    def rows(self) -> tuple[list[Mapping[str, Any]], int]:
+        """Some of what is kept, as JSON has it, and how many were lost before."""
+        lost, self._lost = self._lost, 0
+        found: list[Mapping[str, Any]] = []
+        while self._queue and len(found) < _BATCH and not self.is_over:
+            one = self._queue.popleft()
+            found.append(self._taps.words(one) if isinstance(one, FinishedExchange) else one)
+        return found, lost
+
     def take(self) -> bytes:
-        block, self._lost = [lost_event(self._lost)] if self._lost else [], 0
-        while self._queue and len(block) < _BATCH and not self.is_over:
-            body = json.dumps(
-                self._taps.words(self._queue.popleft()), ensure_ascii=False, separators=(",", ":")
-            )
+        rows, lost = self.rows()
+        block = [lost_event(lost)] if lost else []
+        for row in rows:
+            body = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
             block.append(f"event: request\ndata: {body}\n\n")
         return "".join(block).encode("utf-8", "replace")
 

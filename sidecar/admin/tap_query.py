@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused
-from sidecar.admin.changes import find_route
+from sidecar.admin.breakers import find_route
 from sidecar.admin.process import Process
 from sidecar.admin.tap import Wanted
 

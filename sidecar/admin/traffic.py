@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from sidecar.admin import views
 from sidecar.admin.cursor import place_of
 from sidecar.admin.process import Data, Process
+from sidecar.admin.recent import Recent
 from sidecar.core.breaker import Breaker
 from sidecar.core.numbers import RouteNumbers
-from sidecar.core.snapshot import Route, Snapshot
+from sidecar.core.snapshot import Direction, Route, Snapshot
 
 
 @dataclass(slots=True)
@@ -62,8 +63,11 @@ class Traffic:
         numbers: Mapping[str | None, RouteNumbers],
         after: int,
         now: float,
+        recent: Recent,
     ) -> Iterator[Data | None]:
-        """A row for each route that has changed after that look, and None for each other; this look is at `now`."""
+        """A row for each route that has changed after that look, and None for each other; this look is at `now`.
+
+        `recent` knows the last minute, of which a route that is not shown again is shown no end."""
         for route, breakers in routes:
             own = numbers.get(route.name)
             marks: list[object] = [breaker.state_at(now) for breaker in breakers]
@@ -74,4 +78,12 @@ class Traffic:
             seen = self._seen.get(route.name)
             if seen is None or seen.marks != marks:
                 seen = self._seen[route.name] = _Seen(marks, self._look)
-            yield views.route(route, own, breakers, now) if seen.look > after else None
+            yield (
+                views.route(route, own, breakers, now, recent, self._direction(route))
+                if seen.look > after
+                else None
+            )
+
+    def _direction(self, route: Route) -> Direction:
+        assert self._snapshot is not None, "a look begins with its head"
+        return self._snapshot.listeners[route.listener].direction

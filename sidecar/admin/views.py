@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.admin.process import Cluster, Data, Standby
+from sidecar.admin.recent import Recent, Sample, sample_of
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
-from sidecar.core.breaker.words import because, held, told
+from sidecar.core.breaker.words import because, held, since, told
 from sidecar.core.candidate import candidate_policy
 from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.standing import Standing
@@ -22,14 +23,15 @@ from sidecar.core.errors import GONE
 from sidecar.core.failover import FailoverChange
 from sidecar.core.health import CheckRecord
 from sidecar.core.listing import MOST_TOLD, EndpointsChange, Listing
-from sidecar.core.numbers import BUDGET_SOURCES, DURATION_BOUNDS, RouteNumbers
+from sidecar.core.numbers import BUDGET_SOURCES, RouteNumbers
 from sidecar.core.observe import Notice
 from sidecar.core.override import Order
-from sidecar.core.snapshot import BreakerPolicy, Endpoint, Route
+from sidecar.core.snapshot import BreakerPolicy, Direction, Endpoint, Route
 from sidecar.core.transition import Cause, State, Transition, WindowNumbers
 from sidecar.core.wall import to_the_second
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+MINUTE_SECONDS = 60.0
 SHUT: Final = frozenset({State.OPEN, State.FORCED_OPEN})
 """States in which nothing goes through."""
 MAX_SHUT: Final = 50
@@ -251,20 +253,66 @@ def _shut(breaker: Breaker, moment: Moment) -> Data:
         "state": state.value,
         "told": told(state, is_probe_due=is_due, is_by_hand=is_by_hand),
         "why": _why(breaker, moment),
+        "since": moment.instant(since(breaker.history)),
     }
 
 
-def route(value: Route, numbers: RouteNumbers | None, breakers: Sequence[Breaker], now: float) -> Data:
-    """One route: where it sends, and what came of it since it was first used."""
+def route(
+    value: Route,
+    numbers: RouteNumbers | None,
+    breakers: Sequence[Breaker],
+    now: float,
+    recent: Recent,
+    direction: Direction,
+) -> Data:
+    """One route: where it sends, and what came of it since it was first used, and in the last minute."""
+    bounds = recent.numbers.duration_bounds
     fallback = value.fallback
     return {
         "name": value.name,
         "listener": value.listener,
+        "direction": direction.value,
         "upstreams": dict(value.upstreams),
         "answers": _answers(value),
         "fallback": None if fallback is None else fallback.upstream or "response",
         "breakers": [{"upstream": one.upstream, "state": one.state_at(now).value} for one in breakers],
-        **_traffic(numbers),
+        **_traffic(numbers, bounds),
+        "minute": minute(value.name, numbers, recent),
+    }
+
+
+def minute(name: str, numbers: RouteNumbers | None, recent: Recent) -> Data:
+    """What came of a route in the last minute; up to a look more, or less where the process is younger."""
+    bounds = recent.numbers.duration_bounds
+    before, seconds = recent.before(name, MINUTE_SECONDS)
+    none = Sample(0.0, 0, 0, 0, (0,) * (len(bounds) + 1))
+    now = none if numbers is None else sample_of(numbers, 0.0, len(none.counts))
+    if before is None or before.finished > now.finished:
+        before = none
+    counts = [count - earlier for count, earlier in zip(now.counts, before.counts, strict=True)]
+    return {
+        "seconds": round(seconds, 3),
+        "finished": now.finished - before.finished,
+        "errors": now.errors - before.errors,
+        "gone": now.gone - before.gone,
+        "duration_seconds": {name: quantile(counts, bounds, share) for name, share in QUANTILES.items()},
+    }
+
+
+def history(name: str, samples: Sequence[Sample]) -> Data:
+    """The counters of a route at the moments at which they changed."""
+    return {
+        "name": name,
+        "samples": [
+            {
+                "at_seconds": one.at,
+                "finished": one.finished,
+                "errors": one.errors,
+                "gone": one.gone,
+                "duration_counts": one.counts,
+            }
+            for one in samples
+        ],
     }
 
 
@@ -274,14 +322,14 @@ def _answers(value: Route) -> str | None:
     return "respond" if value.respond is not None else None
 
 
-def _traffic(numbers: RouteNumbers | None) -> Data:
+def _traffic(numbers: RouteNumbers | None, bounds: tuple[float, ...]) -> Data:
     active = 0 if numbers is None else sum(numbers.active.values())
     if numbers is not None:
         numbers.fold()
     by_class: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     errors, gone, seconds = 0, 0, 0.0
-    durations = [0] * (len(DURATION_BOUNDS) + 1)
+    durations = [0] * (len(bounds) + 1)
     for (_, status, error, _), row in [] if numbers is None else list(numbers.server.items()):
         counts, total = row.state
         seconds += total
@@ -306,13 +354,13 @@ def _traffic(numbers: RouteNumbers | None) -> Data:
         "gone": gone,
         "by_class": by_class,
         "by_error": by_reason,
-        "duration_seconds": {name: quantile(durations, share) for name, share in QUANTILES.items()},
+        "duration_seconds": {name: quantile(durations, bounds, share) for name, share in QUANTILES.items()},
         "duration_counts": durations,
         "duration_sum_seconds": round(seconds, 6),
         "budgets": _budgets(numbers),
         "cancellations": {} if numbers is None else _counted(numbers.cancellations),
-        "deadline_exceeded": 0 if numbers is None else numbers.exceeded,
-        "deadline_rejected": 0 if numbers is None else numbers.rejected,
+        "deadline_exceeded": 0 if numbers is None else sum(numbers.exceeded.values()),
+        "deadline_rejected": 0 if numbers is None else sum(numbers.rejected.values()),
         "retries": 0 if numbers is None else sum(numbers.retries.values()),
     }
 
@@ -327,7 +375,7 @@ def _budgets(numbers: RouteNumbers | None) -> Data:
     return {"by_source": by_source, "invalid_headers": invalid}
 
 
-def quantile(counts: Sequence[int], share: float) -> float | None:
+def quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
     """Seconds below which `share` of the durations are, straight lines within a bucket; None without any.
 
     In the last bucket, which is open, the answer is its lower bound.
@@ -338,10 +386,10 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     wanted, below = share * total, 0
     for bucket, count in enumerate(counts[:-1]):
         if count and below + count >= wanted:
-            low = DURATION_BOUNDS[bucket - 1] if bucket else 0.0
-            return low + (DURATION_BOUNDS[bucket] - low) * (wanted - below) / count
+            low = bounds[bucket - 1] if bucket else 0.0
+            return low + (bounds[bucket] - low) * (wanted - below) / count
         below += count
-    return DURATION_BOUNDS[-1]
+    return bounds[-1]
 
 
 def endpoints_change(change: EndpointsChange, clusters: Iterable[Cluster]) -> Data:
@@ -378,6 +426,7 @@ def upstream(
             "max_pending": limits.max_pending,
             "max_requests": limits.max_requests,
         },
+        "adaptive": _adaptive(cluster, moment),
         "failover": _failover(cluster, standbys or {}, moment),
         "configured": [str(endpoint) for endpoint in cluster.policy.endpoints],
         "lists": [_listing(one, moment) for one in listings],
@@ -390,11 +439,29 @@ def upstream(
                 "in_flight": pool.in_flight,
                 "connections": pool.open_count,
                 "idle": pool.idle_count,
+                "own_pod": pool.is_own_pod,
                 **_standing(pool.standing, moment),
                 "check": _check(pool.standing, cluster, moment),
             }
             for pool in cluster.pools
         ],
+    }
+
+
+def _adaptive(cluster: Cluster, moment: Moment) -> Data | None:
+    """The limit that is found by the time of answers; None with `limits.adaptive: off`."""
+    adaptive = cluster.adaptive
+    if adaptive is None:
+        return None
+    return {
+        "mode": "observe" if adaptive.is_observing else "on",
+        "limit": adaptive.limit,
+        "in_flight": cluster.adaptive_in_flight,
+        "floor": adaptive.floor,
+        "base_seconds": adaptive.base_seconds,
+        "refused": adaptive.refused,
+        "would_refuse": adaptive.would_refuse,
+        "changed": {"at": moment.instant(adaptive.changed.at), "reason": adaptive.changed.reason.value},
     }
 
 

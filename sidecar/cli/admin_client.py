@@ -71,15 +71,9 @@ class Asking:
     def __init__(
         self, url: str, token_file: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        """Raises: ValueError, unless `url` is http://… or unix:/…"""
-        parts = urllib.parse.urlsplit(url)
-        # the port is read here because it is only read, and refused, when it is asked for
-        if parts.scheme not in ("http", "unix") or not (parts.hostname or parts.path) or parts.port == 0:
-            raise ValueError(
-                f"{url!r} is not an admin address such as {DEFAULT_URL} or unix:/run/sidecar.sock"
-            )
+        """Raises: AskFailed, unless `url` is http://… or unix:/…"""
         self.url = url
-        self._parts = parts
+        self._parts = _parts_of(url)
         self._token_file = token_file
         self._timeout_seconds = timeout_seconds
 
@@ -167,7 +161,22 @@ class Asking:
         except OSError as error:
             told = f"the token file {self._token_file} cannot be read: {error.strerror or error}"
             raise AskFailed(told, is_wrong_use=True) from error
+        if len(token.splitlines()) > 1:
+            raise AskFailed(f"the token file {self._token_file} has more than one line", is_wrong_use=True)
         return {"Authorization": f"Bearer {token.decode('latin-1')}"}
+
+
+def _parts_of(url: str) -> urllib.parse.SplitResult:
+    """Raises: AskFailed."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_one = parts.scheme in ("http", "unix") and bool(parts.hostname or parts.path) and parts.port != 0
+    except ValueError:  # what only looks like a port is refused when it is asked for
+        is_one = False
+    if not is_one:
+        told = f"{url!r} is not an admin address such as {DEFAULT_URL} or unix:/run/sidecar.sock"
+        raise AskFailed(told, is_wrong_use=True)
+    return parts
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.cli import exit_codes
 from sidecar.cli.commands import COMMANDS, parser_of
 
 HOW = """\
@@ -48,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
 def _commands() -> dict[str, list[_Option]]:
     _, parsers = parser_of(*COMMANDS)
     found = {name: _options(parser) for name, parser in parsers.items()}
-    found["help"] = [_Option((), "", takes_value=True, choices=tuple(COMMANDS))]
+    found["help"] = [_Option((), "", takes_value=True, choices=(*COMMANDS, exit_codes.TOPIC))]
     return found
 
 
@@ -99,7 +100,7 @@ def _bash(commands: dict[str, list[_Option]]) -> str:
             *values,
             "  esac",
             '  [[ -n $value ]] || case "$command" in',
-            _case("''", _bash_words([*COMMANDS], ["--help", "--version"])),
+            _case("''", _bash_words([*COMMANDS], ["--help", "--version", "--no-pager"])),
             *words,
             "  esac",
             "  [[ -n $value || $current != -* ]] || words=$flags",

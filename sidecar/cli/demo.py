@@ -16,6 +16,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the story once, then stay until Ctrl-C, with the dashboard's address: clients keep calling, and an "
         "upstream is not always well",
     )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--tour",
+        action="store_true",
+        help="ten steps with the commands that one works with; in a terminal each waits for Enter",
+    )
+    what.add_argument(
+        "--fleet",
+        action="store_true",
+        help="another story: three replicas that act as one by a Redis, which the demo starts; once, in lines",
+    )
+    what.add_argument(
+        "--grpc",
+        action="store_true",
+        help="what gRPC is given: deadlines, cancellation, an open breaker; once, in lines",
+    )
+    what.add_argument(
+        "--tls",
+        action="store_true",
+        help="mutual TLS between the sidecars, with certificates by `sidecar certs`; once, in lines",
+    )
     parser.add_argument("--otlp", metavar="URL", help="export telemetry, such as to http://127.0.0.1:4317")
     parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
     parser.add_argument("--log", action="store_true", help="with lines: every call that a service has served")

@@ -8,8 +8,10 @@ import json
 import sys
 from collections.abc import Iterator
 
+from sidecar.cli.as_json import add_json, print_object
 from sidecar.config.load import ConfigError, load_file
 from sidecar.config.tell.diff import Diff, Item, Kind, diff
+from sidecar.terminal import pager
 
 _MARKS = {Kind.ADDED: "+", Kind.REMOVED: "-", Kind.CHANGED: "~"}
 
@@ -18,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two configurations."""
     parser.add_argument("old", metavar="OLD", help="file or directory")
     parser.add_argument("new", metavar="NEW", help="file or directory")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
+    pager.add_no_pager(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -28,10 +31,11 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    if options.json:
-        print(json.dumps(as_data(found), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(lines(found)))
+    with pager.paged(options):
+        if options.json:
+            print_object(as_data(found))
+        else:
+            print("\n".join(lines(found)))
     return 0
 
 

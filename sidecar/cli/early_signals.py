@@ -7,9 +7,11 @@ starts would wait for its SIGKILL, and a reload by SIGHUP would kill. Imports al
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 COMMANDS = frozenset({"run", "webhook"})
-_HELD = (signal.SIGTERM, signal.SIGHUP)
+_HELD = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 def hold() -> None:
@@ -20,3 +22,17 @@ def hold() -> None:
 def release() -> None:
     """Let them come: there are handlers now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C comes when the block is over. For imports; a process that is started in the block would inherit it.
+
+    An interrupt amid an import is told with all the lines that led to it, or Python only complains of it and goes on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        if signal.SIGINT not in before:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))

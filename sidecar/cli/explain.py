@@ -7,7 +7,6 @@ parts. `--admin URL` adds what a running sidecar knows of the route.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import urllib.parse
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from sidecar.cli import plans
 from sidecar.cli.acting import Asked, told_of_actions
 from sidecar.cli.admin_client import AskFailed, Asking, add_token_file
+from sidecar.cli.as_json import add_json, print_object
 from sidecar.cli.served_names import told_of_connection
 from sidecar.cli.tls_files import asked_of
 from sidecar.config.load import ConfigError, Loaded, load_file
@@ -27,6 +27,7 @@ from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Direction, Mode, Route, Snapshot
+from sidecar.terminal import pager
 
 MAX_CAUSES = 5
 """Requests that are named for a change of state."""
@@ -40,13 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="http://host/path?query, or a path alone")
     parser.add_argument("--listener", default="inbound", metavar="L", help="default: %(default)s")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default: %(default)s")
-    parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
+    parser.add_argument(
+        "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="that it has; any number"
+    )
     parser.add_argument(
         "--client", default="", metavar="NAME", help="who asks: spiffe://…, a DNS name, or a subject"
     )
     parser.add_argument("--admin", metavar="URL", help="of a running sidecar, for live state")
     add_token_file(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
+    pager.add_no_pager(parser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def main(options: argparse.Namespace) -> int:
         if asked.listener not in loaded.snapshot.listeners:
             known = ", ".join(loaded.snapshot.listeners)
             raise ValueError(f"there is no listener {asked.listener!r}; the file has {known}")
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, AskFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     answer = answer_of(loaded, asked)
@@ -116,10 +120,11 @@ def main(options: argparse.Namespace) -> int:
     answer = replace(answer, connection=tuple(met))
     if admin is not None and answer.route is not None:
         answer = replace(answer, live=_live(admin, answer.route))
-    if options.json:
-        print(json.dumps(asdict(answer), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(lines(answer, asked)))
+    with pager.paged(options):
+        if options.json:
+            print_object(asdict(answer))
+        else:
+            print("\n".join(lines(answer, asked)))
     return 0 if answer.route is not None else 1
 
 

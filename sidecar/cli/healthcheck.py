@@ -10,11 +10,14 @@ import argparse
 import os
 import sys
 import time
+from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, url_of
+from sidecar.cli.as_json import add_json, print_object
 from sidecar.config.files import chosen
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.server_addresses import server_addresses_or_usual
+from sidecar.core.snapshot import Address
 
 PATHS = {"live": "/livez", "ready": "/readyz", "started": "/startupz"}
 PERIOD_SECONDS = 0.1
@@ -31,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", default="0s", metavar="DURATION", help="try again for this long; default: not at all"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="tell by the exit code alone")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="tell by the exit code alone")
+    add_json(how)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -47,15 +52,24 @@ def main(options: argparse.Namespace) -> int:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
     asked, problems = server_addresses_or_usual(chosen(options.file, os.environ), os.environ)
-    ask = Asking(url_of(asked.probes), timeout_seconds=timeout_seconds)
     try:
+        ask = Asking(url_of(asked.probes), timeout_seconds=timeout_seconds)
         _passes(ask, PATHS[options.probe], wait_seconds)
     except AskFailed as failed:
-        print(problems or f"sidecar: {failed}", file=sys.stderr)
+        if options.json and not problems:
+            print_object(_as_data(options.probe, asked.probes, str(failed)))
+        else:
+            print(problems or f"sidecar: {failed}", file=sys.stderr)
         return 2 if problems else 1
-    if not options.quiet:
+    if options.json:
+        print_object(_as_data(options.probe, asked.probes))
+    elif not options.quiet:
         print(f"{options.probe}: {ask.url}")
     return 0
+
+
+def _as_data(probe: str, address: Address, trouble: str = "") -> dict[str, Any]:
+    return {"probe": probe, "url": url_of(address), "is_passing": not trouble, "trouble": trouble}
 
 
 def _passes(ask: Asking, path: str, wait_seconds: float) -> None:

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sidecar.translate.render import printable
 from sidecar.translate.source import SourceError
 from sidecar.translate.translate import translate
 
@@ -42,12 +43,12 @@ def main(options: argparse.Namespace) -> int:
         print(f"cannot read: {error}", file=sys.stderr)
         return 2
     except SourceError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 2
     sys.stdout.write(text)
     for loss in losses:
         print(
-            f"{loss}{' (other requests are served than before)' if loss.changes_reach else ''}",
+            f"{printable(str(loss))}{' (other requests are served than before)' if loss.changes_reach else ''}",
             file=sys.stderr,
         )
     return 1 if any(loss.changes_reach for loss in losses) else 0

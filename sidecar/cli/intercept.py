@@ -11,13 +11,13 @@ import sys
 
 from sidecar.core.interception import SKIPPED_CIDRS, UID, Interception
 from sidecar.transport import rules
+from sidecar.transport.rule_programs import RulesFailed
+from sidecar.transport.rules import Program
 
 _BUILT_IN = Interception()
 EPILOG = """\
 Left out are always: what the sidecar itself sends (by its uid), loopback and the pod's own addresses, UDP, TCP port
-53, and the port of the probes.
-
-exit codes: 0 done; 1 the rules cannot be written; 2 wrong use"""
+53, and the port of the probes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     act = parser.add_mutually_exclusive_group()
     act.add_argument("--dry-run", action="store_true", help="show the rules, and change nothing")
     act.add_argument("--remove", action="store_true", help="take the rules out again")
+    parser.add_argument(
+        "--by",
+        choices=[one.value for one in Program],
+        help="what writes them; default: iptables, and nft where that is missing or fails",
+    )
     parser.add_argument(
         "--uid", type=int, default=UID, help="the sidecar's, which nobody else may have; default: %(default)s"
     )
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Write, show or remove the rules."""
+    by = None if options.by is None else Program(options.by)
     try:
         wanted = Interception(
             options.uid,
@@ -70,12 +76,12 @@ def main(options: argparse.Namespace) -> int:
         return 2
     try:
         if options.dry_run:
-            print(rules.told(wanted))
+            print(rules.told(wanted, by))
         elif options.remove:
             rules.remove()
         else:
-            rules.write(wanted)
-    except rules.RulesFailed as failed:
+            rules.write(wanted, by)
+    except RulesFailed as failed:
         print(f"sidecar: {failed}", file=sys.stderr)
         return 1
     return 0

@@ -1,13 +1,15 @@
 """`sidecar run [FILE]`: load the configuration and serve until told to stop.
 
 The configuration is loaded by another process from the start (`runtime/loader.py`), so this one never holds the 12
-MiB that reading and checking YAML takes.
+MiB that reading and checking YAML takes. While that process starts, this one imports what it serves with: each takes
+about as long.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,12 +20,17 @@ import uvloop
 from sidecar.cli import early_signals
 from sidecar.config.files import chosen, how_to_begin
 from sidecar.config.problems import ConfigError
+from sidecar.core.snapshot import Snapshot
 from sidecar.runtime import container, core_dumps, file_limits
+from sidecar.runtime.activation import Activated
 from sidecar.runtime.actor import PartFailed
+from sidecar.runtime.container import Container
+from sidecar.runtime.early_log import UntilLogged
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
 from sidecar.runtime.memory_watch import most_routes, share_arenas
-from sidecar.runtime.worker import Worker
+from sidecar.runtime.upgrade import Predecessor
+from sidecar.runtime.workers.cores import worker_count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +51,20 @@ def main(options: argparse.Namespace) -> int:
     if missing := how_to_begin(options.file, os.environ):
         print(f"sidecar: {missing}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, handlers=[UntilLogged()], format="%(levelname)s %(name)s: %(message)s"
+    )
+    logging.captureWarnings(True)
+    limits, found = file_limits.raised(), container.find()
     try:
-        uvloop.run(_serve(path, file_limits.raised()))
+        predecessor = Predecessor(os.environ)
+        activated = Activated.taken(os.environ)
+        snapshot = uvloop.run(_serve(path, limits, found, activated, predecessor))
+        if snapshot is None:
+            return 0
+        from sidecar.runtime.workers import pod
+
+        return pod.serve(snapshot, path, limits, found, activated, uvloop.run, predecessor)
     except asyncio.CancelledError:
         return 0
     except ConfigError as error:
@@ -55,18 +73,28 @@ def main(options: argparse.Namespace) -> int:
     except (PartFailed, LoaderFailed, OSError) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-async def _serve(path: str, limits: FileLimits) -> None:
+async def _serve(
+    path: str, limits: FileLimits, found: Container | None, activated: Activated, predecessor: Predecessor
+) -> Snapshot | None:
+    """Load, and serve if one process is to do it all; else the snapshot, for several."""
     _take_signals()
-    found = container.find()
-    loader = Loader(most_routes(found))
+    loader = Loader(most_routes(found), niceness=0)
     try:
+        with contextlib.suppress(OSError):  # `load` says it, if it is still so
+            await loader.warm()
+        from sidecar.runtime.worker import Worker
+
         snapshot = await loader.load(path, os.environ)
     finally:
         await loader.close()
-    await Worker(snapshot, os.environ, path=path, limits=limits, container=found).run()
+    if worker_count(snapshot.workers) > 1:
+        early_signals.hold()
+        return snapshot
+    worker = Worker(snapshot, os.environ, path=path, limits=limits, container=found, activated=activated)
+    await worker.run(predecessor)
+    return None
 
 
 def _take_signals() -> None:
@@ -75,4 +103,5 @@ def _take_signals() -> None:
     assert task is not None
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the file is being read anyway
+    loop.add_signal_handler(signal.SIGUSR2, lambda: None)  # this process is as new as it can be
     early_signals.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.cli.tables import Column, fitted
+from sidecar.core.snapshot import ORIGINAL
 
 Data = dict[str, Any]
 SHUT = frozenset({"open", "forced_open"})
@@ -24,7 +26,10 @@ _STYLES = {
 }
 _TABLE_LINES = 5
 """Of a table without rows: title, head, rule, the line for what is left out, an empty one."""
+ENOUGH = 20
+"""Requests, of which a quantile or a percentage means something."""
 _MAX_PROBLEMS = 5
+_MAX_PENDING = 5
 _MAX_OPEN = 5
 _MAX_PASSED = 10
 _USUAL_WIDTH = 80
@@ -38,8 +43,6 @@ class Reading:
     """The state at one moment: `status`, `routes`, `breakers` and `upstreams` as the admin API tells them."""
 
     state: Data
-    at: float
-    """Monotonic seconds."""
 
     @property
     def is_well(self) -> bool:
@@ -62,9 +65,10 @@ UNLIMITED = Room()
 
 
 def picture(
-    reading: Reading, before: Reading | None = None, trouble: str = "", room: Room = UNLIMITED
+    reading: Reading, trouble: str = "", room: Room = UNLIMITED, *, is_since_start: bool = False
 ) -> RenderableType:
-    """The state as tables; rates since `before`, or totals without one. `trouble`: why there is no newer state.
+    """The state as tables; rates and quantiles of the last minute, or all since the start. `trouble`: why there is no
+    newer state.
 
     With a height: as many rows as fit, those in trouble first. Without: all, in the order of the file.
     """
@@ -79,7 +83,7 @@ def picture(
         limits = _shares([len(one) for one in rows], room.height - lines)
         rows = [sorted(one, key=_urgency) for one in rows]
     makers: Sequence[Callable[[list[Data]], Table]] = (
-        lambda some: _routes(some, reading, before, room.width),
+        lambda some: _routes(some, room.width, is_since_start=is_since_start),
         lambda some: _breakers(some, room.width),
         lambda some: _upstreams(some, room.width),
     )
@@ -126,6 +130,7 @@ def _head(reading: Reading, trouble: str) -> Text:
     text.append(ready, style="green" if status["is_ready"] else "bold yellow")
     text.append(f", up {status['uptime_seconds']:.0f} s, requests under way: {status['exchanges']}, ")
     text.append(f"configuration {config['generation']}")
+    _add_workers(text, status.get("workers", ()))
     if trouble:
         text.append(f"\nNO ANSWER, this is what was seen last: {trouble}", style="bold red")
     if status["breakers"]["open_count"]:
@@ -140,12 +145,56 @@ def _head(reading: Reading, trouble: str) -> Text:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
         for problem in config["problems"][:_MAX_PROBLEMS]:
             text.append(f"\n  {problem.splitlines()[0]}", style="red")
+    if pending := status.get("pending_restart"):
+        more = f" and {len(pending) - _MAX_PENDING} more" if len(pending) > _MAX_PENDING else ""
+        text.append(f"\nat the next start: {', '.join(pending[:_MAX_PENDING])}{more}", style="yellow")
+    for lost in status.get("telemetry_lost", ()):
+        text.append(
+            f"\nlost of telemetry: {lost['count']} of {lost['signal']} ({_lost(lost)})", style="yellow"
+        )
     _add_certificates(text, status.get("certificates", ()))
+    _add_fleet(text, status.get("fleet"), reading.state["breakers"])
     _add_passed(text, status.get("pass_through"))
     if untied := status.get("untied_calls"):
         text.append(f"\n{untied}", "yellow")
     text.append("\n")
     return text
+
+
+def _add_workers(text: Text, workers: Sequence[Data]) -> None:
+    """Those that are not there, and how often any has died."""
+    if not workers:
+        return
+    away = [str(one["number"]) for one in workers if not one["is_there"]]
+    deaths = sum(one["deaths"] for one in workers)
+    text.append(f", workers {len(workers) - len(away)} of {len(workers)}", style="bold red" if away else "")
+    if away:
+        text.append(f" (not {', '.join(away)})", style="bold red")
+    if deaths:
+        text.append(f", deaths {deaths}", style="yellow")
+
+
+def _lost(lost: Data) -> str:
+    is_disk = lost["reason"] == "write_failed"
+    return "write_failed: the disk is full, or nobody reads the log" if is_disk else str(lost["reason"])
+
+
+def _add_fleet(text: Text, fleet: Data | None, breakers: Sequence[Data]) -> None:
+    """How this replica stands to the others, and what they make of its breakers."""
+    if not fleet:
+        return
+    if fleet["is_alone"]:
+        text.append(
+            f"\nfleet {fleet['name']}: ALONE, {fleet['reason']}: {fleet['told']}", style="bold yellow"
+        )
+    else:
+        count = fleet["replicas"]
+        text.append(f"\nfleet {fleet['name']}: one of {count} replica{'s' * (count != 1)}")
+    if fleet["versions"] > 1:
+        text.append(f", {fleet['versions']} versions", style="yellow")
+    told = [(one, one["fleet"]["told"]) for one in breakers if one.get("fleet") and one["fleet"]["told"]]
+    for one, words in told[:_MAX_OPEN] if not fleet["is_alone"] else ():
+        text.append(f"\n  {one['route']}/{one['upstream']}: {words}", style="yellow")
 
 
 def _add_passed(text: Text, passed: Data | None) -> None:
@@ -186,10 +235,12 @@ def _certificate_trouble(owner: Data) -> bool:
 def _add_certificates(text: Text, owners: Sequence[Data]) -> None:
     """A line for each owner, with the one that expires first."""
     for owner in owners:
-        soonest = min((one["expires_in_seconds"] for one in owner["certificates"]), default=None)
+        first = min(owner["certificates"], key=itemgetter("expires_in_seconds"), default=None)
+        soonest = None if first is None else first["expires_in_seconds"]
+        file = "" if first is None else f" ({first['file']})"
         is_bad = _certificate_trouble(owner)
         style = "bold red" if is_bad else "yellow" if soonest is not None and soonest < _SOON_SECONDS else ""
-        text.append(f"\ncertificate of {owner['owner']}: {_left(soonest)}", style=style)
+        text.append(f"\ncertificate of {owner['owner']}: {_left(soonest)}{file}", style=style)
         if owner["problem"]:
             text.append(f"; what its files hold now is NOT USED: {owner['problem']}", style=style)
 
@@ -207,11 +258,18 @@ def _listed(what: str, breakers: Sequence[Data], count: int) -> str:
     """How many there are, and a line for each of the first ones: what opened it, or who holds it."""
     lines = [f"\n{count} {what}:"]
     lines += [
-        f"  {one['route']}/{one['upstream']} {one['why'] or one['told']}" for one in breakers[:_MAX_OPEN]
+        f"  {one['route']}/{one['upstream']} {one['why'] or one['told']}{_since(one)}"
+        for one in breakers[:_MAX_OPEN]
     ]
     if count > _MAX_OPEN:
         lines.append(f"  and {count - _MAX_OPEN} more")
     return "\n".join(lines)
+
+
+def _since(breaker: Data) -> str:
+    """When its outage began; who holds it says so already."""
+    since = breaker.get("since")
+    return "" if since is None or " since " in breaker["why"] else f"; since {since[:19]}Z"
 
 
 _ROUTES = (
@@ -246,37 +304,38 @@ _UPSTREAMS = (
 )
 
 
-def _routes(rows: list[Data], reading: Reading, before: Reading | None, width: int | None) -> Table:
-    then = {route["name"]: route for route in before.state["routes"]} if before else {}
-    seconds = reading.at - before.at if before else 0.0
+def _routes(rows: list[Data], width: int | None, *, is_since_start: bool) -> Table:
     cells = []
     for route in rows:
-        finished, errors, gone = (route[key] for key in ("finished", "errors", "gone"))
-        old = then.get(route["name"])
-        if (
-            old is not None and old["finished"] <= finished
-        ):  # else another life of it: all of its calls are new
-            finished, errors, gone = (
-                finished - old["finished"],
-                errors - old["errors"],
-                gone - old["gone"],
-            )
-        rate = f"{finished / seconds:.1f}" if seconds else str(finished)
-        share = f"{errors / finished:.1%}" if finished else "-"
-        left = f"{gone / finished:.1%}" if finished else "-"
-        quantiles = [_ms(route["duration_seconds"][name]) for name in ("p50", "p95", "p99")]
+        seen = route if is_since_start else route["minute"]
+        finished = seen["finished"]
+        seconds = 0.0 if is_since_start else seen["seconds"]
         cells.append(
             [
                 route["name"],
                 ", ".join(route["upstreams"]) or f"({route['answers']})",
-                rate,
-                share,
-                left,
-                *quantiles,
+                f"{finished / seconds:.1f}" if seconds else str(finished),
+                _share(seen["errors"], finished),
+                _share(seen["gone"], finished),
+                *(_quantile(seen, name) for name in ("p50", "p95", "p99")),
                 str(route["active"]),
             ]
         )
-    return fitted("Routes", _RATES if seconds else _ROUTES, cells, width)
+    title = "Routes since the start" if is_since_start else "Routes in the last minute"
+    return fitted(title, _ROUTES if is_since_start else _RATES, cells, width)
+
+
+def _share(part: int, finished: int) -> str:
+    """Of few, how many: a percentage of them says more than is known."""
+    if not finished:
+        return "-"
+    return f"{part / finished:.1%}" if finished >= ENOUGH else f"{part} of {finished}"
+
+
+def _quantile(seen: Data, name: str) -> str:
+    if not seen["finished"]:
+        return "-"
+    return _ms(seen["duration_seconds"][name]) if seen["finished"] >= ENOUGH else "too few"
 
 
 def _breakers(rows: list[Data], width: int | None) -> Table:
@@ -316,7 +375,10 @@ def _endpoints(upstreams: list[Data]) -> list[Data]:
         stale = [one["entry"] for one in upstream.get("lists", ()) if one["error"] is not None]
         found += [{**common, "address": entry, "state": "not listed"} for entry in stale]
         if not upstream["endpoints"] and not stale:
-            found.append({**common, "address": "no address is known"})
+            # The endpoints of `original` come with its clients.
+            is_original = upstream.get("configured") == [str(ORIGINAL)]
+            none = "no client has come" if is_original else "no address is known"
+            found.append({**common, "address": none})
     return found
 
 
@@ -333,7 +395,7 @@ def _endpoint_state(endpoint: Data) -> Text:
     """What is thought of it, and for how long it is left out."""
     state, left = endpoint.get("state", ""), endpoint.get("ejected_seconds_left")
     if state in ("", "usable"):
-        return Text(state)
+        return Text(f"{state}, this pod" if endpoint.get("own_pod") else state)
     return Text(state if left is None else f"{state}, {left:.0f} s left", style="bold yellow")
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from sidecar.cli import admin_client
 from sidecar.cli.admin_client import AskFailed, Asking
+from sidecar.cli.as_json import add_json, print_line
 
 Data = dict[str, Any]
 NO_ROUTE = "-"
-EPILOG = "exit codes: 0 after --count or Ctrl-C; 1 nobody answers, or the sidecar has ended; 2 wrong use"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="only with this field"
     )
     parser.add_argument("-n", "--count", type=int, metavar="N", help="end after so many; default: at Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="as JSON, an object a line")
+    add_json(parser, "an object a line")
     admin_client.add_arguments(parser)
-    parser.epilog = EPILOG
 
 
 def main(options: argparse.Namespace) -> int:
@@ -39,9 +38,6 @@ def main(options: argparse.Namespace) -> int:
     try:
         lines = Asking(options.admin, options.token_file).lines(_path(options))
         return _show(_events(lines), options.count, is_json=options.json)
-    except ValueError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
-        return 2
     except AskFailed as failed:
         print(f"sidecar: {failed}", file=sys.stderr)
         return failed.exit_code
@@ -65,7 +61,11 @@ def _events(lines: Iterable[str]) -> Iterator[tuple[str, Data]]:
         if name == "event":
             kind = value
         elif name == "data":
-            yield kind, json.loads(value)
+            try:
+                data = json.loads(value)
+            except ValueError:
+                raise AskFailed("what came is no event of a sidecar; is the address right?") from None
+            yield kind, data
 
 
 def _show(events: Iterable[tuple[str, Data]], count: int | None, *, is_json: bool) -> int:
@@ -74,7 +74,10 @@ def _show(events: Iterable[tuple[str, Data]], count: int | None, *, is_json: boo
         if kind == "lost":
             print(f"… {data['count']} more were too many to show", file=sys.stderr, flush=True)
             continue
-        print(json.dumps(data, ensure_ascii=False) if is_json else line_of(data), flush=True)
+        if is_json:
+            print_line(data)
+        else:
+            print(line_of(data), flush=True)
         shown += 1
         if shown == count:
             return 0

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ADVICE = "advice: "
 _SHOWN_COLUMNS = 120
 _UNSHOWABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
@@ -41,6 +42,11 @@ class Problem:
     """The offending line as it stands in the file, without its end; empty when there is none to show. In a
     `ConfigError` it has a `*` for each character of a secret (see `tell/hidden_in_problems`).
     """
+
+    @property
+    def is_advice(self) -> bool:
+        """It may be meant so, and the file alone does not say: no reason for `check --strict` to fail."""
+        return self.message.startswith(ADVICE)
 
     def __str__(self) -> str:
         head = _UNSHOWABLE.sub(" ", f"{self.file}:{self.line}:{self.column}: {self.message}")

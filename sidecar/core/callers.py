@@ -4,13 +4,15 @@ Remembers each inbound exchange under the span id that was sent to the app and u
 again from what the app sends on, and knows which outbound exchanges hang on it. Decides no budget and cancels
 nothing: `bury` returns what is to be cancelled. Times are seconds on the monotonic clock.
 
-Owned by one event loop. Our span ids are 64 random bits, so a match by span id is exact and may cancel. A
-trace id may be chosen by a client: it bounds, by the latest deadline among the live exchanges that share it,
-and reaches no exchange. It is the only key that many entries can share, hence the heap in `_SharedTrace`.
+Owned by one event loop; the other workers of the pod, if there are any, publish theirs (`OtherWorkers`). Our span
+ids are 64 random bits, so a match by span id is exact and may cancel. A trace id may be chosen by a client: it
+bounds, by the latest deadline among the live exchanges that share it, and reaches no exchange. It is the only key
+that many entries can share, hence the heap in `_SharedTrace`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from enum import Enum
 from heapq import heapify, heappop, heappush
@@ -52,7 +54,7 @@ class End(NamedTuple):
     """How long that is remembered."""
 
 
-_COMPLETE = End(None, 0.0)
+COMPLETE: Final = End(None, 0.0)
 
 
 class CallerEntry:
@@ -147,6 +149,48 @@ class _SharedTrace:
         self._heap = kept
 
 
+class OtherWorkers(ABC):
+    """The tables of the pod's other workers, and what they are to know of this one (`across/exchanges.py`)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def entered(self, entry: CallerEntry, latest: float) -> None:
+        """`entry` is live from now on; `latest`: the latest deadline here with its trace id, or its own."""
+
+    @abstractmethod
+    def changed(self, entry: CallerEntry) -> None:
+        """Its deadline is another one, or it is a tombstone now."""
+
+    @abstractmethod
+    def gone(self, span_id: bytes) -> None:
+        """It is known no more."""
+
+    @abstractmethod
+    def latest(self, trace_id: bytes, deadline: float | None) -> None:
+        """The latest deadline of this worker's live entries with that trace id; None: there are none any more."""
+
+    @abstractmethod
+    def find(self, span_id: bytes, key: Key, now: float) -> Found | None:
+        """What another worker has under that span id; `key` is what it was recognised by."""
+
+    @abstractmethod
+    def latest_elsewhere(self, trace_id: bytes) -> float | None:
+        """The latest deadline of the other workers' live entries with that trace id."""
+
+    @abstractmethod
+    def attached(self, entry: CallerEntry) -> None:
+        """Something hangs on `entry` here, which may be another worker's."""
+
+    @abstractmethod
+    def detached(self, entry: CallerEntry) -> None:
+        """Nothing does any more."""
+
+    @abstractmethod
+    def left_behind(self) -> list[CallerEntry]:
+        """Tombstones of the process that was this worker before, the first to go first."""
+
+
 class Callers:
     """The table of live inbound exchanges, with tombstones of those that were cut short.
 
@@ -159,14 +203,22 @@ class Callers:
         "_by_trace",
         "_capacity",
         "_oldest",
+        "_others",
         "_tombs",
         "_tombstone_seconds",
         "evicted",
         "ties",
     )
 
-    def __init__(self, capacity: int = CAPACITY, tombstone_seconds: float = TOMBSTONE_SECONDS) -> None:
+    def __init__(
+        self,
+        capacity: int = CAPACITY,
+        tombstone_seconds: float = TOMBSTONE_SECONDS,
+        others: OtherWorkers | None = None,
+    ) -> None:
+        """`others`: None for a pod of one worker."""
         self._capacity = capacity
+        self._others = others
         self._tombstone_seconds = tombstone_seconds
         self._by_span: dict[bytes, CallerEntry] = {}
         self._by_trace: dict[bytes, CallerEntry | _SharedTrace] = {}  # Live ones only.
@@ -176,6 +228,12 @@ class Callers:
         self._tombs: deque[CallerEntry] = deque()  # In the order of their ends.
         self.evicted = 0
         self.ties = Ties()
+        if others is not None:
+            for entry in others.left_behind():
+                self._by_span[entry.span_id] = entry
+                self._tombs.append(entry)
+            while len(self._tombs) > capacity:
+                self._drop_oldest_tomb()
 
     def __len__(self) -> int:
         """Live exchanges and tombstones."""
@@ -185,10 +243,19 @@ class Callers:
         live = len(self._by_span) - len(self._tombs)
         return f"<Callers {live} live, {len(self._tombs)} tombstones, {self.evicted} evicted>"
 
-    def enter(self, span_id: bytes, trace_id: bytes | None, deadline: float, now: float) -> CallerEntry:
+    def enter(
+        self,
+        span_id: bytes,
+        trace_id: bytes | None,
+        deadline: float,
+        now: float,
+        *,
+        is_retry: bool = False,
+    ) -> CallerEntry:
         """Remember a live inbound exchange under the span id that the app is sent, one for each exchange.
 
-        `trace_id` None: a call that brings nothing but that is none of this exchange's.
+        `trace_id` None: a call that brings nothing but that is none of this exchange's. To be called before the span
+        id leaves this process: the app may answer through any worker.
 
         A span id that is already there (a random collision) ends its older entry, which cancels nothing.
         """
@@ -199,11 +266,15 @@ class Callers:
         if len(self._by_span) >= self._capacity:
             self._evict()
         entry = CallerEntry(span_id, trace_id, deadline)
+        entry.is_retry = is_retry
         self._by_span[span_id] = entry
+        latest = deadline
         if trace_id is not None:
             shared = self._by_trace.setdefault(trace_id, entry)
             if shared is not entry:
-                self._share_trace(entry, trace_id, shared)
+                latest = self._share_trace(entry, trace_id, shared)
+        if self._others is not None:
+            self._others.entered(entry, latest)
         return entry
 
     def extend(self, span_id: bytes, deadline: float) -> None:
@@ -216,6 +287,10 @@ class Callers:
             shared.add(deadline)
             shared.remove(entry.deadline)
         entry.deadline = deadline
+        if self._others is not None:
+            self._others.changed(entry)
+            if entry.trace_id is not None:
+                self._others.latest(entry.trace_id, self._latest(entry.trace_id))
 
     def leave(self, span_id: bytes, now: float) -> None:
         """End an exchange that ran its course; what it started may go on without it (background work).
@@ -225,7 +300,9 @@ class Callers:
         entry = self._by_span.get(span_id)
         if entry is not None and entry.end is None:
             del self._by_span[span_id]
-            self._end(entry, _COMPLETE)
+            self._end(entry, COMPLETE)
+            if self._others is not None:
+                self._others.gone(span_id)
         if self._tombs:
             self._drop_expired(now)
 
@@ -242,6 +319,8 @@ class Callers:
         outbound = tuple(entry.outbound) if entry.outbound is not None else ()
         self._end(entry, End(why, now + self._tombstone_seconds))
         self._tombs.append(entry)
+        if self._others is not None:
+            self._others.changed(entry)
         return outbound
 
     def find(
@@ -257,20 +336,35 @@ class Callers:
         if own_member is not None:
             entry = self._by_span.get(own_member)
             if entry is None:
-                return None
+                return None if self._others is None else self._others.find(own_member, _MEMBER, now)
         elif parent_id is not None:
             key = _PARENT
             entry = self._by_span.get(parent_id)
         if entry is None:
-            shared = self._by_trace.get(trace_id)
-            if shared is None:
-                return None
-            deadline = shared.deadline if isinstance(shared, CallerEntry) else shared.latest
-            return Found(_TRACE, deadline, False, None, None)
+            if parent_id is not None and self._others is not None:
+                elsewhere = self._others.find(parent_id, _PARENT, now)
+                if elsewhere is not None:
+                    return elsewhere
+            return self._find_by_trace(trace_id)
         end = entry.end
         if end is None:
             return Found(key, entry.deadline, True, None, entry)
         return Found(key, entry.deadline, True, end.why, entry) if now < end.until else None
+
+    def _find_by_trace(self, trace_id: bytes) -> Found | None:
+        deadline = self._latest(trace_id)
+        if self._others is not None:
+            elsewhere = self._others.latest_elsewhere(trace_id)
+            if deadline is None or (elsewhere is not None and elsewhere > deadline):
+                deadline = elsewhere
+        return None if deadline is None else Found(_TRACE, deadline, False, None, None)
+
+    def _latest(self, trace_id: bytes) -> float | None:
+        """The latest deadline of those here that share this trace id."""
+        shared = self._by_trace.get(trace_id)
+        if shared is None:
+            return None
+        return shared.deadline if isinstance(shared, CallerEntry) else shared.latest
 
     def attach(self, entry: CallerEntry, outbound: object) -> bool:
         """Hang an outbound exchange on `entry`; False if that is over, and there is nothing to wait for.
@@ -281,6 +375,8 @@ class Callers:
             return False
         if entry.outbound is None:
             entry.outbound = {outbound: None}
+            if self._others is not None:
+                self._others.attached(entry)
         else:
             entry.outbound[outbound] = None
         return True
@@ -291,9 +387,11 @@ class Callers:
             entry.outbound.pop(outbound, None)
             if not entry.outbound:
                 entry.outbound = None
+                if self._others is not None:
+                    self._others.detached(entry)
 
-    def _share_trace(self, entry: CallerEntry, trace_id: bytes, other: CallerEntry | _SharedTrace) -> None:
-        """Let `entry` share its trace id with what is there already."""
+    def _share_trace(self, entry: CallerEntry, trace_id: bytes, other: CallerEntry | _SharedTrace) -> float:
+        """Let `entry` share its trace id with what is there already; return the latest of their deadlines."""
         if isinstance(other, CallerEntry):
             shared = _SharedTrace(other.trace_id or trace_id)
             shared.add(other.deadline)
@@ -302,26 +400,34 @@ class Callers:
             shared = other
         shared.add(entry.deadline)
         entry.trace_id = shared.trace_id  # One copy of the bytes for all of them.
+        return shared.latest
 
     def _end(self, entry: CallerEntry, end: End) -> None:
         """Take a live `entry` out of the trace index; nothing hangs on it any more."""
         trace_id = entry.trace_id
         if trace_id is not None:
             shared = self._by_trace[trace_id]
+            latest: float | None = None
             if shared is entry:
                 del self._by_trace[trace_id]
             elif isinstance(shared, _SharedTrace):
                 shared.remove(entry.deadline)
-                if not shared.live:
+                if shared.live:
+                    latest = shared.latest
+                else:
                     del self._by_trace[trace_id]
+            if self._others is not None:
+                self._others.latest(trace_id, latest)
         entry.outbound = None
         entry.end = end
 
     def _forget(self, entry: CallerEntry) -> None:
         """Take `entry` out altogether."""
         del self._by_span[entry.span_id]
+        if self._others is not None:
+            self._others.gone(entry.span_id)
         if entry.end is None:
-            self._end(entry, _COMPLETE)
+            self._end(entry, COMPLETE)
         else:
             self._tombs.remove(entry)  # A scan, but only where a random id came twice within five seconds.
 
@@ -331,7 +437,10 @@ class Callers:
             self._drop_oldest_tomb()
 
     def _drop_oldest_tomb(self) -> None:
-        del self._by_span[self._tombs.popleft().span_id]
+        span_id = self._tombs.popleft().span_id
+        del self._by_span[span_id]
+        if self._others is not None:
+            self._others.gone(span_id)
 
     def _evict(self) -> None:
         """Make room for one. Tombstones go first, so that a flood of cancellations costs no live exchange."""

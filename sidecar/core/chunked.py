@@ -189,7 +189,8 @@ class ChunkedBody:
     def _read_data(self, data: bytes, at: int) -> int:
         """Read what there is of the present chunk, and of the CRLF behind it."""
         if self._phase == _DATA:
-            piece = data[at : at + self._left]
+            # A whole piece as it is: a compiled slice is a copy, be it of everything.
+            piece = data[at : at + self._left] if at or len(data) > self._left else data
             if piece:
                 self.pieces.append(piece)
                 self.body_bytes += len(piece)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final
 
+from sidecar.core.contract import SLOTTED
 from sidecar.core.snapshot import DeadlinePolicy, Mode
 
 MIN_SEND_SECONDS: Final = 0.001
@@ -36,11 +37,11 @@ EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = b"grpc-timeout"
 BAGGAGE: Final = b"baggage"
 
-_BAGGAGE_KEY = b"deadline-ms"
+_BAGGAGE_KEY: Final = b"deadline-ms"
 # A member of an Enum costs 50 ns to look up, a global 5.
-_OFF = Mode.OFF
-_OBSERVE = Mode.OBSERVE
-_NO_BOUND = math.inf
+_OFF: Final = Mode.OFF
+_OBSERVE: Final = Mode.OBSERVE
+_NO_BOUND: Final = math.inf
 
 
 class Form(Enum):
@@ -59,12 +60,12 @@ class Form(Enum):
 IN_MILLISECONDS: Final = frozenset({Form.MILLISECONDS, Form.DURATION})
 """Forms in which a timeout is written as whole milliseconds, with a unit or without."""
 
-_MILLISECONDS = Form.MILLISECONDS
-_DURATION = Form.DURATION
-_GRPC = Form.GRPC
+_MILLISECONDS: Final = Form.MILLISECONDS
+_DURATION: Final = Form.DURATION
+_GRPC: Final = Form.GRPC
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False, **SLOTTED)
 class Carried:
     """A valid timeout header field that the caller itself sent: what it holds has to shrink on the way.
 
@@ -81,7 +82,7 @@ def carried_field(name: bytes, form: Form) -> Carried:
     return Carried(name, form)
 
 
-@dataclass(slots=True)
+@dataclass(**SLOTTED)
 class Budget:
     """How long an exchange may take from now, and who said so.
 
@@ -238,13 +239,13 @@ def _form_of_unknown(value: bytes) -> Form:
 
 # A minus sign is in no grammar, but is what a caller writes whose time is up: spent, not invalid (SPEC 5.1).
 # Eighteen digits hold every 64-bit number of milliseconds; more is noise.
-_INTEGER = re.compile(rb"[ \t]*(-?[0-9]{1,18})[ \t]*").fullmatch
-_GRPC_VALUE = re.compile(rb"[ \t]*(-?[0-9]{1,8})([HMSmun])[ \t]*").fullmatch
-_DURATION_VALUE = re.compile(
+_INTEGER: Final = re.compile(rb"[ \t]*(-?[0-9]{1,18})[ \t]*").fullmatch
+_GRPC_VALUE: Final = re.compile(rb"[ \t]*(-?[0-9]{1,8})([HMSmun])[ \t]*").fullmatch
+_DURATION_VALUE: Final = re.compile(
     rb"[ \t]*(-?)((?:[0-9]{1,18}(?:\.[0-9]{1,9})?(?:d|h|ms|m|s|us|\xc2\xb5s|ns)){1,6})[ \t]*"
 ).fullmatch
-_DURATION_PARTS = re.compile(rb"([0-9.]+)([a-z\xc2\xb5]+)").findall
-_LINKERD_ZERO = re.compile(rb"[ \t]*-?0+[ \t]*").fullmatch
+_DURATION_PARTS: Final = re.compile(rb"([0-9.]+)([a-z\xc2\xb5]+)").findall
+_LINKERD_ZERO: Final = re.compile(rb"[ \t]*-?0+[ \t]*").fullmatch
 
 _GRPC_MAX: Final = 99_999_999
 _GRPC_UNITS: Final = ((1e9, b"n"), (1e6, b"u"), (1e3, b"m"), (1.0, b"S"), (1 / 60.0, b"M"))
@@ -330,7 +331,7 @@ def grpc_timeout(seconds: float) -> bytes:
     return b"%dH" % min(int(seconds / 3600.0), _GRPC_MAX)
 
 
-_DEADLINE_MEMBER = re.compile(
+_DEADLINE_MEMBER: Final = re.compile(
     # W3C Baggage 3.3.1: `key = value;properties` between commas, none of which is ever quoted.
     rb"(\A|,)[ \t]*deadline-ms[ \t]*=([^,;]*)[^,]*"
 )

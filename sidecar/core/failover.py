@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, TypeVar
 
+from sidecar.core.contract import SLOTTED
 from sidecar.core.snapshot import FailoverPolicy
 
 OVERPROVISION: Final = 1.4
@@ -53,7 +54,7 @@ class FailoverPhase(Enum):
     """Some of it with others, or all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class FailoverChange:
     """A failover has begun or ended."""
 

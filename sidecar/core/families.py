@@ -7,12 +7,12 @@ made lazily, so that a reader of 1,000 routes can pause between any two of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
+from typing import Final
 
 from sidecar.core.numbers import (
-    BUDGET_BOUNDS,
-    DURATION_BOUNDS,
     LAG_BOUNDS,
     OVERFLOW_STATUS,
     Exemplar,
@@ -20,7 +20,8 @@ from sidecar.core.numbers import (
     RouteNumbers,
 )
 from sidecar.core.observe import Notice
-from sidecar.core.sources import Sources
+from sidecar.core.snapshot import DURATION_BOUNDS
+from sidecar.core.sources import AdaptiveNumbers, Sources
 from sidecar.core.transition import State
 
 
@@ -42,11 +43,13 @@ class HistogramRow:
     counts: Sequence[int]
     sum: float
     exemplars: Sequence[Exemplar | None]
+    bounds: tuple[float, ...]
+    """Upper ones, inclusive, of all buckets but the last."""
 
     @classmethod
     def of(cls, histogram: Histogram) -> HistogramRow:
         counts, total = histogram.state
-        return cls(counts, total, tuple(histogram.exemplars or ()))
+        return cls(counts, total, tuple(histogram.exemplars or ()), histogram.bounds)
 
 
 Value = int | float | HistogramRow
@@ -74,7 +77,6 @@ class Family:
     kind: MetricKind
     of_route: Callable[[RouteNumbers, Places], Iterator[Point]] | None = None
     of_sources: Callable[[Sources], Iterator[Point]] | None = None
-    bounds: tuple[float, ...] = ()
 
     def points(self, routes: Sequence[RouteNumbers], sources: Sources) -> Iterator[Point]:
         """Read this metric now. Lazy: each point is as old as the moment it is taken."""
@@ -154,12 +156,19 @@ def _recovered(route: RouteNumbers, _: Places) -> Iterator[Point]:
 
 def _exceeded(route: RouteNumbers, _: Places) -> Iterator[Point]:
     if route.name is not None:
-        yield _route_attributes(route), route.exceeded
+        for reason, count in route.exceeded.items():
+            yield (*_route_attributes(route), ("sidecar.deadline.reason", reason)), count
 
 
 def _rejected(route: RouteNumbers, _: Places) -> Iterator[Point]:
     if route.name is not None:
-        yield _route_attributes(route), route.rejected
+        for reason, count in route.rejected.items():
+            yield (*_route_attributes(route), ("sidecar.deadline.reason", reason)), count
+
+
+def _admission(sources: Sources) -> Iterator[Point]:
+    for (route, outcome), count in sources.admission.items():
+        yield (("sidecar.route", route), ("sidecar.admission.outcome", outcome)), count
 
 
 def _notices(notice: Notice) -> Callable[[RouteNumbers, Places], Iterator[Point]]:
@@ -171,8 +180,9 @@ def _notices(notice: Notice) -> Callable[[RouteNumbers, Places], Iterator[Point]
 
 
 def _retries(route: RouteNumbers, _: Places) -> Iterator[Point]:
-    for upstream, count in list(route.retries.items()):
-        yield (*_route_attributes(route), ("sidecar.upstream", upstream)), count
+    for (upstream, cause), count in list(route.retries.items()):
+        where = ("sidecar.upstream", upstream), ("sidecar.retry.reason", cause.value)
+        yield (*_route_attributes(route), *where), count
 
 
 def _hedges(route: RouteNumbers, _: Places) -> Iterator[Point]:
@@ -262,6 +272,35 @@ def _calls(sources: Sources) -> Iterator[Point]:
             yield (*name, ("sidecar.circuit_breaker.outcome", outcome)), count
 
 
+def _slow(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), breaker.slow
+
+
+def _timed_out(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        yield _breaker(breaker.route, breaker.upstream), breaker.timed_out
+
+
+def _candidates(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        for state in State if breaker.candidate is not None else ():
+            name = (
+                *_breaker(breaker.route, breaker.upstream),
+                ("sidecar.circuit_breaker.state", state.value),
+            )
+            yield name, int(breaker.candidate is state)
+
+
+def _would_have_rejected(sources: Sources) -> Iterator[Point]:
+    for breaker in sources.breakers:
+        for (policy, outcome), count in breaker.would_have_rejected.items():
+            which: Attributes = (
+                ("sidecar.circuit_breaker.policy", policy), ("sidecar.circuit_breaker.outcome", outcome),
+            )  # fmt: skip
+            yield (*_breaker(breaker.route, breaker.upstream), *which), count
+
+
 def _not_permitted(sources: Sources) -> Iterator[Point]:
     for breaker in sources.breakers:
         yield _breaker(breaker.route, breaker.upstream), breaker.rejected
@@ -278,11 +317,40 @@ def _pending(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.upstream", upstream.name),), upstream.pending
 
 
+def _adaptive(read: Callable[[AdaptiveNumbers], float]) -> Callable[[Sources], Iterator[Point]]:
+    def points(sources: Sources) -> Iterator[Point]:
+        for upstream in sources.upstreams:
+            if upstream.adaptive is not None:
+                yield (("sidecar.upstream", upstream.name),), read(upstream.adaptive)
+
+    return points
+
+
+def _adaptive_changes(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        if (adaptive := upstream.adaptive) is not None:
+            for reason, count in adaptive.changes.items():
+                yield (("sidecar.upstream", upstream.name), ("sidecar.adaptive.reason", reason)), count
+
+
+def _adaptive_requests(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        if (adaptive := upstream.adaptive) is not None:
+            for outcome, count in (("refused", adaptive.refused), ("spared", adaptive.spared)):
+                yield (("sidecar.upstream", upstream.name), ("sidecar.adaptive.outcome", outcome)), count
+
+
 def _connection_waits(sources: Sources) -> Iterator[Point]:
     for upstream in sources.upstreams:
         counts, total = upstream.waits
-        row = HistogramRow(counts or (0,) * (len(DURATION_BOUNDS) + 1), total, ())
+        row = HistogramRow(counts or (0,) * (len(DURATION_BOUNDS) + 1), total, (), DURATION_BOUNDS)
         yield (("sidecar.upstream", upstream.name),), row
+
+
+def _in_process(sources: Sources) -> Iterator[Point]:
+    for upstream in sources.upstreams:
+        if upstream.in_process:
+            yield (("sidecar.upstream", upstream.name),), upstream.in_process
 
 
 def _endpoints(sources: Sources) -> Iterator[Point]:
@@ -327,6 +395,35 @@ def _moved(sources: Sources) -> Iterator[Point]:
             yield (*names, ("sidecar.failover.to", to)), count
 
 
+def _fleet_alone(sources: Sources) -> Iterator[Point]:
+    if sources.fleet is not None:
+        yield (), int(not sources.fleet.is_linked)
+
+
+def _fleet_replicas(sources: Sources) -> Iterator[Point]:
+    if sources.fleet is not None:
+        yield (), sources.fleet.replicas
+
+
+def _fleet_failures(sources: Sources) -> Iterator[Point]:
+    if sources.fleet is not None:
+        for reason, count in sources.fleet.failures.items():
+            yield (("sidecar.fleet.reason", reason),), count
+
+
+def _fleet_messages(sources: Sources) -> Iterator[Point]:
+    fleet = sources.fleet
+    if fleet is not None:
+        for kind, count in (("written", fleet.written), ("read", fleet.read), ("dropped", fleet.dropped)):
+            yield (("sidecar.fleet.message", kind),), count
+
+
+def _fleet_dissents(sources: Sources) -> Iterator[Point]:
+    if sources.fleet is not None:
+        for (route, upstream), is_dissenting in sources.fleet.dissents.items():
+            yield _breaker(route, upstream), int(is_dissenting)
+
+
 def _reloads(sources: Sources) -> Iterator[Point]:
     yield (("sidecar.config.result", "success"),), sources.config.reloads_succeeded
     yield (("sidecar.config.result", "failure"),), sources.config.reloads_failed
@@ -351,6 +448,16 @@ def _ties(sources: Sources) -> Iterator[Point]:
 
 def _evicted(sources: Sources) -> Iterator[Point]:
     yield (), sources.callers_evicted
+
+
+def _across(sources: Sources) -> Iterator[Point]:
+    for event, count in sources.callers_across.items():
+        yield (("sidecar.callers.event", event),), count
+
+
+def _balanced(sources: Sources) -> Iterator[Point]:
+    for event, count in sources.balanced.items():
+        yield (("sidecar.balance.event", event),), count
 
 
 def _passed_destinations(sources: Sources) -> Iterator[Point]:
@@ -393,11 +500,15 @@ def _memory_refused(sources: Sources) -> Iterator[Point]:
 
 def _lag(sources: Sources) -> Iterator[Point]:
     counts, total = sources.loop.lag
-    yield (), HistogramRow(counts or (0,) * (len(LAG_BOUNDS) + 1), total, ())
+    yield (), HistogramRow(counts or (0,) * (len(LAG_BOUNDS) + 1), total, (), LAG_BOUNDS)
 
 
 def _throttled(sources: Sources) -> Iterator[Point]:
     yield (), sources.loop.throttled_turns
+
+
+def _ends_put_off(sources: Sources) -> Iterator[Point]:
+    yield (), sources.loop.ends_put_off
 
 
 def _overloaded(sources: Sources) -> Iterator[Point]:
@@ -431,6 +542,10 @@ def _waits(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.listener", one.listener),), one.waits_for_room
 
 
+def _overflowed(route: RouteNumbers, _: Places) -> Iterator[Point]:
+    yield _route_attributes(route), route.overflowed
+
+
 def _dropped(sources: Sources) -> Iterator[Point]:
     for (signal, reason), count in sources.dropped.items():
         yield (("sidecar.telemetry.signal", signal), ("sidecar.telemetry.reason", reason)), count
@@ -446,8 +561,6 @@ FAMILIES: tuple[Family, ...] = (
         "Duration of HTTP server requests.",
         _H,
         _server,
-        None,
-        DURATION_BOUNDS,
     ),
     Family(
         "http.client.request.duration",
@@ -455,8 +568,6 @@ FAMILIES: tuple[Family, ...] = (
         "Duration of HTTP client requests.",
         _H,
         _client,
-        None,
-        DURATION_BOUNDS,
     ),
     Family("http.server.active_requests", _REQ, "Number of active HTTP server requests.", _U, _active),
     Family(
@@ -514,12 +625,50 @@ FAMILIES: tuple[Family, ...] = (
         None,
         _not_permitted,
     ),
-    Family("sidecar.deadline.budget", _S, "Budget of requests at entry.", _H, _budgets, None, BUDGET_BOUNDS),
-    Family("sidecar.deadline.exceeded", _REQ, "Requests that took longer than their budget.", _C, _exceeded),
+    Family(
+        "sidecar.circuit_breaker.slow",
+        "{call}",
+        "Attempts that took longer than `slow_call_duration`, whatever came of them.",
+        _C,
+        None,
+        _slow,
+    ),
+    Family(
+        "sidecar.circuit_breaker.timed_out",
+        "{call}",
+        "Attempts that timed out, whether or not that counts as a failure.",
+        _C,
+        None,
+        _timed_out,
+    ),
+    Family(
+        "sidecar.circuit_breaker.candidate_state",
+        "{breaker}",
+        "1 for the state the candidate of a circuit breaker is in, 0 for each other one.",
+        _U,
+        None,
+        _candidates,
+    ),
+    Family(
+        "sidecar.circuit_breaker.would_have_rejected",
+        _REQ,
+        "Requests that a policy which only counts would have refused, by what came of them.",
+        _C,
+        None,
+        _would_have_rejected,
+    ),
+    Family("sidecar.deadline.budget", _S, "Budget of requests at entry.", _H, _budgets),
+    Family(
+        "sidecar.deadline.exceeded",
+        _REQ,
+        "Requests that took longer than their budget, by reason.",
+        _C,
+        _exceeded,
+    ),
     Family(
         "sidecar.deadline.rejected",
         _REQ,
-        "Requests refused because their budget was spent or too small.",
+        "Requests refused because their budget was spent or too small, by reason.",
         _C,
         _rejected,
     ),
@@ -537,7 +686,15 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         _notices(Notice.INVALID_TIMEOUT_HEADER),
     ),
-    Family("sidecar.retry.attempts", "{attempt}", "Attempts after one that failed.", _C, _retries),
+    Family(
+        "sidecar.admission.requests",
+        _REQ,
+        "Requests whose budget was too small for their route: refused, or spared by `observe` or `max_reject_ratio`.",
+        _C,
+        None,
+        _admission,
+    ),
+    Family("sidecar.retry.attempts", "{attempt}", "Attempts after one that failed, by reason.", _C, _retries),
     Family(
         "sidecar.retry.budget_exhausted",
         "{attempt}",
@@ -568,7 +725,54 @@ FAMILIES: tuple[Family, ...] = (
         _H,
         None,
         _connection_waits,
-        DURATION_BOUNDS,
+    ),
+    Family(
+        "sidecar.upstream.in_process",
+        "{connection}",
+        "Connections to endpoints that are this very pod, made within the process to its inbound listener.",
+        _C,
+        None,
+        _in_process,
+    ),
+    Family(
+        "sidecar.adaptive.limit",
+        _REQ,
+        "Requests in flight that the adaptive limit of an upstream allows.",
+        _U,
+        None,
+        _adaptive(lambda one: one.limit),
+    ),
+    Family(
+        "sidecar.adaptive.base",
+        _S,
+        "How long an upstream's usual head takes without a line, as its adaptive limit knows; 0 before.",
+        _G,
+        None,
+        _adaptive(lambda one: one.base_seconds),
+    ),
+    Family(
+        "sidecar.adaptive.in_flight",
+        _REQ,
+        "Requests in flight at an upstream that has an adaptive limit, but for streams whose heads have come.",
+        _U,
+        None,
+        _adaptive(lambda one: one.in_flight),
+    ),
+    Family(
+        "sidecar.adaptive.requests",
+        _REQ,
+        "Requests above the adaptive limit of their upstream: refused, or spared by `observe`.",
+        _C,
+        None,
+        _adaptive_requests,
+    ),
+    Family(
+        "sidecar.adaptive.changes",
+        "{change}",
+        "Changes of an upstream's adaptive limit, by reason.",
+        _C,
+        None,
+        _adaptive_changes,
     ),
     Family(
         "sidecar.ejection.endpoints",
@@ -610,6 +814,46 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("sidecar.failover.requests", _REQ, "Requests that another upstream took over.", _C, None, _moved),
     Family(
+        "sidecar.fleet.alone",
+        "{replica}",
+        "1 while this replica does not hear the others of its fleet, 0 while it does.",
+        _U,
+        None,
+        _fleet_alone,
+    ),
+    Family(
+        "sidecar.fleet.replicas",
+        "{replica}",
+        "Replicas of the fleet, as far as this one knows.",
+        _U,
+        None,
+        _fleet_replicas,
+    ),
+    Family(
+        "sidecar.fleet.failures",
+        "{failure}",
+        "Links with the fleet that ended, and tries that failed, by reason.",
+        _C,
+        None,
+        _fleet_failures,
+    ),
+    Family(
+        "sidecar.fleet.messages",
+        "{message}",
+        "Times that something was told to the fleet, heard of it, or found no room.",
+        _C,
+        None,
+        _fleet_messages,
+    ),
+    Family(
+        "sidecar.fleet.dissenting",
+        "{breaker}",
+        "1 while the circuit breaker stays closed by its own evidence, although the fleet's is open.",
+        _U,
+        None,
+        _fleet_dissents,
+    ),
+    Family(
         "sidecar.cancellations", _REQ, "Requests given up before their end, by cause.", _C, _cancellations
     ),
     Family(
@@ -622,6 +866,24 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "sidecar.callers.evicted", "{entry}", "Live callers pushed out of the full table.", _C, None, _evicted
+    ),
+    Family(
+        "sidecar.callers.across",
+        "{event}",
+        "Live callers between workers, by event: told to another of one cut short, not told as its queue was full, "
+        "no room to share one, a record that stayed half written.",
+        _C,
+        None,
+        _across,
+    ),
+    Family(
+        "sidecar.balance.exact",
+        "{event}",
+        "Connections of listeners with `balance: exact`, by event: handed over to a worker, or waited since no "
+        "worker's queue took one.",
+        _C,
+        None,
+        _balanced,
     ),
     Family(
         "sidecar.pass_through.destinations",
@@ -696,7 +958,6 @@ FAMILIES: tuple[Family, ...] = (
         _H,
         None,
         _lag,
-        LAG_BOUNDS,
     ),
     Family(
         "sidecar.loop.throttled",
@@ -705,6 +966,14 @@ FAMILIES: tuple[Family, ...] = (
         _C,
         None,
         _throttled,
+    ),
+    Family(
+        "sidecar.loop.ends_put_off",
+        "{end}",
+        "Requests and connections whose end waited for a later turn of the event loop, as many ended together.",
+        _C,
+        None,
+        _ends_put_off,
     ),
     Family(
         "sidecar.overload.active",
@@ -762,6 +1031,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("sidecar.config.age", _S, "Time since the active configuration was put in place.", _G, None, _age),
     Family(
+        "sidecar.telemetry.overflowed",
+        "{measurement}",
+        "Measurements that share a series, since the limits had no room for one of their own.",
+        _C,
+        _overflowed,
+    ),
+    Family(
         "sidecar.telemetry.dropped",
         "{item}",
         "Telemetry that was lost, by signal and reason.",
@@ -770,3 +1046,17 @@ FAMILIES: tuple[Family, ...] = (
         _dropped,
     ),
 )
+
+_OWN: Final = "sidecar."
+"""So begins what nobody else names."""
+
+
+@lru_cache(maxsize=1)
+def named(prefix: str | None) -> tuple[Family, ...]:
+    """The catalogue with `prefix` and a dot before the names of the semantic conventions, which an instrumented app
+    reports under the same service; None: as it stands."""
+    if prefix is None:
+        return FAMILIES
+    return tuple(
+        one if one.name.startswith(_OWN) else replace(one, name=f"{prefix}.{one.name}") for one in FAMILIES
+    )

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.observe import ObservedAttempt, ObservedExchange
+from sidecar.core.snapshot import Match
 
 MAX_TARGET_BYTES: Final = 1024
 MAX_NAME_BYTES: Final = 256
@@ -50,12 +51,15 @@ def _spoken(exchange: ObservedExchange) -> Spoken:
     return _HTTP[traits.http_version]
 
 
+_NOT_TOLD: Final[tuple[Match | None, bytes | None]] = (None, None)
+
+
 class FinishedAttempt:
     """One try against one endpoint; the fields are those of `ObservedAttempt`."""
 
     __slots__ = (
-        "ejected", "ended", "endpoint", "grpc_status", "http_version", "is_hedge", "reason", "resend", "scheme",
-        "sent_ms", "span_id", "started", "status", "tls", "upstream", "waited_seconds",
+        "cause", "ejected", "ended", "endpoint", "grpc_status", "http_version", "is_hedge", "judged", "reason",
+        "resend", "scheme", "sent_ms", "span_id", "started", "status", "tls", "upstream", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt) -> None:
@@ -66,8 +70,10 @@ class FinishedAttempt:
         self.ended: Final = attempt.ended
         self.status: Final = attempt.status
         self.reason: Final = attempt.reason
+        self.judged: Final = attempt.judged
         self.ejected: Final = attempt.ejected
         self.resend: Final = attempt.resend
+        self.cause: Final = attempt.cause
         self.is_hedge: Final = attempt.is_hedge
         self.waited_seconds: Final = attempt.waited_seconds
         self.sent_ms: Final = attempt.sent_ms
@@ -83,7 +89,7 @@ class FinishedExchange:
     __slots__ = (
         "attempt_count", "attempts", "breaker_state", "budget", "detail", "ended", "endpoint", "fallback", "host",
         "listener", "method", "parent_id", "peer", "reason", "refused_by", "request_bytes",
-        "request_id", "response_bytes", "rewritten_target", "route_name", "span_id", "spoken", "started", "status",
+        "request_id", "response_bytes", "route_name", "routed", "span_id", "spoken", "started", "status",
         "target",
         "trace_id", "tracestate", "tripped", "upstream", "user_agent",
     )  # fmt: skip
@@ -138,11 +144,19 @@ class FinishedExchange:
         self.attempts: Final = attempts or ()
         """This and all that follows is empty in a record without spans."""
         self.parent_id: Final = trace.parent_id if has_spans else None
-        self.rewritten_target: Final = (
-            sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
-        )
+        cut = sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
+        self.routed: Final = (exchange.match, cut) if has_spans else _NOT_TOLD
+        """`match` and `rewritten_target`."""
         self.refused_by: Final = exchange.refused_by if has_spans else None
         self.tripped: Final = exchange.tripped if has_spans else None
+
+    @property
+    def match(self) -> Match | None:
+        return self.routed[0]
+
+    @property
+    def rewritten_target(self) -> bytes | None:
+        return self.routed[1]
 
 
 def with_spans(exchange: ObservedExchange) -> FinishedExchange:

@@ -22,7 +22,7 @@ _PROTO: Final = b"x-forwarded-proto"
 _HOST: Final = b"x-forwarded-host"
 _FORWARDED: Final = b"forwarded"
 
-NAMES: Final = frozenset({_FORWARDED}) | {
+NAMES: Final[frozenset[bytes]] = frozenset({_FORWARDED}) | {
     b"x%bforwarded%b%b" % (first, second, last)
     for first in (b"-", b"_")
     for second in (b"-", b"_")

@@ -55,10 +55,10 @@ _AFTER_TYPE: Final = (b"", b"+", b";", b" ")
 
 def from_http(status: int) -> GrpcStatus | None:
     """What an answer without `grpc-status` comes to, by its HTTP status (grpc/doc/http-grpc-status-mapping.md, with
-    4xx good but for 429, and a 200 without trailers UNKNOWN); None for one that says nothing against the upstream."""
-    if status == 429:
-        return GrpcStatus.RESOURCE_EXHAUSTED
-    if status in (502, 503, 504):
+    4xx good but for 429, and a 200 without trailers UNKNOWN); None for one that says nothing against the upstream.
+
+    A caller's library makes UNAVAILABLE of 429 as well: what no gRPC server has said is no quota of its own."""
+    if status in (429, 502, 503, 504):
         return GrpcStatus.UNAVAILABLE
     if status >= 500 or status == 200:
         return GrpcStatus.UNKNOWN

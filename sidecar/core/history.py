@@ -127,6 +127,11 @@ class History:
         if len(causes) > CAUSES:
             del causes[0]
 
+    def withdraw(self, culprit: Culprit) -> None:
+        """Forget what was remembered of this one while it ran: more is known of it now."""
+        ids = b" ".join((culprit.trace_id, culprit.span_id, b""))
+        self._causes = [one for one in self._causes if not one[0].startswith(ids, _MOMENT.size)]
+
     def causes(self, at_most: int, *, in_row: bool = False) -> tuple[Cause, ...]:
         """The latest causes, oldest first; at most 32 of them. `in_row`: those alone that count in a row."""
         kept = [one for one in self._causes if one[-1]] if in_row else self._causes

@@ -14,6 +14,8 @@ from ipaddress import IPv6Address
 from typing import Final
 
 _HOST: Final = re.compile(rb"(?:([A-Za-z0-9_.~-]+)|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?")
+_PORT: Final = re.compile("[0-9]{1,9}")
+"""As somebody may write one; what is longer, or of other digits than ASCII's, is none."""
 _NUMBER_LAST: Final = re.compile(rb"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.*", re.DOTALL)
 """What every reader of URLs takes for an IPv4 address, or for a mistake (WHATWG URL, "ends in a number")."""
 _OCTET: Final = rb"(?:0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
@@ -50,7 +52,7 @@ def normal_host(host: bytes) -> bytes:
 def pattern_port(host: str) -> tuple[str, int | None]:
     """Part a host, as a configuration writes it, from the port behind it, if there is one."""
     name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not host.endswith("]") and (":" not in name or name.endswith("]")):
+    if _PORT.fullmatch(port) and colon and (":" not in name or name.endswith("]")):
         return name, int(port)
     return host, None
 

@@ -2,7 +2,8 @@
 
 Two chains of the table `nat`: what comes to the pod goes to the inbound listener, what the app sends goes to the
 outbound one. Both are written whole and at once (`iptables-restore --noflush`), and jumped to by one rule each, so
-that a second time changes nothing. Pure: `cli/intercept.py` has them written.
+that a second time changes nothing. Pure: `transport/iptables.py` has them written. `core/interception_nft.py` says
+the same for nft.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SKIPPED_CIDRS: Final = (
     "fd00:ec2::254/128",
     "fd20:ce::254/128",
 )
-_LOOPBACK: Final = {4: "127.0.0.0/8", 6: "::1/128"}
+LOOPBACK: Final = {4: "127.0.0.0/8", 6: "::1/128"}
+"""By family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def removed() -> str:
 
 
 def _inbound(one: Interception, version: int) -> Iterator[str]:
-    yield f"-d {_LOOPBACK[version]} -j RETURN"
+    yield f"-d {LOOPBACK[version]} -j RETURN"
     for port in (one.probes_port, *one.skip_inbound_ports):
         yield f"-p tcp --dport {port} -j RETURN"
     yield f"-p tcp -j REDIRECT --to-ports {one.inbound_port}"
@@ -94,7 +96,7 @@ def _outbound(one: Interception, version: int) -> Iterator[str]:
     yield f"-s {TO_POD[version]}/{32 if version == 4 else 128} -j RETURN"
     yield f"-m owner --uid-owner {one.uid} -j RETURN"
     yield "-o lo -j RETURN"  # loopback, and the pod's own addresses
-    yield f"-d {_LOOPBACK[version]} -j RETURN"
+    yield f"-d {LOOPBACK[version]} -j RETURN"
     for port in (DNS_PORT, *one.skip_outbound_ports):
         yield f"-p tcp --dport {port} -j RETURN"
     for cidr in one.skip_outbound_cidrs:

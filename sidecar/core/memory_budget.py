@@ -16,6 +16,8 @@ from enum import Enum
 from heapq import nlargest
 from typing import Any, Final
 
+from sidecar.core.contract import SLOTTED
+
 STEP_BYTES: Final = 4096
 CONNECTION_BYTES: Final = 4096
 """For each open connection, with clients and with upstreams: its objects, and a small request under way."""
@@ -223,7 +225,7 @@ def charge_of_head(size: int, fields: int) -> int:
     return size + FIELD_BYTES * fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class Claim:
     """What a connection's end would give back."""
 

@@ -16,29 +16,28 @@ half an exchange.
 
 Cardinality of one route is bounded: `MAX_SERIES` rows for each of the two duration histograms, and one more
 for each method once that is reached; three budget rows; and for each breaker one counter per kind of
-transition. Keys are route and upstream names, enumerations, status codes and the 17 of gRPC; nothing that a client
-makes up.
+transition. `Numbers.max_series` bounds the duration rows of all routes in the same way. Keys are route and upstream
+names, enumerations, status codes and the 17 of gRPC; nothing that a client makes up.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import sub
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
-from sidecar.core.snapshot import PASS_THROUGH
+from sidecar.core.retry import RetryCause
+from sidecar.core.snapshot import DURATION_BOUNDS, MOST_SERIES, PASS_THROUGH
 from sidecar.core.statechart import BY_TRAFFIC
 from sidecar.core.transition import State, Transition, TransitionReason
 
-DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Seconds; the semantic conventions' advice for both HTTP duration histograms."""
 BUDGET_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Seconds; from the least that is ever sent to beyond the default request timeout."""
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -48,7 +47,7 @@ BUDGET_SOURCES = ("header", "route", "trace")
 OTHER = b"_OTHER"
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY")
 """RFC 9110, PATCH and QUERY; every other method counts as `_OTHER`."""
-_KNOWN = frozenset(METHODS)
+_KNOWN: Final = frozenset(METHODS)
 
 MAX_SERIES = 64
 """Rows of one histogram of one route; others share one row for each method, marked `overflow`."""
@@ -56,6 +55,9 @@ MAX_SERIES = 64
 FOLD_AT = 128
 """Exchanges of one shape that wait before the loop folds them: about 10 µs of work, and 12 KiB."""
 
+Sampled = tuple[bytes, bytes, bytes, float, float, float, float]
+"""Of an exchange: trace id, span id, that of its first attempt; its seconds, ended, both of that attempt. Flat: one
+tuple for each exchange."""
 Exemplar = tuple[bytes, bytes, float, float]
 """Trace id, span id (hex), the value, and when, on the monotonic clock."""
 ServerKey = tuple[bytes, int, str, int | None]
@@ -71,20 +73,34 @@ ShapeKey = tuple[
     str | None, bytes, int, Reason | None, str, str | None, int, Reason | None, GrpcStatuses | None
 ]
 """Route, method, status, reason, source of the budget; the first attempt's upstream (None: no attempt), status
-and reason; None unless it is a gRPC call."""
+and reason (without an attempt: `DEADLINE_EXCEEDED` if the budget was spent on arrival); None unless it is a gRPC
+call."""
 Retry = tuple[str, int, Reason | None, int | None, float, float, bytes]
 """Upstream, status, reason, status of a gRPC call, seconds, ended, span id."""
 
+RetryKey = tuple[str, RetryCause]
+"""Upstream, and why the attempt before was not enough."""
+
 HEDGE_OUTCOMES = ("won", "lost", "failed")
+SPENT, TOO_SMALL, NOT_SENT = "spent", "too_small", "not_sent"
+REJECTED_FOR = (SPENT, TOO_SMALL, NOT_SENT)
+"""The budget was spent on arrival; it was less than `admission` asks for; it was spent before anything was sent."""
+TIMEOUT, LATE = "timeout", "late"
+EXCEEDED_BY = (TIMEOUT, LATE)
+"""The sidecar ended it at its deadline; it ended by itself, and after it."""
 
 MAX_SHAPES = 256
 """Of one route: short cuts from what an exchange carries to its rows."""
 OVERFLOW_STATUS = -1
-"""Stands in a key for "any status": the row that takes what `MAX_SERIES` has no room for."""
+"""Stands in a key for "any status": the row that takes what there was no room for."""
 _Key = TypeVar("_Key", ServerKey, ClientKey)
-_WIDTH = 3
-_FOLD_VALUES = FOLD_AT * _WIDTH
-_CANCELLED_BY = {Reason.CLIENT_GONE: "client", Reason.CALLER_GONE: "caller", Reason.TIMEOUT: "deadline"}
+_WIDTH: Final = 3
+_FOLD_VALUES: Final = FOLD_AT * _WIDTH
+_CANCELLED_BY: Final = {
+    Reason.CLIENT_GONE: "client",
+    Reason.CALLER_GONE: "caller",
+    Reason.TIMEOUT: "deadline",
+}
 
 
 class Histogram:
@@ -125,6 +141,14 @@ class Histogram:
             self.exemplars = [None] * (len(self.bounds) + 1)
         self.exemplars[bisect_left(self.bounds, exemplar[2])] = exemplar
 
+    def add_latest(self, exemplar: Exemplar) -> None:
+        """The same, unless there is a later one."""
+        before = None
+        if self.exemplars is not None:
+            before = self.exemplars[bisect_left(self.bounds, exemplar[2])]
+        if before is None or before[3] < exemplar[3]:
+            self.add_exemplar(exemplar)
+
 
 class RouteNumbers:
     """All rows of one route. `name` is None for exchanges that no route matched."""
@@ -158,10 +182,10 @@ class RouteNumbers:
         self.server: dict[ServerKey, Histogram] = {}
         self.client: dict[ClientKey, Histogram] = {}
         self.budgets = {source: Histogram(BUDGET_BOUNDS) for source in BUDGET_SOURCES}
-        self.exceeded = 0
-        self.rejected = 0
+        self.exceeded = dict.fromkeys(EXCEEDED_BY, 0)
+        self.rejected = dict.fromkeys(REJECTED_FOR, 0)
         self.cancellations: dict[str, int] = {}
-        self.retries: dict[str, int] = {}
+        self.retries: dict[RetryKey, int] = {}
         self.hedges: dict[tuple[str, str], int] = {}
         """By upstream and what became of them."""
         self.copies: dict[tuple[str, CopyOutcome], int] = {}
@@ -179,24 +203,39 @@ class RouteNumbers:
         for shape in self.shapes:
             shape.fold()
 
-    def server_row(
-        self, method: bytes, status: int, reason: Reason | None, grpc: int | None = None
-    ) -> Histogram:
-        key = (method, status, server_error_type(status, reason, grpc), grpc)
-        return _row(self.server, key, (method, OVERFLOW_STATUS, "", None))
+    @property
+    def overflowed(self) -> int:
+        """Values in rows that others share, since there was no room for one of their own."""
+        server = [row for key, row in list(self.server.items()) if key[1] == OVERFLOW_STATUS]
+        client = [row for key, row in list(self.client.items()) if key[2] == OVERFLOW_STATUS]
+        return sum(sum(row.counts) for row in server + client)
 
-    def client_row(
-        self, upstream: str, method: bytes, status: int, reason: Reason | None, grpc: int | None = None
-    ) -> Histogram:
-        key = (upstream, method, status, client_error_type(status, reason, grpc), grpc)
-        return _row(self.client, key, (upstream, method, OVERFLOW_STATUS, "", None))
+    def server_row(self, key: ServerKey) -> Histogram:
+        """The row of `key`, or the one that it shares. The lock is held, or nobody else has these numbers."""
+        return self._row(self.server, key, (key[0], OVERFLOW_STATUS, "", None))
+
+    def client_row(self, key: ClientKey) -> Histogram:
+        """The same."""
+        return self._row(self.client, key, (key[0], key[1], OVERFLOW_STATUS, "", None))
+
+    def _row(self, rows: dict[_Key, Histogram], key: _Key, overflow: _Key) -> Histogram:
+        numbers = self._numbers
+        row = rows.get(key)
+        if row is None and (len(rows) >= MAX_SERIES or numbers.series >= numbers.max_series):
+            key = overflow
+            row = rows.get(key)
+        if row is None:
+            row = rows[key] = Histogram(numbers.duration_bounds)
+            numbers.series += 1
+        return row
 
 
 class Shape:
     """What exchanges have in common that fall in the same rows, and the values of those not counted yet."""
 
     __slots__ = (
-        "again", "budgets", "client", "method", "reason", "retries", "route", "sampled", "server", "values",
+        "again", "budgets", "client", "method", "reason", "rejected_for", "retries", "route", "sampled", "server",
+        "values",
     )  # fmt: skip
 
     def __init__(self, route: RouteNumbers, key: ShapeKey) -> None:
@@ -206,19 +245,24 @@ class Shape:
         self.route = route
         self.method = method
         self.reason = reason
-        self.server = route.server_row(method, status, reason, grpc)
+        self.server = route.server_row((method, status, server_error_type(status, reason, grpc), grpc))
         route.active.setdefault(method, 0)
         self.client: Histogram | None = None
+        self.rejected_for = (
+            _rejected_for(upstream, first_reason) if reason is Reason.DEADLINE_EXCEEDED else ""
+        )
+        """One of `REJECTED_FOR`; empty if they were not rejected."""
         if upstream is not None:
-            self.client = route.client_row(upstream, method, first_status, first_reason, first_grpc)
+            error = client_error_type(first_status, first_reason, first_grpc)
+            self.client = route.client_row((upstream, method, first_status, error, first_grpc))
         self.budgets = route.budgets.get(source)
         self.values: list[float] = []
         """Of each exchange: its seconds, its first attempt's, its budget. Flat: nothing for the collector."""
-        self.sampled: list[tuple[Exemplar, Exemplar | None]] = []
+        self.sampled: list[Sampled] = []
         self.retries: list[tuple[Retry, bytes | None]] = []
         """Attempts after the first, each with the trace id if it was sampled."""
-        self.again: list[tuple[str, str]] = []
-        """Of each attempt that was not the first to be begun: its upstream, and what became of a hedge."""
+        self.again: list[tuple[str, RetryCause | None, str]] = []
+        """Of each attempt that was not the first to be begun: its upstream, and why, or what became of a hedge."""
 
     def fold(self) -> None:
         """Count what waits. The lock is held."""
@@ -228,14 +272,17 @@ class Shape:
         values = self.values[:waiting]
         del self.values[:waiting]
         seconds, budgets = values[::_WIDTH], values[2::_WIDTH]
-        route, reason = self.route, self.reason
-        if self.budgets is not None:
-            if reason is not Reason.DEADLINE_EXCEEDED:
-                route.exceeded += sum(map(CLOCK_NOISE_SECONDS.__ge__, map(sub, budgets, seconds)))
-            self.budgets.add(budgets)
+        reason = self.reason
         if reason is not None:
             self._count_reason(reason, len(seconds))
         self.server.add(seconds)
+        if self.budgets is not None:
+            self.budgets.add(budgets)
+            # Both are sorted by now, and as a rule the longest did not take as long as the least that was allowed.
+            if budgets[0] - seconds[-1] <= CLOCK_NOISE_SECONDS and not self.rejected_for:
+                spared = map(sub, values[2::_WIDTH], values[::_WIDTH])
+                by = TIMEOUT if reason is Reason.TIMEOUT else LATE
+                self.route.exceeded[by] += sum(map(CLOCK_NOISE_SECONDS.__ge__, spared))
         if self.client is not None:
             self.client.add(values[1::_WIDTH])
         while self.retries:
@@ -244,29 +291,37 @@ class Shape:
             self._count_again(*self.again.pop())
         sampled = self.sampled[:]
         del self.sampled[: len(sampled)]
-        for server, client in sampled:
-            self.server.add_exemplar(server)
-            if client is not None and self.client is not None:
-                self.client.add_exemplar(client)
+        if sampled:
+            self._keep_exemplars(sampled)
+
+    def _keep_exemplars(self, sampled: list[Sampled]) -> None:
+        """Only the last ones of each bucket are made: a hundred that wait fall in a few buckets."""
+        bounds = self.server.bounds
+        for one in {bisect_left(bounds, one[3]): one for one in sampled}.values():
+            self.server.add_exemplar((one[0], one[1], one[3], one[4]))
+        if self.client is not None:
+            for one in {bisect_left(bounds, one[5]): one for one in sampled}.values():
+                self.client.add_exemplar((one[0], one[2], one[5], one[6]))
 
     def _count_retry(self, retry: Retry, trace_id: bytes | None) -> None:
         upstream, status, reason, grpc, seconds, ended, span_id = retry
-        row = self.route.client_row(upstream, self.method, status, reason, grpc)
+        error = client_error_type(status, reason, grpc)
+        row = self.route.client_row((upstream, self.method, status, error, grpc))
         row.add([seconds])
         if trace_id is not None:
             row.add_exemplar((trace_id, span_id, seconds, ended))
 
-    def _count_again(self, upstream: str, hedge: str) -> None:
+    def _count_again(self, upstream: str, cause: RetryCause | None, hedge: str) -> None:
         route = self.route
         if hedge:
             route.hedges[upstream, hedge] = route.hedges.get((upstream, hedge), 0) + 1
-        else:
-            route.retries[upstream] = route.retries.get(upstream, 0) + 1
+        elif cause is not None:
+            route.retries[upstream, cause] = route.retries.get((upstream, cause), 0) + 1
 
     def _count_reason(self, reason: Reason, count: int) -> None:
         route = self.route
-        if reason is Reason.DEADLINE_EXCEEDED:
-            route.rejected += count
+        if self.rejected_for:
+            route.rejected[self.rejected_for] += count
         cause = _CANCELLED_BY.get(reason)
         if cause is not None:
             route.cancellations[cause] = route.cancellations.get(cause, 0) + count
@@ -275,11 +330,23 @@ class Shape:
 class Numbers:
     """The `Observe` that counts."""
 
-    __slots__ = ("_live", "_routes", "_shapes", "lock")
+    __slots__ = ("_live", "_routes", "_shapes", "duration_bounds", "lock", "max_series", "series")
 
-    def __init__(self, live: Collection[ObservedExchange] = ()) -> None:
-        """`live` is the data path's own set of the exchanges under way: it is copied in one step and counted."""
+    def __init__(
+        self,
+        live: Collection[ObservedExchange] = (),
+        duration_bounds: tuple[float, ...] = DURATION_BOUNDS,
+        max_series: int = MOST_SERIES,
+    ) -> None:
+        """`live` is the data path's own set of the exchanges under way: it is copied in one step and counted.
+
+        `duration_bounds`: seconds, ascending; of both histograms of how long requests took."""
         self._live = live
+        self.duration_bounds = duration_bounds
+        self.max_series = max_series
+        """Rows of both histograms of all routes; may be changed, and what is beyond it by then stays."""
+        self.series = 0
+        """Such rows that there are."""
         self.lock = threading.Lock()
         """Held by whoever folds."""
         self._routes: dict[str | None, RouteNumbers] = {}
@@ -294,16 +361,24 @@ class Numbers:
             self._count_live()
             return list(self._routes.values())
 
-    def expect(self, name: str, listener: str, upstream: str) -> None:
+    def route(self, name: str | None, listener: str) -> RouteNumbers:
+        """Those of one route, to add to what other processes have counted; on the loop."""
+        found = self._routes.get(name) or self._add(name, listener)
+        found.listener = found.listener or listener
+        return found
+
+    def expect(self, name: str, listener: str, upstream: str, causes: Iterable[RetryCause] = ()) -> None:
         """Bear the counters of a route and its breaker at zero: what comes for the first time must be seen to grow.
-        Call at the start and after each reload, on the loop; a second time it does next to nothing."""
+        Call at the start and after each reload, on the loop; a second time it does next to nothing. `causes`: why a
+        further attempt may come to the upstream (`core/retry.py`)."""
         route = self._routes.get(name) or self._add(name, listener)
         route.listener = listener
-        if upstream in route.retries and (upstream, *BY_TRAFFIC[0]) in route.transitions:
+        for why in causes:
+            route.retries.setdefault((upstream, why), 0)
+        if (upstream, *BY_TRAFFIC[0]) in route.transitions:
             return
         for edge in BY_TRAFFIC:
             route.transitions.setdefault((upstream, *edge), 0)
-        route.retries.setdefault(upstream, 0)
         for cause in _CANCELLED_BY.values():
             route.cancellations.setdefault(cause, 0)
 
@@ -316,6 +391,9 @@ class Numbers:
             if name is not None and name not in names and not any(route.active.values()):
                 del self._routes[name]
                 self._shapes = {key: shape for key, shape in self._shapes.items() if shape.route is not route}
+        with self.lock:
+            # Counted anew: a reader may still fold a route that has gone.
+            self.series = sum(len(route.server) + len(route.client) for route in self._routes.values())
 
     def finished(self, exchange: ObservedExchange) -> None:
         attempts = exchange.attempts
@@ -340,12 +418,9 @@ class Numbers:
             first_ended = first.ended
             first_seconds = first_ended - first.started
             if exchange.trace.is_sampled:
-                trace_id = exchange.trace.trace_id
+                trace = exchange.trace
                 shape.sampled.append(
-                    (
-                        (trace_id, exchange.trace.span_id, seconds, ended),
-                        (trace_id, first.span_id, first_seconds, first_ended),
-                    )
+                    (trace.trace_id, trace.span_id, first.span_id, seconds, ended, first_seconds, first_ended)
                 )
             if len(attempts) > 1:
                 self._keep_retries(shape, exchange)
@@ -353,9 +428,8 @@ class Numbers:
             shape = self._shape_without_attempt(exchange)
             first_seconds = 0.0
             if exchange.trace.is_sampled:
-                shape.sampled.append(
-                    ((exchange.trace.trace_id, exchange.trace.span_id, seconds, ended), None)
-                )
+                trace = exchange.trace
+                shape.sampled.append((trace.trace_id, trace.span_id, b"", seconds, ended, 0.0, 0.0))
         values = shape.values
         values.extend((seconds, first_seconds, budget.measured_seconds))
         if len(values) >= _FOLD_VALUES:
@@ -388,7 +462,7 @@ class Numbers:
             exchange.budget.source,
             None,
             0,
-            None,
+            Reason.DEADLINE_EXCEEDED if exchange.budget.is_spent else None,
             (exchange.grpc_status, None) if exchange.request.traits.is_grpc else None,
         )
         return self._shapes.get(key) or self._shape(key, exchange.request.listener)
@@ -424,7 +498,7 @@ class Numbers:
         for attempt in attempts:
             if attempt.resend:
                 hedge = _hedge_outcome(attempt, is_last=attempt is attempts[-1]) if attempt.is_hedge else ""
-                shape.again.append((attempt.upstream, hedge))
+                shape.again.append((attempt.upstream, attempt.cause, hedge))
 
     def _fold_if_free(self, shape: Shape) -> None:
         if self.lock.acquire(blocking=False):
@@ -457,6 +531,13 @@ def _retry(attempt: ObservedAttempt) -> Retry:
     )  # fmt: skip
 
 
+def _rejected_for(upstream: str | None, first_reason: Reason | None) -> str:
+    """Of the key of a shape."""
+    if upstream is not None:
+        return NOT_SENT
+    return SPENT if first_reason is Reason.DEADLINE_EXCEEDED else TOO_SMALL
+
+
 def _hedge_outcome(attempt: ObservedAttempt, *, is_last: bool) -> str:
     if attempt.reason is not None:
         return "failed"
@@ -481,13 +562,3 @@ def client_error_type(status: int, reason: Reason | None, grpc: int | None = Non
     if grpc is not None and status < 400:
         return GrpcStatus(grpc).name if grpc else ""
     return str(status) if status >= 400 else ""
-
-
-def _row(rows: dict[_Key, Histogram], key: _Key, overflow: _Key) -> Histogram:
-    row = rows.get(key)
-    if row is None and len(rows) >= MAX_SERIES:
-        key = overflow
-        row = rows.get(key)
-    if row is None:
-        row = rows[key] = Histogram(DURATION_BOUNDS)
-    return row

@@ -17,9 +17,11 @@ from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.mirrored import CopyOutcome, Mirrored
+from sidecar.core.outcome import Judged
 from sidecar.core.request import Request
+from sidecar.core.retry import RetryCause
 from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import Endpoint
+from sidecar.core.snapshot import Endpoint, Match
 from sidecar.core.transition import State, Transition
 from sidecar.core.untrusted import Untrusted
 
@@ -50,6 +52,10 @@ class ObservedAttempt(Protocol):
         """Why it failed; None for a complete response, whatever its status."""
 
     @property
+    def judged(self) -> Judged:
+        """What its breaker has said of it; to be asked when it is over."""
+
+    @property
     def ejected(self) -> EndpointChange | None:
         """What its end has made of its endpoint: ejected or spared; None for nothing of that kind."""
 
@@ -61,6 +67,10 @@ class ObservedAttempt(Protocol):
     def is_hedge(self) -> bool:
         """It was begun beside one that was slow. Of those that ended with neither status nor reason another one was
         faster."""
+
+    @property
+    def cause(self) -> RetryCause | None:
+        """Why it was begun after another one; None for the first."""
 
     @property
     def waited_seconds(self) -> float:
@@ -125,6 +135,10 @@ class ObservedExchange(Protocol):
     @property
     def route_name(self) -> str | None:
         """None when no route matched."""
+
+    @property
+    def match(self) -> Match | None:
+        """Of the route, by which it took the request; None when no route did."""
 
     @property
     def rewritten_target(self) -> bytes | None:
@@ -222,15 +236,3 @@ class Observe(Protocol):
 
     def noticed(self, notice: Notice, route_name: str) -> None:
         """Something that is only counted happened on a route."""
-
-
-class Silent:
-    """Observes nothing: tests, and the baseline of the benchmarks."""
-
-    def finished(self, exchange: ObservedExchange) -> None: ...
-    def transitioned(self, transition: Transition) -> None: ...
-    def checked(self, checked: Checked) -> None: ...
-    def copy_ended(self, route_name: str, upstream: str, outcome: CopyOutcome) -> None: ...
-    def mirrored(self, copy: Mirrored) -> None: ...
-    def endpoint_changed(self, change: EndpointChange) -> None: ...
-    def noticed(self, notice: Notice, route_name: str) -> None: ...

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
+from sidecar.core.contract import SLOTTED
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.grpc_status import FAILURES, GrpcStatus
 from sidecar.core.snapshot import BreakerPolicy, Failure
+from sidecar.core.transition import State
 
 PROBE_SECONDS: Final = 0.8
 """What a probe must have had for its timeout to count, and any attempt while too few successes are known."""
@@ -68,7 +70,21 @@ class Verdict(Enum):
     """Says nothing about the upstream; a probe gets its permit back."""
 
 
-@dataclass(frozen=True, slots=True)
+class Judged(NamedTuple):
+    """What a breaker has said of one attempt, for those who look at it afterwards."""
+
+    verdict: Verdict
+    state: State
+    """Of the breaker, when it was asked."""
+    sent_at: float | None
+    """When the upstream's time began, on the loop's clock; None: never."""
+    head_seconds: float | None
+    """Of the upstream's own time until the final head; None: there was none."""
+    whole_seconds: float
+    """Of the upstream's own time in all."""
+
+
+@dataclass(frozen=True, **SLOTTED)
 class Outcome:
     """One attempt's end, with what the judge needs to know."""
 

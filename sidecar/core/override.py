@@ -28,3 +28,17 @@ class Order:
     """None: until somebody says otherwise. Of an end: None where somebody has said so."""
     by: str
     """Who said it, such as `user@host`; empty where nobody told. Of an end by time: who had made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What an operator has said, to the breakers of one route."""
+
+    route: str
+    upstreams: tuple[str, ...]
+    action: Override
+    seconds: float | None
+    """How long from now; None: until somebody says otherwise, and with AUTO."""
+    by: str
+    is_for_fleet: bool = False
+    """For the same breakers of all replicas."""

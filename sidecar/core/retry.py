@@ -6,12 +6,13 @@ A bound on those in flight is none where failures are fast: 2.5 times the load w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, Protocol
 
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.snapshot import RetryOn, RetryPolicy
+from sidecar.core.snapshot import RetryOn, RetryPolicy, Route, Upstream
 
 MARK: Final = b"x-sidecar-retry"
 """The field of a request that is a retry: it is not tried again further down."""
@@ -34,12 +35,25 @@ GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
 
 
 class RetryCause(Enum):
-    """Why an attempt brought no answer that is wanted."""
+    """Why an attempt brought no answer that is wanted, and so why there was another one. Where `retry.on` has a word
+    for it, it is that one."""
 
-    NOT_CONNECTED = "not_connected"
-    REFUSED = "refused"
-    RESET = "reset"
-    ATTEMPT_TIMEOUT = "attempt_timeout"
+    NOT_CONNECTED = RetryOn.CONNECT_FAILURE.value
+    REFUSED = RetryOn.REFUSED.value
+    RESET = RetryOn.RESET.value
+    ATTEMPT_TIMEOUT = RetryOn.ATTEMPT_TIMEOUT.value
+    STATUS = "status"
+    """An answer that `retry.on` names."""
+    GRPC_STATUS = "grpc_status"
+    """The same of a gRPC call."""
+    STALE_CONNECTION = "stale_connection"
+    """A pooled connection had been closed before the request came."""
+    FALLBACK = "fallback"
+    """Nothing that the upstream could mend: the fallback's is asked."""
+    FAILOVER = "failover"
+    """It was to show whether the upstream is well again, and did not: one that takes over is asked."""
+    HEDGE = "hedge"
+    """None so far, and it is slow: the other one was begun beside it."""
     OTHER = "other"
     """Nothing that another try could mend."""
 
@@ -75,6 +89,36 @@ def is_wanted(policy: RetryPolicy, cause: RetryCause) -> bool:
     """Whether the route names this among what it wants to have tried again."""
     wanted = _ON.get(cause)
     return wanted is not None and wanted in policy.on
+
+
+def causes_at(route: Route, name: str, upstreams: Mapping[str, Upstream]) -> list[RetryCause]:
+    """Why a further attempt of the route may come to the upstream `name`, by what the route and its upstreams say."""
+    policy = route.retry
+    causes = [RetryCause.NOT_CONNECTED, RetryCause.REFUSED, RetryCause.STALE_CONNECTION]
+    if policy.attempts:
+        causes += (
+            cause for cause in (RetryCause.RESET, RetryCause.ATTEMPT_TIMEOUT) if is_wanted(policy, cause)
+        )
+        if any(
+            isinstance(one, int) or one in (RetryOn.STATUS_5XX, RetryOn.GATEWAY_ERROR) for one in policy.on
+        ):
+            causes.append(RetryCause.STATUS)
+        if is_wanted_after(policy, 200, GrpcStatus.UNAVAILABLE):
+            causes.append(RetryCause.GRPC_STATUS)
+    if route.fallback is not None and route.fallback.upstream and name not in dict(route.upstreams):
+        causes.append(RetryCause.FALLBACK)
+    ways = (upstreams[asked].failover for asked in route.asked_upstreams(upstreams))
+    if any(way is not None and name in way.to for way in ways):
+        causes.append(RetryCause.FAILOVER)
+    return causes
+
+
+def cause_after(policy: RetryPolicy, status: int, grpc_status: int | None) -> RetryCause:
+    """Of an answer; OTHER if the route does not want it tried again. `grpc_status`: None unless it is one to a gRPC
+    call."""
+    if not is_wanted_after(policy, status, grpc_status):
+        return RetryCause.OTHER
+    return RetryCause.STATUS if grpc_status is None else RetryCause.GRPC_STATUS
 
 
 def is_wanted_after(policy: RetryPolicy, status: int, grpc_status: int | None) -> bool:

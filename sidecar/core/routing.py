@@ -13,8 +13,9 @@ path, so it ranks as no path: else a catch-all would hide every regex.
 Paths are compared with percent-escapes undone, in the configuration too, and a path with two readings (see
 `core/path.py`) is taken only when both lead to one route. A table without path conditions looks at no path.
 
-There is no memo of earlier answers: a look-up costs about what building and hashing a (host, path) key would,
-and a table that clients can fill has to be bounded and defended.
+Of a table that looks at nothing but hosts and paths, paths that come often are remembered with their entry: 2,400
+instructions for a look-up instead of 7,100. Clients choose what is in there. So it is bounded, holds no long paths,
+and takes in one of eight that were looked up: a path that comes once, as one with an id in it, costs 1,200 more.
 """
 
 from __future__ import annotations
@@ -36,15 +37,23 @@ T = TypeVar("T")
 
 STEP = 50
 """Entries or hosts between two pauses of `RoutingTable.in_steps`: under a millisecond's work."""
+MAX_FOUND: Final = 1024
+"""Paths that are remembered; when they are so many, all are forgotten. With `MAX_FOUND_BYTES`: 0.5 MiB of a table at
+most."""
+MAX_FOUND_BYTES: Final = 256
+FOUND_SHARE: Final = 8
+"""One of so many look-ups is remembered."""
 _NO_QUESTION: Final = Question(b"", {}, b"")
 """For a table that looks at nothing but hosts and paths: 0.3 µs less than one for each request."""
 
 
 class RoutingTable(Generic[T]):
-    """The routes of one listener, ready for look-ups. Immutable, so it may be shared."""
+    """The routes of one listener, ready for look-ups. Immutable but for what it remembers of them, in steps that any
+    thread may take; so it may be shared."""
 
     __slots__ = (
-        "_as_sent", "_asks", "_asks_port", "_eager", "_has_hosts", "_has_paths", "_wanted", "entries", "watched",
+        "_as_sent", "_asks", "_asks_port", "_eager", "_found", "_has_hosts", "_has_paths", "_remembers",
+        "_until_remembered", "_wanted", "entries", "watched",
     )  # fmt: skip
 
     def __init__(self, routes: Sequence[tuple[Route, T]]) -> None:
@@ -79,6 +88,10 @@ class RoutingTable(Generic[T]):
         self._has_paths = any(path_key(entry.match.path_asked()) for entry in entries)
         self._asks_port = any(_has_port(entry.match) for entry in entries)
         self._asks = self._asks_port or any(not entry.is_open or _has_regex(entry.match) for entry in entries)
+        self._remembers = self._has_paths and not self._asks  # by hosts alone a look-up is as cheap
+        self._found: dict[bytes, tuple[tuple[_Group[T], ...], Entry[T]]] = {}
+        """By path as it was sent: of which host's groups, and what was found there."""
+        self._until_remembered = FOUND_SHARE
         self._wanted = frozenset(one.name for entry in entries for one in entry.query)
         self.watched = Watched((one.name for entry in entries for one in entry.headers), self._wanted)
         """What a listener refuses if it comes in two forms (`ambiguous: refuse`)."""
@@ -121,13 +134,28 @@ class RoutingTable(Generic[T]):
             chain = hosts.get(host) or hosts.get(host.partition(b":")[0]) or table.chain(host)
         else:
             chain = table.any_host
+        if self._remembers:
+            known = self._found.get(path)
+            if known is not None and known[0] is chain:
+                return known[1]
         if self._has_paths and not has_one_reading(path):
             return self._find_in_both(host, path, question)
         for group in chain:
             found = group.find(path, question)
             if found is not None:
+                if self._remembers:
+                    self._until_remembered -= 1
+                    if self._until_remembered <= 0:
+                        self._remember(path, chain, found)
                 return found
         return None
+
+    def _remember(self, path: bytes, chain: tuple[_Group[T], ...], found: Entry[T]) -> None:
+        self._until_remembered = FOUND_SHARE
+        if len(path) <= MAX_FOUND_BYTES:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            self._found[path] = chain, found
 
     def takes_host(self, host: bytes, port: int) -> bool:
         """Whether some route takes requests for this host and port, whatever else it may ask for."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.core.actions.policy import EVERYBODY, ClientPolicy, CorsPolicy, RedirectPolicy, RespondPolicy
 from sidecar.core.actions.template import Value
@@ -31,6 +31,14 @@ class BreakerMode(Enum):
     METRICS_ONLY = "metrics_only"
     DISABLED = "disabled"
     FORCED_OPEN = "forced_open"
+
+
+class Scope(Enum):
+    """Who acts as one breaker."""
+
+    PROCESS = "process"
+    FLEET = "fleet"
+    """All replicas that `share` brings together."""
 
 
 class WindowType(Enum):
@@ -81,6 +89,14 @@ class Ambiguous(Enum):
     REFUSE = "refuse"
     FIRST = "first"
     """Of parameters that come twice the first counts; the values of fields are joined (RFC 9110 5.3)."""
+
+
+class Dealt(Enum):
+    """Who decides which of several workers serves a connection."""
+
+    KERNEL = "kernel"
+    EXACT = "exact"
+    """Accepted in one place, and handed to the worker that has fewest."""
 
 
 class Direction(Enum):
@@ -323,6 +339,9 @@ class Listener:
     forwarded: Forwarded = Forwarded.APPEND
     ambiguous: Ambiguous = Ambiguous.FIRST
     protocol: HttpVersion = HttpVersion.AUTO
+    balance: Dealt = Dealt.KERNEL
+    max_connection_age_seconds: float = 600.0
+    """Then a connection ends with its next answer; `math.inf`: never for its age."""
     tls: ListenerTls | None = None
     """None: clear text."""
     unmatched: Unmatched = Unmatched.REFUSE
@@ -339,6 +358,8 @@ class UpstreamLimits:
     """Exchanges that may wait for a connection."""
     max_requests: int = 1024
     """Exchanges in flight at once."""
+    adaptive: Mode = Mode.OFF
+    """Whether a limit below `max_requests` is found by the time that answers take."""
 
 
 class Balancing(Enum):
@@ -716,6 +737,7 @@ class BreakerPolicy:
     """Connections refused before the first answer of an upstream open nothing, for at most this long; 0 = off."""
     half_open_check: CheckPolicy | None = None
     """How the sidecar itself probes an upstream whose breaker has waited; None: a request is the probe."""
+    scope: Scope = Scope.PROCESS
     candidate: CandidatePolicy | None = None
 
 
@@ -733,7 +755,7 @@ class FallbackPolicy:
     """Either a fixed response (status, headers, body) or the name of another upstream."""
 
     status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, Value], ...] = ()
     body: bytes = b""
     upstream: str | None = None
 
@@ -873,6 +895,8 @@ class LogFormat(Enum):
 class AccessLog:
     format: LogFormat = LogFormat.JSON
     sample_ratio: float = 1.0
+    attempts: bool = False
+    """Each line tells of all its attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -892,6 +916,26 @@ class ClientSpans(Enum):
     ALL = "all"
 
 
+DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Seconds; the semantic conventions' advice for both HTTP duration histograms."""
+
+MOST_SERIES: Final = 20_000
+"""Rows of both HTTP duration histograms; about 10 MB."""
+
+
+class Propagator(Enum):
+    """A way to hand a trace's context on. The words are those of `OTEL_PROPAGATORS`."""
+
+    TRACECONTEXT = "tracecontext"
+    BAGGAGE = "baggage"
+    B3 = "b3"
+    B3_MULTI = "b3multi"
+    """Reads what `b3` reads; where none came, it writes several fields."""
+    JAEGER = "jaeger"
+    XRAY = "xray"
+    DATADOG = "datadog"
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     service_name: str | None = None
@@ -899,7 +943,13 @@ class Telemetry:
     """None = nothing is exported."""
     trace_sample_ratio: float = 0.01
     client_spans: ClientSpans = ClientSpans.AUTO
+    propagators: tuple[Propagator, ...] = (Propagator.TRACECONTEXT, Propagator.BAGGAGE, Propagator.B3)
+    """The first one whose context is valid is believed."""
     metrics_interval_seconds: float = 10.0
+    duration_bounds: tuple[float, ...] = DURATION_BOUNDS
+    """Upper bounds of the buckets of how long requests took."""
+    metrics_prefix: str | None = None
+    """What stands, with a dot, before names of metrics that an instrumented app uses too; None: nothing."""
     access_log: AccessLog = AccessLog()
     logs: bool = False
     """Events and access log also as OTLP log records."""
@@ -929,6 +979,43 @@ class ProcessLimits:
     MiB."""
     max_requests: int = 4096
     """Exchanges in flight at once."""
+    series: int = MOST_SERIES
+    """Of metrics, by what requests came to, see `Numbers.max_series`."""
+
+
+MOST_WORKERS = 64
+"""Beyond it, one control process would be what all wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisTls:
+    """What a Redis has to prove, and how the sidecar proves itself to it."""
+
+    ca: str | None = None
+    """A PEM file: who signs its certificate; None: those whom the system trusts."""
+    certificate: CertificateFiles | None = None
+    """Shown where it asks for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisPolicy:
+    """Where the replicas of a fleet meet."""
+
+    url: str
+    password_file: str | None = None
+    """Holds the password alone; read at each connection, so that another one may take its place."""
+    tls: RedisTls | None = None
+    prefix: str = "sidecar"
+    """Of every key."""
+    fleet: str | None = None
+    """Replicas of one name act as one; None: the name of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How breakers of `scope: fleet` learn of each other."""
+
+    redis: RedisPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -944,6 +1031,9 @@ class Snapshot:
     telemetry: Telemetry = Telemetry()
     drain: Drain = Drain()
     limits: ProcessLimits = ProcessLimits()
+    workers: int | str = 1
+    """Processes that serve; `auto`: one for each core."""
+    share: Share = Share()
     files: tuple[str, ...] = ()
     """Every file this snapshot was read from."""
     digest: str = ""

@@ -36,6 +36,27 @@ class BreakerReading:
     """An operator holds it, open or closed."""
     opened_at: float = 0.0
     """When it last opened, in seconds since the epoch; 0: not since the process began."""
+    timed_out: int = 0
+    slow: int = 0
+    candidate: State | None = None
+    """Of its second policy; None without one."""
+    would_have_rejected: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Of requests that went, by `active` or `candidate`, whichever only counts, and by what came of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveNumbers:
+    """One upstream's adaptive limit at this moment, and its counters since it was made."""
+
+    limit: int
+    base_seconds: float = 0.0
+    """0 before there is one."""
+    in_flight: int = 0
+    refused: int = 0
+    spared: int = 0
+    """Above the limit, and let through by `observe`."""
+    changes: Mapping[str, int] = field(default_factory=dict)
+    """Of the limit, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +69,8 @@ class UpstreamNumbers:
     idle: int = 0
     pending: int = 0
     """Exchanges that wait for a connection."""
+    in_process: int = 0
+    """Connections to endpoints that are this very pod, so far, which a listener of this process serves."""
     endpoints: Mapping[Health, int] = field(default_factory=dict)
     """How many there are, by what is thought of them."""
     ejections: Mapping[EjectionReason, int] = field(default_factory=dict)
@@ -64,6 +87,8 @@ class UpstreamNumbers:
     """`server.address` and `server.port` for metrics, see `server_of`."""
     scheme: str = "http"
     """`https` where it is spoken to by TLS."""
+    adaptive: AdaptiveNumbers | None = None
+    """None with `limits.adaptive: off`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +139,8 @@ class LoopNumbers:
     """A histogram's counts and sum, by `numbers.LAG_BOUNDS`; no counts before there are any."""
     throttled_turns: int = 0
     """In which the kernel stopped the process for its CPU limit."""
+    ends_put_off: int = 0
+    """Ends of what was under way that had to wait for a later turn, since many came together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +183,25 @@ class PassedNumbers:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetNumbers:
+    """How this replica stands to those that its breakers act as one with."""
+
+    is_linked: bool
+    replicas: int
+    """As far as is known, with this one."""
+    written: int
+    """Times that something was told."""
+    read: int
+    """Times that something was heard."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Links that ended and tries that failed, by reason."""
+    dropped: int = 0
+    """Batches that found no room."""
+    dissents: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    """By route and upstream: whether this replica's own evidence is against the fleet's state."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessNumbers:
     """What the process takes of its host."""
 
@@ -167,6 +213,19 @@ class ProcessNumbers:
     max_open_files: int
     started_at: float
     """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNumbers:
+    """One of several workers, beside the sums."""
+
+    number: int
+    is_there: bool
+    deaths: int
+    """Since the pod began, as far as this control process knows."""
+    requests: int
+    """That the process which is there has answered."""
+    process: ProcessNumbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +247,8 @@ class Sources:
     """By owner and `success` or `failure`: other ones that were used, and that could not be."""
     handshakes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """TLS, by listener and how they ended."""
+    admission: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Requests whose budget was too small, by route, of those with an `admission`, and `refused` or `spared`."""
     copies: Mapping[str, int] = field(default_factory=dict)
     """Of requests, under way: by route, of those with a `mirror`."""
     passed: PassedNumbers = PassedNumbers()
@@ -197,16 +258,26 @@ class Sources:
     """Calls of the app that could be tied to a request to it."""
     callers_untied: int = 0
     """Those that could not, though requests were under way."""
+    callers_across: Mapping[str, int] = field(default_factory=dict)
+    """Of the table that workers share, by event (`forwarding/notices.py`); empty with one worker."""
+    balanced: Mapping[str, int] = field(default_factory=dict)
+    """Connections of listeners with `balance: exact`, by what came of them; empty where there is no such listener."""
     connections_refused: Mapping[str, int] = field(default_factory=dict)
     """By listener, `admin` and `probes` among them: closed because there were too many."""
     dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Telemetry that was lost, by (signal, reason)."""
+    fleet: FleetNumbers | None = None
+    """None without one."""
     process: ProcessNumbers | None = None
     """None where the system does not tell."""
+    workers: Sequence[WorkerNumbers] = ()
+    """Empty where one process does it all."""
     build: tuple[tuple[str, str], ...] = ()
     """The sidecar's version and what it runs on."""
     resource: tuple[tuple[str, str], ...] = ()
     """Who is scraped."""
+    metrics_prefix: str | None = None
+    """See `families.named`."""
 
 
 @dataclass(frozen=True, slots=True)

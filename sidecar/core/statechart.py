@@ -42,13 +42,22 @@ BY_OPERATOR: Final[tuple[Edge, ...]] = tuple(
 """What an override (`forced`, its end included) and a new configuration's `mode` (`reload`) can do. A configuration
 cannot say FORCED_CLOSED, and changes nothing while an operator does."""
 
-EDGES: Final[frozenset[Edge]] = frozenset(BY_TRAFFIC + BY_OPERATOR)
+BY_PEERS: Final[tuple[Edge, ...]] = (
+    (State.CLOSED, State.OPEN, TransitionReason.PEERS),
+    (State.OPEN, State.HALF_OPEN, TransitionReason.PEERS),
+    (State.OPEN, State.CLOSED, TransitionReason.PEERS),
+    (State.HALF_OPEN, State.CLOSED, TransitionReason.PEERS),
+    (State.HALF_OPEN, State.OPEN, TransitionReason.PEERS),
+)
+"""What the decisions of other processes can do. Who has missed some of them goes from OPEN to CLOSED at once."""
+
+EDGES: Final[frozenset[Edge]] = frozenset(BY_TRAFFIC + BY_OPERATOR + BY_PEERS)
 
 
 def mermaid() -> str:
     """The table as a mermaid `stateDiagram-v2`, one arrow for each pair of states; ends with a newline."""
     arrows: dict[tuple[State, State], list[str]] = {}
-    for source, target, reason in BY_TRAFFIC + BY_OPERATOR:
+    for source, target, reason in BY_TRAFFIC + BY_PEERS + BY_OPERATOR:
         arrows.setdefault((source, target), []).append(reason.value)
     lines = ["stateDiagram-v2", "    [*] --> CLOSED"]
     lines += [f"    {s.name} --> {t.name}: {', '.join(reasons)}" for (s, t), reasons in arrows.items()]

@@ -16,11 +16,13 @@ ENOUGH: Final = 100
 class Ties:
     """Of one process."""
 
-    __slots__ = ("_is_told", "tied", "untied")
+    __slots__ = ("_is_told", "by_trace_alone", "tied", "untied")
 
     def __init__(self) -> None:
         self.tied = 0
         self.untied = 0
+        self.by_trace_alone = 0
+        """Of those that are tied: by a trace id that a client may have chosen, which bounds and never cancels."""
         self._is_told = False
 
     @property
@@ -28,11 +30,29 @@ class Ties:
         """There were enough calls, and none could be tied."""
         return self.untied >= ENOUGH and not self.tied
 
+    @property
+    def are_loose(self) -> bool:
+        """Calls could be tied, and each by its trace id alone."""
+        return 0 < self.tied == self.by_trace_alone
+
     def has_news(self) -> bool:
         """`are_missing`, for the first time."""
         is_news = self.are_missing and not self._is_told
         self._is_told |= is_news
         return is_news
+
+
+def told(ties: Ties) -> str | None:
+    """What a person should know of the ties; None if all is well."""
+    if ties.are_missing:
+        return advice(ties.untied)
+    if ties.are_loose:
+        return (
+            f"all {ties.tied} calls of the app that could be tied to a request were known by trace id alone: they get"
+            " what is left of its time, and are not cancelled with it. An app that passes traceparent and"
+            " tracestate on (not B3, Jaeger, X-Ray or Datadog alone) lets cancellations through, too"
+        )
+    return None
 
 
 def advice(calls: int) -> str:

@@ -26,29 +26,29 @@ MAX_MEMBERS: Final = 32
 MAX_FOREIGN_BYTES: Final = 512
 """Other vendors' members that are passed on, commas included; the W3C asks for at least that much."""
 
-_LONG_MEMBER_BYTES = 128
-_MAX_PARTS = 2 * MAX_MEMBERS
-_OWN_KEY = b"sidecar"
-_OWN_PREFIX = b"sidecar="
-_OWN_LENGTH = len(_OWN_PREFIX) + 16
-_HEX = b"0123456789abcdef"
-_HEX_AND_DASH = _HEX + b"-"
-_ZERO_TRACE = b"0" * 32
-_ZERO_SPAN = b"0" * 16
-_OWS = b" \t"
+_LONG_MEMBER_BYTES: Final = 128
+_MAX_PARTS: Final = 2 * MAX_MEMBERS
+_OWN_KEY: Final = b"sidecar"
+_OWN_PREFIX: Final = b"sidecar="
+_OWN_LENGTH: Final = len(_OWN_PREFIX) + 16
+_HEX: Final = b"0123456789abcdef"
+_HEX_AND_DASH: Final = _HEX + b"-"
+_ZERO_TRACE: Final = b"0" * 32
+_ZERO_SPAN: Final = b"0" * 16
+_OWS: Final = b" \t"
 
 _KEPT_FLAGS: Final = {b"%02x" % value: value & (SAMPLED | RANDOM) for value in range(256)}
 FLAG_TEXT: Final = (b"-00", b"-01", b"-02", b"-03")
 
-_FIELDS = rb"([0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"
-_VERSION_00 = re.compile(rb"[ \t]*00-" + _FIELDS + rb"[ \t]*").fullmatch
-_HIGHER_VERSION = re.compile(
+_FIELDS: Final = rb"([0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"
+_VERSION_00: Final = re.compile(rb"[ \t]*00-" + _FIELDS + rb"[ \t]*").fullmatch
+_HIGHER_VERSION: Final = re.compile(
     # More may follow after a dash ("Versioning of traceparent"). A comma there can only come from a hop that
     # made one field of two (RFC 9110 5.3), and a duplicated field is invalid.
     rb"[ \t]*(?!00|ff)[0-9a-f]{2}-" + _FIELDS + rb"(?:-[^,]*|[ \t]*)",
 ).fullmatch
 
-_MEMBER = re.compile(
+_MEMBER: Final = re.compile(
     # Level 2 made one key grammar of level 1's two: `@` is an ordinary character, and a digit may come first.
     rb"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 ).fullmatch
@@ -98,18 +98,19 @@ class IdSource:
 
 
 class TraceContext:
-    """The context that a request came with, or a new one. Not changed after birth."""
+    """The context that a request came with, or a new one. Not changed after `take`."""
 
     __slots__ = ("flags", "own_member", "parent_id", "trace_id", "tracestate")
 
-    def __init__(
+    def take(
         self,
         trace_id: bytes,
         parent_id: bytes | None,
         flags: int,
         tracestate: bytes = b"",
         own_member: bytes | None = None,
-    ) -> None:
+    ) -> TraceContext:
+        """Set what it has. Returns itself: the call of an `__init__` takes 700 instructions more."""
         self.trace_id = trace_id
         """32 hex digits."""
         self.parent_id = parent_id
@@ -120,6 +121,7 @@ class TraceContext:
         """Other vendors' members in their order, at most 31 and `MAX_FOREIGN_BYTES`; ours is not in it."""
         self.own_member = own_member
         """The span id (16 hex digits) in the sidecar's own member; None without a well-formed one."""
+        return self
 
     def __repr__(self) -> str:
         parent = "new" if self.parent_id is None else self.parent_id.decode()
@@ -149,10 +151,10 @@ def read(traceparent: bytes | None, tracestate: bytes | None, ids: IdSource) -> 
             and parent_id != _ZERO_SPAN
         ):
             if not tracestate:
-                return TraceContext(trace_id, parent_id, _KEPT_FLAGS[flags])
+                return TraceContext().take(trace_id, parent_id, _KEPT_FLAGS[flags])
             others, own_member = _read_tracestate(tracestate)
-            return TraceContext(trace_id, parent_id, _KEPT_FLAGS[flags], others, own_member)
-    return TraceContext(ids.trace_id(), None, RANDOM)
+            return TraceContext().take(trace_id, parent_id, _KEPT_FLAGS[flags], others, own_member)
+    return TraceContext().take(ids.trace_id(), None, RANDOM)
 
 
 def parent_of(traceparent: bytes) -> tuple[bytes, bytes]:

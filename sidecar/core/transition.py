@@ -35,6 +35,8 @@ class TransitionReason(Enum):
     WAIT_ELAPSED = "wait_elapsed"
     FORCED = "forced"
     RELOAD = "reload"
+    PEERS = "peers"
+    """Other processes have decided so (`core/fleet`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Transition:
     """Requests that the breaker has refused since its birth."""
     is_longest_wait: bool = False
     """The wait is as long as `max_open_for` lets it be, but for chance."""
+    decider: str = ""
+    """For `PEERS`: the replica that has decided it."""
 
     @property
     def breaker(self) -> str:

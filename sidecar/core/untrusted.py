@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from sidecar.core.headers import is_valid_request_id
+from sidecar.core.propagation.chain import PropagationChain
 from sidecar.core.tracecontext import parent_of
 
 MAX_KEPT_BYTES: Final = 256
@@ -33,9 +34,11 @@ class Untrusted(NamedTuple):
     request_id: bytes
 
 
-def what_came(lookup: Mapping[bytes, bytes]) -> Untrusted:
-    """Read it out of a request's fields."""
+def what_came(lookup: Mapping[bytes, bytes], propagation: PropagationChain | None = None) -> Untrusted:
+    """Read it out of a request's fields. `propagation`: the forms beside W3C's that are read."""
     trace_id, span_id = parent_of(lookup.get(b"traceparent", b""))
+    if not trace_id and propagation is not None:
+        trace_id, span_id, _ = propagation.stated(lookup)
     request_id = lookup.get(b"x-request-id", b"")
     return Untrusted(
         trace_id,

@@ -9,17 +9,20 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from rich.console import Console
 
+from sidecar.demo import fleet_story, grpc_story, tls_story, tour
 from sidecar.demo.everyday import everyday
+from sidecar.demo.fleet_stage import running_fleet
 from sidecar.demo.ledger import INSTALL, IS_POSSIBLE
 from sidecar.demo.processes import DemoFailed
 from sidecar.demo.stage import Journal, Stage, running_stage
-from sidecar.demo.story import play, summary
+from sidecar.demo.story import play, play_these, summary
 from sidecar.demo.view import print_lines, show
+from sidecar.terminal import colours
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
@@ -33,16 +36,23 @@ FORGET_SECONDS = 10.0
 
 def run(options: argparse.Namespace) -> int:
     """Play; the exit code. All processes that it started have ended when it returns."""
+    if options.grpc and not IS_POSSIBLE:
+        print(f"sidecar demo: {INSTALL}", file=sys.stderr)
+        return 1
+    is_told_in_lines = options.grpc or options.tls or options.tour
+    play = _run_fleet if options.fleet else _run_in_lines if is_told_in_lines else _run
     try:
-        return asyncio.run(_until_told(options))
+        return asyncio.run(_until_told(options, play))
     except (DemoFailed, OSError) as error:
         print(f"sidecar demo: {error}", file=sys.stderr)
         return 1
 
 
-async def _until_told(options: argparse.Namespace) -> int:
+async def _until_told(
+    options: argparse.Namespace, run: Callable[[argparse.Namespace], Awaitable[int]]
+) -> int:
     """Run, and on the first signal unwind; later ones find the ending under way, which is short."""
-    work = asyncio.ensure_future(_run(options))
+    work = asyncio.ensure_future(run(options))
     is_told = False
 
     def tell() -> None:
@@ -60,7 +70,7 @@ async def _until_told(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    console = Console()
+    console = colours.console()
     journal = Journal()
     is_live = console.is_terminal and not console.is_dumb_terminal and not options.plain
     if not is_live:
@@ -77,7 +87,9 @@ async def _run(options: argparse.Namespace) -> int:
         while True:
             async with _shown(stage, console, is_live=is_live):
                 await play(stage, pause)
-            does_hold = _tell_summary(stage, console, started)
+            does_hold = _tell_summary(journal, console, started)
+            if not IS_POSSIBLE:
+                console.print(INSTALL, markup=False, highlight=False, soft_wrap=True)
             if options.once:
                 return 0 if does_hold else 1
             if options.serve:
@@ -89,6 +101,47 @@ async def _run(options: argparse.Namespace) -> int:
                 await asyncio.sleep(REST_SECONDS)
             started = time.monotonic()
             stage.forget()
+
+
+def _lines(options: argparse.Namespace) -> tuple[Console, Journal, float]:
+    """Where a story is told line by line, and the seconds between two of its scenes."""
+    console, journal = colours.console(), Journal()
+    print_lines(journal, console, has_log=options.log)
+    return console, journal, options.pause if options.pause is not None else PAUSE_SECONDS
+
+
+async def _run_in_lines(options: argparse.Namespace) -> int:
+    """The tour, or the part of the story that is gRPC's or TLS's; in lines, once."""
+    console, journal, pause = _lines(options)
+    console.print("Services in a row, a sidecar beside each. They start …")
+    started = time.monotonic()
+    async with running_stage(
+        journal, breaker_mode=options.breaker_mode, otlp=options.otlp, has_tls=options.tls
+    ) as stage:
+        if options.tour:
+            await tour.play(stage, pause, lambda text: console.print(text, highlight=False))
+        else:
+            await play_these(grpc_story.SCENES if options.grpc else tls_story.SCENES, stage, pause)
+        does_hold = _tell_summary(journal, console, started)
+        if options.serve:
+            await _serve(stage, console)
+        return 0 if does_hold else 1
+
+
+async def _run_fleet(options: argparse.Namespace) -> int:
+    """Three replicas and a Redis; in lines, once."""
+    console, journal, pause = _lines(options)
+    console.print("Three replicas call payments, a sidecar beside each, and meet by a Redis. They start …")
+    started = time.monotonic()
+    async with running_fleet(journal, options.otlp) as stage:
+        await fleet_story.play(stage, pause)
+        does_hold = _tell_summary(journal, console, started)
+        if options.serve:
+            console.print("\nCtrl-C ends it. The dashboards:")
+            for sidecar in stage.sidecars:
+                console.print(f"replica {sidecar.name}: {sidecar.admin}/", soft_wrap=True)
+            await asyncio.Event().wait()
+        return 0 if does_hold else 1
 
 
 @asynccontextmanager
@@ -106,15 +159,13 @@ async def _shown(stage: Stage, console: Console, *, is_live: bool) -> AsyncItera
             await view
 
 
-def _tell_summary(stage: Stage, console: Console, started: float) -> bool:
-    lines, does_hold = summary(stage, started)
+def _tell_summary(journal: Journal, console: Console, started: float) -> bool:
+    lines, does_hold = summary(journal.claims, started)
     console.print("\nWhat happened", style="bold")
     for line in lines:
         if console.is_terminal:
             line = textwrap.fill(line, console.width, subsequent_indent="     ", break_on_hyphens=False)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if not IS_POSSIBLE:
-        console.print(INSTALL, markup=False, highlight=False, soft_wrap=True)
     return does_hold
 
 
@@ -124,7 +175,11 @@ def _tell_addresses(stage: Stage, console: Console) -> None:
             f"{sidecar.name}: {sidecar.inbound}  dashboard {sidecar.admin}/  {sidecar.file}", soft_wrap=True
         )
     first, second, *_ = stage.sidecars
-    console.print(f"a call of your own: curl -i '{first.inbound}/slow?timeout=500ms'", soft_wrap=True)
+    path = "/slow?timeout=500ms"
+    call = f"curl -i '{first.inbound}{path}'"
+    if stage.secured is not None:
+        call = stage.secured.curl(first.name, first.ports.inbound, path)
+    console.print(f"a call of your own: {call}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"from another terminal: sidecar status --watch --admin {second.admin}", soft_wrap=True)
 
 

@@ -26,6 +26,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 START_SECONDS = 20.0
 END_SECONDS = 3.0
+_held: list[socket.socket] = []
+"""What keeps the ports of this process; a demo asks for them once."""
 
 
 class DemoFailed(Exception):
@@ -85,14 +87,23 @@ class Sidecar:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def write(self, app: App, neighbour: tuple[str, App], breaker_mode: str, otlp: str | None) -> None:
-        """Its configuration: the template, filled in."""
+    def write(
+        self,
+        app: App,
+        neighbour: tuple[str, App],
+        breaker_mode: str,
+        otlp: str | None,
+        tls: tuple[str, str] = ("", ""),
+    ) -> None:
+        """Its configuration: the template, filled in. `tls`: further keys of its inbound listener,
+        and of the upstream that leads to its neighbour."""
         template = Template((resources.files("sidecar.demo") / "sidecar.yaml").read_text())
         values = {
             **{key: getattr(self.ports, key) for key in ("inbound", "outbound", "admin", "probes")},
             "name": self.name, "app": app.port, "app_protocol": app.protocol, "offset": app.offset,
             "neighbour": neighbour[0], "next": neighbour[1].port, "next_protocol": neighbour[1].protocol,
-            "breaker_mode": breaker_mode, "telemetry": json.dumps(_telemetry(self.name, otlp)),
+            "breaker_mode": breaker_mode, "inbound_tls": tls[0], "next_tls": tls[1],
+            "telemetry": json.dumps(_telemetry(self.name, otlp)),
         }  # fmt: skip
         self.file.write_text(template.substitute(values))
 
@@ -141,6 +152,11 @@ class Sidecar:
             state: dict[str, Any] = (await answer.json())["breakers"][0]
             return state
 
+    async def override(self, session: ClientSession, route: str, action: str) -> None:
+        """Hold a route's breaker `open`, or end that by `auto`."""
+        async with session.post(f"{self.admin}/breakers/{route}/{action}?by=demo") as answer:
+            answer.raise_for_status()
+
     async def follow(self, session: ClientSession, heard: Callable[[Change], None]) -> None:
         """Tell every transition, from the first to the end of the process."""
         with contextlib.suppress(ClientError, OSError):
@@ -170,12 +186,12 @@ def _telemetry(name: str, otlp: str | None) -> dict[str, Any]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
+    """Ports of loopback that nobody else is given before they are listened on, nor after that one has ended: another
+    demo would be, or an outgoing connection. They are this process's as long as it runs; with `SO_REUSEADDR`, which
+    servers set, another one may listen where nobody does yet."""
     sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))  # without that option, so that nobody has it
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _held.extend(sockets)
+    return [int(one.getsockname()[1]) for one in sockets]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ OWN_SECONDS = 0.03
 """What a service with a neighbour does itself, so that budgets fall visibly."""
 MARGIN_SECONDS = 0.1
 """A batch hands in what it has this long before its time is over: the answer has to travel."""
+_URI = re.compile("URI=([^;,]+)")
 FAILING = frozenset({2, 5, 8})
 """Which of ten calls fail while `Faults.has_errors`: 30 %, spread evenly, so that each run tells the same."""
 
@@ -67,6 +69,8 @@ class Served:
     """0 while it runs, 499 if it was cancelled."""
     seconds: float = 0.0
     method: str = "GET"
+    client: str = ""
+    """Who called, by the certificate of its sidecar; empty in clear text."""
 
     def __str__(self) -> str:
         """The line that the service logs."""
@@ -167,6 +171,7 @@ class Service:
             headers.get("x-request-id", "-"),
             user_id(headers),
             time.monotonic(),
+            client="".join(_URI.findall(headers.get("x-forwarded-client-cert", ""))[:1]),
         )
         self.served.append(this)
         self.running += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from sidecar.demo.ledger import IS_POSSIBLE, Ledger, LedgerClient
 from sidecar.demo.processes import App, Change, Ports, Sidecar, free_ports
+from sidecar.demo.secured import Secured
 from sidecar.demo.services import Asked, Served, Service
 
 NAMES = ("frontend", "orders", "payments")
@@ -110,11 +112,15 @@ class Stage:
         sidecars: list[Sidecar],
         journal: Journal,
         ledger: Ledger | None = None,
+        secured: Secured | None = None,
     ) -> None:
         self.frontend, self.orders, self.payments = services
         self.services = services
         self.ledger = ledger
         """None without grpcio."""
+        self.secured = secured
+        """None: sidecars speak to each other in clear text."""
+        self._context = None if secured is None else secured.context()
         self.ledger_client: LedgerClient | None = None
         """What payments asks it with."""
         self.sidecars = sidecars
@@ -157,9 +163,16 @@ class Stage:
         self.journal.forget()
 
     async def get(
-        self, path: str, *, at: int = 0, timeout_ms: int | None = None, leave_after: float | None = None
+        self,
+        path: str,
+        *,
+        at: int = 0,
+        timeout_ms: int | None = None,
+        leave_after: float | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> Answer:
-        """One call through the sidecar of the service `at`; a client that leaves closes its connection."""
+        """One call through the sidecar of the service `at`; a client that leaves closes its connection. `context`: of
+        another client than the usual one, where the sidecars speak TLS."""
         number = next(self._numbers)
         headers = {"x-request-id": f"demo-{number:04}", "x-user-id": f"user-{number % USERS + 1}"}
         self.given_ms = timeout_ms
@@ -169,12 +182,21 @@ class Stage:
         try:
             async with (
                 asyncio.timeout(leave_after),
-                self.session.get(self.sidecars[at].inbound + path, headers=headers) as answer,
+                self.session.get(self._url(at, path), headers=headers, **self._by_tls(at, context)) as answer,
             ):
                 data = await answer.json(content_type=None)
                 return Answer(answer.status, time.monotonic() - started, data)
         except TimeoutError:
             return Answer(0, time.monotonic() - started, {})
+
+    def _url(self, at: int, path: str) -> str:
+        scheme = "http" if self.secured is None else "https"
+        return f"{scheme}://127.0.0.1:{self.sidecars[at].ports.inbound}{path}"
+
+    def _by_tls(self, at: int, context: ssl.SSLContext | None) -> dict[str, Any]:
+        if self._context is None:
+            return {}
+        return {"ssl": context or self._context, "server_hostname": self.sidecars[at].name}
 
     async def orders_asks(self, count: int, path: str = "/fast") -> list[Asked]:
         """So many calls to orders at once; how its calls to payments went."""
@@ -206,14 +228,18 @@ class Stage:
 
 @asynccontextmanager
 async def running_stage(
-    journal: Journal, *, breaker_mode: str = "enforce", otlp: str | None = None
+    journal: Journal, *, breaker_mode: str = "enforce", otlp: str | None = None, has_tls: bool = False
 ) -> AsyncIterator[Stage]:
-    """Start it all, and end it all whatever happens. Raises: DemoFailed."""
+    """Start it all, and end it all whatever happens. `has_tls`: between the sidecars. Raises: DemoFailed."""
     with TemporaryDirectory(prefix="sidecar-demo-") as folder:
         services = [Service(name, journal.log) for name in NAMES]
         ledger = Ledger(journal.log) if IS_POSSIBLE else None
-        sidecars = _sidecars(Path(folder), services, ledger, breaker_mode, otlp)
-        stage = Stage(services, sidecars, journal, ledger)
+        secured = None
+        if has_tls:
+            names = [*NAMES, *([ledger.name] if ledger is not None else [])]
+            secured = await asyncio.to_thread(Secured.make, Path(folder, "tls"), names)
+        sidecars = _sidecars(Path(folder), services, ledger, breaker_mode, otlp, secured)
+        stage = Stage(services, sidecars, journal, ledger, secured)
         followers: list[asyncio.Task[None]] = []
         try:
             for one in stage.row:
@@ -245,7 +271,12 @@ async def _end(stage: Stage, followers: list[asyncio.Task[None]]) -> None:
 
 
 def _sidecars(
-    folder: Path, services: list[Service], ledger: Ledger | None, breaker_mode: str, otlp: str | None
+    folder: Path,
+    services: list[Service],
+    ledger: Ledger | None,
+    breaker_mode: str,
+    otlp: str | None,
+    secured: Secured | None,
 ) -> list[Sidecar]:
     apps = {service.name: App(service.port) for service in services}
     if ledger is not None:
@@ -258,7 +289,11 @@ def _sidecars(
         neighbour = ("nobody", App(sidecar.ports.inbound))
         if below is not None:
             neighbour = (below.name, App(below.ports.inbound, apps[below.name].protocol))
-        sidecar.write(apps[sidecar.name], neighbour, breaker_mode, otlp)
+        tls = ("", "")
+        if secured is not None:
+            to_next = secured.upstream(sidecar.name, below.name) if below is not None else ""
+            tls = (secured.listener(sidecar.name), to_next)
+        sidecar.write(apps[sidecar.name], neighbour, breaker_mode, otlp, tls)
     for service, sidecar, following in itertools.zip_longest(
         services, sidecars[: len(services)], services[1:]
     ):

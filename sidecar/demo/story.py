@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from aiohttp import ClientError
-
 from sidecar.demo.ledger import Ledger
+from sidecar.demo.scenes import Scene, play_all
 from sidecar.demo.services import Asked, Service
-from sidecar.demo.stage import Stage
+from sidecar.demo.stage import Claim, Stage
 
 THRESHOLD = 5
 """`consecutive_failures` of the template."""
@@ -30,24 +28,15 @@ AFTER_SECONDS = 0.1
 REFUSED = "circuit_open"
 
 
-@dataclass(frozen=True)
-class Scene:
-    title: str
-    promise: str
-    """What is to be seen."""
-    play: Callable[[Stage], Awaitable[None]]
-
-
 async def play(stage: Stage, pause_seconds: float) -> None:
     """All scenes, each followed by a pause for those who watch."""
     scenes = SCENES if stage.ledger is not None else tuple(one for one in SCENES if one.play is not entry)
-    for number, scene in enumerate(scenes, start=1):
-        stage.journal.open(f"{number}/{len(scenes)} {scene.title}", scene.promise)
-        try:
-            await scene.play(stage)
-        except (ClientError, OSError, LookupError, ValueError) as error:
-            stage.journal.claim(f"the scene broke off: {type(error).__name__}: {error}", False)
-        await asyncio.sleep(pause_seconds)
+    await play_these(scenes, stage, pause_seconds)
+
+
+async def play_these(scenes: Sequence[Scene[Stage]], stage: Stage, pause_seconds: float) -> None:
+    """The same of a part of them, or of others."""
+    await play_all(scenes, stage, stage.journal, lambda: asyncio.sleep(pause_seconds))
 
 
 async def healthy(stage: Stage) -> None:
@@ -182,7 +171,7 @@ async def deadline(stage: Stage) -> None:
         f"{answer.status} after {answer.seconds * 1000:.0f} ms of 500 ms, for a call of 8 s",
         answer.status == 504 and 0.4 <= answer.seconds <= 0.6,
     )
-    _claim_all_ended(stage, before, stage.payments, served, "the answer came")
+    claim_all_ended(stage, before, stage.payments, served, "the answer came")
 
 
 async def batch(stage: Stage) -> None:
@@ -205,7 +194,7 @@ async def leaving(stage: Stage) -> None:
     stage.journal.note(f"the client left after {answer.seconds:.2f} s")
     await asyncio.sleep(AFTER_SECONDS)
     stage.journal.claim(f"the client left after {answer.seconds:.2f} s of 8 s", answer.status == 0)
-    _claim_all_ended(stage, before, stage.payments, served, "the client left")
+    claim_all_ended(stage, before, stage.payments, served, "the client left")
 
 
 async def entry(stage: Stage) -> None:
@@ -230,10 +219,10 @@ async def entry(stage: Stage) -> None:
         f"after {told.seconds * 1000:.0f} ms: {told.words}",
         answer.status == 504 and 0.35 <= answer.seconds <= 0.6 and told.code == "DEADLINE_EXCEEDED",
     )
-    _claim_all_ended(stage, before, stage.ledger, served, "the answer came")
+    claim_all_ended(stage, before, stage.ledger, served, "the answer came")
 
 
-def _claim_all_ended(
+def claim_all_ended(
     stage: Stage, before: Sequence[int], last: Service | Ledger, served: int, end: str
 ) -> None:
     """`last`: the service that did the work. `served`: how many calls it had seen before; `before`: how many calls
@@ -258,9 +247,8 @@ def _median_ms(asked: Sequence[Asked]) -> float:
     return median(one.seconds for one in asked) * 1000
 
 
-def summary(stage: Stage, started: float) -> tuple[list[str], bool]:
+def summary(claims: Sequence[Claim], started: float) -> tuple[list[str], bool]:
     """The lines of the end, and whether every claim holds."""
-    claims = stage.journal.claims
     lines = [f"{'ok  ' if claim.holds else 'FAIL'} {claim.text}" for claim in claims]
     held = sum(claim.holds for claim in claims)
     lines.append(f"{held} of {len(claims)} claims hold, after {time.monotonic() - started:.1f} s")

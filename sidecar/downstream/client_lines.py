@@ -5,9 +5,11 @@ Called by both protocols' connections, with what was written for the client's la
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core import forwarded
+from sidecar.core.block import Block
 from sidecar.core.client_tls import XFCC_NAMES
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
@@ -15,11 +17,14 @@ from sidecar.core.snapshot import Forwarded
 if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
 
-Known = tuple[bytes, bytes, Forwarded]
+Known = tuple[bytes, bytes, Forwarded, Mapping[bytes, bytes] | None]
 """A host, the lines for a request to it that brought none of these fields itself, and the rule that they follow: a
-reload may bring another."""
+reload may bring another. Last the values of the `Block` of such a request, None where its head was no block or has
+more than `MOST_KEPT` fields: where the same block comes once more, nobody looks at its fields."""
+MOST_KEPT: Final = 8
+"""Each connection may be the last one that keeps its block's values in memory."""
 
-NAMES: Final = forwarded.NAMES | XFCC_NAMES
+NAMES: Final[frozenset[bytes]] = forwarded.NAMES | XFCC_NAMES
 """The fields that a listener may drop, lower-case."""
 
 
@@ -43,7 +48,8 @@ def tell_of_client(
         _drop_client_cert(request)
         drop |= XFCC_NAMES
     if not drop:
-        return host, lines, mode
+        is_kept = request.fields.__class__ is Block and len(lookup) <= MOST_KEPT and NAMES.isdisjoint(lookup)
+        return host, lines, mode, lookup if is_kept else None
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known
 

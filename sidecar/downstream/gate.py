@@ -21,7 +21,7 @@ from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from mypy_extensions import trait
+from mypy_extensions import mypyc_attr, trait
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.overload import Refusals
@@ -65,10 +65,20 @@ class Place(IntEnum):
 OUTSIDE, WATCHED, QUEUED = Place.OUTSIDE, Place.WATCHED, Place.QUEUED
 
 
-Ticket = tuple[float, int]
-"""When it joined the line, and how many bytes were read of it."""
+class Ticket:
+    """A place in the line, told from others by what it is, not by what it holds. A tuple would not do: a compiled one
+    is copied, and is another one then."""
+
+    __slots__ = ("at", "size")
+
+    def __init__(self, at: float, size: int) -> None:
+        self.at = at
+        """When it joined the line."""
+        self.size = size
+        """How many bytes were read of it."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 @trait
 class Waiting(ABC):
     """A connection, as its gate sees it."""
@@ -89,10 +99,18 @@ class Waiting(ABC):
     def abort(self) -> None: ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OpenWaiting(Waiting):
+    """What a class extends that is not compiled, as in tests: it can't extend a trait."""
+
+    __slots__ = NO_SLOTS
+
+
 class Gate:
     """One listener's line."""
 
     def __init__(self, now: float) -> None:
+        self.began_at = now
         self.refused_streams = 0
         """Of HTTP/2, which do not wait: each may be asked for again at once."""
         self._poll = select.epoll()
@@ -159,7 +177,7 @@ class Gate:
             one.let_in(is_refused=True)
             return
         one.place = QUEUED
-        ticket = one.ticket = now, size
+        ticket = one.ticket = Ticket(now, size)
         self.waiting += 1
         self._held_bytes += size
         self._line.append((ticket, one))
@@ -174,9 +192,9 @@ class Gate:
         ticket = one.ticket
         if one.place is QUEUED and ticket is not None:
             self.waiting -= 1
-            self._held_bytes -= ticket[1]
+            self._held_bytes -= ticket.size
             self.gone += 1
-            self._patience = max(self._patience, self._now - ticket[0])
+            self._patience = max(self._patience, self._now - ticket.at)
         one.place = OUTSIDE
         one.ticket = None
 
@@ -215,10 +233,10 @@ class Gate:
             if one.ticket is ticket:
                 taken += 1
                 self.waiting -= 1
-                self._held_bytes -= ticket[1]
+                self._held_bytes -= ticket.size
                 one.ticket = None
                 if not is_newest:
-                    self._front_waited = min(self._front_waited, self._now - ticket[0])
+                    self._front_waited = min(self._front_waited, self._now - ticket.at)
                 one.let_in(is_refused=is_refused)
         return taken
 

@@ -52,7 +52,7 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     __slots__ = (
         "_account", "_behind", "_hello", "_is_waiting", "_listener", "_raw", "_reader", "_served", "_service",
-        "_since", "_tls", "_untaken", "bucket", "due", "link", "phase",
+        "_since", "_tls", "_untaken", "bucket", "due", "is_retired", "link", "phase",
     )  # fmt: skip
 
     link: Link
@@ -64,6 +64,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         """Those that were current when it connected."""
         self._service = listener.service
         self.phase = Phase.HANDSHAKE
+        self.is_retired = False
         self._since = 0.0
         self.due = inf
         self.bucket: set[Expiring] | None = None
@@ -87,6 +88,10 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""
+
+    def retire(self) -> None:
+        """Whoever takes its place is told (`ListenerSocket.replace`)."""
+        self.is_retired = True
 
     def _overdue(self, then: Then, now: float) -> None:
         self._end(Handshake.TIMEOUT, "the handshake took too long")

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from enum import IntEnum
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecar.core import headers
 from sidecar.core.block import AnswerBlock, Block
@@ -39,7 +41,7 @@ from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
-from sidecar.downstream.phase import Phase, Then
+from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
@@ -66,29 +68,39 @@ JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 EMPTY_BYTES = 8192
 """Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+").match
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
 LOOK_SECONDS = 0.04
 """Between two looks at whether a client that is not being read has left."""
 
-_BODYLESS = frozenset({204, 304})
+_BODYLESS: Final = frozenset({204, 304})
 _status_line = headers.STATUS_LINES.get
-_FORWARDED = NAMES
+_FORWARDED: Final = NAMES
 _AS_IT_IS, _CHUNKED, _BODYLESS_FORM = 0, 1, 2
 """How an answer's body is written: as it comes, in chunks, not at all."""
-_HOLD, _BEHIND, _TURN, _GATE = 1, 2, 4, 8
+_HOLD, _BEHIND, _TURN, _GATE, _MEMORY = 1, 2, 4, 8, 16
 """Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
-up, the listener is overloaded."""
+up, the listener is overloaded, memory is short."""
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
-_IDLE = Phase.IDLE
-_AT_IDLE = int(_IDLE)
+_IDLE: Final = Phase.IDLE
+_AT_IDLE: Final = int(_IDLE)
 """A plain number: to look up by a member of an enum takes 30 ns more."""
-_BODY = Phase.BODY
-_ANSWER = Phase.ANSWER
-_UNSENT = Phase.UNSENT
-_SKIP = Phase.SKIP
+_BODY: Final = Phase.BODY
+_ANSWER: Final = Phase.ANSWER
+_UNSENT: Final = Phase.UNSENT
+_SKIP: Final = Phase.SKIP
 _LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
-_ENDED = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
+_ENDED: Final = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
+
+
+class Stay(IntEnum):
+    """Whether a connection is kept for more requests, as far as its listener has a say."""
+
+    KEPT = 0
+    LAST = 1
+    """Its next answer is the last one."""
+    VISITOR = 2
+    """The same, and that answer is no: there is no memory for it."""
 
 
 class ClientConnection(PhaseClock, ServerStream, Waiting):
@@ -96,9 +108,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     __slots__ = (
         "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
-        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_visitor", "_is_write_paused",
-        "_keep_alive", "_listener", "_pauses", "_pending_head", "_secured", "_service", "_since", "_unfinished",
-        "_untaken", "_verdict", "bucket", "due", "link", "phase", "place", "ticket",
+        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive", "_listener",
+        "_pauses", "_pending_head", "_secured", "_service", "_since", "_stay", "_unfinished", "_untaken", "_verdict",
+        "bucket", "due", "link", "phase", "place", "ticket",
     )  # fmt: skip
 
     link: Link
@@ -127,7 +139,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._is_reading = False
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
-        self._is_visitor = False
+        self._stay = Stay.KEPT
         """There is no memory for it: its only request is refused."""
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
@@ -200,6 +212,21 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             now = self._service.clock()
             self._watch(max(self._since + self._listener.phase_seconds[_IDLE], now), now)
 
+    @property
+    def is_retired(self) -> bool:
+        return self._stay is Stay.LAST
+
+    def retire(self) -> None:
+        """It is old, or was made on other terms than those of its listener now: its next answer is the last one, and
+        it has `LAST_CALL_SECONDS` to ask for that."""
+        if self._stay is Stay.KEPT:
+            self._stay = Stay.LAST
+            self._service.loop.call_later(LAST_CALL_SECONDS, self._service.turns.end, self._leave)
+
+    def _leave(self) -> None:
+        if self.phase is _IDLE:
+            self._close_idle(self._service.clock())
+
     # What asyncio does
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -232,7 +259,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             account.hold(0)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.gone(Reason.CLIENT_GONE, "the client went away")
+            self._service.turns.end(partial(exchange.gone, Reason.CLIENT_GONE, "the client went away"))
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -390,11 +417,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
         listener, link = self._listener, self.link
-        if self._is_visitor:
+        if self._stay is Stay.VISITOR:
             link.abort()  # it would ask for many things at once
             return
-        self._enter(Phase.TUNNEL, self._since)
-        Sweep.remove(self)
+        self._part()
         served = Http2ClientConnection(listener, link, self._secured)
         link.set_sink(served)
         listener.replace(self, served)
@@ -440,7 +466,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 return b""
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
-        request = Request(listener.name, method, target, target, host, fields, lookup)
+        request = Request().take(listener.name, method, target, target, host, fields, lookup)
         if self.link.asked is not None:
             request.asked = self.link.asked
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
@@ -448,19 +474,19 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             known = self._forwarded
             if (
                 known is not None
-                and known[0] == host
                 and known[2] is listener.forwarded
-                and _FORWARDED.isdisjoint(lookup)
+                and (known[3] is lookup or (known[0] == host and _FORWARDED.isdisjoint(lookup)))
             ):
                 request.added = known[1]
             else:
                 self._tell_of_client(request)
         if b"content-length" in lookup or b"content-type" in lookup:
-            if is_grpc(lookup.get(b"content-type", b"")):
+            if b"content-type" in lookup and is_grpc(lookup[b"content-type"]):
                 request.traits = Traits(is_grpc=True)
-            request.length = int(lookup.get(b"content-length", b"0"))
-            if request.length:
-                return self._start(request, data, start, verdict)
+            if b"content-length" in lookup:
+                request.length = int(lookup[b"content-length"])
+                if request.length:
+                    return self._start(request, data, start, verdict)
         self._is_fresh = False
         exchange = self._exchange = Exchange().take(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
@@ -496,9 +522,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if verdict is None and self._secured is None and self._is_taken_by_route(request):
             asked = Asked(normal_host(request.host).decode(), asked_port(request.host, 0), is_original=False)
             self.link.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            self._leave_gate()
-            self._enter(Phase.TUNNEL, self._since)
-            Sweep.remove(self)
+            self._part()
             self._listener.detect(self, self.link, asked, rest)
             return b""
         tunnel = TunnelExchange()
@@ -538,11 +562,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
         exchange.begin(refusal or verdict)
-        if length and exchange is self._exchange:
-            body = exchange.body
-            if body is not None and body.held_bytes > STEP_BYTES:
-                self._charge()
+        body = exchange.body
+        if body is not None and body.held_bytes > STEP_BYTES and self._is_serving(exchange):
+            self._charge()
         return rest
+
+    def _is_serving(self, exchange: Exchange) -> bool:
+        """It has not ended yet. A call: by what was assigned, a type checker would know the answer."""
+        return exchange is self._exchange
 
     # Bodies
 
@@ -648,6 +675,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _charge(self, more: int = 0) -> None:
         """After a change: `more` is about to be written to a client that takes nothing."""
+        if self.phase is Phase.CLOSED:
+            return  # its exchange may hear of that a little later
         memory = self._service.memory
         kernel_bytes = memory.buffer_bytes if self._is_write_paused else 0
         if self._pauses & (_HOLD | _BEHIND):
@@ -684,7 +713,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def claim(self, now: float) -> Claim | None:
         """What its end would give back, for whoever must choose; None where it must not be ended."""
         held = self.held_as
-        if held is None or self._is_visitor:
+        if held is None or self._stay is Stay.VISITOR:
             return None
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
@@ -722,6 +751,18 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 self._behind = b""
         return held
 
+    def hold_for_memory(self) -> None:
+        """Read nothing more until `go_on`."""
+        if self.phase not in _ENDED and not self.link.is_closing:
+            if not self._pauses:
+                self.link.pause()  # without a look for its end: it will not be long
+            self._pauses |= _MEMORY
+
+    def go_on(self) -> None:
+        self._resume(_MEMORY)
+        if self._pauses & ~_GATE:  # since it was held: nobody looks for its end yet
+            self._look_later()
+
     # Refusals
 
     def _refuse(self, refused: parse.Refused, now: float) -> None:
@@ -734,7 +775,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             exchange.gone(error.reason, error.detail)
             return
         target = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0]
-        request = Request(self._listener.name, b"", target[:1024], b"", b"", [], {})
+        request = Request().take(self._listener.name, b"", target[:1024], b"", b"", [], {})
         if self._secured is not None:
             request.tls = self._secured.told
         self._enter(_ANSWER, now)
@@ -756,10 +797,13 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if not self._pauses:
             self.link.pause()
             self.link.bound_buffers(self._service.memory.buffer_bytes)
-            if not self._is_looking:
-                self._is_looking = True
-                self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
+            self._look_later()
         self._pauses |= why
+
+    def _look_later(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
     def _look_for_end(self) -> None:
         """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
@@ -815,13 +859,13 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def turn_away(self) -> None:
         """There is no memory for it, and nobody to close for it: its first request is answered no, and it ends."""
-        self._is_visitor = True
+        self._stay = Stay.VISITOR
         self._service.memory.refused += 1
         self._verdict = _no_memory()
 
     def _take_verdict(self) -> None:
         """Its request has come to its turn. A client that has left meanwhile gets no answer: 499."""
-        self._verdict = _no_memory() if self._is_visitor else None
+        self._verdict = _no_memory() if self._stay is Stay.VISITOR else None
         if self.link.is_ended():
             self._verdict = GivenUp(Reason.CLIENT_GONE, "the client went away while its request waited")
             self._service.loop.call_soon(self.abort)
@@ -909,7 +953,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         request = exchange.request
         if (
             self._listener.is_ending
-            or self._is_visitor
+            or self._stay
             or (request.traits.expects_continue and not exchange.request_bytes)
             or request.method == b"CONNECT"
         ):
@@ -923,7 +967,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         else:
             lines.append(b"\r\n")
 
-    def send_data(self, data: bytes) -> None:
+    def send_data(self, data: bytes | memoryview) -> None:
         form = self._answer_form
         if form == _BODYLESS_FORM:
             return
@@ -937,7 +981,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 self.link.writelines((lead if head is None else head + lead, data, b"\r\n"))
                 self._pending_head = None
                 return
-            data = b"%x\r\n%b\r\n" % (size, data)
+            data = b"".join((b"%x\r\n" % size, data, b"\r\n"))
         if head is None:
             self.link.write(data)
         elif size > JOIN_BYTES:
@@ -947,7 +991,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self.link.write(head + data)
             self._pending_head = None
 
-    def send_whole(self, head: ResponseHead, body: bytes) -> None:
+    def send_whole(self, head: ResponseHead, body: bytes | memoryview) -> None:
         exchange = self._exchange
         if exchange is None:
             return
@@ -959,13 +1003,13 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             or self._body_left
             or self._chunked is not None
             or self._listener.is_ending
-            or self._is_visitor
+            or self._stay
         ):
             self._send_unusual(exchange, head, body)
             return
         # As `_lines`, without the call.
         drop = head.drop
-        pieces = [
+        pieces: list[bytes | memoryview] = [
             _status_line(head.status) or headers.status_line(head.status),
             fields.kept if fields.drop is drop else fields.keep(drop),
             b"" if head.has_own_date else date.line(),
@@ -977,19 +1021,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             pieces.append(body)
             self.link.write(b"".join(pieces))
 
-    def _send_unusual(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
+    def _send_unusual(self, exchange: Exchange, head: ResponseHead, body: bytes | memoryview) -> None:
         """Send any other whole answer."""
         lines, request = _lines(head), exchange.request
         if self._body_left or self._chunked is not None:
             self._keep_alive = self._keep_alive and self._can_skip_body()
         if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
-        if (
-            request.traits is not PLAIN
-            or not self._keep_alive
-            or self._listener.is_ending
-            or self._is_visitor
-        ):
+        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending or self._stay:
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")
@@ -998,8 +1037,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         elif len(body) > JOIN_BYTES:
             self.link.writelines((b"".join(lines), body))
         else:
-            lines.append(body)
-            self.link.write(b"".join(lines))
+            self.link.write(b"".join((*lines, body)))
 
     def flush(self) -> None:
         head = self._pending_head
@@ -1013,17 +1051,20 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self.link.reset()
 
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
-        now = self._service.clock()
-        self._leave_gate()
-        self._enter(Phase.TUNNEL, now)
-        Sweep.remove(self)
         behind, self._behind = self._behind, b""
+        self._part()
+        self.link.set_sink(protocol)
+        self._resume(_HOLD | _BEHIND | _TURN | _MEMORY)
+        return self.link, behind, self._has_ended
+
+    def _part(self) -> None:
+        """Another protocol hears the client from now on: nothing of it waits or is held here any more."""
+        self._leave_gate()
+        self._enter(Phase.TUNNEL, self._service.clock())
+        Sweep.remove(self)
         if self._account is not None:
             self._account.head_bytes = 0
             self._charge()
-        self.link.set_sink(protocol)
-        self._resume(_HOLD | _BEHIND | _TURN)
-        return self.link, behind, self._has_ended
 
     def end(self, trailers: Sequence[Field]) -> None:
         exchange = self._exchange
@@ -1100,7 +1141,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return
         may_come = is_body_due or self._is_distrusted or bool(self._behind) or link.is_readable()
         self._distrust()
-        if may_come and link.can_half_close and not self._has_ended and not self._is_visitor:
+        if may_come and link.can_half_close and not self._has_ended and self._stay is not Stay.VISITOR:
             self._await_taking(Phase.LINGER, now)
             self._pauses = 0
             link.end_writing()

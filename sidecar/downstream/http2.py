@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,10 +35,9 @@ from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
 from sidecar.http2.floods import TRUSTED, UNTRUSTED
-from sidecar.http2.settings import age_seconds
-from sidecar.http2.slices import DATA_UNITS, OTHER_UNITS, cut
+from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TurnShare
 from sidecar.transport.link import Link
-from sidecar.transport.turns import REQUEST_UNITS
+from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
 
 if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
@@ -46,14 +46,22 @@ UNREAD_REQUESTS: Final = 100
 """Read from a client that takes nothing of what is written to it; then it is not read any more. Answers without a
 body wait for no window, so that nothing else would bound them."""
 
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
+_IDLE: Final = Phase.IDLE
+_ANSWER: Final = Phase.ANSWER
+_UNSENT: Final = Phase.UNSENT
+_CLOSING: Final = Phase.CLOSING
+_CLOSED: Final = Phase.CLOSED
+_ENDED: Final = (_CLOSING, _CLOSED)
+
 
 class Http2ClientConnection(PhaseClock, Host):
     """One client, and its streams."""
 
     __slots__ = (
-        "_account", "_age_timer", "_behind", "_events", "_has_said_last", "_is_reading",
-        "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_since", "_streams",
-        "_unread_requests", "_untaken", "bucket", "codec",
+        "_account", "_behind", "_events", "_has_said_last", "_is_reading",
+        "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_share", "_since",
+        "_streams", "_unread_requests", "_untaken", "bucket", "codec",
         "due", "forwarded", "is_draining", "link", "phase", "secured", "service",
     )  # fmt: skip
 
@@ -79,6 +87,7 @@ class Http2ClientConnection(PhaseClock, Host):
         """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
         self._behind = b""
         """Read, and not given to the codec yet, for the same reason."""
+        self._share = TurnShare(SLICE_UNITS, self.service.turns.take)
         self._is_turn_over = False
         self._is_reading = False
         self._is_write_due = False
@@ -87,14 +96,13 @@ class Http2ClientConnection(PhaseClock, Host):
         """That came since the client takes nothing."""
         self._untaken = UNSEEN
         """What waited for the client at the last look."""
-        self._age_timer: Any = None
         self._account: Account | None = None
         """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
         self._kept_bytes = 0
         """Of requests that have no upstream's connection yet."""
 
     def __repr__(self) -> str:
-        return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.open_streams} streams>"
+        return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.load.open_streams} streams>"
 
     @property
     def listener(self) -> ListenerTerms:
@@ -107,7 +115,7 @@ class Http2ClientConnection(PhaseClock, Host):
     @property
     def is_idle(self) -> bool:
         """Without a stream, and with nothing on its way that the kernel knows of."""
-        return self.phase is Phase.IDLE and not self._behind and not self.link.is_readable()
+        return self.phase is _IDLE and not self._behind and not self.link.is_readable()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Its link was made before it, of this transport."""
@@ -115,8 +123,6 @@ class Http2ClientConnection(PhaseClock, Host):
     def start(self, data: bytes) -> None:
         """Take the link over. `data` is what the client has sent so far: the preface, and what came with it."""
         now = self.service.clock()
-        age = age_seconds(self.service.rng.random())
-        self._age_timer = self.service.loop.call_later(age, self.drain)
         self._enter(Phase.HEAD, now)
         self.data_received(data)
         if self._listener.is_ending:
@@ -128,18 +134,20 @@ class Http2ClientConnection(PhaseClock, Host):
     # What asyncio does
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._enter(Phase.CLOSED, self._since)
+        self._give_back()
         Sweep.remove(self)
-        if self._age_timer is not None:
-            self._age_timer.cancel()
         self._listener.forget(self)
         self.link.lost()
+        self._end_streams(Reason.CLIENT_GONE, "the client went away")
+
+    def _give_back(self) -> None:
+        """It is over: nothing of it is kept, and nothing is charged for it any more."""
+        self._enter(_CLOSED, self._since)
         self._behind = b""
         self._events = ()
         account, self._account = self._account, None
         if account is not None:
             account.hold(0)
-        self._end_streams(Reason.CLIENT_GONE, "the client went away")
 
     def eof_received(self) -> bool:
         return False  # a client that sends no more is taken to be gone, as in HTTP/1.1
@@ -148,17 +156,17 @@ class Http2ClientConnection(PhaseClock, Host):
         self._is_write_paused = True
         self.codec.hold_data()
         self._charge()
-        if self.phase is Phase.IDLE or self.phase is Phase.ANSWER:
+        if self.phase is _IDLE or self.phase is _ANSWER:
             self._untaken = UNSEEN
-            self._enter(Phase.UNSENT, self.service.clock())
+            self._enter(_UNSENT, self.service.clock())
 
     def resume_writing(self) -> None:
         self._is_write_paused = False
         if self._account is not None:
             self._charge()
         self._unread_requests = 0
-        if self.phase is Phase.UNSENT:
-            self._enter(Phase.ANSWER, self.service.clock())
+        if self.phase is _UNSENT:
+            self._enter(_ANSWER, self.service.clock())
         self._resume()
         try:
             self._handle(self.codec.resume_data())
@@ -172,6 +180,7 @@ class Http2ClientConnection(PhaseClock, Host):
             self._behind += data
             self._charge()
             return
+        self._share.begin()
         try:
             self._read(data)
         except Exception as error:
@@ -185,8 +194,9 @@ class Http2ClientConnection(PhaseClock, Host):
         self._end_streams(Reason.CONNECTION_RESET, "an error in the sidecar")
 
     def _end_streams(self, reason: Reason, detail: str) -> None:
+        """A few in a turn of the loop."""
         for stream in list(self._streams):
-            stream.gone(reason, detail)
+            self.service.turns.end(partial(stream.gone, reason, detail))
 
     # What it holds of the memory of all connections
 
@@ -196,12 +206,14 @@ class Http2ClientConnection(PhaseClock, Host):
         self._charge()
 
     def _charge(self) -> None:
-        size = self.codec.unsent_bytes + self._kept_bytes + len(self._behind)
+        if self.phase is _CLOSED:
+            return  # its streams may hear of that a little later
+        size = self.codec.load.unsent_bytes + self._kept_bytes + len(self._behind)
         if self._is_write_paused:
             size += self.link.unsent_bytes
         account, now = self._account, self.service.clock()
         if account is None:
-            if size < STEP_BYTES or self.phase is Phase.CLOSED:
+            if size < STEP_BYTES:
                 return
         elif size < account.charged_bytes:
             account.moved_at = now
@@ -209,6 +221,8 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def claim(self, now: float) -> Claim | None:
         """What its end would give back, for whoever must choose."""
+        if self.phase is _CLOSED:
+            return None
         account, peer = self._account, self.link.peer
         size, since = CONNECTION_BYTES, self._since
         if self.secured is not None:
@@ -218,7 +232,7 @@ class Http2ClientConnection(PhaseClock, Host):
             size, since = size + account.charged_bytes, account.moved_at
         if untaken:
             size, since = size + untaken, came if account is None else max(since, came)
-        if account is None and not untaken and self.codec.open_streams:
+        if account is None and not untaken and self.codec.load.open_streams:
             return None
         return Claim(self, peer[0] if peer is not None else "", size, now - since)
 
@@ -230,14 +244,14 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def end_for_memory(self) -> Held | None:
         """Give back what it holds; returns what that was, None if it must not be ended any more."""
-        held = Held.ANSWER if self.codec.unsent_bytes or self._is_write_paused else Held.IDLE
-        if held is Held.IDLE and self.codec.open_streams:
+        held = Held.ANSWER if self.codec.load.unsent_bytes or self._is_write_paused else Held.IDLE
+        if held is Held.IDLE and self.codec.load.open_streams:
             if self._account is None and not self._untaken_by_upstreams()[0]:
                 return None
             held = Held.BODY
         self._end_streams(Reason.OVERLOADED, "its connection was closed to give memory back")
         self.link.abort()
-        self._charge()  # now, or others would be closed for it until the loop has told of its end
+        self._give_back()  # now, or others would be closed for it until the loop has told of its end
         return held
 
     # From bytes to requests
@@ -246,8 +260,10 @@ class Http2ClientConnection(PhaseClock, Host):
         self._is_reading = True
         try:
             while data and not self._is_turn_over:
-                piece, data = cut(data)
-                self._handle(self.codec.receive(piece, self.service.clock()))
+                told, data, has_time = self._share.receive(self.codec, data, self.service.clock())
+                self._handle(told)
+                if data and not has_time and not (self._is_turn_over or self.link.is_closing):
+                    self._put_off(())
         finally:
             self._is_reading = False
             self._behind = data + self._behind
@@ -259,19 +275,21 @@ class Http2ClientConnection(PhaseClock, Host):
         if self._is_turn_over:
             self._events = [*self._events, *told]
             return
-        turns = self.service.turns
+        share = self._share
         at, count = 0, len(told)
         while at < count:
-            event = told[at]
+            event: Any = told[at]
             kind = event.__class__
             units = OTHER_UNITS
-            if isinstance(event, events.RequestReceived):
-                units = REQUEST_UNITS + len(event.fields)
-            if not turns.take(units):
+            if kind is events.RequestReceived:
+                units = REQUEST_UNITS + len(event.head.fields)
+            elif kind is events.StreamReset:
+                units = END_UNITS
+            if not share.take(units):
                 self._put_off(told[at:])
                 return
             at += 1
-            if isinstance(event, events.DataReceived):
+            if kind is events.DataReceived:
                 at = self._join(event, told, at)
             else:
                 _HANDLERS[kind](self, event)
@@ -280,7 +298,7 @@ class Http2ClientConnection(PhaseClock, Host):
         """Pass on what one read brought of one body, joined; returns where to go on."""
         begin = at - 1
         data, last, at = events.joined(event, told, at)
-        self.service.turns.take(DATA_UNITS * (at - begin))
+        self._share.spend(DATA_UNITS * (at - begin))
         self.codec.credit_connection(len(data))
         owner: ServedStream | None = event.stream.owner
         if owner is not None:
@@ -290,14 +308,15 @@ class Http2ClientConnection(PhaseClock, Host):
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
         self._events = rest
         self._is_turn_over = True
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.ANSWER, self.service.clock())  # it must not end as idle meanwhile
+        if self.phase is _IDLE:
+            self._enter(_ANSWER, self.service.clock())  # it must not end as idle meanwhile
         self.link.pause()
         self.service.turns.later(self._take_up)
 
     def _take_up(self) -> None:
         rest, self._events = self._events, ()
         self._is_turn_over = False
+        self._share.begin()
         behind, self._behind = self._behind, b""
         try:
             self._handle(rest)
@@ -319,19 +338,19 @@ class Http2ClientConnection(PhaseClock, Host):
         """It takes no answers: then nothing more is read that calls for one (RFC 9113 10.5)."""
         if not self._is_write_paused:
             return False
-        return self.codec.unsent_answers > 0 or self._unread_requests >= UNREAD_REQUESTS
+        return self.codec.load.unsent_answers > 0 or self._unread_requests >= UNREAD_REQUESTS
 
     # What the codec tells
 
     def _request(self, event: events.RequestReceived) -> None:
         phase = self.phase
-        if phase is Phase.CLOSING or phase is Phase.CLOSED:
+        if phase is _CLOSING or phase is _CLOSED:
             self.codec.release(event.stream)
             return
         if self._is_write_paused:
             self._unread_requests += 1
-        if phase is not Phase.UNSENT:
-            self._enter(Phase.ANSWER, self.service.clock())
+        if phase is not _UNSENT:
+            self._enter(_ANSWER, self.service.clock())
         stream = ServedStream(self, event.stream)
         self._streams.add(stream)
         stream.begin(event)
@@ -358,7 +377,7 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def _settings(self, event: Http2Event) -> None:
         if self.phase is Phase.HEAD:
-            self._enter(Phase.ANSWER if self.codec.open_streams else Phase.IDLE, self.service.clock())
+            self._enter(_ANSWER if self.codec.load.open_streams else _IDLE, self.service.clock())
 
     def _failed(self, event: events.ConnectionFailed) -> None:
         reason = Reason.CLIENT_GONE if event.code == ErrorCode.NO_ERROR else Reason.BAD_REQUEST
@@ -378,7 +397,7 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def write_end(self) -> None:
         """The same where an answer has just ended: at once, if no other one could go with it."""
-        if self.codec.open_streams > 1 or self._is_write_due:
+        if self.codec.load.open_streams > 1 or self._is_write_due:
             self.write_soon()
         elif not self._is_reading:
             self._write()
@@ -388,7 +407,7 @@ class Http2ClientConnection(PhaseClock, Host):
         self._write()
 
     def _write(self) -> None:
-        if self.codec.unsent_bytes or self._account is not None:
+        if self.codec.load.unsent_bytes or self._account is not None:
             self._charge()
         if self._is_write_paused:
             if self._has_to_wait and not self.link.is_closing:
@@ -408,42 +427,49 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def _settle(self) -> None:
         """See whether the last stream has ended, however that came."""
-        if self.codec.open_streams or self.phase is not Phase.ANSWER or self._is_turn_over:
+        if self.codec.load.open_streams or self.phase is not _ANSWER or self._is_turn_over:
             return
         now = self.service.clock()
-        self._enter(Phase.IDLE, now)
+        self._enter(_IDLE, now)
         if self._has_said_last:
             self._close(now)
 
     def drain(self) -> None:
         """Ask the client to open no more streams here, and close when the last one has ended (RFC 9113 6.8)."""
-        if self.is_draining or self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.is_draining or self.phase in _ENDED:
             return
         self.is_draining = True
         self.codec.drain()
         self._write()
-        self.service.loop.call_later(LAST_CALL_SECONDS, self._take_no_more)
+        self.service.loop.call_later(LAST_CALL_SECONDS, self.service.turns.end, self._take_no_more)
+
+    is_retired = False
+    """Nobody takes its place."""
+
+    def retire(self) -> None:
+        """It is old, or was made on other terms than those of its listener now."""
+        self.service.turns.end(self.drain)
 
     def _take_no_more(self) -> None:
-        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.phase in _ENDED:
             return
         self._has_said_last = True
         self.codec.goaway()
         for stream in list(self._streams):
             stream.skip_no_more()
         self._write()
-        if not self.codec.open_streams:
+        if not self.codec.load.open_streams:
             self._close(self.service.clock())
 
     def _close(self, now: float) -> None:
         """Say goodbye, and close once what was written has gone out."""
-        if self.phase in (Phase.CLOSING, Phase.CLOSED):
+        if self.phase in _ENDED:
             return
         if not self._has_said_last:
             self.codec.goaway()
         self._write()
         self._untaken = UNSEEN
-        self._enter(Phase.CLOSING, now)
+        self._enter(_CLOSING, now)
         self.link.close()
 
 

@@ -61,7 +61,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     host = parse.check_host(event.authority)
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
-    request = Request(listener.name, method, target, target, host, fields, lookup)
+    request = Request().take(listener.name, method, target, target, host, fields, lookup)
     has_underscores = parse.has_underscores(lookup)
     is_special = event.never_indexed or has_underscores or not _SPECIAL.isdisjoint(lookup)
     if is_special or not event.is_end or is_connect:
@@ -80,7 +80,7 @@ def _again(listener: ListenerTerms, event: RequestReceived) -> Request | None:
     if known_to is not listener or limits is not listener.limits or is_end is not event.is_end:
         return None
     path = head.path
-    request = Request(listener.name, head.method, path, path, host, head.fields, head.lookup)
+    request = Request().take(listener.name, head.method, path, path, host, head.fields, head.lookup)
     request.traits = traits
     request.length = length
     return request
@@ -95,7 +95,7 @@ def _read_connect(listener: ListenerTerms, event: RequestReceived) -> Request:
     if event.length:
         raise parse.bad_request("content-length in a CONNECT, which has no content")
     target = parse.check_authority(event.authority)
-    request = Request(listener.name, b"CONNECT", target, target, target, event.fields, event.lookup)
+    request = Request().take(listener.name, b"CONNECT", target, target, target, event.fields, event.lookup)
     request.traits = Traits(http_version=VERSION, upgrade=TUNNEL)
     return request
 

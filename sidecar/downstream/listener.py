@@ -6,9 +6,13 @@ Decides who is let in, and lets go of everybody in a drain. Owned by `runtime/`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 from collections import Counter
+from collections.abc import Callable
+from enum import Enum
 from itertools import islice
 from typing import Any, Final
 
@@ -26,8 +30,10 @@ from sidecar.downstream.opaque import OpaqueConnection
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
-from sidecar.transport import kernel
-from sidecar.transport.bind import bind
+from sidecar.transport import in_process, kernel
+from sidecar.transport.bind import Bind, Bound, bind_own
+from sidecar.transport.given import GIVEN
+from sidecar.transport.handed import Handed
 from sidecar.transport.last_accepts import last_accepts
 from sidecar.transport.link import Link
 from sidecar.transport.tls.served import ServedCertificates
@@ -58,6 +64,20 @@ LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
 
 
+LEAST_AGE: Final = 0.9
+AGE_SPREAD: Final = 0.2
+"""Of `max_connection_age`."""
+
+
+class _Takes(Enum):
+    """Which new connections."""
+
+    ALL = 1
+    HANDED = 2
+    """Those alone that another process of ours hands over: who connects is another program's."""
+    NONE = 3
+
+
 AnyClient = ClientConnection | Http2ClientConnection | ClientHandshake | OpaqueConnection
 
 
@@ -70,7 +90,7 @@ class ListenerSocket(ListenerTerms):
         self.name = policy.name
         self.is_ending = service.is_draining
         """Each answer closes its connection."""
-        self._is_accepting = True
+        self._takes = _Takes.ALL
         self.served = served
         """What new connections are shown; None in clear text. Another set may take its place at any moment."""
         self.handshakes = Counter[Handshake]()
@@ -78,9 +98,12 @@ class ListenerSocket(ListenerTerms):
         """Of each result since somebody told of them: address and detail of the last one."""
         self.adopt(policy)
         self.refused_connections = 0
-        self._connections: set[AnyClient] = set()
-        self._bound: socket.socket | None = None
-        self._port = 0
+        self._connections: dict[AnyClient, float] = {}
+        """With the time when each was let in, in this order."""
+        self._bound: Bound | None = None
+        self._queues: list[socket.socket | Handed] = []
+        """What connections are taken from: its own socket, those of neighbours that are not there, and what another
+        process hands over."""
         self._is_watching = False
         self.gate: Gate | None = None
         self._at_gate = Account(service.memory, service.clock())
@@ -113,11 +136,23 @@ class ListenerSocket(ListenerTerms):
 
     @property
     def address(self) -> Address:
-        """Where it listens; the real port where 0 was asked for."""
-        asked = self.policy.address
-        if asked.path is not None or self._bound is None or asked.port:
+        """Where it listens; the real port where 0 was asked for, and the real address of a socket that was lent."""
+        asked, bound = self.policy.address, self._bound
+        if bound is None:
             return asked
-        return Address(asked.host, self._port)
+        if bound.lent_at is not None:
+            return bound.lent_at
+        return asked if asked.path is not None or asked.port else Address(asked.host, bound.port)
+
+    @property
+    def is_lent(self) -> bool:
+        """Whoever began this process keeps its socket: what waits in it at the end is for the next process."""
+        return self._bound is not None and self._bound.lent_at is not None
+
+    @property
+    def serves(self) -> bool:
+        """This process is one of those that take its connections."""
+        return self._bound is not None and self._bound.accepts
 
     @property
     def takes_connect(self) -> bool:
@@ -139,7 +174,7 @@ class ListenerSocket(ListenerTerms):
         self.owns_client_cert = policy.direction is Direction.INBOUND or policy.tls is not None
         self.tells_of_client = policy.forwarded is not Forwarded.KEEP or self.owns_client_cert
         self.protocol = policy.protocol
-        self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self._is_accepting)
+        self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self.is_accepting)
         """How long each phase of a connection may last, by its value."""
         limits = policy.limits
         self.small_head_bytes = min(
@@ -152,47 +187,98 @@ class ListenerSocket(ListenerTerms):
         """A head up to this size cannot break a limit."""
         self.is_trusted = policy.trust is Trust.ALL
 
-    async def start(self) -> None:
-        """Bind and accept.
+    def retire(self) -> None:
+        """All connections that are here were made on other terms than those of now: each ends with its next answer,
+        HTTP/2 with its open streams."""
+        for connection in self.connections():
+            connection.retire()
+
+    def retire_old(self, now: float) -> None:
+        """Connections that have been here for `max_connection_age`, each up to a tenth sooner or later, so that those
+        that came together do not all come again together."""
+        age_seconds = self.policy.max_connection_age_seconds
+        old = []
+        for connection, since in self._connections.items():
+            share = (now - since) / age_seconds
+            if share < LEAST_AGE:
+                break
+            if share >= LEAST_AGE + AGE_SPREAD * (id(connection) // 64 % 100) / 100:
+                old.append(connection)
+        for connection in old:
+            connection.retire()
+
+    async def bind(self, bind: Bind = bind_own) -> None:
+        """Get a socket, that listens.
 
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
-        address = self.policy.address
-        bound = self._bound = bind(address, f"listeners.{self.name}.address")
-        if address.path is None:
-            self._port = bound.getsockname()[1]
-        self._watch_queue()
+        self._bound = await bind(self.policy.address, f"listeners.{self.name}.address")
+
+    def start(self) -> None:
+        """Accept. Comes after `bind`, when nothing can go wrong any more: a process that could not serve would reset
+        whom it has accepted, and of a socket that another one has too, that one would have served them."""
+        bound = self._bound
+        if bound is not None and bound.accepts:
+            self._queues += [bound.listening, *bound.others]
+            self._watch_queue()
+
+    @property
+    def is_accepting(self) -> bool:
+        """New connections are let in."""
+        return self._takes is not _Takes.NONE
+
+    def accept_own(self, *, is_on: bool) -> None:
+        """Take connections from its own socket, or leave that to another process, which hands them over."""
+        if self._bound is not None and self._bound.accepts:
+            for queue in (self._bound.listening, *self._bound.others):
+                (self.accept_also if is_on else self.accept_no_more)(queue)
+
+    def accept_also(self, queue: socket.socket | Handed) -> None:
+        """Take connections from there too, until `accept_no_more`."""
+        is_ours = self._takes is _Takes.ALL or isinstance(queue, Handed)
+        if self.is_accepting and is_ours and queue not in self._queues:
+            self._leave_queue()
+            self._queues.append(queue)
+            self._watch_queue()
+
+    def accept_no_more(self, queue: socket.socket | Handed) -> None:
+        """Whose that is takes them again."""
+        if queue in self._queues:
+            self._leave_queue()
+            self._queues.remove(queue)
+            self._watch_queue()
 
     # Accepting: by hand, since no more may be taken from the kernel's queue than can be served
 
     def _watch_queue(self) -> None:
-        is_wanted = self._is_accepting and not self._is_watching and self.gate is None
-        if self._bound is not None and is_wanted:
+        is_wanted = self.is_accepting and not self._is_watching and self.gate is None
+        if self._queues and is_wanted:
             self._is_watching = True
-            self.service.loop.add_reader(self._bound.fileno(), self._accept_some)
+            for queue in self._queues:
+                self.service.loop.add_reader(queue.fileno(), self._accept_some, queue)
 
     def _leave_queue(self) -> None:
         """What comes from now on waits in the kernel's queue."""
-        if self._bound is not None and self._is_watching:
+        if self._is_watching:
             self._is_watching = False
-            self.service.loop.remove_reader(self._bound.fileno())
+            for queue in self._queues:
+                self.service.loop.remove_reader(queue.fileno())
 
-    def _accept_some(self) -> None:
-        assert self._bound is not None
+    def _accept_some(self, queue: socket.socket | Handed) -> None:
         for _ in range(ACCEPTS_A_TURN):
             if not self._has_room():
                 self._wait_for_room()
                 return
             try:
-                taken, _address = self._bound.accept()
+                taken, _address = queue.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 self._cannot_accept(error)
                 return
             taken.setblocking(False)
-            self._take(taken)
+            self.take(taken)
 
     def _accept_waiting(self, most: int) -> int:
         """In an overload: up to so many of those who are still there. Returns how many were taken.
@@ -200,20 +286,21 @@ class ListenerSocket(ListenerTerms):
         Who has left the kernel's queue meanwhile costs a tenth of a connection here, and would cost a whole one.
         """
         taken = 0
+        queues = self._queues[:]
         for _ in range(most * LEFT_FOR_ONE):
-            if taken >= most or not self._has_room():
+            if not queues or taken >= most or not self._has_room():
                 break
-            assert self._bound is not None
             try:
-                one, _address = self._bound.accept()
+                one, _address = queues[0].accept()
             except OSError:
-                break
+                del queues[0]
+                continue
             if kernel.is_left(one):
                 one.close()
                 self._gone_clients += 1
                 continue
             one.setblocking(False)
-            self._take(one)
+            self.take(one)
             taken += 1
         return taken
 
@@ -289,7 +376,7 @@ class ListenerSocket(ListenerTerms):
         gate = self.gate
         if gate is None:
             return
-        if count and self._is_accepting and self._bound is not None:
+        if count and self.is_accepting and self._queues:
             cost = ACCEPT_COST * self._accept_waiting(max(1, count // (2 * ACCEPT_COST)))
             count -= min(cost, count // 2)
         gate.turn(count, now)
@@ -318,6 +405,19 @@ class ListenerSocket(ListenerTerms):
         if left:
             self.service.loop.call_later(RESUME_SECONDS, self._let_all_in, left)
 
+    def listening(self) -> tuple[socket.socket, ...]:
+        """Its own sockets; none while it has none."""
+        return () if self._bound is None else (self._bound.listening, *self._bound.others)
+
+    def hand_on(self) -> None:
+        """Another process has the same sockets and serves: it takes who connects from now on, and no socket ends
+        here. What this process was handed by then it serves."""
+        if self._takes is _Takes.ALL:
+            self._takes = _Takes.HANDED
+        self._leave_queue()
+        self._queues = [queue for queue in self._queues if isinstance(queue, Handed)]
+        self._watch_queue()
+
     def stop_accepting(self) -> None:
         """No new connections. What has connected or sent a request already is served once more.
 
@@ -325,19 +425,48 @@ class ListenerSocket(ListenerTerms):
         request that follows an answer is on its way for as long as the network takes.
         """
         self.is_ending = True
-        if self._is_accepting and self._bound is not None:
-            self._is_accepting = False
+        if self.is_accepting and self._bound is not None:
+            takes, self._takes = self._takes, _Takes.NONE
             self.adopt(self.policy)
             self._leave_queue()
-            for taken in last_accepts(self._bound):
-                self._take(taken)
-            self._bound.close()
+            queues, self._queues = self._queues, []
+            own = (self._bound.listening, *self._bound.others)
+            if self._bound.accepts and takes is _Takes.ALL:
+                queues += [queue for queue in own if queue not in queues]
+            for queue in queues:
+                if isinstance(queue, Handed):
+                    last = queue.rest()
+                elif self.is_lent or GIVEN.lends(queue):
+                    last = []
+                else:
+                    last = last_accepts(queue, is_shared=self._bound.is_shared)
+                for taken in last:
+                    self.take(taken)
+            for queue in own:
+                queue.close()
         for connection in list(self._connections):
-            connection.drain()
+            self.service.turns.end(connection.drain)
 
-    def _take(self, taken: socket.socket) -> None:
+    def take(self, taken: socket.socket) -> None:
+        """Serve this connection, in whatever state the listener is."""
+        self._take(taken, self._connection)
+
+    def take_in_process(self, host: str, asked: Asked | None) -> socket.socket:
+        """Serve a caller in this very process, as if it came by the network from `host`; returns its end. `asked`:
+        where it was going, if that is not this listener.
+
+        Raises:
+            OSError: there is no room for another connection.
+        """
+        if not self._has_room():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        ours, theirs = in_process.pair()
+        self._take(theirs, lambda: in_process.Arriving(self._connection(), host, asked))
+        return ours
+
+    def _take(self, taken: socket.socket, connection: Callable[[], Any]) -> None:
         loop = self.service.loop
-        task = loop.create_task(loop.connect_accepted_socket(self._connection, taken))
+        task = loop.create_task(loop.connect_accepted_socket(connection, taken))
         self._taking.add(task)
         task.add_done_callback(self._taken)
 
@@ -345,6 +474,8 @@ class ListenerSocket(ListenerTerms):
         self._taking.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.debug("a connection was gone before it was accepted: %r", error)
+        if self.service.beside.others is not None:
+            self.service.beside.others.counted()
         self.service.departed.set()
 
     def close(self) -> None:
@@ -380,14 +511,15 @@ class ListenerSocket(ListenerTerms):
                 return False
             self._visitors[connection] = self.service.clock()
             connection.turn_away()
-        self._connections.add(connection)
+        self._connections[connection] = self.service.clock()
         self.service.open_connections += 1
         memory.joined()
         if isinstance(connection, ClientHandshake):
             memory.charge(SECURED_BYTES)
-        if memory.buffer_bytes != self._buffer_bytes and self._bound is not None:
+        if memory.buffer_bytes != self._buffer_bytes:
             self._buffer_bytes = memory.buffer_bytes
-            kernel.bound_receiving(self._bound, self._buffer_bytes)
+            for queue in self.listening():
+                kernel.bound_receiving(queue, self._buffer_bytes)
         return True
 
     def replace(
@@ -396,19 +528,22 @@ class ListenerSocket(ListenerTerms):
         by: AnyClient,
     ) -> None:
         """It goes on as another protocol's, in the same place."""
-        self._connections.remove(connection)
-        self._connections.add(by)
+        self._connections[by] = self._connections.pop(connection)
+        if connection.is_retired:
+            by.retire()
 
     def forget(self, connection: AnyClient) -> None:
         """It has closed, or became a tunnel."""
         if connection in self._connections:
-            self._connections.remove(connection)
+            del self._connections[connection]
             if isinstance(connection, ClientConnection):
                 self._visitors.pop(connection, None)
             self.service.open_connections -= 1
             self.service.memory.left()
             if connection.is_secured:
                 self.service.memory.charge(-SECURED_BYTES)
+            if self.service.beside.others is not None:
+                self.service.beside.others.counted()
         self.service.departed.set()
         if not self._is_watching:
             self._watch_queue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +30,7 @@ from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.transport.channel import Channel
-from sidecar.transport.intercept import original_destination
+from sidecar.transport.intercept import asked_by
 from sidecar.transport.link import Link
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         "_until_first",
         "bucket",
         "due",
+        "is_retired",
         "link",
         "phase",
     )  # fmt: skip
@@ -66,6 +68,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         self._listener = listener
         self._service = listener.service
         self.phase = Phase.DETECT
+        self.is_retired = False
         self._since = 0.0
         self.due = inf
         self.bucket: set[Expiring] | None = None
@@ -99,15 +102,15 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted from the kernel: it may have been intercepted."""
         link = self.link = Link(cast(asyncio.Transport, transport))
-        original = original_destination(transport.get_extra_info("socket"))
-        if original is None:
+        asked = asked_by(transport)
+        if asked is None:
             self._is_gone_on = True
             connection = ClientConnection(self._listener)
             link.set_sink(connection)
             connection.connection_made(transport)
             return
-        link.asked = Asked(*original, is_original=True)
-        if not self._listener.accept(self) or self._is_loop(link.asked):
+        link.asked = asked
+        if not self._listener.accept(self) or self._is_loop(asked):
             self._enter(Phase.CLOSING, self._service.clock())
             link.reset()
             return
@@ -209,7 +212,9 @@ class OpaqueConnection(PhaseClock, ServerStream):
         self._behind = b""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.gone(Reason.CLIENT_GONE, "the client went away")
+            self._listener.service.turns.end(
+                partial(exchange.gone, Reason.CLIENT_GONE, "the client went away")
+            )
 
     def pause_writing(self) -> None:
         if self._until_first is not None:
@@ -230,7 +235,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         else:
             self.link.pause()
         self._enter(Phase.ANSWER, self._service.clock())
-        request = Request(
+        request = Request().take(
             self._listener.name,
             b"CONNECT",
             asked.authority,
@@ -316,7 +321,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         if waiting is not None:
             self._hand_on(waiting)
 
-    def send_whole(self, head: ResponseHead, body: bytes) -> None:
+    def send_whole(self, head: ResponseHead, body: bytes | memoryview) -> None:
         """There is no tunnel. Whatever the client speaks, it understands a connection that is reset."""
         self.link.reset()
 
@@ -330,7 +335,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     def send_interim(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
-    def send_data(self, data: bytes) -> None: ...
+    def send_data(self, data: bytes | memoryview) -> None: ...
     def flush(self) -> None: ...
     def hold(self) -> None: ...
     def resume(self) -> None: ...
@@ -339,6 +344,10 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""
+
+    def retire(self) -> None:
+        """Whoever takes its place is told (`ListenerSocket.replace`); a tunnel that there is goes on."""
+        self.is_retired = True
 
     def claim(self, now: float) -> Claim | None:
         peer = self.link.peer

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.contract import SLOTTED
 from sidecar.core.overload import LATE_SECONDS, Change, LeastTurn
 from sidecar.core.snapshot import Direction
 
@@ -29,7 +30,7 @@ WORTH_SHARE: Final = 0.1
 """A listener with less than this share of all that is under way is not what the loop cannot keep up with."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class Told:
     """A listener's overload has begun or ended: for the log."""
 

@@ -43,7 +43,7 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     )
     if not listener.is_trusted:
         fields, lookup = parse.without_internal(fields, lookup)
-    request = Request(listener.name, method, target, origin_target, authority, fields, lookup)
+    request = Request().take(listener.name, method, target, origin_target, authority, fields, lookup)
     if version != "1.1" or not _READ_FURTHER.isdisjoint(lookup) or parse.has_underscores(lookup):
         _read_further(request, version)
     if method == b"CONNECT":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from mypy_extensions import mypyc_attr
+
 from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits, Unmatched
 from sidecar.core.tls_numbers import Handshake
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sidecar.transport.link import Link
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ListenerTerms(ABC):
     """A listener as its connections see it. A reload may change all but the name."""
 

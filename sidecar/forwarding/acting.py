@@ -24,6 +24,7 @@ from sidecar.core.snapshot import HeaderOps, Rewrite, Route
 from sidecar.forwarding import answers, date
 from sidecar.forwarding.answers import OwnAnswer
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.own_fields import OwnFields
 
 if TYPE_CHECKING:
     from sidecar.core.head import Added, Own
@@ -39,7 +40,7 @@ class Acting:
 
     __slots__ = (
         "_added", "_answer_fields", "_clients", "_cors", "_redirect", "_respond", "_sets_date", "_to_client",
-        "_to_upstream", "most_body", "variants",
+        "_to_fallback", "_to_upstream", "most_body", "variants",
     )  # fmt: skip
 
     def __init__(self, policy: Route, added: Added, variants: Mapping[str, Any]) -> None:
@@ -51,6 +52,7 @@ class Acting:
         self._respond = policy.respond
         own = _without_changed(policy.respond, policy.response_headers)
         self._answer_fields = FilledFields(own, clients), b"".join(_lines(static(own)))
+        self._to_fallback = FilledFields(OwnFields.of(policy).kept(_fallback_fields(policy)), clients)
         self._to_upstream = _filled(policy.request_headers, clients)
         self._to_client = _filled(policy.response_headers, clients)
         self._sets_date = any(
@@ -122,6 +124,10 @@ class Acting:
         """Further lines of an answer of the sidecar's own: what lets a page of another origin read it."""
         return [] if self._cors is None else _lines(self._cors.answer(exchange.request.lookup))
 
+    def lines_for_fallback(self, exchange: Described) -> Own:
+        """Further lines of the fixed response that stands in for an error."""
+        return [*self.lines_for_errors(exchange), *_lines(self._to_fallback.pairs(exchange))]
+
     def lines_for_client(self, exchange: Described) -> Own:
         """Further lines of the head of an upstream's answer, or of one that the route makes itself."""
         lines = self.lines_for_errors(exchange)
@@ -133,7 +139,9 @@ class Acting:
 def acts(policy: Route) -> bool:
     """Whether a route needs any of this."""
     ops = policy.request_headers, policy.response_headers
-    has_variables = any(not isinstance(value, bytes) for one in ops for _, value in (*one.set, *one.add))
+    values = [value for one in ops for _, value in (*one.set, *one.add)]
+    values += [value for _, value in _fallback_fields(policy)]
+    has_variables = any(not isinstance(value, bytes) for value in values)
     return has_variables or bool(
         policy.redirect
         or policy.respond
@@ -169,6 +177,10 @@ class Rewriting:
 
 def _filled(ops: HeaderOps, clients: Clients) -> FilledFields:
     return FilledFields((*ops.set, *ops.add), clients)
+
+
+def _fallback_fields(policy: Route) -> tuple[tuple[bytes, Value], ...]:
+    return () if policy.fallback is None else policy.fallback.headers
 
 
 def _lines(pairs: Iterable[tuple[bytes, bytes]]) -> Own:

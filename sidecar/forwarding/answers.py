@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from typing import Final
 
+from sidecar.core.actions.fields import static
+from sidecar.core.contract import SLOTTED
 from sidecar.core.errors import Reason
-from sidecar.core.head import Added, Own, ResponseHead, own_answer
+from sidecar.core.head import NOTHING, Added, Own, ResponseHead, own_answer
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.forwarding import date, grpc
+from sidecar.forwarding.own_fields import UNCHANGED, OwnFields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class Row:
     """One row of the table of answers."""
 
@@ -59,10 +63,12 @@ TABLE = {
 }
 """CLIENT_GONE is missing: there is nobody left to answer."""
 
+FINAL_RECIPIENT: Final = "max_forwards"
+"""The details of an answer to a request that may go no further; it is no error."""
 _UNQUOTABLE = {ord("\\"): "\\\\", ord('"'): '\\"'} | dict.fromkeys((*range(32), 127), " ")
 
 
-@dataclass(slots=True)
+@dataclass(**SLOTTED)
 class OwnAnswer:
     """A whole answer of the sidecar's own."""
 
@@ -101,11 +107,13 @@ def answer(
     is_grpc: bool = False,
     is_stranger: bool = False,
     fallback: FallbackPolicy | None = None,
+    fields: OwnFields = UNCHANGED,
 ) -> OwnAnswer:
-    """What the client gets for `reason`.
+    """What the client gets for `reason`. `fields`: what the route changes in it; values with variables are not here.
 
     A stranger hears the reason alone (SPEC 5.6): no address, breaker or route of the inside. The log has the rest.
-    `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early.
+    `Retry-After` is whole seconds, rounded up, so that a client that obeys it does not come too early. Fields of a
+    `fallback` that hold variables are for `acting.py` to add.
     """
     row = TABLE[reason]
     served_by = "response" if fallback else None
@@ -116,21 +124,25 @@ def answer(
         b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n",
     ]  # fmt: skip
     if fallback is not None:
-        return _fallback(fallback, own, date_line)
-    own.append(date_line)
-    if retry_after_seconds > 0:
+        return _fallback(fallback, own, date_line, fields)
+    if not fields.sets_date:
+        own.append(date_line)
+    if retry_after_seconds > 0 and b"retry-after" not in fields.dropped:
         own.append(b"Retry-After: %d\r\n" % math.ceil(retry_after_seconds))
     if is_grpc:
         own.append(b"Content-Type: application/grpc\r\n")
         own += [b"%b: %b\r\n" % pair for pair in grpc.own_trailers(reason, detail, retry_after_seconds)]
-        return _whole(200, own, b"")
+        return _whole(200, own, b"", fields.added)
     own.append(b"Content-Type: application/problem+json\r\n")
-    return _whole(row.status, own, _problem(row, reason, detail, route, request_id))
+    return _whole(row.status, own, _problem(row, reason, detail, route, request_id), fields.added)
 
 
 def final_recipient(method: bytes, head: bytes, *, request_id: bytes, date_line: bytes) -> OwnAnswer:
     """What a request gets whose `Max-Forwards` ends here (RFC 9110 7.6.2): TRACE its own head, OPTIONS nothing."""
-    own: Own = [b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line]
+    own: Own = [
+        b'Proxy-Status: sidecar; details="', FINAL_RECIPIENT.encode(), b'"\r\n',
+        b"x-request-id: ", request_id, b"\r\nVia: 1.1 sidecar\r\n", date_line,
+    ]  # fmt: skip
     if method != b"TRACE":
         return _whole(200, own, b"")
     own.append(b"Content-Type: message/http\r\n")
@@ -142,23 +154,27 @@ def acted(status: int, own: Own, added: Added, body: bytes) -> OwnAnswer:
     length = None if status in (204, 304) else len(body)
     if length is not None:
         own.append(b"Content-Length: %d\r\n" % length)
+    return _with(added, status, own, length, body)
+
+
+def _whole(status: int, own: Own, body: bytes, added: Added = NOTHING) -> OwnAnswer:
+    own.append(b"Content-Length: %d\r\n" % len(body))
+    return _with(added, status, own, len(body), body)
+
+
+def _with(added: Added, status: int, own: Own, length: int | None, body: bytes) -> OwnAnswer:
     head = own_answer(status, own, length, has_own_date=True)
     head.added = added
     return OwnAnswer(head, body)
 
 
-def _whole(status: int, own: Own, body: bytes) -> OwnAnswer:
-    own.append(b"Content-Length: %d\r\n" % len(body))
-    return OwnAnswer(own_answer(status, own, len(body), has_own_date=True), body)
-
-
-def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes) -> OwnAnswer:
-    if all(name.lower() != date.KEY for name, _ in fallback.headers):
+def _fallback(fallback: FallbackPolicy, own: Own, date_line: bytes, fields: OwnFields) -> OwnAnswer:
+    if not fields.sets_date and all(name.lower() != date.KEY for name, _ in fallback.headers):
         own.append(date_line)
-    own += [b"%b: %b\r\n" % field for field in fallback.headers]
+    own += [b"%b: %b\r\n" % field for field in static(fields.kept(fallback.headers))]
     if fallback.status not in (204, 304):
-        return _whole(fallback.status, own, fallback.body)
-    return OwnAnswer(own_answer(fallback.status, own, None, has_own_date=True), fallback.body)
+        return _whole(fallback.status, own, fallback.body, fields.added)
+    return _with(fields.added, fallback.status, own, None, fallback.body)
 
 
 def _problem(row: Row, reason: Reason, detail: str, route: str | None, request_id: bytes) -> bytes:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import floor, inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.breaker.permit import Turn
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS, with_margin
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.outcome import Kind, Limit, Outcome
+from sidecar.core.outcome import Judged, Kind, Limit, Outcome
+from sidecar.core.retry import RetryCause
 from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import mark_retry, request_head
@@ -41,9 +42,12 @@ if TYPE_CHECKING:
     from sidecar.upstream.cluster import Wait
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
-_ANSWERED = Kind.ANSWERED
-_REUSABLE = Fate.REUSABLE
-_LOST = "lost to a hedge"
+_ANSWERED: Final = Kind.ANSWERED
+_REUSABLE: Final = Fate.REUSABLE
+_CLIENT: Final = Turn.CLIENT
+_UPSTREAM: Final = Turn.UPSTREAM
+_HEDGE: Final = RetryCause.HEDGE
+_LOST: Final = "lost to a hedge"
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
@@ -64,7 +68,7 @@ class AttemptOwner(ABC):
     def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
 
     @abstractmethod
-    def data(self, attempt: Attempt, data: bytes) -> None: ...
+    def data(self, attempt: Attempt, data: bytes | memoryview) -> None: ...
 
     @abstractmethod
     def flush(self, attempt: Attempt) -> None: ...
@@ -74,7 +78,7 @@ class AttemptOwner(ABC):
         """Its answer is whole."""
 
     @abstractmethod
-    def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
+    def answered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
         """`head`, `data` and `completed` in one."""
 
     @abstractmethod
@@ -113,7 +117,7 @@ class Attempt(ResponseSink, Seeker):
 
     __slots__ = (
         "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
-        "awaits_message", "ejected", "ended", "fails_at", "is_hedge", "is_retry", "is_whole", "permit", "pool",
+        "awaits_message", "cause", "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool",
         "race", "reason", "resend", "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status",
         "trailers", "upstream", "waited_seconds",
     )  # fmt: skip
@@ -137,8 +141,8 @@ class Attempt(ResponseSink, Seeker):
     """What its end has made of its endpoint."""
     is_retry: bool
     """The upstream is told that it is a further try, or was asked for by one."""
-    is_hedge: bool
-    """It was begun beside one that was slow."""
+    cause: RetryCause | None
+    """Why it was begun after another one; None for the first."""
     resend: int
     """How many there were of the exchange before it."""
     waited_seconds: float
@@ -186,15 +190,20 @@ class Attempt(ResponseSink, Seeker):
         self.pool = pool
         self.status = self.resend = 0
         self.reason = self.sent_ms = self._lease = self._wait = self.ejected = self._withheld = self._said = (
-            None
-        )
+            self.cause
+        ) = None
         self.sent_seconds = self.waited_seconds = 0.0
-        self.is_whole = self._is_held = self.awaits_message = self.is_retry = self.is_hedge = False
+        self.is_whole = self._is_held = self.awaits_message = self.is_retry = False
         self.trailers = ()
         self._stream = NO_UPSTREAM
 
     def __repr__(self) -> str:
         return f"<Attempt {self.upstream} {self.endpoint} status={self.status} reason={self.reason}>"
+
+    @property
+    def is_hedge(self) -> bool:
+        """It was begun beside one that was slow."""
+        return self.cause is _HEDGE
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -277,7 +286,9 @@ class Attempt(ResponseSink, Seeker):
         told_seconds = seconds_left
         if traits.is_grpc:
             # Its server ends the call at the deadline by itself, and tells why: that comes before our cut.
-            told_seconds = max(with_margin(seconds_left, route.deadline.offset_seconds), MIN_SEND_SECONDS)
+            told_seconds = with_margin(seconds_left, route.deadline.offset_seconds)
+            if told_seconds < MIN_SEND_SECONDS:
+                told_seconds = MIN_SEND_SECONDS
         self._lease = lease
         self._stream = stream
         self.sent_seconds = seconds_left
@@ -293,14 +304,14 @@ class Attempt(ResponseSink, Seeker):
         body = exchange.body
         if body is None:
             stream.send_head(head)
-        elif self.is_hedge:
+        elif self.cause is _HEDGE:
             stream.send_head(head, body.again())
             stream.end(body.trailers)
         else:
             stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
             body.send_to(stream)
             if not body.is_complete and (body.size or not traits.expects_continue):
-                self.permit.turn(Turn.CLIENT, now)
+                self.permit.turn(_CLIENT, now)
 
     # What its client does meanwhile
 
@@ -317,42 +328,42 @@ class Attempt(ResponseSink, Seeker):
     def body_begins(self, now: float) -> None:
         """The first piece of a body that its client may hold back (`Expect`): the rest is the client's to send."""
         if self._lease is not None and not self._is_held:
-            self._turn(Turn.CLIENT, now)
+            self._turn(_CLIENT, now)
 
     def request_arrived(self, now: float) -> None:
         """The client has sent the last of a body that came in pieces."""
         if not self._is_held:
-            self._turn(Turn.UPSTREAM, now)
+            self._turn(_UPSTREAM, now)
 
     def body_blocked(self, now: float) -> None:
         """The upstream takes no more of the request for now: that is its own time."""
         if not self._is_held:
-            self._turn(Turn.UPSTREAM, now)
+            self._turn(_UPSTREAM, now)
 
     def body_writable(self, now: float) -> None:
         """It does again, and the client may send."""
         body = self.race.story.body
         if not self._is_held and body is not None and not body.is_complete:
-            self._turn(Turn.CLIENT, now)
+            self._turn(_CLIENT, now)
 
     def body_not_taken(self) -> None:
         """It is out of time, and what has come of the request's body still waits to be taken: since the last piece
         came it was the upstream's turn."""
         exchange = self.race.story
         if exchange.body is not None and not exchange.body.is_complete and self._stream.unsent_bytes:
-            self.permit.turn(Turn.UPSTREAM, exchange.moved_at)
+            self.permit.turn(_UPSTREAM, exchange.moved_at)
 
     def hold(self, now: float) -> None:
         """The client takes no more of the answer for now."""
         if self._lease is not None and not self._is_held:
             self._is_held = True
-            self._turn(Turn.CLIENT, now)
+            self._turn(_CLIENT, now)
             self._stream.hold()
 
     def resume(self, now: float) -> None:
         if self._is_held:
             self._is_held = False
-            self._turn(Turn.UPSTREAM, now)
+            self._turn(_UPSTREAM, now)
             self._stream.resume()
 
     def what_is_late(self) -> str:
@@ -381,7 +392,7 @@ class Attempt(ResponseSink, Seeker):
         if self.pool is not None:
             self.pool.in_flight -= 1
         body = self.race.story.body
-        if body is not None and not self.is_hedge:
+        if body is not None and self.cause is not _HEDGE:
             body.stop()
         lease = self._lease
         if lease is None:
@@ -443,7 +454,7 @@ class Attempt(ResponseSink, Seeker):
             kind,
             status,
             0.0 if self.sent_seconds == inf else self.sent_seconds,
-            status != 0 and verdicts.is_marked(self.answer, self.route.judged_by),
+            status != 0 and verdicts.is_marked(self.answer, self.route.policy.breaker),
             limit,
             own_seconds if limit is Limit.ROUTE else 0.0,
             is_cut,
@@ -469,6 +480,10 @@ class Attempt(ResponseSink, Seeker):
         return self.status == 504 or self.grpc_status == GrpcStatus.DEADLINE_EXCEEDED
 
     # What only observers ask
+
+    @property
+    def judged(self) -> Judged:
+        return self.permit.judged(self.ended)
 
     @property
     def http_version(self) -> str:
@@ -528,13 +543,13 @@ class Attempt(ResponseSink, Seeker):
             next_look = self.permit.head(
                 head.status,
                 now,
-                is_marked=verdicts.is_marked(head, self.route.judged_by),
+                is_marked=verdicts.is_marked(head, self.route.policy.breaker),
                 retry_after_seconds=verdicts.retry_after(head),
             )
         if next_look < exchange.due:
             exchange.watch(now)
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes | memoryview) -> None:
         is_first_message = self.awaits_message
         if is_first_message:
             self.awaits_message = False
@@ -582,7 +597,7 @@ class Attempt(ResponseSink, Seeker):
             return
         self.race.completed(self)
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
         self.status = head.status
         self.answer = head
         self.is_whole = True
@@ -623,11 +638,11 @@ class Attempt(ResponseSink, Seeker):
         self.race.failed(self, GivenUp(Reason.CONNECTION_RESET, "an error in the sidecar", is_ours=True))
 
     def blocked(self) -> None:
-        if not self.is_hedge:  # whose body is all here: there is nobody to hold back
+        if self.cause is not _HEDGE:  # whose body is all here: there is nobody to hold back
             self.race.blocked()
 
     def writable(self) -> None:
-        if not self.is_hedge:
+        if self.cause is not _HEDGE:
             self.race.writable()
 
     def hand_over(self, protocol: object) -> Channel:

@@ -1,11 +1,14 @@
-"""What goes on beside the exchanges of a process: who waits for a hedge, copies under way, and TLS handshakes."""
+"""What goes on beside the exchanges of a process: who waits for a hedge, copies under way, TLS handshakes, and the
+other workers of its pod."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
+from sidecar.core.errors import Reason
 from sidecar.forwarding.hedge_line import HedgeLine
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.turns import Turns
@@ -15,10 +18,28 @@ class Stoppable(Protocol):
     def stop(self) -> None: ...
 
 
+class OtherLoops(ABC):
+    """The other workers of the pod, who have calls of the app under way (`notices.py`)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def tell(self, span_id: bytes, why: Reason) -> None:
+        """An inbound exchange was cut short here: what hangs on it there is to end."""
+
+    @abstractmethod
+    def watch(self) -> None:
+        """Something here hangs on an exchange of theirs."""
+
+    @abstractmethod
+    def counted(self) -> None:
+        """A connection of a client has come or gone."""
+
+
 class Beside:
     """Of one process; owned by its `Service`."""
 
-    __slots__ = ("copies", "handshakes", "hedges")
+    __slots__ = ("copies", "handshakes", "hedges", "others")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
         self.hedges = HedgeLine(loop, clock, sweep)
@@ -27,6 +48,8 @@ class Beside:
         """For TLS handshakes alone: nobody else is to wait behind hundreds of them."""
         self.copies: set[Stoppable] = set()
         """Of requests, under way to the upstreams of mirrors."""
+        self.others: OtherLoops | None = None
+        """None in a pod of one worker."""
 
     def __repr__(self) -> str:
         return f"<Beside {self.hedges!r}, {len(self.copies)} copies>"

@@ -106,7 +106,7 @@ class Check(Way):
         if again is None:
             self._has_place = cluster.admit()
             if not self._has_place:
-                return GivenUp(Reason.OVERLOADED, f"{cluster.name}: max_requests reached")
+                return GivenUp(Reason.OVERLOADED, cluster.why_full)
         pool = cluster.pick(cluster.at(self.permit.avoid)) if again is None else again
         if pool is None:
             return GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
@@ -165,8 +165,7 @@ class Check(Way):
         self.is_good = is_good_check(outcome)
         transition = self.permit.judge(outcome, now, self)
         self.permit.close(now)
-        if self._cluster.peers.news:
-            self._cluster.settle(now)
+        self._cluster.settle(now)
         self._on_end(self, transition)
 
     def _outcome(self, request: OwnRequest) -> Outcome:

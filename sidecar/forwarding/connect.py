@@ -74,7 +74,7 @@ class TunnelExchange(Exchange):
         if passed is not None and not service.passing.is_known(passed, now):
             service.passing.wait_for(passed, self)
             return
-        race = self.race = TunnelRace()
+        race = self.race = self._new_race()
         race.start(self, self.stream, route, route.choose(service.rng), now)
 
     def _passed_through(self) -> Passed:

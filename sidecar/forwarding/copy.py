@@ -206,7 +206,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
     def head(self, head: ResponseHead) -> None:
         self._status = head.status
 
-    def data(self, data: bytes) -> None: ...
+    def data(self, data: bytes | memoryview) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -214,7 +214,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
         is_sent = self._body_is_whole or not self._has_body
         self._end(CopyOutcome.ANSWERED, fate=Fate.REUSABLE if is_sent else Fate.BROKEN)
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
         self._status = head.status
         self.end(())
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from email.utils import formatdate
+from time import time
 
 KEY = b"date"
 
 
-_last: tuple[int, bytes] = (-1, b"")
-"""A second and its line."""
+_from = _until = 0.0
+"""The second whose line is at hand. No whole numbers: to compare one with `time()` takes 400 instructions more."""
+_line = b""
 
 
 def line() -> bytes:
     """The field line that says now."""
-    global _last
-    second, said = _last
-    now = time.time()
-    if (
-        not second <= now < second + 1
-    ):  # most answers share theirs: 0.1 µs less than a look-up by the whole number
-        second = int(now)
-        said = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
-        _last = second, said
-    return said
+    now = time()
+    return _line if _from <= now < _until else _written(now)  # most answers share theirs
+
+
+def _written(now: float) -> bytes:
+    global _from, _until, _line
+    _from = float(int(now))
+    _until = _from + 1.0
+    _line = b"Date: %b\r\n" % formatdate(_from, usegmt=True).encode()
+    return _line
 
 
 def value() -> bytes:

@@ -15,12 +15,13 @@ The event loop owns an exchange; it lives in `Service.exchanges` from `begin` to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor
+from functools import partial
 from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.callers import Found
+from sidecar.core.conditions import Entry
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import from_http
 from sidecar.core.observe import Notice
@@ -30,20 +31,23 @@ from sidecar.core.plain import Field
 from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
 from sidecar.core.retry import REPEATABLE
-from sidecar.core.snapshot import FallbackPolicy
+from sidecar.core.snapshot import FallbackPolicy, Match
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import answers, date, grpc, lineage, strict
 from sidecar.forwarding.acting import Acting, Rewriting
+from sidecar.forwarding.answers import OwnAnswer
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.given_up import GivenUp
-from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute
+from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute, Recorder
 from sidecar.forwarding.meant import MeantRace, is_meant
+from sidecar.forwarding.outcomes import NOT_ADMITTED
+from sidecar.forwarding.own_fields import UNCHANGED
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import Race, RaceOwner
 from sidecar.forwarding.service import Service, WaitsForAddress
 from sidecar.forwarding.streams import NO_CLIENT, RequestSink, ServerStream
-from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
+from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, Expiring, Sweep
 from sidecar.forwarding.trace import Trace, without_context
 from sidecar.forwarding.tunnel import Tunnel
 
@@ -61,11 +65,11 @@ NOT_SENT: Final = frozenset({
 """After these the request has certainly reached nobody."""
 
 CLIENT_GONE_STATUS: Final = 499
-_CLIENT_GONE = Reason.CLIENT_GONE
-_OVERLOADED = Reason.OVERLOADED
-_MAX_FORWARDS_METHODS = max_forwards.METHODS
+_CLIENT_GONE: Final = Reason.CLIENT_GONE
+_OVERLOADED: Final = Reason.OVERLOADED
+_MAX_FORWARDS_METHODS: Final = max_forwards.METHODS
 _QUESTION_MARK: Final = 0x3F
-_NO_BUDGET = deadline.Budget(0.0, "")
+_NO_BUDGET: Final = deadline.Budget(0.0, "")
 
 
 class Exchange(RaceOwner, RequestSink, WaitsForAddress):
@@ -73,7 +77,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
 
     __slots__ = (
         "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
-        "deadline", "detail", "due", "ended", "fallback", "moved_at", "prefix_length", "race", "reason",
+        "deadline", "detail", "due", "ended", "fallback", "matched", "moved_at", "race", "reason",
         "refused_by", "remembered_as", "request", "response_bytes", "route", "route_name", "service", "started",
         "status", "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
@@ -85,8 +89,6 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
     deadline: float
     due: float
     """When the sweep is to look here next."""
-    prefix_length: int
-    """Of the target, that the route's prefix has matched; set if the route rewrites."""
     moved_at: float
     """When the last byte came, either way."""
 
@@ -96,7 +98,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         self.stream = stream
         self.request = request
         self.body: RequestBody | None = (
-            RequestBody(stream, service.memory.buffer_bytes) if request.length else None
+            RequestBody().take(stream, service.memory.buffer_bytes) if request.length else None
         )
         self.attempts: list[Attempt] = []
         self.race: Race | None = None
@@ -104,6 +106,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         self.detail = ""
         self.status = self.response_bytes = 0
         self.route: LiveRoute | None = None
+        self.matched: Entry[LiveRoute] | None = None
+        """By which of the route's matches it was taken."""
         self.route_name: str | None = None
         self.bucket: set[Expiring] | None = None
         self.reason: Reason | None = None
@@ -167,8 +171,9 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 entry = None
             if entry:
                 passed, route = None, entry.target
+                self.matched = entry
                 if route.rewriting is not None:
-                    self._note_prefix(route.rewriting, entry.prefix_end(path), path)
+                    self._check_prefix(route.rewriting, path)
             else:
                 passed = service.passing.find(request, self.stream.peer)
                 route = passed.route
@@ -193,12 +198,13 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                     return
             if route.admission is not None:
                 self._check_admission(route.admission)
-            if self.body is not None and (route.retry is not None or route.policy.hedge is not None):
+            if self.body is not None and (route.policy.retry.attempts or route.policy.hedge is not None):
                 self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
             if passed is None or service.passing.is_known(passed, now):
                 destination = route.single or route.choose(service.rng)
                 if destination.copying is not None:
                     destination.copying.choose(self, route)
+                # As `_new_race`, without the call.
                 race = self.race = Race() if request.asked is None else MeantRace()
                 race.start(self, self.stream, route, destination, now)
             else:
@@ -226,12 +232,11 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.abandon()
 
     def _new_race(self) -> Race:
-        return MeantRace()
+        return Race() if self.request.asked is None else MeantRace()
 
-    def _note_prefix(self, rewriting: Rewriting, length: int, path: bytes) -> None:
+    def _check_prefix(self, rewriting: Rewriting, path: bytes) -> None:
         if rewriting.prefix is not None and has_dot_segment(path):
             raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
-        self.prefix_length = length
 
     def _take_plain_deadline(self, route: LiveRoute, now: float) -> None:
         """The route alone decides: 0.4 µs less than asking everybody."""
@@ -240,24 +245,23 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         seconds = route.first_check_seconds
         due = self.due = now + seconds
         sweep = self.service.sweep
-        bucket = sweep.buckets.get(floor(due * TICKS_PER_SECOND))  # `int` takes 0.1 µs more
-        if bucket is None or seconds < OWN_TIMER_SECONDS:
-            sweep.add(self, now)
-        else:  # where a bucket is, the timer runs
+        if sweep.latest_from <= due < sweep.latest_until and seconds >= OWN_TIMER_SECONDS:
+            bucket = self.bucket = sweep.latest  # `Sweep.add`, without the call
             bucket.add(self)
-            self.bucket = bucket
+        else:
+            sweep.add(self, now)
 
     def _take_deadline(self, route: LiveRoute, now: float) -> None:
         recovered = self.caller.deadline - now if self.caller is not None else None
         lookup = self.request.lookup
         budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
-        due = self.deadline = now + budget.seconds
+        self.deadline = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)
         if budget.is_spent:
             raise GivenUp(Reason.DEADLINE_EXCEEDED, f"the caller's time was up on arrival ({budget.source})")
-        quiet_until = now + route.idle_seconds
-        self.due = due if due < quiet_until else quiet_until
+        seconds = route.first_check_seconds
+        self.due = now + (budget.seconds if budget.seconds < seconds else seconds)
         self.service.sweep.add(self, now)
 
     def _check_room(self, route: LiveRoute) -> None:
@@ -301,8 +305,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         if acted is None:
             return False
         self.detail, answer = acted
-        self.status = answer.status
-        self.stream.send_whole(answer.head, answer.body)
+        self._answer_whole(answer)
         self.finish(self.status)
         return True
 
@@ -328,10 +331,26 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         answer = answers.final_recipient(
             request.method, echo, request_id=self.trace.request_id, date_line=date.line()
         )
-        self.status = answer.status
-        self.stream.send_whole(answer.head, answer.body)
+        self.detail = answers.FINAL_RECIPIENT
+        self._answer_whole(answer)
         self.finish(self.status)
         return True
+
+    def _answer_whole(self, answer: OwnAnswer) -> None:
+        """Send an answer of the sidecar's own."""
+        self.status = answer.status
+        if answer.head.length is not None and self.request.method != b"HEAD":
+            self.response_bytes = len(answer.body)
+        self.stream.send_whole(answer.head, answer.body)
+
+    @property
+    def prefix_length(self) -> int:
+        path = self.request.origin_target.partition(b"?")[0]
+        return 0 if self.matched is None else self.matched.prefix_end(path)
+
+    @property
+    def match(self) -> Match | None:
+        return None if self.matched is None else self.matched.match
 
     @property
     def tries(self) -> Sequence[Attempt]:
@@ -379,10 +398,13 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.tripped_breaker(transition)
         idle_seconds = attempt.route.policy.timeouts.idle_seconds
         service = self.service
-        self.tunnel = Tunnel(service.loop, idle_seconds, lambda: self._tunnel_ended(attempt), service.memory)
-        self.tunnel.start(self.stream, attempt)
+        on_end = partial(service.turns.end, partial(self._tunnel_ended, attempt))
+        self.tunnel = Tunnel(service.loop, idle_seconds, on_end, service.memory)
+        self.tunnel.start(self.stream, attempt.hand_over, attempt.rest)
 
     def _tunnel_ended(self, attempt: Attempt) -> None:
+        if self._is_over:
+            return
         if self.tunnel is not None:
             self.response_bytes = self.tunnel.from_upstream_bytes
         attempt.finish(self.service.clock())
@@ -470,6 +492,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.status = self.attempts[-1].status
             self.stream.reset(error.reason)
         else:
+            fields = UNCHANGED if self.route is None else self.route.instead.fields
             answer = answers.answer(
                 error.reason,
                 error.detail,
@@ -480,11 +503,13 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 retry_after_seconds=error.retry_after_seconds,
                 is_grpc=self.request.traits.is_grpc,
                 fallback=fallback,
+                fields=fields,
             )
             if self.route is not None and self.route.acting is not None:
-                answer.head.own += self.route.acting.lines_for_errors(self)
-            self.status = answer.status
-            self.stream.send_whole(answer.head, answer.body)
+                acting, own = self.route.acting, answer.head.own
+                own += acting.lines_for_errors(self) if fallback is None else acting.lines_for_fallback(self)
+                own.append(fields.lines(self))
+            self._answer_whole(answer)
 
     def finish(self, status: int) -> None:
         """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
@@ -504,6 +529,12 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         )
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
+        route = self.route
+        if route is not None and route.outcomes is not None:
+            if attempts and self._fell_back_for is None:
+                route.outcomes.keep(attempts, self.reason)
+            else:
+                self._keep_refusal(route.outcomes)
         service.observe.finished(self)
         for attempt in attempts:
             del attempt.race  # no cycle is left, so nothing waits for the garbage collector
@@ -513,6 +544,18 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.body.release(NO_CLIENT)
         if self.reason is not _CLIENT_GONE:
             stream.end(attempts[-1].trailers if attempts else ())
+
+    def _keep_refusal(self, outcomes: Recorder) -> None:
+        """No attempt was made of what was asked for first; of its fallback there may be some."""
+        first = self._fell_back_for
+        reason = self.reason if first is None else first.reason
+        if reason in NOT_ADMITTED and (first is None or not first.is_below):
+            by = self.refused_by
+            is_fallbacks = by is not None and by.upstream == self.fallback
+            state = self.breaker_state or State.CLOSED
+            outcomes.refuse(self.started, reason, state, None if is_fallbacks else by)
+        if self.attempts:
+            outcomes.keep(self.attempts, self.reason)
 
     def abandon(self) -> None:
         """A mistake of ours broke it off: cut the client, and leave nothing behind."""
@@ -601,7 +644,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 self.service.beside.hedges.add(self, now)
                 return
         elif route is not None:
-            due = min(due, now + route.judged_by.judge_after_seconds)  # see `first_check_seconds`
+            due = min(due, now + route.policy.breaker.judge_after_seconds)  # see `first_check_seconds`
         self.due = due
         self.service.sweep.add(self, now)
 

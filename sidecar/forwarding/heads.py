@@ -6,6 +6,7 @@ adds was computed when the route was built (`live.py`); here only what differs f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ from sidecar.core import deadline, headers
 from sidecar.core.deadline import Carried, Form
 from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
+from sidecar.core.propagation.chain import lines_of
+from sidecar.core.propagation.form import ContextForm, NextIds
 from sidecar.core.request import PLAIN, PLAIN_2, Request
 from sidecar.core.retry import MARK
 from sidecar.core.snapshot import Endpoint
@@ -25,20 +28,20 @@ if TYPE_CHECKING:
     from sidecar.forwarding.story import Story
     from sidecar.forwarding.trace import Trace
 
-_CONTENT_LENGTH = frozenset({b"content-length"})
-_NOT_IN_INTERIM = headers.HOP_BY_HOP | _CONTENT_LENGTH
-_EXPECT = frozenset({b"expect"})
-_PROXY_STATUS = frozenset({b"proxy-status"})
+_CONTENT_LENGTH: Final = frozenset({b"content-length"})
+_NOT_IN_INTERIM: Final = headers.HOP_BY_HOP | _CONTENT_LENGTH
+_EXPECT: Final = frozenset({b"expect"})
+_PROXY_STATUS: Final = frozenset({b"proxy-status"})
 """By it the next sidecar names its own upstreams and breakers, which are nobody's affair on a stranger's side."""
-_MARKS = frozenset({MARK})
-_SPECIAL = frozenset({101, 204, 426})
+_MARKS: Final = frozenset({MARK})
+_SPECIAL: Final = frozenset({101, 204, 426})
 """Statuses whose heads are not like others'."""
-_BAGGAGE = Form.BAGGAGE
+_BAGGAGE: Final = Form.BAGGAGE
 MAX_EXPECTED_LINES: Final = 256
 _EXPECTED_LINES: Final[dict[int, bytes]] = {}
 """By milliseconds. Where the route alone bounds an exchange they hardly differ: 0.1 µs less than to write the number.
 When they are so many, all are forgotten."""
-_BETWEEN_TRACE_FIELDS = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
+_BETWEEN_TRACE_FIELDS: Final = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
 
@@ -94,10 +97,27 @@ def request_head(
         head.authority = rewriting.host or request.host or _authority(endpoint)
     if route.acting is not None:
         own.append(route.acting.lines_for_upstream(exchange))
+    if trace.forms is not None:
+        drop = _tell_forms(trace, trace.forms, span_id, request, drop, own)
     head.drop = drop
     head.added = route.added_to_request
     head.own = own
     return head
+
+
+def _tell_forms(
+    trace: Trace,
+    forms: Sequence[ContextForm],
+    span_id: bytes,
+    request: Request,
+    drop: frozenset[bytes],
+    own: Own,
+) -> frozenset[bytes]:
+    """Write the trace's context in the forms beside W3C's; returns what is left out. Where the route sets or removes
+    a field of a form, the whole form is the route's."""
+    told = [form for form in forms if form.fields.isdisjoint(drop)]
+    own.append(lines_of(told, request.lookup, NextIds(trace.trace_id, span_id, trace.is_sampled)))
+    return drop.union(*(form.fields for form in told))
 
 
 def mark_retry(head: RequestHead) -> None:
@@ -136,7 +156,7 @@ def _around_milliseconds(
     return drop | {name for name, _ in fields}, text
 
 
-_GRPC_ALONE = ((), (deadline.carried_field(deadline.GRPC_TIMEOUT, Form.GRPC),))
+_GRPC_ALONE: Final = ((), (deadline.carried_field(deadline.GRPC_TIMEOUT, Form.GRPC),))
 
 
 def _is_plain_grpc(request: Request, route: LiveRoute) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from sidecar.core.errors import Reason
 from sidecar.core.health import CheckEnd, CheckVerdict, first_pause, next_pause
@@ -59,12 +59,15 @@ class Subject:
         return f"<Subject {self.upstream} {self.endpoint} {'asked' if self.visit else 'waits'}>"
 
 
-class CheckEnded(NamedTuple):
+class CheckEnded:
     """A message: one check has ended."""
 
-    subject: Subject
-    visit: Visit
-    verdict: CheckVerdict
+    __slots__ = ("subject", "verdict", "visit")
+
+    def __init__(self, subject: Subject, visit: Visit, verdict: CheckVerdict) -> None:
+        self.subject = subject
+        self.visit = visit
+        self.verdict = verdict
 
 
 class Visit(Way):
@@ -121,10 +124,26 @@ def verdict(request: OwnRequest) -> CheckVerdict:
     return CheckVerdict(CheckEnd.IGNORED if is_ours or request.was_held else CheckEnd.FAILED, why)
 
 
+def take(
+    cluster: Cluster, endpoint: Endpoint, shown: CheckVerdict, policy: HealthCheckPolicy, now: float
+) -> None:
+    """Let an upstream know what a check of one of its endpoints has shown."""
+    cluster.peers.checked(endpoint, shown, policy, now)
+    cluster.settle(now)
+
+
 class HealthChecks:
     """All of one process. The part that runs it calls `begin_due`, and `ended` with each message of `on_end`."""
 
-    def __init__(self, service: Service, clusters: Clusters, on_end: Callable[[CheckEnded], object]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        clusters: Clusters,
+        on_end: Callable[[CheckEnded], object],
+        on_checked: Callable[[str, Endpoint, CheckVerdict], None] = lambda *_: None,
+    ) -> None:
+        """`on_checked`: who else wants to know what a check of an upstream's endpoint has shown."""
+        self._on_checked = on_checked
         self.running: set[Subject] = set()
         self._service = service
         self._clusters = clusters
@@ -244,9 +263,8 @@ class HealthChecks:
         self._await(subject, max(now, subject.begun + next_pause(subject.policy, self._service.rng)))
         cluster = self._clusters().get(subject.upstream)
         if cluster is not None:
-            cluster.peers.checked(subject.endpoint, message.verdict, subject.policy, now)
-            if cluster.peers.news:
-                cluster.settle(now)
+            take(cluster, subject.endpoint, message.verdict, subject.policy, now)
+            self._on_checked(subject.upstream, subject.endpoint, message.verdict)
 
     def close(self) -> None:
         """Ask nobody any more, and let go of what is under way."""

@@ -7,6 +7,7 @@ the caller's deadline, and ends with the caller where the match was exact and th
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import cast
 
@@ -48,6 +49,8 @@ def recover(exchange: Story, route: LiveRoute) -> None:
             callers.ties.untied += 1
         return
     callers.ties.tied += 1
+    if not found.is_exact:
+        callers.ties.by_trace_alone += 1
     if policy.mode is Mode.OFF:
         return
     exchange.caller = found
@@ -57,6 +60,8 @@ def recover(exchange: Story, route: LiveRoute) -> None:
         raise GivenUp(Reason.CALLER_GONE, "caller gone")
     if found.entry is not None:
         callers.attach(found.entry, exchange)
+        if exchange.service.beside.others is not None:
+            exchange.service.beside.others.watch()
 
 
 def _may_cancel(exchange: Story, policy: CancelWithCaller) -> bool:
@@ -78,8 +83,8 @@ def remember(exchange: Story, span_id: bytes, now: float, *, is_retry: bool = Fa
     exchange.remembered_as = span_id
     trace = exchange.trace
     trace_id = trace.trace_id if trace.untrusted is None else None
-    entry = exchange.service.callers.enter(span_id, trace_id, exchange.deadline, now)
-    entry.is_retry = is_retry or MARK in exchange.request.lookup
+    is_retry = is_retry or MARK in exchange.request.lookup
+    exchange.service.callers.enter(span_id, trace_id, exchange.deadline, now, is_retry=is_retry)
 
 
 def switched(exchange: Story) -> None:
@@ -112,8 +117,20 @@ def _is_timeout_of_app(exchange: Story, now: float) -> bool:
 def _end(exchange: Story, span_id: bytes, reason: Reason | None, now: float) -> None:
     """Nobody waits any more for what the app does under `span_id`: let that go on only if it was answered."""
     callers = exchange.service.callers
-    if reason not in _CUT_SHORT:
+    if reason is None or reason not in _CUT_SHORT:
         callers.leave(span_id, now)
         return
-    for outbound in callers.bury(span_id, now, reason):
-        cast(Story, outbound).caller_gone()
+    hanging = callers.bury(span_id, now, reason)
+    if exchange.service.beside.others is not None:
+        exchange.service.beside.others.tell(span_id, reason)
+    for outbound in hanging:
+        exchange.service.turns.end(partial(end_with_caller, cast(Story, outbound)))
+
+
+def end_with_caller(call: Story) -> None:
+    """End one call of an app whose caller has gone. A mistake in that cuts the call."""
+    try:
+        call.caller_gone()
+    except Exception:
+        call.abandon()
+        raise

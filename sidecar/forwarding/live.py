@@ -26,11 +26,20 @@ from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import Added
 from sidecar.core.hedge import Hedging
 from sidecar.core.retry import RetryBudget
-from sidecar.core.snapshot import Direction, HeaderOps, Mode, RetryPolicy, Rewrite, Route, ShareFilter
-from sidecar.core.transition import State
+from sidecar.core.snapshot import (
+    Direction,
+    HeaderOps,
+    Mode,
+    RetryPolicy,
+    Rewrite,
+    Route,
+    ShareFilter,
+)
+from sidecar.core.transition import State, Transition
 from sidecar.forwarding import date
 from sidecar.forwarding.acting import Acting, Rewriting, acts
 from sidecar.forwarding.asking import Asking
+from sidecar.forwarding.own_fields import OwnFields
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.standby import Standby
 from sidecar.upstream.cluster import Cluster
@@ -63,6 +72,20 @@ class Copier(ABC):
     @abstractmethod
     def choose(self, story: Any, route: LiveRoute) -> None:
         """Have a copy sent, if this request is to have one. Before anything of its body was given away."""
+
+
+class Recorder(ABC):
+    """Who keeps what came of a route's requests."""
+
+    __slots__ = NO_SLOTS
+
+    @abstractmethod
+    def keep(self, attempts: Sequence[Any], reason: Reason | None) -> None:
+        """The exchange has ended, with at least one attempt."""
+
+    @abstractmethod
+    def refuse(self, at: float, reason: Reason, state: State, refused_by: Transition | None) -> None:
+        """Of what was asked for first, no attempt was made."""
 
 
 class Destination:
@@ -117,12 +140,13 @@ class Destination:
             )
         if answer.__class__ is BreakerRefusal:
             return _refusal(breaker, answer)
-        if cluster.in_flight < cluster.policy.limits.max_requests:
+        if cluster.in_flight < cluster.in_flight_limit.free_below:
             cluster.in_flight += 1
         elif not cluster.admit():
             answer.own().close(now)
-            detail = f"{cluster.name}: max_requests reached"
-            return Refusal(Reason.OVERLOADED, detail, 1.0, answer.state, answer.transition)
+            return Refusal(Reason.OVERLOADED, cluster.why_full, 1.0, answer.state, answer.transition)
+        elif cluster.adaptive is not None:
+            answer = answer.own()  # whose head is timed
         permit = Permit()
         permit.begin(cluster, answer)
         return permit
@@ -138,6 +162,18 @@ def _refusal(breaker: Breaker, answer: BreakerRefusal) -> Refusal:
         answer.refused_by,
         is_postponed=answer.is_postponed,
     )
+
+
+class Instead:
+    """What clients of a route get where its upstreams do not answer."""
+
+    __slots__ = ("destination", "fields")
+
+    def __init__(self, destination: Destination | None, fields: OwnFields) -> None:
+        self.destination = destination
+        """The upstream of `fallback`."""
+        self.fields = fields
+        """What `response_headers` do to the sidecar's own errors and to a fixed fallback."""
 
 
 class LiveRoute:
@@ -156,17 +192,17 @@ class LiveRoute:
         "destinations",
         "drop_request",
         "drop_response",
-        "fallback_destination",
         "first_check_seconds",
         "has_plain_failures",
         "head_seconds",
         "idle_seconds",
+        "instead",
         "is_deadline_sent",
         "is_egress",
         "is_plainly_judged",
         "is_remembered",
-        "judged_by",
         "name",
+        "outcomes",
         "own_forwarded",
         "plain_budget",
         "policy",
@@ -186,11 +222,13 @@ class LiveRoute:
     ) -> None:
         self.policy = policy
         self.name = policy.name
+        self.outcomes: Recorder | None = None
+        """Who keeps what comes of its requests; None: nobody, as of those that no route of the file takes."""
         self.destinations = [destination for destination, _ in destinations]
         self.choices = [(destination, weight) for destination, weight in destinations if weight > 0]
         """Those that have a weight."""
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
-        self.fallback_destination = fallback_destination
+        self.instead = Instead(fallback_destination, OwnFields.of(policy))
         retry, hedge = policy.retry, policy.hedge
         if retry.attempts or hedge is not None:
             for destination in self.everywhere():
@@ -229,13 +267,12 @@ class LiveRoute:
         self.idle_seconds = min(policy.timeouts.idle_seconds, NEVER_SECONDS)
         first_look = policy.breaker.judge_after_seconds
         self.first_check_seconds = min(self.idle_seconds, self.request_seconds, first_look)
-        """From arrival, where nothing but the route bounds an exchange. Most are over before the breaker would judge
-        one by its head, and with this look a usual head needs no entry of its own in the sweep."""
+        """From arrival, where its caller allows as much. Most exchanges are over before the breaker would judge one
+        by its head, and with this look a usual head needs no entry of its own in the sweep."""
         self.plain_budget = deadline.budget({}, policy.deadline, self.request_seconds, None)
         self.deadline_fields = frozenset({*policy.deadline.headers, deadline.BAGGAGE})
         """Without any of these and a known caller, the budget is `plain_budget`."""
         self.admission = admission
-        self.judged_by = policy.breaker
         self.has_plain_failures = not policy.breaker.failure_headers and not any(
             one == GrpcStatus.OK or (isinstance(one, int) and 100 <= one < 400)
             for one in policy.breaker.failure_on
@@ -260,6 +297,11 @@ class LiveRoute:
 
     def __repr__(self) -> str:
         return f"<LiveRoute {self.name} → {', '.join(d.cluster.name for d in self.destinations)}>"
+
+    @property
+    def fallback_destination(self) -> Destination | None:
+        """The upstream of `fallback`."""
+        return self.instead.destination
 
     @property
     def retry(self) -> RetryPolicy | None:

@@ -10,6 +10,7 @@ from sidecar.forwarding.race import Race
 if TYPE_CHECKING:
     from sidecar.core.conditions import Entry
     from sidecar.core.request import Asked
+    from sidecar.core.retry import RetryCause
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
     from sidecar.upstream.cluster import AnyPool, Cluster
@@ -32,13 +33,23 @@ class MeantRace(Race):
     __slots__ = ()
 
     def _run(
-        self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float, *, is_hedge: bool = False
+        self,
+        permit: Permit,
+        cluster: Cluster,
+        pool: AnyPool | None,
+        now: float,
+        cause: RetryCause | None = None,
     ) -> None:
-        super()._run(permit, cluster, self._pool(cluster, pool), now, is_hedge=is_hedge)
+        super()._run(permit, cluster, self._pool(cluster, pool), now, cause)
 
     def await_hedge(self, now: float) -> None:
-        """A hedge goes to another endpoint than the one that was meant: there is none."""
+        """A hedge goes to another endpoint: where one was meant, there is none."""
+        if self._meant(self._destination.cluster) is None:
+            super().await_hedge(now)
 
     def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:
+        return self._meant(cluster) or pool
+
+    def _meant(self, cluster: Cluster) -> AnyPool | None:
         asked = self.exchange.request.asked
-        return pool if asked is None else cluster.meant(asked.host, asked.port) or pool
+        return None if asked is None else cluster.meant(asked.host, asked.port)

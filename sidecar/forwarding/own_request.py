@@ -185,7 +185,7 @@ class OwnRequest(ResponseSink, Seeker):
         head = RequestHead()
         traits = GRPC if is_grpc else PLAIN
         lookup = {b"te": b"trailers"} if is_grpc else {}
-        head.request = Request("", method, path, path, self._authority, [], lookup, length, traits)
+        head.request = Request().take("", method, path, path, self._authority, [], lookup, length, traits)
         head.target, head.authority = path, self._authority
         head.drop, head.added = frozenset(), NOTHING
         if is_grpc:
@@ -203,7 +203,7 @@ class OwnRequest(ResponseSink, Seeker):
     def head(self, head: ResponseHead) -> None:
         self.answer = head
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes | memoryview) -> None:
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
             self._finish(Fate.BROKEN)
@@ -214,7 +214,7 @@ class OwnRequest(ResponseSink, Seeker):
         self.trailers = trailers
         self._finish(Fate.REUSABLE)
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
         self.answer = head
         self._body += body[: MAX_BODY_BYTES + 1]
         self._finish(Fate.REUSABLE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core.breaker.door import Door
 from sidecar.core.breaker.permit import BreakerPermit, Turn
 from sidecar.core.errors import Reason
-from sidecar.core.outcome import Kind, Outcome
+from sidecar.core.outcome import Judged, Kind, Outcome, Verdict
 from sidecar.core.transition import State, Transition
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ class Permit:
         "_cluster",
         "_door",
         "_endpoint",
-        "_head_at",
         "_is_judged",
-        "_own",
-        "_sent_at",
         "_status",
+        "head_at",
+        "own",
+        "sent_at",
         "state",
         "transition",
     )
@@ -84,55 +84,67 @@ class Permit:
     """The breaker's, at admission."""
     _cluster: Cluster
     _door: Door | None
-    _own: BreakerPermit | None
+    own: BreakerPermit | None
+    """The breaker's permit for this very attempt; None: nothing but a plain answer has come of it."""
     _endpoint: Endpoint | None
     transition: Transition | None
     """The change of state that this very admission caused; the caller reports it."""
     _client_since: float
     """Since when it has been the client's turn, before the head; infinite if it is not."""
-    _sent_at: float
-    """Later than it was by the client's turns before the head."""
-    _head_at: float
+    sent_at: float
+    """When the upstream's time began, infinite before; later than it was by the client's turns before the head."""
+    head_at: float
+    """When a good final head came before the rest of its answer, infinite where it did not."""
     _is_judged: bool
     _status: int
-    """Of the head; set with `_head_at`."""
+    """Of the head; set with `head_at`."""
 
     def begin(self, cluster: Cluster, answer: Door | BreakerPermit) -> None:
         """Set all of it but the status; comes first."""
         self._cluster = cluster
         if answer.__class__ is Door:  # `isinstance` takes 50 ns more
-            self._door, self._own = answer, None
+            self._door, self.own = answer, None
         else:
-            self._door, self._own = None, answer  # type: ignore[assignment]  # the other one of the two
+            self._door, self.own = None, answer  # type: ignore[assignment]  # the other one of the two
         self.state = answer.state
         self._endpoint = None
         self.transition = answer.transition
-        self._client_since = self._sent_at = self._head_at = inf
+        self._client_since = self.sent_at = self.head_at = inf
         self._is_judged = False
 
     def __repr__(self) -> str:
-        told = "judged" if self._is_judged else self._own or self._door
+        told = "judged" if self._is_judged else self.own or self._door
         return f"<Permit for {self._cluster.name}: {told}>"
 
     @property
     def is_probe(self) -> bool:
-        return not self._is_judged and self._own is not None and self._own.is_probe
+        return not self._is_judged and self.own is not None and self.own.is_probe
 
     def upstream_seconds(self, now: float) -> float:
         """How long it has been at the upstream."""
-        if self._own is not None:
-            return self._own.seconds(now)
-        return 0.0 if self._sent_at == inf else now - self._sent_at
+        if self.own is not None:
+            return self.own.seconds(now)
+        return 0.0 if self.sent_at == inf else now - self.sent_at
 
     @property
     def is_clients_turn(self) -> bool:
-        own = self._own
+        own = self.own
         return self._client_since < inf if own is None else own.is_clients_turn
 
     @property
     def avoid(self) -> Hashable:
         """The endpoint that a probe does not go to while there is another; None: any will do."""
-        return None if self._own is None else self._own.avoid
+        return None if self.own is None else self.own.avoid
+
+    def judged(self, ended: float) -> Judged:
+        """What the breaker has said of it. It ended then."""
+        own, sent_at = self.own, self.sent_at
+        if own is not None:
+            head = own.head_seconds if own.has_head else None
+            sent = None if sent_at == inf else own.sent_at
+            return Judged(own.verdict or Verdict.IGNORED, self.state, sent, head, own.seconds(ended))
+        head = (ended if self.head_at == inf else self.head_at) - sent_at
+        return Judged(Verdict.SUCCESS, self.state, sent_at, head, ended - sent_at)
 
     def be_own(self) -> None:
         """Something of this very attempt is of interest: its endpoint is watched."""
@@ -144,15 +156,15 @@ class Permit:
     def sent(self, endpoint: Endpoint | None, now: float) -> bool:
         """The upstream's time begins: a connection to it is being opened, or the request is sent. Returns whether
         `next_look` is to be asked."""
-        door, own = self._door, self._own
-        if own is None and door is not None and self._sent_at == inf:  # the usual case: 0.05 µs less
+        door, own = self._door, self.own
+        if own is None and door is not None and self.sent_at == inf:  # the usual case: 0.05 µs less
             self._endpoint = endpoint
-            self._sent_at = now
+            self.sent_at = now
             return door.looks_after < inf
-        if self._sent_at == inf or self._head_at < inf or self._endpoint != endpoint:
+        if self.sent_at == inf or self.head_at < inf or self._endpoint != endpoint:
             # Else the connection that was being opened is there.
             self._endpoint = endpoint
-            self._sent_at = now
+            self.sent_at = now
             self._client_since = inf
             if own is not None:
                 own.sent(endpoint, now)
@@ -161,16 +173,17 @@ class Permit:
     def turn(self, whose: Turn, now: float) -> bool:
         """It is the client's turn from now on, or the upstream's again. Returns whether `next_look` is to be
         asked."""
-        if self._is_judged or self._sent_at == inf:
+        if self._is_judged or self.sent_at == inf:
             return False
         door = self._door
-        if self._own is not None or door is None or self._head_at < inf:
+        if self.own is not None or door is None or self.head_at < inf:
             self._needed().turn(whose, now)
             return True
         if whose is _CLIENT:
-            self._client_since = min(self._client_since, now)
+            if now < self._client_since:  # `min` takes 0.1 µs more
+                self._client_since = now
         elif self._client_since < inf:
-            self._sent_at += now - self._client_since
+            self.sent_at += now - self._client_since
             self._client_since = inf
         return door.looks_after < inf
 
@@ -182,10 +195,10 @@ class Permit:
         if self._is_judged:
             return inf  # a loser's
         door = self._door
-        if self._own is None and door is not None and status < 400 and not is_marked:
+        if self.own is None and door is not None and status < 400 and not is_marked:
             if self._client_since < inf:
                 self.turn(_UPSTREAM, now)
-            self._head_at = now
+            self.head_at = now
             self._status = status
             door.head(now)
             return now + door.judge_after_seconds
@@ -196,16 +209,25 @@ class Permit:
     @property
     def next_look(self) -> float:
         """When `look` is to be called; infinite for never."""
-        own, door = self._own, self._door
+        own, door = self.own, self._door
         if own is not None or door is None:
             return inf if own is None else own.next_look
-        if self._head_at < inf:
-            return self._head_at + door.judge_after_seconds
-        return door.next_look(self._sent_at) if self._client_since == inf else inf
+        if self.head_at < inf:
+            return self.head_at + door.judge_after_seconds
+        return door.next_look(self.sent_at) if self._client_since == inf else inf
 
     def look(self, now: float, cause: Culprit | None = None) -> Transition | None:
         """What is due: a call that runs too long is slow, a stream is judged by its head."""
-        return None if self._is_judged else self._needed().look(now, cause)
+        if self._is_judged:
+            return None
+        own = self._needed()
+        was_stream = own.is_stream
+        transition = own.look(now, cause)
+        if own.is_stream and not was_stream:
+            self._cluster.in_flight_limit.streams += 1
+            if self._cluster.adaptive is not None:
+                self._time_head(own, now, is_good=own.status < 400)
+        return transition
 
     def judge(self, outcome: Outcome, now: float, cause: Culprit | None) -> Transition | None:
         """Tell the breaker how the attempt ended. Returns the change of state that this made."""
@@ -213,38 +235,55 @@ class Permit:
             return None
         own = self._needed()
         self._is_judged = True
-        return own.judge(outcome, now, cause)
+        is_new = own.verdict is None
+        transition = own.judge(outcome, now, cause)
+        if is_new and self._cluster.adaptive is not None:
+            self._time_head(own, now, is_good=outcome.status < 400 and not outcome.grpc_status)
+        return transition
 
     def succeed(self, standing: Standing, now: float, cause: Culprit | None) -> Transition | None:
         """`judge` and `close` in one, for a whole answer with a status below 400: the usual case. `standing`: of its
         endpoint, which nobody watches."""
         self._cluster.in_flight -= 1
         self._is_judged = True
-        door, own = self._door, self._own
+        door, own = self._door, self.own
         if own is None and door is not None:
             standing.good += 1
             upstream_until = now if self._client_since == inf else self._client_since
-            return door.succeed(upstream_until - self._sent_at, now)
+            return door.succeed(upstream_until - self.sent_at, now)
         own = self._needed()
+        is_new = own.verdict is None
         transition = own.judge(_PLAIN, now, cause)
+        if is_new and self._cluster.adaptive is not None:
+            self._time_head(own, now, is_good=True)
+        self._cluster.in_flight_limit.streams -= own.is_stream
         own.close(now)
         return transition
 
+    def _time_head(self, own: BreakerPermit, now: float, *, is_good: bool) -> None:
+        """The adaptive limit learns from good answers. Those of 4xx, and what a gRPC server says in their place, tell
+        nothing of a line: to refuse is quick."""
+        adaptive = self._cluster.adaptive
+        if adaptive is not None and is_good and own.verdict is Verdict.SUCCESS:
+            adaptive.record(own.head_seconds if own.has_head else own.seconds(now), now)
+
     def close(self, now: float) -> None:
         """The attempt is over: limits are free again, and what was not judged taught nothing."""
+        own = self._needed()
         self._cluster.in_flight -= 1
+        self._cluster.in_flight_limit.streams -= own.is_stream
         self._is_judged = True
-        self._needed().close(now)
+        own.close(now)
 
     def _needed(self) -> BreakerPermit:
         """The breaker's permit for this very attempt."""
-        own, door = self._own, self._door
+        own, door = self.own, self._door
         if own is None:
             assert door is not None
-            own = self._own = door.own()
-            if self._sent_at < inf:
-                head_at = None if self._head_at == inf else self._head_at
-                own.catch_up(self._endpoint, self._sent_at, head_at, 0 if head_at is None else self._status)
+            own = self.own = door.own()
+            if self.sent_at < inf:
+                head_at = None if self.head_at == inf else self.head_at
+                own.catch_up(self._endpoint, self.sent_at, head_at, 0 if head_at is None else self._status)
                 if self._client_since < inf:
                     own.turn(_CLIENT, self._client_since)
         return own

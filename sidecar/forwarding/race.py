@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
@@ -19,9 +19,9 @@ from sidecar.core.outcome import PROBE_SECONDS, Kind, Verdict, judge_status
 from sidecar.core.retry import (
     REPEATABLE,
     RetryCause,
+    cause_after,
     cause_of,
     is_wanted,
-    is_wanted_after,
 )
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
@@ -47,6 +47,7 @@ from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
+    from sidecar.core.snapshot import RetryPolicy
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import Destination, LiveRoute
     from sidecar.forwarding.streams import ServerStream
@@ -57,10 +58,11 @@ LINGER_SECONDS = 0.1
 """How long a failed attempt stays in its endpoint's load while too few good answers are known."""
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
-_ANSWERED = Kind.ANSWERED
-_CLOSED = State.CLOSED
-_HALF_OPEN = State.HALF_OPEN
-_BY_TIME = frozenset({Kind.TIMED_OUT, Kind.LEFT, Kind.CONNECT_FAILED, Kind.RESET})
+_ANSWERED: Final = Kind.ANSWERED
+_CLOSED: Final = State.CLOSED
+_HALF_OPEN: Final = State.HALF_OPEN
+_HEDGE: Final = RetryCause.HEDGE
+_BY_TIME: Final = frozenset({Kind.TIMED_OUT, Kind.LEFT, Kind.CONNECT_FAILED, Kind.RESET})
 """Ends that our own loop may have brought about by being late."""
 
 
@@ -289,9 +291,14 @@ class Race(AttemptOwner):
         self.exchange.service.postponed.pop(self.exchange, None)
 
     def _run(
-        self, permit: Permit, cluster: Cluster, pool: AnyPool | None, now: float, *, is_hedge: bool = False
+        self,
+        permit: Permit,
+        cluster: Cluster,
+        pool: AnyPool | None,
+        now: float,
+        cause: RetryCause | None = None,
     ) -> None:
-        """One attempt against one endpoint. `is_hedge`: beside one that is slow."""
+        """One attempt against one endpoint. `cause`: why, if this race has made another one before."""
         exchange, route = self.exchange, self._route
         attempts = exchange.attempts
         seconds = exchange.deadline - now
@@ -306,11 +313,13 @@ class Race(AttemptOwner):
             route = route.acting.variants.get(cluster.name, route)  # what is changed for this upstream alone
         attempt = Attempt()
         attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
+        is_hedge = cause is _HEDGE
         is_retry = self._retrying is not None or is_hedge
         if is_retry or (exchange.caller is not None and lineage.is_for_retry(exchange)):
             attempt.is_retry = True
         if attempts:
-            attempt.resend, attempt.is_hedge = len(attempts), is_hedge
+            attempt.resend = len(attempts)
+            attempt.cause = cause or RetryCause.FALLBACK  # another race has made those before its first one
             self._has_hedged = self._has_hedged or is_hedge
         attempts.append(attempt)
         self.running.append(attempt)
@@ -323,7 +332,7 @@ class Race(AttemptOwner):
                 exchange.watch(now)
             elif self.hedge_at < exchange.due:  # `watch`, where there is nothing else to look at
                 exchange.service.beside.hedges.wait(exchange, self.hedge_at, now)
-        if route.is_remembered and exchange.service.has_egress and not is_hedge:
+        if exchange.service.has_egress and route.is_remembered and not is_hedge:
             lineage.remember(exchange, span_id, now, is_retry=is_retry)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
@@ -343,7 +352,7 @@ class Race(AttemptOwner):
         if self.winner is None:
             self.stream.send_interim(heads.complete_interim(head))
 
-    def answered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
+    def answered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
         exchange = self.exchange
         if self.detour is not None and self._is_trial and self._has_failed_trial(attempt, head):
             self._end_trial(attempt, head, body)
@@ -436,7 +445,7 @@ class Race(AttemptOwner):
         if permit is None:
             return
         try:
-            self._run(permit, destination.cluster, pool, now, is_hedge=True)
+            self._run(permit, destination.cluster, pool, now, _HEDGE)
         except GivenUp as error:
             self.failed(exchange.attempts[-1], error)
 
@@ -468,8 +477,7 @@ class Race(AttemptOwner):
         self._aside = None
         attempt, head = aside.attempt, aside.answer.head
         if self._may_retry_after(attempt, head, attempt.grpc_status):
-            asked = self._asked_to_wait(attempt, head)
-            self._plan_retry(attempt, aside.answer, asked, now)
+            self._plan_retry_after(attempt, aside.answer, now)
         else:
             self._stand(attempt, aside.answer)
 
@@ -487,7 +495,7 @@ class Race(AttemptOwner):
         self._stand(aside.attempt, aside.answer)
         return True
 
-    def data(self, attempt: Attempt, data: bytes) -> None:
+    def data(self, attempt: Attempt, data: bytes | memoryview) -> None:
         if attempt is self.winner:
             exchange = self.exchange
             exchange.response_bytes += len(data)
@@ -506,7 +514,9 @@ class Race(AttemptOwner):
         attempt.finish(now)
         is_good = attempt.status < 400 and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
         if is_good and self._route.is_plainly_judged:
-            standing = cast("AnyPool", attempt.pool).standing
+            pool = attempt.pool
+            assert pool is not None  # which has answered
+            standing = pool.standing
             if standing.is_watched:
                 transition = attempt.judge(_ANSWERED, now)
             else:  # what `judge` does for a plain success: 0.3 µs less
@@ -570,7 +580,7 @@ class Race(AttemptOwner):
         is_unprocessed = error.is_below or error.processed is Processed.NEVER
         cause = cause_of(error.reason, is_unprocessed=is_unprocessed)
         if is_wanted(policy, cause) and may_retry(self.exchange, policy, self._retrying, cause):
-            self._plan_retry(attempt, error, 0.0, now)
+            self._plan_retry(attempt, error, cause, 0.0, now)
         else:
             self.exchange.lost(error)
 
@@ -638,18 +648,18 @@ class Race(AttemptOwner):
     def _try_again(self, failed: Attempt, error: GivenUp, now: float, *, keeps_permit: bool) -> bool:
         """False where the breaker or a limit is against it: nobody is told of that, and the first failure stands."""
         if error.processed is Processed.NEVER:
-            self._was_unprocessed = True
+            self._was_unprocessed, cause = True, RetryCause.REFUSED
         elif error.is_stale:
-            self._was_stale = True
+            self._was_stale, cause = True, RetryCause.STALE_CONNECTION
         else:
-            self._was_refused = True
+            self._was_refused, cause = True, RetryCause.NOT_CONNECTED
         permit = failed.permit if keeps_permit else self._ask_once_more(now)
         if permit is None:
             return False
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or not error.is_stale:
             pool = self._untried(self._destination.cluster)
-        self._run_again(permit, pool, now)
+        self._run_again(permit, pool, cause, now)
         return True
 
     def _ask_once_more(self, now: float) -> Permit | None:
@@ -668,9 +678,9 @@ class Race(AttemptOwner):
         exchange = self.exchange
         return untried(cluster, exchange.attempts, key_in(exchange, cluster.hash_key))
 
-    def _run_again(self, permit: Permit, pool: AnyPool | None, now: float) -> None:
+    def _run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
         try:
-            self._run(permit, self._destination.cluster, pool, now)
+            self._run(permit, self._destination.cluster, pool, now, cause)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
 
@@ -686,7 +696,7 @@ class Race(AttemptOwner):
         is_marked = verdicts.is_marked(head, policy)
         return judge_status(head.status, is_marked, policy) is Verdict.FAILURE
 
-    def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
+    def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
         """It has failed, and goes on to one that takes over; without any the client gets this answer."""
         now = self.exchange.service.clock()
         self.running.remove(attempt)
@@ -706,7 +716,7 @@ class Race(AttemptOwner):
         self._destination = other
         permit = self._ask_once_more(now)
         if permit is not None:
-            self._run_again(permit, other.cluster.pick(), now)
+            self._run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
         return permit is not None
 
     # By the route's `retry`
@@ -731,14 +741,18 @@ class Race(AttemptOwner):
         policy = self._route.retry
         if policy is None:
             return False
-        cause = None
-        if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
-            cause = RetryCause.REFUSED
-        elif not is_wanted_after(policy, head.status, grpc_status):
-            return False
-        return may_retry(self.exchange, policy, self._retrying, cause)
+        cause = self._cause_after(policy, attempt, head, grpc_status)
+        return cause is not RetryCause.OTHER and may_retry(self.exchange, policy, self._retrying, cause)
 
-    def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes) -> bool:
+    @staticmethod
+    def _cause_after(
+        policy: RetryPolicy, attempt: Attempt, head: ResponseHead, grpc_status: int | None
+    ) -> RetryCause:
+        if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
+            return RetryCause.REFUSED
+        return cause_after(policy, head.status, grpc_status)
+
+    def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> bool:
         """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the
         client has been told by then."""
         if not self.may_better(attempt, head, attempt.grpc_status):
@@ -753,8 +767,14 @@ class Race(AttemptOwner):
             self._drop_aside()
             self._aside = SetAside(attempt, answer)
         else:
-            self._plan_retry(attempt, answer, self._asked_to_wait(attempt, head), now)
+            self._plan_retry_after(attempt, answer, now)
         return True
+
+    def _plan_retry_after(self, attempt: Attempt, answer: Answered, now: float) -> None:
+        """`_may_retry_after` has said so."""
+        head = answer.head
+        cause = self._cause_after(self._route.policy.retry, attempt, head, attempt.grpc_status)
+        self._plan_retry(attempt, answer, cause, self._asked_to_wait(attempt, head), now)
 
     def _asked_to_wait(self, attempt: Attempt, head: ResponseHead) -> float:
         """Seconds, below 0 for no further try."""
@@ -763,7 +783,12 @@ class Race(AttemptOwner):
         return verdicts.asks_to_wait(head, attempt.trailers)
 
     def _plan_retry(
-        self, attempt: Attempt, stands: Answered | GivenUp, asked_seconds: float, now: float
+        self,
+        attempt: Attempt,
+        stands: Answered | GivenUp,
+        cause: RetryCause,
+        asked_seconds: float,
+        now: float,
     ) -> None:
         """Try once more after a while, if budget and time allow it; else what there is stands."""
         retrying = self._retrying
@@ -777,6 +802,7 @@ class Race(AttemptOwner):
             self._stand(attempt, stands)
             return
         retrying.count += 1
+        retrying.cause = cause
         retrying.timer = self.exchange.service.loop.call_later(seconds, self._retry, retrying)
 
     def _retry(self, retrying: Retrying) -> None:
@@ -792,7 +818,7 @@ class Race(AttemptOwner):
                 self._stand(attempt, stands)
         else:
             retrying.release()
-            self._run_again(permit, self._untried(destination.cluster), now)
+            self._run_again(permit, self._untried(destination.cluster), retrying.cause, now)
 
     def _stand(self, attempt: Attempt, stands: Answered | GivenUp) -> None:
         """No further try is made: the client gets what there is."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.observe import Notice
@@ -29,21 +29,26 @@ ADMITTING = frozenset({State.CLOSED, State.DISABLED, State.FORCED_CLOSED})
 """States of a breaker in which there are retries: in the others it finds out by itself."""
 
 
-class SetAside(NamedTuple):
+class SetAside:
     """A bad answer, kept while another attempt may bring a better one."""
 
-    attempt: Attempt
-    answer: Answered
+    __slots__ = ("answer", "attempt")
+
+    def __init__(self, attempt: Attempt, answer: Answered) -> None:
+        self.attempt = attempt
+        self.answer = answer
 
 
 class Retrying:
     """What the client gets if no further try is made."""
 
-    __slots__ = ("attempt", "count", "stands", "timer")
+    __slots__ = ("attempt", "cause", "count", "stands", "timer")
 
     def __init__(self) -> None:
         self.count = 0
         """Retries that were planned."""
+        self.cause = RetryCause.OTHER
+        """Why the last of them was."""
         self.timer: asyncio.TimerHandle | None = None
         self.attempt: Attempt | None = None
         """The last one that failed."""
@@ -72,12 +77,12 @@ class Retrying:
         return timer is not None
 
 
-def may_retry(story: Story, policy: RetryPolicy, retrying: Retrying | None, cause: RetryCause | None) -> bool:
-    """Whether one more try does no harm, and is left. `cause`: None after an answer."""
+def may_retry(story: Story, policy: RetryPolicy, retrying: Retrying | None, cause: RetryCause) -> bool:
+    """Whether one more try does no harm, and is left."""
     if retrying is not None and retrying.count >= policy.attempts:
         return False
     is_safe = story.request.method in REPEATABLE or policy.is_non_idempotent
-    if not is_safe and (cause is None or not cause.has_reached_nobody):
+    if not is_safe and not cause.has_reached_nobody:
         return False
     if story.body is not None and not story.body.is_resendable:
         return False

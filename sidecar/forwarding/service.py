@@ -9,12 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from mypy_extensions import trait
+
 from sidecar.core.callers import Callers
+from sidecar.core.contract import NO_SLOTS, SLOTTED
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.failover import FailoverChange
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
+from sidecar.core.propagation.chain import PropagationChain
 from sidecar.core.request import Asked, Request
 from sidecar.core.routing import RoutingTable
 from sidecar.core.tracecontext import IdSource
@@ -37,10 +41,11 @@ class Passed(ABC):
     route: LiveRoute
 
 
+@trait
 class WaitsForAddress(ABC):
     """An exchange, whose destination's name is being resolved."""
 
-    __slots__ = ()
+    __slots__ = NO_SLOTS
 
     @abstractmethod
     def found(self, error: GivenUp | None) -> None:
@@ -106,7 +111,7 @@ class Shut:
         self.every = self.closed_to_new | self.pressed
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False, **SLOTTED)
 class Service:
     """The data path's surroundings. `tables` is replaced as a whole by a reload; the rest stays."""
 
@@ -120,6 +125,8 @@ class Service:
     callers: Callers
     decide: Callable[[bool | None, bytes], bool]
     """(the parent's sampled flag or None, the trace id) -> is sampled."""
+    propagation: PropagationChain | None = None
+    """The forms of a trace's context beside W3C's; None: there are none."""
     tables: Mapping[str, RoutingTable[LiveRoute]] = field(default_factory=dict)
     """By listener."""
     strangers: frozenset[str] = frozenset()
@@ -154,7 +161,7 @@ class Service:
     shut: Shut = field(init=False)
     """Listeners that take no further request, or not every one."""
     beside: Beside = field(init=False)
-    """Hedges, copies of requests, and handshakes."""
+    """Hedges, copies of requests, handshakes, and the pod's other workers."""
     departed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a connection or, during a drain, an exchange has ended: who waits for the last clears it and looks."""
     passing: Passing = field(default_factory=NobodyPasses)

@@ -44,8 +44,6 @@ class Story(Asking):
     moved_at: float
     """When the last byte came, either way."""
     response_bytes: int
-    prefix_length: int
-    """Of the target, that the route's prefix has matched; set if the route rewrites."""
     breaker_state: State | None
     """At admission."""
     reason: Reason | None
@@ -61,6 +59,11 @@ class Story(Asking):
     @abstractmethod
     def peer(self) -> tuple[str, int] | None:
         """The client's address, None for UNIX sockets."""
+
+    @property
+    @abstractmethod
+    def prefix_length(self) -> int:
+        """Of the target, that the route's prefix has matched; 0 unless one has."""
 
     @property
     @abstractmethod
@@ -86,3 +89,7 @@ class Story(Asking):
     @abstractmethod
     def caller_gone(self) -> None:
         """The inbound exchange that this one descends from was cancelled (SPEC 5.4)."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """A mistake of ours broke it off: end it, and leave nothing behind."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from mypy_extensions import trait
+from mypy_extensions import mypyc_attr, trait
 
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
@@ -46,6 +46,7 @@ class RequestSink(ABC):
         """It does again."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 @trait
 class ServerStream(ABC):
     """A client's one request, as the exchange sees it. Takes one answer."""
@@ -70,10 +71,10 @@ class ServerStream(ABC):
         """The answer's head. It may wait for the first data, or `flush`."""
 
     @abstractmethod
-    def send_data(self, data: bytes) -> None: ...
+    def send_data(self, data: bytes | memoryview) -> None: ...
 
     @abstractmethod
-    def send_whole(self, head: ResponseHead, body: bytes) -> None:
+    def send_whole(self, head: ResponseHead, body: bytes | memoryview) -> None:
         """`send_head` and all of the body, as long as the head says. `end` follows."""
 
     @abstractmethod
@@ -102,6 +103,7 @@ class ServerStream(ABC):
         whether the client has ended its direction already."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NoClient(ServerStream):
     """Stands where an exchange had its client: whatever is still said changes nothing."""
 
@@ -114,8 +116,8 @@ class NoClient(ServerStream):
     def send_interim(self, head: ResponseHead) -> None: ...
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
-    def send_data(self, data: bytes) -> None: ...
-    def send_whole(self, head: ResponseHead, body: bytes) -> None: ...
+    def send_data(self, data: bytes | memoryview) -> None: ...
+    def send_whole(self, head: ResponseHead, body: bytes | memoryview) -> None: ...
     def flush(self) -> None: ...
     def end(self, trailers: Sequence[Field]) -> None: ...
     def reset(self, reason: Reason) -> None: ...

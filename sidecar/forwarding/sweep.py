@@ -4,6 +4,8 @@ An exchange lies in the bucket of its due tick; the sweep empties the buckets up
 due and gives the rest, which falls due before the next sweep, timers of their own, so that no deadline is late by
 more than the timer's millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
 
+Those that fall due together expire a few in a turn (`transport/turns.py`): each may end a request.
+
 Where the loop was held, timers fire before what has come meanwhile is read (uvloop runs them first): an answer that
 came in time would be a time-out. So what is handled late is put off by one turn.
 """
@@ -12,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from math import floor
 from typing import Protocol
 
 from sidecar.transport.pace import Pace, after_poll
+from sidecar.transport.turns import Turns
 
 TICKS_PER_SECOND = 40.0
 OWN_TIMER_SECONDS = 0.1
@@ -43,14 +47,24 @@ class Sweep:
     """The buckets, and the one repeating timer."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], pace: Pace | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        pace: Pace | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`pace` is told of each firing; None: the sweep makes its own."""
+        """`pace` is told of each firing, and `turns` says how much may end in one turn; None: the sweep makes its
+        own."""
         self._loop = loop
         self._clock = clock
         self.pace = pace or Pace(loop, clock)
+        self._turns = turns or Turns(loop)
         self.buckets: dict[int, set[Expiring]] = {}
-        """By tick. Whoever finds the one of its `due` here may lie down in it instead of calling `add`."""
+        """By tick."""
+        self.latest: set[Expiring] = set()
+        """The one of them that was added to last. Who is due in its time, and not before `OWN_TIMER_SECONDS` have
+        passed, may lie down in it instead of calling `add`."""
+        self.latest_from = self.latest_until = 0.0
         self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -73,7 +87,9 @@ class Sweep:
         if bucket is None:
             bucket = self.buckets[tick] = set()
         bucket.add(item)
-        item.bucket = bucket
+        item.bucket = self.latest = bucket
+        self.latest_from = tick / TICKS_PER_SECOND
+        self.latest_until = self.latest_from + 1 / TICKS_PER_SECOND
         if self._timer is None:
             self._next_tick = int(now * TICKS_PER_SECOND)
             self._arm(now)
@@ -92,6 +108,11 @@ class Sweep:
             self._timer = None
         self.pace.close()
         self.buckets.clear()
+        self._forget_latest()
+
+    def _forget_latest(self) -> None:
+        self.latest = set()
+        self.latest_from = self.latest_until = 0.0
 
     def _add_timer(self, item: Expiring, now: float) -> None:
         bucket = {item}
@@ -110,6 +131,8 @@ class Sweep:
         tick = int(now * TICKS_PER_SECOND) + 1
         for passed in range(self._next_tick, tick + 1):
             bucket = self.buckets.pop(passed, None)
+            if bucket is self.latest:
+                self._forget_latest()  # else what lay in it would stay in memory
             if bucket:
                 self._sweep_bucket(bucket, late, now)
         self._next_tick = tick + 1
@@ -129,8 +152,7 @@ class Sweep:
                 item.bucket = late
                 late.add(item)
             else:
-                item.bucket = None
-                self._expire(item, now)
+                self._turns.end(partial(self._expire, item, bucket))
 
     def _is_late(self, item: Expiring, now: float) -> bool:
         """Whether something may have come in time that nobody has read yet."""
@@ -146,18 +168,17 @@ class Sweep:
             self._expire_now(bucket)
 
     def _expire_now(self, bucket: set[Expiring]) -> None:
-        now = self._clock()
         for item in list(bucket):
-            if item.bucket is not bucket:
-                continue  # removed meanwhile
-            item.bucket = None
-            # The loop's timers may fire a millisecond early on a coarser clock; that is close enough.
-            self._expire(item, max(now, item.due))
+            self._turns.end(partial(self._expire, item, bucket))
 
-    def _expire(self, item: Expiring, now: float) -> None:
+    def _expire(self, item: Expiring, bucket: set[Expiring]) -> None:
         """A mistake in one must neither stop the others nor the sweep: it is told, and ends what it belongs to."""
+        if item.bucket is not bucket:
+            return  # removed meanwhile
+        item.bucket = None
         try:
-            item.expire(now)
+            # The loop's timers may fire a millisecond early on a coarser clock; that is close enough.
+            item.expire(max(self._clock(), item.due))
         except Exception as error:
             self._tell(item, error)
             try:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.core import headers, tracecontext
+from sidecar.core.propagation.form import ContextForm
 from sidecar.core.request import Request
+from sidecar.core.tracecontext import TraceContext
 from sidecar.core.untrusted import Untrusted, is_context, what_came
 from sidecar.forwarding.service import Service
 
 SAMPLED = tracecontext.SAMPLED
 RANDOM = tracecontext.RANDOM
-_NEW_SAMPLED = RANDOM | SAMPLED
+_NEW_SAMPLED: Final = RANDOM | SAMPLED
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
 
 
@@ -21,8 +23,8 @@ class Trace:
     search finds both. `begin` comes first and sets all of it: the call of an `__init__` takes 0.07 µs more."""
 
     __slots__ = (
-        "client_span_id", "flags", "is_sampled", "own_member", "parent_id", "request_id", "span_id", "trace_id",
-        "tracestate", "untrusted",
+        "client_span_id", "flags", "forms", "is_sampled", "own_member", "parent_id", "request_id", "span_id",
+        "trace_id", "tracestate", "untrusted",
     )  # fmt: skip
 
     trace_id: bytes
@@ -40,15 +42,27 @@ class Trace:
     """The span id in our own `tracestate` member, as it came."""
     tracestate: bytes
     """Other vendors' members."""
+    forms: tuple[ContextForm, ...] | None
+    """What the upstream is told by, beside W3C's fields; None for nothing."""
     untrusted: Untrusted | None
     """What a stranger brought; None for everybody else."""
 
     def begin(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """Read the ids that the request came with, and draw those that it did not bring."""
         new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
-        self.untrusted = None
-        if b"traceparent" in lookup:
-            self._go_on(service, lookup[b"traceparent"], lookup.get(b"tracestate"))
+        self.untrusted = self.forms = None
+        propagation = service.propagation
+        # Asked here, without a call: 0.09 µs for each request where `b3` is read, 0.13 with one.
+        if propagation is not None and (
+            propagation.always is not None or not propagation.fields.isdisjoint(lookup)
+        ):
+            came = propagation.join(lookup, service.ids)
+            self.forms = came.forms
+            self._go_on(service, came.context, came.is_sampled)
+        elif b"traceparent" in lookup:
+            context = tracecontext.read(lookup[b"traceparent"], lookup.get(b"tracestate"), service.ids)
+            is_new = context.parent_id is None  # it was invalid
+            self._go_on(service, context, None if is_new else bool(context.flags & SAMPLED))
         else:
             self.trace_id = new_id
             self.parent_id = self.own_member = None
@@ -63,13 +77,14 @@ class Trace:
     def begin_anew(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """The same for a stranger's request: its trace starts here, with a link to theirs (SPEC 5.6)."""
         self.begin(service, _NOTHING)
-        self.untrusted = what_came(lookup)
+        self.untrusted = what_came(lookup, service.propagation)
 
     def begin_copy(self, service: Service, original: Trace) -> None:
         """Those of a copy of a request: a trace of its own, recorded where the request's is, under the same request
         id."""
         self.trace_id, self.span_id, self.client_span_id = service.ids.for_exchange()
         self.parent_id = self.own_member = self.untrusted = None
+        self.forms = original.forms
         self.tracestate = b""
         is_sampled = self.is_sampled = original.is_sampled
         self.flags = _NEW_SAMPLED if is_sampled else RANDOM
@@ -78,11 +93,9 @@ class Trace:
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id.decode()} request {self.request_id.decode('latin-1')}>"
 
-    def _go_on(self, service: Service, traceparent: bytes, tracestate: bytes | None) -> None:
-        came = tracecontext.read(traceparent, tracestate, service.ids)
+    def _go_on(self, service: Service, came: TraceContext, is_sampled_there: bool | None) -> None:
+        is_sampled = service.decide(is_sampled_there, came.trace_id)
         flags = came.flags
-        is_new = came.parent_id is None  # it was invalid
-        is_sampled = service.decide(None if is_new else bool(flags & SAMPLED), came.trace_id)
         self.is_sampled = is_sampled
         self.flags = flags | SAMPLED if is_sampled else flags & ~SAMPLED
         self.trace_id = came.trace_id

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.memory_budget import Account, MemoryBudget
 from sidecar.transport.channel import Channel
 
 if TYPE_CHECKING:
-    from sidecar.forwarding.attempt import Attempt
     from sidecar.forwarding.streams import ServerStream
 
 LINGER_SECONDS: Final = 30.0
@@ -122,13 +121,14 @@ class Tunnel:
     def from_upstream_bytes(self) -> int:
         return self._upstream.count
 
-    def start(self, client: ServerStream, attempt: Attempt) -> None:
-        """Take both links over, and pass on what each side had sent ahead."""
+    def start(self, client: ServerStream, hand_over: Callable[[Any], Channel], rest: bytes) -> None:
+        """Take both links over, and pass on what each side had sent ahead. `hand_over` gives the upstream's for who
+        hears of it from now on; `rest` had come from there."""
         upstream = self._upstream
         self._client.link, read_ahead, has_client_ended = client.hand_over(self._client)
-        upstream.link = attempt.hand_over(upstream)
-        if attempt.rest:
-            upstream.data_received(attempt.rest)
+        upstream.link = hand_over(upstream)
+        if rest:
+            upstream.data_received(rest)
         if read_ahead:
             self._client.data_received(read_ahead)
         if has_client_ended:

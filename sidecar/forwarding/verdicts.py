@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.core.grpc_status import GrpcStatus, from_http
+from sidecar.core.http_date import seconds_of
 from sidecar.core.outcome import Limit
 from sidecar.core.plain import Field
 from sidecar.forwarding import grpc
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_RETRY_AFTER_DIGITS = 6
 """A longer number of seconds is none that anybody means."""
+MOST_RETRY_AFTER_SECONDS = 999_999.0
+"""Of a date, the same."""
 
 
 def limit(story: Story, route: LiveRoute, allowed_seconds: float, fails_at: float) -> tuple[Limit, float]:
@@ -42,12 +45,21 @@ def is_marked(head: ResponseHead, policy: BreakerPolicy) -> bool:
 
 
 def retry_after(head: ResponseHead) -> float:
-    """Seconds of `Retry-After` (RFC 9110 10.2.3); 0 without one, or where it is a date."""
+    """Seconds of `Retry-After` (RFC 9110 10.2.3); 0 without one that can be read."""
     for key, _, value in head.fields:
         if key == b"retry-after":
-            is_number = value.isdigit() and len(value) <= MAX_RETRY_AFTER_DIGITS
-            return float(int(value)) if is_number else 0.0
+            if value.isdigit():
+                return float(int(value)) if len(value) <= MAX_RETRY_AFTER_DIGITS else 0.0
+            return _until(value, head)
     return 0.0
+
+
+def _until(value: bytes, head: ResponseHead) -> float:
+    """Seconds until a date, from the answer's own `Date` on, so that no two clocks have to agree; 0 for one that has
+    come, and where either is none."""
+    written = [field for key, _, field in head.fields if key == b"date"]
+    until, now = seconds_of(value), seconds_of(written[0]) if written else None
+    return 0.0 if until is None or now is None else min(max(until - now, 0.0), MOST_RETRY_AFTER_SECONDS)
 
 
 def asks_to_wait(head: ResponseHead, trailers: Sequence[Field]) -> float:

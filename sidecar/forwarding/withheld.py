@@ -43,7 +43,7 @@ class Withheld:
     def __repr__(self) -> str:
         return f"<Withheld {len(self.body)} bytes>"
 
-    def add(self, data: bytes) -> bool:
+    def add(self, data: bytes | memoryview) -> bool:
         """One more piece. False: it is too long by now, or memory is short; `body` has all that came even then."""
         self.body += data
         if len(self.body) > MOST_BYTES or self._memory.is_full:
@@ -62,7 +62,9 @@ class Answered:
 
     __slots__ = ("_account", "body", "head")
 
-    def __init__(self, head: ResponseHead, body: bytes, memory: MemoryBudget, now: float) -> None:
+    def __init__(
+        self, head: ResponseHead, body: bytes | memoryview, memory: MemoryBudget, now: float
+    ) -> None:
         self.head = head
         self.body = body
         self._account = Account(memory, now)

@@ -120,6 +120,8 @@ class Arrivals:
         if was is Was.ENDED:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "DATA for a stream that is over")
         self._credit.give(length)
+        if not length:
+            self._floods.empty_data()
         if stream is not None and stream.receiving is _HEAD:
             raise malformed("DATA before the head")
         if was is Was.RESET_BY_PEER:
@@ -180,7 +182,7 @@ class Arrivals:
             raise fault
         if head.length and is_end:
             raise malformed("no DATA, though content-length says so")
-        if streams.open_count >= self._max_streams:
+        if self._outbox.load.open_streams >= self._max_streams:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams at once")
         stream = streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
         stream.began_at = self.now

@@ -33,6 +33,24 @@ class Role(Enum):
     """Towards upstreams."""
 
 
+class CodecLoad:
+    """What a connection has under way, as plain numbers: they are read several times for each request, and a property
+    costs 600 instructions more."""
+
+    __slots__ = ("frames", "open_streams", "unsent_answers", "unsent_bytes")
+
+    def __init__(self) -> None:
+        self.frames = 0
+        """That came, of whatever kind."""
+        self.open_streams = 0
+        """Streams not released yet, or ended by us and not sent yet."""
+        self.unsent_answers = 0
+        """Answers to SETTINGS and PING that wait for `take`; at more than 1,000 the connection fails. While a link
+        takes nothing and there are any, read no more of it."""
+        self.unsent_bytes = 0
+        """Of the bodies of all streams: taken, and not in what `take` gave yet. They are memory of the connection."""
+
+
 class Http2Codec(ABC):
     """One connection of either role. What is called on a stream that has ended, or after `ConnectionFailed`, changes
     nothing and is no error: the peer may have ended it a moment ago."""
@@ -41,22 +59,8 @@ class Http2Codec(ABC):
 
     peer: PeerLimits
     """What the peer allows."""
-
-    @property
-    @abstractmethod
-    def open_streams(self) -> int:
-        """Not released yet, or ended by us and not sent yet."""
-
-    @property
-    @abstractmethod
-    def unsent_answers(self) -> int:
-        """Answers to SETTINGS and PING that wait for `take`; at more than 1,000 the connection fails. While a link
-        takes nothing and there are any, read no more of it."""
-
-    @property
-    @abstractmethod
-    def unsent_bytes(self) -> int:
-        """Of the bodies of all streams: taken, and not in what `take` gave yet. They are memory of the connection."""
+    load: CodecLoad
+    """To be read alone."""
 
     # Bytes
 

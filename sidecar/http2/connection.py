@@ -15,7 +15,7 @@ from sidecar.core.head import NOTHING, Added, Own
 from sidecar.core.plain import Field
 from sidecar.http2 import frames, settings
 from sidecar.http2.arrivals import Arrivals
-from sidecar.http2.codec import NO_DROP, PREFACE, Http2Codec, Pairs, Role
+from sidecar.http2.codec import NO_DROP, PREFACE, CodecLoad, Http2Codec, Pairs, Role
 from sidecar.http2.control import Control
 from sidecar.http2.credit import Credit
 from sidecar.http2.errors import ConnectionFault, ErrorCode
@@ -49,13 +49,14 @@ _OPEN = Life.OPEN
 class Connection(Http2Codec):
     """SETTINGS, and a client's preface, are with `take` from the beginning."""
 
-    __slots__ = ("_control", "_credit", "_inbox", "_life", "_outbox", "_streams", "floods", "peer")
+    __slots__ = ("_control", "_credit", "_inbox", "_life", "_outbox", "_streams", "floods", "load", "peer")
 
     def __init__(self, role: Role, ours: Http2Settings = OURS, limits: FloodLimits = TRUSTED) -> None:
         is_server = role is Role.SERVER
         self._life = Life.OPEN
-        self._streams = Streams(is_server=is_server)
-        self._outbox = Outbox()
+        load = self.load = CodecLoad()
+        self._streams = Streams(load, is_server=is_server)
+        self._outbox = Outbox(load)
         self.floods: Final = Floods(limits)
         """What was counted of each bound."""
         self._control = Control(self._streams, self._outbox, self.floods)
@@ -72,19 +73,7 @@ class Connection(Http2Codec):
 
     def __repr__(self) -> str:
         role = "server" if self._streams.is_server else "client"
-        return f"<Connection {role} {self._life.name} open={self.open_streams} last={self._streams.last_id}>"
-
-    @property
-    def open_streams(self) -> int:
-        return self._streams.open_count
-
-    @property
-    def unsent_answers(self) -> int:
-        return self._outbox.unsent_answers
-
-    @property
-    def unsent_bytes(self) -> int:
-        return self._outbox.unsent_bytes
+        return f"<Connection {role} {self._life.name} open={self.load.open_streams} last={self._streams.last_id}>"
 
     # Bytes
 

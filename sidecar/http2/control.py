@@ -29,6 +29,8 @@ MAX_SETTINGS: Final = 64
 """In one frame."""
 MAX_DEBUG_BYTES: Final = 256
 """Of what a GOAWAY says that are kept."""
+_RECEIVED: Final = Receiving.ENDED
+"""Read from here in the hot path: an enum's own lookup costs 15 to 50 ns each time."""
 
 
 class Control:
@@ -68,7 +70,7 @@ class Control:
         if self.peer.no_priorities is None:
             self.peer.no_priorities = 0
         self.outbox.answer(frames.SETTINGS_ACK)
-        self.floods.answer(self.outbox.unsent_answers)
+        self.floods.answer(self.outbox.load.unsent_answers)
         events.append(PeerSettings())
         if self.peer.stream_window != window:
             self._change_windows(self.peer.stream_window - window, events)
@@ -125,7 +127,7 @@ class Control:
             return
         self.floods.ping(now)
         self.outbox.answer(frames.ping(payload, is_answer=True))
-        self.floods.answer(self.outbox.unsent_answers)
+        self.floods.answer(self.outbox.load.unsent_answers)
 
     def take_goaway(self, payload: bytes, events: list[Http2Event]) -> None:
         if len(payload) < 8:
@@ -210,7 +212,7 @@ class Control:
 
     def has_sent(self, stream: Http2Stream) -> None:
         """END_STREAM is written: the stream may be over, or its reset may be due."""
-        if stream.receiving is Receiving.ENDED:
+        if stream.receiving is _RECEIVED:
             self.streams.end(stream)
         elif stream.reset_after is not None:
             self.reset(stream, stream.reset_after)

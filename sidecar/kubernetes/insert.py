@@ -89,7 +89,7 @@ class _Pod:
             container = target(item)
             if not isinstance(container, Mapping):
                 continue  # no container: what the API server will say of it is for it to say
-            name = str(container.plain().get("name"))
+            name = str(container.said("name"))
             found = env.get(name)
             is_inherited = container.own("env") is None and any(
                 id(source) in changed for source in container.merged()
@@ -155,7 +155,7 @@ class _Pod:
 
 def _name(node: Node) -> str:
     found = target(node)
-    return str(found.plain().get("name")) if isinstance(found, Mapping) else ""
+    return str(found.said("name")) if isinstance(found, Mapping) else ""
 
 
 def _listed(node: Node | None) -> list[Any]:

@@ -37,6 +37,8 @@ class _Kind(Enum):
     END = auto()
 
 
+_SCALAR, _END = _Kind.SCALAR, _Kind.END  # looked up a million times
+
 _COLON = re.compile(r"(?:\s|#[^\n]*)*+:")
 """Between a key and its value; not there in `{a, b: c}` and behind `? a`."""
 _KINDS: dict[type, _Kind] = {
@@ -53,6 +55,9 @@ _KINDS: dict[type, _Kind] = {
     )
 }
 """Of the events that a tree is made of."""
+_SCALARS = frozenset(event for event, kind in _KINDS.items() if kind is _SCALAR)
+_ENDS = frozenset(event for event, kind in _KINDS.items() if kind is _END)
+_STARTS = frozenset(event for event, kind in _KINDS.items() if kind in (_Kind.SEQUENCE, _Kind.MAPPING))
 _LIBYAML: Any = getattr(yaml, "CSafeLoader", None)
 """None where PyYAML was built without libyaml."""
 _COUNTED_DIFFERENTLY = re.compile("[\x85\u2028\u2029\ufeff]")
@@ -103,10 +108,8 @@ class Scalar(Node):
 class Entry:
     key: Node
     value: Node
-
-    @property
-    def name(self) -> str | None:
-        return self.key.value if isinstance(self.key, Scalar) else None
+    name: str | None
+    """None where the key is no scalar."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +118,10 @@ class Mapping(Node):
 
     def own(self, name: str) -> Entry | None:
         """The entry that is written here, not what a merge key brings."""
-        return next((entry for entry in self.entries if entry.name == name), None)
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        return None
 
     def merged(self) -> Iterator[Mapping]:
         """The mappings that `<<` brings in, the first wins."""
@@ -135,11 +141,18 @@ class Mapping(Node):
             return entry.value
         return next((found for source in self.merged() if (found := source.get(name)) is not None), None)
 
+    def said(self, name: str) -> Any:
+        """What `plain` says of `name` alone; None where it says nothing."""
+        node = self.get(name)
+        return None if node is None else node.plain()
+
     def plain(self) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for source in reversed(list(self.merged())):
             found.update(source.plain())
-        found.update({e.name: e.value.plain() for e in self.entries if e.name != "<<"})
+        for entry in self.entries:
+            if entry.name != "<<":
+                found[entry.name] = entry.value.plain()
         return found
 
 
@@ -171,21 +184,17 @@ def target(node: Node) -> Node:
     return node.target if isinstance(node, Alias) else node
 
 
-def parse(text: str, file: str) -> list[Document]:
+def parse(text: str, file: str, *, closed: str | None = None) -> list[Document]:
     """Read every document of `text`.
+
+    Args:
+        closed: items of lists that begin with this `name` have no other entry in the tree: whoever takes them out
+            whole needs none. Where an anchor may stand in them, they have.
 
     Raises:
         ManifestError: it is not YAML, or nested too deeply.
     """
-    return _Builder(text, file).documents()
-
-
-def _events_of_libyaml(text: str) -> Iterator[Any]:
-    loader = _LIBYAML(text)
-    try:
-        yield from iter(loader.get_event, None)
-    finally:
-        loader.dispose()
+    return _Builder(text, file, None if "&" in text else closed).documents()
 
 
 def events_in_python(text: str) -> Iterable[Any]:
@@ -194,8 +203,8 @@ def events_in_python(text: str) -> Iterable[Any]:
 
 
 class _Builder:
-    def __init__(self, text: str, file: str) -> None:
-        self._text, self._file = text, file
+    def __init__(self, text: str, file: str, closed: str | None = None) -> None:
+        self._text, self._file, self._closed = text, file, closed
         self._number = 0
         self._anchors: dict[str, Node] = {}
         self._events: Iterator[Any] = iter(())
@@ -204,8 +213,12 @@ class _Builder:
         """All of the text. Raises: ManifestError, where it is not YAML."""
         if _LIBYAML is not None and not _COUNTED_DIFFERENTLY.search(self._text):
             try:
-                return self._built(_events_of_libyaml(self._text))
-            except (yaml.YAMLError, UnicodeEncodeError):
+                loader = _LIBYAML(self._text)
+                try:
+                    return self._built(iter(loader.get_event, None))
+                finally:
+                    loader.dispose()
+            except (yaml.YAMLError, UnicodeEncodeError):  # of half a surrogate pair as soon as it is given
                 self._number = 0
         try:
             return self._built(events_in_python(self._text))
@@ -236,12 +249,13 @@ class _Builder:
         return ManifestError(self._file, max(self._number, 1), line, message)
 
     def _node(self, event: Any, depth: int) -> Node:
-        start, line = event.start_mark.index, event.start_mark.line + 1
+        mark = event.start_mark
+        start, line = mark.index, mark.line + 1
         if depth > MAX_DEPTH:
             raise self._error(line, f"nested more than {MAX_DEPTH} levels deep")
         kind = _KINDS.get(type(event))
-        if kind is _Kind.SCALAR:
-            return self._kept(self._scalar(event, start, line))
+        if kind is _SCALAR:
+            return self._scalar(event)
         if kind is _Kind.MAPPING:
             return self._mapping(event, start, line, depth)
         if kind is _Kind.SEQUENCE:
@@ -258,14 +272,17 @@ class _Builder:
             self._anchors[node.anchor] = node
         return node
 
-    def _scalar(self, event: Any, start: int, line: int) -> Scalar:
-        end = event.end_mark.index
-        if event.style in ("|", ">"):
+    def _scalar(self, event: Any) -> Scalar:
+        mark, style, tag = event.start_mark, event.style, event.tag
+        start, end, anchor = mark.index, event.end_mark.index, event.anchor
+        if style in ("|", ">"):
             end = self._block_scalar_end(start, end)
-        tag = None if event.tag is None else str(event.tag)
-        return Scalar(
-            start, end, line, False, event.anchor, event.value, not event.style and event.implicit[0], tag
-        )
+        is_plain = not style and event.implicit[0]
+        tag = None if tag is None else str(tag)
+        node = Scalar(start, end, mark.line + 1, False, anchor, event.value, is_plain, tag)
+        if anchor is not None:
+            self._anchors[anchor] = node
+        return node
 
     def _block_scalar_end(self, start: int, end: int) -> int:
         """With `+` the blank lines at its end belong to the value, else they do not."""
@@ -277,34 +294,66 @@ class _Builder:
     def _sequence(self, event: Any, start: int, line: int, depth: int) -> Sequence:
         node = Sequence(start, start, line, bool(event.flow_style), event.anchor)
         self._kept(node)
+        scalars = _SCALARS if depth < MAX_DEPTH else ()
         for inner in self._events:
-            if _KINDS.get(type(inner)) is _Kind.END:
+            if type(inner) in _ENDS:
                 break
-            node.items.append(self._node(inner, depth + 1))
+            node.items.append(self._scalar(inner) if type(inner) in scalars else self._item(inner, depth + 1))
         node.end = self._collection_end(node, inner, node.items)
         return node
 
-    def _mapping(self, event: Any, start: int, line: int, depth: int) -> Mapping:
+    def _item(self, event: Any, depth: int) -> Node:
+        if self._closed is None or _KINDS.get(type(event)) is not _Kind.MAPPING or depth > MAX_DEPTH:
+            return self._node(event, depth)
+        mark = event.start_mark
+        return self._mapping(event, mark.index, mark.line + 1, depth, may_be_closed=True)
+
+    def _mapping(
+        self, event: Any, start: int, line: int, depth: int, *, may_be_closed: bool = False
+    ) -> Mapping:
         node = Mapping(start, start, line, bool(event.flow_style), event.anchor)
         self._kept(node)
         names: set[str | None] = set()
-        for inner in self._events:
-            if _KINDS.get(type(inner)) is _Kind.END:
+        events, scalars = self._events, _SCALARS if depth < MAX_DEPTH else ()
+        for inner in events:
+            if type(inner) in _ENDS:
                 break
-            key = self._node(inner, depth + 1)
-            value = self._node(next(self._events), depth + 1)
+            key = self._scalar(inner) if type(inner) in scalars else self._node(inner, depth + 1)
+            inner = next(events)
+            value = self._scalar(inner) if type(inner) in scalars else self._node(inner, depth + 1)
             if isinstance(value, Scalar) and not value.value and value.is_plain and value.start == value.end:
                 colon = _COLON.match(self._text, key.end)
                 value.start = value.end = key.end if colon is None else colon.end()
                 value.line = key.line
-            entry = Entry(key, value)
-            name = entry.name
+            name = key.value if isinstance(key, Scalar) else None
             if name is not None and name in names:
                 raise self._error(key.line, f"the key {name!r} is given twice")
             names.add(name)
-            node.entries.append(entry)
+            node.entries.append(Entry(key, value, name))
+            if may_be_closed:
+                may_be_closed = False
+                if name == "name" and isinstance(value, Scalar) and value.value == self._closed:
+                    node.end = self._skipped(node, value.end)
+                    return node
         node.end = self._collection_end(node, inner, [entry.value for entry in node.entries])
         return node
+
+    def _skipped(self, node: Node, end: int) -> int:
+        """Read past the rest of a collection, and return where it ends; `end`: where its last value does so far."""
+        depth, last = 1, None
+        for event in self._events:
+            if type(event) not in _ENDS:
+                depth += type(event) in _STARTS
+                last = event
+                continue
+            depth -= 1
+            if not depth:
+                break
+            if event.end_mark.index > event.start_mark.index:  # that of a block has no text of its own
+                last = event
+        if node.is_flow:
+            return int(event.end_mark.index)
+        return end if last is None else int(last.end_mark.index)
 
     def _collection_end(self, node: Node, event: Any, children: list[Node]) -> int:
         if node.is_flow:

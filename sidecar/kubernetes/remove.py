@@ -124,7 +124,7 @@ class Removal:
         found = target(item)
         if not isinstance(found, Mapping):
             return
-        name = str(found.plain().get("name"))
+        name = str(found.said("name"))
         path = f"/spec/{key}/{name}"
         before = self._record.was.get(path)
         if before is not None:
@@ -168,7 +168,7 @@ class Removal:
 
 def _name(node: Node) -> Any:
     found = target(node)
-    return found.plain().get("name") if isinstance(found, Mapping) else None
+    return found.said("name") if isinstance(found, Mapping) else None
 
 
 def _texts(value: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 A part is a coroutine over its mailbox, so it handles one message at a time and nobody else touches its state. A
 crash ends that coroutine; a new one, with new state and the same mailbox, starts after a back-off. A part that
-crashes more often than `MAX_CRASHES` in `CRASH_PERIOD_SECONDS` is given up: `Parts.failure` says which one, and
+crashes too often (`restarts.py`) is given up: `Parts.failure` says which one, and
 the process is to end. Owned by the event loop; no method but `run` and `stop` awaits.
 """
 
@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from sidecar.runtime.restarts import Restarts
+
 M = TypeVar("M")
 
-MAX_CRASHES = 5
-"""In `CRASH_PERIOD_SECONDS`; the next one is the last."""
-CRASH_PERIOD_SECONDS = 60.0
-FIRST_BACKOFF_SECONDS = 0.1
-"""Before the first restart; doubles with each crash of the period (0.1, 0.2, 0.4, 0.8, 1.6 s)."""
 MAILBOX_CAPACITY = 64
 
 _LOG = logging.getLogger("sidecar.runtime")
@@ -121,7 +118,7 @@ class Part(Generic[M]):
         self.state = PartState.NEW
         self.restarts = 0
         self.last_error: str | None = None
-        self._crashes: deque[float] = deque(maxlen=MAX_CRASHES + 1)
+        self._deaths = Restarts()
 
     def __repr__(self) -> str:
         return f"<Part {self.name} {self.state.value} restarts={self.restarts} waiting={len(self.mailbox)}>"
@@ -148,7 +145,7 @@ class Part(Generic[M]):
                 self.state = PartState.RUNNING
                 error = await self._one_life()
                 self.last_error = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                wait = self._backoff(loop.time())
+                wait = self._deaths.backoff(loop.time())
                 if wait is None:
                     self.state = PartState.FAILED
                     raise PartFailed(self._obituary()) from error
@@ -172,19 +169,8 @@ class Part(Generic[M]):
             return error
         return RuntimeError("it ended by itself")
 
-    def _backoff(self, now: float) -> float | None:
-        """How long to wait before the next life; None when there were too many."""
-        self._crashes.append(now)
-        while self._crashes[0] < now - CRASH_PERIOD_SECONDS:
-            self._crashes.popleft()
-        count = len(self._crashes)
-        return None if count > MAX_CRASHES else FIRST_BACKOFF_SECONDS * 2.0 ** (count - 1)
-
     def _obituary(self) -> str:
-        return (
-            f"part {self.name} crashed {len(self._crashes)} times within {CRASH_PERIOD_SECONDS:g} s,"
-            f" the last time with {self.last_error}"
-        )
+        return f"part {self.name} crashed {self._deaths.told()}, the last time with {self.last_error}"
 
 
 class Parts:

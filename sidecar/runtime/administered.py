@@ -11,16 +11,21 @@ from dataclasses import asdict
 from typing import Any
 
 from sidecar.admin.process import Data, Standby
+from sidecar.admin.recent import Recent
 from sidecar.admin.tap import Taps
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.tell import render
+from sidecar.core import ties
 from sidecar.core.breaker import Breaker
+from sidecar.core.contract import BUILD
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.installed import version
 from sidecar.core.listing import Listing
+from sidecar.core.numbers import Numbers
+from sidecar.core.outcomes.store import OutcomeStore
+from sidecar.core.override import Command
 from sidecar.core.snapshot import Endpoint, Route, Snapshot
 from sidecar.core.sources import Sources
-from sidecar.core.ties import advice
 from sidecar.core.transition import Transition
 from sidecar.core.wall import to_the_second
 from sidecar.runtime.actor import Parts
@@ -28,6 +33,7 @@ from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.endpoint_sources import EndpointSources
+from sidecar.runtime.fleet.side import FleetSide
 from sidecar.runtime.reload import Active, Outcome
 from sidecar.runtime.sources import memory_numbers
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
@@ -50,12 +56,20 @@ class Administered:
         rooms: TelemetryRooms,
         rotation: Rotation,
         lists: EndpointSources,
+        fleet: FleetSide,
         *,
         reload: Callable[[], Awaitable[Outcome]],
         sources: Callable[[], Sources],
     ) -> None:
         self.numbers = rooms.numbers
-        self.sources = sources
+        self.recent = Recent(rooms.numbers, datapath.service.clock)
+        self.gather: Callable[[], Awaitable[tuple[Numbers, Sources]]] = self._own
+        """What a scrape is answered with; control of several processes puts all of them in its place."""
+        self.also_override: Callable[[Command], Awaitable[None]] | None = None
+        """Who else has to hear of an operator's order. Where somebody has, this process serves nothing, and what its
+        own breakers do is no news."""
+        self.also_set_level: Callable[[str], Awaitable[None]] | None = None
+        self._sources = sources
         self._datapath = datapath
         self._active = active
         self._drain = drain
@@ -63,6 +77,7 @@ class Administered:
         self._rooms = rooms
         self._rotation = rotation
         self._lists = lists
+        self._fleet = fleet
         self._reload = reload
         self.taps = Taps(self._tapped)
         self._started_at = self.now()
@@ -111,6 +126,16 @@ class Administered:
         found = self._datapath.assembly.standbys()
         return {(home.breaker.route, home.breaker.upstream): standby for home, standby in found}
 
+    async def scraped(self) -> tuple[Numbers, Sources]:
+        return await self.gather()
+
+    async def _own(self) -> tuple[Numbers, Sources]:
+        return self.numbers, await asyncio.to_thread(self._sources)
+
+    @property
+    def outcomes(self) -> OutcomeStore:
+        return self._datapath.assembly.outcomes
+
     @property
     def log_level(self) -> str:
         return self._rooms.room.log.level.name.lower()
@@ -126,6 +151,7 @@ class Administered:
         return {
             "service": self._rooms.room.settings.service_name,
             "version": version(),
+            "build": BUILD,
             "pid": os.getpid(),
             "uptime_seconds": round(now - self._started_at, 3),
             "exchanges": len(self._datapath.service.exchanges),
@@ -143,8 +169,15 @@ class Administered:
                 for name, one in sockets.items()
             },
             "pass_through": self._passed(),
+            "fleet": self._fleet.told(),
             "certificates": self._rotation.told(),
             "untied_calls": self._untied_calls(),
+            "telemetry_lost": [
+                {"signal": signal, "reason": reason, "count": count}
+                for (signal, reason), count in sorted(self._rooms.dropped().items())
+                if count
+            ],
+            "pending_restart": list(self._active.pending_restart),
             "config": self._config_numbers(),
             "parts": [{**asdict(part), "state": part.state.value} for part in self._parts.views()],
         }
@@ -168,8 +201,7 @@ class Administered:
         }
 
     def _untied_calls(self) -> str | None:
-        ties = self._datapath.service.callers.ties
-        return advice(ties.untied) if ties.are_missing else None
+        return ties.told(self._datapath.service.callers.ties)
 
     async def config(self) -> Data:
         active = self._active
@@ -212,14 +244,49 @@ class Administered:
     def seconds(self, duration: str) -> float:
         return parse_duration(duration)
 
-    def transitioned(self, transition: Transition) -> None:
-        self._datapath.service.transitioned(transition)
+    async def override(self, command: Command) -> None:
+        transitions = self.obey(command)
+        if self.also_override is not None:
+            await self.also_override(command)
+            return
+        for transition in transitions:
+            self._datapath.service.transitioned(transition)
+
+    def obey(self, command: Command) -> list[Transition]:
+        """Have this process's breakers do what an operator says."""
+        found = []
+        for upstream in command.upstreams:
+            breaker = self.breakers.get((command.route, upstream))
+            if breaker is not None:
+                transition = self._obeyed(breaker, command)
+                found += [] if transition is None else [transition]
+        return found
+
+    def _obeyed(self, breaker: Breaker, command: Command) -> Transition | None:
+        if command.is_for_fleet and self._fleet.told_of(breaker) is not None:
+            return self._fleet.order(breaker, command.action, command.seconds, command.by)
+        return breaker.override(command.action, self.now(), command.seconds, command.by)
+
+    def commands(self) -> list[Command]:
+        """The operators' orders that are on, as they would be said now."""
+        now, found = self.now(), []
+        for breaker in self.breakers.values():
+            order = breaker.order_at(now)
+            if order is not None:
+                seconds = None if order.until is None else order.until - now
+                found.append(Command(breaker.route, (breaker.upstream,), order.action, seconds, order.by))
+        return found
+
+    def fleet_of(self, breaker: Breaker) -> Data | None:
+        return self._fleet.told_of(breaker)
 
     def audit(self, message: str, fields: Mapping[str, Any]) -> None:
         self._rooms.room.log.audit("admin.change", message, fields, self.now())
 
-    def set_log_level(self, name: str) -> None:
+    async def set_log_level(self, name: str) -> None:
         self._rooms.room.log.set_level(Level[name.upper()])
+        if self.also_set_level is not None:
+            await self.also_set_level(name)
 
     async def reload(self) -> Data:
         return await asyncio.to_thread(self.told, await self._reload())
@@ -228,7 +295,7 @@ class Administered:
         self._drain.announce()
 
     def quit(self) -> None:
-        self._drain.begin()
+        self._drain.begin("POST /quitquitquit")
 
     def _tapped(self, record: FinishedExchange) -> Data:
         """Its line of the access log, without what it has not, and without its query."""

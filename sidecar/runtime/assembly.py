@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
 from sidecar.core.failover import Failover
 from sidecar.core.history import Archive
+from sidecar.core.outcomes.store import OutcomeStore, outcome_bytes
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import (
     ORIGINAL,
@@ -32,13 +33,16 @@ from sidecar.core.snapshot import (
     Trust,
     Upstream,
 )
+from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding import passing
 from sidecar.forwarding.checks import Checks
 from sidecar.forwarding.copying import Copying
 from sidecar.forwarding.live import Destination, LiveRoute
+from sidecar.forwarding.outcomes import OutcomeWriter
 from sidecar.forwarding.passing import PassThrough
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.standby import Standby
+from sidecar.runtime.own_pod import InboundRoutes, OwnPod
 from sidecar.runtime.upstream_tls import UpstreamContexts
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
@@ -63,6 +67,7 @@ class Built:
     """By route and upstream."""
     kept: frozenset[str] = frozenset()
     """Upstreams whose breakers go on."""
+    inbound: InboundRoutes = field(default_factory=InboundRoutes)
 
 
 class Names(passing.Names, Protocol):
@@ -77,7 +82,15 @@ class Names(passing.Names, Protocol):
 class Assembly:
     """What is live now, and how the next snapshot takes its place."""
 
-    def __init__(self, service: Service, names: Names, rng: random.Random, zone: str | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        names: Names,
+        rng: random.Random,
+        sockets: Mapping[str, ListenerSocket],
+        zone: str | None = None,
+    ) -> None:
+        """`sockets`: those that listen at any time, by name."""
         self._zone = zone
         self._service = service
         self._names = names
@@ -96,6 +109,9 @@ class Assembly:
         """Made before `build`, for what the snapshot says."""
         self.passing = PassThrough(service, names, self._passed_cluster, self._passed_breaker, self._see_out)
         service.passing = self.passing
+        self.own_pod = OwnPod(sockets, lambda: self.clusters, lambda: self.passing.own_ports())
+        self.outcomes = OutcomeStore(outcome_bytes(service.memory.limit_bytes))
+        """Of all routes, by name: what a route has seen outlives each reload that keeps it."""
         self.checks = Checks(service)
         service.on_transition = self.checks.transitioned
         self.clusters: dict[str, Cluster] = {}
@@ -120,6 +136,7 @@ class Assembly:
         built = self._building = Built(snapshot)
         if self._client_spans is None:
             self._client_spans = snapshot.telemetry.client_spans
+        built.inbound = yield from InboundRoutes.in_steps(snapshot)
         for number, upstream in enumerate(snapshot.upstreams.values()):
             built.clusters[upstream.name] = self._cluster(upstream, built)
             if number % STEP == 0:
@@ -145,11 +162,15 @@ class Assembly:
         breakers_before = self.breakers
         self.clusters, self.breakers, self.routes = built.clusters, built.breakers, built.routes
         self.failovers = built.failovers
+        self.own_pod.routes = built.inbound
         for (_, name), failover in built.failovers.items():
             failover.policy = built.snapshot.upstreams[name].failover or failover.policy
+        self.outcomes.retain(self.routes)
         self.tls.retain(built.snapshot)
         for upstream in built.snapshot.upstreams.values():
-            self.clusters[upstream.name].adopt(upstream)
+            cluster = self.clusters[upstream.name]
+            cluster.departure.own_pod = None if upstream.name in built.inbound.apps else self.own_pod.reach
+            cluster.adopt(upstream)
         self._service.tables = built.tables
         self.passing.adopt(built.snapshot.passed, built.snapshot.listeners)
         self._service.strangers = frozenset(
@@ -208,10 +229,10 @@ class Assembly:
         self._has_learned.set()
 
     async def resolved(self, clusters: Collection[Cluster], seconds: float) -> None:
-        """Return when each of them has an endpoint to connect to, and after `seconds` at the latest."""
+        """Return when each of them that has names has an endpoint, and after `seconds` at the latest."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(cluster.pools for cluster in clusters):
+                while not all(cluster.pools or not cluster.names() for cluster in clusters):
                     self._has_learned.clear()
                     await self._has_learned.wait()
 
@@ -247,6 +268,11 @@ class Assembly:
             + self.passing.close_all_idle()
         )
 
+    def all_connections(self) -> list[Any]:
+        """With upstreams, as `Cluster.all_connections`."""
+        found = [one for cluster in self.clusters.values() for one in cluster.all_connections()]
+        return found + self.passing.all_connections()
+
     def retire(self) -> None:
         """At the end of the process: close what is idle, and keep no connection any more."""
         for cluster in self.clusters.values():
@@ -259,8 +285,9 @@ class Assembly:
         service = self._service
         cluster = Cluster(upstream, self._rng, service.clock, service.turns, self._budget, service.memory)
         cluster.on_endpoint = service.endpoint_changed
-        cluster.sources = self.passing.sources
-        cluster.is_to_pod = is_to_pod
+        cluster.departure.sources = self.passing.sources
+        cluster.departure.is_to_pod = is_to_pod
+        cluster.departure.own_pod = None if is_to_pod else self.own_pod.reach
         return cluster
 
     def _passed_breaker(self, name: str, route: Route, cluster: Cluster) -> Breaker:
@@ -280,7 +307,10 @@ class Assembly:
 
     def _cluster(self, upstream: Upstream, built: Built) -> Cluster:
         cluster = self.clusters.get(upstream.name)
-        if cluster is not None and cluster.fits(upstream):
+        leads_back = (
+            cluster is not None and cluster.departure.in_process and upstream.name in built.inbound.apps
+        )
+        if cluster is not None and cluster.fits(upstream) and not leads_back:
             return cluster
         service = self._service
         is_original = ORIGINAL in upstream.endpoints
@@ -296,7 +326,7 @@ class Assembly:
             self._zone,
         )
         cluster.on_endpoint = service.endpoint_changed
-        cluster.sources = self.passing.sources
+        cluster.departure.sources = self.passing.sources
         built.made.append(cluster)
         for name in cluster.names():
             addresses = self._names.watch(name)
@@ -364,6 +394,8 @@ class Assembly:
                 one.copying = copying
         if self._client_spans is ClientSpans.AUTO:
             live.join_spans()
+        if route.upstreams:
+            live.outcomes = OutcomeWriter(self.outcomes.ring(route.name), route.upstreams[0][0])
         return live
 
     def _takers(self, route: Route, built: Built, now: float) -> dict[str, tuple[str, ...]]:

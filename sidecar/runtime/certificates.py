@@ -202,6 +202,8 @@ class Rotation:
         """Look at all files, and use what can be used; returns whether to come back soon."""
         owners = self._rotating()
         self._keep(owners)
+        if not owners:
+            return False  # no thread is asked about nothing
         found = [(owner, self._kept[owner.name, owner.files]) for owner in owners]
         now = self._clock()
         digests = await asyncio.to_thread(lambda: [kept.watch.look(now) for _, kept in found])

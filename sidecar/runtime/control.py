@@ -7,22 +7,30 @@ which they start and end is the composition root's (`worker.py`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+import time
 from collections.abc import Mapping
+from typing import Final
 
 from sidecar.admin.events import Events
 from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
+from sidecar.admin.recent import Recent
 from sidecar.admin.server import AdminServer
 from sidecar.admin.tap import Taps
 from sidecar.config.watch import warning_of_own_mount
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
 from sidecar.core.listing import EndpointsChange
+from sidecar.core.outcomes.store import outcome_bytes
 from sidecar.core.request import Asked
+from sidecar.core.retry import causes_at
 from sidecar.core.snapshot import PASS_THROUGH, Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.core.ties import advice
+from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.downstream.pressure import Told
 from sidecar.forwarding.passing import PassedDestination
 from sidecar.runtime import sources
@@ -34,15 +42,20 @@ from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.endpoint_sources import EndpointSources
 from sidecar.runtime.file_limits import FileLimits, warning_of_limit
+from sidecar.runtime.fleet.link import LinkNumbers
+from sidecar.runtime.fleet.side import FleetSide
 from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
 from sidecar.runtime.health import HealthChecking
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
-from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Watching
-from sidecar.runtime.report import report_failover, report_overload, report_reload
+from sidecar.runtime.reload import Active, Install, Outcome, Reloading, Request, Watching
+from sidecar.runtime.report import report_failover, report_fleet, report_overload, report_reload
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
+
+LAST_LINE_SECONDS: Final = 0.5
+"""For the log's thread to write what waits, where a second signal leaves no more time."""
 
 
 class Control:
@@ -59,16 +72,23 @@ class Control:
         limits: FileLimits,
         container: Container | None,
         path: str | None,
+        install: Install | None = None,
+        replica: str | None = None,
     ) -> None:
-        """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is."""
+        """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
+        `install`: see `Active`. `replica`: what all processes of a pod are called by their fleet; None: this is the
+        only one."""
         self.path = path
         self.events = events
+        self.is_overseen = False
+        """Another process checks the health of endpoints, and keeps what came of routes of late, for this one too."""
         datapath.service.on_news = self._upstreams_news
         self.rooms = rooms
         self._started_at: float | None = None
         """When it took traffic; None before."""
-        self.active = Active(snapshot, datapath)
+        self.active = Active(snapshot, datapath, install)
         self.drain = Drain(datapath.service, datapath.listeners, snapshot.drain)
+        self.drain.on_cut = self._tell_cut
         self._datapath = datapath
         self._limits = limits
         self._container = container
@@ -76,7 +96,10 @@ class Control:
         clock, sockets = datapath.service.clock, datapath.listeners.sockets
         self.rotation = Rotation(lambda: rotating(datapath), clock, self._event)
         self._handshakes = HandshakesTold(sockets.values, clock, self._event)
-        self._administered = Administered(
+        tell = datapath.service.transitioned
+        self._is_in_fleet = False
+        self.fleet = FleetSide(self.parts, clock, rooms.resource, tell, self._fleet_linked, replica)
+        self.administered = Administered(
             datapath,
             self.active,
             self.drain,
@@ -84,12 +107,13 @@ class Control:
             rooms,
             self.rotation,
             lists,
+            self.fleet,
             reload=self.reload,
             sources=self.sources,
         )
         self.taps.changed = self._report
-        self.probes = Probes(self._administered, environ.get(APP_PROBES, ""))
-        self.admin = AdminServer(self._administered, events)
+        self.probes = Probes(self.administered, environ.get(APP_PROBES, ""))
+        self.admin = AdminServer(self.administered, events)
         self._servers = {"admin": self.admin.server, "probes": self.probes.server}
         for server in self._servers.values():
             server.max_connections = limits.max_server_connections
@@ -114,13 +138,25 @@ class Control:
     @property
     def taps(self) -> Taps:
         """Who reads `/tap`."""
-        return self._administered.taps
+        return self.administered.taps
+
+    @property
+    def recent(self) -> Recent:
+        """What came of the routes in the last ten minutes."""
+        return self.administered.recent
 
     def sources(self) -> Sources:
         """Called from telemetry's threads: reads, and changes nothing."""
         config = self.active.numbers(self._datapath.service.clock())
         return sources.collect(
-            self._datapath, config, self._servers, self.rooms.dropped(), self.rotation, self.rooms.resource
+            self._datapath,
+            config,
+            self._servers,
+            self.rooms.dropped(),
+            self.rotation,
+            self.rooms.resource,
+            self.fleet.numbers(),
+            self.rooms.settings.metrics_prefix,
         )
 
     # The order of a life
@@ -138,23 +174,61 @@ class Control:
         for name in self._lists.parts:
             self.parts.start(name)
 
+    async def join_fleet(self) -> None:
+        """Where breakers act as one with those of other replicas: begin with the state that these have, if they say
+        so soon. Whoever serves nothing does not join."""
+        self._is_in_fleet = True
+        self.adopt_fleet()
+        await self.fleet.met()
+
+    def adopt_fleet(self) -> None:
+        """After each new configuration: let breakers join and leave."""
+        if self._is_in_fleet:
+            self.fleet.adopt(self.snapshot, self._datapath.assembly.breakers)
+
     async def start_servers(self) -> None:
         """Probes and admin API.
 
         Raises:
             OSError: an address cannot be bound.
         """
-        self._expect_series()  # before anybody can scrape
-        await self._served_probes.start()
-        self.parts.start("probes")
+        self.expect_series()  # before anybody can scrape
         await self._served_admin.start()
         self.parts.start("admin")
+        # The last: nobody hears from a process that cannot start that it ends.
+        await self._served_probes.start()
+        self.parts.start("probes")
+
+    async def settle(self) -> None:
+        """Take what stands in the file now. Comes before another process is started with it and with all sockets that
+        listen: an address that is new would be bound here a moment later, and could not be had there."""
+        # There may be no file, or no time: then nothing is bound here.
+        with contextlib.suppress(RuntimeError, Ending):
+            await self.reload("signal")
+
+    def listening(self) -> list[socket.socket]:
+        """What probes and admin API listen on."""
+        found = [server.listening for server in self._servers.values()]
+        return [one for one in found if one is not None]
+
+    async def hand_on(self) -> None:
+        """Another process answers probes and admin API, on the same sockets: leave these to it, and drain after that,
+        so that nobody hears from this one that it is not ready."""
+        for server in self._servers.values():
+            server.leave()
+        await self.stop_reloading()  # what it would bind, the other one needs
+        await asyncio.sleep(LAST_CALL_SECONDS)  # for requests of those that have connected
+        for name in ("probes", "admin"):
+            await self.parts.end(name)
+        self.drain.replaced()
 
     def start_reloading(self) -> None:
         """When the data path serves: housekeeping, and new configurations."""
         self.parts.start("housekeeper")
         self.parts.start("memory")
-        self.parts.start("health")
+        if not self.is_overseen:
+            self.parts.start("health")
+            self.parts.start("recent")
         self.parts.start("certificates")
         if self.path is not None:
             self.parts.start("reload")
@@ -207,11 +281,12 @@ class Control:
             add(Part(name, run))
         add(Part("probes", self._served_probes.run))
         add(Part("admin", self._served_admin.run))
+        add(Part("recent", self.administered.recent.run))
         add(Part("housekeeper", every_second(self._tick)))
         add(Part("certificates", self.rotation.run))
         service, assembly = self._datapath.service, self._datapath.assembly
-        health = HealthChecking(service, lambda: assembly.clusters)
-        add(Part("health", health.run, capacity=HEALTH_CAPACITY))
+        self.health = HealthChecking(service, lambda: assembly.clusters)
+        add(Part("health", self.health.run, capacity=HEALTH_CAPACITY))
         add(
             Part("memory", MemoryWatch(service.memory, self._container, service.clock, self._tell_memory).run)
         )
@@ -233,24 +308,38 @@ class Control:
     def _part_failed(self, failure: PartFailed) -> None:
         """Let what is under way finish, and end: an orchestrator starts a process whose parts all work."""
         self._event(Level.ERROR, "part.failed", str(failure))
-        self.drain.begin()
+        self.drain.begin("the failure of a part")
 
     def _reloaded(self, outcome: Outcome) -> None:
         if outcome.is_success:
-            self._expect_series()
-            self.rooms.numbers.retain({PASS_THROUGH, *(route.name for route in self.snapshot.routes)})
-            self.drain.policy = self.snapshot.drain
-            self._datapath.service.memory.resize(budget_bytes(self.snapshot.limits, self._container))
+            self.adopt()
+            self.adopt_fleet()
         self.parts["watch"].tell(outcome)
         report_reload(outcome, self.rooms.room)
-        self.events.reloaded(self._administered.summary(outcome))
+        self.events.reloaded(self.administered.summary(outcome))
 
-    def _expect_series(self) -> None:
+    def adopt(self) -> None:
+        """Another snapshot is in use: heed what it says of the process."""
+        self.expect_series()
+        self.rooms.numbers.max_series = self.snapshot.limits.series
+        self.rooms.numbers.retain(self.route_names())
+        self.drain.policy = self.snapshot.drain
+        memory_bytes = budget_bytes(self.snapshot.limits, self._container)
+        self._datapath.service.memory.resize(memory_bytes)
+        self._datapath.assembly.outcomes.resize(outcome_bytes(memory_bytes))
+
+    def route_names(self) -> set[str]:
+        """Of all that may be counted."""
+        return {PASS_THROUGH, *(route.name for route in self.snapshot.routes)}
+
+    def expect_series(self) -> None:
         """What may be counted has its series from birth: an increase from nothing cannot be seen."""
-        listeners = {route.name: route.listener for route in self.snapshot.routes}
+        routes = {route.name: route for route in self.snapshot.routes}
         for name, upstream in list(self._datapath.assembly.breakers):
-            if name in listeners:
-                self.rooms.numbers.expect(name, listeners[name], upstream)
+            route = routes.get(name)
+            if route is not None:
+                causes = causes_at(route, upstream, self.snapshot.upstreams)
+                self.rooms.numbers.expect(name, route.listener, upstream, causes)
 
     def _renew_telemetry(self) -> None:
         self.rooms.renew()
@@ -292,21 +381,44 @@ class Control:
 
     def _tell_end(self, started_at: float) -> None:
         """So that an end which was meant can be told from a crash, which leaves no such line."""
+        failure, drain = self.parts.failure, self.drain
+        if failure is not None:
+            self._ended(Level.ERROR, str(failure), started_at)
+            return
+        asked = f" by {drain.asked_by}, {drain.seconds:.1f} s ago" if drain.has_begun else ""
+        self._ended(Level.INFO, f"as it was asked to{asked}", started_at)
+
+    def _tell_cut(self) -> None:
+        """The last words of a process that does not wait for what is under way, nor for its own threads."""
+        if self._started_at is not None:
+            count = len(self._datapath.service.exchanges)
+            self._ended(Level.ERROR, f"by a second signal: {count} exchanges are cut", self._started_at)
+            self.rooms.room.log.flush(time.monotonic() + LAST_LINE_SECONDS)
+
+    def _ended(self, level: Level, why: str, started_at: float) -> None:
         seconds = self._datapath.service.clock() - started_at
-        failure = self.parts.failure
-        why = "as it was asked to" if failure is None else str(failure)
-        fields = {"pid": os.getpid(), "uptime_seconds": round(seconds, 3)}
-        level = Level.INFO if failure is None else Level.ERROR
+        fields = {
+            "pid": os.getpid(),
+            "signal": self.drain.signal,
+            "uptime_seconds": round(seconds, 3),
+            "drain_seconds": round(self.drain.seconds, 3),
+        }
         self._event(level, "process.ended", f"ended after {seconds:.0f} s: {why}", fields)
+
+    def _fleet_linked(self, numbers: LinkNumbers) -> None:
+        level, kind, message, fields = report_fleet(self.fleet.name, numbers)
+        self._event(level, kind, message, fields)
 
     def _overloaded(self, told: Told) -> None:
         level, kind, message, fields = report_overload(told)
         self._event(level, kind, message, fields)
 
     def _own_ports(self) -> frozenset[int]:
-        """Where this process listens; 0 stands for UNIX sockets."""
+        """Where this process listens, or the one that has probes and admin API for it; 0 stands for UNIX sockets."""
         listening = [socket.address.port for socket in self._datapath.listeners.sockets.values()]
-        return frozenset((*listening, *(server.bound_port for server in self._servers.values())))
+        started = self.active.started_with
+        asked = started.admin.address.port, started.probes.port
+        return frozenset((*listening, *asked, *(server.bound_port for server in self._servers.values())))
 
     def _passed(self, passed: PassedDestination) -> None:
         told = f"{passed.endpoint}: no route names it; passed through"
@@ -339,6 +451,10 @@ class Control:
 
     def _tell_memory(self, message: str, closed: dict[str, int]) -> None:
         self._event(Level.WARNING, "connections.closed", message, closed)
+
+    def tell(self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None) -> None:
+        """In the event log."""
+        self._event(level, kind, message, fields)
 
     def _event(
         self, level: Level, kind: str, message: str, fields: Mapping[str, object] | None = None

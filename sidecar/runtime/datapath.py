@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sidecar.core.callers import Callers
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
+from sidecar.core.propagation.chain import PropagationChain
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
 from sidecar.downstream.pressure import Pressure
 from sidecar.downstream.relief import Relief
+from sidecar.forwarding.notices import Notices
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
-from sidecar.runtime.assembly import Assembly, Names
-from sidecar.runtime.listeners import Listeners
+from sidecar.runtime.assembly import Assembly, Built, Names
+from sidecar.runtime.crossing import Joined
+from sidecar.runtime.listeners import Listeners, Prepared
 from sidecar.transport import throttled
+from sidecar.transport.bind import Bind, bind_own
 from sidecar.transport.pace import Pace
 from sidecar.transport.turns import Turns
 
@@ -35,6 +40,14 @@ RESOLUTION_SECONDS = 1.0
 
 Decide = Callable[[bool | None, bytes], bool]
 """(the parent's sampled flag or None, the trace id) -> is sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The next snapshot, built and bound beside the one in use. Ends in `DataPath.commit` or `DataPath.discard`."""
+
+    built: Built
+    listeners: Prepared
 
 
 class DataPath:
@@ -51,34 +64,47 @@ class DataPath:
         max_open_connections: int,
         memory: MemoryBudget | None = None,
         zone: str | None = None,
+        bind: Bind = bind_own,
+        joined: Joined | None = None,
+        propagation: PropagationChain | None = None,
     ) -> None:
         """`memory`: of all connections; None: without a bound. `zone`: where this process runs; None: nobody knows.
+        `bind`: where listeners get their sockets from. `joined`: what it shares with the other workers of its pod;
+        None: there are none.
 
-        `clock`: monotonic seconds. `live`: where exchanges are while they are under way."""
+        `clock`: monotonic seconds. `live`: where exchanges are while they are under way. `propagation`: the forms of
+        a trace's context beside W3C's; None: there are none."""
         loop = asyncio.get_running_loop()
-        rng = random.Random()
+        rng, turns = random.Random(), Turns(loop)
         self.service = Service(
             loop=loop,
             clock=clock,
             rng=rng,
             ids=IdSource(),
             observe=observe,
-            sweep=Sweep(loop, clock, Pace(loop, clock, throttled.counter())),
-            turns=Turns(loop),
-            callers=Callers(),
+            sweep=Sweep(loop, clock, Pace(loop, clock, throttled.counter()), turns),
+            turns=turns,
+            callers=Callers() if joined is None else Callers(joined.capacity, others=joined.across),
             decide=decide,
+            propagation=propagation,
             exchanges=live,
             max_open_connections=max_open_connections,
             memory=memory or MemoryBudget(),
         )
-        self.assembly = Assembly(self.service, names, rng, zone)
-        self.listeners = Listeners(self.service)
+        self.notices: Notices | None = None
+        if joined is not None:
+            self.notices = Notices(loop, clock, turns, joined.across, joined.own, joined.others)
+            self.service.beside.others = self.notices
+        self.listeners = Listeners(self.service, bind)
+        self.assembly = Assembly(self.service, names, rng, self.listeners.sockets, zone)
         self._relief = Relief(
             loop,
             clock,
             self.service.memory,
             self.listeners.connections,
+            self.assembly.all_connections,
             self._give_up,
+            lambda: turns.is_ending,
         )
         self.service.memory.on_over = self._relief.begin
         self.pressure = Pressure(self.service, self.listeners.sockets.values)
@@ -131,19 +157,36 @@ class DataPath:
             OSError: a listener's address cannot be bound, or a file of a `tls` cannot be used; nothing has changed
                 then.
         """
+        return self.commit(await self.prepare(snapshot))
+
+    async def prepare(self, snapshot: Snapshot) -> Next:
+        """Build what is new beside what is live. One at a time.
+
+        Raises:
+            OSError: as `install`.
+        """
         tls = await asyncio.to_thread(self.assembly.tls.prepare, snapshot)
         self.assembly.tls.add(tls)
         try:
             built = await _in_turns(self.assembly.build(snapshot))
             await self.assembly.resolved(built.made, RESOLUTION_SECONDS)
-            prepared = await self.listeners.prepare(snapshot)
+            return Next(built, await self.listeners.prepare(snapshot))
         except BaseException:
             self.assembly.discard()
             raise
-        self.assembly.commit(built)
+
+    def discard(self, following: Next) -> None:
+        """Forget it: what is in use stays."""
+        self.assembly.discard()
+        self.listeners.discard(following.listeners)
+
+    def commit(self, following: Next) -> Snapshot:
+        """Put it in place by one assignment, and return it."""
+        snapshot = following.built.snapshot
+        self.assembly.commit(following.built)
         self.service.bound_requests(snapshot.limits.max_requests)
-        self.listeners.commit(prepared, snapshot)
-        return built.snapshot
+        self.listeners.commit(following.listeners, snapshot)
+        return snapshot
 
     async def reconfigure(self) -> None:
         """Hand breakers that stay their new thresholds."""
@@ -162,10 +205,18 @@ class DataPath:
         self.service.beside.stop_copies()
         self.listeners.close()
 
+    def hand_on(self) -> None:
+        """Another process has the same listening sockets, and takes who connects from now on."""
+        for socket in self.listeners.all():
+            socket.hand_on()
+
     def retire(self) -> None:
-        """The last, after `close`: let go of upstreams and deadlines."""
+        """The last, after `close`: let go of upstreams and deadlines, and see that every exchange is told."""
+        self.service.turns.end_all()
         self.assembly.retire()
         self.service.sweep.close()
+        if self.notices is not None:
+            self.notices.close()
         self.service.beside.close()
 
 

@@ -33,12 +33,25 @@ class Drain:
         self._listeners = listeners
         self._announced_at = 0.0
         self._begun = asyncio.Event()
+        self._begun_at = 0.0
+        self.asked_by = ""
+        """Who began it, for people."""
+        self.signal: str | None = None
+        """The name of the one that came last."""
         self._is_urgent = asyncio.Event()
-        self._has_signal = False
+        self.on_announced: Callable[[], None] = lambda: None
+        """Called once, when this process stops being ready."""
+        self.on_cut: Callable[[], None] = lambda: None
+        """Called before a second signal ends the process at once."""
 
     @property
     def has_begun(self) -> bool:
         return self._begun.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began; 0 before."""
+        return self._service.clock() - self._begun_at if self.has_begun else 0.0
 
     def announce(self) -> None:
         """Stop being ready, and let each client's connection end with its next answer.
@@ -51,23 +64,47 @@ class Drain:
             self._service.is_draining = True
             for socket in self._listeners.all():
                 socket.is_ending = True
+            self.on_announced()
 
-    def begin(self) -> None:
+    def begin(self, asked_by: str) -> None:
         """Announce the end and begin it. A second call changes nothing."""
         self.announce()
-        self._begun.set()
+        if not self._begun.is_set():
+            self.asked_by = asked_by
+            self._begun_at = self._service.clock()
+            self._begun.set()
 
     def terminated(self) -> None:
         """SIGTERM: begin, or hold on if the admin API has begun it. A second signal ends the process at once."""
-        if self._has_signal:
-            os._exit(FORCED_EXIT_CODE)
-        self._has_signal = True
-        self.begin()
+        self._signalled("SIGTERM")
 
     def interrupted(self) -> None:
         """SIGINT: as SIGTERM without the delay. Ctrl-C comes from a terminal, and no load balancer has to notice."""
         self._is_urgent.set()
-        self.terminated()
+        self._signalled("SIGINT")
+
+    def _signalled(self, name: str) -> None:
+        is_second = self.signal is not None
+        self.signal = name
+        if is_second:
+            try:
+                self.on_cut()
+            finally:
+                os._exit(FORCED_EXIT_CODE)
+        self.begin(name)
+
+    def ordered(self, *, is_urgent: bool, by: str | None = None) -> None:
+        """By the process that started this one, which got the signal `by`: begin; said again with `is_urgent`, the
+        delay is left out."""
+        self.signal = by or self.signal
+        if is_urgent:
+            self._is_urgent.set()
+        self.begin(by or "the process that started it")
+
+    def replaced(self) -> None:
+        """Another process serves in this one's place: begin, without the delay."""
+        self._is_urgent.set()
+        self.begin("its successor")
 
     async def begun(self) -> None:
         """Wait for the beginning."""

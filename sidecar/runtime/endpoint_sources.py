@@ -42,7 +42,7 @@ class EndpointSources:
         """Whom to tell of trouble with an entry, and by None of its end."""
         self.parts: dict[str, Run[Any]] = {}
         """What is to run, supervised."""
-        self.resolver = Resolver(self.resolved)
+        self.resolver = Resolver(self.resolved, on_trouble=self.troubled)
         self._on_change = on_change
         self._by: dict[Source, Lists] = {}
         self._known: dict[Endpoint, tuple[Endpoint, ...]] = {}
@@ -70,6 +70,11 @@ class EndpointSources:
         if not self._watched[entry]:
             del self._watched[entry]
             self._known.pop(entry, None)
+
+    @property
+    def known(self) -> Mapping[Endpoint, tuple[Endpoint, ...]]:
+        """What each watched entry stands for, of those that were ever listed."""
+        return self._known
 
     def listing(self, entry: Endpoint) -> Listing | None:
         """What is known of an entry; None for one that is an endpoint itself."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.snapshot import Snapshot
-from sidecar.serving.http import MAX_CONNECTIONS
+from sidecar.serving.bounds import MAX_CONNECTIONS
 
 OTHER_FILES: Final = 64
 """Kept for what is neither traffic nor admin nor probes: logs, listening sockets, the exporters' connections, the

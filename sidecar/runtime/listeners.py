@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from socket import socket as Socket
 
 from sidecar.config.watch import Watch
-from sidecar.core.snapshot import Address, Listener, Snapshot, Unmatched
+from sidecar.core.snapshot import Address, Listener, ListenerTls, Snapshot, Unmatched
 from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service
+from sidecar.transport.bind import Bind, bind_own
 from sidecar.transport.namespace import has_ipv6
 from sidecar.transport.tls.files import TlsFileError
 from sidecar.transport.tls.served import ServedCertificates, files_of, load_served
@@ -61,10 +63,18 @@ def with_second_sockets(snapshot: Snapshot) -> dict[str, Listener]:
     return found
 
 
+def are_alike(before: ListenerTls | None, now: ListenerTls | None) -> bool:
+    """Whether who was let in by the one would be by the other, whichever certificate they were shown."""
+    if before is None or now is None:
+        return before is now
+    return replace(before, certificate=now.certificate, certificates=now.certificates) == now
+
+
 class Listeners:
     """All listening sockets, and those removed ones whose connections have not ended yet."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, bind: Bind = bind_own) -> None:
+        self._bind = bind
         self.sockets: dict[str, ListenerSocket] = {}
         """By name. The same dict for the process's life."""
         self._service = service
@@ -73,6 +83,10 @@ class Listeners:
     def all(self) -> list[ListenerSocket]:
         """Those in use, and those removed ones that still have connections."""
         return [*self.sockets.values(), *self._retired]
+
+    def listening(self) -> list[Socket]:
+        """The sockets of those in use."""
+        return [each for one in self.sockets.values() for each in one.listening()]
 
     def connections(self) -> list[AnyClient]:
         """All that are open now, of all listeners."""
@@ -98,7 +112,7 @@ class Listeners:
                 served = await self._served(socket, policy, prepared)
                 if socket is None:
                     socket = ListenerSocket(policy, self._service, served)
-                    await socket.start()
+                    await socket.bind(self._bind)
                     prepared.started.append(socket)
                 prepared.sockets[name] = socket
         except BaseException:
@@ -142,11 +156,19 @@ class Listeners:
             if policy.name in prepared.served:
                 socket.served = prepared.served[policy.name]
             if socket.policy != policy:
+                is_outdated = not are_alike(socket.policy.tls, policy.tls)
                 socket.adopt(policy)
+                if is_outdated:
+                    socket.retire()
+        for socket in prepared.started:
+            socket.start()
         self.tick()
 
     def tick(self) -> None:
-        """Once a second: close connections of removed listeners as they fall idle."""
+        """Once a second: close connections of removed listeners as they fall idle, and let go of old ones."""
+        now = self._service.clock()
+        for socket in self.sockets.values():
+            socket.retire_old(now)
         for socket in self._retired:
             socket.stop_accepting()
         for socket in [one for one in self._retired if one.connection_count == 0]:

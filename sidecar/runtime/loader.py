@@ -19,6 +19,8 @@ from sidecar.core.snapshot import Snapshot
 
 PROGRAM = "sidecar.runtime.loading"
 IDLE_SECONDS = 60.0
+NICENESS = 10
+"""Traffic goes first where both want the same core."""
 LOAD_TIMEOUT_SECONDS = 30.0
 
 
@@ -39,9 +41,11 @@ class LoaderFailed(Exception):
 class Loader:
     """The loading process, as seen from the loop."""
 
-    def __init__(self, most_routes: int | None = None) -> None:
-        """`most_routes`: a configuration with more is refused, see `memory_watch.most_routes`."""
+    def __init__(self, most_routes: int | None = None, niceness: int = NICENESS) -> None:
+        """`most_routes`: a configuration with more is refused, see `memory_watch.most_routes`. `niceness`: 0 where
+        nothing is served before it has loaded."""
         self._most_routes = most_routes
+        self._niceness = niceness
         self._process: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -52,6 +56,7 @@ class Loader:
                 sys.executable,
                 "-m",
                 PROGRAM,
+                str(self._niceness),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,

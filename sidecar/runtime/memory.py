@@ -33,6 +33,21 @@ def settle_all() -> None:
     _frozen_at_best = gc.get_freeze_count()
 
 
+def freeze_for_fork() -> None:
+    """Before a process forks: what lives now is never looked at by the collector again, so that its pages stay shared
+    (gc.freeze of Python's documentation)."""
+    gc.collect()
+    gc.freeze()
+
+
+def settle_forked() -> None:
+    """In place of `settle_all` in a process that was forked: thawing would write to every page that it shares."""
+    global _frozen_at_best
+    gc.collect()
+    gc.freeze()
+    _frozen_at_best = gc.get_freeze_count()
+
+
 def hold() -> None:
     """No full collections from here to `settle`: a thousand new routes would bring one about."""
     gc.set_threshold(_YOUNG, _MIDDLE, NEVER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from sidecar.admin.process import Ending
@@ -25,6 +25,10 @@ from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.loader import Loader, LoaderFailed
 
 NOTHING = Diff()
+
+Install = Callable[[Snapshot], Awaitable[Snapshot]]
+"""Builds a snapshot and puts it in place; returns the one in use, which has the old routes where they are equal.
+Raises: OSError, if that cannot be done and nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,9 @@ class Warm:
 class Active:
     """The configuration in use. Changed on the event loop; its numbers are read from anywhere."""
 
-    def __init__(self, snapshot: Snapshot, datapath: DataPath) -> None:
+    def __init__(self, snapshot: Snapshot, datapath: DataPath, install: Install | None = None) -> None:
+        """`install` puts a snapshot in place; None: in this process alone."""
+        self._install = install or datapath.install
         self.snapshot = snapshot
         self.started_with = snapshot
         self.generation = 1
@@ -114,13 +120,17 @@ class Active:
         found = await asyncio.to_thread(diff, self.snapshot, snapshot)
         memory.hold()
         try:
-            self.snapshot = await self._datapath.install(snapshot)
-            self.generation += 1
-            self.since = self._datapath.service.clock()
+            self.put_in_place(await self._install(snapshot), self.generation + 1)
             await self._datapath.reconfigure()
         finally:
             memory.settle()
         return found
+
+    def put_in_place(self, snapshot: Snapshot, generation: int) -> None:
+        """The data path has it."""
+        self.snapshot = snapshot
+        self.generation = generation
+        self.since = self._datapath.service.clock()
 
     def record(self, outcome: Outcome) -> None:
         """Remember how a reload went."""

@@ -1,4 +1,4 @@
-"""How reloads, overloads and failovers are told: to the log, line by line, and to telemetry."""
+"""How reloads, overloads, failovers and links are told: to the log, line by line, and to telemetry."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sidecar.config.tell.diff import Diff, Item
 from sidecar.core.failover import FailoverChange, FailoverPhase
 from sidecar.core.overload import Change
 from sidecar.downstream.pressure import Told
+from sidecar.runtime.fleet.failed import Lack
+from sidecar.runtime.fleet.link import LinkNumbers
 from sidecar.runtime.reload import Outcome
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
@@ -84,3 +86,16 @@ def report_overload(told: Told) -> tuple[Level, str, str, dict[str, object]]:
         fields["throttled_turns"] = told.throttled_turns
         message += f"; the kernel throttled this process {told.throttled_turns} times (its CPU limit)"
     return Level.INFO, "overload.ended", message, fields
+
+
+def report_fleet(name: str, numbers: LinkNumbers) -> tuple[Level, str, str, dict[str, object]]:
+    """Level, kind, message and fields of the log line for a replica that is alone, or no longer."""
+    fields: dict[str, object] = {"fleet": name, "replicas": numbers.replicas}
+    if numbers.is_linked:
+        others = numbers.replicas - 1
+        message = f"acts as one with {others} other replica{'s' * (others != 1)} of the fleet {name}"
+        return Level.INFO, "fleet.joined", message, fields
+    fields |= {"reason": numbers.lack.value}
+    is_meant = numbers.lack in (Lack.ENDED, Lack.STARTING)
+    message = f"alone{f', without its fleet {name}' if name else ''}: {numbers.told}"
+    return Level.INFO if is_meant else Level.WARNING, "fleet.alone", message, fields

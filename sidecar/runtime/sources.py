@@ -5,18 +5,22 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sidecar.core.breaker import Breaker
+from sidecar.core.contract import BUILD
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.health import CheckState
 from sidecar.core.installed import version
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.snapshot import BreakerMode
 from sidecar.core.sources import (
+    AdaptiveNumbers,
     BreakerReading,
     ConfigNumbers,
     FailoverReading,
+    FleetNumbers,
     LoopNumbers,
     MemoryNumbers,
     OverloadNumbers,
@@ -39,6 +43,8 @@ def collect(
     dropped: Lost,
     rotation: Rotation,
     resource: Mapping[str, str],
+    fleet: FleetNumbers | None,
+    metrics_prefix: str | None,
 ) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one.
 
@@ -60,7 +66,7 @@ def collect(
         ],
         config=config,
         memory=memory_numbers(datapath.service.memory),
-        loop=LoopNumbers(pace.lag.state, pace.throttled_turns),
+        loop=LoopNumbers(pace.lag.state, pace.throttled_turns, datapath.service.turns.ends_put_off),
         overloads=[
             OverloadNumbers(
                 name, one.overload.is_on, one.refused_requests, one.gone_clients, one.waits_for_room
@@ -75,6 +81,12 @@ def collect(
             for name, one in sockets
             for result, count in list(one.handshakes.items())
         },
+        admission={
+            (name, outcome): count
+            for name, live in list(assembly.routes.items())
+            if (admission := live.admission) is not None
+            for outcome, count in (("refused", admission.refused), ("spared", admission.would_refuse))
+        },
         copies={
             name: copying.in_flight
             for name, live in list(assembly.routes.items())
@@ -84,11 +96,14 @@ def collect(
         callers_evicted=datapath.service.callers.evicted,
         callers_tied=datapath.service.callers.ties.tied,
         callers_untied=datapath.service.callers.ties.untied,
+        callers_across={} if datapath.notices is None else datapath.notices.numbers(),
         connections_refused=refused,
         dropped=dropped,
+        fleet=fleet,
         process=process_numbers(),
-        build=(("version", version()), ("python", platform.python_version())),
+        build=(("version", version()), ("build", BUILD), ("python", platform.python_version())),
         resource=tuple(resource.items()),
+        metrics_prefix=metrics_prefix,
     )
 
 
@@ -103,6 +118,7 @@ def _breaker(breaker: Breaker, now: float, wall: float) -> BreakerReading:
         breaker.tally,
         breaker.machine.opened_at,
     )  # `numbers` would move the window, which is the loop's
+    candidate = breaker.candidate  # a reload may take it away meanwhile
     return BreakerReading(
         route=breaker.route,
         upstream=breaker.upstream,
@@ -114,7 +130,22 @@ def _breaker(breaker: Breaker, now: float, wall: float) -> BreakerReading:
         is_probe_due=breaker.is_probe_due(now),
         is_overridden=breaker.order_at(now) is not None,
         opened_at=0.0 if opened_at is None else round(opened_at + wall, 3),
+        timed_out=tally.timed_out,
+        slow=tally.slow,
+        candidate=None if candidate is None else candidate.state,
+        would_have_rejected=dict(_judged_after_all(breaker, candidate)),
     )
+
+
+def _judged_after_all(breaker: Breaker, candidate: Breaker | None) -> Iterator[tuple[tuple[str, str], int]]:
+    """What became of requests that a policy would have refused, of each that only counts."""
+    counting = {"candidate": candidate}
+    if breaker.policy.mode is BreakerMode.METRICS_ONLY:
+        counting["active"] = breaker
+    for name, one in counting.items():
+        if one is not None:
+            yield (name, "success"), one.tally.would_have_been_fine
+            yield (name, "failure"), one.tally.failures_saved
 
 
 def _endpoints(peers: Peers) -> dict[Health, int]:
@@ -141,6 +172,7 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         active=max(cluster.connections - idle, 0),
         idle=idle,
         pending=cluster.pending,
+        in_process=cluster.departure.in_process,
         waits=cluster.waited.state,
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
@@ -149,4 +181,19 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         checks_delayed=cluster.peers.checks_delayed,
         server=server_of(cluster.policy),
         scheme="http" if cluster.policy.tls is None else "https",
+        adaptive=_adaptive(cluster),
+    )
+
+
+def _adaptive(cluster: Cluster) -> AdaptiveNumbers | None:
+    one = cluster.adaptive
+    if one is None:
+        return None
+    return AdaptiveNumbers(
+        one.limit,
+        one.base_seconds or 0.0,
+        cluster.adaptive_in_flight,
+        one.refused,
+        one.would_refuse,
+        {reason.value: count for reason, count in one.changes.items()},
     )

@@ -35,6 +35,8 @@ class TelemetryRooms:
     environ: Mapping[str, str]
     log_fd: int
     on_transition: Callable[[Transition], None]
+    secret: bytes | None = field(default=None, repr=False)
+    """The same in all processes of a pod, see `TelemetryRoom`; None: there is one."""
     room: TelemetryRoom = field(init=False)
     """The one in use."""
     _secret: bytes = field(init=False, repr=False)
@@ -47,7 +49,7 @@ class TelemetryRooms:
 
     def __post_init__(self) -> None:
         self.resource = resource_attributes(self.settings.service_name, self.environ)
-        self._secret = os.urandom(32)
+        self._secret = self.secret or os.urandom(32)
         self.room = self._make(None)
         self._past = {}, (self.room,)
 

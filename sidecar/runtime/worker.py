@@ -1,7 +1,7 @@
 """The composition root of one process: builds data path and control, and has the order of their start and end.
 
-Start order: telemetry, names, probes and admin API, listeners, reloading; stop order is the reverse. All live state
-is owned by this process's event loop (`sidecar/README.md`, "Concurrency"). Nothing imports it but `cli`.
+Start order: telemetry, names, the fleet, probes and admin API, listeners, reloading; stop order is the reverse. All
+live state is owned by this process's event loop (`sidecar/README.md`, "Concurrency"). Nothing imports it but `cli`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,26 @@ from sidecar.admin.events import Events
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import ObservedExchange
+from sidecar.core.propagation.chain import chain_of
 from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding.service import Service
 from sidecar.runtime import file_limits, memory
+from sidecar.runtime.activation import Activated
 from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
+from sidecar.runtime.crossing import Joined
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.memory_watch import budget_bytes
+from sidecar.runtime.service_manager import ServiceManager
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.runtime.upgrade import Predecessor
+from sidecar.runtime.upgrading import Upgrading
+from sidecar.transport.given import GIVEN
 
 
 class Worker:
@@ -43,17 +50,24 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         limits: FileLimits | None = None,
         container: Container | None = None,
+        joined: Joined | None = None,
+        activated: Activated | None = None,
     ) -> None:
         """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests.
 
         `path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
         `limits` is what the process may have open; None: as it is. `container` has a limit of memory; None: nothing
-        has.
+        has. `joined` is what it shares with the other workers of its pod; None: there are none.
+        `activated` are the sockets that systemd has opened; None: there are none.
         """
         limits = limits or file_limits.present()
+        self._manager = ServiceManager(environ)
+        self._activated = activated or Activated()
+        self._upgrading = Upgrading(self._replaced, self._activated.hindrance)
+        self._handing_on: asyncio.Task[None] | None = None
         live: set[ObservedExchange] = set()
         events = Events()
-        self.numbers = Numbers(live)
+        self.numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
         rooms = TelemetryRooms(
             snapshot.telemetry, self.numbers, self.sources, environ, log_fd, events.transitioned
         )
@@ -63,10 +77,13 @@ class Worker:
             names=lists,
             observe=rooms.room.observer,
             decide=rooms.room.decide,
+            propagation=chain_of(rooms.room.settings.propagators),
             live=live,
             max_open_connections=limits.max_open_connections,
             memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
             zone=environ.get("SIDECAR_ZONE") or None,
+            bind=self._activated.bind,
+            joined=joined,
         )
         self.control = Control(
             snapshot, environ, self.datapath, lists, rooms, events, limits, container, path
@@ -92,8 +109,8 @@ class Worker:
 
     # Its life
 
-    async def run(self) -> None:
-        """Serve until a signal, `drain` or a part's failure ends it.
+    async def run(self, predecessor: Predecessor | None = None) -> None:
+        """Serve until a signal, `drain` or a part's failure ends it. `predecessor`: whose place this one takes.
 
         Raises:
             OSError: a listener's address cannot be bound.
@@ -104,11 +121,18 @@ class Worker:
         try:
             await self.start()
             memory.settle_all()
+            self._manager.ready()
+            if predecessor is not None:
+                predecessor.ready()
             await control.drain.begun()
+            self._upgrading.end()
+            if not self._upgrading.is_over:  # else it is no longer the service that systemd knows
+                self._manager.stopping()
             await control.stop_reloading()  # what comes now would open what is being closed
             await control.drain.wait()
         finally:
             await self.stop()
+            self._manager.close()
         if control.parts.failure is not None:
             raise control.parts.failure
 
@@ -123,8 +147,14 @@ class Worker:
         datapath.apply(control.snapshot)
         control.start_lists()
         await datapath.first_addresses()
-        await control.start_servers()
+        await control.join_fleet()
+        has_predecessor = bool(GIVEN)  # who answers probes, and says that it is ready
+        if not has_predecessor:
+            await control.start_servers()
         await datapath.listen(control.snapshot)
+        if has_predecessor:
+            await control.start_servers()
+        self._activated.tell()
         control.start_reloading()
 
     async def stop(self) -> None:
@@ -140,8 +170,27 @@ class Worker:
         loop, control = asyncio.get_running_loop(), self.control
         loop.add_signal_handler(signal.SIGTERM, control.drain.terminated)
         loop.add_signal_handler(signal.SIGINT, control.drain.interrupted)
+        loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         if control.path is not None:
             loop.add_signal_handler(signal.SIGHUP, control.reload_for_signal)
+
+    def _upgrade(self) -> None:
+        """SIGUSR2. One that comes while another one is seen to changes nothing."""
+        if self._may_upgrade() and (self._handing_on is None or self._handing_on.done()):
+            self._handing_on = asyncio.get_running_loop().create_task(self._start_successor())
+
+    def _may_upgrade(self) -> bool:
+        return self.datapath.is_serving and not self.control.drain.has_begun
+
+    async def _start_successor(self) -> None:
+        await self.control.settle()
+        if self._may_upgrade():
+            self._upgrading.begin([*self.datapath.listeners.listening(), *self.control.listening()])
+
+    def _replaced(self, pid: int) -> None:
+        self._manager.say_main(pid)
+        self.datapath.hand_on()
+        self._handing_on = asyncio.get_running_loop().create_task(self.control.hand_on())
 
     def _addresses_changed(self, name: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
         self.datapath.assembly.addresses_changed(name, addresses)

@@ -21,11 +21,10 @@ from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.core.snapshot import Address
+from sidecar.serving.bounds import MAX_CONNECTIONS
 from sidecar.serving.connection import IDLE_SECONDS, Connection, Door
 from sidecar.transport.bind import BACKLOG, bind
 
-MAX_CONNECTIONS: Final = 256
-"""Of one server, at most."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SERVER_NAME: Final = "sidecar"
 """In `Server`: which Python and which aiohttp this is helps those alone who look for a hole in them."""
@@ -81,6 +80,11 @@ class HttpServer(Door):
         is_tcp = self._bound is not None and self._bound.family != socket.AF_UNIX
         return self.port if is_tcp else 0
 
+    @property
+    def listening(self) -> socket.socket | None:
+        """None while it does not."""
+        return self._bound
+
     async def start(self, app: web.Application, address: Address) -> socket.socket:
         """Bind and serve. Returns what listens.
 
@@ -110,6 +114,11 @@ class HttpServer(Door):
         self._adopting.discard(task)
         if not task.cancelled():
             task.exception()  # it was gone before it was adopted: nobody is left to be told
+
+    def leave(self) -> None:
+        """Accept nothing more; connections that there are go on until `stop`."""
+        if self._server is not None:
+            self._server.close()
 
     async def stop(self) -> None:
         """Accept nothing more, and end every connection; at once if it was not started."""

@@ -11,18 +11,19 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EndpointChange
-from sidecar.core.finished import FinishedExchange
+from sidecar.core.finished import FinishedExchange, with_spans
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Transition
 from sidecar.telemetry.log_lines import Event, Level, Record, as_json, as_text, level_of, make_line
+from sidecar.telemetry.log_tried import tried_fields
 from sidecar.telemetry.spans import Wake
 
 CAPACITY = 8192
@@ -39,10 +40,17 @@ class Log:
     """Both logs of one process: an `Observe`, and `event` for everything else."""
 
     def __init__(
-        self, settings: AccessLog, fd: int, *, also: Callable[[Record, int], None] | None = None
+        self,
+        settings: AccessLog,
+        fd: int,
+        *,
+        also: Callable[[Record, int], None] | None = None,
+        worker: str = "",
     ) -> None:
         """Write to the file descriptor `fd`; hand each record and its offset (see `make_line`) to `also` too (OTLP
-        logs), from the writer's thread."""
+        logs), from the writer's thread. `worker`: which of several processes that write there this is, for each
+        line; empty: it is the only one."""
+        self._worker = worker
         self.dropped = 0
         self.unwritten = 0
         """Of them, those that `also` was never given."""
@@ -50,6 +58,8 @@ class Log:
         self._format = settings.format
         self.has_access_log = settings.format is not LogFormat.OFF or also is not None
         """False if no exchange needs to be shown to this observer."""
+        self._attempts = settings.attempts
+        self._sample_ratio = settings.sample_ratio
         self._bound = round(min(1.0, max(0.0, settings.sample_ratio)) * _ALL)
         self._queue: deque[Record | threading.Event] = deque()
         """An event stands for whoever waits until what is before it has been written."""
@@ -113,7 +123,9 @@ class Log:
         if waiting >= CAPACITY:
             self._drop()
             return
-        queue.append(FinishedExchange(exchange) if record is None else record)
+        if record is None:
+            record = with_spans(exchange) if self._attempts else FinishedExchange(exchange)
+        queue.append(record)
         if waiting == _BATCH:
             self._wake.raise_flag()
 
@@ -189,10 +201,14 @@ class Log:
             if self._format is LogFormat.OFF and isinstance(record, FinishedExchange):
                 continue
             line = make_line(record, offset)
-            texts.append(as_text(line) if self._format is LogFormat.TEXT else as_json(line))
+            if self._attempts and isinstance(record, FinishedExchange):
+                line.fields |= tried_fields(record, offset, self._sample_ratio)
+            write = as_text if self._format is LogFormat.TEXT else as_json
+            texts.append(write(line, self._worker))
         self._in_flight = len(texts)
         try:
-            write_all(self._fd, b"".join(texts))
+            for piece in _pieces(texts) if self._worker else (b"".join(texts),):
+                write_all(self._fd, piece)
         except OSError as error:  # a full disk, or a reader that is gone for good
             self.write_failed += len(texts)
             self._trouble = os.strerror(error.errno) if error.errno else str(error)
@@ -201,6 +217,19 @@ class Log:
         self._in_flight = 0
         if flushed is not None:
             flushed.set()
+
+
+def _pieces(texts: list[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many at a time as a pipe takes in one go: those of other processes never come between
+    (PIPE_BUF, pipe(7)). A longer line goes alone."""
+    piece = b""
+    for text in texts:
+        if piece and len(piece) + len(text) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += text
+    if piece:
+        yield piece
 
 
 def _lost(count: int, why: str) -> str:

@@ -44,6 +44,13 @@ def _why(transition: Transition) -> Iterator[bytes]:
 
 
 def of_cause(cause: Cause) -> Iterator[bytes]:
+    yield from result_of(cause)
+    if cause.detail:
+        yield wire.text("sidecar.detail", cause.detail.encode("utf-8", "replace"))
+
+
+def result_of(cause: Cause) -> Iterator[bytes]:
+    """Without its words, which the exchange has."""
     yield wire.text("sidecar.request_id", cause.request_id)
     if cause.error_type:
         yield wire.text("error.type", cause.error_type.encode())
@@ -51,8 +58,6 @@ def of_cause(cause: Cause) -> Iterator[bytes]:
         yield wire.number("http.response.status_code", cause.status)
     if cause.endpoint:
         yield wire.text("sidecar.endpoint", cause.endpoint.encode())
-    if cause.detail:
-        yield wire.text("sidecar.detail", cause.detail.encode("utf-8", "replace"))
 
 
 def of_wait(started: float, waited_seconds: float, offset_ns: int) -> bytes:

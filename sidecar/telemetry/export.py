@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from sidecar.core.secrets import without_secrets
 from sidecar.telemetry.settings import GRPC, Export
 
 _log = logging.getLogger(__name__)
@@ -136,7 +137,9 @@ class _HttpSink:
         )
         _check_hooks(self._exporter, "_client")
         self._client: Any = self._exporter._client
-        _check_hooks(self._client, "export", "_transport")
+        _check_hooks(self._client, "export", "_transport", "_endpoint", "_logger")
+        self._client._logger = _TriedAgain(self._client._logger)
+        self._where = without_secrets(self._client._endpoint)
         self._answer: Any = None
         ask = self._client._transport.request
 
@@ -147,15 +150,29 @@ class _HttpSink:
         self._client._transport.request = noted
 
     def send(self, request: bytes) -> int | None:
-        if not _succeeded(lambda: bool(self._client.export(request).success)):
+        if not _succeeded(lambda: self._is_taken(request)):
             return None
         if self._answer.status_code >= 300:  # to the SDK a redirection is a success
             _log.warning("Export failed: the collector redirects, with status %d", self._answer.status_code)
             return None
         return refused(self._answer.content())
 
+    def _is_taken(self, request: bytes) -> bool:
+        came = self._client.export(request)
+        if not came.success:
+            why = came.error or f"{came.status_code or 'no answer in time'} {came.reason or ''}".rstrip()
+            _log.error("Failed to export to %s: %s", self._where, why)
+        return bool(came.success)
+
     def close(self) -> None:
         self._exporter.shutdown()
+
+
+class _TriedAgain(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """What the SDK's client says between its tries. Of their end it tells neither where nor, mostly, why."""
+
+    def error(self, *words: object, **named: Any) -> None:
+        """Told by who has asked it, with both."""
 
 
 def _session(*, is_direct: bool) -> Any:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 from urllib.parse import unquote
 
+from sidecar.core.contract import BUILD
 from sidecar.core.installed import version
 
 KUBERNETES: Final = {
@@ -24,16 +25,22 @@ KUBERNETES: Final = {
 }
 """Environment variable -> resource attribute."""
 
+WORKER: Final = "SIDECAR_WORKER"
+"""Environment variable of one process of several: a worker's number, or `control`."""
 DEFAULT_SERVICE_NAME: Final = "sidecar"
 
 
 def resource_attributes(service_name: str | None, environ: Mapping[str, str]) -> dict[str, str]:
     """All that is known of this process. Its `service.instance.id` is that of no other process, so that an
     instrumented app of the same name and several workers in one pod stay apart."""
+    worker = environ.get(WORKER, "").strip()
+    first = os.getppid() if worker else os.getpid()
+    instance = _instance(environ.get("POD_UID", "").strip(), first, os.getpid())
     found = {
         "service.name": service_name or DEFAULT_SERVICE_NAME,
-        "service.instance.id": _instance(environ.get("POD_UID", "").strip(), os.getpid()),
+        "service.instance.id": f"{instance}/{worker}" if worker else instance,
         "service.version": version(),
+        "sidecar.build": BUILD,
     }
     for variable, attribute in KUBERNETES.items():
         value = environ.get(variable, "").strip()
@@ -51,6 +58,7 @@ def resource_attributes(service_name: str | None, environ: Mapping[str, str]) ->
 
 
 @cache
-def _instance(pod_uid: str, _process: int) -> str:
-    """Of a container's first process the pod's own id, which survives its restarts; else a random one."""
-    return f"{pod_uid}/sidecar" if pod_uid and _process == 1 else str(uuid.uuid4())
+def _instance(pod_uid: str, first: int, _process: int) -> str:
+    """Of a container's first process and its children the pod's own id, which survives its restarts; else a random
+    one for each process."""
+    return f"{pod_uid}/sidecar" if pod_uid and first == 1 else str(uuid.uuid4())

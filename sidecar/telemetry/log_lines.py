@@ -27,6 +27,8 @@ from sidecar.telemetry.span_shape import split_target
 Fields = dict[str, Any]
 
 _DELETE = b"\x7f"
+_BARE = re.compile(r'[^ "=]+')
+"""A value that nobody takes for more than one, or for another field."""
 _DECEPTIVE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """What a client can write and a reader cannot see: C1 controls, which move the cursor of a terminal; line ends of
 Unicode; marks that turn or hide the text behind them (U+202E makes `gpj.exe` of `exe.jpg`). JSON allows all of them.
@@ -145,8 +147,11 @@ def _endpoint_fields(change: EndpointChange) -> Fields:
     return fields
 
 
-def as_json(line: LogLine) -> bytes:
+def as_json(line: LogLine, worker: str = "") -> bytes:
+    """`worker`: which process of several it is of; empty: there is one."""
     head = {"time": iso(line.at_ns), "level": line.level.name.lower(), "kind": line.kind}
+    if worker:
+        head["worker"] = worker
     if line.kind != "access":
         head["message"] = line.message
     whole = head | line.fields
@@ -159,10 +164,11 @@ def as_json(line: LogLine) -> bytes:
     return escaped(data.decode()).encode()
 
 
-def as_text(line: LogLine) -> bytes:
+def as_text(line: LogLine, worker: str = "") -> bytes:
     """The same for people: time, level, message, then key=value."""
+    own = f"worker={worker} " if worker else ""
     pairs = " ".join(f"{key}={_plain(value)}" for key, value in line.fields.items() if value is not None)
-    text = f"{iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {pairs}"
+    text = f"{iso(line.at_ns)} {line.level.name:<7} {line.kind} {_escape(line.message)} {own}{pairs}"
     return f"{escaped(text)}\n".encode("utf-8", "replace")
 
 
@@ -306,7 +312,7 @@ def _iso_second(second: int) -> str:
 
 def _plain(value: Any) -> str:
     text = value if isinstance(value, str) else _dumps(value)
-    return _dumps(text) if " " in text or not text.isprintable() or not text else text
+    return text if _BARE.fullmatch(text) and text.isprintable() else _dumps(text)
 
 
 def _escape(text: str) -> str:

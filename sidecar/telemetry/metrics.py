@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from sidecar.core.families import FAMILIES, Family, HistogramRow, MetricKind, Point
+from sidecar.core.families import Family, HistogramRow, MetricKind, Point, named
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.telemetry.temporality import Temporality
@@ -98,7 +98,7 @@ class MetricBuilder:
 
     def _slices(self, sources: Sources) -> Iterator[tuple[Family, list[Point]]]:
         routes = self._numbers.routes()
-        for family in FAMILIES:
+        for family in named(sources.metrics_prefix):
             part: list[Point] = []
             for point in family.points(routes, sources):
                 part.append(point)
@@ -141,7 +141,7 @@ class MetricBuilder:
             count=sum(row.counts),
             sum=row.sum,
             bucket_counts=row.counts,
-            explicit_bounds=family.bounds,
+            explicit_bounds=row.bounds,
             min=_UNKNOWN,
             max=_UNKNOWN,
             exemplars=exemplars,

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar.core.breaker.words import because
-from sidecar.core.transition import Cause, State, Transition, TransitionReason
+from sidecar.core.transition import State, Transition, TransitionReason
 from sidecar.telemetry import wire
-from sidecar.telemetry.attributes import cause_event, cause_link, ns, of_breaker, of_window
+from sidecar.telemetry.attributes import cause_event, cause_link, ns, of_breaker, of_window, result_of
 from sidecar.telemetry.spans import TransitionIds
 
 MAX_OUTAGES = 8192
@@ -193,7 +193,7 @@ class Outages:
             parts = [wire.text("sidecar.circuit_breaker.reason", ended.reason.value.encode())]
             until, why = ended.at, because(ended)
             if cause is not None:
-                parts += (*_told(cause), cause_link(cause))
+                parts += (*result_of(cause), cause_link(cause))
                 until, why = cause.at or ended.at, cause.error_type or str(cause.status or "")
             course.probed += 1
             what = f"probe {since!r} {number}"
@@ -264,17 +264,6 @@ class Outages:
     def _id(self, course: Course, what: str, part: int | None = None) -> tuple[bytes, bytes]:
         last = course.last
         return self._ids.of_outage(last.route, last.upstream, course.began, what, part or course.part)
-
-
-def _told(cause: Cause) -> Iterator[bytes]:
-    """Of a probe: without its words, which the exchange has."""
-    yield wire.text("sidecar.request_id", cause.request_id)
-    if cause.error_type:
-        yield wire.text("error.type", cause.error_type.encode())
-    if cause.status:
-        yield wire.number("http.response.status_code", cause.status)
-    if cause.endpoint:
-        yield wire.text("sidecar.endpoint", cause.endpoint.encode())
 
 
 def _joined(course: Course, since: float, until: float) -> Wait:

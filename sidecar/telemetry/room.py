@@ -25,7 +25,9 @@ from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.access_log import Log
+from sidecar.telemetry.identity import WORKER
 from sidecar.telemetry.log_lines import Level
+from sidecar.telemetry.process_log import ProcessLog, error_of, level_of, text_of
 from sidecar.telemetry.proxies import proxies_here
 from sidecar.telemetry.sampling import Decide, make_decide
 from sidecar.telemetry.settings import Export, Settings, read_settings
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
 STOP_SECONDS = 2.0
 """How long the end of the process may wait for telemetry."""
 _LOG_SHARE = 0.25
-_MAX_ERROR = 500
-"""Characters of an exception's text that are told."""
 
 
 class Reporter:
@@ -161,7 +161,8 @@ class TelemetryRoom:
             with self._sdk_log.attached():  # the exporters complain of variables as they are made
                 self._build_pipelines(numbers, sources, environ)
         also = self._log_pipeline.add if self._log_pipeline is not None else None
-        self.log = Log(file.access_log, log_fd, also=also)
+        self.log = Log(file.access_log, log_fd, also=also, worker=environ.get(WORKER, ""))
+        self._process_log = ProcessLog(self.log)
         self.observer: Observe = Reporter(numbers, self._recorder, self.log, on_transition)
 
     def start(self) -> None:
@@ -169,6 +170,7 @@ class TelemetryRoom:
         self.log.start()
         self._sdk_log.attach()
         self._sdk_log.tell(self.log)
+        self._process_log.attach()
         for warning in self._warnings:
             self.log.event(Level.WARNING, "telemetry.setting", warning, {}, time.monotonic())
         for _, pipeline in self._pipelines:
@@ -195,6 +197,7 @@ class TelemetryRoom:
         for _, pipeline in self._pipelines:
             pipeline.stop(until_log)
         self._sdk_log.detach()
+        self._process_log.detach()
         self.log.stop(deadline)
 
     def reloaded(self, report: ReloadReport) -> None:
@@ -308,11 +311,7 @@ class _SdkLog(logging.Handler):
             self._early.append(record)
             return
         fields, message = {"logger": record.name}, record.getMessage()
-        if (
-            record.exc_info and record.exc_info[1] is not None
-        ):  # the message alone says that something failed, not why
-            error = record.exc_info[1]
-            fields["error"] = f"{type(error).__name__}: {error}"[:_MAX_ERROR]
+        if (error := error_of(record)) is not None:
+            fields["error"] = text_of(error)
             message = f"{message}: {fields['error']}"
-        level = Level.ERROR if record.levelno >= logging.ERROR else Level.WARNING
-        self._log.event(level, "telemetry.export", message, fields, time.monotonic())
+        self._log.event(level_of(record), "telemetry.export", message, fields, time.monotonic())

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.core.snapshot import Otlp, Telemetry
+from sidecar.core.snapshot import Otlp, Propagator, Telemetry
 
 GRPC, HTTP = "grpc", "http/protobuf"
 SIGNALS = ("traces", "metrics", "logs")
@@ -60,6 +60,7 @@ class Settings:
     span_batch: int
     span_delay_seconds: float
     metrics_interval_seconds: float
+    propagators: tuple[Propagator, ...]
     temporality: str
     """One of `TEMPORALITIES`: whether a metric's points tell the whole sum, or what has come since the last time."""
     service_name: str | None
@@ -90,6 +91,7 @@ def read_settings(file: Telemetry, environ: Mapping[str, str]) -> Settings:
             "OTEL_METRIC_EXPORT_INTERVAL", file.metrics_interval_seconds * 1000, least=1
         )
         / 1000,
+        propagators=_propagators(file, environ, warnings),
         temporality=_one_of(
             TEMPORALITIES,
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
@@ -152,6 +154,27 @@ def _sampler(
     if not name:
         return "parentbased_traceidratio", file.trace_sample_ratio
     return name, number.read("OTEL_TRACES_SAMPLER_ARG", 1.0, most=1.0)
+
+
+def _propagators(file: Telemetry, environ: Mapping[str, str], warnings: list[str]) -> tuple[Propagator, ...]:
+    """`none` has no effect on `traceparent`, by which deadlines travel."""
+    names = [name.strip().lower() for name in environ.get("OTEL_PROPAGATORS", "").split(",")]
+    names = [name for name in dict.fromkeys(names) if name]
+    if not names:
+        return file.propagators
+    known = {one.value: one for one in Propagator}
+    unknown = [name for name in names if name not in known and name != "none"]
+    if unknown:
+        warnings.append(
+            f"OTEL_PROPAGATORS names {', '.join(unknown)}, of which nothing is read or written:"
+            f" known are {', '.join(known)}"
+        )
+    if "none" in names:
+        warnings.append(
+            "OTEL_PROPAGATORS=none: traceparent is still read and written, because deadlines travel by it"
+        )
+        return (Propagator.TRACECONTEXT,)
+    return tuple(known[name] for name in names if name in known)
 
 
 def _export(

@@ -18,9 +18,10 @@ from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.mirrored import Mirrored
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
+from sidecar.core.retry import RetryCause
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import Endpoint
+from sidecar.core.snapshot import Endpoint, Match
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
@@ -35,6 +36,8 @@ _MAX_OF_CLIENTS = 1024
 """Of what is made of words that clients choose, up to half a kilobyte each: such a table may well fill up."""
 _MAX_PEERS = 256
 """Clients whose exchanges are shaped in the same second; each new connection is another."""
+MAX_PATH_CHARACTERS = 256
+"""Of `http.route`: an expression may be long."""
 _SOME_CLIENT = ClientTls()
 """In the place of each client, where all that matters is that there is TLS."""
 
@@ -45,6 +48,7 @@ _SENT_MS = wire.key("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
 _text_of, _number_of = wire.text_of, wire.number_of
 
+_CAUSES = {cause: wire.text("sidecar.retry.reason", cause.value.encode()) for cause in RetryCause}
 _HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
 _LOST_TO_HEDGE = wire.text("sidecar.cancellation.cause", b"hedge")
 """Another attempt was faster, so this one was ended: unset, and no error."""
@@ -92,6 +96,8 @@ class SpanShaper:
                 parts.append(wire.number("http.request.resend_count", attempt.resend))
             if attempt.is_hedge:
                 parts.append(_HEDGE)
+            elif attempt.cause is not None:
+                parts.append(_CAUSES[attempt.cause])
             if not attempt.status and attempt.reason is None:
                 parts.append(_LOST_TO_HEDGE)
             if attempt.waited_seconds:
@@ -115,6 +121,7 @@ class SpanShaper:
             _server_fixed(
                 method if method in _KNOWN else b"_OTHER",
                 record.route_name,
+                _path_of(record.match),
                 record.listener,
                 spoken if tls is None else spoken._replace(tls=_SOME_CLIENT),
                 record.status,
@@ -275,10 +282,17 @@ def _tls_attributes(tls: TlsFacts) -> Iterator[bytes]:
         yield wire.text("sidecar.upstream.identity", tls.identity[:MAX_IDENTITY].encode())
 
 
+def _path_of(match: Match | None) -> str:
+    """What the configuration asks of a path, in its own words; empty where it asks nothing of it."""
+    path = None if match is None else match.path_asked()
+    return "" if path is None else path.value[:MAX_PATH_CHARACTERS]
+
+
 @lru_cache(maxsize=_MAX_CACHED)
 def _server_fixed(
     method: bytes,
     route: str | None,
+    path: str,
     listener: str,
     spoken: Spoken,
     status: int,
@@ -298,6 +312,8 @@ def _server_fixed(
         parts.append(wire.number("rpc.grpc.status_code", spoken.grpc_status))
     if route is not None:
         parts.append(wire.text("sidecar.route", route.encode()))
+    if path:
+        parts.append(wire.text("http.route", path.encode()))
     if reason is not Reason.CLIENT_GONE and status:  # 499 was never sent
         parts.append(wire.number("http.response.status_code", status))
     if error := server_error_type(status, reason, spoken.grpc_status):
@@ -409,5 +425,5 @@ def _peer(peer: tuple[str, int]) -> bytes:
     return (
         wire.text("client.address", address.encode())
         + wire.text("network.peer.address", address.encode())
-        + wire.new_number_of(_PEER_PORT, port)
+        + (wire.new_number_of(_PEER_PORT, port) if port else b"")  # of one within the process there is none
     )

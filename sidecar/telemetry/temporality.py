@@ -7,13 +7,13 @@ one has what it had, and counts from where it counted, so that an outage of the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import sub
 
-from sidecar.core.families import FAMILIES, Attributes, Family, HistogramRow, MetricKind, Point, Value
+from sidecar.core.families import Attributes, Family, HistogramRow, MetricKind, Point, Value
 
 _Key = tuple[str, Attributes]
 _DELTA = frozenset({MetricKind.COUNTER, MetricKind.HISTOGRAM})
-_MONOTONIC = frozenset(family.name for family in FAMILIES if family.kind in _DELTA)
 STEP_NS = 1_000_000_000
 """From here on a wall clock was set, and does not merely run fast or slow."""
 
@@ -48,17 +48,17 @@ class Temporality:
         key = family.name, attributes
         self._seen.add(key)
         if not self.is_delta(family):
-            return value, self._counted_since(key, value)
+            return value, self._counted_since(key, value, is_monotonic=family.kind in _DELTA)
         self._offered[key] = value, now_ns
         before, since_ns = self._taken.get(key, (None, self._not_before()))
         return value if before is None else _growth(before, value), since_ns
 
-    def _counted_since(self, key: _Key, value: Value) -> int:
+    def _counted_since(self, key: _Key, value: Value, *, is_monotonic: bool) -> int:
         """A series that was not there in the last round, or that has begun anew, has counted since that round: it
         must not seem to go on where another one of its name has ended."""
         reached = sum(value.counts) if isinstance(value, HistogramRow) else value
         before, since_ns = self._counted.get(key, (None, None))
-        if since_ns is None or (before is not None and reached < before and key[0] in _MONOTONIC):
+        if since_ns is None or (before is not None and reached < before and is_monotonic):
             since_ns = self._not_before()
         self._counted[key] = reached, since_ns
         return since_ns
@@ -108,6 +108,6 @@ def _growth(before: Value, value: Value) -> Value:
     if isinstance(value, HistogramRow):
         assert isinstance(before, HistogramRow)
         counts = tuple(map(sub, value.counts, before.counts))
-        return value if min(counts) < 0 else HistogramRow(counts, value.sum - before.sum, value.exemplars)
+        return value if min(counts) < 0 else replace(value, counts=counts, sum=value.sum - before.sum)
     assert not isinstance(before, HistogramRow)
     return value - before if value >= before else value

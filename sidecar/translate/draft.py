@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,10 @@ class Draft:
         self.listener = listener
         """Of the routes that are made."""
         self.routes: list[DraftRoute] = []
+        self._names: set[str] = set()
+        """Of `routes`."""
+        self._next_numbers: dict[str, int] = {}
+        """By the name that was wanted: what comes behind it where that is taken."""
         self.upstreams: dict[str, DraftUpstream] = {}
         self.losses: list[Loss] = []
         """All of them, in the order they were found."""
@@ -91,7 +95,14 @@ class Draft:
 
     def keep(self, route: DraftRoute) -> None:
         self.routes.append(route)
+        self._names.add(route.name)
         self._at = None
+
+    def drop(self, routes: Iterable[DraftRoute]) -> None:
+        """These are not made after all."""
+        names = {route.name for route in routes}
+        self.routes = [route for route in self.routes if route.name not in names]
+        self._names -= names
 
     def leave(self) -> None:
         """What is lost from here on belongs to no route."""
@@ -118,11 +129,22 @@ class Draft:
                 yield one
 
     def _free_name(self, wanted: str) -> str:
-        name, number = as_name(wanted), 2
-        taken = {route.name for route in self.routes}
-        while name in taken:
-            name, number = f"{as_name(wanted)}-{number}", number + 1
+        first = name = as_name(wanted)
+        while name in self._names:
+            number = self._next_numbers.get(first, 2)
+            name, self._next_numbers[first] = f"{first}-{number}", number + 1
         return name
+
+
+def sent_to(shares: dict[str, Keys]) -> Keys:
+    """The keys by which requests go to these upstreams: each with its `weight`, and what is changed for it alone."""
+    if len(shares) == 1:
+        ((name, share),) = shares.items()
+        if set(share) == {"weight"}:
+            return {"upstream": name}
+    return {
+        "weights": {name: share["weight"] if len(share) == 1 else share for name, share in shares.items()}
+    }
 
 
 def as_name(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from sidecar.config.schema.units import format_duration, parse_duration
@@ -44,13 +43,12 @@ def spring_seconds(item: Item, unit: float = 1e-3) -> float:
     """
     text = item.text().strip()
     if re.fullmatch(r"[0-9]+", text):
-        return int(text) * unit
+        return float(text) * unit
     iso = _ISO.fullmatch(text)
     if iso is not None and any(iso.groups()):
         hours, minutes, rest = (float(part or 0) for part in iso.groups())
         return hours * 3600 + minutes * 60 + rest
     try:
-        found = parse_duration(text.replace(" ", ""))
+        return parse_duration(text.replace(" ", ""))
     except ValueError as error:
         raise SourceError(f"{item.place}: {item.path}: {error}") from None
-    return math.inf if found == math.inf else found

@@ -7,7 +7,7 @@ cannot be said here is left out, since a wider one would take requests that were
 from __future__ import annotations
 
 from sidecar.translate import gateway_filters as filters
-from sidecar.translate.draft import Draft, DraftRoute, Keys, service_hosts
+from sidecar.translate.draft import Draft, DraftRoute, Keys, sent_to, service_hosts
 from sidecar.translate.durations import duration
 from sidecar.translate.source import Item
 
@@ -65,7 +65,7 @@ def _parents(document: Item, draft: Draft, namespace: str) -> tuple[list[str], i
         if kind is not None and kind.text() == "Service" and name is not None:
             of_services += service_hosts(name.text(), space.text() if space is not None else namespace)
             number = parent.get("port")
-            port = int(number.number()) if number is not None else port
+            port = number.whole() if number is not None else port
         for key in ("sectionName", "port"):
             item = parent.get(key)
             if item is not None and not of_services:
@@ -229,13 +229,11 @@ def _destination(rule: Item, draft: Draft, namespace: str, origin: str, *, is_gr
             draft.lose(ref, "a backend that is no Service with a port has no endpoint here", reach=True)
             continue
         where = space.text() if space is not None else namespace
-        upstream = draft.upstream(
-            name.text(), where, int(number.number()), f"{ref.place} Service {name.text()}"
-        )
+        upstream = draft.upstream(name.text(), where, number.whole(), f"{ref.place} Service {name.text()}")
         if is_grpc:
             upstream.keys["protocol"] = "http2"
         share = shares.setdefault(upstream.name, {"weight": 0})
-        share["weight"] += int(weight.number()) if weight is not None else 1
+        share["weight"] += weight.whole() if weight is not None else 1
         own = ref.get("filters")
         if own is not None:
             changed = filters.translate(own.items(), draft, namespace, allowed=filters.OF_A_BACKEND)
@@ -245,13 +243,7 @@ def _destination(rule: Item, draft: Draft, namespace: str, origin: str, *, is_gr
             share |= changed
     if not any(share["weight"] for share in shares.values()):
         return {"respond": {"status": 500}}
-    if len(shares) == 1:
-        ((name_of, share),) = shares.items()
-        if set(share) == {"weight"}:
-            return {"upstream": name_of}
-    return {
-        "weights": {name: share["weight"] if len(share) == 1 else share for name, share in shares.items()}
-    }
+    return sent_to(shares)
 
 
 def _limits(rule: Item, draft: Draft) -> Keys:
@@ -269,12 +261,12 @@ def _limits(rule: Item, draft: Draft) -> Keys:
     codes, attempts, backoff = retry.get("codes"), retry.get("attempts"), retry.get("backoff")
     items: list[object] = ["connect_failure", "refused"]
     for code in codes.items() if codes is not None else []:
-        number = int(code.number())
+        number = code.whole()
         if 400 <= number <= 599:
             items.append(number)
         else:
             draft.lose(code, "only statuses from 400 to 599 are tried again here", reach=False)
-    count = int(attempts.number()) if attempts is not None else 1
+    count = attempts.whole() if attempts is not None else 1
     if count > MOST_RETRIES:
         draft.lose(retry, f"at most {MOST_RETRIES} retries here", reach=False)
     keys["retry"] = {"attempts": min(count, MOST_RETRIES), "on": items}

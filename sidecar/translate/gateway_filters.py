@@ -92,9 +92,9 @@ def _redirect(body: Item, draft: Draft) -> Keys:
             found[ours] = item.text()
     port, status = body.get("port"), body.get("statusCode")
     if port is not None:
-        found["port"] = int(port.number())
+        found["port"] = port.whole()
     if status is not None and status.text() != "302":
-        found["status"] = int(status.number())
+        found["status"] = status.whole()
     found |= _path(body, draft)
     return found
 
@@ -131,17 +131,14 @@ def _mirror(body: Item, draft: Draft, namespace: str, keys: Keys) -> None:
     share = "100%" if percent is None else f"{percent.number():g}%"
     if body_share is not None:
         over, under = body_share.get("numerator"), body_share.get("denominator")
-        parts = (over.number() if over is not None else 0.0) / (
-            under.number() if under is not None else 100.0
-        )
-        share = f"{parts * 100:g}%"
-    mirror(
-        keys,
-        draft,
-        ref,
-        draft.upstream(name.text(), where, int(port.number()), f"{ref.place} mirror").name,
-        share,
-    )
+        parts = over.number() if over is not None else 0.0
+        of = under.number() if under is not None else 100.0
+        if of <= 0:
+            draft.lose(body_share, "a mirror of a fraction whose denominator is not above 0", reach=False)
+            return
+        share = f"{parts / of * 100:g}%"
+    upstream = draft.upstream(name.text(), where, port.whole(), f"{ref.place} mirror")
+    mirror(keys, draft, ref, upstream.name, share)
 
 
 def mirror(keys: Keys, draft: Draft, item: Item, upstream: str, share: str) -> None:
@@ -155,8 +152,19 @@ def mirror(keys: Keys, draft: Draft, item: Item, upstream: str, share: str) -> N
 def cors(body: Item) -> Keys:
     """HTTPCORSFilter; its names are ours but for the case."""
     found: Keys = {}
+    origins, age = body.get("allowOrigins"), body.get("maxAge")
+    if origins is not None and origins.items():
+        found["allow_origins"] = [one.text() for one in origins.items()]
+    found |= cors_leave(body)
+    if age is not None:
+        found["max_age"] = f"{age.number():g}s" if age.number() else "0s"
+    return found
+
+
+def cors_leave(body: Item) -> Keys:
+    """What pages of the allowed origins may do, which Gateway API and Istio write alike."""
+    found: Keys = {}
     for key, ours in (
-        ("allowOrigins", "allow_origins"),
         ("allowMethods", "allow_methods"),
         ("allowHeaders", "allow_headers"),
         ("exposeHeaders", "expose_headers"),
@@ -164,9 +172,7 @@ def cors(body: Item) -> Keys:
         listed = body.get(key)
         if listed is not None and listed.items():
             found[ours] = [one.text() for one in listed.items()]
-    credentials, age = body.get("allowCredentials"), body.get("maxAge")
+    credentials = body.get("allowCredentials")
     if credentials is not None and credentials.flag():
         found["allow_credentials"] = True
-    if age is not None:
-        found["max_age"] = f"{age.number():g}s" if age.number() else "0s"
     return found

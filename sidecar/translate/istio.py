@@ -7,10 +7,12 @@ specific one: `order.py` tells where that makes a difference.
 
 from __future__ import annotations
 
+import re
+
 from sidecar.translate import gateway_filters as shared
 from sidecar.translate import istio_actions as actions
 from sidecar.translate import istio_match, order
-from sidecar.translate.draft import Draft, DraftRoute, Keys, Loss, service_hosts
+from sidecar.translate.draft import Draft, DraftRoute, Keys, Loss, sent_to, service_hosts
 from sidecar.translate.durations import duration
 from sidecar.translate.gateway import metadata
 from sidecar.translate.source import Item
@@ -19,6 +21,7 @@ _FREE = {
     "5xx": "5xx", "gateway-error": "gateway_error", "reset": "reset", "connect-failure": "connect_failure",
     "refused-stream": "refused", "retriable-4xx": 409,
 }  # fmt: skip
+_STATUS = re.compile("[45][0-9]{2}")
 MOST_RETRIES = 10
 _MESH = "mesh"
 
@@ -46,10 +49,12 @@ def translate(document: Item, draft: Draft) -> None:
         label = f"{name}-{own.text()}" if own is not None else f"{name}-{number}"
         origin = f"{rule.place} VirtualService {f'{namespace}/' if namespace else ''}{name}, rule {number}"
         made += _rule(rule, draft, label, origin, hosts, namespace)
+    dead = []
     for place, path, why, left_out in order.differences(made):
         draft.note(Loss(place, path, why, left_out is None))
         if left_out is not None:
-            draft.routes.remove(left_out)
+            dead.append(left_out)
+    draft.drop(dead)
     for left in document.unread():
         draft.lose(left, "not known here", reach=left.path.startswith("spec"))
 
@@ -99,22 +104,14 @@ def _sent(rule: Item, draft: Draft, namespace: str, origin: str) -> Keys:
         if name is None:
             continue
         share = shares.setdefault(name, {"weight": 0})
-        share["weight"] += (
-            int(weight.number()) if weight is not None else 100 if len(destinations) == 1 else 0
-        )
+        share["weight"] += weight.whole() if weight is not None else 100 if len(destinations) == 1 else 0
         own = item.get("headers")
         if own is not None:
             share |= actions.header_changes(own, draft)[0]
     if not any(share["weight"] for share in shares.values()):
         draft.lose(rule, "a rule without a destination is answered 503 here", reach=True)
         return {"respond": {"status": 503}}
-    if len(shares) == 1:
-        ((name_of, share),) = shares.items()
-        if set(share) == {"weight"}:
-            return {"upstream": name_of}
-    return {
-        "weights": {name: share["weight"] if len(share) == 1 else share for name, share in shares.items()}
-    }
+    return sent_to(shares)
 
 
 def _upstream(item: Item, draft: Draft, namespace: str, origin: str) -> str | None:
@@ -125,7 +122,7 @@ def _upstream(item: Item, draft: Draft, namespace: str, origin: str) -> str | No
         draft.lose(item, "a destination without a host", reach=True)
         return None
     number, subset = to.at("port", "number"), to.get("subset")
-    port = int(number.number()) if number is not None else 80
+    port = number.whole() if number is not None else 80
     if number is None:
         draft.note(
             Loss(
@@ -186,7 +183,7 @@ def _mirrors(rule: Item, draft: Draft, namespace: str, keys: Keys) -> None:
             continue
         port = to.at("port", "number")
         upstream = draft.upstream(
-            host.text(), namespace, int(port.number()) if port is not None else 80, f"{item.place} mirror"
+            host.text(), namespace, port.whole() if port is not None else 80, f"{item.place} mirror"
         )
         shared.mirror(
             keys, draft, item, upstream.name, f"{value.number():g}%" if value is not None else "100%"
@@ -196,7 +193,7 @@ def _mirrors(rule: Item, draft: Draft, namespace: str, keys: Keys) -> None:
 def _retries(retries: Item, draft: Draft, keys: Keys) -> Keys:
     attempts, each, conditions = retries.get("attempts"), retries.get("perTryTimeout"), retries.get("retryOn")
     backoff = retries.get("backoff")
-    count = int(attempts.number()) if attempts is not None else 2
+    count = attempts.whole() if attempts is not None else 2
     if count > MOST_RETRIES:
         draft.note(Loss(retries.place, retries.path, f"at most {MOST_RETRIES} retries here", False))
     found: Keys = {"attempts": min(count, MOST_RETRIES)}
@@ -210,7 +207,7 @@ def _retries(retries: Item, draft: Draft, keys: Keys) -> Keys:
     for word in filter(None, (part.strip() for part in conditions.text().split(","))):
         if word in _FREE:
             items.append(_FREE[word])
-        elif word.isdigit() and 400 <= int(word) <= 599:
+        elif _STATUS.fullmatch(word):
             items.append(int(word))
         else:
             draft.note(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 
+from sidecar.core.hosts import pattern_port
 from sidecar.translate.draft import Draft, Keys
 from sidecar.translate.durations import duration
-from sidecar.translate.gateway_filters import may_change
+from sidecar.translate.gateway_filters import cors_leave, may_change
 from sidecar.translate.istio_match import kind_of
 from sidecar.translate.render import Variable
 from sidecar.translate.source import Item
@@ -40,22 +41,20 @@ def _redirect(item: Item, draft: Draft) -> Keys:
     found: Keys = {}
     status, uri, authority = item.get("redirectCode"), item.get("uri"), item.get("authority")
     scheme, port, derived = item.get("scheme"), item.get("port"), item.get("derivePort")
-    found["status"] = int(status.number()) if status is not None else 301
+    found["status"] = status.whole() if status is not None else 301
     if scheme is not None:
         found["scheme"] = scheme.text()
     if authority is not None:
-        host, colon, number = authority.text().rpartition(":")
-        is_parted = bool(colon) and number.isdigit()
-        found["host"] = host if is_parted else authority.text()
-        if is_parted:
-            found["port"] = int(number)
+        found["host"], own_port = pattern_port(authority.text())
+        if own_port is not None:
+            found["port"] = own_port
     if uri is not None:
         if "%" in uri.text() or "?" in uri.text():
             draft.lose(uri, "a path that is put together, or has a query, is not carried", reach=True)
         else:
             found["path"] = uri.text()
     if port is not None:
-        found["port"] = int(port.number())
+        found["port"] = port.whole()
     if derived is not None and derived.text() == "FROM_PROTOCOL_DEFAULT" and "port" not in found:
         found["port"] = 443 if found.get("scheme") == "https" else 80
     return found
@@ -63,7 +62,7 @@ def _redirect(item: Item, draft: Draft) -> Keys:
 
 def _respond(item: Item, draft: Draft) -> Keys:
     status, body = item.get("status"), item.get("body")
-    found: Keys = {"status": int(status.number()) if status is not None else 200}
+    found: Keys = {"status": status.whole() if status is not None else 200}
     text, data = (body.get("string"), body.get("bytes")) if body is not None else (None, None)
     if text is not None:
         found["body"] = text.text()
@@ -135,7 +134,6 @@ def _value(item: Item, draft: Draft) -> str | None:
 
 def cors(item: Item, draft: Draft) -> Keys:
     """Empty where no origin is left that could be allowed."""
-    found: Keys = {}
     origins: list[str] = []
     listed, plain = item.get("allowOrigins"), item.get("allowOrigin")
     for one in listed.items() if listed is not None else []:
@@ -145,17 +143,8 @@ def cors(item: Item, draft: Draft) -> Keys:
         else:
             origins.append(said[1].text())
     origins += [one.text() for one in plain.items()] if plain is not None else []
-    for key, ours in (
-        ("allowMethods", "allow_methods"),
-        ("allowHeaders", "allow_headers"),
-        ("exposeHeaders", "expose_headers"),
-    ):
-        names = item.get(key)
-        if names is not None and names.items():
-            found[ours] = [one.text() for one in names.items()]
-    credentials, age = item.get("allowCredentials"), item.get("maxAge")
-    if credentials is not None and credentials.flag():
-        found["allow_credentials"] = True
+    found = cors_leave(item)
+    age = item.get("maxAge")
     if age is not None:
         found["max_age"] = duration(age).replace("off", "0s")
     if not origins:

@@ -27,7 +27,7 @@ def translate(match: Item, draft: Draft) -> Keys | None:
     )
     port = match.get("port")
     if port is not None:
-        found["port"] = int(port.number())
+        found["port"] = port.whole()
     gateways = match.get("gateways")
     if gateways is not None and "mesh" not in [one.text() for one in gateways.items()]:
         draft.lose(gateways, "there are no gateways here: this match is left out", reach=True)

@@ -90,7 +90,7 @@ def _pool(pool: Item, upstream: DraftUpstream, draft: Draft) -> None:
     ):
         item = pool.at(*path)
         if item is not None and item.number() > 0:
-            limits[key] = int(item.number())
+            limits[key] = item.whole()
     for path, key in ((("tcp", "connectTimeout"), "connect"), (("http", "idleTimeout"), "idle")):
         item = pool.at(*path)
         if item is not None and duration(item) != "off":
@@ -114,7 +114,7 @@ def _ejection(item: Item, draft: Draft) -> Keys:
         draft.lose(gateway, why, reach=False)
         row = gateway
     found: Keys = {
-        "consecutive_failures": int(row.number()) if row is not None else 5,
+        "consecutive_failures": row.whole() if row is not None else 5,
         "failure_rate_threshold": "100%",
     }
     for key, ours in (("interval", "interval"), ("baseEjectionTime", "base")):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from sidecar.config.load import ConfigError, load_text
 from sidecar.translate.draft import Draft, DraftRoute, DraftUpstream, Loss
+from sidecar.translate.source import SourceError
 
 HEAD = "# Made by `sidecar import`. Look through it, most of all at what a comment says of what was not carried.\n"
 _PLAIN = re.compile(r"[A-Za-z/_*][A-Za-z0-9/_.*-]*")
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 _AS_WORDS = {"off", "on"}
 """Words of ours that need no quotes: the sidecar's files know YAML 1.2's booleans alone."""
@@ -20,7 +20,11 @@ _DURATION = re.compile(r"[0-9.]+(ms|s|m|h|%|B|KiB|MiB|GiB)")
 
 
 def rendered(draft: Draft) -> str:
-    """The file. It is a good one: what cannot stand in one is a loss of the draft's."""
+    """The file. It is a good one: what cannot stand in one is a loss of the draft's.
+
+    Raises:
+        SourceError: all of it together is more than one file may have.
+    """
     while True:
         text, owners = _written(draft)
         try:
@@ -30,22 +34,23 @@ def rendered(draft: Draft) -> str:
             for problem in error.problems:
                 owner = owners[problem.line - 1]
                 if owner is None:
-                    raise AssertionError(f"unreachable: the head of a result is refused: {problem}") from None
+                    why = f"what this comes to cannot be one configuration: {problem.message}"
+                    raise SourceError(f"{why}; import fewer of the rules at a time") from None
                 bad[id(owner)] = owner, problem.message
-            for owner, message in bad.values():
-                _take_out(draft, owner, message)
+            _take_out(draft, bad.values())
             continue
         return text
 
 
-def _take_out(draft: Draft, one: DraftRoute | DraftUpstream, message: str) -> None:
-    if isinstance(one, DraftRoute):
-        draft.routes = [route for route in draft.routes if route is not one]
-    else:
-        draft.upstreams.pop(one.name)
-        draft.routes = [route for route in draft.routes if one.name not in _used(route)]
-    place, _, path = one.origin.partition(" ")
-    draft.losses.append(Loss(place, path, f"left out, for the result would be refused: {message}", True))
+def _take_out(draft: Draft, bad: Collection[tuple[DraftRoute | DraftUpstream, str]]) -> None:
+    gone = {one.name for one, _ in bad if isinstance(one, DraftUpstream)}
+    for name in gone:
+        del draft.upstreams[name]
+    draft.drop(one for one, _ in bad if isinstance(one, DraftRoute))
+    draft.drop(route for route in draft.routes if gone & _used(route))
+    for one, message in bad:
+        place, _, path = one.origin.partition(" ")
+        draft.losses.append(Loss(place, path, f"left out, for the result would be refused: {message}", True))
 
 
 def _used(route: DraftRoute) -> set[str]:
@@ -107,8 +112,15 @@ def flow(value: Any) -> str:
     if (is_plain and value != "*" and not value.startswith("*")) or _DURATION.fullmatch(value):
         return value
     text = value if isinstance(value, Variable) else value.replace("${", "$${")
-    quoted = json.dumps(text, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))
+
+
+def _escaped(character: str) -> str:
+    """In quotes: what is no text, or turns and hides what stands behind it (U+202E)."""
+    if character.isprintable():
+        return character
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
 
 
 class Variable(str):

@@ -99,6 +99,10 @@ class Settings:
         item = self.get(key)
         return default if item is None else item.number()
 
+    def whole(self, key: str, default: int) -> int:
+        item = self.get(key)
+        return default if item is None else item.whole()
+
     def seconds(self, key: str, default: float) -> float:
         item = self.get(key)
         return default if item is None else spring_seconds(item)
@@ -146,7 +150,7 @@ def _instance(name: str, parts: dict[str, Item], draft: Draft) -> None:
     else:
         route.keys["circuit_breaker"] = {"mode": "disabled"}
     if "bulkhead" in of_kind:
-        upstream.keys["limits"] = {"max_requests": int(of_kind["bulkhead"].number("maxconcurrentcalls", 25))}
+        upstream.keys["limits"] = {"max_requests": of_kind["bulkhead"].whole("maxconcurrentcalls", 25)}
         wait = of_kind["bulkhead"].get("maxwaitduration")
         if wait is not None and spring_seconds(wait) > 0:
             draft.lose(
@@ -160,7 +164,7 @@ def _instance(name: str, parts: dict[str, Item], draft: Draft) -> None:
 
 def _retry(settings: Settings, draft: Draft) -> Keys:
     """Three calls in all, 500 ms apart, after any exception."""
-    count = int(settings.number("maxattempts", 3)) - 1
+    count = settings.whole("maxattempts", 3) - 1
     wait = settings.seconds("waitduration", 0.5)
     longest = wait
     exponential, factor = (
@@ -187,14 +191,14 @@ def _breaker(settings: Settings, draft: Draft) -> Keys:
     """A window and a minimum of 100 calls, 60 s of waiting, ten calls in half-open judged by their rate, no row."""
     kind = settings.get("slidingwindowtype")
     is_count = kind is None or kind.text().upper() != "TIME_BASED"
-    size = int(settings.number("slidingwindowsize", 100))
-    least = int(settings.number("minimumnumberofcalls", 100))
+    size = settings.whole("slidingwindowsize", 100)
+    least = settings.whole("minimumnumberofcalls", 100)
     rate, slow_rate = (
         settings.number("failureratethreshold", 50),
         settings.number("slowcallratethreshold", 100),
     )
     wait = settings.seconds("waitdurationinopenstate", 60.0)
-    permitted = int(settings.number("permittednumberofcallsinhalfopenstate", 10))
+    permitted = settings.whole("permittednumberofcallsinhalfopenstate", 10)
     longest = wait
     exponential = settings.get("enableexponentialbackoff")
     if exponential is not None and exponential.flag():

@@ -6,6 +6,7 @@ list what it does not know: that is told by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,11 +104,27 @@ class Item:
         return str(self._node.value)
 
     def number(self) -> float:
-        """Raises: SourceError, for what is none."""
+        """Raises: SourceError, for what is none, or is not finite."""
+        return self._number("a number")
+
+    def whole(self) -> int:
+        """Raises: SourceError, for what is no whole number."""
+        value = self._number("a whole number")
+        if not value.is_integer():
+            raise self._not("a whole number")
+        return int(value)
+
+    def _number(self, what: str) -> float:
         try:
-            return float(self.text().replace("_", ""))
+            value = float(self.text().replace("_", ""))
         except ValueError:
-            raise SourceError(f"{self.place}: {self.path}: expected a number, got {self.text()!r}") from None
+            raise self._not(what) from None
+        if not math.isfinite(value):
+            raise self._not(what)
+        return value
+
+    def _not(self, what: str) -> SourceError:
+        return SourceError(f"{self.place}: {self.path}: expected {what}, got {self.text()!r}")
 
     def flag(self) -> bool:
         """Raises: SourceError, for what is neither true nor false."""

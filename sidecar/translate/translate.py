@@ -26,7 +26,7 @@ def translate(files: Iterable[tuple[str, str]], listener: str) -> tuple[str, lis
     """The result and the losses, for (name, text) of each file.
 
     Raises:
-        SourceError: a file cannot be read, or nothing in it is known.
+        SourceError: a file cannot be read, nothing in it is known, or the result is too large.
     """
     draft = Draft(listener)
     read = [(name, documents(text, name)) for name, text in files]

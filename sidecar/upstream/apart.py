@@ -33,8 +33,7 @@ class Apart(LeaseLine):
         self.turns = cluster.turns
         self.memory = cluster.memory
         self.is_mesh = cluster.is_mesh
-        self.is_to_pod = cluster.is_to_pod
-        self.sources = cluster.sources
+        self.departure = cluster.departure
         self.waited = cluster.waited
         self.peers = cluster.peers
         self.waits = NOBODY

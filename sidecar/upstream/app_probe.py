@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.core import grpc_health
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import DataReceived, ResponseReceived, StreamReset, TrailersReceived
@@ -23,11 +24,9 @@ ENVIRONMENT: Final = "SIDECAR_APP_PROBES"
 """The variable that has them: JSON, by `container/kind` (`app/liveness`), in Kubernetes' own words."""
 KINDS: Final = frozenset({"liveness", "readiness", "startup"})
 MAX_HEAD_BYTES: Final = 64 * 1024
-_SERVING: Final = b"\x08\x01"
-"""HealthCheckResponse{status: SERVING} (grpc/health/v1)."""
+_HEALTH: Final = grpc_health.PATH.removeprefix("/")
+"""As messages name it."""
 _MAX_SERVICE_BYTES: Final = 127
-"""What one byte says the length of (protobuf's varint)."""
-_HEALTH: Final = b"/grpc.health.v1.Health/Check"
 
 
 class NotWell(Exception):
@@ -161,19 +160,17 @@ async def _ask_http(
 async def _ask_grpc(
     service: str, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """The health checking protocol of gRPC (grpc/doc/health-checking.md)."""
+    """The health checking protocol of gRPC (`core/grpc_health.py`)."""
     codec = Connection(Role.CLIENT)
-    name = service.encode()
-    message = b"\x0a" + bytes((len(name),)) + name if name else b""
     pseudo = (
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", _HEALTH),
+        (b":path", grpc_health.PATH.encode()),
         (b":authority", f"{host}:{port}".encode()),
     )
     pairs = ((b"content-type", b"application/grpc"), (b"te", b"trailers"))
     stream = codec.open_stream(pseudo, (), pairs=pairs)
-    codec.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message)
+    codec.send_data(stream, grpc_health.question(service))
     codec.end(stream)
     answer, status = b"", b""
     while not status:
@@ -191,6 +188,10 @@ async def _ask_grpc(
             elif isinstance(event, StreamReset):
                 raise NotWell(f"{host}:{port} has reset the call")
     if status != b"0":
-        raise NotWell(f"grpc.health.v1.Health/Check: grpc-status {status.decode('latin-1')}")
-    if answer[5:] != _SERVING:
-        raise NotWell("grpc.health.v1.Health/Check: not SERVING")
+        raise NotWell(f"{_HEALTH}: grpc-status {status.decode('latin-1')}")
+    try:
+        is_serving = grpc_health.answer(answer) == grpc_health.SERVING
+    except grpc_health.NoHealth as error:
+        raise NotWell(f"{_HEALTH}: {error}") from None
+    if not is_serving:
+        raise NotWell(f"{_HEALTH}: not SERVING")

@@ -15,21 +15,35 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
 from enum import Enum
 from math import inf
+from typing import Any
 
+from sidecar.core.adaptive import AdaptiveLimit
 from sidecar.core.alpn import HTTP_2
 from sidecar.core.balance import Balancer
 from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
+from sidecar.core.listing import are_alike
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.numbers import DURATION_BOUNDS, Histogram
-from sidecar.core.snapshot import Balancing, Endpoint, HashKey, HttpVersion, Source, Upstream
+from sidecar.core.numbers import Histogram
+from sidecar.core.snapshot import (
+    DURATION_BOUNDS,
+    ORIGINAL,
+    Balancing,
+    Endpoint,
+    HashKey,
+    HttpVersion,
+    Source,
+    Upstream,
+)
 from sidecar.transport.tls.client import ClientContext, ServerIdentity
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
+from sidecar.upstream.departure import Departure
 from sidecar.upstream.http2_pool import Http2Pool
+from sidecar.upstream.in_flight import InFlightLimit
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
 from sidecar.upstream.raw import RawPool
@@ -108,8 +122,8 @@ class Cluster(LeaseLine):
         self.overflows = 0
         """Attempts refused by a limit."""
         self._clock = clock
-        self.sources: set[tuple[str, int]] = set()
-        self.is_to_pod = False
+        self.in_flight_limit = InFlightLimit(policy.limits, rng, clock())
+        self.departure = Departure()
         self.peers = predecessor.peers if predecessor is not None else Peers(self.name, policy.ejection)
         """What is thought of its endpoints; outlives it."""
         self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
@@ -189,7 +203,7 @@ class Cluster(LeaseLine):
         self._ring.keep(
             {str(pool.endpoint): pool.endpoint.weight for pool in pools} if self._is_by_ring else {}
         )
-        self.settle(now)
+        self._renew(now)
 
     @property
     def _is_by_ring(self) -> bool:
@@ -272,8 +286,12 @@ class Cluster(LeaseLine):
             self._balancer.linger(pool, seconds)
 
     def settle(self, now: float) -> EndpointChange | None:
+        return self._renew(now) if self.peers.news else None
+
+    def _renew(self, now: float) -> EndpointChange | None:
+        """The endpoints are others, or are thought of otherwise."""
         if self._successor is not None:
-            return self._successor.settle(now)
+            return self._successor._renew(now)
         news, self.peers.news = self.peers.news, []
         balancing = self.policy.balancing
         zone = self._zone if balancing.prefers_zone else None
@@ -297,17 +315,32 @@ class Cluster(LeaseLine):
         self._ejection_timer = None
         now = self._clock()
         self.peers.tick(now + TIMER_SLACK_SECONDS)
-        self.settle(now)
+        self._renew(now)
 
     # Limits
 
+    @property
+    def adaptive(self) -> AdaptiveLimit | None:
+        """None with `limits.adaptive: off`."""
+        return self.in_flight_limit.adaptive
+
+    @property
+    def adaptive_in_flight(self) -> int:
+        """Of what is in flight, what the adaptive limit counts."""
+        return self.in_flight - self.in_flight_limit.streams
+
     def admit(self) -> bool:
-        """Take one of `max_requests`; False when all are in use."""
-        if self.in_flight >= self.policy.limits.max_requests:
+        """Take one of `max_requests`, or of what the adaptive limit allows; False when all are in use."""
+        if not self.in_flight_limit.has_room(self.in_flight, self._clock()):
             self.overflows += 1
             return False
         self.in_flight += 1
         return True
+
+    @property
+    def why_full(self) -> str:
+        """The detail for log and answer where `admit` has refused."""
+        return f"{self.name}: {self.in_flight_limit.why_full(self.in_flight)}"
 
     def wait_for(self, pool: AnyPool, seeker: Seeker) -> Wait | NoPlace:
         """Where `pool` had no idle connection (`Pool.take`): open one, or stand in line for the first that comes
@@ -395,6 +428,10 @@ class Cluster(LeaseLine):
         """For want of memory: they can be opened again. Returns how many there were."""
         return sum(pool.close_all_idle() for pool in self.pools)
 
+    def all_connections(self) -> list[Any]:
+        """Those of HTTP/1.1 that are open: what comes by HTTP/2 is bounded by credit."""
+        return [one for pool in self.pools if isinstance(pool, Pool) for one in pool.all_connections()]
+
     def _take_idle(self) -> Lease | None:
         now = self._clock()
         for pool in self.pools:
@@ -441,18 +478,24 @@ class Cluster(LeaseLine):
 
     def adopt(self, policy: Upstream) -> None:
         """Go on under new limits and timeouts, which the policy of the same endpoints has."""
-        self.policy = policy
+        before, self.policy = self.policy, policy
         self.is_mesh = policy.is_mesh
         now = self._clock()
-        known = self._answers
-        self._answers = {
-            entry: answer if entry.is_literal else known.get(entry, ())
-            for entry, answer in _unanswered(policy).items()
-        }
+        self.in_flight_limit.adopt(policy.limits, now)
+        is_chosen_alike = before.balancing == policy.balancing and self.peers.policy == policy.ejection
         self.peers.adopt(policy.ejection, now)
         self.peers.slow_start_seconds = policy.balancing.slow_start_seconds
         self.peers.time_all(is_timing=policy.balancing.policy is Balancing.PEAK_EWMA)
-        self._rebuild()
+        if not are_alike(before.endpoints, policy.endpoints):
+            known = self._answers
+            self._answers = {
+                entry: answer or known.get(entry, ()) for entry, answer in _unanswered(policy).items()
+            }
+            self._rebuild()
+        elif not is_chosen_alike:
+            self._use(self.pools, now)
+        else:
+            self.settle(now)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.watch_idle(self._clock())
@@ -500,7 +543,7 @@ class Cluster(LeaseLine):
             self._ejection_timer.cancel()
             self._ejection_timer = None
         if successor is not None:
-            successor.settle(now)
+            successor._renew(now)  # what was news while it was made, this one has taken
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None
@@ -519,7 +562,8 @@ class Cluster(LeaseLine):
 
 
 def _unanswered(policy: Upstream) -> dict[Endpoint, tuple[Endpoint, ...]]:
-    return {entry: (entry,) if entry.is_literal else () for entry in policy.endpoints}
+    """What each entry stands for before anybody has said so."""
+    return {entry: (entry,) if entry.is_literal and entry != ORIGINAL else () for entry in policy.endpoints}
 
 
 def _as_written(entry: Endpoint, address: Endpoint) -> Endpoint:

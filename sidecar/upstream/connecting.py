@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sidecar.core.errors import Reason
@@ -82,19 +84,28 @@ class Connecting:
             self.waits.clear()  # each of them points here: no cycle may be left
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
-        seekers, self.seekers = self.seekers, []
         error = None if task.cancelled() else task.exception()
         self._on_end(self, not task.cancelled() and error is None)
         if isinstance(error, ConnectFailed):
-            for number, seeker in enumerate(seekers):
-                is_counted = error.is_counted and number == 0
-                seeker.not_leased(error.reason, error.detail, is_counted=is_counted)
+            self._refuse_all(error.reason, error.detail, is_counted=error.is_counted)
         elif error is not None:
-            for seeker in seekers:
-                seeker.not_leased(Reason.OVERLOADED, "an error in the sidecar")
+            self._refuse_all(Reason.OVERLOADED, "an error in the sidecar", is_counted=True)
             raise error  # a mistake of ours: the loop's exception handler tells it
-        elif not task.cancelled():
-            self._hand_out(task.result(), seekers)
+        else:
+            seekers, self.seekers = self.seekers, []
+            if not task.cancelled():
+                self._hand_out(task.result(), seekers)
+
+    def _refuse_all(self, reason: Reason, detail: str, *, is_counted: bool) -> None:
+        """A few in a turn of the loop; all that share this connection are one failure."""
+        turns = self.pool.cluster.turns
+        for number, seeker in enumerate(list(self.seekers)):
+            turns.end(partial(self._refuse, seeker, reason, detail, is_counted=is_counted and number == 0))
+
+    def _refuse(self, seeker: Seeker, reason: Reason, detail: str, *, is_counted: bool) -> None:
+        if seeker in self.seekers:  # else it does not wait any more
+            self.seekers.remove(seeker)
+            seeker.not_leased(reason, detail, is_counted=is_counted)
 
     def _hand_out(self, connection: Any, seekers: list[Seeker]) -> None:
         pool: LeasePool = connection.pool  # another one than was thought, if the handshake said so
@@ -166,23 +177,38 @@ def _failed(error: OSError, pool: LeasePool, seconds: float, what: str) -> Conne
 
 async def _open(protocol: Any, pool: LeasePool) -> None:
     loop = asyncio.get_running_loop()  # the protocol has no asyncio class: loops ask for the methods alone
-    endpoint, cluster = pool.endpoint, pool.cluster
+    endpoint, cluster, departure = pool.endpoint, pool.cluster, pool.cluster.departure
     buffer_bytes = cluster.memory.buffer_bytes
     is_usual = buffer_bytes >= USUAL_BUFFER_BYTES
     if endpoint.path is not None:
         await loop.create_unix_connection(lambda: protocol, endpoint.path)
-    elif is_usual and not cluster.is_to_pod and not isinstance(protocol, RawConnection):
+    elif (own := _in_own_pod(protocol, pool)) is not None:
+        pool.is_own_pod = True
+        departure.in_process += 1
+        # Made for accepted ones, but any will do: uvloop has it own the socket before it can be called off.
+        await loop.connect_accepted_socket(lambda: protocol, own)
+    elif is_usual and not departure.is_to_pod and not isinstance(protocol, RawConnection):
         await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
     else:
         sock = await dial(
             loop,
             endpoint.host,
             endpoint.port,
-            is_to_pod=cluster.is_to_pod,
+            is_to_pod=departure.is_to_pod,
             buffer_bytes=None if is_usual else buffer_bytes,
             on_bound=protocol.leaves_from if isinstance(protocol, RawConnection) else None,
         )
         await loop.create_connection(lambda: protocol, sock=sock)
+
+
+def _in_own_pod(protocol: Any, pool: LeasePool) -> socket.socket | None:
+    """A connection that this process serves itself. Bytes that are no requests go to the app directly: no rule of a
+    listener holds for them."""
+    reach = pool.cluster.departure.own_pod
+    pool.is_own_pod = False
+    if reach is None or isinstance(protocol, RawConnection):
+        return None
+    return reach(pool.endpoint, pool.secure is not None)
 
 
 def _why(error: OSError) -> str:

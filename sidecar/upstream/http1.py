@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from math import inf
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sidecar.core import headers, websocket
 from sidecar.core.block import AnswerBlock, Block
@@ -44,18 +45,19 @@ JOIN_BYTES = 4096
 KEEP_MARGIN = 0.9
 """Of the time that the upstream says it keeps an idle connection: beyond, ours and its end might cross."""
 
-_REUSABLE = Fate.REUSABLE
+_REUSABLE: Final = Fate.REUSABLE
 
-_NO_REQUEST = Request("", b"", b"", b"", b"", [], {})
+_NO_REQUEST: Final = Request().take("", b"", b"", b"", b"", [], {})
 
 
 class UpstreamConnection(Lease, ClientStream):
     """One connection. `pool` is where it came from and goes back to."""
 
     __slots__ = (
-        "_accept", "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_keep_alive",
-        "_is_plain", "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink", "_unfinished", "expires",
-        "idle_since", "is_open", "is_read_paused", "is_reused", "is_write_paused", "link", "pool",
+        "_accept", "_account", "_body_left", "_chunked", "_has_head", "_head_bytes", "_interims", "_is_held",
+        "_is_keep_alive", "_is_plain", "_is_until_close", "_keeps_seconds", "_pending", "_request", "_sink",
+        "_unfinished", "expires", "idle_since", "is_open", "is_read_paused", "is_reused", "is_write_paused", "link",
+        "pool",
     )  # fmt: skip
 
     link: Link
@@ -75,6 +77,8 @@ class UpstreamConnection(Lease, ClientStream):
         """The response to this request may be a plain one."""
         self.is_read_paused = False
         """The client takes no more of the answer for now."""
+        self._is_held = False
+        """Not read for now, for want of memory."""
         self.is_write_paused = False
         """The upstream takes no more of the request for now."""
         self._request = _NO_REQUEST
@@ -121,7 +125,8 @@ class UpstreamConnection(Lease, ClientStream):
                 self.abort()
             return
         self._request = _NO_REQUEST  # what it held, secrets among it, ends with it
-        if self.is_read_paused:  # the end of the answer was what its client could not take
+        if self.is_read_paused or self._is_held:  # the end of the answer was what its client could not take
+            self._is_held = False
             self.resume()
         self.is_reused = True
         self.idle_since = now
@@ -134,6 +139,7 @@ class UpstreamConnection(Lease, ClientStream):
 
     def hand_over(self, protocol: Any) -> Link:
         self._sink = None
+        self.go_on()
         self.link.set_sink(protocol)
         return self.link
 
@@ -237,12 +243,29 @@ class UpstreamConnection(Lease, ClientStream):
     def resume(self) -> None:
         self.is_read_paused = False
         self._charge()
-        if not self._pending:
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if not self._pending and not self.is_read_paused and not self._is_held:
             self.link.resume()
 
     @property
     def unsent_bytes(self) -> int:
         return self.link.unsent_bytes
+
+    # What `Relief` asks for (`core/memory_budget.py`)
+
+    def hold_for_memory(self) -> None:
+        """Read nothing more until `go_on`. An idle one is read: what it brings is its end."""
+        if self._sink is not None and self.is_open and not self.link.is_closing:
+            self._is_held = True
+            self.link.pause()
+
+    def go_on(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            if self.is_open and not self.link.is_closing:
+                self._read_again()
 
     # What asyncio does
 
@@ -261,6 +284,11 @@ class UpstreamConnection(Lease, ClientStream):
             self._read_ahead_of_reset()
         self.link.lost()
         self._forget()
+        if self._sink is not None:
+            self.pool.cluster.turns.end(partial(self._tell_end, error))
+
+    def _tell_end(self, error: Exception | None) -> None:
+        """It is lost: the attempt hears so, if it has not let go of this meanwhile."""
         sink, self._sink = self._sink, None
         if sink is None:
             return
@@ -355,7 +383,9 @@ class UpstreamConnection(Lease, ClientStream):
 
     # A plain response: the usual case
 
-    def _begin_plain(self, sink: ResponseSink, head: ResponseHead, length: int, body: bytes) -> None:
+    def _begin_plain(
+        self, sink: ResponseSink, head: ResponseHead, length: int, body: bytes | memoryview
+    ) -> None:
         """The rest of the body is still to come, or there is something behind it."""
         sink.head(head)
         if self._sink is None:
@@ -366,7 +396,7 @@ class UpstreamConnection(Lease, ClientStream):
         else:
             sink.flush()
 
-    def _take_body(self, sink: ResponseSink, data: bytes) -> None:
+    def _take_body(self, sink: ResponseSink, data: bytes | memoryview) -> None:
         left = self._body_left - len(data)
         if left < 0:
             self._is_keep_alive = False  # poisoned: there were bytes past the end
@@ -534,8 +564,7 @@ class UpstreamConnection(Lease, ClientStream):
             self._read(sink, pending)
         except Exception as error:
             self._break_off(error)
-        if not self._pending and not self.is_read_paused:
-            self.link.resume()
+        self._read_again()
 
     def _fail(self, detail: str) -> None:
         sink = self._sink

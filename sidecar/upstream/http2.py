@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Final, cast
 
@@ -19,13 +20,13 @@ from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
-from sidecar.http2.slices import DATA_UNITS, OTHER_UNITS, cut
+from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TurnShare
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
 from sidecar.transport.link import Link
 from sidecar.transport.tls.failures import TlsCut, TlsFailed
-from sidecar.transport.turns import REQUEST_UNITS
+from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
 from sidecar.upstream.http2_stream import Carrier, SentStream
 from sidecar.upstream.lease import SharingPool
 from sidecar.upstream.securing import processed
@@ -51,7 +52,7 @@ class Http2UpstreamConnection(Carrier):
 
     __slots__ = (
         "_account", "_asked_at", "_behind", "_events", "_is_lost", "_is_reading", "_is_suspect", "_is_turn_over",
-        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_timer", "codec", "expires", "heard_at",
+        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_share", "_timer", "codec", "expires", "heard_at",
         "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ class Http2UpstreamConnection(Carrier):
         """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
         self._behind = b""
         """Read, and not given to the codec yet, for the same reason."""
+        self._share = TurnShare(SLICE_UNITS, pool.cluster.turns.take)
         self._is_turn_over = False
         self._is_lost = False
         """There is no socket any more; its streams hear of it behind what had come before."""
@@ -92,7 +94,9 @@ class Http2UpstreamConnection(Carrier):
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
-        return f"<Http2UpstreamConnection {self.pool.endpoint} {state}, {self.codec.open_streams} streams>"
+        return (
+            f"<Http2UpstreamConnection {self.pool.endpoint} {state}, {self.codec.load.open_streams} streams>"
+        )
 
     def now(self) -> float:
         return self._loop.time()
@@ -109,13 +113,13 @@ class Http2UpstreamConnection(Carrier):
         codec = self.codec
         if not self.is_open or self._is_suspect or not codec.can_open:
             return False
-        if not codec.peer.is_known and codec.open_streams >= self.pool.stream_limit:
+        if not codec.peer.is_known and codec.load.open_streams >= self.pool.stream_limit:
             return False
         return self.expires > now
 
     @property
     def is_idle(self) -> bool:
-        return not self.codec.open_streams
+        return not self.codec.load.open_streams
 
     def place(self) -> SentStream | None:
         """A place for one request; None if it has none."""
@@ -130,7 +134,7 @@ class Http2UpstreamConnection(Carrier):
 
     def _settle(self, now: float) -> None:
         """A stream has ended, however that came: see whether it was the last one, and who may have its place."""
-        if self.is_idle:
+        if not self.codec.load.open_streams:
             self.idle_since = now
             if self.is_open and (self.codec.is_draining or self.pool.is_retired or self.expires <= now):
                 self.close()
@@ -199,7 +203,7 @@ class Http2UpstreamConnection(Carrier):
         self._write()
 
     def _resume(self) -> None:
-        has_to_wait = self._is_write_paused and self.codec.unsent_answers > 0
+        has_to_wait = self._is_write_paused and self.codec.load.unsent_answers > 0
         if self.is_open and not self._is_turn_over and not has_to_wait:
             self.link.resume()
 
@@ -212,14 +216,17 @@ class Http2UpstreamConnection(Carrier):
             self._behind += data
             self._charge()
         else:
+            self._share.begin()
             self._read(data)
 
     def _read(self, data: bytes) -> None:
         self._is_reading = True
         try:
             while data and not self._is_turn_over:
-                piece, data = cut(data)
-                self._handle(self.codec.receive(piece, self.heard_at))
+                told, data, has_time = self._share.receive(self.codec, data, self.heard_at)
+                self._handle(told)
+                if data and not has_time and self.is_open and not self._is_turn_over:
+                    self._put_off(_NOTHING)
         except Exception as error:
             self._break_off(error)
         finally:
@@ -236,7 +243,7 @@ class Http2UpstreamConnection(Carrier):
         self._behind = b""
         self.abort()
         for stream in streams:
-            stream.broken()
+            self.pool.cluster.turns.end(stream.broken)
 
     def abort(self) -> None:
         """Close at once, in whatever state; its streams hear of it when it is lost."""
@@ -272,8 +279,13 @@ class Http2UpstreamConnection(Carrier):
         return list(self.streams)
 
     def _fail_all(self, reason: Reason, detail: str, fate: Processed = Processed.MAYBE) -> None:
-        for stream in self._owners():
-            stream.failed(reason, detail, fate)
+        self._fail(self._owners(), reason, detail, fate)
+
+    def _fail(self, streams: list[SentStream], reason: Reason, detail: str, fate: Processed) -> None:
+        """A few in a turn of the loop."""
+        turns = self.pool.cluster.turns
+        for stream in streams:
+            turns.end(partial(stream.failed, reason, detail, fate))
 
     # What the codec tells
 
@@ -282,7 +294,7 @@ class Http2UpstreamConnection(Carrier):
         if self._is_turn_over:
             self._events = [*self._events, *told]
             return
-        turns = self.pool.cluster.turns
+        share = self._share
         at, count = 0, len(told)
         while at < count:
             event: Any = told[at]
@@ -290,7 +302,9 @@ class Http2UpstreamConnection(Carrier):
             units = OTHER_UNITS
             if kind is events.ResponseReceived:
                 units = REQUEST_UNITS + len(event.fields)
-            if not turns.take(units):
+            elif kind is events.TrailersReceived or kind is events.StreamReset:
+                units = END_UNITS
+            if not share.take(units):
                 self._put_off(told[at:])
                 return
             at += 1
@@ -310,7 +324,7 @@ class Http2UpstreamConnection(Carrier):
         """See `events.joined`; with credit for it on the connection."""
         begin = at - 1
         data, last, at = events.joined(event, told, at)
-        self.pool.cluster.turns.take(DATA_UNITS * (at - begin))
+        self._share.spend(DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0))
         self.codec.credit_connection(len(data))
         return data, last, at
 
@@ -344,6 +358,7 @@ class Http2UpstreamConnection(Carrier):
         rest, self._events = self._events, _NOTHING
         behind, self._behind = self._behind, b""
         self._is_turn_over = False
+        self._share.begin()
         try:
             self._handle(rest)
         except Exception as error:
@@ -414,8 +429,7 @@ class Http2UpstreamConnection(Carrier):
             self.is_open = False
             self.link.close()
             self._forget()
-        for stream in streams:
-            stream.failed(Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.MAYBE)
+        self._fail(streams, Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.MAYBE)
 
     def _ignored(self, event: Http2Event) -> None:
         """Nothing follows from it here."""
@@ -434,7 +448,7 @@ class Http2UpstreamConnection(Carrier):
 
     def _charge(self) -> None:
         """What its streams have been given and the upstream does not take is memory of this connection."""
-        size = self.codec.unsent_bytes + len(self._behind)
+        size = self.codec.load.unsent_bytes + len(self._behind)
         if self._is_write_paused:
             size += self.link.unsent_bytes
         if size < STEP_BYTES:
@@ -444,10 +458,10 @@ class Http2UpstreamConnection(Carrier):
             self._account = settled(self._account, self.pool.cluster.memory, 0.0, size)
 
     def _write(self) -> None:
-        if self.is_open and (self.codec.unsent_bytes or self._account is not None):
+        if self.is_open and (self.codec.load.unsent_bytes or self._account is not None):
             self._charge()
         if self._is_write_paused:
-            if self.codec.unsent_answers and self.is_open:
+            if self.codec.load.unsent_answers and self.is_open:
                 self.link.pause()
             return
         data = self.codec.take()

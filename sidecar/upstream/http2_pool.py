@@ -37,8 +37,8 @@ class Http2Pool(SharingPool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "_connections", "begun_at", "cluster", "connecting", "endpoint", "in_flight", "is_retired", "lingering",
-        "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
+        "begun_at", "cluster", "connecting", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
+        "lingering", "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
     )  # fmt: skip
 
     is_shared = True
@@ -48,6 +48,7 @@ class Http2Pool(SharingPool):
         self.endpoint = endpoint
         self.secure = secure
         self.tls: TlsFacts | None = None
+        self.is_own_pod = False
         self.in_flight = self.lingering = 0
         self.begun_at = -inf
         self.is_retired = False
@@ -57,40 +58,31 @@ class Http2Pool(SharingPool):
         """From when on a second connection may be tried, in seconds on the loop's clock."""
         self.connecting: Connecting | None = None
         """The connection that is being opened, which others may join."""
-        self._connections: list[Http2UpstreamConnection] = []
+        self.idle: list[Http2UpstreamConnection] = []  # type: ignore[assignment]
+        """All of them: whether one has room for one more request says `take`."""
 
     def __repr__(self) -> str:
-        return f"<Http2Pool {self.endpoint} open={len(self._connections)} in_flight={self.in_flight}>"
-
-    @property
-    def idle(self) -> list[Http2UpstreamConnection]:  # type: ignore[override]
-        """All of them: whether one has room for one more request says `take`."""
-        return self._connections
+        return f"<Http2Pool {self.endpoint} open={len(self.idle)} in_flight={self.in_flight}>"
 
     @property
     def idle_count(self) -> int:
-        return sum(connection.is_idle for connection in self._connections)
+        return sum(connection.is_idle for connection in self.idle)
 
     @property
     def open_count(self) -> int:
-        return len(self._connections)
+        return len(self.idle)
 
     def take(self, now: float, is_sure: bool) -> SentStream | None:
         """A place on the connection that carries least, or None."""
         best: Http2UpstreamConnection | None = None
         least = 0
-        for one in self._connections:
-            load = one.codec.open_streams
+        for one in self.idle:
+            load = one.codec.load.open_streams
             if (best is None or load < least) and one.has_room_at(now):
                 best, least = one, load
         if best is None:
             return None
-        if (
-            least
-            and len(self._connections) < LEAST_CONNECTIONS
-            and self.connecting is None
-            and now >= self.more_from
-        ):
+        if least and len(self.idle) < LEAST_CONNECTIONS and self.connecting is None and now >= self.more_from:
             self.more_from = now + MORE_EVERY_SECONDS
             self.cluster.open_more(self)
         return SentStream(best)
@@ -108,7 +100,7 @@ class Http2Pool(SharingPool):
         if not connection.is_open:  # lost before anybody could use it
             self.cluster.connection_closed()
             return
-        self._connections.append(connection)
+        self.idle.append(connection)
         connection.expires = connection.now() + age_seconds(random.random())
 
     def hand_out(self, connection: Http2UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
@@ -132,7 +124,7 @@ class Http2Pool(SharingPool):
             place = connection.place()
             if place is not None:
                 cluster.hand_to_waiter(place)
-        if not connection.is_idle:
+        if connection.codec.load.open_streams:
             return
         if self.is_retired:
             connection.close()
@@ -140,13 +132,13 @@ class Http2Pool(SharingPool):
             cluster.watch_idle(now)
 
     def forget(self, connection: Any) -> None:
-        if connection in self._connections:
-            self._connections.remove(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
             self.cluster.connection_closed()
 
     def close_one_idle(self, now: float) -> bool:
         """Make room for a connection to elsewhere."""
-        for connection in self._connections:
+        for connection in self.idle:
             if connection.is_idle:
                 connection.close()
                 return True
@@ -154,19 +146,19 @@ class Http2Pool(SharingPool):
 
     def idle_due(self, idle_seconds: float) -> float:
         """When the first of those without a stream is to be closed; infinite without any."""
-        idle = (one for one in self._connections if one.is_idle)
+        idle = (one for one in self.idle if one.is_idle)
         return min((min(one.idle_since + idle_seconds, one.expires) for one in idle), default=inf)
 
     def close_idle(self, idle_seconds: float, now: float) -> None:
         """Close what has been without a stream for so long, and what is too old. Reckoned as in `idle_due`."""
-        for connection in list(self._connections):
+        for connection in list(self.idle):
             due = min(connection.idle_since + idle_seconds, connection.expires)
             if connection.is_idle and due <= now:
                 connection.close()
 
     def close_all_idle(self) -> int:
         """Returns how many there were."""
-        idle = [connection for connection in self._connections if connection.is_idle]
+        idle = [connection for connection in self.idle if connection.is_idle]
         for connection in idle:
             connection.close()
         return len(idle)

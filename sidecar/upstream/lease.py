@@ -12,7 +12,7 @@ from collections.abc import Sequence, Sized
 from enum import Enum, auto
 from typing import Any, Final
 
-from mypy_extensions import trait
+from mypy_extensions import mypyc_attr, trait
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.ejection.change import EndpointChange
@@ -27,6 +27,7 @@ from sidecar.core.snapshot import Endpoint
 from sidecar.transport.channel import Channel
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.transport.turns import Turns
+from sidecar.upstream.departure import Departure
 from sidecar.upstream.streams import ClientStream, ResponseSink
 
 CLOSED_AT_ONCE: Final = "upstream closed the connection as soon as it was open"
@@ -44,6 +45,7 @@ class Fate(Enum):
     """The connection is a tunnel's now."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Lease(ABC):
     """A place on a connection for one request."""
 
@@ -84,6 +86,7 @@ class Lease(ABC):
         """Close at once, in whatever state. The sink hears nothing more."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 @trait
 class Seeker(ABC):
     """Who waits for a lease: an attempt. One of the two is called, once, unless the wait was called off."""
@@ -96,6 +99,13 @@ class Seeker(ABC):
     @abstractmethod
     def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         """`is_counted`: it says something of the upstream. One failure is one, however many waited for it."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class OpenSeeker(Seeker):
+    """What a class extends that is not compiled, as in tests: it can't extend a trait."""
+
+    __slots__ = NO_SLOTS
 
 
 class LeasePool(ABC):
@@ -123,6 +133,8 @@ class LeasePool(ABC):
     """Who has to be there, and how a TLS connection begins; None: in clear text."""
     tls: TlsFacts | None
     """What the last handshake with it came to."""
+    is_own_pod: bool
+    """Its last connection is served by a listener of this process (`Departure.own_pod`)."""
 
     @abstractmethod
     def new_connection(self) -> Any:
@@ -172,10 +184,8 @@ class LeaseLine(ABC):
     peers: Peers
     """What is thought of its endpoints."""
     idle_timer: asyncio.TimerHandle | None
-    sources: set[tuple[str, int]]
-    """What connections leave from that carry bytes and no requests."""
-    is_to_pod: bool
-    """It is the pod itself: connections leave from an address that says so."""
+    departure: Departure
+    """How connections are made."""
 
     @abstractmethod
     def pool_speaking(self, pool: LeasePool, alpn: str | None) -> LeasePool:
@@ -191,7 +201,8 @@ class LeaseLine(ABC):
 
     @abstractmethod
     def settle(self, now: float) -> EndpointChange | None:
-        """Act on what endpoints have turned out to be, and tell it. Returns the last one that is bad."""
+        """Act on what endpoints have turned out to be, if there is news, and tell it. Returns the last one that is
+        bad."""
 
     @abstractmethod
     def open_more(self, pool: LeasePool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.secured import TlsFacts
@@ -23,8 +24,8 @@ class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_retired", "lingering", "secure",
-        "standing", "tls",
+        "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
+        "lingering", "secure", "standing", "tls",
     )  # fmt: skip
 
     is_shared = False
@@ -34,6 +35,7 @@ class Pool(LeasePool):
         self.endpoint = endpoint
         self.secure = secure
         self.tls: TlsFacts | None = None
+        self.is_own_pod = False
         self.in_flight = self.lingering = 0
         self.begun_at = -inf
         self.is_retired = False
@@ -86,11 +88,7 @@ class Pool(LeasePool):
         if not seekers:
             connection.release(Fate.REUSABLE, now)
             connection.is_reused = False
-        for seeker in seekers:
-            if connection.is_open:
-                seeker.leased(connection)
-            else:
-                seeker.not_leased(Reason.CONNECTION_RESET, CLOSED_AT_ONCE)
+        give(connection, seekers)
         return []
 
     def add(self, connection: Lease) -> None:
@@ -114,19 +112,40 @@ class Pool(LeasePool):
 
         Reckoned as in `idle_due`: what is due by that is closed, however floats round.
         """
-        for connection in [
-            idle for idle in self.idle if min(idle.idle_since + idle_seconds, idle.expires) <= now
-        ]:
-            connection.abort()
+        due: list[Lease] = []
+        kept: list[Lease] = []
+        for one in self.idle:
+            (due if min(one.idle_since + idle_seconds, one.expires) <= now else kept).append(one)
+        if due:
+            self.idle[:] = kept
+            self._close(due)
 
     def close_all_idle(self) -> int:
         """Returns how many there were."""
         idle = list(self.idle)
-        for connection in idle:
-            connection.abort()
+        self.idle.clear()
+        self._close(idle)
         return len(idle)
+
+    def _close(self, connections: list[Lease]) -> None:
+        """A few in a turn of the loop. They are idle no more, so that nobody gets one meanwhile."""
+        for connection in connections:
+            self.cluster.turns.end(connection.abort)
+
+    def all_connections(self) -> list[Any]:
+        """All that are open, and can be held back (`UpstreamConnection.hold_for_memory`)."""
+        return list(self._connections)
 
     def retire(self) -> None:
         """Close what is idle now, and the rest as it comes back."""
         self.is_retired = True
         self.close_all_idle()
+
+
+def give(connection: Any, seekers: Sequence[Seeker]) -> None:
+    """Give one that was just opened, and serves one request at a time, to the one who waits for it."""
+    for seeker in seekers:
+        if connection.is_open:
+            seeker.leased(connection)
+        else:
+            seeker.not_leased(Reason.CONNECTION_RESET, CLOSED_AT_ONCE)

@@ -18,7 +18,7 @@ from sidecar.core.plain import Field
 from sidecar.core.request import TUNNEL, Request
 from sidecar.transport.link import Link
 from sidecar.upstream.lease import CLOSED_AT_ONCE, Fate, Lease, LeasePool, Seeker
-from sidecar.upstream.pool import Pool
+from sidecar.upstream.pool import Pool, give
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
 _SWITCH: Final[list[Field]] = [(b"upgrade", b"Upgrade: %b\r\n" % TUNNEL, TUNNEL)]
@@ -57,7 +57,7 @@ class RawConnection(Lease, ClientStream):
     def leaves_from(self, place: tuple[str, int]) -> None:
         """It is being opened, from there: if it comes back to this process, it is known by that."""
         self._source = place
-        self.pool.cluster.sources.add(place)
+        self.pool.cluster.departure.sources.add(place)
 
     def __repr__(self) -> str:
         return f"<RawConnection {self.pool.endpoint} {'open' if self.is_open else 'closed'}>"
@@ -104,7 +104,7 @@ class RawConnection(Lease, ClientStream):
     def _leave(self) -> None:
         source, self._source = self._source, None
         if source is not None:
-            self.pool.cluster.sources.discard(source)
+            self.pool.cluster.departure.sources.discard(source)
 
     def _forget(self) -> None:
         self._leave()
@@ -185,4 +185,5 @@ class RawPool(Pool):
         """Without anybody who waits it is of no use to others."""
         if not seekers:
             connection.abort()
-        return super().hand_out(connection, seekers) if seekers else []
+        give(connection, seekers)
+        return []

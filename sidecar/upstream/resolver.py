@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.core.listing import Listing, are_alike
 from sidecar.core.snapshot import Endpoint, Source
-from sidecar.upstream.lookup import Answer, CaresLookup, LookupFailed
+from sidecar.upstream.lookup import UNREACHABLE, Answer, CaresLookup, LookupFailed
 from sidecar.upstream.service_lookup import CaresServiceLookup, ServiceAnswer
 
 
@@ -50,6 +50,20 @@ Lookup = Callable[[str], Awaitable[Answer]]
 ServiceLookup = Callable[[str, ServiceAnswer | None], Awaitable[ServiceAnswer]]
 """Of SRV records: a name, and the last good answer for it."""
 OnChange = Callable[[Endpoint, tuple[Endpoint, ...]], None]
+OnTrouble = Callable[[Endpoint, str | None], None]
+"""A name cannot be resolved, and what that means; by None it can again."""
+
+IN_WORDS: Final[Mapping[str, str]] = {
+    "not_found": "the name servers know no such name (NXDOMAIN)",
+    "no_data": "the name has no addresses",
+    "timeout": "the name servers did not answer in time",
+    "server_failure": "the name servers failed (SERVFAIL)",
+    "refused": "the name servers refuse to answer (REFUSED)",
+    UNREACHABLE: "no name server can be reached",
+    "bad_name": "this can be no name",
+    "no_channel": "this process lacks what a look-up needs",
+}
+"""Of errors, for people; others are told as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +102,15 @@ class _Name:
 class Resolver:
     """Resolves names for as long as they are watched. All methods are for the event loop's thread."""
 
-    __slots__ = ("_group", "_lookup", "_names", "_on_change", "_places", "_random", "_services", "_times")
+    __slots__ = (
+        "_group", "_lookup", "_names", "_on_change", "_on_trouble", "_places", "_random", "_services", "_times",
+    )  # fmt: skip
 
     def __init__(
         self,
         on_change: OnChange,
         *,
+        on_trouble: OnTrouble = lambda _, __: None,
         lookup: Lookup | None = None,
         services: ServiceLookup | None = None,
         times: ResolverTimes | None = None,
@@ -103,9 +120,11 @@ class Resolver:
         """`on_change(endpoint, addresses)` is called on the loop, only when a name's addresses differ.
 
         Its second argument is never empty and sorted. For a name each has the port of the first; for SRV records
-        (`Source.SRV`) its own, with weight and priority.
+        (`Source.SRV`) its own, with weight and priority. `on_trouble` is called for the first failure of a row, and
+        for the good answer that ends the row.
         """
         self._on_change = on_change
+        self._on_trouble = on_trouble
         self._lookup = lookup or CaresLookup()
         self._services = services or CaresServiceLookup()
         self._times = times or ResolverTimes()
@@ -242,10 +261,14 @@ class Resolver:
             self._on_change(name.endpoint, addresses)  # first: if it raises, the next run tells it again
             name.addresses, name.changed_at = addresses, now
         name.expires_at = name.next_lookup_at = now + seconds
+        if name.consecutive_failures:
+            self._on_trouble(name.endpoint, None)
         name.last_error, name.consecutive_failures = None, 0
 
     def _note_failure(self, name: _Name, error: str, now: float) -> None:
         times = self._times
+        if not name.consecutive_failures:
+            self._on_trouble(name.endpoint, f"host {name.endpoint.host}: {IN_WORDS.get(error, error)}")
         name.last_error = error
         base, most = (
             (times.retry, times.max_retry) if name.addresses else (times.first_retry, times.max_first_retry)

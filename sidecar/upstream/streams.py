@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from mypy_extensions import trait
+from mypy_extensions import mypyc_attr, trait
 
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
@@ -29,6 +29,7 @@ class Processed(Enum):
     """It has begun to answer."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ResponseSink(ABC):
     """Hears of one response, on the loop and in order. One of `end`, `answered`, `switched`,
     `failed` and `declined` comes last, once."""
@@ -43,7 +44,7 @@ class ResponseSink(ABC):
     def head(self, head: ResponseHead) -> None: ...
 
     @abstractmethod
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes | memoryview) -> None:
         """Body bytes: all that one read brought, joined."""
 
     @abstractmethod
@@ -54,7 +55,7 @@ class ResponseSink(ABC):
     def end(self, trailers: Sequence[Field]) -> None: ...
 
     @abstractmethod
-    def answered(self, head: ResponseHead, body: bytes) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
         """`head`, `data` and `end` in one, for a response that came whole in one read. A length of None: no field
         says it, and the body's own holds (HTTP/2 ends a message by itself)."""
 
@@ -85,6 +86,7 @@ class ResponseSink(ABC):
         """It does again."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 @trait
 class ClientStream(ABC):
     """An upstream's one request, as the attempt that sends it sees it."""
@@ -119,6 +121,7 @@ class ClientStream(ABC):
         """Of the request: written, and not taken by the upstream's system yet."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class NoUpstream(ClientStream):
     """Stands where an attempt had a stream: whatever it still does changes nothing."""
 

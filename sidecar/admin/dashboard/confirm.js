@@ -100,13 +100,18 @@ const OVERRIDES = {
   },
 };
 
-/** @param {string} route @param {string} upstream @param {"open" | "close" | "auto"} action */
-export function askOverride(route, upstream, action) {
+/**
+ * @param {string} route @param {string} upstream @param {"open" | "close" | "auto"} action
+ * @param {boolean} isShared whether the breaker acts as one with those of other replicas
+ */
+export function askOverride(route, upstream, action, isShared = false) {
   const words = OVERRIDES[action];
   const time = h("select", { id: "dialog-for" }, ...TIMES.map(([value, label]) => h("option", { value }, label)));
   const own = h("input", { id: "dialog-own", type: "text", placeholder: "such as 90s or 2h", autocomplete: "off" });
   const who = h("input", { id: "dialog-by", type: "text", placeholder: "such as ada@desk", autocomplete: "username", maxlength: "128" });
   const name = [h("label", { for: "dialog-by" }, "Who you are"), who];
+  const all = h("input", { id: "dialog-fleet", type: "checkbox" });
+  const whole = isShared ? [h("label", { for: "dialog-fleet" }, "At all replicas"), all] : [];
   const fields = [
     h("label", { for: "dialog-for" }, "How long"),
     time,
@@ -119,13 +124,14 @@ export function askOverride(route, upstream, action) {
     says: `${words.says} Breaker of route ${route} and upstream ${upstream}.`,
     does: words.does,
     isDangerous: action !== "auto",
-    fields: [h("div", { class: "fields" }, ...(action === "auto" ? name : fields))],
+    fields: [h("div", { class: "fields" }, ...(action === "auto" ? name : fields), ...whole)],
     done: `${route} is ${words.done}.`,
     path: () => {
       const seconds = own.value.trim() || time.value;
       const query = new URLSearchParams({ upstream });
       if (action !== "auto") query.set("for", seconds);
       if (who.value.trim()) query.set("by", who.value.trim());
+      if (all.checked) query.set("fleet", "true");
       return `/breakers/${part(route)}/${action}?${query}`;
     },
   });

@@ -74,6 +74,18 @@ export function clock(instant, now = Date.now()) {
   return isToday ? time : `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
 }
 
+/** Date, time and zone, for what is compared with other logs. @param {number} instant milliseconds since the epoch */
+export function stamp(instant) {
+  const at = new Date(instant);
+  if (Number.isNaN(at.getTime())) return NONE;
+  const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
+  const zone = -at.getTimezoneOffset();
+  const sign = zone < 0 ? "-" : "+";
+  const away = `${sign}${two(Math.floor(Math.abs(zone) / 60))}:${two(Math.abs(zone) % 60)}`;
+  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())} ${zone === 0 ? "UTC" : away}`;
+}
+
 /** @param {string | null | undefined} instant */
 export function ago(instant, now = Date.now()) {
   if (instant == null) return NONE;

@@ -4,13 +4,15 @@
  * @module
  */
 import { ask, chosen, part, Problem } from "./api.js";
-import { FULL_EVERY, breakersNeeded, detailsNeeded, pauseMs } from "./needs.js";
+import { FULL_EVERY, breakersNeeded, detailsNeeded, pauseMs, upstreamsNeeded } from "./needs.js";
 import { store } from "./store.js";
 import { EventStream } from "./stream.js";
 
 const RETRY_MS = 2000;
 /** For so many looks a page that is new does not say that it has no events. */
 const PATIENT_LOOKS = 2;
+/** What shows numbers of upstreams. */
+const UPSTREAM_VIEWS = new Set(["breakers", "upstreams"]);
 /** Breakers whose pasts are read at the start, for the feed. */
 const PASTS = 10;
 
@@ -77,6 +79,9 @@ class Live {
     // In a container each process is number 1.
     if (before && (before.pid !== data.pid || before.uptime_seconds > data.uptime_seconds)) this.isAnother();
     if (date !== null && Math.abs(date + 500 - store.now()) > 2000) store.clockOffset = date + 500 - Date.now();
+    if (data.is_draining && !before?.is_draining) {
+      store.tell("note", store.now(), { text: before ? "the process drains: it ends soon" : "the process was draining when this page was opened" });
+    }
     store.status = data;
   }
 
@@ -90,6 +95,7 @@ class Live {
   }
 
   async readRoutes() {
+    if (!this.cursor) store.takeHistory((await ask("/history")).data);
     const { data } = await ask(this.cursor ? `/routes?since=${part(this.cursor)}` : "/routes");
     if (data.is_complete) this.needsAll = true;
     this.cursor = data.cursor;
@@ -138,9 +144,11 @@ class Live {
   }
 
   async readUpstreams() {
-    if (store.view.name !== "upstreams") return;
+    if (!UPSTREAM_VIEWS.has(store.view.name)) return;
     const isComplete = !store.upstreams.size || this.looks % FULL_EVERY === 0;
-    const query = isComplete ? "" : `?${chosen("name", store.visible.upstreams)}`;
+    const names = upstreamsNeeded(store);
+    if (!isComplete && !names.length) return;
+    const query = isComplete ? "" : `?${chosen("name", names)}`;
     const { data } = await ask(`/upstreams${query}`);
     store.takeUpstreams(data.upstreams, isComplete);
   }
@@ -152,6 +160,8 @@ class Live {
     const keys = ["generation", "reloads_succeeded", "reloads_failed"];
     if (known && keys.every((key) => known[key] === config[key])) return;
     store.config = (await ask("/config?route=")).data;
+    const last = store.config.last_reload;
+    if (last) store.tell("reload", Date.parse(last.at), last);
     store.upstreams.clear();
     store.written.clear();
   }

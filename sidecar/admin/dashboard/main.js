@@ -10,9 +10,11 @@ import { activityView } from "./view-activity.js";
 import { breakersView } from "./view-breakers.js";
 import { budgetsView } from "./view-budgets.js";
 import { configView } from "./view-config.js";
+import { mapView } from "./view-map.js";
 import { processView } from "./view-process.js";
 import { routeView } from "./view-route.js";
 import { routesView } from "./view-routes.js";
+import { tapView } from "./view-tap.js";
 import { upstreamsView } from "./view-upstreams.js";
 
 /** @type {Record<string, () => {node: Element, draw: () => void}>} */
@@ -20,6 +22,8 @@ const VIEWS = {
   routes: routesView,
   route: routeView,
   breakers: breakersView,
+  map: mapView,
+  tap: tapView,
   budgets: budgetsView,
   upstreams: upstreamsView,
   config: configView,
@@ -59,14 +63,16 @@ function decoded(text) {
 }
 
 const frame = [header(), banner(), tiles(), navigation()];
+const map = mapView();
 const feed = activityView();
-aside.append(feed.node);
+aside.append(map.node, feed.node);
 
 function draw() {
   const shown = view(store.view.name);
   if (main.firstChild !== shown.node) main.replaceChildren(shown.node);
   for (const one of frame) one();
   shown.draw();
+  map.draw();
   feed.draw();
   attribute(document.body, "data-view", store.view.name);
 }
@@ -76,6 +82,17 @@ window.addEventListener("hashchange", () => {
   readAddress();
   draw();
   live.soon();
+});
+
+/** "/" leads to the search of what is shown. */
+window.addEventListener("keydown", (event) => {
+  const from = /** @type {HTMLElement} */ (event.target);
+  const isTyping = from.matches("input, select, textarea") || document.querySelector("dialog[open]");
+  if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  const search = main.querySelector("input[type=search]");
+  if (!(search instanceof HTMLElement)) return;
+  event.preventDefault();
+  search.focus();
 });
 
 readAddress();

@@ -38,6 +38,18 @@ function isStale(store, name) {
 export const breakersNeeded = (store) => (store.view.name === "breakers" ? [...new Set(store.visible.routes)] : []);
 
 /**
+ * Upstreams that are shown with their numbers: of breakers, those that have an adaptive limit.
+ * @param {import("./store.js").Store} store
+ * @returns {string[]}
+ */
+export function upstreamsNeeded(store) {
+  if (store.view.name === "upstreams") return store.visible.upstreams;
+  if (store.view.name !== "breakers") return [];
+  const shown = new Set(store.visible.routes.flatMap((name) => store.routes.get(name)?.row.breakers ?? []).map(({ upstream }) => upstream));
+  return [...shown].filter((name) => store.upstreams.get(name)?.adaptive);
+}
+
+/**
  * Pause until the next look at the routes: a row costs the process 40 µs, which is to stay at half a percent of its time.
  * @param {number} rows in the last answer
  */

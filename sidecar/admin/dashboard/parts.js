@@ -58,12 +58,15 @@ export function chart(width, height) {
   );
   return {
     node,
-    /** @param {number[]} all per second, oldest first @param {number[]} errors the same @param {number} slots */
-    update(all, errors, slots) {
+    /**
+     * @param {number[]} ticks moments of looks, one more than rates @param {number[]} all per second, oldest first
+     * @param {number[]} errors the same @param {number} seconds that the whole width stands for
+     */
+    update(ticks, all, errors, seconds) {
       const peak = Math.max(...all, 0);
       attribute(node, "aria-label", said(all, errors, peak));
-      const step = width / Math.max(slots - 1, 1);
-      const x = (/** @type {number} */ i) => (width - (all.length - 1 - i) * step).toFixed(1);
+      const end = ticks.at(-1) ?? 0;
+      const x = (/** @type {number} */ i) => (width - ((end - ticks[i + 1]) / seconds) * width).toFixed(1);
       const y = (/** @type {number} */ value) => (height - 1.5 - (peak ? value / peak : 0) * (height - 4)).toFixed(1);
       const points = all.map((value, i) => `${x(i)} ${y(value)}`);
       attribute(line, "d", points.length > 1 ? `M${points.join("L")}` : null);

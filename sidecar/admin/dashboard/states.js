@@ -62,8 +62,10 @@ export const REASONS = Object.freeze({
   probe_timeout: "no verdict of the probe in time",
   probe_succeeded: "probe succeeded",
   wait_elapsed: "waited long enough for a probe",
+  peers: "other replicas have decided so",
   forced: "by an operator",
   reload: "by a new configuration",
+  peers: "by what other replicas have seen",
 });
 
 /** @param {string} reason */

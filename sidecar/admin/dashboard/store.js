@@ -3,7 +3,7 @@
  * @module
  */
 import { LINE_SECONDS } from "./timeline.js";
-import { CHART_SECONDS, remember } from "./traffic.js";
+import { CHART_SECONDS, add, remember, summed, thinned } from "./traffic.js";
 
 /**
  * @typedef {import("./traffic.js").Sample} Sample
@@ -40,8 +40,12 @@ export class Store {
     this.ticks = [];
     /** @type {Map<string, RouteState>} */
     this.routes = new Map();
-    /** @type {RouteState} */
-    this.all = { row: {}, history: [] };
+    /** Sums over the routes of each direction. @type {Record<"inbound" | "outbound", Sample[]>} */
+    this.sums = { inbound: [], outbound: [] };
+    /** What the process remembered of the routes when the page was opened. @type {Map<string, Sample[]>} */
+    this.early = new Map();
+    /** When it had looked last by then; null once that was taken. @type {number | null} */
+    this.earlyAt = null;
     /** Rows of all breakers by `route/upstream`. @type {Map<string, Data>} */
     this.breakers = new Map();
     /** Everything of the breakers of a route. @type {Map<string, Data[]>} */
@@ -71,6 +75,17 @@ export class Store {
     return Math.min(LINE_SECONDS, Math.max(10, this.status?.uptime_seconds ?? 0));
   }
 
+  /** Whose traffic is the headline: requests to the app, or its calls where there are no others. */
+  get headline() {
+    const rows = [...this.routes.values()];
+    return rows.length && rows.every(({ row }) => row.direction === "outbound") ? "outbound" : "inbound";
+  }
+
+  /** What the whole width of a chart stands for. */
+  get chartSeconds() {
+    return Math.min(CHART_SECONDS, Math.max(30, this.at - (this.ticks[0] ?? 0)));
+  }
+
   /** Counters' moment of the last look at the routes. */
   get at() {
     return this.ticks.at(-1) ?? 0;
@@ -91,6 +106,24 @@ export class Store {
     });
   }
 
+  /** What came before the page was opened; comes before the first routes. @param {Data} answer of `/history` */
+  takeHistory(answer) {
+    this.ticks = thinned([...answer.looks_seconds]);
+    this.earlyAt = answer.looks_seconds.at(-1);
+    this.early = new Map(
+      answer.routes.map((/** @type {Data} */ route) => [
+        route.name,
+        route.samples.map((/** @type {Data} */ one) => ({
+          at: one.at_seconds,
+          finished: one.finished,
+          errors: one.errors,
+          gone: one.gone,
+          counts: one.duration_counts,
+        })),
+      ]),
+    );
+  }
+
   /** @param {Data} answer of `/routes` */
   takeRoutes(answer) {
     const at = answer.at_seconds;
@@ -100,7 +133,7 @@ export class Store {
     // A look right after another makes no point of a chart: a rate over so short a time is noise.
     if (this.ticks.length > 1 && at - this.at < SHORTEST_SECONDS) this.ticks.pop();
     this.ticks.push(at);
-    while (this.ticks.length > 2 && this.ticks[1] < at - CHART_SECONDS) this.ticks.shift();
+    this.ticks = thinned(this.ticks);
     const kept = answer.is_complete ? new Set() : null;
     for (const row of answer.routes) {
       kept?.add(row.name);
@@ -108,14 +141,16 @@ export class Store {
     }
     if (kept) for (const name of this.routes.keys()) if (!kept.has(name)) this.routes.delete(name);
     if (kept) this._sortRoutes(answer.routes);
-    this._addUp(at);
+    for (const direction of /** @type {const} */ (["inbound", "outbound"])) this._addUp(direction, at);
+    this.early.clear();
+    this.earlyAt = null;
   }
 
   /** @param {Data} row @param {number} at */
   _takeRoute(row, at) {
     let own = this.routes.get(row.name);
     if (!own) {
-      own = { row, history: [] };
+      own = { row, history: this._past(row) };
       this.routes.set(row.name, own);
     }
     own.row = row;
@@ -126,25 +161,26 @@ export class Store {
     }
   }
 
+  /** Of a route that the process had seen nothing of when it last looked, that it had counted nothing. @param {Data} row @returns {Sample[]} */
+  _past(row) {
+    const known = this.early.get(row.name);
+    if (known || this.earlyAt === null) return known ?? [];
+    return [{ at: this.earlyAt, finished: 0, errors: 0, gone: 0, counts: this.bounds.map(() => 0).concat(0) }];
+  }
+
   /** In the order of the configuration. @param {Data[]} rows all */
   _sortRoutes(rows) {
     this.routes = new Map(rows.map((row) => [row.name, /** @type {RouteState} */ (this.routes.get(row.name))]));
   }
 
-  /** The sum of what all routes did; it only grows, though routes come and go. @param {number} at */
-  _addUp(at) {
-    const before = this.all.history.at(-1);
+  /** The sum of what the routes of a direction did. @param {"inbound" | "outbound"} direction @param {number} at */
+  _addUp(direction, at) {
+    const own = [...this.routes.values()].filter(({ row }) => row.direction === direction);
+    if (this.earlyAt !== null) this.sums[direction] = summed(this.ticks.slice(0, -1), own.map((one) => one.history));
+    /** @type {Sample} */
     const sum = { at, finished: 0, errors: 0, gone: 0, counts: this.bounds.map(() => 0).concat(0) };
-    for (const { row } of this.routes.values()) {
-      sum.finished += row.finished;
-      sum.errors += row.errors;
-      sum.gone += row.gone;
-      row.duration_counts.forEach((/** @type {number} */ value, /** @type {number} */ bucket) => {
-        sum.counts[bucket] += value;
-      });
-    }
-    if (before && sum.finished < before.finished) this.all.history.length = 0;
-    remember(this.all.history, sum);
+    for (const { row } of own) add(sum, { ...row, counts: row.duration_counts });
+    remember(this.sums[direction], sum);
   }
 
   /** @param {Data[]} rows @param {boolean} isComplete */
@@ -188,11 +224,13 @@ export class Store {
    * @param {Data} data
    */
   tell(kind, at, data) {
-    const isKnown =
-      kind === "transition" &&
-      this.feed.some(
-        ({ data: one }) => one.sequence === data.sequence && one.route === data.route && one.upstream === data.upstream,
-      );
+    const isKnown = this.feed.some(
+      ({ kind: other, at: when, data: one }) =>
+        other === kind &&
+        (kind === "transition"
+          ? one.sequence === data.sequence && one.route === data.route && one.upstream === data.upstream
+          : kind === "reload" && when === at),
+    );
     if (isKnown) return;
     const place = this.feed.findIndex((one) => one.at <= at);
     this.feed.splice(place < 0 ? this.feed.length : place, 0, { kind, at, data });
@@ -202,7 +240,9 @@ export class Store {
   /** Another process answers: nothing of the old one's numbers can be compared. */
   forget() {
     this.ticks = [];
-    this.all.history = [];
+    this.sums = { inbound: [], outbound: [] };
+    this.early.clear();
+    this.earlyAt = null;
     for (const map of [this.routes, this.breakers, this.details, this.upstreams, this.written]) map.clear();
   }
 }

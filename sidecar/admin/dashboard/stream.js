@@ -2,7 +2,7 @@
  * `/events`, read as it comes. Not by an EventSource, which can send no token and tells no status of a refusal.
  * @module
  */
-import { authorization } from "./api.js";
+import { Problem, authorization } from "./api.js";
 
 const FIRST_PAUSE_MS = 2000;
 const LONGEST_PAUSE_MS = 30_000;
@@ -75,6 +75,28 @@ export class Parser {
 export function pauseAfter(failures, leastMs, chance) {
   const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (failures - 1));
   return Math.max(leastMs, pause * (0.5 + chance / 2));
+}
+
+/**
+ * Read one stream of events to its end.
+ * @param {string} path
+ * @param {(one: Told) => void} onEvent
+ * @param {AbortSignal} signal
+ * @throws {Problem} it was refused
+ */
+export async function follow(path, onEvent, signal) {
+  const headers = { ...authorization(), Accept: "text/event-stream" };
+  const response = await fetch(path, { headers, cache: "no-store", signal });
+  if (!response.ok || !response.body) {
+    const data = await response.json().catch(() => ({}));
+    throw new Problem(response.status, String(data.detail ?? response.statusText));
+  }
+  const parser = new Parser();
+  const decoder = new TextDecoder();
+  const reader = response.body.getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    for (const one of parser.push(decoder.decode(read.value, { stream: true }))) onEvent(one);
+  }
 }
 
 /** Reads for as long as the page lives, and goes on where it was. */

@@ -68,7 +68,7 @@ export class Table {
     const { design } = this;
     const search = h("input", {
       type: "search",
-      placeholder: "Filter by name",
+      placeholder: "Filter by name (/)",
       "aria-label": `Filter ${design.label.toLowerCase()} by name`,
       oninput: () => {
         this.query = search.value;

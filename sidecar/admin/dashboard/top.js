@@ -108,39 +108,51 @@ export function tiles() {
   const requests = tile("Requests a second", "routes");
   const errors = tile("Errors", "routes");
   const p99 = tile("Latency p99", "routes");
-  const flight = tile("In flight", "upstreams");
+  const calls = tile("Calls of the app", "map");
   const breakers = tile("Breakers", "breakers");
   const refused = tile("Budgets refused", "budgets");
   const config = tile("Configuration", "config");
-  const all = [requests, errors, p99, flight, breakers, refused, config];
+  const all = [requests, errors, p99, calls, breakers, refused, config];
   byId("tiles").append(...all.map((one) => one.node));
   const line = chart(120, 30);
   requests.node.append(line.node);
   return () => {
     if (!store.status) return;
-    const seen = passed(store.all.history, store.at);
-    requests.tell(seen ? rate(seen.finished / seen.seconds) : "…", seen ? `over ${Math.round(seen.seconds)} s` : "measuring");
-    line.update(rates(store.ticks, store.all.history), rates(store.ticks, store.all.history, "errors"), slots());
+    const history = store.sums[store.headline];
+    const seen = passed(history, store.at);
+    requests.name(store.headline === "inbound" ? "Requests a second" : "Calls a second");
+    const flight = `${count(store.status.exchanges)} under way`;
+    requests.tell(seen ? rate(seen.finished / seen.seconds) : "…", seen ? `over ${Math.round(seen.seconds)} s, ${flight}` : "measuring");
+    line.update(store.ticks, rates(store.ticks, history), rates(store.ticks, history, "errors"), store.chartSeconds);
     errors.tell(seen?.finished ? percent(seen.errors / seen.finished) : "–", seen ? errorWords(seen) : "measuring");
     errors.mark(isMany(seen));
     tellLatency(p99, seen);
-    flight.tell(count(store.status.exchanges), "exchanges now");
+    tellCalls(calls);
     tellBreakers(breakers);
     tellBudgets(refused);
     tellConfig(config);
   };
 }
 
-/** Points of a full chart. */
-export const slots = () => Math.max(30, store.ticks.length - 1);
+/** What the app asks of others, where that is not the headline. @param {ReturnType<typeof tile>} one */
+function tellCalls(one) {
+  const hasCalls = [...store.routes.values()].some(({ row }) => row.direction === "outbound");
+  const seen = hasCalls ? passed(store.sums.outbound, store.at) : null;
+  if (!hasCalls) one.tell("–", "no outbound route");
+  else one.tell(seen ? `${rate(seen.finished / seen.seconds)}/s` : "…", seen ? errorWords(seen) : "measuring");
+  one.mark(isMany(seen));
+}
 
 /** @param {string} label @param {string} view */
 function tile(label, view) {
   const value = h("span", { class: "value" }, "…");
   const more = h("span", { class: "more" });
-  const node = h("a", { class: "tile", href: `#/${view}` }, h("span", { class: "label" }, label), value, more);
+  const shown = h("span", { class: "label" }, label);
+  const node = h("a", { class: "tile", href: `#/${view}` }, shown, value, more);
   return {
     node,
+    /** @param {string} other */
+    name: (other) => text(shown, other),
     /** @param {string} told @param {string} below */
     tell(told, below) {
       text(value, told);
@@ -184,7 +196,7 @@ function tellBudgets(one) {
 function tellConfig(one) {
   const { config } = /** @type {any} */ (store.status);
   const isBad = !config.is_last_reload_successful;
-  one.tell(`generation ${config.generation}`, isBad ? "the last reload failed" : `for ${duration(config.age_seconds)}`);
+  one.tell(count(config.generation), isBad ? "the last reload failed" : `generation, for ${duration(config.age_seconds)}`);
   one.mark(isBad);
 }
 
@@ -192,10 +204,12 @@ function tellConfig(one) {
 const VIEWS = [
   ["routes", "Routes"],
   ["breakers", "Breakers"],
+  ["map", "Map"],
   ["budgets", "Budgets"],
   ["upstreams", "Upstreams"],
   ["config", "Configuration"],
   ["process", "Process"],
+  ["tap", "Tap"],
   ["activity", "Activity"],
 ];
 

@@ -14,8 +14,10 @@ import { count, plural } from "./format.js";
 
 /** Over how long rates and quantiles are told. */
 export const WINDOW_SECONDS = 30;
-/** How far back the small charts go. */
-export const CHART_SECONDS = 120;
+/** How far back charts go: as far as the process remembers. */
+export const CHART_SECONDS = 600;
+/** Of looks that are older than a minute one each so many seconds is kept, as the process does. */
+const COARSE_SECONDS = 4.5;
 
 /**
  * Append a sample, and drop what nobody will ask for any more.
@@ -30,6 +32,52 @@ export function remember(history, sample, keepSeconds = CHART_SECONDS) {
   let drop = 0;
   while (drop + 1 < history.length && history[drop + 1].at <= oldest) drop += 1;
   if (drop) history.splice(0, drop);
+}
+
+/**
+ * Moments of looks: what is too old goes, what is older than a minute gets sparse.
+ * @param {number[]} ticks oldest first
+ * @returns {number[]}
+ */
+export function thinned(ticks) {
+  const now = ticks.at(-1) ?? 0;
+  /** @type {number[]} */
+  const kept = [];
+  ticks.forEach((at, i) => {
+    const isNeeded = at > now - 60 || at - (kept.at(-1) ?? -Infinity) >= COARSE_SECONDS;
+    const isInChart = at >= now - CHART_SECONDS || (ticks[i + 1] ?? now) > now - CHART_SECONDS;
+    if (isNeeded && isInChart) kept.push(at);
+  });
+  return kept;
+}
+
+/**
+ * The sum of several histories at each look.
+ * @param {number[]} ticks
+ * @param {Sample[][]} histories
+ * @returns {Sample[]}
+ */
+export function summed(ticks, histories) {
+  const places = histories.map(() => 0);
+  return ticks.map((at) => {
+    /** @type {Sample} */
+    const sum = { at, finished: 0, errors: 0, gone: 0, counts: [] };
+    histories.forEach((own, i) => {
+      while (places[i] < own.length && own[places[i]].at <= at) places[i] += 1;
+      if (places[i]) add(sum, own[places[i] - 1]);
+    });
+    return sum;
+  });
+}
+
+/** @param {Sample} sum changed in place @param {Omit<Sample, "at">} one */
+export function add(sum, one) {
+  sum.finished += one.finished;
+  sum.errors += one.errors;
+  sum.gone += one.gone;
+  one.counts.forEach((value, bucket) => {
+    sum.counts[bucket] = (sum.counts[bucket] ?? 0) + value;
+  });
 }
 
 /**
@@ -60,7 +108,7 @@ export function passed(history, now, span = WINDOW_SECONDS) {
     finished: last.finished - first.finished,
     errors: last.errors - first.errors,
     gone: last.gone - first.gone,
-    counts: last.counts.map((value, bucket) => value - first.counts[bucket]),
+    counts: last.counts.map((value, bucket) => value - (first.counts[bucket] ?? 0)),
   };
 }
 

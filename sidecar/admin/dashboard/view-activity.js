@@ -3,7 +3,7 @@
  * @module
  */
 import { List, attribute, h, icon } from "./dom.js";
-import { clock, count } from "./format.js";
+import { count, stamp } from "./format.js";
 import { markBadge, stateBadge, traceLink, transitionWords } from "./parts.js";
 import { shown } from "./states.js";
 import { store } from "./store.js";
@@ -13,7 +13,7 @@ import { store } from "./store.js";
 
 /** @param {Entry} entry */
 function entryPart(entry) {
-  const at = h("time", { datetime: new Date(entry.at).toISOString() }, clock(entry.at));
+  const at = h("time", { datetime: new Date(entry.at).toISOString() }, stamp(entry.at));
   const node = h("li", { class: `entry ${entry.kind}` }, at, content(entry));
   return { node, update: () => {} };
 }

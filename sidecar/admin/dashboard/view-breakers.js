@@ -2,6 +2,7 @@
  * All breakers: state, the last ten minutes, what tripped them, the candidate beside, and an override by hand.
  * @module
  */
+import { limitWords } from "./adaptive.js";
 import { askOverride } from "./confirm.js";
 import { attribute, h, text } from "./dom.js";
 import { ago, clock, count, percent } from "./format.js";
@@ -27,7 +28,8 @@ export function overrideButtons() {
     node,
     /** @param {Data} row */
     update(row) {
-      const key = `${row.route}/${row.upstream} ${row.state} ${row.is_overridden}`;
+      const isShared = Boolean(row.fleet);
+      const key = `${row.route}/${row.upstream} ${row.state} ${row.is_overridden} ${isShared}`;
       if (key === last) return;
       last = key;
       const { route, upstream, is_overridden: isForced, state } = row;
@@ -35,9 +37,9 @@ export function overrideButtons() {
       const about = `breaker of ${route} and ${upstream}`;
       node.replaceChildren(
         ...[
-          !(isForced && state === "forced_open") && button("Open…", () => askOverride(route, upstream, "open"), { title: `Force open: ${about}` }),
-          !(isForced && state === "forced_closed") && button("Close…", () => askOverride(route, upstream, "close"), { title: `Force closed: ${about}` }),
-          isForced && button("Auto…", () => askOverride(route, upstream, "auto"), { title: `Automatic: ${about}` }),
+          !(isForced && state === "forced_open") && button("Open…", () => askOverride(route, upstream, "open", isShared), { title: `Force open: ${about}` }),
+          !(isForced && state === "forced_closed") && button("Close…", () => askOverride(route, upstream, "close", isShared), { title: `Force closed: ${about}` }),
+          isForced && button("Auto…", () => askOverride(route, upstream, "auto", isShared), { title: `Automatic: ${about}` }),
         ].filter((one) => one !== false),
       );
       if (focused) /** @type {HTMLElement} */ (node.firstElementChild)?.focus();
@@ -75,7 +77,7 @@ const COLUMNS = [
       td.append(badge.node, next);
       return (row) => {
         badge.update(stateOf(row));
-        text(next, nextWords(row, store.now()));
+        text(next, [nextWords(row, store.now()), row.fleet?.told].filter(Boolean).join("; "));
       };
     },
   },
@@ -139,7 +141,21 @@ const COLUMNS = [
     value: (row) => row.rejected,
     cell: (td) => (row) => text(td, count(row.rejected)),
   },
-  { id: "trip", label: "Why", hint: "What opened it and what its last probe showed, or who holds it; of a closed one what opened it last", cell: (td) => tripCell(td) },
+  {
+    id: "trip",
+    label: "Why",
+    hint: "What opened it and what its last probe showed, or who holds it; of a closed one what opened it last. Below it the adaptive limit of the upstream",
+    cell: (td) => {
+      const why = h("span");
+      const limit = h("span", { class: "way" });
+      td.append(why, limit);
+      const tell = tripCell(why);
+      return (row) => {
+        tell(row);
+        text(limit, limitWords(store.upstreams.get(row.upstream)?.adaptive, store.now()));
+      };
+    },
+  },
   {
     id: "candidate",
     label: "Candidate",

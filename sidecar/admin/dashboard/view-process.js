@@ -48,6 +48,40 @@ function passedFacts(through) {
   ];
 }
 
+/** Where programs find what this page shows. */
+const links = () =>
+  h(
+    "ul",
+    { class: "links" },
+    ...[
+      ["/metrics", "metrics, as Prometheus reads them"],
+      ["/openapi.json", "the description of the API"],
+      ["/status", "the state"],
+      ["/config", "the configuration in use"],
+      ["/history", "ten minutes of all routes"],
+    ].map(([address, words]) => h("li", {}, h("a", { href: address }, h("code", {}, address)), ` ${words}`)),
+    h("li", {}, "In a terminal: ", h("code", {}, "sidecar help"), " lists the commands, ", h("code", {}, "sidecar help status"), " tells of one."),
+  );
+
+/**
+ * How this replica stands to those that its breakers act as one with.
+ * @param {Data | null} fleet
+ * @returns {string[][]}
+ */
+function fleetFacts(fleet) {
+  if (!fleet) return [["fleet", "none: each breaker acts for this process"]];
+  const failures = Object.entries(fleet.failures).map(([reason, times]) => `${reason} ${count(times)}`);
+  return [
+    ["fleet", fleet.name],
+    ["this replica", fleet.is_alone ? `alone: ${fleet.told || fleet.reason}` : "linked"],
+    ["replicas", count(fleet.replicas)],
+    ["versions", count(fleet.versions)],
+    ["breakers that act as one", count(fleet.shared)],
+    ["of those dissenting here", count(fleet.dissenting)],
+    ["links that failed", failures.join(", ") || "none"],
+  ];
+}
+
 /** @returns {{node: Element, draw: () => void}} */
 export function processView() {
   const body = h("tbody");
@@ -58,7 +92,9 @@ export function processView() {
   const head = h("tr", {}, ...heads.map((label) => h("th", { scope: "col", class: number.has(label) && "number" }, label)));
   const facts = h("dl", { class: "facts" });
   const passed = h("dl", { class: "facts" });
+  const fleet = h("dl", { class: "facts" });
   let last = "";
+  let lastFleet = "";
   let lastPassed = "";
   return {
     node: h(
@@ -67,6 +103,8 @@ export function processView() {
       h("section", { class: "card whole" }, h("h2", {}, "Supervised parts"), h("table", { class: "grid" }, h("thead", {}, head), body)),
       h("section", { class: "card" }, h("h2", {}, "Listeners and events"), facts),
       h("section", { class: "card" }, h("h2", {}, "Without a route, passed through"), passed),
+      h("section", { class: "card" }, h("h2", {}, "The same for programs"), links()),
+      h("section", { class: "card" }, h("h2", {}, "With other replicas"), fleet),
     ),
     draw() {
       const { status } = store;
@@ -77,6 +115,12 @@ export function processView() {
       if (throughKey !== lastPassed) {
         lastPassed = throughKey;
         passed.replaceChildren(...through.map(([name, value]) => fact(name, h("code", {}, value))));
+      }
+      const ofFleet = fleetFacts(status.fleet);
+      const fleetKey = JSON.stringify(ofFleet);
+      if (fleetKey !== lastFleet) {
+        lastFleet = fleetKey;
+        fleet.replaceChildren(...ofFleet.map(([name, value]) => fact(name, h("code", {}, value))));
       }
       const told = [
         ...Object.entries(status.listeners),

@@ -7,7 +7,6 @@ import { clock, count, duration, latency, left, percent, plural, rate } from "./
 import { chart, fact, lineBar, stateBadge, traceLink, transitionWords } from "./parts.js";
 import { nextWords, shown } from "./states.js";
 import { store } from "./store.js";
-import { slots } from "./top.js";
 import { WINDOW_SECONDS, isMany, passed, quantile, rates } from "./traffic.js";
 import { overrideButtons, tripCell } from "./view-breakers.js";
 import { keys } from "./view-config.js";
@@ -89,7 +88,7 @@ function trafficCard(_name) {
       tellQuantile(p99, seen, 0.99);
       text(active, count(row.active));
       text(retries, count(row.retries));
-      line.update(rates(store.ticks, history), rates(store.ticks, history, "errors"), slots());
+      line.update(store.ticks, rates(store.ticks, history), rates(store.ticks, history, "errors"), store.chartSeconds);
       const whole = quantile(row.duration_counts, store.bounds, 0.99);
       const far = whole ? `, p99 ${whole.sign}${latency(whole.seconds)}` : "";
       text(start, `Since the start: ${count(row.finished)} requests, ${count(row.errors)} errors, ${plural(row.gone, "client")} gone${far}`);
@@ -128,6 +127,7 @@ function breakerCard(name, upstream) {
     h("div", { class: "scale", "aria-hidden": "true" }, begin, h("span", {}, "now")),
     h("dl", { class: "facts" }, fact("Why", tripped)),
     compared.node,
+    tuning(name),
     past.node,
   );
   node.classList.add("breaker");
@@ -148,6 +148,17 @@ function breakerCard(name, upstream) {
       if (detail) past.update(detail.history);
     },
   };
+}
+
+/** How to find a better policy: a command, since it takes a core for a while, which is not this process's to give. @param {string} name */
+function tuning(name) {
+  return h(
+    "details",
+    {},
+    h("summary", {}, "Tune this route"),
+    h("p", { class: "note" }, "Plays other policies on the last requests of this process, and writes the better one, if there is one, as a candidate:"),
+    h("pre", {}, `sidecar tune ${name} --admin ${location.origin}`),
+  );
 }
 
 /** The active policy and the candidate side by side. */

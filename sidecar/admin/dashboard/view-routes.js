@@ -8,7 +8,6 @@ import { chart, routeName, stateBadge } from "./parts.js";
 import { STATES, shown, worst } from "./states.js";
 import { store } from "./store.js";
 import { Table } from "./table.js";
-import { slots } from "./top.js";
 import { WINDOW_SECONDS, errorWords, isMany, needed, passed, quantile, rates } from "./traffic.js";
 
 /**
@@ -84,11 +83,11 @@ const COLUMNS = [
   },
   {
     id: "chart",
-    label: "Last 2 min",
+    label: "Last 10 min",
     cell: (td) => {
       const line = chart(120, 26);
       td.append(line.node);
-      return ({ history }) => line.update(rates(store.ticks, history), rates(store.ticks, history, "errors"), slots());
+      return ({ history }) => line.update(store.ticks, rates(store.ticks, history), rates(store.ticks, history, "errors"), store.chartSeconds);
     },
   },
   {

@@ -2,6 +2,7 @@
  * Upstreams and their endpoints: what is under way, connections, limits, and what the breakers that use them say.
  * @module
  */
+import { adaptiveColumn } from "./adaptive.js";
 import { List, attribute, h, text } from "./dom.js";
 import { count } from "./format.js";
 import { stateBadge } from "./parts.js";
@@ -31,11 +32,18 @@ function endpointPart(endpoint) {
       state.hidden = one.state === "usable";
       state.title = one.why;
       text(state, left === null ? one.state : `${one.state}, ${Math.ceil(left)} s left`);
-      text(numbers, `${count(one.in_flight)} in flight · ${count(one.connections)} connections (${count(one.idle)} idle)`);
+      const where = one.own_pod ? " · this pod" : "";
+      text(numbers, `${count(one.in_flight)} in flight · ${count(one.connections)} connections (${count(one.idle)} idle)${where}`);
     },
     endpoint,
   };
 }
+
+/**
+ * No endpoint of it is known. Those of `original` come with the first client.
+ * @param {Row} row
+ */
+const isNowhere = (row) => !row.endpoints.length && row.configured[0] !== "original";
 
 /** @type {import("./table.js").Column<Row>[]} */
 const COLUMNS = [
@@ -43,14 +51,14 @@ const COLUMNS = [
     id: "health",
     label: "Breaker",
     hint: "What the breakers of the routes that send here say; the worst of them",
-    value: (row) => (row.endpoints.length ? STATES[worst(row.states)].rank : -1),
+    value: (row) => (isNowhere(row) ? -1 : STATES[worst(row.states)].rank),
     cell: (td) => {
       const badge = stateBadge();
       const none = h("span", { class: "mark", "data-mark": "bad" }, "no address");
       td.append(badge.node, none);
       return (row) => {
-        badge.node.hidden = !row.endpoints.length || !row.states.length;
-        none.hidden = row.endpoints.length > 0;
+        badge.node.hidden = isNowhere(row) || !row.states.length;
+        none.hidden = !isNowhere(row);
         const { length } = row.states;
         if (length) badge.update(worst(row.states), length > 1 ? `(worst of ${length})` : "");
       };
@@ -81,7 +89,7 @@ const COLUMNS = [
       /** @type {List<Data>} */
       const list = new List(items, (one) => one.address, endpointPart);
       return (row) => {
-        none.hidden = row.endpoints.length > 0;
+        none.hidden = !isNowhere(row);
         list.update(row.endpoints);
       };
     },
@@ -95,6 +103,7 @@ const COLUMNS = [
     value: (row) => row.in_flight,
     cell: (td) => (row) => text(td, ofLimit(row.in_flight, row.limits.max_requests)),
   },
+  adaptiveColumn,
   {
     id: "connections",
     label: "Connections",
@@ -148,6 +157,7 @@ export function upstreamsView() {
         known.push(shown(one.state, one.is_overridden));
         states.set(one.upstream, known);
       }
+      attribute(table.node, "data-adaptive", [...store.upstreams.values()].some((one) => one.adaptive));
       table.update([...store.upstreams.values()].map((row) => /** @type {Row} */ ({ ...row, states: states.get(row.name) ?? [] })));
       store.visible.upstreams = table.visible;
     },

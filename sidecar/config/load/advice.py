@@ -8,14 +8,24 @@ from collections.abc import Iterator, Mapping
 from sidecar.config.load.action_rules import match_nodes
 from sidecar.config.load.check import Checked
 from sidecar.config.load.server_rules import is_loopback
-from sidecar.config.problems import Problem
+from sidecar.config.load.urls import urls_of
+from sidecar.config.problems import ADVICE, Problem
 from sidecar.config.schema.file import Settings
 from sidecar.config.schema.routes import DEFAULT_LISTENER, Match, Route
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.upstreams import implicit_upstream
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.retry import REPEATABLE
-from sidecar.core.snapshot import BreakerPolicy, ClientCertificate, Direction, Endpoint, Source, Upstream
+from sidecar.core.snapshot import (
+    BreakerPolicy,
+    ClientCertificate,
+    Direction,
+    Endpoint,
+    HttpVersion,
+    Scope,
+    Source,
+    Upstream,
+)
 
 _METADATA_NAMES = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"}
@@ -47,6 +57,7 @@ _OF_UPSTREAMS = frozenset({
     "weights_when_open",
 })  # fmt: skip
 """Policies of a route that are about asking an upstream."""
+_NOTHING_SHARED = "warning: nobody asks it: no route or `defaults` has `circuit_breaker: {scope: fleet}`"
 _NO_PREFLIGHT = (
     "warning: browsers ask by OPTIONS before they send anything but a simple request, and `cors` is not asked then: "
     "name OPTIONS too"
@@ -73,6 +84,12 @@ _WATCHES = (
     "Services by `kubernetes://`: pods × Services in all; a headless name costs it nothing, and is some seconds later"
 )
 
+_ONE_ADDRESS = (
+    f"{ADVICE}where this is a Service with a cluster IP, a connection stays with one pod, and so do all calls on it: "
+    "two pods get everything, however many there are. A headless Service's name stands for all pods, and "
+    "`kubernetes://` asks which they are"
+)
+
 
 def advice(
     settings: Checked[Settings],
@@ -81,7 +98,7 @@ def advice(
     routes: list[Checked[Route]],
 ) -> tuple[Problem, ...]:
     """The warnings of a sound configuration, whose document is `top`. None repeats a value, which may be a secret."""
-    found = [*_open_listeners(settings), *_nothing_to_do(top)]
+    found = [*_open_listeners(settings), *_nothing_to_do(top), *_unshared(top, routes)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
     found += _of_watches(top, upstreams)
@@ -92,7 +109,7 @@ def advice(
     for route in routes:
         found += _of_cors(route)
         found += _of_redirect(route, settings)
-        found += _of_route(route)
+        found += _of_urls(route)
         found += _of_clients(route, asking)
         found += _of_failover(route, upstreams, top)
     return tuple(node.problem(message) for node, message in found)
@@ -103,6 +120,13 @@ def _nothing_to_do(top: MappingNode) -> Iterator[tuple[Node, str]]:
     node = top.get("routes")
     if isinstance(node, Sequence) and not node.items:
         yield node, _NO_ROUTES
+
+
+def _unshared(top: MappingNode, routes: list[Checked[Route]]) -> Iterator[tuple[Node, str]]:
+    node = top.get("share", "redis")
+    breakers = (route.value.circuit_breaker for route in routes)
+    if isinstance(node, MappingNode) and all(one is None or one.scope is not Scope.FLEET for one in breakers):
+        yield node, _NOTHING_SHARED
 
 
 def is_metadata(host: str) -> bool:
@@ -212,6 +236,19 @@ def _of_upstream(upstream: Upstream, node: Node | None) -> Iterator[tuple[Node, 
     for endpoint, item in zip(upstream.endpoints, items, strict=False):
         if is_metadata(endpoint.host):
             yield item, _METADATA
+    if upstream.protocol is not HttpVersion.HTTP1 and len(items) == 1 and _may_be_service(upstream):
+        yield items[0], _ONE_ADDRESS
+
+
+def _may_be_service(upstream: Upstream) -> bool:
+    """Whether Kubernetes may have made its only name: NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc, or that with the
+    cluster's domain. By TLS two labels are rather a domain of others."""
+    endpoint = upstream.endpoints[0]
+    if endpoint.is_literal or endpoint.source is not Source.ADDRESS:
+        return False
+    labels = endpoint.host.rstrip(".").split(".")
+    is_short = len(labels) == 1 or (len(labels) == 2 and upstream.tls is None)
+    return labels[2:3] == ["svc"] or (is_short and labels[-1] != "localhost")
 
 
 def _of_watches(top: MappingNode, upstreams: Mapping[str, Upstream]) -> Iterator[tuple[Node, str]]:
@@ -227,16 +264,7 @@ def _of_watches(top: MappingNode, upstreams: Mapping[str, Upstream]) -> Iterator
         yield node, _WATCHES.format(count=len(nodes))
 
 
-def _of_route(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
-    """An upstream that is written as a URL, in the route, its fallback or its mirror."""
-    fallback, mirror = route.value.fallback, route.value.mirror
-    for written, path in (
-        (route.value.upstream, ("upstream",)),
-        (fallback.upstream if fallback is not None else None, ("fallback", "upstream")),
-        (mirror.upstream if mirror is not None else None, ("mirror", "upstream")),
-    ):
-        node = route.node.get(*path)
-        if written is None or "://" not in written or node is None:
-            continue
+def _of_urls(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
+    for written, node in urls_of(route):
         if is_metadata(implicit_upstream(written).endpoints[0].host):
             yield node, _METADATA

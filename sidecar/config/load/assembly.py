@@ -12,12 +12,21 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
-from sidecar.config.load import health_rules, route_rules, server_rules, slips, tls_rules, upstream_rules
+from sidecar.config.load import (
+    health_rules,
+    route_rules,
+    server_rules,
+    share_rules,
+    slips,
+    tls_rules,
+    upstream_rules,
+)
 from sidecar.config.load.advice import advice
 from sidecar.config.load.check import Checked, check
 from sidecar.config.load.defaults import with_defaults
 from sidecar.config.load.origins import Origins
 from sidecar.config.load.strict import strict_advice
+from sidecar.config.load.urls import urls_of
 from sidecar.config.problems import ConfigError, Problem, Report
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
@@ -220,6 +229,7 @@ class _Assembly:
         routes = self._routes()
         bodies = [(self._body(route, "fallback"), self._body(route, "respond")) for route in routes]
         tls_rules.clashing(_urls(routes), self._report)
+        share_rules.check_scopes(routes, self._top, self._report)
         if self._report or settings is None:
             return None
         served = self._served(settings)
@@ -236,9 +246,11 @@ class _Assembly:
         if self._is_strict:
             found += strict_advice(self._top, snapshot, routes)
         warnings = tuple(replace(one, text="") for one in found)
-        return Loaded(self._with_token_file(snapshot, settings), Origins(self._written), warnings)
+        return Loaded(self._with_files(snapshot, settings), Origins(self._written), warnings)
 
-    def _with_token_file(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
+    def _with_files(self, snapshot: core.Snapshot, settings: Checked[Settings]) -> core.Snapshot:
+        """With paths that hold from everywhere."""
+        snapshot = replace(snapshot, share=share_rules.share(snapshot.share, settings.node))
         node = settings.node.get("admin", "token_file")
         if not isinstance(node, Scalar) or is_null(node):
             return snapshot
@@ -274,6 +286,7 @@ class _Assembly:
         settings = check(Settings, node, self._report, names=File)
         if settings is not None:
             server_rules.check_settings(settings, self._report)
+            share_rules.check_share(settings, self._report)
         return settings
 
     def _part(self, key: str, kind: type[Node]) -> Node | None:
@@ -435,27 +448,12 @@ def _stored(
 
 
 def _urls(routes: list[Checked[Route]]) -> Iterator[tuple[Node, core.Endpoint]]:
-    """Of the routes that name one in place of an upstream."""
     for route in routes:
-        fallback, mirror = route.value.fallback, route.value.mirror
-        for written, path in (
-            (route.value.upstream, ("upstream",)),
-            (fallback.upstream if fallback is not None else None, ("fallback", "upstream")),
-            (mirror.upstream if mirror is not None else None, ("mirror", "upstream")),
-        ):
-            node = route.node.get(*path)
-            if written is not None and "://" in written and node is not None:
-                yield node, parse_upstream_url(written)
+        for written, node in urls_of(route):
+            yield node, parse_upstream_url(written)
 
 
 def _implicit_upstreams(routes: list[Checked[Route]]) -> dict[str, core.Upstream]:
     """The upstreams of routes that name a URL."""
-    found: dict[str, core.Upstream] = {}
-    for route in routes:
-        fallback = route.value.fallback.upstream if route.value.fallback else None
-        mirror = route.value.mirror.upstream if route.value.mirror else None
-        for written in (route.value.upstream, fallback, mirror):
-            if written is not None and "://" in written:
-                implicit = implicit_upstream(written)
-                found[implicit.name] = implicit
-    return found
+    found = (implicit_upstream(written) for route in routes for written, _ in urls_of(route))
+    return {implicit.name: implicit for implicit in found}

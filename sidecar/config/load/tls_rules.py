@@ -100,13 +100,13 @@ def listener_tls(tls: ListenerTls, node: MappingNode) -> ListenerTls:
     items = several.items if isinstance(several, Sequence) else ()
     return replace(
         tls,
-        certificate=_pair(tls.certificate, node.get("tls", "certificate")),
+        certificate=pair_of(tls.certificate, node.get("tls", "certificate")),
         certificates=tuple(
             found
             for pair, item in zip(tls.certificates, items, strict=True)
-            if (found := _pair(pair, item)) is not None
+            if (found := pair_of(pair, item)) is not None
         ),
-        client_ca=_path(tls.client_ca, node.get("tls", "client_ca")),
+        client_ca=path_of(tls.client_ca, node.get("tls", "client_ca")),
     )
 
 
@@ -114,20 +114,20 @@ def upstream_tls(tls: UpstreamTls, node: MappingNode) -> UpstreamTls:
     """With paths that hold from everywhere; `node` is the upstream's."""
     return replace(
         tls,
-        ca=_path(tls.ca, node.get("tls", "ca")),
-        certificate=_pair(tls.certificate, node.get("tls", "certificate")),
+        ca=path_of(tls.ca, node.get("tls", "ca")),
+        certificate=pair_of(tls.certificate, node.get("tls", "certificate")),
     )
 
 
-def _pair(pair: CertificateFiles | None, node: Node | None) -> CertificateFiles | None:
+def pair_of(pair: CertificateFiles | None, node: Node | None) -> CertificateFiles | None:
     if pair is None or not isinstance(node, MappingNode):
         return pair
     return CertificateFiles(
-        _path(pair.chain, node.get("chain")) or pair.chain, _path(pair.key, node.get("key")) or pair.key
+        path_of(pair.chain, node.get("chain")) or pair.chain, path_of(pair.key, node.get("key")) or pair.key
     )
 
 
-def _path(path: str | None, node: Node | None) -> str | None:
+def path_of(path: str | None, node: Node | None) -> str | None:
     return beside(node) if isinstance(node, Scalar) and not is_null(node) else path
 
 

@@ -109,6 +109,12 @@ class CircuitBreaker(Thresholds):
         "`forced_open` refuses everything.",
         fills="mode",
     )
+    scope: values.ScopeName | None = key(
+        "`process`: each process judges by what it sees itself. `fleet`: the replicas that meet by `share` act as "
+        "one: what some of them see opens the breakers of those that know nothing else, and all together probe with "
+        "`half_open.max_calls`.",
+        fills="scope",
+    )
     half_open: HalfOpen | None = key("How recovery is tried.")
     ramp: values.DurationOrZero | None = key(
         "After closing, admit a growing share of requests over this long; 0s admits all at once.",

@@ -11,6 +11,7 @@ from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.routes import Route
 from sidecar.config.schema.section import Section, key, required
+from sidecar.config.schema.share import ShareSection
 from sidecar.config.schema.telemetry import TelemetrySection
 from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.core import snapshot as core
@@ -73,6 +74,13 @@ class ProcessLimitsSection(Section):
         "those of `critical` routes to a tenth more.",
         fills="max_requests",
     )
+    series: values.Count | None = key(
+        "Rows of `http.server.request.duration` and `http.client.request.duration` together: one for each route, "
+        "upstream, method, status and error that there was. Beyond it what is new shares one row for each route and "
+        "method (`otel.metric.overflow`), and `sidecar.telemetry.overflowed` counts it. With several workers each "
+        "has so many, and so has their sum.",
+        fills="series",
+    )
 
 
 class Settings(Section):
@@ -81,6 +89,12 @@ class Settings(Section):
     built_in = BUILT_IN
 
     version: values.Version = required("Of the file format; 1 is the only one.", examples=[1])
+    workers: values.Workers | None = key(
+        "Processes that serve traffic, or `auto`: one for each core that this process may use. With more than one, a "
+        "control process has the admin API, probes and metrics of all, `limits` and those of upstreams and listeners "
+        "are divided among them, and listeners have at most 128 addresses.",
+        fills="workers",
+    )
     listeners: dict[values.Name, ListenerSection] | None = key(
         "Addresses that accept traffic, by name. Unset: `inbound` (calls to this pod's app) and `outbound` "
         "(the app's calls to others) at their built-in addresses; given, only those given exist."
@@ -94,6 +108,7 @@ class Settings(Section):
     )
     drain: DrainSection | None = key("The beginning of the end.")
     limits: ProcessLimitsSection | None = key("Of the whole process.", fills="limits")
+    share: ShareSection | None = key("Where breakers of `scope: fleet` learn of each other.", fills="share")
 
 
 class File(Settings):

@@ -81,6 +81,18 @@ class ListenerSection(Section):
         "What clients speak: `auto`, whichever they begin with, `http1`, or `http2` by prior knowledge.",
         fills="protocol",
     )
+    balance: values.DealtName | None = key(
+        "With several workers, who decides which of them serves a connection: `kernel`, at random as it were, which "
+        "suits many connections; or `exact`, for few that live long, as of gRPC: each is accepted in one place and "
+        "handed to the worker that has fewest.",
+        fills="balance",
+    )
+    max_connection_age: values.DurationOrOff | None = key(
+        "How old a client's connection may become, give or take a tenth: then its next answer says so (`Connection: "
+        "close`, or GOAWAY), so that clients connect again, to any of the workers and replicas. Tunnels go on. "
+        "`off`: as old as it likes.",
+        fills="max_connection_age_seconds",
+    )
     direction: values.DirectionName | None = key(
         "Whose calls it takes: `inbound`, those to this pod's app, or `outbound`, those of the app to others. An "
         "outbound call keeps to the deadline of the inbound one that caused it, and ends with it. The names "

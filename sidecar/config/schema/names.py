@@ -16,6 +16,8 @@ from sidecar.core.snapshot import PASS_THROUGH
 
 ZONE_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 """A label's value in Kubernetes, which names a zone."""
+METRICS_PREFIX_PATTERN = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$"
+MAX_METRICS_PREFIX = 63
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 OWNED_BY_PROXY = frozenset(
     {
@@ -35,6 +37,7 @@ framing.
 
 TAKEN = f"the name {PASS_THROUGH!r} is taken: what no route names goes by it. Use another one"
 _NAME = re.compile(NAME_PATTERN.strip("^$"))
+_METRICS_PREFIX = re.compile(METRICS_PREFIX_PATTERN.strip("^$"))
 _ZONE = re.compile(ZONE_PATTERN.strip("^$"))
 _IPV6 = re.compile(r"[0-9A-Fa-f:]+(?:\.[0-9]+){0,3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -63,6 +66,14 @@ def zone(text: str) -> str:
     """Where an endpoint runs, as the label `topology.kubernetes.io/zone` says it."""
     if not _ZONE.fullmatch(text):
         raise ValueError(f"{text!r} is not a zone: use up to 63 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def metrics_prefix(text: str) -> str:
+    """What stands before a metric's name, and is the beginning of one."""
+    if len(text) > MAX_METRICS_PREFIX or not _METRICS_PREFIX.fullmatch(text):
+        what = f"use up to {MAX_METRICS_PREFIX} of a-z, 0-9, '_', and '.' between words, such as mesh"
+        raise ValueError(f"{text!r} is no beginning of a metric's name: {what}")
     return text
 
 

@@ -151,7 +151,7 @@ class Admission(Section):
 
     mode: values.PolicyMode | None = key(
         "`enforce` answers 504 at once when the budget is too small to succeed, `observe` counts what "
-        "it would have refused, `off` does neither.",
+        "it would have refused (`sidecar.admission.requests`), `off` does neither.",
         fills="mode",
     )
     min_budget: values.MinBudget | None = key(
@@ -277,8 +277,8 @@ class Fallback(Section):
     built_in = core.FallbackPolicy()
 
     status: values.Status | None = key("Of the fixed response.", fills="status")
-    headers: dict[values.SettableHeader, values.HeaderValue | None] | None = key(
-        "Of the fixed response.",
+    headers: dict[values.SettableHeader, values.HeaderTemplate | None] | None = key(
+        "Of the fixed response; a value may hold variables of requests, such as `${request.id}`.",
         examples=[{"content-type": "application/json"}],
         fills="headers",
         form=FIELDS,

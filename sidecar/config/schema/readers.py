@@ -21,7 +21,7 @@ from sidecar.core.actions.template import has_variable
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.snapshot import Failure, RetryOn, TlsVersion
+from sidecar.core.snapshot import MOST_WORKERS, Failure, RetryOn, TlsVersion
 
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
@@ -52,8 +52,8 @@ def text(value: object) -> str:
     if isinstance(value, str):
         if has_variable(value):
             raise ValueError(
-                "a variable of requests may stand in the values of `request_headers`, `response_headers` and "
-                "`respond.headers` alone; write $${ for the characters ${"
+                "a variable of requests may stand in the values of `request_headers`, `response_headers`, "
+                "`respond.headers` and `fallback.headers` alone; write $${ for the characters ${"
             )
         return str(value)
     if isinstance(value, bool):
@@ -111,6 +111,16 @@ def whole(lowest: int, highest: int | None = None) -> Callable[[object], int]:
         return value
 
     return read
+
+
+def workers(value: object) -> int | str:
+    """How many processes serve, or `auto`: one for each core."""
+    value = plain(value)
+    if value == AUTO:
+        return AUTO
+    if isinstance(value, str):
+        raise ValueError(f"expected a whole number or {AUTO}, got {_quoted(value)}")
+    return whole(1, MOST_WORKERS)(value)
 
 
 def _zero_hint(value: object) -> str:

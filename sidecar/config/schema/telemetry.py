@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from sidecar.config.schema import hidden_values, values
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from sidecar.config.schema import hidden_values, units, values
 from sidecar.config.schema.form import Form, Hidden, flow
 from sidecar.config.schema.section import Section, key, required
 from sidecar.core import snapshot as core
@@ -18,6 +23,34 @@ _OTLP_HEADERS = Form(
     dict,
     _tell_headers,
 )
+
+
+_PROPAGATORS = Form(
+    tuple,
+    lambda names: [name.value for name in names],
+    lambda names, _: flow([name.value for name in names]),
+)
+
+
+MAX_BUCKETS = 32
+"""Of one histogram. Each is a series of Prometheus, for each route, method and status."""
+
+_BUCKETS = Form(
+    tuple,
+    lambda bounds: [units.format_duration(seconds) for seconds in bounds],
+    lambda bounds, _: flow([units.format_duration(seconds) for seconds in bounds]),
+)
+
+
+def _ascending(bounds: list[float]) -> list[float]:
+    """Raises: ValueError."""
+    if not 1 <= len(bounds) <= MAX_BUCKETS:
+        raise ValueError(f"takes 1 to {MAX_BUCKETS} bounds, and has {len(bounds)}")
+    for before, bound in pairwise(bounds):
+        if bound <= before:
+            shown = units.format_duration(bound), units.format_duration(before)
+            raise ValueError("bounds ascend, and {} stands behind {}: sort them".format(*shown))
+    return bounds
 
 
 class OtlpSection(Section):
@@ -57,6 +90,19 @@ class MetricsSection(Section):
     built_in = core.Telemetry()
 
     interval: values.Duration | None = key("Between two exports.", fills="metrics_interval_seconds")
+    buckets: Annotated[list[values.Duration], AfterValidator(_ascending)] | None = key(
+        "Upper bounds of the buckets of `http.server.request.duration` and `http.client.request.duration`, "
+        f"ascending, up to {MAX_BUCKETS}. Another bucket takes what is longer.",
+        fills="duration_bounds",
+        form=_BUCKETS,
+    )
+    prefix: values.MetricsPrefix | None = key(
+        "Stands before `http.server.request.duration`, `http.client.request.duration` and "
+        "`http.server.active_requests`, which an instrumented app reports too, by OTLP and at /metrics. The "
+        "dashboards and alerts of `deploy/monitoring` know these without one. Unset: nothing does.",
+        examples=["mesh"],
+        fills="metrics_prefix",
+    )
 
 
 class AccessLogSection(Section):
@@ -64,6 +110,10 @@ class AccessLogSection(Section):
 
     format: values.LogFormatName | None = key("`json`, `text` or `off`.", fills="format")
     sample_ratio: values.Share | None = key("Share of the exchanges that get a line.", fills="sample_ratio")
+    attempts: values.Flag | None = key(
+        "Each line has `tried`, a list of what each attempt came to, which `sidecar tune` reads.",
+        fills="attempts",
+    )
 
 
 class TelemetrySection(Section):
@@ -80,4 +130,10 @@ class TelemetrySection(Section):
     traces: TracesSection | None = key("Spans.")
     metrics: MetricsSection | None = key("Metrics by OTLP; /metrics is served in any case.")
     access_log: AccessLogSection | None = key("One line for each exchange.", fills="access_log")
+    propagators: list[values.PropagatorName] | None = key(
+        "Which forms of a trace's context are read, the most believed first. Each form that came with a request is "
+        "written anew; `traceparent` always is. OTEL_PROPAGATORS wins.",
+        fills="propagators",
+        form=_PROPAGATORS,
+    )
     logs: values.Flag | None = key("Send events and the access log also as OTLP log records.", fills="logs")

@@ -25,6 +25,8 @@ _UNIT_MS = (3_600_000.0, 60_000.0, 1000.0, 1.0)
 _BARE_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 _SIZE = re.compile(rf"{_N}([A-Za-z]*)")
 _SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_MAX_SIZE_BYTES = 900 << 30
+"""Twelve digits of bytes: whatever is read can be written again."""
 _SIZE_HINTS = {"k": "KiB", "m": "MiB", "g": "GiB"}
 _PERCENTAGE = re.compile(rf"{_N}%")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -80,6 +82,8 @@ def parse_size(value: object) -> int:
     size = float(number) * _SIZE_UNITS[unit]
     if size != int(size):
         raise ValueError(f"{text} is not a whole number of bytes")
+    if size > _MAX_SIZE_BYTES:
+        raise ValueError(f"{text} is more than 900GiB, the largest size")
     return int(size)
 
 

@@ -28,6 +28,12 @@ class UpstreamLimitsSection(Section):
         "Exchanges that may wait for a connection; 503 beyond, and with 0 nobody waits.", fills="max_pending"
     )
     max_requests: values.Count | None = key("Exchanges in flight at once; 503 beyond.", fills="max_requests")
+    adaptive: values.AdaptiveName | None = key(
+        "`on` finds a limit below `max_requests` by the time that the heads of good answers take, and answers 503 "
+        "to what would only stand in a line at the upstream; `observe` counts what `on` would have refused "
+        "(`sidecar.adaptive.requests`), `off` does neither.",
+        fills="adaptive",
+    )
 
 
 class UpstreamTimeoutsSection(Section):

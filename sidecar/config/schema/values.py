@@ -13,13 +13,14 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-from sidecar.config.schema import names, readers, sources, units
+from sidecar.config.schema import names, readers, redis_url, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     MOST_WEIGHT,
+    MOST_WORKERS,
     Address,
     Ambiguous,
     BackAfter,
@@ -28,6 +29,7 @@ from sidecar.core.snapshot import (
     CancelWithCaller,
     ClientCertificate,
     ClientSpans,
+    Dealt,
     Direction,
     Endpoint,
     Failure,
@@ -35,7 +37,9 @@ from sidecar.core.snapshot import (
     HttpVersion,
     LogFormat,
     Mode,
+    Propagator,
     RetryOn,
+    Scope,
     TlsVersion,
     Trust,
     Unmatched,
@@ -167,6 +171,16 @@ Size: TypeAlias = Annotated[
 ]
 Count: TypeAlias = Annotated[int, _typed(readers.whole(1), type="integer", minimum=1)]
 CountOrZero: TypeAlias = Annotated[int, _typed(readers.whole(0), type="integer", minimum=0)]
+Workers: TypeAlias = Annotated[
+    int | str,
+    _typed(
+        readers.workers,
+        anyOf=[
+            {"type": "string", "enum": [AUTO]},
+            {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS},
+        ],
+    ),
+]
 Weight: TypeAlias = Annotated[
     int, _typed(readers.whole(0, 1_000_000), type="integer", minimum=0, maximum=1_000_000)
 ]
@@ -248,6 +262,15 @@ ZonePreference: TypeAlias = Annotated[
         Form(write=lambda is_preferred: "prefer" if is_preferred else "any"),
         type="string",
         enum=["prefer", "any"],
+    ),
+]
+MetricsPrefix: TypeAlias = Annotated[
+    str,
+    _typed(
+        readers.of_text(names.metrics_prefix),
+        type="string",
+        pattern=names.METRICS_PREFIX_PATTERN,
+        maxLength=names.MAX_METRICS_PREFIX,
     ),
 ]
 CookieName: TypeAlias = Annotated[str, _typed(readers.of_text(names.cookie_name), **_STRING)]
@@ -346,6 +369,20 @@ FailureItem: TypeAlias = Annotated[
         ],
     ),
 ]
+ScopeName: TypeAlias = Annotated[Scope, _enum(Scope)]
+RedisUrl: TypeAlias = Annotated[
+    str,
+    _typed(
+        readers.of_text(redis_url.checked),
+        URL,
+        type="string",
+        examples=["redis://redis:6379", "rediss://redis:6380/1"],
+    ),
+]
+RedisWord: TypeAlias = Annotated[
+    str, _typed(readers.of_text(redis_url.word), type="string", pattern=redis_url.WORD_PATTERN)
+]
+"""Part of a key in Redis."""
 Version: TypeAlias = Annotated[int, _typed(readers.version, type="integer", const=1)]
 Protocol: TypeAlias = Annotated[
     str,
@@ -365,11 +402,22 @@ Compression: TypeAlias = Annotated[
     ),
 ]
 PolicyMode: TypeAlias = Annotated[Mode, _enum(Mode)]
+_ADAPTIVE = {"on": Mode.ENFORCE, "observe": Mode.OBSERVE, "off": Mode.OFF}
+AdaptiveName: TypeAlias = Annotated[
+    Mode,
+    _typed(
+        readers.one_of(_ADAPTIVE),
+        Form(write={mode: name for name, mode in _ADAPTIVE.items()}.__getitem__),
+        type="string",
+        enum=[*_ADAPTIVE],
+    ),
+]
 BreakerModeName: TypeAlias = Annotated[BreakerMode, _enum(BreakerMode)]
 WindowTypeName: TypeAlias = Annotated[WindowType, _enum(WindowType)]
 CancelMode: TypeAlias = Annotated[CancelWithCaller, _enum(CancelWithCaller)]
 LogFormatName: TypeAlias = Annotated[LogFormat, _enum(LogFormat)]
 ClientSpansName: TypeAlias = Annotated[ClientSpans, _enum(ClientSpans)]
+PropagatorName: TypeAlias = Annotated[Propagator, _enum(Propagator)]
 WhenOpenName: TypeAlias = Annotated[WhenOpen, _enum(WhenOpen)]
 TrustName: TypeAlias = Annotated[Trust, _enum(Trust)]
 HttpVersionName: TypeAlias = Annotated[HttpVersion, _enum(HttpVersion)]
@@ -383,6 +431,7 @@ UpstreamHttpName: TypeAlias = Annotated[
 ]
 DirectionName: TypeAlias = Annotated[Direction, _enum(Direction)]
 AmbiguousName: TypeAlias = Annotated[Ambiguous, _enum(Ambiguous)]
+DealtName: TypeAlias = Annotated[Dealt, _enum(Dealt)]
 UnmatchedName: TypeAlias = Annotated[Unmatched, _enum(Unmatched)]
 
 ForwardedName: TypeAlias = Annotated[Forwarded, _enum(Forwarded)]

@@ -18,7 +18,7 @@ from sidecar.core.snapshot import Route, Snapshot
 
 T = TypeVar("T")
 
-RESTART_KEYS = ("probes.", "admin.", "telemetry.")
+RESTART_KEYS = ("probes.", "admin.", "telemetry.", "workers")
 """Keys with these beginnings take effect at the next start only."""
 
 

@@ -26,10 +26,22 @@ from sidecar.core.secrets import HIDDEN, SECRET_NAME, may_be_secret
 
 KNOWN: Mapping[tuple[str, ...], frozenset[str]] = {
     (): frozenset(
-        {"version", "listeners", "admin", "probes", "telemetry", "drain_timeout", "drain", "upstreams"}
-        | {"limits", "defaults", "routes"}
+        {
+            "version",
+            "workers",
+            "listeners",
+            "admin",
+            "probes",
+            "telemetry",
+            "drain_timeout",
+            "drain",
+            "upstreams",
+        }
+        | {"limits", "share", "defaults", "routes"}
     ),
-    ("telemetry",): frozenset({"service_name", "otlp", "traces", "metrics", "access_log", "logs"}),
+    ("telemetry",): frozenset(
+        {"service_name", "otlp", "traces", "metrics", "access_log", "logs", "propagators"}
+    ),
     ("telemetry", "otlp"): frozenset({"endpoint", "protocol", "headers", "compression"}),
 }
 """The keys of the format where others are taken for secrets."""
@@ -39,7 +51,8 @@ _Spans = list[tuple[int, int]]
 
 _NAMED_BY_USER = frozenset({"upstreams", "listeners", "weights"})
 """Hold names that say nothing: an upstream may be called `auth`."""
-_NO_SECRET = "token_file"
+_NO_SECRETS = ("token_file", "password_file")
+"""Name files alone."""
 _FREE = frozenset({"headers", "query", "set", "add", "failure_header", "body"})
 """Hold any text: a variable there is more likely a secret than a setting."""
 _CONDITIONS = frozenset({"exact", "regex", "present"})
@@ -195,7 +208,7 @@ def _how(key: str, value: Node, path: _Path, how: _How) -> _How:
     """What stands under `key`, which stands under `path`."""
     if how in (_How.SECRET, _How.VALUES):
         return _How.SECRET
-    if (path and path[-1] in _NAMED_BY_USER) or key == _NO_SECRET:
+    if (path and path[-1] in _NAMED_BY_USER) or key in _NO_SECRETS:
         return _How.SETTING
     if may_be_secret(key):
         return _How.SECRET
@@ -262,7 +275,7 @@ def _free_spans(text: str) -> Iterator[tuple[int, int]]:
 def _text_spans(text: str) -> Iterator[tuple[int, int]]:
     """What looks like a secret in words that nothing else is known of."""
     for found in _NAMED.finditer(text):
-        if not found[0].startswith(_NO_SECRET):
+        if not found[0].startswith(_NO_SECRETS):
             yield found.end(), len(text)
             break
     for found in _SCHEME.finditer(text):

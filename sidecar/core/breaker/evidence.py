@@ -22,6 +22,7 @@ from typing import Final
 from sidecar.core.breaker.excuses import Excuses
 from sidecar.core.breaker.permit import BreakerPermit
 from sidecar.core.breaker.rows import Rows
+from sidecar.core.breaker.sharing import Sharing, WatchedRows
 from sidecar.core.breaker.triggers import Triggers
 from sidecar.core.breaker.window import FAILED, PENDING, SILENT, SLOW, Window, new_window
 from sidecar.core.ejection.peers import Peers
@@ -48,7 +49,7 @@ class Evidence:
         self._excuses: Excuses | None = None
         """From the first failure on, where endpoints are told apart."""
         self.window: Window = new_window(policy.window, now)
-        self.rows = Rows()
+        self.rows: Rows = Rows()
         self.triggers = Triggers(policy)
 
     def adopt(self, policy: BreakerPolicy, old: BreakerPolicy, now: float) -> None:
@@ -61,6 +62,16 @@ class Evidence:
             self.window = new_window(policy.window, now)
             self._excuses = None
         self.triggers = Triggers(policy)
+
+    def watch(self, sharing: Sharing | None) -> None:
+        """Tell of failures and successes in a row from now on. What is in a row is forgotten: one more failure than
+        otherwise may be needed at the moment when a process joins or leaves others."""
+        self.rows = Rows() if sharing is None else WatchedRows(sharing)
+
+    @property
+    def is_row_wide(self) -> bool:
+        """Whether the endpoints in the row of failures are so many that it says something of the upstream."""
+        return self._is_wide(self.rows.failed_in())
 
     def clear(self, now: float) -> None:
         """A new state period."""

@@ -27,6 +27,7 @@ from sidecar.core.breaker.evidence import Evidence
 from sidecar.core.breaker.judging import Judge
 from sidecar.core.breaker.permit import NO_GENERATION, BreakerPermit, BreakerRefusal, Keeper
 from sidecar.core.breaker.probes import Probes
+from sidecar.core.breaker.sharing import Sharing
 from sidecar.core.breaker.waits import Chance, Waits
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.ejection.peers import Peers
@@ -39,6 +40,8 @@ from sidecar.core.transition import Cause, State, Transition, TransitionReason
 
 BUSY_RETRY_SECONDS: Final = 1.0
 """`Retry-After` where a verdict or a larger share of the ramp is expected at any moment."""
+PERMIT_LOOK_SECONDS: Final = 0.25
+"""How often a check that waits for a permit of all looks whether it is there."""
 
 # Members are read from module globals in the hot path: the enum's own lookup costs 50 ns each time.
 _SUCCESS: Final = Verdict.SUCCESS
@@ -58,7 +61,7 @@ class Machine(Keeper):
     __slots__ = (
         "_checks_distrusted", "_closed_by_check", "_is_telling", "_names", "_opened_by", "_outage", "_patience",
         "_policy", "_probes", "_ramp_started", "_rng", "door", "evidence", "forced_until", "history", "judge",
-        "opened_at", "sequence", "state", "waits",
+        "opened_at", "sequence", "sharing", "state", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +108,8 @@ class Machine(Keeper):
         self._ramp_started: float | None = None
         self._probes = Probes(now)
         self._closed_by_check = self._checks_distrusted = False
+        self.sharing: Sharing | None = None
+        """Those that it acts as one with; None: it is alone."""
 
     @property
     def policy(self) -> BreakerPolicy:
@@ -151,6 +156,8 @@ class Machine(Keeper):
         is_due = self.state is _OPEN and now >= self.waits.until
         if not self._is_checked() or not (is_due or (self.state is _HALF_OPEN and not len(self._probes))):
             return None
+        if not self._most_probes(now):
+            return None
         self.judge.tally.total += 1
         return self._new_probe(None, now, is_check=True)
 
@@ -158,10 +165,12 @@ class Machine(Keeper):
         """When it is worth asking `admit_check`, if nothing else happens; `inf`: not before a change of state."""
         if not self._is_checked():
             return inf
+        if self.state is not _OPEN and self.state is not _HALF_OPEN:
+            return inf
+        if self.sharing is not None and self.sharing.permits(now) == 0:
+            return max(self.waits.until, now + PERMIT_LOOK_SECONDS)
         if self.state is _OPEN:
             return self.waits.until
-        if self.state is not _HALF_OPEN:
-            return inf
         # A request that is a probe still, from before there was a check: its end need not change the state.
         return now + BUSY_RETRY_SECONDS if len(self._probes) else now
 
@@ -178,9 +187,9 @@ class Machine(Keeper):
         self, transition: Transition | None, now: float, *, is_firm: bool, is_whole: bool, is_complete: bool
     ) -> BreakerPermit | BreakerRefusal:
         """The wait is over, or a probe is out."""
-        is_open = self.state is _OPEN
-        if self._is_checked() or not (
-            is_open or self._has_room(now, is_firm=is_firm, is_complete=is_complete)
+        most = 0 if self._is_checked() else self._most_probes(now)
+        if not most or not (
+            self.state is _OPEN or self._has_room(most, now, is_firm=is_firm, is_complete=is_complete)
         ):
             return self._refuse(BUSY_RETRY_SECONDS, transition)
         if not is_whole and self._policy.mode is not BreakerMode.METRICS_ONLY:
@@ -188,11 +197,20 @@ class Machine(Keeper):
             return BreakerRefusal(self.state, 0.0, transition, is_postponed=True)
         return self._new_probe(transition, now, is_firm=is_firm)
 
-    def _has_room(self, now: float, *, is_firm: bool, is_complete: bool) -> bool:
+    def _most_probes(self, now: float) -> int:
+        """How many probes there may be at once: at least one, or a limit of zero would keep the breaker open. Of a
+        breaker that acts as one with others as many as were lent to it, perhaps none yet."""
+        sharing = self.sharing
+        lent = None if sharing is None else sharing.permits(now)
+        if lent is None:
+            return max(1, self._policy.half_open_max_calls)
+        if sharing is not None and lent <= len(self._probes):
+            sharing.wanted()
+        return lent
+
+    def _has_room(self, most: int, now: float, *, is_firm: bool, is_complete: bool) -> bool:
         yields_after = counting.yields_after(self.judge.durations)
-        return self._probes.has_permit(
-            self._policy, now, yields_after, is_firm=is_firm, is_complete=is_complete
-        )
+        return self._probes.has_permit(most, now, yields_after, is_firm=is_firm, is_complete=is_complete)
 
     def _new_probe(
         self, transition: Transition | None, now: float, *, is_firm: bool = True, is_check: bool = False
@@ -264,12 +282,9 @@ class Machine(Keeper):
         if not self._is_of_now(permit) or not self.evidence.counts(permit.endpoint):
             return None
         self.evidence.mark_running(permit, now)
-        reason = self._reason(now)
-        if reason is None:
-            return None
-        if culprit is not None:  # the others are remembered at their ends
+        if culprit is not None:  # its end may come after what it brings about
             self.history.suspect(culprit, endpoint=permit.endpoint, at=now)
-        return self.trip(reason, now)
+        return self._check(now)
 
     def take(
         self, permit: BreakerPermit, outcome: Outcome, now: float, culprit: Culprit | None, *, is_early: bool
@@ -386,6 +401,8 @@ class Machine(Keeper):
         if not error_type and verdict is not _SUCCESS:
             error_type = str(outcome.status) if outcome.kind is Kind.ANSWERED else outcome.kind.value
         is_failure = verdict is _FAILURE
+        if permit.is_slow:
+            self.history.withdraw(culprit)
         self.history.suspect(
             culprit, error_type, outcome.status, permit.endpoint, outcome.detail, at=now, is_in_row=is_failure
         )
@@ -424,7 +441,8 @@ class Machine(Keeper):
         probes.hear(now)
         if verdict is _SUCCESS:
             probes.answered(is_slow=permit.is_slow)
-            if probes.has_recovered(policy):
+            elsewhere = 0 if self.sharing is None else self.sharing.good_elsewhere
+            if probes.has_recovered(policy, elsewhere):
                 return self._close(permit, now)
             if not probes.is_too_slow(policy):
                 return None
@@ -495,7 +513,10 @@ class Machine(Keeper):
         )
         if self.state is _CLOSED and self._closed_by_check:
             self._checks_distrusted = self._is_in_first_window(now)
-        self.waits.open(self._policy, now, self._rng, is_recovery=is_recovery)
+        if is_recovery and self.sharing is not None and not self.sharing.doubles():
+            self.waits.again(self._policy, now)
+        else:
+            self.waits.open(self._policy, now, self._rng, is_recovery=is_recovery)
         if reason is TransitionReason.PROBE_TIMEOUT:
             self._patience *= 2.0
         return self.enter(_OPEN, reason, now, self.waits.seconds)
@@ -507,6 +528,7 @@ class Machine(Keeper):
         now: float,
         wait: float | None = None,
         order: Order | None = None,
+        decider: str = "",
     ) -> Transition:
         """The one writer of the state: records the change and starts a new generation."""
         before = self.state
@@ -520,7 +542,7 @@ class Machine(Keeper):
         is_longest = wait is not None and self.waits.is_longest(self._policy)
         transition = Transition(
             self.sequence, route, upstream, before, state, reason, now, numbers, wait, causes, order,
-            self._outage, self.judge.tally.rejected, is_longest,
+            self._outage, self.judge.tally.rejected, is_longest, decider,
         )  # fmt: skip
         if state not in _REFUSING:
             self._outage = None
@@ -534,13 +556,40 @@ class Machine(Keeper):
         self._probes = Probes(now)
         self.history.add(transition)
         self.renew_door()
+        if self.sharing is not None:
+            self.sharing.entered(transition)
         return transition
+
+    # As one with other processes.
+
+    def share(self, sharing: Sharing | None) -> None:
+        """Act as one with others from now on; None: alone again. The state stays; the window too."""
+        self.sharing = sharing
+        self.evidence.watch(sharing)
+        self.renew_door()
+
+    def follow(self, state: State, decider: str, now: float) -> Transition | None:
+        """Take over a state that others have decided; of an OPEN one the wait is given to `waits` beforehand. None:
+        it is in that state, or an operator or the configuration holds it."""
+        if self.state is state or self.state in BY_HAND:
+            return None
+        wait = self.waits.seconds if state is _OPEN else None
+        return self.enter(state, TransitionReason.PEERS, now, wait, decider=decider)
+
+    def begin_wait(self, now: float, *, is_recovery: bool) -> None:
+        """Begin a wait that is to be told to others; `is_recovery`: it is doubled."""
+        self.waits.open(self._policy, now, self._rng, is_recovery=is_recovery)
+
+    @property
+    def good_probes(self) -> int:
+        """Of this half-open period."""
+        return self._probes.good
 
     def _has_closed(self, reason: TransitionReason, now: float) -> None:
         if self.state not in _ADMITTING and self._policy.ramp_seconds > 0:
             self._ramp_started = now
         self._patience = 1.0
-        if reason is TransitionReason.PROBE_SUCCEEDED:
+        if reason is TransitionReason.PROBE_SUCCEEDED or reason is TransitionReason.PEERS:
             self.waits.close(now)
         else:
             self._closed_by_check = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidecar.core.breaker.words import told
+from sidecar.core.contract import SLOTTED
 from sidecar.core.override import Order
 from sidecar.core.snapshot import BreakerMode
 from sidecar.core.transition import State, WindowNumbers
@@ -35,7 +36,7 @@ class Tally:
         self.last_failure_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class CandidateNumbers:
     """What a second policy would have done with the requests that the active one admitted."""
 
@@ -51,7 +52,7 @@ class CandidateNumbers:
     window: WindowNumbers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class BreakerNumbers:
     """Counters since the breaker's birth, its state and its window. Times are monotonic seconds.
 

@@ -25,6 +25,7 @@ from typing import Final
 
 from sidecar.core.breaker.window import Window
 from sidecar.core.breaker.words import told
+from sidecar.core.contract import SLOTTED
 from sidecar.core.history import Culprit
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge_status
 from sidecar.core.snapshot import BreakerPolicy
@@ -49,7 +50,7 @@ _UPSTREAM: Final = Turn.UPSTREAM
 _CLIENT: Final = Turn.CLIENT
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False, **SLOTTED)
 class BreakerRefusal:
     """The breaker does not let the attempt go. Not frozen, since a frozen one takes 0.9 µs to make, this one 0.2."""
 
@@ -116,8 +117,8 @@ class BreakerPermit:
 
     __slots__ = (
         "_due", "_had", "_head_seconds", "_is_closed", "_keeper", "_retry_after", "_since", "_turn", "endpoint",
-        "generation", "is_bad_head", "is_check", "is_firm", "is_probe", "is_slow", "mark", "place", "refused_by",
-        "sent_at", "state", "status", "transition", "twin", "verdict", "window",
+        "generation", "is_bad_head", "is_check", "is_firm", "is_probe", "is_slow", "is_stream", "mark", "place",
+        "refused_by", "sent_at", "state", "status", "transition", "twin", "verdict", "window",
     )  # fmt: skip
 
     is_admitted = True
@@ -155,6 +156,8 @@ class BreakerPermit:
         self.verdict: Verdict | None = None
         self.is_slow = False
         """It has been counted as slow."""
+        self.is_stream = False
+        """It was judged by its head, and its answer went on."""
         self.mark = 0
         self.place = 0
         self.window: Window | None = None
@@ -283,6 +286,7 @@ class BreakerPermit:
             retry_after_seconds=self._retry_after,
             error_type="" if self.status < 400 else str(self.status),
         )
+        self.is_stream = True
         return self._keeper.take(self, outcome, now, culprit, is_early=True)
 
     def judge(self, outcome: Outcome, now: float, culprit: Culprit | None = None) -> Transition | None:

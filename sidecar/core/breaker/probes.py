@@ -67,7 +67,7 @@ class Probes:
 
     def has_permit(
         self,
-        policy: BreakerPolicy,
+        limit: int,
         now: float,
         yields_after: float,
         *,
@@ -75,9 +75,8 @@ class Probes:
         is_complete: bool = False,
     ) -> bool:
         """Whether one more probe of this kind may go: `take` is to follow, since a stalled one may have made room. At
-        least one may, or a limit of zero would keep the breaker open. `is_complete`: its client has nothing more to
-        send, so it need not wait until another has stalled for long."""
-        limit = max(1, policy.half_open_max_calls)
+        least one may: `limit` is above 0. `is_complete`: its client has nothing more to send, so it need not wait
+        until another has stalled for long."""
         most = AT_ONCE * limit
         limit = min(limit + self.slow, most)
         if len(self._in_flight) < limit:
@@ -148,8 +147,9 @@ class Probes:
             return False
         return not any(probe.is_firm and not probe.has_head for probe in self._in_flight)
 
-    def has_recovered(self, policy: BreakerPolicy) -> bool:
-        return self.good >= policy.half_open_successes
+    def has_recovered(self, policy: BreakerPolicy, elsewhere: int = 0) -> bool:
+        """`elsewhere`: good probes of other processes."""
+        return self.good + elsewhere >= policy.half_open_successes
 
     def is_too_slow(self, policy: BreakerPolicy) -> bool:
         """Whether so many probes were slow that a closed breaker would open.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
-from sidecar.core.breaker.window import Window
+from sidecar.core.breaker.window import Counts
 from sidecar.core.snapshot import BreakerPolicy, WindowType
 from sidecar.core.transition import TransitionReason
 
@@ -29,13 +29,13 @@ class Triggers:
             # It never holds more than its size, so a larger minimum would turn the rates off.
             self._minimum_calls = min(policy.minimum_calls, int(policy.window.size))
 
-    def check(self, window: Window, row: int) -> TransitionReason | None:
+    def check(self, window: Counts, row: int) -> TransitionReason | None:
         """Why to open now, or None. To be asked after a failure or a slow call."""
         if 0 < self._row <= row:
             return TransitionReason.CONSECUTIVE_FAILURES
         return self.check_rates(window)
 
-    def check_rates(self, window: Window) -> TransitionReason | None:
+    def check_rates(self, window: Counts) -> TransitionReason | None:
         """The same after a success: it may be the call that completes `minimum_calls`."""
         judged, failed = window.total - window.pending, window.failed
         if window.silent and judged == failed:

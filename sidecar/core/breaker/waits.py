@@ -54,6 +54,16 @@ class Waits:
         self._asked: dict[Hashable, tuple[float, float, float]] = {}
         """For each endpoint that failed: when it did last, and when it asked to be left alone until when."""
 
+    @property
+    def doublings(self) -> int:
+        """How often the present wait, or the last one, has been doubled."""
+        return self._doublings
+
+    @property
+    def is_borrowed(self) -> bool:
+        """The present wait is that of the next sidecar's breaker, and says nothing of this upstream."""
+        return self._is_borrowed
+
     def is_longest(self, policy: BreakerPolicy) -> bool:
         """Whether the present wait has grown as long as it may, but for chance."""
         return self.seconds >= policy.max_open_seconds * (1.0 - JITTER)
@@ -82,6 +92,21 @@ class Waits:
         self._floor = max(0.0, self._asked_for(policy, now) - now)
         self._asked.clear()
         self._begin(policy, now)
+
+    def again(self, policy: BreakerPolicy, now: float) -> None:
+        """Begin the same wait once more: a probe has failed, and whether that doubles it is for others to say."""
+        self._floor = max(0.0, self._asked_for(policy, now) - now)
+        self._asked.clear()
+        self._begin(policy, now)
+
+    def take_over(self, doublings: int, seconds: float, left_seconds: float, now: float) -> None:
+        """The present wait is what other processes have decided: doubled so often, so long, and so much is left."""
+        self._doublings = doublings
+        self._spread = self._floor = 0.0
+        self._is_borrowed = False
+        self._opened_at = now + left_seconds - seconds
+        self._asked.clear()
+        self._end_at(seconds)
 
     def open_after_refusal(self, policy: BreakerPolicy, now: float, retry_after_seconds: float) -> None:
         """Begin a wait that says nothing of this upstream: the next sidecar's breaker was open."""

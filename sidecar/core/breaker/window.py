@@ -131,6 +131,26 @@ class TimeWindow(Counts):
             self._base = tuple(was + change for was, change in zip(self._base, changes, strict=True))
         return True
 
+    def slots(self, count: int, now: float) -> tuple[tuple[int, int, int], ...]:
+        """Calls, failures and slow calls of `count` equal parts of the window, the youngest first; parts at its end
+        that are empty are left out. The part that has just begun holds less time than the others."""
+        if now >= self._bucket_ends:
+            self._rotate(now)
+        width, rings = BUCKETS // count, self._rings
+        sums = [[0, 0, 0] for _ in range(count)]
+        for bucket in range(max(0, self._index - BUCKETS + 1), self._index):
+            place = bucket % BUCKETS * 5
+            if not rings[place]:
+                continue
+            one = sums[(self._index - bucket) // width]
+            for field in range(3):
+                one[field] += rings[place + field]
+        for field in range(3):
+            sums[0][field] += self._now()[field] - self._base[field]
+        while sums and not any(sums[-1]):
+            sums.pop()
+        return tuple((total, failed, slow) for total, failed, slow in sums)
+
     def expire(self, now: float) -> None:
         """Drop what is too old, so that the counts are those of `now`."""
         if now >= self._bucket_ends:
@@ -214,6 +234,10 @@ class CountWindow(Counts):
         self._mark(new, 1)
         self._ring[place % self._size] = new
         return True
+
+    def slots(self, count: int, now: float) -> tuple[tuple[int, int, int], ...]:
+        """All of it is one part."""
+        return ((self.total, self.failed, self.slow),) if self.total else ()
 
     def expire(self, now: float) -> None:
         """Nothing ages here; `TimeWindow` has the same method."""

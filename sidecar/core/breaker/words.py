@@ -43,6 +43,12 @@ def why(history: Sequence[Transition], *, is_probe_due: bool = False) -> str:
     return "; ".join(parts)
 
 
+def since(history: Sequence[Transition]) -> float | None:
+    """When what it is in now began: of an outage its first opening, whatever probes have failed since. None before
+    the first change."""
+    return _outage(history)[0].at if history else None
+
+
 def because(transition: Transition) -> str:
     """Why this change was made; empty where state and reason say all of it.
 
@@ -50,6 +56,8 @@ def because(transition: Transition) -> str:
     """
     if transition.order is not None:
         return _ordered(transition.order)
+    if transition.reason is TransitionReason.PEERS:
+        return f"decided by {transition.decider}"
     if transition.to_state is State.OPEN:
         if transition.from_state is State.CLOSED:
             return _opened(transition)
@@ -100,6 +108,8 @@ def _outage(history: Sequence[Transition]) -> Sequence[Transition]:
 def _opened(opened: Transition) -> str:
     """What a trigger saw: the row, or the share of the window, and whose outcomes these were."""
     window, reason = opened.window, opened.reason
+    if reason is TransitionReason.PEERS:
+        return because(opened)
     causes = _causes(opened.causes)
     if reason is TransitionReason.FAILURE_RATE:
         return _in_all(f"{window.failed} of {window.total} failed", causes)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.contract import SLOTTED
+
 
 class Health(Enum):
     """What is thought of an endpoint by what came back from it, and by its health checks."""
@@ -29,7 +31,7 @@ class EjectionReason(Enum):
     SLOWER_THAN_PEERS = "slower_than_peers"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, **SLOTTED)
 class EndpointChange:
     """One change of one endpoint's standing."""
 
