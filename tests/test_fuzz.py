@@ -51,6 +51,7 @@ def test_nothing_is_found_in_what_is_kept_and_in_some_mutations_of_it(name: str)
     assert findings.count >= MUTATIONS
 
 
+@pytest.mark.plain
 def test_a_memory_that_changes_what_is_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def lenient(line: bytes) -> Any:
         name, _, value = line.partition(b":")
@@ -63,6 +64,7 @@ def test_a_memory_that_changes_what_is_read_is_found(monkeypatch: pytest.MonkeyP
     assert findings_of(target, 3000) != []
 
 
+@pytest.mark.plain
 def test_a_reader_that_sees_its_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(self: ChunkedBody, line: bytes) -> None:
         self._part = line[-2:]
@@ -71,6 +73,7 @@ def test_a_reader_that_sees_its_pieces_is_found(monkeypatch: pytest.MonkeyPatch)
     assert findings_of(TARGETS["chunked"], 300) != []
 
 
+@pytest.mark.plain
 def test_a_place_that_is_not_given_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cluster, "connection_closed", lambda self: None)
     assert findings_of(TARGETS["proxy"], 300) != []

@@ -33,6 +33,12 @@ def test_in_an_outage_what_fails_before_and_after_it_is_needless() -> None:
     assert found.recovery == pytest.approx(1.0)
 
 
+def test_what_an_open_breaker_refuses_after_an_outage_is_its_wait_for_as_long_as_that_may_last() -> None:
+    refused = [Call(at, 0.001, "503 circuit_open") for at in (9.0, 13.0, 14.5, 15.9, 16.1)]
+    found = row("x", calls() + refused, FAULT, [50], "", is_outage=True)
+    assert (found.failed, found.needless, found.waited) == (5, 2, 2)
+
+
 def test_a_row_has_as_many_columns_as_the_head() -> None:
     line = row("x", calls((12.0, 0.1)), FAULT, [50], said("a|b"), is_outage=False).line()
     assert line.count("|") == HEAD.partition("\n")[0].count("|")

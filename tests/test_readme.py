@@ -18,7 +18,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.statechart import mermaid
 from sidecar.forwarding.answers import TABLE
 from tests.support.ports import accepts, free_ports
-from tests.support.process import http_get
+from tests.support.process import http_get, output_until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -108,12 +108,7 @@ async def test_the_command_that_tells_the_story_tells_it_until_ctrl_c(tmp_path: 
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
     )
-    assert process.stdout is not None
-    told = ""
-    while "trace" not in told:
-        line = await process.stdout.readline()
-        assert line, told
-        told += line.decode()
+    told = await output_until(process, "trace")
     process.send_signal(signal.SIGINT)
     rest, _ = await process.communicate()
     assert process.returncode == 0

@@ -25,6 +25,9 @@ def test_a_steady_growth_is_told_an_hour() -> None:
     assert isclose(lines["MiB"].an_hour, 3.6, rel_tol=1e-9)
     assert lines["MiB"].error < 1e-6
     assert all(line.an_hour == 0 for name, line in lines.items() if name != "MiB")
+    assert growth.verdict(lines, seconds=600.0).startswith(
+        "resident memory but for outcomes, second half of 10 min: +0.00 ± 0.00 MiB an hour"
+    )
 
 
 def test_the_first_half_says_nothing() -> None:
@@ -76,7 +79,7 @@ async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> Non
     text = await said_by("tests.bench.soak", "--minutes", "0.1", "--every", "0.5", "--rate", "30")
     assert len(re.findall(r"^ +0:0\d  MiB [0-9.]+ .* fds \d+ .* tasks \d+ ", text, re.MULTILINE)) > 8, text
     assert "slopes of the second half" in text
-    assert "resident memory, second half" in text
+    assert "resident memory but for outcomes, second half" in text
     assert "left behind" not in text
     assert "stuck" not in text
 

@@ -3,7 +3,8 @@
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
 not count. `--tls` measures TLS with clients, kept and with a handshake for each request. `--http2` measures HTTP/2 on
-both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the upstream.
+both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the upstream. The target `compiled` is the
+sidecar's compiled build: made once for the same sources, in some minutes, and kept where `--compiled` says.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -31,14 +32,16 @@ from tests.bench.targets import (
     TLS_TARGETS,
     TargetError,
     await_ok,
-    earlier,
+    elsewhere,
     make_certificate,
     pinned,
 )
 from tests.bench.upstream import SMALL_BYTES
+from tests.support.compiled import NotBuilt, compiled_copy, usual_folder
 from tests.support.ports import free_ports
 
-NAMES = [DIRECT, *TARGETS]
+COMPILED = "compiled"
+NAMES = [DIRECT, *TARGETS, COMPILED]
 
 
 def main() -> int:
@@ -50,14 +53,19 @@ def main() -> int:
         cores = pick_cores()
         needed = programs(plan)
         install.ensure(needed, allowed=options.install == "auto")
+        if COMPILED in plan.targets and not options.compiled.exists():
+            say(f"building the compiled sidecar in {options.compiled}: some two minutes")
+            compiled_copy(options.compiled)
         environment = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
             "machine": description(),
             "command": shlex.join(["python", "-m", "tests.bench.compare", *sys.argv[1:]]),
-            "versions": ", ".join(f"{name} {install.version(name)}" for name in sorted(needed | {"sidecar"})),
+            "versions": ", ".join(
+                f"{name} {install.version(name)}" for name in sorted(needed - {"cc"} | {"sidecar"})
+            ),
         }
         results = measure(plan, cores)
-    except (SetupError, TargetError) as error:
+    except (SetupError, TargetError, NotBuilt) as error:
         say(str(error))
         return 2
     print(report.markdown(plan, results, environment))
@@ -72,7 +80,8 @@ def programs(plan: Plan) -> set[str]:
     loaders = {"h2load" if scenario.paced or scenario.streams else "wrk" for scenario in plan.scenarios}
     if any(scenario.streams for scenario in plan.scenarios):
         loaders.add("nghttpd")
-    return loaders | {"envoy", "haproxy", "nginx"} & set(plan.targets)
+    compiler = {"cc"} if COMPILED in plan.targets else set()
+    return loaders | compiler | {"envoy", "haproxy", "nginx"} & set(plan.targets)
 
 
 def measure(plan: Plan, cores: Cores) -> Results:
@@ -158,6 +167,13 @@ def arguments() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a checkout of an earlier commit, measured as one more target",
     )
+    parser.add_argument(
+        "--compiled",
+        type=Path,
+        metavar="DIR",
+        default=usual_folder(),
+        help="where the compiled build is, or is made if DIR is not there yet (a folder for these sources in /tmp)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     return parser
 
@@ -173,12 +189,13 @@ def plan_of(options: argparse.Namespace) -> Plan:
         TARGETS.clear()
         TARGETS.update(TLS_TARGETS)
         known = TLS_SCENARIOS
+    TARGETS[COMPILED] = elsewhere(COMPILED, options.compiled.resolve(), TARGETS["sidecar"])
     names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
     if options.tls:
         names.remove(DIRECT)  # the upstream speaks none
     targets = _chosen(options.targets or ",".join(names), names)
     if options.before:
-        TARGETS["before"] = earlier(options.before.resolve(), TARGETS["sidecar"])
+        TARGETS["before"] = elsewhere("before", options.before.resolve(), TARGETS["sidecar"])
         targets.append("before")
     scenarios = _chosen(options.scenarios or ",".join(scenario_names), scenario_names)
     rounds, seconds = (2, 2) if options.quick else (5, 5)

@@ -1,8 +1,9 @@
 """`python -m tests.bench.handshakes`: do thousands of slow handshakes hold up others?
 
 One client with a kept TLS connection asks a hundred times a second, first alone, then while thousands of connections
-send the first message of a handshake a byte at a time, then while hundreds send theirs at once. The load comes from
-another process. Told are the times that its answers took, and how late the sidecar's own loop was.
+send the first message of a handshake a byte at a time, as these all hang up together, then while hundreds send theirs
+at once. The load comes from another process. Told are the times that its answers took, and how late the sidecar's own
+loop was.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import ssl
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.bench.rotation import answer_all
@@ -24,6 +27,7 @@ from tests.support.raw import raw_upstream
 from tests.support.tls_client import tls_client
 
 INTERVAL_SECONDS = 0.01
+AFTER_SECONDS = 1.0
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 
 
@@ -72,6 +76,8 @@ async def slow(port: int, trust: ssl.SSLContext, count: int, seconds: float) -> 
                 if number % 50 == 0:
                     await asyncio.sleep(0.02)
             at += 1
+        print("over", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
 
 
 async def at_once(port: int, trust: ssl.SSLContext, count: int) -> None:
@@ -88,8 +94,9 @@ async def at_once(port: int, trust: ssl.SSLContext, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def load(kind: str, port: int, ca: Path, count: int, seconds: float) -> None:
-    """In a process of its own, so that it does not hold up who looks."""
+@asynccontextmanager
+async def load(kind: str, port: int, ca: Path, count: int, seconds: float) -> AsyncIterator[None]:
+    """In a process of its own, so that it does not hold up who looks. Slow ones hang up at the end of the block."""
     command = [
         sys.executable,
         "-m",
@@ -102,9 +109,14 @@ async def load(kind: str, port: int, ca: Path, count: int, seconds: float) -> No
         str(ca),
     ]
     more = ["--connections", str(count), "--seconds", str(seconds)]
-    process = await asyncio.create_subprocess_exec(*command, *more, stderr=asyncio.subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *command, *more, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
     try:
-        await process.wait()
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield
+        await process.communicate(b"\n")
     finally:
         if process.returncode is None:
             process.kill()
@@ -133,15 +145,21 @@ async def measure(count: int, seconds: float, folder: Path) -> dict[str, object]
         observer = Observer(to.port, authority.trust)
         watching = asyncio.create_task(observer.run())
         before = await late_turns(to)
-        for kind in ("alone", "slow", "at-once"):
-            if kind == "alone":
-                await asyncio.sleep(seconds)
-            else:
-                await load(kind, to.port, authority.path, count if kind == "slow" else 500, seconds)
+
+        async def tell(part: str) -> None:
+            nonlocal before
             after = await late_turns(to)
-            late = {name: after[name] - before[name] for name in after}
-            told[kind] = {**observer.take(), "loop": late}
+            told[part] = {**observer.take(), "loop": {name: after[name] - before[name] for name in after}}
             before = after
+
+        await asyncio.sleep(seconds)
+        await tell("alone")
+        async with load("slow", to.port, authority.path, count, seconds):
+            await tell("slow")
+        await asyncio.sleep(AFTER_SECONDS)
+        await tell("all hang up")
+        async with load("at-once", to.port, authority.path, 500, seconds):
+            await tell("at once")
         observer.is_over = True
         await watching
         told["resident_kib"] = to.process.memory_kib()

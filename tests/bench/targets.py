@@ -122,11 +122,11 @@ def make_certificate(directory: Path) -> None:
     (directory / "tls.pem").write_bytes(pair.chain.read_bytes() + pair.key.read_bytes())
 
 
-def earlier(checkout: Path, now: Target) -> Target:
-    """`now` as it was: the sidecar of another checkout, on this interpreter. `-m` finds the package in its working
-    directory."""
+def elsewhere(name: str, checkout: Path, here: Target) -> Target:
+    """The sidecar of another checkout, on this interpreter: of an earlier commit, or the compiled build of this one.
+    `-m` finds the package in its working directory."""
     command = ["env", "-C", str(checkout), sys.executable, "-m", "sidecar", "run"]
-    return replace(now, name="before", command=lambda file: [*command, file])
+    return replace(here, name=name, command=lambda file: [*command, file])
 
 
 @contextmanager

@@ -234,13 +234,22 @@ def test_explain_adds_what_a_running_sidecar_knows(
 
 
 @pytest.mark.parametrize("admin", ["ftp://127.0.0.1", "http://127.0.0.1:port", "127.0.0.1:15000"])
-@pytest.mark.parametrize("command", ["explain", "status", "breaker"])
+@pytest.mark.parametrize("command", ["explain", "status", "breaker", "tap"])
 def test_a_wrong_admin_address_is_wrong_use(
     command: str, admin: str, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {"explain": ["explain", file, "/"], "status": ["status"], "breaker": ["breaker", "open", "any"]}
-    assert main([*words[command], "--admin", admin]) == 2
-    assert capsys.readouterr().err
+    words = {"explain": ["explain", file, "/"], "breaker": ["breaker", "open", "any"]}
+    assert main([*words.get(command, [command]), "--admin", admin]) == 2
+    assert f"{admin!r} is not an admin address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["status"], ["breaker", "open", "any"], ["tap"]])
+def test_a_token_file_of_two_lines_is_wrong_use(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("one\ntwo\n")
+    assert main([*command, "--admin", "unix:/none.sock", "--token-file", str(tmp_path / "token")]) == 2
+    assert capsys.readouterr().err == f"sidecar: the token file {tmp_path}/token has more than one line\n"
 
 
 def test_diff_says_what_changes_and_which_breakers_go_on(

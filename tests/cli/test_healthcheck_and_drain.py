@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_nobody_there_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     file = configured(tmp_path, f"probes: {{address: 'unix:{tmp_path}/none.sock'}}\n")
     assert main(["healthcheck", file]) == 1
     assert "No such file" in capsys.readouterr().err
+
+
+def test_an_address_without_a_port_of_its_own_cannot_be_asked_and_drain_holds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held: list[float] = []
+    monkeypatch.setattr(time, "sleep", held.append)
+    file = configured(tmp_path, "admin: {address: '127.0.0.1:0'}\nprobes: {address: '127.0.0.1:0'}\n")
+    assert main(["drain", file, "--hold", "7s"]) == 1
+    assert main(["healthcheck", file]) == 1
+    assert held == [7.0]
+    assert capsys.readouterr().err.count("'http://127.0.0.1:0' is not an admin address") == 2
 
 
 def test_the_file_is_where_run_looks_for_it(

@@ -18,8 +18,8 @@ def reading(
     routes: int = 1,
     *,
     states: dict[int, str] | None = None,
-    finished: int = 10,
-    at: float = 0.0,
+    finished: int = 40,
+    in_minute: int = 40,
     **config: Any,
 ) -> Reading:
     """So many routes; those that `states` does not name are closed."""
@@ -44,6 +44,10 @@ def reading(
         {
             "name": one["route"], "upstreams": {"u": 1}, "finished": finished, "errors": finished // 5,
             "gone": finished // 10, "active": 1, "duration_seconds": durations,
+            "minute": {
+                "seconds": 60.0, "finished": in_minute, "errors": in_minute // 5, "gone": in_minute // 10,
+                "duration_seconds": durations,
+            },
             "breakers": [{"upstream": "u", "state": one["state"]}],
         }
         for one in breakers
@@ -53,7 +57,7 @@ def reading(
         {"name": "u", "pending": 0, "endpoints": [endpoint]},
         {"name": "unknown", "pending": 5, "endpoints": []},
     ]
-    return Reading({"status": status, "routes": rows, "breakers": breakers, "upstreams": upstreams}, at)
+    return Reading({"status": status, "routes": rows, "breakers": breakers, "upstreams": upstreams})
 
 
 def text(shown: RenderableType, width: int = 1000) -> str:
@@ -113,7 +117,7 @@ def test_what_matters_is_whole_at_every_width(width: int) -> None:
         "told": "forced_open by hand",
     }
     state["routes"][0]["name"] = LONG
-    lines = text(picture(Reading(state, 0.0), room=Room(width)), width).splitlines()
+    lines = text(picture(Reading(state), room=Room(width)), width).splitlines()
     assert max(map(len, lines)) <= width
     assert any(re.search(r" open +.*probe in 12 s *$", line) for line in lines)
     assert any(re.search(r" forced_open by hand +.*auto in 300 s *$", line) for line in lines)
@@ -127,13 +131,13 @@ def test_what_matters_is_whole_at_every_width(width: int) -> None:
 def test_a_pipe_has_no_width() -> None:
     state = reading().state
     state["routes"][0]["name"] = state["breakers"][0]["route"] = "r" * 300
-    assert text(picture(Reading(state, 0.0))).count("r" * 300) == 2
+    assert text(picture(Reading(state))).count("r" * 300) == 2
 
 
 def test_an_open_breaker_says_why() -> None:
     state = reading(8, states=dict.fromkeys(range(7), "open")).state
     state["breakers"][1]["why"] = "open: 5 × 503 10.0.0.7:8080; last probe: the same"
-    shown = text(picture(Reading(state, 0.0)))
+    shown = text(picture(Reading(state)))
     assert shown.splitlines()[1:8] == [
         "7 OPEN:",
         "  r0/u open",
@@ -149,7 +153,7 @@ def test_a_breaker_held_closed_says_by_whom_and_is_well() -> None:
     state = reading(2, states={0: "forced_closed"}).state
     why = "forced_closed: by ada@bastion since 2026-11-24T18:37:17Z until ended by hand"
     state["breakers"][0] |= {"told": "forced_closed by hand", "is_overridden": True, "why": why}
-    held = Reading(state, 0.0)
+    held = Reading(state)
     assert held.is_well
     assert f"\n1 HELD BY HAND:\n  r0/u {why}\n" in text(picture(held))
 
@@ -157,21 +161,54 @@ def test_a_breaker_held_closed_says_by_whom_and_is_well() -> None:
 def test_a_probe_that_nobody_asks_for_is_due_at_the_next_request() -> None:
     state = reading(1, states={0: "open"}).state
     state["breakers"][0] |= {"told": "open, probe due", "is_probe_due": True, "next_probe_seconds": 0.0}
-    assert re.search(
-        r"^r0 .* open, probe due .* at the next request *$", text(picture(Reading(state, 0.0))), re.M
+    assert re.search(r"^r0 .* open, probe due .* at the next request *$", text(picture(Reading(state))), re.M)
+
+
+def routes_row(shown: str) -> list[str]:
+    """Of the first route."""
+    (row,) = [line for line in shown.splitlines() if line.startswith("r0") and "25" not in line]
+    return re.split(r" {2,}", row.strip())
+
+
+def test_rates_and_quantiles_are_those_of_the_last_minute() -> None:
+    shown = text(picture(reading(finished=100_000, in_minute=60)))
+    assert "Routes in the last minute" in shown
+    assert routes_row(shown) == ["r0", "u", "1.0", "20.0%", "10.0%", "1", "-", "1500", "1"]
+
+
+def test_under_twenty_are_too_few() -> None:
+    row = routes_row(text(picture(reading(finished=100_000, in_minute=19))))
+    assert row == ["r0", "u", "0.3", "3 of 19", "1 of 19", "too few", "too few", "too few", "1"]
+    assert "too few" not in text(picture(reading(in_minute=20)))
+    assert routes_row(text(picture(reading(in_minute=0)))) == ["r0", "u", "0.0", *"-----", "1"]
+
+
+def test_all_since_the_start_is_shown_where_it_is_asked_for() -> None:
+    shown = text(picture(reading(finished=100_000, in_minute=0), is_since_start=True))
+    assert "Routes since the start" in shown
+    assert routes_row(shown) == ["r0", "u", "100000", "20.0%", "10.0%", "1", "-", "1500", "1"]
+
+
+def test_an_outage_says_since_when() -> None:
+    state = reading(1, states={0: "open"}).state
+    state["breakers"][0] |= {"why": "open: 5 × 503 10.0.0.7:8080", "since": "2026-11-24T18:37:17.250+00:00"}
+    assert "\n  r0/u open: 5 × 503 10.0.0.7:8080; since 2026-11-24T18:37:17Z\n" in text(
+        picture(Reading(state))
     )
 
 
-def test_rates_are_those_since_the_reading_before() -> None:
-    shown = text(picture(reading(finished=30, at=12.0), reading(finished=10, at=10.0)))
-    (row,) = [line.split() for line in shown.splitlines() if line.startswith("r0") and "25" not in line]
-    assert row == ["r0", "u", "10.0", "20.0%", "10.0%", "1", "-", "1500", "1"]
-
-
-def test_a_process_that_began_anew_has_no_negative_rates() -> None:
-    shown = text(picture(reading(finished=4, at=11.0), reading(finished=1000, at=10.0)))
-    assert " 4.0 " in shown
-    assert "-" not in shown.partition("\nr0 ")[2].partition("-")[0]
+def test_what_waits_for_the_next_start_and_what_was_lost_have_a_line() -> None:
+    found = reading()
+    found.state["status"] |= {
+        "pending_restart": ["telemetry.otlp", "workers"],
+        "telemetry_lost": [{"signal": "log", "reason": "write_failed", "count": 7}],
+    }
+    shown = text(picture(found))
+    assert "\nat the next start: telemetry.otlp, workers\n" in shown
+    assert (
+        "\nlost of telemetry: 7 of log (write_failed: the disk is full, or nobody reads the log)\n" in shown
+    )
+    assert found.is_well
 
 
 def test_while_nobody_answers_the_last_state_stays_and_says_so() -> None:
@@ -199,13 +236,15 @@ def with_certificates(problem: str | None = None, seconds: int = 30 * 86_400) ->
 )
 def test_certificate_has_a_line(seconds: int, told: str, is_well: bool) -> None:
     found = with_certificates(seconds=seconds)
-    assert f"certificate of listener/inbound: {told}\n" in text(picture(found))
+    assert f"certificate of listener/inbound: {told} (tls.crt)\n" in text(picture(found))
     assert found.is_well is is_well
 
 
 def test_certificate_that_cannot_be_used_is_told_beside_the_one_that_is() -> None:
     found = with_certificates("tls.key: the key is not that of the certificate")
-    line = "certificate of listener/inbound: good for 30 days; what its files hold now is NOT USED: tls.key: the key"
+    line = (
+        "listener/inbound: good for 30 days (tls.crt); what its files hold now is NOT USED: tls.key: the key"
+    )
     assert line in text(picture(found))
     assert not found.is_well
 
@@ -214,17 +253,21 @@ def test_a_failover_has_a_line_as_long_as_it_lasts() -> None:
     state = reading().state
     row = {"route": "r0", "phase": "away", "kept_share": 0.56}
     state["upstreams"][0]["failover"] = {"to": ["dr", "far"], "routes": [row]}
-    assert "\nFAILOVER: r0/u keeps 56% of its load, dr, far takes over\n" in text(
-        picture(Reading(state, 0.0))
-    )
+    assert "\nFAILOVER: r0/u keeps 56% of its load, dr, far takes over\n" in text(picture(Reading(state)))
     row["phase"] = "home"
-    assert "FAILOVER" not in text(picture(Reading(state, 0.0)))
+    assert "FAILOVER" not in text(picture(Reading(state)))
 
 
 def test_an_endpoint_whose_checks_fail_is_shown_as_such() -> None:
     state = reading().state
     state["upstreams"][0]["endpoints"][0] |= {"state": "unhealthy", "ejected_seconds_left": None}
-    assert re.search(r"^u .* 10.0.0.1:80 .* unhealthy ", text(picture(Reading(state, 0.0))), re.M)
+    assert re.search(r"^u .* 10.0.0.1:80 .* unhealthy ", text(picture(Reading(state))), re.M)
+
+
+def test_an_endpoint_that_is_this_very_pod_is_shown_as_such() -> None:
+    state = reading().state
+    state["upstreams"][0]["endpoints"][0]["own_pod"] = True
+    assert re.search(r"^u .* 10.0.0.1:80 +usable, this pod ", text(picture(Reading(state))), re.M)
 
 
 def test_an_entry_that_nobody_can_list_has_a_row() -> None:
@@ -233,11 +276,13 @@ def test_an_entry_that_nobody_can_list_has_a_row() -> None:
     rows = status_picture._endpoints(
         [
             {"name": "a", "pending": 0, "endpoints": [known], "lists": lists},
-            {"name": "b", "pending": 0, "endpoints": []},
+            {"name": "b", "pending": 0, "configured": ["b:80"], "endpoints": []},
+            {"name": "c", "pending": 0, "configured": ["original"], "endpoints": []},
         ]
     )
     assert [(one["address"], one.get("state")) for one in rows] == [
         ("10.0.0.1:80", "usable"),
         ("file:///etc/a.yaml", "not listed"),
         ("no address is known", None),
+        ("no client has come", None),
     ]

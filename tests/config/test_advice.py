@@ -203,3 +203,36 @@ routes: [{name: r, upstream: a}]
     (found,) = load_text(text).warnings
     assert (found.line, found.column) == (3, 35)
     assert "a watch of its own at the API server for each of its 2 Services" in found.message
+
+
+@pytest.mark.parametrize(
+    ("upstream", "is_told"),
+    [
+        ("{endpoints: ['pay:50051'], protocol: http2}", True),
+        ("{endpoints: ['pay.shop:50051'], protocol: http2}", True),
+        ("{endpoints: ['pay.shop.svc:50051'], protocol: http2}", True),
+        ("{endpoints: ['https://pay.shop.svc.cluster.local.:443'], protocol: auto}", True),
+        ("{endpoints: ['pay:50051']}", False),
+        ("{endpoints: ['pay-0.pay:50051', 'pay-1.pay:50051'], protocol: http2}", False),
+        ("{endpoints: ['10.0.0.7:50051'], protocol: http2}", False),
+        ("{endpoints: ['localhost:50051'], protocol: http2}", False),
+        ("{endpoints: ['unix:/run/pay.sock'], protocol: http2}", False),
+        ("{endpoints: ['kubernetes://pay.shop:grpc'], protocol: http2}", False),
+        ("{endpoints: ['https://api.example.com'], protocol: http2}", False),
+        ("{endpoints: ['https://example.com'], protocol: auto}", False),
+    ],
+)
+def test_http2_to_what_may_be_a_cluster_ip(upstream: str, is_told: bool) -> None:
+    text = f"version: 1\nupstreams: {{pay: {upstream}}}\nroutes: [{{name: r, upstream: pay}}]\n"
+    found = load_text(text).warnings
+    assert ["cluster IP" in one.message for one in found if one.is_advice] == [True] * is_told
+
+
+def test_advice_is_no_reason_to_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(
+        "version: 1\nupstreams: {pay: {endpoints: ['pay:50051'], protocol: http2}}\n"
+        "routes: [{name: r, upstream: pay}]\n"
+    )
+    assert main(["check", "--strict", str(file)]) == 0
+    assert ": advice: where this is a Service with a cluster IP" in capsys.readouterr().err

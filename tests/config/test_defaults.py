@@ -165,6 +165,7 @@ def test_every_built_in_origin_states_what_the_snapshot_has() -> None:
         "circuit_breaker.ramp": "0s",
         "circuit_breaker.failure_on": "[5xx, connect_failure, reset, timeout]",
         "circuit_breaker.count_timeout_after": "auto",
+        "circuit_breaker.scope": "process",
         "circuit_breaker.warm_up": "30s",
         "circuit_breaker.half_open.check.timeout": "1s",
         "weights_when_open": "shift",

@@ -1,7 +1,5 @@
 """YAML's traps: what words mean, and what is refused without cost."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,9 +138,9 @@ def test_an_empty_file_says_so(text: str) -> None:
     ids=["flow", "mappings", "blocks", "dashes", "keys", "wide", "laughs"],
 )
 def test_depth_and_growth_are_refused_at_once(text: str) -> None:
-    start = time.monotonic()
-    assert len(problems(text.encode())) == 1
-    assert time.monotonic() - start < 3
+    assert (
+        len(problems(text.encode())) == 1
+    )  # work that grows as the aliases do would not end in the test's time
 
 
 def test_a_file_beyond_the_limit_is_not_even_parsed() -> None:

@@ -1,12 +1,14 @@
 """A snapshot goes to another process and comes back equal; problems do too."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sidecar.config.load import ConfigError, load_file, load_text
-from sidecar.config.process.pickles import ITEMS, Unpacking, pack
+from sidecar.config.process.pickles import ITEMS, Unpacking, frame, pack
 
 REFERENCE = Path(__file__).parents[2] / "config" / "reference.yaml"
 
@@ -45,3 +47,40 @@ def test_problems_keep_their_places() -> None:
         caught.value.files,
         caught.value.digest,
     )
+
+
+def test_the_program_ends_quietly_when_who_asked_has_gone(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text("version: 1\n")
+    command = [sys.executable, "-m", "sidecar.runtime.loading", "0"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(frame(pickle.dumps((str(file), {}, None))))
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+LOOKED_THROUGH = (
+    "import gc, sys\n"
+    "from sidecar.config.process.program import main\n"
+    "imported = len(gc.get_objects())\n"
+    "main(0)\n"
+    "print(imported, len(gc.get_objects()), file=sys.stderr)\n"
+)
+
+
+def test_after_each_load_what_was_imported_is_not_looked_through_for_garbage(tmp_path: Path) -> None:
+    """It took ten times as long as the load of a small file, and the next one waited for it."""
+    file = tmp_path / "sidecar.yaml"
+    file.write_text("version: 1\n")
+    request = frame(pickle.dumps((str(file), {}, None)))
+    words = [sys.executable, "-c", LOOKED_THROUGH]
+    done = subprocess.run(words, input=request, capture_output=True, check=True)
+    imported, left = map(int, done.stderr.split())
+    assert left < imported / 10

@@ -127,6 +127,7 @@ def _with_defaults(small: dict[str, Any]) -> dict[str, Any]:
     listener.pop("tls")  # unset as a whole, too
     whole["listeners"] = {"inbound": listener, "outbound": listener}
     whole["telemetry"].pop("otlp", None)
+    whole.pop("share")
     return whole
 
 

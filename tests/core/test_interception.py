@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.interception import Interception, removed, restored
+from sidecar.core.interception_nft import nft_removed, nft_table
 
 
 def rules(chain: str, version: int = 4, **settings: Any) -> list[str]:
@@ -54,6 +55,40 @@ def test_chains_are_emptied_by_being_written() -> None:
         assert text.startswith("*nat\n:SIDECAR_INBOUND - [0:0]\n:SIDECAR_OUTBOUND - [0:0]\n")
         assert text.endswith("COMMIT\n")
     assert "-A" not in removed()
+
+
+def nft_rules(chain: str, version: int) -> list[str]:
+    """What stands in it behind the line that sets its hook."""
+    given = Interception(
+        skip_inbound_ports=(9100,), skip_outbound_ports=(9092,), skip_outbound_cidrs=("10.0.0.0/8",)
+    )
+    _, _, behind = nft_table(given, version).partition(f"  chain {chain} {{\n")
+    return [line.strip() for line in behind.partition("\n  }\n")[0].splitlines()[1:]]
+
+
+def test_nft_is_told_the_same() -> None:
+    assert nft_rules("inbound", 6) == [
+        "meta l4proto != tcp return",
+        "ip6 daddr ::1/128 return",
+        "tcp dport { 9100, 15021 } return",
+        "meta l4proto tcp redirect to :15006",
+    ]
+    assert nft_rules("outbound", 4) == [
+        "meta l4proto != tcp return",
+        "ip saddr 127.0.0.6 return",
+        "meta skuid 15015 return",
+        'oifname "lo" return',
+        "ip daddr 127.0.0.0/8 return",
+        "tcp dport { 53, 9092 } return",
+        "ip daddr 10.0.0.0/8 return",
+        "meta l4proto tcp redirect to :15001",
+    ]
+    assert not any("10.0.0.0" in rule for rule in nft_rules("outbound", 6))
+
+
+def test_nft_takes_out_what_stood_there_in_the_same_transaction() -> None:
+    assert nft_table(Interception(), 4).startswith(nft_removed(4))
+    assert nft_removed(6) == "table ip6 sidecar_intercept\ndelete table ip6 sidecar_intercept"
 
 
 @pytest.mark.parametrize(

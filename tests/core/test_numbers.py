@@ -8,11 +8,11 @@ from math import inf
 
 import pytest
 
+from sidecar.admin.prometheus import render
 from sidecar.core.errors import Reason
 from sidecar.core.families import FAMILIES, Attributes, HistogramRow, Value
 from sidecar.core.numbers import (
     BUDGET_BOUNDS,
-    DURATION_BOUNDS,
     FOLD_AT,
     MAX_SERIES,
     MAX_SHAPES,
@@ -20,7 +20,8 @@ from sidecar.core.numbers import (
     Numbers,
 )
 from sidecar.core.observe import Notice
-from sidecar.core.snapshot import Endpoint, Upstream
+from sidecar.core.retry import RetryCause
+from sidecar.core.snapshot import DURATION_BOUNDS, Endpoint, Upstream
 from sidecar.core.sources import (
     BreakerReading,
     ConfigNumbers,
@@ -41,6 +42,20 @@ def read(numbers: Numbers, name: str, sources: Sources | None = None) -> dict[At
     points = list(family.points(numbers.routes(), sources or Sources()))
     assert len(dict(points)) == len(points), "each set of attributes appears once"
     return dict(points)
+
+
+def by(numbers: Numbers, name: str) -> dict[object, Value]:
+    """Of a counter of `ROUTE` by reason alone."""
+    found = read(numbers, f"sidecar.{name}")
+    assert all(attributes[:2] == ROUTE and len(attributes) == 3 for attributes in found)
+    return {dict(attributes)["sidecar.deadline.reason"]: count for attributes, count in found.items()}
+
+
+def retries(numbers: Numbers) -> dict[object, Value]:
+    """Of the upstream `payments`, by reason."""
+    found = read(numbers, "sidecar.retry.attempts")
+    assert all(attributes[:3] == (*ROUTE, ("sidecar.upstream", "payments")) for attributes in found)
+    return {dict(attributes)["sidecar.retry.reason"]: count for attributes, count in found.items()}
 
 
 def pass_through(numbers: Numbers, exchange: FakeExchange) -> None:
@@ -95,7 +110,7 @@ def test_one_exchange_is_one_server_row_and_one_client_row_for_each_attempt() ->
         ROUTE + where + GET + (("error.type", "connection_refused"),),
         ROUTE + where + GET + (("http.response.status_code", 200),),
     }
-    assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 1}
+    assert retries(numbers) == {"connect_failure": 1}
     by_tls = Sources(upstreams=[UpstreamNumbers("payments", server=("pay", 80), scheme="https")])
     schemes = {dict(key)["url.scheme"] for key in read(numbers, "http.client.request.duration", by_tls)}
     assert schemes == {"https"}
@@ -154,6 +169,36 @@ def test_a_status_is_an_error_type_as_the_conventions_say(status: int, server: s
     ):
         (attributes,) = read(numbers, name)
         assert dict(attributes).get("error.type", "") == expected
+
+
+def test_series_of_all_routes_are_bounded_and_what_shares_one_is_counted() -> None:
+    numbers = Numbers(max_series=4)
+    statuses = [200, 200, 201, 202, 203]
+    for route in ("a", "b"):
+        for status in statuses:
+            attempts = (FakeAttempt(status=status),)
+            pass_through(numbers, FakeExchange(route_name=route, status=status, attempts=attempts))
+    rows = read(numbers, "http.server.request.duration")
+    counts = {
+        (dict(key)["sidecar.route"], dict(key).get("http.response.status_code")): sum(row.counts)  # type: ignore[union-attr]
+        for key, row in rows.items()
+    }
+    assert counts == {("a", 200): 2, ("a", 201): 1, ("a", None): 2, ("b", None): 5}
+    assert list(read(numbers, "sidecar.telemetry.overflowed").values()) == [4, 10]
+    assert "sidecar_telemetry_overflowed_total" in "".join(
+        render(numbers, Sources(), openmetrics=False, wall_offset=0.0)
+    )
+
+
+def test_a_route_that_goes_leaves_room_for_the_series_of_another() -> None:
+    numbers = Numbers(max_series=2)
+    for route in ("a", "b"):
+        pass_through(numbers, FakeExchange(route_name=route))
+    numbers.retain({"b"})
+    assert numbers.series == 2
+    numbers.max_series = 3
+    pass_through(numbers, FakeExchange(route_name="b", attempts=()))
+    assert list(read(numbers, "sidecar.telemetry.overflowed").values()) == [2]
 
 
 def test_active_requests_are_those_of_the_live_set_and_stay_as_zero() -> None:
@@ -215,7 +260,7 @@ def test_an_exchange_without_a_bound_has_no_budget_and_exceeds_none() -> None:
     (row,) = read(numbers, "sidecar.deadline.budget").values()
     assert isinstance(row, HistogramRow)
     assert (row.sum, sum(row.counts)) == (2.0, 1)
-    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 0}
+    assert by(numbers, "deadline.exceeded") == {"timeout": 0, "late": 0}
 
 
 @pytest.mark.parametrize("budget", [0.28, 0.295, 0.3])
@@ -229,20 +274,57 @@ def test_who_takes_the_very_length_of_the_budget_has_exceeded_it(budget: float) 
     in_time = FakeExchange(started=started, ended=started + budget - 0.001, budget_seconds=budget)
     for exchange in (late, in_time):
         pass_through(numbers, exchange)
-    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 1}
+    assert by(numbers, "deadline.exceeded") == {"timeout": 1, "late": 0}
 
 
 def test_exceeded_and_rejected_are_never_the_same_exchange() -> None:
     numbers = Numbers()
     late = FakeExchange(started=0.0, ended=2.1, status=504, reason=Reason.TIMEOUT)
     spent = FakeExchange(
-        started=0.0, ended=0.0, budget_seconds=0.0, status=504, reason=Reason.DEADLINE_EXCEEDED
+        started=0.0,
+        ended=0.0,
+        budget_seconds=0.0,
+        status=504,
+        reason=Reason.DEADLINE_EXCEEDED,
+        attempts=(),
     )
     for exchange in (late, spent, FakeExchange()):
         pass_through(numbers, exchange)
-    assert read(numbers, "sidecar.deadline.exceeded") == {ROUTE: 1}
-    assert read(numbers, "sidecar.deadline.rejected") == {ROUTE: 1}
+    assert by(numbers, "deadline.exceeded") == {"timeout": 1, "late": 0}
+    assert by(numbers, "deadline.rejected") == {"spent": 1, "too_small": 0, "not_sent": 0}
     assert read(numbers, "sidecar.cancellations") == {(*ROUTE, ("sidecar.cancellation.cause", "deadline")): 1}
+
+
+def test_a_deadline_is_counted_by_what_came_of_it() -> None:
+    """Of what took too long: whether the sidecar ended it. Of what was refused: when, and for what."""
+    numbers, gone = Numbers(), Reason.DEADLINE_EXCEEDED
+    answered = FakeExchange(started=0.0, ended=2.1)
+    left = FakeExchange(started=0.0, ended=2.1, status=499, reason=Reason.CLIENT_GONE)
+    in_line = FakeExchange(
+        started=0.0, ended=2.1, status=504, reason=gone, attempts=(FakeAttempt(status=0, reason=gone),)
+    )
+    too_small = FakeExchange(started=0.0, ended=0.0, status=504, reason=gone, attempts=())
+    spent = FakeExchange(started=0.0, ended=0.0, budget_seconds=0.0, status=504, reason=gone, attempts=())
+    for exchange in (answered, left, in_line, *[too_small] * 2, *[spent] * 3):
+        pass_through(numbers, exchange)
+    assert by(numbers, "deadline.exceeded") == {"timeout": 0, "late": 2}
+    assert by(numbers, "deadline.rejected") == {"spent": 3, "too_small": 2, "not_sent": 1}
+
+
+def test_a_further_attempt_is_counted_by_why_the_one_before_was_not_enough() -> None:
+    numbers = Numbers()
+    numbers.expect("checkout", "outbound", "payments", [RetryCause.NOT_CONNECTED, RetryCause.STATUS])
+    assert retries(numbers) == {"connect_failure": 0, "status": 0}
+    bad = FakeAttempt(status=503)
+    second, third = (
+        FakeAttempt(resend=1, cause=RetryCause.STATUS),
+        FakeAttempt(resend=2, cause=RetryCause.RESET),
+    )
+    pass_through(numbers, FakeExchange(attempts=(bad, second)))
+    pass_through(numbers, FakeExchange(attempts=(bad, second, third)))
+    assert retries(numbers) == {"connect_failure": 0, "status": 2, "reset": 1}
+    numbers.expect("checkout", "outbound", "payments", [RetryCause.STATUS, RetryCause.REFUSED])
+    assert retries(numbers) == {"connect_failure": 0, "status": 2, "reset": 1, "refused": 0}
 
 
 def test_transitions_and_notices_are_counted() -> None:
@@ -380,7 +462,7 @@ def test_what_waits_to_be_folded_is_bounded_on_many_routes() -> None:
 def test_what_may_be_counted_has_its_series_before_anything_has_happened() -> None:
     numbers = Numbers()
     for _ in range(2):
-        numbers.expect("checkout", "outbound", "payments")
+        numbers.expect("checkout", "outbound", "payments", [RetryCause.REFUSED])
     transitions = read(numbers, "sidecar.circuit_breaker.transitions")
     assert set(transitions.values()) == {0}
     assert {tuple(value for _, value in attributes[2:]) for attributes in transitions} == {
@@ -390,8 +472,10 @@ def test_what_may_be_counted_has_its_series_before_anything_has_happened() -> No
         (*ROUTE, ("sidecar.cancellation.cause", cause)): 0 for cause in ("client", "caller", "deadline")
     }
     assert read(numbers, "sidecar.cancellations") == causes
-    assert read(numbers, "sidecar.retry.attempts") == {(*ROUTE, ("sidecar.upstream", "payments")): 0}
-    for counter in ("deadline.exceeded", "deadline.rejected", "deadline.invalid", "retry.budget_exhausted"):
+    assert retries(numbers) == {"refused": 0}
+    assert by(numbers, "deadline.exceeded") == {"timeout": 0, "late": 0}
+    assert by(numbers, "deadline.rejected") == {"spent": 0, "too_small": 0, "not_sent": 0}
+    for counter in ("deadline.invalid", "retry.budget_exhausted"):
         assert read(numbers, f"sidecar.{counter}") == {ROUTE: 0}
 
 
@@ -415,3 +499,17 @@ def test_an_opening_before_the_first_look_is_seen_by_its_time() -> None:
     ]
     told = read(Numbers(), "sidecar.circuit_breaker.opened_timestamp", Sources(breakers=breakers))
     assert list(told.values()) == [1_700_000_000.5, 0.0]
+
+
+def test_durations_fall_into_the_buckets_that_were_configured() -> None:
+    numbers = Numbers(duration_bounds=(0.01, 1.0))
+    numbers.finished(FakeExchange(started=100.0, ended=100.5))
+    (row,) = read(numbers, "http.server.request.duration").values()
+    assert isinstance(row, HistogramRow)
+    assert (row.counts, row.sum, row.bounds) == ([0, 1, 0], 0.5, (0.01, 1.0))
+    assert (
+        "".join(render(numbers, Sources(), openmetrics=False, wall_offset=0.0)).count(
+            "duration_seconds_bucket"
+        )
+        == 6
+    )

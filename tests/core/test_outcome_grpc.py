@@ -149,7 +149,7 @@ def test_trailers_have_the_last_word() -> None:
         (400, None, GOOD),
         (401, None, GOOD),
         (404, None, GOOD),
-        (429, GrpcStatus.RESOURCE_EXHAUSTED, Verdict.RATE_ONLY_FAILURE),
+        (429, GrpcStatus.UNAVAILABLE, BAD),
         (500, GrpcStatus.UNKNOWN, BAD),
         (501, GrpcStatus.UNKNOWN, BAD),
         (502, GrpcStatus.UNAVAILABLE, BAD),

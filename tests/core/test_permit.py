@@ -233,10 +233,27 @@ def test_late_failure_of_that_probe_after_a_window_changes_nothing() -> None:
 def test_hung_calls_open_while_they_run() -> None:
     subject = breaker(slow_call_seconds=1.0, minimum_calls=20)
     permits = [start(subject, 0.0) for _ in range(20)]
-    seen = [permit.look(1.0) for permit in permits]
+    culprits = [Cause(b"t", b"%d" % number, b"r") for number in range(20)]
+    seen = [permit.look(1.0, culprit) for permit, culprit in zip(permits, culprits, strict=True)]
     assert seen[:-1] == [None] * 19
     assert seen[-1] is not None
     assert seen[-1].reason is TransitionReason.SLOW_CALL_RATE
+    assert [cause.span_id for cause in seen[-1].causes] == [one.span_id for one in culprits]
+
+
+def test_a_call_that_was_slow_while_it_ran_is_one_cause_and_that_of_its_end() -> None:
+    subject = breaker(slow_call_seconds=1.0, minimum_calls=20, consecutive_failures=2)
+    permits = [start(subject, 0.0) for _ in range(2)]
+    culprits = [Cause(b"t", b"%d" % number, b"r") for number in range(2)]
+    for permit, culprit in zip(permits, culprits, strict=True):
+        assert permit.look(1.0, culprit) is None
+    ends = [permit.judge(BAD, 3.0, one) for permit, one in zip(permits, culprits, strict=True)]
+    assert ends[1] is not None
+    assert [(cause.span_id, cause.error_type, cause.at) for cause in ends[1].causes] == [
+        (b"0", "500", 3.0),
+        (b"1", "500", 3.0),
+    ]
+    assert not subject.machine.history.causes(32)
 
 
 @pytest.mark.parametrize("slow_seconds", [0.1, 0.3, 0.5])

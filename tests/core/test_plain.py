@@ -470,6 +470,22 @@ def test_a_body_of_any_size_is_left_alone(size: int, last: bytes) -> None:
         assert answer[2:] == (len(body), body)
 
 
+@pytest.mark.parametrize(
+    ("lines", "body", "is_copied"), [(1, 40_000, False), (1, 20, True), (200, 15_000, True)]
+)
+def test_no_answers_body_keeps_more_than_twice_its_size_in_memory(
+    lines: int, body: int, is_copied: bool
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % body
+    head += b"".join(b"X-%d: %b\r\n" % (number, b"a" * 100) for number in range(lines))
+    answer = read_response(head + b"\r\n" + b"b" * body)
+    assert answer is not None
+    found = answer[3]
+    assert found == b"b" * body
+    assert isinstance(found, bytes) is is_copied
+    assert isinstance(found, bytes) or len(found.obj) <= 2 * body  # type: ignore[arg-type]  # what it is a view of
+
+
 def test_a_long_block_is_not_remembered() -> None:
     lines = b"".join(b"X-%d: %b\r\n" % (number, b"a" * 100) for number in range(plain.MAX_BLOCK_BYTES // 100))
     for _ in range(3):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.retry import (
@@ -17,11 +18,13 @@ from sidecar.core.retry import (
     RetryBudget,
     RetryCause,
     cause_of,
+    causes_at,
     is_wanted,
     is_wanted_after,
     wait_seconds,
 )
 from sidecar.core.snapshot import RetryOn, RetryPolicy
+from tests.support.proxy import HEADER
 
 POLICY = RetryPolicy(attempts=3)
 
@@ -43,6 +46,29 @@ POLICY = RetryPolicy(attempts=3)
 def test_causes(reason: Reason, cause: RetryCause) -> None:
     assert cause_of(reason, is_unprocessed=False) is cause
     assert cause_of(reason, is_unprocessed=True) is RetryCause.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("retry", "more"),
+    [
+        ("", set()),
+        ("retry: {attempts: 1}", set()),
+        ("retry: {attempts: 0, on: [reset, 5xx]}", set()),
+        ("retry: {attempts: 1, on: [reset, 429]}", {"reset", "status"}),
+        (
+            "retry: {attempts: 1, on: [attempt_timeout, gateway_error]}",
+            {"attempt_timeout", "status", "grpc_status"},
+        ),
+    ],
+)
+def test_what_may_come_again_is_known_from_the_route(retry: str, more: set[str]) -> None:
+    upstreams = "{a: {endpoints: ['x:1'], failover: [b]}, b: {endpoints: ['x:2']}, c: {endpoints: ['x:3']}}"
+    route = f"{{name: r, upstream: a, fallback: {{upstream: c}}, {retry}}}"
+    snapshot = load_text(f"{HEADER}upstreams: {upstreams}\nroutes: [{route}]\n").snapshot
+    (one,) = snapshot.routes
+    always = {"connect_failure", "refused", "stale_connection"} | more
+    causes = {name: {cause.value for cause in causes_at(one, name, snapshot.upstreams)} for name in "abc"}
+    assert causes == {"a": always, "b": always | {"fallback", "failover"}, "c": always | {"fallback"}}
 
 
 def test_by_default_only_what_has_reached_nobody_is_wanted() -> None:

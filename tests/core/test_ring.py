@@ -88,6 +88,7 @@ def test_others_may_go_on_while_a_large_one_is_made() -> None:
     assert len(pauses) == 400 // ring.MEMBERS_IN_STEP + 256
 
 
+@pytest.mark.plain
 def test_more_endpoints_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ring, "MOST_MEMBERS", 2)
     with pytest.raises(ValueError, match="3 endpoints are too many for one ring: at most 2"):

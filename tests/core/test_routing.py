@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,7 +17,7 @@ from sidecar.core.grpc_status import is_grpc
 from sidecar.core.hosts import normal_host
 from sidecar.core.path import has_one_reading, other_reading, unescape
 from sidecar.core.question import CALL_WORK, MOST_WORK, TooMuchWork, parse_query
-from sidecar.core.routing import RoutingTable
+from sidecar.core.routing import FOUND_SHARE, MAX_FOUND, MAX_FOUND_BYTES, RoutingTable
 from sidecar.core.snapshot import GrpcMatch, Match, PathKind, PathMatch, Route, ValueMatch
 
 
@@ -481,6 +482,43 @@ def test_hostile_requests_are_answered_like_others() -> None:
     )
     for path in ("/" * 16_000, "/a" * 8_000, "/." * 8_000, "/%61" * 4_000, "/;" * 8_000):
         assert find(routes, path, "x." * 8_000 + "a.b", query="a&" * 8_000) in (None, "rest")
+
+
+def test_a_path_that_comes_often_is_remembered_for_its_host_alone() -> None:
+    routes = table(a=Match(hosts=("a",), path=prefix("/x")), b=Match(hosts=("b",), path=prefix("/x")))
+    for number in range(3 * FOUND_SHARE):
+        assert find(routes, "/x/1", host="b" if number < FOUND_SHARE else "a") == (
+            "b" if number < FOUND_SHARE else "a"
+        )
+        assert find(routes, "/y/1", host="a") is None
+    assert {path: found[1].target for path, found in routes._found.items()} == {b"/x/1": "a"}
+    assert find(routes, "/x/1", host="b") == "b"
+    assert find(routes, "/x/1", host="c") is None
+
+
+def test_what_is_remembered_of_paths_is_bounded_whatever_clients_ask_for() -> None:
+    routes = table(a=Match(path=prefix("/x")))
+    for number in range((MAX_FOUND + 1) * FOUND_SHARE):
+        assert find(routes, f"/x/{number}") == "a"
+        assert len(routes._found) <= MAX_FOUND
+    assert len(routes._found) == 1
+    for _ in range(FOUND_SHARE):
+        assert find(routes, "/x/" + "a" * MAX_FOUND_BYTES) == "a"
+    assert len(routes._found) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"methods": frozenset({"GET"})}, {"headers": (ValueMatch("x-a", exact="1"),)}, {"clients": ("c",)}],
+)
+def test_where_more_than_host_and_path_counts_nothing_is_remembered(more: dict[str, Any]) -> None:
+    routes = table(a=Match(path=prefix("/x"), **more), b=Match(path=prefix("/x")))
+    for _ in range(FOUND_SHARE):
+        entry = routes.find_entry(b"h", b"/x", b"GET", {b"x-a": b"1"}, b"", "c")
+        assert entry is not None
+        assert entry.target == "a"
+        assert find(routes, "/x", method="POST") == "b"
+    assert not routes._found
 
 
 def test_explain_names_the_first_condition_that_fails() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sidecar.core.statechart import BY_OPERATOR, BY_TRAFFIC, EDGES, mermaid
+from sidecar.core.statechart import BY_OPERATOR, BY_PEERS, BY_TRAFFIC, EDGES, mermaid
 from sidecar.core.transition import State, TransitionReason
 
 BY_HAND = {TransitionReason.FORCED, TransitionReason.RELOAD}
 
 
 def test_no_edge_stands_twice_and_none_stays_where_it_is() -> None:
-    assert len(EDGES) == len(BY_TRAFFIC) + len(BY_OPERATOR)
+    assert len(EDGES) == len(BY_TRAFFIC) + len(BY_OPERATOR) + len(BY_PEERS)
     assert all(source is not target for source, target, _ in EDGES)
 
 

@@ -12,6 +12,7 @@ const select = await at("select");
 const timeline = await at("timeline");
 const states = await at("states");
 const needs = await at("needs");
+const adaptive = await at("adaptive");
 const stream = await at("stream");
 
 const BOUNDS = [0.005, 0.01, 0.1, 1];
@@ -21,6 +22,35 @@ test("a rate is a difference over its time, and a look without a sample is a rat
   const history = [];
   for (const one of [sample(1, 10), sample(2, 30), sample(4, 36)]) traffic.remember(history, one);
   assert.deepEqual(traffic.rates([1, 2, 3, 4], history), [20, 0, 6]);
+});
+
+test("looks that are older than a minute get sparse, and none is older than ten minutes but the one before", () => {
+  const ticks = Array.from({ length: 900 }, (_, i) => i);
+  const kept = traffic.thinned(ticks);
+  assert.deepEqual(kept.slice(-60), ticks.slice(-60));
+  assert.ok(kept.length < 60 + 600 / 4.5 + 2);
+  assert.ok(kept[0] >= 899 - 600 - 5);
+  assert.deepEqual(traffic.thinned(kept), kept);
+  assert.deepEqual(traffic.thinned([]), []);
+});
+
+test("a sum of histories has at each look what each of them had by then", () => {
+  const one = [sample(1, 0), sample(2, 5, 1)];
+  const other = [sample(3, 7, 0, [7, 0, 0, 0, 0], 2)];
+  const sums = traffic.summed([1, 2, 3, 9], [one, other]);
+  assert.deepEqual(sums.map(({ at, finished, errors, gone }) => [at, finished, errors, gone]), [
+    [1, 0, 0, 0],
+    [2, 5, 1, 0],
+    [3, 12, 1, 2],
+    [9, 12, 1, 2],
+  ]);
+  assert.deepEqual(sums[3].counts, [7, 5, 0, 0, 0]);
+  assert.deepEqual(traffic.summed([1], []), [{ at: 1, finished: 0, errors: 0, gone: 0, counts: [] }]);
+});
+
+test("a stamp has date, time and zone", () => {
+  assert.match(format.stamp(Date.UTC(2026, 10, 24, 18, 37, 17)), /^2026-11-2[45] \d\d:\d\d:17 (UTC|[+-]\d\d:\d\d)$/);
+  assert.equal(format.stamp(NaN), format.NONE);
 });
 
 test("errors have rates of their own", () => {
@@ -183,6 +213,29 @@ test("whole histories are read for what is in sight and has changed, a few at a 
   assert.deepEqual(needs.detailsNeeded(store), ["r3", "r5", "r7", "r9", "r11", "r13", "r15", "r17"]);
   assert.deepEqual(needs.detailsNeeded({ ...store, view: { name: "routes", route: "" } }), []);
   assert.deepEqual(needs.detailsNeeded({ ...store, view: { name: "route", route: "r4" } }), ["r4"]);
+});
+
+test("of upstreams, those in sight are read; of breakers, those whose upstream has an adaptive limit", () => {
+  const row = (name, upstream) => [name, { row: { name, breakers: [{ upstream }] } }];
+  const store = {
+    view: { name: "breakers", route: "" },
+    visible: { routes: ["a", "b", "c", "gone"], upstreams: ["u", "v"] },
+    routes: new Map([row("a", "u"), row("b", "u"), row("c", "v"), row("far", "w")]),
+    upstreams: new Map([["u", { adaptive: {} }], ["v", { adaptive: null }], ["w", { adaptive: {} }]]),
+  };
+  assert.deepEqual(needs.upstreamsNeeded(store), ["u"]);
+  assert.deepEqual(needs.upstreamsNeeded({ ...store, view: { name: "upstreams", route: "" } }), ["u", "v"]);
+  assert.deepEqual(needs.upstreamsNeeded({ ...store, view: { name: "routes", route: "" } }), []);
+});
+
+test("an adaptive limit is told with what is used of it, and why it was changed last", () => {
+  const limit = { mode: "on", in_flight: 18, limit: 1032, changed: { at: "2026-11-29T00:00:00Z", reason: "in_line" } };
+  const now = Date.parse("2026-11-29T00:03:05Z");
+  const told = (more, reason = "in_line") => adaptive.limitWords({ ...limit, ...more, changed: { ...limit.changed, reason } }, now);
+  assert.equal(told({}), "limit 18 / 1 032: answers waited in a line, 3 min 5 s ago");
+  assert.equal(told({ mode: "observe" }, "start"), "limit 18 / 1 032 observed: not changed yet");
+  assert.equal(told({}, "newer"), "limit 18 / 1 032: newer, 3 min 5 s ago");
+  assert.equal(adaptive.limitWords(null, now), "");
 });
 
 const TOLD = "retry: 2000\nid: a-1\n\nid: a-2\nevent: reload\ndata: {\"x\":1}\n\n: still here\n\nevent: lost\ndata: {}\n\n";

@@ -88,10 +88,27 @@ def locked() -> dict[str, Version]:
 def test_the_lock_has_every_dependency_within_its_bounds() -> None:
     """If not: see deploy/image/README.md."""
     found = locked()
-    for line in PROJECT["dependencies"]:
+    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["redis"]]:
         wanted = Requirement(line)
         name = wanted.name.lower().replace("_", "-")
         assert found[name.replace(".", "-")] in wanted.specifier, line
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.3", "3.13.0", "3.14.0"])
+def test_the_lock_has_what_its_packages_need_on_each_python_that_the_project_takes(python: str) -> None:
+    """Not the image's alone: a release is installed by it too, on whatever Python makes it."""
+    machine = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+    found = locked()
+    missing = [
+        f"{package.metadata['Name']}: {line}"
+        for package in distributions(path=[sysconfig.get_path("purelib")])
+        if package.metadata["Name"].lower().replace("_", "-") in found
+        for line in package.requires or ()
+        if "extra" not in line
+        and ((needed := Requirement(line)).marker is None or needed.marker.evaluate(machine))
+        and needed.name.lower().replace("_", "-").replace(".", "-") not in found
+    ]
+    assert missing == []
 
 
 def test_each_package_of_the_lock_has_hashes_and_no_address() -> None:
@@ -115,7 +132,7 @@ def test_the_bill_of_materials_tells_each_package_and_its_needs() -> None:
     sbom = runpy.run_path(str(IMAGE / "sbom.py"))["sbom"]
     installed = list(distributions(path=[sysconfig.get_path("purelib")]))
     first, second = (
-        json.dumps(sbom(found, "sidecar-proxy", "0.1.0")) for found in (installed, installed[::-1])
+        json.dumps(sbom(found, "sidecar-proxy", "0.2.0")) for found in (installed, installed[::-1])
     )
     assert first == second
     told = json.loads(first)

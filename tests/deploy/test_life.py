@@ -20,7 +20,8 @@ from tests.deploy.kubelet import Pod
 from tests.support.ports import free_ports
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-REQUESTS_PER_SECOND = 500
+REPLICAS = 2
+REQUESTS_PER_SECOND = 250
 """At most: on a busy machine there are fewer, and none is given up."""
 CLIENTS = 25
 ANSWERS_BETWEEN = 150
@@ -107,8 +108,8 @@ async def test_a_rolling_update_under_load_loses_no_request(
 ) -> None:
     """An ordinary container's SIGTERM is held back for half of the grace period: until the app has gone."""
     config = configuration(tmp_path, "base", payments="127.0.0.1:9")
-    pods += [Pod(config, ["serve"], session, mode=mode, grace_seconds=4) for _ in range(6)]
-    old, new = pods[:3], pods[3:]
+    pods += [Pod(config, ["serve"], session, mode=mode, grace_seconds=4) for _ in range(2 * REPLICAS)]
+    old, new = pods[:REPLICAS], pods[REPLICAS:]
     for pod in old:
         await pod.start()
         await pod.ready()
@@ -131,7 +132,7 @@ async def test_a_rolling_update_under_load_loses_no_request(
     load.is_over = True
     await running
     assert load.failures == []
-    assert [await end for end in ends] == [(0, 0)] * 3
+    assert [await end for end in ends] == [(0, 0)] * REPLICAS
 
 
 async def test_a_job_ends_with_its_app(

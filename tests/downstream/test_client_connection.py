@@ -145,6 +145,7 @@ def test_in_a_drain_an_answer_closes_its_connection() -> None:
     assert stage.phase is Phase.CLOSING
 
 
+@pytest.mark.plain
 def test_an_error_of_ours_ends_its_connection_and_exchange_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     lease = stage.upstream()

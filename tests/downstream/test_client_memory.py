@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Held, charge_of_head
+from sidecar.core.snapshot import Address
+from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import Phase
+from sidecar.transport.bind import Bound
 from tests.downstream.stage import GET, Stage, post
 
 LONG = b"GET / HTTP/1.1\r\nHost: app\r\n" + b"x-long: %s\r\n" % (b"a" * 9000)
@@ -24,6 +29,23 @@ def test_a_plain_request_costs_nothing_beyond_its_connection() -> None:
     assert held(stage) == 0
     stage.lose()
     assert stage.path.service.memory.used_bytes == 0
+
+
+async def test_with_many_connections_each_socket_of_the_address_gives_its_own_smaller_buffers() -> None:
+    """A process that has taken over may have several: those of each worker of the one before."""
+    stage = Stage()
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as another:
+
+        async def bind(_address: Address, _key: str) -> Bound:
+            return Bound.of(one, accepts=False, others=(another,))
+
+        await stage.listener.bind(bind)
+        stage.listener.start()
+        usual = another.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        stage.path.service.memory.buffer_bytes = 4096
+        assert stage.listener.accept(ClientConnection(stage.listener))
+        first, second = (each.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for each in (one, another))
+        assert first == second < usual
 
 
 def test_the_beginning_of_a_head_is_charged_in_steps_and_given_back_with_the_connection() -> None:

@@ -8,23 +8,26 @@ from typing import Any
 
 import pytest
 
-from sidecar.downstream.gate import HELD_BYTES, OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
+from sidecar.downstream.gate import HELD_BYTES, OUTSIDE, QUEUED, Gate, OpenWaiting, Place, Ticket
+from sidecar.transport.link import Link
+from tests.support.by_hand import HandTransport
 
 
-class Pair:
-    """As much of a link as a gate asks for, with its other end."""
+class Pair(HandTransport):
+    """A transport with a socket that can be waited on, and its other end."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.here, self.there = socket.socketpair()
 
-    def fileno(self) -> int:
-        return self.here.fileno()
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.here if name == "socket" else super().get_extra_info(name, default)
 
 
-class One(Waiting):
+class One(OpenWaiting):
     def __init__(self, gate: Gate) -> None:
         self.pair = Pair()
-        self.link: Any = self.pair
+        self.link = Link(self.pair)
         self.place = OUTSIDE
         self.ticket: Ticket | None = None
         self.gate = gate

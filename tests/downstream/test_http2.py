@@ -8,7 +8,6 @@ from sidecar.core.errors import Reason
 from sidecar.core.head import response_head
 from sidecar.downstream.http2 import UNREAD_REQUESTS
 from sidecar.downstream.phase import LAST_CALL_SECONDS, SKIP_SECONDS, Phase
-from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.transport.turns import TURN_UNITS
 from sidecar.upstream.streams import Processed
 from tests.downstream.http2_stage import Http2Stage, field
@@ -135,19 +134,6 @@ def test_a_drain_ends_when_the_client_has_taken_the_rest() -> None:
     assert stage.phase is Phase.ANSWER
     stage.send(wire.window(0, 100_000) + wire.window(1, 100_000))
     assert stage.phase is Phase.CLOSING
-
-
-def test_an_old_connection_is_drained() -> None:
-    stage = Http2Stage(listener=NO_ROUTE)
-    number, goaways, step = 1, 0, TIMEOUTS.idle_seconds - 1
-    while stage.phase is Phase.IDLE:
-        assert (goaways, number * step / 2 < AGE_SECONDS * (1 + AGE_JITTER) + step) == (0, True)
-        stage.send(request(number))
-        number += 2
-        stage.loop.advance(step)
-        goaways = len(stage.frames(GOAWAY))
-    assert number * step / 2 > AGE_SECONDS * (1 - AGE_JITTER)
-    assert (goaways, stage.phase) == (2, Phase.CLOSING)
 
 
 def test_a_client_that_is_gone_leaves_nothing() -> None:

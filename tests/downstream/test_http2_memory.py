@@ -81,7 +81,7 @@ def test_who_sends_what_an_upstream_does_not_take_is_known_and_can_be_ended() ->
     lease = begun(stage, is_end=False)
     body(stage, 64 * KIB)
     assert stage.served.claim(stage.loop.time()) is None
-    lease.unsent = 64 * KIB
+    lease.stream.unsent = 64 * KIB
     stage.loop.advance(1.0)
     claim = stage.served.claim(stage.loop.time())
     assert claim is not None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from typing import cast
+from dataclasses import astuple
 
 import pytest
 
@@ -12,26 +11,19 @@ from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import ListenerLimits
 from sidecar.downstream import reader
 from sidecar.downstream.parse import Refused
-from sidecar.downstream.terms import ListenerTerms
 from sidecar.http1.unfinished import UnfinishedHead
+from tests.support.terms import HandTerms
 
 LIMITS = ListenerLimits(head_bytes=400, headers=10, url_bytes=100)
 
 
-@dataclass
-class Terms:
-    """As much of a listener as a reader asks for."""
-
-    is_trusted: bool = True
-    name: str = "inbound"
-    limits: ListenerLimits = LIMITS
-    small_head_bytes: int = 40
-    takes_connect: bool = False
+def terms(is_trusted: bool = True) -> HandTerms:
+    return HandTerms(LIMITS, small_head_bytes=40, is_trusted=is_trusted)
 
 
 def read(*lines: bytes, first: bytes = b"POST /a HTTP/1.1", is_trusted: bool = True) -> tuple[Request, bool]:
     head = b"".join(line + b"\r\n" for line in (first, b"Host: app", *lines)) + b"\r\n"
-    return reader.read_request(cast(ListenerTerms, Terms(is_trusted)), head)
+    return reader.read_request(terms(is_trusted), head)
 
 
 def refusal(*lines: bytes, first: bytes = b"POST /a HTTP/1.1") -> Reason:
@@ -152,7 +144,7 @@ def test_a_head_that_breaks_a_limit_is_refused_before_its_end(begin: bytes, reas
     unfinished = UnfinishedHead(is_request=True)
     assert unfinished.add(begin) is None
     with pytest.raises(Refused) as caught:
-        reader.check_unfinished(cast(ListenerTerms, Terms()), unfinished)
+        reader.check_unfinished(terms(), unfinished)
     assert caught.value.reason is reason
 
 
@@ -167,5 +159,5 @@ def test_a_head_that_breaks_a_limit_is_refused_before_its_end(begin: bytes, reas
 def test_a_head_within_its_limits_is_waited_for(begin: bytes) -> None:
     unfinished = UnfinishedHead(is_request=True)
     unfinished.add(begin)
-    reader.check_unfinished(cast(ListenerTerms, Terms()), unfinished)
+    reader.check_unfinished(terms(), unfinished)
     assert unfinished.whole() == begin

@@ -204,6 +204,7 @@ def test_a_mistake_of_ours_is_no_failure() -> None:
     subject.assert_nothing_runs()
 
 
+@pytest.mark.plain
 def test_a_mistake_at_its_beginning_is_told_and_the_next_check_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Checking(Path(breaker=POLICY))
     path = subject.path

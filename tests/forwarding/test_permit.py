@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from math import inf
 
 import pytest
 
+from sidecar.core.adaptive import MIN_SAMPLES, WINDOW_SECONDS, AdaptiveLimit
 from sidecar.core.breaker.permit import Turn
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import Kind, Outcome
-from sidecar.core.snapshot import BreakerPolicy
+from sidecar.core.snapshot import BreakerPolicy, Mode, UpstreamLimits
 from sidecar.core.transition import State, TransitionReason
 from sidecar.forwarding.permit import Permit, Refusal
 from tests.support.by_hand import HERE, THERE, WHOLE, Path, Whole
@@ -238,3 +241,84 @@ def test_time_of_the_upstream_is_slow_and_the_clients_last_turn_is_not(turn: Tur
         permit.turn(turn, now + 0.5)  # and the answer comes before the client has sent all
     transition = permit.succeed(path.cluster.pools[0].standing, now + 1.5, None)
     assert (transition is None) == (turn is Turn.CLIENT)
+
+
+@pytest.fixture
+def timed() -> tuple[Path, AdaptiveLimit]:
+    """A path with an adaptive limit."""
+    path = Path()
+    policy = path.cluster.policy
+    path.cluster.adopt(replace(policy, limits=replace(policy.limits, adaptive=Mode.ENFORCE)))
+    limit = path.cluster.adaptive
+    assert limit is not None
+    return path, limit
+
+
+def test_an_adaptive_limit_learns_from_good_heads_alone(timed: tuple[Path, AdaptiveLimit]) -> None:
+    path, limit = timed
+    now, standing = path.loop.now, path.cluster.pools[0].standing
+
+    def sent() -> Permit:
+        permit = admitted(path)
+        permit.sent(HERE, now)
+        return permit
+
+    not_found = Outcome(Kind.ANSWERED, 200, grpc_status=int(GrpcStatus.NOT_FOUND))
+    for outcome in (not_found, Outcome(Kind.ANSWERED, 404), Outcome(Kind.TIMED_OUT), Outcome(Kind.LEFT), BAD):
+        other = sent()
+        other.judge(outcome, now + 0.01, None)
+        other.close(now + 0.01)
+    sent().close(now + 0.01)
+    assert limit._samples == 0, "to fail, to refuse and to be left are no measure"
+    for _ in range(MIN_SAMPLES):
+        now += WINDOW_SECONDS / 50
+        streamed = sent()
+        streamed.head(200, now + 0.2)
+        streamed.succeed(standing, now + 0.9, None)
+    assert limit.base_seconds == pytest.approx(0.2, rel=0.05), "the head, not the end"
+    for _ in range(MIN_SAMPLES):
+        now += WINDOW_SECONDS / 50
+        sent().succeed(standing, now + 0.1, None)
+    assert limit.base_seconds == pytest.approx(0.1, rel=0.05), "a whole answer at once"
+    assert path.cluster.in_flight == 0
+
+
+def test_a_stream_is_learned_from_once_when_it_is_judged_by_its_head(
+    timed: tuple[Path, AdaptiveLimit],
+) -> None:
+    path, limit = timed
+    permit, now = admitted(path), path.loop.now
+    permit.sent(HERE, now)
+    look = permit.head(200, now + 0.3)
+    assert limit._samples == 0
+    permit.look(look, None)
+    assert limit._samples == 1
+    permit.judge(GOOD, look + 60.0, None)
+    permit.close(look + 60.0)
+    assert limit._samples == 1
+
+
+@pytest.mark.parametrize("ends", ["whole", "cut", "reset"])
+def test_a_stream_stands_in_no_line_from_its_head_on(timed: tuple[Path, AdaptiveLimit], ends: str) -> None:
+    """Else an upstream's open streams would take all that its adaptive limit allows, and nothing would be learned."""
+    path, limit = timed
+    standing = path.cluster.pools[0].standing
+    limit.limit = 2
+    permit, now = admitted(path), path.loop.now
+    permit.sent(HERE, now)
+    look = permit.head(200, now + 0.3)
+    admitted(path)
+    assert "limits.adaptive allows 2" in refused(path).detail, "it may yet be a short answer"
+    path.loop.advance(look - now)
+    permit.look(look, None)
+    other = admitted(path)
+    assert (path.cluster.in_flight, path.cluster.streams) == (3, 1)
+    path.cluster.adopt(replace(path.cluster.policy, limits=UpstreamLimits()))  # `adaptive: off`
+    if ends == "whole":
+        permit.succeed(standing, look + 60.0, None)
+    elif ends == "reset":
+        permit.judge(Outcome(Kind.RESET, 200), look + 60.0, None)
+    if ends != "whole":
+        permit.close(look + 60.0)
+    other.close(look + 60.0)
+    assert (path.cluster.in_flight, path.cluster.streams) == (1, 0)

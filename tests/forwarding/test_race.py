@@ -10,6 +10,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, response_head
 from sidecar.core.outcome import Kind, Outcome
 from sidecar.core.request import Request, Traits
+from sidecar.core.retry import RetryCause
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts
 from sidecar.core.transition import State
 from sidecar.forwarding.attempt import Attempt
@@ -230,7 +231,7 @@ def test_a_timeout_while_the_client_owes_its_body_is_no_failure(unsent: int, fai
     lease = path.idle_lease()
     exchange, _ = begun(path, request(b"POST", length=10))
     exchange.data(b"12345")
-    lease.unsent = unsent
+    lease.stream.unsent = unsent
     path.loop.advance(2.1)
     assert lease.fates == [Fate.BROKEN]
     assert_over(path, failed=failed, ignored=1 - failed)
@@ -468,7 +469,7 @@ def hedged(path: Path, asked: Request | None = None) -> tuple[Exchange, HandClie
     assert isinstance(race, Race)
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
-    race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
+    race._run(permit, path.cluster, path.cluster.single, path.loop.now, RetryCause.HEDGE)
     leases.reverse()  # the youngest is taken first
     assert len(race.running) == 2
     assert path.in_flight == (2, [2])
@@ -519,7 +520,7 @@ def test_a_loser_that_still_waits_for_a_connection_is_called_off(connectings: li
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
+    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, RetryCause.HEDGE)
     answer(lease)
     assert connectings[0].is_called_off
     assert client.notes == whole(200)
@@ -541,7 +542,7 @@ def test_a_losing_probe_gives_its_place_back(connectings: list[HandConnecting]) 
     assert isinstance(permit, Permit)
     assert permit.is_probe
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.pick(), path.loop.now, is_hedge=True)
+    exchange.race._run(permit, path.cluster, path.cluster.pick(), path.loop.now, RetryCause.HEDGE)
     answer(connectings[1].open())
     assert path.in_flight == (0, [0, 0])
     again = [path.destination.admit(path.loop.now, WHOLE) for _ in range(3)]
@@ -611,7 +612,7 @@ def test_an_attempts_own_timeout_ends_that_one_alone() -> None:
     permit = path.destination.admit(path.loop.now, WHOLE)
     assert isinstance(permit, Permit)
     assert exchange.race is not None
-    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, is_hedge=True)
+    exchange.race._run(permit, path.cluster, path.cluster.single, path.loop.now, RetryCause.HEDGE)
     path.loop.advance(1.5)
     assert (client.notes, leases[1].fates) == ([], [Fate.BROKEN])
     answer(leases[0])

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.forwarding.body import RequestBody
+from sidecar.forwarding.streams import NO_CLIENT
+from sidecar.upstream.streams import NoUpstream
 
 KEPT = 64
 
 
-class Client:
-    """Whose body it is."""
-
-    def hold(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-class Upstream:
+class Upstream(NoUpstream):
     """One try's stream: what it was given."""
 
     def __init__(self) -> None:
         self.data = b""
         self.has_ended = False
-        self.unsent_bytes = 0
 
     def send_data(self, data: bytes) -> None:
         self.data += data
@@ -43,7 +35,7 @@ STEPS = st.lists(st.sampled_from(["piece", "try ends", "another try"]), max_size
 def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
     pieces: list[bytes], steps: list[str]
 ) -> None:
-    body = RequestBody(cast(Any, Client()))
+    body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(KEPT, MemoryBudget())
     came, left, upstream = b"", list(pieces), None
     for step in [*steps, *["piece"] * len(pieces), "another try"]:
@@ -60,7 +52,7 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
         elif upstream is None and body.is_resendable:
             upstream = Upstream()
             upstream.data = b"".join(bytes(one) for one in body.take_held())
-            body.send_to(cast(Any, upstream))
+            body.send_to(upstream)
         if upstream is not None:
             assert upstream.data == came
     if upstream is not None and pieces and not left:
@@ -71,10 +63,10 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
 
 @given(pieces=PIECES)
 def test_what_is_longer_than_is_kept_is_not_sent_again_once_a_try_had_it(pieces: list[bytes]) -> None:
-    body = RequestBody(cast(Any, Client()))
+    body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(KEPT, MemoryBudget())
     body.take_held()
-    body.send_to(cast(Any, Upstream()))
+    body.send_to(Upstream())
     for piece in pieces:
         body.arrived(piece)
     body.stop()
@@ -84,10 +76,10 @@ def test_what_is_longer_than_is_kept_is_not_sent_again_once_a_try_had_it(pieces:
 def test_what_is_kept_counts_as_memory_until_it_is_held_again_or_over() -> None:
     memory = MemoryBudget()
     before = memory.used_bytes
-    body = RequestBody(cast(Any, Client()))
+    body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(4 * STEP_BYTES, memory)
     body.take_held()
-    body.send_to(cast(Any, Upstream()))
+    body.send_to(Upstream())
     for _ in range(3):
         body.arrived(b"x" * STEP_BYTES)
     assert memory.used_bytes - before == 3 * STEP_BYTES
@@ -95,16 +87,16 @@ def test_what_is_kept_counts_as_memory_until_it_is_held_again_or_over() -> None:
     assert (memory.used_bytes, body.held_bytes) == (before, 3 * STEP_BYTES)
     body.take_held()
     assert memory.used_bytes - before == 3 * STEP_BYTES
-    body.release(cast(Any, Client()))
+    body.release(NO_CLIENT)
     assert memory.used_bytes == before
 
 
 def test_what_is_kept_is_given_up_where_memory_is_short() -> None:
     memory = MemoryBudget()
-    body = RequestBody(cast(Any, Client()))
+    body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(4 * STEP_BYTES, memory)
     body.take_held()
-    body.send_to(cast(Any, Upstream()))
+    body.send_to(Upstream())
     body.arrived(b"x" * 2 * STEP_BYTES)
     kept, memory.is_full = memory.used_bytes, True
     body.arrived(b"x")

@@ -12,25 +12,25 @@ from sidecar.core.memory_budget import STEP_BYTES
 from sidecar.core.plain import Field
 from sidecar.forwarding.body import MAX_HELD_BYTES, RequestBody
 from sidecar.upstream.pool import Pool
-from tests.support.by_hand import HERE, HandClient, HandLease, HandLoop, hand_cluster
+from tests.support.by_hand import HERE, HandClient, HandLease, HandLoop, HandStream, hand_cluster
 
 TRAILERS: list[Field] = [(b"a", b"A: 1\r\n", b"1")]
 
 
 def new_body() -> tuple[RequestBody, HandClient]:
     client = HandClient()
-    return RequestBody(client), client
+    return RequestBody().take(client), client
 
 
 def new_lease() -> HandLease:
     return HandLease(Pool(hand_cluster(HandLoop()), HERE))
 
 
-class FullSocket(HandLease):
+class FullSocket(HandStream):
     """An upstream that says within the writing of the head that it has enough, and only once, as asyncio's do."""
 
     def __init__(self, body: RequestBody) -> None:
-        super().__init__(new_lease().pool)
+        super().__init__()
         self._body = body
 
     def send_head(self, head: RequestHead | None, held: Sequence[Any] = ()) -> None:
@@ -40,7 +40,7 @@ class FullSocket(HandLease):
 def send(body: RequestBody, lease: HandLease) -> None:
     """As an attempt does it."""
     lease.notes.append(("held", b"".join(body.take_held())))
-    body.send_to(lease)
+    body.send_to(lease.stream)
 
 
 @pytest.mark.parametrize(("size", "told"), [(MAX_HELD_BYTES, []), (MAX_HELD_BYTES + 1, ["hold"])])
@@ -154,7 +154,7 @@ def test_stopping_before_anything_was_sent_keeps_it_untouched() -> None:
 
 def test_where_there_is_little_memory_less_is_held_and_it_can_be_counted() -> None:
     client = HandClient()
-    body = RequestBody(client, 4096)
+    body = RequestBody().take(client, 4096)
     body.arrived(b"a" * 4096)
     assert (body.held_bytes, client.notes) == (4096, [])
     body.arrived(b"b")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -26,6 +24,8 @@ from sidecar.core.snapshot import (
     HealthCheckPolicy,
 )
 from sidecar.forwarding.standby import Detour, Standby, supply_of
+from sidecar.upstream.cluster import Cluster
+from tests.support.by_hand import HandLoop, hand_cluster
 
 FAILOVER = FailoverPolicy(("dr",))
 CHECK = HealthCheckPolicy()
@@ -49,7 +49,7 @@ class Upstream:
     mode: BreakerMode = BreakerMode.ENFORCE
     most: float = 0.5
     """Of the endpoints, that may be ejected."""
-    cluster: Any = None
+    cluster: Cluster = field(init=False)
     breaker: Breaker = field(init=False)
     well: set[int] = field(init=False)
 
@@ -57,14 +57,15 @@ class Upstream:
         peers = Peers(self.name, EjectionPolicy(max_ejected=self.most))
         for number in range(self.count):
             peers.join(number, Spot(), 0.0)
-        self.cluster = SimpleNamespace(name=self.name, peers=peers)
-        policy = BreakerPolicy(mode=self.mode, warm_up_seconds=0.0)
-        self.breaker = Breaker("app", self.name, policy, self.rng, 0.0, peers=peers)
+        self.cluster = hand_cluster(HandLoop())
+        self.cluster.name, self.cluster.peers = self.name, peers
+        breaker = BreakerPolicy(mode=self.mode, warm_up_seconds=0.0)
+        self.breaker = Breaker("app", self.name, breaker, self.rng, 0.0, peers=peers)
         self.well = set(range(self.count))
 
     @property
     def peers(self) -> Peers:
-        return self.cluster.peers  # type: ignore[no-any-return]
+        return self.cluster.peers
 
     def pick(self) -> int:
         by: dict[Health, list[int]] = {}

@@ -104,6 +104,22 @@ def test_an_item_may_be_added_again_when_it_expires() -> None:
     assert [round(at - start, 6) for at in item.expired] == [1.0, 2.0, 3.0]
 
 
+def test_who_lies_down_in_the_latest_bucket_expires_when_due_and_does_not_stay() -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 0.3)
+    first = add(sweep, loop, 1.0)
+    for share in (0.0, 0.5, 0.999):
+        item = Item(sweep.latest_from + share / TICKS_PER_SECOND)
+        assert sweep.latest_from <= item.due < sweep.latest_until
+        item.bucket = sweep.latest
+        sweep.latest.add(item)
+    assert sweep.latest is first.bucket
+    items = [cast(Item, item) for item in sweep.latest]
+    loop.advance(2.0)
+    assert [item.expired for item in items] == [[pytest.approx(item.due, abs=1e-6)] for item in items]
+    assert (len(items), sweep.latest, sweep.latest_until) == (4, set(), 0.0)
+
+
 def test_nothing_runs_while_there_is_nothing_to_sweep() -> None:
     sweep, loop = new_sweep()
     assert loop.timers == 0

@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.tunnel import LINGER_SECONDS, Tunnel
 from sidecar.transport.link import Link
 from tests.support.by_hand import HandClient, HandLoop, HandTransport
@@ -24,8 +23,9 @@ class Side:
         self.transport = HandTransport(can_write_eof=can_half_close)
         self.link = Link(self.transport)
 
-    def hand_over(self, protocol: Any) -> None:
+    def hand_over(self, protocol: Any) -> Link:
         self.link.set_sink(protocol)
+        return self.link
 
     def says(self, data: bytes) -> None:
         self.transport.protocol.data_received(data)
@@ -51,17 +51,6 @@ class Client(HandClient):
         return self._side.link, *self._ahead
 
 
-class Switched:
-    """An attempt whose upstream has answered 101."""
-
-    def __init__(self, side: Side, rest: bytes) -> None:
-        self._side, self.rest = side, rest
-
-    def hand_over(self, protocol: Any) -> Link:
-        self._side.hand_over(protocol)
-        return self._side.link
-
-
 class Stage:
     def __init__(
         self,
@@ -80,7 +69,7 @@ class Stage:
             cast(asyncio.AbstractEventLoop, self.loop), idle_seconds, self._ended, self.memory
         )
         client = Client(self.client, read_ahead, has_ended=has_ended)
-        self.tunnel.start(client, cast(Attempt, Switched(self.upstream, rest)))
+        self.tunnel.start(client, self.upstream.hand_over, rest)
 
     def _ended(self) -> None:
         self.ends += 1

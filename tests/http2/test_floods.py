@@ -176,7 +176,7 @@ def test_answers_that_nobody_reads_end_the_connection() -> None:
     limits = FloodLimits(ping_burst=5000)
     connection = started(Role.SERVER, limits=limits)
     assert failed(connection.receive(ping() * 1000, 0.0)) is None
-    assert connection.unsent_answers == 1000
+    assert connection.load.unsent_answers == 1000
     breach = failed(connection.receive(ping(), 0.0))
     assert breach is not None
     assert breach.flood == floods.ANSWERS
@@ -186,7 +186,7 @@ def test_answers_that_are_read_count_no_more() -> None:
     connection = started(Role.SERVER, limits=FloodLimits(ping_burst=5000))
     connection.receive(ping() * 1000, 0.0)
     connection.take()
-    assert connection.unsent_answers == 0
+    assert connection.load.unsent_answers == 0
     assert failed(connection.receive(ping() * 1000, 0.0)) is None
 
 
@@ -220,7 +220,7 @@ def test_a_stream_that_was_reset_counts_until_it_is_released() -> None:
     assert [(one.stream_id, one.payload[3]) for one in refusals] == [(7, REFUSED_STREAM)]
     connection.release(streams[0])
     assert names(connection.receive(request(9), 0.0)) == ["RequestReceived"]
-    assert connection.open_streams == 3
+    assert connection.load.open_streams == 3
 
 
 def test_a_thousand_streams_are_open_at_once_and_no_more() -> None:

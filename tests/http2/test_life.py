@@ -72,10 +72,10 @@ def test_a_stream_that_has_ended_on_both_sides_and_was_released_is_forgotten() -
     connection = started(Role.SERVER)
     stream = asked(connection)
     connection.send_head(stream, 204, (), is_end=True)
-    assert connection.open_streams == 1
+    assert connection.load.open_streams == 1
     connection.release(stream)
     connection.release(stream)
-    assert connection.open_streams == 0
+    assert connection.load.open_streams == 0
     assert resets(connection) == []
 
 
@@ -84,7 +84,7 @@ def test_a_stream_that_is_released_before_its_answer_is_cancelled() -> None:
     stream = asked(connection)
     connection.release(stream)
     assert resets(connection) == [(1, CANCEL)]
-    assert connection.open_streams == 0
+    assert connection.load.open_streams == 0
 
 
 def test_a_stream_that_was_released_counts_until_what_waits_has_gone() -> None:
@@ -94,10 +94,10 @@ def test_a_stream_that_was_released_counts_until_what_waits_has_gone() -> None:
     connection.send_data(stream, b"d" * 70_000)
     connection.end(stream)
     connection.release(stream)
-    assert connection.open_streams == 1
+    assert connection.load.open_streams == 1
     assert resets(connection) == []
     connection.receive(frame(8, 0, 1, b"\0\1\0\0") + frame(8, 0, 0, b"\0\1\0\0"), 0.0)
-    assert connection.open_streams == 0
+    assert connection.load.open_streams == 0
 
 
 def test_an_answer_that_is_whole_before_its_request_is_delivered_and_then_reset() -> None:
@@ -154,7 +154,7 @@ def test_frames_for_streams_that_we_reset_long_ago_are_no_fault() -> None:
         client.release(stream)
     late = answer(1, is_end=False) + frame(DATA, 0, 1, b"d") + answer(2 * MAX_REMEMBERED + 1)
     assert client.receive(late, 0.0) == []
-    assert client.open_streams == 0
+    assert client.load.open_streams == 0
 
 
 # Clients
@@ -262,7 +262,7 @@ def test_a_server_drains_by_two_goaways() -> None:
     for one in (stream, late):
         connection.send_head(one, 204, (), is_end=True)
         connection.release(one)
-    assert connection.open_streams == 0
+    assert connection.load.open_streams == 0
     assert [frame.kind for frame in frames_of(connection.take())] == [HEADERS, HEADERS]
 
 

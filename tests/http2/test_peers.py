@@ -34,7 +34,7 @@ def test_a_client_of_nghttp2_gets_its_bodies_back() -> None:
             break
     assert ended == set(ids)
     assert set(got.values()) == {BODY}
-    assert server.open_streams == 0
+    assert server.load.open_streams == 0
 
 
 def echo(server: Connection, event: object) -> None:

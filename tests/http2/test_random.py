@@ -235,7 +235,7 @@ class TwoEnds(RuleBasedStateMachine):
         for side, streams in ((self.client, self.asked), (self.server, self.taken)):
             for stream in streams.values():
                 side.release(stream)
-            assert side.open_streams == 0
+            assert side.load.open_streams == 0
 
 
 TestTwoEnds = TwoEnds.TestCase

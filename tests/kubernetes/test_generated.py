@@ -18,7 +18,7 @@ OTHER = Settings(image="other:1", mode=Mode.CONTAINER, http_proxy=True, config_m
 FULL = replace(SETTINGS, proxy_init=True, pull_secrets=("a",), no_grpc_proxy="g", cpu_limit="1")
 pytestmark = pytest.mark.timeout(900)
 """Against hanging: each example is some ten passes over YAML in plain Python, which take long on a busy machine."""
-many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many

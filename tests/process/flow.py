@@ -8,7 +8,6 @@ import ssl
 from pathlib import Path
 
 from tests.process.setting import Served, served
-from tests.support.process import http_get
 from tests.support.raw import RawPeer, raw_upstream
 
 MIB = 1024 * 1024
@@ -78,6 +77,21 @@ class Flow:
         return size + length
 
 
+async def _connected(
+    to: Served, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    name = "a.test" if tls is not None else None
+    return await asyncio.open_connection("127.0.0.1", to.port, limit=2 * MIB, ssl=tls, server_hostname=name)
+
+
+async def _ask(to: Served, tls: ssl.SSLContext | None) -> None:
+    """A small answer: what the process needs at all, it has afterwards."""
+    reader, writer = await _connected(to, tls)
+    writer.write(b"GET /small HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+    writer.close()
+
+
 async def growth_by_answer(
     folder: Path,
     total: int,
@@ -85,10 +99,12 @@ async def growth_by_answer(
     is_chunked: bool = False,
     tls: ssl.SSLContext | None = None,
     upstream: str = "",
+    client_tls: ssl.SSLContext | None = None,
+    listener: str = "",
 ) -> int:
     """KiB that a sidecar's memory grows by while a slow client reads an answer of `total` bytes.
 
-    `tls`: the upstream's; `upstream`: keys of it in the configuration.
+    `tls`: the upstream's, `client_tls`: the client's; `upstream`, `listener`: keys of theirs in the configuration.
     """
     flow = Flow(total, is_chunked=is_chunked)
 
@@ -102,12 +118,12 @@ async def growth_by_answer(
 
     async with (
         raw_upstream(script, tls) as app,
-        served(folder, app.port, route=ROUTE, upstream=upstream) as to,
+        served(folder, app.port, route=ROUTE, upstream=upstream, listener=listener) as to,
     ):
-        assert (await http_get(to.port, "/small"))[0] == 200
+        await _ask(to, client_tls)
         before = to.process.memory_kib()
-        reader, writer = await asyncio.open_connection("127.0.0.1", to.port, limit=2 * MIB)
-        writer.write(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader, writer = await _connected(to, client_tls)
+        writer.write(b"GET /long HTTP/1.1\r\nHost: a.test\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         peak = await flow.take(reader, to)
         writer.close()
@@ -121,6 +137,8 @@ async def growth_by_request(
     is_chunked: bool = False,
     tls: ssl.SSLContext | None = None,
     upstream: str = "",
+    client_tls: ssl.SSLContext | None = None,
+    listener: str = "",
 ) -> int:
     """KiB that a sidecar's memory grows by while a slow upstream reads a request of `total` bytes; as above."""
     flow = Flow(total, is_chunked=is_chunked)
@@ -138,12 +156,12 @@ async def growth_by_request(
 
     app = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2 * MIB, ssl=tls)
     port = app.sockets[0].getsockname()[1]
-    async with app, served(folder, port, route=ROUTE, upstream=upstream) as to:
+    async with app, served(folder, port, route=ROUTE, upstream=upstream, listener=listener) as to:
         stage.append(to)
-        assert (await http_get(to.port, "/small"))[0] == 200
+        await _ask(to, client_tls)
         before = to.process.memory_kib()
-        reader, writer = await asyncio.open_connection("127.0.0.1", to.port)
-        writer.write(b"PUT /long HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % flow.framing)
+        reader, writer = await _connected(to, client_tls)
+        writer.write(b"PUT /long HTTP/1.1\r\nHost: a.test\r\n%b\r\n\r\n" % flow.framing)
         await flow.send(writer)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         writer.close()

@@ -45,6 +45,8 @@ class Shop:
     moods: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     says: str = "said"
+    outbound: int = 0
+    """Where the app would call others, if the file has such a listener."""
 
     @property
     def url(self) -> str:
@@ -99,7 +101,7 @@ telemetry: {{service_name: {json.dumps(service)}, access_log: {{format: "off"}}}
 drain_timeout: 1s
 drain: {{delay: 0s}}
 upstreams:
-  app: {{endpoints: ["127.0.0.1:{app}"]}}
+  app: {{endpoints: ["127.0.0.1:{app}"], limits: {{adaptive: observe}}}}
 routes:
 {routes}""")
         yield one

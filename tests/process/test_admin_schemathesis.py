@@ -64,7 +64,7 @@ async def test_it_finds_nothing_in_what_can_be_asked_again_and_again(tmp_path: P
     file, admin, probes = written(tmp_path)
     async with sidecar(file, probes, tmp_path / "log") as running:
         told = await judged(tmp_path, admin, "--exclude-path-regex", f"{ENDING}|{ENDLESS}")
-        assert "Operations:       13 selected / 17 total" in told
+        assert "Operations:       15 selected / 19 total" in told
         assert "No issues found" in told
         assert (await running.get("/readyz"))[0] == 200
         log = running.log.read_text()
@@ -82,7 +82,7 @@ async def test_it_finds_nothing_in_what_ends_the_process_or_needs_a_token(tmp_pa
         told = await judged(
             tmp_path, admin, "--header", "Authorization: Bearer a secret", "--include-path-regex", ENDING
         )
-        assert "Operations:       2 selected / 17 total" in told
+        assert "Operations:       2 selected / 19 total" in told
         assert "No issues found" in told
         assert (await running.get("/readyz"))[0] == 503
         assert "Traceback" not in running.log.read_text()

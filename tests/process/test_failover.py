@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.nginx import Nginx, needs_nginx
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
 from tests.support.raw import raw_client
 
 pytestmark = pytest.mark.process
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 PATIENCE_SECONDS = 120.0
 
 
-class Nginx:
+def named(folder: Path, name: str, port: int) -> Nginx:
     """One that says its name."""
-
-    def __init__(self, folder: Path, name: str, port: int) -> None:
-        self.port = port
-        folder.mkdir()
-        temporary = "; ".join(f"{kind}_temp_path {folder}" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
-        self._file = folder / "nginx.conf"
-        self._folder = folder
-        self._file.write_text(f"""\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; client_body_temp_path {folder}; {temporary};
-  server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{name}"; }} }}
-}}
-""")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert NGINX is not None
-        command = [NGINX, "-p", str(self._folder), "-c", str(self._file)]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while True:
-            assert self._process.poll() is None, f"it has ended with {self._process.returncode}"
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+    (folder / name).mkdir()
+    return Nginx(folder / name, str(port), f'location / {{ return 200 "{name}"; }}')
 
 
 async def ask(port: int) -> tuple[int, bytes]:
@@ -78,11 +41,11 @@ async def until(port: int, name: bytes) -> None:
                 return
 
 
-@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@needs_nginx
 @pytest.mark.parametrize("check", ["health_check: {path: /, interval: 200ms, timeout: 200ms}", ""])
 async def test_the_load_goes_over_and_comes_back(tmp_path: Path, check: str) -> None:
     inbound, probes, admin, first, second = free_ports(5)
-    home, other = Nginx(tmp_path / "home", "home", first), Nginx(tmp_path / "other", "other", second)
+    home, other = named(tmp_path, "home", first), named(tmp_path, "other", second)
     failover = "failover: {to: [other], back: 70% for 1s}"
     file = tmp_path / "sidecar.yaml"
     file.write_text(f"""\

@@ -7,17 +7,17 @@ import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from tests.process.setting import Served, served
-from tests.support.process import http_get
+from tests.support.ports import free_ports
+from tests.support.process import http_get, sidecar
 from tests.support.raw import RawPeer, raw_upstream
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 UPLOAD_BYTES = 20_000_000
 TIMES = 3
@@ -84,17 +84,17 @@ class Early:
     """An answer that nobody needs the body for."""
 
     status: int
-    path: str = "/app"
-    route: str = ""
+    path: str
 
 
 EARLY = {
-    "open breaker": Early(503),
-    "fallback": Early(203, route="fallback: {status: 203, body: instead}"),
-    "no route": Early(404, path="/no-route"),
-    "413": Early(413, path="/app/large"),
-    "401": Early(401, path="/app/secret"),
+    "open breaker": Early(503, "/open"),
+    "fallback": Early(203, "/instead"),
+    "no route": Early(404, "/no-route"),
+    "413": Early(413, "/app/large"),
+    "401": Early(401, "/app/secret"),
 }
+BY_BREAKERS = ("open breaker", "fallback")
 
 
 async def app(peer: RawPeer) -> None:
@@ -110,16 +110,52 @@ async def app(peer: RawPeer) -> None:
         await asyncio.Event().wait()
 
 
-@asynccontextmanager
-async def answering_early(early: str, folder: Path) -> AsyncIterator[tuple[Served, Early]]:
-    to_be = EARLY[early]
-    route = ", ".join(filter(None, ("match: {path: {prefix: /app}}", to_be.route)))
-    async with raw_upstream(app) as upstream, served(folder, upstream.port, route=route) as to:
-        if early in ("open breaker", "fallback"):
-            for _ in range(6):
-                await http_get(to.port, "/app")
-            assert (await http_get(to.port, "/app"))[0] == to_be.status
-        yield to, to_be
+@dataclass(frozen=True)
+class Setting:
+    """A sidecar that gives each of the early answers, and the upload."""
+
+    port: int
+    upload: Path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def answering(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setting]:
+    folder = tmp_path_factory.mktemp("early")
+    upload = folder / "upload"
+    upload.write_bytes(bytes(UPLOAD_BYTES))
+    port, probes = free_ports(2)
+    async with raw_upstream(app) as upstream:
+        file = folder / "sidecar.yaml"
+        file.write_text(configuration(port, probes, upstream.port))
+        async with sidecar(file, probes, folder / "log"):
+            for early in (EARLY[name] for name in BY_BREAKERS):
+                statuses = [(await http_get(port, early.path))[0] for _ in range(7)]
+                assert statuses[-1] == early.status
+            yield Setting(port, upload)
+
+
+def configuration(port: int, probes: int, app: int) -> str:
+    """However long the clients take, an open breaker stays open."""
+    return f"""\
+version: 1
+listeners: {{inbound: {{address: "127.0.0.1:{port}"}}}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:0"}}
+telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
+routes:
+- {{name: app, upstream: app, match: {{path: {{prefix: /app}}}}}}
+- name: open
+  upstream: app
+  match: {{path: {{prefix: /open}}}}
+  circuit_breaker: &long {{open_for: 10m, max_open_for: 10m}}
+- name: instead
+  upstream: app
+  match: {{path: {{prefix: /instead}}}}
+  circuit_breaker: *long
+  fallback: {{status: 203, body: instead}}
+"""
 
 
 async def run(arguments: list[str]) -> tuple[str, str]:
@@ -133,21 +169,18 @@ async def run(arguments: list[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("early", EARLY)
 @pytest.mark.parametrize("client", ["urllib", "http.client in chunks", "fetch", "node http", "curl"])
-async def test_a_client_gets_its_early_answer_each_time(tmp_path: Path, client: str, early: str) -> None:
+async def test_a_client_gets_its_early_answer_each_time(answering: Setting, client: str, early: str) -> None:
     """POST of 20 MB: `fetch` was told EPIPE and `urllib` a broken pipe, 3 of 3."""
-    upload = tmp_path / "upload"
-    upload.write_bytes(bytes(UPLOAD_BYTES))
-    async with answering_early(early, tmp_path) as (to, to_be):
-        called = command(client, f"http://127.0.0.1:{to.port}{to_be.path}", "POST", upload)
-        seen = [await run(called) for _ in range(TIMES)]
+    to_be = EARLY[early]
+    called = command(client, f"http://127.0.0.1:{answering.port}{to_be.path}", "POST", answering.upload)
+    seen = [await run(called) for _ in range(TIMES)]
     statuses = [output.partition(" ")[0] or errors[-300:] for output, errors in seen]
     assert statuses == [str(to_be.status)] * TIMES
     assert all(int(output.partition(" ")[2]) > 0 for output, _ in seen)
 
 
 @pytest.mark.parametrize("client", ["urllib", "fetch"])
-async def test_a_put_is_no_different(tmp_path: Path, client: str) -> None:
-    async with answering_early("no route", tmp_path) as (to, to_be):
-        called = command(client, f"http://127.0.0.1:{to.port}{to_be.path}", "PUT", tmp_path)
-        outputs = [await run(called) for _ in range(TIMES)]
+async def test_a_put_is_no_different(answering: Setting, client: str) -> None:
+    called = command(client, f"http://127.0.0.1:{answering.port}/no-route", "PUT", answering.upload)
+    outputs = [await run(called) for _ in range(TIMES)]
     assert [output.partition(" ")[0] for output, _ in outputs] == ["404"] * TIMES, json.dumps(outputs)[:600]

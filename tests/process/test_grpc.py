@@ -8,17 +8,19 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from tests.process.setting import Served, served
 from tests.support.grpc_service import NAME, GrpcService, grpc_service
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE_SECONDS = 30.0
 """Against hanging."""
@@ -92,6 +94,41 @@ async def calls(folder: Path, service: GrpcService, count: int = 1, route: str =
             client.channel.close()
 
 
+@dataclass
+class Row:
+    """Two sidecars before a service, for tests that leave no call behind and have no need of a policy."""
+
+    service: GrpcService
+    ports: list[int]
+    """By how many sidecars stand between; that of the service first."""
+
+    @contextmanager
+    def calls(self, count: int = 1, policy: Mapping[str, Any] | None = None) -> Iterator[Calls]:
+        client = Calls(self.ports[count], policy)
+        try:
+            yield client
+        finally:
+            client.channel.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole_row(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Row]:
+    folder = tmp_path_factory.mktemp("row")
+    with grpc_service() as service:
+        async with sidecars(folder, service.port, 2) as served:
+            yield Row(service, [service.port, *(one.port for one in reversed(served))])
+
+
+@pytest.fixture
+def row(whole_row: Row) -> Row:
+    """With a service that has seen nothing."""
+    service = whole_row.service
+    service.failure = None
+    for seen in (service.calls, service.metadata, service.ended, service.messages):
+        seen.clear()
+    return whole_row
+
+
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for what happens in the server's threads."""
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -100,20 +137,20 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_unary_calls_and_their_metadata(tmp_path: Path, service: GrpcService, count: int) -> None:
-    async with calls(tmp_path, service, count) as client:
+async def test_unary_calls_and_their_metadata(row: Row, count: int) -> None:
+    with row.calls(count) as client:
         metadata = (("x-binary-bin", b"\x00\x01\xfe\xff"), ("x-text", "a b"))
         response, call = await client.unary("Echo", b"hello", metadata=metadata)
     assert response == b"hello"
     trailing: dict[str, Any] = dict(call.trailing_metadata())
     assert (trailing["x-trailing-bin"], trailing["x-trailing"]) == (b"\x00\xff\x01", "text")
-    [seen] = service.metadata
+    [seen] = row.service.metadata
     assert (seen["x-binary-bin"], seen["x-text"]) == (b"\x00\x01\xfe\xff", "a b")
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_streams_of_all_three_kinds(tmp_path: Path, service: GrpcService, count: int) -> None:
-    async with calls(tmp_path, service, count) as client:
+async def test_streams_of_all_three_kinds(row: Row, count: int) -> None:
+    with row.calls(count) as client:
 
         def server_streams() -> int:
             down = client.channel.unary_stream(f"/{NAME}/CountDown")(b"1000 2000", timeout=PATIENCE_SECONDS)
@@ -133,9 +170,9 @@ async def test_streams_of_all_three_kinds(tmp_path: Path, service: GrpcService, 
         assert await asyncio.to_thread(both_stream) == [b"%d" % number for number in range(500)]
 
 
-async def test_a_conversation_goes_back_and_forth(tmp_path: Path, service: GrpcService) -> None:
+async def test_a_conversation_goes_back_and_forth(row: Row) -> None:
     """Each word is sent when the one before has come back: nothing is held until more comes."""
-    async with calls(tmp_path, service, 2) as client:
+    with row.calls(2) as client:
 
         def talk() -> list[bytes]:
             came: list[bytes] = []
@@ -154,24 +191,24 @@ async def test_a_conversation_goes_back_and_forth(tmp_path: Path, service: GrpcS
         assert await asyncio.to_thread(talk) == [b"%d" % number for number in range(20)]
 
 
-async def test_an_error_comes_through_with_its_words(tmp_path: Path, service: GrpcService) -> None:
-    service.failure = grpc.StatusCode.FAILED_PRECONDITION
-    async with calls(tmp_path, service, 2) as client:
+async def test_an_error_comes_through_with_its_words(row: Row) -> None:
+    row.service.failure = grpc.StatusCode.FAILED_PRECONDITION
+    with row.calls(2) as client:
         error = await client.failure("Fail")
     assert (error.code(), error.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "100 % wrong: é")
 
 
-async def test_a_deadline_falls_from_hop_to_hop_and_is_kept(tmp_path: Path, service: GrpcService) -> None:
-    async with calls(tmp_path, service, 2) as client:
+async def test_a_deadline_falls_from_hop_to_hop_and_is_kept(row: Row) -> None:
+    with row.calls(2) as client:
         await client.unary("Echo")  # the connections are there
         begin = time.monotonic()
         error = await client.failure("Slow", timeout=1.0)
         took = time.monotonic() - begin
-        await until(lambda: "Slow" in service.ended)
+        await until(lambda: "Slow" in row.service.ended)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert took < PATIENCE_SECONDS / 2
     # grpcio asks for 1010 ms and rounds what it is given; this field beside it is passed on as it came.
-    assert 0 < int(service.metadata[-1]["x-envoy-expected-rq-timeout-ms"]) <= 1000  # two offsets of 5 ms
+    assert 0 < int(row.service.metadata[-1]["x-envoy-expected-rq-timeout-ms"]) <= 1000  # two offsets of 5 ms
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -219,10 +256,9 @@ async def test_a_cancelled_call_is_cancelled_at_its_server(tmp_path: Path, servi
         assert (await client.unary("Echo", b"on"))[0] == b"on"  # the connection goes on
 
 
-async def test_a_thousand_calls_at_once(tmp_path: Path, service: GrpcService) -> None:
+async def test_a_thousand_calls_at_once(row: Row) -> None:
     """On a busy machine some are refused by an overload's REFUSED_STREAM, which gRPC may ask again for."""
-    async with sidecars(tmp_path, service.port, 1) as [sidecar]:
-        client = Calls(sidecar.port, RETRIES)
+    with row.calls(policy=RETRIES) as client:
         echo = client.channel.unary_unary(f"/{NAME}/Echo")
 
         def all_of_them() -> list[bytes]:
@@ -230,21 +266,16 @@ async def test_a_thousand_calls_at_once(tmp_path: Path, service: GrpcService) ->
             return [future.result() for future in futures]
 
         assert await asyncio.to_thread(all_of_them) == [b"%d" % number for number in range(1000)]
-        client.channel.close()
 
 
-async def test_a_slow_reader_holds_its_server_back_and_nobody_else(
-    tmp_path: Path, service: GrpcService
-) -> None:
-    async with sidecars(tmp_path, service.port, 1) as [sidecar], asyncio.timeout(60):
-        client = Calls(sidecar.port)
+async def test_a_slow_reader_holds_its_server_back_and_nobody_else(row: Row) -> None:
+    with row.calls() as client:
         stream = client.channel.unary_stream(f"/{NAME}/CountDown")(b"100000 500", timeout=PATIENCE_SECONDS)
         assert len(await asyncio.to_thread(next, stream)) == 100_000
         for number in range(20):
             assert (await client.unary("Echo", b"%d" % number))[0] == b"%d" % number
         rest = await asyncio.to_thread(lambda: sum(map(len, stream)))
         assert rest == 499 * 100_000
-        client.channel.close()
 
 
 async def test_a_server_that_says_unavailable_opens_the_breaker(tmp_path: Path, service: GrpcService) -> None:

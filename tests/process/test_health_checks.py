@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
-import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.process.setting import Served, served
 from tests.support.authority import Authority
 from tests.support.grpc_health import grpc_health
-from tests.support.ports import free_ports
-from tests.support.raw import RawPeer, raw_client, raw_upstream
+from tests.support.nginx import needs_nginx, nginx_by_tls
+from tests.support.raw import RawPeer, ask, raw_upstream
 
 pytestmark = pytest.mark.process
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 OFTEN = "interval: 100ms, timeout: 100ms"
 PATIENCE_SECONDS = 60.0
 
@@ -37,8 +29,8 @@ async def count(to: Served, state: str) -> float:
 async def until(to: Served, state: str) -> None:
     """The only endpoint is `healthy` or `unhealthy`."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await count(to, state):
-            pass
+        while not await count(to, state):  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.03)
 
 
 @pytest.mark.parametrize("service", ["", "shop.Payments"])
@@ -77,10 +69,8 @@ async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(tmp_path
             "half_open: {check: {grpc: {}}}}"
         )
         async with served(tmp_path, health.port, upstream="protocol: http2", route=route) as to:
-            async with raw_client(to.port) as client:
-                await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                (answer,) = await client.responses([b"GET"])
-                assert answer.status == 502, "grpcio resets what is no gRPC"
+            answer = await ask(to.port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer.status == 502, "grpcio resets what is no gRPC"
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while len(health.asked) < 3:
                     assert await to.metric(closed) == 0
@@ -90,41 +80,7 @@ async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(tmp_path
                     pass
 
 
-def _until_it_listens(process: subprocess.Popen[bytes], at: int) -> Any:
-    while True:
-        assert process.poll() is None, f"it has ended with {process.returncode}"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", at)) == 0:
-                return
-
-
-@contextmanager
-def nginx(folder: Path, server: str) -> Iterator[int]:
-    (free,) = free_ports(1)
-    assert NGINX is not None
-    temporary = "; ".join(f"{kind}_temp_path {folder}" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
-    (folder / "nginx.conf").write_text(f"""\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log off; client_body_temp_path {folder}; {temporary};
-  server {{ listen 127.0.0.1:{free} ssl http2; {server} }}
-}}
-""")
-    command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        _until_it_listens(process, free)
-        yield free
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.skipif(NGINX is None, reason="no nginx here")
+@needs_nginx
 @pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
 async def test_nginx_is_asked_by_the_tls_and_protocol_of_its_upstream(tmp_path: Path, protocol: str) -> None:
     authority = Authority(tmp_path)
@@ -133,7 +89,7 @@ async def test_nginx_is_asked_by_the_tls_and_protocol_of_its_upstream(tmp_path: 
     page = tmp_path / "html" / "healthz"
     page.write_text("well")
     server = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; root {tmp_path}/html;"
-    with nginx(tmp_path, server) as port:
+    with nginx_by_tls(tmp_path, server) as port:
         tls = f'tls: {{ca: "{authority.path}", server_name: a.test}}, protocol: {protocol}'
         check = "health_check: {path: /healthz, interval: 200ms, timeout: 200ms}"
         async with served(tmp_path, port, upstream=f"{tls}, {check}") as to:

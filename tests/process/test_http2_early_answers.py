@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from tests.process.setting import Served, served
-from tests.process.test_http2_clients import H2, PATIENCE_SECONDS, ended, run, server
+from tests.process.test_http2_clients import (
+    H2,
+    PATIENCE_SECONDS,
+    before_nobody,
+    ended,
+    open_breaker,
+    run,
+    server,
+)
 from tests.support.ports import free_ports
-from tests.support.process import admin
-from tests.support.raw import RawPeer, Script, raw_upstream
+from tests.support.raw import RawPeer, raw_upstream
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 SIZES = (1, 1_000, 65_536, 300_000, 5_000_000)
 TRIES = 3
@@ -48,28 +54,29 @@ server.listen(Number(process.argv[1]), '127.0.0.1');
 """
 
 
-@asynccontextmanager
-async def broken(folder: Path) -> AsyncIterator[Served]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def broken(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """A sidecar whose breaker is open for paths below `/app`."""
-    [nobody] = free_ports(1)
-    async with served(folder, nobody, route="match: {path: {regex: /app.*}}") as sidecar:
-        found = re.search(r"admin: .*:(\d+)", (folder / "sidecar.yaml").read_text())
-        assert found is not None
-        code, said = await admin(int(found[1]), "POST", "/breakers/app/open?for=5m")
-        assert code == 200, said
+    async with before_nobody(tmp_path_factory.mktemp("broken")) as (sidecar, admin_port):
+        await open_breaker(admin_port)
         yield sidecar
 
 
-def early(code: int) -> Script:
-    """Answers as soon as the head has come, and reads the rest."""
+async def early(peer: RawPeer) -> None:
+    """Answers what the path says as soon as the head has come, and reads the rest."""
+    await peer.head()
+    code = peer.rest.split(b" ", 2)[1].removeprefix(b"/")
+    await peer.send(b"HTTP/1.1 %b X\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly" % code)
+    while await peer.read_some():
+        pass
 
-    async def script(peer: RawPeer) -> None:
-        await peer.head()
-        await peer.send(b"HTTP/1.1 %d X\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly" % code)
-        while await peer.read_some():
-            pass
 
-    return script
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def before_early(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A sidecar in front of an app that answers early, and whose every answer is to come through."""
+    folder, route = tmp_path_factory.mktemp("early"), "circuit_breaker: {mode: disabled}"
+    async with raw_upstream(early) as app, served(folder, app.port, route=route) as sidecar:
+        yield sidecar
 
 
 def file_of(folder: Path, size: int) -> Path:
@@ -100,25 +107,25 @@ async def uploads_by_curl(folder: Path, url: str, sizes: Sequence[int] = SIZES) 
     return seen
 
 
-async def test_curl_gets_our_own_answers_to_uploads_of_every_size(tmp_path: Path) -> None:
-    async with broken(tmp_path) as sidecar:
-        url = f"http://127.0.0.1:{sidecar.port}"
-        assert await uploads_by_curl(tmp_path, f"{url}/app") == {"503"}
-        assert await uploads_by_curl(tmp_path, f"{url}/other") == {"404"}
+async def test_curl_gets_our_own_answers_to_uploads_of_every_size(tmp_path: Path, broken: Served) -> None:
+    url = f"http://127.0.0.1:{broken.port}"
+    assert await uploads_by_curl(tmp_path, f"{url}/app") == {"503"}
+    assert await uploads_by_curl(tmp_path, f"{url}/other") == {"404"}
 
 
 @pytest.mark.parametrize("code", [401, 413, 503])
 async def test_curl_gets_an_upstreams_early_answers_to_uploads_of_every_size(
-    tmp_path: Path, code: int
+    tmp_path: Path, before_early: Served, code: int
 ) -> None:
-    async with raw_upstream(early(code)) as app, served(tmp_path, app.port) as sidecar:
-        assert await uploads_by_curl(tmp_path, f"http://127.0.0.1:{sidecar.port}/") == {str(code)}
+    assert await uploads_by_curl(tmp_path, f"http://127.0.0.1:{before_early.port}/{code}") == {str(code)}
 
 
-async def test_curl_gets_an_early_success_if_the_rest_fits_into_the_windows(tmp_path: Path) -> None:
+async def test_curl_gets_an_early_success_if_the_rest_fits_into_the_windows(
+    tmp_path: Path, before_early: Served
+) -> None:
     """curl 7.88 goes on with its upload behind a 2xx that is whole, but looks at no WINDOW_UPDATE any more."""
-    async with raw_upstream(early(200)) as app, served(tmp_path, app.port) as sidecar:
-        assert await uploads_by_curl(tmp_path, f"http://127.0.0.1:{sidecar.port}/", SIZES[:3]) == {"200"}
+    url = f"http://127.0.0.1:{before_early.port}/200"
+    assert await uploads_by_curl(tmp_path, url, SIZES[:3]) == {"200"}
 
 
 async def test_curl_gets_early_answers_of_an_upstream_of_http2(tmp_path: Path) -> None:
@@ -130,16 +137,15 @@ async def test_curl_gets_early_answers_of_an_upstream_of_http2(tmp_path: Path) -
         assert await uploads_by_curl(tmp_path, f"http://127.0.0.1:{sidecar.port}/413") == {"413"}
 
 
-async def test_nghttp_and_node_get_our_own_answer(tmp_path: Path) -> None:
-    async with broken(tmp_path) as sidecar:
-        url = f"http://127.0.0.1:{sidecar.port}/app"
-        for size in SIZES:
-            assert ":status: 503" in await run("nghttp", "-nv", "-d", file_of(tmp_path, size), url)
-            told = json.loads(await run("node", "-e", CLIENT, str(sidecar.port), "/app", str(size)))
-            assert (told["status"], told["isWhole"], told["error"]) == (503, True, None)
+async def test_nghttp_and_node_get_our_own_answer(tmp_path: Path, broken: Served) -> None:
+    url = f"http://127.0.0.1:{broken.port}/app"
+    for size in SIZES:
+        assert ":status: 503" in await run("nghttp", "-nv", "-d", file_of(tmp_path, size), url)
+        told = json.loads(await run("node", "-e", CLIENT, str(broken.port), "/app", str(size)))
+        assert (told["status"], told["isWhole"], told["error"]) == (503, True, None)
 
 
-async def test_grpcio_gets_our_own_answer_to_a_stream_of_requests(tmp_path: Path) -> None:
+async def test_grpcio_gets_our_own_answer_to_a_stream_of_requests(broken: Served) -> None:
     def ask(port: int) -> list[tuple[grpc.StatusCode, str]]:
         told = []
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -150,6 +156,5 @@ async def test_grpcio_gets_our_own_answer_to_a_stream_of_requests(tmp_path: Path
                 told.append((caught.value.code(), caught.value.details().partition(":")[0]))
         return told
 
-    async with broken(tmp_path) as sidecar:
-        told = await asyncio.to_thread(ask, sidecar.port)
+    told = await asyncio.to_thread(ask, broken.port)
     assert set(told) == {(grpc.StatusCode.UNAVAILABLE, "circuit_open")}

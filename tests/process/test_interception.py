@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,12 +41,14 @@ upstreams:
   payments: {endpoints: ["payments:80"]}
   greeter: {endpoints: ["greeter:50051"], protocol: http2}
   db: {endpoints: ["db-0.db:7000", "db-1.db:7000"]}
+  own: {endpoints: ["10.77.0.2:8080"]}
   wherever: {endpoints: [original]}
 routes:
 - {name: app, upstream: app}
 - {name: payments, listener: outbound, match: {hosts: [payments]}, upstream: payments, timeouts: {request: 5s}}
 - {name: greeter, listener: outbound, match: {hosts: [greeter]}, upstream: greeter}
 - {name: db, listener: outbound, match: {hosts: [db, "*.db"]}, upstream: db}
+- {name: own, listener: outbound, match: {hosts: [own]}, upstream: own}
 - {name: named, listener: outbound, match: {hosts: [elsewhere]}, upstream: wherever}
 """
 WITHOUT_ROUTES = """\
@@ -176,8 +180,16 @@ def test_who_does_not_answer_is_told_as_before(to: Pod) -> None:
 
 
 def test_a_call_of_the_pod_to_its_own_service_arrives(to: Pod) -> None:
-    assert to.around.told("http://own/")["line"] == "GET / HTTP/1.1"
-    assert to.sidecar.routes("own", 2) == ["app", "pass_through"]
+    """With a route, to an endpoint that is the pod itself; without one by way of the cluster, which sends it back."""
+    told = to.around.told("http://own/")
+    assert (told["line"], told["peer"]) == ("GET / HTTP/1.1", "127.0.0.1"), "the app hears its sidecar alone"
+    assert to.sidecar.routes("own", 2) == ["app", to.name_of("own")]
+
+
+def test_a_call_of_the_pod_to_itself_by_proxy_is_met_as_one_from_outside(to: Pod) -> None:
+    told = to.around.told("-x", "http://127.0.0.1:15001", f"http://{POD}:8080/")
+    assert (told["peer"], told["fields"]["x-forwarded-for"]) == ("127.0.0.1", POD)
+    assert to.sidecar.routes(f"{POD}:8080", 2) == ["app", "pass_through"]
 
 
 def test_a_call_of_the_pod_to_its_own_address_arrives(to: Pod) -> None:
@@ -403,6 +415,65 @@ def test_the_rules_are_written_once_and_taken_out_whole() -> None:
         for _ in range(2):
             around.in_pod(*INTERCEPT, "--remove")
             assert {program: around.in_pod(program, "-t", "nat", "-S") for program in before} == before
+
+
+@pytest.fixture
+def nft_alone(tmp_path: Path) -> str:
+    """A PATH on which there is nft, and no iptables."""
+    nft = shutil.which("nft", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if nft is None:
+        pytest.skip("needs nft (Debian's nftables)")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nft").symlink_to(nft)
+    return f"PATH={programs}"
+
+
+def test_where_there_is_no_iptables_nft_does_it(tmp_path: Path, nft_alone: str) -> None:
+    with namespaces() as around:
+        for _ in range(2):
+            around.in_pod("env", nft_alone, *INTERCEPT)
+        around.serve(around.pod, "http", "127.0.0.1", 8080)
+        around.serve(around.world, "http", SERVICES["payments"], 80)
+        around.serve(around.world, "http", "fd77::14", 80)
+        sidecar = around.sidecar(tmp_path, LISTENERS + ROUTES)
+        assert around.told("http://payments/pay")["fields"]["x-envoy-expected-rq-timeout-ms"]
+        assert around.told("http://[fd77::14]/six")["at"] == "fd77::14"
+        assert around.told("http://own/")["at"] == "127.0.0.1"
+        assert around.told(f"http://{POD}:8080/in", where=around.world)["fields"]["x-forwarded-for"] == WORLD
+        assert sidecar.routes("payments") == ["payments"]
+        assert sidecar.routes("[fd77::14]") == ["pass_through"]
+        around.in_pod("env", nft_alone, *INTERCEPT, "--remove")
+        assert around.in_pod("nft", "list", "tables").count("sidecar") == 0
+
+
+def test_rules_of_the_other_program_go_once_new_ones_stand(nft_alone: str) -> None:
+    with namespaces() as around:
+        around.in_pod(*INTERCEPT)
+        around.in_pod(*INTERCEPT, "--by", "nft")
+        assert "SIDECAR" not in around.in_pod("iptables", "-t", "nat", "-S")
+        around.in_pod(*INTERCEPT)
+        assert around.in_pod("nft", "list", "tables").count("sidecar") == 0
+        shown = around.in_pod("env", nft_alone, *INTERCEPT, "--dry-run")
+        assert shown.startswith("# nft -f -\ntable ip sidecar_intercept\n")
+
+
+def test_where_the_kernel_does_not_take_the_rules_of_iptables_nft_does_it(
+    tmp_path: Path, nft_alone: str
+) -> None:
+    programs = Path(nft_alone.removeprefix("PATH="))
+    for name in ("iptables", "iptables-restore", "ip6tables", "ip6tables-restore"):
+        (programs / name).write_text(
+            "#!/bin/sh\necho >&2 'Extension owner revision 0 not supported'\nexit 4\n"
+        )
+        (programs / name).chmod(0o755)
+    with namespaces() as around:
+        around.in_pod("env", nft_alone, *INTERCEPT)
+        assert around.in_pod("nft", "list", "tables").count("sidecar") == 2
+        by_iptables = ["env", nft_alone, *INTERCEPT, "--by", "iptables"]
+        command = ["ip", "netns", "exec", around.pod, *by_iptables]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, "not supported" in done.stderr) == (1, True)
 
 
 def test_a_dry_run_changes_nothing_and_shows_what_would_be() -> None:

@@ -196,8 +196,11 @@ async def test_drain_timeout_cuts_what_does_not_finish_and_still_exits_0(tmp_pat
         assert (told["kind"], told["level"]) == ("process.ended", "info"), (
             "the last line says that it was meant"
         )
-        assert told["message"].endswith("as it was asked to")
-        assert told["uptime_seconds"] >= 0.5
+        assert re.fullmatch(
+            r"ended after \d+ s: as it was asked to by SIGTERM, \d+\.\d s ago", told["message"]
+        )
+        assert told["signal"] == "SIGTERM"
+        assert told["uptime_seconds"] >= told["drain_seconds"] >= 0.5
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -211,8 +214,11 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         await held.asked.wait()
         to.process.process.send_signal(signal.SIGTERM)
         await to.process.logged("draining")
-        to.process.process.send_signal(signal.SIGTERM)
+        to.process.process.send_signal(signal.SIGINT)
         assert await to.process.ended() == 1
+        told = json.loads(to.process.log.read_text().splitlines()[-1])
+        assert (told["kind"], told["level"], told["signal"]) == ("process.ended", "error", "SIGINT")
+        assert told["message"].endswith("by a second signal: 1 exchanges are cut")
 
 
 def test_signals_that_come_before_it_is_up_are_kept_until_they_can_be_handled(tmp_path: Path) -> None:

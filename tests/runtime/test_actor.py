@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.runtime.actor import (
-    CRASH_PERIOD_SECONDS,
-    MAX_CRASHES,
-    Mailbox,
-    Part,
-    PartFailed,
-    Parts,
-    PartState,
-)
+from sidecar.runtime.actor import Mailbox, Part, PartFailed, Parts, PartState
+from sidecar.runtime.restarts import CRASH_PERIOD_SECONDS, MAX_CRASHES
 
 
 class Recorder:

@@ -76,6 +76,16 @@ async def test_a_name_that_is_never_known_holds_the_start_up_for_two_seconds() -
     datapath.retire()
 
 
+async def test_an_upstream_without_names_has_nothing_to_wait_for() -> None:
+    loop = asyncio.get_running_loop()
+    datapath = datapath_of(Names())
+    datapath.apply(load_text(HEADER + "upstreams: {a: {endpoints: [original]}}\nroutes: []\n").snapshot)
+    began = loop.time()
+    await datapath.first_addresses()
+    assert loop.time() == began
+    datapath.retire()
+
+
 async def test_a_new_snapshot_waits_for_its_new_names_alone() -> None:
     loop, names = asyncio.get_running_loop(), Names()
     datapath = datapath_of(names)

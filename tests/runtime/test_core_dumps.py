@@ -26,8 +26,9 @@ def test_a_process_that_forbids_them_has_none() -> None:
 def test_the_loading_process_forbids_them() -> None:
     """It holds the environment's secrets too; a mark of its own, since a program that is started has lost it."""
     program = (
-        "import runpy, sidecar.config.process.program as program\n"
-        f"program.main = lambda: exec({REPORT!r})\n"
+        "import runpy, sys, sidecar.config.process.program as program\n"
+        f"program.main = lambda _: exec({REPORT!r})\n"
+        "sys.argv.append('0')\n"
         f"runpy.run_module({PROGRAM!r}, run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -121,3 +121,20 @@ def test_a_pipe_that_is_closed_already_is_no_crash(run: object, tmp_path: Path) 
         return "loaded"
 
     assert run(asked()).startswith("the loading process ended: ")
+
+
+async def _niceness(loader: Loader, file: Path) -> int:
+    """Of its process, once that has loaded."""
+    try:
+        await loader.load(str(file), {})
+        assert loader._process is not None
+        return os.getpriority(os.PRIO_PROCESS, loader._process.pid)
+    finally:
+        await loader.close()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("niceness", [0, 10])
+def test_a_loader_gives_way_to_traffic_where_there_is_some(niceness: int, tmp_path: Path) -> None:
+    told = asyncio.run(_niceness(Loader(niceness=niceness), written(tmp_path)))
+    assert told == min(os.getpriority(os.PRIO_PROCESS, 0) + niceness, 19)

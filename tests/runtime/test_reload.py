@@ -104,6 +104,7 @@ def give_doors(worker: Worker) -> None:
 
 
 def machines() -> int:
+    gc.unfreeze()  # what is frozen is not told of; whether that has happened yet depends on the machine
     return sum(isinstance(one, Machine) for one in gc.get_objects())
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from sidecar.core.observe import ObservedExchange, Silent
+from sidecar.core.observe import ObservedExchange
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import DataReceived, ResponseReceived, StreamReset
@@ -15,6 +15,7 @@ from sidecar.runtime.worker import Worker
 from tests.support.clean import Complaints, assert_clean
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, RawUpstream, Request, Script, raw_client, raw_upstream
+from tests.support.silent import Silent
 
 VERSIONS = ["1.1", "2"]
 Pairs = tuple[tuple[bytes, bytes], ...]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from sidecar.core.tracecontext import IdSource
 from sidecar.forwarding.exchange import Exchange
+from sidecar.runtime.crossing import Crossing
 from sidecar.runtime.worker import Worker
 from tests.support.clean import Complaints, assert_clean
 from tests.support.proxy import HEADER, port, running
@@ -101,6 +102,8 @@ class Pod:
     inbound: int
     outbound: int
     started: float
+    other: Worker
+    """The worker that the app's calls leave through: `worker` where it is the only one."""
     served: list[Request] = field(default_factory=list)
     """What the app was sent, in order."""
     answers: list[Answer] = field(default_factory=list)
@@ -128,7 +131,7 @@ class Pod:
 
     @property
     def live_calls(self) -> list[Exchange]:
-        return [one for one in self.worker.service.exchanges if one.request.listener != "inbound"]
+        return [one for one in self.other.service.exchanges if one.request.listener != "inbound"]
 
     async def call(
         self,
@@ -219,9 +222,11 @@ async def pod(
     inbound: str = "",
     listener: str = "outbound",
     trust: str = "all",
+    crossing: Crossing | None = None,
 ) -> AsyncIterator[Pod]:
     """Run it; in the end nothing may be left, and nobody may have complained. `listener` is what the listener of the
-    app's own calls is called, `trust` says whether the inbound one believes its callers.
+    app's own calls is called, `trust` says whether the inbound one believes its callers. With a `crossing` of two the
+    pod has two workers: requests come through the first, and the app's calls leave through the second.
     """
     loop = asyncio.get_running_loop()
     header = HEADER.replace("  outbound: {", f"  {listener}: {{direction: outbound, ")
@@ -236,17 +241,21 @@ async def pod(
             await peer.send(answer)
 
     with Complaints(loop) as complaints:
-        async with (
-            raw_upstream(serve) as app_server,
-            raw_upstream(service) as service_server,
-            running(
-                routes(app_server.port, service_server.port, outbound, inbound, listener), header
-            ) as worker,
-        ):
-            stage.append(Pod(worker, service_server, port(worker), port(worker, listener), loop.time()))
+        async with AsyncExitStack() as stack:
+            app_server = await stack.enter_async_context(raw_upstream(serve))
+            service_server = await stack.enter_async_context(raw_upstream(service))
+            text = routes(app_server.port, service_server.port, outbound, inbound, listener)
+            shares = [None] if crossing is None else [crossing.join(0), crossing.join(1)]
+            workers = [
+                await stack.enter_async_context(running(text, header, joined=share)) for share in shares
+            ]
+            first, last = workers[0], workers[-1]
+            ports = port(first), port(last, listener)
+            stage.append(Pod(first, service_server, *ports, loop.time(), last))
             yield stage[0]
             await stage[0].until(lambda: stage[0].finished == len(stage[0].served))
-            await assert_clean(worker)
+            for worker in workers:
+                await assert_clean(worker)
         assert app_server.problems == []
         assert service_server.problems == []
     assert complaints.found == []

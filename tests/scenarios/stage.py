@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sidecar.admin import prometheus
 from sidecar.core.breaker import Breaker
+from sidecar.core.numbers import RouteNumbers
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.cluster import Cluster
 from tests.support.clean import Complaints, assert_clean
@@ -68,6 +70,23 @@ def scraped(worker: Worker, start: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(start))
 
 
+def numbers_of(worker: Worker, route: str) -> RouteNumbers:
+    """Brought up to now."""
+    (found,) = [one for one in worker.numbers.routes() if one.name == route]
+    found.fold()
+    return found
+
+
+def tried_again(worker: Worker) -> dict[str, int]:
+    """How many attempts were begun after another one, by why; what never happened is left out."""
+    found: Counter[str] = Counter()
+    for route in worker.numbers.routes():
+        route.fold()
+        for (_, cause), count in route.retries.items():
+            found[cause.value] += count
+    return dict(+found)
+
+
 @dataclass
 class Stage:
     """A sidecar that runs, and the app behind it."""
@@ -88,6 +107,10 @@ class Stage:
     def requests(self) -> list[Request]:
         """What the app was asked, in order."""
         return self.app.requests
+
+    @property
+    def numbers(self) -> RouteNumbers:
+        return numbers_of(self.worker, "app")
 
     def metric(self, start: str) -> float:
         """What a scrape shows now: the sum of the samples whose lines start with `start`."""

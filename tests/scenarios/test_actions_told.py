@@ -7,11 +7,13 @@ import json
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
+from sidecar.core.observe import ObservedExchange
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.scenarios.acting import VERSIONS, acting
 from tests.scenarios.operator import operator
 from tests.scenarios.stage import OK, saying, scraped
+from tests.support.silent import ForSpans, Silent
 
 ROUTES = """\
 - {name: away, match: {path: {prefix: /away}}, redirect: {scheme: https}}
@@ -19,6 +21,16 @@ ROUTES = """\
 - {name: near, match: {path: {prefix: /near}}, upstream: app, clients: {deny: [127.0.0.1]}}
 - {name: app, upstream: app, rewrite: {path: /new}, cors: {allow_origins: ['*']}}
 """
+
+
+class Sizes(Silent):
+    """Keeps the bytes of answers."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def finished(self, exchange: ObservedExchange) -> None:
+        self.told.append(exchange.response_bytes)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -31,7 +43,7 @@ async def test_there_is_one_span_and_it_is_the_servers(
 ) -> None:
     recorder = SpanRecorder(capacity=1, wake_at=1, wake=lambda: None)
     async with acting(ROUTES) as to:
-        to.worker.service.observe = recorder
+        to.worker.service.observe = ForSpans(recorder)
         to.worker.service.decide = lambda *_: True
         await to.ask(version, target.encode())
         shaped = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(recorder.exchanges.popleft(), 0)
@@ -41,6 +53,19 @@ async def test_there_is_one_span_and_it_is_the_servers(
         assert told["http.response.status_code"].int_value == status
         assert told["sidecar.route"].string_value == route
         assert (told["error.type"].string_value if "error.type" in told else "") == error
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("target", ["/away", "/fixed", "/near"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_log_has_the_bytes_of_what_was_answered_here(
+    method: str, target: str, version: str
+) -> None:
+    sizes = Sizes()
+    async with acting(ROUTES) as to:
+        to.worker.service.observe = sizes
+        answer = await to.ask(version, target.encode(), method=method.encode())
+        assert sizes.told == [len(answer.body)]
 
 
 async def test_the_numbers_have_the_route_and_no_upstream() -> None:
@@ -56,7 +81,7 @@ async def test_the_numbers_have_the_route_and_no_upstream() -> None:
 async def test_the_span_of_an_attempt_has_the_path_that_a_route_puts_in_its_place() -> None:
     recorder = SpanRecorder(capacity=1, wake_at=1, wake=lambda: None)
     async with acting(ROUTES, saying(OK)) as to:
-        to.worker.service.observe = recorder
+        to.worker.service.observe = ForSpans(recorder)
         to.worker.service.decide = lambda *_: True
         for route in to.worker.assembly.routes.values():
             for destination in route.destinations:

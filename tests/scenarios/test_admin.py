@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
+from datetime import datetime
 from unittest.mock import ANY
 
 import pytest
 
 from sidecar.admin import views
+from sidecar.admin.recent import Recent
 from sidecar.config.load import load_text
 from sidecar.core.errors import Reason
-from sidecar.core.numbers import Numbers, RouteNumbers
+from sidecar.core.numbers import Numbers, RouteNumbers, server_error_type
+from sidecar.core.snapshot import Direction
 from sidecar.core.transition import State
 from tests.scenarios.operator import operator
 from tests.scenarios.stage import OK, app_routes, get, hang, saying, stage
@@ -61,6 +65,8 @@ async def test_status_tells_how_the_process_is() -> None:
     async with stage(saying(FAILURE)) as to:
         await to.ask_all(get() * 5, [b"GET"] * 5)
         status = await operator(to.worker).get("/status")
+    since = datetime.fromisoformat(status["breakers"]["open"][0].pop("since"))
+    assert abs(since.timestamp() - time.time()) < 60
     assert status["is_ready"] is True
     assert status["is_draining"] is False
     assert status["routes"] == 1
@@ -116,14 +122,15 @@ async def test_a_client_that_leaves_is_no_error_and_is_counted_for_itself() -> N
 
 def test_a_call_whose_caller_left_is_no_error_either_and_one_that_the_sidecar_cut_is() -> None:
     (route,) = load_text(HEADER + NOBODY).snapshot.routes
-    numbers = RouteNumbers(Numbers(), "app", "inbound")
+    all_numbers = Numbers()
+    numbers = RouteNumbers(all_numbers, "app", "inbound")
     for status, reason in (
         (503, Reason.CALLER_GONE),
         (200, Reason.CONNECTION_RESET),
         (408, Reason.REQUEST_TIMEOUT),
     ):
-        numbers.server_row(b"GET", status, reason).add([0.1])
-    told = views.route(route, numbers, [], 0.0)
+        numbers.server_row((b"GET", status, server_error_type(status, reason), None)).add([0.1])
+    told = views.route(route, numbers, [], 0.0, Recent(all_numbers, lambda: 0.0), Direction.INBOUND)
     assert (told["finished"], told["errors"], told["gone"]) == (3, 2, 1)
 
 
@@ -164,7 +171,7 @@ async def test_upstreams_tell_their_endpoints_and_limits() -> None:
     }
     (endpoint,) = upstream["endpoints"]
     written = {"address": address, "weight": 1, "priority": 0, "zones": []}
-    assert endpoint == {**written, "in_flight": 0, "connections": 1, "idle": 1, **standing}
+    assert endpoint == {**written, "in_flight": 0, "connections": 1, "idle": 1, "own_pod": False, **standing}
     assert upstream["lists"] == []
     assert upstream["limits"] == {"max_connections": 1024, "max_pending": 1024, "max_requests": 1024}
 

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from sidecar.admin.events import MAX_READERS
 from sidecar.runtime.worker import Worker
+from sidecar.serving.bounds import MAX_CONNECTIONS
 from sidecar.serving.connection import HEAD_SECONDS, IDLE_SECONDS
-from sidecar.serving.http import MAX_CONNECTIONS, HttpServer
+from sidecar.serving.http import HttpServer
 from tests.scenarios.operator import operator, serving_by
 from tests.scenarios.stage import app_routes
 from tests.support.proxy import running

@@ -122,6 +122,7 @@ async def deadline_too_small_to_send() -> bytes:
     async with stage(hang) as to:
         received = await answer_to(get(b"/", ID, b"x-request-timeout-ms: 1"), to.port)
         assert to.app.received == b""
+        assert to.numbers.rejected == {"spent": 0, "too_small": 0, "not_sent": 1}
         return received
 
 
@@ -349,7 +350,7 @@ async def draining() -> bytes:
         while not to.app.received:
             await turns()
         await client.send(ASK[:20])
-        to.worker.control.drain.begin()
+        to.worker.control.drain.begin("a test")
         waiting = asyncio.create_task(to.worker.control.drain.wait())
         await asyncio.sleep(2 * LAST_CALL_SECONDS)
         await client.send(ASK[20:])

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from sidecar.config.load import load_text
-from tests.scenarios.stage import OK, get, scraped
+from tests.scenarios.stage import OK, get, scraped, tried_again
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -94,6 +94,7 @@ async def test_a_stale_connection_and_an_endpoint_that_refuses_together_cost_nob
         for _ in range(60):
             assert await ask(port(worker)) == 200
         assert len(app.requests) > 60
+        assert set(tried_again(worker)) == {"stale_connection", "connect_failure"}
         await assert_clean(worker)
 
 

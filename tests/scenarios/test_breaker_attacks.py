@@ -216,13 +216,13 @@ async def test_answers_that_fail_by_their_heads_are_named_as_causes() -> None:
         assert why.startswith("open: 5 × 500 127.0.0.1:")
 
 
-async def test_the_call_whose_slowness_opened_it_is_named_while_it_runs() -> None:
+async def test_the_calls_whose_slowness_opened_it_are_named_while_they_run() -> None:
     route = "circuit_breaker: {slow_call_duration: 1s, minimum_calls: 5, consecutive_failures: 0}"
     async with stage(App(hangs), route=route) as to:
         async with asking(to.port, pause=1.0, callers=5):
             await seconds_until(is_open(to), within=5.0)
         why = to.breaker.why(asyncio.get_running_loop().time())
-        assert why.startswith("open: 5 of 5 slow (1 × slow 127.0.0.1:")
+        assert why.startswith("open: 5 of 5 slow (5 × slow 127.0.0.1:")
 
 
 async def test_what_counts_in_the_rate_alone_is_no_cause_of_a_row() -> None:

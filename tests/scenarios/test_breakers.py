@@ -29,6 +29,19 @@ async def by_target(peer: RawPeer) -> None:
         await peer.send(b"HTTP/1.1 %b X\r\n%bContent-Length: 0\r\n\r\n" % (status, extra))
 
 
+OF_APP = 'sidecar_route="app",sidecar_upstream="app"'
+STATE = "sidecar_circuit_breaker_state"
+
+
+def would_have_rejected(to: Stage, policy: str) -> tuple[float, float]:
+    """Requests in the metrics that a policy would have refused: those that were fine, and those that failed."""
+    start = f'sidecar_circuit_breaker_would_have_rejected_total{{{OF_APP},sidecar_circuit_breaker_policy="{policy}",'
+    fine, failed = (
+        to.metric(f'{start}sidecar_circuit_breaker_outcome="{outcome}"') for outcome in ("success", "failure")
+    )
+    return fine, failed
+
+
 async def statuses(to: Stage, *paths: bytes) -> list[int]:
     answers = await to.ask_all(b"".join(get(path) for path in paths), [b"GET"] * len(paths))
     return [answer.status for answer in answers]
@@ -81,6 +94,10 @@ async def test_a_candidate_tells_what_it_would_have_done_to_the_days_traffic() -
         assert await statuses(to, *[b"/200"] * 7, *[b"/500"] * 3) == [200] * 7 + [500] * 3
         assert await statuses(to, b"/200", b"/200", b"/500", b"/200") == [200, 200, 500, 200]
         found = (await operator(to.worker).get("/breakers/app"))["breakers"][0]
+        assert would_have_rejected(to, "candidate") == (3, 1)
+        assert would_have_rejected(to, "active") == (0, 0), "it acts"
+        assert to.metric(f'sidecar_circuit_breaker_candidate_state{{{OF_APP},{STATE}="open"}}') == 1
+        assert to.metric(f'sidecar_circuit_breaker_candidate_state{{{OF_APP},{STATE}="closed"}}') == 0
     active, candidate = found["active"], found["candidate"]
     assert (active["state"], candidate["state"]) == ("closed", "open")
     assert (active["policy"]["failure_rate_threshold"], candidate["policy"]["failure_rate_threshold"]) == (
@@ -103,6 +120,8 @@ async def test_metrics_only_tells_what_it_would_have_refused() -> None:
     async with stage(by_target, route="circuit_breaker: {mode: metrics_only}") as to:
         await statuses(to, *[b"/500"] * 5, b"/200", b"/500", b"/500")
         (found,) = (await operator(to.worker).get("/breakers/app"))["breakers"]
+        assert would_have_rejected(to, "active") == (1, 2)
+        assert to.metric("sidecar_circuit_breaker_candidate_state{") == 0
     assert (found["state"], found["mode"]) == ("open", "metrics_only")
     active = found["active"]
     assert (active["would_have_rejected"], active["would_have_been_fine"], active["failures_saved"]) == (
@@ -111,6 +130,19 @@ async def test_metrics_only_tells_what_it_would_have_refused() -> None:
         2,
     )
     assert active["counters"]["rejected"] == 0
+
+
+async def test_slow_and_timed_out_attempts_are_counted() -> None:
+    async def late(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            await asyncio.sleep(2.0 if request.target == b"/late" else 0.5)
+            await peer.send(OK)
+
+    route = "circuit_breaker: {slow_call_duration: 200ms}, timeouts: {request: 1s}"
+    async with stage(late, route=route) as to:
+        assert await statuses(to, b"/", b"/late") == [200, 504]
+        assert to.metric("sidecar_circuit_breaker_slow_total{") == 2
+        assert to.metric("sidecar_circuit_breaker_timed_out_total{") == 1
 
 
 # The ramp

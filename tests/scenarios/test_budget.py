@@ -75,6 +75,7 @@ async def test_an_upstream_that_needs_a_second_is_cut_at_300_ms_and_sees_its_con
         response = await to.ask(get(b"/", EXPECTED + b": 300"))
         answered = loop.time() - began
         assert (response.status, to.metric("sidecar_deadline_exceeded_total{")) == (504, 1)
+        assert to.numbers.exceeded == {"timeout": 1, "late": 0}
         assert 0.29 <= answered <= 0.3
         await turns(10)
         assert len(seen_closed) == 1
@@ -220,6 +221,7 @@ async def test_a_budget_that_is_spent_on_arrival_sends_nothing(value: bytes) -> 
         assert (await to.ask(get(b"/", b"x-request-timeout-ms: " + value))).status == 504
         assert to.app.received == b""
         assert to.metric("sidecar_deadline_rejected_total{") == 1
+        assert to.numbers.rejected == {"spent": 1, "too_small": 0, "not_sent": 0}
 
 
 @pytest.mark.parametrize("mode", ["observe", "off"])

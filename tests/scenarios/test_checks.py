@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.config.load import load_text
 from sidecar.core.transition import State, TransitionReason
+from tests.scenarios.checked import CheckedApp, is_check
 from tests.scenarios.operator import operator, serving
 from tests.scenarios.stage import OK, Stage, app_routes, get, stage
 from tests.support.clean import assert_clean
@@ -21,26 +22,8 @@ CHECK = "half_open: {check: {path: /healthz}}"
 POLICY = f"circuit_breaker: {{{CHECK}}}"
 
 
-class App:
-    """An app whose health can be set."""
-
-    def __init__(self) -> None:
-        self.traffic = FAILURE
-        """What it answers to requests."""
-        self.health: bytes | None = FAILURE
-        """What it answers to checks; None: nothing."""
-
-    async def serve(self, peer: RawPeer) -> None:
-        while (request := await peer.request()) is not None:
-            answer = self.health if request.target == b"/healthz" else self.traffic
-            if answer is None:
-                while await peer.read_some():
-                    pass
-                return
-            await peer.send(answer)
-
-    def is_well(self) -> None:
-        self.traffic = self.health = OK
+def sick() -> CheckedApp:
+    return CheckedApp(traffic=FAILURE, health=FAILURE)
 
 
 async def fail(to: Stage, count: int = 5) -> None:
@@ -51,14 +34,14 @@ async def fail(to: Stage, count: int = 5) -> None:
 
 
 def checks(requests: list[Request]) -> list[Request]:
-    return [request for request in requests if request.target == b"/healthz"]
+    return [request for request in requests if is_check(request)]
 
 
 async def test_a_check_closes_the_breaker_without_any_traffic() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(4.99)
         assert to.breaker.state is State.OPEN
         await asyncio.sleep(0.02)
@@ -71,10 +54,10 @@ async def test_a_check_closes_the_breaker_without_any_traffic() -> None:
 
 
 async def test_a_check_is_a_request_of_its_own_with_a_trace_of_its_own() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY + ", match: {hosts: [x, shop]}") as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(5.01)
         (check,) = checks(to.requests)
         assert (check.method, check.value(b"host"), check.body) == (b"GET", b"x", b"")
@@ -90,7 +73,7 @@ async def test_a_check_is_a_request_of_its_own_with_a_trace_of_its_own() -> None
 
 async def test_no_request_is_a_probe_while_checks_are_made() -> None:
     """OPTIONS does not close what is broken for everybody else, and no user waits for a probe that fails."""
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
         app.traffic = OK
@@ -107,7 +90,7 @@ async def test_no_request_is_a_probe_while_checks_are_made() -> None:
 
 
 async def test_checks_come_at_the_waits_of_the_breaker_and_at_no_other_time() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=f"circuit_breaker: {{{CHECK}, max_open_for: 20s}}") as to:
         await fail(to)
         await asyncio.sleep(300)
@@ -132,7 +115,7 @@ async def test_checks_come_at_the_waits_of_the_breaker_and_at_no_other_time() ->
 async def test_what_is_no_good_answer_in_good_time_opens_it_again(
     health: bytes | None, error_type: str
 ) -> None:
-    app = App()
+    app = sick()
     app.health = health
     async with raw_upstream(app.serve) as upstream:
         routes = app_routes(upstream.port, route=POLICY)
@@ -160,7 +143,7 @@ async def test_what_is_no_good_answer_in_good_time_opens_it_again(
     ids=["204", "302", "chunked", "interim", "long"],
 )
 async def test_every_good_status_closes_it(health: bytes) -> None:
-    app = App()
+    app = sick()
     app.health = health
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
@@ -169,7 +152,7 @@ async def test_every_good_status_closes_it(health: bytes) -> None:
 
 
 async def test_nobody_listens_and_then_somebody_does() -> None:
-    app = App()
+    app = sick()
     async with raw_upstream(app.serve) as upstream:
         gone = upstream.port
     routes = app_routes(gone, route=f"circuit_breaker: {{{CHECK}, warm_up: off, max_open_for: 5s}}")
@@ -181,7 +164,7 @@ async def test_nobody_listens_and_then_somebody_does() -> None:
         await asyncio.sleep(12)
         assert breaker.state is State.OPEN
         assert breaker.history[-1].causes[0].error_type == "connection_refused"
-        app.is_well()
+        app.get_well()
         server = await asyncio.start_server(lambda reader, writer: _answer(writer), "127.0.0.1", gone)
         await asyncio.sleep(6)
         assert breaker.state is State.CLOSED
@@ -196,7 +179,7 @@ async def _answer(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_what_a_check_closed_and_traffic_opened_again_is_next_closed_by_a_request_alone() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
         app.health = OK
@@ -220,18 +203,18 @@ async def test_what_a_check_closed_and_traffic_opened_again_is_next_closed_by_a_
 
 
 async def test_several_successes_are_as_many_checks_at_once_one_after_another() -> None:
-    app = App()
+    app = sick()
     policy = "circuit_breaker: {half_open: {successes: 3, check: {path: /healthz}}}"
     async with stage(app.serve, route=policy) as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(5.1)
         assert to.breaker.state is State.CLOSED
         assert len(checks(to.requests)) == 3
 
 
 async def test_an_override_calls_the_check_off_and_its_end_begins_nothing() -> None:
-    app = App()
+    app = sick()
     app.health = None
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
@@ -245,7 +228,7 @@ async def test_an_override_calls_the_check_off_and_its_end_begins_nothing() -> N
 
 
 async def test_a_reload_brings_a_check_takes_it_away_and_moves_it() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route="circuit_breaker: {max_open_for: 5s}") as to:
         install = to.worker.control.active.install
 
@@ -262,7 +245,7 @@ async def test_a_reload_brings_a_check_takes_it_away_and_moves_it() -> None:
         await reload("half_open: {max_calls: 1}")
         await asyncio.sleep(20)
         assert len(checks(to.requests)) == 1
-        app.is_well()
+        app.get_well()
         await reload("half_open: {check: {path: /other}}")
         await asyncio.sleep(1)
         assert to.breaker.state is State.CLOSED
@@ -270,10 +253,10 @@ async def test_a_reload_brings_a_check_takes_it_away_and_moves_it() -> None:
 
 
 async def test_a_changed_wait_moves_the_check() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=f"circuit_breaker: {{{CHECK}, open_for: 60s}}") as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(2)
         text = HEADER + app_routes(to.app.port, route=f"circuit_breaker: {{{CHECK}, open_for: 3s}}")
         await to.worker.control.active.install(load_text(text).snapshot)
@@ -283,7 +266,7 @@ async def test_a_changed_wait_moves_the_check() -> None:
 
 
 async def test_a_route_that_leaves_takes_its_check_along() -> None:
-    app = App()
+    app = sick()
     app.health = None
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
@@ -299,7 +282,7 @@ async def test_a_route_that_leaves_takes_its_check_along() -> None:
 
 
 async def test_the_end_of_the_process_waits_for_no_check() -> None:
-    app = App()
+    app = sick()
     app.health = None
     async with raw_upstream(app.serve) as upstream:
         routes = app_routes(upstream.port, route=POLICY)
@@ -311,10 +294,10 @@ async def test_the_end_of_the_process_waits_for_no_check() -> None:
 
 
 async def test_limits_hold_for_checks_too_and_our_own_lack_is_no_failure() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         limit = to.cluster.policy.limits.max_requests
         to.cluster.in_flight += limit
         await asyncio.sleep(8)
@@ -329,7 +312,7 @@ async def test_limits_hold_for_checks_too_and_our_own_lack_is_no_failure() -> No
 
 async def test_a_pooled_connection_that_has_ended_says_nothing() -> None:
     """The upstream ends the first connection that a check goes to, without a byte."""
-    app = App()
+    app = sick()
 
     async def once(peer: RawPeer) -> None:
         asked = 0
@@ -341,16 +324,16 @@ async def test_a_pooled_connection_that_has_ended_says_nothing() -> None:
 
     async with stage(once, route=POLICY) as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(5.1)
         assert to.breaker.state is State.CLOSED
         assert len(checks(to.requests)) == 2
 
 
 async def test_a_check_goes_to_an_endpoint_that_did_not_fail_last() -> None:
-    sick, well = App(), App()
-    well.is_well()
-    async with raw_upstream(sick.serve) as one, raw_upstream(well.serve) as two:
+    first, well = sick(), sick()
+    well.get_well()
+    async with raw_upstream(first.serve) as one, raw_upstream(well.serve) as two:
         routes = app_routes(
             one.port, route=f"circuit_breaker: {{{CHECK}, warm_up: off, failure_rate_threshold: 10%}}"
         ).replace(
@@ -372,14 +355,14 @@ async def test_a_check_goes_to_an_endpoint_that_did_not_fail_last() -> None:
 
 
 async def test_its_failure_is_told_once_in_an_outage_and_its_transitions_each_time(tmp_path: Path) -> None:
-    app, log = App(), tmp_path / "log"
+    app, log = sick(), tmp_path / "log"
     async with raw_upstream(app.serve) as upstream:
         routes = app_routes(upstream.port, route=f"circuit_breaker: {{{CHECK}, max_open_for: 5s}}")
         async with serving(load_text(HEADER + routes).snapshot, log) as worker:
             to = Stage(worker, upstream, port(worker))
             await fail(to)
             await asyncio.sleep(30)
-            app.is_well()
+            app.get_well()
             await asyncio.sleep(6)
             assert to.breaker.state is State.CLOSED
             app.traffic = app.health = FAILURE
@@ -405,10 +388,10 @@ async def test_its_failure_is_told_once_in_an_outage_and_its_transitions_each_ti
 
 
 async def test_what_a_check_takes_is_none_of_the_routes_own_times() -> None:
-    app = App()
+    app = sick()
     async with stage(app.serve, route=POLICY) as to:
         await fail(to)
-        app.is_well()
+        app.get_well()
         await asyncio.sleep(5.1)
         assert to.breaker.state is State.CLOSED
         assert len(to.breaker.durations) == 0

@@ -62,3 +62,17 @@ async def test_what_the_app_itself_sends_goes_on() -> None:
             (answer,) = await client.responses([b"GET"])
             assert answer.status == 200
         assert other.requests[0].values(b"x-forwarded-client-cert") == [CLAIM]
+
+
+async def test_what_went_on_before_a_reload_stops_on_the_same_connection_after_it() -> None:
+    async with raw_upstream(saying(OK)) as other:
+        routes = app_routes(other.port, route="listener: outbound")
+        async with running(routes, HEADER) as worker, raw_client(port(worker, "outbound")) as client:
+            listener = worker.listeners["outbound"]
+            listener.tells_of_client = True  # as of `forwarded: append`
+            for number, is_owned in enumerate((False, False, False, True, True), 1):
+                listener.owns_client_cert = is_owned
+                await client.send(get(b"/", b"X-Forwarded-Client-Cert: " + CLAIM))
+                assert len(await client.responses([b"GET"] * number)) == number
+        seen = [request.values(b"x-forwarded-client-cert") for request in other.requests]
+        assert seen == [[CLAIM], [CLAIM], [CLAIM], [], []]

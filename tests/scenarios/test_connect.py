@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.memory_budget import CONNECTION_BYTES
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
@@ -106,6 +107,19 @@ async def test_a_request_that_comes_with_the_connect_is_one_of_the_route() -> No
         await client.send(connect(b"named.test:80") + GET)
         await until(client, b"GET /inside")
         assert await to.routes() == ["named"]
+
+
+async def test_a_connect_with_a_large_head_gives_its_memory_back() -> None:
+    async with tunnels() as to:
+        memory = to.worker.service.memory
+        lines = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 900) for number in range(10))
+        async with raw_client(to.port) as client:
+            await client.send(b"CONNECT named.test:%d HTTP/1.1\r\nHost: named.test\r\n" % to.app.port)
+            await client.send(lines + b"\r\n")
+            assert await head_of(client) == (b"HTTP/1.1 200 OK", b"")
+            assert memory.used_bytes == memory.connections * CONNECTION_BYTES
+        await assert_clean(to.worker)
+        assert memory.used_bytes == 0
 
 
 async def test_the_breaker_of_the_route_holds_in_the_tunnel() -> None:

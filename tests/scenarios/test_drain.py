@@ -130,7 +130,7 @@ async def test_ctrl_c_does_not_wait_for_load_balancers() -> None:
 
 async def test_ctrl_c_cuts_a_delay_short_that_the_api_began() -> None:
     async with stage() as to:
-        to.worker.control.drain.begin()
+        to.worker.control.drain.begin("a test")
         ending = Ending(to.worker)
         await asyncio.sleep(1)
         to.worker.control.drain.interrupted()
@@ -310,6 +310,15 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_a_second_signal_ends_it_at_once(exits: list[int]) -> None:
     async with stage() as to:
         to.worker.control.drain.terminated()
+        with pytest.raises(Exited):
+            to.worker.control.drain.terminated()
+        assert exits == [1]
+
+
+async def test_a_second_signal_does_so_too_where_another_process_takes_over_between(exits: list[int]) -> None:
+    async with stage() as to:
+        to.worker.control.drain.terminated()
+        await to.worker.control.hand_on()
         with pytest.raises(Exited):
             to.worker.control.drain.terminated()
         assert exits == [1]

@@ -16,37 +16,22 @@ from sidecar.core.failover import FailoverChange, FailoverPhase
 from sidecar.core.override import Override
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
+from tests.scenarios.checked import CheckedApp
 from tests.scenarios.operator import operator
-from tests.scenarios.stage import OK, get, post, scraped
+from tests.scenarios.stage import OK, get, post, scraped, tried_again
 from tests.support.clean import Complaints, assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, RawUpstream, raw_client, raw_upstream
+from tests.support.raw import RawPeer, ask, raw_client, raw_upstream
 
 FAILURE = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
 CHECK = "health_check: {path: /healthz, interval: 1s, timeout: 1s}"
 
 
-class App:
-    """One endpoint, whose answers can be set."""
-
-    def __init__(self) -> None:
-        self.health = self.traffic = OK
-        self.upstream = RawUpstream()
-
-    async def serve(self, peer: RawPeer) -> None:
-        while (request := await peer.request()) is not None:
-            await peer.send(self.health if request.target == b"/healthz" else self.traffic)
-
-    @property
-    def served(self) -> int:
-        return sum(request.target != b"/healthz" for request in self.upstream.requests)
-
-
 class Stage:
     """Upstreams of several apps each, the first one with `failover`, and a sidecar before them."""
 
-    def __init__(self, worker: Worker, groups: list[list[App]]) -> None:
+    def __init__(self, worker: Worker, groups: list[list[CheckedApp]]) -> None:
         self.worker = worker
         self.groups = groups
         self.told: list[FailoverChange] = []
@@ -71,13 +56,7 @@ class Stage:
         return [one - other for one, other in zip(now, before, strict=True)]
 
     async def ask(self, count: int = 1, data: bytes = get()) -> list[int]:  # bytes do not change
-        statuses = []
-        for _ in range(count):
-            async with raw_client(port(self.worker)) as client:
-                await client.send(data)
-                (response,) = await client.responses([data.split(b" ")[0]])
-                statuses.append(response.status)
-        return statuses
+        return [(await ask(port(self.worker), data)).status for _ in range(count)]
 
     def set(self, group: int, answer: bytes, *apps: int) -> None:
         """To checks and requests alike, of all or of these."""
@@ -86,7 +65,7 @@ class Stage:
             app.health = app.traffic = answer
 
 
-def routes(groups: list[list[App]], failover: str, upstream: str, route: str) -> str:
+def routes(groups: list[list[CheckedApp]], failover: str, upstream: str, route: str) -> str:
     lines = []
     for number, group in enumerate(groups):
         endpoints = ", ".join(f'"127.0.0.1:{app.upstream.port}"' for app in group)
@@ -103,7 +82,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     with Complaints(asyncio.get_running_loop()) as complaints:
         async with AsyncExitStack() as stack:
-            groups = [[App() for _ in range(count)] for count in counts]
+            groups = [[CheckedApp() for _ in range(count)] for count in counts]
             for app in [app for group in groups for app in group]:
                 app.upstream = await stack.enter_async_context(raw_upstream(app.serve))
             worker = await stack.enter_async_context(running(routes(groups, failover, upstream, route)))
@@ -226,6 +205,7 @@ async def test_a_probe_that_hangs_leaves_time_for_the_other() -> None:
         assert to.worker.service.clock() - began == pytest.approx(0.8, abs=0.05)
         assert to.served() == [6, 1]
         assert to.state() is State.OPEN
+        assert tried_again(to.worker) == {"failover": 1}
 
 
 async def test_a_probe_that_finds_no_room_at_its_upstream_is_sent_on() -> None:
@@ -359,9 +339,7 @@ async def test_where_both_breakers_are_open_the_client_hears_of_the_first() -> N
         statuses = await to.ask(30)
         assert to.state(0) is to.state(1) is State.OPEN
         assert statuses[-1] == 503
-        async with raw_client(port(to.worker)) as client:
-            await client.send(get())
-            (answer,) = await client.responses([b"GET"])
+        answer = await ask(port(to.worker), get())
         assert b"breaker of app to u0 is open" in answer.values(b"proxy-status")[0]
 
 

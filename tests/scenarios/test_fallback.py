@@ -14,7 +14,7 @@ from sidecar.config.load import load_file
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import serving
-from tests.scenarios.stage import GET, OK, app_routes, get, post, saying, stage
+from tests.scenarios.stage import GET, OK, app_routes, get, post, saying, stage, tried_again
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -81,6 +81,18 @@ async def test_a_fixed_response_has_one_date(headers: str, dates: int) -> None:
         response = await to.ask()
     assert len(response.values(b"date")) == dates
     assert (response.values(b"date") == [b"x"]) is ("x" in headers)
+
+
+@pytest.mark.parametrize("extra", ["", ", cors: {allow_origins: ['*']}"])
+async def test_its_fields_may_hold_variables_of_the_request(extra: str) -> None:
+    fields = '{x-id: "id=${request.id}", x-a: "${request.header.a}", x-plain: b}'
+    route = f"circuit_breaker: {{mode: forced_open}}, fallback: {{headers: {fields}, body: a}}{extra}"
+    async with stage(route=route) as to:
+        response = await to.ask(b"GET / HTTP/1.1\r\nHost: x\r\nx-request-id: mine\r\na: \xff\r\n\r\n")
+    assert (response.status, response.body) == (200, b"a")
+    found = [response.values(name) for name in (b"x-id", b"x-a", b"x-plain", b"date")]
+    assert found[:3] == [[b"id=mine"], [b"%FF"], [b"b"]]
+    assert len(found[3]) == 1
 
 
 async def test_a_fixed_response_stands_in_for_a_timeout_before_the_head() -> None:
@@ -234,6 +246,7 @@ async def test_another_upstream_answers_within_what_is_left() -> None:
 
     async with pair(silent, slow, route="timeouts: {request: 3s, attempt: 1s}") as to:
         assert (await to.ask()).status == 200
+        assert tried_again(to.worker) == {"fallback": 1}
 
 
 async def test_another_upstream_has_a_breaker_of_its_own() -> None:

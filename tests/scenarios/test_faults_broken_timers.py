@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sidecar.core.observe import ObservedExchange, Silent
+from sidecar.core.observe import ObservedExchange
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import app_routes, get, hang, inbound, saying
@@ -18,6 +18,7 @@ from tests.support.clean import Complaints, assert_clean
 from tests.support.loop import JumpingLoop
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawClient, RawUpstream, Script, raw_client, raw_upstream, turns
+from tests.support.silent import Silent
 
 
 class Item:

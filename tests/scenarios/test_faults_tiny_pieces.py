@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import uvloop
 
+from sidecar.core import plain
 from tests.scenarios.stage import app_routes, get, stage
 from tests.support.clean import assert_clean
 from tests.support.proxy import running
 from tests.support.raw import RawClient, RawPeer, raw_client, turns
-from tests.support.tiny import KINDS, Work, app_for, flooded
+from tests.support.tiny import KINDS, VARYING, Work, app_for, flooded
 
 FLOOD_BYTES = 200_000
 MOST_CALLS = 100_000
@@ -46,6 +47,13 @@ async def flood(name: str) -> Work:
                 app.close()  # each direction of a tunnel ends by itself
             await assert_clean(worker)
             return work
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_lines_of_a_name() -> None:
+    """So no further one of them is remembered."""
+    for number in range(2 * plain.MAX_LINES_OF_A_NAME):
+        assert plain.read_request(b"GET / HTTP/1.1\r\nHost: x\r\n%b:%d\r\n\r\n" % (VARYING, number))
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -18,46 +18,16 @@ from sidecar.core.transition import State
 from sidecar.forwarding.health import MOST_AT_ONCE, HealthChecks
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
+from tests.scenarios.checked import CheckedApp
 from tests.scenarios.stage import OK, get, saying, scraped
 from tests.support.authority import Authority
 from tests.support.clean import Complaints, assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, RawUpstream, Request, raw_client, raw_upstream
+from tests.support.raw import ask, raw_client, raw_upstream
 
 CHECK = "health_check: {path: /healthz, interval: 5s, timeout: 1s}"
 FAILURE = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n"
-
-
-class App:
-    """One endpoint, whose answers can be set."""
-
-    def __init__(self) -> None:
-        self.health: bytes | None = OK
-        """To checks; None: nothing."""
-        self.traffic = OK
-        self.upstream = RawUpstream()
-
-    async def serve(self, peer: RawPeer) -> None:
-        while (request := await peer.request()) is not None:
-            answer = self.health if request.target == b"/healthz" else self.traffic
-            if answer is None:
-                while await peer.read_some():
-                    pass
-                return
-            await peer.send(answer)
-
-    @property
-    def port(self) -> int:
-        return self.upstream.port
-
-    @property
-    def checks(self) -> list[Request]:
-        return [request for request in self.upstream.requests if request.target == b"/healthz"]
-
-    @property
-    def served(self) -> int:
-        return len(self.upstream.requests) - len(self.checks)
 
 
 def routes_to(*ports: int, check: str = CHECK, more: str = "", route: str = "") -> str:
@@ -79,7 +49,7 @@ routes: [{{name: app, upstream: app}}]
 class Stage:
     """Apps, and a sidecar before them that checks them."""
 
-    def __init__(self, worker: Worker, apps: list[App]) -> None:
+    def __init__(self, worker: Worker, apps: list[CheckedApp]) -> None:
         self.worker = worker
         self.apps = apps
         self.told: list[EndpointChange] = []
@@ -100,13 +70,7 @@ class Stage:
         return Endpoint("127.0.0.1", self.apps[number].port)
 
     async def ask(self, count: int = 1) -> list[int]:
-        statuses = []
-        for _ in range(count):
-            async with raw_client(port(self.worker)) as client:
-                await client.send(get())
-                (response,) = await client.responses([b"GET"])
-                statuses.append(response.status)
-        return statuses
+        return [(await ask(port(self.worker), get())).status for _ in range(count)]
 
     async def reload(self, routes: str) -> None:
         await self.worker.control.active.install(load_text(HEADER + routes).snapshot)
@@ -116,7 +80,7 @@ class Stage:
 async def stage(count: int, check: str = CHECK, more: str = "", route: str = "") -> AsyncIterator[Stage]:
     with Complaints(asyncio.get_running_loop()) as complaints:
         async with AsyncExitStack() as stack:
-            apps = [App() for _ in range(count)]
+            apps = [CheckedApp() for _ in range(count)]
             for app in apps:
                 app.upstream = await stack.enter_async_context(raw_upstream(app.serve))
             ports = [app.port for app in apps]
@@ -441,7 +405,7 @@ async def test_a_crash_of_the_part_forgets_nothing_and_goes_on_asking(
 ) -> None:
     check = "health_check: {path: /healthz, interval: 1s}"
     async with AsyncExitStack() as stack:
-        apps = [App(), App()]
+        apps = [CheckedApp(), CheckedApp()]
         for app in apps:
             app.upstream = await stack.enter_async_context(raw_upstream(app.serve))
         apps[1].health = FAILURE

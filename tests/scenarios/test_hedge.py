@@ -14,7 +14,7 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import OK, get, post, scraped
 from tests.support.clean import assert_clean
 from tests.support.proxy import port, running
-from tests.support.raw import RawPeer, RawUpstream, Response, raw_client, raw_upstream
+from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream
 
 Script = Callable[[RawPeer], Awaitable[None]]
 BAD = b"HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\nbad"
@@ -30,10 +30,7 @@ class Stage:
         self.apps = apps
 
     async def ask(self, data: bytes = get(b"/")) -> Response:
-        async with raw_client(port(self.worker)) as client:
-            await client.send(data)
-            (response,) = await client.responses([data.split(b" ", 1)[0]])
-            return response
+        return await ask(port(self.worker), data)
 
     async def seconds(self, data: bytes = get(b"/"), status: int = 200) -> float:
         """How long it took."""
@@ -51,15 +48,18 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    *scripts: Script, hedge: str = HEDGE, route: str = "", upstream: str = ""
+    *scripts: Script, hedge: str = HEDGE, route: str = "", upstream: str = "", asks: str = "app"
 ) -> AsyncIterator[Stage]:
+    """`asks`: the upstream that the route asks first; nobody listens at `dead`."""
     async with AsyncExitStack() as stack:
         apps = [await stack.enter_async_context(raw_upstream(script)) for script in scripts]
         endpoints = ", ".join(f'"127.0.0.1:{app.port}"' for app in apps)
         more = f", {upstream}" if upstream else ""
         routes = f"""\
-upstreams: {{app: {{endpoints: [{endpoints}], load_balancing: {{policy: round_robin}}{more}}}}}
-routes: [{{name: app, upstream: app, {hedge}{route and ", " + route}}}]
+upstreams:
+  app: {{endpoints: [{endpoints}], load_balancing: {{policy: round_robin}}{more}}}
+  dead: {{endpoints: ["127.0.0.1:1"]}}
+routes: [{{name: app, upstream: {asks}, {hedge}{route and ", " + route}}}]
 """
         worker = await stack.enter_async_context(running(routes))
         await asyncio.sleep(0.01)  # the health part looks at new upstreams once, and their turns begin anew
@@ -132,6 +132,24 @@ async def test_the_first_one_may_win_after_all() -> None:
         assert (breaker.tally.successful, breaker.tally.failed, breaker.tally.ignored) == (1, 0, 1)
         # Nobody was overtaken, so nobody has failed.
         assert [pool.standing.failed for pool in to.worker.assembly.clusters["app"].pools] == [0, 0]
+
+
+async def test_what_a_fallback_is_asked_is_hedged_too() -> None:
+    async with stage(hang, after(0.02), asks="dead", route="fallback: {upstream: app}") as to:
+        assert 0.12 <= await to.seconds() < 0.14
+        assert to.metric('sidecar_hedge_attempts_total{sidecar_route="app"') == 1
+
+
+@pytest.mark.parametrize("is_meant", [False, True])
+async def test_in_a_tunnel_a_request_is_hedged_unless_it_was_going_to_one_endpoint(is_meant: bool) -> None:
+    async with stage(after(0.5), after(0.02), route="listener: outbound") as to:
+        host = b"127.0.0.1:%d" % to.apps[0].port if is_meant else b"named.test:80"
+        async with raw_client(port(to.worker, "outbound")) as client:
+            await client.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (host, host))
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 200 OK\r\n\r\n"
+            await client.send(get(b"/"))
+            assert [one.status for one in await client.responses([b"GET"])] == [200]
+        assert to.requests == [1, int(not is_meant)]
 
 
 async def test_a_hedge_says_what_it_is_and_how_much_time_is_left() -> None:

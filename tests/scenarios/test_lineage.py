@@ -23,6 +23,7 @@ from tests.scenarios.pod import (
     restarting,
     silent,
 )
+from tests.scenarios.stage import numbers_of, scraped
 from tests.support.raw import RawPeer, Request, raw_client
 
 ONE_SECOND = b"x-request-timeout-ms: 1000"
@@ -660,9 +661,12 @@ async def test_a_call_with_too_little_time_is_refused_only_where_that_is_enforce
 
     assert [one.status for one in at.answers] == statuses
     assert len(at.calls) == statuses.count(200)
-    admission = at.worker.assembly.routes["out"].admission
-    assert admission is not None
-    assert (admission.refused, admission.would_refuse) == ((1, 0) if mode == "enforce" else (0, 1))
+    name = 'sidecar_admission_requests_total{sidecar_route="out",sidecar_admission_outcome='
+    counts = {outcome: scraped(at.worker, f'{name}"{outcome}"}}') for outcome in ("refused", "spared")}
+    assert counts == ({"refused": 1, "spared": 0} if mode == "enforce" else {"refused": 0, "spared": 1})
+    assert scraped(at.worker, "sidecar_admission_requests_total{") == 1, "no other route has an admission"
+    too_small = scraped(at.worker, "sidecar_deadline_rejected_total{")
+    assert (too_small, numbers_of(at.worker, "out").rejected["too_small"]) == (counts["refused"],) * 2
     if mode == "enforce":
         assert at.answers[0].at == 0.0
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from sidecar.core.mirrored import CopyOutcome, Mirrored
-from sidecar.core.observe import Silent
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.cluster import Cluster
 from tests.scenarios.stage import OK, get, hang, post, saying, scraped
 from tests.support.clean import Complaints, assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import port, running
-from tests.support.raw import RawPeer, RawUpstream, Response, raw_client, raw_upstream, turns
+from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream, turns
+from tests.support.silent import Silent
 
 Script = Callable[[RawPeer], Awaitable[None]]
 BAD = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
@@ -32,10 +32,7 @@ class Stage:
         self.shadow = shadow
 
     async def ask(self, data: bytes = get(b"/")) -> Response:
-        async with raw_client(port(self.worker)) as client:
-            await client.send(data)
-            (response,) = await client.responses([data.split(b" ", 1)[0]])
-            return response
+        return await ask(port(self.worker), data)
 
     async def copied(self) -> None:
         """Until no copy is under way."""
@@ -277,6 +274,7 @@ async def test_a_copy_goes_on_when_its_request_is_over() -> None:
         assert to.cluster.pools[0].idle_count == 1
 
 
+@pytest.mark.plain
 async def test_a_mistake_of_ours_in_a_copy_is_told_and_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError

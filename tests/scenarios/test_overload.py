@@ -11,8 +11,10 @@ import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES
 from sidecar.core.overload import CALM_FOR_SECONDS, Change
+from sidecar.downstream.http2_stream import GOAWAY_SECONDS
 from sidecar.downstream.pressure import Told
 from tests.scenarios.stage import GET, OK, Stage, get, stage
+from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawPeer, raw_client, raw_upstream, turns
 
@@ -233,6 +235,7 @@ async def test_a_body_that_comes_in_pieces_is_taken_to_its_end() -> None:
         assert to.requests[0].body == b"abcdef"
 
 
+@pytest.mark.plain
 async def test_connections_that_are_not_read_are_taken_up_in_turn_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -358,3 +361,28 @@ async def test_a_listener_may_end_while_it_is_overloaded() -> None:
         await asyncio.sleep(1.0)  # virtual
         assert (socket.gate, socket.connection_count) == (None, 0)
         assert not socket.overload.is_on
+
+
+async def test_after_a_second_of_it_a_client_of_http2_is_asked_to_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pseudo = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/2"), (b":authority", b"x"))
+    async with full(1) as (to, app), raw_client(to.port) as one, http2_client(to.port) as client:
+        clock = to.worker.service.clock
+        await begin(to)
+        began = clock()
+        monkeypatch.setattr(
+            to.worker.service.rng, "random", lambda: 1.0
+        )  # of all that may be refused, each is
+        await one.send(get(b"/1"))
+        await app.saw(1)
+        streams = []
+        while client.codec.can_open:
+            streams.append(Stream(client, client.codec.open_stream(pseudo, (), is_end=True)))
+            client.flush()
+            await asyncio.sleep(0.05)  # virtual
+            assert clock() - began < 10.0
+        assert clock() - began >= GOAWAY_SECONDS
+        assert {stream.was_cut for stream in streams} == {"REFUSED_STREAM"}
+        app.answer()
+        assert (await one.responses([b"GET"]))[0].status == 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -24,6 +24,7 @@ from tests.support.raw import (
     RawUpstream,
     Response,
     Script,
+    ask,
     raw_client,
     raw_upstream,
     turns,
@@ -86,10 +87,7 @@ class Passage:
         return await self.ask(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, authority))
 
     async def ask(self, data: bytes, listener: str = "outbound") -> Response:
-        async with raw_client(port(self.worker, listener)) as client:
-            await client.send(data)
-            (response,) = await client.responses([data.partition(b" ")[0]])
-            return response
+        return await ask(port(self.worker, listener), data)
 
     def rename(self, **names: str) -> None:
         """What names stand for from now on; those that were asked for before are asked for anew."""
@@ -320,6 +318,7 @@ async def test_only_the_given_ports_are_passed_through_to() -> None:
         assert to.there.peers == []
 
 
+@pytest.mark.plain
 async def test_callers_outside_the_pod_are_not_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
     async with passage() as to:
         monkeypatch.setattr("sidecar.forwarding.passing.is_local", lambda address: address != "127.0.0.1")
@@ -497,6 +496,22 @@ async def test_destinations_in_use_keep_their_places() -> None:
         while to.worker.service.exchanges:
             await turns()
         assert (await to.get(b"there.test:%d" % to.there.port)).status == 200
+
+
+async def test_an_unused_destination_makes_room_however_many_before_it_are_in_use() -> None:
+    """Database connections lie open for hours: they are who was asked for the longest time ago."""
+    async with passage() as to, AsyncExitStack() as stack:
+        hosts = [f"host{number}.test" for number in range(102)]
+        to.rename(**dict.fromkeys(hosts, own_address()))
+        to.worker.assembly.passing.most = len(hosts) - 1
+        *used, unused, another = (b"%b:%d" % (host.encode(), to.there.port) for host in hosts)
+        for authority in used:
+            client = await stack.enter_async_context(raw_client(to.port))
+            await client.send(connect(authority))
+            assert (await head_of(client))[0].startswith(b"HTTP/1.1 200 ")
+        assert (await to.get(unused)).status == 200
+        assert (await to.get(another)).status == 200
+        assert {one.endpoint.host for one in to.destinations} == {*hosts[:100], hosts[101]}
 
 
 async def test_each_host_is_told_once_and_the_log_has_a_bound() -> None:

@@ -47,6 +47,57 @@ async def test_what_a_route_does_to_answers_is_done_to_its_own(version: str) -> 
         assert (fields[b"x-b"], fields[b"x-c"], fields[b"x-d"]) == (b"route", b"own", b"GET")
 
 
+CHANGES = (
+    "response_headers: {remove: [retry-after, via, x-gone], "
+    "set: {x-policy: strict, content-type: text/html}, add: {x-route: '${route.name}'}}"
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_a_route_does_to_answers_is_done_to_its_errors(version: str) -> None:
+    async with acting(
+        f"- {{name: app, upstream: app, circuit_breaker: {{mode: forced_open}}, {CHANGES}}}"
+    ) as to:
+        reply = await to.ask(version)
+        kept = reply.fields
+        assert (reply.status, kept[b"x-policy"], kept[b"x-route"]) == (503, b"strict", b"app")
+        assert b"retry-after" not in kept
+        assert kept[b"content-type"] == b"application/problem+json", "the body is the sidecar's own"
+        assert kept[b"via"] == b"1.1 sidecar"
+        assert kept[b"proxy-status"].startswith(b"sidecar; error=destination_unavailable")
+        assert reply.body.startswith(b'{"type": "urn:sidecar:problem:circuit_open"')
+        call = await to.ask(
+            "2", b"/", (b"content-type", b"application/grpc"), (b"te", b"trailers"), method=b"POST"
+        )
+        assert (call.status, call.fields[b"grpc-status"], call.fields[b"x-policy"]) == (200, b"14", b"strict")
+        assert call.fields[b"content-type"] == b"application/grpc"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_a_route_does_to_answers_is_done_to_its_fallback(version: str) -> None:
+    fallback = (
+        "fallback: {status: 200, headers: {content-type: text/plain, x-gone: a, "
+        "X-Policy: '${request.method}', x-own: b}, body: old}"
+    )
+    async with acting(
+        f"- {{name: app, upstream: app, circuit_breaker: {{mode: forced_open}}, {CHANGES}, {fallback}}}"
+    ) as to:
+        reply = await to.ask(version)
+        told = {name: reply.fields.get(name) for name in (b"x-gone", b"x-policy", b"x-own", b"x-route")}
+        assert told == {b"x-gone": None, b"x-policy": b"strict", b"x-own": b"b", b"x-route": b"app"}
+        assert (reply.status, reply.body, reply.fields[b"content-type"]) == (200, b"old", b"text/plain")
+
+
+async def test_an_error_has_the_date_of_the_route_or_none() -> None:
+    for changes, date in (("set: {date: then}", b"then"), ("remove: [date]", None)):
+        route = (
+            f"- {{name: app, upstream: app, clients: {{deny: [127.0.0.1]}}, response_headers: {{{changes}}}}}"
+        )
+        async with acting(route) as to:
+            reply = await to.ask("1.1")
+            assert (reply.status, reply.fields.get(b"date")) == (403, date)
+
+
 async def test_a_date_that_the_route_gives_is_the_only_one() -> None:
     async with acting("- {name: fixed, respond: {headers: {date: then}}}") as to:
         assert (await to.ask("1.1")).fields[b"date"] == b"then"

@@ -12,11 +12,11 @@ import pytest
 from sidecar.core.override import Override
 from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
-from tests.scenarios.stage import OK, get, post, scraped
+from tests.scenarios.stage import OK, get, post, scraped, tried_again
 from tests.support.clean import assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import port, running
-from tests.support.raw import RawPeer, RawUpstream, Response, raw_client, raw_upstream, turns
+from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream, turns
 
 Script = Callable[[RawPeer], Awaitable[None]]
 BAD = b"HTTP/1.1 503 X\r\nContent-Length: 3\r\nx-try: 1\r\n\r\nbad"
@@ -30,10 +30,7 @@ class Stage:
         self.apps = apps
 
     async def ask(self, data: bytes = get(b"/")) -> Response:
-        async with raw_client(port(self.worker)) as client:
-            await client.send(data)
-            (response,) = await client.responses([data.split(b" ", 1)[0]])
-            return response
+        return await ask(port(self.worker), data)
 
     @property
     def requests(self) -> int:
@@ -72,6 +69,24 @@ async def test_a_bad_answer_is_bettered_by_another_try(bad: bytes) -> None:
         assert (await to.ask()).status == 200
         assert to.requests == 2
         assert scraped(to.worker, "sidecar_retry_attempts_total{") == 1
+        assert tried_again(to.worker) == {"status": 1}
+
+
+async def test_why_something_may_be_tried_again_has_its_series_before_it_is() -> None:
+    async with stage(then(OK)) as to:
+        (route,) = [one for one in to.worker.numbers.routes() if one.name == "app"]
+        causes = (
+            "connect_failure",
+            "refused",
+            "stale_connection",
+            "reset",
+            "attempt_timeout",
+            "status",
+            "grpc_status",
+        )
+        assert {(name, cause.value): count for (name, cause), count in route.retries.items()} == {
+            ("app", cause): 0 for cause in causes
+        }
 
 
 async def test_a_second_try_goes_to_another_endpoint_and_says_what_it_is() -> None:
@@ -151,6 +166,7 @@ async def test_an_attempts_own_timeout_leads_to_another_try() -> None:
         begun = to.worker.service.clock()
         assert (await to.ask()).status == 200
         assert 1.0 <= to.worker.service.clock() - begun < 1.2
+        assert tried_again(to.worker) == {"attempt_timeout": 1}
 
 
 async def test_nothing_is_tried_beyond_the_deadline() -> None:
@@ -162,12 +178,37 @@ async def test_nothing_is_tried_beyond_the_deadline() -> None:
         assert to.requests == 1
 
 
-async def test_what_an_answer_asks_to_wait_is_waited() -> None:
-    asking = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: 2\r\n\r\n"
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Retry-After: 2",
+        # By the upstream's own clock, whatever that shows.
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:39 GMT",
+    ],
+)
+async def test_what_an_answer_asks_to_wait_is_waited(fields: bytes) -> None:
+    asking = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n%b\r\n\r\n" % fields
     async with stage(then(asking, OK), route="timeouts: {request: 5s}") as to:
         begun = to.worker.service.clock()
         assert (await to.ask()).status == 200
         assert 2.0 <= to.worker.service.clock() - begun < 2.1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Retry-After: Sun, 06 Nov 1994 08:49:39 GMT",
+        b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:36 GMT",
+        b"Date: now\r\nRetry-After: Sun, 06 Nov 1994 08:49:39 GMT",
+        b"Retry-After: soon",
+    ],
+)
+async def test_what_says_no_time_to_wait_is_not_waited_for(fields: bytes) -> None:
+    asking = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n%b\r\n\r\n" % fields
+    async with stage(then(asking, OK), route="timeouts: {request: 5s}") as to:
+        begun = to.worker.service.clock()
+        assert (await to.ask()).status == 200
+        assert to.worker.service.clock() - begun < 0.5
 
 
 async def test_while_the_breaker_is_not_closed_nothing_is_tried_again() -> None:
@@ -227,6 +268,7 @@ async def test_a_reset_is_tried_again_where_the_route_names_it() -> None:
     async with stage(script) as to:
         assert (await to.ask()).status == 200
         assert to.requests == 2
+        assert tried_again(to.worker) == {"reset": 1}
 
 
 async def test_endpoints_that_refuse_are_passed_over_as_long_as_tries_are_left() -> None:
@@ -234,6 +276,7 @@ async def test_endpoints_that_refuse_are_passed_over_as_long_as_tries_are_left()
         for _ in range(10):
             assert (await to.ask()).status == 200
             await asyncio.sleep(1.0)
+        assert set(tried_again(to.worker)) == {"connect_failure"}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -279,6 +322,7 @@ async def test_what_the_next_sidecars_breaker_refused_is_tried_on_another_endpoi
             await asyncio.sleep(1.0)
         assert to.apps[0].requests
         assert to.worker.assembly.breakers["app", "app"].tally.failed == 0
+        assert set(tried_again(to.worker)) == {"refused"}
 
 
 async def test_a_bad_answer_that_never_ends_goes_to_the_client_as_it_comes() -> None:

@@ -8,6 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.scenarios.stage import OK, get, saying, stage
+from tests.support.silent import ForSpans
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ async def test_a_matched_prefix_is_replaced(prefix: str, new: str, target: bytes
 async def test_a_span_has_what_the_upstream_was_asked_for(retry: str) -> None:
     recorder = SpanRecorder(capacity=1, wake_at=1, wake=lambda: None)
     async with stage(route=f"match: {{path: {{prefix: /v1}}}}, rewrite: {{prefix: /api}}{retry}") as to:
-        to.worker.service.observe = recorder
+        to.worker.service.observe = ForSpans(recorder)
         to.worker.service.decide = lambda *_: True
         await to.ask(get(b"/v1/a?b=1&sig=secret"))
         spans = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(recorder.exchanges.popleft(), 0)

@@ -113,6 +113,7 @@ async def test_options_that_may_go_no_further_is_answered_here(
         data = b"OPTIONS %b HTTP/1.1\r\nHost: x\r\nMax-Forwards: %b\r\n\r\n" % (target, zero)
         answer, after = await answers_to(to.port, data + GET, b"OPTIONS", b"GET", is_bytewise=is_bytewise)
         assert (answer.status, answer.body, answer.framing) == (200, b"", "length")
+        assert answer.value(b"proxy-status") == b'sidecar; details="max_forwards"'
         assert (after.status, after.body) == (200, b"GET /")
         assert [request.method for request in to.requests] == [b"GET"]
 
@@ -129,6 +130,7 @@ async def test_trace_that_may_go_no_further_gets_back_what_it_sent_without_secre
         data = b"TRACE /far?q HTTP/1.1\r\n" + fields + b"\r\n"
         answer, after = await answers_to(to.port, data + GET, b"TRACE", b"GET", is_bytewise=is_bytewise)
         assert (answer.status, answer.value(b"content-type")) == (200, b"message/http")
+        assert answer.value(b"proxy-status") == b'sidecar; details="max_forwards"'
         first, *lines = answer.body.split(b"\r\n")
         assert first == b"TRACE /far?q HTTP/1.1"
         assert {b"X-A: kept", b"Max-Forwards: 0", b"Host: x"} <= set(lines)

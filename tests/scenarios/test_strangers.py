@@ -56,6 +56,8 @@ async def finished(to: Stage, *lines: bytes) -> tuple[FinishedExchange, Request]
 
 async def test_a_strangers_trace_starts_anew_with_a_link_to_theirs() -> None:
     async with stage(saying(OK), header=STRANGE) as to:
+        # By default one of a hundred is sampled, whatever its caller says.
+        to.worker.service.decide = lambda parent, _trace_id: bool(parent)
         record, seen = await finished(to, *CONTEXT)
     version, trace_id, parent, flags = (seen.value(b"traceparent") or b"").split(b"-")
     assert trace_id == record.trace_id == record.request_id != TRACE

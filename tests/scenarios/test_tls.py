@@ -514,6 +514,7 @@ class Beats:
         return max(Counter(self.seen).values())
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("rule", ["off", "require"])
 async def test_a_turn_of_the_loop_goes_on_with_eight_handshakes_at_most(
     authority: Authority, rule: str, monkeypatch: pytest.MonkeyPatch
@@ -585,6 +586,7 @@ async def test_handshakes_are_closed_to_give_memory_back(authority: Authority) -
         assert results(to) == {Handshake.MEMORY: 1}
 
 
+@pytest.mark.plain
 async def test_handshakes_that_take_longer_are_fewer_in_a_turn(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from sidecar.core.transition import State
-from sidecar.http2.codec import Role
+from sidecar.http2.errors import ErrorCode
 from tests.scenarios.websockets import ACCEPT, FIELDS, KEY, Versions, versions
-from tests.support.http2_ends import End, WithoutSetting, connect, http2_client
+from tests.support.http2_ends import End, connect, http2_client, without_setting
 from tests.support.proxy import port
 from tests.support.raw import turns
 
@@ -242,7 +242,7 @@ async def test_each_handshake_has_a_key_of_its_own() -> None:
 
 @TO_2
 async def test_an_upstream_without_the_setting_is_502_and_counts_nothing(client: str) -> None:
-    async with versions(client, "2", route=OPENS, server=lambda: WithoutSetting(Role.SERVER)) as to:
+    async with versions(client, "2", route=OPENS, server=without_setting) as to:
         for _ in range(3):
             async with to.asking() as asking:
                 status, _ = await asking.answer()
@@ -278,7 +278,7 @@ async def test_a_refused_stream_is_asked_once_more() -> None:
         first = await to.next_asked()
         assert first.stream is not None
         connection = first.stream._connection
-        connection.codec.reset(first.stream._stream, 7)  # type: ignore[arg-type]  # REFUSED_STREAM
+        connection.codec.reset(first.stream._stream, ErrorCode.REFUSED_STREAM)
         connection.flush()
         end = await (await to.next_asked()).accept()
         assert (await asking.answer())[0] == 101

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not installed (Debian's package `chromium`)"
 )
 PICTURES: Final = Path(__file__).parents[2] / "build" / "dashboard"
-"""Where pictures are kept, for whoever wants to look; git ignores it."""
+"""Where pictures are kept for whoever asks for them with `SIDECAR_PICTURES=1`; git ignores it."""
 
 
 @dataclass
@@ -53,10 +54,27 @@ async def browser() -> AsyncIterator[Any]:
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[tuple[Any, Console]]:
     """A page of its own browser, at `url`."""
-    async with browser() as running:
-        page = await running.new_page(viewport={"width": 1600, "height": 1000})
+    async with browser() as running, page_in(running, url) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def page_in(running: Any, url: str, **options: Any) -> AsyncIterator[tuple[Any, Console]]:
+    """A page at `url` that shares nothing with others of that browser. `options`: of Playwright's `new_context`."""
+    context = await running.new_context(**{"viewport": {"width": 1600, "height": 1000}, **options})
+    try:
+        page = await context.new_page()
         page.set_default_timeout(15_000)
         console = Console()
         console.listen(page)
         await page.goto(url)
         yield page, console
+    finally:
+        await context.close()
+
+
+async def keep_picture(page: Any, name: str, **options: Any) -> None:
+    """If anybody wants it: painting takes longer than all that is asserted of a page."""
+    if os.environ.get("SIDECAR_PICTURES"):
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(path=PICTURES / f"{name}.png", **options)

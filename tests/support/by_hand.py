@@ -17,7 +17,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.callers import Callers
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
-from sidecar.core.observe import ObservedExchange, Silent
+from sidecar.core.observe import ObservedExchange
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.routing import RoutingTable
@@ -39,14 +39,15 @@ from sidecar.core.transition import Transition
 from sidecar.forwarding.asking import Asking
 from sidecar.forwarding.live import Destination, LiveRoute
 from sidecar.forwarding.service import Service
-from sidecar.forwarding.streams import ServerStream
+from sidecar.forwarding.streams import NoClient
 from sidecar.forwarding.sweep import Sweep
 from sidecar.transport.link import Link
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster
-from sidecar.upstream.lease import Fate, Lease, LeasePool, Seeker
-from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
+from sidecar.upstream.lease import Fate, Lease, LeasePool, OpenSeeker, Seeker
+from sidecar.upstream.streams import ClientStream, NoUpstream, Processed, ResponseSink
+from tests.support.silent import Silent
 
 HERE = Endpoint("127.0.0.1", 8080)
 THERE = Endpoint("127.0.0.2", 8080)
@@ -270,48 +271,13 @@ class Hearing(ResponseSink):
         self.notes.append(("writable",))
 
 
-class HandLease(ClientStream, Lease):
-    """A connection of which the test says what it hears; `heard_by` is who took it."""
+class HandStream(NoUpstream):
+    """An upstream's stream that notes what it is told."""
 
-    def __init__(self, pool: LeasePool, *, expires: float = inf, has_ended: bool = False) -> None:
-        self.pool = pool
-        self.is_reused = False
-        self.idle_since = 0.0
-        self.expires = expires
+    def __init__(self) -> None:
         self.notes: list[Note] = []
         self.heads: list[RequestHead] = []
-        self.begun = 0
-        """How often it was taken."""
-        self.fates: list[Fate] = []
-        self.is_aborted = False
-        self.heard_by: ResponseSink | None = None
         self.unsent = 0
-        self._has_ended = has_ended
-
-    def begin(self, sink: ResponseSink) -> ClientStream:
-        self.heard_by = sink
-        self.begun += 1
-        return self
-
-    def release(self, fate: Fate, now: float) -> None:
-        self.heard_by = None
-        self.fates.append(fate)
-
-    def hand_over(self, protocol: Any) -> Link:
-        raise AssertionError("not asked for here")
-
-    def cannot_switch(self, request: Request) -> str:
-        return ""
-
-    def has_ended_unseen(self) -> bool:
-        return self._has_ended
-
-    def abort(self) -> None:
-        self.is_aborted = True
-
-    @property
-    def names(self) -> list[str]:
-        return [note[0] for note in self.notes]
 
     def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
         self.heads.append(head)
@@ -337,7 +303,57 @@ class HandLease(ClientStream, Lease):
         return self.unsent
 
 
-class HandClient(ServerStream):
+class HandLease(Lease):
+    """A connection of which the test says what it hears; `heard_by` is who took it."""
+
+    def __init__(
+        self,
+        pool: LeasePool,
+        *,
+        expires: float = inf,
+        has_ended: bool = False,
+        stream: HandStream | None = None,
+    ) -> None:
+        self.pool = pool
+        self.is_reused = False
+        self.idle_since = 0.0
+        self.expires = expires
+        self.stream = stream or HandStream()
+        self.notes, self.heads = self.stream.notes, self.stream.heads
+        self.begun = 0
+        """How often it was taken."""
+        self.fates: list[Fate] = []
+        self.is_aborted = False
+        self.heard_by: ResponseSink | None = None
+        self._has_ended = has_ended
+
+    def begin(self, sink: ResponseSink) -> ClientStream:
+        self.heard_by = sink
+        self.begun += 1
+        return self.stream
+
+    def release(self, fate: Fate, now: float) -> None:
+        self.heard_by = None
+        self.fates.append(fate)
+
+    def hand_over(self, protocol: Any) -> Link:
+        raise AssertionError("not asked for here")
+
+    def cannot_switch(self, request: Request) -> str:
+        return ""
+
+    def has_ended_unseen(self) -> bool:
+        return self._has_ended
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    @property
+    def names(self) -> list[str]:
+        return [note[0] for note in self.notes]
+
+
+class HandClient(NoClient):
     """A client's stream that notes what it is told."""
 
     def __init__(self) -> None:
@@ -385,7 +401,7 @@ class HandClient(ServerStream):
         raise AssertionError("not asked for here")
 
 
-class Waiting(Seeker):
+class Waiting(OpenSeeker):
     """Who waits for a lease, and what came of it."""
 
     def __init__(self, name: str = "", told: list[Note] | None = None) -> None:
@@ -437,7 +453,7 @@ def hand_cluster(
 def request(
     method: bytes = b"GET", *, length: int = 0, traits: Traits = PLAIN, listener: str = "inbound"
 ) -> Request:
-    return Request(listener, method, b"/", b"/", b"app", [], {b"host": b"app"}, length, traits)
+    return Request().take(listener, method, b"/", b"/", b"app", [], {b"host": b"app"}, length, traits)
 
 
 class Path:
@@ -485,7 +501,7 @@ class Path:
             rng=random.Random(7),
             ids=IdSource(),
             observe=self.told,
-            sweep=Sweep(loop, self.loop.time),
+            sweep=Sweep(loop, self.loop.time, turns=self.cluster.turns),
             turns=self.cluster.turns,
             callers=Callers(),
             decide=lambda _parent, _trace_id: False,

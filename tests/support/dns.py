@@ -1,7 +1,7 @@
 """A nameserver on loopback for tests: UDP and TCP, a table of answers, and a record of what was asked.
 
-Speaks as much of RFC 1035 and 2782 as c-ares needs: one question, A, AAAA, CNAME and SRV records, response codes,
-truncation, silence.
+Speaks as much of RFC 1035 and 2782 as c-ares needs: one question, A, AAAA, CNAME, PTR and SRV records,
+response codes, truncation, silence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-A, CNAME, AAAA, SRV = 1, 5, 28, 33
+A, CNAME, PTR, AAAA, SRV = 1, 5, 12, 28, 33
 SERVFAIL, NXDOMAIN, REFUSED = 2, 3, 5
 HEADER = struct.Struct("!HHHHHH")
 TRUNCATED = 0x0200
@@ -35,6 +35,8 @@ class Reply:
     is_silent: bool = False
     services: tuple[tuple[int, int, int, str], ...] = ()
     """Priority, weight, port and host of SRV records."""
+    pointer: str | None = None
+    """The host of a PTR record."""
     sent_along: tuple[tuple[str, str, int], ...] = ()
     """Hosts, with an IPv4 address each and its TTL, in the additional section."""
     is_truncated: bool = False
@@ -140,6 +142,9 @@ def _response(
         if record_type == (A if address.version == 4 else AAAA):
             data = address.packed
             records.append(owner + struct.pack("!HHIH", record_type, 1, reply.ttl, len(data)) + data)
+    if reply.pointer is not None and record_type == PTR:
+        data = _write_name(reply.pointer)
+        records.append(owner + struct.pack("!HHIH", PTR, 1, reply.ttl, len(data)) + data)
     for priority, weight, port, host in reply.services if record_type == SRV else ():
         data = struct.pack("!HHH", priority, weight, port) + _write_name(host)
         records.append(owner + struct.pack("!HHIH", SRV, 1, reply.ttl, len(data)) + data)

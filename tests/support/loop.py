@@ -9,6 +9,7 @@ the loop the clock stands: how much virtual time passes does not depend on how b
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import time
 from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
@@ -74,14 +75,20 @@ class _Transport(_SelectorSocketTransport):  # type: ignore[misc]  # typeshed ha
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """Virtual time in `time()`; starts where the real monotonic clock is."""
+    """Virtual time in `time()`; starts where the real monotonic clock is, and never falls behind whole nanoseconds.
+
+    Steps of 25 ms that a float can't hold add up, upwards or downwards by how long the machine has been up. Downwards
+    was wrong: a timer takes along another that is due in less than a nanosecond, and that one came too early.
+    """
 
     def __init__(self) -> None:
         self.outside = Outside()
         selector = _JumpingSelector(self.outside)
         selector.loop = self
-        self._now = time.monotonic()
+        self._now = round(time.monotonic(), 9)
         super().__init__(selector)
+        # After a hundred days of uptime a float has no nanoseconds: nothing would ever be due.
+        self._clock_resolution = max(1e-9, 2 * math.ulp(self._now))
         self.outside.transports = self._transports  # type: ignore[attr-defined]
         self.outside.gone(self._ssock.fileno())  # type: ignore[attr-defined]  # what threads write to wake it
 
@@ -106,4 +113,5 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         await super().shutdown_default_executor()
 
     def jump(self, seconds: float) -> None:
-        self._now += seconds
+        then = self._now + seconds
+        self._now = max(then, round(then, 9))

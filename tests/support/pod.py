@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import pytest
@@ -53,12 +54,15 @@ class Namespaces:
         self.world = world
         self._stack = stack
 
+    def run_in(self, namespace: str, *command: str, check: bool = True) -> str:
+        return run("ip", "netns", "exec", namespace, *command, check=check)
+
     def in_pod(self, *command: str, check: bool = True) -> str:
         """What a command of the app's prints."""
-        return run("ip", "netns", "exec", self.pod, *command, check=check)
+        return self.run_in(self.pod, *command, check=check)
 
     def in_world(self, *command: str, check: bool = True) -> str:
-        return run("ip", "netns", "exec", self.world, *command, check=check)
+        return self.run_in(self.world, *command, check=check)
 
     def program(self, *arguments: str, environ: str = "") -> str:
         """What a client of `pod_programs` prints, with one more variable, NAME=VALUE."""
@@ -78,6 +82,13 @@ class Namespaces:
         assert status == 200, (status, body)
         told: dict[str, Any] = json.loads(body)
         return told
+
+    def folder(self) -> Path:
+        """One that every user may write to, until the end of the block. Not below pytest's: each session that begins
+        closes the folder of all sessions to other users."""
+        made = Path(self._stack.enter_context(TemporaryDirectory()))
+        made.chmod(0o777)
+        return made
 
     def start(self, namespace: str, *command: str, log: Path | None = None) -> subprocess.Popen[str]:
         """A process that runs until the end of the block."""

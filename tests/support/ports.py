@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _OWN = random.Random()
 """Not the global one: what seeds that would have several runs on one machine draw the same ports."""
 _given: set[int] = set()
+LISTEN_SECONDS = 100.0
+"""Against hanging."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -63,3 +68,15 @@ async def accepts(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def until_it_listens(process: subprocess.Popen[Any], port: int) -> None:
+    """Wait until a program takes connections at a port of loopback, or has ended."""
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while True:
+        assert process.poll() is None, f"it has ended with {process.returncode}"
+        assert time.monotonic() < deadline, "it does not listen"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)

@@ -77,9 +77,14 @@ async def http_get(
 
 @asynccontextmanager
 async def sidecar(
-    file: Path, probes: int, log: Path, command: Sequence[str] = ("-m", "sidecar", "run")
+    file: Path,
+    probes: int,
+    log: Path,
+    command: Sequence[str] = ("-m", "sidecar", "run"),
+    open_files: Sequence[int] = (),
 ) -> AsyncIterator[Running]:
-    """Run `python COMMAND FILE` until the end of the block; ready when entered."""
+    """Run `python COMMAND FILE` until the end of the block; ready when entered. `open_files`: descriptors that it
+    inherits."""
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -88,6 +93,7 @@ async def sidecar(
             stdout=output,
             stderr=output,
             stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=open_files,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     running = Running(process, log, probes)
@@ -103,6 +109,17 @@ async def sidecar(
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+async def output_until(process: asyncio.subprocess.Process, word: str) -> str:
+    """What a program prints up to the line with this word."""
+    assert process.stdout is not None
+    output = ""
+    while word not in output:
+        line = await process.stdout.readline()
+        assert line, output
+        output += line.decode()
+    return output
 
 
 async def _ready(running: Running) -> None:

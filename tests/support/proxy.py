@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from sidecar.config.load import load_text
+from sidecar.runtime.crossing import Joined
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.worker import Worker
 
@@ -30,13 +31,14 @@ async def running(
     *,
     limits: FileLimits | None = None,
     environ: Mapping[str, str] | None = None,
+    joined: Joined | None = None,
 ) -> AsyncIterator[Worker]:
     """A started `Worker` with `header` + `routes` (YAML). Its ports are `port(worker, "inbound")`."""
     loop = asyncio.get_running_loop()
     snapshot = load_text(header + routes).snapshot
     log = os.open(os.devnull, os.O_WRONLY)
     try:
-        worker = Worker(snapshot, environ or {}, log_fd=log, clock=loop.time, limits=limits)
+        worker = Worker(snapshot, environ or {}, log_fd=log, clock=loop.time, limits=limits, joined=joined)
         await worker.start()
         try:
             yield worker

@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.ports import free_ports
+
 PATIENCE_SECONDS = 200.0
 """Virtual: longer than any timeout of a listener, so what has not ended by then never will."""
 
@@ -351,6 +353,14 @@ async def raw_client(port: int) -> AsyncIterator[RawClient]:
             await writer.wait_closed()
 
 
+async def ask(port: int, data: bytes) -> Response:
+    """The answer to one request on a connection of its own."""
+    async with raw_client(port) as client:
+        await client.send(data)
+        (response,) = await client.responses([data.partition(b" ")[0]])
+        return response
+
+
 Script = Callable[["RawPeer"], Awaitable[None]]
 
 
@@ -459,7 +469,10 @@ async def raw_upstream(
             peer.is_open = False
             peer.writer.close()
 
-    server = await asyncio.start_server(accept, host, 0, ssl=tls)
+    # Elsewhere than at loopback the kernel may choose the very port that a sidecar of the test gets at loopback,
+    # and what is at a sidecar's own ports is closed to it.
+    port = 0 if host == "127.0.0.1" else free_ports(1)[0]
+    server = await asyncio.start_server(accept, host, port, ssl=tls)
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

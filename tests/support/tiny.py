@@ -87,6 +87,7 @@ def _head(stream_id: int, path: str, method: str = "POST", *, is_end: bool = Fal
     return wire.headers(stream_id, wire.block(*pseudo, *protocol), flags)
 
 
+VARYING = b"x-varying"
 _NO_ROUTE = b"GET /n HTTP/1.1\r\nHost:x\r\n\r\n"
 
 KINDS = {
@@ -106,6 +107,9 @@ KINDS = {
     ),
     "client: heads that the app answers": Kind(b"", b"GET /flood HTTP/1.1\r\nHost:x\r\n\r\n"),
     "client: heads with many fields": Kind(b"", _NO_ROUTE[:-2] + b"a:b\r\n" * 80 + b"\r\n"),
+    "client: heads with many fields of a name that varies": Kind(
+        b"", _NO_ROUTE[:-2] + b"%b:b\r\n" % VARYING * 80 + b"\r\n"
+    ),
     "client: heads with an upgrade": Kind(b"", _NO_ROUTE[:-2] + _UPGRADE + b"\r\n"),
     "client: bodies of a byte": Kind(b"", _post(b"/n", b"Content-Length:1") + b"x"),
     "client: bodies of a chunk": Kind(b"", _post(b"/n", _CHUNKED) + b"1\r\nx\r\n0\r\n\r\n"),

@@ -10,13 +10,16 @@ from typing import Any
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
+from sidecar.core.outcome import Judged, Verdict
 from sidecar.core.request import Request, Traits
+from sidecar.core.retry import RetryCause
 from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import Endpoint
+from sidecar.core.snapshot import Endpoint, Match
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.core.untrusted import Untrusted
 
 ENDPOINT = Endpoint("10.0.0.7", 8080)
+JUDGED = Judged(Verdict.SUCCESS, State.CLOSED, 100.001, 0.02, 0.02)
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class FakeAttempt:
     tls: TlsFacts | None = None
     resend: int = 0
     is_hedge: bool = False
+    cause: RetryCause | None = None
+    judged: Judged = JUDGED
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class FakeExchange:
     method: bytes = b"GET"
     target: bytes = b"/v1/orders?page=2&sig=secret"
     rewritten_target: bytes | None = None
+    match: Match | None = None
     host: bytes = b"payments:80"
     http_version: str = "1.1"
     peer: tuple[str, int] | None = ("127.0.0.1", 40000)
@@ -76,13 +82,16 @@ class FakeExchange:
     def __post_init__(self) -> None:
         """Unless a test says otherwise, attempts were begun in this order."""
         if not any(one.resend for one in self.attempts):
-            self.attempts = [replace(one, resend=number) for number, one in enumerate(self.attempts)]
+            self.attempts = [
+                replace(one, resend=number, cause=one.cause or RetryCause.NOT_CONNECTED if number else None)
+                for number, one in enumerate(self.attempts)
+            ]
 
     @property
     def request(self) -> Request:
         lookup = {} if self.user_agent is None else {b"user-agent": self.user_agent}
         traits = Traits(http_version=self.http_version, is_grpc=self.grpc_status is not None)
-        return Request(
+        return Request().take(
             self.listener, self.method, self.target, self.target, self.host, [], lookup, traits=traits
         )
 
@@ -92,7 +101,8 @@ class FakeExchange:
 
     @property
     def budget(self) -> Budget:
-        return Budget(self.budget_seconds, self.budget_source, measured_seconds=self.budget_seconds)
+        seconds = self.budget_seconds
+        return Budget(seconds, self.budget_source, is_spent=seconds <= 0.0, measured_seconds=seconds)
 
 
 def transition(

@@ -233,6 +233,12 @@ def test_text_format_is_one_readable_line() -> None:
     assert "route=checkout" in text
 
 
+def test_text_that_could_be_taken_for_another_field_is_quoted() -> None:
+    odd = {"a": 'x"y', "b": "x=1", "c": "plain", "d": "x y", "e": ""}
+    line = LogLine(0, Level.INFO, "kind", odd, "message")
+    assert as_text(line).endswith(b' a="x\\"y" b="x=1" c=plain d="x y" e=""\n')
+
+
 def test_level_is_changed_at_run_time() -> None:
     written = Written()
     written.log.set_level(Level.WARNING)

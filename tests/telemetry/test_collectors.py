@@ -26,6 +26,7 @@ from sidecar.core.sources import Sources
 from sidecar.core.transition import Cause, Transition
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
+from tests.support.ports import free_ports
 from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 
 PROTOCOLS = ("grpc", "http/protobuf")
@@ -148,6 +149,28 @@ def test_a_redirection_is_a_loss_and_is_told() -> None:
         lost, log = told_by(exporting(endpoint, "http/protobuf"), spans=10)
     assert lost["traces", "export_failed"] == 10
     assert any("redirects, with status 301" in line["message"] for line in log)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_collector_that_is_not_there_is_told_by_its_address_and_why(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "300")  # less than the first wait before another try
+    (nobody,) = free_ports(1)
+    lost, log = told_by(exporting(f"http://127.0.0.1:{nobody}", protocol), spans=1)
+    assert lost["traces", "export_failed"] == 1
+    (line,) = (one["message"] for one in log if one["kind"] == "telemetry.export")
+    assert str(nobody) in line
+    assert "onnection refused" in line
+
+
+def test_a_collector_that_says_no_is_told_by_its_address_and_its_answer() -> None:
+    with served(Answers(status=404), "http/protobuf") as endpoint:
+        secret = endpoint.replace("//", "//user:hidden@")
+        lost, log = told_by(exporting(secret, "http/protobuf"), spans=1)
+    assert lost["traces", "export_failed"] == 1
+    (line,) = (one["message"] for one in log if one["kind"] == "telemetry.export")
+    assert line == f"Failed to export to {endpoint}/v1/traces: 404 Not Found".replace("//", "//(hidden)@")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -25,7 +25,7 @@ _ATTRIBUTE = re.compile(
 _KIND = re.compile(
     r"access|(circuit_breaker|config|admin|connections|deadline|endpoints?|failover|loop|overload|part|pass_through"
     r"|process"
-    r"|telemetry|tls)\.[a-z_]+"
+    r"|telemetry|tls|worker)\.[a-z_]+"
 )
 _HEAD = """\
 | name | at `/metrics` | kind | unit | attributes | meaning |
@@ -65,7 +65,8 @@ def test_every_span_is_told() -> None:
 
 
 def test_every_kind_of_log_line_is_told() -> None:
-    files = ("telemetry/log_lines.py", "telemetry/room.py", "telemetry/access_log.py", *_paths("runtime"))
+    names = ("log_lines", "room", "access_log", "process_log")
+    files = (*(f"telemetry/{name}.py" for name in names), *_paths("runtime"), *_paths("runtime/workers"))
     made = {text for file in files for text in _texts(file) if _KIND.fullmatch(text)}
     assert sorted(first_cells("kinds")) == sorted(made)
 

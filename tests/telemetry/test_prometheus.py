@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 import shutil
 import subprocess
@@ -13,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
@@ -34,8 +31,10 @@ from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.sources import (
+    AdaptiveNumbers,
     BreakerReading,
     FailoverReading,
+    FleetNumbers,
     MemoryNumbers,
     OverloadNumbers,
     Sources,
@@ -43,15 +42,12 @@ from sidecar.core.sources import (
 )
 from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
-from tests.telemetry.conftest import free_port
+from tests.support.prometheus import MONITORING, dashboard, needs_prometheus, panels, prometheus
+from tests.support.web_app import web_app
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
 
-MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian's package `prometheus`)"
-)
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian's package `prometheus`)"
 )
 
 
@@ -76,23 +72,40 @@ def full() -> tuple[Numbers, Sources]:
         Transition(1, "checkout", "payments", State.CLOSED, State.OPEN, reason, 1.0, WindowNumbers())
     )
     sources = Sources(
-        breakers=[BreakerReading("checkout", "payments", State.OPEN, successful=3, failed=5, rejected=2)],
+        breakers=[
+            BreakerReading(
+                "checkout",
+                "payments",
+                State.OPEN,
+                successful=3,
+                failed=5,
+                rejected=2,
+                candidate=State.CLOSED,
+                would_have_rejected={("candidate", "failure"): 1},
+            )
+        ],
         upstreams=[
             UpstreamNumbers(
                 "payments",
                 active=2,
                 idle=1,
                 pending=0,
+                in_process=1,
                 server=("pay", 80),
                 endpoints={Health.USABLE: 2},
                 ejections={EjectionReason.FAILURE_RATE: 1},
                 checked={CheckState.HEALTHY: 2},
                 checks={CheckEnd.PASSED: 7},
                 checks_delayed=1,
+                adaptive=AdaptiveNumbers(30, 0.05, 20, 4, 0, {"in_line": 1}),
             )
         ],
         failovers=[FailoverReading("checkout", "payments", 0.56, {"dr": 3})],
+        fleet=FleetNumbers(True, 3, 7, 8, {"slow": 1}, 0, {("checkout", "payments"): False}),
         memory=MemoryNumbers(4096, 65536, {"head": 1}, 2),
+        callers_across={"told": 1},
+        balanced={"handed_over": 5, "waited": 1},
+        admission={("checkout", "spared"): 1},
         copies={"checkout": 1},
         connections_refused={"inbound": 0},
         overloads=[OverloadNumbers("inbound", is_on=True, refused=3, left=2)],
@@ -129,8 +142,8 @@ def test_heads_and_escaping() -> None:
     assert "# TYPE sidecar_deadline_exceeded_total counter" in lines
     assert "# TYPE http_server_active_requests gauge" in lines
     assert (
-        'sidecar_deadline_exceeded_total{sidecar_route="odd \\"name\\"\\\\",sidecar_listener="outbound"} 0'
-        in lines
+        'sidecar_deadline_exceeded_total{sidecar_route="odd \\"name\\"\\\\",sidecar_listener="outbound",'
+        'sidecar_deadline_reason="late"} 0' in lines
     )
     state = 'sidecar_circuit_breaker_state{sidecar_route="checkout",sidecar_upstream="payments",'
     assert state + 'sidecar_circuit_breaker_state="open"} 1' in lines
@@ -156,6 +169,19 @@ def test_thousand_routes_are_rendered_in_pieces() -> None:
         numbers.finished(FakeExchange(route_name=f"route-{index}"))
     pieces = list(render(numbers, Sources(), openmetrics=False, wall_offset=0.0))
     assert max(map(len, pieces)) < len("".join(pieces)) / 20
+
+
+def test_a_prefix_stands_before_the_names_that_an_app_uses_too() -> None:
+    numbers, sources = full()
+    named = replace(sources, metrics_prefix="mesh.proxy")
+    pages = ["".join(render(numbers, one, openmetrics=True, wall_offset=0.0)) for one in (sources, named)]
+    before, after = (set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE)) for page in pages)
+    assert before - after == {
+        "http_server_request_duration_seconds",
+        "http_client_request_duration_seconds",
+        "http_server_active_requests",
+    }
+    assert after - before == {f"mesh_proxy_{name}" for name in before - after}
 
 
 def sample_names() -> set[str]:
@@ -242,12 +268,8 @@ def test_alert_rules_are_valid_and_fire(tmp_path: Path) -> None:
 
 def expressions() -> Iterator[str]:
     yield from (MONITORING / "alerts.yaml").read_text().splitlines()
-    dashboard: dict[str, Any] = json.loads((MONITORING / "grafana-dashboard.json").read_text())
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            yield target["expr"]
-    for annotation in dashboard["annotations"]["list"]:
-        yield annotation["expr"]
+    yield from (expression for _, expression in panels())
+    yield from (annotation["expr"] for annotation in dashboard()["annotations"]["list"])
 
 
 def test_dashboard_and_alerts_use_only_names_that_are_rendered() -> None:
@@ -262,10 +284,30 @@ def test_dashboard_and_alerts_use_only_names_that_are_rendered() -> None:
 
 
 def test_dashboard_is_whole() -> None:
-    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
-    panels = dashboard["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert all(panel["type"] == "row" or panel["targets"] for panel in panels)
+    shown = dashboard()["panels"]
+    assert len({panel["id"] for panel in shown}) == len(shown)
+    assert all(panel["type"] == "row" or panel["targets"] for panel in shown)
+
+
+def test_what_an_instrumented_app_may_count_by_the_same_name_is_in_no_panel() -> None:
+    of_both = {expression for expression in expressions() if "http_" in expression and "rate(" in expression}
+    panels_alone = of_both & {expression for _, expression in panels()}
+    assert len(panels_alone) > 5
+    for expression in panels_alone:
+        assert expression.count("http_") == expression.count('{sidecar_listener!="",'), expression
+
+
+def test_each_metric_of_hedges_copies_and_endpoints_has_a_panel() -> None:
+    shown = " ".join(expression for _, expression in panels("Retries, hedges, copies, endpoints left out"))
+    prefixes = (
+        "sidecar.hedge.",
+        "sidecar.mirror.",
+        "sidecar.ejection.",
+        "sidecar.failover.",
+        "sidecar.retry.",
+    )
+    made = {metric_name(family) for family in FAMILIES if family.name.startswith(prefixes)}
+    assert {name for name in made if name not in shown} == set()
 
 
 @needs_prometheus
@@ -285,71 +327,18 @@ async def test_prometheus_scrapes_the_counts_that_were_sent(tmp_path: Path) -> N
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    target, port = free_port(), free_port()
-    await web.TCPSite(runner, "127.0.0.1", target).start()
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
-        f"scrape_configs: [{{job_name: sidecar, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
-    )
-    process = await asyncio.to_thread(
-        subprocess.Popen,
-        [
-            "prometheus",
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--enable-feature=exemplar-storage",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        query = 'sum(http_server_request_duration_seconds_count{sidecar_route="checkout"})'
-        assert await ask(port, query) == 2.0
-        query = 'sidecar_circuit_breaker_state{sidecar_circuit_breaker_state="open"}'
-        assert await ask(port, query) == 1.0
-        assert await ask(port, "sum(sidecar_telemetry_dropped_total)") == 4.0
-        assert OPENMETRICS_CONTENT_TYPE in asked
-        for expression in panels():
-            await assert_valid(port, expression)
-    finally:
-        process.kill()
-        process.wait()
-        await runner.cleanup()
-
-
-def panels() -> Iterator[str]:
-    dashboard: dict[str, Any] = json.loads((MONITORING / "grafana-dashboard.json").read_text())
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            yield target["expr"].replace("$route", ".*").replace("$__rate_interval", "1m")
-
-
-async def assert_valid(port: int, query: str) -> None:
-    url = f"http://127.0.0.1:{port}/api/v1/query"
-    async with aiohttp.ClientSession() as session, session.get(url, params={"query": query}) as answer:
-        assert (await answer.json())["status"] == "success", query
-
-
-async def ask(port: int, query: str) -> float:
-    """The value of an instant query, once there is one."""
-    async with aiohttp.ClientSession() as session:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                async with session.get(
-                    f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}
-                ) as answer:
-                    result = (await answer.json())["data"]["result"]
-                    if result:
-                        return float(result[0]["value"][1])
-            except (aiohttp.ClientError, KeyError):
-                pass
-            await asyncio.sleep(0.1)
-    raise AssertionError(f"no value for {query}")
+    async with (
+        web_app(app) as target,
+        prometheus(tmp_path, [target], "--enable-feature=exemplar-storage") as asking,
+    ):
+        for query, expected in (
+            ('sum(http_server_request_duration_seconds_count{sidecar_route="checkout"})', "2"),
+            ('sidecar_circuit_breaker_state{sidecar_circuit_breaker_state="open"}', "1"),
+            ("sum(sidecar_telemetry_dropped_total)", "4"),
+        ):
+            ((_, value),) = await asking.until(query, bool)
+            assert value == expected
+    assert OPENMETRICS_CONTENT_TYPE in asked
 
 
 def test_scheme_of_requests_is_that_of_their_listener() -> None:

@@ -40,8 +40,8 @@ SOURCES = Sources(
 class Process:
     numbers = Numbers()
 
-    def sources(self) -> Sources:
-        return SOURCES
+    async def scraped(self) -> tuple[Numbers, Sources]:
+        return self.numbers, SOURCES
 
 
 async def scrape(**fields: str) -> web.Response:

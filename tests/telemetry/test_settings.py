@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from sidecar.core.snapshot import Otlp, Telemetry
+from sidecar.core.contract import BUILD
+from sidecar.core.snapshot import Otlp, Propagator, Telemetry
 from sidecar.telemetry.export import make_sink
 from sidecar.telemetry.resource import SCHEMA_URL, make_resource
 from sidecar.telemetry.sampling import make_decide
@@ -224,6 +225,7 @@ def test_resource_takes_the_environment_over_kubernetes_over_the_file() -> None:
     assert found["k8s.pod.uid"] == "u1"
     assert found["k8s.node.name"] == "n1"
     assert found["telemetry.sdk.language"] == "python"
+    assert found["sidecar.build"] == BUILD
     assert found["service.instance.id"] == make_resource("orders", environ).attributes["service.instance.id"]
     assert make_resource("orders", environ).schema_url == SCHEMA_URL
     environ["OTEL_RESOURCE_ATTRIBUTES"] = "service.name=low,k8s.pod.name=other,team=a"
@@ -246,3 +248,27 @@ def test_installed_exporters_have_the_hooks(
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "none")  # the gRPC exporter would break on it
     sink = make_sink(signal, Export(protocol, "http://127.0.0.1:1", None, "gzip"))
     sink.close()
+
+
+# Forms of a trace's context
+
+
+def test_propagators_of_the_environment_win_over_the_files() -> None:
+    file = Telemetry(propagators=(Propagator.JAEGER,))
+    assert read_settings(file, {}).propagators == (Propagator.JAEGER,)
+    assert read_settings(file, {"OTEL_PROPAGATORS": " "}).propagators == (Propagator.JAEGER,)
+    settings = read_settings(file, {"OTEL_PROPAGATORS": "B3, tracecontext,b3,xray"})
+    assert settings.propagators == (Propagator.B3, Propagator.TRACECONTEXT, Propagator.XRAY)
+    assert settings.warnings == ()
+
+
+def test_propagators_that_are_not_supported_are_told_at_start() -> None:
+    settings = read_settings(Telemetry(), {"OTEL_PROPAGATORS": "tracecontext,ottrace,b3"})
+    assert settings.propagators == (Propagator.TRACECONTEXT, Propagator.B3)
+    assert settings.warnings == (
+        "OTEL_PROPAGATORS names ottrace, of which nothing is read or written:"
+        " known are tracecontext, baggage, b3, b3multi, jaeger, xray, datadog",
+    )
+    none = read_settings(Telemetry(), {"OTEL_PROPAGATORS": "none"})
+    assert none.propagators == (Propagator.TRACECONTEXT,)
+    assert "deadlines travel by it" in none.warnings[0]

@@ -15,12 +15,13 @@ from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.override import Order, Override
+from sidecar.core.retry import RetryCause
 from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import Endpoint
+from sidecar.core.snapshot import Endpoint, GrpcMatch, Match, PathKind, PathMatch
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, TransitionReason
 from sidecar.telemetry import span_shape, wire
-from sidecar.telemetry.span_shape import SpanShaper, split_target
+from sidecar.telemetry.span_shape import MAX_PATH_CHARACTERS, SpanShaper, split_target
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.telemetry.fakes import FakeAttempt, FakeExchange, transition
 
@@ -50,6 +51,14 @@ def attributes(item: Any) -> dict[str, Any]:
     found = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
     assert len(found) == len(item.attributes), "each key appears once"
     return found
+
+
+def test_a_caller_within_the_process_has_an_address_and_no_port() -> None:
+    exchange = FakeExchange()
+    exchange.peer = ("10.0.0.1", 0)
+    told = attributes(spans_of(exchange)[0])
+    assert (told["client.address"], told["network.peer.address"]) == ("10.0.0.1", "10.0.0.1")
+    assert "network.peer.port" not in told
 
 
 def test_server_and_client_span_of_a_plain_exchange() -> None:
@@ -155,6 +164,15 @@ def test_a_hedge_says_so_and_the_one_that_it_was_faster_than_is_no_error() -> No
     assert "sidecar.attempt.kind" not in attributes(first)
     assert attributes(second)["sidecar.attempt.kind"] == "hedge"
     assert "sidecar.cancellation.cause" not in attributes(second)
+    assert "sidecar.retry.reason" not in attributes(second)
+
+
+def test_a_retry_says_why_the_attempt_before_was_not_enough() -> None:
+    failed = FakeAttempt(status=503)
+    again = FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1, cause=RetryCause.STATUS)
+    _, first, second = spans_of(FakeExchange(attempts=(failed, again)))
+    told = [attributes(span).get("sidecar.retry.reason") for span in (first, second)]
+    assert told == [None, "status"]
 
 
 def test_unsampled_exchange_leaves_nothing() -> None:
@@ -537,3 +555,18 @@ def test_clients_that_never_come_again_leave_little_in_the_tables() -> None:
     assert span_shape._peer.cache_info().currsize == span_shape._MAX_PEERS
     assert span_shape._admission.cache_info().currsize == span_shape._MAX_OF_CLIENTS
     assert wire.number_of.cache_info().currsize < 10, "a port is no number that comes again"
+
+
+def test_http_route_is_what_the_match_asks_of_the_path() -> None:
+    long = "/" + "a" * 1000
+    matches: list[tuple[Match | None, str | None]] = [
+        (Match(path=PathMatch(PathKind.PREFIX, "/v1")), "/v1"),
+        (Match(path=PathMatch(PathKind.EXACT, long)), long[:MAX_PATH_CHARACTERS]),
+        (Match(grpc=GrpcMatch("pkg.Payments", "Charge")), "/pkg.Payments/Charge"),
+        (Match(), None),
+        (None, None),
+    ]
+    for match, told in matches:
+        server, client = spans_of(FakeExchange(match=match))
+        assert attributes(server).get("http.route") == told
+        assert "http.route" not in attributes(client)

@@ -50,6 +50,7 @@ class Stage:
     def __init__(self, temporality: str) -> None:
         self.numbers = Numbers()
         self.rejected = 0
+        self.prefix: str | None = None
         self.collector = Collector()
         builder = MetricBuilder(
             self.numbers, Resource({}), InstrumentationScope("t"), Temporality(temporality, START_NS)
@@ -57,7 +58,8 @@ class Stage:
         self.pipeline = MetricPipeline(builder, self._sources, self.collector, 60.0)
 
     def _sources(self) -> Sources:
-        return Sources(breakers=[BreakerReading("checkout", "payments", State.OPEN, rejected=self.rejected)])
+        reading = BreakerReading("checkout", "payments", State.OPEN, rejected=self.rejected)
+        return Sources(breakers=[reading], metrics_prefix=self.prefix)
 
     def collect(self) -> dict[str, Any]:
         self.pipeline.send_all()
@@ -227,6 +229,21 @@ class Breaking(Collector):
             raise RuntimeError("the round is over")
         self.rejected += sum(point.as_int for point in points)
         return 0
+
+
+def test_a_prefix_changes_names_and_nothing_else() -> None:
+    def data(prefix: str | None) -> dict[str, Any]:
+        stage = Stage("delta")
+        stage.prefix = prefix
+        stage.numbers.finished(FakeExchange())
+        stage.collect()
+        stage.numbers.finished(FakeExchange())
+        return stage.collect()
+
+    plain, named = data(None), data("mesh")
+    assert set(plain) - set(named) == {SERVER, "http.client.request.duration", "http.server.active_requests"}
+    assert set(named) - set(plain) == {f"mesh.{name}" for name in set(plain) - set(named)}
+    assert (count(plain[SERVER]), count(named[f"mesh.{SERVER}"])) == (1, 1)
 
 
 def test_what_a_round_that_broke_off_had_offered_is_in_the_next_delta() -> None:

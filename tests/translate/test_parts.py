@@ -38,6 +38,7 @@ trees = st.recursive(
 @example("*")
 @example("é\x85\u2028")
 @example("10m")
+@example("\u202egpj\U000e0001")
 def test_what_is_written_is_read_as_what_was_meant(value: object) -> None:
     report = Report()
     node = parse_text(f"key: {flow(value)}\n", "f", {}, report)
@@ -154,6 +155,22 @@ def test_requests_go_where_the_source_sends_them(
             "f:7: spec.http[0].timeout: 'soon' is not a duration",
         ),
         (virtual_service("{timeout: [], " + TO + "}"), "f:7: spec.http[0].timeout: expected text"),
+        (
+            virtual_service("{retries: {attempts: inf}, " + TO + "}"),
+            "f:7: spec.http[0].retries.attempts: expected a whole number, got 'inf'",
+        ),
+        (
+            virtual_service("{route: [{destination: {host: b}, weight: 0.5}]}"),
+            "f:7: spec.http[0].route[0].weight: expected a whole number, got '0.5'",
+        ),
+        (
+            "resilience4j: {retry: {instances: {a: {maxAttempts: nan}}}}",
+            "f:1: resilience4j.retry.instances.a.maxAttempts: expected a whole number, got 'nan'",
+        ),
+        (
+            "resilience4j: {circuitbreaker: {instances: {a: {failureRateThreshold: nan}}}}",
+            "f:1: resilience4j.circuitbreaker.instances.a.failureRateThreshold: expected a number, got 'nan'",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(text: str, why: str) -> None:
@@ -165,6 +182,42 @@ def test_what_cannot_be_read_is_told_with_its_place(text: str, why: str) -> None
 def test_a_file_may_be_too_long() -> None:
     with pytest.raises(SourceError, match="longer than"):
         documents("#" * (8 * 1024 * 1024 + 1), "f")
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("{retries: {attempts: 2, retryOn: '5xx,²'}, " + TO + "}", "on: ['5xx']"),
+        ("{redirect: {authority: 'b.example:²'}}", None),
+        ("{redirect: {authority: 'b.example:8443'}}", "port: 8443"),
+    ],
+)
+def test_digits_of_other_scripts_are_no_numbers(rule: str, kept: str | None) -> None:
+    text, losses = translate([("f", virtual_service(rule))], "outbound")
+    load_text(text)
+    assert (kept or "routes: []").replace("'", '"') in text
+    assert [loss.line for loss in losses if "²" in loss.why] == ([7] if "²" in rule else [])
+
+
+def test_a_duration_of_any_length_is_read_or_left_out_with_the_reason() -> None:
+    wait = f"resilience4j: {{retry: {{instances: {{a: {{waitDuration: {'9' * 5000}}}}}}}}}"
+    text, losses = translate([("f", wait)], "outbound")
+    load_text(text)
+    assert "routes: []" in text
+    assert [loss.line for loss in losses if "would be refused" in loss.why] == [1]
+
+
+def test_a_mirror_of_no_parts_is_told() -> None:
+    route = (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n"
+        "  - backendRefs: [{name: b, port: 80}]\n"
+        "    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: m, port: 80}, "
+        "fraction: {numerator: 1, denominator: 0}}}]\n"
+    )
+    text, losses = translate([("f", route)], "outbound")
+    load_text(text)
+    assert "mirror:" not in text
+    assert [loss.line for loss in losses if "denominator" in loss.why] == [7]
 
 
 def test_what_would_be_refused_is_left_out_with_the_reason() -> None:
@@ -211,3 +264,25 @@ def test_several_files_are_one_result() -> None:
     single = sum(translate([file], "outbound")[0].count("- name:") for file in files)
     assert text.count("- name:") == single
     load_text(text)
+
+
+def test_what_a_file_says_moves_no_cursor_and_begins_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest may be a stranger's: what is quoted of it stands in one line, and nothing of it is hidden."""
+    file = tmp_path / "routes.yaml"
+    name = r"x\n\u001b[2J\u202eend"
+    file.write_text(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n"
+        f'  - {{matches: [{{path: {{value: "/{name[-9:]}"}}}}], filters: [{{type: "{name}"}}]}}\n'
+    )
+    assert main(["import", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert 'path: {prefix: "/\\u202eend"}' in out
+    assert err == (
+        f"{file}:6: spec.rules[0].filters[0]: filter x  [2J end is not known here: the rule answers 500"
+        " (other requests are served than before)\n"
+    )
+    file.write_text(f'"{name}": [')
+    assert main(["import", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -145,8 +145,9 @@ def health(answer: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
         server.stop(0).wait()
 
 
-async def test_a_grpc_app_that_serves_passes() -> None:
-    with health(b"\x08\x01") as (port, asked):
+@pytest.mark.parametrize("answer", [b"\x08\x01", b"\x12\x01x\x08\x01"], ids=["plain", "with_more"])
+async def test_a_grpc_app_that_serves_passes(answer: bytes) -> None:
+    with health(answer) as (port, asked):
         await ask(AppProbe(port, service="", seconds=20.0), "127.0.0.1")
         await ask(AppProbe(port, service="pkg.A", seconds=20.0), "127.0.0.1")
         assert asked == [b"", b"\x0a\x05pkg.A"]

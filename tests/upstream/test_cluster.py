@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.snapshot import Endpoint, UpstreamLimits
+from sidecar.core.snapshot import (
+    Balancing,
+    BalancingPolicy,
+    EjectionPolicy,
+    Endpoint,
+    Upstream,
+    UpstreamLimits,
+)
+from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster, NoPlace, Wait
 from sidecar.upstream.lease import Lease
@@ -303,6 +312,78 @@ def test_an_endpoint_that_was_tried_is_avoided_while_there_is_another() -> None:
     assert {cluster.pick((here,)) for _ in range(20)} == {there}
     single = hand_cluster(HandLoop(), HERE)
     assert single.pick((single.pools[0],)) is single.pools[0]
+
+
+def in_turn(*endpoints: Endpoint) -> Cluster:
+    policy = Upstream("app", endpoints, balancing=BalancingPolicy(Balancing.ROUND_ROBIN))
+    loop = HandLoop()
+    return Cluster(policy, random.Random(7), loop.time, Turns(loop))  # type: ignore[arg-type]
+
+
+def test_turns_go_on_where_nothing_is_new_of_endpoints() -> None:
+    cluster = in_turn(*(Endpoint(f"10.0.0.{number}", 80) for number in range(10)))
+    picked = []
+    for _ in range(10):
+        picked.append(cluster.pick())
+        cluster.settle(0.0)
+    assert {*picked} == {*cluster.pools}
+
+
+def test_turns_go_on_after_a_reload_that_leaves_endpoints_and_policy_as_they_were() -> None:
+    cluster = in_turn(*(Endpoint(f"10.0.0.{number}", 80) for number in range(10)))
+    picked = []
+    for seconds in range(10):
+        picked.append(cluster.pick())
+        cluster.adopt(replace(cluster.policy, connect_seconds=1.0 + seconds))
+    assert {*picked} == {*cluster.pools}
+
+
+def test_a_reload_takes_what_it_says_of_endpoints_that_stay() -> None:
+    cluster = in_turn(HERE, THERE)
+    here, there = cluster.pools
+    cluster.adopt(replace(cluster.policy, endpoints=(replace(HERE, weight=3), THERE)))
+    assert cluster.pools == [here, there]
+    assert [cluster.pick() for _ in range(400)].count(here) == 300
+
+
+def test_a_reload_takes_another_way_to_choose() -> None:
+    cluster = in_turn(HERE, THERE)
+    here, there = cluster.pools
+    here.in_flight = 1
+    cluster.adopt(replace(cluster.policy, balancing=BalancingPolicy(Balancing.LEAST_REQUEST)))
+    assert {cluster.pick() for _ in range(20)} == {there}
+
+
+async def test_a_cluster_that_takes_over_chooses_by_its_own_bounds() -> None:
+    old = in_turn(HERE, THERE)
+    old.adopt(replace(old.policy, ejection=EjectionPolicy(consecutive_failures=1)))
+    old.peers.failed(HERE, "500", 0.0)
+    old.settle(0.0)
+    assert {old.pick() for _ in range(10)} == {old.pools[1]}
+    endpoints = HERE, THERE, Endpoint("127.0.0.3", 8080)
+    policy = replace(old.policy, endpoints=endpoints, ejection=EjectionPolicy(panic=0.9))
+    new = Cluster(policy, random.Random(7), lambda: 0.0, old.turns, predecessor=old)
+    new.adopt(policy)
+    assert {new.pick() for _ in range(10)} == {*new.pools}, "with less than 90 % usable, all are used"
+    old.retire(new)
+    new.retire()
+
+
+async def test_a_cluster_that_takes_over_knows_what_came_out_while_it_was_made() -> None:
+    now = 0.0
+    policy = Upstream("app", (HERE, THERE), ejection=EjectionPolicy(consecutive_failures=1))
+    old = Cluster(policy, random.Random(7), lambda: now, Turns(asyncio.get_running_loop()))
+    policy = replace(policy, is_mesh=True)
+    new = Cluster(policy, random.Random(7), lambda: now, old.turns, predecessor=old)
+    old.peers.failed(HERE, "500", now)
+    old.settle(now)
+    new.adopt(policy)
+    old.retire(new)
+    assert {new.pick() for _ in range(20)} == {new.pools[1]}
+    now = new.peers.next_due()
+    await asyncio.sleep(now)
+    assert {new.pick() for _ in range(200)} == {*new.pools}, "it is taken back when its time is up"
+    new.retire()
 
 
 def test_one_in_line_whose_endpoint_has_left_connects_to_another(connectings: list[HandConnecting]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.core.errors import Reason
+from sidecar.transport.turns import ENDS_A_TURN
 from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.http1 import UpstreamConnection
 from sidecar.upstream.lease import LeasePool
@@ -54,7 +55,8 @@ class Stage:
         loop = asyncio.get_running_loop()
         self.door = Door()
         monkeypatch.setattr("sidecar.upstream.connecting._open", self.door)
-        self.cluster = hand_cluster(HandLoop())
+        self.hand_loop = HandLoop()
+        self.cluster = hand_cluster(self.hand_loop)
         self.cluster._clock = loop.time
         self.pool: Pool = self.cluster.pools[0]
         self.told: list[Note] = []
@@ -101,6 +103,19 @@ async def test_several_who_share_it_hear_of_it_in_their_order(stage: Stage) -> N
     await turns(3)
     assert stage.heard == [("a", "leased"), ("b", "leased"), ("c", "leased")]
     assert stage.pool.open_count == 1
+
+
+async def test_who_waits_no_more_when_its_turn_comes_hears_nothing(stage: Stage) -> None:
+    first, second, third = stage.seek("a", "b", "c")
+    for _ in range(ENDS_A_TURN - 1):  # the turn has time for one more
+        stage.cluster.turns.end(lambda: None)
+    stage.door.open(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    await turns(3)
+    assert stage.heard == [("place", "free"), ("a", "not leased")]
+    stage.connecting.cancel(second)
+    stage.hand_loop.settle()
+    assert stage.heard == [("place", "free"), ("a", "not leased"), ("c", "not leased")]
+    assert [one.uncounted for one in (first, second, third)] == [0, 0, 1]
 
 
 async def test_one_failure_is_told_to_each_and_frees_one_place_first(stage: Stage) -> None:

@@ -572,3 +572,46 @@ def test_an_operator_sees_what_a_connection_does() -> None:
     stage.connection.abort()
     seen.append(repr(stage.connection))
     assert seen == [f"<UpstreamConnection {HERE} {state}>" for state in ("busy", "idle", "closed")]
+
+
+# Held back for want of memory
+
+
+def test_an_upstream_that_is_held_is_read_again_unless_its_client_holds_it_too() -> None:
+    stage = Stage()
+    stage.connection.hold_for_memory()
+    assert stage.transport.is_paused
+    stage.connection.go_on()
+    assert not stage.transport.is_paused
+    stage.connection.hold_for_memory()
+    stage.connection.hold()
+    stage.connection.go_on()
+    assert stage.transport.is_paused
+    stage.connection.resume()
+    assert not stage.transport.is_paused
+    stage.connection.hold_for_memory()
+    stage.connection.resume()
+    assert stage.transport.is_paused
+
+
+def test_one_that_is_held_is_read_once_it_is_idle_or_somebody_elses() -> None:
+    stage = Stage()
+    stage.connection.hold_for_memory()
+    stage.hear(OK)
+    stage.release()
+    assert (stage.is_kept, stage.transport.is_paused) == (True, False)
+    stage.connection.hold_for_memory()
+    assert not stage.transport.is_paused, "an idle one brings nothing but its end"
+    other = Stage()
+    other.connection.hold_for_memory()
+    other.connection.hand_over(object())
+    assert not other.transport.is_paused
+
+
+def test_one_that_was_held_and_has_closed_stays_closed() -> None:
+    stage = Stage()
+    stage.connection.hold_for_memory()
+    stage.connection.abort()
+    stage.connection.go_on()
+    assert stage.transport.calls[-1] == "abort"
+    stage.assert_closed()

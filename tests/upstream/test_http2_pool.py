@@ -33,7 +33,7 @@ async def test_the_connection_with_fewest_streams_is_taken(connectings: list[Han
     upstream = Upstream()
     first, second = upstream.connect(), upstream.connect()
     calls = [upstream.ask() for _ in range(4)]
-    assert (first.connection.codec.open_streams, second.connection.codec.open_streams) == (2, 2)
+    assert (first.connection.codec.load.open_streams, second.connection.codec.load.open_streams) == (2, 2)
     end_of_first = [call for call in calls if call.place._connection is first.connection]
     first.say(wire.answer(1), wire.answer(3))
     for call in end_of_first:

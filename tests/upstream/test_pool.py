@@ -105,8 +105,9 @@ def test_what_is_due_is_closed_at_that_very_moment(since: float) -> None:
     for seconds in (60.0, 0.3, 1 / 3):
         due = pool.idle_due(seconds)
         pool.close_idle(seconds, due)
-        assert lease.is_aborted
+        assert (lease.is_aborted, pool.idle) == (True, [])
         lease.is_aborted = False
+        pool.idle.append(lease)
     pool.close_idle(1 / 3, nextafter(pool.idle_due(1 / 3), 0.0))
     assert not lease.is_aborted
 

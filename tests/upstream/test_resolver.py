@@ -520,3 +520,23 @@ def test_works_on_uvloop() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == Answer(("10.0.0.1",), 5)
+
+
+async def test_trouble_is_told_once_until_it_is_over_with_the_host_and_what_is_wrong() -> None:
+    told: list[tuple[Endpoint, str | None]] = []
+    changes = Changes()
+    lookup = ScriptedLookup(
+        "not_found", "timeout", answer("10.0.0.1"), "timeout", "timeout", answer("10.0.0.1")
+    )
+    resolver = Resolver(
+        changes, on_trouble=lambda *news: told.append(news), lookup=lookup, times=QUICK, rng=random.Random(1)
+    )
+    resolver.watch(PAYMENTS)
+    async with running(resolver):
+        await lookup.count(7)
+    assert told == [
+        (PAYMENTS, "host payments.test: the name servers know no such name (NXDOMAIN)"),
+        (PAYMENTS, None),
+        (PAYMENTS, "host payments.test: the name servers did not answer in time"),
+        (PAYMENTS, None),
+    ]

@@ -26,7 +26,7 @@ from tests.bench.fuzz.seeds import request_seeds
 from tests.bench.fuzz.targets import Target, same
 from tests.bench.fuzz.transports import connect, leaving, raise_errors, run_in, wait_for_ever
 from tests.bench.fuzz.words import HTTP_WORDS
-from tests.support.by_hand import HandLease, Path
+from tests.support.by_hand import HandLease, HandStream, Path
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 _REFUSALS: Final = frozenset({b"400", b"405", b"413", b"414", b"431", b"501", b"505"})
@@ -49,12 +49,13 @@ def listener(trust: Trust = Trust.ALL, mode: Forwarded = Forwarded.APPEND) -> Li
     return Listener("inbound", Address("127.0.0.1", 0), limits, times, forwarded=mode, trust=trust)
 
 
-class Answering(HandLease):
-    """An upstream's connection that answers a request once it is whole, one turn of the loop later."""
+class Answering(HandStream):
+    """An upstream's stream that answers a request once it is whole, one turn of the loop later."""
 
     def __init__(self, path: Path, seen: list[Seen]) -> None:
-        super().__init__(path.cluster.pools[0])
+        super().__init__()
         self.path = path
+        self.lease = HandLease(path.cluster.pools[0], stream=self)
         self.seen = seen
         self.head: RequestHead | None = None
         self.body = b""
@@ -77,7 +78,7 @@ class Answering(HandLease):
         self.path.loop.call_soon(self._answer)
 
     def _answer(self) -> None:
-        sink = self.heard_by
+        sink = self.lease.heard_by
         if sink is not None:
             sink.answered(response_head(200, [(b"content-length", b"Content-Length: 2\r\n", b"2")], 2), b"ok")
 
@@ -125,7 +126,7 @@ class Conversation:
     def _offer_upstream(self) -> None:
         idle = self.path.cluster.pools[0].idle
         if not idle:
-            idle.append(Answering(self.path, self.seen))
+            idle.append(Answering(self.path, self.seen).lease)
 
     def _end(self) -> None:
         """Nothing is left behind, and no deadline finds a connection that is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from itertools import count
 from math import inf, isclose
@@ -20,6 +21,7 @@ from sidecar.core.tracecontext import (
     format_tracestate,
     read,
 )
+from sidecar.http1.llhttp import MalformedHead
 from sidecar.upstream.framing import read_framing
 from tests.bench.fuzz import memories
 from tests.bench.fuzz.targets import Target, same
@@ -130,8 +132,8 @@ def hop_fields(data: bytes) -> None:
         assert name == name.lower()
         assert name not in (b"content-length", b"host")
     fields = [(b"connection", b"", listed), (b"keep-alive", b"", other)]
-    framing = read_framing(200, "1.1", fields, is_head_request=False)
-    assert framing.keeps_seconds >= 0
+    with contextlib.suppress(MalformedHead):  # of too many options
+        assert read_framing(200, "1.1", fields, is_head_request=False).keeps_seconds >= 0
     left = max_forwards.after_hop(b"OPTIONS", other)
     assert left is None or max_forwards.ENDS_HERE <= left <= max_forwards.MAX_FORWARDS
     hosts.is_valid_host(other)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from typing import Any, Final, cast
+from dataclasses import astuple
+from typing import Any, Final
 
 from sidecar.core import plain
 from sidecar.core.snapshot import ListenerLimits
@@ -21,23 +21,13 @@ from tests.bench.fuzz.seeds import request_seeds, response_seeds
 from tests.bench.fuzz.targets import Target, same
 from tests.bench.fuzz.words import HTTP_WORDS
 from tests.core.test_plain import agrees_on_request, agrees_on_response
+from tests.support.terms import HandTerms
 
 LIMITS: Final = ListenerLimits(head_bytes=700, headers=16, url_bytes=200)
 
 
-@dataclass
-class Terms:
-    """As much of a listener as a reader asks for."""
-
-    is_trusted: bool = True
-    takes_connect: bool = False
-    name: str = "inbound"
-    limits: ListenerLimits = LIMITS
-    small_head_bytes: int = 64
-
-
-TERMS: Final = cast(ListenerTerms, Terms())
-STRANGERS: Final = cast(ListenerTerms, Terms(is_trusted=False))
+TERMS: Final = HandTerms(LIMITS, small_head_bytes=64)
+STRANGERS: Final = HandTerms(LIMITS, small_head_bytes=64, is_trusted=False)
 
 
 def request_heads(data: bytes) -> None:

@@ -89,19 +89,20 @@ class Http2Conversation(Conversation):
     def _offer_upstream(self) -> None:
         idle = self.path.cluster.pools[0].idle
         while len(idle) < MAX_REQUESTS:
-            idle.append(Waiting(self.path, self.seen, self.answers))
+            idle.append(Waiting(self.path, self.seen, self.answers).lease)
 
 
 def _told(written: bytes) -> list[tuple[Any, ...]]:
     """Heads, resets and ends; the end alone where the connection has failed, since what is answered before that
-    depends on the pieces. Raises: whatever is wrong with what the sidecar has written."""
+    depends on the pieces. So does whether a request had ended when it was answered: what follows then, a reset
+    without an error, is left out. Raises: whatever is wrong with what the sidecar has written."""
     decoder, told = HpackDecoder(), []
     for one in frames_of(written):
         if one.kind == HEADERS:
             assert one.flags & END_HEADERS, "the sidecar's heads are small here"
             fields = decoder.decode(one.payload)
             told.append((one.stream_id, fields[0][2], bool(one.flags & END_STREAM)))
-        elif one.kind in (RST_STREAM, GOAWAY):
+        elif one.kind == GOAWAY or (one.kind == RST_STREAM and any(one.payload)):
             told.append((one.kind, one.stream_id, one.payload))
     failed = [one for one in told if one[0] == GOAWAY and any(one[2][4:8])]
     return failed or told

@@ -1,9 +1,13 @@
 """The kill list: python -m tests.bench.kill_list [--rate 100] [SCENE ...].
 
 A real sidecar for each scene, under a steady open-loop load; a fault begins after 2 s, lasts about 4 s, and ends.
-Prints a table: how many requests failed, and how many of them needlessly (somebody could have answered), how long it
-took until none failed any more, the slowest good answer, resident memory before, at most and after, and what the log
-said. SCENE: only those with this text in their name.
+Prints a table: how many requests failed, how many of them needlessly (somebody could have answered), and how many
+since the breaker's wait was not over when the upstream was back; how long it took until none failed any more, the
+slowest good answer, resident memory before, at most and after, and what the log said. SCENE: only those with this
+text in their name.
+
+With one of two stopped, what had been sent there when it stopped, and what tries it again, gets no answer: whether
+it was processed cannot be known, and `retry.attempts` is 0.
 
 The wall clock is moved within the process: to set the real one would change it for the whole machine. As root an
 unreadable file is a socket, since root may read everything. Exit code 1 if a scene could not be played to its end.

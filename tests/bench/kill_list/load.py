@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 CLIENT_SECONDS = 5.0
 """A client waits so long for its answer."""
 MOST_KEPT = 16
+CIRCUIT_OPEN = "circuit_open"
+_BY_BREAKER = b'details="circuit_open'
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Call:
     at: float
     seconds: float
     fate: str
-    """The status, or why there is none."""
+    """The status, `circuit_open` behind it where the breaker refused; or why there is none."""
 
     @property
     def is_good(self) -> bool:
@@ -75,7 +77,7 @@ class Load:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             await reader.readexactly(int(head.partition(b"\r\ncontent-length: ")[2].split(b"\r\n", 1)[0]))
             is_kept = b"connection: close" not in head and len(self._kept) < MOST_KEPT
-            return head.split(b" ", 2)[1].decode()
+            return head.split(b" ", 2)[1].decode() + (f" {CIRCUIT_OPEN}" if _BY_BREAKER in head else "")
         finally:
             if is_kept:
                 self._kept.append((reader, writer))

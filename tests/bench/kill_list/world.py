@@ -22,6 +22,8 @@ NAME = "app.test"
 START_SECONDS = 30.0
 GENERATIONS_SECONDS = 20.0
 """At most, for a change of the file to arrive."""
+LONGEST_WAIT_SECONDS = 2.0
+"""Of a breaker: `max_open_for`."""
 FILE = """\
 version: 1
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
@@ -38,7 +40,7 @@ upstreams:
   named: {{endpoints: ["app.test:{first}"]}}
 defaults:
   timeouts: {{request: 2s}}
-  circuit_breaker: {{open_for: 1s, max_open_for: 2s}}
+  circuit_breaker: {{open_for: 1s, max_open_for: {wait}s}}
 routes:
 - {{name: two, match: {{path: {{prefix: /two}}}}, upstream: two}}
 - {{name: named, match: {{path: {{prefix: /named}}}}, upstream: named}}
@@ -54,7 +56,7 @@ class World:
         self.ports = ports
         self.dns = dns
         self.stdout = stdout
-        self.text = FILE.format(**ports)
+        self.text = FILE.format(wait=LONGEST_WAIT_SECONDS, **ports)
         self.file = directory / "sidecar.yaml"
         self.clock = directory / "clock"
         self.log = directory / "log"

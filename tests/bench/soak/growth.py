@@ -56,6 +56,6 @@ def grown(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str
 
 
 def verdict(lines: Mapping[str, Line], *, seconds: float) -> str:
-    line = lines["MiB"]
+    line = lines["rest MiB"]
     slope = f"{line.an_hour:+.2f} ± {2 * line.error:.2f} MiB an hour (at most ±{MOST_MIB_AN_HOUR})"
-    return f"resident memory, second half of {seconds / 60:.0f} min: {slope}"
+    return f"resident memory but for outcomes, second half of {seconds / 60:.0f} min: {slope}"

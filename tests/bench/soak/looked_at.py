@@ -1,8 +1,8 @@
 """`sidecar run FILE` in a process that also tells what it holds, to this bench alone.
 
 Run: python -m tests.bench.soak.looked_at FILE. It listens at the UNIX socket $SOAK_LOOK, in a thread of its own, and
-answers each connection with one JSON object: how many tasks the loop has and, if asked, how many objects there are of
-each type. The sidecar itself has no such door.
+answers each connection with one JSON object: how many tasks the loop has, how many bytes its outcomes take and, if
+asked, how many objects there are of each type. The sidecar itself has no such door.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, Final
 import uvloop
 
 from sidecar.__main__ import main
+from sidecar.core.outcomes.store import OutcomeStore
 
 TOLD_TYPES: Final = 400
 TOLD_DEAD: Final = 8
@@ -37,6 +38,7 @@ TOLD_LINES: Final = 14
 TRIES: Final = 5
 _snapshots: list[tracemalloc.Snapshot] = []
 _loops: list[asyncio.AbstractEventLoop] = []
+_stores: list[OutcomeStore] = []
 
 
 def held(*, is_whole: bool) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def held(*, is_whole: bool) -> dict[str, Any]:
     cycles that were put away when they were dead already. The look itself frees them, so a next one counts anew.
     """
     tasks = asyncio.all_tasks(_loops[-1]) if _loops else set()
-    told: dict[str, Any] = {"tasks": len(tasks)}
+    told: dict[str, Any] = {"tasks": len(tasks), "outcomes": sum(one.used_bytes for one in _stores)}
     if is_whole:
         told["frozen"] = gc.get_freeze_count()
         gc.unfreeze()
@@ -118,7 +120,19 @@ def _noted() -> asyncio.AbstractEventLoop:
     return _loops[-1]
 
 
+def _note_stores() -> None:
+    """Each store of outcomes that is made is kept."""
+    made = OutcomeStore.__init__
+
+    def noted(self: OutcomeStore, *given: int) -> None:
+        made(self, *given)
+        _stores.append(self)
+
+    OutcomeStore.__init__ = noted  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
+    _note_stores()
     door = socket.socket(socket.AF_UNIX)
     door.bind(os.environ["SOAK_LOOK"])
     door.listen()

@@ -29,6 +29,7 @@ COUNTERS = {
 """What is read from `/metrics`: the sum of all samples that begin so. Empty: how many samples there are."""
 LEVELS = (
     "MiB",
+    "rest MiB",
     "children MiB",
     "fds",
     "threads",
@@ -38,7 +39,8 @@ LEVELS = (
     "pending",
     "series",
 )
-"""Which must not grow; the others count what has happened."""
+"""Which must not grow, but for what outcomes take (`rest MiB` is without them): a ring for each route that fills up
+to its limit. The others count what has happened."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,11 @@ class Watch:
         counters = {name: _sum(text, start) for name, start in COUNTERS.items()}
         told = await self._ask(b"n")
         children = [_mib(pid) for pid in tree(self.pid)[1:]]
+        resident, outcomes = _mib(self.pid), told["outcomes"] / 2**20
         values = {
-            "MiB": _mib(self.pid),
+            "MiB": resident,
+            "outcomes MiB": outcomes,
+            "rest MiB": resident - outcomes,
             "children MiB": sum(children),
             "fds": len(os.listdir(f"/proc/{self.pid}/fd")),
             "threads": len(os.listdir(f"/proc/{self.pid}/task")),
