@@ -6,6 +6,11 @@ ARG PYTHON=3.13.18-slim-bookworm
 FROM python:${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
+# The compiler of the data path. It stays behind with this stage, so its version does not matter to what runs.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY deploy/image ./deploy/image
 # Every file that is installed has a hash in the lock. Byte-compiled by content, not by date: nothing is written at run
 # time, and the image can be rebuilt bit by bit. The tests and the programs that some dependencies carry, what a shell
@@ -13,15 +18,15 @@ COPY deploy/image ./deploy/image
 RUN python -m venv --without-pip /opt/sidecar \
     && pip --python /opt/sidecar/bin/python install --no-compile --require-hashes --only-binary :all: \
         -r deploy/image/requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY config/minimal.yaml ./config/
 COPY sidecar ./sidecar
-ARG VERSION=0.1.0
-RUN pip wheel --no-deps --wheel-dir /wheels . \
+ARG VERSION=0.2.0
+RUN HATCH_BUILD_HOOKS_ENABLE=1 pip wheel --no-deps --wheel-dir /wheels . \
     && pip --python /opt/sidecar/bin/python install --no-compile --no-deps /wheels/*.whl \
     && find /opt/sidecar -depth -type d \( -name tests -o -name test -o -name __pycache__ \) -exec rm -r {} + \
     && find /opt/sidecar/bin -type f ! -name sidecar -delete \
-    && rm -rf /opt/sidecar/include \
+    && rm -rf /opt/sidecar/include /opt/sidecar/share \
     && find /opt/sidecar \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.pyi' \) -delete \
     && python deploy/image/sbom.py /opt/sidecar/lib/python3.13/site-packages sidecar-proxy "${VERSION}" \
         >/opt/sidecar/sbom.json \
@@ -37,7 +42,7 @@ ENV PATH=/opt/sidecar/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     XTABLES_LOCKFILE=/dev/shm/xtables.lock
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends iptables \
+    && apt-get install -y --no-install-recommends iptables nftables \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/sidecar /opt/sidecar
 # The rules are root's to write; of root's rights the pod leaves it NET_ADMIN and NET_RAW alone.
@@ -47,7 +52,7 @@ ENTRYPOINT ["sidecar"]
 CMD ["intercept"]
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sidecar" \
       org.opencontainers.image.description="A reverse proxy beside your service: a circuit breaker for each route, deadlines that travel, traces that tell why" \
