@@ -312,7 +312,7 @@ def test_a_stream_stands_in_no_line_from_its_head_on(timed: tuple[Path, Adaptive
     path.loop.advance(look - now)
     permit.look(look, None)
     other = admitted(path)
-    assert (path.cluster.in_flight, path.cluster.streams) == (3, 1)
+    assert (path.cluster.in_flight, path.cluster.in_flight_limit.streams) == (3, 1)
     path.cluster.adopt(replace(path.cluster.policy, limits=UpstreamLimits()))  # `adaptive: off`
     if ends == "whole":
         permit.succeed(standing, look + 60.0, None)
@@ -321,4 +321,4 @@ def test_a_stream_stands_in_no_line_from_its_head_on(timed: tuple[Path, Adaptive
     if ends != "whole":
         permit.close(look + 60.0)
     other.close(look + 60.0)
-    assert (path.cluster.in_flight, path.cluster.streams) == (1, 0)
+    assert (path.cluster.in_flight, path.cluster.in_flight_limit.streams) == (1, 0)
