@@ -21,6 +21,7 @@ from sidecar.transport.given import Given
 from tests.support.ports import free_ports
 from tests.support.process import Running, sidecar
 from tests.support.upstream import Peer, scripted
+from tests.support.workers import Pod
 
 pytestmark = pytest.mark.process
 
@@ -109,6 +110,29 @@ async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, workers: int,
             is_over.set()
             assert min(await asyncio.gather(*clients)) > 0
         assert running.process.returncode == 0
+
+
+async def test_who_is_handed_over_while_workers_end_is_served(tmp_path: Path) -> None:
+    """A control process that comes late to a drain hands over what connects to workers that wait for its leave."""
+    with listening() as inbound:
+        file, probes = written(tmp_path, port_of(inbound), 2, "exact")
+        async with begun(file, probes, "sidecar.socket", inbound) as running, asyncio.timeout(100):
+            pod = Pod(running, file, port_of(inbound), probes)
+            while pod.pids().keys() != {"control", "1", "2"}:  # noqa: ASYNC110 - it stands in a file
+                await asyncio.sleep(0.02)
+            control = pod.pids()["control"]
+            os.kill(control, signal.SIGSTOP)
+            running.process.send_signal(signal.SIGTERM)
+            while running.log.read_text().count('"draining: ') < 2:  # noqa: ASYNC110 - it stands in a file
+                await asyncio.sleep(0.02)
+            late = [await connected(inbound) for _ in range(8)]
+            await asyncio.sleep(0.3)
+            os.kill(control, signal.SIGCONT)
+            await asyncio.sleep(0.1)
+            answers = [asyncio.create_task(answer(one)) for one in late]
+            assert await running.process.wait() == 0
+        async with begun(file, probes, "sidecar.socket", inbound), asyncio.timeout(100):
+            assert all(b"said" in told for told in await asyncio.gather(*answers))
 
 
 async def test_in_a_drain_what_connects_waits_for_the_next_process(tmp_path: Path) -> None:

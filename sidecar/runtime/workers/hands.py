@@ -64,11 +64,12 @@ class Hands:
         return bool(self._handed)
 
     def take_last(self) -> bool:
-        """What is still on its way, when nobody hands over anything more. Whether there was any."""
-        last = [received for end in self._ends for received in iter(partial(receive, end), None)]
-        for one in last:
-            self._put(*one)
-        return bool(last)
+        """What is still on its way, when nobody hands over anything more. Whether there is any to serve: what came
+        before this call was taken as it came."""
+        for end in self._ends:
+            for received in iter(partial(receive, end), None):
+                self._put(*received)
+        return any(one.connection_count for one in self._handed)
 
     def adopt(self, end: socket.socket) -> None:
         """Take what a neighbour that is not there was handed."""
