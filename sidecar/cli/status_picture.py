@@ -141,6 +141,7 @@ def _head(reading: Reading, trouble: str) -> Text:
         text.append(_listed("HELD BY HAND", held, len(held)), style="bold cyan")
     for told in _failovers(reading.state["upstreams"]):
         text.append(f"\n{told}", style="bold yellow")
+    _add_adaptive(text, reading.state["upstreams"])
     if not config["is_last_reload_successful"]:
         text.append("\nThe last reload FAILED, the configuration before it stays:", style="bold red")
         for problem in config["problems"][:_MAX_PROBLEMS]:
@@ -225,6 +226,26 @@ def _failovers(upstreams: Sequence[Data]) -> list[str]:
         for one in upstream["failover"]["routes"]
         if one["phase"] != "home"
     ][:_MAX_OPEN]
+
+
+def _add_adaptive(text: Text, upstreams: Sequence[Data]) -> None:
+    """What adaptive limits allow: a line for each upstream that has one, those first that refuse the most."""
+    limited = [(one["name"], one["adaptive"]) for one in upstreams if one.get("adaptive")]
+    limited.sort(key=lambda one: -(one[1]["refused"] + one[1]["would_refuse"]))
+    for name, adaptive in limited[:_MAX_OPEN]:
+        is_observing = adaptive["mode"] == "observe"
+        refused = (
+            f"would have refused {adaptive['would_refuse']}"
+            if is_observing
+            else f"refused {adaptive['refused']}"
+        )
+        is_full = not is_observing and adaptive["in_flight"] >= adaptive["limit"]
+        text.append(
+            f"\nadaptive limit of {name}: {adaptive['in_flight']} of {adaptive['limit']} in flight, {refused}",
+            style="bold yellow" if is_full else "",
+        )
+    if len(limited) > _MAX_OPEN:
+        text.append(f"\n  and {len(limited) - _MAX_OPEN} more")
 
 
 def _certificate_trouble(owner: Data) -> bool:

@@ -258,6 +258,21 @@ def test_a_failover_has_a_line_as_long_as_it_lasts() -> None:
     assert "FAILOVER" not in text(picture(Reading(state)))
 
 
+def test_an_adaptive_limit_has_a_line_and_those_that_refuse_most_come_first() -> None:
+    state = reading().state
+    assert "adaptive limit" not in text(picture(Reading(state)))
+    limit = {"mode": "on", "limit": 20, "in_flight": 3, "refused": 0, "would_refuse": 0}
+    state["upstreams"][0]["adaptive"] = limit
+    state["upstreams"][1]["adaptive"] = {**limit, "mode": "observe", "would_refuse": 7}
+    told = text(picture(Reading(state)))
+    assert (
+        "\nadaptive limit of unknown: 3 of 20 in flight, would have refused 7"
+        "\nadaptive limit of u: 3 of 20 in flight, refused 0\n"
+    ) in told
+    state["upstreams"] = [{**state["upstreams"][0], "name": f"u{n}"} for n in range(7)]
+    assert "\n  and 2 more\n" in text(picture(Reading(state)))
+
+
 def test_an_endpoint_whose_checks_fail_is_shown_as_such() -> None:
     state = reading().state
     state["upstreams"][0]["endpoints"][0] |= {"state": "unhealthy", "ejected_seconds_left": None}
