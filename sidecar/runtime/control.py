@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.admin.events import Events
 from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
 from sidecar.admin.recent import Recent
@@ -37,20 +36,18 @@ from sidecar.runtime import sources
 from sidecar.runtime.actor import Part, PartFailed, Parts
 from sidecar.runtime.administered import Administered
 from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
-from sidecar.runtime.container import Container
-from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.endpoint_sources import EndpointSources
-from sidecar.runtime.file_limits import FileLimits, warning_of_limit
+from sidecar.runtime.file_limits import warning_of_limit
 from sidecar.runtime.fleet.link import LinkNumbers
 from sidecar.runtime.fleet.side import FleetSide
+from sidecar.runtime.foundation import Foundation, Ground
 from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
 from sidecar.runtime.health import HealthChecking
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
 from sidecar.runtime.reload import Active, Install, Outcome, Reloading, Request, Watching
 from sidecar.runtime.report import report_failover, report_fleet, report_overload, report_reload
-from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
 
@@ -64,13 +61,9 @@ class Control:
     def __init__(
         self,
         snapshot: Snapshot,
-        environ: Mapping[str, str],
-        datapath: DataPath,
+        ground: Ground,
+        foundation: Foundation,
         lists: EndpointSources,
-        rooms: TelemetryRooms,
-        events: Events,
-        limits: FileLimits,
-        container: Container | None,
         path: str | None,
         install: Install | None = None,
         replica: str | None = None,
@@ -78,8 +71,9 @@ class Control:
         """`path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
         `install`: see `Active`. `replica`: what all processes of a pod are called by their fleet; None: this is the
         only one."""
+        datapath, rooms, limits = foundation.datapath, foundation.rooms, ground.limits
         self.path = path
-        self.events = events
+        self.events = foundation.events
         self.is_overseen = False
         """Another process checks the health of endpoints, and keeps what came of routes of late, for this one too."""
         datapath.service.on_news = self._upstreams_news
@@ -91,7 +85,7 @@ class Control:
         self.drain.on_cut = self._tell_cut
         self._datapath = datapath
         self._limits = limits
-        self._container = container
+        self._container = ground.container
         self.parts = Parts(self._part_failed)
         clock, sockets = datapath.service.clock, datapath.listeners.sockets
         self.rotation = Rotation(lambda: rotating(datapath), clock, self._event)
@@ -112,8 +106,8 @@ class Control:
             sources=self.sources,
         )
         self.taps.changed = self._report
-        self.probes = Probes(self.administered, environ.get(APP_PROBES, ""))
-        self.admin = AdminServer(self.administered, events)
+        self.probes = Probes(self.administered, ground.environ.get(APP_PROBES, ""))
+        self.admin = AdminServer(self.administered, self.events)
         self._servers = {"admin": self.admin.server, "probes": self.probes.server}
         for server in self._servers.values():
             server.max_connections = limits.max_server_connections
@@ -128,7 +122,7 @@ class Control:
         lists.tell_error = self._endpoints_troubled
         self._add_parts()
         if path is not None:
-            self._add_reloading(path, environ)
+            self._add_reloading(path, ground.environ)
 
     @property
     def snapshot(self) -> Snapshot:

@@ -57,6 +57,7 @@ class DataPath:
         self,
         *,
         clock: Callable[[], float],
+        rng: random.Random,
         names: Names,
         observe: Observe,
         decide: Decide,
@@ -72,10 +73,10 @@ class DataPath:
         `bind`: where listeners get their sockets from. `joined`: what it shares with the other workers of its pod;
         None: there are none.
 
-        `clock`: monotonic seconds. `live`: where exchanges are while they are under way. `propagation`: the forms of
-        a trace's context beside W3C's; None: there are none."""
+        `clock`: monotonic seconds. `rng`: draws what is left to chance. `live`: where exchanges are while they are
+        under way. `propagation`: the forms of a trace's context beside W3C's; None: there are none."""
         loop = asyncio.get_running_loop()
-        rng, turns = random.Random(), Turns(loop)
+        turns = Turns(loop)
         self.service = Service(
             loop=loop,
             clock=clock,

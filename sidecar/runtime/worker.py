@@ -7,15 +7,11 @@ live state is owned by this process's event loop (`sidecar/README.md`, "Concurre
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Callable, Mapping
 
-from sidecar.admin.events import Events
-from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.numbers import Numbers
-from sidecar.core.observe import ObservedExchange
-from sidecar.core.propagation.chain import chain_of
 from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.downstream.listener import ListenerSocket
@@ -26,12 +22,10 @@ from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
 from sidecar.runtime.crossing import Joined
-from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
-from sidecar.runtime.memory_watch import budget_bytes
+from sidecar.runtime.foundation import Ground, lay
 from sidecar.runtime.service_manager import ServiceManager
-from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.upgrading import Upgrading
 from sidecar.transport.given import GIVEN
@@ -52,42 +46,28 @@ class Worker:
         container: Container | None = None,
         joined: Joined | None = None,
         activated: Activated | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         """`log_fd` gets the access log and events; `clock` is monotonic seconds, the loop's own in tests.
 
         `path` is the file or directory that `snapshot` was loaded from: it is watched. None: nothing is.
         `limits` is what the process may have open; None: as it is. `container` has a limit of memory; None: nothing
         has. `joined` is what it shares with the other workers of its pod; None: there are none.
-        `activated` are the sockets that systemd has opened; None: there are none.
+        `activated` are the sockets that systemd has opened; None: there are none. `rng` draws what is left to chance;
+        None: an own one, of an unknown seed.
         """
-        limits = limits or file_limits.present()
+        ground = Ground(
+            environ, limits or file_limits.present(), container, log_fd, clock, rng or random.Random()
+        )
         self._manager = ServiceManager(environ)
         self._activated = activated or Activated()
         self._upgrading = Upgrading(self._replaced, self._activated.hindrance)
         self._handing_on: asyncio.Task[None] | None = None
-        live: set[ObservedExchange] = set()
-        events = Events()
-        self.numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
-        rooms = TelemetryRooms(
-            snapshot.telemetry, self.numbers, self.sources, environ, log_fd, events.transitioned
-        )
         lists = endpoint_sources(environ, self._addresses_changed)
-        self.datapath = DataPath(
-            clock=clock,
-            names=lists,
-            observe=rooms.room.observer,
-            decide=rooms.room.decide,
-            propagation=chain_of(rooms.room.settings.propagators),
-            live=live,
-            max_open_connections=limits.max_open_connections,
-            memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
-            zone=environ.get("SIDECAR_ZONE") or None,
-            bind=self._activated.bind,
-            joined=joined,
-        )
-        self.control = Control(
-            snapshot, environ, self.datapath, lists, rooms, events, limits, container, path
-        )
+        foundation = lay(ground, snapshot, self.sources, lists, self._activated.bind, joined)
+        self.numbers = foundation.numbers
+        self.datapath = foundation.datapath
+        self.control = Control(snapshot, ground, foundation, lists, path)
 
     # The live state that tests and measurements look at
 

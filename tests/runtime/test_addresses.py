@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import cast
 
@@ -40,6 +41,7 @@ def datapath_of(names: Names) -> DataPath:
     """A data path alone: nobody controls it, and nobody is told anything."""
     return DataPath(
         clock=asyncio.get_running_loop().time,
+        rng=random.Random(0),
         names=names,
         observe=cast(Observe, None),
         decide=lambda _flag, _trace_id: False,

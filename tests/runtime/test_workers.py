@@ -35,6 +35,7 @@ from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime import file_limits
 from sidecar.runtime.crossing import Crossing
 from sidecar.runtime.datapath import Next
+from sidecar.runtime.foundation import Ground
 from sidecar.runtime.workers import channel as channels
 from sidecar.runtime.workers import kinds
 from sidecar.runtime.workers.binder import Binder
@@ -353,7 +354,7 @@ async def test_a_worker_prepares_one_snapshot_after_the_other() -> None:
     snapshot = load_text(CONFIG).snapshot
     inherited = Inherited.make(snapshot, 2)
     one, other = Lifeline.pair()
-    worker = WorkerProcess(WorkerPlace(1, 2), inherited, one, {}, file_limits.present(), None)
+    worker = WorkerProcess(WorkerPlace(1, 2), inherited, one, Ground({}, file_limits.present(), None))
     told: list[tuple[str, int]] = []
 
     async def prepare(_: Snapshot) -> Next:

@@ -17,6 +17,7 @@ from sidecar.core.snapshot import Address, Snapshot
 from sidecar.runtime.worker import Worker
 from sidecar.serving.http import HttpServer
 from tests.support.contract import check_answer, check_event
+from tests.support.proxy import chance
 from tests.support.raw import Response, raw_client
 
 
@@ -26,7 +27,9 @@ async def serving(
 ) -> AsyncIterator[Worker]:
     """A started `Worker` with this configuration, whose log goes to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT)
-    worker = Worker(snapshot, {}, path=path, log_fd=descriptor, clock=asyncio.get_running_loop().time)
+    worker = Worker(
+        snapshot, {}, path=path, log_fd=descriptor, clock=asyncio.get_running_loop().time, rng=chance()
+    )
     try:
         await worker.start()
         yield worker

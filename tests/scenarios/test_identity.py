@@ -16,7 +16,7 @@ import pytest
 from sidecar.config.load import load_text
 from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import OK, app_routes, get, hang, saying, stage
-from tests.support.proxy import HEADER, port
+from tests.support.proxy import HEADER, chance, port
 from tests.support.raw import Request, Script, raw_client, raw_upstream, turns
 
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -147,7 +147,7 @@ async def logging_stage(
         loop = asyncio.get_running_loop()
         with log.open("wb") as output:
             snapshot = load_text(header + app_routes(app.port, route=route)).snapshot
-            worker = Worker(snapshot, dict(os.environ), log_fd=output.fileno(), clock=loop.time)
+            worker = Worker(snapshot, dict(os.environ), log_fd=output.fileno(), clock=loop.time, rng=chance())
             await worker.start()
             try:
                 yield port(worker)

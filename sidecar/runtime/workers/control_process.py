@@ -9,30 +9,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sidecar.admin.events import Events
 from sidecar.admin.process import Data
 from sidecar.admin.tap import Wanted
-from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.numbers import Numbers
-from sidecar.core.observe import ObservedExchange
 from sidecar.core.override import Command
-from sidecar.core.propagation.chain import chain_of
 from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
 from sidecar.runtime import memory
 from sidecar.runtime.actor import Part
-from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
-from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.endpoint_sources import endpoint_sources
-from sidecar.runtime.file_limits import FileLimits
-from sidecar.runtime.memory_watch import budget_bytes
+from sidecar.runtime.foundation import Ground, lay
 from sidecar.runtime.parts import every_second
-from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.runtime.workers import kinds
 from sidecar.runtime.workers.binder import Binder
 from sidecar.runtime.workers.dealer import Dealer
@@ -73,57 +64,22 @@ class ControlProcess:
         self,
         inherited: Inherited,
         lifeline: Lifeline,
-        environ: Mapping[str, str],
-        limits: FileLimits,
-        container: Container | None,
+        ground: Ground,
         path: str,
-        log_fd: int = 1,
     ) -> None:
         """`path`: of the configuration, which is watched."""
         snapshot = inherited.snapshot()
-        live: set[ObservedExchange] = set()
-        events = Events()
-        self.numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
-        rooms = TelemetryRooms(
-            snapshot.telemetry,
-            self.numbers,
-            self.sources,
-            environ,
-            log_fd,
-            events.transitioned,
-            inherited.secret,
-        )
-        lists = endpoint_sources(environ, self._addresses_changed)
+        lists = endpoint_sources(ground.environ, self._addresses_changed)
         self._binder = Binder(inherited.sockets, None, lambda: self.datapath.listeners.sockets.values())
-        self.datapath = DataPath(
-            clock=time.monotonic,
-            names=lists,
-            observe=rooms.room.observer,
-            decide=rooms.room.decide,
-            propagation=chain_of(rooms.room.settings.propagators),
-            live=live,
-            max_open_connections=limits.max_open_connections,
-            memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
-            zone=environ.get("SIDECAR_ZONE") or None,
-            bind=self._binder.bind,
-        )
+        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind, secret=inherited.secret)
+        self.numbers = foundation.numbers
+        self.datapath = foundation.datapath
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)
         self.figures = Figures(self.numbers, inherited.remembered, self._remember)
         self.hub = Hub(inherited.count, self.figures, time.monotonic)
         self._dealer = Dealer(inherited.crossing, inherited.sockets, self.datapath.listeners.sockets.values)
         self._spread = Spread(self.hub, self.datapath, inherited.sockets, lambda: self._supervised)
-        self.control = Control(
-            snapshot,
-            environ,
-            self.datapath,
-            lists,
-            rooms,
-            events,
-            limits,
-            container,
-            path,
-            self._install,
-        )
+        self.control = Control(snapshot, ground, foundation, lists, path, self._install)
         self.control.active.generation = inherited.generation
         self._spread.active = self.control.active
         self._lists = lists

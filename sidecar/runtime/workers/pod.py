@@ -20,6 +20,7 @@ from sidecar.runtime.activation import Activated
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.container import Container
 from sidecar.runtime.file_limits import FileLimits
+from sidecar.runtime.foundation import Ground
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.workers.child import CONTROL
 from sidecar.runtime.workers.control_process import ControlProcess
@@ -67,13 +68,14 @@ def serve(
         predecessor.leave()
         if number != CONTROL:
             GIVEN.close()
+        ground = Ground(environ, limits, container)  # made here: what it draws by is no other process's
 
         async def live() -> None:
             if number == CONTROL:
-                await ControlProcess(inherited, lifeline, environ, limits, container, path).run()
+                await ControlProcess(inherited, lifeline, ground, path).run()
             else:
                 place = WorkerPlace(number, inherited.count)
-                await WorkerProcess(place, inherited, lifeline, environ, limits, container).run()
+                await WorkerProcess(place, inherited, lifeline, ground).run()
 
         try:
             run_loop(live())

@@ -14,28 +14,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from sidecar.admin.events import Events
 from sidecar.admin.readings import Table
 from sidecar.admin.tap import Wanted
 from sidecar.config.process.pickles import Unpacking
-from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.numbers import Numbers
-from sidecar.core.observe import ObservedExchange
 from sidecar.core.override import Command
 from sidecar.core.place import WorkerPlace
-from sidecar.core.propagation.chain import chain_of
 from sidecar.core.snapshot import Endpoint
 from sidecar.core.sources import Sources
 from sidecar.core.totals import states_of
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime import memory
 from sidecar.runtime.actor import Mailbox, Part
-from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
-from sidecar.runtime.datapath import DataPath, Next
-from sidecar.runtime.file_limits import FileLimits
-from sidecar.runtime.memory_watch import budget_bytes
-from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.runtime.datapath import Next
+from sidecar.runtime.foundation import Ground, lay
 from sidecar.runtime.workers import kinds
 from sidecar.runtime.workers.binder import Binder
 from sidecar.runtime.workers.channel import NoAnswer
@@ -82,57 +74,21 @@ class WorkerProcess:
         place: WorkerPlace,
         inherited: Inherited,
         lifeline: Lifeline,
-        environ: Mapping[str, str],
-        limits: FileLimits,
-        container: Container | None,
-        log_fd: int = 1,
+        ground: Ground,
     ) -> None:
         self.place = place
         self.inherited = inherited
-        self._container = container
-        snapshot = divided(inherited.snapshot(), place, container)
-        live: set[ObservedExchange] = set()
-        events = Events()
-        self.numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
-        rooms = TelemetryRooms(
-            snapshot.telemetry,
-            self.numbers,
-            self.sources,
-            environ,
-            log_fd,
-            events.transitioned,
-            inherited.secret,
-        )
+        self._container = ground.container
+        snapshot = divided(inherited.snapshot(), place, ground.container)
         lists, self._addresses = told_lists(self._addresses_changed)
         self._binder = Binder(
             inherited.sockets, place.number, lambda: self.datapath.listeners.sockets.values()
         )
         joined = inherited.crossing.join(place.number - 1)
-        self.datapath = DataPath(
-            clock=time.monotonic,
-            names=lists,
-            observe=rooms.room.observer,
-            decide=rooms.room.decide,
-            propagation=chain_of(rooms.room.settings.propagators),
-            live=live,
-            max_open_connections=limits.max_open_connections,
-            memory=MemoryBudget(budget_bytes(snapshot.limits, container)),
-            zone=environ.get("SIDECAR_ZONE") or None,
-            bind=self._binder.bind,
-            joined=joined,
-        )
-        self.control = Control(
-            snapshot,
-            environ,
-            self.datapath,
-            lists,
-            rooms,
-            events,
-            limits,
-            container,
-            None,
-            replica=inherited.pod,
-        )
+        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind, joined, inherited.secret)
+        self.numbers = foundation.numbers
+        self.datapath = foundation.datapath
+        self.control = Control(snapshot, ground, foundation, lists, None, replica=inherited.pod)
         self.control.active.generation = inherited.generation
         self.control_end = ControlEnd()
         self._hands = Hands(joined, self.datapath.listeners.all, self._is_dealt)
@@ -153,7 +109,7 @@ class WorkerProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self.control.is_overseen = True
         self._checks = ToldChecks(lambda: self.datapath.assembly.clusters, time.monotonic)
-        self._events = ToldEvents(events, self.control.taps, self.control.admin, self.control_end)
+        self._events = ToldEvents(foundation.events, self.control.taps, self.control.admin, self.control_end)
         self._add_handlers()
         self.control.parts.add(Part("told_events", self._events.run))
         self.control.parts.add(self.control_end.part)

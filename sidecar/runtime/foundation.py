@@ -1,0 +1,90 @@
+"""What stands in each process of a pod, whatever it is for: numbers, telemetry and a data path that tells them.
+
+Each of the three composition roots (`worker`, `workers/worker_process`, `workers/control_process`) makes one, and
+gives it to its `Control`. All of it is owned by the process's event loop.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sidecar.admin.events import Events
+from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import Numbers
+from sidecar.core.observe import ObservedExchange
+from sidecar.core.propagation.chain import chain_of
+from sidecar.core.snapshot import Snapshot
+from sidecar.core.sources import Sources
+from sidecar.runtime.assembly import Names
+from sidecar.runtime.container import Container
+from sidecar.runtime.crossing import Joined
+from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.file_limits import FileLimits
+from sidecar.runtime.memory_watch import budget_bytes
+from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.transport.bind import Bind
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a process finds when it starts."""
+
+    environ: Mapping[str, str]
+    limits: FileLimits
+    """What it may have open."""
+    container: Container | None
+    """Has a limit of memory; None: nothing has."""
+    log_fd: int = 1
+    """Gets the access log and events."""
+    clock: Callable[[], float] = time.monotonic
+    """Monotonic seconds; the loop's own in tests."""
+    rng: random.Random = field(default_factory=random.Random)
+    """Draws whatever is left to chance on a request's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What a process is built on."""
+
+    events: Events
+    numbers: Numbers
+    rooms: TelemetryRooms
+    datapath: DataPath
+
+
+def lay(
+    ground: Ground,
+    snapshot: Snapshot,
+    sources: Callable[[], Sources],
+    names: Names,
+    bind: Bind,
+    joined: Joined | None = None,
+    secret: bytes | None = None,
+) -> Foundation:
+    """`sources`: of what metrics read, called from telemetry's threads once these have started. `names`: who knows
+    the addresses of names. `bind`: where listeners get their sockets from. `joined`: what this process shares with
+    the other workers of its pod; None: there are none. `secret`: the same in all of them; None: there is one."""
+    live: set[ObservedExchange] = set()
+    events = Events()
+    numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
+    rooms = TelemetryRooms(
+        snapshot.telemetry, numbers, sources, ground.environ, ground.log_fd, events.transitioned, secret
+    )
+    datapath = DataPath(
+        clock=ground.clock,
+        rng=ground.rng,
+        names=names,
+        observe=rooms.room.observer,
+        decide=rooms.room.decide,
+        propagation=chain_of(rooms.room.settings.propagators),
+        live=live,
+        max_open_connections=ground.limits.max_open_connections,
+        memory=MemoryBudget(budget_bytes(snapshot.limits, ground.container)),
+        zone=ground.environ.get("SIDECAR_ZONE") or None,
+        bind=bind,
+        joined=joined,
+    )
+    return Foundation(events, numbers, rooms, datapath)
