@@ -1,9 +1,9 @@
 """Which endpoint gets the next attempt.
 
 How one is chosen among candidates is `candidates.py`'s, by the upstream's policy; here is who is one. Endpoints that
-are ejected are not, spared ones have 2 % of the picks together, and one that has just come back a growing share.
-Groups of endpoints take over from one another by degrees (`tiers.py`). An attempt that has failed stays in its
-endpoint's load for a while (`linger`): what fails fast would look idle, and attract all that comes.
+are ejected are not, spared ones have 2 % of the picks together but few in a second, and one that has just come back a
+growing share. Groups of endpoints take over from one another by degrees (`tiers.py`). An attempt that has failed
+stays in its endpoint's load for a while (`linger`): what fails fast would look idle, and attract all that comes.
 
 With `ring_hash` a request that has a key gets the endpoint of that key (`ring.py`), or the next one on the ring that
 is usable, was not tried, and has less than 1.25 times its part of the load (Mirrokni and others, 2018). One without a
@@ -29,6 +29,9 @@ from sidecar.core.tiers import divide
 
 SPARED_SHARE: Final = 0.02
 """Of the picks, for all spared endpoints together, while others are usable."""
+SPARED_SECONDS: Final = 2.0
+"""Between two picks of a spared endpoint, on average, unless the last one's answer was good: what it fails shows no
+more at a thousand requests a second than at ten."""
 LOAD_BOUND: Final = 1.25
 """Of its part of the load, for an endpoint that a key leads to."""
 MOST_STEPS: Final = 512
@@ -57,7 +60,7 @@ class Balancer(Generic[T]):
 
     __slots__ = (
         "_all", "_clock", "_groups", "_is_even", "_lingering", "_policy", "_ready", "_ring", "_rng", "_slow_until",
-        "_spared",
+        "_spared", "_spared_at", "_tried",
     )  # fmt: skip
 
     def __init__(self, policy: Balancing, rng: random.Random, clock: Callable[[], float]) -> None:
@@ -68,6 +71,9 @@ class Balancer(Generic[T]):
         self._ready: Sequence[T] = ()
         self._groups: list[Candidates[T]] = []
         self._spared: Candidates[T] | None = None
+        self._spared_at = -inf
+        """When a spared one may be tried again, if the last one that was, `_tried`, has not answered well."""
+        self._tried: T | None = None
         self._ring: Ring | None = None
         self._lingering: deque[tuple[float, T]] = deque()
         self._slow_until = -inf
@@ -92,6 +98,8 @@ class Balancer(Generic[T]):
             Candidates(group, share, policy, self._rng) for group, share in divide(places, ready, zone)
         ]
         self._spared = Candidates(spared, SPARED_SHARE, policy, self._rng) if spared else None
+        if self._tried not in spared:
+            self._tried = None
         back = [one.standing for one in ready if one.standing.share(now) < 1.0]
         # Where all are new there is nobody to take their share.
         is_slow = 0 < len(back) < len(ready)
@@ -146,16 +154,18 @@ class Balancer(Generic[T]):
         is_single = (
             self._spared is None and len(self._groups) == 1
         )  # the usual case, without a generator: 1 µs
-        for group in self._groups if is_single else self._in_order(self._rng.random()):
+        for group in self._groups if is_single else self._in_order(self._rng.random(), now):
             chosen = group.pick(avoid)
             if chosen is not None:
+                if group is self._spared:
+                    self._tried = chosen
                 return self._slowly(group, chosen, avoid, now) if now < self._slow_until else chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else ()) if avoid else None
 
-    def _in_order(self, point: float) -> Iterator[Candidates[T]]:
+    def _in_order(self, point: float, now: float) -> Iterator[Candidates[T]]:
         """The group whose turn it is, then the others. `point`: by chance or by a key, from 0 up to 1."""
         first = spared = self._spared
-        if spared is None or self._rng.random() >= SPARED_SHARE:
+        if spared is None or not self._is_spareds_turn(spared, now):
             first = self._group_at(point)
         if first is not None:
             yield first
@@ -164,6 +174,15 @@ class Balancer(Generic[T]):
                 yield group
         if spared is not None and spared is not first:
             yield spared
+
+    def _is_spareds_turn(self, spared: Candidates[T], now: float) -> bool:
+        if self._rng.random() >= SPARED_SHARE:
+            return False
+        tried = self._tried
+        if now < self._spared_at and (tried is None or not tried.standing.streak):
+            return False
+        self._spared_at = now + SPARED_SECONDS / spared.count
+        return True
 
     def _group_at(self, point: float) -> Candidates[T] | None:
         for group in self._groups:
@@ -189,11 +208,13 @@ class Balancer(Generic[T]):
         now = self._clock()
         self._let_go(now)
         is_single = self._spared is None and len(self._groups) == 1
-        for group in self._groups if is_single else self._in_order(key / _KEYS):
+        for group in self._groups if is_single else self._in_order(key / _KEYS, now):
             chosen = self._on_ring(group, key, avoid, load, now) if group.on_ring else None
             if chosen is None:
                 chosen = group.pick(avoid)
             if chosen is not None:
+                if group is self._spared:
+                    self._tried = chosen
                 return chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else (), key, load) if avoid else None
 

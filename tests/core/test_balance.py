@@ -124,7 +124,43 @@ def test_a_retry_does_not_go_back_to_the_only_spared_endpoint() -> None:
     spared, usable = choice.places
     choice.set_health(lambda one: Health.SPARED if one is spared else Health.USABLE)
     assert {choice.pick((spared,)) for _ in range(2_000)} == {usable}
-    assert Counter(choice.pick() for _ in range(10_000))[spared] == pytest.approx(200, abs=60)
+
+
+def tries_of_spared(choice: Choice, seconds: int, a_second: int) -> list[int]:
+    """How often spared endpoints were picked in each second, at so many picks of each."""
+    counts = []
+    for _ in range(seconds):
+        picked = 0
+        for _ in range(a_second):
+            choice.now += 1 / a_second
+            picked += choice.pick().standing.health is Health.SPARED
+        counts.append(picked)
+    return counts
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_spared_endpoints_fail_does_not_grow_with_the_load(policy: Balancing) -> None:
+    choice = Choice(endpoints(3), policy)
+    choice.set_health(lambda one: Health.USABLE if one is choice.places[2] else Health.SPARED)
+    assert sum(tries_of_spared(choice, 60, 1_000)) == pytest.approx(60, abs=5), "one of two each 2 s"
+    choice.set_health(lambda one: Health.EJECTED if one is choice.places[0] else one.standing.health)
+    assert sum(tries_of_spared(choice, 60, 1_000)) == pytest.approx(30, abs=3), "the one each 2 s"
+
+
+def test_at_little_load_spared_endpoints_have_their_share_of_it() -> None:
+    choice = Choice(endpoints(2))
+    choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
+    assert sum(tries_of_spared(choice, 1_000, 5)) == pytest.approx(100, abs=35)
+
+
+def test_a_spared_endpoint_that_answers_well_has_all_of_its_share_again() -> None:
+    choice = Choice(endpoints(2))
+    choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
+    tries_of_spared(choice, 10, 1_000)
+    choice.places[0].standing.streak = 1
+    assert sum(tries_of_spared(choice, 10, 1_000)) == pytest.approx(200, abs=60)
+    choice.places[0].standing.streak = 0
+    assert sum(tries_of_spared(choice, 10, 1_000)) == pytest.approx(5, abs=1)
 
 
 @settings(deadline=None, max_examples=300)
