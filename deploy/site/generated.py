@@ -14,7 +14,8 @@ from typing import Any
 from sidecar.admin.prometheus import metric_name
 from sidecar.cli.commands import COMMANDS, parser_of
 from sidecar.core.errors import Reason
-from sidecar.core.families import FAMILIES, Family, MetricKind
+from sidecar.core.families.catalogue import FAMILIES
+from sidecar.core.families.family import Family, MetricKind
 from sidecar.core.numbers import BUDGET_BOUNDS, LAG_BOUNDS
 from sidecar.core.snapshot import DURATION_BOUNDS
 from sidecar.forwarding.answers import TABLE

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from sidecar.core.families import Attributes, Family, HistogramRow, MetricKind, Point, named
+from sidecar.core.families.catalogue import named
+from sidecar.core.families.family import Attributes, Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Exemplar, Numbers
 from sidecar.core.sources import Sources
 

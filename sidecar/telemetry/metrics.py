@@ -27,7 +27,8 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from sidecar.core.families import Family, HistogramRow, MetricKind, Point, named
+from sidecar.core.families.catalogue import named
+from sidecar.core.families.family import Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.telemetry.temporality import Temporality

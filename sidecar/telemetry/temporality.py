@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from operator import sub
 
-from sidecar.core.families import Attributes, Family, HistogramRow, MetricKind, Point, Value
+from sidecar.core.families.family import Attributes, Family, HistogramRow, MetricKind, Point, Value
 
 _Key = tuple[str, Attributes]
 _DELTA = frozenset({MetricKind.COUNTER, MetricKind.HISTOGRAM})

@@ -10,7 +10,8 @@ import pytest
 
 from sidecar.admin.prometheus import render
 from sidecar.core.errors import Reason
-from sidecar.core.families import FAMILIES, Attributes, HistogramRow, Value
+from sidecar.core.families.catalogue import FAMILIES
+from sidecar.core.families.family import Attributes, HistogramRow, Value
 from sidecar.core.numbers import (
     BUDGET_BOUNDS,
     FOLD_AT,

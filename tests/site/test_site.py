@@ -17,7 +17,7 @@ import pytest
 
 from sidecar.admin.prometheus import metric_name
 from sidecar.cli.commands import COMMANDS
-from sidecar.core.families import FAMILIES
+from sidecar.core.families.catalogue import FAMILIES
 from sidecar.core.installed import version
 from sidecar.forwarding.answers import TABLE
 from tests.site.axe import serving, violations

@@ -7,12 +7,13 @@ import inspect
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
-import sidecar.core.families as families
 from sidecar.admin.prometheus import metric_name
-from sidecar.core.families import FAMILIES, Family, MetricKind
+from sidecar.core.families.catalogue import FAMILIES
+from sidecar.core.families.family import Family, MetricKind
 
 ROOT = Path(__file__).parents[2] / "sidecar"
 PAGE = ROOT / "telemetry" / "README.md"
@@ -83,11 +84,11 @@ def _row(family: Family) -> str:
 def _attributes(family: Family) -> set[str]:
     """The names in the function that reads the family, and in what it calls."""
     reader = family.of_route or family.of_sources
-    assert reader is not None
+    assert isinstance(reader, FunctionType)
     return set(_names_in(reader, set()))
 
 
-def _names_in(function: Callable[..., object], seen: set[str]) -> Iterator[str]:
+def _names_in(function: FunctionType, seen: set[str]) -> Iterator[str]:
     seen.add(function.__name__)
     for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
         if (
@@ -97,7 +98,7 @@ def _names_in(function: Callable[..., object], seen: set[str]) -> Iterator[str]:
         ):
             yield node.value
         if isinstance(node, ast.Name) and node.id not in seen:
-            called = getattr(families, node.id, None)
+            called = function.__globals__.get(node.id)
             if inspect.isfunction(called):
                 yield from _names_in(called, seen)
 

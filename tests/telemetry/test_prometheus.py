@@ -25,7 +25,8 @@ from sidecar.admin.prometheus import (
 from sidecar.admin.scrape import wants_openmetrics
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
-from sidecar.core.families import FAMILIES, MetricKind
+from sidecar.core.families.catalogue import FAMILIES
+from sidecar.core.families.family import MetricKind
 from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import Numbers
