@@ -4,7 +4,7 @@ The first three are no standard, but what most apps and frameworks read. `X-Forw
 first and the nearest hop last; an app that trusts so many hops counts from the end. So each hop adds one entry, even
 where it has no address to tell. `Forwarded` says the same in one field; it is written only where one came.
 
-Who may be believed is decided elsewhere: a listener's mode says what is done (`core/snapshot.py`).
+Who may be believed is decided elsewhere: a listener's mode says what is done (`core/snapshot/listener.py`).
 """
 
 from __future__ import annotations
