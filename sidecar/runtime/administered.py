@@ -284,7 +284,7 @@ class Administered:
         self._rooms.room.log.audit("admin.change", message, fields, self.now())
 
     async def set_log_level(self, name: str) -> None:
-        self._rooms.room.log.set_level(Level[name.upper()])
+        self._rooms.set_level(Level[name.upper()])
         if self.also_set_level is not None:
             await self.also_set_level(name)
 

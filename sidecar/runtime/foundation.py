@@ -25,6 +25,7 @@ from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.memory_watch import budget_bytes
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
+from sidecar.telemetry.log_lines import Level
 from sidecar.transport.bind import Bind
 
 
@@ -63,15 +64,24 @@ def lay(
     bind: Bind,
     joined: Joined | None = None,
     secret: bytes | None = None,
+    log_level: str | None = None,
 ) -> Foundation:
     """`sources`: of what metrics read, called from telemetry's threads once these have started. `names`: who knows
     the addresses of names. `bind`: where listeners get their sockets from. `joined`: what this process shares with
-    the other workers of its pod; None: there are none. `secret`: the same in all of them; None: there is one."""
+    the other workers of its pod; None: there are none. `secret`: the same in all of them; None: there is one.
+    `log_level`: what an operator has set before this process began; None: nothing."""
     live: set[ObservedExchange] = set()
     events = Events()
     numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
     rooms = TelemetryRooms(
-        snapshot.telemetry, numbers, sources, ground.environ, ground.log_fd, events.transitioned, secret
+        snapshot.telemetry,
+        numbers,
+        sources,
+        ground.environ,
+        ground.log_fd,
+        events.transitioned,
+        secret,
+        None if log_level is None else Level[log_level.upper()],
     )
     datapath = DataPath(
         clock=ground.clock,

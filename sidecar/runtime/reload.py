@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.admin.process import Ending
 from sidecar.config.problems import ConfigError
-from sidecar.config.tell.diff import Diff, Kind, diff
+from sidecar.config.tell.diff import Diff, Kind, diff, waiting
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
@@ -89,6 +89,8 @@ class Active:
         """The last reload, good or bad."""
         self.last_change: Outcome | None = None
         """The last one that changed anything: what an operator asks for, however many reloads found nothing since."""
+        self.left_waiting: tuple[str, ...] = ()
+        """What reloads before this process have left for the next start."""
         self._datapath = datapath
         self._succeeded = 0
         self._failed = 0
@@ -100,7 +102,7 @@ class Active:
 
     @property
     def pending_restart(self) -> tuple[str, ...]:
-        return self.last.pending_restart if self.last is not None else ()
+        return self.last.pending_restart if self.last is not None else self.left_waiting
 
     def numbers(self, now: float) -> ConfigNumbers:
         return ConfigNumbers(
@@ -210,7 +212,7 @@ class Reloading:
             problem = f"{self.path}: {error}"
             refusal = self._refusal(request, started, (problem,), snapshot.files, snapshot.digest)
             return replace(refusal, is_undecided=is_own_lack(error))
-        pending = await asyncio.to_thread(diff, active.started_with, snapshot)
+        pending = waiting(active.started_with, snapshot)
         now = self.clock()
         report = ReloadReport(
             now,
@@ -223,8 +225,7 @@ class Reloading:
             breakers_kept=found.breakers_kept,
             breakers_reset=found.breakers_reset,
         )
-        keys = tuple(str(change) for change in pending.pending_restart)
-        return Outcome(request.trigger, report, found, keys, snapshot.files, snapshot.digest)
+        return Outcome(request.trigger, report, found, pending, snapshot.files, snapshot.digest)
 
     def _refusal(
         self,

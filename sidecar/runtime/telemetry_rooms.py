@@ -18,6 +18,7 @@ from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import Sources
 from sidecar.core.transition import Transition
 from sidecar.telemetry.identity import resource_attributes
+from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
 
 Lost = dict[tuple[str, str], int]
@@ -37,6 +38,8 @@ class TelemetryRooms:
     on_transition: Callable[[Transition], None]
     secret: bytes | None = field(default=None, repr=False)
     """The same in all processes of a pod, see `TelemetryRoom`; None: there is one."""
+    level: Level | None = None
+    """Of the log's lines, as an operator has set it; None: nobody has."""
     room: TelemetryRoom = field(init=False)
     """The one in use."""
     _secret: bytes = field(init=False, repr=False)
@@ -52,6 +55,11 @@ class TelemetryRooms:
         self._secret = self.secret or os.urandom(32)
         self.room = self._make(None)
         self._past = {}, (self.room,)
+
+    def set_level(self, level: Level) -> None:
+        """Write only log lines of at least this level from now on."""
+        self.level = level
+        self.room.log.set_level(level)
 
     def renew(self) -> TelemetryRoom:
         """Start another room in place of one whose threads have ended, and return it."""
@@ -72,7 +80,7 @@ class TelemetryRooms:
         return counts
 
     def _make(self, instead_of: TelemetryRoom | None) -> TelemetryRoom:
-        return TelemetryRoom(
+        room = TelemetryRoom(
             self.settings,
             self.numbers,
             self.sources,
@@ -82,6 +90,9 @@ class TelemetryRooms:
             instead_of=instead_of,
             on_transition=self.on_transition,
         )
+        if self.level is not None:
+            room.log.set_level(self.level)
+        return room
 
     def _forget(self, ended: TelemetryRoom) -> None:
         """It loses nothing more: what it lost is kept, and not the room."""

@@ -38,6 +38,10 @@ class ProcessLog(logging.Handler):
         super().__init__(logging.INFO)
         self._log = log
 
+    def set_level(self, name: str) -> None:
+        """Tell only what is at least of this level, by its name in `Level`, in small letters, from now on."""
+        self.setLevel(name.upper())
+
     def attach(self) -> None:
         logging.getLogger().addHandler(self)
 

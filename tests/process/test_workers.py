@@ -124,6 +124,32 @@ async def test_an_operators_order_reaches_all_workers_and_those_that_come_later(
         assert {(await http_get(one.inbound, "/"))[0] for _ in range(8)} == {200}
 
 
+async def test_what_an_operator_said_outlives_control(tmp_path: Path) -> None:
+    async with pod(tmp_path) as one:
+        rename_over(one.file, with_other_telemetry_and_admin(one.file.read_text()))
+        assert (waits := (await one.ask("/reload", "POST"))["pending_restart"])
+        await one.ask("/breakers/app/open?for=1m", "POST")
+        os.kill(one.pids()["control"], signal.SIGKILL)
+        await one.running.logged('"process.started"', times=4)
+        await one.until("/breakers", all_are_forced_open)
+        assert (await one.ask("/status"))["pending_restart"] == waits
+        os.kill(one.pids()["1"], signal.SIGKILL)
+        await one.running.logged('"process.started"', times=5)
+        await one.until("/status", all_are_there)
+        assert all_are_forced_open(await one.ask("/breakers")), "whoever comes later hears of it"
+        await one.ask("/breakers/app/auto", "POST")
+        assert {(await http_get(one.inbound, "/"))[0] for _ in range(8)} == {200}
+
+        await one.ask("/loglevel?level=error", "POST")
+        os.kill(one.pids()["control"], signal.SIGKILL)
+        await one.until("/status", lambda status: all_are_there(status) and status["log_level"] == "error")
+        before = len(one.running.log.read_text())
+        os.kill(one.pids()["2"], signal.SIGKILL)
+        await one.until("/status", lambda status: all_are_there(status) and status["workers"][1]["deaths"])
+    lines = [json.loads(line) for line in one.running.log.read_text()[before:].splitlines()]
+    assert {line["level"] for line in lines} == {"error"}, "of whoever came later, and of the supervisor"
+
+
 async def test_what_came_of_requests_is_read_page_by_page_from_all_workers(tmp_path: Path) -> None:
     async with pod(tmp_path) as one:
         for _ in range(30):

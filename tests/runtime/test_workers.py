@@ -415,9 +415,9 @@ async def test_sockets_outlive_their_worker_and_a_configuration_its_control() ->
     again.listening.close()
     file = packed_file(load_text(CONFIG.replace("max_requests: 7", "max_requests: 8")).snapshot)
     inherited.configured(2, file)
-    assert inherited.snapshot().limits.max_requests == 8
+    assert inherited.as_begun(inherited.latest()).limits.max_requests == 8
     inherited.configured(3, packed_file(snapshot))
-    assert inherited.snapshot().limits.max_requests == 7
+    assert inherited.as_begun(inherited.latest()).limits.max_requests == 7
     inherited.sockets.keep(())
     inherited.crossing.close()
     assert not inherited.sockets.identities()
@@ -434,7 +434,7 @@ def test_who_begins_after_a_reload_keeps_what_waits_for_the_next_start() -> None
     waiting = diff(snapshot, new).pending_restart
     assert {change.key.partition(".")[0] for change in waiting} == {"workers", "telemetry", "probes", "admin"}
     inherited.configured(2, packed_file(new))
-    begins_with = inherited.snapshot()
+    begins_with = inherited.as_begun(inherited.latest())
     assert not diff(snapshot, begins_with).pending_restart, "as its siblings have it"
     assert diff(snapshot, begins_with).process, "and the rest as it is in use"
     assert begins_with.digest == new.digest

@@ -7,7 +7,7 @@ endpoints stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
@@ -91,7 +91,7 @@ class Diff:
     @property
     def pending_restart(self) -> tuple[Change, ...]:
         """What cannot change on the fly."""
-        return tuple(change for change in self.process if change.key.startswith(RESTART_KEYS))
+        return _at_restart(self.process)
 
     def count(self, kind: Kind) -> int:
         """How many routes were added, removed or changed."""
@@ -114,6 +114,15 @@ def diff(old: Snapshot, new: Snapshot) -> Diff:
         is_order_changed=[name for name in before if name in after]
         != [name for name in after if name in before],
     )
+
+
+def waiting(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
+    """In words, what of `new` cannot change on the fly in a process that was started with `old`."""
+    return tuple(str(change) for change in _at_restart(_process_changes(old, new)))
+
+
+def _at_restart(found: Iterable[Change]) -> tuple[Change, ...]:
+    return tuple(change for change in found if change.key.startswith(RESTART_KEYS))
 
 
 def changes(old: Rendered, new: Rendered) -> tuple[Change, ...]:

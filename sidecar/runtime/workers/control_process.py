@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from sidecar.admin.process import Data
 from sidecar.admin.tap import Wanted
+from sidecar.config.tell.diff import waiting
 from sidecar.core.numbers import Numbers
 from sidecar.core.override import Command
 from sidecar.core.snapshot import Endpoint, Snapshot
@@ -41,6 +43,7 @@ from sidecar.runtime.workers.orders import (
     KeepSockets,
     Kill,
     Listening,
+    LogLevel,
     NewSockets,
     Order,
     Quit,
@@ -68,10 +71,19 @@ class ControlProcess:
         path: str,
     ) -> None:
         """`path`: of the configuration, which is watched."""
-        snapshot = inherited.snapshot()
+        latest = inherited.latest()
+        snapshot = inherited.as_begun(latest)
         lists = endpoint_sources(ground.environ, self._addresses_changed)
         self._binder = Binder(inherited.sockets, None, lambda: self.datapath.listeners.sockets.values())
-        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind, secret=inherited.secret)
+        foundation = lay(
+            ground,
+            snapshot,
+            self.sources,
+            lists,
+            self._binder.bind,
+            secret=inherited.secret,
+            log_level=inherited.log_level,
+        )
         self.numbers = foundation.numbers
         self.datapath = foundation.datapath
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)
@@ -81,9 +93,12 @@ class ControlProcess:
         self._spread = Spread(self.hub, self.datapath, inherited.sockets, lambda: self._supervised)
         self.control = Control(snapshot, ground, foundation, lists, path, self._install)
         self.control.active.generation = inherited.generation
+        self.control.active.left_waiting = waiting(snapshot, latest)
         self._spread.active = self.control.active
         self._lists = lists
         self._pod = inherited.pod
+        self._ordered: set[str] = set()
+        """Routes of which an operator has said something to this process."""
         self._all_came = asyncio.Event()
         self._is_over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -239,7 +254,14 @@ class ControlProcess:
         finally:
             self._dealer.listeners_changed()
 
+    def _learn_orders(self, commands: Sequence[Command]) -> None:
+        """What an operator said to the control process before this one: a worker that was there still holds to it."""
+        for command in commands:
+            if command.route not in self._ordered:
+                self.control.administered.obey(command)
+
     def _joined(self, link: WorkerLink) -> None:
+        self._learn_orders(link.commands)
         link.channel.tell(kinds.ADDRESSES, dict(self._lists.known))
         for command in self.control.administered.commands():
             link.channel.tell(kinds.OVERRIDE, command)
@@ -286,9 +308,11 @@ class ControlProcess:
                 tap.show([{**row, "worker": link.number} for row in rows], lost)
 
     async def _override(self, command: Command) -> None:
+        self._ordered.add(command.route)
         await self.hub.ask_all(kinds.OVERRIDE, command)
 
     async def _set_level(self, name: str) -> None:
+        self._supervised.send(LogLevel(name))
         await self.hub.ask_all(kinds.LOG_LEVEL, name)
 
     def _look(self) -> None:

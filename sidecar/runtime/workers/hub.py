@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
+from sidecar.core.override import Command
 from sidecar.runtime.actor import Part
 from sidecar.runtime.workers import kinds
 from sidecar.runtime.workers.channel import Message, NoAnswer, WorkerChannel
 from sidecar.runtime.workers.exchange import CAPACITY, Arrived, handling
 from sidecar.runtime.workers.figures import Figures, Report
+from sidecar.runtime.workers.kinds import Hello
 
 ASK_SECONDS: Final = 2.0
 """A worker that has not answered by then is left out of what is shown."""
@@ -33,6 +35,8 @@ class WorkerLink:
         self.heard_at = now
         self.digest: str | None = None
         """Of its configuration; None: it has not said hello."""
+        self.commands: Sequence[Command] = ()
+        """The operators' orders that it held to when it said hello."""
 
     def __repr__(self) -> str:
         return f"<WorkerLink {self.number} pid={self.pid}>"
@@ -123,8 +127,8 @@ class Hub:
             return None
         return await handler(link, message.body)
 
-    async def _hello(self, link: WorkerLink, digest: str) -> None:
-        link.digest = digest
+    async def _hello(self, link: WorkerLink, hello: Hello) -> None:
+        link.digest, link.commands = hello.digest, hello.commands
         for tell in self.on_joined:
             tell(link)
 

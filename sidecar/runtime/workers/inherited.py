@@ -35,6 +35,8 @@ class Inherited:
 
     remembered: int | None = None
     """A file in memory that one control process leaves to the next."""
+    log_level: str | None = None
+    """What an operator has set; None: nobody has."""
 
     @classmethod
     def make(cls, snapshot: Snapshot, count: int, activated: Activated | None = None) -> Inherited:
@@ -59,14 +61,16 @@ class Inherited:
             os.close(self.remembered)
         self.remembered = file
 
-    def snapshot(self) -> Snapshot:
+    def latest(self) -> Snapshot:
+        """The one in use as its file has it, with what waits for the next start."""
+        return self.begun_with if self._packed is None else _unpacked(self._packed)
+
+    def as_begun(self, latest: Snapshot) -> Snapshot:
         """The one in use, for a process that begins: what waits for the next start (`RESTART_KEYS` of
         `config/tell/diff.py`) is as the other processes of the pod have it."""
-        if self._packed is None:
-            return self.begun_with
         begun = self.begun_with
         return replace(
-            _unpacked(self._packed),
+            latest,
             probes=begun.probes,
             admin=begun.admin,
             telemetry=begun.telemetry,

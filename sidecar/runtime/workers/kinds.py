@@ -5,12 +5,27 @@ To add one: a name here, and an entry in `ControlEnd.handlers` (worker) or `Hub.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from sidecar.core.override import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What control has to know of a worker that has come, or that was there before it."""
+
+    digest: str
+    """Of its configuration."""
+    commands: Sequence[Command]
+    """The operators' orders that it holds to."""
+
 
 # From a worker
 
 HELLO: Final = "hello"
-"""Its generation and the digest of its configuration; the first of a channel."""
+"""A `Hello`; the first of a channel."""
 REPORT: Final = "report"
 """Its numbers so far, pickled (`core/totals.py`): at least each few seconds, so that silence is a sign."""
 EVENTS: Final = "events"

@@ -127,6 +127,13 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLevel:
+    """An operator wants lines of at least this level, of all that a pod writes."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Listening:
     """With the sockets of control's servers: the answer to `HandOver`."""
 
@@ -160,6 +167,7 @@ Order = (
     | BindThese
     | Configured
     | Remember
+    | LogLevel
     | Listening
     | Quit
     | Kill

@@ -93,4 +93,5 @@ def serve(
     memory.freeze_for_fork()
     drain = snapshot.drain
     own_log.attach()
-    return Supervisor(inherited, run_child, drain.delay_seconds + drain.timeout_seconds, predecessor).run()
+    drain_seconds = drain.delay_seconds + drain.timeout_seconds
+    return Supervisor(inherited, run_child, drain_seconds, predecessor, own_log.set_level).run()

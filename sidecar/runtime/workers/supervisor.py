@@ -38,6 +38,7 @@ from sidecar.runtime.workers.orders import (
     Kill,
     Leave,
     Listening,
+    LogLevel,
     NewSockets,
     Order,
     Quit,
@@ -65,12 +66,18 @@ class Supervisor:
     """One pod's first process."""
 
     def __init__(
-        self, inherited: Inherited, run_child: RunChild, drain_seconds: float, predecessor: Predecessor
+        self,
+        inherited: Inherited,
+        run_child: RunChild,
+        drain_seconds: float,
+        predecessor: Predecessor,
+        set_log_level: Callable[[str], None],
     ) -> None:
         """`drain_seconds`: what a drain may take in all, by the configuration of the start. `predecessor` is told
-        when all serve."""
+        when all serve. `set_log_level`: of this process's own lines."""
         self._inherited = inherited
         self._run_child = run_child
+        self._set_log_level = set_log_level
         self._drain_seconds = drain_seconds
         self._children = {number: Child(number) for number in range(inherited.count + 1)}
         self._adopters: dict[int, int] = {}
@@ -319,6 +326,9 @@ class Supervisor:
                 self._drain_seconds = order.drain_seconds
             case Remember():
                 self._inherited.remember(files.pop())
+            case LogLevel():
+                self._inherited.log_level = order.name
+                self._set_log_level(order.name)
             case Listening():
                 self._start_successor(files)
             case Quit():

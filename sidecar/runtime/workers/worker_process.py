@@ -37,6 +37,7 @@ from sidecar.runtime.workers.figures import Report
 from sidecar.runtime.workers.fleet_in_pod import FleetInPod
 from sidecar.runtime.workers.hands import Hands
 from sidecar.runtime.workers.inherited import Inherited
+from sidecar.runtime.workers.kinds import Hello
 from sidecar.runtime.workers.lifeline import Lifeline
 from sidecar.runtime.workers.orders import (
     Adopt,
@@ -79,13 +80,22 @@ class WorkerProcess:
         self.place = place
         self.inherited = inherited
         self._container = ground.container
-        snapshot = divided(inherited.snapshot(), place, ground.container)
+        snapshot = divided(inherited.as_begun(inherited.latest()), place, ground.container)
         lists, self._addresses = told_lists(self._addresses_changed)
         self._binder = Binder(
             inherited.sockets, place.number, lambda: self.datapath.listeners.sockets.values()
         )
         joined = inherited.crossing.join(place.number - 1)
-        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind, joined, inherited.secret)
+        foundation = lay(
+            ground,
+            snapshot,
+            self.sources,
+            lists,
+            self._binder.bind,
+            joined,
+            inherited.secret,
+            inherited.log_level,
+        )
         self.numbers = foundation.numbers
         self.datapath = foundation.datapath
         self.control = Control(snapshot, ground, foundation, lists, None, replica=inherited.pod)
@@ -233,7 +243,8 @@ class WorkerProcess:
         }
 
     def _say_hello(self) -> None:
-        self.control_end.tell(kinds.HELLO, self.control.snapshot.digest)
+        administered = self.control.administered
+        self.control_end.tell(kinds.HELLO, Hello(self.control.snapshot.digest, administered.commands()))
 
     def _is_dealt(self, listener: ListenerSocket) -> bool:
         """Control accepts what connects there, and hands it over."""
