@@ -72,7 +72,7 @@ class Turns:
         """
         if not self._is_armed:
             self._arm()
-        if self._ends_left:
+        if self._ends_left and not self._ending:
             self._ends_left -= 1
             self._do(work)
         else:
@@ -111,7 +111,7 @@ class Turns:
     def _go_on(self) -> None:
         """With what earlier turns have put off."""
         try:
-            for _ in range(min(ENDS_A_TURN, len(self._ending))):
+            while self._ending and self._ends_left:  # each may have others end, which then stand behind
                 self._ends_left -= 1
                 self._do(self._ending.popleft())
             for _ in range(len(self._waiting)):

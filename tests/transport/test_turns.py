@@ -152,6 +152,40 @@ def test_what_is_ended_by_an_end_has_its_share_of_the_turn_too() -> None:
     assert sorted(ended) == [1] * ENDS_A_TURN + [2] * ENDS_A_TURN
 
 
+def test_ends_that_are_brought_about_by_ends_that_waited_stand_behind_them() -> None:
+    turns, loop = new_turns()
+    ended: list[tuple[str, int]] = []
+    count = 2 * ENDS_A_TURN + 7
+
+    def end_another(number: int) -> None:
+        ended.append(("first", number))
+        turns.end(partial(ended.append, ("second", number)))
+
+    for number in range(count):
+        turns.end(partial(end_another, number))
+    by_turn = [len(ended)]
+    while loop.is_ready:
+        before = len(ended)
+        loop.turn()
+        by_turn.append(len(ended) - before)
+    assert max(by_turn) == ENDS_A_TURN
+    assert len(ended) == 2 * count
+    assert [number for kind, number in ended if kind == "first"] == list(range(count))
+    assert [number for kind, number in ended if kind == "second"] == list(range(count))
+
+
+def test_what_comes_in_the_turn_in_which_others_are_caught_up_with_has_what_they_left() -> None:
+    turns, loop = new_turns()
+    for _ in range(2 * ENDS_A_TURN):
+        turns.end(lambda: turns.end(lambda: None))
+    ended: list[int] = []
+    loop.call_soon(lambda: [turns.end(partial(ended.append, number)) for number in range(1_000)])
+    loop.turn()
+    assert ended == []
+    loop.settle()
+    assert ended == list(range(1_000))
+
+
 def test_a_mistake_in_one_end_is_told_and_keeps_no_other_one_from_its_own() -> None:
     turns, loop = new_turns()
     ended: list[int] = []
