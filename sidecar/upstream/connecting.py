@@ -41,7 +41,7 @@ class Connecting:
     """One connection on its way. Its place is reserved, and comes free again in every case that leaves no connection,
     also when the task was cancelled before its first step."""
 
-    __slots__ = ("_on_end", "_task", "on_left_over", "pool", "seekers", "waits")
+    __slots__ = ("_is_told", "_on_end", "_task", "on_left_over", "pool", "seekers", "waits")
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Connecting:
         self.on_left_over: Callable[[Connecting, list[Seeker]], None] | None = None
         """Called with those whom the connection has no place for."""
         self._on_end = on_end
+        self._is_told = False
+        """Somebody has heard of its failure."""
         self._task = asyncio.get_running_loop().create_task(_connect(pool, seconds))
         self._task.add_done_callback(self._done)
 
@@ -99,12 +101,13 @@ class Connecting:
     def _refuse_all(self, reason: Reason, detail: str, *, is_counted: bool) -> None:
         """A few in a turn of the loop; all that share this connection are one failure."""
         turns = self.pool.cluster.turns
-        for number, seeker in enumerate(list(self.seekers)):
-            turns.end(partial(self._refuse, seeker, reason, detail, is_counted=is_counted and number == 0))
+        for seeker in list(self.seekers):
+            turns.end(partial(self._refuse, seeker, reason, detail, is_counted=is_counted))
 
     def _refuse(self, seeker: Seeker, reason: Reason, detail: str, *, is_counted: bool) -> None:
         if seeker in self.seekers:  # else it does not wait any more
             self.seekers.remove(seeker)
+            is_counted, self._is_told = is_counted and not self._is_told, True
             seeker.not_leased(reason, detail, is_counted=is_counted)
 
     def _hand_out(self, connection: Any, seekers: list[Seeker]) -> None:

@@ -118,6 +118,18 @@ async def test_who_waits_no_more_when_its_turn_comes_hears_nothing(stage: Stage)
     assert [one.uncounted for one in (first, second, third)] == [0, 0, 1]
 
 
+async def test_a_failure_is_counted_where_the_first_has_left_before_it_was_told(stage: Stage) -> None:
+    first, second, third = stage.seek("a", "b", "c")
+    for _ in range(ENDS_A_TURN):
+        stage.cluster.turns.end(lambda: None)
+    stage.door.open(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    await turns(3)
+    stage.connecting.cancel(first)
+    stage.hand_loop.settle()
+    assert stage.heard == [("place", "free"), ("b", "not leased"), ("c", "not leased")]
+    assert [one.uncounted for one in (first, second, third)] == [0, 0, 1]
+
+
 async def test_one_failure_is_told_to_each_and_frees_one_place_first(stage: Stage) -> None:
     seekers = stage.seek("a", "b", "c")
     stage.door.open(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
