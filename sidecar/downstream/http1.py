@@ -556,7 +556,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             body = exchange.body
             assert body is not None
             end = start + length
-            body.arrived_whole(memoryview(data)[start:end])
+            # A view of a short body would keep all that came with it in memory, which is charged to nobody.
+            body.arrived_whole(memoryview(data)[start:end] if 2 * length > len(data) else data[start:end])
             self.phase = _ANSWER
             rest = data[end:]
         else:

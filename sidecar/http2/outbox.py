@@ -142,8 +142,10 @@ class Outbox:
 
     def wake(self, stream: Http2Stream) -> None:
         """It waits for nothing of its own."""
-        if stream.unsent_bytes and stream.send_window > 0:
-            self._waiting[stream.stream_id] = stream
+        if stream.unsent_bytes:
+            _let_go_of_sent(stream)
+            if stream.send_window > 0:
+                self._waiting[stream.stream_id] = stream
 
     def flush_stream(self, stream: Http2Stream) -> bool:
         """Its own window has grown. True: its state has changed."""
@@ -182,9 +184,8 @@ class Outbox:
         """As much as the windows allow."""
         while self._send_frame(stream):
             pass
-        if stream.unsent_bytes and stream.send_window > 0:
-            self._waiting[stream.stream_id] = stream
-        else:
+        self.wake(stream)
+        if not stream.unsent_bytes or stream.send_window <= 0:
             self._waiting.pop(stream.stream_id, None)
 
     def _send_frame(self, stream: Http2Stream) -> int:
@@ -224,3 +225,16 @@ class Outbox:
             self._out[self._data_at] = header(size, frames.DATA, frames.END_STREAM, stream_id)
         else:
             self._out.append(header(0, frames.DATA, frames.END_STREAM, stream_id))
+
+
+def _let_go_of_sent(stream: Http2Stream) -> None:
+    """What waits is counted by its own size, so it must not keep in memory what it is a small part of.
+
+    It is copied when it has become half of that: in all no more bytes than are sent.
+    """
+    assert stream.unsent is not None
+    rest = stream.unsent[0]
+    if isinstance(rest, memoryview):
+        whole = rest.obj
+        if isinstance(whole, bytes) and 2 * len(rest) <= len(whole):
+            stream.unsent[0] = bytes(rest)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 
 import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES, Held, charge_of_head
-from sidecar.core.snapshot import Address
+from sidecar.core.snapshot import Address, RetryPolicy
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.phase import Phase
 from sidecar.transport.bind import Bound
 from tests.downstream.stage import GET, Stage, post
+from tests.support.by_hand import Path
 
 LONG = b"GET / HTTP/1.1\r\nHost: app\r\n" + b"x-long: %s\r\n" % (b"a" * 9000)
 
@@ -67,6 +69,22 @@ def test_a_large_head_is_charged_with_its_fields_until_it_is_answered() -> None:
     stage.answer(lease)
     assert held(stage) == 0
     assert stage.phase is Phase.IDLE
+
+
+def test_a_short_body_keeps_nothing_of_what_came_with_it() -> None:
+    """What a client sends behind its last request belongs to nobody and is charged to nobody."""
+    stage = Stage(Path(retry=RetryPolicy(attempts=1)))
+    stage.upstream()
+    tracemalloc.start()
+    try:
+        stage.send(post(1, b"Connection: close") + b"y" + b"z" * 5_000_000)
+        exchanges = len(stage.path.service.exchanges)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert exchanges == 1
+    assert kept < 2_500_000
+    assert held(stage) == 0
 
 
 def test_what_waits_behind_a_request_is_charged_until_it_is_taken_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
@@ -59,6 +60,27 @@ def credits(connection: Connection) -> list[tuple[int, int]]:
 
 
 # What we send
+
+
+def test_a_rest_that_waits_keeps_no_more_in_memory_than_is_counted() -> None:
+    """A client chooses its window, and so how little of an answer it leaves unsent."""
+    connection = started(Role.SERVER)
+    streams = answering(connection, *range(1, 101, 2))
+    connection.receive(window(0, 2**31 - 1 - WINDOW), 0.0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for stream in streams:
+            connection.send_data(stream, b"d" * 40_000)
+            connection.send_data(stream, b"e" * (WINDOW + 1 - 40_000))
+            connection.take()
+            assert stream.unsent_bytes == 1
+        assert tracemalloc.get_traced_memory()[0] - before < len(streams) * 12_000
+    finally:
+        tracemalloc.stop()
+    written = connection.receive(b"".join(window(stream.stream_id, 1) for stream in streams), 0.0)
+    assert written == []
+    assert [one.payload for one in frames_of(connection.take())] == [b"e"] * len(streams)
 
 
 def test_data_goes_up_to_the_window_and_the_rest_waits() -> None:
