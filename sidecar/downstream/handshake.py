@@ -83,8 +83,10 @@ class ClientHandshake(PhaseClock, Handshaking):
         return f"<ClientHandshake {peer} {self.phase.name}>"
 
     is_secured = True
-    is_idle = False
-    """It has not had its turn: nobody else gets its place."""
+
+    def was_idle(self, at: float) -> bool:
+        """It has not had its turn: nobody else gets its place."""
+        return False
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""

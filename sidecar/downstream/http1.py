@@ -175,10 +175,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def is_secured(self) -> bool:
         return self._secured is not None
 
-    @property
-    def is_idle(self) -> bool:
-        """Between two requests, with nothing on its way that the kernel knows of."""
-        return self.phase is _IDLE and not self._behind and not self.link.is_readable()
+    def was_idle(self, at: float) -> bool:
+        """Between two requests since that time, with nothing on its way that the kernel knows of."""
+        is_idle = self.phase is _IDLE and self._since <= at
+        return is_idle and not self._behind and not self.link.is_readable()
 
     # When its phase has lasted too long (`phase_clock.py`)
 

@@ -112,10 +112,10 @@ class Http2ClientConnection(PhaseClock, Host):
     def is_secured(self) -> bool:
         return self.secured is not None
 
-    @property
-    def is_idle(self) -> bool:
-        """Without a stream, and with nothing on its way that the kernel knows of."""
-        return self.phase is _IDLE and not self._behind and not self.link.is_readable()
+    def was_idle(self, at: float) -> bool:
+        """Without a stream since that time, and with nothing on its way that the kernel knows of."""
+        is_idle = self.phase is _IDLE and self._since <= at
+        return is_idle and not self._behind and not self.link.is_readable()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Its link was made before it, of this transport."""

@@ -27,6 +27,7 @@ from sidecar.downstream.handshake import ClientHandshake
 from sidecar.downstream.http1 import ClientConnection
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.opaque import OpaqueConnection
+from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
@@ -305,13 +306,16 @@ class ListenerSocket(ListenerTerms):
         return taken
 
     def _has_room(self) -> bool:
-        """Whether another connection can be served; an idle one is closed for it."""
+        """Whether another connection can be served; one that has been idle for a while is closed for it."""
         service = self.service
         if service.memory.has_none_left:
             return service.memory.is_full and self._has_room_for_visitor()
         if service.open_connections + len(self._taking) < service.max_open_connections:
             return True
-        idle = next((one for one in islice(self._connections, LOOKS_FOR_IDLE) if one.is_idle), None)
+        # A request of who has just connected, or was just answered, is on its way for as long as the network takes.
+        before = service.clock() - LAST_CALL_SECONDS
+        some = islice(self._connections, LOOKS_FOR_IDLE)
+        idle = next((one for one in some if one.was_idle(before)), None)
         if idle is not None:
             idle.abort()
         return False

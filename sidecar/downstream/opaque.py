@@ -62,7 +62,6 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     link: Link
     is_secured = False
-    is_idle = False
 
     def __init__(self, listener: ListenerTerms) -> None:
         self._listener = listener
@@ -341,6 +340,10 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def resume(self) -> None: ...
 
     # What its listener asks for
+
+    def was_idle(self, at: float) -> bool:
+        """It is not known yet what it brings."""
+        return False
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""

@@ -76,7 +76,7 @@ def test_a_connection_is_idle_once_the_client_has_taken_the_rest_of_an_answer() 
     stage.answer(begun(stage), b"x" * 100_000)
     assert sum(len(one.payload) for one in stage.frames(DATA)) == 65_535
     assert stage.phase is Phase.ANSWER
-    assert not stage.served.is_idle
+    assert not stage.served.was_idle(stage.loop.now)
     stage.send(wire.window(0, 100_000) + wire.window(1, 100_000))
     assert stage.phase is Phase.IDLE
     stage.loop.advance(TIMEOUTS.idle_seconds + 0.1)
