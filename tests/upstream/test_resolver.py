@@ -1,4 +1,4 @@
-"""The resolver against a real nameserver on loopback, and its schedule against a scripted look-up."""
+"""The resolver against a real nameserver on loopback, and against a scripted look-up."""
 
 from __future__ import annotations
 
@@ -17,39 +17,7 @@ from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.lookup import Answer, CaresLookup, LookupFailed
 from sidecar.upstream.resolver import Lookup, NameView, Resolver, ResolverTimes
 from tests.support.dns import AAAA, NXDOMAIN, REFUSED, SERVFAIL, A, DnsServer, Reply, dns_server
-
-PAYMENTS = Endpoint("payments.test", 80)
-QUICK = ResolverTimes(
-    min_ttl=0.02,
-    max_ttl=300.0,
-    hosts_file_ttl=0.02,
-    lookup_timeout=2.0,
-    first_retry=0.02,
-    max_first_retry=0.05,
-    retry=0.02,
-    max_retry=0.05,
-)
-
-
-class Changes:
-    """Collects what the resolver tells, and lets a test wait for it."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[Endpoint, tuple[Endpoint, ...]]] = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, endpoint: Endpoint, addresses: tuple[Endpoint, ...]) -> None:
-        self.all.append((endpoint, addresses))
-        self._changed.set()
-
-    async def count(self, times: int) -> None:
-        while len(self.all) < times:
-            self._changed.clear()
-            await self._changed.wait()
-
-    @property
-    def hosts(self) -> list[list[str]]:
-        return [[address.host for address in addresses] for _, addresses in self.all]
+from tests.upstream.resolver_stage import PAYMENTS, QUICK, Changes, answer, running
 
 
 class ScriptedLookup:
@@ -77,28 +45,15 @@ class ScriptedLookup:
         return [later - earlier for earlier, later in zip(self.asked_at, self.asked_at[1:], strict=False)]
 
 
-def answer(*addresses: str, ttl: float | None = 0.0) -> Answer:
-    return Answer(addresses, ttl)
-
-
 @pytest.fixture
 async def dns() -> AsyncIterator[DnsServer]:
     async with dns_server() as server:
         yield server
 
 
-def asking(dns: DnsServer, timeout_seconds: float = 2.0, tries: int = 1) -> CaresLookup:
+def asking(dns: DnsServer, timeout_seconds: float = 60.0, tries: int = 1) -> CaresLookup:
+    """Patient, since it asks in real time: only silence is to end by a time-out."""
     return CaresLookup(nameservers=[dns.address], timeout_seconds=timeout_seconds, tries=tries)
-
-
-@asynccontextmanager
-async def running(resolver: Resolver) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(resolver.run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -149,21 +104,23 @@ async def test_smallest_ttl_counts_an_alias_included(dns: DnsServer) -> None:
 async def test_name_is_resolved_again_when_its_ttl_ends(dns: DnsServer) -> None:
     dns.replies["payments.test"] = Reply(("10.0.0.1",), ttl=1)
     loop = asyncio.get_running_loop()
+    began = loop.time()
     async with watching(asking(dns)) as (resolver, changes):
         await changes.count(1)
-        known_at = loop.time()
-        assert resolver.view()[0].expires_at == pytest.approx(known_at + 1.0, abs=0.2)
+        expires_at = resolver.view()[0].expires_at
+        assert expires_at is not None
+        assert began + 1.0 <= expires_at <= loop.time() + 1.0
+        assert resolver.view()[0].next_lookup_at == expires_at
         dns.replies["payments.test"] = Reply(("10.0.0.2",), ttl=60)
         await changes.count(2)
-        assert 0.9 < loop.time() - known_at < 2.0
+        assert loop.time() >= expires_at
         assert changes.hosts == [["10.0.0.1"], ["10.0.0.2"]]
 
 
 async def test_ttl_of_zero_is_not_cached_and_not_a_busy_loop(dns: DnsServer) -> None:
     dns.replies["payments.test"] = Reply(("10.0.0.1",), ttl=0)
+    started = asyncio.get_running_loop().time()
     async with watching(asking(dns), replace(QUICK, min_ttl=0.1)) as (_, changes):
-        await dns.asked("payments.test", 1)
-        started = asyncio.get_running_loop().time()
         await dns.asked("payments.test", 3)
         assert asyncio.get_running_loop().time() - started >= 0.19
         assert changes.hosts == [["10.0.0.1"]], "the same answer is no change"
@@ -199,10 +156,11 @@ async def test_rotated_records_are_no_change(dns: DnsServer) -> None:
 async def test_failure_has_a_token(dns: DnsServer, reply: Reply, error: str) -> None:
     """In one of three: c-ares tells how its last try ended, and once in thousands that was at its own socket."""
     dns.replies["payments.test"] = reply
+    look_up = asking(dns, timeout_seconds=0.1) if reply.is_silent else asking(dns)
     tokens: list[str] = []
     while error not in tokens and len(tokens) < 3:
         with pytest.raises(LookupFailed) as caught:
-            await asking(dns, timeout_seconds=0.1)("payments.test")
+            await look_up("payments.test")
         tokens.append(str(caught.value))
     assert error in tokens
 
@@ -292,49 +250,6 @@ async def test_addresses_without_a_ttl_are_asked_for_again() -> None:
     async with watching(lookup, replace(QUICK, hosts_file_ttl=0.03)):
         await lookup.count(3)
         assert min(lookup.waits()) >= 0.029
-
-
-async def planned_waits(script: list[bool], times: ResolverTimes) -> tuple[list[float], NameView]:
-    """Let look-ups succeed or fail as `script` says; return how long the resolver meant to wait after each."""
-    waits: list[float] = []
-    done = asyncio.Event()
-    asked_at = 0.0
-
-    async def lookup(name: str) -> Answer:
-        nonlocal asked_at
-        if asked_at:
-            waits.append(resolver.view()[0].next_lookup_at - asked_at)
-        if len(waits) == len(script):
-            done.set()
-            await asyncio.get_running_loop().create_future()
-        asked_at = asyncio.get_running_loop().time()
-        if not script[len(waits)]:
-            raise LookupFailed("timeout")
-        return answer("10.0.0.1")
-
-    resolver = Resolver(Changes(), lookup=lookup, times=times, rng=random.Random(1))
-    resolver.watch(PAYMENTS)
-    async with running(resolver):
-        await done.wait()
-        (view,) = resolver.view()
-    return waits, view
-
-
-async def test_failures_back_off_with_jitter_and_a_ceiling() -> None:
-    times = replace(QUICK, first_retry=0.02, max_first_retry=0.1)
-    waits, view = await planned_waits([False] * 6, times)
-    for wait, longest in zip(waits, (0.02, 0.04, 0.08, 0.1, 0.1, 0.1), strict=True):
-        assert longest / 2 <= wait <= longest + 0.01
-    assert len({round(wait, 3) for wait in waits[3:]}) > 1
-    assert (view.failures, view.consecutive_failures, view.last_error) == (6, 6, "timeout")
-
-
-async def test_back_off_starts_anew_after_a_good_answer() -> None:
-    times = replace(QUICK, min_ttl=0.05, retry=0.02, max_retry=10.0)
-    waits, view = await planned_waits([True, False, False, False, True, False, True], times)
-    for wait, longest in zip(waits, (0.05, 0.02, 0.04, 0.08, 0.05, 0.02, 0.05), strict=True):
-        assert longest / 2 <= wait <= longest + 0.01
-    assert (view.failures, view.consecutive_failures, view.last_error) == (4, 0, None)
 
 
 async def test_concurrent_lookups_are_bounded() -> None:
@@ -455,7 +370,7 @@ def c_ares_threads() -> int:
 
 
 async def no_more_threads_than(most: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:  # they end on their own, and tell nobody
             if c_ares_threads() <= most:
                 return
@@ -489,20 +404,12 @@ async def test_crash_ends_the_run_and_the_next_one_tells_the_change_again() -> N
 
 async def test_the_loop_is_not_blocked_by_a_lookup(dns: DnsServer) -> None:
     dns.replies["payments.test"] = Reply(is_silent=True)
-    beats = 0
-
-    async def beat() -> None:
-        nonlocal beats
-        while True:
-            await asyncio.sleep(0)
-            beats += 1
-
-    async with watching(asking(dns)):
+    async with watching(asking(dns)) as (resolver, _):
         await dns.asked("payments.test", 1)
-        beating = asyncio.create_task(beat())
-        await asyncio.sleep(0.05)
-        beating.cancel()
-    assert beats > 10
+        for _ in range(10):
+            await asyncio.sleep(0)
+        (view,) = resolver.view()
+        assert view.failures == 0, "the look-up is still under way"
 
 
 def test_aiodns_is_not_imported_until_a_name_is_resolved() -> None:
