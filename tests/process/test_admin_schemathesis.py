@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -76,7 +77,7 @@ async def test_it_finds_nothing_in_what_ends_the_process_or_needs_a_token(tmp_pa
     token = tmp_path / "token"
     token.write_text("a secret\n")
     token.chmod(0o600)
-    # It ends after the delay, or at the signal at the end of the block, which is the second one then.
+    # The delay lasts until an interrupt, which leaves it out.
     file, admin, probes = written(tmp_path, admin_key=f", token_file: {token}", key="drain: {delay: 600s}")
     async with sidecar(file, probes, tmp_path / "log") as running:
         told = await judged(
@@ -85,4 +86,6 @@ async def test_it_finds_nothing_in_what_ends_the_process_or_needs_a_token(tmp_pa
         assert "Operations:       2 selected / 19 total" in told
         assert "No issues found" in told
         assert (await running.get("/readyz"))[0] == 503
+        running.process.send_signal(signal.SIGINT)
+        assert await running.ended() == 0
         assert "Traceback" not in running.log.read_text()
