@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
-import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,31 +15,14 @@ import pytest
 from aiohttp import web
 
 from sidecar.core.snapshot import AccessLog, LogFormat, Otlp, Telemetry
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def wait_for_port(port: int, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            probe.settimeout(0.2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"nothing listens on port {port}")
+from tests.support.ports import free_ports, until_it_listens
 
 
 class Collector:
     """One rotel process; may be killed and started again on the same ports."""
 
     def __init__(self, tap_port: int) -> None:
-        self.grpc_port, self.http_port = free_port(), free_port()
+        self.grpc_port, self.http_port = free_ports(2)
         self._tap_port = tap_port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,8 +47,8 @@ class Collector:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for_port(self.grpc_port)
-        wait_for_port(self.http_port)
+        until_it_listens(self._process, self.grpc_port)
+        until_it_listens(self._process, self.http_port)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -90,9 +71,8 @@ class Collector:
 @pytest.fixture
 async def tap() -> AsyncIterator[object]:
     oteltap = pytest.importorskip("oteltap", reason="the receiver `oteltap` (PyPI) is not installed")
-    settings = oteltap.OtelTapHttpProtobufReceiverSettings(
-        http_port=free_port(), listen_on_all_interfaces=False
-    )
+    (port,) = free_ports(1)
+    settings = oteltap.OtelTapHttpProtobufReceiverSettings(http_port=port, listen_on_all_interfaces=False)
     async with oteltap.OtelTapHttpProtobufReceiver(settings) as receiver:
         receiver.port = settings.http_port
         yield receiver
@@ -124,7 +104,7 @@ async def inflating_relay(tap_port: int) -> AsyncIterator[int]:
         app.router.add_post("/{signal:.*}", forward)
         runner = web.AppRunner(app)
         await runner.setup()
-        port = free_port()
+        (port,) = free_ports(1)
         await web.TCPSite(runner, "127.0.0.1", port).start()
         yield port
         await runner.cleanup()

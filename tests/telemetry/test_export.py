@@ -22,7 +22,8 @@ from sidecar.core.snapshot import Otlp, Telemetry
 from sidecar.core.sources import BreakerReading, ReloadReport, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry.room import TelemetryRoom
-from tests.telemetry.conftest import Collector, free_port
+from tests.support.ports import free_ports
+from tests.telemetry.conftest import Collector
 from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
 
 
@@ -43,7 +44,7 @@ def attributes(item: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in item.attributes}
 
 
-async def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -72,19 +73,19 @@ async def test_spans_metrics_and_logs_come_out_of_a_collector(
             span_id=b"00f067aa0ba902c0",
         )
         expected = [
-            asyncio.ensure_future(tap.await_trace(lambda span, name=name: span.name == name, timeout=20))
+            asyncio.ensure_future(tap.await_trace(lambda span, name=name: span.name == name, timeout=100))
             for name in ("GET checkout", "GET payments", "circuit_breaker.opened checkout", "config.reload")
         ]
         rejected = asyncio.ensure_future(
-            tap.await_trace(lambda span: bool(span.links) and span.kind == 2, timeout=20)
+            tap.await_trace(lambda span: bool(span.links) and span.kind == 2, timeout=100)
         )
         duration = asyncio.ensure_future(
-            tap.await_metric(lambda metric: metric.name == "http.server.request.duration", timeout=20)
+            tap.await_metric(lambda metric: metric.name == "http.server.request.duration", timeout=100)
         )
         state = asyncio.ensure_future(
-            tap.await_metric(lambda metric: metric.name == "sidecar.circuit_breaker.state", timeout=20)
+            tap.await_metric(lambda metric: metric.name == "sidecar.circuit_breaker.state", timeout=100)
         )
-        record = asyncio.ensure_future(tap.await_log(lambda log: "503" in log.body.string_value, timeout=20))
+        record = asyncio.ensure_future(tap.await_log(lambda log: "503" in log.body.string_value, timeout=100))
         for one in (exchange, refused):
             room.observer.finished(one)
         room.observer.transitioned(opened)
@@ -164,7 +165,7 @@ async def test_killed_collector_costs_bounded_memory_and_telemetry_resumes(
                 send(1)
                 await asyncio.sleep(0.1)
 
-        await asyncio.wait_for(until_received(), 25)
+        await asyncio.wait_for(until_received(), 100)
         await asyncio.to_thread(room.stop, 5.0)
         lost = dropped_spans(room)
         await wait_until(lambda: len(received) + lost >= sent)
@@ -223,7 +224,7 @@ def test_a_collection_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         raise ZeroDivisionError("an example")
 
     file = Telemetry(
-        otlp=Otlp(f"http://127.0.0.1:{free_port()}", "http/protobuf"), metrics_interval_seconds=0.05
+        otlp=Otlp(f"http://127.0.0.1:{free_ports(1)[0]}", "http/protobuf"), metrics_interval_seconds=0.05
     )
     numbers = Numbers()
     calls = iter([broken])
@@ -243,11 +244,11 @@ def test_refused_connection_is_an_event_in_the_log_not_noise_on_stderr(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
     reader, writer = os.pipe()
-    file = Telemetry(otlp=Otlp(f"http://127.0.0.1:{free_port()}", "http/protobuf"))
+    file = Telemetry(otlp=Otlp(f"http://127.0.0.1:{free_ports(1)[0]}", "http/protobuf"))
     room = make_room(file, log_fd=writer)
     room.start()
     room.observer.finished(FakeExchange())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 100
     while not room.dropped()["traces", "export_failed"] and time.monotonic() < deadline:
         time.sleep(0.02)
     room.stop()

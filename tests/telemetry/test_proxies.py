@@ -74,7 +74,7 @@ async def test_exports_do_not_go_through_a_proxy_on_this_host(
 ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2000")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")
     async with Listener() as own:
         for name in VARIABLES:
             monkeypatch.setenv(name, f"http://127.0.0.1:{own.port}")
@@ -82,7 +82,7 @@ async def test_exports_do_not_go_through_a_proxy_on_this_host(
         room = TelemetryRoom(
             collector.telemetry(protocol), Numbers(), Sources, environ=os.environ, log_fd=writer
         )
-        wanted = asyncio.ensure_future(tap.await_trace(lambda span: span.name == "GET checkout", timeout=20))
+        wanted = asyncio.ensure_future(tap.await_trace(lambda span: span.name == "GET checkout", timeout=100))
         room.start()
         try:
             room.observer.finished(FakeExchange())
