@@ -216,7 +216,7 @@ PROVOKED: dict[tuple[str, int], Provoked] = {
     ("help", 2): lambda scene: said(["help", "none"]),
 }  # fmt: skip
 ELSEWHERE = {
-    ("demo", 0): ("tests/process/test_demo.py", "test_the_whole_story_holds_within_45_seconds"),
+    ("demo", 0): ("tests/process/test_demo.py", "test_the_whole_story_holds"),
     ("demo", 1): ("tests/process/test_demo.py", "test_a_breaker_that_does_nothing_is_told_and_ends_with_1"),
     ("demo", 130): ("tests/process/test_demo.py", "test_ctrl_c_ends_it_at_any_moment"),
     ("intercept", 1): (

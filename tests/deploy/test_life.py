@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,6 +63,8 @@ class Load:
 
     def __init__(self) -> None:
         self.endpoints: list[int] = []
+        self.under_way: Counter[int] = Counter()
+        """Requests that have chosen an endpoint, and have no answer yet."""
         self.failures: list[str] = []
         self.answered = 0
         self._has_answer = asyncio.Event()
@@ -85,12 +88,19 @@ class Load:
             self._has_answer.clear()
             await self._has_answer.wait()
 
+    async def none_under_way(self, port: int) -> None:
+        """Wait until all have their answers that had chosen this endpoint."""
+        while self.under_way[port]:
+            self._has_answer.clear()
+            await self._has_answer.wait()
+
     async def _client(self, session: aiohttp.ClientSession) -> None:
         while not self.is_over:
             await self._one(session, random.choice(self.endpoints))
             await asyncio.sleep(CLIENTS / REQUESTS_PER_SECOND)
 
     async def _one(self, session: aiohttp.ClientSession, port: int) -> None:
+        self.under_way[port] += 1
         try:
             async with session.get(f"http://127.0.0.1:{port}/") as answer:
                 text = await answer.text()
@@ -99,6 +109,7 @@ class Load:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self.failures.append(repr(error))
         self.answered += 1
+        self.under_way[port] -= 1
         self._has_answer.set()
 
 
@@ -126,7 +137,7 @@ async def test_a_rolling_update_under_load_loses_no_request(
         ends.append(asyncio.create_task(leaving.end(has_been_told)))
         await load.more(ANSWERS_BETWEEN)  # some clients have not heard of it yet
         load.endpoints = [port for port in load.endpoints if port != leaving.inbound]
-        await load.more(ANSWERS_BETWEEN)  # what they had chosen before is over
+        await load.none_under_way(leaving.inbound)
         has_been_told.set()
         await ends[-1]
     load.is_over = True

@@ -64,7 +64,7 @@ async def page_in(running: Any, url: str, **options: Any) -> AsyncIterator[tuple
     context = await running.new_context(**{"viewport": {"width": 1600, "height": 1000}, **options})
     try:
         page = await context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         console = Console()
         console.listen(page)
         await page.goto(url)

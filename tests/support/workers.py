@@ -33,8 +33,8 @@ routes:
 {top}
 """
 SERVED = 'http_server_request_duration_seconds_count{sidecar_route="app"'
-CLIENTS = 20
-"""The kernel gives each of two workers some of them: that one gets all happens once in 2^19 times."""
+CLIENTS = 26
+"""The kernel gives each of two workers some of them: that one gets all happens once in 2^25 times."""
 
 
 @dataclass
