@@ -118,7 +118,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
 """
     file = tmp_path / "sidecar.yaml"
     file.write_text(files["sidecar.yaml"] + own)
-    async with sidecar(file, probes, tmp_path / "log") as running, asyncio.timeout(20):
+    async with sidecar(file, probes, tmp_path / "log") as running, asyncio.timeout(100):
         file.write_text(files["new.yaml"] + own)
         await running.logged("payments-report added")
         file.write_text(files["bad.yaml"] + own)

@@ -150,7 +150,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while True:
                 with contextlib.suppress(OSError):
                     if (await http_get(inbound, "/hello.txt")) == (200, "hello from a file"):
@@ -158,7 +158,7 @@ admin: {{address: "127.0.0.1:{admin}"}}
                 await asyncio.sleep(0.05)
         assert (await http_get(probes, "/readyz"))[0] == 200
         os.killpg(shell.pid, signal.SIGINT)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(100):
             await shell.wait()
             for port in (app, inbound):
                 while await accepts(port):  # noqa: ASYNC110  (another process tells nobody)

@@ -109,7 +109,7 @@ class Stage:
 async def stage(
     folder: Path, *, times: WatchTimes = QUICK, has_server: bool = True, environ: dict[str, str] | None = None
 ) -> AsyncIterator[Stage]:
-    async with fake_kubernetes(folder) as (kubernetes, server), asyncio.timeout(30):
+    async with fake_kubernetes(folder) as (kubernetes, server), asyncio.timeout(100):
         await kubernetes.put(sliced("a", "10.0.0.1", "10.0.0.2"))
         seen, dns = Seen(), Dns()
         slices = EndpointSlices(

@@ -43,7 +43,7 @@ async def test_calls_below_a_worker_that_is_killed_end_and_no_others(tmp_path: P
         os.kill(pids["1"], signal.SIGKILL)
         await on.running.logged('"process.started"', times=4)
         lost = {number for number, (reader, _) in enumerate(clients) if reader.at_eof()}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not all(this.calls[number].ended for number in lost):
                 this.moved.clear()
                 await this.moved.wait()

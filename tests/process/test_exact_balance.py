@@ -54,7 +54,7 @@ class Clients:
         self.stack.callback(writer.close)
         self.writers[number] = writer
         writer.write(f"GET /connection/{number}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
         return number
 

@@ -79,7 +79,7 @@ async def connections(port: int) -> AsyncIterator[Callable[[], Awaitable[int]]]:
     async def ask() -> int:
         reader, writer = next(turns)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length: *(\d+)", head)
             assert length is not None

@@ -305,7 +305,7 @@ async def test_a_fleet_is_on_one_node_of_a_cluster(tmp_path: Path) -> None:
     async with redis_server(tmp_path, *cluster) as server:
         assert await server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK"
         async with store_of(RedisPolicy(f"redis+cluster://127.0.0.1:{server.port}")) as store:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 while not (await server.ask("SET", "x", "y")).startswith(b"+OK"):
                     pass
             asks = [PermitAsk("b", "p", 1, 1, 60.0, 1)]

@@ -22,7 +22,7 @@ from tests.support.grpc_service import NAME, GrpcService, grpc_service
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 100.0
 """Against hanging."""
 H2 = "protocol: http2"
 SERVERS_WORDS = "Deadline Exceeded"

@@ -80,7 +80,7 @@ async def left(worker: Worker, peers: list[socket.socket]) -> None:
     """All clients have gone, and the sidecar has seen it."""
     for peer in peers:
         peer.close()
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(100):
         while worker.service.open_connections or worker.service.exchanges:
             worker.service.departed.clear()
             await worker.service.departed.wait()

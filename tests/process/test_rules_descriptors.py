@@ -185,7 +185,7 @@ async def test_a_reload_is_possible_while_files_are_short(tmp_path: Path) -> Non
         waiting = [asyncio.create_task(answer_of(client)) for client in clients]
         await settled(to, waiting)
         to.file.write_text(to.file.read_text().replace("{request: 5m}", "{request: 4m}"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await to.process.logged(RELOADED)
         assert "4m" in json.dumps(await to.told("/config"))
         to.may_answer.set()

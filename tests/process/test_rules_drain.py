@@ -28,7 +28,7 @@ CLOSED, RESET = "closed", "reset"
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while True:
             if is_so():
                 return
@@ -89,7 +89,7 @@ async def test_no_busy_client_is_reset(tmp_path: Path, delay: str, data: bytes) 
         asking = [asyncio.create_task(client.ask_to_the_end()) for client in clients]
         await until(lambda: len(app.requests) >= 10 * CLIENTS)
         to.process.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             await asyncio.gather(*asking)
             assert await to.process.ended() == 0
         # Between the last look at the queue and the end of listening, the kernel may take one more in, and resets it.
@@ -123,7 +123,7 @@ async def answer_of(client: RawClient) -> Response | str:
 
 async def last_answers(clients: list[RawClient]) -> list[tuple[int, bytes, bytes | None] | str]:
     """What each client got, or how its connection ended without."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         answers = await asyncio.gather(*map(answer_of, clients))
     return [
         one if isinstance(one, str) else (one.status, one.body, one.value(b"connection")) for one in answers
@@ -159,7 +159,7 @@ async def test_what_had_come_before_the_doors_close_is_served_once_more(tmp_path
             await asyncio.sleep(2.1)  # the delay ends while it stands
         to.process.process.send_signal(signal.SIGCONT)
         assert await last_answers([*kept, *queued]) == [(200, b"GET /", b"close")] * 2 * CLIENTS
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             assert await to.process.ended() == 0
 
 
@@ -234,13 +234,13 @@ async def test_reloads_that_wait_are_answered_when_a_drain_begins(tmp_path: Path
             waiting = [asyncio.create_task(operator.responses([b"POST"])) for operator in operators]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             process.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 answers = [one for found in await asyncio.gather(*waiting) for one in found]
             assert process.process.returncode is None, "the drain still waits for the exchange under way"
             assert len(answers) == len(operators)
             assert {answer.status for answer in answers} <= {200, 503}
             held.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 (last,) = await busy_one.responses([b"GET"])
                 assert (last.status, last.value(b"connection")) == (200, b"close")
                 assert await process.ended() == 0

@@ -24,7 +24,7 @@ from tests.support.web_app import web_app
 
 pytestmark = pytest.mark.process
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 100.0
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ SERVICES = {name: f"10.77.0.{number}" for number, name in enumerate(
 SERVICE_IP = "10.77.0.100"
 """Of the pod itself: the world sends it back to the pod, as kube-proxy does."""
 UID = 15015
-READY_SECONDS = 30.0
+READY_SECONDS = 100.0
 _NUMBERS = itertools.count()
 ROOT = Path(__file__).parents[2]
 PROGRAMS = [sys.executable, "-m", "tests.support.pod_programs"]

@@ -108,7 +108,7 @@ async def talk(host: str, port: str, *lines: str) -> None:
     for line in lines:
         if line != "-":
             writer.write(line.encode().decode("unicode_escape").encode())
-        print((await asyncio.wait_for(reader.readline(), 30)).decode(), end="", flush=True)
+        print((await asyncio.wait_for(reader.readline(), 100)).decode(), end="", flush=True)
     writer.close()
 
 
@@ -119,7 +119,7 @@ def call_grpc(target: str, *proxy: str) -> None:
         method = channel.unary_unary(
             "/test.Service/Echo", request_serializer=None, response_deserializer=None
         )
-        print(method(b"hello", timeout=20).decode())
+        print(method(b"hello", timeout=100).decode())
 
 
 async def open_websocket(host: str, port: str) -> None:

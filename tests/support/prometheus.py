@@ -18,7 +18,7 @@ import pytest
 from tests.support.ports import free_ports
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 100.0
 """Against hanging."""
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian's package `prometheus`)"

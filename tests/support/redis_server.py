@@ -38,7 +38,7 @@ class RedisServer:
             PROGRAM, *self._first, *plain, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
             "--dir", str(self._folder), *self._options, stdout=DEVNULL, stderr=DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -56,7 +56,7 @@ class RedisServer:
         try:
             parts = b"".join(b"$%d\r\n%s\r\n" % (len(one.encode()), one.encode()) for one in command)
             writer.write(b"*%d\r\n%s" % (len(command), parts))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 return (await reader.readline()).rstrip()
         finally:
             writer.close()

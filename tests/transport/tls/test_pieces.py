@@ -95,7 +95,7 @@ class Both:
             end.connection_made(wire)  # type: ignore[arg-type]
 
     async def run(self, size: Callable[[], int], until: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not until():
                 one, other = self.wires
                 one.carry(other, size())

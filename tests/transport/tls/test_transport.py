@@ -84,7 +84,7 @@ class Sink:
         return b"".join(one for one in self.heard if isinstance(one, bytes))
 
     async def until(self, is_there: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not is_there():
                 self._changed.clear()
                 await self._changed.wait()
@@ -119,7 +119,7 @@ class Peer:
             writer.transport.abort()
 
     async def next(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             return await self.came.get()
 
 
@@ -143,7 +143,7 @@ async def opened(port: int, context: ssl.SSLContext, shaking: Shaking | None = N
         shaking, lambda incoming, outgoing: context.wrap_bio(incoming, outgoing, server_hostname="a.test")
     )
     await asyncio.get_running_loop().create_connection(lambda: made, "127.0.0.1", port)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         return await shaking.done
 
 
@@ -356,7 +356,7 @@ async def test_a_writer_that_closes_right_after_connecting_loses_nothing(
 def taken_slowly(bound: socket.socket, context: ssl.SSLContext) -> bytes:
     """All that one connection brings, by somebody who does not hurry. Runs in a thread."""
     sock, _ = bound.accept()
-    sock.settimeout(20)
+    sock.settimeout(100)
     with context.wrap_socket(sock, server_side=True) as secure:
         time.sleep(0.2)
         taken = []
@@ -424,7 +424,7 @@ async def test_a_handshake_has_a_size_that_it_may_have(certificates: Certificate
     writer.write(first + second)
     if beyond:
         with pytest.raises(TlsFailed, match="a handshake of more than 16384 bytes"):
-            await asyncio.wait_for(asyncio.shield(shaking.done), 20)
+            await asyncio.wait_for(asyncio.shield(shaking.done), 100)
         assert await reader.read() == b""
     else:
         await writer.drain()
@@ -433,7 +433,7 @@ async def test_a_handshake_has_a_size_that_it_may_have(certificates: Certificate
         assert not shaking.done.done()
         writer.close()
         with pytest.raises(TlsFailed, match="closed in the handshake"):
-            await asyncio.wait_for(asyncio.shield(shaking.done), 20)
+            await asyncio.wait_for(asyncio.shield(shaking.done), 100)
     writer.close()
     bound.close()
 
