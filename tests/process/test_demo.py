@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 
 _random = random.Random(8)
-MOMENTS = [_random.uniform(0.0, 6.0) for _ in range(12)]
+MOMENTS = [_random.uniform(0.0, 6.0) for _ in range(8)]
 """Seconds after Python has started; the whole story takes longer, what is later in it is met by its words."""
 AT_ONCE = 4
 INTERRUPTED = {130, -signal.SIGINT}

@@ -89,7 +89,7 @@ async def test_slow_is_good_enough(server: RedisServer, app: Flaky) -> None:
             assert set(answers) == {200}
             await fails(fleet[0], app)
             await until(lambda: fleet[1].state is State.OPEN)
-            assert are_one(fleet)
+            await until(lambda: are_one(fleet))
 
 
 async def test_cut_off_and_let_through_again(server: RedisServer, app: Flaky) -> None:

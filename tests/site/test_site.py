@@ -131,7 +131,7 @@ async def searched(page: Any, found: Any) -> None:
         await field.clear()
         await field.press_sequentially("candidate")  # the script reads the field when a key goes up
         with suppress(PlaywrightTimeout):
-            await found.wait_for(timeout=60_000)  # a worker of the page reads the index first
+            await found.wait_for(timeout=10_000)  # a worker of the page reads the index first
             return
     raise AssertionError("nothing was found")
 
