@@ -27,7 +27,7 @@ from sidecar.kubernetes.reviewing import (
     SMALL_REVIEW_BYTES,
 )
 from sidecar.kubernetes.webhook import TlsFiles
-from tests.kubernetes.test_webhook import admission, make_certificate, post, serving
+from tests.kubernetes.test_webhook import NEW_KEY, admission, make_certificate, post, serving
 from tests.support.ports import free_ports
 
 HONEST = json.dumps(admission({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}})).encode()
@@ -208,8 +208,8 @@ def signed_by(folder: Path, ca: str) -> tuple[Path, ssl.SSLContext]:
     """A certificate authority, and a client that has a certificate of it."""
     folder.mkdir()
     for command in (
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN={ca} -out ca.crt -keyout ca.key",
-        "openssl req -newkey rsa:2048 -nodes -subj /CN=client -out client.csr -keyout client.key",
+        f"openssl req -x509 {NEW_KEY} -days 1 -subj /CN={ca} -out ca.crt -keyout ca.key",
+        f"openssl req {NEW_KEY} -subj /CN=client -out client.csr -keyout client.key",
         "openssl x509 -req -days 1 -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out client.crt",
     ):
         subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)

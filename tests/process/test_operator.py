@@ -82,7 +82,7 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         code, out, _ = await to.command("breaker", "open", "shop", "--for", "5m")
         assert code == 0
         held = rf"forced_open: by \S+@{re.escape(socket.gethostname())} since \S+Z until \S+Z"
-        assert re.fullmatch(rf"shop/app: {held} \((300|299\.\d+) s left\)\n", out), out
+        assert re.fullmatch(rf"shop/app: {held} \((300|29\d\.\d+) s left\)\n", out), out
         code, out, _ = await to.command("status", "--json")
         assert code == 1
         state = json.loads(out)
@@ -96,7 +96,7 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         _, out, _ = await to.command("status")
         assert re.search(r"^1 HELD BY HAND:\n  shop/app forced_closed: by ada@bastion ", out, re.MULTILINE)
         _, out, _ = await to.command("breaker", "open", "shop")
-        assert " (1800 s left)" in out or " (1799." in out
+        assert re.search(r" \((1800|179\d\.\d+) s left\)", out)
         assert await to.command("breaker", "auto", "shop") == (0, "shop/app: closed, automatic\n", "")
         assert (await to.command("status"))[0] == 0
         log = await to.running.logged("circuit_breaker.transition", times=4)
