@@ -125,7 +125,7 @@ class Control:
         if flags & frames.ACK:
             events.append(PingAcknowledged(payload))
             return
-        self.floods.ping(now)
+        self.floods.ping(now, self.outbox.data_frames)
         self.outbox.answer(frames.ping(payload, is_answer=True))
         self.floods.answer(self.outbox.load.unsent_answers)
 

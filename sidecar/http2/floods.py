@@ -44,6 +44,8 @@ class FloodLimits:
     settings_burst: int = 100
     settings_rate: float = 10.0
     ping_burst: int = 100
+    """Each DATA frame that we send gives one back: clients and servers of gRPC measure their windows by a PING for
+    the DATA that they read, one at a time."""
     ping_rate: float = 10.0
     unsent_answers: int = 1000
     """Answers to SETTINGS and PING that the peer does not read."""
@@ -81,11 +83,15 @@ class TokenBucket:
         self._tokens -= cost
         return True
 
+    def give_back(self, count: int) -> None:
+        """Never more than the burst."""
+        self._tokens = min(self._burst, self._tokens + count)
+
 
 class Floods:
     """The bounds of one connection. Each method counts one frame, and raises ConnectionFault beyond the bound."""
 
-    __slots__ = ("_empty_in_row", "_limits", "_pings", "_resets", "_settings", "counts")
+    __slots__ = ("_data_frames", "_empty_in_row", "_limits", "_pings", "_resets", "_settings", "counts")
 
     def __init__(self, limits: FloodLimits) -> None:
         self._limits = limits
@@ -93,6 +99,8 @@ class Floods:
         self._settings = TokenBucket(limits.settings_burst, limits.settings_rate)
         self._pings = TokenBucket(limits.ping_burst, limits.ping_rate)
         self._empty_in_row = 0
+        self._data_frames = 0
+        """That we had sent at the last PING."""
         self.counts = dict.fromkeys(KINDS, 0)
         """What was counted of each kind since the connection began."""
 
@@ -107,8 +115,11 @@ class Floods:
         if not self._settings.take(now):
             raise breach(SETTINGS, "too many SETTINGS")
 
-    def ping(self, now: float) -> None:
+    def ping(self, now: float, data_frames: int) -> None:
+        """We have sent `data_frames` so far."""
         self.counts[PING] += 1
+        self._pings.give_back(data_frames - self._data_frames)
+        self._data_frames = data_frames
         if not self._pings.take(now):
             raise breach(PING, "too many PINGs")
 

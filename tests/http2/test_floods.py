@@ -208,6 +208,31 @@ def test_each_data_frame_that_we_sent_allows_window_updates() -> None:
     assert failed(connection.receive(window(0, 1), 0.0)) is not None
 
 
+def test_each_data_frame_that_we_sent_allows_a_ping() -> None:
+    """gRPC's libraries measure their windows so: while they read, one PING after the other, each for new DATA."""
+    connection = started(Role.SERVER)
+    [event] = connection.receive(request(1), 0.0)
+    assert isinstance(event, RequestReceived)
+    connection.send_head(event.stream, 200, ())
+    for _ in range(1000):
+        connection.send_data(event.stream, b"d")
+        assert failed(connection.receive(ping(), 0.0)) is None
+        connection.take()
+    assert failed(connection.receive(ping() * 99, 0.0)) is None
+    assert failed(connection.receive(ping(), 0.0)) is not None
+
+
+def test_data_sent_long_ago_allows_no_more_than_a_burst_of_pings() -> None:
+    connection = started(Role.SERVER)
+    [event] = connection.receive(request(1), 0.0)
+    assert isinstance(event, RequestReceived)
+    connection.send_head(event.stream, 200, ())
+    for _ in range(1000):
+        connection.send_data(event.stream, b"d")
+    assert failed(connection.receive(ping() * 100, 0.0)) is None
+    assert failed(connection.receive(ping(), 0.0)) is not None
+
+
 def test_a_stream_that_was_reset_counts_until_it_is_released() -> None:
     connection = started(Role.SERVER, ours=Http2Settings(max_concurrent_streams=3))
     streams = []
