@@ -48,6 +48,8 @@ _CLIENT: Final = Turn.CLIENT
 _UPSTREAM: Final = Turn.UPSTREAM
 _HEDGE: Final = RetryCause.HEDGE
 _LOST: Final = "lost to a hedge"
+_EARLY_SECONDS: Final = 0.001
+"""By so much a server may be early: what it was told is rounded down."""
 STALLED_SECONDS = 1.0
 """Without a byte of an answer whose length is known, in the upstream's turn, it is the upstream that is slow."""
 
@@ -625,11 +627,24 @@ class Attempt(ResponseSink, Seeker):
         self.race.switched(self, head)
 
     def failed(self, reason: Reason, detail: str, processed: Processed) -> None:
+        if reason is Reason.CONNECTION_RESET and self._is_past_told_deadline():
+            self.race.failed(self, GivenUp(Reason.TIMEOUT, f"{detail}, at the deadline that it was told"))
+            return
         is_stale = processed is Processed.MAYBE and self.is_stale
         # A certificate of ours that the upstream does not take says nothing of the upstream.
         is_uncounted = processed is Processed.NEVER and reason is Reason.TLS_ALERT
         error = GivenUp(reason, detail, is_stale=is_stale, processed=processed, is_uncounted=is_uncounted)
         self.race.failed(self, error)
+
+    def _is_past_told_deadline(self) -> bool:
+        """Whether a gRPC server had no time left by the `grpc-timeout` that it was told. Those of Java and Go end a
+        call then by RST_STREAM, without a status."""
+        story, seconds = self.race.story, self.sent_seconds
+        if self.sent_ms is None or not story.request.traits.is_grpc:
+            return False
+        margin = seconds - with_margin(seconds, self.route.deadline.offset_seconds)
+        ends_at = self.started + self.allowed_seconds - margin
+        return story.service.clock() >= ends_at - _EARLY_SECONDS
 
     def declined(self, detail: str) -> None:
         self.race.failed(self, GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True))
