@@ -33,7 +33,8 @@ class Outbox:
     """Of one connection."""
 
     __slots__ = (
-        "_data_at", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "load", "window",
+        "_data_at", "_data_size", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "load",
+        "window",
     )  # fmt: skip
 
     def __init__(self, load: CodecLoad) -> None:
@@ -51,9 +52,10 @@ class Outbox:
         """Streams with something unsent that wait for the connection's window or the link, not for their own windows;
         who has waited longest is first. So one WINDOW_UPDATE costs no more than the frames that it lets go."""
         self._data_stream = 0
-        """Whose DATA was the last one written since `take`, and where in `_out` its header is: END_STREAM is put into
-        it, where the end comes at once."""
+        """Whose DATA was the last one written since `take`, where in `_out` its header is, and its size: END_STREAM
+        is put into it, where the end comes at once."""
         self._data_at = 0
+        self._data_size = 0
 
     def take(self) -> bytes:
         out = self._out
@@ -105,7 +107,8 @@ class Outbox:
         """Send it, or let it wait behind what does already."""
         size = len(data)
         if size <= MAX_BYTES and not stream.unsent_bytes and self._allowed(stream) >= size:
-            self._write(stream, data, size)
+            self._write_header(stream, size)
+            self._out.append(data)
         else:
             if stream.unsent is None:
                 stream.unsent = deque()
@@ -170,12 +173,13 @@ class Outbox:
         own = stream.send_window
         return own if own < self.window else self.window
 
-    def _write(self, stream: Http2Stream, data: bytes | memoryview, size: int) -> None:
+    def _write_header(self, stream: Http2Stream, size: int) -> None:
+        """Of DATA, whose bytes come next."""
         out = self._out
         self._data_stream = stream.stream_id
         self._data_at = len(out)
+        self._data_size = size
         out.append(header(size, frames.DATA, 0, stream.stream_id))
-        out.append(data)
         self.data_frames += 1
         self.window -= size
         stream.send_window -= size
@@ -189,20 +193,28 @@ class Outbox:
             self._waiting.pop(stream.stream_id, None)
 
     def _send_frame(self, stream: Http2Stream) -> int:
-        """One frame of what waits; returns its size, 0 if none is allowed."""
-        size = min(self._allowed(stream), MAX_BYTES)
-        if size <= 0 or not stream.unsent:
+        """One frame of what waits; returns its size, 0 if none is allowed.
+
+        It is as large as it may be, of as many pieces as it takes: where a window has cut one in two, a rest of one
+        byte would else be a frame, and its byte of credit come back alone. Tomcat ends a connection with two such
+        frames in a row (`overheadDataThreshold`).
+        """
+        size = min(self._allowed(stream), MAX_BYTES, stream.unsent_bytes)
+        waiting = stream.unsent
+        if size <= 0 or waiting is None:
             return 0
-        data = stream.unsent.popleft()
-        if len(data) > size:
-            view = memoryview(data)  # to copy the rest each time takes the square of its size
-            stream.unsent.appendleft(view[size:])
-            data = view[:size]
-        else:
-            size = len(data)
+        self._write_header(stream, size)
+        left = size
+        while left:
+            data = waiting.popleft()
+            if len(data) > left:
+                view = memoryview(data)  # to copy the rest each time takes the square of its size
+                waiting.appendleft(view[left:])
+                data = view[:left]
+            left -= len(data)
+            self._out.append(data)
         stream.unsent_bytes -= size
         self.load.unsent_bytes -= size
-        self._write(stream, data, size)
         if stream.sending is _ENDING and not stream.unsent_bytes:
             self._finish(stream)
         return size
@@ -221,8 +233,7 @@ class Outbox:
         if block:
             self.block(stream_id, block, is_end=True)
         elif self._data_stream == stream_id:
-            size = len(self._out[self._data_at + 1])
-            self._out[self._data_at] = header(size, frames.DATA, frames.END_STREAM, stream_id)
+            self._out[self._data_at] = header(self._data_size, frames.DATA, frames.END_STREAM, stream_id)
         else:
             self._out.append(header(0, frames.DATA, frames.END_STREAM, stream_id))
 

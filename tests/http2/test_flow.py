@@ -190,6 +190,24 @@ def test_streams_that_wait_for_the_connection_take_turns() -> None:
     assert sum(size for _, size in sizes(connection)) == 280_000 - WINDOW - 6 * 16_384
 
 
+def test_a_rest_of_one_byte_goes_with_what_comes_behind_it() -> None:
+    """65,535 bytes for several streams cut the fourth piece of 16,384 in two."""
+    connection = started(Role.SERVER)
+    streams = answering(connection, 1, 3, 5, 7)
+    for stream in streams:
+        connection.send_data(stream, b"a" * 16_384)
+        connection.send_data(stream, b"b" * 10_000)
+    assert sizes(connection) == [(1, 16_384), (1, 10_000), (3, 16_384), (3, 10_000), (5, 12_767)]
+    connection.receive(window(0, 16_384), 0.0)
+    assert sizes(connection) == [(5, 13_617), (7, 2_767)]
+    connection.receive(window(0, 100_000), 0.0)
+    connection.end(streams[3])
+    written = [one for one in frames_of(connection.take()) if one.kind == DATA]
+    assert [(one.stream_id, len(one.payload)) for one in written] == [(7, 16_384), (7, 7_233)]
+    assert b"".join(one.payload for one in written) == b"a" * 13_617 + b"b" * 10_000
+    assert [one.flags for one in written] == [0, END_STREAM]
+
+
 def test_a_stream_without_a_window_stops_no_other() -> None:
     connection = started(Role.SERVER)
     first, second = answering(connection, 1, 3)
