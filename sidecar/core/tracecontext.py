@@ -32,13 +32,17 @@ _OWN_KEY: Final = b"sidecar"
 _OWN_PREFIX: Final = b"sidecar="
 _OWN_LENGTH: Final = len(_OWN_PREFIX) + 16
 _HEX: Final = b"0123456789abcdef"
-_HEX_AND_DASH: Final = _HEX + b"-"
+_AS_HEX: Final = bytes(byte if byte in _HEX + b"-" else byte ^ 0x80 for byte in range(256))
+"""Translates digits and dashes to themselves, and all else to something else. To compare a value with what it is
+translated to takes 600 instructions less than to translate with a set of bytes to delete."""
 _ZERO_TRACE: Final = b"0" * 32
 _ZERO_SPAN: Final = b"0" * 16
 _OWS: Final = b" \t"
 
 _KEPT_FLAGS: Final = {b"%02x" % value: value & (SAMPLED | RANDOM) for value in range(256)}
 FLAG_TEXT: Final = (b"-00", b"-01", b"-02", b"-03")
+IS_SAMPLED: Final = (False, True, False, True)
+"""By flags."""
 
 _FIELDS: Final = rb"([0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"
 _VERSION_00: Final = re.compile(rb"[ \t]*00-" + _FIELDS + rb"[ \t]*").fullmatch
@@ -98,9 +102,20 @@ class IdSource:
 
 
 class TraceContext:
-    """The context that a request came with, or a new one. Not changed after `take`."""
+    """The context that a request came with, or a new one. Not changed after `read_into` or `take`."""
 
     __slots__ = ("flags", "own_member", "parent_id", "trace_id", "tracestate")
+
+    trace_id: bytes
+    """32 hex digits."""
+    parent_id: bytes | None
+    """16 hex digits; None for a trace that starts here."""
+    flags: int
+    """Any of `SAMPLED` and `RANDOM`."""
+    tracestate: bytes
+    """Other vendors' members in their order, at most 31 and `MAX_FOREIGN_BYTES`; ours is not in it."""
+    own_member: bytes | None
+    """The span id (16 hex digits) in the sidecar's own member; None without a well-formed one."""
 
     def take(
         self,
@@ -112,15 +127,10 @@ class TraceContext:
     ) -> TraceContext:
         """Set what it has. Returns itself: the call of an `__init__` takes 700 instructions more."""
         self.trace_id = trace_id
-        """32 hex digits."""
         self.parent_id = parent_id
-        """16 hex digits; None for a trace that starts here."""
         self.flags = flags
-        """Any of `SAMPLED` and `RANDOM`."""
         self.tracestate = tracestate
-        """Other vendors' members in their order, at most 31 and `MAX_FOREIGN_BYTES`; ours is not in it."""
         self.own_member = own_member
-        """The span id (16 hex digits) in the sidecar's own member; None without a well-formed one."""
         return self
 
     def __repr__(self) -> str:
@@ -136,25 +146,37 @@ def read(traceparent: bytes | None, tracestate: bytes | None, ids: IdSource) -> 
     valid, and an invalid one is dropped alone. A trace that starts here has no parent, no members and only
     `RANDOM` set.
     """
-    if traceparent is not None:
-        # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups. `parent_of` reads
-        # the same, for those who need no more.
-        parts = traceparent.split(b"-", 4)
-        if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(None, _HEX_AND_DASH):
-            parts = _as_version_00(traceparent).split(b"-")
-        _, trace_id, parent_id, flags = parts
-        if (
-            len(trace_id) == 32
-            and len(parent_id) == 16
-            and flags in _KEPT_FLAGS
-            and trace_id != _ZERO_TRACE
-            and parent_id != _ZERO_SPAN
-        ):
-            if not tracestate:
-                return TraceContext().take(trace_id, parent_id, _KEPT_FLAGS[flags])
-            others, own_member = _read_tracestate(tracestate)
-            return TraceContext().take(trace_id, parent_id, _KEPT_FLAGS[flags], others, own_member)
-    return TraceContext().take(ids.trace_id(), None, RANDOM)
+    context = TraceContext()
+    if traceparent is None:
+        return context.take(ids.trace_id(), None, RANDOM)
+    read_into(context, traceparent, tracestate, ids)
+    return context
+
+
+def read_into(context: TraceContext, traceparent: bytes, tracestate: bytes | None, ids: IdSource) -> None:
+    """The same into `context`, for those who keep all of it: nothing is copied."""
+    # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups. `parent_of` reads
+    # the same, for those who need no more.
+    parts = traceparent.split(b"-", 4)
+    if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(_AS_HEX) != traceparent:
+        parts = _as_version_00(traceparent).split(b"-")
+    _, trace_id, parent_id, flags = parts
+    if (
+        len(trace_id) != 32
+        or len(parent_id) != 16
+        or flags not in _KEPT_FLAGS
+        or trace_id == _ZERO_TRACE
+        or parent_id == _ZERO_SPAN
+    ):
+        context.take(ids.trace_id(), None, RANDOM)
+        return
+    context.trace_id = trace_id
+    context.parent_id = parent_id
+    context.flags = _KEPT_FLAGS[flags]
+    if tracestate:
+        context.tracestate, context.own_member = _read_tracestate(tracestate)
+    else:
+        context.tracestate, context.own_member = b"", None
 
 
 def parent_of(traceparent: bytes) -> tuple[bytes, bytes]:
