@@ -69,7 +69,7 @@ _CLIENT_GONE: Final = Reason.CLIENT_GONE
 _OVERLOADED: Final = Reason.OVERLOADED
 _MAX_FORWARDS_METHODS: Final = max_forwards.METHODS
 _QUESTION_MARK: Final = 0x3F
-_NO_BUDGET: Final = deadline.Budget(0.0, "")
+_NO_BUDGET: Final = deadline.Budget().take(0.0, "")
 
 
 class Exchange(RaceOwner, RequestSink, WaitsForAddress):

@@ -22,6 +22,7 @@ from sidecar.transport.pace import Pace, after_poll
 from sidecar.transport.turns import Turns
 
 TICKS_PER_SECOND = 40.0
+TICK_SECONDS = 1 / TICKS_PER_SECOND
 OWN_TIMER_SECONDS = 0.1
 """A deadline nearer than this gets its own timer at once."""
 LATE_SECONDS = 0.01
@@ -89,7 +90,7 @@ class Sweep:
         bucket.add(item)
         item.bucket = self.latest = bucket
         self.latest_from = tick / TICKS_PER_SECOND
-        self.latest_until = self.latest_from + 1 / TICKS_PER_SECOND
+        self.latest_until = self.latest_from + TICK_SECONDS
         if self._timer is None:
             self._next_tick = int(now * TICKS_PER_SECOND)
             self._arm(now)
@@ -120,8 +121,8 @@ class Sweep:
         self._loop.call_later(max(item.due - now, 0.0), self.expire_bucket, bucket)
 
     def _arm(self, now: float) -> None:
-        self._due = now + 1 / TICKS_PER_SECOND
-        self._timer = self._loop.call_later(1 / TICKS_PER_SECOND, self._sweep)
+        self._due = now + TICK_SECONDS
+        self._timer = self._loop.call_later(TICK_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
         now = self._clock()

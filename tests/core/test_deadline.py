@@ -101,7 +101,7 @@ def test_each_form_is_read_as_its_own_specification_says(
 
 
 def test_without_any_timeout_the_route_decides() -> None:
-    assert budget({b"host": b"a"}, DeadlinePolicy(), 15.0, None) == Budget(
+    assert budget({b"host": b"a"}, DeadlinePolicy(), 15.0, None) == Budget().take(
         15.0, "route", measured_seconds=15.0
     )
 
@@ -109,7 +109,7 @@ def test_without_any_timeout_the_route_decides() -> None:
 def test_the_smallest_valid_header_decides_and_all_valid_ones_are_carried() -> None:
     fields = {GRPC: b"3S", EXPECTED: b"2000", b"x-request-timeout-ms": b"soon", b"l5d-timeout": b"2500ms"}
 
-    assert budget(fields, NO_OFFSET, 15.0, 4.0) == Budget(
+    assert budget(fields, NO_OFFSET, 15.0, 4.0) == Budget().take(
         seconds=2.0,
         source="header",
         invalid=1,
@@ -151,7 +151,7 @@ def test_of_several_lines_of_one_field_the_smallest_counts(
 
 @pytest.mark.parametrize(("value", "invalid"), [(b"soon, later", 2), (b", ", 2), (b"soon", 1), (b"", 1)])
 def test_a_field_without_one_valid_line_bounds_nothing(value: bytes, invalid: int) -> None:
-    assert budget({b"x-request-timeout-ms": value}, NO_OFFSET, 15.0, None) == Budget(
+    assert budget({b"x-request-timeout-ms": value}, NO_OFFSET, 15.0, None) == Budget().take(
         15.0, "route", invalid=invalid, measured_seconds=15.0
     )
 
@@ -181,7 +181,7 @@ def test_no_more_lines_are_read_than_a_caller_can_mean() -> None:
     assert len(baggage_deadlines(b"deadline-ms=5," * 4_000)) == MAX_VALUES
 
 
-NO_BOUND = Budget(inf, "", measured_seconds=inf)
+NO_BOUND = Budget().take(inf, "", measured_seconds=inf)
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -196,19 +196,23 @@ def test_where_nobody_sets_a_bound_there_is_no_budget(mode: Mode, recovered: flo
 def test_an_invalid_field_sets_no_bound_and_is_counted(mode: Mode) -> None:
     policy = DeadlinePolicy(mode=mode)
 
-    assert budget({EXPECTED: b"soon"}, policy, inf, inf) == replace(NO_BOUND, invalid=1)
+    assert budget({EXPECTED: b"soon"}, policy, inf, inf) == Budget().take(
+        inf, "", invalid=1, measured_seconds=inf
+    )
 
 
 def test_without_a_timeout_of_the_route_caller_and_trace_still_bound() -> None:
-    assert budget({EXPECTED: b"500"}, NO_OFFSET, inf, None) == Budget(
+    assert budget({EXPECTED: b"500"}, NO_OFFSET, inf, None) == Budget().take(
         0.5, "header", carried=CARRIED_EXPECTED, measured_seconds=0.5
     )
     assert budget({EXPECTED: b"500"}, NO_OFFSET, inf, inf).source == "header"
-    assert budget({}, NO_OFFSET, inf, 0.25) == Budget(0.25, "trace", measured_seconds=0.25)
-    assert budget({}, NO_OFFSET, 15.0, inf) == Budget(15.0, "route", measured_seconds=15.0)
+    assert budget({}, NO_OFFSET, inf, 0.25) == Budget().take(0.25, "trace", measured_seconds=0.25)
+    assert budget({}, NO_OFFSET, 15.0, inf) == Budget().take(15.0, "route", measured_seconds=15.0)
     assert budget({}, NO_OFFSET, inf, 0.0).is_spent
     observing = replace(NO_OFFSET, mode=Mode.OBSERVE)
-    assert budget({EXPECTED: b"500"}, observing, inf, None) == Budget(inf, "header", measured_seconds=0.5)
+    assert budget({EXPECTED: b"500"}, observing, inf, None) == Budget().take(
+        inf, "header", measured_seconds=0.5
+    )
 
 
 @pytest.mark.parametrize("is_grpc", [True, False])
@@ -228,7 +232,7 @@ def test_what_is_sent_is_rounded_down(seconds: float, milliseconds: int) -> None
 
 
 def test_the_route_wins_over_a_generous_caller_but_its_header_is_still_rewritten() -> None:
-    assert budget({EXPECTED: b"60000"}, NO_OFFSET, 15.0, None) == Budget(
+    assert budget({EXPECTED: b"60000"}, NO_OFFSET, 15.0, None) == Budget().take(
         15.0, "route", carried=CARRIED_EXPECTED, measured_seconds=15.0
     )
 
@@ -269,14 +273,14 @@ def test_offset_never_comes_off_the_routes_own_timeout() -> None:
 
 @pytest.mark.parametrize("value", [b"0", b"-1", b"-99999"])
 def test_zero_or_less_is_spent(value: bytes) -> None:
-    assert budget({EXPECTED: value}, DeadlinePolicy(), 15.0, None) == Budget(
+    assert budget({EXPECTED: value}, DeadlinePolicy(), 15.0, None) == Budget().take(
         0.0, "header", True, 0, CARRIED_EXPECTED, 0.0
     )
 
 
 @pytest.mark.parametrize("recovered", [0.0, -3.0])
 def test_a_caller_whose_time_is_up_leaves_nothing(recovered: float) -> None:
-    assert budget({}, DeadlinePolicy(), 15.0, recovered) == Budget(0.0, "trace", True, 0, (), 0.0)
+    assert budget({}, DeadlinePolicy(), 15.0, recovered) == Budget().take(0.0, "trace", True, 0, (), 0.0)
 
 
 def test_one_millisecond_is_not_spent() -> None:
@@ -294,21 +298,21 @@ def test_a_tie_goes_to_the_header_then_to_the_trace() -> None:
 def test_recovery_can_be_switched_off() -> None:
     policy = DeadlinePolicy(recover_from_trace=False)
 
-    assert budget({}, policy, 15.0, 1.0) == Budget(15.0, "route", measured_seconds=15.0)
+    assert budget({}, policy, 15.0, 1.0) == Budget().take(15.0, "route", measured_seconds=15.0)
 
 
 def test_observe_measures_and_acts_on_the_route_alone() -> None:
     policy = replace(NO_OFFSET, mode=Mode.OBSERVE)
     fields = {EXPECTED: b"100", GRPC: b"bad"}
 
-    assert budget(fields, policy, 15.0, None) == Budget(15.0, "header", False, 1, (), 0.1)
-    assert budget({EXPECTED: b"0"}, policy, 15.0, None) == Budget(15.0, "header", False, 0, (), 0.0)
+    assert budget(fields, policy, 15.0, None) == Budget().take(15.0, "header", False, 1, (), 0.1)
+    assert budget({EXPECTED: b"0"}, policy, 15.0, None) == Budget().take(15.0, "header", False, 0, (), 0.0)
 
 
 def test_off_ignores_everything() -> None:
     policy = replace(NO_OFFSET, mode=Mode.OFF)
 
-    assert budget({EXPECTED: b"0", BAGGAGE: b"deadline-ms=0"}, policy, 15.0, 0.0) == Budget(
+    assert budget({EXPECTED: b"0", BAGGAGE: b"deadline-ms=0"}, policy, 15.0, 0.0) == Budget().take(
         15.0, "route", measured_seconds=15.0
     )
 
@@ -316,7 +320,7 @@ def test_off_ignores_everything() -> None:
 def test_only_configured_headers_are_read() -> None:
     policy = replace(NO_OFFSET, headers=(EXPECTED,))
 
-    assert budget({GRPC: b"1S", EXPECTED: b"2000"}, policy, 15.0, None) == Budget(
+    assert budget({GRPC: b"1S", EXPECTED: b"2000"}, policy, 15.0, None) == Budget().take(
         2.0, "header", carried=CARRIED_EXPECTED, measured_seconds=2.0
     )
 
@@ -329,14 +333,16 @@ def test_a_header_of_ones_own_is_written_back_as_it_was_read(value: bytes, form:
 
     found = budget({b"x-patience": value}, policy, 15.0, None)
 
-    assert found == Budget(0.7, "header", carried=(carried_field(b"x-patience", form),), measured_seconds=0.7)
+    assert found == Budget().take(
+        0.7, "header", carried=(carried_field(b"x-patience", form),), measured_seconds=0.7
+    )
     assert timeout_fields(found.carried, 0.4129, is_grpc=False) == [(EXPECTED, b"412"), (b"x-patience", sent)]
 
 
 def test_baggage_is_one_more_timeout_header() -> None:
     fields = {BAGGAGE: b"user=1, deadline-ms = 250 ;x=y,deadline-ms=oops", EXPECTED: b"300"}
 
-    assert budget(fields, NO_OFFSET, 15.0, None) == Budget(
+    assert budget(fields, NO_OFFSET, 15.0, None) == Budget().take(
         0.25,
         "header",
         invalid=1,

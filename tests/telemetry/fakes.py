@@ -102,7 +102,7 @@ class FakeExchange:
     @property
     def budget(self) -> Budget:
         seconds = self.budget_seconds
-        return Budget(seconds, self.budget_source, is_spent=seconds <= 0.0, measured_seconds=seconds)
+        return Budget().take(seconds, self.budget_source, is_spent=seconds <= 0.0, measured_seconds=seconds)
 
 
 def transition(
