@@ -1,4 +1,4 @@
-"""A header block that heads share.
+"""A header block that heads share, or begin with.
 
 A module of its own because a class that extends a builtin one can't be compiled by mypyc.
 """
@@ -37,3 +37,12 @@ class AnswerBlock(Block):
     its lines says, and it has no `Date`, which would differ each time. Its `lookup` is empty."""
 
     __slots__ = ()
+
+
+class Begun(list[tuple[bytes, bytes, bytes]]):
+    """The fields of one head that begin with those of a block, so that who joins their lines need not join these."""
+
+    __slots__ = ("block",)
+
+    block: Block
+    """Set by whoever makes it."""

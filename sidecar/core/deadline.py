@@ -191,6 +191,7 @@ def _read_fields(
         if name in fields:
             value = fields[name]
             field = _KNOWN.get(name) or carried_field(name, _form_of_unknown(value))
+            seconds: float | None
             if field.form is _MILLISECONDS and len(value) <= _MAX_DIGITS and value.isdigit():
                 seconds = int(value) / 1000.0  # as `parse_timeout`, without the call: the usual case
             else:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.core.block import AnswerBlock, Block
+from sidecar.core.block import AnswerBlock, Begun, Block
 
 Field = tuple[bytes, bytes, bytes]
 """The key to look it up by (lower case), the line as it is passed on (`Name: value` CRLF), the value."""
@@ -84,7 +84,7 @@ _recall = _known.get
 
 PlainRequest = tuple[bytes, bytes, list[Field], dict[bytes, bytes], int]
 """Method, target, fields, their values by key (none comes twice), and where in the data the body begins. Fields and
-values may be a `Block`'s, so nobody changes them."""
+values may be a `Block`'s, so nobody changes them; fields that begin with those of one are `Begun`."""
 PlainResponse = tuple[int, list[Field], int, bytes | memoryview]
 """Status, fields (maybe a `Block`), length of the body, and what is there of it, or of more. A long one is a view of
 the data."""
@@ -93,7 +93,7 @@ _blocks: dict[bytes, Block] = {}
 """A request's head from its version on, end included, where all of its lines are in `_known`. A GET is read in 0.4 µs
 where it takes 1.3 by lines, and its lines need not be joined anew for the upstream: 0.2 µs more."""
 _blocks_before_trace: dict[bytes, Block] = {}
-"""The lines before a `traceparent`, without version and end, where all of them are in `_known`."""
+"""A request's head from its version up to a `traceparent`, where all of its lines are in `_known`."""
 _ResponseHead = tuple[int, list[Field], int]
 """Status, fields, length of the body."""
 _heads: dict[bytes, _ResponseHead] = {}
@@ -125,20 +125,27 @@ def read_request(data: bytes) -> PlainRequest | None:
         block = _blocks.get(rest)
         if block is not None:
             return method, target, block, block.lookup, len(head)
-    end = rest.find(_END, _VERSION_BYTES - 2) + len(_END)
-    if end < _VERSION_BYTES + len(_END) or rest[:_VERSION_BYTES] != _VERSION:  # no end, or no fields
+    begun, traced, behind = rest.partition(_TRACED)
+    before = _blocks_before_trace.get(begun) if traced else None
+    if before is not None:
+        text, ended, behind = behind.partition(_END)
+        read = _read_traced(before, text) if ended else None
+        start = len(head) - len(behind)
+    else:
+        end = rest.find(_END, _VERSION_BYTES - 2) + len(_END)
+        if end < _VERSION_BYTES + len(_END) or rest[:_VERSION_BYTES] != _VERSION:  # no end, or no fields
+            return None
+        start = len(head) - len(rest) + end
+        if end < len(rest):
+            rest = rest[:end]
+            block = _blocks.get(rest)
+            if block is not None:
+                return method, target, block, block.lookup, start
+        read = _read_lines(rest[_VERSION_BYTES : -len(_END)])
+    if read is None:
         return None
-    start = len(head) - len(rest) + end
-    if end < len(rest):
-        rest = rest[:end]
-        block = _blocks.get(rest)
-        if block is not None:
-            return method, target, block, block.lookup, start
-    text = rest[_VERSION_BYTES : -len(_END)]
-    cut = text.find(_TRACED)
-    before = _blocks_before_trace.get(text[:cut]) if cut > 0 else None
-    read = _read_lines(text, cut) if before is None else _read_traced(before, text, cut)
-    return None if read is None else (method, target, *read, start)
+    fields, lookup = read
+    return method, target, fields, lookup, start
 
 
 def read_response(data: bytes) -> PlainResponse | None:
@@ -198,11 +205,9 @@ def _read_response_head(text: bytes) -> _ResponseHead | None:
 _Fields = tuple[list[Field], dict[bytes, bytes]]
 
 
-def _read_lines(text: bytes, cut: int) -> _Fields | None:
-    """Read a request's fields line by line. Remembers them as a block if all are known, else those up to `cut`.
-
-    At `cut` stands a `traceparent`, which differs each time; none if it is not positive.
-    """
+def _read_lines(text: bytes) -> _Fields | None:
+    """Read a request's fields line by line. Remembers them as a block if all are known, else those before a
+    `traceparent`, which differs each time."""
     lines = text.split(b"\r\n")
     fields = list(map(_recall, lines))
     known = len(lines) if all(fields) else fields.index(None)
@@ -215,22 +220,28 @@ def _read_lines(text: bytes, cut: int) -> _Fields | None:
         return None
     if known == len(lines):
         _remember_block(_blocks, _VERSION + text + _END, fields)  # type: ignore[arg-type]
-    elif cut > 0 and known == text.count(b"\r\n", 0, cut) + 1:
-        _remember_block(_blocks_before_trace, text[:cut], fields[:known])  # type: ignore[arg-type]
+    else:
+        cut = text.find(_TRACED)
+        if cut > 0 and known == text.count(b"\r\n", 0, cut) + 1:
+            _remember_block(_blocks_before_trace, _VERSION + text[:cut], fields[:known])  # type: ignore[arg-type]
     return fields, lookup  # type: ignore[return-value]
 
 
-def _read_traced(before: Block, text: bytes, cut: int) -> _Fields | None:
-    """Read a request's fields whose `traceparent` stands at `cut`, behind those of a block.
+def _read_traced(before: Block, text: bytes) -> _Fields | None:
+    """Read a request's fields that begin with those of a block, behind which stands a `traceparent`: `text` is its
+    value and the lines behind it.
 
     Of seven lines, two of which vary: 1.0 µs less than line by line.
     """
-    value, *lines = text[cut + len(_TRACED) :].split(b"\r\n")
-    if not _is_stripped_value(value):
-        return _read_lines(text, 0)
+    value, *lines = text.split(b"\r\n")
+    value = value.strip(b" \t")
+    if value.translate(_AS_VALUE) != value:
+        return None
+    fields = Begun(before)
+    fields.block = before
+    fields.append((b"traceparent", b"traceparent: " + value + b"\r\n", value))
     lookup = before.lookup.copy()
     lookup[b"traceparent"] = value
-    fields = [*before, (b"traceparent", b"traceparent: " + value + b"\r\n", value)]
     for line in lines:
         field = _recall(line) or _read_varying(line) or _learn(line)
         if field is None:

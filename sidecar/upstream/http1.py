@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from sidecar.core import headers, websocket
-from sidecar.core.block import AnswerBlock, Block
+from sidecar.core.block import AnswerBlock, Begun, Block
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
@@ -188,6 +188,10 @@ class UpstreamConnection(Lease, ClientStream):
             kept = [fields.kept if fields.drop is drop else fields.keep(drop)]
         else:
             kept = []
+            if fields.__class__ is Begun:
+                block = fields.block
+                kept.append(block.kept if block.drop is drop else block.keep(drop))
+                fields = fields[len(block) :]
             for key, line, _ in fields:
                 if key not in drop:
                     kept.append(line)  # a comprehension is a call of its own until Python 3.12

@@ -9,6 +9,7 @@ from math import inf
 
 import pytest
 
+from sidecar.core.block import Begun, Block
 from sidecar.core.errors import Reason
 from sidecar.core.head import NOTHING, RequestHead
 from sidecar.core.plain import Field
@@ -537,6 +538,16 @@ def test_a_head_has_the_fields_that_go_on_and_its_own() -> None:
     asked = request(b"POST")
     asked.fields = [FIELD, (b"b", b"B: 2\r\n", b"2")]
     assert sent(asked, drop=frozenset({b"b"})) == START + b"A: 1\r\nown: 1\r\n\r\n"
+
+
+def test_of_fields_that_begin_with_a_block_the_same_go_on() -> None:
+    block = Block([FIELD, (b"b", b"B: 2\r\n", b"2")], {b"a": b"1", b"b": b"2"})
+    asked = request(b"POST")
+    asked.fields = fields = Begun([*block, (b"c", b"C: 3\r\n", b"3"), (b"d", b"D: 4\r\n", b"4")])
+    fields.block = block
+    for drop in (frozenset({b"b", b"c"}), frozenset({b"a"}), frozenset[bytes]()):
+        lines = b"".join([line for key, line, _ in fields if key not in drop])
+        assert sent(asked, drop=drop) == START + lines + b"own: 1\r\n\r\n"
 
 
 def test_what_was_held_of_a_body_goes_with_the_head() -> None:
