@@ -234,6 +234,8 @@ class Claim:
     size: int
     seconds: float
     """Since its peer last sent or took a byte."""
+    is_own: bool = False
+    """Its peer is this process too: it holds what others ask for, and carries calls of many."""
 
     @property
     def weight(self) -> float:
@@ -245,17 +247,20 @@ def choose(claims: Iterable[Claim], needed_bytes: int, limit_bytes: int) -> list
     """Those whose end gives back `needed_bytes`, or all if that is not enough.
 
     Where more than a tenth of the limit belongs to one address, its connections go first, address by address, the
-    greediest before the others: thousands of connections of one stranger are to cost that stranger.
+    greediest before the others: thousands of connections of one stranger are to cost that stranger. This process's
+    own go last: for its calls to itself they would be failures of a peer.
     """
     by_address: dict[str, list[Claim]] = {}
+    within: list[Claim] = []
     for claim in claims:
-        by_address.setdefault(claim.address, []).append(claim)
+        (within if claim.is_own else by_address.setdefault(claim.address, [])).append(claim)
     sums = {address: sum(claim.size for claim in own) for address, own in by_address.items()}
     greedy = [address for address, size in sums.items() if size > limit_bytes * ONE_ADDRESS_SHARE]
     chosen: list[Claim] = []
     for address in sorted(greedy, key=sums.__getitem__, reverse=True):
         needed_bytes -= _take(by_address.pop(address), needed_bytes, chosen)
-    _take([claim for own in by_address.values() for claim in own], needed_bytes, chosen)
+    needed_bytes -= _take([claim for own in by_address.values() for claim in own], needed_bytes, chosen)
+    _take(within, needed_bytes, chosen)
     return chosen
 
 

@@ -294,8 +294,7 @@ class ClientHandshake(PhaseClock, Handshaking):
             + SECURED_BYTES
             + (self._account.charged_bytes if self._account is not None else 0)
         )
-        peer = self.link.peer
-        return Claim(self, peer[0] if peer is not None else "", size, now - self._since)
+        return Claim(self, self.link.address, size, now - self._since)
 
     def end_for_memory(self) -> Held | None:
         """Give back what it holds; returns what that was, None if it must not be ended any more."""

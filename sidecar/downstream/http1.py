@@ -716,7 +716,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         held = self.held_as
         if held is None or self._stay is Stay.VISITOR:
             return None
-        account, peer = self._account, self.link.peer
+        account = self._account
         size, since = CONNECTION_BYTES, self._since
         if self._secured is not None:
             size += SECURED_BYTES
@@ -728,7 +728,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         elif held is Held.TUNNEL:
             size = CONNECTION_BYTES + self.link.unsent_bytes
             since = now  # what moves in it is not seen here: it goes last
-        return Claim(self, peer[0] if peer is not None else "", size, now - since)
+        return Claim(self, self.link.address, size, now - since, self.link.is_in_process)
 
     def end_for_memory(self) -> Held | None:
         """Give back what it holds; returns what that was, None if it must not be ended any more."""

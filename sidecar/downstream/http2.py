@@ -223,7 +223,7 @@ class Http2ClientConnection(PhaseClock, Host):
         """What its end would give back, for whoever must choose."""
         if self.phase is _CLOSED:
             return None
-        account, peer = self._account, self.link.peer
+        account = self._account
         size, since = CONNECTION_BYTES, self._since
         if self.secured is not None:
             size += SECURED_BYTES
@@ -234,7 +234,7 @@ class Http2ClientConnection(PhaseClock, Host):
             size, since = size + untaken, came if account is None else max(since, came)
         if account is None and not untaken and self.codec.load.open_streams:
             return None
-        return Claim(self, peer[0] if peer is not None else "", size, now - since)
+        return Claim(self, self.link.address, size, now - since, self.link.is_in_process)
 
     def _untaken_by_upstreams(self) -> tuple[int, float]:
         """How much of its requests upstreams do not take, and when the last of it came. The upstreams' connections

@@ -353,9 +353,8 @@ class OpaqueConnection(PhaseClock, ServerStream):
         self.is_retired = True
 
     def claim(self, now: float) -> Claim | None:
-        peer = self.link.peer
         size = CONNECTION_BYTES + len(self._behind)
-        return Claim(self, peer[0] if peer is not None else "", size, now - self._since)
+        return Claim(self, self.link.address, size, now - self._since)
 
     def end_for_memory(self) -> Held | None:
         if self.phase is Phase.CLOSED:

@@ -69,6 +69,16 @@ class Link:
         return (name[0], name[1]) if isinstance(name, tuple) else None
 
     @property
+    def address(self) -> str:
+        """The other side's, without its port; empty for a UNIX socket."""
+        return self.peer[0] if self.peer is not None else ""
+
+    @property
+    def is_in_process(self) -> bool:
+        """The other side is this process too (`in_process.py`): it has no port."""
+        return self.peer is not None and not self.peer[1]
+
+    @property
     def identity(self) -> str | None:
         """Who the other side has proved to be; None in clear text, and for a client without a certificate."""
         return self.tls.identity if self.tls is not None else None

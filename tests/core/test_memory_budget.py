@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -168,6 +170,14 @@ def test_an_address_with_more_than_a_tenth_pays_before_all_others() -> None:
     assert "neighbour" not in chosen
     everybody = names(choose([neighbour, *stranger], LIMIT, LIMIT))
     assert everybody[-1] == "neighbour"
+
+
+def test_connections_within_the_process_go_last_however_much_they_hold() -> None:
+    own = [replace(claim(f"own {number}", "o", 600, 10.0), is_own=True) for number in range(20)]
+    strangers = [claim(f"stranger {number}", f"s{number}", 60, 1.0) for number in range(20)]
+    enough = names(choose([*own, *strangers], 1200 * 1024, LIMIT))
+    assert sorted(enough) == sorted(one.holder for one in strangers)
+    assert names(choose([*own, *strangers], 1201 * 1024, LIMIT)) == [*enough, "own 0"]
 
 
 @given(

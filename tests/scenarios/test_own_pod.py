@@ -317,6 +317,20 @@ async def test_a_call_that_goes_round_ends_with_508() -> None:
         assert 1 < to.taken()["in"] < 10
 
 
+@pytest.mark.parametrize("version", ["http1", "http2"])
+async def test_its_connections_are_the_last_that_are_closed_to_give_memory_back(version: str) -> None:
+    async with own_pod(own=f", protocol: {version}") as to, raw_client(port(to.worker, "outbound")) as client:
+        await client.send(get(b"/call"))
+        assert [answer.status for answer in await client.responses([b"GET"])] == [200]
+        now = asyncio.get_running_loop().time()
+        claims = [
+            one.claim(now)
+            for name in ("inbound", "outbound")
+            for one in to.worker.listeners[name].connections()
+        ]
+        assert [claim is not None and claim.is_own for claim in claims] == [True, False]
+
+
 async def test_without_room_for_the_inbound_side_it_is_our_own_lack() -> None:
     async with own_pod() as to:
         service = to.worker.service
