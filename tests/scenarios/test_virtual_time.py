@@ -138,6 +138,27 @@ async def test_the_clock_stands_for_a_job_in_a_thread(ticking: object) -> None:
     assert loop.time() == before
 
 
+async def test_the_clock_stands_for_a_job_that_had_no_processor_meanwhile(
+    ticking: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seconds in which the machine did other things: no thread of this process has moved."""
+    loop, clock = asyncio.get_running_loop(), time.monotonic
+    before = loop.time()
+
+    def compute() -> None:
+        began = time.thread_time()
+        while time.thread_time() < began + 0.02:
+            pass
+
+    def job() -> None:
+        compute()
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 5.0)
+        compute()
+
+    await asyncio.to_thread(job)
+    assert loop.time() == before
+
+
 async def test_a_job_that_waits_for_virtual_time_gets_it() -> None:
     is_over = threading.Event()
     job = asyncio.ensure_future(asyncio.to_thread(is_over.wait))

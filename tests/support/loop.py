@@ -22,8 +22,6 @@ PATIENCE_SECONDS = 0.002
 """Real time that a stranger gets before each jump of the clock: nothing tells whether it is about to speak."""
 LOOK_SECONDS = 0.001
 """Real time between two looks at whether somebody is still at work."""
-JOB_SECONDS = 0.5
-"""For so long a job in a thread holds up the clock; one that takes longer waits for something that is to come."""
 STUCK_SECONDS = 20.0
 
 
@@ -60,10 +58,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         """What shows up in real time, as long as something may."""
         outside = self.outside
         stuck = time.monotonic() + STUCK_SECONDS
-        while outside.is_at_work(time.monotonic() - JOB_SECONDS) or outside.is_owed_bytes():
+        while outside.is_at_work() or outside.is_owed_bytes():
             ready = super().select(LOOK_SECONDS)
             if ready or time.monotonic() > stuck:
                 return ready
+            outside.looked()
         return super().select(min(PATIENCE_SECONDS, timeout) if outside.has_stranger() else 0)
 
 

@@ -20,7 +20,6 @@ import fcntl
 import socket
 import struct
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,9 @@ _SENT_AT = 200
 _ESTABLISHED = 1
 """`tcpi_state`: a connection of which no end has closed."""
 SIOCOUTQ = termios.TIOCOUTQ
+JOB_LOOKS = 500
+"""For so many looks of a millisecond a job in a thread holds up the clock; one that takes longer waits for something
+that is to come. It is not told in seconds, in which a busy machine may have run neither the loop nor the thread."""
 SLEEPING = {"S", "T", "t"}
 """States of a process (proc_pid_stat(5)) that wait for something, or that somebody has stopped."""
 
@@ -46,7 +48,8 @@ class Outside:
     def __init__(self) -> None:
         self.transports: Any = {}
         """The loop's own, by descriptor: asyncio keeps them."""
-        self._jobs: dict[asyncio.Future[Any], float] = {}
+        self._jobs: dict[asyncio.Future[Any], int] = {}
+        """How many looks each of them has left."""
         self._children: list[asyncio.SubprocessTransport] = []
         self._ports: dict[int, int] = {}
         """Where the loop listens, by descriptor."""
@@ -54,7 +57,7 @@ class Outside:
         """The port at the other end of each connection that is no transport's; 0 where it is no connection."""
 
     def job_began(self, job: asyncio.Future[Any]) -> None:
-        self._jobs[job] = time.monotonic()
+        self._jobs[job] = JOB_LOOKS
         job.add_done_callback(self._jobs.pop)
 
     def child_began(self, child: asyncio.SubprocessTransport) -> None:
@@ -76,10 +79,15 @@ class Outside:
         self._ports.pop(fd, None)
         self._by_hand.pop(fd, None)
 
-    def is_at_work(self, youngest: float) -> bool:
-        """A child runs, or a thread has a job that began after `youngest` (real seconds)."""
+    def looked(self) -> None:
+        """The loop has waited for a moment, and nothing came."""
+        for job, left in self._jobs.items():
+            self._jobs[job] = max(0, left - 1)
+
+    def is_at_work(self) -> bool:
+        """A child runs, or a thread has a job that was not looked at `JOB_LOOKS` times."""
         self._children = [child for child in self._children if child.get_returncode() is None]
-        return any(map(_is_running, self._children)) or any(began > youngest for began in self._jobs.values())
+        return any(map(_is_running, self._children)) or any(self._jobs.values())
 
     def has_stranger(self) -> bool:
         """Somebody else holds the other end of something that the loop waits for, or has a long job for it."""
