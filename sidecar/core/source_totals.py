@@ -246,6 +246,7 @@ def _overloads(every: Iterable[Sources]) -> list[OverloadNumbers]:
             before.refused + one.refused,
             before.left + one.left,
             before.waits_for_room + one.waits_for_room,
+            before.turned_away + one.turned_away,
         )
     return list(by.values())
 

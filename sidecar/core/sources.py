@@ -129,6 +129,8 @@ class OverloadNumbers:
     """Clients that went away while they waited for their turn."""
     waits_for_room: int = 0
     """Pauses in accepting, for want of open files or of memory."""
+    turned_away: int = 0
+    """Clients beyond the open files there are, whose first request was answered 503."""
 
 
 @dataclass(frozen=True, slots=True)

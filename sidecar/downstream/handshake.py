@@ -25,6 +25,7 @@ from sidecar.downstream.phase import Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.visitors import Lack
 from sidecar.transport.link import Link
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.transport.tls.hello import ClientHello, HelloReader, HelloTooLong, NotTls
@@ -87,6 +88,13 @@ class ClientHandshake(PhaseClock, Handshaking):
     def was_idle(self, at: float) -> bool:
         """It has not had its turn: nobody else gets its place."""
         return False
+
+    @property
+    def is_silent(self) -> bool:
+        return self._reader is not None and not self._reader.raw
+
+    def turn_away(self, lack: Lack) -> None:
+        """Whoever takes its place is told (`ListenerSocket.replace`), and answers no."""
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""

@@ -51,6 +51,7 @@ from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.visitors import Lack
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
@@ -100,7 +101,7 @@ class Stay(IntEnum):
     LAST = 1
     """Its next answer is the last one."""
     VISITOR = 2
-    """The same, and that answer is no: there is no memory for it."""
+    """The same, and that answer is no: there is no memory or no open file for it (`forwarding/visitors.py`)."""
 
 
 class ClientConnection(PhaseClock, ServerStream, Waiting):
@@ -140,7 +141,6 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
         self._stay = Stay.KEPT
-        """There is no memory for it: its only request is refused."""
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
         self._has_ended = False
@@ -155,7 +155,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self.place = OUTSIDE
         self.ticket: Ticket | None = None
         self._verdict: GivenUp | None = None
-        """Of the gate, on the present request; None: it is taken."""
+        """Of the gate, on the present request, or for a visitor; None: it is taken."""
         self._forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self._secured = secured
@@ -176,9 +176,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         return self._secured is not None
 
     def was_idle(self, at: float) -> bool:
-        """Between two requests since that time, with nothing on its way that the kernel knows of."""
-        is_idle = self.phase is _IDLE and self._since <= at
+        """Between two requests since that time, with nothing on its way that the kernel knows of: others may get its
+        place. A visitor has none."""
+        is_idle = self.phase is _IDLE and self._since <= at and self._stay is not Stay.VISITOR
         return is_idle and not self._behind and not self.link.is_readable()
+
+    @property
+    def is_silent(self) -> bool:
+        return self.phase is _IDLE and not self._behind and self._secured is None
 
     # When its phase has lasted too long (`phase_clock.py`)
 
@@ -328,6 +333,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 data = self._take_next(data)
         finally:
             self._is_reading = False
+        if self._stay is Stay.VISITOR and self._verdict is not None and self.phase is Phase.HEAD:
+            self._answer(self._verdict, self._service.clock())  # the rest of its head may never come
         if self._account is not None:
             self._note_moved()
         elif self._behind or self._unfinished is not None or self._body_left or self._chunked is not None:
@@ -417,9 +424,6 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
         listener, link = self._listener, self.link
-        if self._stay is Stay.VISITOR:
-            link.abort()  # it would ask for many things at once
-            return
         self._part()
         served = Http2ClientConnection(listener, link, self._secured)
         link.set_sink(served)
@@ -768,7 +772,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _refuse(self, refused: parse.Refused, now: float) -> None:
         """Nothing that arrives from here on can be trusted: answer this, then close."""
-        error = GivenUp(refused.reason, refused.detail)
+        self._answer(GivenUp(refused.reason, refused.detail), now)
+
+    def _answer(self, error: GivenUp, now: float) -> None:
+        """Whatever it was about to ask, and close."""
         head = self._unfinished.whole() if self._unfinished is not None else b""
         self._distrust()
         exchange = self._exchange
@@ -858,15 +865,17 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._take_verdict()
             self._go_on()
 
-    def turn_away(self) -> None:
-        """There is no memory for it, and nobody to close for it: its first request is answered no, and it ends."""
+    def turn_away(self, lack: Lack) -> None:
+        """There is none of that for it, and nobody to close for it: its first request is answered no, and it ends.
+        It does not wait for its turn in an overload: its place is one that others need."""
         self._stay = Stay.VISITOR
-        self._service.memory.refused += 1
-        self._verdict = _no_memory()
+        self._verdict = lack.refusal()
+        self.place = _LET_IN
 
     def _take_verdict(self) -> None:
         """Its request has come to its turn. A client that has left meanwhile gets no answer: 499."""
-        self._verdict = _no_memory() if self._stay is Stay.VISITOR else None
+        if self._stay is not Stay.VISITOR:
+            self._verdict = None
         if self.link.is_ended():
             self._verdict = GivenUp(Reason.CLIENT_GONE, "the client went away while its request waited")
             self._service.loop.call_soon(self.abort)
@@ -1168,10 +1177,6 @@ _HELD: dict[Phase, Held | None] = {
 
 def _reason_of(error: MalformedChunk) -> Reason:
     return Reason.HEAD_TOO_LARGE if isinstance(error, TooLarge) else Reason.BAD_REQUEST
-
-
-def _no_memory() -> GivenUp:
-    return GivenUp(Reason.OVERLOADED, "no memory left for another request", retry_after_seconds=1.0)
 
 
 def _lines(head: ResponseHead) -> list[bytes]:

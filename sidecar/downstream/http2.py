@@ -29,6 +29,7 @@ from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.visitors import Lack
 from sidecar.http2 import events
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
@@ -62,7 +63,7 @@ class Http2ClientConnection(PhaseClock, Host):
         "_account", "_behind", "_events", "_has_said_last", "_is_reading",
         "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_share", "_since",
         "_streams", "_unread_requests", "_untaken", "bucket", "codec",
-        "due", "forwarded", "is_draining", "link", "phase", "secured", "service",
+        "due", "forwarded", "is_draining", "lack", "link", "phase", "secured", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link, secured: Secured | None = None) -> None:
@@ -79,6 +80,7 @@ class Http2ClientConnection(PhaseClock, Host):
         self.forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self.is_draining = False
+        self.lack: Lack | None = None
         self._has_said_last = False
         """The GOAWAY that names the last stream is out: nothing new can come."""
         self._streams: set[ServedStream] = set()
@@ -113,9 +115,13 @@ class Http2ClientConnection(PhaseClock, Host):
         return self.secured is not None
 
     def was_idle(self, at: float) -> bool:
-        """Without a stream since that time, and with nothing on its way that the kernel knows of."""
-        is_idle = self.phase is _IDLE and self._since <= at
+        """Without a stream since that time, and with nothing on its way that the kernel knows of: others may get its
+        place. A visitor has none."""
+        is_idle = self.phase is _IDLE and self._since <= at and self.lack is None
         return is_idle and not self._behind and not self.link.is_readable()
+
+    is_silent = False
+    """It began with the preface."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Its link was made before it, of this transport."""
@@ -354,6 +360,8 @@ class Http2ClientConnection(PhaseClock, Host):
         stream = ServedStream(self, event.stream)
         self._streams.add(stream)
         stream.begin(event)
+        if self.lack is not None and not self._has_said_last:
+            self._take_no_more()
 
     def _trailers(self, event: events.TrailersReceived) -> None:
         owner: ServedStream | None = event.stream.owner
@@ -442,6 +450,10 @@ class Http2ClientConnection(PhaseClock, Host):
         self.codec.drain()
         self._write()
         self.service.loop.call_later(LAST_CALL_SECONDS, self.service.turns.end, self._take_no_more)
+
+    def turn_away(self, lack: Lack) -> None:
+        """There is none of that for it: its first request is answered no, and it ends."""
+        self.lack = lack
 
     is_retired = False
     """Nobody takes its place."""

@@ -31,6 +31,7 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.grpc import own_trailers
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.visitors import Lack
 from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived
@@ -74,6 +75,8 @@ class Host(ABC):
     """What upstreams are told of the client, in the last request."""
     secured: Secured | None
     """Its TLS; None in clear text."""
+    lack: Lack | None
+    """What there is none of for it, so that requests are answered no; None: they are taken."""
 
     @property
     @abstractmethod
@@ -154,7 +157,7 @@ class ServedStream(ServerStream):
         """Begin its exchange."""
         connection, listener = self._connection, self._connection.listener
         self._has_client_ended = event.is_end
-        gate = listener.gate
+        gate = listener.gate if connection.lack is None else None
         if gate is not None and connection.service.rng.random() >= listener.overload.admission:
             # Certainly not processed: its client may ask again, here or elsewhere (RFC 9113 8.7).
             gate.refused_streams += 1
@@ -164,7 +167,8 @@ class ServedStream(ServerStream):
             if connection.service.clock() - gate.began_at >= GOAWAY_SECONDS:
                 connection.drain()
             return
-        refusal, secured = None, connection.secured
+        lack, secured = connection.lack, connection.secured
+        refusal = None if lack is None else lack.refusal()
         try:
             request = http2_request.read_request(listener, event)
         except parse.Refused as refused:
@@ -174,7 +178,7 @@ class ServedStream(ServerStream):
                 request.tls = secured.told
         else:
             if secured is not None:
-                refusal = secured.refusal(request.host)
+                refusal = secured.refusal(request.host) or refusal
                 request.tls = secured.told
             if listener.tells_of_client:
                 connection.forwarded = tell_of_client(

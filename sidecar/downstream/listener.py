@@ -13,7 +13,6 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from itertools import islice
 from typing import Any, Final
 
 from sidecar.core.memory_budget import SECURED_BYTES, Account
@@ -31,6 +30,7 @@ from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.downstream.phase import limits as phase_limits
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
+from sidecar.forwarding.visitors import Lack
 from sidecar.transport import in_process, kernel
 from sidecar.transport.bind import Bind, Bound, bind_own
 from sidecar.transport.given import GIVEN
@@ -44,8 +44,9 @@ _LOG = logging.getLogger("sidecar.downstream")
 ACCEPTS_A_TURN: Final = 64
 """Of the loop, for one listener."""
 LOOKS_FOR_IDLE: Final = 256
-"""Connections that are looked at for an idle one, when another needs its place."""
-RETRY_SECONDS: Final = 0.1
+"""Connections that are looked at at once for an idle one, when another needs its place."""
+RETRY_SECONDS: Final = 0.02
+"""While there is no open file: a client that says nothing loses its place to another one by then."""
 ACCEPT_COST: Final = 3
 """Of a new connection with its first request, in requests on a connection that is there."""
 LEFT_FOR_ONE: Final = 16
@@ -55,11 +56,6 @@ RESUMES_A_TURN: Final = 256
 """Connections that are read again in one turn when an overload has ended."""
 MEMORY_RETRY_SECONDS: Final = 0.002
 """While connections are being closed to give memory back, which takes some turns of the loop."""
-
-MOST_VISITORS: Final = 32
-"""Connections beyond the budget of memory, whose only request is refused: better than to leave its client waiting."""
-VISIT_SECONDS: Final = 1.0
-"""How long a visitor may keep its place from others."""
 
 LEAST_HEAD_FIELD_BYTES: Final = 4
 """A header field takes at least so many: a name of one byte, a colon, CRLF."""
@@ -118,8 +114,8 @@ class ListenerSocket(ListenerTerms):
         """As those that are accepted begin."""
         self.waits_for_room = 0
         """How often a client had to wait in the kernel's queue, for want of open files or of memory here."""
-        self._visitors: dict[ClientConnection, float] = {}
-        """Those and when they came, the oldest first."""
+        self._to_look_at: list[AnyClient] = []
+        """For an idle one, the oldest last: where the last look has ended, so that each is looked at in turn."""
         self._taking: set[asyncio.Task[object]] = set()
         """The last connections out of the accept queue, until they are among the others."""
 
@@ -134,6 +130,11 @@ class ListenerSocket(ListenerTerms):
     def connections(self) -> list[AnyClient]:
         """All that are open now."""
         return list(self._connections)
+
+    @property
+    def turned_away(self) -> int:
+        """Clients who were told that no file was left to open for them, so far."""
+        return self.service.beside.visitors.without_file[self.name]
 
     @property
     def address(self) -> Address:
@@ -221,6 +222,7 @@ class ListenerSocket(ListenerTerms):
         whom it has accepted, and of a socket that another one has too, that one would have served them."""
         bound = self._bound
         if bound is not None and bound.accepts:
+            self.service.beside.visitors.keep_files()
             self._queues += [bound.listening, *bound.others]
             self._watch_queue()
 
@@ -267,6 +269,8 @@ class ListenerSocket(ListenerTerms):
                 self.service.loop.remove_reader(queue.fileno())
 
     def _accept_some(self, queue: socket.socket | Handed) -> None:
+        if self.service.beside.visitors.is_short_of_files:
+            self.service.beside.visitors.keep_files()
         for _ in range(ACCEPTS_A_TURN):
             if not self._has_room():
                 self._wait_for_room()
@@ -276,6 +280,8 @@ class ListenerSocket(ListenerTerms):
             except BlockingIOError:
                 return
             except OSError as error:
+                if self._finds_file(error):
+                    continue
                 self._cannot_accept(error)
                 return
             taken.setblocking(False)
@@ -293,8 +299,9 @@ class ListenerSocket(ListenerTerms):
                 break
             try:
                 one, _address = queues[0].accept()
-            except OSError:
-                del queues[0]
+            except OSError as error:
+                if not self._finds_file(error):
+                    del queues[0]
                 continue
             if kernel.is_left(one):
                 one.close()
@@ -306,27 +313,44 @@ class ListenerSocket(ListenerTerms):
         return taken
 
     def _has_room(self) -> bool:
-        """Whether another connection can be served; one that has been idle for a while is closed for it."""
+        """Whether another connection can be taken: to be served, or to be told that it cannot be."""
         service = self.service
         if service.memory.has_none_left:
-            return service.memory.is_full and self._has_room_for_visitor()
-        if service.open_connections + len(self._taking) < service.max_open_connections:
+            return service.memory.is_full and service.beside.visitors.has_place(len(self._taking))
+        if self._has_file(len(self._taking)):
+            if self._to_look_at:
+                self._to_look_at.clear()
             return True
+        return not self._closes_idle() and service.beside.visitors.has_place(len(self._taking))
+
+    def _has_file(self, coming: int) -> bool:
+        """Whether there is one for a connection that is served, beside those of `coming` more."""
+        service = self.service
+        visitors = service.beside.visitors
+        served = service.open_connections - len(visitors) + coming
+        return served < service.max_open_connections and not visitors.is_short_of_files
+
+    def _closes_idle(self) -> bool:
+        """Close one for who comes: its file is free in the next turn of the loop. False where none was found."""
+        if not self._to_look_at:
+            self._to_look_at = list(self._connections)
+            self._to_look_at.reverse()
         # A request of who has just connected, or was just answered, is on its way for as long as the network takes.
-        before = service.clock() - LAST_CALL_SECONDS
-        some = islice(self._connections, LOOKS_FOR_IDLE)
-        idle = next((one for one in some if one.was_idle(before)), None)
-        if idle is not None:
-            idle.abort()
+        before = self.service.clock() - LAST_CALL_SECONDS
+        for _ in range(min(LOOKS_FOR_IDLE, len(self._to_look_at))):
+            one = self._to_look_at.pop()
+            if one.was_idle(before):
+                one.abort()
+                return True
         return False
 
-    def _has_room_for_visitor(self) -> bool:
-        if len(self._visitors) + len(self._taking) < MOST_VISITORS:
-            return True
-        oldest = next(iter(self._visitors.items()), None)
-        if oldest is not None and self.service.clock() - oldest[1] > VISIT_SECONDS:
-            oldest[0].abort()
-        return False
+    def _finds_file(self, error: OSError) -> bool:
+        """There was none to accept with, although there should be, as when the whole system has too many: whether one
+        that was kept is free now."""
+        if not is_own_lack(error) or self._closes_idle():
+            return False
+        visitors = self.service.beside.visitors
+        return visitors.has_place(len(self._taking)) and visitors.give_file()
 
     def _cannot_accept(self, error: OSError) -> None:
         """No descriptor, or no memory: what waits is looked at again when something may have come free."""
@@ -462,7 +486,8 @@ class ListenerSocket(ListenerTerms):
         Raises:
             OSError: there is no room for another connection.
         """
-        if not self._has_room():
+        if self.service.memory.has_none_left or not self._has_file(len(self._taking)):
+            self._closes_idle()  # for who comes next
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         ours, theirs = in_process.pair()
         self._take(theirs, lambda: in_process.Arriving(self._connection(), host, asked))
@@ -513,8 +538,10 @@ class ListenerSocket(ListenerTerms):
             ):  # a handshake takes far more than the answer "no"
                 self.refused_connections += 1
                 return False
-            self._visitors[connection] = self.service.clock()
-            connection.turn_away()
+            memory.refused += 1
+            self.service.beside.visitors.came(connection, self.name, Lack.MEMORY)
+        elif not self._has_file(0):
+            self.service.beside.visitors.came(connection, self.name, Lack.FILES)
         self._connections[connection] = self.service.clock()
         self.service.open_connections += 1
         memory.joined()
@@ -533,6 +560,7 @@ class ListenerSocket(ListenerTerms):
     ) -> None:
         """It goes on as another protocol's, in the same place."""
         self._connections[by] = self._connections.pop(connection)
+        self.service.beside.visitors.replaced(connection, by)
         if connection.is_retired:
             by.retire()
 
@@ -540,8 +568,7 @@ class ListenerSocket(ListenerTerms):
         """It has closed, or became a tunnel."""
         if connection in self._connections:
             del self._connections[connection]
-            if isinstance(connection, ClientConnection):
-                self._visitors.pop(connection, None)
+            self.service.beside.visitors.left(connection)
             self.service.open_connections -= 1
             self.service.memory.left()
             if connection.is_secured:

@@ -29,6 +29,7 @@ from sidecar.forwarding.connect import TunnelExchange
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.visitors import Lack
 from sidecar.transport.channel import Channel
 from sidecar.transport.intercept import asked_by
 from sidecar.transport.link import Link
@@ -48,6 +49,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         "_first",
         "_has_ended",
         "_is_gone_on",
+        "_is_visitor",
         "_listener",
         "_service",
         "_since",
@@ -79,6 +81,8 @@ class OpaqueConnection(PhaseClock, ServerStream):
         self._has_ended = False
         self._is_gone_on = False
         """Another protocol hears its link now."""
+        self._is_visitor = False
+        """There is nothing left to serve it with."""
         self._until_first: _UntilFirst | None = None
         """Between it and its tunnel, while neither side has said anything."""
 
@@ -95,6 +99,10 @@ class OpaqueConnection(PhaseClock, ServerStream):
         asked = self.link.asked
         assert asked is not None, "else it is a connection of HTTP"
         return asked
+
+    @property
+    def is_silent(self) -> bool:
+        return self.phase is Phase.DETECT and not self._behind
 
     # How it begins
 
@@ -227,6 +235,10 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     def _tunnel(self, server_name: str) -> None:
         """Connect to where it was going. `server_name`: what a TLS client has asked for."""
+        if self._is_visitor:
+            self._enter(Phase.CLOSING, self._service.clock())
+            self.link.reset()  # what it speaks has no word for it
+            return
         asked = self._asked
         is_known = bool(self._behind) or self._has_ended or asked.port in self._listener.opaque_ports
         if not is_known:
@@ -344,6 +356,10 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def was_idle(self, at: float) -> bool:
         """It is not known yet what it brings."""
         return False
+
+    def turn_away(self, lack: Lack) -> None:
+        """Its connection is reset, but whoever takes its place for HTTP is told, and answers no."""
+        self._is_visitor = True
 
     def drain(self) -> None:
         """It is served once, as who has connected before."""

@@ -1,5 +1,5 @@
-"""What goes on beside the exchanges of a process: who waits for a hedge, copies under way, TLS handshakes, and the
-other workers of its pod."""
+"""What goes on beside the exchanges of a process: who waits for a hedge, copies under way, TLS handshakes, clients
+who cannot be served, and the other workers of its pod."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 from sidecar.core.errors import Reason
 from sidecar.forwarding.hedge_line import HedgeLine
 from sidecar.forwarding.sweep import Sweep
+from sidecar.forwarding.visitors import Visitors
 from sidecar.transport.turns import Turns
 
 
@@ -39,7 +40,7 @@ class OtherLoops(ABC):
 class Beside:
     """Of one process; owned by its `Service`."""
 
-    __slots__ = ("copies", "handshakes", "hedges", "others")
+    __slots__ = ("copies", "handshakes", "hedges", "others", "visitors")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
         self.hedges = HedgeLine(loop, clock, sweep)
@@ -48,6 +49,8 @@ class Beside:
         """For TLS handshakes alone: nobody else is to wait behind hundreds of them."""
         self.copies: set[Stoppable] = set()
         """Of requests, under way to the upstreams of mirrors."""
+        self.visitors = Visitors(clock)
+        """Clients who are told that there is no room for them."""
         self.others: OtherLoops | None = None
         """None in a pod of one worker."""
 
@@ -65,3 +68,4 @@ class Beside:
         """The last: nobody is hedged and nothing is copied any more."""
         self.stop_copies()
         self.hedges.close()
+        self.visitors.close()

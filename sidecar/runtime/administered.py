@@ -165,6 +165,7 @@ class Administered:
                     "refused": one.refused_requests,
                     "left": one.gone_clients,
                     "waits_for_room": one.waits_for_room,
+                    "turned_away": one.turned_away,
                 }
                 for name, one in sockets.items()
             },

@@ -23,6 +23,7 @@ from sidecar.downstream.relief import Relief
 from sidecar.forwarding.notices import Notices
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
+from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.runtime.assembly import Assembly, Built, Names
 from sidecar.runtime.crossing import Joined
 from sidecar.runtime.listeners import Listeners, Prepared
@@ -63,6 +64,7 @@ class DataPath:
         decide: Decide,
         live: set[ObservedExchange],
         max_open_connections: int,
+        max_visitors: int = MOST_VISITORS,
         memory: MemoryBudget | None = None,
         zone: str | None = None,
         bind: Bind = bind_own,
@@ -71,7 +73,7 @@ class DataPath:
     ) -> None:
         """`memory`: of all connections; None: without a bound. `zone`: where this process runs; None: nobody knows.
         `bind`: where listeners get their sockets from. `joined`: what it shares with the other workers of its pod;
-        None: there are none.
+        None: there are none. `max_visitors`: clients beyond `max_open_connections` who are told so, at a time.
 
         `clock`: monotonic seconds. `rng`: draws what is left to chance. `live`: where exchanges are while they are
         under way. `propagation`: the forms of a trace's context beside W3C's; None: there are none."""
@@ -92,6 +94,7 @@ class DataPath:
             max_open_connections=max_open_connections,
             memory=memory or MemoryBudget(),
         )
+        self.service.beside.visitors.most = max_visitors
         self.notices: Notices | None = None
         if joined is not None:
             self.notices = Notices(loop, clock, turns, joined.across, joined.own, joined.others)

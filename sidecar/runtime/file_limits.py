@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.snapshot import Snapshot
+from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.serving.bounds import MAX_CONNECTIONS
 
 OTHER_FILES: Final = 64
@@ -22,6 +23,9 @@ MIN_SERVER_CONNECTIONS: Final = 64
 """Of the admin and of the probe listener: 32 readers of events and 16 long answers leave room for a probe."""
 SERVER_SHARE: Final = 8
 """Each of the two takes at most this part of all: 128 of the usual 1024."""
+VISITOR_SHARE: Final = 64
+"""Clients who are told that there is no file for them take at most this part of all: 16 of the usual 1024. As many
+files again are kept open for them, in case there is none although there should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,17 @@ class FileLimits:
         return min(MAX_CONNECTIONS, max(MIN_SERVER_CONNECTIONS, self.open_files // SERVER_SHARE))
 
     @property
+    def max_visitors(self) -> int:
+        """Clients beyond those who are served, at a time."""
+        return min(MOST_VISITORS, max(1, self.open_files // VISITOR_SHARE))
+
+    @property
     def max_open_connections(self) -> int:
         """Connections with clients, over all listeners, and as many with upstreams, over all upstreams; at least 1.
 
         Equal parts, since an exchange takes one of each.
         """
-        kept = OTHER_FILES + 2 * self.max_server_connections
+        kept = OTHER_FILES + 2 * self.max_server_connections + 2 * self.max_visitors
         return max(1, (self.open_files - kept) // 2)
 
 
@@ -56,7 +65,7 @@ def warning_of_limit(limits: FileLimits, snapshot: Snapshot) -> str | None:
     wanted = max((upstream.limits.max_connections for upstream in snapshot.upstreams.values()), default=0)
     if limits.max_open_connections >= wanted:
         return None
-    enough = wanted * 2 + OTHER_FILES + 2 * MAX_CONNECTIONS
+    enough = wanted * 2 + OTHER_FILES + 2 * MAX_CONNECTIONS + 2 * MOST_VISITORS
     return (
         f"{limits.open_files} open files are enough for {limits.max_open_connections} exchanges at once, and an"
         f" upstream may have {wanted} connections (max_connections): raise the hard limit to {enough}"

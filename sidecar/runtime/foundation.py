@@ -92,6 +92,7 @@ def lay(
         propagation=chain_of(rooms.room.settings.propagators),
         live=live,
         max_open_connections=ground.limits.max_open_connections,
+        max_visitors=ground.limits.max_visitors,
         memory=MemoryBudget(budget_bytes(snapshot.limits, ground.container)),
         zone=ground.environ.get("SIDECAR_ZONE") or None,
         bind=bind,

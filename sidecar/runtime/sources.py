@@ -69,7 +69,12 @@ def collect(
         loop=LoopNumbers(pace.lag.state, pace.throttled_turns, datapath.service.turns.ends_put_off),
         overloads=[
             OverloadNumbers(
-                name, one.overload.is_on, one.refused_requests, one.gone_clients, one.waits_for_room
+                name,
+                one.overload.is_on,
+                one.refused_requests,
+                one.gone_clients,
+                one.waits_for_room,
+                one.turned_away,
             )
             for name, one in sockets
         ],

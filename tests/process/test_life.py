@@ -118,7 +118,7 @@ async def test_the_limit_of_open_files_is_raised_and_told_with_what_it_is_enough
     started, warned = (next(one for one in lines if one["kind"] == f"process.{kind}") for kind in KINDS)
     assert (started["open_files"], started["max_open_connections"]) == (
         hard,
-        (hard - 64 - 2 * (hard // 8)) // 2,
+        (hard - 64 - 2 * (hard // 8) - 2 * (hard // 64)) // 2,
     )
     assert (
         f"{hard} open files are enough for {started['max_open_connections']} exchanges" in warned["message"]

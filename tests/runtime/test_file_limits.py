@@ -25,7 +25,7 @@ def snapshot(routes: str = ROUTES) -> Snapshot:
 
 @pytest.mark.parametrize(
     ("open_files", "exchanges", "server_connections"),
-    [(1024, 352, 128), (256, 32, 64), (4096, 1760, 256), (1_048_576, 524_000, 256), (100, 1, 64)],
+    [(1024, 336, 128), (256, 28, 64), (4096, 1728, 256), (1_048_576, 523_968, 256), (100, 1, 64)],
 )
 def test_a_limit_is_divided_between_traffic_and_what_is_kept(
     open_files: int, exchanges: int, server_connections: int
@@ -37,7 +37,8 @@ def test_a_limit_is_divided_between_traffic_and_what_is_kept(
 def test_all_parts_together_are_never_more_than_the_limit() -> None:
     for open_files in range(200, 20_000):
         limits = FileLimits(open_files)
-        parts = 2 * limits.max_open_connections + 2 * limits.max_server_connections + OTHER_FILES
+        servers, visitors = limits.max_server_connections, limits.max_visitors
+        parts = 2 * limits.max_open_connections + 2 * servers + 2 * visitors + OTHER_FILES
         assert open_files - 1 <= parts <= open_files, open_files
 
 
@@ -87,15 +88,16 @@ def test_where_there_is_no_limit_nothing_is_raised(monkeypatch: pytest.MonkeyPat
 def test_a_limit_below_what_an_upstream_may_have_is_told_with_the_one_that_is_enough() -> None:
     warning = warning_of_limit(FileLimits(1024), snapshot())
     assert warning is not None
-    assert "1024 open files are enough for 352 exchanges at once" in warning
-    assert "400 connections (max_connections): raise the hard limit to 1376 " in warning
-    assert warning_of_limit(FileLimits(1376), snapshot()) is None
+    assert "1024 open files are enough for 336 exchanges at once" in warning
+    assert "400 connections (max_connections): raise the hard limit to 1440 " in warning
+    assert warning_of_limit(FileLimits(1440), snapshot()) is None
     assert warning_of_limit(FileLimits(100), snapshot("upstreams: {}\nroutes: []\n")) is None
 
 
 async def test_a_process_hands_its_limits_to_those_who_keep_them() -> None:
     async with running(ROUTES, limits=FileLimits(1024)) as worker:
-        assert worker.service.max_open_connections == 352
+        assert worker.service.max_open_connections == 336
+        assert worker.service.beside.visitors.most == 16
         assert (
             worker.control.admin.server.max_connections == worker.control.probes.server.max_connections == 128
         )

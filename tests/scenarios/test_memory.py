@@ -13,7 +13,8 @@ from typing import cast
 import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, Held
-from sidecar.downstream.listener import ACCEPTS_A_TURN, MOST_VISITORS
+from sidecar.downstream.listener import ACCEPTS_A_TURN
+from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.runtime import file_limits
 from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import app_routes

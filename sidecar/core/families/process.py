@@ -93,6 +93,11 @@ def _waits(sources: Sources) -> Iterator[Point]:
         yield (("sidecar.listener", one.listener),), one.waits_for_room
 
 
+def _without_file(sources: Sources) -> Iterator[Point]:
+    for one in sources.overloads:
+        yield (("sidecar.listener", one.listener),), one.turned_away
+
+
 def _overflowed(route: RouteNumbers, _: Places) -> Iterator[Point]:
     yield route_attributes(route), route.overflowed
 
@@ -118,6 +123,14 @@ PROCESS: Final[tuple[Family, ...]] = (
         MetricKind.COUNTER,
         None,
         _waits,
+    ),
+    Family(
+        "sidecar.listener.turned_away",
+        "{connection}",
+        "Clients answered 503 because no file was left to open for them.",
+        MetricKind.COUNTER,
+        None,
+        _without_file,
     ),
     Family(
         "sidecar.memory.used",

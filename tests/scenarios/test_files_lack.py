@@ -1,0 +1,264 @@
+"""At the limit of open files who comes is answered 503 at once: nobody is left waiting in the kernel's queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.downstream.phase import LAST_CALL_SECONDS
+from sidecar.forwarding.visitors import MOST_VISITORS
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import DataReceived, GoawayReceived, ResponseReceived
+from tests.scenarios.stage import GET, OK, Stage, get, inbound, stage
+from tests.support.authority import Authority
+from tests.support.proxy import HEADER
+from tests.support.raw import RawClient, RawPeer, Response, raw_client, turns
+from tests.support.tls_client import tls_client
+
+NEVER = get(b"/never")
+PSEUDO = ((b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/"))
+BEGUN = [b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc", b"PRI * HTTP/2"]
+
+
+async def answer_but_never(peer: RawPeer) -> None:
+    """`/never` is not answered; the script ends when the sidecar closes the connection."""
+    while (request := await peer.request()) is not None:
+        if request.target == b"/never":
+            while await peer.read_some():
+                pass
+            return
+        await peer.send(OK)
+
+
+@asynccontextmanager
+async def full(busy: int = 2, header: str = HEADER) -> AsyncIterator[tuple[Stage, list[RawClient]]]:
+    """There are files for `busy` clients, all of whom wait for their answers."""
+    async with stage(answer_but_never, header=header) as to, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(busy)]
+        for client in clients:
+            await client.send(NEVER)
+        while len(to.requests) < busy:
+            await turns()
+        to.worker.service.max_open_connections = busy
+        yield to, clients
+
+
+def is_told(response: Response) -> bool:
+    """It is the answer of SPEC 4 to our own lack of open files."""
+    status = (response.value(b"proxy-status") or b"").decode()
+    return (
+        (response.status, response.value(b"retry-after"), response.value(b"connection"))
+        == (503, b"1", b"close")
+        and status.startswith("sidecar; error=connection_limit_reached; ")
+        and b'"urn:sidecar:problem:overloaded"' in response.body
+    )
+
+
+async def leave(to: Stage, client: RawClient) -> None:
+    """It goes, and that was seen."""
+    before = to.worker.service.open_connections
+    client.writer.close()
+    while to.worker.service.open_connections >= before:
+        await turns()
+
+
+# Who comes
+
+
+async def test_who_comes_beyond_the_open_files_is_answered_503_until_somebody_goes() -> None:
+    async with full() as (to, busy):
+        socket_ = to.worker.listeners["inbound"]
+        for number in range(1, 4):
+            assert is_told(await to.ask())
+            assert socket_.turned_away == number
+        assert len(to.requests) == len(busy), "no upstream was asked"
+        assert to.metric("sidecar_listener_turned_away_total") == 3
+        await leave(to, busy[0])
+        assert (await to.ask()).status == 200
+        assert socket_.turned_away == 3
+        busy[1].writer.close()
+
+
+async def test_a_request_with_a_body_is_answered_503_too() -> None:
+    async with full() as (to, _):
+        data = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+        assert is_told(await to.ask(data, b"POST"))
+
+
+@pytest.mark.parametrize("data", BEGUN)
+async def test_what_was_only_begun_does_not_keep_its_place(data: bytes) -> None:
+    async with full() as (to, busy), raw_client(to.port) as client:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await client.send(data)
+        await client.read_to_end()
+        assert loop.time() - began < 1.0
+        while to.worker.service.open_connections > len(busy):
+            await turns()
+
+
+async def test_an_idle_connection_goes_first_and_the_newcomer_is_served() -> None:
+    async with full(busy=3) as (to, busy):
+        to.worker.service.max_open_connections += 1
+        async with raw_client(to.port) as idle:
+            await idle.send(GET)
+            assert [one.status for one in await idle.responses([b"GET"])] == [200]
+            assert is_told(await to.ask()), "what follows an answer may be on its way"
+            await asyncio.sleep(2 * LAST_CALL_SECONDS)  # virtual
+            assert (await to.ask()).status == 200
+            await idle.read_to_end()
+        assert to.worker.listeners["inbound"].turned_away == 1
+        assert all(not client.received for client in busy)
+
+
+async def test_an_idle_connection_is_found_behind_hundreds_that_are_not() -> None:
+    async with full(busy=300) as (to, _):
+        to.worker.service.max_open_connections += 1
+        async with raw_client(to.port) as idle:
+            await idle.send(GET)
+            assert [one.status for one in await idle.responses([b"GET"])] == [200]
+            await asyncio.sleep(2 * LAST_CALL_SECONDS)  # virtual
+            answers = [await to.ask() for _ in range(3)]
+            assert answers[-1].status == 200
+            await idle.read_to_end()
+
+
+async def test_hundreds_who_say_nothing_keep_nobody_from_an_answer() -> None:
+    loop = asyncio.get_running_loop()
+    async with full() as (to, busy), AsyncExitStack() as stack:
+        for _ in range(10 * MOST_VISITORS):
+            await stack.enter_async_context(raw_client(to.port))
+        began = loop.time()
+        assert is_told(await to.ask())
+        assert loop.time() - began < 2.0
+        assert to.worker.service.open_connections <= len(busy) + MOST_VISITORS
+
+
+# By HTTP/2 and TLS
+
+
+async def asked_by_http2(client: RawClient) -> tuple[dict[str, str], bytes]:
+    """Status and two fields of the answer to one request, and its body; the connection ends with it."""
+    codec = Connection(Role.CLIENT)
+    codec.open_stream(PSEUDO, (), is_end=True)
+    await client.send(codec.take())
+    await client.read_to_end()
+    told = codec.receive(client.received, 0.0)
+    assert any(isinstance(event, GoawayReceived) for event in told)
+    (answer,) = [event for event in told if isinstance(event, ResponseReceived)]
+    body = b"".join(event.data for event in told if isinstance(event, DataReceived))
+    found = {"status": str(answer.status)}
+    for key in ("proxy-status", "retry-after"):
+        found[key] = answer.lookup.get(key.encode(), b"").decode()
+    return found, body
+
+
+async def test_by_http2_the_first_request_is_answered_503_and_the_connection_ends() -> None:
+    async with full() as (to, busy), raw_client(to.port) as client:
+        found, body = await asked_by_http2(client)
+        assert (found["status"], found["retry-after"]) == ("503", "1")
+        assert "error=connection_limit_reached" in found["proxy-status"]
+        assert b'"urn:sidecar:problem:overloaded"' in body
+        while to.worker.service.open_connections > len(busy):
+            await turns()
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+async def test_by_tls_the_handshake_is_made_and_the_request_answered_503(
+    tmp_path: Path, protocol: str
+) -> None:
+    authority = Authority(tmp_path)
+    context = authority.client(alpn=(protocol,))
+    header = inbound(f"tls: {{certificates: [{authority.pair('a.test').yaml()}]}}")
+    async with stage(answer_but_never, header=header) as to, AsyncExitStack() as stack:
+        busy = await stack.enter_async_context(tls_client(to.port, authority.client()))
+        await busy.send(NEVER)
+        while not to.requests:
+            await turns()
+        to.worker.service.max_open_connections = 1
+        async with tls_client(to.port, context) as client:
+            assert client.tls.selected_alpn_protocol() == protocol
+            if protocol == "h2":
+                codec = Connection(Role.CLIENT)
+                codec.open_stream(PSEUDO, (), is_end=True)
+                await client.send(codec.take())
+                told = []
+                while not any(isinstance(event, ResponseReceived) for event in told):
+                    told += codec.receive(await client.read(), 0.0)
+                (answer,) = [event for event in told if isinstance(event, ResponseReceived)]
+                assert answer.status == 503
+            else:
+                assert is_told(await client.ask())
+        assert to.worker.listeners["inbound"].turned_away == 1
+
+
+async def test_in_an_overload_too_who_comes_is_answered_at_once() -> None:
+    async with full() as (to, busy):
+        listener = to.worker.listeners["inbound"]
+        listener.shut(to.worker.service.clock())
+        asked = asyncio.ensure_future(to.ask())
+        while not asked.done():
+            listener.take_up(1, to.worker.service.clock())
+            await turns()
+        assert is_told(asked.result())
+        listener.open()
+        assert all(not client.received for client in busy)
+
+
+# No open file at all
+
+
+@contextmanager
+def no_file_left() -> Iterator[None]:
+    """This process, in which both ends are, cannot open a single one more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for file in taken:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def ask_with(peer: socket.socket, port: int) -> bytes:
+    """The answer to one request by a socket that is there already."""
+    loop = asyncio.get_running_loop()
+    peer.setblocking(False)
+    await loop.sock_connect(peer, ("127.0.0.1", port))
+    await loop.sock_sendall(peer, GET)
+    answer = b""
+    while more := await loop.sock_recv(peer, 4096):
+        answer += more
+    return answer
+
+
+async def test_without_any_open_file_who_comes_is_answered_503_until_there_are_some() -> None:
+    async with stage(answer_but_never) as to:
+        listener, visitors = to.worker.listeners["inbound"], to.worker.service.beside.visitors
+        peers = [socket.socket() for _ in range(3)]
+        with no_file_left():
+            for peer in peers:
+                answer = await ask_with(peer, to.port)
+                assert answer.startswith(b"HTTP/1.1 503 "), answer
+                assert b"error=connection_limit_reached" in answer
+            assert listener.turned_away == len(peers)
+        for peer in peers:
+            peer.close()
+        assert (await to.ask()).status == 200
+        assert not visitors.is_short_of_files
+        assert listener.turned_away == len(peers)
