@@ -60,9 +60,14 @@ def translate(document: Item, draft: Draft) -> None:
         unused = parts.pop(_word(kind), None)
         if unused is not None:
             draft.lose(unused, why, reach=False)
-    names = dict.fromkeys(name for part in parts.values() for name, _ in _instances(part))
-    for name in names:
-        _instance(name, parts, draft)
+    sections = {kind: Section(part) for kind, part in parts.items()}
+    firsts: dict[str, Item] = {}
+    for section in sections.values():
+        for name, item in section.firsts.items():
+            firsts.setdefault(name, item)
+    for name, first in firsts.items():
+        of_kind = {kind: one.settings(name) for kind, one in sections.items() if name in one.instances}
+        _instance(name, first, of_kind, draft)
     for part in parts.values():
         for left in part.unread():
             is_order = _word(left.path.rpartition(".")[2]).endswith("aspectorder")
@@ -81,18 +86,63 @@ def _instances(part: Item) -> Iterator[tuple[str, Item]]:
             yield from listed.pairs()
 
 
+class Layer:
+    """One mapping of settings, each of its keys looked at once: thousands of instances may stand on it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self._by_word: dict[str, tuple[str, list[Item]]] = {}
+        """By word: the key that was first written so, and all that stands under it."""
+        self._jvm_alone: list[Item] = []
+        for key, child in item._pairs():
+            word = _word(key)
+            first, same = self._by_word.setdefault(word, (key, []))
+            if key == first:
+                same.append(child)
+            if word in _JVM_ALONE:
+                self._jvm_alone.append(child)
+
+    def get(self, word: str) -> Item | None:
+        """What the setting says, which counts as read."""
+        _, same = self._by_word.get(word, ("", ()))
+        for child in same:
+            child.is_taken = True
+        return next((child for child in same if not child.is_null), None)
+
+    def jvm_alone(self) -> list[Item]:
+        """Keys that mean nothing here and were not told of yet."""
+        found, self._jvm_alone = self._jvm_alone, []
+        return [child for child in found if not child.is_taken]
+
+
+class Section:
+    """Of one kind, such as `circuitbreaker`: instances, and settings that they share, by name."""
+
+    def __init__(self, part: Item) -> None:
+        self.instances: dict[str, Item] = {}
+        self.firsts: dict[str, Item] = {}
+        """Where each is first written."""
+        for name, item in _instances(part):
+            self.instances[name] = item
+            self.firsts.setdefault(name, item)
+        configs = part.get("configs") if self.instances else None
+        self._configs = {} if configs is None else {name: Layer(item) for name, item in configs.pairs()}
+
+    def settings(self, name: str) -> Settings:
+        found = Layer(self.instances[name])
+        base = found.get("baseconfig")
+        shared = self._configs.get(base.text() if base is not None else "default")
+        return Settings([found] if shared is None else [found, shared])
+
+
 class Settings:
     """Of one instance, over its `baseConfig`, over `configs.default`."""
 
-    def __init__(self, part: Item, name: str) -> None:
-        found = dict(_instances(part)).get(name)
-        configs = dict(configs_of(part))
-        base = _child(found, "baseconfig") if found is not None else None
-        shared = configs.get(base.text() if base is not None else "default")
-        self._layers = [one for one in (found, shared) if one is not None]
+    def __init__(self, layers: list[Layer]) -> None:
+        self._layers = layers
 
     def get(self, key: str) -> Item | None:
-        found = [_child(layer, key) for layer in self._layers]
+        found = [layer.get(key) for layer in self._layers]
         return next((one for one in found if one is not None), None)
 
     def number(self, key: str, default: float) -> float:
@@ -109,34 +159,21 @@ class Settings:
 
     def anything(self) -> Item:
         """Where the instance, or what it stands on, is written."""
-        return self._layers[0]
+        return self._layers[0].item
 
     def jvm_alone(self) -> Iterator[Item]:
         """Keys that mean nothing here."""
         for layer in self._layers:
-            for key, child in layer._pairs():
-                if _word(key) in _JVM_ALONE and not child.is_taken:
-                    yield child
+            yield from layer.jvm_alone()
 
 
-def configs_of(part: Item) -> list[tuple[str, Item]]:
-    """The settings that instances share, by name."""
-    configs = part.get("configs")
-    return configs.pairs() if configs is not None else []
-
-
-def _child(item: Item, word: str) -> Item | None:
-    return next((item.get(key) for key, _ in item._pairs() if _word(key) == word), None)
-
-
-def _instance(name: str, parts: dict[str, Item], draft: Draft) -> None:
-    place = next(item for part in parts.values() for key, item in _instances(part) if key == name)
-    route = draft.route(name, f"{place.place} instance {name}")
-    upstream = draft.upstream(route.name, "", 80, f"{place.place} instance {name}")
+def _instance(name: str, first: Item, of_kind: dict[str, Settings], draft: Draft) -> None:
+    """`first`: where it is first written. `of_kind`: what each kind says of it."""
+    route = draft.route(name, f"{first.place} instance {name}")
+    upstream = draft.upstream(route.name, "", 80, f"{first.place} instance {name}")
     why = f"resilience4j names no host: set hosts, and the endpoints of upstream {upstream.name}"
-    draft.note(Loss(place.place, place.path, why, False))
+    draft.note(Loss(first.place, first.path, why, False))
     route.keys |= {"match": {"hosts": [route.name.lower()]}, "upstream": upstream.name}
-    of_kind = {kind: Settings(part, name) for kind, part in parts.items() if name in dict(_instances(part))}
     times: Keys = {}
     if "timelimiter" in of_kind:
         times["attempt"] = written(of_kind["timelimiter"].seconds("timeoutduration", 1.0))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.translate import order
+from sidecar.translate import order, resilience4j
 from sidecar.translate.draft import Draft, DraftRoute, Keys
 from sidecar.translate.order import MOST_COMPARED, MOST_SEGMENTS, Difference, differences
-from sidecar.translate.source import SourceError
+from sidecar.translate.source import SourceError, documents
 from sidecar.translate.translate import translate
 
 
@@ -159,3 +159,31 @@ spec: {rules: [{backendRefs: [{name: b, port: 80}]}]}
         SourceError, match=r"cannot be one configuration: .* more than 100 bytes; import fewer of the rules"
     ):
         translate([("f", text)], "inbound")
+
+
+def settings_of(count: int) -> str:
+    """resilience4j's file with so many instances, and as many keys that they share."""
+    lines = ["resilience4j:"]
+    for kind in ("circuitbreaker", "retry"):
+        lines += [f"  {kind}:", "    configs:", "      default:"]
+        lines += [f"        unknown{number}: 1" for number in range(count)]
+        lines += ["    instances:", *(f"      i{number}: {{maxAttempts: 2}}" for number in range(count))]
+    return "\n".join(lines)
+
+
+def test_a_key_of_resilience4j_is_read_once_whatever_the_number_of_instances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    word = resilience4j._word
+    counts: list[int] = []
+
+    def counted(key: str) -> str:
+        counts[-1] += 1
+        return word(key)
+
+    monkeypatch.setattr(resilience4j, "_word", counted)
+    for size in (20, 40, 80):
+        counts.append(0)
+        (document,) = documents(settings_of(size), "application.yml")
+        resilience4j.translate(document, Draft("outbound"))
+    assert counts[2] - counts[1] == 2 * (counts[1] - counts[0])
