@@ -226,6 +226,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         it has `LAST_CALL_SECONDS` to ask for that."""
         if self._stay is Stay.KEPT:
             self._stay = Stay.LAST
+            self._service.turns.end(self._have_last_call)  # thousands are old together, and each has a timer
+
+    def _have_last_call(self) -> None:
+        if self.phase not in _ENDED:
             self._service.loop.call_later(LAST_CALL_SECONDS, self._service.turns.end, self._leave)
 
     def _leave(self) -> None:

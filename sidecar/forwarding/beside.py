@@ -40,9 +40,12 @@ class OtherLoops(ABC):
 class Beside:
     """Of one process; owned by its `Service`."""
 
-    __slots__ = ("copies", "handshakes", "hedges", "others", "visitors")
+    __slots__ = ("_turns", "copies", "handshakes", "hedges", "others", "visitors")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep, turns: Turns
+    ) -> None:
+        self._turns = turns
         self.hedges = HedgeLine(loop, clock, sweep)
         """Exchanges that wait for a second try."""
         self.handshakes = Turns(loop)
@@ -58,14 +61,16 @@ class Beside:
         return f"<Beside {self.hedges!r}, {len(self.copies)} copies>"
 
     def stop_copies(self) -> int:
-        """Memory is short, or the process ends. Returns how many there were."""
+        """Memory is short, or the process ends: a few in a turn of the loop. Returns how many there were."""
         copies = list(self.copies)
+        self.copies.clear()  # they are ending: who comes again meanwhile need not end them
         for copy in copies:
-            copy.stop()
+            self._turns.end(copy.stop)
         return len(copies)
 
     def close(self) -> None:
         """The last: nobody is hedged and nothing is copied any more."""
-        self.stop_copies()
+        for copy in list(self.copies):
+            copy.stop()
         self.hedges.close()
         self.visitors.close()

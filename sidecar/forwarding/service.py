@@ -173,7 +173,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.shut = Shut()
-        self.beside = Beside(self.loop, self.clock, self.sweep)
+        self.beside = Beside(self.loop, self.clock, self.sweep, self.turns)
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""

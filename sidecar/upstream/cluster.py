@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
 from enum import Enum
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from sidecar.core.adaptive import AdaptiveLimit
 from sidecar.core.alpn import HTTP_2
@@ -51,8 +51,12 @@ from sidecar.upstream.ring_keeper import RingKeeper
 
 AnyPool = Pool | Http2Pool
 
-TIMER_SLACK_SECONDS = 0.001
+TIMER_SLACK_SECONDS: Final = 0.001
 """A timer may come this much early by the clock that ejections are reckoned by."""
+MANY_IDLE: Final = 100
+"""Connections, from where on looking at all of them each time that one is due would take a good part of a core."""
+LOOK_SECONDS: Final = 0.0001
+"""Between two looks at so many, for each of them: a look takes about a thousandth of that."""
 
 
 class NoPlace(Enum):
@@ -139,7 +143,9 @@ class Cluster(LeaseLine):
         """What has taken its place while attempts are still here."""
         if predecessor is not None:
             self.on_endpoint = predecessor.on_endpoint
-        self.waits: deque[Wait] = deque()
+        self._line: OrderedDict[Wait, None] = OrderedDict()
+        """The first first. Thousands may leave it together, from anywhere in it."""
+        self.waits = self._line
         self.idle_timer: asyncio.TimerHandle | None = None
         """Armed while a connection is idle."""
         self._is_handing_over = False
@@ -363,7 +369,7 @@ class Cluster(LeaseLine):
             self.overflows += 1
             return NoPlace.ALL_TAKEN
         elif len(self.waits) < limits.max_pending:
-            self.waits.append(wait)
+            self._line[wait] = None
         else:
             self.overflows += 1
             return NoPlace.LINE_FULL
@@ -416,7 +422,8 @@ class Cluster(LeaseLine):
         for wait in connecting.waits[::-1]:
             if wait.seeker in seekers:
                 wait.connecting = None
-                self.waits.appendleft(wait)
+                self._line[wait] = None
+                self._line.move_to_end(wait, last=False)
         if len(seekers) < len(connecting.waits):  # where it had none at all, another one would not either
             self._hand_out_places()
 
@@ -441,8 +448,12 @@ class Cluster(LeaseLine):
         return None
 
     def leave_line(self, wait: Wait) -> None:
-        if wait in self.waits:
-            self.waits.remove(wait)
+        self._line.pop(wait, None)
+
+    def _first_in_line(self) -> Wait:
+        """It stands in line no more."""
+        wait, _ = self._line.popitem(last=False)
+        return wait
 
     def hand_to_waiter(self, connection: Lease) -> bool:
         """Give a connection that has become free to the first who waits; False when it is to lie idle.
@@ -456,7 +467,7 @@ class Cluster(LeaseLine):
         try:
             free: Lease | None = connection
             while free is not None:
-                self.waits.popleft().seeker.leased(free)
+                self._first_in_line().seeker.leased(free)
                 free = self._take_idle() if self.waits else None
         finally:
             self._is_handing_over = False
@@ -503,14 +514,14 @@ class Cluster(LeaseLine):
 
     def _hand_out_places(self) -> None:
         while self.waits and self.connections < self.policy.limits.max_connections:
-            wait = self.waits[0]
+            wait = next(iter(self._line))
             if wait.pool.is_retired:
                 wait.pool = self.pick() or wait.pool
             pool = wait.pool
             if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
-                self.waits.popleft()
+                self._first_in_line()
             elif self.budget.take():
-                self._open_for(self.waits.popleft())
+                self._open_for(self._first_in_line())
             else:
                 return
 
@@ -520,7 +531,9 @@ class Cluster(LeaseLine):
         """Close idle connections when their time is up: the first that may be due, then the next."""
         due = min((pool.idle_due(self.policy.idle_seconds) for pool in self.pools), default=inf)
         if due < inf:
-            self.idle_timer = asyncio.get_running_loop().call_later(max(due - now, 0.0), self._close_idle)
+            count = sum(len(pool.idle) for pool in self.pools)
+            delay = max(due - now, LOOK_SECONDS * count if count > MANY_IDLE else 0.0)
+            self.idle_timer = asyncio.get_running_loop().call_later(delay, self._close_idle)
 
     def _close_idle(self) -> None:
         self.idle_timer = None

@@ -133,7 +133,7 @@ class UpstreamConnection(Lease, ClientStream):
         self.expires = now + self._keeps_seconds
         cluster = pool.cluster
         if not cluster.waits or not cluster.hand_to_waiter(self):
-            pool.idle.append(self)
+            pool.idle[self] = None
             if cluster.idle_timer is None:
                 cluster.watch_idle(now)
 

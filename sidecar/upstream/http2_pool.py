@@ -58,7 +58,7 @@ class Http2Pool(SharingPool):
         """From when on a second connection may be tried, in seconds on the loop's clock."""
         self.connecting: Connecting | None = None
         """The connection that is being opened, which others may join."""
-        self.idle: list[Http2UpstreamConnection] = []  # type: ignore[assignment]
+        self.idle: dict[Http2UpstreamConnection, None] = {}  # type: ignore[assignment]
         """All of them: whether one has room for one more request says `take`."""
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class Http2Pool(SharingPool):
         if not connection.is_open:  # lost before anybody could use it
             self.cluster.connection_closed()
             return
-        self.idle.append(connection)
+        self.idle[connection] = None
         connection.expires = connection.now() + age_seconds(random.random())
 
     def hand_out(self, connection: Http2UpstreamConnection, seekers: Sequence[Seeker]) -> list[Seeker]:
@@ -133,7 +133,7 @@ class Http2Pool(SharingPool):
 
     def forget(self, connection: Any) -> None:
         if connection in self.idle:
-            self.idle.remove(connection)
+            del self.idle[connection]
             self.cluster.connection_closed()
 
     def close_one_idle(self, now: float) -> bool:

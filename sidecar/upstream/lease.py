@@ -125,8 +125,8 @@ class LeasePool(ABC):
     """What is thought of the endpoint by what came back from it."""
     is_retired: bool
     """Its endpoint has left: connections are not kept any more."""
-    idle: list[Lease]
-    """Ready for the next attempt, the youngest last."""
+    idle: dict[Lease, None]
+    """Ready for the next attempt, the youngest last. A dict, since one that closes is found in it at once."""
     is_shared: bool
     """Its connections carry many requests at a time."""
     secure: ServerIdentity | None

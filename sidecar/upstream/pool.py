@@ -40,7 +40,7 @@ class Pool(LeasePool):
         self.begun_at = -inf
         self.is_retired = False
         """True once the endpoint has left the cluster: connections are not kept any more."""
-        self.idle: list[Lease] = []
+        self.idle: dict[Lease, None] = {}
         """Ready for the next attempt, the youngest last."""
         self._connections: set[Lease] = set()
 
@@ -66,7 +66,7 @@ class Pool(LeasePool):
         """
         idle = self.idle
         while idle:
-            connection = idle.pop()
+            connection, _ = idle.popitem()
             if connection.expires > now and not (is_sure and connection.has_ended_unseen()):
                 return connection
             connection.abort()
@@ -99,8 +99,7 @@ class Pool(LeasePool):
         """A connection has closed, idle or not."""
         if connection in self._connections:
             self._connections.remove(connection)
-            if connection in self.idle:
-                self.idle.remove(connection)
+            self.idle.pop(connection, None)
             self.cluster.connection_closed()
 
     def idle_due(self, idle_seconds: float) -> float:
@@ -112,13 +111,10 @@ class Pool(LeasePool):
 
         Reckoned as in `idle_due`: what is due by that is closed, however floats round.
         """
-        due: list[Lease] = []
-        kept: list[Lease] = []
-        for one in self.idle:
-            (due if min(one.idle_since + idle_seconds, one.expires) <= now else kept).append(one)
-        if due:
-            self.idle[:] = kept
-            self._close(due)
+        due = [one for one in self.idle if min(one.idle_since + idle_seconds, one.expires) <= now]
+        for one in due:
+            del self.idle[one]
+        self._close(due)
 
     def close_all_idle(self) -> int:
         """Returns how many there were."""

@@ -195,16 +195,14 @@ def upstream_connection(stage: Stage) -> tuple[UpstreamConnection, HandTransport
     transport = connected(connection)
     cluster.connections += 1
     pool.add(connection)
-    pool.idle.append(connection)
+    pool.idle[connection] = None
     return connection, transport
 
 
 def end_whole(stage: Stage, dead: UpstreamConnection) -> None:
     dead.data_received(OK)
     assert stage.statuses() == [200]
-    stage.path.cluster.pools[0].idle.remove(
-        dead
-    )  # else the next request would take it, and have a right to hear it
+    del stage.path.cluster.pools[0].idle[dead]  # else the next request would have a right to hear it
 
 
 def end_early(stage: Stage, dead: UpstreamConnection) -> None:

@@ -138,8 +138,33 @@ def idle_connections_with_an_upstream_are_closed() -> Scene:
     pool = hand_cluster(loop, max_connections=MANY).pools[0]
     connections = [UpstreamConnection(pool) for _ in range(MANY)]
     transports = [connected(connection) for connection in connections]
-    pool.idle.extend(connections)
+    pool.idle.update(dict.fromkeys(connections))
     return Scene(loop, lambda: sum(transport.is_aborted for transport in transports), pool.retire)
+
+
+def connections_with_clients_are_retired() -> Scene:
+    stage = Stage(roomy_path(), connections=2 * MANY)
+    for _ in range(MANY - 1):
+        stage.connect()
+    before = stage.loop.timers
+    return Scene(stage.loop, lambda: stage.loop.timers - before, stage.listener.retire)
+
+
+def copies_of_requests_are_stopped() -> Scene:
+    path = Path()
+    stopped: list[Copied] = []
+    path.service.beside.copies.update(Copied(stopped) for _ in range(MANY))
+    return Scene(path.loop, lambda: len(stopped), path.service.beside.stop_copies)
+
+
+class Copied:
+    """A copy of a request."""
+
+    def __init__(self, stopped: list[Copied]) -> None:
+        self._stopped = stopped
+
+    def stop(self) -> None:
+        self._stopped.append(self)
 
 
 def deadlines_fall_due_together() -> Scene:
@@ -187,6 +212,8 @@ SCENES = [
     an_upstream_says_goodbye_to_streams_that_it_did_not_process,
     an_upstream_with_connections_dies,
     clients_leave,
+    connections_with_clients_are_retired,
+    copies_of_requests_are_stopped,
     deadlines_fall_due_together,
     idle_connections_with_an_upstream_are_closed,
 ]

@@ -513,7 +513,7 @@ class Path:
         of = self.cluster.pools[pool]
         lease = HandLease(of)
         lease.is_reused = is_reused
-        of.idle.append(lease)
+        of.idle[lease] = None
         return lease
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -20,6 +22,7 @@ from sidecar.core.snapshot import (
 from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.cluster import Cluster, NoPlace, Wait
+from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.lease import Lease
 from sidecar.upstream.pool import Pool
 from tests.support.by_hand import (
@@ -69,6 +72,40 @@ def test_connections_open_up_to_their_limit_then_a_line_forms_then_it_is_full(
     assert (len(connectings), cluster.connections, cluster.pending, cluster.overflows) == (2, 2, 1, 1)
 
 
+@pytest.mark.plain
+def test_who_leaves_the_line_is_found_without_a_search(
+    connectings: list[HandConnecting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Wait] = []
+
+    class Compared(Wait):
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return self is other
+
+        __hash__ = Wait.__hash__
+
+    monkeypatch.setattr("sidecar.upstream.cluster.Wait", Compared)
+    cluster = hand_cluster(HandLoop(), max_connections=1, max_pending=100)
+    _, *line = waits(cluster, 101, [])
+    for wait in reversed(line):
+        wait.cancel()
+        wait.cancel()
+    assert (cluster.pending, compared) == (0, [])
+
+
+def test_a_wait_that_is_left_over_from_a_connection_is_the_first_in_line(
+    connectings: list[HandConnecting],
+) -> None:
+    told: list[Note] = []
+    cluster = hand_cluster(HandLoop(), max_connections=1, max_pending=10)
+    _, second, third = waits(cluster, 3, told)
+    first = Wait(cluster, cluster.pools[0], Waiting("first", told))
+    connecting = cast(Connecting, SimpleNamespace(waits=[first]))
+    cluster._stand_in_line(connecting, [first.seeker])
+    assert list(cluster._line) == [first, second, third]
+
+
 def test_the_limit_of_connections_is_over_all_endpoints(connectings: list[HandConnecting]) -> None:
     cluster = hand_cluster(HandLoop(), HERE, THERE, max_connections=1)
     for pool in cluster.pools:
@@ -92,7 +129,7 @@ class Closing(HandLease):
     def abort(self) -> None:
         super().abort()
         if self in self.pool.idle:
-            self.pool.idle.remove(self)
+            del self.pool.idle[self]
         self.pool.forget(self)
 
 
@@ -103,7 +140,7 @@ def idle_connection(cluster: Cluster, pool: Pool, budget: ConnectionBudget | Non
     if budget is not None:
         assert budget.take()
     pool.add(lease)
-    pool.idle.append(lease)
+    pool.idle[lease] = None
     return lease
 
 
@@ -138,7 +175,7 @@ def test_an_upstream_that_has_left_is_not_asked_for_room() -> None:
     budget = ConnectionBudget(0)
     cluster = hand_cluster(HandLoop(), budget=budget)
     lease = HandLease(cluster.pools[0])
-    cluster.pools[0].idle.append(lease)
+    cluster.pools[0].idle[lease] = None
     budget.leave(cluster)
     budget.leave(cluster)
     assert not budget.take()
@@ -216,7 +253,7 @@ def test_who_is_told_that_a_connection_failed_may_ask_again_at_once(
     connectings[0].fail()
     assert order == ["told"]
     assert connectings[1].seekers == [second]
-    assert [wait.seeker.name for wait in cluster.waits] == ["again"]  # type: ignore[attr-defined]
+    assert [wait.seeker.name for wait in cluster._line] == ["again"]  # type: ignore[attr-defined]
 
 
 def test_calling_off_the_only_connection_gives_its_place_to_the_next(
@@ -244,7 +281,7 @@ def test_those_without_time_pass_a_connection_on_one_after_the_other() -> None:
             depth[0] += 1
             depth[1] = max(depth)
             assert not cluster.hand_to_waiter(lease)
-            cluster.pools[0].idle.append(lease)
+            cluster.pools[0].idle[lease] = None
             depth[0] -= 1
 
     cluster.adopt(replace(cluster.policy, limits=UpstreamLimits(1, count)))
@@ -427,11 +464,34 @@ async def test_idle_connections_are_closed_when_they_are_due_and_no_timer_runs_w
     assert cluster.idle_timer is None
 
 
+@pytest.mark.plain
+async def test_thousands_of_idle_connections_are_not_looked_at_for_each_one_that_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    looks: list[float] = []
+    idle_due = Pool.idle_due
+
+    def counted(pool: Pool, seconds: float) -> float:
+        looks.append(loop.time())
+        return idle_due(pool, seconds)
+
+    monkeypatch.setattr(Pool, "idle_due", counted)
+    cluster = hand_cluster(HandLoop())
+    cluster._clock, cluster.turns = loop.time, Turns(loop)
+    for number in range(2000):
+        idle_connection(cluster, cluster.pools[0]).idle_since = loop.time() + number / 1000
+    cluster.watch_idle(loop.time())
+    await asyncio.sleep(cluster.policy.idle_seconds + 3.0)
+    assert len(looks) < 200
+    assert (cluster.connections, cluster.idle_timer) == (0, None)
+
+
 async def test_a_retired_cluster_closes_what_is_idle_and_watches_nothing() -> None:
     loop = asyncio.get_running_loop()
     cluster = hand_cluster(HandLoop())
     lease = HandLease(cluster.pools[0])
-    cluster.pools[0].idle.append(lease)
+    cluster.pools[0].idle[lease] = None
     cluster.watch_idle(loop.time())
     cluster.retire()
     assert lease.is_aborted

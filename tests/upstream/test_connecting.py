@@ -220,7 +220,7 @@ async def test_a_connection_that_is_there_when_the_last_one_leaves_goes_to_the_p
     await turns(3)
     (connection,) = stage.door.connections
     assert (stage.told, stage.failures) == ([], 0)
-    assert stage.pool.idle == [connection]
+    assert list(stage.pool.idle) == [connection]
     assert (connection.is_reused, stage.door.transports[0].is_aborted) == (False, False)
     if stage.cluster.idle_timer is not None:
         stage.cluster.idle_timer.cancel()

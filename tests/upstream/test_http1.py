@@ -79,10 +79,10 @@ class Stage:
 
     @property
     def is_kept(self) -> bool:
-        return self.pool.idle == [self.connection]
+        return list(self.pool.idle) == [self.connection]
 
     def assert_closed(self) -> None:
-        assert (self.transport.is_aborted, self.pool.idle, self.pool.open_count) == (True, [], 0)
+        assert (self.transport.is_aborted, self.pool.idle, self.pool.open_count) == (True, {}, 0)
         assert self.cluster.connections == 0
 
 
@@ -328,7 +328,7 @@ def test_a_connection_that_comes_free_goes_to_who_waits_and_else_lies_idle() -> 
     stage.hear(OK)
     stage.release()
     assert told == [("a", "leased", stage.connection)]
-    assert stage.pool.idle == []
+    assert stage.pool.idle == {}
 
 
 def test_what_comes_while_the_upstream_takes_no_more_is_charged() -> None:

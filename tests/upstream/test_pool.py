@@ -22,7 +22,7 @@ def opened(
     lease.idle_since = idle_since
     pool.cluster.connections += 1  # type: ignore[attr-defined]
     pool.add(lease)
-    pool.idle.append(lease)
+    pool.idle[lease] = None
     return lease
 
 
@@ -69,7 +69,32 @@ def test_a_connection_that_closes_is_forgotten_once() -> None:
     for _ in range(2):
         pool.forget(idle)
         pool.forget(busy)
-    assert (pool.idle, pool.open_count, pool.cluster.connections) == ([], 0, 0)  # type: ignore[attr-defined]
+    assert (pool.idle, pool.open_count, pool.cluster.connections) == ({}, 0, 0)  # type: ignore[attr-defined]
+
+
+class Compared(HandLease):
+    """Notes how often it was compared with another one."""
+
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.count += 1
+        return self is other
+
+    __hash__ = HandLease.__hash__
+
+
+def test_idle_connections_that_close_are_found_without_a_search() -> None:
+    pool = new_pool()
+    leases = [Compared(pool) for _ in range(100)]
+    for lease in leases:
+        pool.cluster.connections += 1  # type: ignore[attr-defined]
+        pool.add(lease)
+        pool.idle[lease] = None
+    Compared.count = 0
+    for lease in reversed(leases):
+        pool.forget(lease)
+    assert (pool.idle_count, pool.open_count, Compared.count) == (0, 0, 0)
 
 
 def test_who_was_never_added_is_not_counted_off() -> None:
@@ -105,9 +130,9 @@ def test_what_is_due_is_closed_at_that_very_moment(since: float) -> None:
     for seconds in (60.0, 0.3, 1 / 3):
         due = pool.idle_due(seconds)
         pool.close_idle(seconds, due)
-        assert (lease.is_aborted, pool.idle) == (True, [])
+        assert (lease.is_aborted, pool.idle) == (True, {})
         lease.is_aborted = False
-        pool.idle.append(lease)
+        pool.idle[lease] = None
     pool.close_idle(1 / 3, nextafter(pool.idle_due(1 / 3), 0.0))
     assert not lease.is_aborted
 

@@ -126,7 +126,7 @@ class Conversation:
     def _offer_upstream(self) -> None:
         idle = self.path.cluster.pools[0].idle
         if not idle:
-            idle.append(Answering(self.path, self.seen).lease)
+            idle[Answering(self.path, self.seen).lease] = None
 
     def _end(self) -> None:
         """Nothing is left behind, and no deadline finds a connection that is gone."""

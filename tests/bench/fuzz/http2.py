@@ -89,7 +89,7 @@ class Http2Conversation(Conversation):
     def _offer_upstream(self) -> None:
         idle = self.path.cluster.pools[0].idle
         while len(idle) < MAX_REQUESTS:
-            idle.append(Waiting(self.path, self.seen, self.answers).lease)
+            idle[Waiting(self.path, self.seen, self.answers).lease] = None
 
 
 def _told(written: bytes) -> list[tuple[Any, ...]]:

@@ -148,7 +148,7 @@ def heard(asked: Request, pieces: Sequence[bytes], end: int) -> tuple[Any, ...]:
     loop.advance(_FOR_EVER)
     raise_errors(loop)
     assert len(sink.ends) == 1
-    same("what the upstream keeps", (0, [], 0), (cluster.connections, cluster.pools[0].idle, loop.timers))
+    same("what the upstream keeps", (0, {}, 0), (cluster.connections, cluster.pools[0].idle, loop.timers))
     return outcome
 
 
