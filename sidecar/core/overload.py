@@ -116,10 +116,11 @@ class Refusals:
 
     __slots__ = ("_cost", "_credit", "_then", "count")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, cost_seconds: float = FIRST_COST_SECONDS) -> None:
+        """`cost_seconds`: of one, until `costs` says another."""
         self._then = now
         self._credit = 0.0
-        self._cost = FIRST_COST_SECONDS
+        self._cost = cost_seconds
         self.count = 0
         """Refused so far."""
 

@@ -18,7 +18,7 @@ import select
 from abc import ABC, abstractmethod
 from collections import deque
 from enum import IntEnum
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import mypyc_attr, trait
@@ -35,6 +35,8 @@ EVENTS_A_TURN: Final = 256
 """News that are taken in at once: an end of a connection costs 20 µs."""
 LONG_SECONDS: Final = 1.0
 """Who would have to wait longer is refused at once, as long as there is time for refusals."""
+UNREAD_COST_SECONDS: Final = 0.00005
+"""To take a connection out of the kernel's queue, answer it and close it."""
 PATIENT_SHARE: Final = 0.85
 """Of the patience of clients: where those in front have waited for more of it, the newest go first."""
 SHORT_SHARE: Final = 0.5
@@ -120,6 +122,8 @@ class Gate:
         """Those whose ticket is another are no longer in it, and are passed over."""
         self._held_bytes = 0
         self._refusals = Refusals(now)
+        self._unread = Refusals(now, UNREAD_COST_SECONDS)
+        """Of those in the kernel's queue."""
         self.waiting = 0
         """Connections in the line."""
         self.had_to_wait = False
@@ -146,7 +150,7 @@ class Gate:
 
     @property
     def refused(self) -> int:
-        return self._refusals.count + self.refused_streams
+        return self._refusals.count + self._unread.count + self.refused_streams
 
     @property
     def held_bytes(self) -> int:
@@ -181,6 +185,12 @@ class Gate:
         self.waiting += 1
         self._held_bytes += size
         self._line.append((ticket, one))
+
+    def too_many(self, in_kernel: int, now: float) -> int:
+        """How many of those who wait in the kernel's queue are to be refused now, since the last of them would have
+        to wait for longer than `LONG_SECONDS`: as many as there is time for."""
+        excess = in_kernel + self.waiting - self._rate * LONG_SECONDS
+        return self._unread.take(ceil(excess), now) if excess > 0 else 0
 
     def forget(self, one: Waiting) -> None:
         """It has closed, or is somebody else's."""

@@ -6,6 +6,7 @@ Decides who is let in, and lets go of everybody in a drain. Owned by `runtime/`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -28,6 +29,7 @@ from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.opaque import OpaqueConnection
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.downstream.phase import limits as phase_limits
+from sidecar.downstream.refusing import refuse
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.visitors import Lack
@@ -407,8 +409,21 @@ class ListenerSocket(ListenerTerms):
         if count and self.is_accepting and self._queues:
             cost = ACCEPT_COST * self._accept_waiting(max(1, count // (2 * ACCEPT_COST)))
             count -= min(cost, count // 2)
+        self._refuse_unread(gate, now)
         gate.turn(count, now)
         self._at_gate.hold(gate.held_bytes)
+
+    def _refuse_unread(self, gate: Gate, now: float) -> None:
+        """Those in front of a queue that is too long: whoever came last would otherwise be forgotten in it. Not where
+        nobody could be told in clear text."""
+        if self.served is not None or self.unmatched is not Unmatched.REFUSE or not self.is_accepting:
+            return
+        for queue in self._queues:
+            if not isinstance(queue, socket.socket):
+                continue
+            with contextlib.suppress(OSError):  # there are fewer, or no file is left
+                for _ in range(gate.too_many(kernel.waiting(queue), now)):
+                    refuse(queue.accept()[0], self.service, is_stranger=not self.is_trusted)
 
     def window(self, now: float) -> None:
         if self.gate is not None:

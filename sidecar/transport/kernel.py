@@ -15,6 +15,8 @@ from typing import Any
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 _SIOCOUTQNSD = 0x894B  # include/uapi/linux/sockios.h; Python has no name for it
 _SO_BUF_LOCK = 72  # include/uapi/asm-generic/socket.h; Python has no name for it
+_UNACKED_END = 28
+"""Where `tcpi_unacked` ends in `struct tcp_info` (include/uapi/linux/tcp.h)."""
 _LOOSE_LOWAT_BYTES = 64 * 1024
 ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 """Events of `poll_readable`: the other side sends nothing more."""
@@ -127,6 +129,18 @@ def bound_buffers(transport: asyncio.Transport, size: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
+def waiting(listening: Any) -> int:
+    """How many connections wait to be accepted from it (tcp(7): of a listening socket, `tcpi_unacked`). 0 where the
+    kernel does not say, as of a UNIX socket."""
+    if listening.family == socket.AF_UNIX:
+        return 0
+    try:
+        told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_END)
+    except OSError:
+        return 0
+    return int(struct.unpack_from("I", told, _UNACKED_END - 4)[0]) if len(told) == _UNACKED_END else 0
 
 
 def _state(sock: Any) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +13,9 @@ from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES
 from sidecar.core.overload import CALM_FOR_SECONDS, Change
 from sidecar.downstream.http2_stream import GOAWAY_SECONDS
 from sidecar.downstream.pressure import Told
+from sidecar.http2.codec import PREFACE, Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.events import GoawayReceived
 from tests.scenarios.stage import GET, OK, Stage, get, stage
 from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running
@@ -130,6 +133,49 @@ async def test_a_client_with_many_requests_gets_no_more_than_another() -> None:
         app.answer()
         await many.responses([b"GET"] * 3)
         assert app.seen == [b"/a1", b"/b1", b"/a2", b"/a3"]
+
+
+async def test_who_would_wait_for_long_in_the_kernel_is_answered_503_and_the_last_come_are_served() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as first, AsyncExitStack() as stack:
+        await first.send(get(b"/first"))
+        await app.saw(1)
+        await begin(to)
+        await asyncio.sleep(0.3)  # virtual: it is known how few are taken up in a second
+        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(100)]
+        for client in clients:
+            await client.send(GET)
+        for client in clients[:50]:
+            (refused,) = await client.responses([b"GET"])
+            assert (refused.status, refused.value(b"retry-after")) == (503, b"1")
+            assert refused.value(b"connection") == b"close"
+            told = refused.value(b"proxy-status") or b""
+            assert told.startswith(b"sidecar; error=connection_limit_reached; ")
+            assert b'"urn:sidecar:problem:overloaded"' in refused.body
+        app.answer(101)
+        (served,) = await clients[-1].responses([b"GET"])
+        assert served.status == 200
+        assert to.worker.listeners["inbound"].refused_requests >= 50
+        assert to.metric("sidecar_overload_turned_away_total") >= 50
+        for client in [first, *clients]:
+            await client.responses([b"GET"])
+
+
+async def test_by_http2_who_would_wait_for_long_in_the_kernel_is_told_to_ask_elsewhere() -> None:
+    async with full(1) as (to, app), raw_client(to.port) as first, AsyncExitStack() as stack:
+        await first.send(get(b"/first"))
+        await app.saw(1)
+        await begin(to)
+        await asyncio.sleep(0.3)  # virtual
+        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(50)]
+        for client in clients:
+            await client.send(PREFACE)
+        await clients[0].read_to_end()
+        codec = Connection(Role.CLIENT)
+        codec.take()
+        goodbyes = [one for one in codec.receive(clients[0].received, 0.0) if isinstance(one, GoawayReceived)]
+        assert [(one.last_stream_id, one.code) for one in goodbyes] == [(0, 0)]
+        app.answer()
+        await first.responses([b"GET"])
 
 
 async def test_who_leaves_while_they_wait_is_not_forwarded() -> None:
