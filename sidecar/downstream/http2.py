@@ -296,20 +296,24 @@ class Http2ClientConnection(PhaseClock, Host):
                 return
             at += 1
             if kind is events.DataReceived:
-                at = self._join(event, told, at)
+                data, last, at = self._joined(event, told, at)
+                owner: ServedStream | None = event.stream.owner
+                if owner is not None:
+                    owner.received(data, is_end=last.is_end)
+            elif kind is events.RequestReceived:
+                at = self._request(event, told, at)
             else:
                 _HANDLERS[kind](self, event)
 
-    def _join(self, event: events.DataReceived, told: Sequence[Http2Event], at: int) -> int:
-        """Pass on what one read brought of one body, joined; returns where to go on."""
+    def _joined(
+        self, event: events.DataReceived, told: Sequence[Any], at: int
+    ) -> tuple[bytes, events.DataReceived, int]:
+        """See `events.joined`; with credit for it on the connection."""
         begin = at - 1
         data, last, at = events.joined(event, told, at)
         self._share.spend(DATA_UNITS * (at - begin))
         self.codec.credit_connection(len(data))
-        owner: ServedStream | None = event.stream.owner
-        if owner is not None:
-            owner.received(data, is_end=last.is_end)
-        return at
+        return data, last, at
 
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
         self._events = rest
@@ -348,20 +352,34 @@ class Http2ClientConnection(PhaseClock, Host):
 
     # What the codec tells
 
-    def _request(self, event: events.RequestReceived) -> None:
+    def _request(self, event: events.RequestReceived, told: Sequence[Any], at: int) -> int:
+        """A head, and with it its body as far as the same read brought it. `told[at]` is what follows `event`;
+        returns where to go on."""
         phase = self.phase
         if phase is _CLOSING or phase is _CLOSED:
             self.codec.release(event.stream)
-            return
+            return at
         if self._is_write_paused:
             self._unread_requests += 1
         if phase is not _UNSENT:
             self._enter(_ANSWER, self.service.clock())
         stream = ServedStream(self, event.stream)
         self._streams.add(stream)
-        stream.begin(event)
+        has_body = (
+            at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream
+        )
+        if has_body:
+            data, last, at = self._joined(told[at], told, at + 1)
+            if last.is_end and not event.head.protocol:
+                stream.begin(event, data)
+            else:
+                stream.begin(event)
+                stream.received(data, is_end=last.is_end)
+        else:
+            stream.begin(event)
         if self.lack is not None and not self._has_said_last:
             self._take_no_more()
+        return at
 
     def _trailers(self, event: events.TrailersReceived) -> None:
         owner: ServedStream | None = event.stream.owner
@@ -486,7 +504,6 @@ class Http2ClientConnection(PhaseClock, Host):
 
 
 _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2ClientConnection, Any], None]]] = {
-    events.RequestReceived: Http2ClientConnection._request,
     events.TrailersReceived: Http2ClientConnection._trailers,
     events.StreamReset: Http2ClientConnection._reset,
     events.StreamWritable: Http2ClientConnection._writable,

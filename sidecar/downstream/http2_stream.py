@@ -153,10 +153,11 @@ class ServedStream(ServerStream):
 
     # The request
 
-    def begin(self, event: RequestReceived) -> None:
-        """Begin its exchange."""
+    def begin(self, event: RequestReceived, body: bytes | None = None) -> None:
+        """Begin its exchange. `body`: all of it, where the same read brought it; None where it is still to come, or
+        there is none."""
         connection, listener = self._connection, self._connection.listener
-        self._has_client_ended = event.is_end
+        self._has_client_ended = event.is_end or body is not None
         gate = listener.gate if connection.lack is None else None
         if gate is not None and connection.service.rng.random() >= listener.overload.admission:
             # Certainly not processed: its client may ask again, here or elsewhere (RFC 9113 8.7).
@@ -188,9 +189,17 @@ class ServedStream(ServerStream):
         is_tunnel = request.method == b"CONNECT"
         exchange = (TunnelExchange() if is_tunnel else Exchange()).take(connection.service, self, request)
         self._exchange = exchange
-        if exchange.body is not None:
+        request_body = exchange.body
+        if request_body is None:
+            exchange.begin(refusal)
+        elif body is None:
             self._await_client(_BODY)
-        exchange.begin(refusal)
+            exchange.begin(refusal)
+        else:
+            request_body.arrived_whole(body)
+            exchange.begin(refusal)
+            if request_body.held_bytes:
+                self._note()
 
     def received(self, data: bytes, *, is_end: bool) -> None:
         """Part of its body, or of what a tunnel carries."""

@@ -145,7 +145,8 @@ class RequestBody:
         """All of it is here, before the exchange begins: there is nobody to hold back."""
         self.size = self.held_bytes = len(data)
         self.is_complete = True
-        self._held.append(data)
+        if data:  # HTTP/2 may end a body that has nothing in it
+            self._held.append(data)
 
     def completed(self, trailers: Sequence[Field]) -> None:
         self.is_complete = True

@@ -258,6 +258,29 @@ def test_a_body_and_its_trailers_are_passed_on() -> None:
     assert lease.notes[1:] == [("data", b"abcd"), ("end", [field("x-end", "1")])]
 
 
+def test_a_body_that_one_read_brings_goes_with_its_head_and_the_next_stream_follows() -> None:
+    stage = Http2Stage()
+    first, second = stage.upstream(), stage.upstream()
+    whole = wire.frame(DATA, 0, 1, b"ab") + wire.frame(DATA, END_STREAM, 1, b"cd")
+    stage.send(request(1, GRPC, is_end=False) + whole + request(3))
+    leases = sorted((first, second), key=lambda lease: len(lease.notes))
+    assert [lease.notes for lease in leases] == [
+        [("head", b"/", b"")],
+        [("head", b"/", b"abcd"), ("end", [])],
+    ]
+    stage.loop.advance(TIMEOUTS.body_seconds * 2 + 0.1)
+    assert stage.frames(HEADERS, RST_STREAM) == []  # nothing more is awaited of its client
+
+
+def test_a_body_that_one_read_brings_of_a_request_that_is_refused_costs_its_stream_alone() -> None:
+    stage = Http2Stage(listener=NO_ROUTE)
+    stage.send(request(1, is_end=False) + wire.frame(DATA, END_STREAM, 1, b"ab"))
+    found = stage.frames(HEADERS, RST_STREAM)
+    assert [one[":status"] for one in stage.heads(found)] == ["404"]
+    assert [one.kind for one in found] == [HEADERS]
+    assert stage.served.codec.load.open_streams == 0
+
+
 def test_a_body_that_the_upstream_takes_no_more_of_gets_no_credit() -> None:
     stage = Http2Stage()
     lease = begun(stage, is_end=False)

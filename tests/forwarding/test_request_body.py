@@ -161,3 +161,10 @@ def test_where_there_is_little_memory_less_is_held_and_it_can_be_counted() -> No
     assert (body.held_bytes, client.notes) == (4097, [("hold",)])
     body.take_held()
     assert body.held_bytes == 0
+
+
+def test_a_body_that_is_whole_and_empty_has_no_piece() -> None:
+    """To an upstream of HTTP/1.1 an empty piece would be the last chunk, with another one behind it."""
+    body, _ = new_body()
+    body.arrived_whole(b"")
+    assert (body.take_held(), body.is_complete) == ([], True)
