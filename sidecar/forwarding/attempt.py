@@ -599,9 +599,10 @@ class Attempt(ResponseSink, Seeker):
             return
         self.race.completed(self)
 
-    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview, trailers: Sequence[Field] = ()) -> None:
         self.status = head.status
         self.answer = head
+        self.trailers = trailers
         self.is_whole = True
         is_grpc = self.race.story.request.traits.is_grpc
         if (head.status == 503 or is_grpc) and self._falls_back():

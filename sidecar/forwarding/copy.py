@@ -214,9 +214,9 @@ class Copy(ResponseSink, Seeker, BodyTee):
         is_sent = self._body_is_whole or not self._has_body
         self._end(CopyOutcome.ANSWERED, fate=Fate.REUSABLE if is_sent else Fate.BROKEN)
 
-    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview, trailers: Sequence[Field] = ()) -> None:
         self._status = head.status
-        self.end(())
+        self.end(trailers)
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         self._end(CopyOutcome.FAILED, Reason.PROTOCOL_ERROR)

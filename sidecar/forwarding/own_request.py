@@ -214,8 +214,9 @@ class OwnRequest(ResponseSink, Seeker):
         self.trailers = trailers
         self._finish(Fate.REUSABLE)
 
-    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview, trailers: Sequence[Field] = ()) -> None:
         self.answer = head
+        self.trailers = trailers
         self._body += body[: MAX_BODY_BYTES + 1]
         self._finish(Fate.REUSABLE)
 

@@ -329,7 +329,7 @@ class Http2UpstreamConnection(Carrier):
         return data, last, at
 
     def _response(self, event: events.ResponseReceived, told: Sequence[Any], at: int) -> int:
-        """A head, and with it its whole body where one read brought it."""
+        """A head, and with it its whole body, and a call's trailers, where one read brought them."""
         owner: SentStream | None = event.stream.owner
         if owner is None:
             return at
@@ -339,6 +339,10 @@ class Http2UpstreamConnection(Carrier):
             data, last, at = self._joined(told[at], told, at + 1)
             if last.is_end:
                 owner.answered(event, data)
+            elif owner.is_call and at < len(told) and _are_trailers_of(event.stream, told[at]):
+                self._share.spend(END_UNITS)
+                owner.answered(event, data, told[at].fields)
+                at += 1
             else:
                 owner.head(event)
                 owner.received(data, is_end=False)
@@ -495,6 +499,10 @@ class Http2UpstreamConnection(Carrier):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _are_trailers_of(stream: Http2Stream, event: Any) -> bool:
+    return event.__class__ is events.TrailersReceived and event.stream is stream
 
 
 _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any], None]]] = {

@@ -82,7 +82,7 @@ class SentStream(Lease, ClientStream):
 
     __slots__ = (
         "_codec", "_connection", "_has_head", "_held_bytes", "_is_held", "_is_left", "_link", "_sent_at", "_sink",
-        "_stream", "_switch", "_unasked", "expires", "idle_since", "is_reused", "pool",
+        "_stream", "_switch", "_unasked", "expires", "idle_since", "is_call", "is_reused", "pool",
     )  # fmt: skip
 
     def __init__(self, connection: Carrier) -> None:
@@ -96,6 +96,9 @@ class SentStream(Lease, ClientStream):
         self._sink: ResponseSink | None = None
         self._stream: Http2Stream | None = None
         self._has_head = False
+        self.is_call = False
+        """Of gRPC, by a client that speaks HTTP/2: trailers may be told with the head. HTTP/1.1 has to know them
+        before it writes that."""
         self._is_held = False
         """The client takes no more of the answer for now."""
         self._held_bytes = 0
@@ -185,6 +188,7 @@ class SentStream(Lease, ClientStream):
         traits = request.traits
         is_plain = traits is PLAIN or traits is PLAIN_2
         takes_trailers = not is_plain and b"trailers" in request.lookup.get(b"te", b"").lower()
+        self.is_call = traits.is_grpc and traits.http_version == "2"
         shared, own = b"", head.own
         if own and own[0][-2:] == b"\r\n":
             shared, own = own[0], own[1:]
@@ -302,7 +306,7 @@ class SentStream(Lease, ClientStream):
         if self._sink is not None:
             self._sink.flush()
 
-    def answered(self, event: events.ResponseReceived, body: bytes) -> None:
+    def answered(self, event: events.ResponseReceived, body: bytes, trailers: Sequence[Field] = ()) -> None:
         """The response is there whole."""
         if self._switch is not None and event.status < 300:
             self.head(event)
@@ -310,7 +314,7 @@ class SentStream(Lease, ClientStream):
             return
         self._has_head = True
         if self._sink is not None:
-            self._sink.answered(_head_of(event, event.length), body)
+            self._sink.answered(_head_of(event, event.length), body, trailers)
 
     def received(self, data: bytes, *, is_end: bool) -> None:
         """Part of the response's body, or of what a tunnel carries."""

@@ -55,9 +55,10 @@ class ResponseSink(ABC):
     def end(self, trailers: Sequence[Field]) -> None: ...
 
     @abstractmethod
-    def answered(self, head: ResponseHead, body: bytes | memoryview) -> None:
+    def answered(self, head: ResponseHead, body: bytes | memoryview, trailers: Sequence[Field] = ()) -> None:
         """`head`, `data` and `end` in one, for a response that came whole in one read. A length of None: no field
-        says it, and the body's own holds (HTTP/2 ends a message by itself)."""
+        says it, and the body's own holds (HTTP/2 ends a message by itself). `trailers`: of a call whose client
+        speaks HTTP/2, which takes them behind any head."""
 
     @abstractmethod
     def switched(self, head: ResponseHead, rest: bytes) -> None:

@@ -249,8 +249,8 @@ class Hearing(ResponseSink):
     def end(self, trailers: Sequence[Field]) -> None:
         self.notes.append(("end", list(trailers)))
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
-        self.notes.append(("answered", head.status, body))
+    def answered(self, head: ResponseHead, body: bytes, trailers: Sequence[Field] = ()) -> None:
+        self.notes.append(("answered", head.status, body, *([list(trailers)] if trailers else [])))
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         self.notes.append(("switched", head.status, rest))

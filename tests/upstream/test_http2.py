@@ -69,6 +69,27 @@ async def test_an_answer_that_comes_in_one_read_is_told_in_one(upstream: Upstrea
     assert call.heard == [("answered", 200, b"ab")]
 
 
+@pytest.mark.parametrize(
+    ("is_grpc", "version", "heard"),
+    [
+        (True, "2", [("answered", 200, b"ab", [(b"grpc-status", b"grpc-status: 0\r\n", b"0")])]),
+        (True, "1.1", ["head", "data", "flush", "end"]),
+        (False, "2", ["head", "data", "flush", "end"]),
+    ],
+)
+async def test_a_calls_answer_that_comes_in_one_read_is_told_with_its_trailers(
+    upstream: Upstream, is_grpc: bool, version: str, heard: list[object]
+) -> None:
+    """Of a client that speaks HTTP/2 alone: HTTP/1.1's head would say a length, and so lose the trailers."""
+    asked = request()
+    asked.traits = Traits(http_version=version, is_grpc=is_grpc)
+    peer = upstream.connect()
+    call = upstream.ask(asked)
+    trailers = wire.headers(1, wire.block(("grpc-status", "0")))
+    peer.say(wire.answer(1, is_end=False), wire.frame(DATA, 0, 1, b"ab"), trailers)
+    assert (call.heard if "answered" in call.sink.names else call.sink.names) == heard
+
+
 async def test_interim_answers_come_before(upstream: Upstream) -> None:
     peer = upstream.connect()
     call = upstream.ask()

@@ -71,9 +71,9 @@ class Sink(ResponseSink):
         self._over("whole", Fate.REUSABLE)
         self.trailers = list(trailers)
 
-    def answered(self, head: ResponseHead, body: bytes) -> None:
+    def answered(self, head: ResponseHead, body: bytes, trailers: Sequence[Field] = ()) -> None:
         assert not self.status
-        self.status, self.body = head.status, body
+        self.status, self.body, self.trailers = head.status, body, list(trailers)
         self._over("whole", Fate.REUSABLE)
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
