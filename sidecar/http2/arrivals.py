@@ -46,6 +46,8 @@ _HEAD = Receiving.HEAD
 _BODY = Receiving.BODY
 _ENDED = Receiving.ENDED
 _SENT = Sending.ENDED
+_END_STREAM: Final = frames.END_STREAM
+_PADDED: Final = frames.PADDED
 _BODYLESS: Final = frozenset({204, 304})
 _TOO_LARGE: Final = ((b"content-length", b"0"),)
 
@@ -82,15 +84,17 @@ class Arrivals:
     # DATA
 
     def take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        length = len(payload)
-        self._credit.spend(length)
+        size = length = len(payload)
         stream = self._streams.live.get(stream_id)
         if stream is None or stream.receiving is not _BODY:
+            self._credit.spend(length)
             self._take_stray_data(stream_id, stream, length)
             return
-        data = payload if not flags & frames.PADDED else frames.without_padding(payload, 0)
-        size = len(data)
-        is_end = flags & frames.END_STREAM != 0
+        data = payload
+        if flags & _PADDED:
+            data = frames.without_padding(payload, 0)
+            size = len(data)
+        is_end = flags & _END_STREAM != 0
         self._credit.spend_stream(stream, length)
         left = stream.left
         if left is not None:
@@ -99,10 +103,10 @@ class Arrivals:
             if left < 0 or (is_end and left):
                 self._credit.give(length)
                 raise malformed("DATA is not as long as content-length says")
-        if size or is_end:
-            self._floods.full_data()
-        else:
+        if not size and not is_end:
             self._floods.empty_data()
+        elif self._floods.empty_in_row:
+            self._floods.full_data()
         if size < length:
             self._credit.give(length - size)
             self._credit.give_stream(stream, length - size)
@@ -134,9 +138,11 @@ class Arrivals:
 
     # Header blocks
 
-    def take_block(self, stream_id: int, block: bytes, fault: StreamFault | None, *, is_end: bool) -> None:
-        """A whole header block. Whoever it is for, the table follows it."""
-        self._floods.full_data()
+    def take_block(self, stream_id: int, block: bytes, flags: int, fault: StreamFault | None) -> None:
+        """A whole header block; `flags` are those of its HEADERS. Whoever it is for, the table follows it."""
+        if self._floods.empty_in_row:
+            self._floods.full_data()
+        is_end = flags & _END_STREAM != 0
         stream = self._streams.live.get(stream_id)
         if stream is None:
             if self._is_server and stream_id > self._streams.last_id and stream_id & 1:
@@ -196,7 +202,7 @@ class Arrivals:
         self._floods.reset(self.now)
         pseudo = (STATUS_PAIRS[431],)
         block = outbox.encoder.encode(pseudo, (), NONE_INDEXED, _TOO_LARGE, NONE_INDEXED)
-        outbox.block(stream_id, block, is_end=True)
+        outbox.block(stream_id, block, frames.END_STREAM)
         if not is_end:
             outbox.control(frames.rst_stream(stream_id, ErrorCode.NO_ERROR))
             self._streams.remember(stream_id, Was.RESET_BY_US)

@@ -33,6 +33,7 @@ _BODY = Sending.BODY
 _ENDING = Sending.ENDING
 _SENT = Sending.ENDED
 _ENDED = Receiving.ENDED
+_END_STREAM: Final = frames.END_STREAM
 
 
 class Life(Enum):
@@ -124,13 +125,13 @@ class Connection(Http2Codec):
         own: Own | tuple[()] = (),
         is_end: bool = False,
     ) -> Http2Stream:
-        if not self.can_open:
+        if self._life is not _OPEN or not self._streams.can_open(self.peer):  # `can_open`, without the call
             raise RuntimeError(f"{self!r} opens no more streams; ask can_open first")
         streams = self._streams
         stream = streams.begin(streams.next_id(), self.peer.stream_window, self._credit.stream_window)
         stream.method = pseudo[0][1]
         block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
-        self._outbox.head(stream, block, is_end=is_end)
+        self._outbox.head(stream, block, _END_STREAM if is_end else 0)
         return stream
 
     def send_head(
@@ -152,9 +153,9 @@ class Connection(Http2Codec):
         pseudo = (STATUS_PAIRS[status],)
         block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
         if status < 200:
-            self._outbox.block(stream.stream_id, block, is_end=False)
+            self._outbox.block(stream.stream_id, block, 0)
             return
-        self._outbox.head(stream, block, is_end=is_end)
+        self._outbox.head(stream, block, _END_STREAM if is_end else 0)
         if is_end:
             self._control.has_sent(stream)
 

@@ -33,12 +33,13 @@ class Credit:
         """The peer has sent `size` bytes of DATA, padding included. Raises: ConnectionFault."""
         self._window -= size
         if self._window < 0:
-            raise ConnectionFault(
-                ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows"
-            )
+            raise _too_much()
 
     def spend_stream(self, stream: Http2Stream, size: int) -> None:
-        """On this stream. Raises: StreamFault."""
+        """The same on this stream. Raises: ConnectionFault, StreamFault."""
+        self._window -= size
+        if self._window < 0:
+            raise _too_much()
         stream.receive_window -= size
         if stream.receive_window < 0:
             self.give(size)
@@ -61,3 +62,7 @@ class Credit:
             self._outbox.control(frames.window_update(stream.stream_id, stream.credit))
             stream.receive_window += stream.credit
             stream.credit = 0
+
+
+def _too_much() -> ConnectionFault:
+    return ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")

@@ -91,14 +91,15 @@ class TokenBucket:
 class Floods:
     """The bounds of one connection. Each method counts one frame, and raises ConnectionFault beyond the bound."""
 
-    __slots__ = ("_data_frames", "_empty_in_row", "_limits", "_pings", "_resets", "_settings", "counts")
+    __slots__ = ("_data_frames", "_limits", "_pings", "_resets", "_settings", "counts", "empty_in_row")
 
     def __init__(self, limits: FloodLimits) -> None:
         self._limits = limits
         self._resets = TokenBucket(limits.reset_burst, limits.reset_rate)
         self._settings = TokenBucket(limits.settings_burst, limits.settings_rate)
         self._pings = TokenBucket(limits.ping_burst, limits.ping_rate)
-        self._empty_in_row = 0
+        self.empty_in_row = 0
+        """Empty DATA frames, with nothing else between them: `full_data` is to be called where there are any."""
         self._data_frames = 0
         """That we had sent at the last PING."""
         self.counts = dict.fromkeys(KINDS, 0)
@@ -131,13 +132,13 @@ class Floods:
 
     def empty_data(self) -> None:
         self.counts[EMPTY_DATA] += 1
-        self._empty_in_row += 1
-        if self._empty_in_row > self._limits.empty_data_in_row:
+        self.empty_in_row += 1
+        if self.empty_in_row > self._limits.empty_data_in_row:
             raise breach(EMPTY_DATA, "too many empty DATA frames in a row")
 
     def full_data(self) -> None:
         """What came is no empty DATA: the row has ended."""
-        self._empty_in_row = 0
+        self.empty_in_row = 0
 
     def priority(self, streams: int) -> None:
         self._free(PRIORITY, streams, "too many PRIORITY frames")

@@ -35,6 +35,7 @@ _SETTING: Final = struct.Struct(">HL")
 _GOAWAY: Final = struct.Struct(">LL")
 _WITH_LONG: Final = struct.Struct(">LBLL")
 
+pack_header = HEADER.pack
 unpack_header = HEADER.unpack_from
 unpack_long = _LONG.unpack_from
 unpack_setting = _SETTING.unpack_from

@@ -36,16 +36,21 @@ class Expecting(Enum):
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _PREFACE: Final = Expecting.PREFACE
 _FRAME: Final = Expecting.FRAME
+_DATA: Final = frames.DATA
+_HEADERS: Final = frames.HEADERS
+_WHOLE: Final = frames.END_HEADERS
+_FORM: Final = frames.END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
+"""Flags of HEADERS that are `_WHOLE` alone where its payload is a header block and nothing else."""
 
 
 class UnfinishedBlock:
     """A header block that goes on in CONTINUATION."""
 
-    __slots__ = ("count", "fault", "is_end", "parts", "stream_id")
+    __slots__ = ("count", "fault", "flags", "parts", "stream_id")
 
-    def __init__(self, stream_id: int, part: bytes, fault: StreamFault | None, *, is_end: bool) -> None:
+    def __init__(self, stream_id: int, part: bytes, flags: int, fault: StreamFault | None) -> None:
         self.stream_id = stream_id
-        self.is_end = is_end
+        self.flags = flags
         self.fault = fault
         self.parts = [part]
         self.count = 0
@@ -130,10 +135,13 @@ class Inbox:
             try:
                 if self._expecting is not _FRAME:
                     self._take_expected(kind, flags, stream_id, payload)
-                elif kind == frames.DATA:
+                elif kind == _DATA:
                     arrivals.take_data(flags, stream_id, payload)
-                elif kind == frames.HEADERS:
-                    self._take_headers(flags, stream_id, payload)
+                elif kind == _HEADERS:
+                    if flags & _FORM == _WHOLE and stream_id:
+                        arrivals.take_block(stream_id, payload, flags, None)
+                    else:
+                        self._take_headers(flags, stream_id, payload)
                 else:
                     self._take_other(kind, flags, stream_id, payload)
             except StreamFault as fault:
@@ -157,7 +165,7 @@ class Inbox:
         if flags & frames.END_HEADERS:
             self._block = None
             self._expecting = Expecting.FRAME
-            self._arrivals.take_block(stream_id, b"".join(block.parts), block.fault, is_end=block.is_end)
+            self._arrivals.take_block(stream_id, b"".join(block.parts), block.flags, block.fault)
 
     def _take_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         control = self._control
@@ -198,9 +206,8 @@ class Inbox:
                 if frames.unpack_long(payload, 0)[0] & MAX_STREAM_ID == stream_id:
                     fault = malformed("a stream that depends on itself")
                 payload = payload[5:]
-        is_end = flags & frames.END_STREAM != 0
         if flags & frames.END_HEADERS:
-            self._arrivals.take_block(stream_id, payload, fault, is_end=is_end)
+            self._arrivals.take_block(stream_id, payload, flags, fault)
         else:
-            self._block = UnfinishedBlock(stream_id, payload, fault, is_end=is_end)
+            self._block = UnfinishedBlock(stream_id, payload, flags, fault)
             self._expecting = Expecting.CONTINUATION

@@ -14,7 +14,7 @@ from sidecar.core.headers import NEVER_IN_TRAILERS
 from sidecar.core.plain import Field
 from sidecar.http2 import frames
 from sidecar.http2.codec import CodecLoad
-from sidecar.http2.frames import MAX_BYTES, header
+from sidecar.http2.frames import MAX_BYTES, pack_header
 from sidecar.http2.hpack_encoder import HpackEncoder, Pair
 from sidecar.http2.settings import DEFAULT_WINDOW
 from sidecar.http2.stream import Http2Stream, Sending
@@ -24,6 +24,9 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 """And at which it takes more again."""
 
+_HEADERS: Final = frames.HEADERS
+_END_HEADERS: Final = frames.END_HEADERS
+_END_STREAM: Final = frames.END_STREAM
 _BODY = Sending.BODY
 _ENDING = Sending.ENDING
 _ENDED = Sending.ENDED
@@ -78,18 +81,22 @@ class Outbox:
 
     # Heads
 
-    def head(self, stream: Http2Stream, block: bytes, *, is_end: bool) -> None:
-        """The final head of a stream."""
-        stream.sending = _ENDED if is_end else _BODY
-        self.block(stream.stream_id, block, is_end=is_end)
+    def head(self, stream: Http2Stream, block: bytes, flags: int) -> None:
+        """The final head of a stream. `flags` are END_STREAM, or 0."""
+        stream.sending = _ENDED if flags else _BODY
+        size = len(block)
+        if size <= MAX_BYTES:
+            self._out.append(pack_header(size << 8 | _HEADERS, flags | _END_HEADERS, stream.stream_id))
+            self._out.append(block)
+        else:
+            self.block(stream.stream_id, block, flags)
 
-    def block(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
-        """A header block, in as many frames as it takes."""
-        flags = frames.END_STREAM if is_end else 0
+    def block(self, stream_id: int, block: bytes, flags: int) -> None:
+        """A header block, in as many frames as it takes. `flags` are END_STREAM, or 0."""
         out = self._out
         size = len(block)
         if size <= MAX_BYTES:
-            out.append(header(size, frames.HEADERS, flags | frames.END_HEADERS, stream_id))
+            out.append(pack_header(size << 8 | _HEADERS, flags | _END_HEADERS, stream_id))
             out.append(block)
             return
         kind = frames.HEADERS
@@ -97,7 +104,7 @@ class Outbox:
             part = block[start : start + MAX_BYTES]
             if start + MAX_BYTES >= size:
                 flags |= frames.END_HEADERS
-            out.append(header(len(part), kind, flags, stream_id))
+            out.append(pack_header(len(part) << 8 | kind, flags, stream_id))
             out.append(part)
             kind, flags = frames.CONTINUATION, 0
 
@@ -106,7 +113,13 @@ class Outbox:
     def data(self, stream: Http2Stream, data: bytes) -> None:
         """Send it, or let it wait behind what does already."""
         size = len(data)
-        if size <= MAX_BYTES and not stream.unsent_bytes and self._allowed(stream) >= size:
+        if (
+            size <= MAX_BYTES
+            and not stream.unsent_bytes
+            and size <= stream.send_window
+            and size <= self.window
+            and not self.is_held
+        ):
             self._write_header(stream, size)
             self._out.append(data)
         else:
@@ -179,7 +192,7 @@ class Outbox:
         self._data_stream = stream.stream_id
         self._data_at = len(out)
         self._data_size = size
-        out.append(header(size, frames.DATA, 0, stream.stream_id))
+        out.append(pack_header(size << 8, 0, stream.stream_id))
         self.data_frames += 1
         self.window -= size
         stream.send_window -= size
@@ -231,11 +244,11 @@ class Outbox:
             stream.trailers = None
             block = self.encoder.encode((), fields, NEVER_IN_TRAILERS, pairs, never_indexed)
         if block:
-            self.block(stream_id, block, is_end=True)
+            self.block(stream_id, block, _END_STREAM)
         elif self._data_stream == stream_id:
-            self._out[self._data_at] = header(self._data_size, frames.DATA, frames.END_STREAM, stream_id)
+            self._out[self._data_at] = pack_header(self._data_size << 8, _END_STREAM, stream_id)
         else:
-            self._out.append(header(0, frames.DATA, frames.END_STREAM, stream_id))
+            self._out.append(pack_header(0, _END_STREAM, stream_id))
 
 
 def _let_go_of_sent(stream: Http2Stream) -> None:
