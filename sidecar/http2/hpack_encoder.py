@@ -59,6 +59,25 @@ _STATIC_PAIRS: Final[dict[Pair, bytes]] = {
 STATUS_PAIRS: Final = tuple((b":status", b"%d" % status) for status in range(1000))
 
 
+class WrittenBlock:
+    """Remembered fields as they are written, with the first head that had them."""
+
+    __slots__ = ("code", "drop", "fields", "head", "pseudo")
+
+    def __init__(
+        self, pseudo: Sequence[Pair], fields: Block, drop: frozenset[bytes], head: bytes, code: bytes
+    ) -> None:
+        self.pseudo = pseudo
+        self.fields = fields
+        """Kept, so that their `id` stays their own."""
+        self.drop = drop
+        """Keys that are left out."""
+        self.head = head
+        """`pseudo` and the fields."""
+        self.code = code
+        """The fields alone: other heads may have them too."""
+
+
 class HpackEncoder:
     """One for each connection."""
 
@@ -83,9 +102,10 @@ class HpackEncoder:
         self._names: dict[bytes, bytes] = {}
         """How literals of a name begin that are as they are usually."""
         self._own_names: dict[bytes, bytes] = {}
-        """The same for lines of our own, by their names as these are written; of no name that enters the table."""
-        self._blocks: dict[int, tuple[Sequence[Field], frozenset[bytes], bytes]] = {}
-        """Remembered fields as they are written: by `id`, with themselves, and with the keys that are left out."""
+        """The same for lines of our own, by their names as these are written, with `: ` behind them and without; of no
+        name that enters the table."""
+        self._blocks: dict[int, WrittenBlock] = {}
+        """By the `id` of their fields."""
         self._groups: dict[bytes | Added, bytes] = {}
         """Lines that many heads share, as they are written."""
         self._version = 0
@@ -124,36 +144,54 @@ class HpackEncoder:
         if self._update:
             out.append(self._update)
             self._update = b""
-        known_pair = self._pairs.get
-        for pair in pseudo:
-            out.append(known_pair(pair) or self._encode_pair(pair))
-        if fields:
-            known = self._blocks.get(id(fields))
-            if known is not None and known[1] is drop:
-                out.append(known[2])
-            else:
-                out.append(self._encode_fields(fields, drop))
+        known = self._blocks.get(id(fields))
+        if known is not None and known.drop is drop and known.pseudo == pseudo:
+            out.append(known.head)
+        else:
+            self._encode_head(pseudo, fields, drop, out)
         if added is not NOTHING:
             out.append(self._groups.get(added) or self._encode_group(added, added.pairs))
         if shared:
             out.append(self._groups.get(shared) or self._encode_group(shared, own_pairs([shared])))
         if own:
             self._encode_own(own, out)
-        for pair in pairs:
-            out.append(known_pair(pair) or self._encode_pair(pair))
+        if pairs:
+            self._encode_pairs(pairs, out)
         return b"".join(out)
 
-    def _encode_fields(self, fields: Sequence[Field], drop: frozenset[bytes]) -> bytes:
-        version, out, known_line = self._version, [], self._lines.get
+    def _encode_pairs(self, pairs: Sequence[Pair], out: list[bytes]) -> None:
+        known_pair = self._pairs.get
+        for pair in pairs:
+            out.append(known_pair(pair) or self._encode_pair(pair))
+
+    def _encode_head(
+        self, pseudo: Sequence[Pair], fields: Sequence[Field], drop: frozenset[bytes], out: list[bytes]
+    ) -> None:
+        """`pseudo` and fields that are not remembered together."""
+        version, begin = self._version, len(out)
+        self._encode_pairs(pseudo, out)
+        if not isinstance(fields, Block):
+            self._encode_fields(fields, drop, out)
+            return
+        known = self._blocks.get(
+            id(fields)
+        )  # now: one of `pseudo` that enters the table ends what was remembered
+        if known is not None and known.drop is drop:
+            out.append(known.code)
+            return
+        middle = len(out)
+        self._encode_fields(fields, drop, out)
+        if version == self._version:
+            if len(self._blocks) >= MAX_WRITTEN:
+                self._blocks.clear()
+            head, code = b"".join(out[begin:]), b"".join(out[middle:])
+            self._blocks[id(fields)] = WrittenBlock(pseudo, fields, drop, head, code)
+
+    def _encode_fields(self, fields: Sequence[Field], drop: frozenset[bytes], out: list[bytes]) -> None:
+        known_line = self._lines.get
         for key, line, value in fields:
             if key not in drop:
                 out.append(known_line(line) or self._encode_line(key, line, value))
-        code = b"".join(out)
-        if isinstance(fields, Block) and version == self._version:
-            if len(self._blocks) >= MAX_WRITTEN:
-                self._blocks.clear()
-            self._blocks[id(fields)] = fields, drop, code  # which keeps it, so that its `id` stays its own
-        return code
 
     def _encode_group(self, group: bytes | Added, pairs: Sequence[Pair]) -> bytes:
         """Pairs that many heads have alike."""
@@ -168,15 +206,18 @@ class HpackEncoder:
     def _encode_own(self, own: Own | tuple[()], out: list[bytes]) -> None:
         """Lines whose values differ from head to head; nearly all are literals."""
         begin_of = self._own_names.get
+        if len(own) == 3 and own[2] == b"\r\n":  # one line, in its three parts: as an answer has it
+            begin, size = begin_of(own[0]), len(own[1])
+            if begin is not None and size < 2048:
+                out += (begin, LENGTHS[size], own[1])
+                return
         lines = b"".join(own).split(b"\r\n")
         lines.pop()  # behind the last line's end
         for line in lines:
             name, _, value = line.partition(b": ")
             begin, size = begin_of(name), len(value)
             if begin is not None and size < 2048:
-                out.append(begin)
-                out.append(LENGTHS[size])
-                out.append(value)
+                out += (begin, LENGTHS[size], value)
                 continue
             key = name.lower()
             out.append(self._encode_pair((key, value)))
@@ -184,7 +225,7 @@ class HpackEncoder:
             if begin is not None and key not in INDEXED:
                 if len(self._own_names) >= MAX_NAMES:
                     self._own_names.clear()
-                self._own_names[name] = begin
+                self._own_names[name] = self._own_names[name + b": "] = begin
 
     def _encode_carefully(
         self,

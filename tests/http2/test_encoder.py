@@ -227,3 +227,20 @@ def test_a_name_that_is_never_indexed_is_so_among_lines_too() -> None:
     block = encoder.encode((), (), NONE, (), frozenset({b"via"}), ADDED, SHARED, OWN)
     assert (b"via", b"1.1 sidecar") in decode(decoder, block)
     assert decoder.never_indexed == {b"via"}
+
+
+def test_a_remembered_block_behind_a_pseudo_field_that_enters_the_table_is_written_anew() -> None:
+    """Its indexes have moved, in the middle of this very head."""
+    encoder, decoder = HpackEncoder(), HpackDecoder()
+    fields = Block([ACCEPT, make_field(b"x-kept", b"1")], {})
+    hosts = [b"a.test", b"a.test", b"a.test", b"b.test", b"a.test", b"b.test"]
+    for host in hosts:
+        block = encoder.encode(((b":authority", host),), fields, NONE, (), NONE)
+        assert decode(decoder, block) == [(b":authority", host), ACCEPT[::2], (b"x-kept", b"1")]
+
+
+def test_a_line_in_its_three_parts_is_the_same_as_in_one() -> None:
+    encoder, decoder = HpackEncoder(), HpackDecoder()
+    for own in ([b"x-id: 1\r\n"], [b"x-id: ", b"12", b"\r\n"], [b"x-id: ", b"v" * 3000, b"\r\n"]):
+        block = encoder.encode((), (), NONE, (), NONE, own=own)
+        assert decode(decoder, block) == [tuple(b"".join(own).removesuffix(b"\r\n").split(b": "))]
