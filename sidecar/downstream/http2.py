@@ -89,7 +89,8 @@ class Http2ClientConnection(PhaseClock, Host):
         """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
         self._behind = b""
         """Read, and not given to the codec yet, for the same reason."""
-        self._share = TurnShare(SLICE_UNITS, self.service.turns.take)
+        turns = self.service.turns
+        self._share = TurnShare(SLICE_UNITS, turns.take, turns.give_back)
         self._is_turn_over = False
         self._is_reading = False
         self._is_write_due = False
@@ -174,12 +175,14 @@ class Http2ClientConnection(PhaseClock, Host):
         if self.phase is _UNSENT:
             self._enter(_ANSWER, self.service.clock())
         self._resume()
+        self._share.begin()
         try:
             self._handle(self.codec.resume_data())
             self._write()
             self._settle()
         except Exception as error:
             self._break_off(error)
+        self._share.end()
 
     def data_received(self, data: bytes) -> None:
         if self._behind or self._is_turn_over:
@@ -191,6 +194,7 @@ class Http2ClientConnection(PhaseClock, Host):
             self._read(data)
         except Exception as error:
             self._break_off(error)
+        self._share.end()
 
     def _break_off(self, error: Exception) -> None:
         """A mistake of ours ends this connection and its exchanges, and nothing else."""
@@ -309,8 +313,9 @@ class Http2ClientConnection(PhaseClock, Host):
         self, event: events.DataReceived, told: Sequence[Any], at: int
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; with credit for it on the connection."""
-        begin = at - 1
-        data, last, at = events.joined(event, told, at)
+        begin, data, last = at - 1, event.data, event
+        if not event.is_end and at < len(told):
+            data, last, at = events.joined(event, told, at)
         self._share.spend(DATA_UNITS * (at - begin))
         self.codec.credit_connection(len(data))
         return data, last, at
@@ -337,6 +342,7 @@ class Http2ClientConnection(PhaseClock, Host):
                 self._read(behind)
         except Exception as error:
             self._break_off(error)
+        self._share.end()
         self._resume()
 
     def _resume(self) -> None:

@@ -102,8 +102,8 @@ class HpackEncoder:
         self._names: dict[bytes, bytes] = {}
         """How literals of a name begin that are as they are usually."""
         self._own_names: dict[bytes, bytes] = {}
-        """The same for lines of our own, by their names as these are written, with `: ` behind them and without; of no
-        name that enters the table."""
+        """The same for lines of our own, by their names as these are written, with `: ` behind them and without; of
+        no name that enters the table."""
         self._blocks: dict[int, WrittenBlock] = {}
         """By the `id` of their fields."""
         self._groups: dict[bytes | Added, bytes] = {}

@@ -32,21 +32,36 @@ OTHER_UNITS: Final = 4
 
 
 class TurnShare:
-    """What one connection may take of a turn of the loop. It begins anew with each read, and each later turn."""
+    """What one connection may take of a turn of the loop, from `begin` to `end`: it begins anew with each read, and
+    each later turn."""
 
-    __slots__ = ("_is_tiny", "_left", "_of_turn", "_units")
+    __slots__ = ("_give_back", "_is_tiny", "_left", "_take", "_units")
 
-    def __init__(self, units: int, of_turn: Callable[[int], int]) -> None:
-        """`units`: all that it may take; `of_turn`: takes them from the turn of all, and says how many it got."""
-        self._units = self._left = units
-        self._of_turn = of_turn
+    def __init__(self, units: int, take: Callable[[int], int], give_back: Callable[[int], None]) -> None:
+        """`units`: all that it may take; `take` takes them from the turn of all, and says how many it got;
+        `give_back` returns them."""
+        self._units = units
+        self._left = 0
+        self._take = take
+        self._give_back = give_back
         self._is_tiny = True
         """The frames of the last slice were, or may be."""
 
     def begin(self) -> None:
-        """What the frames of a read are like shows its first slice: a large one may be full of small heads."""
-        self._left = self._units
+        """Take all that it may have; what is left of it goes back at the end.
+
+        What the frames of a read are like shows its first slice: a large one may be full of small heads.
+        """
+        self._left = self._take(self._units)
         self._is_tiny = True
+
+    def end(self) -> None:
+        """Of the read, or the later turn."""
+        left, self._left = self._left, 0
+        if left > 0:
+            self._give_back(left)
+        elif left < 0:
+            self._take(-left)  # the last has taken more
 
     def cut(self, data: bytes) -> tuple[bytes, bytes]:
         """The next slice, and the rest."""
@@ -64,19 +79,18 @@ class TurnShare:
 
     def take(self, units: int) -> bool:
         """Whether there is time left for what costs so much. What is begun is ended: the last may take more."""
-        if self._left <= 0 or not self._of_turn(units):
+        left = self._left
+        if left <= 0:
             return False
-        self._left -= units
+        self._left = left - units
         return True
 
     def spend(self, units: int) -> None:
         """It has been done already."""
         self._left -= units
-        self._of_turn(units)
 
     def received(self, frames: int, size: int) -> bool:
         """The codec has worked through a slice. Returns whether there is time left for another one."""
         self._is_tiny = frames * TINY_FRAME_BYTES > size
-        units = FRAME_UNITS * frames or 1
-        self._left -= units
-        return self._of_turn(units) > 0 and self._left > 0
+        self._left -= FRAME_UNITS * frames or 1
+        return self._left > 0

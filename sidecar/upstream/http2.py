@@ -80,7 +80,8 @@ class Http2UpstreamConnection(Carrier):
         """Told by the codec, and not worked through: this turn of the loop had no time left for them."""
         self._behind = b""
         """Read, and not given to the codec yet, for the same reason."""
-        self._share = TurnShare(SLICE_UNITS, pool.cluster.turns.take)
+        turns = pool.cluster.turns
+        self._share = TurnShare(SLICE_UNITS, turns.take, turns.give_back)
         self._is_turn_over = False
         self._is_lost = False
         """There is no socket any more; its streams hear of it behind what had come before."""
@@ -196,10 +197,12 @@ class Http2UpstreamConnection(Carrier):
     def resume_writing(self) -> None:
         self._is_write_paused = False
         self._resume()
+        self._share.begin()
         try:
             self._handle(self.codec.resume_data())
         except Exception as error:
             self._break_off(error)
+        self._share.end()
         self._write()
 
     def _resume(self) -> None:
@@ -218,6 +221,7 @@ class Http2UpstreamConnection(Carrier):
         else:
             self._share.begin()
             self._read(data)
+            self._share.end()
 
     def _read(self, data: bytes) -> None:
         self._is_reading = True
@@ -322,8 +326,9 @@ class Http2UpstreamConnection(Carrier):
         self, event: events.DataReceived, told: Sequence[Any], at: int
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; with credit for it on the connection."""
-        begin = at - 1
-        data, last, at = events.joined(event, told, at)
+        begin, data, last = at - 1, event.data, event
+        if not event.is_end and at < len(told):
+            data, last, at = events.joined(event, told, at)
         self._share.spend(DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0))
         self.codec.credit_connection(len(data))
         return data, last, at
@@ -370,9 +375,11 @@ class Http2UpstreamConnection(Carrier):
             behind = b""
         if self._is_turn_over:
             self._behind = behind + self._behind
+            self._share.end()
             self._write()
             return
         self._read(behind)
+        self._share.end()
         self._resume()
         if self._is_lost and not self._is_turn_over:
             self._end()
