@@ -369,7 +369,7 @@ class Http2ClientConnection(PhaseClock, Host):
             self._unread_requests += 1
         if phase is not _UNSENT:
             self._enter(_ANSWER, self.service.clock())
-        stream = ServedStream(self, event.stream)
+        stream = ServedStream().take(self, event.stream)
         self._streams.add(stream)
         has_body = (
             at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream

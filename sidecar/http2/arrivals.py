@@ -110,7 +110,11 @@ class Arrivals:
         if size < length:
             self._credit.give(length - size)
             self._credit.give_stream(stream, length - size)
-        self.events.append(DataReceived(stream, data, is_end))
+        event = DataReceived()
+        event.stream = stream
+        event.data = data
+        event.is_end = is_end
+        self.events.append(event)
         if is_end:
             self._end(stream)
 
@@ -194,7 +198,11 @@ class Arrivals:
         stream.began_at = self.now
         stream.left = head.length
         stream.receiving = _ENDED if is_end else _BODY
-        self.events.append(RequestReceived(stream, head, is_end=is_end))
+        event = RequestReceived()
+        event.stream = stream
+        event.head = head
+        event.is_end = is_end
+        self.events.append(event)
 
     def _answer_too_large(self, stream_id: int, fault: StreamFault, *, is_end: bool) -> None:
         """431, which says more than a reset (RFC 6585 5)."""
@@ -255,7 +263,11 @@ class Arrivals:
             raise malformed("HEADERS in the middle of a body")
         if stream.left:
             raise malformed("DATA is not as long as content-length says")
-        self.events.append(TrailersReceived(stream, fields, never_indexed))
+        event = TrailersReceived()
+        event.stream = stream
+        event.fields = fields
+        event.never_indexed = never_indexed
+        self.events.append(event)
         self._end(stream)
 
     # RST_STREAM

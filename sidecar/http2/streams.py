@@ -69,7 +69,7 @@ class Streams:
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id
-        stream = self.live[stream_id] = Http2Stream(stream_id, send_window, receive_window)
+        stream = self.live[stream_id] = Http2Stream().take(stream_id, send_window, receive_window)
         self._load.open_streams += 1
         return stream
 

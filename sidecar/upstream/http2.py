@@ -124,7 +124,7 @@ class Http2UpstreamConnection(Carrier):
 
     def place(self) -> SentStream | None:
         """A place for one request; None if it has none."""
-        return SentStream(self) if self.has_room else None
+        return SentStream().take(self) if self.has_room else None
 
     def released(self, now: float, *, is_silent: bool) -> None:
         """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""

@@ -85,7 +85,7 @@ class Http2Pool(SharingPool):
         if least and len(self.idle) < LEAST_CONNECTIONS and self.connecting is None and now >= self.more_from:
             self.more_from = now + MORE_EVERY_SECONDS
             self.cluster.open_more(self)
-        return SentStream(best)
+        return SentStream().take(best)
 
     @property
     def may_join(self) -> int:

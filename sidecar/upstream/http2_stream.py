@@ -85,7 +85,8 @@ class SentStream(Lease, ClientStream):
         "_stream", "_switch", "_unasked", "expires", "idle_since", "is_call", "is_reused", "pool",
     )  # fmt: skip
 
-    def __init__(self, connection: Carrier) -> None:
+    def take(self, connection: Carrier) -> SentStream:
+        """Set what it has; comes first. Returns itself: the call of an `__init__` takes 800 instructions more."""
         self._connection = connection
         self._codec = connection.codec
         self.pool = connection.pool
@@ -112,6 +113,7 @@ class SentStream(Lease, ClientStream):
         """The stream as one side of a tunnel, from the switch on."""
         self._is_left = False
         """Its attempt has let go of it, and the tunnel has not ended yet."""
+        return self
 
     def __repr__(self) -> str:
         return f"<SentStream {self._stream!r} to {self.pool.endpoint}>"
