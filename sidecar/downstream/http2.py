@@ -287,6 +287,8 @@ class Http2ClientConnection(PhaseClock, Host):
             return
         share = self._share
         at, count = 0, len(told)
+        if count > 3 and told[-1].__class__ is not events.RequestReceived:  # fewer are of one message mostly
+            told = events.gathered(told)
         while at < count:
             event: Any = told[at]
             kind = event.__class__
@@ -314,7 +316,7 @@ class Http2ClientConnection(PhaseClock, Host):
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; with credit for it on the connection."""
         begin, data, last = at - 1, event.data, event
-        if not event.is_end and at < len(told):
+        if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
         self._share.spend(DATA_UNITS * (at - begin))
         self.codec.credit_connection(len(data))

@@ -8,7 +8,7 @@ read tells of that stream needs nothing but its connection credit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.plain import Field
 from sidecar.http2.messages import RequestFields
@@ -124,6 +124,33 @@ def joined(event: DataReceived, told: Sequence[Http2Event], at: int) -> tuple[by
     return pieces[0] if len(pieces) == 1 else b"".join(pieces), last, at
 
 
+def gathered(told: Sequence[Any]) -> Sequence[Http2Event]:
+    """What one read brought, one event at least, with the parts of each message right behind its head.
+
+    A peer that sends several messages at once writes their heads first, and then their bodies in turns: streams
+    depend on each other in nothing, so what is together here can be told its exchange in one.
+    """
+    first, last = told[0], told[-1]
+    kinds = first.__class__, last.__class__
+    if _OF_MESSAGES.issuperset(kinds) and first.stream is last.stream:
+        return told  # it is one message
+    messages: dict[Http2Stream, list[Http2Event]] = {}
+    parts: list[list[Http2Event]] = []
+    part: list[Http2Event]
+    for event in told:
+        kind = event.__class__
+        if kind is DataReceived or kind is TrailersReceived:
+            message = messages.get(event.stream)
+            if message is not None:
+                message.append(event)
+                continue
+        part = [event]
+        parts.append(part)
+        if kind is RequestReceived or kind is ResponseReceived:
+            messages[event.stream] = part
+    return [event for part in parts for event in part]
+
+
 class TrailersReceived(Http2Event):
     """The fields behind a body; always its end."""
 
@@ -228,3 +255,8 @@ class ConnectionFailed(Http2Event):
         self.detail = detail
         self.flood = flood
         """Which bound was passed, as in `floods.KINDS`; empty where it is no flood."""
+
+
+_OF_MESSAGES: Final[frozenset[type[Http2Event]]] = frozenset(
+    {RequestReceived, ResponseReceived, DataReceived, TrailersReceived}
+)

@@ -300,6 +300,8 @@ class Http2UpstreamConnection(Carrier):
             return
         share = self._share
         at, count = 0, len(told)
+        if count > 3 and told[-1].__class__ is not events.ResponseReceived:  # fewer are of one message mostly
+            told = events.gathered(told)
         while at < count:
             event: Any = told[at]
             kind = event.__class__
@@ -327,7 +329,7 @@ class Http2UpstreamConnection(Carrier):
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; with credit for it on the connection."""
         begin, data, last = at - 1, event.data, event
-        if not event.is_end and at < len(told):
+        if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
         self._share.spend(DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0))
         self.codec.credit_connection(len(data))

@@ -272,6 +272,23 @@ def test_a_body_that_one_read_brings_goes_with_its_head_and_the_next_stream_foll
     assert stage.frames(HEADERS, RST_STREAM) == []  # nothing more is awaited of its client
 
 
+def test_bodies_that_come_in_turns_behind_their_heads_go_with_them() -> None:
+    stage = Http2Stage()
+    leases = [stage.upstream(), stage.upstream()]
+    parts = [
+        wire.frame(DATA, END_STREAM if part else 0, one, b"%d" % part) for part in (0, 1) for one in (1, 3)
+    ]
+    stage.send(request(1, is_end=False) + request(3, is_end=False) + b"".join(parts))
+    assert [lease.notes for lease in leases] == [[("head", b"/", b"01"), ("end", [])]] * 2
+
+
+def test_an_empty_body_that_one_read_brings_has_no_piece() -> None:
+    stage = Http2Stage()
+    lease = stage.upstream()
+    stage.send(request(1, is_end=False) + wire.frame(DATA, END_STREAM, 1, b""))
+    assert lease.notes == [("head", b"/", b""), ("end", [])]
+
+
 def test_a_body_that_one_read_brings_of_a_request_that_is_refused_costs_its_stream_alone() -> None:
     stage = Http2Stage(listener=NO_ROUTE)
     stage.send(request(1, is_end=False) + wire.frame(DATA, END_STREAM, 1, b"ab"))

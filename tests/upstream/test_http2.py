@@ -90,6 +90,20 @@ async def test_a_calls_answer_that_comes_in_one_read_is_told_with_its_trailers(
     assert (call.heard if "answered" in call.sink.names else call.sink.names) == heard
 
 
+async def test_answers_whose_parts_come_in_turns_are_told_each_in_one(upstream: Upstream) -> None:
+    """As nghttp2 writes those that it has at once: heads first."""
+    peer = upstream.connect()
+    first, second, third = upstream.ask(), upstream.ask(), upstream.ask()
+    peer.say(
+        *(wire.answer(stream_id, is_end=False) for stream_id in (1, 3, 5)),
+        wire.frame(DATA, 0, 1, b"a"), wire.frame(DATA, 0, 3, b"c"), wire.frame(DATA, 0, 5, b"e"),
+        wire.frame(DATA, END_STREAM, 1, b"b"), wire.rst(3), wire.frame(DATA, 0, 5, b"f"),
+    )  # fmt: skip
+    assert first.heard == [("answered", 200, b"ab")]
+    assert second.heard[:3] == [("head", 200), ("data", b"c"), ("flush",)]
+    assert [second.sink.names[-1], third.heard] == ["failed", [("head", 200), ("data", b"ef"), ("flush",)]]
+
+
 async def test_interim_answers_come_before(upstream: Upstream) -> None:
     peer = upstream.connect()
     call = upstream.ask()
