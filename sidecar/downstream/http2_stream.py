@@ -108,8 +108,8 @@ class ServedStream(ServerStream):
 
     __slots__ = (
         "_ahead", "_codec", "_connection", "_exchange", "_has_client_ended", "_held_bytes", "_is_blocked",
-        "_is_bodyless", "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_link", "_pending_head", "_since",
-        "_stream", "_unsent", "bucket", "due",
+        "_is_bodyless", "_is_held", "_is_over", "_is_skipping", "_kept_bytes", "_link", "_pending_body",
+        "_pending_head", "_since", "_stream", "_unsent", "bucket", "due",
     )  # fmt: skip
 
     def take(self, connection: Host, stream: Http2Stream) -> ServedStream:
@@ -136,6 +136,8 @@ class ServedStream(ServerStream):
         self._link: StreamLink | None = None
         """The stream as one side of a tunnel, from the switch on."""
         self._pending_head: ResponseHead | None = None
+        self._pending_body = b""
+        """All of it, between `send_whole` and `end`."""
         self._since = 0.0
         """When the client last did what it is to do."""
         self._kept_bytes = 0
@@ -358,14 +360,11 @@ class ServedStream(ServerStream):
         exchange = self._exchange
         if exchange is None:
             return
-        has_body = bool(body) and head.status not in _BODYLESS and exchange.request.method != b"HEAD"
-        if not has_body and exchange.tries and exchange.tries[-1].trailers:
-            self._pending_head = head  # gRPC: its end says more
+        self._pending_head = head
+        if body and head.status not in _BODYLESS and exchange.request.method != b"HEAD":
+            self._pending_body = bytes(body)
+        else:
             self._is_bodyless = True
-            return
-        self._write_head(head, is_end=not has_body)
-        if has_body:
-            self._codec.send_data(self._stream, bytes(body))
 
     def flush(self) -> None:
         if self._pending_head is not None:
@@ -412,9 +411,15 @@ class ServedStream(ServerStream):
                 self._release()
             return
         self._is_over = True
+        body = self._pending_body
         if self._pending_head is not None:
-            self._send_pending_head(is_end=not trailers)
-        is_sent = self._codec.end(self._stream, trailers)
+            self._send_pending_head(is_end=not (body or trailers))
+        if body and not trailers:
+            is_sent = self._codec.send_last(self._stream, body)
+        else:
+            if body:
+                self._codec.send_data(self._stream, body)
+            is_sent = self._codec.end(self._stream, trailers)
         if not self._has_client_ended and exchange is not None and _has_no_more(exchange):
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
         if is_sent:

@@ -153,6 +153,11 @@ class Http2Codec(ABC):
         `StreamSent` tells when it has gone."""
 
     @abstractmethod
+    def send_last(self, stream: Http2Stream, data: bytes) -> bool:
+        """`send_data` and `end` in one, for a message without trailers whose last bytes are here. `data` is not
+        empty. Returns what `end` does."""
+
+    @abstractmethod
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
         """Give a stream up: what waits is dropped, the peer gets RST_STREAM. No event comes of it. Does nothing where
         both sides have ended. NO_ERROR is for a whole answer whose request is not (RFC 9113 8.1): `end` it first;

@@ -186,6 +186,15 @@ class Connection(Http2Codec):
         self._control.has_sent(stream)
         return True
 
+    def send_last(self, stream: Http2Stream, data: bytes) -> bool:
+        if stream.sending is not _BODY or self._life is not _OPEN:
+            return stream.sending is not _ENDING
+        self._outbox.data(stream, data, _END_STREAM)
+        if stream.sending is not _SENT:
+            return self.end(stream)  # it waits
+        self._control.has_sent(stream)
+        return True
+
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
         if stream.is_over or self._life is not _OPEN:
             return

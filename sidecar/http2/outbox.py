@@ -110,8 +110,9 @@ class Outbox:
 
     # Bodies
 
-    def data(self, stream: Http2Stream, data: bytes) -> None:
-        """Send it, or let it wait behind what does already."""
+    def data(self, stream: Http2Stream, data: bytes, flags: int = 0) -> None:
+        """Send it, or let it wait behind what does already. `flags` is END_STREAM for the last of it, which is said
+        only where it goes out at once: see `sending`."""
         size = len(data)
         if (
             size <= MAX_BYTES
@@ -120,8 +121,10 @@ class Outbox:
             and size <= self.window
             and not self.is_held
         ):
-            self._write_header(stream, size)
+            self._write_header(stream, size, flags)
             self._out.append(data)
+            if flags:
+                stream.sending = _ENDED
         else:
             if stream.unsent is None:
                 stream.unsent = deque()
@@ -186,13 +189,13 @@ class Outbox:
         own = stream.send_window
         return own if own < self.window else self.window
 
-    def _write_header(self, stream: Http2Stream, size: int) -> None:
+    def _write_header(self, stream: Http2Stream, size: int, flags: int = 0) -> None:
         """Of DATA, whose bytes come next."""
         out = self._out
         self._data_stream = stream.stream_id
         self._data_at = len(out)
         self._data_size = size
-        out.append(pack_header(size << 8, 0, stream.stream_id))
+        out.append(pack_header(size << 8, flags, stream.stream_id))
         self.data_frames += 1
         self.window -= size
         stream.send_window -= size

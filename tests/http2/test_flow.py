@@ -336,3 +336,29 @@ def test_the_windows_of_the_contract_are_said_at_the_beginning(role: Role) -> No
     common = {4: 256 * 1024, 6: 64 * 1024}
     assert said == (common | {3: 1000, 8: 1} if role is Role.SERVER else common | {2: 0})
     assert (written[1].stream_id, int.from_bytes(written[1].payload, "big")) == (0, 1024 * 1024 - WINDOW)
+
+
+@pytest.mark.parametrize("size", [1, WINDOW, WINDOW + 1])
+def test_the_last_of_a_body_says_so_in_its_own_frame_also_where_it_waits(size: int) -> None:
+    connection = started(Role.SERVER)
+    [stream] = answering(connection, 1)
+    is_sent = connection.send_last(stream, bytes(size))
+    written = frames_of(connection.take())
+    assert is_sent is (size <= WINDOW)
+    if not is_sent:
+        assert not written[-1].flags & END_STREAM
+        connection.receive(window(1, 1) + window(0, 1), 0.0)
+        written += frames_of(connection.take())
+    assert [one.flags for one in written] == [0] * (len(written) - 1) + [END_STREAM]
+    assert sum(len(one.payload) for one in written) == size
+    assert connection.end(stream)  # it has ended: nothing follows
+
+
+def test_the_last_of_a_body_is_not_sent_while_the_link_is_full() -> None:
+    connection = started(Role.SERVER)
+    [stream] = answering(connection, 1)
+    connection.hold_data()
+    assert not connection.send_last(stream, b"ab")
+    assert connection.take() == b""
+    connection.resume_data()
+    assert [(one.payload, one.flags) for one in frames_of(connection.take())] == [(b"ab", END_STREAM)]
