@@ -73,6 +73,28 @@ class Request:
         "traits",
     )
 
+    listener: str
+    """The name of the listener that it came by."""
+    method: bytes
+    target: bytes
+    """As the client sent it."""
+    origin_target: bytes
+    """Its path and query, or `*`."""
+    host: bytes
+    """What it is routed by: of the target where that has one, else of `Host`. Empty in HTTP/1.0 without either."""
+    fields: Sequence[Field]
+    lookup: Mapping[bytes, bytes]
+    """Values by key; those of fields that came more than once, joined (RFC 9110 5.3)."""
+    length: int
+    """Of the body, in bytes; -1 where only its end tells."""
+    traits: Traits
+    added: bytes
+    """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
+    asked: Asked | None
+    """Where its connection was going; None where it meant to come here."""
+    tls: ClientTls | None
+    """What the client's handshake has shown; None for a connection in clear text."""
+
     def take(
         self,
         listener: str,
@@ -87,27 +109,17 @@ class Request:
     ) -> Request:
         """Set what it has. Returns itself: the call of an `__init__` takes 800 instructions more."""
         self.listener = listener
-        """The name of the listener that it came by."""
         self.method = method
         self.target = target
-        """As the client sent it."""
         self.origin_target = origin_target
-        """Its path and query, or `*`."""
         self.host = host
-        """What it is routed by: of the target where that has one, else of `Host`. Empty in HTTP/1.0 without
-        either."""
         self.fields = fields
         self.lookup = lookup
-        """Values by key; those of fields that came more than once, joined (RFC 9110 5.3)."""
         self.length = length
-        """Of the body, in bytes; -1 where only its end tells."""
         self.traits = traits
         self.added = b""
-        """Lines that tell the upstream of the client (`X-Forwarded-For` and the like), in HTTP/1.1's form."""
-        self.asked: Asked | None = None
-        """Where its connection was going; None where it meant to come here."""
-        self.tls: ClientTls | None = None
-        """What the client's handshake has shown; None for a connection in clear text."""
+        self.asked = None
+        self.tls = None
         return self
 
     @property

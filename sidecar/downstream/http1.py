@@ -1033,7 +1033,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self.link.writelines((b"".join(pieces), body))
         else:
             pieces.append(body)
-            self.link.write(b"".join(pieces))
+            write = self.link.write
+            write(b"".join(pieces))
 
     def _send_unusual(self, exchange: Exchange, head: ResponseHead, body: bytes | memoryview) -> None:
         """Send any other whole answer."""
@@ -1103,7 +1104,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         now = exchange.ended
         listener = self._listener
         self.place = OUTSIDE
-        self.phase, self._since = _IDLE, now  # `_enter`, without the call
+        self.phase = _IDLE  # `_enter`, without the call
+        self._since = now
         due = now + listener.phase_seconds[_AT_IDLE]
         if due < self.due:
             self._watch(due, now)

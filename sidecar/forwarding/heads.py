@@ -91,7 +91,8 @@ def request_head(
     head.request = request
     rewriting = route.rewriting
     if rewriting is None:
-        head.target, head.authority = request.origin_target, request.host or _authority(endpoint)
+        head.target = request.origin_target
+        head.authority = request.host or _authority(endpoint)
     else:
         head.target = rewriting.target(request.origin_target, exchange.prefix_length)
         head.authority = rewriting.host or request.host or _authority(endpoint)

@@ -103,13 +103,17 @@ class Permit:
         """Set all of it but the status; comes first."""
         self._cluster = cluster
         if answer.__class__ is Door:  # `isinstance` takes 50 ns more
-            self._door, self.own = answer, None
+            self._door = answer
+            self.own = self.transition = None  # no door's admission changes a state
         else:
-            self._door, self.own = None, answer  # type: ignore[assignment]  # the other one of the two
+            self._door = None
+            self.own = answer  # type: ignore[assignment]  # the other one of the two
+            self.transition = answer.transition
         self.state = answer.state
         self._endpoint = None
-        self.transition = answer.transition
-        self._client_since = self.sent_at = self.head_at = inf
+        self._client_since = inf
+        self.sent_at = inf
+        self.head_at = inf
         self._is_judged = False
 
     def __repr__(self) -> str:
@@ -160,7 +164,7 @@ class Permit:
         if own is None and door is not None and self.sent_at == inf:  # the usual case: 0.05 µs less
             self._endpoint = endpoint
             self.sent_at = now
-            return door.looks_after < inf
+            return door.is_looking
         if self.sent_at == inf or self.head_at < inf or self._endpoint != endpoint:
             # Else the connection that was being opened is there.
             self._endpoint = endpoint
@@ -168,7 +172,7 @@ class Permit:
             self._client_since = inf
             if own is not None:
                 own.sent(endpoint, now)
-        return door is None or own is not None or door.looks_after < inf
+        return door is None or own is not None or door.is_looking
 
     def turn(self, whose: Turn, now: float) -> bool:
         """It is the client's turn from now on, or the upstream's again. Returns whether `next_look` is to be
@@ -185,7 +189,7 @@ class Permit:
         elif self._client_since < inf:
             self.sent_at += now - self._client_since
             self._client_since = inf
-        return door.looks_after < inf
+        return door.is_looking
 
     def head(
         self, status: int, now: float, *, is_marked: bool = False, retry_after_seconds: float = 0.0

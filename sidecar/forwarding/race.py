@@ -144,14 +144,22 @@ class Race(AttemptOwner):
         Raises:
             GivenUp: it may not be asked, or cannot be.
         """
-        self.exchange = self.story = exchange
+        self.exchange = exchange
+        self.story = exchange
         self.stream = stream
         self.running = []
-        self.winner = self._shift = self._retrying = self._aside = self.detour = None
-        self._route, self._destination = route, destination
-        self._was_refused = self._was_stale = self._was_unprocessed = self.is_postponed = self._has_hedged = (
-            False
-        )
+        self.winner = None
+        self._shift = None
+        self._retrying = None
+        self._aside = None
+        self.detour = None
+        self._route = route
+        self._destination = destination
+        self._was_refused = False
+        self._was_stale = False
+        self._was_unprocessed = False
+        self.is_postponed = False
+        self._has_hedged = False
         self.hedge_at = inf
         if destination.standby is not None:
             self._start_by_failover(destination, destination.standby, now)
@@ -301,14 +309,15 @@ class Race(AttemptOwner):
         """One attempt against one endpoint. `cause`: why, if this race has made another one before."""
         exchange, route = self.exchange, self._route
         attempts = exchange.attempts
+        is_first = not attempts
         seconds = exchange.deadline - now
         if route.bounds_attempts and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
-        if attempts:
-            span_id = exchange.service.ids.span_id()
-        else:
+        if is_first:
             trace = exchange.trace
             span_id = trace.span_id if self._destination.joins_spans else trace.client_span_id
+        else:
+            span_id = exchange.service.ids.span_id()
         if route.acting is not None:
             route = route.acting.variants.get(cluster.name, route)  # what is changed for this upstream alone
         attempt = Attempt()
@@ -317,18 +326,18 @@ class Race(AttemptOwner):
         is_retry = self._retrying is not None or is_hedge
         if is_retry or (exchange.caller is not None and lineage.is_for_retry(exchange)):
             attempt.is_retry = True
-        if attempts:
+        if not is_first:
             attempt.resend = len(attempts)
             attempt.cause = cause or RetryCause.FALLBACK  # another race has made those before its first one
             self._has_hedged = self._has_hedged or is_hedge
         attempts.append(attempt)
         self.running.append(attempt)
-        if route.bounds_attempts or len(attempts) > 1:
+        if not is_first or route.bounds_attempts:
             if route.head_seconds < seconds:
                 attempt.fails_at = now + route.head_seconds
             if self._destination.hedging is not None:
                 self.await_hedge(now)
-            if route.attempt_seconds < inf or route.head_seconds < inf or len(attempts) > 1:
+            if route.attempt_seconds < inf or route.head_seconds < inf or not is_first:
                 exchange.watch(now)
             elif self.hedge_at < exchange.due:  # `watch`, where there is nothing else to look at
                 exchange.service.beside.hedges.wait(exchange, self.hedge_at, now)
@@ -508,12 +517,16 @@ class Race(AttemptOwner):
 
     def completed(self, attempt: Attempt) -> None:
         """The winner's answer is whole."""
-        exchange = self.exchange
-        now = exchange.service.clock()
+        exchange, status = self.exchange, attempt.status
+        clock = exchange.service.clock
+        now = clock()
         self.running.remove(attempt)
         attempt.finish(now)
-        is_good = attempt.status < 400 and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
-        if is_good and self._route.is_plainly_judged:
+        if (
+            status < 400
+            and self._route.is_plainly_judged
+            and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
+        ):
             pool = attempt.pool
             assert pool is not None  # which has answered
             standing = pool.standing
@@ -522,13 +535,13 @@ class Race(AttemptOwner):
             else:  # what `judge` does for a plain success: 0.3 µs less
                 transition = attempt.permit.succeed(standing, now, exchange.trace)
         else:
-            if attempt.status < 400 and self._route.admission is not None:
+            if status < 400 and self._route.admission is not None:
                 self._route.admission.record(now - attempt.started, now)
             is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
             transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
         if transition is not None:
             exchange.tripped_breaker(transition)
-        exchange.finish(attempt.status)
+        exchange.finish(status)
 
     def switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101: what comes from here on is a tunnel's."""

@@ -58,7 +58,8 @@ class Trace(TraceContext):
             self.trace_id = new_id
             self.parent_id = self.own_member = None
             self.tracestate = b""
-            is_sampled = self.is_sampled = service.decide(None, new_id)
+            decide = service.decide
+            is_sampled = self.is_sampled = decide(None, new_id)
             self.flags = _NEW_SAMPLED if is_sampled else RANDOM
         if b"x-request-id" in lookup and headers.is_valid_request_id(lookup[b"x-request-id"]):
             self.request_id = lookup[b"x-request-id"]

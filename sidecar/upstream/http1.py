@@ -184,29 +184,33 @@ class UpstreamConnection(Lease, ClientStream):
         traits = request.traits
         self._is_plain = request.method != b"HEAD" and (traits is PLAIN or not traits.upgrade)
         drop, fields = head.drop, request.fields
+        lines = [
+            request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
+        ]  # fmt: skip
         if fields.__class__ is Block:
-            kept = [fields.kept if fields.drop is drop else fields.keep(drop)]
+            lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
         else:
-            kept = []
             if fields.__class__ is Begun:
                 block = fields.block
-                kept.append(block.kept if block.drop is drop else block.keep(drop))
+                lines.append(block.kept if block.drop is drop else block.keep(drop))
                 fields = fields[len(block) :]
             for key, line, _ in fields:
                 if key not in drop:
-                    kept.append(line)  # a comprehension is a call of its own until Python 3.12
+                    lines.append(line)  # a comprehension is a call of its own until Python 3.12
         if traits is not PLAIN:
-            kept += _hop_lines(request)
+            lines += _hop_lines(request)
             if traits.upgrade:
-                kept.append(self._key_line(traits))
-        written = b"".join([
-            request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
-            *kept, head.added.lines, *head.own, b"\r\n",
-        ])  # fmt: skip
+                lines.append(self._key_line(traits))
+        lines.append(head.added.lines)
+        lines += head.own
+        lines.append(b"\r\n")
+        written = b"".join(lines)
         if not held:
-            self.link.write(written)
+            write = self.link.write
+            write(written)
         elif not traits.is_chunked:
-            self.link.writelines((written, *held))
+            writelines = self.link.writelines
+            writelines([written, *held])
         else:
             self.link.write(written)
             for data in held:
@@ -365,7 +369,10 @@ class UpstreamConnection(Lease, ClientStream):
                 self._has_head = True
                 status, fields, length, body = plain
                 head = ResponseHead()  # as `response_head` makes it: 0.1 µs less than the call
-                head.status, head.fields, head.length, head.listed = status, fields, length, b""
+                head.status = status
+                head.fields = fields
+                head.length = length
+                head.listed = b""
                 head.never_indexed = NONE_INDEXED
                 if length == len(body):  # all of it
                     sink.answered(head, body)

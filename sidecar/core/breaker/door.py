@@ -7,6 +7,8 @@ a permit that `own` makes.
 
 from __future__ import annotations
 
+from math import inf
+
 from sidecar.core.breaker.durations import Durations
 from sidecar.core.breaker.numbers import Tally
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal, Keeper
@@ -21,7 +23,7 @@ class Door:
 
     __slots__ = (
         "_durations", "_keeper", "_rows", "_tally", "_triggers", "_window", "generation", "is_current",
-        "judge_after_seconds", "looks_after", "slow_seconds", "state", "twin",
+        "is_looking", "judge_after_seconds", "looks_after", "slow_seconds", "state", "twin",
     )  # fmt: skip
 
     is_admitted = True
@@ -55,6 +57,7 @@ class Door:
         )
         """An attempt that is without a head after this much of the upstream's time needs a permit of its own, and is
         to be looked at; `inf`: never."""
+        self.is_looking = self.looks_after < inf
         self.judge_after_seconds = keeper.policy.judge_after_seconds
         """After a good final head, an attempt that still runs is judged by it."""
         self._tally = tally
