@@ -488,13 +488,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 request.added = known[1]
             else:
                 self._tell_of_client(request)
-        if b"content-length" in lookup or b"content-type" in lookup:
-            if b"content-type" in lookup and is_grpc(lookup[b"content-type"]):
-                request.traits = Traits(is_grpc=True)
-            if b"content-length" in lookup:
-                request.length = int(lookup[b"content-length"])
-                if request.length:
-                    return self._start(request, data, start, verdict)
+        if b"content-type" in lookup and is_grpc(lookup[b"content-type"]):
+            request.traits = Traits(is_grpc=True)
+        if b"content-length" in lookup:
+            request.length = int(lookup[b"content-length"])
+            if request.length:
+                return self._start(request, data, start, verdict)
         self._is_fresh = False
         exchange = self._exchange = Exchange().take(self._service, self, request)
         self.phase = _ANSWER  # which has no limit, so nothing else of `_enter` is needed: 0.1 µs less
@@ -555,19 +554,19 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         """Begin the exchange whose body starts at `start`; returns what is behind it."""
         service = self._service
         exchange = self._exchange = Exchange().take(service, self, request)
-        length = request.length
+        length, size = request.length, len(data)
+        end = start + length
         refusal: GivenUp | None = None
         if not length:
             self.phase = _ANSWER  # without a limit: see `_take_plain`
-            rest = data[start:] if len(data) > start else b""
-        elif 0 < length <= len(data) - start:
+            rest = data[start:] if size > start else b""
+        elif length > 0 and end <= size:
             body = exchange.body
             assert body is not None
-            end = start + length
             # A view of a short body would keep all that came with it in memory, which is charged to nobody.
-            body.arrived_whole(memoryview(data)[start:end] if 2 * length > len(data) else data[start:end])
+            body.arrived_whole(memoryview(data)[start:end] if 2 * length > size else data[start:end])
             self.phase = _ANSWER
-            rest = data[end:]
+            rest = data[end:] if size > end else b""
         else:
             rest, refusal = self._begin_body(exchange, request, data[start:])
         exchange.begin(refusal or verdict)

@@ -324,8 +324,9 @@ class Attempt(ResponseSink, Seeker):
             stream.send_head(head, body.again())
             stream.end(body.trailers)
         else:
-            stream.send_head(head, body.take_held(is_kept=lease.pool.is_shared))
-            body.send_to(stream)
+            if lease.pool.is_shared:
+                body.keep_whole()
+            body.send(stream, head)
             if not body.is_complete and (body.size or not traits.expects_continue):
                 self.permit.turn(_CLIENT, now)
 

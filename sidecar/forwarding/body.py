@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from mypy_extensions import trait
 
+from sidecar.core.head import RequestHead
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.core.plain import Field
 from sidecar.forwarding.streams import ServerStream
@@ -48,29 +49,36 @@ class RequestBody:
         "held_bytes", "is_complete", "is_untouched", "size", "stream",
     )  # fmt: skip
 
+    stream: ServerStream
+    """Whose body it is; held back and let go here."""
+    size: int
+    """Body bytes that have arrived."""
+    held_bytes: int
+    """Kept here, for want of an upstream that takes it."""
+    is_complete: bool
+    is_untouched: bool
+    """No upstream has been given any of it, so another one still can."""
+    _kept: list[bytes | memoryview] | None
+    """All of it, given to an upstream that may say that it has done nothing with it."""
+    _charged: int
+    """Of what is kept, to the memory of all connections."""
+
     def take(self, stream: ServerStream, most_held: int = MAX_HELD_BYTES) -> RequestBody:
         """Set what it has; comes first. Returns itself: the call of an `__init__` takes 800 instructions more.
         `most_held`: bytes that are kept while there is no upstream connection yet."""
         self._most_held = most_held
         self.stream = stream
-        """Whose body it is; held back and let go here."""
         self.size = 0
-        """Body bytes that have arrived."""
         self.held_bytes = 0
-        """Kept here, for want of an upstream that takes it."""
         self.is_complete = False
         self.is_untouched = True
-        """No upstream has been given any of it, so another one still can."""
         self._trailers: Sequence[Field] = ()
         self._held: list[bytes | memoryview] = []
-        self._kept: list[bytes | memoryview] | None = None
-        """All of it, given to an upstream that may say that it has done nothing with it."""
+        self._kept = None
         self._to: ClientStream | None = None
         self._tee: BodyTee | None = None
         self._most_kept = 0
         self._memory: MemoryBudget | None = None
-        self._charged = 0
-        """Of what is kept, to the memory of all connections."""
         return self
 
     def __repr__(self) -> str:
@@ -90,6 +98,7 @@ class RequestBody:
         """Up to `most` bytes are kept to be sent again, though they come in pieces (`retry.buffer`), while `memory`
         has room for them."""
         self._most_kept, self._memory = most, memory
+        self._charged = 0
 
     def tee_to(self, tee: BodyTee) -> None:
         """Give a copy of it to somebody else, from its beginning, which is still here."""
@@ -146,7 +155,7 @@ class RequestBody:
         self.size = self.held_bytes = len(data)
         self.is_complete = True
         if data:  # HTTP/2 may end a body that has nothing in it
-            self._held.append(data)
+            self._held = [data]
 
     def completed(self, trailers: Sequence[Field]) -> None:
         self.is_complete = True
@@ -162,20 +171,29 @@ class RequestBody:
         """It can be given to another upstream, if the last one has certainly done nothing with it."""
         return self.is_untouched or self._kept is not None or self.held_bytes == self.size
 
-    def take_held(self, *, is_kept: bool = False) -> list[bytes | memoryview]:
-        """What was held, for whoever sends the head; `send_to` must follow. `is_kept`: where that is all of it, it
-        stays here too, until the exchange ends."""
-        held, self._held = self._held, []
-        is_much, self.held_bytes = self.held_bytes > STEP_BYTES, 0
-        if is_much:
+    def keep_whole(self) -> None:
+        """Before `send`: where what is held is all of it, it stays here as well, until the exchange ends."""
+        if self.is_complete and self.size <= MAX_HELD_BYTES:
+            self._kept = list(self._held)
+            self._charge_kept()
+
+    def send(self, stream: ClientStream, head: RequestHead) -> None:
+        """Send `head` to `stream` with what was held: from now on what arrives goes there, too."""
+        held, held_bytes = self._held, self.held_bytes
+        self._held = []
+        self.held_bytes = 0
+        if held_bytes > STEP_BYTES:
             self.stream.resume()  # now: where what is held fills the upstream's socket, the client stays paused
-        if (is_kept and self.is_complete and self.size <= MAX_HELD_BYTES) or (
-            self._most_kept and self.size <= self._most_kept
-        ):
+        is_complete, size = self.is_complete, self.size
+        if self._most_kept and size <= self._most_kept:
             self._kept = list(held)
             self._charge_kept()
-        self.is_untouched = self.is_untouched and not (self.size or self.is_complete)
-        return held
+        if size or is_complete:
+            self.is_untouched = False
+        stream.send_head(head, held)
+        self._to = stream
+        if is_complete:
+            stream.end(self._trailers)
 
     def again(self) -> list[bytes | memoryview]:
         """All of one that is complete and `is_resendable`, for an attempt beside the one that has it."""
@@ -185,16 +203,11 @@ class RequestBody:
     def trailers(self) -> Sequence[Field]:
         return self._trailers
 
-    def send_to(self, stream: ClientStream) -> None:
-        """What was held has been sent to `stream`: from now on what arrives goes there, too."""
-        self._to = stream
-        if self.is_complete:
-            stream.end(self._trailers)
-
     def stop(self) -> None:
         """The attempt is over: nothing more goes to its stream."""
         if self._to is not None:
-            self.is_untouched = self.is_untouched and self.size == 0
+            if self.size:
+                self.is_untouched = False
             self._to = None
             if self._kept is not None:
                 self._held, self._kept = self._kept, None

@@ -38,10 +38,8 @@ class Http2Pool(SharingPool):
 
     __slots__ = (
         "begun_at", "cluster", "connecting", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
-        "lingering", "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
+        "is_shared", "lingering", "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
     )  # fmt: skip
-
-    is_shared = True
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
@@ -49,6 +47,7 @@ class Http2Pool(SharingPool):
         self.secure = secure
         self.tls: TlsFacts | None = None
         self.is_own_pod = False
+        self.is_shared = True
         self.in_flight = self.lingering = 0
         self.begun_at = -inf
         self.is_retired = False

@@ -25,10 +25,8 @@ class Pool(LeasePool):
 
     __slots__ = (
         "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
-        "lingering", "secure", "standing", "tls",
+        "is_shared", "lingering", "secure", "standing", "tls",
     )  # fmt: skip
-
-    is_shared = False
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
@@ -36,6 +34,7 @@ class Pool(LeasePool):
         self.secure = secure
         self.tls: TlsFacts | None = None
         self.is_own_pod = False
+        self.is_shared = False
         self.in_flight = self.lingering = 0
         self.begun_at = -inf
         self.is_retired = False

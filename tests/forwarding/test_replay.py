@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.head import RequestHead
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.streams import NO_CLIENT
@@ -19,6 +23,9 @@ class Upstream(NoUpstream):
     def __init__(self) -> None:
         self.data = b""
         self.has_ended = False
+
+    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+        self.data = b"".join(bytes(one) for one in held)
 
     def send_data(self, data: bytes) -> None:
         self.data += data
@@ -51,8 +58,7 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
             upstream = None
         elif upstream is None and body.is_resendable:
             upstream = Upstream()
-            upstream.data = b"".join(bytes(one) for one in body.take_held())
-            body.send_to(upstream)
+            body.send(upstream, RequestHead())
         if upstream is not None:
             assert upstream.data == came
     if upstream is not None and pieces and not left:
@@ -65,8 +71,7 @@ def test_every_try_gets_what_has_come_and_the_last_one_all_of_it(
 def test_what_is_longer_than_is_kept_is_not_sent_again_once_a_try_had_it(pieces: list[bytes]) -> None:
     body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(KEPT, MemoryBudget())
-    body.take_held()
-    body.send_to(Upstream())
+    body.send(Upstream(), RequestHead())
     for piece in pieces:
         body.arrived(piece)
     body.stop()
@@ -78,14 +83,13 @@ def test_what_is_kept_counts_as_memory_until_it_is_held_again_or_over() -> None:
     before = memory.used_bytes
     body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(4 * STEP_BYTES, memory)
-    body.take_held()
-    body.send_to(Upstream())
+    body.send(Upstream(), RequestHead())
     for _ in range(3):
         body.arrived(b"x" * STEP_BYTES)
     assert memory.used_bytes - before == 3 * STEP_BYTES
     body.stop()
     assert (memory.used_bytes, body.held_bytes) == (before, 3 * STEP_BYTES)
-    body.take_held()
+    body.send(Upstream(), RequestHead())
     assert memory.used_bytes - before == 3 * STEP_BYTES
     body.release(NO_CLIENT)
     assert memory.used_bytes == before
@@ -95,8 +99,7 @@ def test_what_is_kept_is_given_up_where_memory_is_short() -> None:
     memory = MemoryBudget()
     body = RequestBody().take(NO_CLIENT)
     body.keep_to_resend(4 * STEP_BYTES, memory)
-    body.take_held()
-    body.send_to(Upstream())
+    body.send(Upstream(), RequestHead())
     body.arrived(b"x" * 2 * STEP_BYTES)
     kept, memory.is_full = memory.used_bytes, True
     body.arrived(b"x")

@@ -33,14 +33,15 @@ class FullSocket(HandStream):
         super().__init__()
         self._body = body
 
-    def send_head(self, head: RequestHead | None, held: Sequence[Any] = ()) -> None:
+    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
         self._body.hold_back()
 
 
 def send(body: RequestBody, lease: HandLease) -> None:
     """As an attempt does it."""
-    lease.notes.append(("held", b"".join(body.take_held())))
-    body.send_to(lease.stream)
+    head = RequestHead()
+    head.target = b"/"
+    body.send(lease.stream, head)
 
 
 @pytest.mark.parametrize(("size", "told"), [(MAX_HELD_BYTES, []), (MAX_HELD_BYTES + 1, ["hold"])])
@@ -60,7 +61,7 @@ def test_a_client_goes_on_when_its_body_is_taken(size: int, told: list[str]) -> 
     lease = new_lease()
     send(body, lease)
     assert client.names == told
-    assert lease.notes == [("held", bytes(size))]
+    assert lease.notes == [("head", b"/", bytes(size))]
 
 
 def test_a_client_stays_held_back_where_what_was_held_fills_the_socket() -> None:
@@ -68,8 +69,7 @@ def test_a_client_stays_held_back_where_what_was_held_fills_the_socket() -> None
     body, client = new_body()
     body.arrived(bytes(MAX_HELD_BYTES + 1))
     socket = FullSocket(body)
-    socket.send_head(None, body.take_held())
-    body.send_to(socket)
+    body.send(socket, RequestHead())
     assert client.names == ["hold", "resume", "hold"]
 
 
@@ -81,7 +81,7 @@ def test_what_arrives_later_goes_on_at_once_and_in_order() -> None:
     body.arrived(b"b")
     body.arrived(b"c")
     body.completed(TRAILERS)
-    assert lease.notes == [("held", b"a"), ("data", b"b"), ("data", b"c"), ("end", TRAILERS)]
+    assert lease.notes == [("head", b"/", b"a"), ("data", b"b"), ("data", b"c"), ("end", TRAILERS)]
     assert (client.notes, body.size, body.is_complete) == ([], 3, True)
 
 
@@ -91,7 +91,7 @@ def test_a_body_that_was_whole_before_is_ended_when_it_is_sent() -> None:
     body.completed(TRAILERS)
     lease = new_lease()
     send(body, lease)
-    assert lease.notes == [("held", b"ab"), ("end", TRAILERS)]
+    assert lease.notes == [("head", b"/", b"ab"), ("end", TRAILERS)]
 
 
 def test_a_body_that_came_with_its_head_holds_nobody_back_whatever_its_size() -> None:
@@ -101,7 +101,7 @@ def test_a_body_that_came_with_its_head_holds_nobody_back_whatever_its_size() ->
     send(body, lease)
     assert (body.size, body.is_complete) == (MAX_HELD_BYTES + 1, True)
     assert "hold" not in client.names
-    assert lease.names == ["held", "end"]
+    assert lease.names == ["head", "end"]
 
 
 # Another attempt
@@ -116,7 +116,10 @@ def test_a_body_of_which_nothing_has_arrived_can_go_to_another_attempt() -> None
     send(body, second)
     body.arrived(b"late")
     body.completed(())
-    assert (first.notes, second.notes) == ([("held", b"")], [("held", b""), ("data", b"late"), ("end", [])])
+    assert (first.notes, second.notes) == (
+        [("head", b"/", b"")],
+        [("head", b"/", b""), ("data", b"late"), ("end", [])],
+    )
 
 
 @pytest.mark.parametrize("when", ["held", "later", "ended"])
@@ -141,7 +144,7 @@ def test_nothing_goes_to_an_attempt_that_has_ended() -> None:
     body.stop()
     body.arrived(b"late")
     body.completed(())
-    assert lease.notes == [("held", b"")]
+    assert lease.notes == [("head", b"/", b"")]
 
 
 def test_stopping_before_anything_was_sent_keeps_it_untouched() -> None:
@@ -149,7 +152,9 @@ def test_stopping_before_anything_was_sent_keeps_it_untouched() -> None:
     body.arrived(b"held")
     body.stop()
     assert body.is_untouched
-    assert body.take_held() == [b"held"]
+    lease = new_lease()
+    send(body, lease)
+    assert lease.notes == [("head", b"/", b"held")]
 
 
 def test_where_there_is_little_memory_less_is_held_and_it_can_be_counted() -> None:
@@ -159,7 +164,7 @@ def test_where_there_is_little_memory_less_is_held_and_it_can_be_counted() -> No
     assert (body.held_bytes, client.notes) == (4096, [])
     body.arrived(b"b")
     assert (body.held_bytes, client.notes) == (4097, [("hold",)])
-    body.take_held()
+    send(body, new_lease())
     assert body.held_bytes == 0
 
 
