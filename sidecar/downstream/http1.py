@@ -37,7 +37,7 @@ from sidecar.core.memory_budget import (
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import parse, reader
-from sidecar.downstream.client_lines import NAMES, Known, tell_of_client
+from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.parse import known_hosts
@@ -480,12 +480,14 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         if listener.tells_of_client:
             known = self._forwarded
-            if (
-                known is not None
-                and known[2] is listener.forwarded
-                and (known[3] is lookup or (known[0] == host and _FORWARDED.isdisjoint(lookup)))
-            ):
+            if known is None or known[2] is not listener.forwarded:
+                self._tell_of_client(request)
+            elif known[3] is lookup:
                 request.added = known[1]
+            elif known[0] == host and _FORWARDED.isdisjoint(lookup):
+                request.added = known[1]
+                if known[3] is None and fields.__class__ is Block and len(lookup) <= MOST_KEPT:
+                    self._forwarded = host, known[1], known[2], lookup  # its first head was not known yet
             else:
                 self._tell_of_client(request)
         if b"content-type" in lookup and is_grpc(lookup[b"content-type"]):
