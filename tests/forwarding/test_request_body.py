@@ -172,4 +172,4 @@ def test_a_body_that_is_whole_and_empty_has_no_piece() -> None:
     """To an upstream of HTTP/1.1 an empty piece would be the last chunk, with another one behind it."""
     body, _ = new_body()
     body.arrived_whole(b"")
-    assert (body.take_held(), body.is_complete) == ([], True)
+    assert (body.again(), body.is_complete) == ([], True)

@@ -47,7 +47,7 @@ async def test_a_grpc_server_is_asked_in_its_own_words(tmp_path: Path, service: 
             health.states.clear()  # NOT_FOUND
             await until(to, "unhealthy")
     assert set(health.asked) == {service}
-    assert all(0.0 < seconds <= 0.21 for seconds in health.timeouts)
+    assert max(health.timeouts) <= 0.21, "each is told its deadline; a busy machine comes to it later, or too late"
 
 
 async def test_a_grpc_server_without_that_service_is_unhealthy_and_says_why(tmp_path: Path) -> None:
