@@ -47,7 +47,9 @@ async def test_a_grpc_server_is_asked_in_its_own_words(tmp_path: Path, service: 
             health.states.clear()  # NOT_FOUND
             await until(to, "unhealthy")
     assert set(health.asked) == {service}
-    assert max(health.timeouts) <= 0.21, "each is told its deadline; a busy machine comes to it later, or too late"
+    assert max(health.timeouts) <= 0.21, (
+        "each is told its deadline; a busy machine comes to it later, or too late"
+    )
 
 
 async def test_a_grpc_server_without_that_service_is_unhealthy_and_says_why(tmp_path: Path) -> None:
