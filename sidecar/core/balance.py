@@ -157,8 +157,7 @@ class Balancer(Generic[T]):
         for group in self._groups if is_single else self._in_order(self._rng.random(), now):
             chosen = group.pick(avoid)
             if chosen is not None:
-                if group is self._spared:
-                    self._tried = chosen
+                self._note(group, chosen)
                 return self._slowly(group, chosen, avoid, now) if now < self._slow_until else chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else ()) if avoid else None
 
@@ -183,6 +182,10 @@ class Balancer(Generic[T]):
             return False
         self._spared_at = now + SPARED_SECONDS / spared.count
         return True
+
+    def _note(self, group: Candidates[T], chosen: T) -> None:
+        if group is self._spared:
+            self._tried = chosen
 
     def _group_at(self, point: float) -> Candidates[T] | None:
         for group in self._groups:
@@ -213,8 +216,7 @@ class Balancer(Generic[T]):
             if chosen is None:
                 chosen = group.pick(avoid)
             if chosen is not None:
-                if group is self._spared:
-                    self._tried = chosen
+                self._note(group, chosen)
                 return chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else (), key, load) if avoid else None
 

@@ -197,25 +197,28 @@ def test_a_row_of_empty_data_ends_with_one_that_brings_something() -> None:
     assert failed(connection.receive(row * 50, 0.0)) is None
 
 
-def test_each_data_frame_that_we_sent_allows_window_updates() -> None:
+def answering() -> tuple[Connection, Http2Stream]:
+    """A server whose answer has its head, and goes on."""
     connection = started(Role.SERVER)
     [event] = connection.receive(request(1), 0.0)
     assert isinstance(event, RequestReceived)
     connection.send_head(event.stream, 200, ())
+    return connection, event.stream
+
+
+def test_each_data_frame_that_we_sent_allows_window_updates() -> None:
+    connection, stream = answering()
     for _ in range(20):
-        connection.send_data(event.stream, b"d")
+        connection.send_data(stream, b"d")
     assert failed(connection.receive(window(0, 1) * 310, 0.0)) is None
     assert failed(connection.receive(window(0, 1), 0.0)) is not None
 
 
 def test_each_data_frame_that_we_sent_allows_a_ping() -> None:
     """gRPC's libraries measure their windows so: while they read, one PING after the other, each for new DATA."""
-    connection = started(Role.SERVER)
-    [event] = connection.receive(request(1), 0.0)
-    assert isinstance(event, RequestReceived)
-    connection.send_head(event.stream, 200, ())
+    connection, stream = answering()
     for _ in range(1000):
-        connection.send_data(event.stream, b"d")
+        connection.send_data(stream, b"d")
         assert failed(connection.receive(ping(), 0.0)) is None
         connection.take()
     assert failed(connection.receive(ping() * 99, 0.0)) is None
@@ -223,12 +226,9 @@ def test_each_data_frame_that_we_sent_allows_a_ping() -> None:
 
 
 def test_data_sent_long_ago_allows_no_more_than_a_burst_of_pings() -> None:
-    connection = started(Role.SERVER)
-    [event] = connection.receive(request(1), 0.0)
-    assert isinstance(event, RequestReceived)
-    connection.send_head(event.stream, 200, ())
+    connection, stream = answering()
     for _ in range(1000):
-        connection.send_data(event.stream, b"d")
+        connection.send_data(stream, b"d")
     assert failed(connection.receive(ping() * 100, 0.0)) is None
     assert failed(connection.receive(ping(), 0.0)) is not None
 
