@@ -44,6 +44,10 @@ class Ground:
     """Monotonic seconds; the loop's own in tests."""
     rng: random.Random = field(default_factory=random.Random)
     """Draws whatever is left to chance on a request's way."""
+    secret: bytes | None = field(default=None, repr=False)
+    """The same in all processes of a pod, see `TelemetryRoom`; None: there is one."""
+    log_level: str | None = None
+    """What an operator has set before this process began; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +67,14 @@ def lay(
     names: Names,
     bind: Bind,
     joined: Joined | None = None,
-    secret: bytes | None = None,
-    log_level: str | None = None,
 ) -> Foundation:
     """`sources`: of what metrics read, called from telemetry's threads once these have started. `names`: who knows
     the addresses of names. `bind`: where listeners get their sockets from. `joined`: what this process shares with
-    the other workers of its pod; None: there are none. `secret`: the same in all of them; None: there is one.
-    `log_level`: what an operator has set before this process began; None: nothing."""
+    the other workers of its pod; None: there are none."""
     live: set[ObservedExchange] = set()
     events = Events()
     numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
+    level = ground.log_level
     rooms = TelemetryRooms(
         snapshot.telemetry,
         numbers,
@@ -80,8 +82,8 @@ def lay(
         ground.environ,
         ground.log_fd,
         events.transitioned,
-        secret,
-        None if log_level is None else Level[log_level.upper()],
+        ground.secret,
+        None if level is None else Level[level.upper()],
     )
     datapath = DataPath(
         clock=ground.clock,

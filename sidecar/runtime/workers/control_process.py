@@ -75,15 +75,7 @@ class ControlProcess:
         snapshot = inherited.as_begun(latest)
         lists = endpoint_sources(ground.environ, self._addresses_changed)
         self._binder = Binder(inherited.sockets, None, lambda: self.datapath.listeners.sockets.values())
-        foundation = lay(
-            ground,
-            snapshot,
-            self.sources,
-            lists,
-            self._binder.bind,
-            secret=inherited.secret,
-            log_level=inherited.log_level,
-        )
+        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind)
         self.numbers = foundation.numbers
         self.datapath = foundation.datapath
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)

@@ -68,7 +68,8 @@ def serve(
         predecessor.leave()
         if number != CONTROL:
             GIVEN.close()
-        ground = Ground(environ, limits, container)  # made here: what it draws by is no other process's
+        # Made here: what it draws by is no other process's.
+        ground = Ground(environ, limits, container, secret=inherited.secret, log_level=inherited.log_level)
 
         async def live() -> None:
             if number == CONTROL:

@@ -86,16 +86,7 @@ class WorkerProcess:
             inherited.sockets, place.number, lambda: self.datapath.listeners.sockets.values()
         )
         joined = inherited.crossing.join(place.number - 1)
-        foundation = lay(
-            ground,
-            snapshot,
-            self.sources,
-            lists,
-            self._binder.bind,
-            joined,
-            inherited.secret,
-            inherited.log_level,
-        )
+        foundation = lay(ground, snapshot, self.sources, lists, self._binder.bind, joined)
         self.numbers = foundation.numbers
         self.datapath = foundation.datapath
         self.control = Control(snapshot, ground, foundation, lists, None, replica=inherited.pod)
