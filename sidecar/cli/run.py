@@ -29,6 +29,7 @@ from sidecar.runtime.early_log import UntilLogged
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.loader import Loader, LoaderFailed
 from sidecar.runtime.memory_watch import most_routes, share_arenas
+from sidecar.runtime.signals import hear
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.workers.cores import worker_count
 
@@ -101,7 +102,7 @@ def _take_signals() -> None:
     """Those of the time before there is a worker, which takes them over."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the file is being read anyway
-    loop.add_signal_handler(signal.SIGUSR2, lambda: None)  # this process is as new as it can be
+    hear(loop, signal.SIGTERM, task.cancel)
+    hear(loop, signal.SIGHUP, lambda: None)  # the file is being read anyway
+    hear(loop, signal.SIGUSR2, lambda: None)  # this process is as new as it can be
     early_signals.release()

@@ -26,6 +26,7 @@ from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.foundation import Ground, lay
 from sidecar.runtime.service_manager import ServiceManager
+from sidecar.runtime.signals import hear
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.upgrading import Upgrading
 from sidecar.transport.given import GIVEN
@@ -148,11 +149,11 @@ class Worker:
 
     def _handle_signals(self) -> None:
         loop, control = asyncio.get_running_loop(), self.control
-        loop.add_signal_handler(signal.SIGTERM, control.drain.terminated)
-        loop.add_signal_handler(signal.SIGINT, control.drain.interrupted)
-        loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
+        hear(loop, signal.SIGTERM, control.drain.terminated)
+        hear(loop, signal.SIGINT, control.drain.interrupted)
+        hear(loop, signal.SIGUSR2, self._upgrade)
         if control.path is not None:
-            loop.add_signal_handler(signal.SIGHUP, control.reload_for_signal)
+            hear(loop, signal.SIGHUP, control.reload_for_signal)
 
     def _upgrade(self) -> None:
         """SIGUSR2. One that comes while another one is seen to changes nothing."""
