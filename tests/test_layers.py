@@ -1,7 +1,7 @@
 """Who may import whom. The order is that of the folders, top to bottom:
 
     cli > runtime > admin, kubernetes > downstream > forwarding > upstream > http1, http2, transport > core
-                                  > serving                                          > transport > core
+                                  > serving                               > http1, transport > core
 
 with `config` and `telemetry` standing on `core` alone, and `terminal` on nothing. Imports for type checkers count
 like any other. Inside a folder no module needs itself by way of others, a class name on the data path stands for one
@@ -65,7 +65,7 @@ MAY_IMPORT = {
     },
     "admin": {"serving", "downstream", "forwarding", "upstream", "transport", "config", "core"},
     "kubernetes": {"upstream", "serving", "config", "core"},
-    "serving": {"transport", "core"},
+    "serving": {"http1", "transport", "core"},
     "downstream": {"forwarding", "http1", "http2", "transport", "core"},
     "forwarding": {"upstream", "transport", "core"},
     "upstream": {"http1", "http2", "transport", "core"},

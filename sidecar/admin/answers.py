@@ -9,7 +9,7 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final
 
-from aiohttp import web
+from sidecar.serving.message import Response
 
 TURN_SECONDS: Final = 0.001
 """Work on a long answer between two turns of the loop, so that requests need not wait for it."""
@@ -31,7 +31,7 @@ class Refused(Exception):
         self.more = more
 
 
-def answer(data: Mapping[str, Any], status: int = 200) -> web.Response:
+def answer(data: Mapping[str, Any], status: int = 200) -> Response:
     """A JSON object."""
     return _response(_dumps(data), status)
 
@@ -42,7 +42,7 @@ async def listed(
     items: Iterable[Mapping[str, Any] | Sequence[Any] | None],
     *,
     inside: str | None = None,
-) -> web.Response:
+) -> Response:
     """A JSON object that ends with a long list; each item is made when its turn comes.
 
     An item that is None is left out: it only took its time.
@@ -63,7 +63,7 @@ async def listed(
     return _response(_extended(head, member), 200)
 
 
-def problem(refused: Refused) -> web.Response:
+def problem(refused: Refused) -> Response:
     """`Refused` as an answer."""
     document = {
         "type": "about:blank",
@@ -72,22 +72,20 @@ def problem(refused: Refused) -> web.Response:
         "detail": refused.detail,
         **refused.more,
     }
-    response = _response(_dumps(document), refused.status)
-    response.content_type = "application/problem+json"
-    response.headers.update(refused.headers)
-    return response
+    return _response(_dumps(document), refused.status, "application/problem+json", refused.headers)
 
 
 def _extended(data: Mapping[str, Any], member: str) -> str:
     return f"{_dumps(data)[:-1]}{',' if data else ''}{member}}}"
 
 
-def _response(text: str, status: int) -> web.Response:
-    return web.Response(
+def _response(
+    text: str, status: int, kind: str = "application/json", more: Mapping[str, str] | None = None
+) -> Response:
+    return Response(
+        status,
         # "replace": what a client wrote may hold halves of characters, in a header field for one
-        body=f"{text}\n".encode("utf-8", "replace"),
-        status=status,
-        content_type="application/json",
-        charset="utf-8",
-        headers={"Cache-Control": "no-store"},
+        f"{text}\n".encode("utf-8", "replace"),
+        kind=f"{kind}; charset=utf-8",
+        fields={"Cache-Control": "no-store", **(more or {})},
     )

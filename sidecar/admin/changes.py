@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from aiohttp import web
-
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, answer, listed
 from sidecar.admin.breakers import breakers_of, find_route
@@ -18,6 +16,8 @@ from sidecar.admin.request_facts import nearest
 from sidecar.core.breaker import Breaker, Override
 from sidecar.core.override import Command
 from sidecar.core.snapshot import Route, Scope
+from sidecar.serving.message import Request, Response
+from sidecar.serving.routes import Routes
 
 LEVELS = ("debug", "info", "warning", "error")
 OVERRIDE_SECONDS: Final = 30 * 60
@@ -38,9 +38,8 @@ class Changes:
         self._process = process
         self._readings = readings
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        # Whatever they expect, they are answered and audited; no body is read, so nobody has to be told to send one.
-        add = partial(router.add_post, expect_handler=_expects_nothing)
+    def add_to(self, routes: Routes) -> None:
+        add = routes.post
         for action in Override:
             add(f"/breakers/{{route}}/{action.value}", partial(self._override, action))
         add("/reload", self._reload)
@@ -48,11 +47,11 @@ class Changes:
         add("/quitquitquit", self._quit)
         add("/loglevel", self._log_level)
 
-    async def _override(self, action: Override, request: web.Request) -> web.Response:
+    async def _override(self, action: Override, request: Request) -> Response:
         """Every breaker of the route's upstreams; one alone with `upstream=`, which may be one that stands in for
         them. With `fleet=true` those of all replicas."""
         process = self._process
-        name = request.match_info["route"]
+        name = request.matched["route"]
         route = find_route(process, name)
         query = request_facts.query(request, "for", "by", "upstream", "fleet")
         seconds = self._seconds(query.get("for"), action)
@@ -84,7 +83,7 @@ class Changes:
             raise Refused(400, f"for: at most a year; write `{EVER}` for an override that lasts until `auto`")
         return seconds
 
-    async def _reload(self, request: web.Request) -> web.Response:
+    async def _reload(self, request: Request) -> Response:
         request_facts.query(request)
         try:
             outcome = await self._process.reload()
@@ -96,17 +95,17 @@ class Changes:
             raise Refused(422, "the configuration is bad; the one in use stays", **outcome)
         return answer(outcome)
 
-    async def _drain(self, request: web.Request) -> web.Response:
+    async def _drain(self, request: Request) -> Response:
         request_facts.query(request)
         self._process.drain()
         return answer({"is_draining": True}, 202)
 
-    async def _quit(self, request: web.Request) -> web.Response:
+    async def _quit(self, request: Request) -> Response:
         request_facts.query(request)
         self._process.quit()
         return answer({"is_draining": True, "is_ending": True}, 202)
 
-    async def _log_level(self, request: web.Request) -> web.Response:
+    async def _log_level(self, request: Request) -> Response:
         level = request_facts.query(request, "level").get("level", "")
         if level not in LEVELS:
             raise Refused(400, f"level={level[:50]}: give one of {', '.join(LEVELS)}")
@@ -114,7 +113,7 @@ class Changes:
         return answer({"level": level})
 
 
-def _whom(text: str | None, request: web.Request) -> str:
+def _whom(text: str | None, request: Request) -> str:
     """Who makes the change: as they say themselves, else where they ask from."""
     if text is None:
         return request_facts.peer(request)
@@ -122,10 +121,6 @@ def _whom(text: str | None, request: web.Request) -> str:
         what = f"by: say who you are in 1 to {MAX_BY} printable ASCII characters without spaces, such as ada@bastion"
         raise Refused(400, f"{what}; left out, it is the address you ask from")
     return text
-
-
-async def _expects_nothing(_request: web.Request) -> None:
-    """RFC 9110 10.1.1: a server may take no notice of `Expect`."""
 
 
 def _is_for_all(process: Process, breakers: Sequence[Breaker], text: str | None) -> bool:

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from aiohttp import web
-
 from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
@@ -28,6 +26,7 @@ from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
 from sidecar.core.listing import EndpointsChange
 from sidecar.core.transition import Transition
+from sidecar.serving.message import Request
 
 CAPACITY: Final = 512
 """Events that a reader may be behind."""
@@ -158,18 +157,15 @@ class Reader:
     def is_gone(self) -> bool:
         return self._stream is not None and self._stream.is_gone
 
-    async def serve(
-        self, request: web.Request, words: Callable[[Event], Mapping[str, Any]]
-    ) -> web.StreamResponse:
+    async def serve(self, request: Request, words: Callable[[Event], Mapping[str, Any]]) -> None:
         """Send what comes until the client goes or `Events.close`; `words` are an event's JSON."""
         self._words = words
         self._stream = stream = Stream(request)
         self._events.readers.add(self)
         try:
-            return await stream.serve(self)
+            await stream.serve(self)
         except TimeoutError:
             self._events.cut += 1
-            return web.StreamResponse()
         finally:
             self._events.readers.discard(self)
 

@@ -13,12 +13,11 @@ import os
 import re
 from collections.abc import Collection
 
-from aiohttp import web
-
 from sidecar.admin.answers import Refused
 from sidecar.admin.request_facts import peer_process
 from sidecar.admin.token_file import TokenFile
 from sidecar.core.snapshot import Admin
+from sidecar.serving.message import Request
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110 9.2.1)."""
@@ -41,17 +40,17 @@ class Guard:
         if self._token is not None:
             await self._token.load()
 
-    async def check(self, request: web.Request) -> None:
+    async def check(self, request: Request) -> None:
         """Raises: Refused, with 401, 403 or 503."""
-        host = request.headers.get("Host")
+        host = request.headers.get("host")
         if self._address.path is not None:
             _check_uid(request)
         if self._token is not None:
             if request.path not in self._public or request.method not in READING:
-                await self._token.check(request.headers.get("Authorization", ""))
+                await self._token.check(request.headers.get("authorization", ""))
         elif self._address.path is None and host is not None and not self._is_ours(host):
             raise Refused(403, f"Host {host[:100]!r} is not this sidecar's: ask localhost or {self._address}")
-        origin = request.headers.get("Origin")
+        origin = request.headers.get("origin")
         if _is_elsewhere(request, origin, host) and not _opens_page(request):
             whom = (origin or "another origin")[:100]
             raise Refused(403, f"a page of {whom!r} asks: it may open a page here, and nothing else")
@@ -70,7 +69,7 @@ class Guard:
             return False
 
 
-def _check_uid(request: web.Request) -> None:
+def _check_uid(request: Request) -> None:
     """The file's mode keeps others out; whoever was handed the socket, or finds its directory bound elsewhere, is
     told apart by the kernel. Raises: Refused."""
     found = peer_process(request)
@@ -79,14 +78,14 @@ def _check_uid(request: web.Request) -> None:
         raise Refused(403, f"{who}: this socket is for uid {os.geteuid()} and root")
 
 
-def _is_elsewhere(request: web.Request, origin: str | None, host: str | None) -> bool:
+def _is_elsewhere(request: Request, origin: str | None, host: str | None) -> bool:
     """Whether a browser asks for a page that is not ours."""
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
         return True
-    return request.headers.get("Sec-Fetch-Site", "none") not in _OURSELVES
+    return request.headers.get("sec-fetch-site", "none") not in _OURSELVES
 
 
-def _opens_page(request: web.Request) -> bool:
+def _opens_page(request: Request) -> bool:
     """Whether this fills a tab: as the answer of a link that was followed, and not in a frame of another page.
 
     Not with events: they have few places, and a page could open one tab after the other.
@@ -94,5 +93,5 @@ def _opens_page(request: web.Request) -> bool:
     if request.path == "/events":
         return False
     headers = request.headers
-    is_page = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     return is_page and request.method in READING

@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 from typing import Final
 
-from aiohttp import web
-
 from sidecar.admin.answers import Refused, problem
-from sidecar.serving.http import Handler
+from sidecar.serving.message import Handler, Request, Response
 
 TAKE_SECONDS: Final = 30.0
 """A client that has not taken its answer by then is cut."""
@@ -31,30 +29,29 @@ class LongAnswers:
     def wrap(self, handler: Handler) -> Handler:
         """The same handler, or a refusal where there are too many; its answer is sent when it returns."""
 
-        async def wrapped(request: web.Request) -> web.StreamResponse:
+        async def wrapped(request: Request) -> Response | None:
             if self._under_way >= self._at_once:
                 detail = f"{self._at_once} long answers are under way already"
                 return problem(Refused(503, detail, headers={"Retry-After": "1"}))
             self._under_way += 1
             try:
                 async with self._making:
-                    if request.transport is None:  # it has left while it waited
-                        return web.Response()
+                    if request.client.is_closed:  # it has left while it waited
+                        return None
                     response = await handler(request)
-                await _send(request, response)
-                return response
+                if response is not None:
+                    await _send(request, response)
+                return None
             finally:
                 self._under_way -= 1
 
         return wrapped
 
 
-async def _send(request: web.Request, response: web.StreamResponse) -> None:
+async def _send(request: Request, response: Response) -> None:
     try:
         async with asyncio.timeout(TAKE_SECONDS):
             with contextlib.suppress(ConnectionError):
-                await response.prepare(request)
-                await response.write_eof()
+                await request.client.send(response)
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
+        request.client.abort()

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from aiohttp import web
-
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused
 from sidecar.admin.breakers import find_route, moment_of
 from sidecar.admin.process import Data, Process
 from sidecar.core.outcomes.record import OutcomeRecord
 from sidecar.core.outcomes.store import OutcomeStore
+from sidecar.serving.message import Request
 
 MOST_ROWS: Final = 4096
 """Of a page; as many come where nobody says."""
@@ -34,13 +33,13 @@ COLUMNS: Final = (
 )
 
 
-def asked(request: web.Request) -> tuple[str, int, int]:
+def asked(request: Request) -> tuple[str, int, int]:
     """The route, the number of the first record, and how many. Raises: Refused, 400 for what cannot be read."""
     query = request_facts.query(request, "from", "limit")
     begin, limit = _number(query.get("from"), "from", 0), _number(query.get("limit"), "limit", MOST_ROWS)
     if not 0 < limit <= MOST_ROWS:
         raise Refused(400, f"limit={limit}: say 1 to {MOST_ROWS}")
-    return request.match_info["route"], begin, limit
+    return request.matched["route"], begin, limit
 
 
 def page(process: Process, name: str, begin: int, limit: int) -> tuple[Data, Iterator[Any]]:

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from sidecar.admin.answers import Refused
+from sidecar.serving.message import Request, Response
+from sidecar.serving.routes import Routes
 
 FOLDER: Final = Path(__file__).with_name("dashboard")
 INDEX: Final = "index.html"
@@ -53,18 +53,19 @@ class Page:
     def paths(self) -> frozenset[str]:
         return frozenset(self._files)
 
-    def add_to(self, router: web.UrlDispatcher) -> None:
-        router.add_get("/", self._get)
-        router.add_get("/dashboard/{name}", self._get)
+    def add_to(self, routes: Routes) -> None:
+        routes.get("/", self._get)
+        routes.get("/dashboard/{name}", self._get)
 
-    async def _get(self, request: web.Request) -> web.Response:
+    async def _get(self, request: Request) -> Response:
         file = self._files.get(request.path)
         if file is None:
             raise Refused(404, f"there is nothing at {request.path[:100]}")
-        headers = {**HEADERS, "ETag": f'"{file.etag}"'}
-        if any(one.value in (file.etag, "*") for one in request.if_none_match or ()):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=file.body, content_type=file.kind, charset="utf-8", headers=headers)
+        fields = {**HEADERS, "ETag": f'"{file.etag}"'}
+        known = ",".join(request.headers.all("if-none-match")).split(",")
+        if any(one.strip().removeprefix("W/") in (fields["ETag"], "*") for one in known):  # RFC 9110 13.1.2
+            return Response(304, fields=fields)
+        return Response(200, file.body, kind=f"{file.kind}; charset=utf-8", fields=fields)
 
 
 @cache

@@ -9,8 +9,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from sidecar.admin.long_answers import LongAnswers
 from sidecar.admin.probe_thread import LoopVitals, ProbeThread
 from sidecar.admin.scrape import metrics_response
@@ -18,6 +16,8 @@ from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Address
 from sidecar.core.sources import Sources
 from sidecar.serving.http import HttpServer
+from sidecar.serving.message import Request, Response
+from sidecar.serving.routes import Routes
 from sidecar.upstream import app_probe
 from sidecar.upstream.app_probe import AppProbe
 
@@ -35,7 +35,7 @@ class Vitals(LoopVitals, Protocol):
 
 
 class Probes:
-    """An aiohttp server of four resources, and a thread for the time in which its loop is late."""
+    """An HTTP server of five resources, and a thread for the time in which its loop is late."""
 
     def __init__(self, vitals: Vitals, app_probes: str = "") -> None:
         """`app_probes`: those of the pod's own containers (`upstream/app_probe.py`), as the environment has them."""
@@ -55,13 +55,13 @@ class Probes:
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
-        app = web.Application()
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/startupz", self._startupz)
-        app.router.add_get("/app-probe/{container}/{kind}", self._app_probe)
-        app.router.add_get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
-        bound = await self.server.start(app, address)
+        routes = Routes()
+        routes.get("/livez", self._livez)
+        routes.get("/readyz", self._readyz)
+        routes.get("/startupz", self._startupz)
+        routes.get("/app-probe/{container}/{kind}", self._app_probe)
+        routes.get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
+        bound = await self.server.start(routes.dispatch, address)
         loop = asyncio.get_running_loop()
         self._thread = ProbeThread(bound, self._vitals, loop.call_soon_threadsafe, self.server.adopt)
         self._thread.start()
@@ -72,23 +72,23 @@ class Probes:
             await asyncio.to_thread(thread.stop)
         await self.server.stop()
 
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def _livez(self, _request: Request) -> Response:
+        return Response(200, "ok\n")
 
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    async def _readyz(self, _request: Request) -> Response:
         return _yes_or_no(self._vitals.is_ready, "draining or not started")
 
-    async def _startupz(self, _request: web.Request) -> web.Response:
+    async def _startupz(self, _request: Request) -> Response:
         return _yes_or_no(self._vitals.is_started, "not started")
 
-    async def _app_probe(self, request: web.Request) -> web.Response:
+    async def _app_probe(self, request: Request) -> Response:
         """A probe of a container of this pod, made in the kubelet's place."""
-        name = f"{request.match_info['container']}/{request.match_info['kind']}"
+        name = f"{request.matched['container']}/{request.matched['kind']}"
         probe = self._app_probes.get(name)
         if probe is None:
             why = self._app_probes_problem or f"{app_probe.ENVIRONMENT} has no probe {name[:100]!r}"
-            return web.Response(status=500, text=f"{why}\n")
-        asked_at = request.transport.get_extra_info("sockname") if request.transport is not None else None
+            return Response(500, f"{why}\n")
+        asked_at = request.client.about("sockname")
         address = asked_at[0] if isinstance(asked_at, tuple) else "127.0.0.1"
         try:
             await app_probe.ask(probe, address)
@@ -96,9 +96,9 @@ class Probes:
             return _yes_or_no(False, str(error))
         return _yes_or_no(True, "")
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: Request) -> Response:
         return await metrics_response(request, self._vitals)
 
 
-def _yes_or_no(is_yes: bool, why_not: str) -> web.Response:
-    return web.Response(text="ok\n") if is_yes else web.Response(status=503, text=f"{why_not}\n")
+def _yes_or_no(is_yes: bool, why_not: str) -> Response:
+    return Response(200, "ok\n") if is_yes else Response(503, f"{why_not}\n")

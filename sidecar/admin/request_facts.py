@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from aiohttp import web
-from multidict import MultiMapping
-
 from sidecar.admin.answers import Refused
+from sidecar.serving.message import Pairs, Request
 
 MAX_TEXT = 256
 """Characters of a client's own text that are kept."""
@@ -25,7 +23,7 @@ _CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid."""
 
 
-def query(request: web.Request, *names: str, several: str = "") -> MultiMapping[str]:
+def query(request: Request, *names: str, several: str = "") -> Pairs:
     """The query parameters of a change: a misspelt `for` would make an override without an end.
 
     Raises:
@@ -35,14 +33,14 @@ def query(request: web.Request, *names: str, several: str = "") -> MultiMapping[
         if name not in names:
             what = f"there is no query parameter {name[:100]!r} here"
             raise Refused(400, f"{what}{nearest(name, names)}")
-        if name != several and len(request.query.getall(name)) > 1:
+        if name != several and len(request.query.all(name)) > 1:
             raise Refused(400, f"{name} is given more than once")
     return request.query
 
 
-def summary(request: web.Request) -> dict[str, Any]:
+def summary(request: Request) -> dict[str, Any]:
     """What is asked, and who asks, for the log; taken before it is handled, as the connection may not live on."""
-    sent = {"user_agent": request.headers.get("User-Agent"), "origin": request.headers.get("Origin")}
+    sent = {"user_agent": request.headers.get("user-agent"), "origin": request.headers.get("origin")}
     return {
         "path": request.path[:MAX_TEXT],
         "query": {key[:100]: value[:100] for key, value in islice(request.query.items(), MAX_PARAMETERS)},
@@ -51,7 +49,7 @@ def summary(request: web.Request) -> dict[str, Any]:
     }
 
 
-def peer(request: web.Request) -> str:
+def peer(request: Request) -> str:
     """Where the request comes from: an address, or the process behind a UNIX socket; empty if nobody knows."""
     return request.remote or _process(request) or ""
 
@@ -78,14 +76,14 @@ def _around(word: str, ordered: list[str]) -> list[str]:
     return ordered[max(0, place - MAX_COMPARED // 4) : place + MAX_COMPARED // 4]
 
 
-def _process(request: web.Request) -> str | None:
+def _process(request: Request) -> str | None:
     found = peer_process(request)
     return None if found is None else f"uid {found[0]}, pid {found[1]}"
 
 
-def peer_process(request: web.Request) -> tuple[int, int] | None:
+def peer_process(request: Request) -> tuple[int, int] | None:
     """The uid and pid of who connected to a UNIX socket, as the kernel says; None where it does not."""
-    connection = request.get_extra_info("socket")
+    connection = request.client.about("socket")
     if connection is None or connection.family != socket.AF_UNIX:
         return None
     # By a copy of the descriptor: what uvloop gives out as a socket has no options.

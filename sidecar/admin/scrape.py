@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from sidecar.admin import prometheus
 from sidecar.admin.own_series import own_series
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
+from sidecar.serving.message import Request, Response
 
 _OPENMETRICS: Final = "application/openmetrics-text"
 _VERSIONS: Final = ("", "0.0.1", "1.0.0")
@@ -31,13 +30,13 @@ class Scraped(Protocol):
         """All that is counted, of all processes that serve."""
 
 
-async def metrics_response(request: web.Request, process: Scraped) -> web.Response:
+async def metrics_response(request: Request, process: Scraped) -> Response:
     """The numbers as Prometheus text, or OpenMetrics where that is preferred; requests go on between pieces."""
-    is_open = wants_openmetrics(", ".join(request.headers.getall("Accept", [])))
+    is_open = wants_openmetrics(", ".join(request.headers.all("accept")))
     wall_offset = time.time() - time.monotonic()
     numbers, sources = await process.scraped()
     rendered = prometheus.render(numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
-    coded = accepts_gzip(", ".join(request.headers.getall("Accept-Encoding", [])))
+    coded = accepts_gzip(", ".join(request.headers.all("accept-encoding")))
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP) if coded else None
     pieces: list[bytes] = []
     for piece in chain(own_series(sources, openmetrics=is_open), rendered):
@@ -45,13 +44,9 @@ async def metrics_response(request: web.Request, process: Scraped) -> web.Respon
         await asyncio.sleep(0)
     if packer is not None:
         pieces.append(packer.flush())
-    headers = {
-        "Content-Type": prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE,
-        "Vary": "Accept, Accept-Encoding",
-    }
-    if coded:
-        headers["Content-Encoding"] = "gzip"
-    return web.Response(body=b"".join(pieces), headers=headers)
+    kind = prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE
+    fields = {"Vary": "Accept, Accept-Encoding", **({"Content-Encoding": "gzip"} if coded else {})}
+    return Response(200, b"".join(pieces), kind=kind, fields=fields)
 
 
 def wants_openmetrics(accept: str) -> bool:

@@ -7,10 +7,8 @@ What changes something, or tried to, is in the event log with who asked for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any
-
-from aiohttp import web
 
 from sidecar.admin import outcomes, views
 from sidecar.admin.answers import answer, listed
@@ -19,7 +17,7 @@ from sidecar.admin.changes import LEVELS, Changes
 from sidecar.admin.events import Event, Events
 from sidecar.admin.guard import Guard
 from sidecar.admin.long_answers import LongAnswers
-from sidecar.admin.middleware import around_all, for_browsers
+from sidecar.admin.middleware import BROWSER_FIELDS, around_all
 from sidecar.admin.page import Page
 from sidecar.admin.process import Data, Process
 from sidecar.admin.readings import OwnReadings, Readings, Table
@@ -30,10 +28,11 @@ from sidecar.core.failover import FailoverChange
 from sidecar.core.listing import EndpointsChange
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
-from sidecar.serving.http import Handler, HttpServer
+from sidecar.serving.http import HttpServer
+from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.routes import Routes
 from sidecar.transport.bind import OWNER_ONLY
 
-MAX_REQUEST_BYTES = 64 * 1024
 MAX_LONG_ANSWERS = 16
 """At once: the dashboard asks for up to four, each second."""
 STOP_SECONDS = 1.0
@@ -41,7 +40,7 @@ STOP_SECONDS = 1.0
 
 
 class AdminServer:
-    """An aiohttp server over one `Process`."""
+    """An HTTP server over one `Process`."""
 
     def __init__(self, process: Process, events: Events) -> None:
         self.readings: Readings = OwnReadings(process, events)
@@ -49,8 +48,14 @@ class AdminServer:
         self._process = process
         self._events = events
         self._page = Page()
-        self.server = HttpServer("admin.address", end_seconds=STOP_SECONDS, socket_mode=OWNER_ONLY)
-        self._app: web.Application | None = None
+        self.server = HttpServer(
+            "admin.address",
+            end_seconds=STOP_SECONDS,
+            socket_mode=OWNER_ONLY,
+            fields=BROWSER_FIELDS,
+            on_ending=self._close_streams,
+        )
+        self._routes = Routes()
 
     @property
     def port(self) -> int:
@@ -60,9 +65,7 @@ class AdminServer:
     @property
     def operations(self) -> set[tuple[str, str]]:
         """Method and path of all that is served: what the description of the API has to name."""
-        assert self._app is not None
-        resources = ((one.method, one.resource) for one in self._app.router.routes())
-        return {(method, one.canonical) for method, one in resources if one is not None}
+        return self._routes.operations
 
     async def start(self, address: Address) -> None:
         """Bind and serve.
@@ -72,20 +75,19 @@ class AdminServer:
         """
         guard = Guard(self._process.snapshot.admin, self._page.paths)
         await guard.start()
-        self._app = self._routed(guard)
-        await self.server.start(self._app, address)
+        self._routes = self._routed()
+        await self.server.start(around_all(self._routes.dispatch, guard, self._process.audit), address)
 
     async def stop(self) -> None:
         await self.server.stop()
 
-    def _routed(self, guard: Guard) -> web.Application:
-        around = around_all(guard, self._process.audit)
-        app = web.Application(middlewares=[around], client_max_size=MAX_REQUEST_BYTES)
-        app.router.add_get("/status", self._status)
-        app.router.add_get("/breakers/{route}", self._breaker)
+    def _routed(self) -> Routes:
+        routes = Routes()
+        routes.get("/status", self._status)
+        routes.get("/breakers/{route}", self._breaker)
         long_answers = LongAnswers(MAX_LONG_ANSWERS)
         for path, handler in (
-            ("/routes", self._routes),
+            ("/routes", self._all_routes),
             ("/history", self._history),
             ("/breakers", self._breakers),
             ("/upstreams", self._upstreams),
@@ -93,46 +95,44 @@ class AdminServer:
             ("/outcomes/{route}", self._outcomes),
             ("/metrics", self._metrics),
         ):
-            app.router.add_get(path, long_answers.wrap(handler))
-        app.router.add_get("/events", self._stream, allow_head=False)
-        app.router.add_get("/tap", self._tap, allow_head=False)
-        app.router.add_get("/loglevel", self._log_level)
-        app.router.add_get("/openapi.json", _described())
-        self._page.add_to(app.router)
-        Changes(self._process, self.readings).add_to(app.router)
-        app.on_response_prepare.append(for_browsers)
-        app.on_shutdown.append(self._close_streams)
-        return app
+            routes.get(path, long_answers.wrap(handler))
+        routes.get("/events", self._stream, has_head=False)
+        routes.get("/tap", self._tap, has_head=False)
+        routes.get("/loglevel", self._log_level)
+        routes.get("/openapi.json", _described())
+        self._page.add_to(routes)
+        Changes(self._process, self.readings).add_to(routes)
+        return routes
 
-    async def _close_streams(self, _app: web.Application) -> None:
+    def _close_streams(self) -> None:
         self._events.close()
         self._process.taps.close()
 
     # GET
 
-    async def _status(self, _request: web.Request) -> web.Response:
+    async def _status(self, _request: Request) -> Response:
         return answer(await self.readings.status())
 
-    async def _routes(self, request: web.Request) -> web.Response:
+    async def _all_routes(self, request: Request) -> Response:
         async with self.readings.turn:
             return await _listed(await self.readings.routes(request.query.get("since")))
 
-    async def _history(self, _request: web.Request) -> web.Response:
+    async def _history(self, _request: Request) -> Response:
         return await _listed(await self.readings.history())
 
-    async def _outcomes(self, request: web.Request) -> web.Response:
+    async def _outcomes(self, request: Request) -> Response:
         return await _listed(await self.readings.outcomes(*outcomes.asked(request)))
 
-    async def _breakers(self, request: web.Request) -> web.Response:
+    async def _breakers(self, request: Request) -> Response:
         return await _listed(await self.readings.breakers(_chosen(request, "route")))
 
-    async def _breaker(self, request: web.Request) -> web.Response:
-        return await _listed(await self.readings.breaker(request.match_info["route"]))
+    async def _breaker(self, request: Request) -> Response:
+        return await _listed(await self.readings.breaker(request.matched["route"]))
 
-    async def _upstreams(self, request: web.Request) -> web.Response:
+    async def _upstreams(self, request: Request) -> Response:
         return await _listed(await self.readings.upstreams(_chosen(request, "name")))
 
-    async def _config(self, request: web.Request) -> web.Response:
+    async def _config(self, request: Request) -> Response:
         process = self._process
         chosen = _chosen(request, "route")
         routes = [one for one in process.snapshot.routes if chosen is None or one.name in chosen]
@@ -143,18 +143,18 @@ class AdminServer:
 
         return await listed(await process.config(), "routes", written(), inside="active")
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: Request) -> Response:
         return await metrics_response(request, self._process)
 
-    async def _log_level(self, _request: web.Request) -> web.Response:
+    async def _log_level(self, _request: Request) -> Response:
         return answer({"level": self._process.log_level, "levels": list(LEVELS)})
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        reader = self._events.reader(request.headers.get("Last-Event-ID"))
-        return await reader.serve(request, self.words)
+    async def _stream(self, request: Request) -> None:
+        reader = self._events.reader(request.headers.get("last-event-id"))
+        await reader.serve(request, self.words)
 
-    async def _tap(self, request: web.Request) -> web.StreamResponse:
-        return await self._process.taps.serve(request, wanted(request, self._process))
+    async def _tap(self, request: Request) -> None:
+        await self._process.taps.serve(request, wanted(request, self._process))
 
     def words(self, event: Event) -> Mapping[str, Any]:
         """An event as JSON has it."""
@@ -170,20 +170,20 @@ class AdminServer:
         return content
 
 
-async def _listed(table: Table) -> web.Response:
+async def _listed(table: Table) -> Response:
     return await listed(table.head, table.key, table.rows)
 
 
-def _chosen(request: web.Request, key: str) -> frozenset[str] | None:
+def _chosen(request: Request, key: str) -> frozenset[str] | None:
     """The names that a query gives, once each, to see no more than those; None: all. Unknown ones are nothing."""
-    return frozenset(request.query.getall(key)) if key in request.query else None
+    return frozenset(request.query.all(key)) if key in request.query else None
 
 
 def _described() -> Handler:
     """The description of this API, an OpenAPI file that tests hold to what is answered."""
-    text = (resources.files("sidecar.admin") / "openapi.json").read_bytes()
+    text = Path(__file__).with_name("openapi.json").read_bytes()
 
-    async def describe(_request: web.Request) -> web.Response:
-        return web.Response(body=text, content_type="application/json", charset="utf-8")
+    async def describe(_request: Request) -> Response:
+        return Response(body=text, kind="application/json; charset=utf-8")
 
     return describe

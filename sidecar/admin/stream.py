@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import Final, Protocol
 
-from aiohttp import web
+from sidecar.serving.message import Request, Response
 
 HEARTBEAT_SECONDS: Final = 15.0
 """A comment is sent after this long without an event, so that proxies and dead peers are noticed."""
@@ -36,19 +36,15 @@ class Source(Protocol):
 class Stream:
     """One client, from its request to its end."""
 
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self._response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
+    def __init__(self, request: Request) -> None:
+        self._client = request.client
 
     @property
     def is_gone(self) -> bool:
         """Whether the client has left, which a stream learns by itself only when it next sends something."""
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
+        return self._client.is_gone
 
-    async def serve(self, source: Source) -> web.StreamResponse:
+    async def serve(self, source: Source) -> None:
         """Send what comes until the client goes or `source` is over.
 
         Raises:
@@ -57,16 +53,15 @@ class Stream:
         try:
             with contextlib.suppress(ConnectionError):
                 async with asyncio.timeout(WRITE_SECONDS):
-                    await self._response.prepare(self._request)
-                    await self._response.write(source.greeting())
+                    head = Response(kind="text/event-stream", fields={"Cache-Control": "no-store"})
+                    await self._client.begin(head)
+                    await self._client.write(source.greeting())
                 while not source.is_over and not self.is_gone:
                     await self._send_all(source)
                     await self._wait(source)
         except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            self._client.abort()
             raise
-        return self._response
 
     async def _send_all(self, source: Source) -> None:
         while data := source.take():
@@ -84,4 +79,4 @@ class Stream:
 
     async def _write(self, data: bytes) -> None:
         async with asyncio.timeout(WRITE_SECONDS):
-            await self._response.write(data)
+            await self._client.write(data)

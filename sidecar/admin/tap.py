@@ -9,13 +9,12 @@ by the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
-from aiohttp import web
 
 from sidecar.admin.answers import Refused
 from sidecar.admin.events import lost_event
@@ -26,6 +25,7 @@ from sidecar.core.finished import FinishedExchange
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.observe import Notice, Observe, ObservedExchange
 from sidecar.core.transition import State, Transition
+from sidecar.serving.message import Request
 
 MAX_TAPS: Final = 4
 CAPACITY: Final = 512
@@ -81,7 +81,7 @@ class Taps:
         """`observe`, with the readers beside it where there are any."""
         return _Tapped(observe, self) if self.readers else observe
 
-    async def serve(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+    async def serve(self, request: Request, wanted: Wanted) -> None:
         """Show what is wanted until the client goes or `close`.
 
         Raises:
@@ -97,9 +97,8 @@ class Taps:
         self.readers.add(tap)
         self.changed()
         try:
-            return await stream.serve(tap)
-        except TimeoutError:
-            return web.StreamResponse()
+            with contextlib.suppress(TimeoutError):
+                await stream.serve(tap)
         finally:
             self.readers.discard(tap)
             self.changed()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import web
-
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused
 from sidecar.admin.breakers import find_route
 from sidecar.admin.process import Process
 from sidecar.admin.tap import Wanted
+from sidecar.serving.message import Request
 
 MAX_HEADERS: Final = 8
 _FIELD: Final = re.compile(
@@ -20,7 +19,7 @@ _FIELD: Final = re.compile(
 """RFC 9110 5.1 and 5.5."""
 
 
-def wanted(request: web.Request, process: Process) -> Wanted:
+def wanted(request: Request, process: Process) -> Wanted:
     """Raises: Refused, 400 for what cannot be read, 404 for a route that there is not."""
     query = request_facts.query(request, "route", "open", "slow", "header", several="header")
     route, is_open = query.get("route"), query.get("open", "false")
@@ -28,7 +27,7 @@ def wanted(request: web.Request, process: Process) -> Wanted:
         find_route(process, route)
     if is_open not in ("true", "false"):
         raise Refused(400, f"open={is_open[:50]}: say true or false")
-    headers = query.getall("header", [])
+    headers = query.all("header")
     if len(headers) > MAX_HEADERS:
         raise Refused(400, f"header is given {len(headers)} times; at most {MAX_HEADERS}")
     return Wanted(route, is_open == "true", _slow(query.get("slow"), process), tuple(map(_field, headers)))

@@ -27,10 +27,18 @@ _MONTHS: Final = (
     b"Nov",
     b"Dec",
 )
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FIRST_OF_TWO_DIGITS: Final = 70
 """A year of two digits from here on is of the last century: no server writes of a time before 1970."""
 
 _LEAP_SECOND: Final = 60
+
+
+def http_date(second: float) -> str:
+    """The form of today for a time in seconds since 1970; in English, whatever the locale says."""
+    at = datetime.fromtimestamp(int(second), UTC)
+    month = _MONTHS[at.month - 1].decode()
+    return f"{_DAYS[at.weekday()]}, {at.day:02} {month} {at.year:04} {at:%H:%M:%S} GMT"
 
 
 def seconds_of(value: bytes) -> float | None:

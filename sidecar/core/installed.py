@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
+import re
+import sys
 from functools import cache
+from typing import Final
+
+_FOLDER: Final = re.compile(r"sidecar_proxy-(.+)\.dist-info")
 
 
 @cache
 def version() -> str:
-    """Of what is installed. Looked for once: a look reads files, and leaves cycles behind."""
+    """Of what is installed, by the name of the folder that its installer has made (PEP 376, PEP 427).
+
+    Where there is none, `importlib.metadata` is asked, which takes 30 ms and modules for mail and archives.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: it is not installed.
+    """
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            if found := _FOLDER.fullmatch(name):
+                return found[1]
+    import importlib.metadata
+
     return importlib.metadata.version("sidecar-proxy")

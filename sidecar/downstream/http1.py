@@ -36,11 +36,10 @@ from sidecar.core.memory_budget import (
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
-from sidecar.downstream import parse, reader
+from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
 from sidecar.downstream.http2 import Http2ClientConnection
-from sidecar.downstream.parse import known_hosts
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
@@ -52,7 +51,9 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.forwarding.visitors import Lack
+from sidecar.http1 import parse
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
+from sidecar.http1.parse import known_hosts
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS

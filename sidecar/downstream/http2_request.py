@@ -13,7 +13,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.request import PLAIN_2, TUNNEL, Request, Traits
 from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
-from sidecar.downstream import parse
+from sidecar.http1 import parse
 from sidecar.http2.events import RequestReceived
 
 if TYPE_CHECKING:

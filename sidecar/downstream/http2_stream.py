@@ -20,7 +20,7 @@ from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field
 from sidecar.core.request import Request
 from sidecar.core.websocket import ACCEPT
-from sidecar.downstream import http2_request, parse
+from sidecar.downstream import http2_request
 from sidecar.downstream.client_lines import Known, tell_of_client
 from sidecar.downstream.phase import Phase
 from sidecar.downstream.secured import Secured
@@ -32,6 +32,7 @@ from sidecar.forwarding.grpc import own_trailers
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.forwarding.visitors import Lack
+from sidecar.http1 import parse
 from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived

@@ -13,8 +13,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, TUNNEL, Request, Traits
-from sidecar.downstream import parse
-from sidecar.http1 import llhttp
+from sidecar.http1 import llhttp, parse
 from sidecar.http1.llhttp import MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
 from time import time
+
+from sidecar.core.http_date import http_date
 
 KEY = b"date"
 
@@ -23,7 +24,7 @@ def _written(now: float) -> bytes:
     global _from, _until, _line
     _from = float(int(now))
     _until = _from + 1.0
-    _line = b"Date: %b\r\n" % formatdate(_from, usegmt=True).encode()
+    _line = b"Date: %b\r\n" % http_date(_from).encode()
     return _line
 
 

@@ -12,10 +12,12 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
+if TYPE_CHECKING:
+    import aiohttp
 
 MOST_PAGE_BYTES: Final = 16 * 1024 * 1024
 MOST_LINE_BYTES: Final = 4 * 1024 * 1024
@@ -111,6 +113,8 @@ class Api:
     @asynccontextmanager
     async def _get(self, path: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, if it is 200. Raises: ApiError."""
+        import aiohttp
+
         try:
             response = await self._ask(path, query)
             if response.status == 401:
@@ -139,6 +143,8 @@ class Api:
 @asynccontextmanager
 async def connected(server: ApiServer) -> AsyncIterator[Api]:
     """A session, closed at the end. Raises: ApiError."""
+    # Few processes have such endpoints, and it takes 16 MiB; in a thread, since it takes 0.2 s as well.
+    aiohttp = await asyncio.to_thread(import_module, "aiohttp")
     context = await asyncio.to_thread(server.context)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
     connector = aiohttp.TCPConnector(ssl=context, limit=2)

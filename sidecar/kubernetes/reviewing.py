@@ -17,10 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import web
-
 from sidecar.kubernetes.admission import BadReview, review, shortened, told
 from sidecar.kubernetes.settings import Settings
+from sidecar.serving.message import Request, Response
 
 MAX_REVIEW_BYTES: Final = 3 * 1024 * 1024
 """An object has at most 1.5 MiB in etcd, and a review may carry it twice."""
@@ -61,7 +60,7 @@ class Reviewer:
         self._thread = ThreadPoolExecutor(1, "review")
         self._lines = _Lines()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: Request) -> Response:
         """A decision, or why there is none: 400, 408, 413."""
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -71,16 +70,15 @@ class Reviewer:
         is_good = decided.status == 200
         self._lines.tell(logging.INFO if is_good else logging.WARNING, decided.line)
         kind = "application/json" if is_good else "text/plain"
-        response = web.Response(status=decided.status, body=decided.body, content_type=kind, charset="utf-8")
-        if not is_good:
-            response.force_close()  # the rest of its body is nobody's
+        response = Response(decided.status, decided.body, kind=f"{kind}; charset=utf-8")
+        response.closes = not is_good  # the rest of its body is nobody's
         return response
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _decided(self, request: web.Request) -> Decided:
-        length = request.content_length
+    async def _decided(self, request: Request) -> Decided:
+        length = request.length if request.length >= 0 else None
         if length is not None and length > MAX_REVIEW_BYTES:
             return _refused(413, _TOO_LARGE)
         async with self._place(length):
@@ -104,10 +102,10 @@ class Reviewer:
                 self.large -= 1
 
 
-async def _read(request: web.Request) -> bytearray | None:
+async def _read(request: Request) -> bytearray | None:
     """The whole body; None as soon as it is too large."""
     body = bytearray()
-    async for piece in request.content.iter_any():
+    while piece := await request.client.read():
         if len(body) + len(piece) > MAX_REVIEW_BYTES:
             return None
         body += piece

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from sidecar.core.snapshot import Address
 from sidecar.kubernetes.reviewing import Reviewer
 from sidecar.kubernetes.settings import Settings
-from sidecar.serving.http import Handler, HttpServer
+from sidecar.serving.http import HttpServer
+from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.routes import Routes
 
 MAX_CONNECTIONS: Final = 40
 """At once. A TLS connection takes up to 1.3 MiB while a large review comes in by it, 0.3 else."""
@@ -90,11 +90,11 @@ class Webhook:
             OSError: the address cannot be bound, or the files cannot be read or used (ssl.SSLError).
         """
         self._load(self._files.digest())
-        app = web.Application()
-        app.router.add_post("/mutate", self._guarded(self._reviewer.answer))
-        app.router.add_get("/livez", _ok)
-        app.router.add_get("/readyz", _ok)
-        await self._server.start(app, Address(host, port))
+        routes = Routes()
+        routes.post("/mutate", self._guarded(self._reviewer.answer))
+        routes.get("/livez", _ok)
+        routes.get("/readyz", _ok)
+        await self._server.start(routes.dispatch, Address(host, port))
         self.port = self._server.port
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -130,13 +130,13 @@ class Webhook:
         if self._files.client_ca is None:
             return handler
 
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            if not request.get_extra_info("peercert"):
-                return web.Response(status=403, text=_NO_CERTIFICATE)
+        async def guarded(request: Request) -> Response | None:
+            if not request.client.about("peercert"):
+                return Response(403, _NO_CERTIFICATE)
             return await handler(request)
 
         return guarded
 
 
-async def _ok(_request: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
+async def _ok(_request: Request) -> Response:
+    return Response(200, "ok\n")

@@ -14,7 +14,7 @@ from typing import Final
 
 from sidecar.core.snapshot import Snapshot
 from sidecar.forwarding.visitors import MOST_VISITORS
-from sidecar.serving.bounds import MAX_CONNECTIONS
+from sidecar.serving.http import MAX_CONNECTIONS
 
 OTHER_FILES: Final = 64
 """Kept for what is neither traffic nor admin nor probes: logs, listening sockets, the exporters' connections, the

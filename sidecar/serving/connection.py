@@ -1,6 +1,7 @@
-"""One connection of an aiohttp server beside the data path: its place, its handshake, and its time.
+"""One connection of a server beside the data path: its bytes, its place, its handshake, and its time.
 
-Stands before aiohttp's own protocol. It knows nothing of requests but when one begins and ends.
+One request at a time: what a client sends behind it stays bytes, of which little is read, until its answer is sent.
+A body is read when its handler asks for it. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -8,16 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 
-from aiohttp import web
+from sidecar.core.chunked import ChunkedBody, MalformedChunk
+from sidecar.core.http_date import http_date
+from sidecar.http1.llhttp import MalformedHead
+from sidecar.http1.unfinished import UnfinishedHead
+from sidecar.serving.head import WITHOUT_BODY, NoRequest, read_request, write_head
+from sidecar.serving.message import BadBody, Client, Request, Response
 
 HEAD_SECONDS: Final = 10.0
 """From a connection's beginning, or the first byte of a later request, to the end of the head."""
 IDLE_SECONDS: Final = 75.0
 """From an answer's end to the next request; also how long a client may take over an answer."""
+LINGER_SECONDS: Final = 2.0
+"""How long a body that nobody wants is read and dropped: a reset would take the answer away (RFC 9112 9.6)."""
+MAX_HEAD_BYTES: Final = 32_768
+_READ_AHEAD: Final = 65_536
+"""Bytes behind what can be used now, beyond which no more is read."""
+_CHUNKS_A_TURN: Final = 1024
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LOG = logging.getLogger("sidecar.serving")
 
@@ -26,10 +40,21 @@ class Door(ABC):
     """The server, as its connections see it."""
 
     tls: Callable[[], ssl.SSLContext] | None
+    fields: Mapping[str, str]
+    """Of every answer that does not say otherwise."""
 
     @abstractmethod
-    def admit(self, connection: Connection) -> web.RequestHandler | None:
-        """What is to handle its requests; None: there is no room, or the server ends."""
+    def admit(self, connection: Connection) -> bool:
+        """Give it a place; False: there is none, or the server ends."""
+
+    @abstractmethod
+    async def answer(self, request: Request) -> Response | None:
+        """What its handler says. Raises nothing but ConnectionError."""
+
+    @property
+    @abstractmethod
+    def is_ending(self) -> bool:
+        """No connection goes on behind its present request."""
 
     @abstractmethod
     def waits(self, connection: Connection) -> None:
@@ -42,60 +67,53 @@ class Door(ABC):
     def forget(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
-    """Stands before aiohttp's own protocol, and watches the time."""
+class Connection(asyncio.Protocol, Client):
+    """From its first byte to its last."""
 
     def __init__(self, server: Door, data: bytes = b"") -> None:
         """`data`: what whoever has accepted it has read of it, in clear text."""
-        self.handler: web.RequestHandler | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Of the request that is under way."""
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_idle = False
-        """Nothing has come since the last request was handled."""
-        self._is_over = False
-        self._is_handed_on = False
-        """aiohttp's protocol has its transport: behind the handshake, where there is one."""
-        self._early = [data] if data else []
-        """What came with the end of the handshake, or was read by whoever accepted it, before that."""
         self._handshake: asyncio.Task[None] | None = None
+        self._is_open = False
+        """Behind the handshake, where there is one."""
+        self._is_over = False
+        self._is_idle = False
+        """Nothing has come since the last answer."""
+        self._has_ended = False
+        """The client has ended its side."""
+        self._is_lingering = False
+        """Everything has been said; what still comes is dropped."""
+        self._data = bytearray(data)
+        """What has come and was not used yet."""
+        self._head = UnfinishedHead(is_request=True)
+        self._may_skip = True
+        """Nothing has come of this head, and no empty line before it."""
+        self._arrived = asyncio.Event()
+        """Something has come, or nothing more will."""
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._request: Request | None = None
+        self._chunked: ChunkedBody | None = None
+        self._left = 0
+        """Of a body that is not chunked, in bytes."""
+        self._has_answered = False
+        self._is_chunking = False
 
-    def abort(self) -> None:
-        """Cut it, whatever has not been sent yet."""
-        self._is_over = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def begin_request(self) -> None:
-        self._limit(None)
-        self._server.works(self)
-
-    def end_request(self) -> None:
-        if not self._is_over:
-            self._is_idle = True
-            self._limit(IDLE_SECONDS)
-            self._server.waits(self)
-
-    def _limit(self, seconds: float | None) -> None:
-        """Cut it after so long, unless that is told anew."""
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = None if seconds is None else loop.call_later(seconds, self.abort)
-
-    # asyncio.Protocol
+    # Its beginning
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.handler = self._server.admit(self)
-        if self.handler is None:
+        if not self._server.admit(self):
             self.abort()
             return
         self._limit(HEAD_SECONDS)
         self._server.waits(self)
         if self._server.tls is None:
-            self._hand_on(self._transport)
-            self._read_early()
+            self._open(self._transport)
         else:
             self._transport.pause_reading()
             self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(self._server.tls()))
@@ -110,56 +128,293 @@ class Connection(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError) as error:  # strangers' mistakes, of which there may be any number
             _LOG.debug("no handshake: %r", error)
-            self._close()
-            return
+            made = None
         if made is None or self._is_over:
-            self._close()
+            self.abort()
+            self._server.forget(self)
             return
-        self._hand_on(made)
-        self._read_early()
+        self._open(made)
 
-    def _read_early(self) -> None:
-        early, self._early = self._early, []
-        for data in early:
-            self.data_received(data)
-
-    def _close(self) -> None:
-        self.abort()
-        self._server.forget(self)
-
-    def _hand_on(self, transport: asyncio.Transport) -> None:
-        assert self.handler is not None
+    def _open(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._is_handed_on = True
-        self.handler.connection_made(transport)
+        self._is_open = True
+        self._advance()
+
+    # What comes
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over or self.handler is None:
+        if self._is_over or self._is_lingering:
             return
-        if not self._is_handed_on:
-            self._early.append(data)
+        self._data += data
+        if not self._is_open:
             return
-        if self._is_idle:
-            self._is_idle = False
-            self._limit(HEAD_SECONDS)
-        self.handler.data_received(data)
+        self._arrived.set()
+        self._advance()
 
-    def eof_received(self) -> None:
-        if self.handler is not None and self._is_handed_on:
-            self.handler.eof_received()
-
-    def pause_writing(self) -> None:
-        if self.handler is not None and self._is_handed_on:
-            self.handler.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self.handler is not None and self._is_handed_on:
-            self.handler.resume_writing()
+    def eof_received(self) -> bool:
+        """Whoever ends its side still gets the answer that it waits for; by TLS there is no such half."""
+        self._has_ended = True
+        self._arrived.set()
+        return self.task is not None and self._server.tls is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over = True
+        self._limit(None)
+        self._arrived.set()
+        self._may_write.set()
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def _advance(self) -> None:
+        """Begin the next request, if its head is whole and no other is under way; and read on or not."""
+        if self.task is None and self._data and not self._is_over and not self._is_lingering:
+            if self._is_idle:
+                self._is_idle = False
+                self._limit(HEAD_SECONDS)
+            try:
+                self._read_head()
+            except (MalformedHead, NoRequest) as error:
+                self._refuse(error)
+        self._read_on(len(self._data) <= _READ_AHEAD)
+
+    def _read_head(self) -> None:
+        """Raises: MalformedHead, NoRequest."""
+        if self._may_skip:  # one empty line in front (RFC 9112 2.2)
+            if self._data == b"\r":
+                return
+            self._may_skip = False
+            if self._data.startswith(b"\r\n"):
+                del self._data[:2]
+        used = self._head.add(bytes(self._data)) if self._data else None
+        size = len(self._head)
+        if size > MAX_HEAD_BYTES:
+            raise NoRequest(431, f"a head has at most {MAX_HEAD_BYTES} bytes here")
+        if used is None:
+            self._data.clear()
+            return
+        del self._data[:used]
+        head, self._head, self._may_skip = self._head.whole(), UnfinishedHead(is_request=True), True
+        self._begin(read_request(head, self))
+
+    def _read_on(self, more: bool) -> None:
+        if self._transport is None or self._has_ended or self.is_closed:
+            return
+        if more:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # A request
+
+    def _begin(self, request: Request) -> None:
+        self._request = request
+        self._chunked = ChunkedBody() if request.length < 0 else None
+        self._left = max(request.length, 0)
+        self._has_answered = self._is_chunking = False
+        self._limit(None)
+        self._server.works(self)
+        self.task = asyncio.get_running_loop().create_task(self._serve(request))
+
+    async def _serve(self, request: Request) -> None:
+        goes_on = False
+        try:
+            response = await self._server.answer(request)
+            self._limit(IDLE_SECONDS)
+            if not self._is_over:
+                self._server.waits(self)
+            await self._complete(response)
+            goes_on = self._keeps_alive(response) and await self._has_dropped_rest(request)
+        except ConnectionError:
+            self.abort()
+        except Exception:
+            _LOG.exception("the answer to %s %s could not be sent", request.method, request.path[:256])
+            self.abort()
+        except asyncio.CancelledError:  # the server ends, and has waited long enough
+            self.abort()
+            raise
+        finally:
+            self.task = None
+        if goes_on:
+            self._is_idle = True
+            self._limit(IDLE_SECONDS)
+            self._advance()
+        else:
+            self._end()
+
+    async def _complete(self, response: Response | None) -> None:
+        """Send what the handler has not sent itself."""
+        if response is not None and not self._has_answered:
+            await self.send(response)
+        elif self._is_chunking:
+            await self._write(b"0\r\n\r\n")
+
+    def _keeps_alive(self, response: Response | None) -> bool:
+        request = self._request
+        assert request is not None
+        if self._server.is_ending or self._has_ended or not request.keeps_alive:
+            return False
+        if request.expects_continue and self._has_body_left:
+            return False  # nobody knows whether the client sends it
+        return response is None or not response.closes
+
+    async def _has_dropped_rest(self, request: Request) -> bool:
+        """What is left of a body that nobody wants is read, for a while. Returns whether it came to its end."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while await self.read():
+                    pass
+        except (TimeoutError, BadBody, ConnectionError):
+            return False
+        return True
+
+    def _refuse(self, error: MalformedHead | NoRequest) -> None:
+        """It is not logged: whoever can connect could fill the log."""
+        status = error.status if isinstance(error, NoRequest) else 400
+        response = Response(status, f"{error}\n")
+        assert self._transport is not None
+        head = write_head(
+            response, http_date(time.time()), self._server.fields,
+            length=len(response.body), connection="close", is_chunked=False,
+        )  # fmt: skip
+        self._transport.write(head + response.body)
+        self._end()
+
+    def _end(self) -> None:
+        """Close it, behind what is still to be sent; and so that nothing unread takes that away."""
+        transport = self._transport
+        self._data.clear()
+        if self._is_over or transport is None or transport.is_closing():
+            return
+        if self._has_ended:
+            transport.close()
+            return
+        self._is_lingering = True
+        if self._server.tls is None and transport.can_write_eof():
+            transport.write_eof()
+        self._limit(LINGER_SECONDS)
+        self._read_on(True)
+
+    # Client
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_over or self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_gone(self) -> bool:
+        return self.is_closed or self._has_ended
+
+    def about(self, name: str) -> Any:
+        return None if self._transport is None else self._transport.get_extra_info(name)
+
+    @property
+    def _has_body_left(self) -> bool:
+        return self._left > 0 if self._chunked is None else not self._chunked.is_done
+
+    async def read(self) -> bytes:
+        request = self._request
+        assert request is not None
+        if request.expects_continue and self._has_body_left and not self._data:
+            request.expects_continue = False
+            await self._write(_CONTINUE)
+        while self._has_body_left:
+            if not self._data:
+                await self._wait_for_more()
+                continue
+            piece = self._taken()
+            self._read_on(len(self._data) <= _READ_AHEAD)
+            await asyncio.sleep(0)  # however much is here, others have their turn
+            if piece:  # else it was framing alone
+                return piece
+        return b""
+
+    async def _wait_for_more(self) -> None:
+        if self.is_gone:
+            raise ConnectionResetError("the body broke off")
+        self._read_on(True)
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _taken(self) -> bytes:
+        """What can be had now of the body. Raises: BadBody."""
+        if self._chunked is None:
+            piece = bytes(self._data[: self._left])
+            del self._data[: len(piece)]
+            self._left -= len(piece)
+            return piece
+        if not self._data:
+            return b""
+        try:
+            used = self._chunked.feed(bytes(self._data), 0, _CHUNKS_A_TURN)
+        except MalformedChunk as error:
+            raise BadBody(str(error)) from None
+        del self._data[:used]
+        return self._chunked.take()
+
+    async def send(self, response: Response) -> None:
+        request = self._request
+        assert request is not None
+        body = b"" if request.method == "HEAD" or response.status in WITHOUT_BODY else response.body
+        await self._write(self._head_of(response, len(response.body)) + body)
+
+    async def begin(self, response: Response) -> None:
+        request = self._request
+        assert request is not None
+        self._is_chunking = request.version == "1.1"
+        if not self._is_chunking:
+            request.keeps_alive = False
+        await self._write(self._head_of(response, None))
+
+    async def write(self, data: bytes) -> None:
+        if data:
+            await self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunking else data)
+
+    def close(self) -> None:
+        """End it, behind what it has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._is_over = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _head_of(self, response: Response, length: int | None) -> bytes:
+        request = self._request
+        assert request is not None
+        self._has_answered = True
+        connection = "" if request.version == "1.1" else "keep-alive"
+        return write_head(
+            response,
+            http_date(time.time()),
+            self._server.fields,
+            length=length,
+            connection=connection if self._keeps_alive(response) else "close",
+            is_chunked=self._is_chunking,
+        )
+
+    async def _write(self, data: bytes) -> None:
+        self._check_open()
+        assert self._transport is not None
+        self._transport.write(data)
+        await self._may_write.wait()
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise ConnectionResetError("the client has left")
+
+    # Its time
+
+    def _limit(self, seconds: float | None) -> None:
+        """Cut it after so long, unless that is told anew."""
         if self._timer is not None:
             self._timer.cancel()
-        self._server.forget(self)
-        if self.handler is not None and self._is_handed_on:
-            self.handler.connection_lost(exc)
+            self._timer = None
+        if seconds is not None and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)

@@ -1,37 +1,41 @@
-"""An aiohttp server beside the data path, whose connections are bounded in number and in time.
+"""A small HTTP/1.1 server beside the data path, whose connections are bounded in number and in time.
 
-aiohttp bounds neither how many there are nor how long a client may take over an answer, and lets a head take as long
-as an idle connection lives. Here a connection without a request under way never keeps somebody else out: where there
-is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
-no operator and no probe. What handlers may hold is bounded by themselves: streams in `admin/events.py`, long answers
-in `admin/long_answers.py`, reloads by their mailbox, bodies in `kubernetes/reviewing.py`; all together to less than
+A connection without a request under way never keeps somebody else out: where there is no room, the one that has
+waited longest makes it. So whoever holds idle connections, in whatever number, holds up no operator and no probe.
+What handlers may hold is bounded by themselves: streams in `admin/events.py`, long answers in
+`admin/long_answers.py`, reloads by their mailbox, bodies in `kubernetes/reviewing.py`; all together to less than
 `HttpServer.max_connections`. The admin and probe listeners are such servers, and the webhook is.
+
+It is our own since it is in every process: aiohttp took 15 of 57 MiB and a quarter of a start's CPU, and the bounds
+had to be ours in any case. What is read is read by the data path's own checks (`http1/`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from aiohttp import web, web_response
-from aiohttp.http_exceptions import HttpProcessingError
-
 from sidecar.core.snapshot import Address
-from sidecar.serving.bounds import MAX_CONNECTIONS
-from sidecar.serving.connection import IDLE_SECONDS, Connection, Door
+from sidecar.serving.connection import Connection, Door
+from sidecar.serving.message import BadBody, Handler, Request, Response
+from sidecar.serving.routes import Unmatched
 from sidecar.transport.bind import BACKLOG, bind
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-SERVER_NAME: Final = "sidecar"
-"""In `Server`: which Python and which aiohttp this is helps those alone who look for a hole in them."""
+MAX_CONNECTIONS: Final = 256
+"""Of one server, at most."""
+
+_LOG = logging.getLogger("sidecar.serving")
+_MAX_LOGGED: Final = 256
+"""Characters of a client's own text."""
 
 
 class HttpServer(Door):
-    """Serves an application at an address; may be started again after its end. Owned by the event loop."""
+    """Serves one handler at an address; may be started again after its end. Owned by the event loop."""
 
     def __init__(
         self,
@@ -40,11 +44,14 @@ class HttpServer(Door):
         end_seconds: float,
         tls: Callable[[], ssl.SSLContext] | None = None,
         socket_mode: int | None = None,
+        fields: Mapping[str, str] | None = None,
+        on_ending: Callable[[], None] = lambda: None,
     ) -> None:
         """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way.
 
         `tls` is asked for its context at each connection, so that another one may take its place; None: clear text.
-        `socket_mode`: of a UNIX socket's file; None: what the umask leaves.
+        `socket_mode`: of a UNIX socket's file; None: what the umask leaves. `fields`: of every answer that does not
+        say otherwise. `on_ending`: called when the end begins, so that answers without an end have one.
         """
         self._socket_mode = socket_mode
         self.max_connections = MAX_CONNECTIONS
@@ -52,15 +59,18 @@ class HttpServer(Door):
         self.refused = 0
         """Connections that were closed because there were too many."""
         self.tls = tls
+        self.fields = fields or {}
+        self._on_ending = on_ending
         self._key = key
         self._end_seconds = end_seconds
-        self._runner: web.AppRunner | None = None
+        self._handler: Handler | None = None
         self._server: asyncio.AbstractServer | None = None
         self._bound: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
         """Those without a request under way, longest first."""
-        self._by_handler: dict[web.RequestHandler, Connection] = {}
+        self._has_none = asyncio.Event()
+        """The last of the connections has ended."""
         self._beginning = asyncio.Lock()
         self._adopting: set[asyncio.Task[object]] = set()
 
@@ -85,16 +95,14 @@ class HttpServer(Door):
         """None while it does not."""
         return self._bound
 
-    async def start(self, app: web.Application, address: Address) -> socket.socket:
+    async def start(self, handler: Handler, address: Address) -> socket.socket:
         """Bind and serve. Returns what listens.
 
         Raises:
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
         self._bound = bind(address, self._key, self._socket_mode)
-        app.middlewares.insert(0, self._handling)
-        self._runner = _runner(app, self._end_seconds)
-        await self._runner.setup()
+        self._handler = handler
         loop = asyncio.get_running_loop()
         serve = loop.create_server if address.path is None else loop.create_unix_server
         self._server = await serve(lambda: Connection(self), sock=self._bound, backlog=BACKLOG)
@@ -126,27 +134,75 @@ class HttpServer(Door):
             self._server.close()
         elif self._bound is not None:  # the start broke off
             self._bound.close()
-        running, self._runner, self._server, self._bound = self._runner, None, None, None
-        if running is not None:
-            await running.cleanup()
+        self._handler, self._server, self._bound = None, None, None
+        self._on_ending()
+        for connection in [one for one in self._connections if one.task is None]:
+            connection.close()
+        await self._end_tasks()
+        await self._end_connections()
+
+    async def _end_tasks(self) -> None:
+        """Answers under way have their time; then they are cut."""
+        under_way = [one.task for one in self._connections if one.task is not None]
+        if under_way:
+            _, late = await asyncio.wait(under_way, timeout=self._end_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=self._end_seconds)
+
+    async def _end_connections(self) -> None:
+        """What has been said is sent, if somebody takes it."""
+        for connection in list(self._connections):
+            connection.close()
+        if self._connections:
+            self._has_none.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._end_seconds):
+                    await self._has_none.wait()
+        for connection in list(self._connections):
+            connection.abort()
+        await asyncio.sleep(0)  # transports end in the next turn
 
     # What connections say
 
-    def admit(self, connection: Connection) -> web.RequestHandler | None:
-        """What is to handle its requests; None: there is no room, or the server ends."""
-        if self._runner is None or self._runner.server is None:
-            return None
+    @property
+    def is_ending(self) -> bool:
+        return self._handler is None
+
+    def admit(self, connection: Connection) -> bool:
+        if self._handler is None:
+            return False
         if len(self._connections) >= self.max_connections:
             self.refused += 1
             longest = next(iter(self._waiting), None)
             if longest is None:
-                return None
+                return False
             longest.abort()
             self.forget(longest)
-        handler = self._runner.server()
         self._connections.add(connection)
-        self._by_handler[handler] = connection
-        return handler
+        return True
+
+    async def answer(self, request: Request) -> Response | None:
+        handler = self._handler
+        if handler is None:
+            return Response(503, "the server ends\n")
+        # Of many that come together one begins in a turn of the loop: the data path has its own in between.
+        async with self._beginning:
+            await asyncio.sleep(0)
+        try:
+            return await handler(request)
+        except ConnectionError:
+            raise
+        except Unmatched as error:
+            return Response(error.status, f"{error}\n", fields=error.fields)
+        except BadBody as error:
+            response = Response(400, f"{error}\n")
+            response.closes = True  # nobody knows where its body ends
+            return response
+        except Exception:
+            _LOG.exception("%s %s broke off", request.method, request.path[:_MAX_LOGGED])
+            return Response(500, "a bug in this server; its log has the details\n")
 
     def waits(self, connection: Connection) -> None:
         self._waiting[connection] = None
@@ -157,39 +213,5 @@ class HttpServer(Door):
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._waiting.pop(connection, None)
-        if connection.handler is not None:
-            self._by_handler.pop(connection.handler, None)
-
-    @web.middleware
-    async def _handling(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection = self._by_handler.get(request.protocol)
-        if connection is None:  # it is gone; its request is none the less there
-            return await handler(request)
-        connection.begin_request()
-        try:
-            # Of many that come together one begins in a turn of the loop: the data path has its own in between.
-            async with self._beginning:
-                await asyncio.sleep(0)
-            return await handler(request)
-        finally:
-            connection.end_request()
-
-
-def _runner(app: web.Application, end_seconds: float) -> web.AppRunner:
-    """A request that is not HTTP gets its 400 and is not logged: whoever can connect could fill the log."""
-    # Answers to what is no HTTP pass no hook of an application, so what aiohttp writes by itself is changed.
-    vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME
-    logger = logging.getLogger("sidecar.admin.http")
-    logger.addFilter(_is_not_a_clients_mistake)
-    return web.AppRunner(
-        app,
-        access_log=None,
-        logger=logger,
-        shutdown_timeout=end_seconds,
-        auto_decompress=False,  # nobody reads a body: a small one would only be blown up to be thrown away
-        keepalive_timeout=2 * IDLE_SECONDS,  # never reached: aiohttp takes the half of a head for idleness
-    )
-
-
-def _is_not_a_clients_mistake(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+        if not self._connections:
+            self._has_none.set()

@@ -2,9 +2,10 @@
 
 The figure is CPU time of the proxy's processes for each completed request. Proxy on one core, upstream and
 load on the other; rounds alternate between targets; a sample with an error or with other work on a core does
-not count. `--tls` measures TLS with clients, kept and with a handshake for each request. `--http2` measures HTTP/2 on
-both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the upstream. The target `compiled` is the
-sidecar's compiled build: made once for the same sources, in some minutes, and kept where `--compiled` says.
+not count. `--log` has each write an access log. `--tls` measures TLS with clients, kept and with a handshake for each
+request. `--http2` measures HTTP/2 on both sides, GET and gRPC: h2load, the sidecar and Envoy, and nghttpd as the
+upstream. The target `compiled` is the sidecar's compiled build: made once for the same sources, in some minutes, and
+kept where `--compiled` says.
 
 Exit codes: 0 measured, 1 a sample had an error or never ran undisturbed, 2 wrong use, or a target that does
 not run.
@@ -28,6 +29,7 @@ from tests.bench.rounds import Bench, Plan, Results
 from tests.bench.targets import (
     DIRECT,
     HTTP2_TARGETS,
+    LOGGED_TARGETS,
     TARGETS,
     TLS_TARGETS,
     TargetError,
@@ -148,6 +150,7 @@ def arguments() -> argparse.ArgumentParser:
         "--scenarios", help=f"comma-separated, of {', '.join(known)}; with --http2 {http2_known}"
     )
     parser.add_argument("--http2", action="store_true", help="HTTP/2 on both sides, beside Envoy")
+    parser.add_argument("--log", action="store_true", help="an access log of JSON for every request")
     parser.add_argument(
         "--tls", action="store_true", help="TLS with clients: kept connections, and handshakes"
     )
@@ -189,6 +192,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
         TARGETS.clear()
         TARGETS.update(TLS_TARGETS)
         known = TLS_SCENARIOS
+    if options.log:
+        TARGETS.clear()
+        TARGETS.update(LOGGED_TARGETS)
     TARGETS[COMPILED] = elsewhere(COMPILED, options.compiled.resolve(), TARGETS["sidecar"])
     names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
     if options.tls:

@@ -48,6 +48,8 @@ class Target:
     """The upstream answers with what it was sent."""
     tls: tuple[str, str] = ("", "")
     """What stands in the template where it speaks TLS with its clients, in two places."""
+    log: str = ""
+    """What stands there for its access log."""
 
     @property
     def is_tls(self) -> bool:
@@ -114,6 +116,41 @@ TLS_TARGETS = {name: replace(TARGETS[name], tls=pieces) for name, pieces in TLS_
 """TLS with clients, one P-256 certificate, tickets as each has them built in."""
 
 
+_ENVOY_LOG = (
+    'access_log: [{name: envoy.access_loggers.stdout, typed_config: {"@type": type.googleapis.com/'
+    "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, log_format: {json_format: {"
+    + ", ".join(
+        f'{name}: "%{value}%"'
+        for name, value in {
+            "ts": "START_TIME",
+            "method": "REQ(:METHOD)",
+            "path": "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)",
+            "protocol": "PROTOCOL",
+            "status": "RESPONSE_CODE",
+            "flags": "RESPONSE_FLAGS",
+            "details": "RESPONSE_CODE_DETAILS",
+            "request_bytes": "BYTES_RECEIVED",
+            "response_bytes": "BYTES_SENT",
+            "duration_ms": "DURATION",
+            "upstream_ms": "RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)",
+            "client": "DOWNSTREAM_REMOTE_ADDRESS",
+            "host": "REQ(:AUTHORITY)",
+            "user_agent": "REQ(USER-AGENT)",
+            "request_id": "REQ(X-REQUEST-ID)",
+            "trace_id": "TRACE_ID",
+            "upstream": "UPSTREAM_HOST",
+            "cluster": "UPSTREAM_CLUSTER",
+            "route": "ROUTE_NAME",
+        }.items()
+    )
+    + "}}}}]"
+)
+LOG_PIECES = {"sidecar": "json", "envoy": _ENVOY_LOG}
+WITHOUT_LOG = {"sidecar": '"off"'}
+LOGGED_TARGETS = {name: replace(TARGETS[name], log=piece) for name, piece in LOG_PIECES.items()}
+"""An access log of JSON for every request, on the standard output, which is a file. Envoy's has its usual fields."""
+
+
 def make_certificate(directory: Path) -> None:
     """What all of them show: `tls.crt`, `tls.key`, and both in `tls.pem`."""
     pair = Authority(directory).pair(HOST, file="made")
@@ -157,6 +194,7 @@ def started(
         connections=connections,
         tls=string.Template(target.tls[0]).substitute(directory=directory),
         tls_more=string.Template(target.tls[1]).substitute(directory=directory),
+        access_log=target.log or WITHOUT_LOG.get(target.template.partition(".")[0], ""),
     )
     file = directory / target.template
     file.write_text(text)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.http_date import seconds_of
+from sidecar.core.http_date import http_date, seconds_of
 
 MOMENT = 784111777.0
 """RFC 9110's own example."""
@@ -23,8 +23,10 @@ def test_all_three_forms_are_read(value: bytes) -> None:
 
 
 @given(st.integers(0, 253_402_300_799))
-def test_what_is_written_today_is_read_back(second: int) -> None:
-    assert seconds_of(formatdate(second, usegmt=True).encode()) == second
+def test_what_is_written_is_as_the_standard_library_writes_it_and_is_read_back(second: int) -> None:
+    written = http_date(second + 0.9)
+    assert written == formatdate(second, usegmt=True)
+    assert seconds_of(written.encode()) == second
 
 
 @pytest.mark.parametrize(

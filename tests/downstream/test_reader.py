@@ -10,7 +10,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.core.snapshot import ListenerLimits
 from sidecar.downstream import reader
-from sidecar.downstream.parse import Refused
+from sidecar.http1.parse import Refused
 from sidecar.http1.unfinished import UnfinishedHead
 from tests.support.terms import HandTerms
 

@@ -10,7 +10,7 @@ from sidecar.config.load import load_text
 from sidecar.core.snapshot import Snapshot
 from sidecar.runtime import file_limits
 from sidecar.runtime.file_limits import OTHER_FILES, FileLimits, warning_of_limit
-from sidecar.serving.bounds import MAX_CONNECTIONS
+from sidecar.serving.http import MAX_CONNECTIONS
 from tests.support.proxy import HEADER, running
 
 ROUTES = """\

@@ -10,12 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
-from sidecar.admin.middleware import Handler
 from sidecar.core.snapshot import Address, Snapshot
 from sidecar.runtime.worker import Worker
 from sidecar.serving.http import HttpServer
+from sidecar.serving.message import Handler
 from tests.support.contract import check_answer, check_event
 from tests.support.proxy import chance
 from tests.support.raw import Response, raw_client
@@ -41,10 +39,8 @@ async def serving(
 @asynccontextmanager
 async def serving_by(handler: Handler) -> AsyncIterator[HttpServer]:
     """The server of admin and probes, whose every path and method is that handler's."""
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
     server = HttpServer("probes.address", end_seconds=1.0)
-    await server.start(app, Address("127.0.0.1", 0))
+    await server.start(handler, Address("127.0.0.1", 0))
     try:
         yield server
     finally:

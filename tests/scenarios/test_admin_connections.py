@@ -8,13 +8,12 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
 from sidecar.admin.events import MAX_READERS
 from sidecar.runtime.worker import Worker
-from sidecar.serving.bounds import MAX_CONNECTIONS
 from sidecar.serving.connection import HEAD_SECONDS, IDLE_SECONDS
-from sidecar.serving.http import HttpServer
+from sidecar.serving.http import MAX_CONNECTIONS, HttpServer
+from sidecar.serving.message import Request, Response
 from tests.scenarios.operator import operator, serving_by
 from tests.scenarios.stage import app_routes
 from tests.support.proxy import running
@@ -138,10 +137,10 @@ async def test_who_takes_no_answer_gives_its_place_back() -> None:
 async def test_where_every_connection_is_at_work_the_next_one_is_closed_and_counted() -> None:
     may_end, started = asyncio.Event(), asyncio.Semaphore(0)
 
-    async def work(_: web.Request) -> web.Response:
+    async def work(_: Request) -> Response:
         started.release()
         await may_end.wait()
-        return web.Response()
+        return Response()
 
     async with serving_by(work) as server, connected(server.port, MAX_CONNECTIONS) as busy:
         for _, writer in busy:

@@ -27,8 +27,7 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.deadline import Form
 from sidecar.core.snapshot import DeadlinePolicy, Forwarded
 from sidecar.core.tracecontext import IdSource
-from sidecar.downstream import parse
-from sidecar.http1 import llhttp
+from sidecar.http1 import llhttp, parse
 from sidecar.runtime.worker import Worker
 from sidecar.upstream.framing import read_framing
 from tests.support.heads_by_hand import HeadDriver

@@ -13,8 +13,6 @@ from pathlib import Path
 import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
 from sidecar.admin.own_series import own_series
 from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE
@@ -23,7 +21,9 @@ from sidecar.core.installed import version
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.runtime.own_numbers import process_numbers
+from sidecar.serving.message import Response
 from sidecar.telemetry.identity import resource_attributes
+from tests.support.asked import asked
 from tests.telemetry.fakes import FakeExchange
 
 PROMETHEUS = (
@@ -44,9 +44,9 @@ class Process:
         return self.numbers, SOURCES
 
 
-async def scrape(**fields: str) -> web.Response:
+async def scrape(**fields: str) -> Response:
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
-    return await metrics_response(make_mocked_request("GET", "/metrics", headers), Process())
+    return await metrics_response(asked("/metrics", **headers), Process())
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ async def test_a_compressed_answer_is_the_same_text() -> None:
     Process.numbers.finished(FakeExchange())
     plain = await scrape(accept="text/plain")
     packed = await scrape(accept="text/plain", accept_encoding="gzip")
-    assert plain.headers["content-type"] == packed.headers["content-type"] == TEXT_CONTENT_TYPE
-    assert packed.headers["content-encoding"] == "gzip"
-    assert plain.headers["vary"] == "Accept, Accept-Encoding"
+    assert plain.fields["Content-Type"] == packed.fields["Content-Type"] == TEXT_CONTENT_TYPE
+    assert packed.fields["Content-Encoding"] == "gzip"
+    assert plain.fields["Vary"] == "Accept, Accept-Encoding"
     assert isinstance(plain.body, bytes)
     assert isinstance(packed.body, bytes)
     assert gzip.decompress(packed.body) == plain.body
     assert len(packed.body) < len(plain.body) / 3
-    assert (await scrape(accept=PROMETHEUS)).headers["content-type"] == OPENMETRICS_CONTENT_TYPE
+    assert (await scrape(accept=PROMETHEUS)).fields["Content-Type"] == OPENMETRICS_CONTENT_TYPE
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any, Final
 from sidecar.core import plain
 from sidecar.core.snapshot import ListenerLimits
 from sidecar.downstream import reader
-from sidecar.downstream.parse import Refused
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
+from sidecar.http1.parse import Refused
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.upstream.framing import read_framing
 from tests.bench.fuzz import memories

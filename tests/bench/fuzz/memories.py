@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sidecar.core import chunked, deadline, forwarded, plain
-from sidecar.downstream import parse
 from sidecar.forwarding import heads
+from sidecar.http1 import parse
 from sidecar.upstream import framing
 
 _SMALL: Final = {plain: {"MAX_KNOWN": 12, "MAX_LINES_OF_A_NAME": 3, "MAX_BLOCKS": 3, "MAX_BLOCK_BYTES": 200}}

@@ -14,7 +14,7 @@ from sidecar.core.path import has_dot_segment, has_one_reading, other_reading, u
 from sidecar.core.question import parse_query
 from sidecar.core.routing import RoutingTable
 from sidecar.core.snapshot import Match, PathKind, PathMatch, Route, ValueMatch
-from sidecar.downstream.parse import Refused, split_target
+from sidecar.http1.parse import Refused, split_target
 from tests.bench.fuzz import memories
 from tests.bench.fuzz.seeds import request_seeds
 from tests.bench.fuzz.targets import Target, same

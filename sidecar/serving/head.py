@@ -1,0 +1,125 @@
+"""Heads of the servers beside the data path: a request's from its bytes, and an answer's to its bytes. Pure.
+
+Read as strictly as on the data path, by the same checks: a head that two readers could read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from sidecar.core.errors import Reason
+from sidecar.core.plain import Field
+from sidecar.http1 import parse
+from sidecar.http1.llhttp import MalformedHead, read_request_fields
+from sidecar.serving.message import Client, Pairs, Request, Response
+
+SERVER_NAME: Final = "sidecar"
+"""In `Server`: which version of what this is helps those alone who look for a hole in it."""
+MAX_PARAMETERS: Final = 256
+"""Of a query."""
+_STATUSES: Final = {
+    Reason.METHOD_NOT_ALLOWED: 405,
+    Reason.NOT_IMPLEMENTED: 501,
+    Reason.VERSION_NOT_SUPPORTED: 505,
+}
+WITHOUT_BODY: Final = frozenset({204, 304})
+"""Statuses of answers that end with their head."""
+
+
+class NoRequest(Exception):
+    """A head that is none, or none that is served: the answer's status, and why."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def read_request(head: bytes, client: Client) -> Request:
+    """The request that a whole head makes. Raises: NoRequest."""
+    line, _, rest = head.partition(b"\r\n")
+    try:
+        method, target, version = parse.split_request_line(line)
+        fields = read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))
+        lookup = _lookup(fields)
+        origin = _origin_form(method, target, [value for key, _, value in fields if key == b"host"], version)
+        is_chunked = parse.check_framing(lookup, version)
+        length = -1 if is_chunked else parse.body_length(lookup)
+        raw_path, _, query = origin.decode("ascii").partition("?")
+        pairs = Pairs(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
+    except parse.Refused as error:
+        raise NoRequest(_STATUSES.get(error.reason, 400), error.detail) from None
+    except (MalformedHead, ValueError) as error:
+        raise NoRequest(400, str(error)) from None
+    headers = Pairs(
+        (key.decode("ascii"), value.decode("utf-8", "surrogateescape")) for key, _, value in fields
+    )
+    request = Request(client, method.decode("ascii"), version, headers, raw_path, unescaped(raw_path), pairs)
+    request.length = length
+    request.keeps_alive = parse.keeps_alive(lookup, version)
+    expected = lookup.get(b"expect", b"").lower()
+    request.expects_continue = expected == b"100-continue" and version == "1.1" and length != 0
+    return request
+
+
+def _origin_form(method: bytes, target: bytes, hosts: list[bytes], version: str) -> bytes:
+    """The path and query that are asked for. A Host that is not ours is the handler's to refuse, in its own words.
+
+    Raises:
+        parse.Refused: no Host or several, or a target in another form.
+    """
+    if len(hosts) > 1:
+        raise parse.bad_request("several Hosts")
+    if target[:1] == b"/" and b"#" not in target and (hosts or version == "1.0"):
+        return target
+    return parse.split_target(method, target, hosts[0] if hosts else None, version)[1]
+
+
+def unescaped(text: str) -> str:
+    """A path, or a part of one, without its escapes; as it is where they are no UTF-8."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
+
+
+def _lookup(fields: list[Field]) -> dict[bytes, bytes]:
+    """Values by key; those of a field that came more than once, joined (RFC 9110 5.3)."""
+    found: dict[bytes, bytes] = {}
+    for key, _, value in fields:
+        found[key] = b"%b, %b" % (found[key], value) if key in found else value
+    return found
+
+
+def write_head(
+    response: Response,
+    date: str,
+    more: Mapping[str, str],
+    *,
+    length: int | None,
+    connection: str,
+    is_chunked: bool,
+) -> bytes:
+    """`more`: fields of every answer of this server, where this one has not said otherwise. `length`: of its body;
+    None: it ends with its last chunk, or with the connection. `connection`: the field's value; empty: none.
+
+    Raises:
+        ValueError: a field that would be two.
+    """
+    fields = {**more, **response.fields, "Date": date, "Server": SERVER_NAME}
+    if response.status in WITHOUT_BODY:
+        fields.pop("Content-Type", None)
+    elif is_chunked:
+        fields["Transfer-Encoding"] = "chunked"
+    elif length is not None:
+        fields["Content-Length"] = str(length)
+    if connection:
+        fields["Connection"] = connection
+    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a line break in a field of an answer")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")

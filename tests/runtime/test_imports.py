@@ -1,0 +1,17 @@
+"""What a serving process has in memory: nothing that only some need, or only at the start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NOT_THERE = {
+    "aiohttp", "email", "importlib.metadata", "importlib.resources", "opentelemetry", "pydantic", "redis", "rich",
+    "tempfile", "urllib.request", "yaml", "zipfile",
+}  # fmt: skip
+
+
+def test_a_serving_process_has_no_library_in_memory_that_it_does_not_serve_with() -> None:
+    program = "import sys, sidecar.cli.run, sidecar.runtime.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert NOT_THERE.isdisjoint(done.stdout.split())

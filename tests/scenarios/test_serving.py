@@ -1,0 +1,370 @@
+"""The server beside the data path: what it reads, what it answers, and what no client can make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sidecar.core.snapshot import Address
+from sidecar.serving.connection import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MAX_HEAD_BYTES
+from sidecar.serving.http import HttpServer
+from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.routes import Routes
+from tests.scenarios.operator import serving_by
+from tests.support.raw import RawClient, raw_client
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def echo(request: Request) -> Response:
+    """Method, path and body."""
+    body = b""
+    while piece := await request.client.read():
+        body += piece
+    return Response(200, f"{request.method} {request.path} ".encode() + body)
+
+
+async def unread(request: Request) -> Response:
+    return Response(200, f"{request.method} {request.path}")
+
+
+def post(body: bytes, *fields: str, path: str = "/x") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *fields]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def answers(client: RawClient, *methods: bytes) -> list[tuple[int, bytes]]:
+    return [(one.status, one.body) for one in await client.responses(list(methods))]
+
+
+async def is_refused(handler: Handler, data: bytes) -> int:
+    """The status of the one answer that this gets, behind which the connection ends."""
+    async with serving_by(handler) as server, raw_client(server.port) as client:
+        await client.send(data)
+        await client.read_to_end()
+        assert not client.is_reset
+        (answer,) = await client.responses([b"GET"])
+        assert answer.value(b"connection") == b"close"
+        return answer.status
+
+
+# What is read
+
+
+@pytest.mark.parametrize("is_bytewise", [False, True])
+async def test_requests_that_come_together_are_answered_in_their_order(is_bytewise: bool) -> None:
+    chunked = post(
+        b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n", "Transfer-Encoding: chunked", path="/c"
+    )
+    data = GET + post(b"body", "Content-Length: 4", path="/a%20b") + chunked + b"\r\n" + GET
+    async with serving_by(echo) as server, raw_client(server.port) as client:
+        await client.send(data, is_bytewise=is_bytewise)
+        assert await answers(client, b"GET", b"POST", b"POST", b"GET") == [
+            (200, b"GET / "), (200, b"POST /a b body"), (200, b"POST /c abcde"), (200, b"GET / ")
+        ]  # fmt: skip
+        assert server.connection_count == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
+        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % b"&".join([b"a=b"] * 300), 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * MAX_HEAD_BYTES), 431),
+        (b"GET /%b" % (b"x" * (MAX_HEAD_BYTES + 1)), 431),
+    ],
+)
+async def test_what_is_no_request_is_told_so_and_never_reaches_a_handler(head: bytes, status: int) -> None:
+    async def nobody(_: Request) -> Response:
+        raise AssertionError("a handler was asked")
+
+    assert await is_refused(nobody, head) == status
+
+
+async def test_a_body_that_is_malformed_is_400_and_nothing_behind_it_is_read() -> None:
+    data = post(b"3\r\nabcX\r\n", "Transfer-Encoding: chunked") + GET
+    assert await is_refused(echo, data) == 400
+
+
+@given(pieces=st.lists(st.binary(max_size=40) | st.sampled_from([GET, GET[:-2], b"\r\n", b"POST / HTTP/1.1\r\n",
+       b"Host: a\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n",
+       b"Expect: 100-continue\r\n"]), max_size=12))  # fmt: skip
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_comes_nothing_escapes_and_the_next_client_is_served(pieces: list[bytes]) -> None:
+    escaped: list[object] = []
+
+    async def converse() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+        async with serving_by(echo) as server:
+            async with raw_client(server.port) as client:
+                for piece in pieces:
+                    await client.send(piece)
+                client.writer.write_eof()
+                await client.read_to_end()
+            async with raw_client(server.port) as client:
+                await client.send(GET)
+                assert await answers(client, b"GET") == [(200, b"GET / ")]
+
+    asyncio.run(converse())
+    assert not escaped
+
+
+async def test_behind_a_request_that_is_handled_little_more_is_read() -> None:
+    may_end = asyncio.Event()
+
+    async def slow(_: Request) -> Response:
+        await may_end.wait()
+        return Response()
+
+    async with serving_by(slow) as server, raw_client(server.port) as client:
+        client.writer.write(GET * 2_000_000)
+        await asyncio.sleep(5.0)
+        assert client.writer.transport.get_write_buffer_size() > 32_000_000
+        client.writer.transport.abort()
+        may_end.set()
+
+
+# Bodies that nobody wants
+
+
+async def test_a_body_that_no_handler_reads_is_dropped_and_the_connection_goes_on() -> None:
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        await client.send(post(b"x" * 300_000, "Content-Length: 300000") + GET)
+        assert await answers(client, b"POST", b"GET") == [(200, b"POST /x"), (200, b"GET /")]
+
+
+async def test_a_body_without_an_end_does_not_hold_its_connection() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        began = loop.time()
+        await client.send(post(b"x", "Content-Length: 300000"))
+        await client.read_to_end()
+        assert await answers(client, b"POST") == [(200, b"POST /x")]
+        assert loop.time() - began == pytest.approx(LINGER_SECONDS, abs=0.3)
+        await asyncio.sleep(LINGER_SECONDS)
+        assert server.connection_count == 0
+
+
+async def test_whoever_asks_whether_to_send_is_told_only_if_somebody_reads() -> None:
+    head = post(b"", "Content-Length: 4", "Expect: 100-continue")
+    async with serving_by(echo) as server, raw_client(server.port) as client:
+        await client.send(head)
+        while b"100 Continue\r\n\r\n" not in client.received:
+            await client.read_some()
+        await client.send(b"body")
+        while b"POST /x body" not in client.received:
+            await client.read_some()
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        await client.send(head)
+        (answer,) = await client.responses([b"POST"])
+        assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        assert b"100 Continue" not in client.received
+
+
+async def test_a_client_that_leaves_amid_its_body_ends_who_reads_it() -> None:
+    ended = asyncio.Event()
+
+    async def reading(request: Request) -> Response:
+        try:
+            while await request.client.read():
+                pass
+        finally:
+            ended.set()
+        return Response()
+
+    async with serving_by(reading) as server:
+        async with raw_client(server.port) as client:
+            await client.send(post(b"x", "Content-Length: 4"))
+        async with asyncio.timeout(1.0):
+            await ended.wait()
+        await asyncio.sleep(0.1)
+        assert server.connection_count == 0
+
+
+# What is answered
+
+
+async def test_old_clients_and_those_who_end_their_side_get_their_answer() -> None:
+    async with serving_by(unread) as server:
+        async with raw_client(server.port) as client:
+            await client.send(b"GET /old HTTP/1.0\r\n\r\n")
+            await client.read_to_end()
+            assert client.received.endswith(b"Connection: close\r\n\r\nGET /old")
+        async with raw_client(server.port) as client:
+            await client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2)
+            while client.received.count(b"Connection: keep-alive\r\n\r\nGET /") < 2:
+                await client.read_some()
+        async with raw_client(server.port) as client:
+            client.writer.write(GET)
+            client.writer.write_eof()
+            await client.read_to_end()
+            assert await answers(client, b"GET") == [(200, b"GET /")]
+
+
+async def test_head_and_304_have_no_body_and_every_answer_says_when_and_who() -> None:
+    async def handler(request: Request) -> Response:
+        return Response(304 if request.path == "/kept" else 200, b"abc", fields={"ETag": '"x"'})
+
+    async with serving_by(handler) as server, raw_client(server.port) as client:
+        await client.send(GET.replace(b"GET", b"HEAD") + GET.replace(b"/ ", b"/kept ") + GET)
+        head, kept, whole = await client.responses([b"HEAD", b"GET", b"GET"])
+    assert (head.status, head.body, head.value(b"content-length")) == (200, b"", b"3")
+    assert (kept.status, kept.body, kept.values(b"content-type")) == (304, b"", [])
+    assert whole.body == b"abc"
+    for one in (head, kept, whole):
+        assert (one.value(b"server"), one.value(b"etag")) == (b"sidecar", b'"x"')
+        assert (one.value(b"date") or b"").endswith(b" GMT")
+
+
+async def test_pieces_go_out_as_chunks_and_to_an_old_client_until_the_end() -> None:
+    async def pieces(request: Request) -> None:
+        await request.client.begin(Response())
+        for piece in (b"one", b"", b"two"):
+            await request.client.write(piece)
+
+    async with serving_by(pieces) as server:
+        async with raw_client(server.port) as client:
+            await client.send(GET * 2)
+            first, second = await client.responses([b"GET", b"GET"])
+            assert (first.body, second.body, first.is_chunked) == (b"onetwo", b"onetwo", True)
+        async with raw_client(server.port) as client:
+            await client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            await client.read_to_end()
+            assert client.received.endswith(b"\r\n\r\nonetwo")
+
+
+async def test_a_handler_that_breaks_is_logged_and_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def breaks(request: Request) -> Response:
+        if request.path == "/bad":
+            raise LookupError("no such thing")
+        return Response(200, b"", fields={"X": "a\r\nb" if request.path == "/split" else "a"})
+
+    with caplog.at_level(logging.ERROR):
+        async with serving_by(breaks) as server:
+            async with raw_client(server.port) as client:
+                await client.send(GET.replace(b"/ ", b"/bad ") + GET)
+                assert [one[0] for one in await answers(client, b"GET", b"GET")] == [500, 200]
+            async with raw_client(server.port) as client:
+                await client.send(GET.replace(b"/ ", b"/split "))
+                await client.read_to_end()
+                assert client.received == b""
+            assert server.connection_count == 0
+    assert ["GET /bad broke off" in one.message for one in caplog.records] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "allowed", "matched"),
+    [
+        ("GET /fixed", 200, None, {}),
+        ("GET /fix%65d?x=%zz", 200, None, {}),
+        ("HEAD /fixed", 200, None, {}),
+        ("POST /fixed", 405, b"GET,HEAD", {}),
+        ("DELETE /of/a/b", 405, b"GET,POST", {}),
+        ("GET /of/a%2Fb/c%20d", 200, None, {"one": "a/b", "two": "c d"}),
+        ("HEAD /of/a/b", 405, b"GET,POST", {}),
+        ("GET /of/a/", 404, None, {}),
+        ("GET /of/a", 404, None, {}),
+        ("GET /%2Ffixed", 404, None, {}),
+        ("GET /fixed/", 404, None, {}),
+        ("OPTIONS *", 404, None, {}),
+        ("GET http://elsewhere/fixed", 200, None, {}),
+    ],
+)
+async def test_paths_and_methods(
+    line: str, status: int, allowed: bytes | None, matched: dict[str, str]
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def keep(request: Request) -> Response:
+        seen.append(dict(request.matched))
+        return Response()
+
+    routes = Routes()
+    routes.get("/fixed", keep)
+    routes.get("/of/{one}/{two}", keep, has_head=False)
+    routes.post("/of/{one}/{two}", keep)
+    method, _, target = line.partition(" ")
+    async with serving_by(routes.dispatch) as server, raw_client(server.port) as client:
+        await client.send(f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        (answer,) = await client.responses([method.encode()])
+    assert (answer.status, answer.value(b"allow"), seen) == (
+        status,
+        allowed,
+        [matched] if status == 200 else [],
+    )
+
+
+# Its end
+
+
+@asynccontextmanager
+async def at_work(handler: Handler) -> AsyncIterator[tuple[HttpServer, RawClient]]:
+    """One request is under way."""
+    server = HttpServer("probes.address", end_seconds=1.0)
+    await server.start(handler, Address("127.0.0.1", 0))
+    async with raw_client(server.port) as client:
+        await client.send(GET)
+        await asyncio.sleep(0.1)
+        yield server, client
+    await server.stop()
+
+
+async def test_the_end_waits_for_an_answer_that_comes_in_time() -> None:
+    async def soon(_: Request) -> Response:
+        await asyncio.sleep(0.5)
+        return Response(200, b"done")
+
+    async with at_work(soon) as (server, client):
+        await server.stop()
+        (answer,) = await client.responses([b"GET"])
+        assert (answer.body, answer.value(b"connection")) == (b"done", b"close")
+
+
+async def test_the_end_cuts_an_answer_that_comes_too_late() -> None:
+    async def never(_: Request) -> Response:
+        await asyncio.Event().wait()
+        return Response()
+
+    loop = asyncio.get_running_loop()
+    async with at_work(never) as (server, client):
+        began = loop.time()
+        await server.stop()
+        await client.read_to_end()
+        assert (loop.time() - began, client.received) == (pytest.approx(1.0, abs=0.1), b"")
+
+
+async def test_an_idle_connection_and_a_begun_head_have_their_time() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        await client.send(GET)
+        await client.responses([b"GET"])
+        await asyncio.sleep(IDLE_SECONDS - 1.0)
+        assert server.connection_count == 1
+        began = loop.time()
+        await client.send(GET[:10])
+        await client.read_to_end()
+        assert loop.time() - began == pytest.approx(HEAD_SECONDS, abs=0.1)
