@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import subprocess
 import sys
 from collections.abc import Mapping
+from typing import IO
 
 from sidecar.config.problems import ConfigError
 from sidecar.config.process.pickles import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
+from sidecar.runtime.first_loading import PROGRAM
 
-PROGRAM = "sidecar.runtime.loading"
 IDLE_SECONDS = 60.0
 NICENESS = 10
 """Traffic goes first where both want the same core."""
 LOAD_TIMEOUT_SECONDS = 30.0
+REAP_SECONDS = 0.002
 
 
 _BROKEN = (asyncio.IncompleteReadError, pickle.UnpicklingError, EOFError, RuntimeError)
@@ -41,17 +44,27 @@ class LoaderFailed(Exception):
 class Loader:
     """The loading process, as seen from the loop."""
 
-    def __init__(self, most_routes: int | None = None, niceness: int = NICENESS) -> None:
+    def __init__(
+        self,
+        most_routes: int | None = None,
+        niceness: int = NICENESS,
+        started: subprocess.Popen[bytes] | None = None,
+    ) -> None:
         """`most_routes`: a configuration with more is refused, see `memory_watch.most_routes`. `niceness`: 0 where
-        nothing is served before it has loaded."""
+        nothing is served before it has loaded. `started`: a process that is there already (`first_loading.py`)."""
+        self._started = started
         self._most_routes = most_routes
         self._niceness = niceness
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | _Started | None = None
         self._idle: asyncio.TimerHandle | None = None
 
     async def warm(self) -> None:
         """Start the process now: it takes half a second, which may pass while a change settles."""
-        if self._process is None or self._process.returncode is not None:
+        started, self._started = self._started, None
+        if started is not None:
+            self._process = _Started(started)
+            await self._process.take_over()
+        elif self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -128,6 +141,9 @@ class Loader:
             self._idle.cancel()
             self._idle = None
         process, self._process = self._process, None
+        started, self._started = self._started, None
+        if started is not None:  # nobody has come to ask it
+            process = _Started(started)
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -143,6 +159,45 @@ class Loader:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()  # it ends with its input, and the loop reaps it
             self._process = None
+
+
+class _Started:
+    """A process that was started without a loop, as those that a loop has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.pid = process.pid
+        self.stdout = asyncio.StreamReader()
+        self.stdin: asyncio.StreamWriter
+        self._process = process
+        self._ends: list[IO[bytes] | asyncio.BaseTransport | None] = [process.stdin, process.stdout]
+        """Of the pipes: files until they are the loop's, and then transports."""
+
+    async def take_over(self) -> None:
+        """Its pipes are the loop's from here on."""
+        loop = asyncio.get_running_loop()
+        reading = asyncio.StreamReaderProtocol(self.stdout)
+        self._ends.clear()  # whoever breaks off here has the loop close them
+        output, _ = await loop.connect_read_pipe(lambda: reading, self._process.stdout)
+        self._ends.append(output)
+        sink, writing = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, self._process.stdin)
+        self._ends.append(sink)
+        self.stdin = asyncio.StreamWriter(sink, writing, None, loop)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.poll()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def wait(self) -> None:
+        """Once it was killed."""
+        for one in self._ends:
+            if one is not None:
+                one.close()
+        while self._process.poll() is None:  # noqa: ASYNC110  (no event comes of it)
+            await asyncio.sleep(REAP_SECONDS)
+        await asyncio.sleep(0)  # transports end in the next turn
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:

@@ -27,7 +27,7 @@ def test_it_tells_its_version_and_its_build(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.process
 def test_a_proxy_starts_without_what_reads_and_checks_files() -> None:
     """10 MiB of the memory that it would hold for its life: the loading process has them."""
-    serving = "import sidecar.cli.run, sidecar.runtime.worker, sys"
+    serving = "import sidecar.cli.run, sidecar.cli.serving, sidecar.runtime.worker, sys"
     program = f"{serving}; print(*sorted({{'pydantic', 'yaml', 're2'}} & {{*sys.modules}}))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import subprocess
 import sys
 
 import pytest
 
-from sidecar.cli import run
+from sidecar.cli import serving
 
 THREADS = 6
 PROGRAM = f"""
@@ -51,13 +50,12 @@ def test_all_threads_but_the_first_share_an_arena() -> None:
 def test_a_sidecar_does_so_before_it_starts_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
-    def chosen(*_: object) -> str:
-        order.append("read")
+    def raised() -> None:
+        order.append("went on")
         raise SystemExit
 
-    monkeypatch.setattr(run.core_dumps, "forbid", lambda: None)
-    monkeypatch.setattr(run, "share_arenas", lambda: order.append("shared"))
-    monkeypatch.setattr(run, "chosen", chosen)
+    monkeypatch.setattr(serving, "share_arenas", lambda: order.append("shared"))
+    monkeypatch.setattr(serving.file_limits, "raised", raised)
     with pytest.raises(SystemExit):
-        run.main(argparse.Namespace(file=None))
-    assert order == ["shared", "read"]
+        serving.serve("sidecar.yaml", None)
+    assert order == ["shared", "went on"]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sidecar.cli import run
-from sidecar.runtime.loader import PROGRAM
+from sidecar.runtime.first_loading import PROGRAM
 
 REPORT = """
 import ctypes, resource

@@ -12,6 +12,6 @@ NOT_THERE = {
 
 
 def test_a_serving_process_has_no_library_in_memory_that_it_does_not_serve_with() -> None:
-    program = "import sys, sidecar.cli.run, sidecar.runtime.worker; print(*sys.modules)"
+    program = "import sys, sidecar.cli.run, sidecar.cli.serving, sidecar.runtime.worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert NOT_THERE.isdisjoint(done.stdout.split())

@@ -14,6 +14,7 @@ import uvloop
 from sidecar.config.load import load_file
 from sidecar.config.watch import MOST_PATIENCE_SECONDS, PATIENCE_SECONDS, SETTLE_SECONDS, Settling
 from sidecar.core.snapshot import Snapshot
+from sidecar.runtime import first_loading
 from sidecar.runtime.loader import Loader, LoaderFailed
 from tests.runtime.test_own_lack import ROUTES, Reloads, written
 from tests.support.proxy import running
@@ -121,6 +122,50 @@ def test_a_pipe_that_is_closed_already_is_no_crash(run: object, tmp_path: Path) 
         return "loaded"
 
     assert run(asked()).startswith("the loading process ended: ")
+
+
+async def _taken_over(file: Path, meanwhile: str) -> list[object]:
+    """A process that was started without a loop: asked, killed before it is asked, or never asked."""
+    started = first_loading.start()
+    assert started is not None
+    if meanwhile == "killed":
+        started.kill()
+        started.wait()
+    loader = Loader(started=started)
+    outcomes: list[object] = []
+    for _ in range(0 if meanwhile == "not asked" else 2):
+        try:
+            outcomes.append((await loader.load(str(file), {})).digest)
+        except LoaderFailed as error:
+            outcomes.append(str(error)[:27])
+    await loader.close()
+    outcomes.append(started.returncode is not None)
+    return outcomes
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+@pytest.mark.parametrize("meanwhile", ["asked", "killed", "not asked"])
+def test_a_process_that_was_started_before_the_loop_is_one_like_others(
+    run: object, meanwhile: str, tmp_path: Path
+) -> None:
+    assert callable(run)
+    file = written(tmp_path)
+    digest = load_file(file, {}).snapshot.digest
+    *outcomes, has_ended = run(_taken_over(file, meanwhile))
+    first = {"asked": digest, "killed": "the loading process ended: "}
+    assert outcomes == ([] if meanwhile == "not asked" else [first[meanwhile], digest])
+    assert has_ended
+
+
+def test_a_process_that_cannot_be_started_early_is_started_when_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(first_loading.subprocess, "Popen", refused)
+    assert first_loading.start() is None
 
 
 async def _niceness(loader: Loader, file: Path) -> int:
