@@ -80,9 +80,13 @@ class _GrpcSink:
         )
 
         self._answer = b""
+        self._error: Exception | None = None
 
         def answered(answer: bytes) -> None:
             self._answer = answer
+
+        def failed(error: Exception) -> None:
+            self._error = error
 
         class Encoded(exporter_class):  # type: ignore[misc]
             def _translate_data(self, data: Any) -> Any:
@@ -92,7 +96,7 @@ class _GrpcSink:
                 return 1
 
             def _initialize_channel_and_stub(self) -> None:
-                self._stub = _raw_stub(_GRPC_METHODS[signal], answered)
+                self._stub = _raw_stub(_GRPC_METHODS[signal], answered, failed)
                 super()._initialize_channel_and_stub()
 
         compressions = importlib.import_module("grpc").Compression
@@ -106,13 +110,17 @@ class _GrpcSink:
 
     def send(self, request: bytes) -> int | None:
         is_sent = _succeeded(lambda: bool(self._exporter._export(request).name == "SUCCESS"))
+        _drop_frames(self._error)
+        self._error = None
         return refused(self._answer) if is_sent else None
 
     def close(self) -> None:
         self._exporter.shutdown()
 
 
-def _raw_stub(method: str, answered: Callable[[bytes], None]) -> Callable[[Any], Any]:
+def _raw_stub(
+    method: str, answered: Callable[[bytes], None], failed: Callable[[Exception], None]
+) -> Callable[[Any], Any]:
     """What the exporter makes anew with each connection: a stub without serializers, so bytes pass as they are."""
 
     class Stub:
@@ -120,7 +128,11 @@ def _raw_stub(method: str, answered: Callable[[bytes], None]) -> Callable[[Any],
             self._call = channel.unary_unary(method)
 
         def Export(self, request: bytes, metadata: Any, timeout: float) -> None:
-            answered(self._call(request, metadata=metadata, timeout=timeout))
+            try:
+                answered(self._call(request, metadata=metadata, timeout=timeout))
+            except Exception as error:  # whatever it is, the exporter may keep it
+                failed(error)
+                raise
 
     return Stub
 
@@ -145,17 +157,20 @@ class _HttpSink:
 
         def noted(*words: Any, **named: Any) -> Any:
             self._answer = ask(*words, **named)
+            _drop_frames(self._answer.error)
             return self._answer
 
         self._client._transport.request = noted
 
     def send(self, request: bytes) -> int | None:
-        if not _succeeded(lambda: self._is_taken(request)):
+        is_taken = _succeeded(lambda: self._is_taken(request))
+        answer, self._answer = self._answer, None  # it keeps the request
+        if not is_taken:
             return None
-        if self._answer.status_code >= 300:  # to the SDK a redirection is a success
-            _log.warning("Export failed: the collector redirects, with status %d", self._answer.status_code)
+        if answer.status_code >= 300:  # to the SDK a redirection is a success
+            _log.warning("Export failed: the collector redirects, with status %d", answer.status_code)
             return None
-        return refused(self._answer.content())
+        return refused(answer.content())
 
     def _is_taken(self, request: bytes) -> bool:
         came = self._client.export(request)
@@ -222,6 +237,14 @@ def _succeeded(send: Callable[[], bool]) -> bool:
     except Exception as error:  # a transport's surprise must cost one batch, not the thread
         _log.warning("Export failed: %s: %s", type(error).__name__, error)
         return False
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Of an error that an exporter keeps, and of those behind it: its frames hold the request and the error itself.
+    Such a cycle waits for a full collection, and where a reload freezes it before, it stays for good."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _check_hooks(owner: Any, *names: str) -> None:
