@@ -40,12 +40,14 @@ class Apart(LeaseLine):
         self.idle_timer: asyncio.TimerHandle | None = None
         self._cluster = cluster
         self._connecting: Connecting | None = None
-        kind = Pool if cluster.policy.protocol is HttpVersion.HTTP1 else Http2Pool
-        self.pool: Pool | Http2Pool = self._pool(kind, endpoint)
+        self._endpoint = endpoint
+        self.pool: Pool | Http2Pool | None = None
+        """There as long as the connection, on its way or open: it points back here, and no cycle may be left, since
+        a reload would freeze it for good."""
         self._holds_place = self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Apart from {self._cluster.name}: {self.pool!r}>"
+        return f"<Apart from {self._cluster.name}: {self._endpoint}>"
 
     def _pool(self, kind: type[Pool] | type[Http2Pool], endpoint: Endpoint) -> Pool | Http2Pool:
         pool = self._cluster.pool_for(kind, endpoint)
@@ -57,7 +59,9 @@ class Apart(LeaseLine):
         if not self._cluster.budget.take():
             return False
         self._holds_place = True
-        connecting = self._connecting = Connecting(self.pool, seconds, self._connected)
+        kind = Pool if self._cluster.policy.protocol is HttpVersion.HTTP1 else Http2Pool
+        pool = self.pool = self._pool(kind, self._endpoint)
+        connecting = self._connecting = Connecting(pool, seconds, self._connected)
         connecting.seekers.append(seeker)
         return True
 
@@ -65,7 +69,7 @@ class Apart(LeaseLine):
         self._connecting = None
         if not has_worked:
             self.connection_closed()
-        elif self._is_closed:
+        elif self._is_closed and self.pool is not None:
             self.pool.retire()
 
     def close(self, seeker: Seeker) -> None:
@@ -73,7 +77,8 @@ class Apart(LeaseLine):
         self._is_closed = True
         if self._connecting is not None:
             self._connecting.cancel(seeker)
-        self.pool.retire()
+        if self.pool is not None:
+            self.pool.retire()
 
     # What its connection may ask
 
@@ -83,10 +88,12 @@ class Apart(LeaseLine):
             if isinstance(pool, Http2Pool) and not is_2:
                 raise TlsFailed(Reason.TLS_PROTOCOL, "HTTP/2 was not agreed on in the handshake (ALPN)")
         elif not is_2:
-            self.pool = self._pool(Pool, pool.endpoint)
-        return self.pool
+            self.pool = spoken = self._pool(Pool, pool.endpoint)
+            return spoken
+        return pool
 
     def connection_closed(self) -> None:
+        self.pool = None
         if self._holds_place:
             self._holds_place = False
             self._cluster.budget.give_back()

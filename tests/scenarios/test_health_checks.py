@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sidecar.core.transition import State
 from sidecar.forwarding.health import MOST_AT_ONCE, HealthChecks
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
+from sidecar.upstream.apart import Apart
 from tests.scenarios.checked import CheckedApp
 from tests.scenarios.stage import OK, get, saying, scraped
 from tests.support.authority import Authority
@@ -327,6 +329,41 @@ async def test_no_more_than_so_many_are_under_way_and_who_waited_is_counted() ->
         assert scraped(to.worker, 'sidecar_health_delayed_total{sidecar_upstream="app"}') > 0
         assert min(len(app.checks) for app in to.apps) >= 5, "everybody has a turn"
         assert {to.health_of(number) for number in range(count)} == {Health.UNHEALTHY}
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
+async def test_a_check_leaves_nothing_behind(tmp_path: Path, protocol: str) -> None:
+    """Not in a cycle either, which a collection would free: what a reload freezes before that stays for good."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("a.test")
+    context = server_context()
+    context.load_cert_chain(pair.chain, pair.key)
+    (dead,) = free_ports(1)
+    tls = f'protocol: {protocol}, tls: {{ca: "{authority.path}", server_name: a.test}}'
+    plain = "protocol: http1" if protocol == "auto" else f"protocol: {protocol}"
+    check = "health_check: {path: /healthz, interval: 1s}"
+    async with raw_upstream(saying(OK)) as app, raw_upstream(saying(OK), context) as secured:
+        routes = f"""\
+upstreams:
+  app: {{endpoints: ["127.0.0.1:{app.port}", "127.0.0.1:{dead}"], {plain}, {check}}}
+  secured: {{endpoints: ["127.0.0.1:{secured.port}", "127.0.0.1:{dead}"], {tls}, {check}}}
+routes: [{{name: app, upstream: app}}, {{name: secured, match: {{hosts: [secured]}}, upstream: secured}}]
+"""
+        async with running(routes) as worker:
+            clusters = worker.assembly.clusters.values()
+            await asyncio.sleep(3.0)
+            gc.collect()
+            gc.disable()
+            try:
+                await asyncio.sleep(10.0)
+                for cluster in clusters:
+                    cluster.budget.most = 0  # no open file is to be had
+                await asyncio.sleep(10.0)
+                left = [one for one in gc.get_objects() if isinstance(one, Apart)]
+            finally:
+                gc.enable()
+            assert all(sum(cluster.peers.checks.values()) > 20 for cluster in clusters)
+            assert len(left) <= 4, "one for each endpoint, where one is under way"
 
 
 async def test_no_open_file_to_be_had_says_nothing_of_an_endpoint() -> None:
