@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from sidecar.core.secrets import without_secrets
@@ -96,7 +97,7 @@ class _GrpcSink:
                 return 1
 
             def _initialize_channel_and_stub(self) -> None:
-                self._stub = _raw_stub(_GRPC_METHODS[signal], answered, failed)
+                self._stub = partial(_RawStub, _GRPC_METHODS[signal], answered, failed)
                 super()._initialize_channel_and_stub()
 
         compressions = importlib.import_module("grpc").Compression
@@ -118,23 +119,26 @@ class _GrpcSink:
         self._exporter.shutdown()
 
 
-def _raw_stub(
-    method: str, answered: Callable[[bytes], None], failed: Callable[[Exception], None]
-) -> Callable[[Any], Any]:
+class _RawStub:
     """What the exporter makes anew with each connection: a stub without serializers, so bytes pass as they are."""
 
-    class Stub:
-        def __init__(self, channel: Any) -> None:
-            self._call = channel.unary_unary(method)
+    def __init__(
+        self,
+        method: str,
+        answered: Callable[[bytes], None],
+        failed: Callable[[Exception], None],
+        channel: Any,
+    ) -> None:
+        self._call = channel.unary_unary(method)
+        self._answered = answered
+        self._failed = failed
 
-        def Export(self, request: bytes, metadata: Any, timeout: float) -> None:
-            try:
-                answered(self._call(request, metadata=metadata, timeout=timeout))
-            except Exception as error:  # whatever it is, the exporter may keep it
-                failed(error)
-                raise
-
-    return Stub
+    def Export(self, request: bytes, metadata: Any, timeout: float) -> None:
+        try:
+            self._answered(self._call(request, metadata=metadata, timeout=timeout))
+        except Exception as error:  # whatever it is, the exporter may keep it
+            self._failed(error)
+            raise
 
 
 class _HttpSink:

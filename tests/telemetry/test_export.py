@@ -278,6 +278,13 @@ def test_a_collector_that_is_away_leaves_no_request_behind(
         before = sys.getrefcount(request)
         assert [sink.send(request) for _ in range(3)] == [None] * 3
         assert sys.getrefcount(request) == before
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [
+            one for one in gc.garbage if isinstance(one, type)
+        ] == []  # what is made anew for each connection
     finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
         gc.enable()
         sink.close()
