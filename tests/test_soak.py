@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
+from functools import lru_cache
 from math import isclose
 
 import pytest
 
-from tests.bench.soak import by_kind, growth
+from tests.bench.soak import by_kind, growth, owners
 from tests.bench.soak.__main__ import BAD_EVERY, FILE, edited
 from tests.bench.soak.samples import LEVELS, Sample
 
@@ -53,6 +55,56 @@ def test_only_types_of_which_there_are_many_more_are_told() -> None:
     assert len(growth.grown({}, {f"t{number}": 10_000 for number in range(100)})) == growth.TOLD
 
 
+class Keeper:
+    """Holds what is Python's own in what is Python's own."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Keeper, bytes]] = []
+
+
+def test_what_is_pythons_own_counts_for_who_holds_it() -> None:
+    keeper = Keeper()
+    before = owners.owned(gc.get_objects())
+    keeper.kept = [(keeper, b"%1000d" % number) for number in range(10)]
+    after = owners.owned(gc.get_objects())
+    name = f"{__name__}.Keeper"
+    assert after.counts[name] - before.counts[name] == 20  # the list was there
+    assert 10_000 < after.sizes[name] - before.sizes[name] < 13_000
+    assert after.told()[name] == (after.sizes[name], after.counts[name])
+    assert all(size >= owners.LEAST_BYTES for size, _ in after.told().values())
+
+
+def test_caches_tell_how_full_they_are() -> None:
+    @lru_cache(maxsize=4)
+    def found(number: int) -> int:
+        return number
+
+    for number in range(3):
+        found(number)
+    assert owners.caches(gc.get_objects())[f"cache of {__name__}.{found.__qualname__}"] == (3, 4)
+
+
+def test_what_grew_is_told_by_name() -> None:
+    kib = growth.KIB
+    before = {
+        "types": {"a": 1000},
+        "owners": {"Kept": (10 * kib, 5), "Small": (kib, 1), "Less": (90 * kib, 9)},
+        "caches": {"cache of f": (10, 64), "cache of g": (64, 64)},
+    }
+    after = {
+        "types": {"a": 1500},
+        "owners": {"Kept": (30 * kib, 105), "Small": (2 * kib, 2), "Less": (kib, 1), "New": (20 * kib, 3)},
+        "caches": {"cache of f": (12, 64), "cache of g": (64, 64), "cache of h": (1, 8)},
+    }
+    assert growth.told(before, after) == [
+        "a 1,000 -> 1,500",
+        "held by Kept: 10 -> 30 KiB (+100 objects)",
+        "held by New: 0 -> 20 KiB (+3 objects)",
+        "cache of f: 10 -> 12 entries of 64",
+        "cache of h: 0 -> 1 entries of 8",
+    ]
+
+
 def test_each_reload_brings_another_file_and_some_are_bad() -> None:
     texts = [edited(FILE, number) for number in range(2 * BAD_EVERY)]
     assert len(set(texts)) >= BAD_EVERY
@@ -76,10 +128,16 @@ async def said_by(module: str, *options: str) -> str:
 @pytest.mark.process
 @pytest.mark.timeout(300)
 async def test_a_short_soak_tells_its_samples_and_leaves_nothing_behind() -> None:
-    text = await said_by("tests.bench.soak", "--minutes", "0.1", "--every", "0.5", "--rate", "30")
-    assert len(re.findall(r"^ +0:0\d  MiB [0-9.]+ .* fds \d+ .* tasks \d+ ", text, re.MULTILINE)) > 8, text
+    text = await said_by(
+        "tests.bench.soak", "--minutes", "0.25", "--every", "0.5", "--rate", "20", "--pace", "3"
+    )
+    assert len(re.findall(r"^ +0:\d\d  MiB [0-9.]+ .* fds \d+ .* tasks \d+ ", text, re.MULTILINE)) > 8, text
     assert "slopes of the second half" in text
     assert "resident memory but for outcomes, second half" in text
+    assert len(re.findall(r"resident [0-9.]+ MiB: Python's arenas [1-9][0-9.]*, ", text)) == 2
+    assert re.search(
+        r"^  grown: held by \S.*: [\d,]+ -> [\d,]+ KiB \([+-][\d,]+ objects\)$", text, re.MULTILINE
+    ), text
     assert "left behind" not in text
     assert "stuck" not in text
 

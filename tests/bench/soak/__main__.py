@@ -1,13 +1,16 @@
-"""A long life under mixed traffic: python -m tests.bench.soak [--minutes 60] [--rate 60] [--every 10].
+"""A long life under mixed traffic: python -m tests.bench.soak [--minutes 60] [--rate 60] [--every 10] [--pace 1].
 
 A real sidecar with the clients, apps and events of a bad day: requests of every kind, clients that leave, slow
 readers, unfinished heads and nonsense; an app that is ill every few seconds, so that breakers open and close; an app
-and a collector that come and go; a reload every 20 s, of which some are bad; and an operator who looks.
+and a collector that come and go; a reload every 20 s, of which some are bad; and an operator who looks. `--pace 3`
+has reloads, illness and absence three times as often.
 
 Prints resident memory, descriptors, threads, tasks and counters every ten seconds. At the end a line is laid through
-the second half of each, and told is of which types there are more objects than at half time, and what is left when
-everybody has gone. The outcomes that are kept for `sidecar tune`, 24 bytes a request, fill up to their limit of 8 MiB
-and stand apart. Exit code 1 if the rest of memory grew by more than the bound, or something is left.
+the second half of each, and told is where memory lies at half time and at the end (Python's arenas, malloc), of which
+types there are more objects, who holds more bytes, which caches have filled up further, what is dead and kept, and
+what is left when everybody has gone. The outcomes that are kept for `sidecar tune`, 24 bytes a request, fill up to
+their limit of 8 MiB and stand apart. Exit code 1 if the rest of memory grew by more than the bound, or something is
+left.
 """
 
 from __future__ import annotations
@@ -75,11 +78,11 @@ def edited(text: str, number: int) -> str:
     return text
 
 
-async def change(running: Running, file: Path, text: str, admin_port: int) -> None:
+async def change(running: Running, file: Path, text: str, admin_port: int, every: float) -> None:
     """Reloads, by the watched file and by the admin API in turns, and an operator who looks at everything."""
     number = 0
     while True:
-        await asyncio.sleep(RELOAD_SECONDS)
+        await asyncio.sleep(every)
         number += 1
         new = file.with_suffix(".new")
         new.write_text(edited(text, number))
@@ -108,14 +111,16 @@ async def soak(options: argparse.Namespace, directory: Path) -> int:
     os.environ["SOAK_LOOK"] = str(door)
     command = ("-m", "tests.bench.soak.looked_at")
     async with (
-        surroundings(ports["good"], ports["flapping"], ports["gone"], ports["collector"]),
+        surroundings(ports["good"], ports["flapping"], ports["gone"], ports["collector"], options.pace),
         sidecar(file, ports["probes"], directory / "log", command) as running,
     ):
         watch = Watch(running.process.pid, ports["probes"], door)
         before = await watch.sample()
         print("before the load", before.line(), sep="\n", flush=True)
         clients = Clients(ports["inbound"], ports["outbound"])
-        changing = asyncio.create_task(change(running, file, text, ports["admin"]))
+        changing = asyncio.create_task(
+            change(running, file, text, ports["admin"], RELOAD_SECONDS / options.pace)
+        )
         samples, halfway = await watched(watch, clients, options.minutes * 60, options.rate, options.every)
         changing.cancel()
         await clients.end()
@@ -134,15 +139,15 @@ async def watched(
     started = watch.started = time.monotonic()
     loading = asyncio.create_task(clients.load(rate, lambda: time.monotonic() >= started + seconds))
     samples: list[Sample] = []
-    halfway: dict[str, Any] = {}
+    halfway: asyncio.Task[dict[str, Any]] | None = None
     while not loading.done():
         await asyncio.wait([loading], timeout=every)
-        if not halfway and time.monotonic() >= started + seconds / 2:
-            halfway = await watch.held()  # before the second half's first sample: looking takes memory itself
+        if halfway is None and time.monotonic() >= started + seconds / 2:
+            halfway = asyncio.create_task(watch.held())  # a copy of the process looks for as long as it takes
         samples.append(await watch.sample())
         print(samples[-1].line(), flush=True)
     await loading
-    return samples, halfway
+    return samples, await (halfway or watch.held())
 
 
 def tell(
@@ -159,8 +164,9 @@ def tell(
         print(
             f"put away by gc.freeze {when}: {look['frozen']:,} objects; dead and kept: {look['dead']:,} ({dead})"
         )
-    for kind, earlier, later in growth.grown(halfway["types"], held["types"]):
-        print(f"  grown: {kind} {earlier:,} -> {later:,}")
+        print(f"  {growth.allocated(look)}")
+    for line in growth.told(halfway, held):
+        print(f"  grown: {line}")
     is_over = abs(lines["rest MiB"].an_hour) > growth.MOST_MIB_AN_HOUR
     left = {
         name: (before.values[name], after.values[name])
@@ -181,6 +187,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=60.0, help="clients a second, of all kinds")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two samples")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="reloads, illness and absence so many times as often"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sidecar-soak-") as name:
         return uvloop.run(soak(options, Path(name)))

@@ -1,10 +1,11 @@
 """What each kind of traffic leaves behind: python -m tests.bench.soak.by_kind [--events N] [--rounds N] [KIND ...].
 
-One sidecar for each kind. In each round so many clients of that kind come and go. When all have left, everything that
-is dead is collected, and told is what is left: Python's blocks in use, bytes that malloc has given out and bytes that
-it keeps, resident memory, and how many dead objects only a collection of all has found. Where an event leaves
-something behind, the blocks grow in each round; where memory only lies in pieces, resident memory grows and they do
-not. At the end, the types of which there are more than after the second round.
+One sidecar for each kind. In each round so many clients of that kind come and go. When all have left, everything
+that is dead is collected in a copy of the process, and told is what is left there: Python's blocks in use, bytes that
+malloc has given out and bytes that it keeps; how many dead objects only a collection of all has found; and what is
+resident in the process itself. Where an event leaves something behind, the blocks grow in each round; where memory
+only lies in pieces, resident memory grows and they do not. At the end, the types of which there are more than after
+the second round.
 
 With PYTHONTRACEMALLOC=1 in the environment the lines of code that hold more than a round before are told too; memory
 is then no measure any more.

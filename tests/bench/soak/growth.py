@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 from tests.bench.soak.samples import LEVELS, Sample
 
+KIB = 2**10
 MIB = 2**20
 MOST_MIB_AN_HOUR = 0.2
 LEAST_GROWN_TYPE = 200
 """Objects of one type more than at half time, for it to be told."""
+LEAST_GROWN_BYTES = 8192
+"""The same for what an owner holds, in bytes."""
 TOLD = 12
 
 
@@ -48,11 +52,38 @@ def slopes(samples: Sequence[Sample]) -> dict[str, Line]:
     return {name: fitted([(sample.at, sample.values[name]) for sample in later]) for name in LEVELS}
 
 
-def grown(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    """Types of which there are many more, with both counts; the greatest growth first."""
+def grown(
+    before: Mapping[str, int], after: Mapping[str, int], least: int = LEAST_GROWN_TYPE
+) -> list[tuple[str, int, int]]:
+    """Names with `least` more, with both counts; the greatest growth first."""
     found = [(name, before.get(name, 0), count) for name, count in after.items()]
-    found = [one for one in found if one[2] - one[1] >= LEAST_GROWN_TYPE]
+    found = [one for one in found if one[2] - one[1] >= least]
     return sorted(found, key=lambda one: one[1] - one[2])[:TOLD]
+
+
+def told(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What grew from one look to another, by name: types, owners, and caches that fill up to their limit."""
+    lines = [f"{kind} {was:,} -> {now:,}" for kind, was, now in grown(before["types"], after["types"])]
+    sizes = [{owner: size for owner, (size, _) in look["owners"].items()} for look in (before, after)]
+    for owner, was, now in grown(*sizes, LEAST_GROWN_BYTES):
+        count = after["owners"][owner][1] - before["owners"].get(owner, (0, 0))[1]
+        lines.append(f"held by {owner}: {was / KIB:,.0f} -> {now / KIB:,.0f} KiB ({count:+,} objects)")
+    for name, (now, limit) in sorted(after["caches"].items()):
+        was = before["caches"].get(name, (0, limit))[0]
+        if now > was:
+            lines.append(f"{name}: {was:,} -> {now:,} entries of {limit:,}")
+    return lines
+
+
+def allocated(look: Mapping[str, Any]) -> str:
+    """Where the memory of a look lies."""
+    arenas, free, malloc, kept, resident = (
+        look[name] / MIB for name in ("arenas", "free", "malloc", "kept", "resident")
+    )
+    return (
+        f"resident {resident:.2f} MiB: Python's arenas {arenas:.2f}, of which {free:.2f} are free; "
+        f"malloc has given out {malloc:.2f} and keeps {kept:.2f}"
+    )
 
 
 def verdict(lines: Mapping[str, Line], *, seconds: float) -> str:

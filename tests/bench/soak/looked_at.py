@@ -2,7 +2,8 @@
 
 Run: python -m tests.bench.soak.looked_at FILE. It listens at the UNIX socket $SOAK_LOOK, in a thread of its own, and
 answers each connection with one JSON object: how many tasks the loop has, how many bytes its outcomes take and, if
-asked, how many objects there are of each type. The sidecar itself has no such door.
+asked, how many objects there are of each type, how many bytes each owner holds (`owners.py`), and what Python's
+allocator and the C library make of it. The sidecar itself has no such door.
 """
 
 from __future__ import annotations
@@ -12,28 +13,33 @@ import ctypes
 import gc
 import json
 import os
+import re
 import resource
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 import tracemalloc
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import uvloop
 
 from sidecar.__main__ import main
 from sidecar.core.outcomes.store import OutcomeStore
+from tests.bench.soak import owners
 
 TOLD_TYPES: Final = 400
-TOLD_DEAD: Final = 8
+TOLD_DEAD: Final = 30
 WITH_TYPES: Final = b"t"
 _MALLINFO: Final = (
     "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
 )  # fmt: skip
+_SAID: Final = re.compile(r"# bytes in allocated blocks += +([\d,]+).*?\nTotal += +([\d,]+)", re.DOTALL)
 TOLD_LINES: Final = 14
 TRIES: Final = 5
 _snapshots: list[tracemalloc.Snapshot] = []
@@ -42,25 +48,35 @@ _stores: list[OutcomeStore] = []
 
 
 def held(*, is_whole: bool) -> dict[str, Any]:
-    """Tasks; and the objects that the collector tracks, with those that `gc.freeze` has put away.
-
-    To be listed these are thawed for a moment. `dead` are those that only a collection of all would have freed:
-    cycles that were put away when they were dead already. The look itself frees them, so a next one counts anew.
-    """
+    """Tasks, and the bytes of outcomes; for a whole look, what only this process itself can tell beside that."""
     tasks = asyncio.all_tasks(_loops[-1]) if _loops else set()
     told: dict[str, Any] = {"tasks": len(tasks), "outcomes": sum(one.used_bytes for one in _stores)}
     if is_whole:
-        told["frozen"] = gc.get_freeze_count()
-        gc.unfreeze()
-        before = _types()
-        told["dead"] = gc.collect()
-        after = _types()
-        gc.freeze()
-        told |= memory()
         told["lines"] = _lines() if tracemalloc.is_tracing() else []
-        told["dead_types"] = dict((before - after).most_common(TOLD_DEAD))
-        told["types"] = dict(after.most_common(TOLD_TYPES))
+        told["resident"] = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         told["task_names"] = sorted(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
+    return told
+
+
+def whole() -> dict[str, Any]:
+    """The objects that the collector tracks, with those that `gc.freeze` has put away, and the memory.
+
+    `dead` are those that only a collection of all would have freed: cycles that were put away when they were dead
+    already.
+    """
+    told: dict[str, Any] = {"frozen": gc.get_freeze_count()}
+    gc.unfreeze()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    told["dead"] = gc.collect()
+    told["dead_types"] = dict(_types(gc.garbage).most_common(TOLD_DEAD))
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.collect()
+    told |= memory()
+    tracked = gc.get_objects()
+    told["types"] = dict(_types(tracked).most_common(TOLD_TYPES))
+    told["owners"] = owners.owned(tracked).told()
+    told["caches"] = owners.caches(tracked)
     return told
 
 
@@ -79,22 +95,43 @@ class _Mallinfo(ctypes.Structure):
 
 
 def memory() -> dict[str, int]:
-    """Python's blocks in use; bytes that malloc has given out, those that it keeps (both 0 without glibc 2.33), and
-    what is resident."""
+    """Python's blocks in use; bytes of the arenas that these stand in, and which of them are free; bytes that malloc
+    has given out, and those that it keeps (both 0 without glibc 2.33)."""
     ask = getattr(ctypes.CDLL(None), "mallinfo2", _Mallinfo)
     ask.restype = _Mallinfo
     found = ask()
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return {
         "blocks": sys.getallocatedblocks(),
+        **_arenas(),
         "malloc": found.uordblks + found.hblkhd,
         "kept": found.fordblks,
-        "resident": resident,
     }
 
 
-def _types() -> Counter[str]:
-    return Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+def _arenas() -> dict[str, int]:
+    """Bytes of the arenas of Python's allocator, and bytes in them that nobody has; from what it prints of itself."""
+    with tempfile.TemporaryFile("w+") as said:
+        own = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        sys._debugmallocstats()
+        os.dup2(own, 2)
+        os.close(own)
+        said.seek(0)
+        text = said.read()
+    found = _SAID.search(text)
+    assert found is not None, text
+    used, total = (int(number.replace(",", "")) for number in found.groups())
+    return {"arenas": total, "free": total - used}
+
+
+def _types(objects: list[Any]) -> Counter[str]:
+    """How many there are of each; of frames, of each function."""
+    return Counter(
+        f"frame of {one.f_code.co_qualname}"
+        if isinstance(one, FrameType)
+        else f"{type(one).__module__}.{type(one).__qualname__}"
+        for one in objects
+    )
 
 
 def _serve(door: socket.socket) -> None:
@@ -110,8 +147,31 @@ def _serve(door: socket.socket) -> None:
                 ):  # the loop goes on beside this thread, and what is walked over may change meanwhile
                     traceback.print_exc()
                 else:
-                    asker.sendall(json.dumps(told).encode())
+                    (_answer_whole if is_whole else _answer)(asker, told)
                     break
+
+
+def _answer(asker: socket.socket, told: dict[str, Any]) -> None:
+    asker.sendall(json.dumps(told).encode())
+
+
+def _answer_whole(asker: socket.socket, told: dict[str, Any]) -> None:
+    """Let a fork of this process look and answer: there it may thaw, collect and walk as long as it likes. No other
+    thread runs there, no memory is taken here, and it is a child of nobody here either."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        own = asker.fileno()
+        os.closerange(3, own)  # else a peer would see the end of its connection only when this copy ends
+        os.closerange(own + 1, os.sysconf("SC_OPEN_MAX"))
+        if not os.fork():
+            _answer(asker, told | whole())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 def _noted() -> asyncio.AbstractEventLoop:
@@ -132,6 +192,7 @@ def _note_stores() -> None:
 
 
 if __name__ == "__main__":
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # else gRPC's threads begin anew in a copy, and end it
     _note_stores()
     door = socket.socket(socket.AF_UNIX)
     door.bind(os.environ["SOAK_LOOK"])

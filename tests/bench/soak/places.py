@@ -63,9 +63,9 @@ class App:
         await writer.drain()
         return True
 
-    async def flap(self) -> None:
+    async def flap(self, seconds: float) -> None:
         while True:
-            await asyncio.sleep(FLAP_SECONDS)
+            await asyncio.sleep(seconds)
             self.is_ill = not self.is_ill
 
 
@@ -101,17 +101,19 @@ async def _comes_and_goes(serve: object, port: int, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def surroundings(good: int, flapping: int, gone: int, collector: int) -> AsyncIterator[None]:
-    """All of it, on these ports of loopback."""
+async def surroundings(
+    good: int, flapping: int, gone: int, collector: int, pace: float = 1.0
+) -> AsyncIterator[None]:
+    """All of it, on these ports of loopback; what comes and goes does so `pace` times as often."""
     well, ill = App(), App()
     servers = [
         await asyncio.start_server(app.serve, "127.0.0.1", port)
         for app, port in ((well, good), (ill, flapping))
     ]
     tasks = [
-        asyncio.create_task(ill.flap()),
-        asyncio.create_task(_comes_and_goes(well.serve, gone, GONE_SECONDS)),
-        asyncio.create_task(_comes_and_goes(_collect, collector, AWAY_SECONDS)),
+        asyncio.create_task(ill.flap(FLAP_SECONDS / pace)),
+        asyncio.create_task(_comes_and_goes(well.serve, gone, GONE_SECONDS / pace)),
+        asyncio.create_task(_comes_and_goes(_collect, collector, AWAY_SECONDS / pace)),
     ]
     try:
         yield
