@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from sidecar.core.secrets import without_secrets
+from sidecar.core.tracebacks import drop_tracebacks
 from sidecar.telemetry.settings import GRPC, Export
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class _GrpcSink:
 
     def send(self, request: bytes) -> int | None:
         is_sent = _succeeded(lambda: bool(self._exporter._export(request).name == "SUCCESS"))
-        _drop_frames(self._error)
+        drop_tracebacks(self._error)
         self._error = None
         return refused(self._answer) if is_sent else None
 
@@ -161,7 +162,7 @@ class _HttpSink:
 
         def noted(*words: Any, **named: Any) -> Any:
             self._answer = ask(*words, **named)
-            _drop_frames(self._answer.error)
+            drop_tracebacks(self._answer.error)
             return self._answer
 
         self._client._transport.request = noted
@@ -241,14 +242,6 @@ def _succeeded(send: Callable[[], bool]) -> bool:
     except Exception as error:  # a transport's surprise must cost one batch, not the thread
         _log.warning("Export failed: %s: %s", type(error).__name__, error)
         return False
-
-
-def _drop_frames(error: BaseException | None) -> None:
-    """Of an error that an exporter keeps, and of those behind it: its frames hold the request and the error itself.
-    Such a cycle waits for a full collection, and where a reload freezes it before, it stays for good."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _check_hooks(owner: Any, *names: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sidecar.core.errors import Reason
 from sidecar.core.own_lack import is_own_lack
+from sidecar.core.tracebacks import drop_tracebacks
 from sidecar.transport.dialing import dial
 from sidecar.transport.link import USUAL_BUFFER_BYTES
 from sidecar.transport.tls.client import ServerIdentity
@@ -89,6 +90,9 @@ class Connecting:
         error = None if task.cancelled() else task.exception()
         self._on_end(self, not task.cancelled() and error is None)
         if isinstance(error, ConnectFailed):
+            drop_tracebacks(
+                error
+            )  # this task keeps it, and behind it are a timeout's frames, which keep the task
             self._refuse_all(error.reason, error.detail, is_counted=error.is_counted)
         elif error is not None:
             self._refuse_all(Reason.OVERLOADED, "an error in the sidecar", is_counted=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from sidecar.cli.dev_certificates import make_ca, make_pair
 from sidecar.core.snapshot import CertificateFiles
 from sidecar.core.transition import State
 from sidecar.transport.tls.files import server_context
+from sidecar.transport.tls.transport import TlsTransport
 from tests.scenarios.stage import GET, OK, get, post, saying, stage
 from tests.support.certificates import Certificates
+from tests.support.proxy import port
 from tests.support.raw import RawPeer, raw_client
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -336,3 +339,29 @@ async def test_a_chain_with_its_middle_is_followed(made: Certificates, version: 
     pair = made.write("a", make_pair(between, ["a.test"]), between)
     async with stage(upstream=tls(made), tls=serving(pair, version)) as to:
         assert (await to.ask()).status == 200
+
+
+@pytest.mark.parametrize("case", ["wrong_name", "self_signed", "silent", "called_off"])
+async def test_a_failed_handshake_leaves_nothing_behind(made: Certificates, case: str) -> None:
+    """Not in a cycle either, which a collection would free: what a reload freezes before that stays for good."""
+    context = serving(CERTIFICATES[case][0](made)) if case in CERTIFICATES else None
+    async with stage(upstream=tls(made), tls=context) as to:
+
+        async def try_it() -> None:
+            if case != "called_off":
+                assert (await to.ask()).status >= 502
+                return
+            async with raw_client(port(to.worker)) as client:
+                await client.send(GET)
+                await asyncio.sleep(0.5)
+
+        await try_it()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await try_it()
+            await asyncio.sleep(1.0)
+            assert [one for one in gc.get_objects() if isinstance(one, TlsTransport)] == []
+        finally:
+            gc.enable()
