@@ -11,6 +11,7 @@ Owned by the connection that was made with the transport. `lost` lets go of it, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -183,7 +184,10 @@ class Link:
         """Say that nothing more will be written, once what was written has gone out; reading goes on."""
         if self.can_half_close and not self.is_closing:
             assert self._transport is not None
-            self._transport.write_eof()
+            with contextlib.suppress(
+                OSError
+            ):  # the other side has reset it; the loop tells of that by itself
+                self._transport.write_eof()
         self._mute()
 
     def break_off(self) -> None:

@@ -473,6 +473,21 @@ async def test_client_that_leaves_in_its_handshake_is_forgotten(authority: Autho
         assert to.worker.service.memory.used_bytes >= 0
 
 
+async def test_client_that_leaves_before_it_is_told_why_its_handshake_failed_is_forgotten(
+    authority: Authority,
+) -> None:
+    context = only(ssl.TLSVersion.TLSv1_2)(authority.client())
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")  # the certificate's key is of an elliptic curve
+    async with stage(saying(OK), header=listening(authority.pair("a.test"))) as to:
+        for number in range(1, 9):
+            async with tls_client(to.port, context, is_shaken=False) as client:
+                client.writer.write(client.first_flight())
+                await client.writer.drain()
+            while sum(results(to).values()) < number:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert results(to) == {Handshake.FAILED: 8}
+
+
 async def test_client_that_does_not_trust_us_says_so(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").client()

@@ -409,7 +409,8 @@ class TlsTransport:
     def _end_raw(self, raw: asyncio.Transport) -> None:
         """From here on nothing can be said, not even an answer to a change of keys."""
         self._is_raw_ended = True
-        raw.write_eof()
+        with contextlib.suppress(OSError):  # the other side has reset it; the loop tells of that by itself
+            raw.write_eof()
 
     def _say_end(self) -> None:
         if self._tls is not None and not self._has_written_end:
