@@ -102,7 +102,7 @@ class Stay(IntEnum):
     LAST = 1
     """Its next answer is the last one."""
     VISITOR = 2
-    """The same, and that answer is no: there is no memory or no open file for it (`forwarding/visitors.py`)."""
+    """The same, and that answer is no: there is nothing left to serve it (`forwarding/visitors.py`)."""
 
 
 class ClientConnection(PhaseClock, ServerStream, Waiting):

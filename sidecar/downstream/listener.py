@@ -319,11 +319,17 @@ class ListenerSocket(ListenerTerms):
         service = self.service
         if service.memory.has_none_left:
             return service.memory.is_full and service.beside.visitors.has_place(len(self._taking))
-        if self._has_file(len(self._taking)):
-            if self._to_look_at:
-                self._to_look_at.clear()
-            return True
-        return not self._closes_idle() and service.beside.visitors.has_place(len(self._taking))
+        coming = len(self._taking)
+        if not self._has_file(coming):
+            return not self._closes_idle() and service.beside.visitors.has_place(coming)
+        if self._to_look_at:
+            self._to_look_at.clear()
+        return self._has_connection(coming) or service.beside.visitors.has_place(coming)
+
+    def _has_connection(self, coming: int) -> bool:
+        """Whether this listener may have one more that is served, beside `coming` more."""
+        served = len(self._connections) - self.service.beside.visitors.at[self.name] + coming
+        return served < self.limits.connections
 
     def _has_file(self, coming: int) -> bool:
         """Whether there is one for a connection that is served, beside those of `coming` more."""
@@ -542,21 +548,10 @@ class ListenerSocket(ListenerTerms):
             self.last_handshakes[result] = (peer[0] if peer is not None else "", detail)
 
     def accept(self, connection: AnyClient) -> bool:
-        """Whether another one is let in."""
-        if len(self._connections) >= self.limits.connections:
-            self.refused_connections += 1
+        """Whether another one is let in: to be served, or to be told that it cannot be."""
+        memory, lack = self.service.memory, self._lack()
+        if lack is not None and not self._lets_in_visitor(connection, lack):
             return False
-        memory = self.service.memory
-        if memory.is_full and memory.has_none_left:
-            if not isinstance(
-                connection, ClientConnection
-            ):  # a handshake takes far more than the answer "no"
-                self.refused_connections += 1
-                return False
-            memory.refused += 1
-            self.service.beside.visitors.came(connection, self.name, Lack.MEMORY)
-        elif not self._has_file(0):
-            self.service.beside.visitors.came(connection, self.name, Lack.FILES)
         self._connections[connection] = self.service.clock()
         self.service.open_connections += 1
         memory.joined()
@@ -566,6 +561,29 @@ class ListenerSocket(ListenerTerms):
             self._buffer_bytes = memory.buffer_bytes
             for queue in self.listening():
                 kernel.bound_receiving(queue, self._buffer_bytes)
+        return True
+
+    def _lack(self) -> Lack | None:
+        """What there is none of for another one; None: it is served."""
+        if self.service.memory.is_full and self.service.memory.has_none_left:
+            return Lack.MEMORY
+        if not self._has_connection(0):
+            return Lack.CONNECTIONS
+        return None if self._has_file(0) else Lack.FILES
+
+    def _lets_in_visitor(self, connection: AnyClient, lack: Lack) -> bool:
+        """It is counted, and told if there is something to tell it with."""
+        visitors, memory = self.service.beside.visitors, self.service.memory
+        if lack is Lack.MEMORY:
+            if not isinstance(connection, ClientConnection):
+                self.refused_connections += 1  # a handshake takes far more than the answer "no"
+                return False
+            memory.refused += 1
+        elif lack is Lack.CONNECTIONS:
+            self.refused_connections += 1
+            if visitors.is_crowded:
+                return False
+        visitors.came(connection, self.name, lack)
         return True
 
     def replace(

@@ -1,4 +1,5 @@
-"""Clients whom this process has nothing left to serve: no open file, or no memory. Each is answered 503 and closed.
+"""Clients whom there is nothing left to serve: no open file, no memory, or no place among the connections that their
+listener may have. Each is answered 503 and closed.
 
 Better than to leave them in the kernel's queue: a client that is told can go elsewhere, and whoever is behind it is
 heard. They are few at a time, over all listeners, since each takes a file and some memory too; the limit of open
@@ -32,6 +33,7 @@ class Lack(Enum):
 
     MEMORY = "no memory left for another request"
     FILES = "no open file left for another connection"
+    CONNECTIONS = "this listener has as many connections as its limits.connections allows"
 
     def refusal(self) -> GivenUp:
         """What the client is told."""
@@ -57,13 +59,15 @@ class Visitor(Protocol):
 class Visitors:
     """Those of one process."""
 
-    __slots__ = ("_clock", "_files", "_places", "_wanted_files", "most", "without_file")
+    __slots__ = ("_clock", "_files", "_places", "_wanted_files", "at", "most", "without_file")
 
     def __init__(self, clock: Callable[[], float], most: int = MOST_VISITORS) -> None:
         self._clock = clock
         self.most = most
-        self._places: dict[Visitor, tuple[float, Lack]] = {}
-        """Since when each has its place, and what it lacks; the oldest first."""
+        self._places: dict[Visitor, tuple[float, Lack, str]] = {}
+        """Since when each has its place, what it lacks, and its listener; the oldest first."""
+        self.at = Counter[str]()
+        """How many there are now, by listener."""
         self._files: list[int] = []
         """Kept open for clients who come when none can be opened."""
         self._wanted_files = 0
@@ -81,13 +85,20 @@ class Visitors:
         if len(self._places) + coming < self.most:
             return True
         now = self._clock()
-        for one, (since, _) in list(self._places.items()):
+        for one, (since, _, _) in list(self._places.items()):
             if now - since > (SILENT_SECONDS if one.is_silent else VISIT_SECONDS):
                 one.abort()
         return False
 
+    @property
+    def is_crowded(self) -> bool:
+        """There are twice as many as there should be: of those who come without being asked whether there is a place,
+        as in a drain, no more can be told."""
+        return len(self._places) >= 2 * self.most
+
     def came(self, one: Visitor, listener: str, lack: Lack) -> None:
-        self._places[one] = self._clock(), lack
+        self._places[one] = self._clock(), lack, listener
+        self.at[listener] += 1
         if lack is Lack.FILES:
             self.without_file[listener] += 1
         one.turn_away(lack)
@@ -100,7 +111,9 @@ class Visitors:
             by.turn_away(place[1])
 
     def left(self, one: Visitor) -> None:
-        self._places.pop(one, None)
+        place = self._places.pop(one, None)
+        if place is not None:
+            self.at[place[2]] -= 1
 
     # The files that are kept
 

@@ -106,13 +106,26 @@ def test_many_tiny_chunks_take_several_turns_and_arrive_in_order() -> None:
 # Limits and ends
 
 
-def test_a_connection_beyond_the_limit_is_closed_at_once_and_counted() -> None:
+def test_a_connection_beyond_the_limit_is_answered_503_and_counted() -> None:
     stage = Stage(connections=1)
     connection, transport = stage.connect()
-    assert transport.is_aborted
-    assert (stage.listener.refused_connections, stage.listener.connection_count) == (1, 1)
+    assert stage.listener.refused_connections == 1
+    connection.data_received(GET)
+    assert transport.take().startswith(b"HTTP/1.1 503 ")
     connection.connection_lost(None)
     assert stage.listener.connection_count == 1
+
+
+def test_beyond_twice_as_many_as_can_be_told_a_connection_is_closed_at_once_and_counted() -> None:
+    stage = Stage(connections=1)
+    most = 2 * stage.path.service.beside.visitors.most
+    told = [stage.connect() for _ in range(most)]
+    connection, transport = stage.connect()
+    assert transport.is_aborted
+    assert not any(other.is_aborted for _, other in told)
+    assert (stage.listener.refused_connections, stage.listener.connection_count) == (most + 1, most + 1)
+    connection.connection_lost(None)
+    assert stage.listener.connection_count == most + 1
 
 
 @pytest.mark.parametrize("reads", [[b"GET / HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n"], [b"\x16\x03\x01"]])

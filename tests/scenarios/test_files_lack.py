@@ -15,28 +15,20 @@ import pytest
 
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.visitors import MOST_VISITORS
-from sidecar.http2.codec import Role
-from sidecar.http2.connection import Connection
-from sidecar.http2.events import DataReceived, GoawayReceived, ResponseReceived
-from tests.scenarios.stage import GET, OK, Stage, get, inbound, stage
+from tests.scenarios.lacking import (
+    BEGUN,
+    NEVER,
+    answer_but_never,
+    asked_by_http2,
+    is_told,
+    is_told_by_tls,
+    leave,
+)
+from tests.scenarios.stage import GET, Stage, inbound, stage
 from tests.support.authority import Authority
 from tests.support.proxy import HEADER
-from tests.support.raw import RawClient, RawPeer, Response, raw_client, turns
+from tests.support.raw import RawClient, raw_client, turns
 from tests.support.tls_client import tls_client
-
-NEVER = get(b"/never")
-PSEUDO = ((b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/"))
-BEGUN = [b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc", b"PRI * HTTP/2"]
-
-
-async def answer_but_never(peer: RawPeer) -> None:
-    """`/never` is not answered; the script ends when the sidecar closes the connection."""
-    while (request := await peer.request()) is not None:
-        if request.target == b"/never":
-            while await peer.read_some():
-                pass
-            return
-        await peer.send(OK)
 
 
 @asynccontextmanager
@@ -50,25 +42,6 @@ async def full(busy: int = 2, header: str = HEADER) -> AsyncIterator[tuple[Stage
             await turns()
         to.worker.service.max_open_connections = busy
         yield to, clients
-
-
-def is_told(response: Response) -> bool:
-    """It is the answer of SPEC 4 to our own lack of open files."""
-    status = (response.value(b"proxy-status") or b"").decode()
-    return (
-        (response.status, response.value(b"retry-after"), response.value(b"connection"))
-        == (503, b"1", b"close")
-        and status.startswith("sidecar; error=connection_limit_reached; ")
-        and b'"urn:sidecar:problem:overloaded"' in response.body
-    )
-
-
-async def leave(to: Stage, client: RawClient) -> None:
-    """It goes, and that was seen."""
-    before = to.worker.service.open_connections
-    client.writer.close()
-    while to.worker.service.open_connections >= before:
-        await turns()
 
 
 # Who comes
@@ -146,22 +119,6 @@ async def test_hundreds_who_say_nothing_keep_nobody_from_an_answer() -> None:
 # By HTTP/2 and TLS
 
 
-async def asked_by_http2(client: RawClient) -> tuple[dict[str, str], bytes]:
-    """Status and two fields of the answer to one request, and its body; the connection ends with it."""
-    codec = Connection(Role.CLIENT)
-    codec.open_stream(PSEUDO, (), is_end=True)
-    await client.send(codec.take())
-    await client.read_to_end()
-    told = codec.receive(client.received, 0.0)
-    assert any(isinstance(event, GoawayReceived) for event in told)
-    (answer,) = [event for event in told if isinstance(event, ResponseReceived)]
-    body = b"".join(event.data for event in told if isinstance(event, DataReceived))
-    found = {"status": str(answer.status)}
-    for key in ("proxy-status", "retry-after"):
-        found[key] = answer.lookup.get(key.encode(), b"").decode()
-    return found, body
-
-
 async def test_by_http2_the_first_request_is_answered_503_and_the_connection_ends() -> None:
     async with full() as (to, busy), raw_client(to.port) as client:
         found, body = await asked_by_http2(client)
@@ -187,17 +144,7 @@ async def test_by_tls_the_handshake_is_made_and_the_request_answered_503(
         to.worker.service.max_open_connections = 1
         async with tls_client(to.port, context) as client:
             assert client.tls.selected_alpn_protocol() == protocol
-            if protocol == "h2":
-                codec = Connection(Role.CLIENT)
-                codec.open_stream(PSEUDO, (), is_end=True)
-                await client.send(codec.take())
-                told = []
-                while not any(isinstance(event, ResponseReceived) for event in told):
-                    told += codec.receive(await client.read(), 0.0)
-                (answer,) = [event for event in told if isinstance(event, ResponseReceived)]
-                assert answer.status == 503
-            else:
-                assert is_told(await client.ask())
+            assert await is_told_by_tls(client)
         assert to.worker.listeners["inbound"].turned_away == 1
 
 

@@ -352,7 +352,7 @@ async def test_beyond_the_listeners_limit_the_connection_is_refused_and_counted(
         first = asyncio.create_task(to.call())
         while not to.app.peers:
             await turns()
-        assert (await to.call()).status == 502
+        assert (await to.call()).status == 503
         assert to.worker.listeners["inbound"].refused_connections >= 1
         assert (await first).status == 504
 

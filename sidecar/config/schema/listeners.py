@@ -19,7 +19,7 @@ class ListenerLimitsSection(Section):
     built_in = core.ListenerLimits()
 
     connections: values.Count | None = key(
-        "Client connections at once; the next one is closed at once and counted.", fills="connections"
+        "Client connections at once; the next one is answered 503 and counted.", fills="connections"
     )
     head: values.Size | None = key(
         "Request line and header fields of one request; 431 beyond.", fills="head_bytes"

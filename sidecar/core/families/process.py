@@ -111,7 +111,7 @@ PROCESS: Final[tuple[Family, ...]] = (
     Family(
         "sidecar.listener.refused",
         "{connection}",
-        "Connections closed because a listener had too many.",
+        "Connections refused because a listener had too many.",
         MetricKind.COUNTER,
         None,
         _refused,

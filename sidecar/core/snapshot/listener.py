@@ -67,7 +67,7 @@ class Forwarded(Enum):
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
     connections: int = 10_000
-    """Accepted at once; the next one is closed at once and counted."""
+    """Accepted at once; the next one is answered 503 and counted."""
     head_bytes: int = 64 * 1024
     """Request line and header fields of one request (431 beyond)."""
     headers: int = 100
