@@ -29,7 +29,7 @@ from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.opaque import OpaqueConnection
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.downstream.phase import limits as phase_limits
-from sidecar.downstream.refusing import refuse
+from sidecar.downstream.refusing import Refusing
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.visitors import Lack
@@ -110,8 +110,7 @@ class ListenerSocket(ListenerTerms):
         too."""
         self.overload = Overload()
         """While it is on, new work waits in `gate` and in the kernel's queue."""
-        self._refused_requests = 0
-        self._gone_clients = 0
+        self._refusing = Refusing(service)
         self._buffer_bytes = service.memory.buffer_bytes
         """As those that are accepted begin."""
         self.waits_for_room = 0
@@ -307,7 +306,7 @@ class ListenerSocket(ListenerTerms):
                 continue
             if kernel.is_left(one):
                 one.close()
-                self._gone_clients += 1
+                self._refusing.gone_clients += 1
                 continue
             one.setblocking(False)
             self.take(one)
@@ -390,12 +389,12 @@ class ListenerSocket(ListenerTerms):
     @property
     def refused_requests(self) -> int:
         """In overload, so far."""
-        return self._refused_requests + (self.gate.refused if self.gate is not None else 0)
+        return self._refusing.requests + (self.gate.refused if self.gate is not None else 0)
 
     @property
     def gone_clients(self) -> int:
         """Who left while they waited for their turn, so far."""
-        return self._gone_clients + (self.gate.gone if self.gate is not None else 0)
+        return self._refusing.gone_clients + (self.gate.gone if self.gate is not None else 0)
 
     @property
     def has_waiting(self) -> bool:
@@ -429,7 +428,7 @@ class ListenerSocket(ListenerTerms):
                 continue
             with contextlib.suppress(OSError):  # there are fewer, or no file is left
                 for _ in range(gate.too_many(kernel.waiting(queue), now)):
-                    refuse(queue.accept()[0], self.service, is_stranger=not self.is_trusted)
+                    self._refusing.refuse(queue.accept()[0], is_stranger=not self.is_trusted)
 
     def window(self, now: float) -> None:
         if self.gate is not None:
@@ -439,8 +438,8 @@ class ListenerSocket(ListenerTerms):
         """Nothing has to wait any more."""
         gate, self.gate = self.gate, None
         if gate is not None:
-            self._refused_requests += gate.refused
-            self._gone_clients += gate.gone
+            self._refusing.requests += gate.refused
+            self._refusing.gone_clients += gate.gone
             self._at_gate.hold(0)
             self._let_all_in(gate.close())
         self._watch_queue()
@@ -531,6 +530,7 @@ class ListenerSocket(ListenerTerms):
     def close(self) -> None:
         """Cut everything."""
         self.stop_accepting()
+        self._refusing.close()
         gate, self.gate = self.gate, None
         if gate is not None:
             gate.close()

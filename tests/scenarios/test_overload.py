@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,15 @@ from sidecar.core.memory_budget import CONNECTION_BYTES, STEP_BYTES
 from sidecar.core.overload import CALM_FOR_SECONDS, Change
 from sidecar.downstream.http2_stream import GOAWAY_SECONDS
 from sidecar.downstream.pressure import Told
+from sidecar.downstream.refusing import SILENT_SECONDS
+from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.http2.codec import PREFACE, Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import GoawayReceived
 from tests.scenarios.stage import GET, OK, Stage, get, stage
 from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, raw_client, raw_upstream, turns
+from tests.support.raw import RawClient, RawPeer, raw_client, raw_upstream, turns
 
 
 @dataclass
@@ -158,6 +161,76 @@ async def test_who_would_wait_for_long_in_the_kernel_is_answered_503_and_the_las
         assert to.metric("sidecar_overload_turned_away_total") >= 50
         for client in [first, *clients]:
             await client.responses([b"GET"])
+
+
+@asynccontextmanager
+async def long_line(count: int) -> AsyncIterator[tuple[Stage, App, list[RawClient]]]:
+    """So many clients stand in the kernel's queue before a sidecar that takes up one of them in a second; none has
+    sent anything yet, and the first ones of them are refused."""
+    async with full(1) as (to, app), raw_client(to.port) as first, AsyncExitStack() as stack:
+        await first.send(get(b"/first"))
+        await app.saw(1)
+        await begin(to)
+        await asyncio.sleep(0.3)  # virtual
+        yield to, app, [await stack.enter_async_context(raw_client(to.port)) for _ in range(count)]
+        app.answer()
+        await first.responses([b"GET"])
+
+
+async def refused(to: Stage, count: int) -> None:
+    while to.worker.listeners["inbound"].refused_requests < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)  # virtual
+
+
+async def test_who_is_refused_before_their_request_has_come_is_answered_503_when_it_comes() -> None:
+    async with long_line(MOST_VISITORS) as (to, _, clients):
+        await refused(to, 5)
+        for client in clients[:5]:
+            await client.send(GET)
+            (answer,) = await client.responses([b"GET"])
+            assert (answer.status, answer.value(b"retry-after")) == (503, b"1")
+            assert (answer.value(b"proxy-status") or b"").startswith(
+                b"sidecar; error=connection_limit_reached; "
+            )
+
+
+async def test_who_is_refused_and_says_nothing_is_closed_after_a_moment() -> None:
+    async with long_line(MOST_VISITORS) as (to, _, clients):
+        loop = asyncio.get_running_loop()
+        await refused(to, 5)
+        began = loop.time()
+        for client in clients[:5]:
+            await client.read_to_end()
+            assert client.received == b""
+        assert SILENT_SECONDS - 0.1 <= loop.time() - began < SILENT_SECONDS + 0.2
+
+
+async def test_of_those_who_are_refused_and_say_nothing_a_few_are_kept_at_a_time() -> None:
+    async with long_line(4 * MOST_VISITORS) as (to, _, clients):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await refused(to, 3 * MOST_VISITORS)
+        for client in clients[:MOST_VISITORS]:
+            await client.read_to_end()
+        assert loop.time() - began < SILENT_SECONDS
+        assert to.worker.service.open_connections == 1
+
+
+async def test_who_is_refused_and_leaves_without_a_word_is_forgotten() -> None:
+    async with long_line(MOST_VISITORS) as (to, _, clients):
+        await refused(to, 5)
+        for client in clients:
+            client.writer.close()
+        await turns()
+
+
+async def test_a_listener_may_end_while_it_keeps_some_who_are_refused() -> None:
+    async with long_line(MOST_VISITORS) as (to, _, clients):
+        await refused(to, 5)
+        to.worker.listeners["inbound"].close()
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                await client.read_to_end()
 
 
 async def test_by_http2_who_would_wait_for_long_in_the_kernel_is_told_to_ask_elsewhere() -> None:
