@@ -18,6 +18,7 @@ from sidecar.core.snapshot import Address
 from sidecar.runtime.activation import Activated
 from sidecar.transport import kernel
 from sidecar.transport.given import Given
+from tests.support.hanging import within
 from tests.support.ports import free_ports
 from tests.support.process import Running, sidecar
 from tests.support.upstream import Peer, scripted
@@ -105,7 +106,10 @@ async def test_a_restart_refuses_and_resets_nobody(tmp_path: Path, workers: int,
             assert b"said" in await answer(await connected(inbound))
         assert running.process.returncode == 0
         waiting = [asyncio.create_task(answer(await connected(inbound))) for _ in range(8)]
-        async with begun(file, probes, "sidecar.socket", inbound) as running, asyncio.timeout(100):
+        async with (
+            begun(file, probes, "sidecar.socket", inbound) as running,
+            within(100, running, {port_of(inbound)}),
+        ):
             assert all(b"said" in told for told in await asyncio.gather(*waiting))
             is_over.set()
             assert min(await asyncio.gather(*clients)) > 0

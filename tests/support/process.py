@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import hanging
+
 READY_SECONDS = 120.0
 """Against hanging: on a busy machine a start of half a second takes ten."""
 END_SECONDS = 60.0
@@ -94,7 +96,7 @@ async def sidecar(
             stderr=output,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=open_files,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **hanging.ENVIRON},
         )
     running = Running(process, log, probes)
     try:
@@ -107,7 +109,9 @@ async def sidecar(
                 async with asyncio.timeout(END_SECONDS):
                     await process.wait()
             except TimeoutError:
-                process.kill()
+                print(await hanging.told(running))
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
 
 
@@ -123,7 +127,7 @@ async def output_until(process: asyncio.subprocess.Process, word: str) -> str:
 
 
 async def _ready(running: Running) -> None:
-    async with asyncio.timeout(READY_SECONDS):
+    async with hanging.within(READY_SECONDS, running, {running.probes}):
         while running.process.returncode is None:
             with contextlib.suppress(OSError):
                 if (await running.get("/readyz"))[0] == 200:
