@@ -26,8 +26,20 @@ def hand_over(end: socket.socket, listener: str, connection: socket.socket) -> b
     return True
 
 
+def has_free_file(end: socket.socket) -> bool:
+    """Whether this process has a descriptor left for what comes from there."""
+    try:
+        os.close(os.dup(end.fileno()))
+    except OSError:
+        return False
+    return True
+
+
 def receive(end: socket.socket) -> tuple[str, socket.socket] | None:
-    """The next connection with its listener's name; None if there is none now."""
+    """The next connection with its listener's name; None if there is none now.
+
+    Without `has_free_file` a connection would be lost.
+    """
     try:
         name, files, _, _ = socket.recv_fds(end, MOST_NAME_BYTES, _FILES)
     except OSError:  # BlockingIOError: there is none

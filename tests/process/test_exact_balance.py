@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,11 +17,12 @@ import pytest
 
 from tests.support.ports import free_ports
 from tests.support.process import Running, sidecar
-from tests.support.upstream import answering, scripted
+from tests.support.upstream import Peer, Serve, answering, scripted
 
 pytestmark = pytest.mark.process
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+SERVE = answering(OK)
 CONFIG = """\
 version: 1
 workers: 3
@@ -69,9 +71,9 @@ class Clients:
 
 
 @asynccontextmanager
-async def pod(folder: Path) -> AsyncIterator[tuple[Clients, Path]]:
+async def pod(folder: Path, serve: Serve = SERVE) -> AsyncIterator[tuple[Clients, Path]]:
     inbound, probes, admin = free_ports(3)
-    async with scripted(answering(OK)) as app, AsyncExitStack() as stack:
+    async with scripted(serve) as app, AsyncExitStack() as stack:
         file = folder / "sidecar.yaml"
         file.write_text(CONFIG.format(inbound=inbound, probes=probes, admin=admin, app=app.port))
         async with sidecar(file, probes, folder / "log") as running:
@@ -118,6 +120,45 @@ async def test_connections_are_dealt_out_to_the_unit_and_again_when_a_worker_was
         # 0, 4 and 10 were left: 35 in all, 12 each but for one.
         after = Counter(then.values())
         assert sorted([after["1"], after["2"] + 4, after["3"] + 10]) == [11, 12, 12]
+
+
+def leave_no_file(pid: int) -> None:
+    """From now on this process can open no file but in the gaps between those that it has."""
+    highest = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1, highest + 1))
+
+
+async def first_bytes(inbound: int, stack: AsyncExitStack) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", inbound)
+    stack.callback(writer.close)
+    writer.write(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n")
+    return await reader.read(12)
+
+
+async def test_who_is_handed_to_a_worker_without_a_file_for_them_is_answered_503(tmp_path: Path) -> None:
+    """Each holds its place for good, so that nobody can be closed for another one."""
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def never(peer: Peer) -> None:
+        seen.put_nowait(await peer.head())
+        await asyncio.Event().wait()
+
+    async with pod(tmp_path, never) as (clients, _):
+        for worker in "123":
+            leave_no_file(pid_of(clients.running, worker))
+        refused = 0
+        for _ in range(60):
+            asked = asyncio.create_task(first_bytes(clients.inbound, clients.stack))
+            taken = asyncio.create_task(seen.get())
+            await asyncio.wait({asked, taken}, return_when=asyncio.FIRST_COMPLETED, timeout=100)
+            if asked.done():
+                assert asked.result() == b"HTTP/1.1 503"
+                refused += 1
+            assert taken.cancel() == asked.done()
+            clients.stack.callback(asked.cancel)
+        assert refused >= 30
+        assert (await dealt(clients.running))["handed_over"] == 60
+        await clients.stack.aclose()
 
 
 async def test_without_control_and_after_a_reload_everybody_is_served(tmp_path: Path) -> None:

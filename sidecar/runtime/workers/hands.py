@@ -10,14 +10,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Final
 
 from sidecar.core.across.dealing import Load
 from sidecar.core.snapshot import Dealt
 from sidecar.downstream.listener import ListenerSocket
+from sidecar.forwarding.visitors import Visitors
 from sidecar.runtime.crossing import Joined
-from sidecar.transport.handed import Handed, receive
+from sidecar.transport.handed import Handed, has_free_file, receive
 
 _LOG = logging.getLogger("sidecar.runtime")
 MOST_WAITING: Final = 64
@@ -34,9 +34,12 @@ class Hands:
         joined: Joined,
         listeners: Callable[[], Iterable[ListenerSocket]],
         is_dealt: Callable[[ListenerSocket], bool],
+        visitors: Visitors,
     ) -> None:
-        """`listeners`: those in use. `is_dealt`: whether somebody hands over now what connects there."""
+        """`listeners`: those in use. `is_dealt`: whether somebody hands over now what connects there. `visitors`: of
+        this worker; they have files for those whom it has none for."""
         self._joined = joined
+        self._visitors = visitors
         self._listeners = listeners
         self._is_dealt = is_dealt
         self._handed: dict[ListenerSocket, Handed] = {}
@@ -67,7 +70,7 @@ class Hands:
         """What is still on its way, when nobody hands over anything more. Whether there is any to serve: what came
         before this call was taken as it came."""
         for end in self._ends:
-            for received in iter(partial(receive, end), None):
+            while self._has_file(end) and (received := receive(end)) is not None:
                 self._put(*received)
         return any(one.connection_count for one in self._handed)
 
@@ -124,7 +127,9 @@ class Hands:
 
     def _receive(self, end: socket.socket) -> None:
         for _ in range(RECEIVES_A_TURN):
-            if any(len(handed) >= MOST_WAITING for handed in self._handed.values()):
+            if any(len(handed) >= MOST_WAITING for handed in self._handed.values()) or not self._has_file(
+                end
+            ):
                 self._stop_reading()
                 asyncio.get_running_loop().call_later(LOOK_SECONDS, self._read_on)
                 break
@@ -135,6 +140,14 @@ class Hands:
                 self._load = self._load._replace(taken=self._load.taken + 1)
             self._put(*received)
         self.tell_load()
+
+    def _has_file(self, end: socket.socket) -> bool:
+        """Whether there is a descriptor for the next one: without, the kernel drops the connection of a message that
+        is read. Else one that is kept for such a client becomes free, where it can be told that there is none."""
+        if has_free_file(end):
+            return True
+        waiting = sum(len(handed) for handed in self._handed.values())
+        return self._visitors.has_place(waiting) and self._visitors.give_file()
 
     def _put(self, name: str, connection: socket.socket) -> None:
         for listener in self._listeners():

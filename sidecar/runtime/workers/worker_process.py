@@ -92,7 +92,9 @@ class WorkerProcess:
         self.control = Control(snapshot, ground, foundation, lists, None, replica=inherited.pod)
         self.control.active.generation = inherited.generation
         self.control_end = ControlEnd()
-        self._hands = Hands(joined, self.datapath.listeners.all, self._is_dealt)
+        self._hands = Hands(
+            joined, self.datapath.listeners.all, self._is_dealt, self.datapath.service.beside.visitors
+        )
         if self.datapath.notices is not None:
             self.datapath.notices.on_counted = self._hands.tell_load
         self._shared = SharedBreakers(
