@@ -161,6 +161,23 @@ async def test_who_is_handed_to_a_worker_without_a_file_for_them_is_answered_503
         await clients.stack.aclose()
 
 
+async def test_while_control_hangs_workers_accept_by_themselves_until_there_is_another(
+    tmp_path: Path,
+) -> None:
+    async with pod(tmp_path) as (clients, _), asyncio.timeout(200):
+        await clients.open(3)
+        control = pid_of(clients.running, "control")
+        os.kill(control, signal.SIGSTOP)
+        await clients.workers(await clients.open(10))
+        assert "control does not answer" in clients.running.log.read_text()
+        log = await clients.running.logged('"process.started"', times=5)
+        assert f"control (pid {control}): it was ended by SIGKILL" in log
+        assert "it has not said anything for too long" in log
+        before = (await dealt(clients.running))["handed_over"]
+        while (await dealt(clients.running))["handed_over"] == before:
+            await clients.open(1)
+
+
 async def test_without_control_and_after_a_reload_everybody_is_served(tmp_path: Path) -> None:
     async with pod(tmp_path) as (clients, file):
         await clients.open(5)

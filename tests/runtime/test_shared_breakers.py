@@ -130,6 +130,39 @@ async def test_a_worker_is_heard_in_its_pod_while_control_answers_and_nowhere_wh
         await look
 
 
+async def test_control_is_to_be_replaced_when_it_had_no_answer_to_several_questions_on_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pod_link, "LOOK_SECONDS", 0.0)
+    control = Control()
+    link = PodLink(cast(ControlEnd, control))
+    told: list[str] = []
+    link.on_changed.append(lambda: told.append("answers" if link.is_answering else "does not"))
+    link.on_hung.append(lambda: told.append("hangs"))
+    link.found()
+    look = asyncio.create_task(link.part.live())
+
+    async def asked(times: int) -> None:
+        for _ in range(times):
+            control.asked.clear()
+            await control.asked.wait()
+
+    await asked(2)
+    control.hangs = True
+    await asked(pod_link.MOST_UNANSWERED - 1)
+    assert told == ["answers", "does not"]
+    await asked(1)
+    assert told == ["answers", "does not", "hangs"]
+    control.hangs = False
+    await asked(2)
+    control.hangs = True
+    await asked(2)
+    assert told == ["answers", "does not", "hangs", "answers", "does not"]
+    look.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await look
+
+
 # Breakers of a fleet
 
 

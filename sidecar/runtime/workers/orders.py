@@ -145,7 +145,7 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Control has not heard of a worker for too long."""
+    """Control has not heard of a worker for too long, or a worker of control."""
 
     number: int
     pid: int

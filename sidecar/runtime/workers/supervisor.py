@@ -333,10 +333,14 @@ class Supervisor:
                 self._start_successor(files)
             case Quit():
                 self._end(is_urgent=False)
-            case Kill(number, pid) if self._children[number].pid == pid:
+            case Kill(number, pid) if self._children[number].pid == pid and self._may_replace(number):
                 self._children[number].kill("it has not said anything for too long")
         for file in files:
             os.close(file)
+
+    def _may_replace(self, number: int) -> bool:
+        """Of a pod that ends, workers have things under way, and nobody would come in control's place."""
+        return number != CONTROL or self._ends_at is None
 
     def _say_ready(self) -> None:
         """Once, when all have come."""

@@ -7,6 +7,7 @@ supervisor says so, or has gone. Only `cli` and tests make one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -31,6 +32,7 @@ from sidecar.runtime.foundation import Ground, lay
 from sidecar.runtime.workers import kinds
 from sidecar.runtime.workers.binder import Binder
 from sidecar.runtime.workers.channel import NoAnswer
+from sidecar.runtime.workers.child import CONTROL
 from sidecar.runtime.workers.control_end import ControlEnd
 from sidecar.runtime.workers.divided import divided
 from sidecar.runtime.workers.figures import Report
@@ -44,6 +46,7 @@ from sidecar.runtime.workers.orders import (
     Connect,
     Drain,
     KeepSockets,
+    Kill,
     Leave,
     NewSockets,
     Order,
@@ -57,6 +60,7 @@ from sidecar.runtime.workers.told_addresses import told_lists
 from sidecar.runtime.workers.told_checks import Shown, ToldChecks
 from sidecar.runtime.workers.told_events import ToldEvents
 
+_LOG = logging.getLogger("sidecar.runtime")
 REPORT_SECONDS: Final = 1.0
 """Between two reports to control; more where making one takes long (see `REPORT_SHARE`)."""
 REPORT_SHARE: Final = 0.02
@@ -104,6 +108,9 @@ class WorkerProcess:
         self._pod_link = PodLink(self.control_end)
         self._pod_link.on_found += [self._shared.connected, self._fleet_in_pod.found]
         self._pod_link.on_lost += [self._shared.lost, self._fleet_in_pod.lost]
+        self._pod_link.on_changed.append(self._control_changed)
+        self._pod_link.on_hung.append(self._replace_control)
+        self._control_pid = 0
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)
         self._following: Next | None = None
         """What was prepared."""
@@ -182,7 +189,8 @@ class WorkerProcess:
 
     def _obey(self, order: Order, files: list[int]) -> None:
         match order:
-            case Connect():
+            case Connect(_, pid):
+                self._control_pid = pid
                 self._begin(self.control_end.connect(socket.socket(fileno=files.pop())))
             case Adopt(number):
                 self._binder.adopt(number)
@@ -215,10 +223,9 @@ class WorkerProcess:
     def _add_handlers(self) -> None:
         self.control_end.on_connected += [
             self._say_hello,
-            self._hands.listeners_changed,
             self._pod_link.found,
         ]
-        self.control_end.on_lost += [self._hands.listeners_changed, self._pod_link.lost]
+        self.control_end.on_lost.append(self._pod_link.lost)
         self.control_end.handlers |= {
             kinds.ADDRESSES: self._learn_addresses,
             kinds.PREPARE: self._prepare,
@@ -242,7 +249,21 @@ class WorkerProcess:
     def _is_dealt(self, listener: ListenerSocket) -> bool:
         """Control accepts what connects there, and hands it over."""
         is_left = listener.is_lent and self.control.drain.has_begun
-        return self.control_end.is_connected and not is_left
+        return self._pod_link.is_answering and not is_left
+
+    def _control_changed(self) -> None:
+        """It has come or gone, or begun or ceased to answer."""
+        self._hands.listeners_changed()
+        is_hanging = self.control_end.is_connected and not self._pod_link.is_answering
+        if is_hanging and self._hands:
+            _LOG.warning(
+                "control does not answer: until it does, this worker accepts by itself what connects to listeners "
+                "with `balance: exact`"
+            )
+
+    def _replace_control(self) -> None:
+        """Without it there are no probes, reloads and resolver."""
+        self._supervised.send(Kill(CONTROL, self._control_pid))
 
     async def _was_handed_last(self) -> bool:
         """Whether there is another connection to serve: one that was on its way here when all others had ended."""
