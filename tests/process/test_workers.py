@@ -26,7 +26,9 @@ def all_are_there(status: Any) -> bool:
 
 
 def all_are_forced_open(breakers: Any) -> bool:
-    return {worker["state"] for worker in breakers["breakers"][0]["workers"]} == {"forced_open"}
+    """A control process that has just begun knows of no worker, and so of no breaker."""
+    rows = breakers["breakers"]
+    return bool(rows) and {worker["state"] for worker in rows[0]["workers"]} == {"forced_open"}
 
 
 async def test_a_worker_killed_under_load_costs_its_own_connections_alone(tmp_path: Path) -> None:
