@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.bench.hard_cases.run import BREAKERS, run
-from tests.bench.hard_cases.situations import SITUATIONS, Situation
+from tests.bench.hard_cases.situations import SITUATIONS, Result, Situation
 from tests.bench.hard_cases.table import Row
 
 README = (Path(__file__).parents[2] / "sidecar" / "core" / "breaker" / "README.md").read_text()
 
 
+RUNS = 3
+BY_NAME = {one.name: one for one in SITUATIONS}
+
+
+@cache
+def ours(name: str) -> list[Result]:
+    """What our breaker does in the first runs of that situation: the same whenever anybody looks."""
+    situation = BY_NAME[name]
+    return run(replace(situation, runs=min(situation.runs, RUNS)), "sidecar")
+
+
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda one: one.name)
 def test_breaker_does_what_is_wanted(situation: Situation) -> None:
-    results = run(replace(situation, runs=min(situation.runs, 3)), "sidecar")
+    results = ours(situation.name)
     assert all(situation.is_right(result) for result in results), (situation.wanted, results)
 
 
 def test_three_sidecars_recover_as_soon_as_one() -> None:
     one, three = (
-        sum(result.closed_after for result in run(situation, "sidecar")) / situation.runs
-        for situation in SITUATIONS
-        if "sidecar" in situation.name and "behind" not in situation.name
+        sum(result.closed_after for result in results) / len(results)
+        for results in (ours(name) for name in BY_NAME if "sidecar" in name and "behind" not in name)
     )
     assert three <= 1.3 * one
 
@@ -37,12 +49,20 @@ def test_patient_caller_among_impatient_ones_is_served_within_five_seconds() -> 
         assert result.groups["patient"].good > 100
 
 
+def verdicts_on(breaker: str) -> Iterator[bool]:
+    """Whether it is right, situation by situation."""
+    for one in SITUATIONS:
+        if one.until <= 120.0:
+            yield Row(one, breaker, run(replace(one, runs=1), breaker)).is_right
+
+
 @pytest.mark.parametrize("name", [name for name in BREAKERS if name != "sidecar"])
 def test_situations_tell_breakers_apart(name: str) -> None:
-    """Each of the other breakers is wrong somewhere, so the situations can be failed."""
-    rows = [Row(one, name, run(replace(one, runs=1), name)) for one in SITUATIONS if one.until <= 120.0]
-    assert any(not row.is_right for row in rows)
-    assert any(row.is_right for row in rows)
+    """Each of the other breakers is right somewhere and wrong somewhere, so the situations can be failed."""
+    seen: set[bool] = set()
+    verdicts = verdicts_on(name)
+    while len(seen) < 2:
+        seen.add(next(verdicts))
 
 
 def test_same_seed_gives_the_same_run() -> None:
