@@ -330,7 +330,9 @@ def _as_any(original: Any, judge: Judge, permit: BreakerPermit, outcome: Outcome
         permit.is_probe = was
 
 
-SEEDS = range(1, 36)
+QUICK = (31, 1, 10, 3)
+"""Which find nearly all that is planted, with the version of Hypothesis that they were tried with."""
+SEEDS = (*QUICK, *(number for number in range(1, 36) if number not in QUICK))
 """Each for a short search: a long one begins with 50 examples that are small, and then varies those it had, so what
 the first ones do not come near to, it finds late."""
 SEARCH = settings(
