@@ -20,7 +20,7 @@ from tests.support.raw import RawPeer, raw_upstream
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 UPLOAD_BYTES = 20_000_000
-TIMES = 3
+TIMES = 2
 
 URLLIB = f"""\
 import sys, urllib.error, urllib.request
