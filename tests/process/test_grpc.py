@@ -17,8 +17,9 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from tests.process.setting import Served, served
+from tests.process.setting import Served, served, written
 from tests.support.grpc_service import NAME, GrpcService, grpc_service
+from tests.support.process import sidecar
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
@@ -53,16 +54,20 @@ def service() -> Iterator[GrpcService]:
 
 
 class Calls:
-    """A client's channel; each call runs in a thread, as grpcio's own do."""
+    """A client's channel, and what metadata its calls have; each runs in a thread, as grpcio's own do."""
 
-    def __init__(self, port: int, policy: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, port: int, policy: Mapping[str, Any] | None = None, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         options = [("grpc.service_config", json.dumps(policy))] if policy else None
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options)
+        self.metadata = metadata
 
     async def unary(self, method: str, request: bytes = b"", **options: Any) -> Any:
         """The response, with its call. Raises grpc.RpcError."""
         call = self.channel.unary_unary(f"/{NAME}/{method}").with_call
-        return await asyncio.to_thread(lambda: call(request, **{"timeout": PATIENCE_SECONDS, **options}))
+        options = {"timeout": PATIENCE_SECONDS, "metadata": self.metadata, **options}
+        return await asyncio.to_thread(lambda: call(request, **options))
 
     async def failure(self, method: str, request: bytes = b"", **options: Any) -> Any:
         """The error that it ends with."""
@@ -84,14 +89,55 @@ async def sidecars(folder: Path, port: int, count: int, route: str = "") -> Asyn
         yield row
 
 
-@asynccontextmanager
-async def calls(folder: Path, service: GrpcService, count: int = 1, route: str = "") -> AsyncIterator[Calls]:
-    async with sidecars(folder, service.port, count, route) as row:
-        client = Calls(row[0].port)
+OPEN = "open_for: 60s"
+POLICIES = {
+    "opens": f"circuit_breaker: {{consecutive_failures: 5, {OPEN}}}",
+    "own-fault": f"circuit_breaker: {{consecutive_failures: 2, {OPEN}}}",
+    "named": f"circuit_breaker: {{consecutive_failures: 2, {OPEN}, failure_on: ['grpc:NOT_FOUND']}}",
+    "counted": f"circuit_breaker: {{consecutive_failures: 2, {OPEN}}}",
+    "away": "",
+}
+"""By the route that has it: each is for the calls of one test, which name it in their metadata."""
+
+
+@dataclass
+class Guarded:
+    """A sidecar with a route for each policy, and a service of its own behind each."""
+
+    sidecar: Served
+    services: dict[str, GrpcService]
+
+    @contextmanager
+    def calls(self, route: str) -> Iterator[Calls]:
+        client = Calls(self.sidecar.port, metadata=(("x-route", route),))
         try:
             yield client
         finally:
             client.channel.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    async with AsyncExitStack() as stack:
+        services = {name: stack.enter_context(grpc_service()) for name in POLICIES if name != "away"}
+        with grpc_service() as gone:
+            ports = {"away": gone.port, **{name: one.port for name, one in services.items()}}
+        file, inbound, probes = written(
+            folder, gone.port, route="match: {path: {prefix: /nowhere}}", upstream=H2
+        )
+        upstreams = "".join(
+            f'{name}: {{endpoints: ["127.0.0.1:{port}"], {H2}}}, ' for name, port in ports.items()
+        )
+        text = file.read_text().replace("upstreams: {", "upstreams: {" + upstreams, 1)
+        routes = "".join(
+            f"{{name: {name}, upstream: {name}, match: {{headers: {{x-route: {name}}}}}"
+            f"{f', {policy}' if policy else ''}}}, "
+            for name, policy in POLICIES.items()
+        )
+        file.write_text(text.replace("routes: [", f"routes: [{routes}", 1))
+        process = await stack.enter_async_context(sidecar(file, probes, folder / "sidecar.log"))
+        yield Guarded(Served(process, inbound), services)
 
 
 @dataclass
@@ -246,8 +292,9 @@ async def own_ends(sidecar: Served) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith(count))
 
 
-async def test_a_cancelled_call_is_cancelled_at_its_server(tmp_path: Path, service: GrpcService) -> None:
-    async with calls(tmp_path, service, 2) as client:
+async def test_a_cancelled_call_is_cancelled_at_its_server(row: Row) -> None:
+    service = row.service
+    with row.calls(2) as client:
         future = client.channel.unary_unary(f"/{NAME}/Slow").future(b"", timeout=PATIENCE_SECONDS)
         await until(lambda: service.calls == ["Slow"])
         assert not service.ended
@@ -278,10 +325,9 @@ async def test_a_slow_reader_holds_its_server_back_and_nobody_else(row: Row) -> 
         assert rest == 499 * 100_000
 
 
-async def test_a_server_that_says_unavailable_opens_the_breaker(tmp_path: Path, service: GrpcService) -> None:
+async def test_a_server_that_says_unavailable_opens_the_breaker(guarded: Guarded) -> None:
     """Its answers are HTTP 200: only `grpc-status` tells."""
-    route = "circuit_breaker: {consecutive_failures: 5, open_for: 60s}"
-    async with calls(tmp_path, service, route=route) as client:
+    with guarded.calls("opens") as client:
         for _ in range(5):
             error = await client.failure("Fail")
             assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -289,13 +335,13 @@ async def test_a_server_that_says_unavailable_opens_the_breaker(tmp_path: Path, 
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "circuit_open" in error.details()
         assert int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
-    assert service.calls == ["Fail"] * 5
+    assert guarded.services["opens"].calls == ["Fail"] * 5
 
 
-async def test_what_is_the_callers_own_fault_opens_nothing(tmp_path: Path, service: GrpcService) -> None:
-    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s}"
+async def test_what_is_the_callers_own_fault_opens_nothing(guarded: Guarded) -> None:
+    service = guarded.services["own-fault"]
     codes = grpc.StatusCode
-    async with calls(tmp_path, service, route=route) as client:
+    with guarded.calls("own-fault") as client:
         for code in (codes.INVALID_ARGUMENT, codes.NOT_FOUND, codes.UNAUTHENTICATED, codes.ABORTED):
             service.failure = code
             for _ in range(2):
@@ -303,9 +349,9 @@ async def test_what_is_the_callers_own_fault_opens_nothing(tmp_path: Path, servi
         assert (await client.unary("Echo", b"x"))[0] == b"x"
 
 
-async def test_failure_on_names_a_grpc_status(tmp_path: Path, service: GrpcService) -> None:
-    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s, failure_on: ['grpc:NOT_FOUND']}"
-    async with calls(tmp_path, service, route=route) as client:
+async def test_failure_on_names_a_grpc_status(guarded: Guarded) -> None:
+    service = guarded.services["named"]
+    with guarded.calls("named") as client:
         for _ in range(3):
             await client.failure("Fail")  # UNAVAILABLE is not named
         service.failure = grpc.StatusCode.NOT_FOUND
@@ -314,26 +360,24 @@ async def test_failure_on_names_a_grpc_status(tmp_path: Path, service: GrpcServi
         assert "circuit_open" in (await client.failure("Echo")).details()
 
 
-async def test_our_own_answers_are_grpc_statuses(tmp_path: Path, service: GrpcService) -> None:
-    async with sidecars(tmp_path, service.port, 1, "match: {path: {prefix: /test.Service}}") as [sidecar]:
-        client = Calls(sidecar.port)
+async def test_our_own_answers_are_grpc_statuses(guarded: Guarded) -> None:
+    with guarded.calls("none of them") as client:
         call = client.channel.unary_unary("/other.Service/Any")
         with pytest.raises(grpc.RpcError) as raised:
             await asyncio.to_thread(lambda: call(b"", timeout=PATIENCE_SECONDS))
-        client.channel.close()
     error: Any = raised.value
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "no_route" in error.details()
 
 
-async def test_every_end_is_counted_by_its_grpc_status(tmp_path: Path, service: GrpcService) -> None:
+async def test_every_end_is_counted_by_its_grpc_status(guarded: Guarded) -> None:
     """What a server said, what the sidecar answered itself, and a caller who left."""
-    route = "circuit_breaker: {consecutive_failures: 2, open_for: 60s}"
+    service = guarded.services["counted"]
     codes = grpc.StatusCode
-    async with sidecars(tmp_path, service.port, 1, route) as [sidecar]:
-        client = Calls(sidecar.port)
+    with guarded.calls("counted") as client:
         await client.unary("Echo", b"x")
-        future = client.channel.unary_unary(f"/{NAME}/Slow").future(b"", timeout=PATIENCE_SECONDS)
+        slow = client.channel.unary_unary(f"/{NAME}/Slow")
+        future = slow.future(b"", timeout=PATIENCE_SECONDS, metadata=client.metadata)
         await until(lambda: "Slow" in service.calls)
         future.cancel()
         await until(lambda: "Slow" in service.ended)
@@ -341,38 +385,35 @@ async def test_every_end_is_counted_by_its_grpc_status(tmp_path: Path, service: 
             service.failure = code
             await client.failure("Fail")
         await client.failure("Echo")  # the breaker is open
-        client.channel.close()
 
-        async def count(rest: str) -> float:
-            labels = (
-                'sidecar_route="app",sidecar_listener="inbound",http_request_method="POST",url_scheme="http",'
-            )
-            return await sidecar.metric(f"http_server_request_duration_seconds_count{{{labels}{rest}}}")
+    async def count(rest: str) -> float:
+        labels = (
+            'sidecar_route="counted",sidecar_listener="inbound",http_request_method="POST",'
+            f'url_scheme="http",{rest}'
+        )
+        return await guarded.sidecar.metric(f"http_server_request_duration_seconds_count{{{labels}}}")
 
-        grpcs = 'rpc_system="grpc",rpc_grpc_status_code='
-        ok = f'http_response_status_code="200",{grpcs}'
-        assert await count(f'{ok}"0"') == 1
-        assert await count(f'{ok}"5"') == 1
-        assert await count(f'{ok}"14",error_type="UNAVAILABLE"') == 1
-        assert await count(f'{ok}"15",error_type="DATA_LOSS"') == 1
-        assert await count(f'{ok}"14",error_type="circuit_open"') == 1
-        assert await count(f'http_response_status_code="499",{grpcs}"1",error_type="client_gone"') == 1
+    grpcs = 'rpc_system="grpc",rpc_grpc_status_code='
+    ok = f'http_response_status_code="200",{grpcs}'
+    assert await count(f'{ok}"0"') == 1
+    assert await count(f'{ok}"5"') == 1
+    assert await count(f'{ok}"14",error_type="UNAVAILABLE"') == 1
+    assert await count(f'{ok}"15",error_type="DATA_LOSS"') == 1
+    assert await count(f'{ok}"14",error_type="circuit_open"') == 1
+    assert await count(f'http_response_status_code="499",{grpcs}"1",error_type="client_gone"') == 1
 
 
-async def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
-    with grpc_service() as service:
-        port = service.port
-    async with served(tmp_path, port, upstream=H2) as sidecar:
-        client = Calls(sidecar.port)
+async def test_a_server_that_is_away_is_unavailable(guarded: Guarded) -> None:
+    with guarded.calls("away") as client:
         error = await client.failure("Echo")
-        client.channel.close()
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "connection_refused" in error.details()
 
 
-async def test_many_cancelled_calls_are_no_flood(tmp_path: Path, service: GrpcService) -> None:
+async def test_many_cancelled_calls_are_no_flood(row: Row) -> None:
     """Two sidecars share one connection: what its clients cancel is a feature, not an attack."""
-    async with calls(tmp_path, service, 2) as client:
+    service = row.service
+    with row.calls(2) as client:
         slow = client.channel.unary_unary(f"/{NAME}/Slow")
         for _ in range(6):
             futures = [slow.future(b"", timeout=PATIENCE_SECONDS) for _ in range(50)]
