@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from sidecar.__main__ import main
 from tests.scenarios.operator import Operator
 from tests.support.ports import free_ports
 from tests.support.process import Running, http_get, sidecar
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of commands that run in this process; those of their own have the same (`Site.started`)."""
+    for name, value in SURROUNDINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+SURROUNDINGS = {"PATH": "/usr/bin:/bin", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "120"}
+
+
+def said(*words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a command."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as ended:  # as argparse ends it
+            code = int(ended.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
 @dataclass
@@ -36,10 +60,7 @@ class Site:
         return await self.bare_command(*words, "--admin", f"http://127.0.0.1:{self.hand.port}")
 
     async def bare_command(self, *words: str) -> tuple[int, str, str]:
-        process = await self.started(*words)
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        return await asyncio.to_thread(said, *words)
 
     async def started(self, *words: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -47,7 +68,7 @@ class Site:
             *("-m", "sidecar", *words),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "120"},
+            env=SURROUNDINGS,
         )
 
 
@@ -61,6 +82,7 @@ drain: {{delay: 0s}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:9"]}}}}
 routes:
 - {{name: shop, upstream: app}}
+- {{name: tapped, upstream: app, match: {{path: {{prefix: /tapped}}}}}}
 """
 
 
@@ -71,6 +93,13 @@ async def site(folder: Path) -> AsyncIterator[Site]:
     file.write_text(configured(inbound=inbound, admin=admin, probes=probes))
     async with sidecar(file, probes, folder / "log") as running:
         yield Site(running, file, Operator(admin), inbound)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """For tests that leave it as it was: no request by the route `shop`, and no order for its breaker."""
+    async with site(tmp_path_factory.mktemp("shared")) as to:
+        yield to
 
 
 async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) -> None:
@@ -104,30 +133,28 @@ async def test_breaker_and_status_tell_and_exit_as_scripts_want(tmp_path: Path) 
         assert '"reason":"forced"' in log
 
 
-async def test_tap_shows_requests_as_they_end_and_ends_as_it_was_told(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
-        process = await to.started(
-            "tap", "shop", "--count", "2", "--admin", f"http://127.0.0.1:{to.hand.port}"
-        )
-        async with asyncio.timeout(60):
-            while not (await to.hand.get("/status"))["taps"]["readers"]:  # noqa: ASYNC110  # another process sets no event
-                await asyncio.sleep(0.05)
-        for path in ("/a?b=c", "/b"):
-            await http_get(to.inbound, path)
-        out, err = await process.communicate()
-        assert (process.returncode, err) == (0, b"")
-        first, second = out.decode().splitlines()
-        when_and_what = r"\d\d:\d\d:\d\d\.\d{3}  502 +\d+\.\d ms  shop  GET \S+/a  "
-        line = when_and_what + r"budget \d+ ms \(route\)  reason \S+  → 127.0.0.1:9"
-        assert re.fullmatch(line, first), first
-        assert second.isprintable()
-        for words, told in (
-            (("shp",), "did you mean 'shop'?"),
-            (("--slow", "9"), "slow: "),
-            (("-n", "0"), "at least 1"),
-        ):
-            code, _, err_text = await to.command("tap", *words)
-            assert (code, told in err_text) == (2, True), err_text
+async def test_tap_shows_requests_as_they_end_and_ends_as_it_was_told(shared: Site) -> None:
+    to = shared
+    process = await to.started("tap", "tapped", "--count", "2", "--admin", f"http://127.0.0.1:{to.hand.port}")
+    async with asyncio.timeout(60):
+        while not (await to.hand.get("/status"))["taps"]["readers"]:  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.05)
+    for path in ("/tapped/a?b=c", "/tapped/b"):
+        await http_get(to.inbound, path)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    first, second = out.decode().splitlines()
+    when_and_what = r"\d\d:\d\d:\d\d\.\d{3}  502 +\d+\.\d ms  tapped  GET \S+/tapped/a  "
+    line = when_and_what + r"budget \d+ ms \(route\)  reason \S+  → 127.0.0.1:9"
+    assert re.fullmatch(line, first), first
+    assert second.isprintable()
+    for words, told in (
+        (("shp",), "did you mean 'shop'?"),
+        (("--slow", "9"), "slow: "),
+        (("-n", "0"), "at least 1"),
+    ):
+        code, _, err_text = await to.command("tap", *words)
+        assert (code, told in err_text) == (2, True), err_text
 
 
 async def test_tap_of_nobody_says_so(tmp_path: Path) -> None:
@@ -143,57 +170,54 @@ async def test_tap_of_nobody_says_so(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (1, b"sidecar: it has ended\n")
 
 
-async def test_explain_tells_in_words_what_a_running_sidecar_knows(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
-        await to.hand.post("/breakers/shop/open?for=5m")
-        code, out, _ = await to.command("explain", str(to.file), "/x")
-        assert code == 0
-        assert re.search(
-            r"""\nLive
+async def test_explain_tells_in_words_what_a_running_sidecar_knows(shared: Site) -> None:
+    to = shared
+    await to.hand.post("/breakers/shop/open?for=5m")
+    code, out, _ = await to.command("explain", str(to.file), "/x")
+    await to.hand.post("/breakers/shop/auto")
+    assert code == 0
+    assert re.search(
+        r"""\nLive
   breaker shop/app: forced_open by hand
     forced_open: by 127\.0\.0\.1 since \S+Z until \S+Z
     window: 0 calls, 0\.0% failed, 0\.0% slow, 0 failures in a row; refused since the start: 0
     last change: closed → forced_open \(forced\) at \d{4}-\S+: by 127\.0\.0\.1 for 5m\n$""",
-            out,
-        ), out
-        (nobody,) = free_ports(1)
-        code, out, _ = await Site(to.running, to.file, Operator(nobody), 0).command(
-            "explain", str(to.file), "/x"
-        )
-        assert code == 0
-        assert out.endswith(
-            f"\nLive\n  http://127.0.0.1:{nobody}: no sidecar listens there (Connection refused); "
-            "is the address right?\n"
-        )
+        out,
+    ), out
+    (nobody,) = free_ports(1)
+    code, out, _ = await Site(to.running, to.file, Operator(nobody), 0).command("explain", str(to.file), "/x")
+    assert code == 0
+    assert out.endswith(
+        f"\nLive\n  http://127.0.0.1:{nobody}: no sidecar listens there (Connection refused); "
+        "is the address right?\n"
+    )
 
 
-async def test_a_command_that_cannot_be_done_says_why(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
-        code, _, err = await to.command("breaker", "open", "shops")
-        assert (code, err) == (2, "sidecar: there is no route 'shops'; did you mean 'shop'?\n")
-        code, _, err = await to.command("breaker", "open", "shop", "--for", "5")
-        assert (code, err) == (2, "sidecar: for: a duration needs a unit: write 5s or 5ms\n")
-        assert (await to.command("breaker", "ajar", "shop"))[0] == 2
-        (nobody,) = free_ports(1)
-        for words in (("status",), ("breaker", "auto", "shop")):
-            code, _, err = await Site(to.running, to.file, Operator(nobody), 0).command(*words)
-            where = f"http://127.0.0.1:{nobody}"
-            told = f"sidecar: {where}: no sidecar listens there (Connection refused); is the address right?\n"
-            assert (code, err) == (1, told)
-        for wrong in (
-            *(
-                "--admin=ftp://x",
-                "--admin=127.0.0.1:1",
-                "--admin=http://127.0.0.1:x",
-                "--admin=http://x:99999",
-            ),
-            *(f"--token-file={tmp_path}/none", "--wach"),
-        ):
-            code, out, err = await to.bare_command(
-                "status", f"--admin=http://127.0.0.1:{to.hand.port}", wrong
-            )
-            assert (code, out) == (2, ""), wrong
-            assert err
+async def test_a_command_that_cannot_be_done_says_why(shared: Site) -> None:
+    to = shared
+    code, _, err = await to.command("breaker", "open", "shops")
+    assert (code, err) == (2, "sidecar: there is no route 'shops'; did you mean 'shop'?\n")
+    code, _, err = await to.command("breaker", "open", "shop", "--for", "5")
+    assert (code, err) == (2, "sidecar: for: a duration needs a unit: write 5s or 5ms\n")
+    assert (await to.command("breaker", "ajar", "shop"))[0] == 2
+    (nobody,) = free_ports(1)
+    for words in (("status",), ("breaker", "auto", "shop")):
+        code, _, err = await Site(to.running, to.file, Operator(nobody), 0).command(*words)
+        where = f"http://127.0.0.1:{nobody}"
+        told = f"sidecar: {where}: no sidecar listens there (Connection refused); is the address right?\n"
+        assert (code, err) == (1, told)
+    for wrong in (
+        *(
+            "--admin=ftp://x",
+            "--admin=127.0.0.1:1",
+            "--admin=http://127.0.0.1:x",
+            "--admin=http://x:99999",
+        ),
+        *(f"--token-file={to.file.parent}/none", "--wach"),
+    ):
+        code, out, err = await to.bare_command("status", f"--admin=http://127.0.0.1:{to.hand.port}", wrong)
+        assert (code, out) == (2, ""), wrong
+        assert err
 
 
 async def test_a_watch_goes_on_while_nobody_answers_and_says_at_its_end_what_it_saw_last(
@@ -221,19 +245,19 @@ async def test_a_watch_goes_on_while_nobody_answers_and_says_at_its_end_what_it_
         assert process.returncode == 1
 
 
-async def test_a_watch_without_a_terminal_tells_every_state(tmp_path: Path) -> None:
+async def test_a_watch_without_a_terminal_tells_every_state(shared: Site) -> None:
     """As into a pipe, where nothing can be drawn over; there each line is whole."""
-    async with site(tmp_path) as to:
-        process = await to.started("status", "--watch", f"--admin=http://127.0.0.1:{to.hand.port}")
-        assert process.stdout is not None
-        for _ in range(2):
-            seen = ""
-            while "Breakers" not in seen:
-                seen = (await process.stdout.readline()).decode()
-                assert "\x1b" not in seen
-        process.send_signal(signal.SIGINT)
-        _, errors = await process.communicate()
-        assert (process.returncode, errors) == (0, b"")
+    to = shared
+    process = await to.started("status", "--watch", f"--admin=http://127.0.0.1:{to.hand.port}")
+    assert process.stdout is not None
+    for _ in range(2):
+        seen = ""
+        while "Breakers" not in seen:
+            seen = (await process.stdout.readline()).decode()
+            assert "\x1b" not in seen
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
 
 
 async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
@@ -262,30 +286,36 @@ async def test_a_reload_is_answered_told_and_shown(tmp_path: Path) -> None:
         assert (await to.running.get("/readyz"))[0] == 200
 
 
-async def test_a_reload_to_an_address_that_is_taken_says_which_key_and_what_to_do(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
-        taken = to.hand.port
-        more = f'listeners: {{more: {{address: "127.0.0.1:{taken}", direction: inbound}}, '
-        # without `admin`, or the file would be refused before anything is bound
-        to.file.write_text(to.file.read_text().replace("listeners: {", more).replace("admin: {", "admin: #{"))
-        refused = await to.hand.post("/reload")
-        assert (to.hand.status, refused["problems"]) == (
-            422,
-            [
-                f"{to.file}: listeners.more.address: cannot listen on 127.0.0.1:{taken}: it is in use: stop what "
-                f"listens there (`ss -ltnp 'sport = :{taken}'` shows it), or choose another port"
-            ],
-        )
+async def test_a_reload_to_an_address_that_is_taken_says_which_key_and_what_to_do(shared: Site) -> None:
+    to, good = shared, shared.file.read_text()
+    taken = to.hand.port
+    more = f'listeners: {{more: {{address: "127.0.0.1:{taken}", direction: inbound}}, '
+    # without `admin`, or the file would be refused before anything is bound
+    to.file.write_text(good.replace("listeners: {", more).replace("admin: {", "admin: #{"))
+    refused = await to.hand.post("/reload")
+    assert (to.hand.status, refused["problems"]) == (
+        422,
+        [
+            f"{to.file}: listeners.more.address: cannot listen on 127.0.0.1:{taken}: it is in use: stop what "
+            f"listens there (`ss -ltnp 'sport = :{taken}'` shows it), or choose another port"
+        ],
+    )
+    to.file.write_text(good)
+    assert (await to.hand.post("/reload"))["is_success"]
 
 
-async def test_an_override_survives_a_reload_of_the_file(tmp_path: Path) -> None:
-    async with site(tmp_path) as to:
-        await to.command("breaker", "open", "shop", "--for", "5m")
-        changed = to.file.read_text().replace("upstream: app}", "upstream: app, circuit_breaker: {ramp: 5s}}")
-        to.file.write_text(changed)
-        await to.hand.post("/reload")
-        (one,) = (await to.hand.get("/breakers/shop"))["breakers"]
-        assert (one["state"], one["is_overridden"]) == ("forced_open", True)
+async def test_an_override_survives_a_reload_of_the_file(shared: Site) -> None:
+    to, good = shared, shared.file.read_text()
+    await to.command("breaker", "open", "shop", "--for", "5m")
+    to.file.write_text(good.replace("upstream: app}", "upstream: app, circuit_breaker: {ramp: 5s}}"))
+    told = await to.hand.post("/reload")
+    assert told["is_success"]
+    assert told["routes"]["changed"]
+    (one,) = (await to.hand.get("/breakers/shop"))["breakers"]
+    assert (one["state"], one["is_overridden"]) == ("forced_open", True)
+    to.file.write_text(good)
+    await to.hand.post("/reload")
+    await to.command("breaker", "auto", "shop")
 
 
 async def test_quitquitquit_ends_the_process_in_order_and_whoever_listens_with_it(tmp_path: Path) -> None:
