@@ -26,6 +26,7 @@ from tests.support.pod import (
     Sidecar,
     namespaces,
 )
+from tests.support.pod_programs import Server
 
 LISTENERS = """\
 version: 1
@@ -78,21 +79,23 @@ def pod(folder: Path, routes: str, *, is_intercepted: bool = True) -> Iterator[P
     with namespaces() as around:
         for _ in range(2 if is_intercepted else 0):
             around.in_pod(*INTERCEPT)
-        world = around.world
-        around.serve(around.pod, "http", "127.0.0.1", 8080)
-        around.serve(around.pod, "http", POD, 8081)
-        around.serve(around.pod, "redis", "0.0.0.0", 8082)
-        for name in ("payments", "db-0.db", "db-1.db", "elsewhere", "unnamed"):
-            port = 7000 if name.endswith(".db") else 80
-            around.serve(world, "http", SERVICES[name], port)
-        around.serve(world, "http", "fd77::14", 80)
-        around.serve(world, "grpc", SERVICES["greeter"], 50051)
-        around.serve(world, "greeting", SERVICES["mysql"], 3306)
-        around.serve(world, "greeting", SERVICES["mysql"], 9999)
-        around.serve(world, "redis", SERVICES["redis"], 7777)
-        around.serve(world, "redis", SERVICES["redis"], 6379)
-        around.serve(world, "websocket", SERVICES["chat"], 80)
-        around.serve(world, "http", SERVICES["tls"], 443, str(pair.chain), str(pair.key))
+        around.serve_all(
+            around.pod,
+            Server("http", "127.0.0.1", 8080),
+            Server("http", POD, 8081),
+            Server("redis", "0.0.0.0", 8082),
+        )
+        around.serve_all(
+            around.world,
+            *(Server("http", SERVICES[name], 80) for name in ("payments", "elsewhere", "unnamed")),
+            *(Server("http", SERVICES[name], 7000) for name in ("db-0.db", "db-1.db")),
+            Server("http", "fd77::14", 80),
+            Server("grpc", SERVICES["greeter"], 50051),
+            *(Server("greeting", SERVICES["mysql"], port) for port in (3306, 9999)),
+            *(Server("redis", SERVICES["redis"], port) for port in (7777, 6379)),
+            Server("websocket", SERVICES["chat"], 80),
+            Server("http", SERVICES["tls"], 443, (str(pair.chain), str(pair.key))),
+        )
         sidecar = around.sidecar(folder, LISTENERS + routes)
         yield Pod(around, sidecar)
 

@@ -12,13 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import pytest
+
+from tests.support.pod_programs import Server
 
 POD, POD_6 = "10.77.0.2", "fd77::2"
 WORLD, WORLD_6 = "10.77.0.1", "fd77::1"
@@ -34,8 +36,11 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = [sys.executable, "-m", "tests.support.pod_programs"]
 
 
-def run(*command: str, check: bool = True) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+def run(*command: str, check: bool = True, given: str = "") -> str:
+    """What a command prints; `given`: what it reads."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, input=given
+    )
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -99,9 +104,13 @@ class Namespaces:
         self._stack.callback(stop, process)
         return process
 
-    def serve(self, namespace: str, name: str, address: str, port: int, *files: str) -> subprocess.Popen[str]:
+    def serve(self, namespace: str, name: str, address: str, port: int) -> subprocess.Popen[str]:
         """A server of `pod_programs`, once it listens."""
-        process = self.start(namespace, *PROGRAMS, "serve", name, address, str(port), *files)
+        return self.serve_all(namespace, Server(name, address, port))
+
+    def serve_all(self, namespace: str, *servers: Server) -> subprocess.Popen[str]:
+        """Several in one process, once all of them listen."""
+        process = self.start(namespace, *PROGRAMS, "serve", *(server.words for server in servers))
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         return process
@@ -193,30 +202,41 @@ def namespaces(hosts: Sequence[str] = ()) -> Iterator[Namespaces]:
 
 def _link(pod: str, world: str) -> None:
     """A pair of interfaces, addresses of both families, and the way back to the pod by its Service's address."""
-
-    def ip(namespace: str, words: str) -> None:
-        run("ip", "-n", namespace, *words.split())
-
     run("ip", "link", "add", "eth0", "netns", pod, "type", "veth", "peer", "name", "eth0", "netns", world)
     for namespace in (pod, world):
         run("ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", check=False)
-        ip(namespace, "link set lo up")
-    for namespace, four, six in ((pod, POD, POD_6), (world, WORLD, WORLD_6)):
-        ip(namespace, f"addr add {four}/24 dev eth0")
-        ip(namespace, f"addr add {six}/64 dev eth0 nodad")
-        ip(namespace, "link set eth0 up")
-    for address in SERVICES.values():
-        ip(world, f"addr add {address}/32 dev lo")
-        ip(world, f"addr add fd77::{address.rpartition('.')[2]}/128 dev lo nodad")
-    ip(pod, f"route add default via {WORLD}")
-    ip(pod, f"-6 route add default via {WORLD_6}")
-    for address in (*SERVICES.values(), SERVICE_IP):
-        ip(pod, f"route add {address}/32 via {WORLD}")
-    for address in SERVICES.values():
-        ip(pod, f"-6 route add fd77::{address.rpartition('.')[2]}/128 via {WORLD_6}")
+    own = (f"addr add {address}/32 dev lo" for address in SERVICES.values())
+    own_6 = (f"addr add {_six(address)}/128 dev lo nodad" for address in SERVICES.values())
+    _ip(world, [*_addresses(WORLD, WORLD_6), *own, *own_6])
+    _ip(pod, [*_addresses(POD, POD_6), *_ways(SERVICES.values())])
     run("ip", "netns", "exec", world, "sysctl", "-qw", "net.ipv4.ip_forward=1")
     for rule in (
         f"PREROUTING -d {SERVICE_IP} -p tcp --dport 80 -j DNAT --to-destination {POD}:8080",
         f"POSTROUTING -s {POD} -d {POD} -j MASQUERADE",
     ):
         run("ip", "netns", "exec", world, "iptables", "-t", "nat", "-A", *rule.split())
+
+
+def _ip(namespace: str, lines: Sequence[str]) -> None:
+    """All that in one process."""
+    run("ip", "-n", namespace, "-batch", "-", given="\n".join(lines))
+
+
+def _six(address: str) -> str:
+    return f"fd77::{address.rpartition('.')[2]}"
+
+
+def _addresses(four: str, six: str) -> list[str]:
+    return [
+        "link set lo up",
+        f"addr add {four}/24 dev eth0",
+        f"addr add {six}/64 dev eth0 nodad",
+        "link set eth0 up",
+    ]
+
+
+def _ways(services: Iterable[str]) -> list[str]:
+    """Out of the pod."""
+    fours = [f"route add {address}/32 via {WORLD}" for address in (*services, SERVICE_IP)]
+    sixes = [f"route add {_six(address)}/128 via {WORLD_6}" for address in services]
+    return [f"route add default via {WORLD}", f"route add default via {WORLD_6}", *fours, *sixes]

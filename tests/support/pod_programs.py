@@ -1,20 +1,42 @@
-"""Small servers and clients for network namespaces, each a process: `python -m tests.support.pod_programs NAME …`.
+"""Small servers and clients for network namespaces, in processes: `python -m tests.support.pod_programs NAME …`.
 
-A server says "ready" when it listens. A client prints what it got, and exits 1 with the reason if that was nothing.
+A process may have several servers, and says "ready" when all of them listen. A client prints what it got, and exits 1
+with the reason if that was nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
 import sys
-import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Server:
+    """`files`: certificate and key of one that speaks TLS."""
+
+    name: str
+    address: str
+    port: int
+    files: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """As an argument of the command."""
+        return ",".join((self.name, self.address, str(self.port), *self.files))
+
+    @classmethod
+    def of(cls, words: str) -> Server:
+        name, address, port, *files = words.split(",")
+        return cls(name, address, int(port), tuple(files))
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,7 +81,10 @@ async def redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write(b"+PONG\r\n" if last.strip() == b"PING" else b"-ERR\r\n")
 
 
-async def listen(handle: Handle, address: str, port: int, context: ssl.SSLContext | None = None) -> None:
+HANDLES: dict[str, Handle] = {"http": http, "websocket": websocket, "greeting": greeting, "redis": redis}
+
+
+async def listen(handle: Handle, address: str, port: int, context: ssl.SSLContext | None) -> None:
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handle(reader, writer)
@@ -68,25 +93,29 @@ async def listen(handle: Handle, address: str, port: int, context: ssl.SSLContex
         finally:
             writer.close()
 
-    server = await asyncio.start_server(one, address, port, ssl=context)
+    await asyncio.start_server(one, address, port, ssl=context)
+
+
+async def listen_all(servers: list[Server]) -> None:
+    for server in servers:
+        context = None
+        if server.files:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*server.files)
+        await listen(HANDLES[server.name], server.address, server.port, context)
     print("ready", flush=True)
-    async with server:
-        await server.serve_forever()
+    await asyncio.Event().wait()
 
 
-def serve(name: str, address: str, port: str, *files: str) -> None:
-    if name == "grpc":
-        from tests.support.grpc_service import grpc_service
+def serve(servers: list[Server]) -> None:
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            if server.name == "grpc":
+                from tests.support.grpc_service import grpc_service
 
-        with grpc_service(address=f"[{address}]:{port}" if ":" in address else f"{address}:{port}"):
-            print("ready", flush=True)
-            threading.Event().wait()
-    context = None
-    if files:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*files)
-    handles: dict[str, Handle] = {"http": http, "websocket": websocket, "greeting": greeting, "redis": redis}
-    asyncio.run(listen(handles[name], address, int(port), context))
+                host = f"[{server.address}]" if ":" in server.address else server.address
+                stack.enter_context(grpc_service(address=f"{host}:{server.port}"))
+        asyncio.run(listen_all([server for server in servers if server.name != "grpc"]))
 
 
 async def connected(host: str, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -136,7 +165,7 @@ async def open_websocket(host: str, port: str) -> None:
 
 def main(name: str, *rest: str) -> None:
     if name == "serve":
-        serve(*rest)
+        serve([Server.of(words) for words in rest])
     elif name == "talk":
         asyncio.run(talk(*rest))
     elif name == "grpc":
