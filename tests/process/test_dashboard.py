@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from sidecar.admin.events import MAX_READERS
 from tests.process.shop import NAMES, Shop, shop
@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module"), nee
 
 SIZES = {"wide": (1600, 1000), "middle": (1100, 800), "narrow": (400, 900)}
 PAYMENTS = "checkout-to-payments"
+LOOKS = (("light", "wide"), ("light", "middle"), ("light", "narrow"), ("dark", "narrow"))
+"""Where room is short, in either theme: they differ in colours, and in what has a border."""
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>'
 HOSTILE_KEY = "<script>window.pwned = 3</script>"
 """What follows its `=` could be a secret, so no message shows that."""
@@ -47,6 +49,13 @@ async def keeping(page: Any) -> AsyncIterator[None]:
     await page.evaluate("window.mark = 'the same'")
     yield
     assert await page.evaluate("window.mark") == "the same"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    """A sidecar for tests that ask by a route of their own, and leave no other configuration behind."""
+    async with shop(tmp_path_factory.mktemp("shared")) as to, to.sidecar():
+        yield to
 
 
 async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_button(
@@ -99,10 +108,9 @@ async def test_a_breaker_trips_before_the_eyes_and_is_forced_closed_with_the_but
         assert console.take() == []
 
 
-async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(
-    tmp_path: Path, chromium: Any
-) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), page_in(chromium, "about:blank") as (page, _):
+async def test_a_page_of_another_origin_may_link_to_it_and_not_frame_it(shared: Shop, chromium: Any) -> None:
+    to = shared
+    async with page_in(chromium, "about:blank") as (page, _):
         to.says = f'<a href="{to.url}">the dashboard</a><iframe src="{to.url}"></iframe>'
         async with page.expect_response(to.url) as framed:
             await page.goto(f"http://localhost:{to.inbound}/search")
@@ -222,12 +230,9 @@ async def test_a_thousand_routes_are_paged_filtered_and_ordered(tmp_path: Path, 
         assert console.take() == []
 
 
-async def test_the_keyboard_alone_is_enough(tmp_path: Path, chromium: Any) -> None:
-    async with (
-        shop(tmp_path) as to,
-        to.sidecar(),
-        page_in(chromium, f"{to.url}#/breakers") as (page, console),
-    ):
+async def test_the_keyboard_alone_is_enough(shared: Shop, chromium: Any) -> None:
+    to = shared
+    async with page_in(chromium, f"{to.url}#/breakers") as (page, console):
         await is_live(page)
         await row(page, PAYMENTS).wait_for()
         seen = await tabbed(page, until=f"Force open: breaker of {PAYMENTS} and app")
@@ -248,6 +253,7 @@ async def test_the_keyboard_alone_is_enough(tmp_path: Path, chromium: Any) -> No
         await reads(row(page, PAYMENTS).locator(".c-state"), "forced open")
         assert await to.ask(PAYMENTS) == [503]
         assert console.take() == []
+    await to.hand.post(f"/breakers/{PAYMENTS}/auto")
 
 
 async def tabbed(page: Any, *, until: str) -> list[str]:
@@ -318,16 +324,17 @@ async def test_a_stream_that_breaks_goes_on_where_it_was(tmp_path: Path, chromiu
 
 
 async def test_where_there_is_no_place_for_a_stream_the_page_polls_until_there_is(
-    tmp_path: Path, chromium: Any
+    shared: Shop, chromium: Any
 ) -> None:
-    async with shop(tmp_path) as to, to.sidecar(), contextlib.AsyncExitStack() as others:
+    to = shared
+    async with contextlib.AsyncExitStack() as others:
         for _ in range(MAX_READERS):
             await others.enter_async_context(to.hand.events())
         async with page_in(chromium, to.url) as (page, _):
             await reads(page.locator("#connection"), "polling, no events")
-            to.moods[PAYMENTS] = 500
-            await to.ask(PAYMENTS, 5)
-            await reads(row(page, PAYMENTS).locator(".state"), "open")
+            to.moods["accounts"] = 500
+            await to.ask("accounts", 5)
+            await reads(row(page, "accounts").locator(".state"), "open")
             assert await page.locator("#banner").is_hidden()
 
 
@@ -348,7 +355,8 @@ async def test_nothing_has_to_be_scrolled_sideways_at_any_width_in_either_theme(
 ) -> None:
     async with shop(tmp_path) as to, to.sidecar():
         await busy_day(to)
-        for theme, (name, (width, height)) in itertools.product(("light", "dark"), SIZES.items()):
+        for theme, name in LOOKS:
+            width, height = SIZES[name]
             viewport = {"width": width, "height": height}
             async with page_in(chromium, to.url, viewport=viewport, color_scheme=theme) as (page, _):
                 await is_live(page)
