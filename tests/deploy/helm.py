@@ -1,10 +1,12 @@
-"""A real Helm, as a process of its own: python -m tests.deploy.helm <request.json >answer.json.
+"""A real Helm, in a process of its own: `python -m tests.deploy.helm` reads values and writes answers, a line each.
 
-The library brings Go's runtime with it, which takes signals: it does not share a process with the tests.
+The library brings Go's runtime with it, which takes signals: it does not share a process with the tests. One process
+answers for all tests of a worker.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import subprocess
@@ -52,25 +54,47 @@ def _asked(values: str) -> dict[str, Any]:
         pytest.skip(
             "no Helm: PyPI's helm-python-sdk is not installed; it has wheels for Linux on x86-64 alone"
         )
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.deploy.helm"], input=values, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    process = _process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{values}\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line, "it has ended"
+    answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+@cache
+def _process() -> subprocess.Popen[str]:
+    """Runs until the tests are over."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.deploy.helm"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    atexit.register(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.communicate()
 
 
 def main() -> None:
     import helm_python
 
-    values = json.load(sys.stdin)
     with helm_python.Chart.load(CHART) as chart:
-        try:
-            files = chart.render(values, name="sidecar", namespace=NAMESPACE, is_install=True)
-            answer = {"files": files, "lint": helm_python.lint(CHART, values, strict=True)}
-        except helm_python.HelmError as error:
-            answer = {"refused": str(error)}
-    json.dump(answer, sys.stdout)
+        for line in sys.stdin:
+            values = json.loads(line)
+            try:
+                files = chart.render(values, name="sidecar", namespace=NAMESPACE, is_install=True)
+                answer = {"files": files, "lint": helm_python.lint(CHART, values, strict=True)}
+            except helm_python.HelmError as error:
+                answer = {"refused": str(error)}
+            print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
