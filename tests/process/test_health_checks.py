@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.setting import Served, served
+from tests.process.setting import Served, served, written
 from tests.support.authority import Authority
 from tests.support.grpc_health import grpc_health
 from tests.support.nginx import needs_nginx, nginx_by_tls
+from tests.support.process import sidecar
 from tests.support.raw import RawPeer, ask, raw_upstream
 
 pytestmark = pytest.mark.process
@@ -19,16 +20,16 @@ pytestmark = pytest.mark.process
 PATIENCE_SECONDS = 60.0
 
 
-async def count(to: Served, state: str) -> float:
+async def count(to: Served, state: str, upstream: str = "app") -> float:
     return await to.metric(
-        f'sidecar_health_endpoints{{sidecar_upstream="app",sidecar_health_state="{state}"}}'
+        f'sidecar_health_endpoints{{sidecar_upstream="{upstream}",sidecar_health_state="{state}"}}'
     )
 
 
-async def until(to: Served, state: str) -> None:
+async def until(to: Served, state: str, upstream: str = "app") -> None:
     """The only endpoint is `healthy` or `unhealthy`."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await count(to, state):  # noqa: ASYNC110  # another process sets no event
+        while not await count(to, state, upstream):  # noqa: ASYNC110  # another process sets no event
             await asyncio.sleep(0.03)
 
 
@@ -81,24 +82,44 @@ async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(tmp_path
                     pass
 
 
+PROTOCOLS = ("http1", "http2", "auto")
+
+
 @needs_nginx
-@pytest.mark.parametrize("protocol", ["http1", "http2", "auto"])
-async def test_nginx_is_asked_by_the_tls_and_protocol_of_its_upstream(tmp_path: Path, protocol: str) -> None:
+async def test_nginx_is_asked_by_the_tls_and_protocol_of_each_upstream(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.pair("a.test")
     (tmp_path / "html").mkdir()
     page = tmp_path / "html" / "healthz"
     page.write_text("well")
-    server = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; root {tmp_path}/html;"
-    with nginx_by_tls(tmp_path, server) as port:
-        tls = f'tls: {{ca: "{authority.path}", server_name: a.test}}, protocol: {protocol}'
+    log = tmp_path / "asked"
+    server = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; root {tmp_path}/html; access_log {log};"
+    with nginx_by_tls(tmp_path, server) as nginx:
+        tls = f'tls: {{ca: "{authority.path}", server_name: a.test}}'
         check = "health_check: {path: /healthz, interval: 200ms, timeout: 200ms}"
-        async with served(tmp_path, port, upstream=f"{tls}, {check}") as to:
-            await until(to, "healthy")
-            page.unlink()
-            await until(to, "unhealthy")
-            page.write_text("well again")
-            await until(to, "healthy")
+        file, inbound, probes = written(tmp_path, nginx, upstream=f"{tls}, protocol: http1, {check}")
+        others = "".join(
+            f'{protocol}: {{endpoints: ["127.0.0.1:{nginx}"], {tls}, protocol: {protocol}, {check}}}, '
+            for protocol in PROTOCOLS
+        )
+        routes = "".join(
+            f"{{name: {protocol}, upstream: {protocol}, match: {{path: {{prefix: /{protocol}}}}}}}, "
+            for protocol in PROTOCOLS
+        )
+        text = file.read_text().replace("upstreams: {", "upstreams: {" + others, 1)
+        file.write_text(text.replace("routes: [", f"routes: [{routes}", 1))
+        async with sidecar(file, probes, tmp_path / "sidecar.log") as process:
+            to = Served(process, inbound)
+            for state in ("healthy", "unhealthy", "healthy"):
+                if state == "healthy":
+                    page.write_text("well")
+                else:
+                    page.unlink()
+                for protocol in PROTOCOLS:
+                    await until(to, state, protocol)
+    asked = log.read_text()
+    assert '"GET /healthz HTTP/1.1"' in asked
+    assert '"GET /healthz HTTP/2.0"' in asked
 
 
 async def test_a_process_that_was_stopped_blames_nobody(tmp_path: Path) -> None:
