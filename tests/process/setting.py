@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,56 @@ async def served(
     file, inbound, probes = written(folder, app, **more)
     async with sidecar(file, probes, folder / "sidecar.log") as process:
         yield Served(process, inbound)
+
+
+@dataclass(frozen=True)
+class Way:
+    """From a listener of its own by a route of its own to an upstream at these ports; all have one name. `route` and
+    `upstream`: further keys."""
+
+    ports: Sequence[int]
+    route: str = ""
+    upstream: str = ""
+
+
+@asynccontextmanager
+async def several(
+    folder: Path, ways: Mapping[str, Way], shadows: Mapping[str, Way] | None = None
+) -> AsyncIterator[dict[str, Served]]:
+    """One sidecar process with several ways through it, which tests may take as if each had a sidecar to itself.
+    `shadows`: upstreams without a way to them."""
+    probes, admin, *ports = free_ports(2 + len(ways))
+    inbound = dict(zip(ways, ports, strict=True))
+    listeners = "".join(
+        f'  {name}: {{address: "127.0.0.1:{port}", direction: inbound}}\n' for name, port in inbound.items()
+    )
+    upstreams = "".join(
+        f"  {name}: {{endpoints: {json.dumps([f'127.0.0.1:{port}' for port in way.ports])}{_more(way.upstream)}}}\n"
+        for name, way in {**ways, **(shadows or {})}.items()
+    )
+    routes = "".join(
+        f"- {{name: {name}, listener: {name}, upstream: {name}{_more(way.route)}}}\n"
+        for name, way in ways.items()
+    )
+    file = folder / "sidecar.yaml"
+    file.write_text(f"""\
+version: 1
+listeners:
+{listeners}\
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:{admin}"}}
+telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
+upstreams:
+{upstreams}\
+routes:
+{routes}""")
+    async with sidecar(file, probes, folder / "sidecar.log") as process:
+        yield {name: Served(process, port) for name, port in inbound.items()}
+
+
+def _more(keys: str) -> str:
+    return f", {keys}" if keys else ""
 
 
 async def ended(*arguments: str | Path) -> tuple[int, str, str]:
