@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from tests.process.setting import Served, served, written
+from tests.process.setting import Served, Way, served, several
 from tests.support.authority import Authority
-from tests.support.grpc_health import grpc_health
+from tests.support.grpc_health import GrpcHealth, grpc_health
 from tests.support.nginx import needs_nginx, nginx_by_tls
-from tests.support.process import sidecar
 from tests.support.raw import RawPeer, ask, raw_upstream
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 PATIENCE_SECONDS = 60.0
 
@@ -33,53 +36,80 @@ async def until(to: Served, state: str, upstream: str = "app") -> None:
             await asyncio.sleep(0.03)
 
 
-@pytest.mark.parametrize("service", ["", "shop.Payments"])
-async def test_a_grpc_server_is_asked_in_its_own_words(tmp_path: Path, service: str) -> None:
-    with grpc_health() as health:
-        health.states = {service: "SERVING"}
-        check = f'health_check: {{grpc: {{service: "{service}"}}, interval: 200ms, timeout: 200ms}}'
-        async with served(tmp_path, health.port, upstream=f"protocol: http2, {check}") as to:
-            await until(to, "healthy")
-            for state in ("NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"):
-                health.states[service] = state
-                await until(to, "unhealthy")
-                health.states[service] = "SERVING"
-                await until(to, "healthy")
-            health.states.clear()  # NOT_FOUND
-            await until(to, "unhealthy")
+QUICK = "interval: 200ms, timeout: 200ms"
+OF_BREAKER = (
+    "circuit_breaker: {consecutive_failures: 1, open_for: 100ms, max_open_for: 100ms, warm_up: off, "
+    "half_open: {check: {grpc: {}}}}"
+)
+WAYS = {
+    "whole": Way((), upstream=f'protocol: http2, health_check: {{grpc: {{service: ""}}, {QUICK}}}'),
+    "named": Way(
+        (), upstream=f"protocol: http2, health_check: {{grpc: {{service: shop.Payments}}, {QUICK}}}"
+    ),
+    "without": Way(
+        (), upstream="protocol: http2, health_check: {grpc: {}, interval: 2s, timeout: 2s, unhealthy: 1}"
+    ),
+    "breaker": Way((), OF_BREAKER, "protocol: http2"),
+}
+"""Each in front of a server of its own."""
+
+
+@dataclass
+class Asked:
+    """By the name of the way to it: a sidecar, and the server that it asks."""
+
+    served: dict[str, Served]
+    servers: dict[str, GrpcHealth]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def asked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asked]:
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(grpc_health(has_health=name != "without")) for name in WAYS}
+        servers["whole"].states = {"": "SERVING"}
+        servers["named"].states = {"shop.Payments": "SERVING"}
+        servers["breaker"].states = {"": "NOT_SERVING"}
+        ways = {name: replace(way, ports=[servers[name].port]) for name, way in WAYS.items()}
+        async with several(tmp_path_factory.mktemp("asked"), ways) as served:
+            yield Asked(served, servers)
+
+
+@pytest.mark.parametrize(("name", "service"), [("whole", ""), ("named", "shop.Payments")])
+async def test_a_grpc_server_is_asked_in_its_own_words(asked: Asked, name: str, service: str) -> None:
+    to, health = asked.served[name], asked.servers[name]
+    await until(to, "healthy", name)
+    for state in ("NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"):
+        health.states[service] = state
+        await until(to, "unhealthy", name)
+        health.states[service] = "SERVING"
+        await until(to, "healthy", name)
+    health.states.clear()  # NOT_FOUND
+    await until(to, "unhealthy", name)
     assert set(health.asked) == {service}
     assert max(health.timeouts) <= 0.21, (
         "each is told its deadline; a busy machine comes to it later, or too late"
     )
 
 
-async def test_a_grpc_server_without_that_service_is_unhealthy_and_says_why(tmp_path: Path) -> None:
-    with grpc_health(has_health=False) as health:
-        check = "health_check: {grpc: {}, interval: 2s, timeout: 2s, unhealthy: 1}"
-        async with served(tmp_path, health.port, upstream=f"protocol: http2, {check}") as to:
-            await until(to, "unhealthy")
-        assert "grpc:UNIMPLEMENTED" in (tmp_path / "sidecar.log").read_text()
+async def test_a_grpc_server_without_that_service_is_unhealthy_and_says_why(asked: Asked) -> None:
+    to = asked.served["without"]
+    await until(to, "unhealthy", "without")
+    assert "grpc:UNIMPLEMENTED" in to.process.log.read_text()
 
 
-async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(tmp_path: Path) -> None:
-    names = 'sidecar_route="app",sidecar_upstream="app"'
+async def test_a_breaker_is_closed_by_what_a_grpc_server_says_of_itself(asked: Asked) -> None:
+    to, health = asked.served["breaker"], asked.servers["breaker"]
+    names = 'sidecar_route="breaker",sidecar_upstream="breaker"'
     closed = f'sidecar_circuit_breaker_state{{{names},sidecar_circuit_breaker_state="closed"'
-    with grpc_health() as health:
-        health.states = {"": "NOT_SERVING"}
-        route = (
-            "circuit_breaker: {consecutive_failures: 1, open_for: 100ms, max_open_for: 100ms, warm_up: off, "
-            "half_open: {check: {grpc: {}}}}"
-        )
-        async with served(tmp_path, health.port, upstream="protocol: http2", route=route) as to:
-            answer = await ask(to.port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer.status == 502, "grpcio resets what is no gRPC"
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while len(health.asked) < 3:
-                    assert await to.metric(closed) == 0
-                assert await to.metric(closed) == 0
-                health.states[""] = "SERVING"
-                while not await to.metric(closed):
-                    pass
+    answer = await ask(to.port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.status == 502, "grpcio resets what is no gRPC"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(health.asked) < 3:
+            assert await to.metric(closed) == 0
+        assert await to.metric(closed) == 0
+        health.states[""] = "SERVING"
+        while not await to.metric(closed):
+            pass
 
 
 PROTOCOLS = ("http1", "http2", "auto")
@@ -96,27 +126,16 @@ async def test_nginx_is_asked_by_the_tls_and_protocol_of_each_upstream(tmp_path:
     server = f"ssl_certificate {pair.chain}; ssl_certificate_key {pair.key}; root {tmp_path}/html; access_log {log};"
     with nginx_by_tls(tmp_path, server) as nginx:
         tls = f'tls: {{ca: "{authority.path}", server_name: a.test}}'
-        check = "health_check: {path: /healthz, interval: 200ms, timeout: 200ms}"
-        file, inbound, probes = written(tmp_path, nginx, upstream=f"{tls}, protocol: http1, {check}")
-        others = "".join(
-            f'{protocol}: {{endpoints: ["127.0.0.1:{nginx}"], {tls}, protocol: {protocol}, {check}}}, '
-            for protocol in PROTOCOLS
-        )
-        routes = "".join(
-            f"{{name: {protocol}, upstream: {protocol}, match: {{path: {{prefix: /{protocol}}}}}}}, "
-            for protocol in PROTOCOLS
-        )
-        text = file.read_text().replace("upstreams: {", "upstreams: {" + others, 1)
-        file.write_text(text.replace("routes: [", f"routes: [{routes}", 1))
-        async with sidecar(file, probes, tmp_path / "sidecar.log") as process:
-            to = Served(process, inbound)
+        check = f"health_check: {{path: /healthz, {QUICK}}}"
+        ways = {one: Way([nginx], upstream=f"{tls}, protocol: {one}, {check}") for one in PROTOCOLS}
+        async with several(tmp_path, ways) as served:
             for state in ("healthy", "unhealthy", "healthy"):
                 if state == "healthy":
                     page.write_text("well")
                 else:
                     page.unlink()
                 for protocol in PROTOCOLS:
-                    await until(to, state, protocol)
+                    await until(served[protocol], state, protocol)
     asked = log.read_text()
     assert '"GET /healthz HTTP/1.1"' in asked
     assert '"GET /healthz HTTP/2.0"' in asked
