@@ -10,16 +10,17 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from sidecar.upstream.http2 import SUSPECT_SECONDS
-from tests.process.setting import Served, served
+from tests.process.setting import Served, Way, served, several
 from tests.support.ports import accepts, free_ports
 from tests.support.process import admin
-from tests.support.raw import RawPeer, raw_upstream
+from tests.support.raw import RawPeer, RawUpstream, raw_upstream
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
@@ -132,12 +133,57 @@ async def node_echo() -> AsyncIterator[int]:
         yield port
 
 
+async def big(peer: RawPeer) -> None:
+    while await peer.request() is not None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG)
+        for _ in range(BIG // 100_000):
+            await peer.send(b"d" * 100_000)
+
+
+async def chunks(peer: RawPeer) -> None:
+    while await peer.request() is not None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n"
+        await peer.send(head + b"4\r\nbody\r\n0\r\nx-end: whole\r\n\r\n")
+
+
+@dataclass
+class Apps:
+    """A sidecar with a way to each app."""
+
+    served: dict[str, Served]
+    plain: RawUpstream
+    """Of HTTP/1.1, as those that send much and in chunks."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def before_files(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Served, Path]]:
+async def before_apps(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Apps]:
+    async with raw_upstream() as plain, raw_upstream(big) as much, raw_upstream(chunks) as in_chunks:
+        ways = {
+            "plain": Way([plain.port]),
+            "big": Way([much.port]),
+            "chunks": Way([in_chunks.port]),
+        }
+        async with several(tmp_path_factory.mktemp("apps"), ways) as served:
+            yield Apps(served, plain)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ways_to_files(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[dict[str, Served], Path]]:
     """A sidecar in front of nghttpd, and the folder of its files."""
     folder = tmp_path_factory.mktemp("nghttpd")
-    async with files(folder) as port, served(folder, port, upstream=H2) as sidecar:
-        yield sidecar, folder / "files"
+    async with files(folder) as port:
+        breaker = "circuit_breaker: {consecutive_failures: 1, open_for: 60s}"
+        ways = {"files": Way([port], upstream=H2), "upgrade": Way([port], breaker, H2)}
+        async with several(folder, ways) as served:
+            yield served, folder / "files"
+
+
+@pytest.fixture
+def before_files(ways_to_files: tuple[dict[str, Served], Path]) -> tuple[Served, Path]:
+    served, folder = ways_to_files
+    return served["files"], folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -185,38 +231,24 @@ async def test_an_answer_without_content_length_comes_through_whole(
     assert answer == f"PUT {UPLOAD}"
 
 
-async def test_curl_by_http2_reaches_an_app_of_http1(tmp_path: Path) -> None:
-    async with raw_upstream() as app, served(tmp_path, app.port) as sidecar:
-        url = f"http://127.0.0.1:{sidecar.port}/x"
-        await run("curl", "-s", "--http2-prior-knowledge", "--data-binary", f"@{upload(tmp_path)}", url)
-        assert [(one.method, len(one.body)) for one in app.requests] == [(b"POST", UPLOAD)]
+async def test_curl_by_http2_reaches_an_app_of_http1(before_apps: Apps, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{before_apps.served['plain'].port}/x"
+    await run("curl", "-s", "--http2-prior-knowledge", "--data-binary", f"@{upload(tmp_path)}", url)
+    assert [(one.method, len(one.body)) for one in before_apps.plain.requests] == [(b"POST", UPLOAD)]
 
 
-async def test_a_download_from_an_app_of_http1_comes_through_whole(tmp_path: Path) -> None:
-    async def big(peer: RawPeer) -> None:
-        while await peer.request() is not None:
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG)
-            for _ in range(BIG // 100_000):
-                await peer.send(b"d" * 100_000)
-
-    async with raw_upstream(big) as app, served(tmp_path, app.port) as sidecar:
-        out = tmp_path / "out"
-        url = f"http://127.0.0.1:{sidecar.port}/"
-        await run("curl", "-s", "--http2-prior-knowledge", "-o", out, url)
-        assert out.stat().st_size == BIG
-        output = await run("nghttp", "-ns", url)
-        assert "200" in output
+async def test_a_download_from_an_app_of_http1_comes_through_whole(before_apps: Apps, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    url = f"http://127.0.0.1:{before_apps.served['big'].port}/"
+    await run("curl", "-s", "--http2-prior-knowledge", "-o", out, url)
+    assert out.stat().st_size == BIG
+    output = await run("nghttp", "-ns", url)
+    assert "200" in output
 
 
-async def test_chunks_and_trailers_of_http1_reach_a_client_of_http2(tmp_path: Path) -> None:
-    async def chunks(peer: RawPeer) -> None:
-        while await peer.request() is not None:
-            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-end\r\n\r\n"
-            await peer.send(head + b"4\r\nbody\r\n0\r\nx-end: whole\r\n\r\n")
-
+async def test_chunks_and_trailers_of_http1_reach_a_client_of_http2(before_apps: Apps) -> None:
     program("node")
-    async with raw_upstream(chunks) as app, served(tmp_path, app.port) as sidecar:
-        told = json.loads(await run("node", "-e", CLIENT, str(sidecar.port), "/"))
+    told = json.loads(await run("node", "-e", CLIENT, str(before_apps.served["chunks"].port), "/"))
     assert told == {"body": "body", "trailers": "whole", "status": 200}
 
 
@@ -314,7 +346,9 @@ async def connections(sidecar: Served) -> float:
     return await sidecar.metric(f'{name}"active"') + await sidecar.metric(f'{name}"idle"')
 
 
-async def test_an_upgrade_towards_an_upstream_of_http2_is_502_and_counts_nothing(tmp_path: Path) -> None:
+async def test_an_upgrade_towards_an_upstream_of_http2_is_502_and_counts_nothing(
+    ways_to_files: tuple[dict[str, Served], Path],
+) -> None:
     fields = (
         "connection: upgrade",
         "upgrade: websocket",
@@ -322,11 +356,9 @@ async def test_an_upgrade_towards_an_upstream_of_http2_is_502_and_counts_nothing
         "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
     )
     options = [argument for field in fields for argument in ("-H", field)]
-    route = "circuit_breaker: {consecutive_failures: 1, open_for: 60s}"
-    async with files(tmp_path) as port, served(tmp_path, port, upstream=H2, route=route) as sidecar:
-        url = f"http://127.0.0.1:{sidecar.port}/small"
-        for _ in range(3):
-            answer = await run("curl", "-si", "--http1.1", *options, url)
-            assert answer.startswith("HTTP/1.1 502")
-            assert "ENABLE_CONNECT_PROTOCOL" in answer
-        assert await status(url) == "200"
+    url = f"http://127.0.0.1:{ways_to_files[0]['upgrade'].port}/small"
+    for _ in range(3):
+        answer = await run("curl", "-si", "--http1.1", *options, url)
+        assert answer.startswith("HTTP/1.1 502")
+        assert "ENABLE_CONNECT_PROTOCOL" in answer
+    assert await status(url) == "200"
