@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from sidecar.core.snapshot import CertificateFiles
 from tests.process.flow import MIB, growth_by_answer, growth_by_request
-from tests.process.setting import ended, served, written
+from tests.process.setting import Served, Way, ended, several, written
 from tests.process.test_grpc import Calls
 from tests.scenarios.test_tls_upstream import VERSIONS, made, serving, shown, tls, version
 from tests.support.certificates import Certificates
@@ -21,7 +25,7 @@ from tests.support.process import http_get, sidecar
 from tests.support.raw import RawPeer, raw_client, raw_upstream
 from tests.support.tls_server import tls_server
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 __all__ = ["made", "version"]
 TOTAL = 64 * MIB
@@ -53,13 +57,22 @@ async def test_a_long_request_to_a_slow_upstream_comes_whole_and_is_not_kept(
     assert await growth_by_request(tmp_path, TOTAL, tls=context, upstream=tls(made)) < MOST_GROWTH_KIB
 
 
-async def test_a_tunnel_goes_both_ways_and_ends_one_way_first(
-    made: Certificates, tmp_path: Path, version: ssl.TLSVersion
-) -> None:
-    """As WebSocket is one; what the side that ended is still sent comes through."""
-    has_ended = asyncio.Event()
+@dataclass
+class Apps:
+    """A sidecar with a way to each app."""
 
-    async def script(peer: RawPeer) -> None:
+    served: dict[str, Served]
+    has_ended: asyncio.Event
+    """The client of a tunnel has."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def apps(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Apps]:
+    folder, has_ended = tmp_path_factory.mktemp("apps"), asyncio.Event()
+    made = Certificates(folder)
+    pair, us = made.pair("a", "a.test"), made.pair("us", "spiffe://shop/ns/us")
+
+    async def tunnel(peer: RawPeer) -> None:
         await peer.request()
         await peer.send(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -69,12 +82,24 @@ async def test_a_tunnel_goes_both_ways_and_ends_one_way_first(
             peer.rest = b""
         has_ended.set()
 
-    context = serving(made.pair("a", "a.test"), version)
-    async with (
-        raw_upstream(script, context) as app,
-        served(tmp_path, app.port, upstream=tls(made)) as to,
-        raw_client(to.port) as client,
-    ):
+    async with AsyncExitStack() as stack:
+        mutual = stack.enter_context(grpc_service(credentials(pair, made.ca)))
+        expired = stack.enter_context(grpc_service(credentials(made.expired("old", "a.test"))))
+        known = tls(made, f"server_name: a.test, {shown(us)}")
+        ways = {name: Way([mutual.port], upstream=f"{known}, protocol: {name}") for name in ("http2", "auto")}
+        ways["expired"] = Way([expired.port], upstream=f"{tls(made)}, protocol: http2")
+        for name, spoken in VERSIONS.items():
+            app = await stack.enter_async_context(raw_upstream(tunnel, serving(pair, spoken)))
+            ways[f"tunnel-{name.replace('.', '-')}"] = Way([app.port], upstream=tls(made))
+        served = await stack.enter_async_context(several(folder, ways))
+        yield Apps(served, has_ended)
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+async def test_a_tunnel_goes_both_ways_and_ends_one_way_first(apps: Apps, name: str) -> None:
+    """As WebSocket is one; what the side that ended is still sent comes through."""
+    apps.has_ended.clear()
+    async with raw_client(apps.served[f"tunnel-{name.replace('.', '-')}"].port) as client:
         await client.send(
             b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -89,36 +114,27 @@ async def test_a_tunnel_goes_both_ways_and_ends_one_way_first(
             await client.read_some()
         client.writer.close()
         async with asyncio.timeout(60):
-            await has_ended.wait()
+            await apps.has_ended.wait()
 
 
 @pytest.mark.parametrize("protocol", ["http2", "auto"])
-async def test_grpc_goes_by_tls_both_ways_known(made: Certificates, tmp_path: Path, protocol: str) -> None:
-    pair, us = made.pair("a", "a.test"), made.pair("us", "spiffe://shop/ns/us")
-    with grpc_service(credentials(pair, made.ca)) as service:
-        upstream = f"{tls(made, f'server_name: a.test, {shown(us)}')}, protocol: {protocol}"
-        async with served(tmp_path, service.port, upstream=upstream) as to:
-            client = Calls(to.port)
-            response, call = await client.unary("Echo", b"hello")
-            assert response == b"hello"
-            assert call.code() is grpc.StatusCode.OK
-            error = await client.failure("Fail")
-            assert error.code() is grpc.StatusCode.UNAVAILABLE
-            client.channel.close()
+async def test_grpc_goes_by_tls_both_ways_known(apps: Apps, protocol: str) -> None:
+    client = Calls(apps.served[protocol].port)
+    response, call = await client.unary("Echo", b"hello")
+    assert response == b"hello"
+    assert call.code() is grpc.StatusCode.OK
+    error = await client.failure("Fail")
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    client.channel.close()
 
 
-async def test_a_certificate_that_is_refused_is_unavailable_to_grpc(
-    made: Certificates, tmp_path: Path
-) -> None:
-    pair = made.expired("a", "a.test")
-    with grpc_service(credentials(pair)) as service:
-        async with served(tmp_path, service.port, upstream=f"{tls(made)}, protocol: http2") as to:
-            client = Calls(to.port)
-            error = await client.failure("Echo")
-            assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert "tls_certificate_error" in error.details()
-            assert "it has expired" in error.details()
-            client.channel.close()
+async def test_a_certificate_that_is_refused_is_unavailable_to_grpc(apps: Apps) -> None:
+    client = Calls(apps.served["expired"].port)
+    error = await client.failure("Echo")
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "tls_certificate_error" in error.details()
+    assert "it has expired" in error.details()
+    client.channel.close()
 
 
 async def test_a_reload_with_another_tls_takes_its_place(made: Certificates, tmp_path: Path) -> None:
