@@ -161,6 +161,10 @@ def tell(
     print(growth.verdict(lines, seconds=samples[-1].at))
     for when, look in (("at half time", halfway), ("at the end", held)):
         dead = ", ".join(f"{name} {count:,}" for name, count in look["dead_types"].items())
+        in_use, kept = look["malloc"] / growth.MIB, look["kept"] / growth.MIB
+        print(
+            f"malloc {when}: {in_use:.2f} MiB in use, {kept:.2f} kept; {look['blocks']:,} blocks of Python's"
+        )
         print(
             f"put away by gc.freeze {when}: {look['frozen']:,} objects; dead and kept: {look['dead']:,} ({dead})"
         )

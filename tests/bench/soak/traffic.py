@@ -27,6 +27,7 @@ class Clients:
     inbound: int
     outbound: int
     rng: random.Random = field(default_factory=lambda: random.Random(7))
+    most_at_once: int = MOST_AT_ONCE
     done: Counter[str] = field(default_factory=Counter)
     running: set[asyncio.Task[None]] = field(default_factory=set)
     _kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Clients:
             at += self.rng.expovariate(rate)
             await asyncio.sleep(max(0.0, at - loop.time()))
             (name,) = self.rng.choices(names, weights)
-            if len(self.running) >= MOST_AT_ONCE:
+            if len(self.running) >= self.most_at_once:
                 self.done["left out"] += 1
                 continue
             task = asyncio.create_task(self.one(name, kinds[name][1]))
