@@ -383,6 +383,34 @@ async def test_session_of_another_name_is_not_resumed(authority: Authority, limi
             assert client.tls.session_reused
 
 
+async def test_ticket_comes_with_the_first_answer_and_brings_the_next_one(authority: Authority) -> None:
+    """TLS 1.3: by itself it would be a packet that nobody waits for."""
+    context = authority.client()
+    session = None
+    async with stage(saying(OK), header=listening(authority.pair("a.test"))) as to:
+        for _ in range(3):
+            async with tls_client(to.port, context, session=session) as client:
+                assert client.tls.session_reused == (session is not None)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await client.reader.read(1)
+                assert (await client.ask()).status == 200
+                session = client.tls.session
+                assert session is not None
+                assert session.has_ticket
+
+
+async def test_ticket_comes_with_the_end_where_nothing_was_answered(authority: Authority) -> None:
+    context = authority.client()
+    header = listening(authority.pair("a.test"), listener="timeouts: {idle: 2s}")
+    async with stage(saying(OK), header=header) as to:
+        async with tls_client(to.port, context) as client:
+            assert await client.read() == b""
+            session = client.tls.session
+        async with tls_client(to.port, context, session=session) as client:
+            assert client.tls.session_reused
+
+
 # Who does not speak TLS, or takes too long
 
 

@@ -246,7 +246,8 @@ class TlsTransport:
             tls.do_handshake()
             self._phase = _OPEN
             self.facts = _facts(tls, self.sni)
-            self._flush()
+            if not self._has_tickets_alone:
+                self._flush()
             self._unfed = self._incoming.read()  # from here on in pieces
             self._pause()  # until there is a protocol
             owner.shaken(self)
@@ -258,6 +259,12 @@ class TlsTransport:
             found = error if isinstance(error, TlsFailed) else failure(error)
             self._fail(found)
             owner.failed(self, found)
+
+    @property
+    def _has_tickets_alone(self) -> bool:
+        """What there is to say behind the handshake is nothing that the other side waits for. It goes with what is
+        said first: by itself it costs a call of the kernel here, and one more on the other side."""
+        return self._is_server and self.facts is not None and self.facts.version == "1.3"
 
     def _pause(self) -> None:
         if self._phase is _OPEN and self._raw is not None and not self._raw.is_closing():
@@ -298,6 +305,8 @@ class TlsTransport:
         first, failed = b"", None
         more: list[bytes] = []
         records, brought = self._records, 0
+        unsaid = self._outgoing.pending
+        """Tickets that go with what is written first."""
         try:
             while len(more) < MOST_RECORDS:
                 if not (incoming.pending or tls.pending()):
@@ -330,16 +339,16 @@ class TlsTransport:
         records.brought(brought)
         if self._has_end:
             self._unfed = b""  # OpenSSL reads nothing behind the end, and nobody else may (RFC 8446 6.1)
-        if self._outgoing.pending:
-            refused = self._answer()
+        if self._outgoing.pending > unsaid:
+            refused = self._answer(self._outgoing.pending - unsaid)
             failed = failed or refused
         return (b"".join((first, *more)) if more else first), failed
 
-    def _answer(self) -> TlsFailed | None:
+    def _answer(self, size: int) -> TlsFailed | None:
         """A change of keys; or it is an alert that says what is wrong. Returns why no more may come."""
         if not self.get_write_buffer_size():
             self._answered_bytes = 0
-        self._answered_bytes += self._outgoing.pending
+        self._answered_bytes += size
         self._flush()
         if self._answered_bytes > ANSWER_BYTES:
             return TlsFailed(Reason.TLS_PROTOCOL, "too many changes of keys that are not answered")

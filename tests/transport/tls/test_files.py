@@ -199,3 +199,7 @@ def test_contexts_speak_no_old_version_and_neither_compress_nor_renegotiate() ->
         assert context.options & ssl.OP_NO_RENEGOTIATION
     assert client_context().verify_mode is ssl.CERT_REQUIRED
     assert not client_context().hostname_checks_common_name
+
+
+def test_a_handshake_with_a_client_makes_one_ticket() -> None:
+    assert server_context().num_tickets == 1

@@ -42,6 +42,8 @@ async def client(certificates: Certificates, tmp_path: Path) -> Changing:
     keys = tmp_path / "keys"
     both = Both(keyed(trusting(certificates.ca), keys), serving(certificates.pair("a", "a.test")))
     _, sink = await both.connected(lambda: WHOLE)
+    assert sink.link is not None
+    sink.link.write(b"first")  # with the ticket
     both.wires[1].sent.clear()
     cipher = both.ends[0].tls.cipher()
     assert cipher is not None
