@@ -229,7 +229,8 @@ class ClientHandshake(PhaseClock, Handshaking):
         return self._served.index_of(self._hello.server_name)
 
     def _charge(self, size: int) -> None:
-        self._account = settled(self._account, self._service.memory, self._service.clock(), size)
+        if size or self._account is not None:  # mostly neither
+            self._account = settled(self._account, self._service.memory, self._service.clock(), size)
 
     # How it ends (`transport.tls.transport.Handshaking`)
 
