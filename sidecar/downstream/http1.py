@@ -1049,12 +1049,13 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")
+        write = self.link.write if self._keep_alive else self.link.write_last
         if not body or request.method == b"HEAD" or head.status in _BODYLESS:
-            self.link.write(b"".join(lines))
+            write(b"".join(lines))
         elif len(body) > JOIN_BYTES:
             self.link.writelines((b"".join(lines), body))
         else:
-            self.link.write(b"".join((*lines, body)))
+            write(b"".join((*lines, body)))
 
     def flush(self) -> None:
         head = self._pending_head

@@ -153,6 +153,13 @@ class Link:
 
     # What can be done with it
 
+    def write_last(self, data: bytes) -> None:
+        """`write`, where nothing but an end of the connection follows."""
+        if self.tls is None:
+            self.write(data)
+        elif self._transport is not None:
+            self._transport.write_last(data)  # type: ignore[attr-defined]
+
     def set_sink(self, protocol: Any) -> None:
         """From now on `protocol` hears what arrives (`data_received`, `eof_received`, `connection_lost`, …)."""
         if self._transport is not None:

@@ -382,11 +382,22 @@ class TlsTransport:
     # Writing
 
     def write(self, data: Any) -> None:
+        raw = self._raw
+        if raw is not None and self._encrypts(data):
+            raw.write(self._outgoing.read())
+
+    def write_last(self, data: Any) -> None:
+        """`write`, where nothing but an end follows: what TLS says then goes along, by one call of the kernel."""
+        if self._encrypts(data):
+            self._add_end()
+            self._flush()
+
+    def _encrypts(self, data: Any) -> bool:
+        """False where nothing can be written any more."""
         if self._phase is not _OPEN or not data:
-            return
-        tls, raw = self._tls, self._raw
+            return False
+        tls = self._tls
         assert tls is not None
-        assert raw is not None
         try:
             sent = tls.write(data)
             while sent < len(data):
@@ -394,8 +405,8 @@ class TlsTransport:
         except ssl.SSLError as error:
             if not self._has_written_end:
                 self._fail(failure(error))
-            return
-        raw.write(self._outgoing.read())
+            return False
+        return True
 
     def writelines(self, lines: Iterable[Any]) -> None:
         self.write(b"".join(lines))
@@ -424,13 +435,17 @@ class TlsTransport:
             raw.write_eof()
 
     def _say_end(self) -> None:
+        self._add_end()
+        self._flush()
+
+    def _add_end(self) -> None:
+        """Behind what is to be written."""
         if self._tls is not None and not self._has_written_end:
             self._has_written_end = True
             waiting = self._incoming.read()  # `unwrap` reads on, and fails by what is data
             with contextlib.suppress(ssl.SSLError):  # it wants to read the other side's end, which may come
                 self._tls.unwrap()
             self._incoming.write(waiting)
-            self._flush()
 
     def close(self) -> None:
         """Close once what was written, and the end of TLS, have gone out and the other side has ended too.

@@ -139,6 +139,21 @@ async def test_a_handshake_and_a_conversation_in_pieces(both: Callable[[], Both]
     assert client.data == b"wellcomebye"
 
 
+async def test_last_words_take_the_end_of_tls_along(both: Callable[[], Both]) -> None:
+    pair = both()
+    client, server = await pair.connected(lambda: WHOLE)
+    await pair.run(lambda: WHOLE, lambda: not pair.wires[0].is_paused)
+    link(server).write_last(b"bye")
+    assert pair.wires[1].carry(pair.wires[0], WHOLE)
+    assert client.heard == [b"bye", "end"]
+    link(server).write(b"too late")
+    link(server).close()
+    assert pair.wires[1].has_end
+    assert not pair.wires[1].sent
+    link(server).write_last(b"far too late")
+    assert not pair.wires[1].sent
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_random_pieces_writes_and_pauses(both: Callable[[], Both], seed: int) -> None:
     """What was written comes in order and whole, a pause holds everything back, and the end comes last."""
