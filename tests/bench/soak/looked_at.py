@@ -41,7 +41,7 @@ _MALLINFO: Final = (
 )  # fmt: skip
 _SAID: Final = re.compile(r"# bytes in allocated blocks += +([\d,]+).*?\nTotal += +([\d,]+)", re.DOTALL)
 TOLD_LINES: Final = 14
-TRIES: Final = 5
+TRIES: Final = 50
 _snapshots: list[tracemalloc.Snapshot] = []
 _loops: list[asyncio.AbstractEventLoop] = []
 _stores: list[OutcomeStore] = []
