@@ -15,7 +15,10 @@ from sidecar.core.request import Request
 
 Own = list[bytes]
 """Fields that this hop writes itself: pieces that make lines of the form `name: value` CRLF when they are joined,
-which is what HTTP/1.1 does (0.5 µs less than a pair for each); another codec asks `own_pairs`."""
+which is what HTTP/1.1 does (0.5 µs less than a pair for each); another codec asks `own_pairs`.
+
+Every other piece, from the first one on, is text of ours. The second, the fourth and so on is a value, or part of
+one, where it stands within a line; such a piece holds no line end, and HTTP/2 looks for none (`http2/layouts.py`)."""
 
 
 def own_pairs(own: Own) -> list[tuple[bytes, bytes]]:

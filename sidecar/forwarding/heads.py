@@ -37,10 +37,11 @@ _MARKS: Final = frozenset({MARK})
 _SPECIAL: Final = frozenset({101, 204, 426})
 """Statuses whose heads are not like others'."""
 _BAGGAGE: Final = Form.BAGGAGE
+_EXPECTED: Final = b"\r\nx-envoy-expected-rq-timeout-ms: "
 MAX_EXPECTED_LINES: Final = 256
-_EXPECTED_LINES: Final[dict[int, bytes]] = {}
-"""By milliseconds. Where the route alone bounds an exchange they hardly differ: 0.1 µs less than to write the number.
-When they are so many, all are forgotten."""
+_EXPECTED_LINES: Final[dict[int, tuple[bytes, ...]]] = {}
+"""In pieces, by milliseconds. Where the route alone bounds an exchange they hardly differ: 0.1 µs less than to write
+the number. When they are so many, all are forgotten."""
 _BETWEEN_TRACE_FIELDS: Final = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
 
@@ -67,21 +68,20 @@ def request_head(
         request.added if not route.own_forwarded else lines_without(request.added, route.own_forwarded),
         b"x-request-id: ", trace.request_id,
         b"\r\ntraceparent: 00-", trace.trace_id, b"-", span_id, _BETWEEN_TRACE_FIELDS[trace.flags & 3],
-        span_id, trace.tracestate and b"," + trace.tracestate,
+        span_id + b"," + trace.tracestate if trace.tracestate else span_id,
     ]  # fmt: skip
     traits = request.traits
     if (traits is not PLAIN and traits is not PLAIN_2) or route.deadline.inject_baggage:
         if sent_ms is not None and carried in _GRPC_ALONE and _is_plain_grpc(request, route):
             drop = _without_grpc_times(drop)
-            told = sent_ms, deadline.grpc_timeout(told_seconds)
-            own.append(b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\ngrpc-timeout: %b\r\n" % told)
+            timeout = deadline.grpc_timeout(told_seconds)
+            own += (_EXPECTED, b"%d" % sent_ms, b"\r\ngrpc-timeout: ", timeout, b"\r\n")
         else:
             drop = _unusual(exchange, route, told_seconds, own)
     elif sent_ms is None:
         own.append(b"\r\n")
     elif not carried:
-        line = _EXPECTED_LINES.get(sent_ms)
-        own.append(line if line is not None else _expected_line(sent_ms))
+        own += _EXPECTED_LINES.get(sent_ms) or _expected_line(sent_ms)
     elif known := _around_milliseconds(drop, carried):
         drop, text = known
         own.append((b"%d" % sent_ms).join(text))
@@ -127,10 +127,10 @@ def mark_retry(head: RequestHead) -> None:
     head.own.append(MARK + b": 1\r\n")
 
 
-def _expected_line(sent_ms: int) -> bytes:
+def _expected_line(sent_ms: int) -> tuple[bytes, ...]:
     if len(_EXPECTED_LINES) >= MAX_EXPECTED_LINES:
         _EXPECTED_LINES.clear()
-    line = _EXPECTED_LINES[sent_ms] = b"\r\nx-envoy-expected-rq-timeout-ms: %d\r\n" % sent_ms
+    line = _EXPECTED_LINES[sent_ms] = (_EXPECTED, b"%d" % sent_ms, b"\r\n")
     return line
 
 

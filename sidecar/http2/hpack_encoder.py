@@ -26,6 +26,7 @@ from sidecar.http2.hpack import (
     write_integer,
     write_string,
 )
+from sidecar.http2.layouts import LINE_END, MAX_LAYOUTS, Key, Layout, make_layout
 from sidecar.http2.static_table import STATIC
 
 MAX_VALUES_OF_A_NAME: Final = 8
@@ -82,8 +83,8 @@ class HpackEncoder:
     """One for each connection."""
 
     __slots__ = (
-        "_blocks", "_entries", "_groups", "_lines", "_max_bytes", "_names", "_own_names", "_pairs", "_table_bytes",
-        "_update", "_values_of", "_version",
+        "_blocks", "_entries", "_groups", "_layouts", "_lines", "_max_bytes", "_names", "_own_names", "_pairs",
+        "_table_bytes", "_update", "_values_of", "_version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -102,8 +103,9 @@ class HpackEncoder:
         self._names: dict[bytes, bytes] = {}
         """How literals of a name begin that are as they are usually."""
         self._own_names: dict[bytes, bytes] = {}
-        """The same for lines of our own, by their names as these are written, with `: ` behind them and without; of
-        no name that enters the table."""
+        """The same for lines of our own, by their names as these are written; of no name that enters the table."""
+        self._layouts: dict[Key, Layout] = {}
+        """What stands around that which differs in such lines from head to head."""
         self._blocks: dict[int, WrittenBlock] = {}
         """By the `id` of their fields."""
         self._groups: dict[bytes | Added, bytes] = {}
@@ -154,7 +156,14 @@ class HpackEncoder:
         if shared:
             out.append(self._groups.get(shared) or self._encode_group(shared, own_pairs([shared])))
         if own:
-            self._encode_own(own, out)
+            key: Key = (*own[:-1:2], *map(len, own[1::2]))
+            layout = self._layouts.get(key)
+            if layout and own[-1] == LINE_END:
+                pieces = own[:-1]
+                pieces[::2] = layout
+                out += pieces
+            else:
+                self._encode_own(own, key, layout, out)
         if pairs:
             self._encode_pairs(pairs, out)
         return b"".join(out)
@@ -203,19 +212,28 @@ class HpackEncoder:
             self._groups[group] = code
         return code
 
-    def _encode_own(self, own: Own | tuple[()], out: list[bytes]) -> None:
-        """Lines whose values differ from head to head; nearly all are literals."""
-        begin_of = self._own_names.get
-        if len(own) == 3 and own[2] == b"\r\n":  # one line, in its three parts: as an answer has it
-            begin, size = begin_of(own[0]), len(own[1])
-            if begin is not None and size < 2048:
-                out += (begin, LENGTHS[size], own[1])
-                return
-        lines = b"".join(own).split(b"\r\n")
+    def _encode_own(self, own: Own, key: Key, layout: Layout | None, out: list[bytes]) -> None:
+        """Lines whose values differ from head to head, where the layout is not known, or is not all of them."""
+        if layout and own[-1][:2] == LINE_END:
+            pieces = own[:-1]
+            pieces[::2] = layout
+            out += pieces
+            out.append(self._encode_lines(own[-1][2:]))
+            return
+        out.append(self._encode_lines(b"".join(own)))
+        if layout is None:
+            if len(self._layouts) >= MAX_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[key] = make_layout(own, self._own_names)
+
+    def _encode_lines(self, text: bytes) -> bytes:
+        """Lines of our own, whatever case their names are written in."""
+        lines = text.split(LINE_END)
         lines.pop()  # behind the last line's end
+        out: list[bytes] = []
         for line in lines:
             name, _, value = line.partition(b": ")
-            begin, size = begin_of(name), len(value)
+            begin, size = self._own_names.get(name), len(value)
             if begin is not None and size < 2048:
                 out += (begin, LENGTHS[size], value)
                 continue
@@ -225,7 +243,8 @@ class HpackEncoder:
             if begin is not None and key not in INDEXED:
                 if len(self._own_names) >= MAX_NAMES:
                     self._own_names.clear()
-                self._own_names[name] = self._own_names[name + b": "] = begin
+                self._own_names[name] = begin
+        return b"".join(out)
 
     def _encode_carefully(
         self,

@@ -192,7 +192,7 @@ class SentStream(Lease, ClientStream):
         takes_trailers = not is_plain and b"trailers" in request.lookup.get(b"te", b"").lower()
         self.is_call = traits.is_grpc and traits.http_version == "2"
         shared, own = b"", head.own
-        if own and own[0][-2:] == b"\r\n":
+        if own and (not own[0] or own[0][-2:] == b"\r\n"):
             shared, own = own[0], own[1:]
         pseudo = (
             (b":method", request.method),
