@@ -297,9 +297,10 @@ class Http2ClientConnection(PhaseClock, Host):
                 units = REQUEST_UNITS + len(event.head.fields)
             elif kind is events.StreamReset:
                 units = END_UNITS
-            if not share.take(units):
+            if share.left <= 0:
                 self._put_off(told[at:])
                 return
+            share.left -= units
             at += 1
             if kind is events.DataReceived:
                 data, last, at = self._joined(event, told, at)
@@ -318,7 +319,7 @@ class Http2ClientConnection(PhaseClock, Host):
         begin, data, last = at - 1, event.data, event
         if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
-        self._share.spend(DATA_UNITS * (at - begin))
+        self._share.left -= DATA_UNITS * (at - begin)
         self.codec.credit_connection(len(data))
         return data, last, at
 

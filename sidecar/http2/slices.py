@@ -35,13 +35,15 @@ class TurnShare:
     """What one connection may take of a turn of the loop, from `begin` to `end`: it begins anew with each read, and
     each later turn."""
 
-    __slots__ = ("_give_back", "_is_tiny", "_left", "_take", "_units")
+    __slots__ = ("_give_back", "_is_tiny", "_take", "_units", "left")
 
     def __init__(self, units: int, take: Callable[[int], int], give_back: Callable[[int], None]) -> None:
         """`units`: all that it may take; `take` takes them from the turn of all, and says how many it got;
         `give_back` returns them."""
         self._units = units
-        self._left = 0
+        self.left = 0
+        """Units. Whoever works through what came takes off what a thing costs, and begins none where nothing is left:
+        a call for each would cost more than many of them. What is begun is ended, so it may fall below 0."""
         self._take = take
         self._give_back = give_back
         self._is_tiny = True
@@ -52,12 +54,12 @@ class TurnShare:
 
         What the frames of a read are like shows its first slice: a large one may be full of small heads.
         """
-        self._left = self._take(self._units)
+        self.left = self._take(self._units)
         self._is_tiny = True
 
     def end(self) -> None:
         """Of the read, or the later turn."""
-        left, self._left = self._left, 0
+        left, self.left = self.left, 0
         if left > 0:
             self._give_back(left)
         elif left < 0:
@@ -77,20 +79,8 @@ class TurnShare:
         told = codec.receive(piece, now)
         return told, rest, self.received(codec.load.frames - before, len(piece))
 
-    def take(self, units: int) -> bool:
-        """Whether there is time left for what costs so much. What is begun is ended: the last may take more."""
-        left = self._left
-        if left <= 0:
-            return False
-        self._left = left - units
-        return True
-
-    def spend(self, units: int) -> None:
-        """It has been done already."""
-        self._left -= units
-
     def received(self, frames: int, size: int) -> bool:
         """The codec has worked through a slice. Returns whether there is time left for another one."""
         self._is_tiny = frames * TINY_FRAME_BYTES > size
-        self._left -= FRAME_UNITS * frames or 1
-        return self._left > 0
+        self.left -= FRAME_UNITS * frames or 1
+        return self.left > 0

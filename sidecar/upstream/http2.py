@@ -310,9 +310,10 @@ class Http2UpstreamConnection(Carrier):
                 units = REQUEST_UNITS + len(event.fields)
             elif kind is events.TrailersReceived or kind is events.StreamReset:
                 units = END_UNITS
-            if not share.take(units):
+            if share.left <= 0:
                 self._put_off(told[at:])
                 return
+            share.left -= units
             at += 1
             if kind is events.ResponseReceived:
                 at = self._response(event, told, at)
@@ -331,7 +332,7 @@ class Http2UpstreamConnection(Carrier):
         begin, data, last = at - 1, event.data, event
         if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
-        self._share.spend(DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0))
+        self._share.left -= DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0)
         self.codec.credit_connection(len(data))
         return data, last, at
 
@@ -347,7 +348,7 @@ class Http2UpstreamConnection(Carrier):
             if last.is_end:
                 owner.answered(event, data)
             elif owner.is_call and at < len(told) and _are_trailers_of(event.stream, told[at]):
-                self._share.spend(END_UNITS)
+                self._share.left -= END_UNITS
                 owner.answered(event, data, told[at].fields)
                 at += 1
             else:
