@@ -190,6 +190,10 @@ class RequestBody:
             self._charge_kept()
         if size or is_complete:
             self.is_untouched = False
+        if is_complete and held:
+            stream.send_head(head, held, self._trailers)
+            self._to = stream
+            return
         stream.send_head(head, held)
         self._to = stream
         if is_complete:

@@ -179,7 +179,9 @@ class UpstreamConnection(Lease, ClientStream):
 
     # ClientStream
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         request = self._request = head.request
         traits = request.traits
         self._is_plain = request.method != b"HEAD" and (traits is PLAIN or not traits.upgrade)
@@ -215,6 +217,8 @@ class UpstreamConnection(Lease, ClientStream):
             self.link.write(written)
             for data in held:
                 self.send_data(data)
+            if trailers is not None:
+                self.end(trailers)
 
     def _key_line(self, traits: Traits) -> bytes:
         """A handshake that came by HTTP/2 has no key (RFC 8441 5): make one."""

@@ -20,6 +20,7 @@ from sidecar.core.request import PLAIN, PLAIN_2, Request
 from sidecar.http2 import events
 from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
+from sidecar.http2.outbox import HIGH_WATER_BYTES
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.stream_link import StreamLink
 from sidecar.upstream.lease import Fate, Lease, LeasePool, SharingPool
@@ -177,7 +178,9 @@ class SentStream(Lease, ClientStream):
 
     # ClientStream
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         request, connection = head.request, self._connection
         if request.traits.upgrade:
             self._switch = request
@@ -214,9 +217,18 @@ class SentStream(Lease, ClientStream):
         stream.owner = self
         connection.streams.add(self)
         self._sent_at = connection.now()
+        if held:
+            self._send_held(stream, held, trailers)
+        connection.write_soon()
+
+    def _send_held(self, stream: Http2Stream, held: Sequence[Any], trailers: Sequence[Field] | None) -> None:
+        if trailers is not None and not trailers and len(held) == 1 and len(held[0]) < HIGH_WATER_BYTES:
+            self._codec.send_last(stream, bytes(held[0]))
+            return
         for data in held:
             self.send_data(bytes(data))
-        connection.write_soon()
+        if trailers is not None:
+            self.end(trailers)
 
     def _send_connect(self, head: RequestHead) -> None:
         """Extended CONNECT (RFC 8441 4); the key of HTTP/1.1's handshake stays here."""

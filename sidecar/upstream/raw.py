@@ -115,7 +115,9 @@ class RawConnection(Lease, ClientStream):
 
     # ClientStream
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         asyncio.get_running_loop().call_soon(self._switch)  # a stream calls nobody back before it returns
 
     def _switch(self) -> None:

@@ -95,8 +95,11 @@ class ClientStream(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
-        """The request's head, with what is there of its body."""
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
+        """The request's head, with what is there of its body. `trailers`: what ends the body, where that is all of it
+        and not empty: `end` is not called then. None: it is."""
 
     @abstractmethod
     def send_data(self, data: bytes) -> None: ...
@@ -128,7 +131,9 @@ class NoUpstream(ClientStream):
 
     __slots__ = ()
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None: ...
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None: ...
     def send_data(self, data: bytes) -> None: ...
     def end(self, trailers: Sequence[Field]) -> None: ...
     def reset(self, reason: Reason) -> None: ...

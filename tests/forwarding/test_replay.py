@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.core.head import RequestHead
 from sidecar.core.memory_budget import STEP_BYTES, MemoryBudget
+from sidecar.core.plain import Field
 from sidecar.forwarding.body import RequestBody
 from sidecar.forwarding.streams import NO_CLIENT
 from sidecar.upstream.streams import NoUpstream
@@ -24,8 +25,12 @@ class Upstream(NoUpstream):
         self.data = b""
         self.has_ended = False
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         self.data = b"".join(bytes(one) for one in held)
+        if trailers is not None:
+            self.end(trailers)
 
     def send_data(self, data: bytes) -> None:
         self.data += data

@@ -33,7 +33,9 @@ class FullSocket(HandStream):
         super().__init__()
         self._body = body
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         self._body.hold_back()
 
 

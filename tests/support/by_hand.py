@@ -279,9 +279,13 @@ class HandStream(NoUpstream):
         self.heads: list[RequestHead] = []
         self.unsent = 0
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         self.heads.append(head)
         self.notes.append(("head", bytes(head.target), b"".join(held)))
+        if trailers is not None:
+            self.end(trailers)
 
     def send_data(self, data: bytes) -> None:
         self.notes.append(("data", bytes(data)))

@@ -60,11 +60,13 @@ class Answering(HandStream):
         self.head: RequestHead | None = None
         self.body = b""
 
-    def send_head(self, head: RequestHead, held: Sequence[Any] = ()) -> None:
+    def send_head(
+        self, head: RequestHead, held: Sequence[Any] = (), trailers: Sequence[Field] | None = None
+    ) -> None:
         self.head = head
         self.body = b"".join(held)
-        if not head.request.length:
-            self.end(())
+        if not head.request.length or trailers is not None:
+            self.end(trailers or ())
 
     def send_data(self, data: bytes) -> None:
         self.body += data
