@@ -95,21 +95,25 @@ class Arrivals:
             data = frames.without_padding(payload, 0)
             size = len(data)
         is_end = flags & _END_STREAM != 0
-        self._credit.spend_stream(stream, length)
+        credit = self._credit
+        credit.window -= length
+        stream.receive_window -= length
+        if credit.window < 0 or stream.receive_window < 0:
+            credit.overspent(length)
         left = stream.left
         if left is not None:
             left -= size
             stream.left = left
             if left < 0 or (is_end and left):
-                self._credit.give(length)
+                credit.give(length)
                 raise malformed("DATA is not as long as content-length says")
         if not size and not is_end:
             self._floods.empty_data()
         elif self._floods.empty_in_row:
             self._floods.full_data()
         if size < length:
-            self._credit.give(length - size)
-            self._credit.give_stream(stream, length - size)
+            credit.give(length - size)
+            credit.give_stream(stream, length - size)
         event = DataReceived()
         event.stream = stream
         event.data = data

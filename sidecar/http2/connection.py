@@ -94,7 +94,8 @@ class Connection(Http2Codec):
         events.append(ConnectionFailed(fault.code, fault.detail, fault.flood))
 
     def take(self) -> bytes:
-        return self._outbox.take()
+        outbox = self._outbox
+        return outbox.take() if outbox.out else b""
 
     def hold_data(self) -> None:
         self._outbox.is_held = True

@@ -5,6 +5,8 @@ Credit that the owner gives is kept until half of a window is together: each WIN
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from sidecar.http2 import frames
 from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from sidecar.http2.outbox import Outbox
@@ -17,13 +19,14 @@ _BODY = Receiving.BODY
 class Credit:
     """Of one connection."""
 
-    __slots__ = ("_credit", "_outbox", "_window", "_window_bytes", "stream_window")
+    __slots__ = ("_credit", "_outbox", "_window_bytes", "stream_window", "window")
 
     def __init__(self, settings: Http2Settings, outbox: Outbox) -> None:
         self._outbox = outbox
         self._window_bytes = settings.connection_window
-        self._window = settings.connection_window
-        """Bytes that the peer may send on the connection."""
+        self.window = settings.connection_window
+        """Bytes that the peer may send on the connection. Whoever takes a frame of DATA takes off its size, padding
+        included."""
         self._credit = 0
         """Given by the owner, and not told the peer yet."""
         self.stream_window = settings.stream_window
@@ -31,26 +34,27 @@ class Credit:
 
     def spend(self, size: int) -> None:
         """The peer has sent `size` bytes of DATA, padding included. Raises: ConnectionFault."""
-        self._window -= size
-        if self._window < 0:
+        self.window -= size
+        if self.window < 0:
             raise _too_much()
 
-    def spend_stream(self, stream: Http2Stream, size: int) -> None:
-        """The same on this stream. Raises: ConnectionFault, StreamFault."""
-        self._window -= size
-        if self._window < 0:
+    def overspent(self, size: int) -> NoReturn:
+        """The peer has sent `size` bytes of DATA that one of the windows, the connection's or its stream's, did not
+        allow.
+
+        Raises: ConnectionFault, StreamFault.
+        """
+        if self.window < 0:
             raise _too_much()
-        stream.receive_window -= size
-        if stream.receive_window < 0:
-            self.give(size)
-            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
+        self.give(size)
+        raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the stream's window allows")
 
     def give(self, size: int) -> None:
         """Of the connection."""
         self._credit += size
         if self._credit * 2 >= self._window_bytes:
             self._outbox.control(frames.window_update(0, self._credit))
-            self._window += self._credit
+            self.window += self._credit
             self._credit = 0
 
     def give_stream(self, stream: Http2Stream, size: int) -> None:

@@ -36,7 +36,7 @@ class Outbox:
     """Of one connection."""
 
     __slots__ = (
-        "_data_at", "_data_size", "_data_stream", "_out", "_waiting", "data_frames", "encoder", "is_held", "load",
+        "_data_at", "_data_size", "_data_stream", "_waiting", "data_frames", "encoder", "is_held", "load", "out",
         "window",
     )  # fmt: skip
 
@@ -50,18 +50,19 @@ class Outbox:
         """The link is full: bodies wait."""
         self.data_frames = 0
         """Sent so far."""
-        self._out: list[bytes | memoryview] = []
+        self.out: list[bytes | memoryview] = []
+        """What `take` will give."""
         self._waiting: dict[int, Http2Stream] = {}
         """Streams with something unsent that wait for the connection's window or the link, not for their own windows;
         who has waited longest is first. So one WINDOW_UPDATE costs no more than the frames that it lets go."""
         self._data_stream = 0
-        """Whose DATA was the last one written since `take`, where in `_out` its header is, and its size: END_STREAM
+        """Whose DATA was the last one written since `take`, where in `out` its header is, and its size: END_STREAM
         is put into it, where the end comes at once."""
         self._data_at = 0
         self._data_size = 0
 
     def take(self) -> bytes:
-        out = self._out
+        out = self.out
         if not out:
             return b""
         self.load.unsent_answers = 0
@@ -72,12 +73,12 @@ class Outbox:
 
     def control(self, frame: bytes) -> None:
         """A frame that waits for no window."""
-        self._out.append(frame)
+        self.out.append(frame)
 
     def answer(self, frame: bytes) -> None:
         """An answer to SETTINGS or PING."""
         self.load.unsent_answers += 1
-        self._out.append(frame)
+        self.out.append(frame)
 
     # Heads
 
@@ -86,14 +87,14 @@ class Outbox:
         stream.sending = _ENDED if flags else _BODY
         size = len(block)
         if size <= MAX_BYTES:
-            self._out.append(pack_header(size << 8 | _HEADERS, flags | _END_HEADERS, stream.stream_id))
-            self._out.append(block)
+            self.out.append(pack_header(size << 8 | _HEADERS, flags | _END_HEADERS, stream.stream_id))
+            self.out.append(block)
         else:
             self.block(stream.stream_id, block, flags)
 
     def block(self, stream_id: int, block: bytes, flags: int) -> None:
         """A header block, in as many frames as it takes. `flags` are END_STREAM, or 0."""
-        out = self._out
+        out = self.out
         size = len(block)
         if size <= MAX_BYTES:
             out.append(pack_header(size << 8 | _HEADERS, flags | _END_HEADERS, stream_id))
@@ -121,10 +122,19 @@ class Outbox:
             and size <= self.window
             and not self.is_held
         ):
-            self._write_header(stream, size, flags)
-            self._out.append(data)
+            out = self.out
             if flags:
+                self._data_stream = 0
                 stream.sending = _ENDED
+            else:
+                self._data_stream = stream.stream_id
+                self._data_at = len(out)
+                self._data_size = size
+            out.append(pack_header(size << 8, flags, stream.stream_id))
+            out.append(data)
+            self.data_frames += 1
+            self.window -= size
+            stream.send_window -= size
         else:
             if stream.unsent is None:
                 stream.unsent = deque()
@@ -189,13 +199,13 @@ class Outbox:
         own = stream.send_window
         return own if own < self.window else self.window
 
-    def _write_header(self, stream: Http2Stream, size: int, flags: int = 0) -> None:
-        """Of DATA, whose bytes come next."""
-        out = self._out
+    def _write_header(self, stream: Http2Stream, size: int) -> None:
+        """Of DATA, whose bytes come next; as `data` does it."""
+        out = self.out
         self._data_stream = stream.stream_id
         self._data_at = len(out)
         self._data_size = size
-        out.append(pack_header(size << 8, flags, stream.stream_id))
+        out.append(pack_header(size << 8, 0, stream.stream_id))
         self.data_frames += 1
         self.window -= size
         stream.send_window -= size
@@ -228,7 +238,7 @@ class Outbox:
                 waiting.appendleft(view[left:])
                 data = view[:left]
             left -= len(data)
-            self._out.append(data)
+            self.out.append(data)
         stream.unsent_bytes -= size
         self.load.unsent_bytes -= size
         if stream.sending is _ENDING and not stream.unsent_bytes:
@@ -249,9 +259,9 @@ class Outbox:
         if block:
             self.block(stream_id, block, _END_STREAM)
         elif self._data_stream == stream_id:
-            self._out[self._data_at] = pack_header(self._data_size << 8, _END_STREAM, stream_id)
+            self.out[self._data_at] = pack_header(self._data_size << 8, _END_STREAM, stream_id)
         else:
-            self._out.append(pack_header(0, _END_STREAM, stream_id))
+            self.out.append(pack_header(0, _END_STREAM, stream_id))
 
 
 def _let_go_of_sent(stream: Http2Stream) -> None:
