@@ -63,11 +63,11 @@ class Http2ClientConnection(PhaseClock, Host):
         "_account", "_behind", "_events", "_has_said_last", "_is_reading",
         "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_share", "_since",
         "_streams", "_unread_requests", "_untaken", "bucket", "codec",
-        "due", "forwarded", "is_draining", "lack", "link", "phase", "secured", "service",
+        "due", "forwarded", "is_draining", "lack", "link", "listener", "phase", "secured", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link, secured: Secured | None = None) -> None:
-        self._listener = listener
+        self.listener = self._listener = listener
         self.secured = secured
         self.service = listener.service
         self.link = link
@@ -106,10 +106,6 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def __repr__(self) -> str:
         return f"<Http2ClientConnection {self.link.peer} {self.phase.name} {self.codec.load.open_streams} streams>"
-
-    @property
-    def listener(self) -> ListenerTerms:
-        return self._listener
 
     @property
     def is_secured(self) -> bool:

@@ -71,6 +71,7 @@ class Host(ABC):
 
     codec: Http2Codec
     link: Link
+    listener: ListenerTerms
     service: Service
     forwarded: Known | None
     """What upstreams are told of the client, in the last request."""
@@ -78,10 +79,6 @@ class Host(ABC):
     """Its TLS; None in clear text."""
     lack: Lack | None
     """What there is none of for it, so that requests are answered no; None: they are taken."""
-
-    @property
-    @abstractmethod
-    def listener(self) -> ListenerTerms: ...
 
     @abstractmethod
     def write_soon(self) -> None:

@@ -37,11 +37,13 @@ class CodecLoad:
     """What a connection has under way, as plain numbers: they are read several times for each request, and a property
     costs 600 instructions more."""
 
-    __slots__ = ("frames", "open_streams", "unsent_answers", "unsent_bytes")
+    __slots__ = ("frames", "is_draining", "open_streams", "unsent_answers", "unsent_bytes")
 
     def __init__(self) -> None:
         self.frames = 0
         """That came, of whatever kind."""
+        self.is_draining = False
+        """Either side has said GOAWAY."""
         self.open_streams = 0
         """Streams not released yet, or ended by us and not sent yet."""
         self.unsent_answers = 0
@@ -85,7 +87,6 @@ class Http2Codec(ABC):
 
     # Heads
 
-    @property
     @abstractmethod
     def can_open(self) -> bool:
         """A client may open one more stream: within the peer's limit, no GOAWAY from either side, ids left."""
@@ -110,7 +111,7 @@ class Http2Codec(ABC):
         are sent as such, and some always are (`hpack.ALWAYS_NEVER_INDEXED`). Fields that HTTP/2 forbids (RFC 9113
         8.2.2) and `host` are left out; `te` goes only where it says `trailers`. `is_end`: there is no body.
 
-        Raises: RuntimeError while `can_open` is False.
+        Raises: RuntimeError where `can_open` says False.
         """
 
     @abstractmethod
@@ -196,8 +197,3 @@ class Http2Codec(ABC):
     def goaway(self, code: ErrorCode = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
         """The last GOAWAY: with the last stream that was taken. Later ones are ignored, and their clients know that
         they were; open ones go on. Close once `open_streams` is 0."""
-
-    @property
-    @abstractmethod
-    def is_draining(self) -> bool:
-        """Either side has said GOAWAY."""

@@ -109,7 +109,6 @@ class Connection(Http2Codec):
 
     # Heads
 
-    @property
     def can_open(self) -> bool:
         return self._life is _OPEN and self._streams.can_open(self.peer)
 
@@ -231,13 +230,13 @@ class Connection(Http2Codec):
             self._outbox.control(frames.ping(payload, is_answer=False))
 
     def drain(self) -> None:
-        if self._life is _OPEN and not self._streams.is_draining:
-            self._streams.is_draining = True
+        if self._life is _OPEN and not self.load.is_draining:
+            self.load.is_draining = True
             self._outbox.control(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, b""))
 
     def goaway(self, code: ErrorCode = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
         if self._life is _OPEN:
-            self._streams.is_draining = True
+            self.load.is_draining = True
             last_id = self._last_taken()
             self._streams.goaway_sent = last_id
             self._outbox.control(frames.goaway(last_id, code, debug))
@@ -245,10 +244,6 @@ class Connection(Http2Codec):
     def _last_taken(self) -> int:
         """What GOAWAY says: a client takes nothing, since nothing is pushed to it."""
         return min(self._streams.last_id, self._streams.goaway_sent) if self._streams.is_server else 0
-
-    @property
-    def is_draining(self) -> bool:
-        return self._streams.is_draining
 
 
 def _settings(ours: Http2Settings, *, is_server: bool) -> dict[int, int]:

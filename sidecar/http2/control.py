@@ -139,7 +139,7 @@ class Control:
         if last_id > streams.goaway_received:
             raise protocol_error("a GOAWAY with a higher stream than the one before")
         streams.goaway_received = last_id
-        streams.is_draining = True
+        self.outbox.load.is_draining = True
         events.append(GoawayReceived(last_id, code, payload[8 : 8 + MAX_DEBUG_BYTES]))
         if streams.is_server:
             return

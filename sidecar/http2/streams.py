@@ -36,7 +36,7 @@ class Streams:
     """`live` are those in which something may still go; a client opens odd ids, and nobody opens even ones."""
 
     __slots__ = (
-        "_before", "_gone", "_load", "goaway_received", "goaway_sent", "is_draining", "is_server", "last_id", "live",
+        "_before", "_gone", "_load", "goaway_received", "goaway_sent", "is_server", "last_id", "live",
     )  # fmt: skip
 
     def __init__(self, load: CodecLoad, *, is_server: bool) -> None:
@@ -50,8 +50,6 @@ class Streams:
         """Streams above are not taken."""
         self.goaway_received = MAX_STREAM_ID
         """The peer takes none above."""
-        self.is_draining = False
-        """Either side has said GOAWAY."""
         self._gone: dict[int, Was] = {}
         self._before = 0
         """The last one that is not remembered any more."""
@@ -65,7 +63,7 @@ class Streams:
         """A client may open one more."""
         limit = peer.max_concurrent_streams if peer.is_known else STREAMS_BEFORE_SETTINGS
         is_full = len(self.live) >= limit or self.last_id >= MAX_STREAM_ID
-        return not (is_full or self.is_draining or self.is_server)
+        return not (is_full or self._load.is_draining or self.is_server)
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id

@@ -112,7 +112,7 @@ class Http2UpstreamConnection(Carrier):
 
     def has_room_at(self, now: float) -> bool:
         codec = self.codec
-        if not self.is_open or self._is_suspect or not codec.can_open:
+        if not self.is_open or self._is_suspect or not codec.can_open():
             return False
         if not codec.peer.is_known and codec.load.open_streams >= self.pool.stream_limit:
             return False
@@ -137,7 +137,7 @@ class Http2UpstreamConnection(Carrier):
         """A stream has ended, however that came: see whether it was the last one, and who may have its place."""
         if not self.codec.load.open_streams:
             self.idle_since = now
-            if self.is_open and (self.codec.is_draining or self.pool.is_retired or self.expires <= now):
+            if self.is_open and (self.codec.load.is_draining or self.pool.is_retired or self.expires <= now):
                 self.close()
                 return
         self.pool.came_free(self, now)

@@ -261,7 +261,7 @@ class SentStream(Lease, ClientStream):
         if not self._codec.peer.is_connect_protocol_enabled:
             self._sink = None
             sink.declined(NO_SETTING)
-        elif not self._codec.can_open:
+        elif not self._codec.can_open():
             self._sink = None
             sink.failed(Reason.CONNECTION_REFUSED, "upstream takes no more streams here", Processed.NEVER)
         else:

@@ -152,7 +152,7 @@ class TwoEnds(RuleBasedStateMachine):
 
     @rule(is_end=st.booleans())
     def ask(self, is_end: bool) -> None:
-        if self.client.can_open and len(self.asked) < 20:
+        if self.client.can_open() and len(self.asked) < 20:
             stream = self.client.open_stream(GET, (), pairs=((b"x-n", b"1"),), is_end=is_end)
             self.asked[stream.stream_id] = stream
 

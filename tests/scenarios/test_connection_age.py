@@ -65,7 +65,7 @@ async def until_goaway(worker: Worker, age: float) -> float | None:
     began = loop.time()
     async with http2_client(port(worker)) as client:
         while loop.time() - began < LONGER * age:
-            if not client.codec.can_open:
+            if not client.codec.can_open():
                 return loop.time() - began
             stream = Stream(client, client.codec.open_stream(PSEUDO, (), is_end=True))
             client.flush()

@@ -496,7 +496,7 @@ async def test_after_a_second_of_it_a_client_of_http2_is_asked_to_go_elsewhere(
         await one.send(get(b"/1"))
         await app.saw(1)
         streams = []
-        while client.codec.can_open:
+        while client.codec.can_open():
             streams.append(Stream(client, client.codec.open_stream(pseudo, (), is_end=True)))
             client.flush()
             await asyncio.sleep(0.05)  # virtual
