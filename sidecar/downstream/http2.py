@@ -367,7 +367,7 @@ class Http2ClientConnection(PhaseClock, Host):
         if self._is_write_paused:
             self._unread_requests += 1
         if phase is not _UNSENT:
-            self._enter(_ANSWER, self.service.clock())
+            self.phase = _ANSWER  # as `_enter`, without the clock: nothing ends this phase
         stream = ServedStream().take(self, event.stream)
         self._streams.add(stream)
         has_body = (

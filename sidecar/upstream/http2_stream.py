@@ -392,7 +392,11 @@ def _scheme_of(pool: LeasePool) -> tuple[bytes, bytes]:
 
 
 def _head_of(event: events.ResponseReceived | events.InterimReceived, length: int | None) -> ResponseHead:
-    head = response_head(event.status, event.fields, length)
+    head = ResponseHead()  # as `response_head`, without the call
+    head.status = event.status
+    head.fields = event.fields
+    head.length = length
+    head.listed = b""
     head.never_indexed = event.never_indexed
     return head
 
