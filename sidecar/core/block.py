@@ -6,6 +6,7 @@ A module of its own because a class that extends a builtin one can't be compiled
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class Block(list[tuple[bytes, bytes, bytes]]):
@@ -14,7 +15,7 @@ class Block(list[tuple[bytes, bytes, bytes]]):
     A list, so that whoever loops over fields need not know it; who joins their lines asks for `kept`.
     """
 
-    __slots__ = ("drop", "kept", "lookup")
+    __slots__ = ("budget", "drop", "kept", "lookup")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes, bytes]], lookup: dict[bytes, bytes]) -> None:
         super().__init__(fields)
@@ -24,6 +25,9 @@ class Block(list[tuple[bytes, bytes, bytes]]):
         """What `kept` was joined for."""
         self.kept = b""
         """The lines but for those of the keys in `drop`, joined."""
+        self.budget: Any = None
+        """The deadline policy and the route's seconds that its timeouts were last held against, and what came of it
+        (`deadline.budget_of`); None before."""
 
     def keep(self, drop: frozenset[bytes]) -> bytes:
         """The lines but for those of the keys in `drop`, joined, and from now on at hand."""

@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
 from sidecar.core.admission import BudgetAdmission
+from sidecar.core.block import Block
 from sidecar.core.callers import Found
 from sidecar.core.conditions import Entry
 from sidecar.core.errors import Reason
@@ -256,8 +257,12 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
 
     def _take_deadline(self, route: LiveRoute, now: float) -> None:
         recovered = self.caller.deadline - now if self.caller is not None else None
-        lookup = self.request.lookup
-        budget = self.budget = deadline.budget(lookup, route.deadline, route.request_seconds, recovered)
+        fields, lookup, policy = self.request.fields, self.request.lookup, route.deadline
+        if recovered is None and fields.__class__ is Block and fields.lookup is lookup:
+            budget = deadline.budget_of(fields, policy, route.request_seconds)
+        else:
+            budget = deadline.budget(lookup, policy, route.request_seconds, recovered)
+        self.budget = budget
         self.deadline = now + budget.seconds
         if budget.invalid:
             self.service.observe.noticed(Notice.INVALID_TIMEOUT_HEADER, route.name)

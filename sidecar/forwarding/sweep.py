@@ -83,6 +83,10 @@ class Sweep:
         if due - now < OWN_TIMER_SECONDS:
             self._add_timer(item, now)
             return
+        if self.latest_from <= due < self.latest_until:
+            item.bucket = self.latest
+            self.latest.add(item)
+            return
         tick = floor(due * TICKS_PER_SECOND)
         bucket = self.buckets.get(tick)
         if bucket is None:

@@ -190,7 +190,8 @@ def check_clean(fields: Sequence[Field]) -> None:
 
 def keep(head: RequestFields | ResponseFields) -> None:
     """The head is remembered, and shared by all that are the same."""
-    head.fields = Block(head.fields, dict(head.lookup))
+    head.lookup = lookup = dict(head.lookup)
+    head.fields = Block(head.fields, lookup)
 
 
 def _read_rest(fields: list[Field], count: int) -> tuple[list[Field], dict[bytes, bytes]]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.block import Block
 from sidecar.core.deadline import (
     BAGGAGE,
     MAX_BAGGAGE_BYTES,
@@ -18,6 +19,7 @@ from sidecar.core.deadline import (
     Form,
     baggage_deadlines,
     budget,
+    budget_of,
     carried_field,
     grpc_timeout,
     parse_timeout,
@@ -307,6 +309,19 @@ def test_observe_measures_and_acts_on_the_route_alone() -> None:
 
     assert budget(fields, policy, 15.0, None) == Budget().take(15.0, "header", False, 1, (), 0.1)
     assert budget({EXPECTED: b"0"}, policy, 15.0, None) == Budget().take(15.0, "header", False, 0, (), 0.0)
+
+
+def test_a_remembered_head_is_read_once_for_each_policy_and_timeout() -> None:
+    lookup = {b"grpc-timeout": b"2S", b"x-request-timeout-ms": b"soon"}
+    block, policy = Block([], lookup), DeadlinePolicy()
+    first = budget_of(block, policy, 15.0)
+    assert first == budget(lookup, policy, 15.0, None)
+    assert (first.source, first.invalid) == ("header", 1)
+    assert budget_of(block, policy, 15.0) is first
+    assert budget_of(block, policy, 1.0) == budget(lookup, policy, 1.0, None)
+    observing = replace(policy, mode=Mode.OBSERVE)
+    assert budget_of(block, observing, 1.0) == budget(lookup, observing, 1.0, None)
+    assert budget_of(block, policy, 15.0) == first
 
 
 def test_off_ignores_everything() -> None:
