@@ -387,11 +387,12 @@ class ServedStream(ServerStream):
             status or head.status,
             fields,
             drop,
-            never_indexed=head.never_indexed,
+            (),
+            head.never_indexed,
+            head.added,
+            shared,
+            head.own,
             is_end=is_end,
-            added=head.added,
-            shared=shared,
-            own=head.own,
         )
 
     def end(self, trailers: Sequence[Field]) -> None:
@@ -409,9 +410,10 @@ class ServedStream(ServerStream):
                 self._release()
             return
         self._is_over = True
-        body = self._pending_body
-        if self._pending_head is not None:
-            self._send_pending_head(is_end=not (body or trailers))
+        head, body = self._pending_head, self._pending_body
+        if head is not None:
+            self._pending_head = None
+            self._write_head(head, is_end=not (body or trailers))
         if body and not trailers:
             is_sent = self._codec.send_last(self._stream, body)
         else:

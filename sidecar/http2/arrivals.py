@@ -150,20 +150,19 @@ class Arrivals:
         """A whole header block; `flags` are those of its HEADERS. Whoever it is for, the table follows it."""
         if self._floods.empty_in_row:
             self._floods.full_data()
-        is_end = flags & _END_STREAM != 0
         stream = self._streams.live.get(stream_id)
         if stream is None:
             if self._is_server and stream_id > self._streams.last_id and stream_id & 1:
-                self._begin_request(stream_id, block, fault, is_end=is_end)
+                self._begin_request(stream_id, block, flags, fault)
             else:
                 self._take_stray_block(stream_id, block)
         elif fault is not None:
             self.heads.skip(block)
             raise fault
         elif stream.receiving is _BODY:
-            self._take_trailers(stream, block, is_end=is_end)
+            self._take_trailers(stream, block, flags)
         elif stream.receiving is _HEAD:
-            self._take_answer(stream, block, is_end=is_end)
+            self._take_answer(stream, block, flags)
         else:
             self.heads.skip(block)
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS for a stream that its sender has ended")
@@ -178,11 +177,10 @@ class Arrivals:
         if was is Was.RESET_BY_PEER:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS for a stream that its sender has reset")
 
-    def _begin_request(
-        self, stream_id: int, block: bytes, fault: StreamFault | None, *, is_end: bool
-    ) -> None:
+    def _begin_request(self, stream_id: int, block: bytes, flags: int, fault: StreamFault | None) -> None:
         streams = self._streams
         streams.last_id = stream_id
+        is_end = flags & _END_STREAM != 0
         if stream_id > streams.goaway_sent:
             streams.remember(stream_id, Was.RESET_BY_US)
             self.heads.skip(block)
@@ -220,7 +218,8 @@ class Arrivals:
             self._streams.remember(stream_id, Was.RESET_BY_US)
         self.events.append(RequestMalformed(stream_id, fault.code, fault.detail))
 
-    def _take_answer(self, stream: Http2Stream, block: bytes, *, is_end: bool) -> None:
+    def _take_answer(self, stream: Http2Stream, block: bytes, flags: int) -> None:
+        is_end = flags & _END_STREAM != 0
         head = self.heads.read_response(block)
         status = head.status
         if status < 200:
@@ -261,9 +260,9 @@ class Arrivals:
         if stream.interims > MAX_INTERIMS:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too many interim answers")
 
-    def _take_trailers(self, stream: Http2Stream, block: bytes, *, is_end: bool) -> None:
+    def _take_trailers(self, stream: Http2Stream, block: bytes, flags: int) -> None:
         fields, never_indexed = self.heads.read_trailers(block)
-        if not is_end:
+        if not flags & _END_STREAM:
             raise malformed("HEADERS in the middle of a body")
         if stream.left:
             raise malformed("DATA is not as long as content-length says")

@@ -98,11 +98,11 @@ class Http2Codec(ABC):
         fields: Sequence[Field],
         drop: frozenset[bytes] = NO_DROP,
         pairs: Pairs = (),
-        *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
         added: Added = NOTHING,
         shared: bytes = b"",
         own: Own | tuple[()] = (),
+        *,
         is_end: bool = False,
     ) -> Http2Stream:
         """A client's request. `pseudo` is `:method` first, then `:scheme`, `:authority`, `:path` (`:protocol`).
@@ -122,11 +122,11 @@ class Http2Codec(ABC):
         fields: Sequence[Field],
         drop: frozenset[bytes] = NO_DROP,
         pairs: Pairs = (),
-        *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
         added: Added = NOTHING,
         shared: bytes = b"",
         own: Own | tuple[()] = (),
+        *,
         is_end: bool = False,
     ) -> None:
         """A server's head, as above; an interim one below 200. `is_end`: neither body nor trailers. Whoever calls

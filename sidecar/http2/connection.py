@@ -118,11 +118,11 @@ class Connection(Http2Codec):
         fields: Sequence[Field],
         drop: frozenset[bytes] = NO_DROP,
         pairs: Pairs = (),
-        *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
         added: Added = NOTHING,
         shared: bytes = b"",
         own: Own | tuple[()] = (),
+        *,
         is_end: bool = False,
     ) -> Http2Stream:
         if self._life is not _OPEN or not self._streams.can_open(self.peer):  # `can_open`, without the call
@@ -141,11 +141,11 @@ class Connection(Http2Codec):
         fields: Sequence[Field],
         drop: frozenset[bytes] = NO_DROP,
         pairs: Pairs = (),
-        *,
         never_indexed: frozenset[bytes] = NONE_INDEXED,
         added: Added = NOTHING,
         shared: bytes = b"",
         own: Own | tuple[()] = (),
+        *,
         is_end: bool = False,
     ) -> None:
         if stream.sending is not _HEAD or self._life is not _OPEN:

@@ -49,8 +49,16 @@ class Http2Stream:
         "receiving", "reset_after", "send_window", "sending", "stream_id", "trailers", "unsent", "unsent_bytes",
     )  # fmt: skip
 
+    began_at: float
+    """When a client's request had come, in seconds as `receive` was told them; a server sets it."""
+    left: int | None
+    """Of the body that comes: bytes that `content-length` still promises; None where it promised nothing. Set with
+    the head."""
+    method: bytes
+    """Of the request that a client sent, which sets it: what an answer's `content-length` means depends on it."""
+
     def take(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
-        """Set what it has; comes first. Returns itself: the call of an `__init__` takes 800 instructions more."""
+        """Set what both roles have; comes first. Returns itself: the call of an `__init__` takes 800 instructions more."""
         self.stream_id = stream_id
         self.owner: Any = None
         """Whatever whoever opened it, or was told of it, wants to find again."""
@@ -60,14 +68,8 @@ class Http2Stream:
         """Bytes that we may send; below 0 after the peer has lowered its setting (RFC 9113 6.9.2)."""
         self.receive_window = receive_window
         """Bytes that the peer may send."""
-        self.began_at = 0.0
-        """When a client's request had come, in seconds as `receive` was told them."""
         self.credit = 0
         """Given by the owner, and not told the peer yet."""
-        self.left: int | None = None
-        """Of the body that comes: bytes that `content-length` still promises; None where it promised nothing."""
-        self.method = b""
-        """Of the request that a client sent: what an answer's `content-length` means depends on it."""
         self.interims = 0
         """Interim heads that came."""
         self.is_released = False

@@ -211,7 +211,7 @@ class Http2UpstreamConnection(Carrier):
             self.link.resume()
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self.now()
+        self.heard_at = self._loop.time()
         if self._is_suspect:
             self._is_suspect = False
             self._stop_doubting()

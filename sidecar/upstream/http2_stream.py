@@ -208,11 +208,11 @@ class SentStream(Lease, ClientStream):
             request.fields,
             head.drop,
             _TE if takes_trailers else (),
-            never_indexed=traits.never_indexed,
+            traits.never_indexed,
+            head.added,
+            shared,
+            own,
             is_end=not request.length,
-            added=head.added,
-            shared=shared,
-            own=own,
         )
         stream.owner = self
         connection.streams.add(self)
