@@ -35,7 +35,7 @@ def read_request(listener: ListenerTerms, head: bytes) -> tuple[Request, bool]:
     method, target, version = parse.split_request_line(line)
     check_size(listener, len(head), target, head.count(b"\r\n") - 2)
     fields = read_fields(rest, version)
-    lookup = values_of(fields)
+    lookup = parse.values_of(fields)
     parse.check_counts(listener.limits, target, fields, lookup)
     authority, origin_target = parse.split_target(
         method, target, lookup.get(b"host"), version, takes_connect=listener.takes_connect
@@ -60,20 +60,6 @@ def _check_connect(request: Request) -> None:
     if request.length:
         raise parse.bad_request("a CONNECT with a body")
     request.traits = Traits(http_version=request.traits.http_version, upgrade=TUNNEL)
-
-
-def values_of(fields: list[Field]) -> dict[bytes, bytes]:
-    """Values by key; those of a field that came more than once, joined once (RFC 9110 5.3)."""
-    lookup: dict[bytes, bytes] = {}
-    repeated: dict[bytes, list[bytes]] = {}
-    for key, _, value in fields:
-        if key in lookup:
-            repeated.setdefault(key, [lookup[key]]).append(value)
-        else:
-            lookup[key] = value
-    for key, values in repeated.items():
-        lookup[key] = b", ".join(values)
-    return lookup
 
 
 def read_fields(rest: bytes, version: str) -> list[Field]:

@@ -83,6 +83,20 @@ def _are_digits(version: bytes) -> bool:
     return version[5:6].isdigit() and version[7:8].isdigit()
 
 
+def values_of(fields: Sequence[Field]) -> dict[bytes, bytes]:
+    """Values by key; those of a field that came more than once, joined once (RFC 9110 5.3)."""
+    lookup: dict[bytes, bytes] = {}
+    repeated: dict[bytes, list[bytes]] = {}
+    for key, _, value in fields:
+        if key in lookup:
+            repeated.setdefault(key, [lookup[key]]).append(value)
+        else:
+            lookup[key] = value
+    for key, values in repeated.items():
+        lookup[key] = b", ".join(values)
+    return lookup
+
+
 def check_known_coding(lines: bytes) -> None:
     """Tell a transfer coding that this hop does not know (501, RFC 9112 6.1) from malformed framing.
 

@@ -11,16 +11,17 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from sidecar.core.errors import Reason
-from sidecar.core.plain import Field
+from sidecar.core.snapshot import ListenerLimits
 from sidecar.http1 import parse
 from sidecar.http1.llhttp import MalformedHead, read_request_fields
 from sidecar.serving.message import Client, Pairs, Request, Response
 
 SERVER_NAME: Final = "sidecar"
 """In `Server`: which version of what this is helps those alone who look for a hole in it."""
-MAX_PARAMETERS: Final = 256
-"""Of a query."""
+_LIMITS: Final = ListenerLimits()
+"""As a listener of the data path has them where nobody says: what is counted here takes its time, and is kept."""
 _STATUSES: Final = {
+    Reason.HEAD_TOO_LARGE: 431,
     Reason.METHOD_NOT_ALLOWED: 405,
     Reason.NOT_IMPLEMENTED: 501,
     Reason.VERSION_NOT_SUPPORTED: 505,
@@ -43,13 +44,16 @@ def read_request(head: bytes, client: Client) -> Request:
     line, _, rest = head.partition(b"\r\n")
     try:
         method, target, version = parse.split_request_line(line)
+        if rest.count(b"\r\n") - 1 > _LIMITS.headers:  # before they are read
+            raise parse.too_many(_LIMITS.headers, "header fields")
         fields = read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))
-        lookup = _lookup(fields)
+        lookup = parse.values_of(fields)
+        parse.check_counts(_LIMITS, target, fields, lookup)
         origin = _origin_form(method, target, [value for key, _, value in fields if key == b"host"], version)
         is_chunked = parse.check_framing(lookup, version)
         length = -1 if is_chunked else parse.body_length(lookup)
         raw_path, _, query = origin.decode("ascii").partition("?")
-        pairs = Pairs(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
+        pairs = Pairs(parse_qsl(query, keep_blank_values=True))
     except parse.Refused as error:
         raise NoRequest(_STATUSES.get(error.reason, 400), error.detail) from None
     except (MalformedHead, ValueError) as error:
@@ -84,14 +88,6 @@ def unescaped(text: str) -> str:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
         return text
-
-
-def _lookup(fields: list[Field]) -> dict[bytes, bytes]:
-    """Values by key; those of a field that came more than once, joined (RFC 9110 5.3)."""
-    found: dict[bytes, bytes] = {}
-    for key, _, value in fields:
-        found[key] = b"%b, %b" % (found[key], value) if key in found else value
-    return found
 
 
 def write_head(
