@@ -11,7 +11,7 @@ import contextlib
 from typing import Final
 
 from sidecar.admin.answers import Refused, problem
-from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.message import ClientGone, Handler, Request, Response
 
 TAKE_SECONDS: Final = 30.0
 """A client that has not taken its answer by then is cut."""
@@ -51,7 +51,7 @@ class LongAnswers:
 async def _send(request: Request, response: Response) -> None:
     try:
         async with asyncio.timeout(TAKE_SECONDS):
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ClientGone):
                 await request.client.send(response)
     except TimeoutError:
         request.client.abort()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, problem
 from sidecar.admin.guard import READING, Guard
-from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.message import ClientGone, Handler, Request, Response
 from sidecar.serving.routes import Unmatched
 
 BROWSER_FIELDS: Final = {
@@ -56,7 +56,7 @@ async def _problems(handle: Callable[[], Awaitable[Response | None]], request: R
         return problem(refused)
     except Unmatched as error:
         return problem(Refused(error.status, _detail(error, request), headers=error.fields))
-    except ConnectionError:
+    except ClientGone:
         raise
     except Exception:
         _LOG.exception("%s %s broke off", request.method, request.path[: request_facts.MAX_TEXT])

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import Final, Protocol
 
-from sidecar.serving.message import Request, Response
+from sidecar.serving.message import ClientGone, Request, Response
 
 HEARTBEAT_SECONDS: Final = 15.0
 """A comment is sent after this long without an event, so that proxies and dead peers are noticed."""
@@ -51,7 +51,7 @@ class Stream:
             TimeoutError: it took nothing for `WRITE_SECONDS`, and its connection is cut.
         """
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ClientGone):
                 async with asyncio.timeout(WRITE_SECONDS):
                     head = Response(kind="text/event-stream", fields={"Cache-Control": "no-store"})
                     await self._client.begin(head)

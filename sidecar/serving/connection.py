@@ -7,6 +7,7 @@ A body is read when its handler asks for it. Owned by the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -19,7 +20,7 @@ from sidecar.core.http_date import http_date
 from sidecar.http1.llhttp import MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.serving.head import WITHOUT_BODY, NoRequest, read_request, write_head
-from sidecar.serving.message import BadBody, Client, Request, Response
+from sidecar.serving.message import BadBody, Client, ClientGone, Request, Response
 
 HEAD_SECONDS: Final = 10.0
 """From a connection's beginning, or the first byte of a later request, to the end of the head."""
@@ -31,6 +32,8 @@ MAX_HEAD_BYTES: Final = 32_768
 _READ_AHEAD: Final = 65_536
 """Bytes behind what can be used now, beyond which no more is read."""
 _CHUNKS_A_TURN: Final = 1024
+_KEPT: Final = ("peername", "sockname", "peercert")
+"""What is kept of a transport: uvloop's has none of it any more when its client has left."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LOG = logging.getLogger("sidecar.serving")
@@ -49,7 +52,7 @@ class Door(ABC):
 
     @abstractmethod
     async def answer(self, request: Request) -> Response | None:
-        """What its handler says. Raises nothing but ConnectionError."""
+        """What its handler says. Raises nothing but ClientGone."""
 
     @property
     @abstractmethod
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol, Client):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
+        self._about: dict[str, Any] = {}
         self._is_open = False
         """Behind the handshake, where there is one."""
         self._is_over = False
@@ -137,13 +141,16 @@ class Connection(asyncio.Protocol, Client):
 
     def _open(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        for name in _KEPT:
+            with contextlib.suppress(OSError):  # it has been reset already
+                self._about[name] = transport.get_extra_info(name)
         self._is_open = True
         self._advance()
 
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over or self._is_lingering:
+        if self.is_closed or self._is_lingering:
             return
         self._data += data
         if not self._is_open:
@@ -228,8 +235,8 @@ class Connection(asyncio.Protocol, Client):
             if not self._is_over:
                 self._server.waits(self)
             await self._complete(response)
-            goes_on = self._keeps_alive(response) and await self._has_dropped_rest(request)
-        except ConnectionError:
+            goes_on = self._goes_on(request) and await self._has_dropped_rest()
+        except ClientGone:
             self.abort()
         except Exception:
             _LOG.exception("the answer to %s %s could not be sent", request.method, request.path[:256])
@@ -240,35 +247,33 @@ class Connection(asyncio.Protocol, Client):
         finally:
             self.task = None
         if goes_on:
+            self._request = None
             self._is_idle = True
             self._limit(IDLE_SECONDS)
             self._advance()
         else:
             self._end()
+            self._request = None  # which knows this connection: neither waits for the garbage collector
 
     async def _complete(self, response: Response | None) -> None:
         """Send what the handler has not sent itself."""
-        if response is not None and not self._has_answered:
+        if self._has_answered == (response is not None):
+            self.abort()  # an answer that broke off, or that nobody has made: it may not look like a whole one
+        elif response is not None:
             await self.send(response)
         elif self._is_chunking:
             await self._write(b"0\r\n\r\n")
 
-    def _keeps_alive(self, response: Response | None) -> bool:
-        request = self._request
-        assert request is not None
-        if self._server.is_ending or self._has_ended or not request.keeps_alive:
-            return False
-        if request.expects_continue and self._has_body_left:
-            return False  # nobody knows whether the client sends it
-        return response is None or not response.closes
+    def _goes_on(self, request: Request) -> bool:
+        return request.keeps_alive and not (self._server.is_ending or self._has_ended or self._is_over)
 
-    async def _has_dropped_rest(self, request: Request) -> bool:
+    async def _has_dropped_rest(self) -> bool:
         """What is left of a body that nobody wants is read, for a while. Returns whether it came to its end."""
         try:
             async with asyncio.timeout(LINGER_SECONDS):
                 while await self.read():
                     pass
-        except (TimeoutError, BadBody, ConnectionError):
+        except (TimeoutError, BadBody, ClientGone):
             return False
         return True
 
@@ -290,14 +295,17 @@ class Connection(asyncio.Protocol, Client):
         self._data.clear()
         if self._is_over or transport is None or transport.is_closing():
             return
-        if self._has_ended:
+        self._is_lingering = True
+        self._read_on(True)
+        is_read = self._request is not None and not self._has_body_left
+        if self._has_ended or (is_read and not transport.can_write_eof()):  # by TLS there is no half to close
+            self._limit(IDLE_SECONDS)
             transport.close()
             return
-        self._is_lingering = True
-        if self._server.tls is None and transport.can_write_eof():
-            transport.write_eof()
-        self._limit(LINGER_SECONDS)
-        self._read_on(True)
+        self._limit(IDLE_SECONDS if transport.get_write_buffer_size() else LINGER_SECONDS)
+        if transport.can_write_eof():
+            with contextlib.suppress(OSError):  # it was reset a moment ago, which is told next
+                transport.write_eof()
 
     # Client
 
@@ -310,7 +318,9 @@ class Connection(asyncio.Protocol, Client):
         return self.is_closed or self._has_ended
 
     def about(self, name: str) -> Any:
-        return None if self._transport is None else self._transport.get_extra_info(name)
+        if name in _KEPT:
+            return self._about.get(name)
+        return None if self._transport is None or self.is_closed else self._transport.get_extra_info(name)
 
     @property
     def _has_body_left(self) -> bool:
@@ -335,7 +345,7 @@ class Connection(asyncio.Protocol, Client):
 
     async def _wait_for_more(self) -> None:
         if self.is_gone:
-            raise ConnectionResetError("the body broke off")
+            raise ClientGone("the body broke off")
         self._read_on(True)
         self._arrived.clear()
         await self._arrived.wait()
@@ -376,7 +386,9 @@ class Connection(asyncio.Protocol, Client):
 
     def close(self) -> None:
         """End it, behind what it has been sent."""
-        if self._transport is not None:
+        if (
+            self._transport is not None and not self.is_closed
+        ):  # asyncio aborts none by TLS that was closed twice
             self._transport.close()
 
     def abort(self) -> None:
@@ -388,13 +400,17 @@ class Connection(asyncio.Protocol, Client):
         request = self._request
         assert request is not None
         self._has_answered = True
+        is_unsure = (
+            request.expects_continue and self._has_body_left
+        )  # nobody knows whether the client sends it
+        request.keeps_alive = self._goes_on(request) and not (response.closes or is_unsure)
         connection = "" if request.version == "1.1" else "keep-alive"
         return write_head(
             response,
             http_date(time.time()),
             self._server.fields,
             length=length,
-            connection=connection if self._keeps_alive(response) else "close",
+            connection=connection if request.keeps_alive else "close",
             is_chunked=self._is_chunking,
         )
 
@@ -407,7 +423,7 @@ class Connection(asyncio.Protocol, Client):
 
     def _check_open(self) -> None:
         if self.is_closed:
-            raise ConnectionResetError("the client has left")
+            raise ClientGone("the client has left")
 
     # Its time
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from sidecar.core.snapshot import Address
 from sidecar.serving.connection import Connection, Door
-from sidecar.serving.message import BadBody, Handler, Request, Response
+from sidecar.serving.message import BadBody, ClientGone, Handler, Request, Response
 from sidecar.serving.routes import Unmatched
 from sidecar.transport.bind import BACKLOG, bind
 
@@ -192,7 +192,7 @@ class HttpServer(Door):
             await asyncio.sleep(0)
         try:
             return await handler(request)
-        except ConnectionError:
+        except ClientGone:
             raise
         except Unmatched as error:
             return Response(error.status, f"{error}\n", fields=error.fields)

@@ -79,15 +79,15 @@ class Client(ABC):
 
     @abstractmethod
     async def read(self) -> bytes:
-        """The next piece of the request's body; empty behind its end. Raises: ConnectionError, BadBody."""
+        """The next piece of the request's body; empty behind its end. Raises: ClientGone, BadBody."""
 
     @abstractmethod
     async def send(self, response: Response) -> None:
-        """A whole answer. Returns when little of it waits to be taken. Raises: ConnectionError."""
+        """A whole answer. Returns when little of it waits to be taken. Raises: ClientGone."""
 
     @abstractmethod
     async def begin(self, response: Response) -> None:
-        """The head of an answer whose pieces follow. Raises: ConnectionError."""
+        """The head of an answer whose pieces follow. Raises: ClientGone."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -96,6 +96,10 @@ class Client(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Cut it, whatever has not been sent yet."""
+
+
+class ClientGone(ConnectionError):
+    """Who has sent the request has left: nobody is there to be answered."""
 
 
 class BadBody(Exception):

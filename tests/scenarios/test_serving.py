@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator
+import socket
+import ssl
+import struct
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.admin import request_facts
 from sidecar.core.snapshot import Address
 from sidecar.serving.connection import HEAD_SECONDS, IDLE_SECONDS, LINGER_SECONDS, MAX_HEAD_BYTES
 from sidecar.serving.http import HttpServer
 from sidecar.serving.message import Handler, Request, Response
 from sidecar.serving.routes import Routes
 from tests.scenarios.operator import serving_by
+from tests.support.certificates import Certificates
 from tests.support.raw import RawClient, raw_client
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -320,6 +329,135 @@ async def test_paths_and_methods(
     )
 
 
+async def test_an_answer_that_breaks_off_looks_broken_to_its_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def breaks(request: Request) -> None:
+        await request.client.begin(Response())
+        await request.client.write(b"half")
+        raise LookupError("no such thing")
+
+    async with serving_by(breaks) as server, raw_client(server.port) as client:
+        await client.send(GET)
+        await client.read_to_end()
+    assert client.received.endswith(b"\r\n4\r\nhalf\r\n")
+    assert ["GET / broke off" in one.message for one in caplog.records] == [True]
+
+
+async def test_a_connection_error_of_the_handlers_own_is_a_bug_like_any_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def breaks(_: Request) -> Response:
+        raise ConnectionRefusedError("somebody else's connection")
+
+    async with serving_by(breaks) as server, raw_client(server.port) as client:
+        await client.send(GET)
+        assert [one[0] for one in await answers(client, b"GET")] == [500]
+    assert ["GET / broke off" in one.message for one in caplog.records] == [True]
+
+
+async def test_what_a_handler_sends_itself_may_close_too() -> None:
+    async def handler(request: Request) -> None:
+        response = Response(200, b"last")
+        response.closes = True
+        await request.client.send(response)
+
+    async with serving_by(handler) as server, raw_client(server.port) as client:
+        await client.send(GET * 2)
+        await client.read_to_end()
+        (answer,) = await client.responses([b"GET", b"GET"])
+    assert (answer.body, answer.value(b"connection")) == (b"last", b"close")
+
+
+# Clients that leave, on the loop that serves (uvloop)
+
+
+async def resetting(port: int, data: bytes) -> socket.socket:
+    """A client that has sent this, and whose end is a reset."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    await loop.sock_sendall(sock, data)
+    return sock
+
+
+def test_whoever_has_left_before_he_was_accepted_is_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    known: list[object] = []
+
+    async def handler(request: Request) -> Response:
+        about = request.client.about
+        known.extend(
+            [request.remote, about("sockname"), about("peercert"), request_facts.peer_process(request)]
+        )
+        return Response()
+
+    async def converse() -> None:
+        async with serving_by(handler) as server:
+            sock = await resetting(server.port, GET)
+            sock.close()  # before the loop, which has not turned, has accepted it
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                sock = await resetting(listening.getsockname()[1], b"")
+                accepted, _ = listening.accept()
+                accepted.setblocking(False)
+                sock.close()
+                server.adopt(accepted, GET)
+            await asyncio.sleep(0.2)
+            assert server.connection_count == 0
+
+    uvloop.run(converse())
+    assert len(known) >= 4
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_reset_behind_the_last_answer_leaves_nothing(
+    run: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    escaped: list[object] = []
+
+    async def converse() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+        socks: list[socket.socket] = []
+
+        async def handler(request: Request) -> None:
+            await request.client.send(Response())
+            socks[0].close()
+
+        async with serving_by(handler) as server:
+            socks.append(await resetting(server.port, GET.replace(b"Host", b"Connection: close\r\nHost")))
+            await asyncio.sleep(LINGER_SECONDS / 4)
+            assert (socks[0].fileno(), server.connection_count) == (-1, 0)
+        gc.collect()
+
+    run(converse())
+    assert not escaped
+
+
+def test_a_connection_that_has_ended_is_not_left_to_the_garbage_collector() -> None:
+    async def converse() -> None:
+        ends: list[weakref.ref[object]] = []
+
+        async def handler(request: Request) -> Response:
+            ends.append(weakref.ref(request.client))
+            return Response()
+
+        gc.collect()
+        gc.disable()
+        async with serving_by(handler) as server:
+            async with raw_client(server.port) as client:
+                await client.send(GET)
+                await client.responses([b"GET"])
+            await asyncio.sleep(0.2)
+            assert (server.connection_count, [one() for one in ends]) == (0, [None])
+
+    try:
+        uvloop.run(converse())
+    finally:
+        gc.enable()
+
+
 # Its end
 
 
@@ -370,3 +508,68 @@ async def test_an_idle_connection_and_a_begun_head_have_their_time() -> None:
         await client.send(GET[:10])
         await client.read_to_end()
         assert loop.time() - began == pytest.approx(HEAD_SECONDS, abs=0.1)
+
+
+# By TLS
+
+
+@asynccontextmanager
+async def by_tls(
+    handler: Handler, directory: Path
+) -> AsyncIterator[tuple[HttpServer, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A server, and a connection to it."""
+    certificates = Certificates(directory)
+    files = certificates.pair("server", "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.chain, files.key)
+    server = HttpServer("probes.address", end_seconds=1.0, tls=lambda: context)
+    await server.start(handler, Address("127.0.0.1", 0))
+    trusting = ssl.create_default_context(cafile=certificates.ca)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", server.port, ssl=trusting, server_hostname="localhost"
+    )
+    try:
+        yield server, reader, writer
+    finally:
+        writer.transport.abort()
+        await server.stop()
+
+
+async def test_the_last_answer_by_tls_ends_its_connection_at_once(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with by_tls(echo, tmp_path) as (server, reader, writer):
+        began = loop.time()
+        writer.write(post(b"body", "Content-Length: 4") + post(b"", "Content-Length: 0", "Connection: close"))
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 2
+        assert loop.time() - began < LINGER_SECONDS / 2
+        writer.close()
+        await asyncio.sleep(0.1)
+        assert server.connection_count == 0
+
+
+async def test_a_large_last_answer_by_tls_has_time_to_be_taken(tmp_path: Path) -> None:
+    size = 16_000_000
+
+    async def large(_: Request) -> Response:
+        return Response(200, b"x" * size)
+
+    async with by_tls(large, tmp_path) as (_, reader, writer):
+        writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(2 * LINGER_SECONDS)
+        assert len(await reader.read()) == size
+
+
+async def test_the_end_cuts_a_client_by_tls_that_says_nothing_to_it(tmp_path: Path) -> None:
+    async with by_tls(unread, tmp_path) as (server, _, writer):
+        await asyncio.sleep(0.1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # so it never answers the end
+        await server.stop()
+        await asyncio.sleep(0.1)
+        assert server.connection_count == 0
+
+
+async def test_a_refused_request_by_tls_is_told_so_while_more_of_it_comes(tmp_path: Path) -> None:
+    async with by_tls(unread, tmp_path) as (_, reader, writer):
+        writer.write(b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n" + b"x" * 3_000_000)
+        assert b" 400 " in await reader.readuntil(b"\r\n")
