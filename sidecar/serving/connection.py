@@ -28,6 +28,8 @@ IDLE_SECONDS: Final = 75.0
 """From an answer's end to the next request; also how long a client may take over an answer."""
 LINGER_SECONDS: Final = 2.0
 """How long a body that nobody wants is read and dropped: a reset would take the answer away (RFC 9112 9.6)."""
+_MAX_DROPPED_BYTES: Final = 1_048_576
+"""Of that, behind the end; a client that sends on gets no more of it rid, and can read its answer all the same."""
 MAX_HEAD_BYTES: Final = 32_768
 _READ_AHEAD: Final = 65_536
 """Bytes behind what can be used now, beyond which no more is read."""
@@ -49,6 +51,10 @@ class Door(ABC):
     @abstractmethod
     def admit(self, connection: Connection) -> bool:
         """Give it a place; False: there is none, or the server ends."""
+
+    @abstractmethod
+    async def turn(self) -> None:
+        """Come to the next turn of the loop, in which no other connection has something to do."""
 
     @abstractmethod
     async def answer(self, request: Request) -> Response | None:
@@ -103,7 +109,7 @@ class Connection(asyncio.Protocol, Client):
         self._request: Request | None = None
         self._chunked: ChunkedBody | None = None
         self._left = 0
-        """Of a body that is not chunked, in bytes."""
+        """Bytes of a body that is not chunked; when everything has been said, of what is still dropped."""
         self._has_answered = False
         self._is_chunking = False
 
@@ -150,7 +156,11 @@ class Connection(asyncio.Protocol, Client):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closed or self._is_lingering:
+        if self.is_closed:
+            return
+        if self._is_lingering:
+            self._left -= len(data)
+            self._read_on(self._left > 0)
             return
         self._data += data
         if not self._is_open:
@@ -295,9 +305,10 @@ class Connection(asyncio.Protocol, Client):
         self._data.clear()
         if self._is_over or transport is None or transport.is_closing():
             return
-        self._is_lingering = True
-        self._read_on(True)
         is_read = self._request is not None and not self._has_body_left
+        self._is_lingering = True
+        self._left = _MAX_DROPPED_BYTES
+        self._read_on(True)
         if self._has_ended or (is_read and not transport.can_write_eof()):  # by TLS there is no half to close
             self._limit(IDLE_SECONDS)
             transport.close()
@@ -336,9 +347,9 @@ class Connection(asyncio.Protocol, Client):
             if not self._data:
                 await self._wait_for_more()
                 continue
+            await self._server.turn()
             piece = self._taken()
             self._read_on(len(self._data) <= _READ_AHEAD)
-            await asyncio.sleep(0)  # however much is here, others have their turn
             if piece:  # else it was framing alone
                 return piece
         return b""
@@ -357,8 +368,6 @@ class Connection(asyncio.Protocol, Client):
             del self._data[: len(piece)]
             self._left -= len(piece)
             return piece
-        if not self._data:
-            return b""
         try:
             used = self._chunked.feed(bytes(self._data), 0, _CHUNKS_A_TURN)
         except MalformedChunk as error:

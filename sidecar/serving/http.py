@@ -71,7 +71,7 @@ class HttpServer(Door):
         """Those without a request under way, longest first."""
         self._has_none = asyncio.Event()
         """The last of the connections has ended."""
-        self._beginning = asyncio.Lock()
+        self._turns = asyncio.Lock()
         self._adopting: set[asyncio.Task[object]] = set()
 
     @property
@@ -183,13 +183,15 @@ class HttpServer(Door):
         self._connections.add(connection)
         return True
 
+    async def turn(self) -> None:
+        async with self._turns:  # of many one has something to do in each: the data path has its own in between
+            await asyncio.sleep(0)
+
     async def answer(self, request: Request) -> Response | None:
         handler = self._handler
         if handler is None:
             return Response(503, "the server ends\n")
-        # Of many that come together one begins in a turn of the loop: the data path has its own in between.
-        async with self._beginning:
-            await asyncio.sleep(0)
+        await self.turn()
         try:
             return await handler(request)
         except ClientGone:

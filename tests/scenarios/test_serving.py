@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -176,6 +177,44 @@ async def test_a_body_without_an_end_does_not_hold_its_connection() -> None:
         assert loop.time() - began == pytest.approx(LINGER_SECONDS, abs=0.3)
         await asyncio.sleep(LINGER_SECONDS)
         assert server.connection_count == 0
+
+
+async def test_of_many_bodies_one_piece_is_read_in_a_turn() -> None:
+    turns_of_pieces: list[int] = []
+    turn = 0
+
+    async def handler(request: Request) -> Response:
+        while await request.client.read():
+            turns_of_pieces.append(turn)
+        return Response()
+
+    def next_turn() -> None:
+        nonlocal turn, counting
+        turn += 1
+        counting = loop.call_soon(next_turn)
+
+    loop = asyncio.get_running_loop()
+    counting = loop.call_soon(next_turn)
+    data = post(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n", "Transfer-Encoding: chunked", "Connection: close")
+    async with serving_by(handler) as server, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(server.port)) for _ in range(9)]
+        for client in clients:
+            client.writer.write(data)
+        for client in clients:
+            await client.read_to_end()
+    counting.cancel()
+    assert len(turns_of_pieces) > 40
+    assert len(set(turns_of_pieces)) == len(turns_of_pieces)
+
+
+async def test_behind_what_is_refused_little_is_dropped() -> None:
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        await client.send(b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.writer.write(b"x" * 64_000_000)
+        await asyncio.sleep(LINGER_SECONDS / 2)
+        assert client.writer.transport.get_write_buffer_size() > 32_000_000
+        assert await client.reader.readuntil(b"\r\n") == b"HTTP/1.1 400 Bad Request\r\n"
+        client.writer.transport.abort()
 
 
 async def test_whoever_asks_whether_to_send_is_told_only_if_somebody_reads() -> None:
