@@ -31,7 +31,7 @@ LINGER_SECONDS: Final = 2.0
 _MAX_DROPPED_BYTES: Final = 1_048_576
 """Of that, behind the end; a client that sends on gets no more of it rid, and can read its answer all the same."""
 MAX_HEAD_BYTES: Final = 32_768
-_READ_AHEAD: Final = 65_536
+_READ_AHEAD: Final = 32_768
 """Bytes behind what can be used now, beyond which no more is read."""
 _CHUNKS_A_TURN: Final = 1024
 _KEPT: Final = ("peername", "sockname", "peercert")

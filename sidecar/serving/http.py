@@ -29,6 +29,9 @@ from sidecar.transport.bind import BACKLOG, bind
 MAX_CONNECTIONS: Final = 256
 """Of one server, at most."""
 
+_RECEIVE_BYTES: Final = 65_536
+"""In the kernel, for each connection: uvloop takes up to 250 KiB of them in one read, however little is wanted."""
+
 _LOG = logging.getLogger("sidecar.serving")
 _MAX_LOGGED: Final = 256
 """Characters of a client's own text."""
@@ -102,6 +105,7 @@ class HttpServer(Door):
             OSError: the address cannot be bound; the text names its key and a remedy.
         """
         self._bound = bind(address, self._key, self._socket_mode)
+        self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         self._handler = handler
         loop = asyncio.get_running_loop()
         serve = loop.create_server if address.path is None else loop.create_unix_server
@@ -184,7 +188,9 @@ class HttpServer(Door):
         return True
 
     async def turn(self) -> None:
-        async with self._turns:  # of many one has something to do in each: the data path has its own in between
+        async with (
+            self._turns
+        ):  # of many one has something to do in each: the data path has its own in between
             await asyncio.sleep(0)
 
     async def answer(self, request: Request) -> Response | None:

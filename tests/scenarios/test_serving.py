@@ -474,6 +474,32 @@ def test_a_reset_behind_the_last_answer_leaves_nothing(
     assert not escaped
 
 
+def test_however_much_has_come_one_read_takes_little_of_it() -> None:
+    sizes: list[int] = []
+
+    async def converse() -> None:
+        socks: list[socket.socket] = []
+        is_done = asyncio.Event()
+
+        async def handler(request: Request) -> Response:
+            while sum(sizes) < 20_000_000:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        socks[0].send(b"x" * 1_000_000)
+                sizes.append(len(await request.client.read()))
+            is_done.set()
+            return Response()
+
+        async with serving_by(handler) as server:
+            socks.append(await resetting(server.port, post(b"", "Content-Length: 99000000")))
+            async with asyncio.timeout(30.0):
+                await is_done.wait()
+            socks[0].close()
+
+    uvloop.run(converse())
+    assert max(sizes) <= 160_000
+
+
 def test_a_connection_that_has_ended_is_not_left_to_the_garbage_collector() -> None:
     async def converse() -> None:
         ends: list[weakref.ref[object]] = []
