@@ -18,6 +18,8 @@ from sidecar.serving.message import Request, Response
 _OPENMETRICS: Final = "application/openmetrics-text"
 _VERSIONS: Final = ("", "0.0.1", "1.0.0")
 """Of OpenMetrics: ours is 1.0.0, which a reader of 0.0.1 understands."""
+_MAX_PREFERENCE: Final = 2048
+"""Characters of a field that says what is preferred; scrapers send a few hundred."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _LEVEL: Final = 1
 """Of gzip: repeated names shrink to a tenth at any level, and this one takes the least time."""
@@ -68,7 +70,10 @@ def accepts_gzip(accept_encoding: str) -> bool:
 
 
 def _weighed(field: str) -> Iterator[tuple[str, float, str]]:
-    """Each item in lower case, its weight (RFC 9110 12.4.2; one that is no number counts as 0), and its version."""
+    """Each item in lower case, its weight (RFC 9110 12.4.2; one that is no number counts as 0), and its version; none
+    of a field that is too long."""
+    if len(field) > _MAX_PREFERENCE:
+        return
     for item in field.split(","):
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         weight, version = 1.0, ""
