@@ -67,7 +67,7 @@ class Door(ABC):
 
     @abstractmethod
     def waits(self, connection: Connection) -> None:
-        """No request of it is under way."""
+        """No request of it is under way, or its client has to go on with one."""
 
     @abstractmethod
     def works(self, connection: Connection) -> None: ...
@@ -242,8 +242,7 @@ class Connection(asyncio.Protocol, Client):
         try:
             response = await self._server.answer(request)
             self._limit(IDLE_SECONDS)
-            if not self._is_over:
-                self._server.waits(self)
+            self._wait()
             await self._complete(response)
             goes_on = self._goes_on(request) and await self._has_dropped_rest()
         except ClientGone:
@@ -285,7 +284,13 @@ class Connection(asyncio.Protocol, Client):
                     pass
         except (TimeoutError, BadBody, ClientGone):
             return False
+        finally:
+            self._wait()
         return True
+
+    def _wait(self) -> None:
+        if not self._is_over:
+            self._server.waits(self)
 
     def _refuse(self, error: MalformedHead | NoRequest) -> None:
         """It is not logged: whoever can connect could fill the log."""
@@ -359,7 +364,9 @@ class Connection(asyncio.Protocol, Client):
             raise ClientGone("the body broke off")
         self._read_on(True)
         self._arrived.clear()
+        self._server.waits(self)
         await self._arrived.wait()
+        self._server.works(self)
 
     def _taken(self) -> bytes:
         """What can be had now of the body. Raises: BadBody."""

@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server beside the data path, whose connections are bounded in number and in time.
 
-A connection without a request under way never keeps somebody else out: where there is no room, the one that has
-waited longest makes it. So whoever holds idle connections, in whatever number, holds up no operator and no probe.
+A connection without a request under way never keeps somebody else out, nor one whose body does not come: where there
+is no room, the one that has waited longest makes it. So whoever holds idle connections, in whatever number, holds up
+no operator and no probe.
 What handlers may hold is bounded by themselves: streams in `admin/events.py`, long answers in
 `admin/long_answers.py`, reloads by their mailbox, bodies in `kubernetes/reviewing.py`; all together to less than
 `HttpServer.max_connections`. The admin and probe listeners are such servers, and the webhook is.
@@ -71,7 +72,7 @@ class HttpServer(Door):
         self._bound: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
-        """Those without a request under way, longest first."""
+        """Those without a request under way, or with one whose body does not come; longest first."""
         self._has_none = asyncio.Event()
         """The last of the connections has ended."""
         self._turns = asyncio.Lock()

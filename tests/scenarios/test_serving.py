@@ -253,6 +253,24 @@ async def test_a_client_that_leaves_amid_its_body_ends_who_reads_it() -> None:
         assert server.connection_count == 0
 
 
+@pytest.mark.parametrize("handler", [echo, unread])
+async def test_whoever_sends_no_body_keeps_nobody_out(handler: Handler) -> None:
+    async with serving_by(handler) as server, contextlib.AsyncExitStack() as stack:
+        server.max_connections = 3
+        clients = [await stack.enter_async_context(raw_client(server.port)) for _ in range(3)]
+        for client in clients:
+            await client.send(post(b"b", "Content-Length: 4"))
+            await asyncio.sleep(0.1)
+        async with raw_client(server.port) as honest:
+            await honest.send(GET)
+            assert (await honest.responses([b"GET"]))[0].status == 200
+        await clients[0].read_to_end()
+        assert b"\r\n\r\nPOST /x b" not in clients[0].received
+        await clients[1].send(b"ody" + GET)
+        assert [one[0] for one in await answers(clients[1], b"POST", b"GET")] == [200, 200]
+        assert server.connection_count == 2
+
+
 # What is answered
 
 
