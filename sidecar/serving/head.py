@@ -44,6 +44,8 @@ def read_request(head: bytes, client: Client) -> Request:
     line, _, rest = head.partition(b"\r\n")
     try:
         method, target, version = parse.split_request_line(line)
+        if len(target) > _LIMITS.url_bytes:
+            raise NoRequest(414, f"a target has at most {_LIMITS.url_bytes} bytes here")
         if rest.count(b"\r\n") - 1 > _LIMITS.headers:  # before they are read
             raise parse.too_many(_LIMITS.headers, "header fields")
         fields = read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))

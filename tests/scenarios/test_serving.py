@@ -106,6 +106,7 @@ async def test_requests_that_come_together_are_answered_in_their_order(is_bytewi
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % b",".join([b"close"] * 33), 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * MAX_HEAD_BYTES), 431),
         (b"GET /%b" % (b"x" * (MAX_HEAD_BYTES + 1)), 431),
+        (b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"%41" * 6000), 414),
     ],
 )
 async def test_what_is_no_request_is_told_so_and_never_reaches_a_handler(head: bytes, status: int) -> None:
