@@ -32,7 +32,7 @@ _BY: Final = re.compile(f"[!-~]{{1,{MAX_BY}}}")
 
 
 class Changes:
-    """Handlers; the event log entry of each is written in one place, `server.py`."""
+    """Handlers; the event log entry of each is written in one place, `middleware.py`."""
 
     def __init__(self, process: Process, readings: Readings) -> None:
         self._process = process

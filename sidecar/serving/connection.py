@@ -13,6 +13,7 @@ import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Any, Final, cast
 
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
@@ -39,6 +40,22 @@ _KEPT: Final = ("peername", "sockname", "peercert")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LOG = logging.getLogger("sidecar.serving")
+
+
+class Phase(Enum):
+    """Where a connection is. What has come is used in `IDLE`, `HEAD` and `REQUEST`, and dropped in `ENDING`."""
+
+    OPENING = auto()
+    """It has no transport, or shakes hands."""
+    IDLE = auto()
+    """Nothing has come since the last answer."""
+    HEAD = auto()
+    """The first head is waited for, or a later one has begun."""
+    REQUEST = auto()
+    """One is under way, up to the end of its body and its answer."""
+    ENDING = auto()
+    """Everything has been said."""
+    OVER = auto()
 
 
 class Door(ABC):
@@ -88,15 +105,9 @@ class Connection(asyncio.Protocol, Client):
         self._timer: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
         self._about: dict[str, Any] = {}
-        self._is_open = False
-        """Behind the handshake, where there is one."""
-        self._is_over = False
-        self._is_idle = False
-        """Nothing has come since the last answer."""
+        self._phase = Phase.OPENING
         self._has_ended = False
         """The client has ended its side."""
-        self._is_lingering = False
-        """Everything has been said; what still comes is dropped."""
         self._data = bytearray(data)
         """What has come and was not used yet."""
         self._head = UnfinishedHead(is_request=True)
@@ -139,7 +150,7 @@ class Connection(asyncio.Protocol, Client):
         except (OSError, ssl.SSLError) as error:  # strangers' mistakes, of which there may be any number
             _LOG.debug("no handshake: %r", error)
             made = None
-        if made is None or self._is_over:
+        if made is None or self._phase is Phase.OVER:
             self.abort()
             self._server.forget(self)
             return
@@ -150,7 +161,7 @@ class Connection(asyncio.Protocol, Client):
         for name in _KEPT:
             with contextlib.suppress(OSError):  # it has been reset already
                 self._about[name] = transport.get_extra_info(name)
-        self._is_open = True
+        self._phase = Phase.HEAD
         self._advance()
 
     # What comes
@@ -158,15 +169,14 @@ class Connection(asyncio.Protocol, Client):
     def data_received(self, data: bytes) -> None:
         if self.is_closed:
             return
-        if self._is_lingering:
+        if self._phase is Phase.ENDING:
             self._left -= len(data)
             self._read_on(self._left > 0)
             return
         self._data += data
-        if not self._is_open:
-            return
-        self._arrived.set()
-        self._advance()
+        if self._phase is not Phase.OPENING:
+            self._arrived.set()
+            self._advance()
 
     def eof_received(self) -> bool:
         """Whoever ends its side still gets the answer that it waits for; by TLS there is no such half."""
@@ -175,7 +185,7 @@ class Connection(asyncio.Protocol, Client):
         return self.task is not None and self._server.tls is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over = True
+        self._phase = Phase.OVER
         self._limit(None)
         self._arrived.set()
         self._may_write.set()
@@ -189,10 +199,10 @@ class Connection(asyncio.Protocol, Client):
 
     def _advance(self) -> None:
         """Begin the next request, if its head is whole and no other is under way; and read on or not."""
-        if self.task is None and self._data and not self._is_over and not self._is_lingering:
-            if self._is_idle:
-                self._is_idle = False
-                self._limit(HEAD_SECONDS)
+        if self._phase is Phase.IDLE and self._data:
+            self._phase = Phase.HEAD
+            self._limit(HEAD_SECONDS)
+        if self._phase is Phase.HEAD and self._data:
             try:
                 self._read_head()
             except (MalformedHead, NoRequest) as error:
@@ -229,6 +239,7 @@ class Connection(asyncio.Protocol, Client):
     # A request
 
     def _begin(self, request: Request) -> None:
+        self._phase = Phase.REQUEST
         self._request = request
         self._chunked = ChunkedBody() if request.length < 0 else None
         self._left = max(request.length, 0)
@@ -255,9 +266,9 @@ class Connection(asyncio.Protocol, Client):
             raise
         finally:
             self.task = None
-        if goes_on:
+        if goes_on and not self.is_closed:
             self._request = None
-            self._is_idle = True
+            self._phase = Phase.IDLE
             self._limit(IDLE_SECONDS)
             self._advance()
         else:
@@ -274,7 +285,7 @@ class Connection(asyncio.Protocol, Client):
             await self._write(b"0\r\n\r\n")
 
     def _goes_on(self, request: Request) -> bool:
-        return request.keeps_alive and not (self._server.is_ending or self._has_ended or self._is_over)
+        return request.keeps_alive and not (self._server.is_ending or self.is_gone)
 
     async def _has_dropped_rest(self) -> bool:
         """What is left of a body that nobody wants is read, for a while. Returns whether it came to its end."""
@@ -289,7 +300,7 @@ class Connection(asyncio.Protocol, Client):
         return True
 
     def _wait(self) -> None:
-        if not self._is_over:
+        if self._phase is not Phase.OVER:
             self._server.waits(self)
 
     def _refuse(self, error: MalformedHead | NoRequest) -> None:
@@ -308,10 +319,10 @@ class Connection(asyncio.Protocol, Client):
         """Close it, behind what is still to be sent; and so that nothing unread takes that away."""
         transport = self._transport
         self._data.clear()
-        if self._is_over or transport is None or transport.is_closing():
+        if transport is None or self.is_closed:
             return
         is_read = self._request is not None and not self._has_body_left
-        self._is_lingering = True
+        self._phase = Phase.ENDING
         self._left = _MAX_DROPPED_BYTES
         self._read_on(True)
         if self._has_ended or (is_read and not transport.can_write_eof()):  # by TLS there is no half to close
@@ -327,7 +338,7 @@ class Connection(asyncio.Protocol, Client):
 
     @property
     def is_closed(self) -> bool:
-        return self._is_over or self._transport is None or self._transport.is_closing()
+        return self._phase is Phase.OVER or self._transport is None or self._transport.is_closing()
 
     @property
     def is_gone(self) -> bool:
@@ -392,8 +403,7 @@ class Connection(asyncio.Protocol, Client):
         request = self._request
         assert request is not None
         self._is_chunking = request.version == "1.1"
-        if not self._is_chunking:
-            request.keeps_alive = False
+        request.keeps_alive &= self._is_chunking
         await self._write(self._head_of(response, None))
 
     async def write(self, data: bytes) -> None:
@@ -408,7 +418,7 @@ class Connection(asyncio.Protocol, Client):
             self._transport.close()
 
     def abort(self) -> None:
-        self._is_over = True
+        self._phase = Phase.OVER
         if self._transport is not None:
             self._transport.abort()
 
@@ -448,5 +458,5 @@ class Connection(asyncio.Protocol, Client):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if seconds is not None and not self._is_over:
+        if seconds is not None and self._phase is not Phase.OVER:
             self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
