@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol, Client):
         if self._server.tls is None:
             self._open(self._transport)
         else:
-            self._transport.pause_reading()
+            self._transport.pause_reading()  # asyncio's own loop heeds it here; uvloop would read on
             self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(self._server.tls()))
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol, Client):
             raise
         finally:
             self.task = None
-        if goes_on and not self.is_closed:
+        if goes_on and not self.is_gone:
             self._request = None
             self._phase = Phase.IDLE
             self._limit(IDLE_SECONDS)
@@ -376,8 +376,10 @@ class Connection(asyncio.Protocol, Client):
         self._read_on(True)
         self._arrived.clear()
         self._server.waits(self)
-        await self._arrived.wait()
-        self._server.works(self)
+        try:
+            await self._arrived.wait()
+        finally:
+            self._server.works(self)
 
     def _taken(self) -> bytes:
         """What can be had now of the body. Raises: BadBody."""
@@ -411,10 +413,8 @@ class Connection(asyncio.Protocol, Client):
             await self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunking else data)
 
     def close(self) -> None:
-        """End it, behind what it has been sent."""
-        if (
-            self._transport is not None and not self.is_closed
-        ):  # asyncio aborts none by TLS that was closed twice
+        """End it, behind what it has been sent; once, since asyncio 3.11 aborts none by TLS that was closed twice."""
+        if self._transport is not None and not self.is_closed:
             self._transport.close()
 
     def abort(self) -> None:

@@ -54,6 +54,7 @@ class HttpServer(Door):
         """`key`: of the address in the configuration. `end_seconds`: how long the end waits for answers under way.
 
         `tls` is asked for its context at each connection, so that another one may take its place; None: clear text.
+        It needs asyncio's own loop, which the webhook has.
         `socket_mode`: of a UNIX socket's file; None: what the umask leaves. `fields`: of every answer that does not
         say otherwise. `on_ending`: called when the end begins, so that answers without an end have one.
         """

@@ -168,6 +168,18 @@ async def test_a_body_that_no_handler_reads_is_dropped_and_the_connection_goes_o
         assert await answers(client, b"POST", b"GET") == [(200, b"POST /x"), (200, b"GET /")]
 
 
+async def test_a_client_that_ends_with_an_unread_body_is_not_waited_for() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving_by(unread) as server, raw_client(server.port) as client:
+        await client.send(post(b"b", "Content-Length: 4"))
+        assert await answers(client, b"POST") == [(200, b"POST /x")]
+        began = loop.time()
+        client.writer.write(b"ody")
+        client.writer.write_eof()
+        await client.read_to_end()
+        assert loop.time() - began < LINGER_SECONDS / 2
+
+
 async def test_a_body_without_an_end_does_not_hold_its_connection() -> None:
     loop = asyncio.get_running_loop()
     async with serving_by(unread) as server, raw_client(server.port) as client:
