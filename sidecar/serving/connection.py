@@ -399,7 +399,7 @@ class Connection(asyncio.Protocol, Client):
         request = self._request
         assert request is not None
         body = b"" if request.method == "HEAD" or response.status in WITHOUT_BODY else response.body
-        await self._write(self._head_of(response, len(response.body)) + body)
+        await self._write(self._head_of(response, len(response.body)), body)
 
     async def begin(self, response: Response) -> None:
         request = self._request
@@ -440,10 +440,11 @@ class Connection(asyncio.Protocol, Client):
             is_chunked=self._is_chunking,
         )
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, *pieces: bytes) -> None:
         self._check_open()
         assert self._transport is not None
-        self._transport.write(data)
+        # Not joined: many clients may be sent the same body.
+        self._transport.writelines([piece for piece in pieces if piece])
         await self._may_write.wait()
         self._check_open()
 

@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import struct
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -529,6 +530,27 @@ def test_however_much_has_come_one_read_takes_little_of_it() -> None:
 
     uvloop.run(converse())
     assert max(sizes) <= 160_000
+
+
+def test_an_answer_that_many_do_not_take_is_in_memory_once() -> None:
+    body = b"x" * 8_000_000
+
+    async def handler(_: Request) -> Response:
+        return Response(200, body)
+
+    async def converse() -> int:
+        async with serving_by(handler) as server:
+            tracemalloc.start()
+            socks = [await resetting(server.port, GET) for _ in range(9)]
+            await asyncio.sleep(0.3)
+            grown, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert server.connection_count == len(socks)
+            for sock in socks:
+                sock.close()
+            return grown
+
+    assert uvloop.run(converse()) < len(body)
 
 
 def test_a_connection_that_has_ended_is_not_left_to_the_garbage_collector() -> None:
