@@ -443,6 +443,12 @@ async def test_what_a_handler_sends_itself_may_close_too() -> None:
 # Clients that leave, on the loop that serves (uvloop)
 
 
+async def a_while() -> None:
+    """In which the loop turns often, however long each turn takes: real time alone says nothing of that."""
+    for _ in range(40):
+        await asyncio.sleep(0.002)
+
+
 async def resetting(port: int, data: bytes) -> socket.socket:
     """A client that has sent this, and whose end is a reset."""
     sock = socket.socket()
@@ -474,7 +480,7 @@ def test_whoever_has_left_before_he_was_accepted_is_nobody(caplog: pytest.LogCap
                 accepted.setblocking(False)
                 sock.close()
                 server.adopt(accepted, GET)
-            await asyncio.sleep(0.2)
+            await a_while()
             assert server.connection_count == 0
 
     uvloop.run(converse())
@@ -498,7 +504,7 @@ def test_a_reset_behind_the_last_answer_leaves_nothing(
 
         async with serving_by(handler) as server:
             socks.append(await resetting(server.port, GET.replace(b"Host", b"Connection: close\r\nHost")))
-            await asyncio.sleep(LINGER_SECONDS / 4)
+            await a_while()
             assert (socks[0].fileno(), server.connection_count) == (-1, 0)
         gc.collect()
 
@@ -542,7 +548,7 @@ def test_an_answer_that_many_do_not_take_is_in_memory_once() -> None:
         async with serving_by(handler) as server:
             tracemalloc.start()
             socks = [await resetting(server.port, GET) for _ in range(9)]
-            await asyncio.sleep(0.3)
+            await a_while()
             grown, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert server.connection_count == len(socks)
@@ -567,7 +573,7 @@ def test_a_connection_that_has_ended_is_not_left_to_the_garbage_collector() -> N
             async with raw_client(server.port) as client:
                 await client.send(GET)
                 await client.responses([b"GET"])
-            await asyncio.sleep(0.2)
+            await a_while()
             assert (server.connection_count, [one() for one in ends]) == (0, [None])
 
     try:
@@ -626,6 +632,53 @@ async def test_an_idle_connection_and_a_begun_head_have_their_time() -> None:
         await client.send(GET[:10])
         await client.read_to_end()
         assert loop.time() - began == pytest.approx(HEAD_SECONDS, abs=0.1)
+
+
+STATES = {
+    "silent": b"",
+    "amid a head": GET[:9],
+    "idle": GET,
+    "handled": GET.replace(b"/ ", b"/never "),
+    "amid a body that is read": post(b"x", "Content-Length: 9", path="/read"),
+    "amid a body that is dropped": post(b"x", "Content-Length: 9"),
+    "amid an answer that is not taken": GET.replace(b"/ ", b"/stream "),
+    "refused": b"no head\r\n\r\n" + b"x" * 100_000,
+}
+
+
+async def in_each_state(request: Request) -> Response | None:
+    if request.path == "/read":
+        return await echo(request)
+    if request.path == "/never":
+        await asyncio.Event().wait()
+    if request.path != "/stream":
+        return Response()
+    await request.client.begin(Response())
+    while True:
+        await request.client.write(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_the_end_leaves_nothing_in_whatever_state_a_connection_is(
+    run: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    escaped: list[object] = []
+
+    async def converse() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+        server = HttpServer("probes.address", end_seconds=0.05)
+        for state, data in STATES.items():
+            await server.start(in_each_state, Address("127.0.0.1", 0))
+            with await resetting(server.port, data):
+                await a_while()
+                assert server.connection_count == 1, state
+                await server.stop()
+                assert server.connection_count == 0, state
+                assert asyncio.all_tasks() == {asyncio.current_task()}, state
+
+    run(converse())
+    gc.collect()
+    assert not escaped
 
 
 # By TLS
