@@ -58,7 +58,7 @@ class Http2Stream:
     """Of the request that a client sent, which sets it: what an answer's `content-length` means depends on it."""
 
     def take(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
-        """Set what both roles have; comes first. Returns itself: the call of an `__init__` takes 800 instructions more."""
+        """Set what both roles have; comes first. Returns itself: the call of an `__init__` takes 800 instructions."""
         self.stream_id = stream_id
         self.owner: Any = None
         """Whatever whoever opened it, or was told of it, wants to find again."""
