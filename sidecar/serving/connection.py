@@ -20,7 +20,7 @@ from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.http_date import http_date
 from sidecar.http1.llhttp import MalformedHead
 from sidecar.http1.unfinished import UnfinishedHead
-from sidecar.serving.head import WITHOUT_BODY, NoRequest, read_request, write_head
+from sidecar.serving.head import WITHOUT_BODY, NoRequest, check_line, read_request, write_head
 from sidecar.serving.message import BadBody, Client, ClientGone, Request, Response
 
 HEAD_SECONDS: Final = 10.0
@@ -223,6 +223,7 @@ class Connection(asyncio.Protocol, Client):
             raise NoRequest(431, f"a head has at most {MAX_HEAD_BYTES} bytes here")
         if used is None:
             self._data.clear()
+            check_line(self._head)
             return
         del self._data[:used]
         head, self._head, self._may_skip = self._head.whole(), UnfinishedHead(is_request=True), True

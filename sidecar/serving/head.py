@@ -14,6 +14,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.snapshot import ListenerLimits
 from sidecar.http1 import parse
 from sidecar.http1.llhttp import MalformedHead, read_request_fields
+from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.serving.message import Client, Pairs, Request, Response
 
 SERVER_NAME: Final = "sidecar"
@@ -39,6 +40,17 @@ class NoRequest(Exception):
         self.detail = detail
 
 
+def check_line(head: UnfinishedHead) -> None:
+    """Refuse a head whose first line is whole, and none of a request. Raises: NoRequest."""
+    if head.first_line is None or head.is_line_checked:
+        return
+    head.is_line_checked = True
+    try:
+        parse.split_request_line(head.first_line)
+    except parse.Refused as error:
+        raise _as_answer(error) from None
+
+
 def read_request(head: bytes, client: Client) -> Request:
     """The request that a whole head makes. Raises: NoRequest."""
     line, _, rest = head.partition(b"\r\n")
@@ -57,7 +69,7 @@ def read_request(head: bytes, client: Client) -> Request:
         raw_path, _, query = origin.decode("ascii").partition("?")
         pairs = Pairs(parse_qsl(query, keep_blank_values=True))
     except parse.Refused as error:
-        raise NoRequest(_STATUSES.get(error.reason, 400), error.detail) from None
+        raise _as_answer(error) from None
     except (MalformedHead, ValueError) as error:
         raise NoRequest(400, str(error)) from None
     headers = Pairs(
@@ -69,6 +81,10 @@ def read_request(head: bytes, client: Client) -> Request:
     expected = lookup.get(b"expect", b"").lower()
     request.expects_continue = expected == b"100-continue" and version == "1.1" and length != 0
     return request
+
+
+def _as_answer(error: parse.Refused) -> NoRequest:
+    return NoRequest(_STATUSES.get(error.reason, 400), error.detail)
 
 
 def _origin_form(method: bytes, target: bytes, hosts: list[bytes], version: str) -> bytes:

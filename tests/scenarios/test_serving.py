@@ -117,6 +117,13 @@ async def test_what_is_no_request_is_told_so_and_never_reaches_a_handler(head: b
     assert await is_refused(nobody, head) == status
 
 
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/3.0\r\n", b"GET /\r\n", b"\r\n\r\n", b"GET / HTTP/1.1 \r\nHost: a"]
+)
+async def test_a_first_line_that_is_none_is_refused_before_its_head_has_ended(line: bytes) -> None:
+    assert await is_refused(echo, line) in (400, 505)
+
+
 async def test_a_body_that_is_malformed_is_400_and_nothing_behind_it_is_read() -> None:
     data = post(b"3\r\nabcX\r\n", "Transfer-Encoding: chunked") + GET
     assert await is_refused(echo, data) == 400

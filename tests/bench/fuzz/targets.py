@@ -29,10 +29,21 @@ def same(what: str, expected: object, found: object) -> None:
 
 def all_targets() -> dict[str, Target]:
     """Every target, in the order in which they run."""
-    from tests.bench.fuzz import bodies, clients, documents, fields, heads, http2, paths, proxies, upstreams
+    from tests.bench.fuzz import (
+        bodies,
+        clients,
+        documents,
+        fields,
+        heads,
+        http2,
+        paths,
+        proxies,
+        servers,
+        upstreams,
+    )
 
     found = [
         *heads.TARGETS, *bodies.TARGETS, *paths.TARGETS, *fields.TARGETS, *documents.TARGETS,
-        *clients.TARGETS, *http2.TARGETS, *upstreams.TARGETS, *proxies.TARGETS,
+        *clients.TARGETS, *http2.TARGETS, *upstreams.TARGETS, *proxies.TARGETS, *servers.TARGETS,
     ]  # fmt: skip
     return {target.name: target for target in found}
