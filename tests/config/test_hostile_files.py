@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,17 @@ def test_a_file_with_bytes_changed_is_taken_or_told_what_is_wrong(seed: int, tmp
 @pytest.mark.parametrize("seed", range(120))
 def test_a_file_with_values_changed_is_taken_or_told_what_is_wrong(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    document = yaml.safe_load(REFERENCE)
+    document = deepcopy(reference())
     for _ in range(rng.randint(1, 3)):
         within, key = rng.choice([*places(document)])
         within[key] = deepcopy(rng.choice([rng.choice(ODD), document[rng.choice([*document])]]))
     judge(json.dumps(document).encode(), tmp_path)
+
+
+@cache
+def reference() -> Any:
+    """As data."""
+    return yaml.safe_load(REFERENCE)
 
 
 def places(within: Any) -> Iterator[tuple[Any, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import pickle
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -47,7 +48,14 @@ def built(overlay: str) -> str:
 
 
 def documents(overlay: str) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe", pure=True).load_all(built(overlay)))
+    """Each time a copy: whoever asks may change it."""
+    found: list[dict[str, Any]] = pickle.loads(_pickled(overlay))
+    return found
+
+
+@cache
+def _pickled(overlay: str) -> bytes:
+    return pickle.dumps(list(YAML(typ="safe", pure=True).load_all(built(overlay))))
 
 
 def pods(overlay: str) -> Iterator[tuple[str, dict[str, Any]]]:

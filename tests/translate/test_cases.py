@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,15 @@ def test_the_command_writes_a_file_that_check_takes(
     assert all(line.startswith(f"{path}:") for line in shown.err.splitlines())
 
 
+@cache
+def documents_of(path: Path) -> list[Any]:
+    """To be copied by whoever changes them."""
+    return [*yaml.safe_load_all(path.read_text())]
+
+
 @pytest.mark.parametrize("path", CASES, ids=names)
 def test_what_is_not_known_is_told_wherever_it_stands(path: Path) -> None:
-    documents = [*yaml.safe_load_all(path.read_text())]
+    documents = documents_of(path)
     places = [*mappings(documents)]
     assert len(places) > 20
     for place in places:
@@ -137,7 +144,7 @@ PIECES: list[Any] = [
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_what_is_broken_ends_in_words_or_in_a_file_that_is_taken(path: Path, data: st.DataObject) -> None:
-    documents = [*yaml.safe_load_all(path.read_text())]
+    documents = copy.deepcopy(documents_of(path))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from([*values(documents)]))
         at(documents, place[:-1])[place[-1]] = copy.deepcopy(data.draw(st.sampled_from(PIECES)))
