@@ -22,8 +22,8 @@ from tests.support.raw import RawClient, RawPeer, raw_client, turns
 from tests.support.tiny import KINDS, VARYING, Work, app_for, flooded
 
 FLOOD_BYTES = 200_000
-FLOOD_BYTES_OF_REQUESTS = 75_000
-"""Where each piece is a whole request, fewer of them are far more than one turn may do."""
+FLOOD_BYTES_OF_REQUESTS = 120_000
+"""Where each piece is a whole request, fewer of them are more than one turn may do."""
 MOST_CALLS = 100_000
 """In one turn: 20 ms, since a call takes about 0.2 µs with all that it does (`hold.py`: ms ÷ these)."""
 MOST_NEIGHBOUR_TURNS = 16
