@@ -218,6 +218,7 @@ class DataPath:
         """The last, after `close`: let go of upstreams and deadlines, and see that every exchange is told."""
         self.service.turns.end_all()
         self.assembly.retire()
+        self.service.turns.end_all()  # idle connections, which say goodbye
         self.service.sweep.close()
         if self.notices is not None:
             self.notices.close()

@@ -69,7 +69,8 @@ class Http2UpstreamConnection(Carrier):
         self.idle_since = 0.0
         """When its last stream ended, in seconds on the loop's clock."""
         self.expires = inf
-        """It takes no new streams from then on, so that its place goes to a fresh one."""
+        """It takes no new streams from then on, so that its place goes to a fresh one. In the endless past: it is
+        to be closed."""
         self.heard_at = 0.0
         """When the last byte came."""
         self._account: Account | None = None
@@ -271,6 +272,20 @@ class Http2UpstreamConnection(Carrier):
             self.is_open = False
             self.link.close()
             self._forget()
+
+    @property
+    def is_leaving(self) -> bool:
+        """`leave` was called."""
+        return self.expires == -inf
+
+    def leave(self) -> None:
+        """Take no new streams, and close: thousands may be idle together, so a few do in a turn of the loop."""
+        self.expires = -inf
+        self.pool.cluster.turns.end(self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.is_idle:  # else its last stream closes it
+            self.close()
 
     def _forget(self) -> None:
         memory = self.pool.cluster.memory

@@ -145,21 +145,21 @@ class Http2Pool(SharingPool):
 
     def idle_due(self, idle_seconds: float) -> float:
         """When the first of those without a stream is to be closed; infinite without any."""
-        idle = (one for one in self.idle if one.is_idle)
+        idle = (one for one in self.idle if one.is_idle and not one.is_leaving)
         return min((min(one.idle_since + idle_seconds, one.expires) for one in idle), default=inf)
 
     def close_idle(self, idle_seconds: float, now: float) -> None:
         """Close what has been without a stream for so long, and what is too old. Reckoned as in `idle_due`."""
         for connection in list(self.idle):
             due = min(connection.idle_since + idle_seconds, connection.expires)
-            if connection.is_idle and due <= now:
-                connection.close()
+            if connection.is_idle and due <= now and not connection.is_leaving:
+                connection.leave()
 
     def close_all_idle(self) -> int:
         """Returns how many there were."""
-        idle = [connection for connection in self.idle if connection.is_idle]
+        idle = [one for one in self.idle if one.is_idle and not one.is_leaving]
         for connection in idle:
-            connection.close()
+            connection.leave()
         return len(idle)
 
     def retire(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import pytest
 
 from sidecar.core.errors import Reason
 from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
+from sidecar.transport.turns import ENDS_A_TURN
 from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.http2_pool import JOIN_MOST, MORE_EVERY_SECONDS
 from sidecar.upstream.lease import Fate
@@ -266,6 +268,30 @@ async def test_one_that_takes_nothing_is_cut_where_others_are_closed(
     peer.connection.pause_writing()
     upstream.pool.retire()
     assert peer.transport.is_aborted
+
+
+@pytest.mark.parametrize("how", ["retired", "memory", "idle for long"])
+async def test_of_many_that_are_closed_together_a_few_are_in_a_turn_and_none_takes_a_stream_meanwhile(
+    how: str, connectings: list[HandConnecting]
+) -> None:
+    upstream = Upstream()
+    pool, now, count = upstream.pool, upstream.loop.time(), 2 * ENDS_A_TURN + 10
+    for _ in range(count):
+        upstream.connect()
+    if how == "retired":
+        pool.retire()
+    elif how == "memory":
+        assert (pool.close_all_idle(), pool.close_all_idle()) == (count, 0)
+    else:
+        pool.close_idle(60.0, now + 60.0)
+        assert pool.idle_due(60.0) == inf, "nobody has to look again for these"
+    left = [pool.open_count]
+    assert pool.take(now, is_sure=True) is None
+    while upstream.turns_loop.is_ready:
+        upstream.turns_loop.turn()
+        left.append(pool.open_count)
+    assert left[:3] == [count - ENDS_A_TURN, count - 2 * ENDS_A_TURN, 0]
+    assert upstream.cluster.connections == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
