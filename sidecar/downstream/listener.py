@@ -575,7 +575,7 @@ class ListenerSocket(ListenerTerms):
         """It is counted, and told if there is something to tell it with."""
         visitors, memory = self.service.beside.visitors, self.service.memory
         if lack is Lack.MEMORY:
-            if not isinstance(connection, ClientConnection):
+            if isinstance(connection, ClientHandshake):
                 self.refused_connections += 1  # a handshake takes far more than the answer "no"
                 return False
             memory.refused += 1
