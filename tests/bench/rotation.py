@@ -49,6 +49,7 @@ class Plan:
 class Outcome:
     """What came of it."""
 
+    seconds: float = 0.0
     requests: int = 0
     handshakes: int = 0
     failures: list[str] = field(default_factory=list)
@@ -65,10 +66,12 @@ class Outcome:
         ordered = sorted(self.shown_seconds)
         return {
             "requests": self.requests,
+            "requests_a_second": round(self.requests / self.seconds),
             "handshakes": self.handshakes,
             "failed": len(self.failures),
             "rotations_shown": len(ordered),
             "shown_seconds_median": round(ordered[len(ordered) // 2], 3) if ordered else None,
+            "shown_late": sum(seconds > SHOWN_SECONDS for seconds in ordered),
             "shown_seconds_most": round(ordered[-1], 3) if ordered else None,
             "refused": self.refused,
             "first_failures": self.failures[:5],
@@ -199,10 +202,12 @@ async def rotate(plan: Plan, folder: Path) -> Outcome:
     async with raw_upstream(answer_all) as app, served(folder, app.port, listener=tls) as to:
         load = Load(plan, to.port, authority.client(), outcome)
         running = asyncio.create_task(load.run())
+        began = time.monotonic()
         try:
             await Rotations(plan, mount, authority, to, outcome).run()
         finally:
             load.is_over = True
+            outcome.seconds = time.monotonic() - began
             await running
         labels = 'sidecar_tls_owner="listener/inbound",sidecar_tls_result="failure"'
         outcome.refused = int(await to.metric(f"sidecar_tls_certificate_changes_total{{{labels}}}"))
