@@ -122,7 +122,7 @@ def _read(body: bytes) -> ClientHello:
         at += length_bytes + int.from_bytes(body[at : at + length_bytes])
     end = min(at + 2 + int.from_bytes(body[at : at + 2]), len(body))
     at += 2
-    while at + 4 <= end:  # extensions, a dozen of them: without a call for each, which took 10 µs more
+    while at + 4 <= end:  # extensions, a dozen of them: without a call for each
         kind = body[at] << 8 | body[at + 1]
         start = at + 4
         at = start + (body[at + 2] << 8 | body[at + 3])
