@@ -305,7 +305,9 @@ async def refused_streams(sidecar: Served) -> int:
 async def test_h2load_finds_no_failure(before_files: tuple[Served, Path]) -> None:
     sidecar, _ = before_files
     url = f"http://127.0.0.1:{sidecar.port}"
-    await loaded(sidecar, 2000, "-c", "4", "-m", "50", f"{url}/small")
+    # Few enough that a turn which takes them all up is short on a busy machine too: a connection of HTTP/2 that is
+    # sent away by an overload leaves h2load's requests for it undone, which no counter of streams tells.
+    await loaded(sidecar, 2000, "-c", "4", "-m", "8", f"{url}/small")
     await loaded(sidecar, 20, "-c", "2", "-m", "5", f"{url}/big")
 
 

@@ -68,9 +68,9 @@ class Watch:
 
     async def sample(self) -> Sample:
         at = time.monotonic() - self.started
+        told = await self._ask(b"n")  # first: an answer has come before the task that has sent it is over
         _, text = await http_get(self.probes, "/metrics")
         counters = {name: _sum(text, start) for name, start in COUNTERS.items()}
-        told = await self._ask(b"n")
         children = [_mib(pid) for pid in tree(self.pid)[1:]]
         resident, outcomes = _mib(self.pid), told["outcomes"] / 2**20
         values = {
