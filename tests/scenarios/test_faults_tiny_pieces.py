@@ -30,6 +30,7 @@ MOST_NEIGHBOUR_TURNS = 16
 """From a neighbour's request to its answer; with nobody else there it takes 7."""
 ROUTE = 'match: {path: {regex: "/quick|/flood|/tunnel"}}, timeouts: {request: 60s}'
 
+IS_PLAIN = str(plain.__file__).endswith(".py")
 REQUESTS = {
     f"client: {name}"
     for name in (
@@ -79,7 +80,8 @@ def test_no_turn_of_the_loop_does_much_for_one_peer(name: str, loop: str) -> Non
     work = run(loop, flood(name))
     assert work.problems == []
     assert work.most <= MOST_CALLS
-    assert name not in REQUESTS or work.total > 1.5 * MOST_CALLS, "else all of it at once would not be found"
+    if name in REQUESTS and IS_PLAIN:  # calls within compiled modules are not seen
+        assert work.total > 1.5 * MOST_CALLS, "else all of it at once would not be found"
     assert work.neighbour_turns <= MOST_NEIGHBOUR_TURNS
     assert work.neighbour_answers > 0
 
