@@ -7,8 +7,7 @@ from sidecar.config.process.program import main
 from sidecar.runtime import core_dumps
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(
-        signal.SIG_SETMASK, ()
-    )  # who starts it may hold signals back (`cli/early_signals.py`)
+    # Who starts it may hold signals back (`cli/early_signals.py`).
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     core_dumps.forbid()
     main(int(sys.argv[1]))

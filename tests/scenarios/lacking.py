@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import DataReceived, GoawayReceived, ResponseReceived
-from tests.scenarios.stage import OK, Stage, get
-from tests.support.raw import RawClient, RawPeer, Response, turns
+from tests.scenarios.stage import OK, Stage, get, stage
+from tests.support.raw import RawClient, RawPeer, Response, raw_client, turns
 from tests.support.tls_client import TlsClient
 
 NEVER = get(b"/never")
@@ -22,6 +27,18 @@ async def answer_but_never(peer: RawPeer) -> None:
                 pass
             return
         await peer.send(OK)
+
+
+@asynccontextmanager
+async def waiting(count: int, header: str) -> AsyncIterator[tuple[Stage, list[RawClient]]]:
+    """So many clients, each of which waits for its answer."""
+    async with stage(answer_but_never, header=header) as to, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(count)]
+        for client in clients:
+            await client.send(NEVER)
+        while len(to.requests) < count:
+            await turns()
+        yield to, clients
 
 
 def is_told(response: Response) -> bool:
@@ -41,6 +58,54 @@ async def leave(to: Stage, client: RawClient) -> None:
     client.writer.close()
     while to.worker.service.open_connections >= before:
         await turns()
+
+
+async def assert_begun_is_not_kept(to: Stage, busy: Sequence[RawClient], data: bytes) -> None:
+    """Who has only begun to ask gives its place back."""
+    loop = asyncio.get_running_loop()
+    async with raw_client(to.port) as client:
+        began = loop.time()
+        await client.send(data)
+        await client.read_to_end()
+        assert loop.time() - began < 1.0
+        while to.worker.service.open_connections > len(busy):
+            await turns()
+
+
+async def assert_silent_ones_keep_nobody_out(to: Stage, busy: Sequence[RawClient]) -> None:
+    """Hundreds who say nothing are few at a time, and who asks among them is told."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        for _ in range(10 * MOST_VISITORS):
+            await stack.enter_async_context(raw_client(to.port))
+        began = loop.time()
+        assert is_told(await to.ask())
+        assert loop.time() - began < 2.0
+        assert to.worker.service.open_connections <= len(busy) + MOST_VISITORS
+
+
+async def assert_told_by_http2(to: Stage, busy: Sequence[RawClient]) -> None:
+    """The first request is answered so, and the connection ends."""
+    async with raw_client(to.port) as client:
+        found, body = await asked_by_http2(client)
+        assert (found["status"], found["retry-after"]) == ("503", "1")
+        assert "error=connection_limit_reached" in found["proxy-status"]
+        assert b'"urn:sidecar:problem:overloaded"' in body
+        while to.worker.service.open_connections > len(busy):
+            await turns()
+
+
+async def assert_told_in_overload(to: Stage, busy: Sequence[RawClient]) -> None:
+    """While new work has to wait, who cannot be served is told at once all the same."""
+    listener = to.worker.listeners["inbound"]
+    listener.shut(to.worker.service.clock())
+    asked = asyncio.ensure_future(to.ask())
+    while not asked.done():
+        listener.take_up(1, to.worker.service.clock())
+        await turns()
+    assert is_told(asked.result())
+    listener.open()
+    assert all(not client.received for client in busy)
 
 
 async def asked_by_http2(client: RawClient) -> tuple[dict[str, str], bytes]:

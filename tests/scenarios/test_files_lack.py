@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from sidecar.downstream.phase import LAST_CALL_SECONDS
-from sidecar.forwarding.visitors import MOST_VISITORS
 from tests.scenarios.lacking import (
     BEGUN,
     NEVER,
     answer_but_never,
-    asked_by_http2,
+    assert_begun_is_not_kept,
+    assert_silent_ones_keep_nobody_out,
+    assert_told_by_http2,
+    assert_told_in_overload,
     is_told,
     is_told_by_tls,
     leave,
+    waiting,
 )
 from tests.scenarios.stage import GET, Stage, inbound, stage
 from tests.support.authority import Authority
@@ -34,12 +37,7 @@ from tests.support.tls_client import tls_client
 @asynccontextmanager
 async def full(busy: int = 2, header: str = HEADER) -> AsyncIterator[tuple[Stage, list[RawClient]]]:
     """There are files for `busy` clients, all of whom wait for their answers."""
-    async with stage(answer_but_never, header=header) as to, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(busy)]
-        for client in clients:
-            await client.send(NEVER)
-        while len(to.requests) < busy:
-            await turns()
+    async with waiting(busy, header) as (to, clients):
         to.worker.service.max_open_connections = busy
         yield to, clients
 
@@ -69,14 +67,8 @@ async def test_a_request_with_a_body_is_answered_503_too() -> None:
 
 @pytest.mark.parametrize("data", BEGUN)
 async def test_what_was_only_begun_does_not_keep_its_place(data: bytes) -> None:
-    async with full() as (to, busy), raw_client(to.port) as client:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await client.send(data)
-        await client.read_to_end()
-        assert loop.time() - began < 1.0
-        while to.worker.service.open_connections > len(busy):
-            await turns()
+    async with full() as (to, busy):
+        await assert_begun_is_not_kept(to, busy, data)
 
 
 async def test_an_idle_connection_goes_first_and_the_newcomer_is_served() -> None:
@@ -106,27 +98,16 @@ async def test_an_idle_connection_is_found_behind_hundreds_that_are_not() -> Non
 
 
 async def test_hundreds_who_say_nothing_keep_nobody_from_an_answer() -> None:
-    loop = asyncio.get_running_loop()
-    async with full() as (to, busy), AsyncExitStack() as stack:
-        for _ in range(10 * MOST_VISITORS):
-            await stack.enter_async_context(raw_client(to.port))
-        began = loop.time()
-        assert is_told(await to.ask())
-        assert loop.time() - began < 2.0
-        assert to.worker.service.open_connections <= len(busy) + MOST_VISITORS
+    async with full() as (to, busy):
+        await assert_silent_ones_keep_nobody_out(to, busy)
 
 
 # By HTTP/2 and TLS
 
 
 async def test_by_http2_the_first_request_is_answered_503_and_the_connection_ends() -> None:
-    async with full() as (to, busy), raw_client(to.port) as client:
-        found, body = await asked_by_http2(client)
-        assert (found["status"], found["retry-after"]) == ("503", "1")
-        assert "error=connection_limit_reached" in found["proxy-status"]
-        assert b'"urn:sidecar:problem:overloaded"' in body
-        while to.worker.service.open_connections > len(busy):
-            await turns()
+    async with full() as (to, busy):
+        await assert_told_by_http2(to, busy)
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
@@ -150,15 +131,7 @@ async def test_by_tls_the_handshake_is_made_and_the_request_answered_503(
 
 async def test_in_an_overload_too_who_comes_is_answered_at_once() -> None:
     async with full() as (to, busy):
-        listener = to.worker.listeners["inbound"]
-        listener.shut(to.worker.service.clock())
-        asked = asyncio.ensure_future(to.ask())
-        while not asked.done():
-            listener.take_up(1, to.worker.service.clock())
-            await turns()
-        assert is_told(asked.result())
-        listener.open()
-        assert all(not client.received for client in busy)
+        await assert_told_in_overload(to, busy)
 
 
 # No open file at all

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,10 +13,14 @@ from tests.scenarios.lacking import (
     BEGUN,
     NEVER,
     answer_but_never,
-    asked_by_http2,
+    assert_begun_is_not_kept,
+    assert_silent_ones_keep_nobody_out,
+    assert_told_by_http2,
+    assert_told_in_overload,
     is_told,
     is_told_by_tls,
     leave,
+    waiting,
 )
 from tests.scenarios.stage import GET, Stage, get, inbound, stage
 from tests.support.authority import Authority
@@ -32,12 +35,7 @@ FULL = inbound(f"limits: {{connections: {BUSY}}}")
 @asynccontextmanager
 async def full(header: str = FULL) -> AsyncIterator[tuple[Stage, list[RawClient]]]:
     """Every connection that the listener may have waits for its answer."""
-    async with stage(answer_but_never, header=header) as to, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(raw_client(to.port)) for _ in range(BUSY)]
-        for client in clients:
-            await client.send(NEVER)
-        while len(to.requests) < BUSY:
-            await turns()
+    async with waiting(BUSY, header) as (to, clients):
         yield to, clients
 
 
@@ -76,35 +74,18 @@ async def test_those_who_are_told_so_take_no_place_from_who_comes_when_there_is_
 
 @pytest.mark.parametrize("data", BEGUN)
 async def test_what_was_only_begun_does_not_keep_its_place(data: bytes) -> None:
-    async with full() as (to, _), raw_client(to.port) as client:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await client.send(data)
-        await client.read_to_end()
-        assert loop.time() - began < 1.0
-        while to.worker.service.open_connections > BUSY:
-            await turns()
+    async with full() as (to, busy):
+        await assert_begun_is_not_kept(to, busy, data)
 
 
 async def test_hundreds_who_say_nothing_keep_nobody_from_an_answer_and_are_few_at_a_time() -> None:
-    loop = asyncio.get_running_loop()
-    async with full() as (to, _), AsyncExitStack() as stack:
-        for _ in range(10 * MOST_VISITORS):
-            await stack.enter_async_context(raw_client(to.port))
-        began = loop.time()
-        assert is_told(await to.ask())
-        assert loop.time() - began < 2.0
-        assert to.worker.service.open_connections <= BUSY + MOST_VISITORS
+    async with full() as (to, busy):
+        await assert_silent_ones_keep_nobody_out(to, busy)
 
 
 async def test_by_http2_the_first_request_is_answered_503_and_the_connection_ends() -> None:
-    async with full() as (to, _), raw_client(to.port) as client:
-        found, body = await asked_by_http2(client)
-        assert (found["status"], found["retry-after"]) == ("503", "1")
-        assert "error=connection_limit_reached" in found["proxy-status"]
-        assert b'"urn:sidecar:problem:overloaded"' in body
-        while to.worker.service.open_connections > BUSY:
-            await turns()
+    async with full() as (to, busy):
+        await assert_told_by_http2(to, busy)
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
@@ -127,15 +108,7 @@ async def test_by_tls_the_handshake_is_made_and_the_request_answered_503(
 
 async def test_in_an_overload_too_who_comes_is_answered_at_once() -> None:
     async with full() as (to, busy):
-        listener = to.worker.listeners["inbound"]
-        listener.shut(to.worker.service.clock())
-        asked = asyncio.ensure_future(to.ask())
-        while not asked.done():
-            listener.take_up(1, to.worker.service.clock())
-            await turns()
-        assert is_told(asked.result())
-        listener.open()
-        assert all(not client.received for client in busy)
+        await assert_told_in_overload(to, busy)
 
 
 async def test_in_a_drain_no_more_than_a_few_of_those_who_wait_are_told_and_the_others_are_closed() -> None:
