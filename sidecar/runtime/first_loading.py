@@ -9,15 +9,19 @@ from typing import Final
 PROGRAM: Final = "sidecar.runtime.loading"
 
 
+def command(niceness: int) -> list[str]:
+    """Of such a process, at any time. `niceness` is added to that of who starts it."""
+    return [sys.executable, "-m", PROGRAM, str(niceness)]
+
+
 def start() -> subprocess.Popen[bytes] | None:
     """The process, for a `Loader` to take over. None if it cannot be started: the `Loader` tries again, and says why.
 
     Nothing is served yet, so it has this process's own niceness.
     """
-    command = [sys.executable, "-m", PROGRAM, "0"]
     try:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            command(niceness=0), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
     except OSError:
         return None

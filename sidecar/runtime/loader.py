@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import pickle
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import IO
 
@@ -18,7 +17,7 @@ from sidecar.config.problems import ConfigError
 from sidecar.config.process.pickles import END, LENGTH_BYTES, PROBLEMS, Unpacking, frame
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
-from sidecar.runtime.first_loading import PROGRAM
+from sidecar.runtime import first_loading
 
 IDLE_SECONDS = 60.0
 NICENESS = 10
@@ -66,10 +65,7 @@ class Loader:
             await self._process.take_over()
         elif self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                PROGRAM,
-                str(self._niceness),
+                *first_loading.command(self._niceness),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
