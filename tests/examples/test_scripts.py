@@ -77,7 +77,9 @@ wait $both || true
     shutil.copytree(ROOT / "deploy" / "examples" / "two-services", folder)
     assert in_own_network(f"LOG={tmp_path / 'log'}\n{script}", folder, tmp_path) == "in stock\n504"
     lines = (tmp_path / "log").read_text().splitlines()
-    asked = [json.loads(line) for line in lines if '"status":504' in line]
+    asked = [json.loads(line) for line in lines if '"query":"seconds=600"' in line]
+    # Which of the three is the first to end it is a matter of milliseconds: those below it see a client that left.
+    assert all(one["status"] in (499, 504) for one in asked), asked
     left = sorted((one["budget_ms"], one["listener"], one["route"]) for one in asked)
     assert [one[1:] for one in left] == [("inbound", "app"), ("outbound", "stock"), ("inbound", "app")]
     assert left[0][0] > 0

@@ -122,10 +122,14 @@ func one(c *http.Client, url string, size int) (*http.Response, error) {
 	sent := make([]byte, size)
 	rand.Read(sent)
 	// A reader of which nothing is known but that it ends: no Content-Length.
-	request, err := http.NewRequest("POST", url, io.MultiReader(bytes.NewReader(sent)))
+	body := func() (io.ReadCloser, error) { return io.NopCloser(io.MultiReader(bytes.NewReader(sent))), nil }
+	first, _ := body()
+	request, err := http.NewRequest("POST", url, first)
 	if err != nil {
 		return nil, err
 	}
+	// What an overload refused by REFUSED_STREAM Go asks again, where it has the body once more.
+	request.GetBody = body
 	response, err := c.Do(request)
 	if err != nil {
 		return nil, err
