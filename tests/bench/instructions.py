@@ -32,7 +32,7 @@ FEW, MANY = 600, 1600
 """Exchanges of the two runs: after so few, everything that is remembered is known."""
 CLOCK_STEP_SECONDS = 1e-5
 HTTP2 = {case.name: case for case in http2_path_cost.cases() if case.at_once == 1}
-CASES = (*path_cost.REQUESTS, *(f"HTTP/2 {name}" for name in HTTP2))
+CASES = (*path_cost.REQUESTS, *path_cost.BESIDE, *(f"HTTP/2 {name}" for name in HTTP2))
 _COUNTED = re.compile(r"I\s+refs:\s+([\d,]+)")
 
 
@@ -58,7 +58,11 @@ def counted(case: str, exchanges: int) -> int:
 async def play(case: str, exchanges: int, log: int) -> None:
     clock = itertools.count(time.monotonic(), CLOCK_STEP_SECONDS).__next__
     name = case.removeprefix("HTTP/2 ")
-    config = path_cost.CONFIG if name == case else http2_path_cost.CONFIG_HTTP2
+    config = http2_path_cost.CONFIG_HTTP2
+    if case in path_cost.BESIDE:
+        config = path_cost.beside(case)
+    elif name == case:
+        config = path_cost.CONFIG
     worker = Worker(load_text(HEADER + config).snapshot, {}, log_fd=log, clock=clock)
     await worker.start()
     call = exchange(worker, case) if name == case else http2_exchange(worker, name, exchanges)
@@ -69,7 +73,7 @@ async def play(case: str, exchanges: int, log: int) -> None:
 
 
 def exchange(worker: Worker, case: str) -> Callable[[], None]:
-    requests, answer = path_cost.REQUESTS[case]
+    requests, answer = path_cost.REQUESTS.get(case, path_cost.PLAIN)
     return path_cost.exchanges(worker, requests(), answer)
 
 

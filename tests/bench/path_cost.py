@@ -16,7 +16,7 @@ import os
 import pstats
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvloop
 
@@ -143,8 +143,10 @@ def traced() -> Callable[[], bytes]:
     return itertools.cycle(ready).__next__
 
 
-REQUESTS: dict[str, tuple[Callable[[], Callable[[], bytes]], list[bytes]]] = {
-    "GET 256 B": (lambda: lambda: GET, [SMALL]),
+Said: TypeAlias = tuple[Callable[[], Callable[[], bytes]], list[bytes]]
+PLAIN: Said = (lambda: lambda: GET, [SMALL])
+REQUESTS: dict[str, Said] = {
+    "GET 256 B": PLAIN,
     "GET 256 B, traced, with a timeout": (traced, [SMALL]),
     "GET 64 KiB": (lambda: lambda: GET, [LARGE[:65536], LARGE[65536:]]),
     "POST 16 KiB": (lambda: lambda: POST, [SMALL]),
@@ -160,11 +162,16 @@ async def measure(is_profile: bool, log: int) -> None:
         for name, (requests, answer) in REQUESTS.items():
             print(f"{name:<36}{microseconds(exchanges(worker, requests(), answer)):8.2f} µs")
     await stopped(worker)
-    for name, keys in {} if is_profile else BESIDE.items():
-        two = CONFIG.replace('"127.0.0.1:9"', '"127.0.0.1:9", "127.0.0.1:19"') + keys
-        worker = await started(two, log)
-        print(f"{name:<36}{microseconds(exchanges(worker, lambda: GET, [SMALL])):8.2f} µs")
+    for name in () if is_profile else BESIDE:
+        worker = await started(beside(name), log)
+        requests, answer = PLAIN
+        print(f"{name:<36}{microseconds(exchanges(worker, requests(), answer)):8.2f} µs")
         await stopped(worker)
+
+
+def beside(case: str) -> str:
+    """The configuration of one of `BESIDE`."""
+    return CONFIG.replace('"127.0.0.1:9"', '"127.0.0.1:9", "127.0.0.1:19"') + BESIDE[case]
 
 
 async def started(config: str, log: int) -> Worker:
