@@ -26,36 +26,39 @@ FRESH_SECONDS: Final = 0.1
 class Hedging:
     """Of one route and upstream. Times are monotonic seconds."""
 
-    __slots__ = ("_after", "_durations", "_fresh_until", "_is_by_p95", "_left", "policy")
+    __slots__ = ("_durations", "_is_by_p95", "_left", "after", "fresh_until", "policy", "requests")
 
     def __init__(self, policy: HedgePolicy, durations: Durations) -> None:
         """`durations`: of the route's successes there."""
         self.policy = policy
         self._durations = durations
         self._is_by_p95 = policy.after == P95
-        self._after = inf if isinstance(policy.after, str) else policy.after
-        self._fresh_until = -inf
+        self.after = inf if isinstance(policy.after, str) else policy.after
+        """Seconds from the beginning of a try until a hedge; infinite while too few successes are known. It holds
+        until `fresh_until`, and is then to be looked up by `look`."""
+        self.fresh_until = -inf if self._is_by_p95 else inf
+        self.requests = 0
+        """That have come since one was taken: whoever begins a request adds to it."""
         self._left = MOST_KEPT
 
     def __repr__(self) -> str:
-        return f"<Hedging after {self._after:.3g} s>"
+        return f"<Hedging after {self.after:.3g} s>"
 
-    def put(self) -> None:
-        """A request has come."""
-        self._left = min(self._left + P95_SHARE, MOST_KEPT)
-
-    def after_seconds(self, now: float) -> float:
-        """From the beginning of a try until a hedge; infinite while too few successes are known."""
-        if self._is_by_p95 and now >= self._fresh_until:
-            p95 = self._durations.p95()
-            self._after = inf if p95 is None else max(p95, LEAST_SECONDS)
-            self._fresh_until = now + FRESH_SECONDS
-        return self._after
+    def look(self, now: float) -> float:
+        """What `after` is from now on."""
+        if not self._is_by_p95:
+            return self.after
+        p95 = self._durations.p95()
+        self.after = inf if p95 is None else max(p95, LEAST_SECONDS)
+        self.fresh_until = now + FRESH_SECONDS
+        return self.after
 
     def take(self) -> bool:
         """Whether one more may be sent; it is taken off if so."""
         if not self._is_by_p95:
             return True
+        self._left = min(self._left + self.requests * P95_SHARE, MOST_KEPT)
+        self.requests = 0
         if self._left < 1.0:
             return False
         self._left -= 1.0

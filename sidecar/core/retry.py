@@ -144,15 +144,15 @@ def wait_seconds(policy: RetryPolicy, retries: int, asked_seconds: float, rng: R
 
 
 class RetryBudget:
-    """Of one route and upstream. Times are monotonic seconds, and `put` and `take` are called in their order.
+    """Of one route and upstream. Times are monotonic seconds, and its methods are called in their order.
 
     Two stores: what requests have put in, of which that of one second is kept, and `min_per_second`, which comes by
     itself. An upstream that has fallen gets the latter alone: what was kept would double its load just as it falls.
     """
 
     __slots__ = (
-        "_asked", "_before", "_begun", "_earned", "_fed_at", "_free", "_least_a_second", "_now", "_ratio", "_seen",
-        "_seen_at",
+        "_asked", "_before", "_begun", "_counted", "_earned", "_fed_at", "_free", "_least_a_second", "_ratio",
+        "_seen", "_seen_at", "_until_begun", "requests", "second_ends",
     )  # fmt: skip
 
     def __init__(self, ratio: float, min_per_second: float, now: float) -> None:
@@ -163,8 +163,10 @@ class RetryBudget:
         self._fed_at = now
         self._begun = now
         """Of the present second."""
-        self._now = self._before = 0
-        """Requests in it, and in the one before."""
+        self.second_ends = now + KEPT_SECONDS
+        """A request before it is one more in `requests`; see `put`."""
+        self.requests = self._until_begun = self._before = self._counted = 0
+        """In all, before the present second, in the second before it, and those that `_earned` knows of."""
         self._seen = -1
         self._asked = 0
         """Calls of `take` since the last success."""
@@ -172,13 +174,19 @@ class RetryBudget:
 
     def put(self, now: float) -> None:
         """A request has come."""
+        if now < self.second_ends:
+            self.requests += 1
+        else:
+            self.begin_second(now)
+
+    def begin_second(self, now: float) -> None:
+        """A request has come, the first one of another second."""
         gone = now - self._begun
-        if gone >= KEPT_SECONDS:
-            self._before = self._now if gone < 2.0 * KEPT_SECONDS else 0
-            self._now = 0
-            self._begun = now - gone % KEPT_SECONDS
-        self._now += 1
-        self._earned += self._ratio
+        self._before = self.requests - self._until_begun if gone < 2.0 * KEPT_SECONDS else 0
+        self._until_begun = self.requests
+        self._begun = now - gone % KEPT_SECONDS
+        self.second_ends = self._begun + KEPT_SECONDS
+        self.requests += 1
 
     def take(self, now: float, successes: int) -> bool:
         """Whether one more retry may be sent now; it is taken off if so. `successes`: of the upstream, counted since
@@ -207,6 +215,8 @@ class RetryBudget:
         most_free = max(self._least_a_second * KEPT_SECONDS, LEAST_TOKENS) if self._least_a_second else 0.0
         self._free = min(self._free + self._least_a_second * max(now - self._fed_at, 0.0), most_free)
         self._fed_at = now
+        self._earned += self._ratio * (self.requests - self._counted)
+        self._counted = self.requests
         self._earned = min(self._earned, max(self._ratio * self._lately(now), LEAST_TOKENS))
 
     def _lately(self, now: float) -> float:
@@ -215,5 +225,5 @@ class RetryBudget:
         if gone >= 2.0 * KEPT_SECONDS:
             return 0.0
         if gone >= KEPT_SECONDS:
-            return self._now * (2.0 - gone / KEPT_SECONDS)
-        return self._now + self._before * (1.0 - gone / KEPT_SECONDS)
+            return (self.requests - self._until_begun) * (2.0 - gone / KEPT_SECONDS)
+        return self.requests - self._until_begun + self._before * (1.0 - gone / KEPT_SECONDS)

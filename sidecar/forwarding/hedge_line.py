@@ -24,7 +24,10 @@ LEAST_WAIT_SECONDS: Final = 0.001
 class HedgeLine:
     """All exchanges of a process that wait for a hedge."""
 
-    __slots__ = ("_buckets", "_clock", "_loop", "_sweep", "_ticks", "_timer", "_timer_tick")
+    __slots__ = (
+        "_buckets", "_clock", "_latest", "_latest_from", "_latest_until", "_loop", "_sweep", "_ticks", "_timer",
+        "_timer_tick",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
         self._loop = loop
@@ -37,6 +40,9 @@ class HedgeLine:
         """By the tick that ends when all in it are due. Whoever ends takes itself out."""
         self._ticks: list[int] = []
         """A heap of the keys."""
+        self._latest: set[Expiring] = set()
+        """The bucket that was added to last: with one p95 for all, the next one is nearly always for it, too."""
+        self._latest_from = self._latest_until = 0.0
 
     def __repr__(self) -> str:
         return f"<HedgeLine {len(self)} waiting>"
@@ -52,7 +58,8 @@ class HedgeLine:
             bucket = self._buckets[tick] = set()
             heappush(self._ticks, tick)
         bucket.add(item)
-        item.bucket = bucket
+        item.bucket = self._latest = bucket
+        self._latest_from, self._latest_until = (tick - 1) / TICKS_PER_SECOND, tick / TICKS_PER_SECOND
         if tick < self._timer_tick:
             self._arm(tick, now)
 
@@ -61,7 +68,11 @@ class HedgeLine:
         if item.bucket is not None:
             item.bucket.discard(item)
         item.due = due
-        self.add(item, now)
+        if self._latest_from <= due < self._latest_until:
+            item.bucket = self._latest
+            self._latest.add(item)
+        else:
+            self.add(item, now)
 
     def close(self) -> None:
         """Forget everything; nobody is looked at any more."""
@@ -71,6 +82,11 @@ class HedgeLine:
         self._timer_tick = inf
         self._buckets.clear()
         self._ticks.clear()
+        self._forget_latest()
+
+    def _forget_latest(self) -> None:
+        self._latest = set()
+        self._latest_from = self._latest_until = 0.0
 
     def _arm(self, tick: int, now: float) -> None:
         if self._timer is not None:
@@ -87,6 +103,8 @@ class HedgeLine:
         due = []
         while ticks and (ticks[0] <= until or not self._buckets[ticks[0]]):
             bucket = self._buckets.pop(heappop(ticks))
+            if bucket is self._latest:
+                self._forget_latest()
             if bucket:
                 due.append(bucket)
         if ticks:

@@ -164,10 +164,14 @@ class Race(AttemptOwner):
         if destination.standby is not None:
             self._start_by_failover(destination, destination.standby, now)
             return
-        if destination.retry_budget is not None:
-            destination.retry_budget.put(now)
+        budget = destination.retry_budget
+        if budget is not None:
+            if now < budget.second_ends:  # `put`, without the call
+                budget.requests += 1
+            else:
+                budget.begin_second(now)
             if destination.hedging is not None:
-                destination.hedging.put()
+                destination.hedging.requests += 1
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         cluster = destination.cluster
         if admitted.__class__ is Permit and admitted.transition is None and cluster.single is not None:
@@ -202,7 +206,7 @@ class Race(AttemptOwner):
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
             if destination.hedging is not None:
-                destination.hedging.put()
+                destination.hedging.requests += 1
         self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
         if self._is_trial and self.running:
             # It leaves time for the other: half of it at least.
@@ -427,11 +431,13 @@ class Race(AttemptOwner):
         """The youngest attempt has all of the request from now on: see when another one is to be begun beside it."""
         hedging, exchange = self._destination.hedging, self.exchange
         self.hedge_at = inf
-        if hedging is None or self.winner is not None or not is_body_here(exchange):
+        if hedging is None or self.winner is not None:
             return
-        hedges = sum(one.is_hedge for one in exchange.attempts) if self._has_hedged else 0
-        if hedges < hedging.policy.most:
-            self.hedge_at = now + hedging.after_seconds(now)
+        if exchange.body is not None and not is_body_here(exchange):
+            return
+        if self._has_hedged and sum(one.is_hedge for one in exchange.attempts) >= hedging.policy.most:
+            return
+        self.hedge_at = now + (hedging.after if now < hedging.fresh_until else hedging.look(now))
 
     def _hedge(self, now: float) -> None:
         """`hedge_at` has come."""
@@ -441,7 +447,7 @@ class Race(AttemptOwner):
         if hedging is None or self.winner is not None or not self.running:
             return
         if any(attempt.is_in_line for attempt in self.running):
-            self.hedge_at = now + hedging.after_seconds(now)  # that is our own affair
+            self.hedge_at = now + hedging.look(now)  # that is our own affair
             return
         if not may_hedge(exchange, self._route.policy.retry, self.running, now):
             return

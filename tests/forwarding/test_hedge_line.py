@@ -58,7 +58,7 @@ def test_one_that_is_due_earlier_than_those_before_it_is_not_late() -> None:
     to, leases = path()
     begun(to)
     assert to.destination.hedging is not None
-    to.destination.hedging._after = 0.02
+    to.destination.hedging.after = 0.02
     begun(to)
     to.loop.advance(0.023)
     assert len(asked(leases)) == 3
