@@ -71,9 +71,13 @@ async def http_get(
 ) -> tuple[int, str]:
     """One GET, or another request without a body, on its own connection: status and the rest as text."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n".encode())
-    answer = (await reader.read()).decode()
-    writer.close()
+    try:
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n".encode()
+        )
+        answer = (await reader.read()).decode()
+    finally:
+        writer.close()
     return int(answer.split(" ", 2)[1]), answer.partition("\r\n\r\n")[2]
 
 

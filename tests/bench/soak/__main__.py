@@ -98,9 +98,11 @@ async def change(running: Running, file: Path, text: str, admin_port: int, every
 async def listen(admin_port: int) -> None:
     """Read events for a moment, as a page does that is opened and closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", admin_port)
-    writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    await reader.read(100)
-    writer.close()
+    try:
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.read(100)
+    finally:
+        writer.close()  # the load may end right here: a page that stayed open would be found as left behind
 
 
 async def soak(options: argparse.Namespace, directory: Path) -> int:
