@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.core.protobuf import field
+
 PATH: Final = "/grpc.health.v1.Health/Check"
 SERVING: Final = 1
 STATES: Final = {0: "UNKNOWN", SERVING: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
@@ -23,7 +25,7 @@ class NoHealth(ValueError):
 def question(service: str) -> bytes:
     """A `HealthCheckRequest`, with its prefix; an empty `service` is the server as a whole."""
     name = service.encode()
-    message = _FIELD_1_TEXT + _varint(len(name)) + name if name else b""
+    message = field(_FIELD_1_TEXT, name) if name else b""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
@@ -63,15 +65,6 @@ def _field_1(message: bytes) -> int:
     if at != len(message):
         raise NoHealth("the message is no protobuf")
     return state
-
-
-def _varint(number: int) -> bytes:
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -13,6 +13,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from sidecar.core.protobuf import LENGTHS as _LENGTHS
+from sidecar.core.protobuf import field, varint
+
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Span kinds."""
 ERROR = 2
@@ -22,26 +25,6 @@ _SAMPLED, _HAS_IS_REMOTE, _IS_REMOTE = 0x01, 0x100, 0x200
 _IDS = struct.Struct("<2s16s2s8s").pack  # trace_id, span_id
 _ROOT = struct.Struct("<2s16s2s8sBQBQ").pack  # and start, end
 _CHILD = struct.Struct("<2s16s2s8s2s8sBQBQ").pack  # and parent_span_id before the times
-_LENGTHS = tuple(bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(16384))
-
-
-def varint(n: int) -> bytes:
-    """A number as protobuf's base-128 integer; negative ones as 64-bit two's complement."""
-    if 0 <= n < 16384:
-        return _LENGTHS[n]
-    n &= (1 << 64) - 1
-    parts = bytearray()
-    while n > 127:
-        parts.append(n & 127 | 128)
-        n >>= 7
-    parts.append(n)
-    return bytes(parts)
-
-
-def field(tag: bytes, payload: bytes) -> bytes:
-    """A length-delimited field; `tag` is the field number and wire type, already encoded."""
-    size = len(payload)
-    return tag + (_LENGTHS[size] if size < 16384 else varint(size)) + payload
 
 
 @lru_cache(maxsize=1024)
