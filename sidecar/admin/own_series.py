@@ -7,98 +7,106 @@ everything as the resource.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.sources import ProcessNumbers, Sources, WorkerNumbers
 
-_PROCESS: Final = (
-    ("process_cpu_seconds", "counter", "User and system CPU time spent, in seconds.", "cpu_seconds"),
-    ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", "resident_bytes"),
-    ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", "virtual_bytes"),
-    ("process_open_fds", "gauge", "Number of open file descriptors.", "open_files"),
-    ("process_max_fds", "gauge", "Maximum number of open file descriptors.", "max_open_files"),
+COUNTER, GAUGE, INFO = "counter", "gauge", "info"
+"""Kinds, in the words of OpenMetrics."""
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFamily:
+    """One metric, as any format writes it."""
+
+    name: str
+    """Without the suffix of a single sample."""
+    kind: str
+    """`COUNTER`, `GAUGE` or `INFO`."""
+    meaning: str
+    rows: Sequence[tuple[Labels, float]]
+
+    @property
+    def sample(self) -> str:
+        """The name of a sample."""
+        return self.name + {COUNTER: "_total", INFO: "_info"}.get(self.kind, "")
+
+    @property
+    def unit(self) -> str:
+        """Empty if it has none."""
+        unit = self.name.rpartition("_")[2]
+        return unit if unit in ("seconds", "bytes") else ""
+
+
+_PROCESS: Final[tuple[tuple[str, str, str, Callable[[ProcessNumbers], float]], ...]] = (
+    (
+        "process_cpu_seconds",
+        COUNTER,
+        "User and system CPU time spent, in seconds.",
+        lambda one: one.cpu_seconds,
+    ),
+    (
+        "process_resident_memory_bytes",
+        GAUGE,
+        "Resident memory size in bytes.",
+        lambda one: one.resident_bytes,
+    ),
+    (
+        "process_virtual_memory_bytes",
+        GAUGE,
+        "Virtual memory size in bytes.",
+        lambda one: one.virtual_bytes,
+    ),
+    ("process_open_fds", GAUGE, "Number of open file descriptors.", lambda one: one.open_files),
+    ("process_max_fds", GAUGE, "Maximum number of open file descriptors.", lambda one: one.max_open_files),
     (
         "process_start_time_seconds",
-        "gauge",
+        GAUGE,
         "Start time of the process, in seconds since 1970.",
-        "started_at",
+        lambda one: one.started_at,
     ),
 )
 
-
-def own_series(sources: Sources, *, openmetrics: bool) -> Iterator[str]:
-    """In the format of `prometheus.render`, to stand before it."""
-    if sources.build:
-        yield _info(
-            "sidecar_build", "The version of the sidecar, and what it runs on.", sources.build, openmetrics
-        )
-    if sources.resource:
-        yield _info(
-            "target", "Who is scraped, as the resource of OpenTelemetry.", sources.resource, openmetrics
-        )
-    process = sources.process
-    if process is not None:
-        for name, kind, meaning, field in _PROCESS:
-            yield _number(name, kind, meaning, process, field, openmetrics)
-    if sources.workers:
-        yield from _of_workers(sources.workers, openmetrics)
-
-
 _WORKER: Final[tuple[tuple[str, str, str, Callable[[WorkerNumbers], float]], ...]] = (
-    ("sidecar_worker_up", "gauge", "1 while the worker is there.", lambda one: int(one.is_there)),
-    ("sidecar_worker_deaths", "counter", "How often it has died.", lambda one: one.deaths),
+    ("sidecar_worker_up", GAUGE, "1 while the worker is there.", lambda one: int(one.is_there)),
+    ("sidecar_worker_deaths", COUNTER, "How often it has died.", lambda one: one.deaths),
     (
         "sidecar_worker_requests",
-        "counter",
+        COUNTER,
         "Requests that its process has answered.",
         lambda one: one.requests,
     ),
     (
         "sidecar_worker_cpu_seconds",
-        "counter",
+        COUNTER,
         "User and system CPU time of its process, in seconds.",
         lambda one: 0.0 if one.process is None else one.process.cpu_seconds,
     ),
     (
         "sidecar_worker_resident_memory_bytes",
-        "gauge",
+        GAUGE,
         "Resident memory of its process in bytes; what is shared with others counts in each.",
         lambda one: 0 if one.process is None else one.process.resident_bytes,
     ),
 )
+"""The part of each worker in what is told as a sum. Those of a process begin again with each process."""
 
 
-def _of_workers(workers: Sequence[WorkerNumbers], openmetrics: bool) -> Iterator[str]:
-    """The part of each worker in what is told as a sum. Those of a process begin again with each process."""
-    for name, kind, meaning, read in _WORKER:
-        sample = f"{name}_total" if kind == "counter" else name
-        family = name if openmetrics else sample
-        lines = [f"# HELP {family} {meaning}\n# TYPE {family} {kind}\n"]
-        unit = name.rpartition("_")[2]
-        if openmetrics and unit in ("seconds", "bytes"):
-            lines.append(f"# UNIT {family} {unit}\n")
-        lines += [f'{sample}{{worker="{one.number}"}} {read(one)}\n' for one in workers]
-        yield "".join(lines)
-
-
-def _info(name: str, meaning: str, attributes: tuple[tuple[str, str], ...], openmetrics: bool) -> str:
-    labels = ",".join(f'{key.replace(".", "_")}="{_escaped(value)}"' for key, value in attributes)
-    kind, family = ("info", name) if openmetrics else ("gauge", f"{name}_info")
-    return f"# HELP {family} {meaning}\n# TYPE {family} {kind}\n{name}_info{{{labels}}} 1\n"
-
-
-def _number(
-    name: str, kind: str, meaning: str, process: ProcessNumbers, field: str, openmetrics: bool
-) -> str:
-    sample = f"{name}_total" if kind == "counter" else name
-    family = name if openmetrics else sample
-    value: float = getattr(process, field)
-    unit = name.rpartition("_")[2]
-    lines = f"# HELP {family} {meaning}\n# TYPE {family} {kind}\n"
-    if openmetrics and unit in ("seconds", "bytes"):
-        lines += f"# UNIT {family} {unit}\n"
-    return f"{lines}{sample} {value}\n"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def own_families(sources: Sources) -> Iterator[OwnFamily]:
+    if sources.build:
+        meaning = "The version of the sidecar, and what it runs on."
+        yield OwnFamily("sidecar_build", INFO, meaning, [(sources.build, 1)])
+    if sources.resource:
+        meaning = "Who is scraped, as the resource of OpenTelemetry."
+        yield OwnFamily("target", INFO, meaning, [(sources.resource, 1)])
+    process = sources.process
+    if process is not None:
+        for name, kind, meaning, read in _PROCESS:
+            yield OwnFamily(name, kind, meaning, [((), read(process))])
+    if sources.workers:
+        for name, kind, meaning, read_worker in _WORKER:
+            rows = [((("worker", str(one.number)),), read_worker(one)) for one in sources.workers]
+            yield OwnFamily(name, kind, meaning, rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from sidecar.admin.own_series import GAUGE, INFO, Labels, own_families
 from sidecar.core.families.catalogue import named
 from sidecar.core.families.family import Attributes, Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Exemplar, Numbers
@@ -49,18 +50,40 @@ def render(numbers: Numbers, sources: Sources, *, openmetrics: bool, wall_offset
         yield "# EOF\n"
 
 
+def render_own(sources: Sources, *, openmetrics: bool) -> Iterator[str]:
+    """What is about the process, to stand before all others."""
+    for family in own_families(sources):
+        name = family.name if openmetrics else family.sample
+        kind = GAUGE if family.kind == INFO and not openmetrics else family.kind
+        lines = [f"# HELP {name} {_escape_help(family.meaning)}\n# TYPE {name} {kind}\n"]
+        if openmetrics and family.unit:
+            lines.append(f"# UNIT {name} {family.unit}\n")
+        for labels, value in family.rows:
+            braces = f"{{{_labels(labels)}}}" if labels else ""
+            lines.append(f"{family.sample}{braces} {value}\n")
+        yield "".join(lines)
+
+
 def metric_name(family: Family) -> str:
     """The family's Prometheus name, without the suffix of a single sample."""
     name = family.name.replace(".", "_")
-    unit = _UNITS.get(family.unit)
+    unit = unit_of(family)
     return f"{name}_{unit}" if unit else name
 
 
+def sample_name(family: Family) -> str:
+    """That of a single sample. Only OpenMetrics names a counter's family without `_total`."""
+    return metric_name(family) + ("_total" if family.kind is MetricKind.COUNTER else "")
+
+
+def unit_of(family: Family) -> str:
+    """In Prometheus' words; empty if it has none."""
+    return _UNITS.get(family.unit, "")
+
+
 def _head(family: Family, *, openmetrics: bool) -> str:
-    name = metric_name(family)
-    if family.kind is MetricKind.COUNTER and not openmetrics:
-        name += "_total"  # only OpenMetrics names a counter's family without it
-    unit = _UNITS.get(family.unit)
+    name = metric_name(family) if openmetrics else sample_name(family)
+    unit = unit_of(family)
     lines = [f"# HELP {name} {_escape_help(family.description)}\n", f"# TYPE {name} {_TYPES[family.kind]}\n"]
     if openmetrics and unit:
         lines.append(f"# UNIT {name} {unit}\n")
@@ -69,13 +92,12 @@ def _head(family: Family, *, openmetrics: bool) -> str:
 
 def _add_point(lines: list[str], family: Family, point: Point, wall_offset: float | None) -> None:
     attributes, value = point
-    name = metric_name(family)
     labels = _labels(attributes)
     if isinstance(value, HistogramRow):
-        _add_histogram(lines, name, labels, value, wall_offset)
+        _add_histogram(lines, metric_name(family), labels, value, wall_offset)
         return
-    suffix = "_total" if family.kind is MetricKind.COUNTER else ""
-    lines.append(f"{name}{suffix}{{{labels}}} {value}\n" if labels else f"{name}{suffix} {value}\n")
+    braces = f"{{{labels}}}" if labels else ""
+    lines.append(f"{sample_name(family)}{braces} {value}\n")
 
 
 def _add_histogram(
@@ -99,12 +121,22 @@ def _exemplar(exemplar: Exemplar, wall_offset: float) -> str:
     return f" # {{{ids}}} {value!r} {at + wall_offset:.3f}\n"
 
 
-def _labels(attributes: Attributes) -> str:
-    return ",".join([f'{key.replace(".", "_")}="{_escape_label(value)}"' for key, value in attributes])
+def _labels(attributes: Attributes | Labels) -> str:
+    return ",".join([f'{label_name(key)}="{_escape_label(value)}"' for key, value in attributes])
+
+
+def label_name(key: str) -> str:
+    """Of an attribute."""
+    return key.replace(".", "_")
+
+
+def label_value(value: str | int | bool) -> str:
+    """Of an attribute, as it is before a format writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _escape_label(value: str | int | bool) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = label_value(value)
     if '"' in text or "\\" in text or "\n" in text:
         return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return text

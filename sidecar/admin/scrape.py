@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from itertools import chain
 from typing import Final, Protocol
 
-from sidecar.admin import prometheus
-from sidecar.admin.own_series import own_series
+from sidecar.admin import prometheus, prometheus_protobuf
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.serving.message import Request, Response
 
+_PROTOBUF: Final = "application/vnd.google.protobuf"
+_DELIMITED: Final = ("io.prometheus.client.metricfamily", "delimited")
+"""What is in it, and how; in lower case."""
 _OPENMETRICS: Final = "application/openmetrics-text"
 _VERSIONS: Final = ("", "0.0.1", "1.0.0")
 """Of OpenMetrics: ours is 1.0.0, which a reader of 0.0.1 understands."""
@@ -25,6 +28,14 @@ _LEVEL: Final = 1
 """Of gzip: repeated names shrink to a tenth at any level, and this one takes the least time."""
 
 
+class Format(Enum):
+    """By content type; the better one first."""
+
+    PROTOBUF = prometheus_protobuf.CONTENT_TYPE
+    OPENMETRICS = prometheus.OPENMETRICS_CONTENT_TYPE
+    TEXT = prometheus.TEXT_CONTENT_TYPE
+
+
 class Scraped(Protocol):
     """What is asked of the process."""
 
@@ -33,34 +44,57 @@ class Scraped(Protocol):
 
 
 async def metrics_response(request: Request, process: Scraped) -> Response:
-    """The numbers as Prometheus text, or OpenMetrics where that is preferred; requests go on between pieces."""
-    is_open = wants_openmetrics(", ".join(request.headers.all("accept")))
+    """The numbers in the format that is preferred; requests go on between pieces."""
     wall_offset = time.time() - time.monotonic()
     numbers, sources = await process.scraped()
-    rendered = prometheus.render(numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
+    accept = ", ".join(request.headers.all("accept"))
+    form = preferred(accept, may_be_protobuf=sources.native_histograms)
     coded = accepts_gzip(", ".join(request.headers.all("accept-encoding")))
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP) if coded else None
     pieces: list[bytes] = []
-    for piece in chain(own_series(sources, openmetrics=is_open), rendered):
-        pieces.append(piece.encode() if packer is None else packer.compress(piece.encode()))
+    for piece in _rendered(form, numbers, sources, wall_offset):
+        pieces.append(piece if packer is None else packer.compress(piece))
         await asyncio.sleep(0)
     if packer is not None:
         pieces.append(packer.flush())
-    kind = prometheus.OPENMETRICS_CONTENT_TYPE if is_open else prometheus.TEXT_CONTENT_TYPE
     fields = {"Vary": "Accept, Accept-Encoding", **({"Content-Encoding": "gzip"} if coded else {})}
-    return Response(200, b"".join(pieces), kind=kind, fields=fields)
+    return Response(200, b"".join(pieces), kind=form.value, fields=fields)
 
 
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` field prefers OpenMetrics to the older text, as Prometheus does when it may keep exemplars.
-    Neither is preferred by `*/*` alone: then it is the older one."""
-    open_weight, text_weight = 0.0, 0.0
-    for kind, weight, version in _weighed(accept):
-        if kind == _OPENMETRICS and version in _VERSIONS:
-            open_weight = max(open_weight, weight)
-        elif kind in ("text/plain", "text/*"):
-            text_weight = max(text_weight, weight)
-    return open_weight > 0.0 and open_weight >= text_weight
+def _rendered(form: Format, numbers: Numbers, sources: Sources, wall_offset: float) -> Iterator[bytes]:
+    if form is Format.PROTOBUF:
+        yield from prometheus_protobuf.render_own(sources)
+        yield from prometheus_protobuf.render(numbers, sources, wall_offset=wall_offset)
+        return
+    is_open = form is Format.OPENMETRICS
+    own = prometheus.render_own(sources, openmetrics=is_open)
+    others = prometheus.render(numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
+    for piece in chain(own, others):
+        yield piece.encode()
+
+
+def preferred(accept: str, *, may_be_protobuf: bool) -> Format:
+    """What an `Accept` field asks for most: protobuf, as Prometheus does that takes native histograms, or
+    OpenMetrics, as it does when it may keep exemplars. Neither is preferred by `*/*` alone: then it is the older
+    text. `may_be_protobuf`: there are native histograms, without which protobuf says no more than text."""
+    weights = dict.fromkeys(Format, 0.0)
+    for kind, weight, parameters in _weighed(accept):
+        form = _named(kind, parameters)
+        if form is not None:
+            weights[form] = max(weights[form], weight)
+    if not may_be_protobuf:
+        del weights[Format.PROTOBUF]
+    best = max(weights, key=lambda form: weights[form])  # the first of equals
+    return best if weights[best] > 0.0 else Format.TEXT
+
+
+def _named(kind: str, parameters: Mapping[str, str]) -> Format | None:
+    if kind == _PROTOBUF:
+        asked = parameters.get("proto"), parameters.get("encoding")
+        return Format.PROTOBUF if asked == _DELIMITED else None
+    if kind == _OPENMETRICS:
+        return Format.OPENMETRICS if parameters.get("version", "") in _VERSIONS else None
+    return Format.TEXT if kind in ("text/plain", "text/*") else None
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -69,22 +103,19 @@ def accepts_gzip(accept_encoding: str) -> bool:
     return weights.get("gzip", weights.get("*", 0.0)) > 0.0
 
 
-def _weighed(field: str) -> Iterator[tuple[str, float, str]]:
-    """Each item in lower case, its weight (RFC 9110 12.4.2; one that is no number counts as 0), and its version; none
-    of a field that is too long."""
+def _weighed(field: str) -> Iterator[tuple[str, float, Mapping[str, str]]]:
+    """Each item in lower case, its weight (RFC 9110 12.4.2; one that is no number counts as 0), and its parameters;
+    none of a field that is too long."""
     if len(field) > _MAX_PREFERENCE:
         return
     for item in field.split(","):
-        kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        weight, version = 1.0, ""
-        for parameter in parameters:
+        kind, *rest = (part.strip().lower() for part in item.split(";"))
+        parameters: dict[str, str] = {}
+        for parameter in rest:
             name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                weight = _number(value.strip())
-            elif name.strip() == "version":
-                version = value.strip().strip('"')
+            parameters[name.strip()] = value.strip().strip('"')
         if kind:
-            yield kind, weight, version
+            yield kind, _number(parameters.get("q", "1")), parameters
 
 
 def _number(text: str) -> float:

@@ -331,7 +331,7 @@ def _traffic(numbers: RouteNumbers | None, bounds: tuple[float, ...]) -> Data:
     errors, gone, seconds = 0, 0, 0.0
     durations = [0] * (len(bounds) + 1)
     for (_, status, error, _), row in [] if numbers is None else list(numbers.server.items()):
-        counts, total = row.state
+        counts, total, _ = row.state
         seconds += total
         count = sum(counts)
         key = f"{status // 100}xx"
@@ -369,7 +369,7 @@ def _budgets(numbers: RouteNumbers | None) -> Data:
     """The budgets that exchanges began with, by where the smallest bound came from."""
     by_source: dict[str, Data] = {}
     for source in BUDGET_SOURCES:
-        counts, total = ((), 0.0) if numbers is None else numbers.budgets[source].state
+        counts, total = ((), 0.0) if numbers is None else numbers.budgets[source].state[:2]
         by_source[source] = {"count": sum(counts), "sum_seconds": round(total, 6)}
     invalid = 0 if numbers is None else numbers.notices.get(Notice.INVALID_TIMEOUT_HEADER, 0)
     return {"by_source": by_source, "invalid_headers": invalid}

@@ -11,7 +11,7 @@ breakers, pools and the configuration.
 Owner: the loop's thread alone appends to the lists and adds shapes. Whoever holds the lock folds; a reader (a
 telemetry thread, the admin server) waits for it; the loop does for a new shape alone, and otherwise folds a
 little later instead. To append, to copy a list and to delete its head are single steps under the GIL, so that
-nothing is lost or counted twice; a histogram's counts and sum are replaced together, so that no reader sees
+nothing is lost or counted twice; a histogram's counts and sums are replaced together, so that no reader sees
 half an exchange.
 
 Cardinality of one route is bounded: `MAX_SERIES` rows for each of the two duration histograms, and one more
@@ -30,6 +30,7 @@ from typing import Final, TypeVar
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
+from sidecar.core.exponential import EMPTY, ExponentialBuckets, added
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
@@ -103,15 +104,20 @@ _CANCELLED_BY: Final = {
 }
 
 
+RowState = tuple[Sequence[int], float, ExponentialBuckets | None]
+"""Counts, sum, and the same values in exponential buckets where these are kept."""
+
+
 class Histogram:
     """One row: how many values fell in each bucket (upper bounds inclusive, the last open), and their sum."""
 
     __slots__ = ("bounds", "exemplars", "state")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: tuple[float, ...], *, is_exponential: bool = False) -> None:
+        """`is_exponential`: values are counted in exponential buckets as well."""
         self.bounds = bounds
-        self.state: tuple[Sequence[int], float] = ((0,) * (len(bounds) + 1), 0.0)
-        """Counts and sum of the same values; replaced as a whole, never changed."""
+        self.state: RowState = ((0,) * (len(bounds) + 1), 0.0, EMPTY if is_exponential else None)
+        """All of it of the same values; replaced as a whole, never changed."""
         self.exemplars: list[Exemplar | None] | None = None
         """The last sampled exchange of each bucket; None until there is one."""
 
@@ -121,7 +127,7 @@ class Histogram:
 
     def add(self, values: list[float]) -> None:
         """Count `values`, and leave them sorted."""
-        before, total = self.state
+        before, total, exponential = self.state
         counts = list(before)
         total += sum(values)
         values.sort()
@@ -134,7 +140,9 @@ class Histogram:
             if placed == size:
                 break
         counts[-1] += size - placed
-        self.state = counts, total
+        if exponential is not None:
+            exponential = added(exponential, values)
+        self.state = counts, total, exponential
 
     def add_exemplar(self, exemplar: Exemplar) -> None:
         if self.exemplars is None:
@@ -225,7 +233,7 @@ class RouteNumbers:
             key = overflow
             row = rows.get(key)
         if row is None:
-            row = rows[key] = Histogram(numbers.duration_bounds)
+            row = rows[key] = Histogram(numbers.duration_bounds, is_exponential=numbers.is_exponential)
             numbers.series += 1
         return row
 
@@ -330,19 +338,25 @@ class Shape:
 class Numbers:
     """The `Observe` that counts."""
 
-    __slots__ = ("_live", "_routes", "_shapes", "duration_bounds", "lock", "max_series", "series")
+    __slots__ = (
+        "_live", "_routes", "_shapes", "duration_bounds", "is_exponential", "lock", "max_series", "series",
+    )  # fmt: skip
 
     def __init__(
         self,
         live: Collection[ObservedExchange] = (),
         duration_bounds: tuple[float, ...] = DURATION_BOUNDS,
         max_series: int = MOST_SERIES,
+        *,
+        is_exponential: bool = False,
     ) -> None:
         """`live` is the data path's own set of the exchanges under way: it is copied in one step and counted.
 
-        `duration_bounds`: seconds, ascending; of both histograms of how long requests took."""
+        `duration_bounds`: seconds, ascending; of both histograms of how long requests took. `is_exponential`: these
+        two are kept in exponential buckets as well."""
         self._live = live
         self.duration_bounds = duration_bounds
+        self.is_exponential = is_exponential
         self.max_series = max_series
         """Rows of both histograms of all routes; may be changed, and what is beyond it by then stays."""
         self.series = 0

@@ -280,6 +280,8 @@ class Sources:
     """Who is scraped."""
     metrics_prefix: str | None = None
     """See `families.named`."""
+    native_histograms: bool = False
+    """A scraper that asks for protobuf gets it, with exponential buckets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from operator import add
 from typing import TypeVar
 
+from sidecar.core.exponential import ExponentialBuckets, merged
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import (
     ClientKey,
@@ -26,8 +27,9 @@ from sidecar.core.observe import Notice
 
 K = TypeVar("K")
 
-Row = tuple[tuple[int, ...], float, tuple[Exemplar | None, ...]]
-"""Counts, sum, and the last sampled exchange of each bucket (empty without any)."""
+Row = tuple[tuple[int, ...], float, ExponentialBuckets | None, tuple[Exemplar | None, ...]]
+"""Counts, sum, exponential buckets if these are kept, and the last sampled exchange of each bucket (empty without
+any)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,16 @@ def _state(route: RouteNumbers) -> RouteState:
 
 
 def _row(histogram: Histogram) -> Row:
-    counts, total = histogram.state
-    return tuple(counts), total, tuple(histogram.exemplars or ())
+    counts, total, exponential = histogram.state
+    return tuple(counts), total, exponential, tuple(histogram.exemplars or ())
 
 
 def summed(parts: Iterable[Iterable[RouteState]], like: Numbers) -> Numbers:
-    """Those of all parts together, whose durations fall into the buckets of `like`. Its bound on series holds."""
-    numbers = Numbers(duration_bounds=like.duration_bounds, max_series=like.max_series)
+    """Those of all parts together, whose durations fall into the buckets of `like`, exponential ones among them if
+    it keeps any. Its bound on series holds."""
+    numbers = Numbers(
+        duration_bounds=like.duration_bounds, max_series=like.max_series, is_exponential=like.is_exponential
+    )
     for part in parts:
         absorb(numbers, part)
     return numbers
@@ -116,8 +121,12 @@ def _add(own: dict[K, int], other: Mapping[K, int]) -> None:
 
 
 def _add_row(own: Histogram, row: Row) -> None:
-    counts, total, exemplars = row
-    own.state = tuple(map(add, own.counts, counts)), own.state[1] + total
+    counts, total, exponential, exemplars = row
+    own_counts, own_total, own_exponential = own.state
+    both = None
+    if exponential is not None and own_exponential is not None:
+        both = merged(own_exponential, exponential)
+    own.state = tuple(map(add, own_counts, counts)), own_total + total, both
     for one in exemplars:
         if one is not None:
             own.add_latest(one)

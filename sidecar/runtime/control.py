@@ -150,7 +150,7 @@ class Control:
             self.rotation,
             self.rooms.resource,
             self.fleet.numbers(),
-            self.rooms.settings.metrics_prefix,
+            self.rooms.settings,
         )
 
     # The order of a life

@@ -73,7 +73,12 @@ def lay(
     the other workers of its pod; None: there are none."""
     live: set[ObservedExchange] = set()
     events = Events()
-    numbers = Numbers(live, snapshot.telemetry.duration_bounds, snapshot.limits.series)
+    numbers = Numbers(
+        live,
+        snapshot.telemetry.duration_bounds,
+        snapshot.limits.series,
+        is_exponential=snapshot.telemetry.native_histograms,
+    )
     level = ground.log_level
     rooms = TelemetryRooms(
         snapshot.telemetry,

@@ -14,7 +14,7 @@ from sidecar.core.ejection.peers import Peers
 from sidecar.core.health import CheckState
 from sidecar.core.installed import version
 from sidecar.core.memory_budget import MemoryBudget
-from sidecar.core.snapshot import BreakerMode
+from sidecar.core.snapshot import BreakerMode, Telemetry
 from sidecar.core.sources import (
     AdaptiveNumbers,
     BreakerReading,
@@ -44,7 +44,7 @@ def collect(
     rotation: Rotation,
     resource: Mapping[str, str],
     fleet: FleetNumbers | None,
-    metrics_prefix: str | None,
+    telemetry: Telemetry,
 ) -> Sources:
     """Everything at one moment, as far as a reader beside the loop can see one.
 
@@ -66,7 +66,7 @@ def collect(
         ],
         config=config,
         memory=memory_numbers(datapath.service.memory),
-        loop=LoopNumbers(pace.lag.state, pace.throttled_turns, datapath.service.turns.ends_put_off),
+        loop=LoopNumbers(pace.lag.state[:2], pace.throttled_turns, datapath.service.turns.ends_put_off),
         overloads=[
             OverloadNumbers(
                 name,
@@ -108,7 +108,8 @@ def collect(
         process=process_numbers(),
         build=(("version", version()), ("build", BUILD), ("python", platform.python_version())),
         resource=tuple(resource.items()),
-        metrics_prefix=metrics_prefix,
+        metrics_prefix=telemetry.metrics_prefix,
+        native_histograms=telemetry.native_histograms,
     )
 
 
@@ -178,7 +179,7 @@ def _upstream(cluster: Cluster) -> UpstreamNumbers:
         idle=idle,
         pending=cluster.pending,
         in_process=cluster.departure.in_process,
-        waits=cluster.waited.state,
+        waits=cluster.waited.state[:2],
         endpoints=_endpoints(cluster.peers),
         ejections=dict(cluster.peers.counted),
         checked=_checked(cluster.peers) if is_checked else {},

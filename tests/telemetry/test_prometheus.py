@@ -18,11 +18,10 @@ from aiohttp import web
 
 from sidecar.admin.prometheus import (
     OPENMETRICS_CONTENT_TYPE,
-    TEXT_CONTENT_TYPE,
     metric_name,
     render,
 )
-from sidecar.admin.scrape import wants_openmetrics
+from sidecar.admin.scrape import Format, preferred
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.errors import Reason
 from sidecar.core.families.catalogue import FAMILIES
@@ -52,9 +51,9 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def full() -> tuple[Numbers, Sources]:
+def full(*, is_exponential: bool = False) -> tuple[Numbers, Sources]:
     """Numbers in which every metric has at least one point."""
-    numbers = Numbers()
+    numbers = Numbers(is_exponential=is_exponential)
     for exchange in (
         FakeExchange(attempts=(FakeAttempt(), FakeAttempt())),
         FakeExchange(status=504, reason=Reason.TIMEOUT, started=90.0),
@@ -317,8 +316,9 @@ async def test_prometheus_scrapes_the_counts_that_were_sent(tmp_path: Path) -> N
     asked: list[str] = []
 
     async def metrics(request: web.Request) -> web.StreamResponse:
-        openmetrics = wants_openmetrics(request.headers.get("accept", ""))
-        asked.append(OPENMETRICS_CONTENT_TYPE if openmetrics else TEXT_CONTENT_TYPE)
+        form = preferred(request.headers.get("accept", ""), may_be_protobuf=False)
+        openmetrics = form is Format.OPENMETRICS
+        asked.append(form.value)
         response = web.StreamResponse(headers={"content-type": asked[-1]})
         await response.prepare(request)
         offset = time.time() - time.monotonic()

@@ -15,9 +15,8 @@ import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
 
-from sidecar.admin.own_series import own_series
-from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE
-from sidecar.admin.scrape import accepts_gzip, metrics_response, wants_openmetrics
+from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, render_own
+from sidecar.admin.scrape import Format, accepts_gzip, metrics_response, preferred
 from sidecar.core.installed import version
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
@@ -30,6 +29,17 @@ from tests.telemetry.fakes import FakeExchange
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+NATIVE = (
+    f"{PROTOBUF},application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+"""Of Prometheus 2.42 with its feature `native-histograms`."""
+NATIVE_OF_PROMETHEUS_3 = (
+    f"{PROTOBUF};q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 )
 SOURCES = Sources(
     process=process_numbers(),
@@ -54,6 +64,7 @@ async def scrape(**fields: str) -> Response:
     ("accept", "is_open"),
     [
         (PROMETHEUS, True),
+        (NATIVE, True),
         ("application/openmetrics-text", True),
         ("application/openmetrics-text; version=1.0.0", True),
         ('application/openmetrics-text; version="0.0.1"; q=0.7, text/plain; q=0.6', True),
@@ -71,7 +82,35 @@ async def scrape(**fields: str) -> Response:
     ],
 )
 def test_the_preferred_format(accept: str, is_open: bool) -> None:
-    assert wants_openmetrics(accept) is is_open
+    expected = Format.OPENMETRICS if is_open else Format.TEXT
+    assert preferred(accept, may_be_protobuf=False) is expected
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (NATIVE, Format.PROTOBUF),
+        (NATIVE_OF_PROMETHEUS_3, Format.PROTOBUF),
+        (PROMETHEUS, Format.OPENMETRICS),
+        (PROTOBUF, Format.PROTOBUF),
+        (PROTOBUF.replace("delimited", '"delimited"').replace(";", " ; "), Format.PROTOBUF),
+        (f"{PROTOBUF};q=0.5, text/plain;q=0.5", Format.PROTOBUF),
+        (f"{PROTOBUF};q=0.5, text/plain;q=0.6", Format.TEXT),
+        (f"{PROTOBUF};q=0.5, application/openmetrics-text;q=0.6", Format.OPENMETRICS),
+        (f"{PROTOBUF};q=0, text/plain;q=0.1", Format.TEXT),
+        (f"{PROTOBUF};q=0", Format.TEXT),
+        (PROTOBUF.replace("delimited", "text"), Format.TEXT),
+        (PROTOBUF.replace("delimited", "compact-text"), Format.TEXT),
+        (PROTOBUF.replace("MetricFamily", "Other"), Format.TEXT),
+        ("application/vnd.google.protobuf", Format.TEXT),
+        ("application/*", Format.TEXT),
+        ("*/*", Format.TEXT),
+        ("", Format.TEXT),
+    ],
+)
+def test_protobuf_is_sent_to_those_who_prefer_it_where_it_has_more_to_tell(accept: str, form: Format) -> None:
+    assert preferred(accept, may_be_protobuf=True) is form
+    assert preferred(accept, may_be_protobuf=False) is not Format.PROTOBUF
 
 
 @pytest.mark.parametrize(
@@ -102,10 +141,13 @@ def test_a_preference_that_is_too_long_is_none_and_costs_nothing(filler: str) ->
 
     sys.setprofile(count)
     try:
-        found = accepts_gzip("gzip," + long), wants_openmetrics("application/openmetrics-text," + long)
+        found = (
+            accepts_gzip("gzip," + long),
+            preferred("application/openmetrics-text," + long, may_be_protobuf=True),
+        )
     finally:
         sys.setprofile(None)
-    assert found == (False, False)
+    assert found == (False, Format.TEXT)
     assert calls < 50
 
 
@@ -131,7 +173,7 @@ async def test_a_compressed_answer_is_the_same_text() -> None:
     ],
 )
 def test_a_strict_parser_reads_who_is_scraped(openmetrics: bool, parse: object) -> None:
-    text = "".join(own_series(SOURCES, openmetrics=openmetrics)) + ("# EOF\n" if openmetrics else "")
+    text = "".join(render_own(SOURCES, openmetrics=openmetrics)) + ("# EOF\n" if openmetrics else "")
     samples = {sample.name: sample for family in parse(text) for sample in family.samples}  # type: ignore[operator]
     assert samples["target_info"].labels == {"service_name": 'a "name"\\', "k8s_pod_name": "orders-1"}
     assert samples["sidecar_build_info"].labels == {"version": "1.2", "python": "3.11"}
@@ -148,7 +190,7 @@ def test_a_strict_parser_reads_who_is_scraped(openmetrics: bool, parse: object) 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package `prometheus` is not installed")
 def test_promtool_finds_nothing_to_say() -> None:
-    text = "".join(own_series(SOURCES, openmetrics=False))
+    text = "".join(render_own(SOURCES, openmetrics=False))
     told = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
@@ -157,7 +199,7 @@ def test_promtool_finds_nothing_to_say() -> None:
 
 def test_a_system_without_these_files_tells_nothing(tmp_path: Path) -> None:
     assert process_numbers(tmp_path) is None
-    assert list(own_series(Sources(), openmetrics=True)) == []
+    assert list(render_own(Sources(), openmetrics=True)) == []
 
 
 def test_who_produces_telemetry_is_the_same_for_all_signals() -> None:

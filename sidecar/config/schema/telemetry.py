@@ -103,6 +103,12 @@ class MetricsSection(Section):
         examples=["mesh"],
         fills="metrics_prefix",
     )
+    native_histograms: values.Flag | None = key(
+        "Count `http.server.request.duration` and `http.client.request.duration` in buckets of 9 % as well, and send "
+        "these at /metrics as native histograms to a Prometheus that asks for protobuf (its feature "
+        "`native-histograms`, or `scrape_native_histograms`).",
+        fills="native_histograms",
+    )
 
 
 class AccessLogSection(Section):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.exponential import ExponentialBuckets
 from sidecar.core.numbers import Exemplar, Histogram, RouteNumbers
 from sidecar.core.sources import Sources
 
@@ -33,11 +34,13 @@ class HistogramRow:
     exemplars: Sequence[Exemplar | None]
     bounds: tuple[float, ...]
     """Upper ones, inclusive, of all buckets but the last."""
+    exponential: ExponentialBuckets | None = None
+    """The same values in these, where they are kept."""
 
     @classmethod
     def of(cls, histogram: Histogram) -> HistogramRow:
-        counts, total = histogram.state
-        return cls(counts, total, tuple(histogram.exemplars or ()), histogram.bounds)
+        counts, total, exponential = histogram.state
+        return cls(counts, total, tuple(histogram.exemplars or ()), histogram.bounds, exponential)
 
 
 Value = int | float | HistogramRow

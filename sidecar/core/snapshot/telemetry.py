@@ -73,6 +73,8 @@ class Telemetry:
     """Upper bounds of the buckets of how long requests took."""
     metrics_prefix: str | None = None
     """What stands, with a dot, before names of metrics that an instrumented app uses too; None: nothing."""
+    native_histograms: bool = False
+    """How long requests took is counted in exponential buckets as well, which scrapers get by protobuf."""
     access_log: AccessLog = AccessLog()
     logs: bool = False
     """Events and access log also as OTLP log records."""

@@ -1,0 +1,138 @@
+"""Two real Prometheis beside a real sidecar: one that takes native histograms, and one that does not know of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.support.ports import free_ports
+from tests.support.process import sidecar
+from tests.support.prometheus import Prometheus, needs_prometheus, prometheus
+from tests.support.web_app import web_app
+
+pytestmark = [pytest.mark.process, needs_prometheus]
+
+NAME = "http_server_request_duration_seconds"
+BOUNDS_MS = sorted({round(4 * 1.25**step) for step in range(32)})
+"""Close, so that both kinds must say nearly the same."""
+FACTOR = 2 ** (1 / 8)
+REQUESTS = 200
+TAKES_NATIVE = "--enable-feature=native-histograms"
+
+
+@asynccontextmanager
+async def serving(folder: Path, metrics: str, workers: int = 1) -> AsyncIterator[tuple[int, int]]:
+    """A sidecar before a service that takes as long as it is told to: the ports of its listener and of its probes."""
+
+    async def take(request: web.Request) -> web.Response:
+        await asyncio.sleep(float(request.query["seconds"]))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", take)
+    inbound, probes, admin = free_ports(3)
+    file = folder / "sidecar.yaml"
+    async with web_app(app) as service:
+        file.write_text(f"""\
+version: 1
+workers: {workers}
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "127.0.0.1:{admin}"}}
+drain: {{delay: 0s}}
+telemetry: {{metrics: {metrics}}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{service}"]}}}}
+routes: [{{name: shop, upstream: app}}]
+""")
+        async with sidecar(file, probes, folder / "log"):
+            yield inbound, probes
+
+
+def folder_of(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+async def ask(inbound: int, delays: list[float]) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:
+
+        async def one(seconds: float) -> None:
+            async with session.get(f"http://127.0.0.1:{inbound}/?seconds={seconds}") as answer:
+                assert answer.status == 200
+
+        await asyncio.gather(*map(one, delays))
+
+
+async def value(asking: Prometheus, query: str) -> float:
+    ((_, found),) = await asking.rows(query)
+    return float(found)
+
+
+def is_count(number: int) -> Any:
+    return lambda rows: bool(rows) and float(rows[0][1]) == number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_native_and_other_buckets_tell_the_same_story(tmp_path: Path, workers: int) -> None:
+    buckets = ", ".join(f"{bound}ms" for bound in BOUNDS_MS)
+    options = f"{{native_histograms: true, buckets: [{buckets}]}}"
+    draw = random.Random(5)
+    native_count, classic_count = f"histogram_count(sum({NAME}))", f"sum({NAME}_count)"
+    async with (
+        serving(tmp_path, options, workers) as (inbound, probes),
+        prometheus(folder_of(tmp_path, "native"), [probes], TAKES_NATIVE) as native,
+        prometheus(folder_of(tmp_path, "classic"), [probes]) as classic,
+    ):
+        for delays in ([0.001], [draw.uniform(0.005, 0.1) for _ in range(REQUESTS - 1)]):
+            await ask(inbound, delays)
+            sent = 1 if len(delays) == 1 else REQUESTS
+            await native.until(native_count, is_count(sent))
+            await classic.until(classic_count, is_count(sent))
+
+        for form in ("{}", "rate({}[10m])"):  # all of them, and all but the first
+            for share in (0.5, 0.9, 0.99):
+                own, other = form.format(NAME), form.format(f"{NAME}_bucket")
+                told = await value(native, f"histogram_quantile({share}, sum({own}))")
+                close = await value(classic, f"histogram_quantile({share}, sum by (le) ({other}))")
+                place = bisect_left(BOUNDS_MS, close * 1000 * (1 - 1e-9))
+                lower, upper = BOUNDS_MS[place - 1] / 1000, BOUNDS_MS[place] / 1000
+                assert lower / FACTOR <= told <= upper * FACTOR, (form, share, told, close)
+        told_sum = await value(native, f"histogram_sum(sum({NAME}))")
+        assert told_sum == pytest.approx(await value(classic, f"sum({NAME}_sum)"))
+
+        assert await native.rows(f"{NAME}_bucket") == [], (
+            "this one keeps native ones alone unless it is told to"
+        )
+        assert await classic.rows(NAME) == []
+        for asking in (native, classic):
+            assert await value(asking, "up") == 1
+            for name in (
+                "target_info",
+                "sidecar_build_info",
+                "process_cpu_seconds_total",
+                "sidecar_loop_lag_seconds_count",
+            ):
+                assert await asking.rows(name), name
+            transitions = await asking.rows('sidecar_circuit_breaker_transitions_total{sidecar_route="shop"}')
+            assert {found for _, found in transitions} == {"0"}
+
+
+async def test_without_the_option_who_takes_native_ones_gets_the_others(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, "{}") as (inbound, probes),
+        prometheus(tmp_path, [probes], TAKES_NATIVE) as native,
+    ):
+        await ask(inbound, [0.001, 0.002])
+        await native.until(f"sum({NAME}_count)", is_count(2))
+        assert await native.rows(NAME) == []
+        assert await native.rows(f'{NAME}_bucket{{le="+Inf"}}')
