@@ -80,6 +80,13 @@ def merged(one: ExponentialBuckets, other: ExponentialBuckets) -> ExponentialBuc
     return _bounded(scale, one.zeros + other.zeros, counts)
 
 
+def grown(before: ExponentialBuckets, now: ExponentialBuckets) -> ExponentialBuckets:
+    """What has come since; `before` is an earlier state of the same histogram."""
+    earlier = at_scale(before, now.scale).counts
+    counts = {index: more for index, count in now.counts.items() if (more := count - earlier.get(index, 0))}
+    return ExponentialBuckets(now.scale, now.zeros - before.zeros, counts)
+
+
 def at_scale(buckets: ExponentialBuckets, scale: int) -> ExponentialBuckets:
     """The same values at a scale that is not finer."""
     shift = buckets.scale - scale

@@ -90,6 +90,8 @@ def lay(
         ground.secret,
         None if level is None else Level[level.upper()],
     )
+    # Before the first request: who sends metrics asks for these buckets by a variable of the environment.
+    numbers.is_exponential = numbers.is_exponential or rooms.room.settings.is_exponential
     datapath = DataPath(
         clock=ground.clock,
         rng=ground.rng,

@@ -14,6 +14,9 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
+    Buckets,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
     Gauge,
     HistogramDataPoint,
     Metric,
@@ -27,8 +30,9 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from sidecar.core.exponential import ZERO_THRESHOLD, ExponentialBuckets
 from sidecar.core.families.catalogue import named
-from sidecar.core.families.family import Family, HistogramRow, MetricKind, Point
+from sidecar.core.families.family import Attributes, Family, HistogramRow, MetricKind, Point
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
 from sidecar.telemetry.temporality import Temporality
@@ -50,11 +54,15 @@ class MetricBuilder:
         resource: Resource,
         scope: InstrumentationScope,
         temporality: Temporality,
+        *,
+        is_exponential: bool = False,
     ) -> None:
+        """`is_exponential`: histograms that are kept in exponential buckets are sent in these, and in no others."""
         self._numbers = numbers
         self._resource = resource
         self._scope = scope
         self._temporality = temporality
+        self._is_exponential = is_exponential
 
     def requests(
         self, sources: Sources, now_ns: int, offset_ns: int, pause: Callable[[], None]
@@ -65,6 +73,7 @@ class MetricBuilder:
         self._temporality.begin_round(now_ns, offset_ns)
         for family, part in self._slices(sources):
             encoded = encode_metrics(self.data(family, part, now_ns, offset_ns))
+            _tell_zero_threshold(encoded)
             if request is None:
                 request = encoded
             else:
@@ -113,8 +122,7 @@ class MetricBuilder:
         is_delta = self._temporality.is_delta(family)
         temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
         if family.kind is MetricKind.HISTOGRAM:
-            rows = [self._histogram(family, point, now_ns, offset_ns) for point in points]
-            return HistogramData(data_points=rows, aggregation_temporality=temporality)
+            return self._histograms(family, points, now_ns, offset_ns, temporality)
         numbers = []
         for point in points:
             value, since_ns = self._temporality.offer(family, point, now_ns)
@@ -127,23 +135,85 @@ class MetricBuilder:
             numbers, aggregation_temporality=temporality, is_monotonic=family.kind is MetricKind.COUNTER
         )
 
-    def _histogram(self, family: Family, point: Point, now_ns: int, offset_ns: int) -> HistogramDataPoint:
-        row, since_ns = self._temporality.offer(family, point, now_ns)
-        assert isinstance(row, HistogramRow)
-        exemplars = [
-            Exemplar({}, value, at_ns, int(span_id, 16), int(trace_id, 16))
-            for trace_id, span_id, value, at in filter(None, row.exemplars)
-            if (at_ns := int(at * 1e9) + offset_ns) >= since_ns
-        ]
-        return HistogramDataPoint(
-            attributes=dict(point[0]),
-            start_time_unix_nano=since_ns,
-            time_unix_nano=now_ns,
-            count=sum(row.counts),
-            sum=row.sum,
-            bucket_counts=row.counts,
-            explicit_bounds=row.bounds,
-            min=_UNKNOWN,
-            max=_UNKNOWN,
-            exemplars=exemplars,
-        )
+    def _histograms(
+        self,
+        family: Family,
+        points: Sequence[Point],
+        now_ns: int,
+        offset_ns: int,
+        temporality: AggregationTemporality,
+    ) -> Any:
+        explicit: list[HistogramDataPoint] = []
+        exponential: list[ExponentialHistogramDataPoint] = []
+        for point in points:
+            row, since_ns = self._temporality.offer(family, point, now_ns)
+            assert isinstance(row, HistogramRow)
+            exemplars = _exemplars(row, since_ns, offset_ns)
+            if self._is_exponential and row.exponential is not None:
+                of_buckets = _exponential_point(row, row.exponential, point[0], since_ns, now_ns, exemplars)
+                exponential.append(of_buckets)
+            else:
+                explicit.append(_explicit_point(row, point[0], since_ns, now_ns, exemplars))
+        if exponential:  # all of a family are kept in the same buckets
+            return ExponentialHistogram(data_points=exponential, aggregation_temporality=temporality)
+        return HistogramData(data_points=explicit, aggregation_temporality=temporality)
+
+
+def _exemplars(row: HistogramRow, since_ns: int, offset_ns: int) -> list[Exemplar]:
+    return [
+        Exemplar({}, value, at_ns, int(span_id, 16), int(trace_id, 16))
+        for trace_id, span_id, value, at in filter(None, row.exemplars)
+        if (at_ns := int(at * 1e9) + offset_ns) >= since_ns
+    ]
+
+
+def _explicit_point(
+    row: HistogramRow, attributes: Attributes, since_ns: int, now_ns: int, exemplars: list[Exemplar]
+) -> HistogramDataPoint:
+    return HistogramDataPoint(
+        attributes=dict(attributes),
+        start_time_unix_nano=since_ns,
+        time_unix_nano=now_ns,
+        count=sum(row.counts),
+        sum=row.sum,
+        bucket_counts=row.counts,
+        explicit_bounds=row.bounds,
+        min=_UNKNOWN,
+        max=_UNKNOWN,
+        exemplars=exemplars,
+    )
+
+
+def _exponential_point(
+    row: HistogramRow,
+    buckets: ExponentialBuckets,
+    attributes: Attributes,
+    since_ns: int,
+    now_ns: int,
+    exemplars: list[Exemplar],
+) -> ExponentialHistogramDataPoint:
+    """With each bucket from the first to the last: OTLP has no gaps, and an index that is one less than ours."""
+    counts = buckets.counts
+    first, last = (min(counts), max(counts)) if counts else (0, -1)
+    return ExponentialHistogramDataPoint(
+        attributes=dict(attributes),
+        start_time_unix_nano=since_ns,
+        time_unix_nano=now_ns,
+        count=sum(row.counts),
+        sum=row.sum,
+        scale=buckets.scale,
+        zero_count=buckets.zeros,
+        positive=Buckets(first - 1, [counts.get(index, 0) for index in range(first, last + 1)]),
+        negative=Buckets(0, []),
+        flags=0,
+        min=_UNKNOWN,
+        max=_UNKNOWN,
+        exemplars=exemplars,
+    )
+
+
+def _tell_zero_threshold(encoded: Any) -> None:
+    """The SDK's data classes have no field for it."""
+    for metric in encoded.resource_metrics[0].scope_metrics[0].metrics:
+        for point in metric.exponential_histogram.data_points:
+            point.zero_threshold = ZERO_THRESHOLD

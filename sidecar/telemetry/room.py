@@ -263,7 +263,9 @@ class TelemetryRoom:
             )
             self._pipelines.append(("traces", spans))
         if (sink := self._sink("metrics", settings.metrics)) is not None:
-            builder = metrics.MetricBuilder(numbers, who, scope, self._temporality)
+            builder = metrics.MetricBuilder(
+                numbers, who, scope, self._temporality, is_exponential=settings.is_exponential
+            )
             rows = pipeline.MetricPipeline(builder, sources, sink, settings.metrics_interval_seconds)
             self._pipelines.append(("metrics", rows))
         if (sink := self._sink("logs", settings.logs)) is not None:

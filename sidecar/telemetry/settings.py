@@ -20,6 +20,8 @@ SIGNALS = ("traces", "metrics", "logs")
 COMPRESSIONS = ("none", "gzip")
 DEFAULT_TIMEOUT_SECONDS = 10.0
 TEMPORALITIES = ("cumulative", "delta", "lowmemory")
+EXPLICIT, EXPONENTIAL = "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+AGGREGATIONS = (EXPLICIT, EXPONENTIAL)
 
 SAMPLERS = (
     "always_on",
@@ -63,6 +65,8 @@ class Settings:
     propagators: tuple[Propagator, ...]
     temporality: str
     """One of `TEMPORALITIES`: whether a metric's points tell the whole sum, or what has come since the last time."""
+    is_exponential: bool
+    """Histograms are sent in exponential buckets where these are kept."""
     service_name: str | None
     warnings: tuple[str, ...]
 
@@ -99,6 +103,15 @@ def read_settings(file: Telemetry, environ: Mapping[str, str]) -> Settings:
             environ,
             warnings,
         ),
+        is_exponential=exports["metrics"] is not None
+        and _one_of(
+            AGGREGATIONS,
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            EXPLICIT,
+            environ,
+            warnings,
+        )
+        == EXPONENTIAL,
         service_name=file.service_name,
         warnings=tuple(dict.fromkeys(warnings)),
     )

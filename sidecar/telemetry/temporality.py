@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from operator import sub
 
+from sidecar.core.exponential import grown
 from sidecar.core.families.family import Attributes, Family, HistogramRow, MetricKind, Point, Value
 
 _Key = tuple[str, Attributes]
@@ -108,6 +109,11 @@ def _growth(before: Value, value: Value) -> Value:
     if isinstance(value, HistogramRow):
         assert isinstance(before, HistogramRow)
         counts = tuple(map(sub, value.counts, before.counts))
-        return value if min(counts) < 0 else replace(value, counts=counts, sum=value.sum - before.sum)
+        if min(counts) < 0:
+            return value
+        exponential = value.exponential
+        if exponential is not None and before.exponential is not None:
+            exponential = grown(before.exponential, exponential)
+        return replace(value, counts=counts, sum=value.sum - before.sum, exponential=exponential)
     assert not isinstance(before, HistogramRow)
     return value - before if value >= before else value

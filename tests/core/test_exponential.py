@@ -18,6 +18,7 @@ from sidecar.core.exponential import (
     ExponentialBuckets,
     added,
     at_scale,
+    grown,
     merged,
 )
 from sidecar.core.numbers import Histogram, Numbers
@@ -119,6 +120,18 @@ def test_merged_parts_are_what_one_would_have_recorded(
     assert merged(recorded(one), recorded(other)) == recorded(one + other)
     assert merged(recorded(other), recorded(one)) == recorded(one + other)
     assert merged(recorded(one), EMPTY) == recorded(one)
+
+
+@given(DURATIONS, DURATIONS, st.booleans())
+def test_what_has_come_since_is_the_difference(
+    before: list[float], since: list[float], is_spread: bool
+) -> None:
+    earlier = recorded(before)
+    since = since + (ALL_OVER if is_spread else [])
+    now = merged(earlier, recorded(since))
+    more = grown(earlier, now)
+    assert more == at_scale(recorded(since), now.scale)
+    assert more.total == len(since)
 
 
 @given(DURATIONS, DURATIONS, st.integers(-4, SCALE), st.integers(-4, SCALE))

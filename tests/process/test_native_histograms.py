@@ -1,4 +1,5 @@
-"""Two real Prometheis beside a real sidecar: one that takes native histograms, and one that does not know of them."""
+"""Real Prometheis beside a real sidecar, one that takes native histograms and one that does not know of them; and a
+collector that gets exponential ones."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
-from tests.support.prometheus import Prometheus, needs_prometheus, prometheus
+from tests.support.prometheus import WAIT_SECONDS, Prometheus, needs_prometheus, prometheus
 from tests.support.web_app import web_app
+from tests.telemetry.test_scrape import PROTOBUF
 
-pytestmark = [pytest.mark.process, needs_prometheus]
+pytestmark = pytest.mark.process
 
 NAME = "http_server_request_duration_seconds"
 BOUNDS_MS = sorted({round(4 * 1.25**step) for step in range(32)})
@@ -30,7 +33,9 @@ TAKES_NATIVE = "--enable-feature=native-histograms"
 
 
 @asynccontextmanager
-async def serving(folder: Path, metrics: str, workers: int = 1) -> AsyncIterator[tuple[int, int]]:
+async def serving(
+    folder: Path, metrics: str, workers: int = 1, otlp: str = "null"
+) -> AsyncIterator[tuple[int, int]]:
     """A sidecar before a service that takes as long as it is told to: the ports of its listener and of its probes."""
 
     async def take(request: web.Request) -> web.Response:
@@ -49,7 +54,7 @@ listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
 probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:{admin}"}}
 drain: {{delay: 0s}}
-telemetry: {{metrics: {metrics}}}
+telemetry: {{metrics: {metrics}, otlp: {otlp}}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:{service}"]}}}}
 routes: [{{name: shop, upstream: app}}]
 """)
@@ -82,6 +87,7 @@ def is_count(number: int) -> Any:
     return lambda rows: bool(rows) and float(rows[0][1]) == number
 
 
+@needs_prometheus
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_native_and_other_buckets_tell_the_same_story(tmp_path: Path, workers: int) -> None:
     buckets = ", ".join(f"{bound}ms" for bound in BOUNDS_MS)
@@ -127,6 +133,7 @@ async def test_native_and_other_buckets_tell_the_same_story(tmp_path: Path, work
             assert {found for _, found in transitions} == {"0"}
 
 
+@needs_prometheus
 async def test_without_the_option_who_takes_native_ones_gets_the_others(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, "{}") as (inbound, probes),
@@ -136,3 +143,45 @@ async def test_without_the_option_who_takes_native_ones_gets_the_others(tmp_path
         await native.until(f"sum({NAME}_count)", is_count(2))
         assert await native.rows(NAME) == []
         assert await native.rows(f'{NAME}_bucket{{le="+Inf"}}')
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_collector_gets_exponential_ones_where_the_variable_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"
+    )
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    counts: dict[str, int] = {}
+    """By the process that sent it."""
+    enough = asyncio.Event()
+
+    async def take(request: web.Request) -> web.Response:
+        told = ExportMetricsServiceRequest.FromString(await request.read())
+        for of_resource in told.resource_metrics:
+            who = next(one for one in of_resource.resource.attributes if one.key == "service.instance.id")
+            for metric in of_resource.scope_metrics[0].metrics:
+                if metric.name == "http.server.request.duration":
+                    assert metric.WhichOneof("data") == "exponential_histogram"
+                    (point,) = metric.exponential_histogram.data_points
+                    assert sum(point.positive.bucket_counts) + point.zero_count == point.count
+                    counts[who.value.string_value] = point.count
+        if sum(counts.values()) == 20:
+            enough.set()
+        return web.Response(content_type="application/x-protobuf")
+
+    collector = web.Application()
+    collector.router.add_post("/v1/metrics", take)
+    async with web_app(collector) as port:
+        otlp = f'{{endpoint: "http://127.0.0.1:{port}", protocol: http/protobuf}}'
+        async with serving(tmp_path, "{interval: 100ms}", workers, otlp) as (inbound, probes):
+            await ask(inbound, [0.001] * 20)
+            await asyncio.wait_for(enough.wait(), WAIT_SECONDS)
+            accept = f"{PROTOBUF}, text/plain;q=0.5"
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{probes}/metrics", headers={"Accept": accept}) as answer,
+            ):
+                assert answer.content_type == "text/plain", "the variable is about OTLP alone"
+                assert f"{NAME}_bucket" in await answer.text()

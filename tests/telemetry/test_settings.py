@@ -108,6 +108,26 @@ def test_intervals_and_queues_from_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "is_exponential"),
+    [
+        ("", False),
+        ("explicit_bucket_histogram", False),
+        ("base2_exponential_bucket_histogram", True),
+        (" BASE2_exponential_bucket_histogram ", True),
+        ("native", False),
+    ],
+)
+def test_histograms_that_are_sent_are_exponential_where_the_variable_says_so(
+    value: str, is_exponential: bool
+) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": value}
+    assert read_settings(FILE, environ).is_exponential is is_exponential
+    assert not read_settings(FILE, {**environ, "OTEL_METRICS_EXPORTER": "none"}).is_exponential, (
+        "nothing is sent, and what nobody gets is not kept"
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
@@ -120,6 +140,7 @@ def test_intervals_and_queues_from_the_environment() -> None:
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes"),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "native"),
     ],
 )
 def test_unreadable_value_is_reported_and_ignored(name: str, value: str) -> None:

@@ -47,13 +47,17 @@ class Collector:
 
 
 class Stage:
-    def __init__(self, temporality: str) -> None:
-        self.numbers = Numbers()
+    def __init__(self, temporality: str, *, is_exponential: bool = False) -> None:
+        self.numbers = Numbers(is_exponential=is_exponential)
         self.rejected = 0
         self.prefix: str | None = None
         self.collector = Collector()
         builder = MetricBuilder(
-            self.numbers, Resource({}), InstrumentationScope("t"), Temporality(temporality, START_NS)
+            self.numbers,
+            Resource({}),
+            InstrumentationScope("t"),
+            Temporality(temporality, START_NS),
+            is_exponential=is_exponential,
         )
         self.pipeline = MetricPipeline(builder, self._sources, self.collector, 60.0)
 
@@ -127,6 +131,58 @@ def test_what_a_collector_missed_is_in_the_next_delta() -> None:
     point = stage.collect()[SERVER].data_points[0]
     assert point.count == 2
     assert point.start_time_unix_nano == first[SERVER].data_points[0].time_unix_nano
+
+
+def exponential_counts(point: Any) -> dict[int, int]:
+    """By the index of OpenTelemetry: bucket `i` is over `2 ** (i / 8)`."""
+    counts = enumerate(point.positive.bucket_counts, start=point.positive.offset)
+    return {index: count for index, count in counts if count}
+
+
+def test_exponential_histograms_stand_where_the_others_did() -> None:
+    stage = Stage("cumulative", is_exponential=True)
+    for seconds in (0.0, 0.25, 0.26, 0.26, 4.0, 4.1):
+        stage.numbers.finished(FakeExchange(started=100.0, ended=100.0 + seconds))
+    got = stage.collect()
+    assert got[SERVER].aggregation_temporality == CUMULATIVE
+    (point,) = got[SERVER].data_points
+    assert (point.count, point.scale, point.zero_count, point.zero_threshold) == (6, 3, 1, 2.0**-20)
+    assert exponential_counts(point) == {-17: 1, -16: 2, 15: 1, 16: 1}
+    assert point.sum == pytest.approx(8.87)
+    assert (point.start_time_unix_nano, len(point.negative.bucket_counts)) == (START_NS, 0)
+    assert {len(one.trace_id) for one in point.exemplars} == {16}
+    assert got["sidecar.deadline.budget"].data_points[0].explicit_bounds, "kept in these alone"
+
+
+def test_a_row_of_zeros_alone_is_sent() -> None:
+    stage = Stage("cumulative", is_exponential=True)
+    stage.numbers.finished(FakeExchange(started=100.0, ended=100.0, attempts=()))
+    (point,) = stage.collect()[SERVER].data_points
+    assert (point.count, point.zero_count, exponential_counts(point)) == (1, 1, {})
+
+
+def test_deltas_of_exponential_histograms_add_up_across_scales() -> None:
+    """The second one has come to a coarser scale meanwhile."""
+    stage = Stage("delta", is_exponential=True)
+    stage.numbers.finished(FakeExchange(started=0.0, ended=0.25, attempts=()))
+    first = stage.collect()[SERVER].data_points[0]
+    stage.collector.is_up = False
+    spread = [1.5e-6 * 1.0905**step for step in range(340)]
+    for seconds in (0.0, *spread[:170]):
+        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+    stage.collect()
+    stage.collector.is_up = True
+    for seconds in spread[170:]:
+        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+    second = stage.collect()[SERVER].data_points[0]
+    assert (first.count, first.scale) == (1, 3)
+    assert second.scale < 3
+    assert (second.count, second.zero_count) == (341, 1)
+    assert sum(exponential_counts(second).values()) == 340
+    assert second.start_time_unix_nano == first.time_unix_nano
+    stage.numbers.finished(FakeExchange(started=0.0, ended=0.25, attempts=()))
+    third = stage.collect()[SERVER].data_points[0]
+    assert (third.count, list(exponential_counts(third).values())) == (1, [1])
 
 
 def test_a_count_that_begins_anew_is_all_new() -> None:
