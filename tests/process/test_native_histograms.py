@@ -13,12 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from tests.support.ports import free_ports
 from tests.support.process import sidecar
-from tests.support.prometheus import WAIT_SECONDS, Prometheus, needs_prometheus, prometheus
+from tests.support.prometheus import MONITORING, WAIT_SECONDS, Prometheus, needs_prometheus, prometheus
 from tests.support.web_app import web_app
 from tests.telemetry.test_scrape import PROTOBUF
 
@@ -40,7 +41,7 @@ async def serving(
 
     async def take(request: web.Request) -> web.Response:
         await asyncio.sleep(float(request.query["seconds"]))
-        return web.Response()
+        return web.Response(status=int(request.query["status"]))
 
     app = web.Application()
     app.router.add_get("/", take)
@@ -68,12 +69,13 @@ def folder_of(parent: Path, name: str) -> Path:
     return folder
 
 
-async def ask(inbound: int, delays: list[float]) -> None:
+async def ask(inbound: int, delays: list[float], status: int = 200) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:
 
         async def one(seconds: float) -> None:
-            async with session.get(f"http://127.0.0.1:{inbound}/?seconds={seconds}") as answer:
-                assert answer.status == 200
+            url = f"http://127.0.0.1:{inbound}/?seconds={seconds}&status={status}"
+            async with session.get(url) as answer:
+                assert answer.status == status
 
         await asyncio.gather(*map(one, delays))
 
@@ -131,6 +133,24 @@ async def test_native_and_other_buckets_tell_the_same_story(tmp_path: Path, work
                 assert await asking.rows(name), name
             transitions = await asking.rows('sidecar_circuit_breaker_transitions_total{sidecar_route="shop"}')
             assert {found for _, found in transitions} == {"0"}
+
+
+@needs_prometheus
+async def test_alerts_see_requests_where_native_ones_are_all_that_is_kept(tmp_path: Path) -> None:
+    rules = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    alerts = {one.get("alert"): one for group in rules["groups"] for one in group["rules"]}
+    async with (
+        serving(tmp_path, "{native_histograms: true}") as (inbound, probes),
+        prometheus(tmp_path, [probes], TAKES_NATIVE) as native,
+    ):
+        for delays in ([0.001], [0.001] * 100):
+            await ask(inbound, delays, status=503)
+            await native.until(f'histogram_count(sum({NAME}{{error_type!=""}}))', bool)
+        ((labels, ratio),) = await native.until(alerts["SidecarErrorRatioHigh"]["expr"], bool)
+        assert labels == {"sidecar_route": "shop"}
+        assert float(ratio) == pytest.approx(1.0)
+        share = alerts["SidecarDeadlineRejections"]["expr"].replace("> 0.01", "== 0")
+        assert [labels for labels, _ in await native.rows(share)] == [{"sidecar_route": "shop"}]
 
 
 @needs_prometheus
