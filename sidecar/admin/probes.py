@@ -61,7 +61,7 @@ class Probes:
         routes.get("/startupz", self._startupz)
         routes.get("/app-probe/{container}/{kind}", self._app_probe)
         routes.get("/metrics", LongAnswers(MAX_SCRAPES).wrap(self._metrics))
-        bound = await self.server.start(routes.dispatch, address)
+        bound = self.server.start(routes.dispatch, address)
         loop = asyncio.get_running_loop()
         self._thread = ProbeThread(bound, self._vitals, loop.call_soon_threadsafe, self.server.adopt)
         self._thread.start()

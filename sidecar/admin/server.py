@@ -76,7 +76,7 @@ class AdminServer:
         guard = Guard(self._process.snapshot.admin, self._page.paths)
         await guard.start()
         self._routes = self._routed()
-        await self.server.start(around_all(self._routes.dispatch, guard, self._process.audit), address)
+        self.server.start(around_all(self._routes.dispatch, guard, self._process.audit), address)
 
     async def stop(self) -> None:
         await self.server.stop()

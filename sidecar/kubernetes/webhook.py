@@ -94,7 +94,7 @@ class Webhook:
         routes.post("/mutate", self._guarded(self._reviewer.answer))
         routes.get("/livez", _ok)
         routes.get("/readyz", _ok)
-        await self._server.start(routes.dispatch, Address(host, port))
+        self._server.start(routes.dispatch, Address(host, port))
         self.port = self._server.port
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 

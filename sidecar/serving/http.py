@@ -22,10 +22,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.core.snapshot import Address
+from sidecar.serving.accepting import Accepting
 from sidecar.serving.connection import Connection, Door
 from sidecar.serving.message import BadBody, ClientGone, Handler, Request, Response
 from sidecar.serving.routes import Unmatched
-from sidecar.transport.bind import BACKLOG, bind
+from sidecar.transport.bind import bind
 
 MAX_CONNECTIONS: Final = 256
 """Of one server, at most."""
@@ -69,8 +70,8 @@ class HttpServer(Door):
         self._key = key
         self._end_seconds = end_seconds
         self._handler: Handler | None = None
-        self._server: asyncio.AbstractServer | None = None
         self._bound: socket.socket | None = None
+        self._accepting: Accepting | None = None
         self._connections: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
         """Those without a request under way, or with one whose body does not come; longest first."""
@@ -100,7 +101,7 @@ class HttpServer(Door):
         """None while it does not."""
         return self._bound
 
-    async def start(self, handler: Handler, address: Address) -> socket.socket:
+    def start(self, handler: Handler, address: Address) -> socket.socket:
         """Bind and serve. Returns what listens.
 
         Raises:
@@ -109,14 +110,12 @@ class HttpServer(Door):
         self._bound = bind(address, self._key, self._socket_mode)
         self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         self._handler = handler
-        loop = asyncio.get_running_loop()
-        serve = loop.create_server if address.path is None else loop.create_unix_server
-        self._server = await serve(lambda: Connection(self), sock=self._bound, backlog=BACKLOG)
+        self._accepting = Accepting(self._bound, self.adopt, self._make_room)
         return self._bound
 
-    def adopt(self, sock: socket.socket, data: bytes) -> None:
-        """Serve a connection that somebody else has accepted, and read `data` of."""
-        if self._server is None:
+    def adopt(self, sock: socket.socket, data: bytes = b"") -> None:
+        """Serve a connection that was accepted; somebody else may have read `data` of it."""
+        if self._handler is None:
             sock.close()
             return
         loop = asyncio.get_running_loop()
@@ -131,17 +130,17 @@ class HttpServer(Door):
 
     def leave(self) -> None:
         """Accept nothing more; connections that there are go on until `stop`."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.close()
+        self._accepting, self._bound = None, None
 
     async def stop(self) -> None:
         """Accept nothing more, and end every connection; at once if it was not started."""
-        if self._server is not None:
-            self._server.close()
-        elif self._bound is not None:  # the start broke off
-            self._bound.close()
-        self._handler, self._server, self._bound = None, None, None
+        self.leave()
+        self._handler = None
         self._on_ending()
+        if self._adopting:  # they are turned away
+            await asyncio.wait(self._adopting, timeout=self._end_seconds)
         for connection in [one for one in self._connections if one.task is None]:
             connection.close()
         await self._end_tasks()
@@ -181,12 +180,18 @@ class HttpServer(Door):
             return False
         if len(self._connections) >= self.max_connections:
             self.refused += 1
-            longest = next(iter(self._waiting), None)
-            if longest is None:
+            if not self._make_room():
                 return False
-            longest.abort()
-            self.forget(longest)
         self._connections.add(connection)
+        return True
+
+    def _make_room(self) -> bool:
+        """Close whoever has waited longest. Returns whether anybody does."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        longest.abort()
+        self.forget(longest)
         return True
 
     async def turn(self) -> None:

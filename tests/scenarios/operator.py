@@ -40,7 +40,7 @@ async def serving(
 async def serving_by(handler: Handler) -> AsyncIterator[HttpServer]:
     """The server of admin and probes, whose every path and method is that handler's."""
     server = HttpServer("probes.address", end_seconds=1.0)
-    await server.start(handler, Address("127.0.0.1", 0))
+    server.start(handler, Address("127.0.0.1", 0))
     try:
         yield server
     finally:

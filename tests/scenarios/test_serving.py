@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
+import resource
 import socket
 import ssl
 import struct
 import tracemalloc
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -495,6 +497,101 @@ def test_whoever_has_left_before_he_was_accepted_is_nobody(caplog: pytest.LogCap
     assert caplog.records == []
 
 
+@contextlib.contextmanager
+def open_files(most: int) -> Iterator[None]:
+    """A limit of so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def every_file_taken() -> Iterator[None]:
+    """Of a limit that is a little above what is open."""
+    taken: list[int] = []
+    with open_files(max(map(int, os.listdir("/proc/self/fd"))) + 8):
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            yield
+        finally:
+            for one in taken:
+                os.close(one)
+
+
+def connect(sock: socket.socket, port: int, data: bytes) -> None:
+    """By the kernel alone: a loop may open files for it, and import modules. Sends this."""
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(data)
+    sock.setblocking(False)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_who_comes_while_no_file_can_be_opened_waits_until_one_can(
+    run: Callable[[Coroutine[None, None, None]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def converse() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving_by(unread) as server:
+            with socket.socket() as early, socket.socket() as late:
+                with open_files(3):  # not even where one is closed for it
+                    for sock in (early, late):
+                        connect(sock, server.port, GET)
+                        await a_while()
+                for sock in (early, late):
+                    assert (await loop.sock_recv(sock, 1000)).startswith(b"HTTP/1.1 200")
+
+    run(converse())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_where_every_file_is_taken_one_client_after_the_other_is_answered(
+    run: Callable[[Coroutine[None, None, None]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def converse() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving_by(unread) as server:
+            with contextlib.ExitStack() as all_of_them:
+                idle, *clients = [all_of_them.enter_context(socket.socket()) for _ in range(6)]
+                connect(idle, server.port, b"")
+                await a_while()
+                all_of_them.enter_context(every_file_taken())
+                for sock in clients:
+                    connect(sock, server.port, GET)
+                for sock in clients:
+                    assert (await loop.sock_recv(sock, 1000)).startswith(b"HTTP/1.1 200")
+                assert await loop.sock_recv(idle, 1) == b""  # its file was needed for somebody else
+
+    run(converse())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_unix_socket_that_is_left_to_another_process_keeps_its_file(
+    run: Callable[[Coroutine[None, None, None]], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "admin.sock"
+
+    async def converse() -> None:
+        server = HttpServer("admin.address", end_seconds=1.0)
+        server.start(unread, Address("", 0, str(path)))
+        assert server.listening is not None
+        with server.listening.dup():
+            server.leave()
+            await a_while()
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+        await server.stop()
+        assert path.exists()
+
+    run(converse())
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_a_reset_behind_the_last_answer_leaves_nothing(
     run: Callable[[Coroutine[None, None, None]], None],
@@ -596,7 +693,7 @@ def test_a_connection_that_has_ended_is_not_left_to_the_garbage_collector() -> N
 async def at_work(handler: Handler) -> AsyncIterator[tuple[HttpServer, RawClient]]:
     """One request is under way."""
     server = HttpServer("probes.address", end_seconds=1.0)
-    await server.start(handler, Address("127.0.0.1", 0))
+    server.start(handler, Address("127.0.0.1", 0))
     async with raw_client(server.port) as client:
         await client.send(GET)
         await asyncio.sleep(0.1)
@@ -675,7 +772,7 @@ def test_the_end_leaves_nothing_in_whatever_state_a_connection_is(
         asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
         server = HttpServer("probes.address", end_seconds=0.05)
         for state, data in STATES.items():
-            await server.start(in_each_state, Address("127.0.0.1", 0))
+            server.start(in_each_state, Address("127.0.0.1", 0))
             with await resetting(server.port, data):
                 await a_while()
                 assert server.connection_count == 1, state
@@ -701,7 +798,7 @@ async def by_tls(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.chain, files.key)
     server = HttpServer("probes.address", end_seconds=1.0, tls=lambda: context)
-    await server.start(handler, Address("127.0.0.1", 0))
+    server.start(handler, Address("127.0.0.1", 0))
     trusting = ssl.create_default_context(cafile=certificates.ca)
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", server.port, ssl=trusting, server_hostname="localhost"
