@@ -52,15 +52,15 @@ class ClientHandshake(PhaseClock, Handshaking):
     """One client that is not heard yet."""
 
     __slots__ = (
-        "_account", "_behind", "_hello", "_is_waiting", "_listener", "_raw", "_reader", "_served", "_service",
-        "_since", "_tls", "_untaken", "bucket", "due", "is_retired", "link", "phase",
+        "_account", "_behind", "_hello", "_is_waiting", "_raw", "_reader", "_served", "_service",
+        "_since", "_tls", "_untaken", "bucket", "due", "is_retired", "link", "listener", "phase",
     )  # fmt: skip
 
     link: Link
     _raw: asyncio.Transport
 
     def __init__(self, listener: ListenerTerms, served: ServedCertificates) -> None:
-        self._listener = listener
+        self.listener = listener
         self._served = served
         """Those that were current when it connected."""
         self._service = listener.service
@@ -111,7 +111,7 @@ class ClientHandshake(PhaseClock, Handshaking):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast(asyncio.Transport, transport)
         self.link = Link(self._raw)
-        if self._listener.accept(self):
+        if self.listener.accept(self):
             self._enter(Phase.HANDSHAKE, self._service.clock())
         else:
             self._enter(Phase.CLOSING, self._service.clock())
@@ -239,7 +239,7 @@ class ClientHandshake(PhaseClock, Handshaking):
         secured = Secured(self._told(transport), self._served)
         self._tls = None
         self._release(Phase.TUNNEL)
-        listener = self._listener
+        listener = self.listener
         listener.shaken(Handshake.DONE)
         self._raw.set_protocol(cast(asyncio.BaseProtocol, transport))
         if transport.facts is not None and transport.facts.alpn == HTTP_2:
@@ -265,14 +265,14 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     def failed(self, transport: TlsTransport, error: TlsFailed) -> None:
         if self.phase is Phase.HANDSHAKE:
-            self._listener.shaken(_RESULTS.get(error.reason, Handshake.FAILED), self.link.peer, error.detail)
+            self.listener.shaken(_RESULTS.get(error.reason, Handshake.FAILED), self.link.peer, error.detail)
             self._release(Phase.CLOSING)  # it keeps its place until its socket has closed
 
     def _end(self, result: Handshake, detail: str) -> None:
         """By us: what was written still goes out, and nothing else."""
         if self.phase is not Phase.HANDSHAKE:
             return
-        self._listener.shaken(result, self.link.peer, detail)
+        self.listener.shaken(result, self.link.peer, detail)
         self._release(Phase.CLOSING)
         if result is Handshake.NO_PROTOCOL:
             self.link.close()
@@ -280,12 +280,12 @@ class ClientHandshake(PhaseClock, Handshaking):
             self.link.abort()
 
     def _finish(self, result: Handshake, detail: str) -> None:
-        self._listener.shaken(result, self.link.peer, detail)
+        self.listener.shaken(result, self.link.peer, detail)
         self._forget()
 
     def _forget(self) -> None:
         self._release(Phase.CLOSED)
-        self._listener.forget(self)
+        self.listener.forget(self)
 
     def _release(self, phase: Phase) -> None:
         self._enter(phase, self._since)

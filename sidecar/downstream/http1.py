@@ -110,16 +110,16 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     __slots__ = (
         "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
-        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive", "_listener",
+        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
         "_pauses", "_pending_head", "_secured", "_service", "_since", "_stay", "_unfinished", "_untaken", "_verdict",
-        "bucket", "due", "link", "phase", "place", "ticket",
+        "bucket", "due", "link", "listener", "phase", "place", "ticket",
     )  # fmt: skip
 
     link: Link
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
         """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
-        self._listener = listener
+        self.listener = listener
         self._service = listener.service
         self.phase = _IDLE
         self._since = 0.0
@@ -216,7 +216,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         """The listener accepts no more: close once it is certain that no request is on its way."""
         if self.phase is _IDLE:
             now = self._service.clock()
-            self._watch(max(self._since + self._listener.phase_seconds[_IDLE], now), now)
+            self._watch(max(self._since + self.listener.phase_seconds[_IDLE], now), now)
 
     @property
     def is_retired(self) -> bool:
@@ -241,7 +241,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.link = Link(cast(asyncio.Transport, transport))
-        if self._secured is not None or self._listener.accept(self):
+        if self._secured is not None or self.listener.accept(self):
             self.link.bound_buffers(self._service.memory.buffer_bytes)
             self._enter(_IDLE, self._service.clock())
         else:
@@ -260,7 +260,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._leave_gate()
         self._enter(Phase.CLOSED, self._since)
         Sweep.remove(self)
-        self._listener.forget(self)
+        self.listener.forget(self)
         self.link.lost()
         self._behind = b""
         self._unfinished = self._chunked = None
@@ -301,7 +301,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def data_received(self, data: bytes) -> None:
         try:
             if self.phase is _IDLE and not self._behind:
-                gate = self._listener.gate
+                gate = self.listener.gate
                 if gate is not None and not self._may_begin(gate, data):
                     return
                 plain = read_request(data)
@@ -360,7 +360,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return self._keep(data)
         if self._unfinished is not None:
             return self._go_on_with_head(self._unfinished, data)
-        gate = self._listener.gate
+        gate = self.listener.gate
         if gate is not None and self.place < _LET_IN:
             return self._keep_at_gate(gate, data)
         units = self._service.turns.take(REQUEST_UNITS)
@@ -404,7 +404,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if plain is not None:
             return self._take_plain(plain, data)
         if self._is_fresh:
-            sniffed = sniff(data, self._listener.protocol)
+            sniffed = sniff(data, self.listener.protocol)
             if sniffed is Sniffed.UNDECIDED:
                 self._enter(Phase.HEAD, self._service.clock())
                 return self._keep(data)
@@ -428,7 +428,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
-        listener, link = self._listener, self.link
+        listener, link = self.listener, self.link
         self._part()
         served = Http2ClientConnection(listener, link, self._secured)
         link.set_sink(served)
@@ -456,7 +456,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _check_unfinished(self, unfinished: UnfinishedHead) -> None:
         """One that is malformed or too large already is not read to its end."""
         try:
-            reader.check_unfinished(self._listener, unfinished)
+            reader.check_unfinished(self.listener, unfinished)
         except parse.Refused as refused:
             self._refuse(refused, self._service.clock())
 
@@ -464,7 +464,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         """Begin the exchange of a plain request, the usual case; returns what is behind it."""
         method, target, fields, lookup, start = plain
         host = lookup.get(b"host")
-        listener = self._listener
+        listener = self.listener
         if host not in known_hosts:
             return self._take_head(data[:start], data[start:], self._service.clock())
         if start > listener.small_head_bytes:
@@ -511,7 +511,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
         """Begin the exchange of any other request."""
         try:
-            request, self._keep_alive = reader.read_request(self._listener, head)
+            request, self._keep_alive = reader.read_request(self.listener, head)
         except parse.Refused as refused:
             self._refuse(refused, now)
             return b""
@@ -523,7 +523,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         request.asked = self.link.asked
         if request.method == b"CONNECT":
             return self._take_connect(request, rest, verdict)
-        if self._listener.tells_of_client:
+        if self.listener.tells_of_client:
             self._tell_of_client(request)
         return self._start(request, rest, 0, verdict)
 
@@ -533,7 +533,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             asked = Asked(normal_host(request.host).decode(), asked_port(request.host, 0), is_original=False)
             self.link.write(b"HTTP/1.1 200 OK\r\n\r\n")
             self._part()
-            self._listener.detect(self, self.link, asked, rest)
+            self.listener.detect(self, self.link, asked, rest)
             return b""
         tunnel = TunnelExchange()
         self._exchange = tunnel.take(self._service, self, request)
@@ -546,7 +546,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         return table is not None and table.takes_host(request.host, asked_port(request.host, 0))
 
     def _tell_of_client(self, request: Request) -> None:
-        self._forwarded = tell_of_client(request, self._listener, self.link.peer, self._forwarded)
+        self._forwarded = tell_of_client(request, self.listener, self.link.peer, self._forwarded)
 
     def _secure(self, secured: Secured, request: Request) -> GivenUp | None:
         """Note what the client's handshake has shown; returns why the request is not taken, if it is not."""
@@ -589,7 +589,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if request.length > 0:
             self._body_left = request.length
         else:
-            self._chunked = ChunkedBody(self._listener.limits.headers, self._listener.limits.head_bytes)
+            self._chunked = ChunkedBody(self.listener.limits.headers, self.listener.limits.head_bytes)
         self.link.bound_buffers(self._service.memory.buffer_bytes)
         phase = _ANSWER if request.traits.expects_continue and not data else _BODY
         self._enter(phase, self._service.clock())
@@ -789,7 +789,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             exchange.gone(error.reason, error.detail)
             return
         target = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0]
-        request = Request().take(self._listener.name, b"", target[:1024], b"", b"", [], {})
+        request = Request().take(self.listener.name, b"", target[:1024], b"", b"", [], {})
         if self._secured is not None:
             request.tls = self._secured.told
         self._enter(_ANSWER, now)
@@ -852,7 +852,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _next_request(self) -> None:
         """Between two requests: go on with what is here, or wait for its turn."""
-        gate = self._listener.gate
+        gate = self.listener.gate
         if gate is None:
             if self._behind:
                 self._go_on()
@@ -891,7 +891,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             )
 
     def _leave_gate(self) -> None:
-        gate = self._listener.gate
+        gate = self.listener.gate
         if gate is not None:
             gate.forget(self)
 
@@ -959,7 +959,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self._keep_alive = False
-        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending:
+        if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending:
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")
@@ -968,7 +968,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _end_head(self, exchange: Exchange, lines: list[bytes]) -> None:
         request = exchange.request
         if (
-            self._listener.is_ending
+            self.listener.is_ending
             or self._stay
             or (request.traits.expects_continue and not exchange.request_bytes)
             or request.method == b"CONNECT"
@@ -1018,7 +1018,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             or not self._keep_alive
             or self._body_left
             or self._chunked is not None
-            or self._listener.is_ending
+            or self.listener.is_ending
             or self._stay
         ):
             self._send_unusual(exchange, head, body)
@@ -1045,7 +1045,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._keep_alive = self._keep_alive and self._can_skip_body()
         if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
-        if request.traits is not PLAIN or not self._keep_alive or self._listener.is_ending or self._stay:
+        if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending or self._stay:
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")
@@ -1105,7 +1105,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 self._charge()
             return
         now = exchange.ended
-        listener = self._listener
+        listener = self.listener
         self.place = OUTSIDE
         self.phase = _IDLE  # `_enter`, without the call
         self._since = now
@@ -1119,7 +1119,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         """The same where something is left to be written or read, or the connection ends."""
         self.place = OUTSIDE
         if self.phase is Phase.TUNNEL:
-            self._listener.forget(self)
+            self.listener.forget(self)
             return
         if self._pending_head is not None:
             self.flush()

@@ -61,13 +61,13 @@ class Http2ClientConnection(PhaseClock, Host):
 
     __slots__ = (
         "_account", "_behind", "_events", "_has_said_last", "_is_reading",
-        "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_listener", "_share", "_since",
+        "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_share", "_since",
         "_streams", "_unread_requests", "_untaken", "bucket", "codec",
         "due", "forwarded", "is_draining", "lack", "link", "listener", "phase", "secured", "service",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, link: Link, secured: Secured | None = None) -> None:
-        self.listener = self._listener = listener
+        self.listener = listener
         self.secured = secured
         self.service = listener.service
         self.link = link
@@ -128,7 +128,7 @@ class Http2ClientConnection(PhaseClock, Host):
         now = self.service.clock()
         self._enter(Phase.HEAD, now)
         self.data_received(data)
-        if self._listener.is_ending:
+        if self.listener.is_ending:
             self.drain()
 
     def _overdue(self, then: Then, now: float) -> None:
@@ -139,7 +139,7 @@ class Http2ClientConnection(PhaseClock, Host):
     def connection_lost(self, error: Exception | None) -> None:
         self._give_back()
         Sweep.remove(self)
-        self._listener.forget(self)
+        self.listener.forget(self)
         self.link.lost()
         self._end_streams(Reason.CLIENT_GONE, "the client went away")
 

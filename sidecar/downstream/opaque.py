@@ -50,7 +50,6 @@ class OpaqueConnection(PhaseClock, ServerStream):
         "_has_ended",
         "_is_gone_on",
         "_is_visitor",
-        "_listener",
         "_service",
         "_since",
         "_untaken",
@@ -59,6 +58,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
         "due",
         "is_retired",
         "link",
+        "listener",
         "phase",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
     is_secured = False
 
     def __init__(self, listener: ListenerTerms) -> None:
-        self._listener = listener
+        self.listener = listener
         self._service = listener.service
         self.phase = Phase.DETECT
         self.is_retired = False
@@ -112,12 +112,12 @@ class OpaqueConnection(PhaseClock, ServerStream):
         asked = asked_by(transport)
         if asked is None:
             self._is_gone_on = True
-            connection = ClientConnection(self._listener)
+            connection = ClientConnection(self.listener)
             link.set_sink(connection)
             connection.connection_made(transport)
             return
         link.asked = asked
-        if not self._listener.accept(self) or self._is_loop(asked):
+        if not self.listener.accept(self) or self._is_loop(asked):
             self._enter(Phase.CLOSING, self._service.clock())
             link.reset()
             return
@@ -136,7 +136,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def _begin(self, data: bytes) -> None:
         self.link.bound_buffers(self._service.memory.buffer_bytes)
         self._enter(Phase.DETECT, self._service.clock())
-        if self._asked.port in self._listener.opaque_ports:
+        if self._asked.port in self.listener.opaque_ports:
             self._behind = data
             self._tunnel("")
         elif data:
@@ -172,7 +172,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     def _become_http(self, spoken: Detected) -> None:
         data, self._behind = self._behind, b""
-        listener, link = self._listener, self.link
+        listener, link = self.listener, self.link
         self._go_on()
         if spoken is Detected.HTTP1:
             connection = ClientConnection(listener)
@@ -214,12 +214,12 @@ class OpaqueConnection(PhaseClock, ServerStream):
             return
         self._enter(Phase.CLOSED, self._since)
         Sweep.remove(self)
-        self._listener.forget(self)
+        self.listener.forget(self)
         self.link.lost()
         self._behind = b""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._listener.service.turns.end(
+            self.listener.service.turns.end(
                 partial(exchange.gone, Reason.CLIENT_GONE, "the client went away")
             )
 
@@ -240,14 +240,14 @@ class OpaqueConnection(PhaseClock, ServerStream):
             self.link.reset()  # what it speaks has no word for it
             return
         asked = self._asked
-        is_known = bool(self._behind) or self._has_ended or asked.port in self._listener.opaque_ports
+        is_known = bool(self._behind) or self._has_ended or asked.port in self.listener.opaque_ports
         if not is_known:
             self._until_first = _UntilFirst(self)
         else:
             self.link.pause()
         self._enter(Phase.ANSWER, self._service.clock())
         request = Request().take(
-            self._listener.name,
+            self.listener.name,
             b"CONNECT",
             asked.authority,
             b"",
@@ -265,7 +265,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def _route_for(self, host: bytes) -> LiveRoute | None:
         """The route whose upstream gets the bytes: it takes all of this host, and its upstream stands at the port
         that was asked for. Else TLS meant for one port would be sent to another that speaks something else."""
-        listener = self._listener
+        listener = self.listener
         table = self._service.tables.get(listener.name)
         route = None if table is None else table.find_bytes(host, self._asked.port)
         if route is None or not route.destinations:
@@ -339,7 +339,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
     def end(self, trailers: Sequence[Field]) -> None:
         self._exchange = None
         if self.phase is Phase.TUNNEL and not self._is_gone_on:
-            self._listener.forget(self)
+            self.listener.forget(self)
 
     def reset(self, reason: Reason) -> None:
         self.link.reset()

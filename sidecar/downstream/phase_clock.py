@@ -33,7 +33,7 @@ class PhaseClock(ABC):
     due: float
     """When the sweep is to look here, in seconds on the loop's clock."""
     bucket: set[Expiring] | None
-    _listener: ListenerTerms
+    listener: ListenerTerms
     _since: float
     """When the phase's clock started."""
     _untaken: int
@@ -47,7 +47,7 @@ class PhaseClock(ABC):
         """The one place where the phase changes, but for what the measured path does in its place."""
         self.phase = phase
         self._since = now
-        due = now + self._listener.phase_seconds[phase]
+        due = now + self.listener.phase_seconds[phase]
         if due < self.due:
             self._watch(due, now)
 
@@ -56,7 +56,7 @@ class PhaseClock(ABC):
             Sweep.remove(self)
         self.due = due
         if due < inf:
-            self._listener.service.sweep.add(self, now)
+            self.listener.service.sweep.add(self, now)
 
     def expire(self, now: float) -> None:
         """`due` has passed; the phase may have changed since it was set."""
@@ -65,7 +65,7 @@ class PhaseClock(ABC):
         if then is Then.CUT_IF_STUCK and self._untaken == UNSEEN:
             self._untaken = self.link.untaken_bytes()  # from here on it can be seen whether anything moves
             self._since = now
-        due = self._since + self._listener.phase_seconds[self.phase]
+        due = self._since + self.listener.phase_seconds[self.phase]
         if due > now:
             self._watch(due, now)
         elif then is Then.CUT_IF_STUCK:
