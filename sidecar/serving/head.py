@@ -63,7 +63,9 @@ def read_request(head: bytes, client: Client) -> Request:
         fields = read_request_fields(b"GET / HTTP/%b\r\n%b" % (version.encode(), rest))
         lookup = parse.values_of(fields)
         parse.check_counts(_LIMITS, target, fields, lookup)
-        origin = _origin_form(method, target, [value for key, _, value in fields if key == b"host"], version)
+        authority, origin = _asked(
+            method, target, [value for key, _, value in fields if key == b"host"], version
+        )
         is_chunked = parse.check_framing(lookup, version)
         length = -1 if is_chunked else parse.body_length(lookup)
         raw_path, _, query = origin.decode("ascii").partition("?")
@@ -72,6 +74,8 @@ def read_request(head: bytes, client: Client) -> Request:
         raise _as_answer(error) from None
     except (MalformedHead, ValueError) as error:
         raise NoRequest(400, str(error)) from None
+    if authority is not None:  # it wins over Host (RFC 9112 3.2.2)
+        fields = [(b"host", b"Host", authority), *(one for one in fields if one[0] != b"host")]
     headers = Pairs(
         (key.decode("ascii"), value.decode("utf-8", "surrogateescape")) for key, _, value in fields
     )
@@ -87,8 +91,9 @@ def _as_answer(error: parse.Refused) -> NoRequest:
     return NoRequest(_STATUSES.get(error.reason, 400), error.detail)
 
 
-def _origin_form(method: bytes, target: bytes, hosts: list[bytes], version: str) -> bytes:
-    """The path and query that are asked for. A Host that is not ours is the handler's to refuse, in its own words.
+def _asked(method: bytes, target: bytes, hosts: list[bytes], version: str) -> tuple[bytes | None, bytes]:
+    """The host of a target that names one, else None; and the path and query that are asked for. A host that is not
+    ours is the handler's to refuse, in its own words.
 
     Raises:
         parse.Refused: no Host or several, or a target in another form.
@@ -96,8 +101,9 @@ def _origin_form(method: bytes, target: bytes, hosts: list[bytes], version: str)
     if len(hosts) > 1:
         raise parse.bad_request("several Hosts")
     if target[:1] == b"/" and b"#" not in target and (hosts or version == "1.0"):
-        return target
-    return parse.split_target(method, target, hosts[0] if hosts else None, version)[1]
+        return None, target
+    authority, origin = parse.split_target(method, target, hosts[0] if hosts else None, version)
+    return None if target == b"*" else authority, origin
 
 
 def unescaped(text: str) -> str:

@@ -126,6 +126,16 @@ async def test_a_first_line_that_is_none_is_refused_before_its_head_has_ended(li
     assert await is_refused(echo, line) in (400, 505)
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+async def test_a_target_in_absolute_form_says_which_host_is_asked(version: str) -> None:
+    async def handler(request: Request) -> Response:
+        return Response(200, f"{request.headers.all('host')} {request.path}")
+
+    async with serving_by(handler) as server, raw_client(server.port) as client:
+        await client.send(f"GET http://elsewhere:1/x?y {version}\r\nHost: localhost\r\nX: y\r\n\r\n".encode())
+        assert await answers(client, b"GET") == [(200, b"['elsewhere:1'] /x")]
+
+
 async def test_a_body_that_is_malformed_is_400_and_nothing_behind_it_is_read() -> None:
     data = post(b"3\r\nabcX\r\n", "Transfer-Encoding: chunked") + GET
     assert await is_refused(echo, data) == 400
