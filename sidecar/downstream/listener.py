@@ -180,13 +180,14 @@ class ListenerSocket(ListenerTerms):
         self.phase_seconds = phase_limits(policy.timeouts, is_ending=not self.is_accepting)
         """How long each phase of a connection may last, by its value."""
         limits = policy.limits
-        self.small_head_bytes = min(
+        self.cookieless_head_bytes = min(
             limits.url_bytes,
             limits.head_bytes,
             LEAST_HEAD_FIELD_BYTES * limits.headers,
-            limits.cookies,  # a semicolon each, as parameters take one byte each
-            limits.parameters,
+            limits.parameters,  # a byte each, at least
         )
+        """A plain head up to this size cannot break a limit if it has no `Cookie`."""
+        self.small_head_bytes = min(self.cookieless_head_bytes, limits.cookies)  # a semicolon each
         """A head up to this size cannot break a limit."""
         self.is_trusted = policy.trust is Trust.ALL
 

@@ -27,6 +27,8 @@ class ListenerTerms(ABC):
     limits: ListenerLimits
     small_head_bytes: int
     """A head up to this size cannot break a limit."""
+    cookieless_head_bytes: int
+    """The same for a plain one without `Cookie`."""
     phase_seconds: tuple[float, ...]
     """How long each phase of a connection may last, by its value."""
     forwarded: Forwarded

@@ -98,6 +98,32 @@ async def test_one_more_than_a_limit_allows_is_431(limit: str, head: bytes) -> N
             assert driver.send(request, calls)[1] == status, limit
 
 
+async def test_limits_hold_for_a_head_that_is_no_longer_small() -> None:
+    """Between the number of cookies that are allowed and that of parameters, where most traced heads lie."""
+    limits = "limits: {headers: 90, parameters: 400, cookies: 20}"
+    header = HEADER.replace("direction: inbound}", f"direction: inbound, {limits}}}", 1)
+    log = os.open(os.devnull, os.O_WRONLY)
+    worker = Worker(load_text(header + FILE).snapshot, {}, log_fd=log, clock=asyncio.get_running_loop().time)
+    await worker.start()
+    driver = HeadDriver(worker, "mesh")
+    traced = b"traceparent: 00-%032x-%016x-01\r\n" % (1, 1)
+    for line, target, status in (
+        (b"", b"/", 200),
+        (b"", b"/?" + b"&" * 20, 200),
+        (b"", b"/?" + b"&" * 400, 431),
+        (b"Cookie: a" + b";" * 19 + b"\r\n", b"/", 200),
+        (b"Cookie: a" + b";" * 20 + b"\r\n", b"/", 431),
+        (b"".join(b"%d: \r\n" % number for number in range(10, 98)), b"/", 200),
+        (b"".join(b"%d: \r\n" % number for number in range(10, 99)), b"/", 431),
+    ):
+        for _ in range(2):  # read, and read again as it is remembered
+            head = b"GET %b HTTP/1.1\r\nHost: x\r\n%b%b\r\n" % (target, traced, line)
+            assert driver.send(head, calls)[1] == status, head
+    worker.service.exchanges.clear()
+    await worker.stop()
+    os.close(log)
+
+
 @pytest.mark.parametrize("separator", [b"&", b";"])
 async def test_one_parameter_more_than_the_limit_is_431(separator: bytes) -> None:
     async with working() as worker:

@@ -17,7 +17,7 @@ class HandTerms(ListenerTerms):
     def __init__(self, limits: ListenerLimits, *, small_head_bytes: int, is_trusted: bool = True) -> None:
         self.name = "inbound"
         self.limits = limits
-        self.small_head_bytes = small_head_bytes
+        self.small_head_bytes = self.cookieless_head_bytes = small_head_bytes
         self.is_trusted = is_trusted
 
     @property
