@@ -152,7 +152,10 @@ def budget(
     if seconds == _NO_BOUND:
         source = ""
     if carried:
-        allowed = with_margin(given, policy.offset_seconds)
+        allowed = 0.0
+        if given > 0.0:  # as `with_margin`, without the call: 800 instructions less
+            offset_seconds, share = policy.offset_seconds, given * MAX_OFFSET_SHARE
+            allowed = given - (offset_seconds if offset_seconds < share else share)
         if policy.max_seconds is not None and policy.max_seconds < allowed:
             allowed = policy.max_seconds
         if allowed <= seconds:
