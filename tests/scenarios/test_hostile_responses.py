@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from enum import Enum
 
 import pytest
 import uvloop
 
+from sidecar.runtime.worker import Worker
 from tests.scenarios.corpus import responses as corpus
 from tests.scenarios.corpus.outcomes import Aborted, BadGateway, Relayed, ResponseCase, Tunnelled
 from tests.support.clean import Complaints, assert_clean
-from tests.support.proxy import port, running
+from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawClient, RawPeer, RawUpstream, Response, raw_client, raw_upstream
 
 ROUTES = """\
@@ -64,36 +67,65 @@ def _ways(case: ResponseCase) -> list[Way]:
     return [Way.WHOLE, Way.BYTEWISE] if is_out_of_turn or has_no_end else list(Way)
 
 
-@pytest.mark.parametrize(
-    ("case", "way"),
-    [pytest.param(case, way, id=f"{case.name}-{way.value}") for case in corpus.CASES for way in _ways(case)],
+LISTENERS = HEADER.replace(
+    'inbound: {address: "127.0.0.1:0"}',
+    "".join(f'\n  {way.value}: {{address: "127.0.0.1:0", direction: inbound}}' for way in Way).strip(),
 )
-async def test_an_answer_is_clean_or_none_and_its_own(case: ResponseCase, way: Way) -> None:
-    if way is Way.BYTEWISE and case.in_pieces is not None:
-        case = replace(case, outcome=case.in_pieces)
+"""One for each way."""
+UPSTREAM = '  {way}: {{endpoints: ["127.0.0.1:{port}"], limits: {{max_connections: 1}}}}\n'
+ROUTE = "- {{name: {way}, listener: {way}, upstream: {way}, circuit_breaker: {{mode: disabled}}}}\n"
 
+
+@pytest.mark.parametrize("case", corpus.CASES, ids=lambda case: case.name)
+async def test_an_answer_is_clean_or_none_and_its_own(case: ResponseCase) -> None:
+    """In each way that it may come, by one sidecar with an upstream for each."""
+    with Complaints(asyncio.get_running_loop()) as complaints:
+        async with AsyncExitStack() as stack:
+            upstreams = {
+                way: await stack.enter_async_context(raw_upstream(_server(case, way))) for way in _ways(case)
+            }
+            ports = [(way.value, upstream.port) for way, upstream in upstreams.items()]
+            said = "".join(UPSTREAM.format(way=name, port=at) for name, at in ports)
+            routes = "".join(ROUTE.format(way=name) for name, _ in ports)
+            worker = await stack.enter_async_context(
+                running(f"upstreams:\n{said}routes:\n{routes}", LISTENERS)
+            )
+            for way, upstream in upstreams.items():
+                await _is_clean_or_none(_as_it_comes(case, way), way, upstream, worker)
+    assert complaints.found == []
+
+
+def _as_it_comes(case: ResponseCase, way: Way) -> ResponseCase:
+    is_other = way is Way.BYTEWISE and case.in_pieces is not None
+    return replace(case, outcome=case.in_pieces) if is_other else case
+
+
+def _server(case: ResponseCase, way: Way) -> Callable[[RawPeer], Awaitable[None]]:
     async def serve(peer: RawPeer) -> None:
         if peer.number == 0 and not await _misbehave(peer, case, is_bytewise=way is Way.BYTEWISE):
             return
         await peer.echo()
 
-    with Complaints(asyncio.get_running_loop()) as complaints:
-        async with raw_upstream(serve) as upstream, running(ROUTES.format(port=upstream.port)) as worker:
-            async with raw_client(port(worker)) as client, raw_client(port(worker)) as other:
-                first, second = await _converse(client, case, is_pipelined=way is Way.PIPELINED)
-                await asyncio.sleep(MOMENT_SECONDS * 3)
-                await other.send(OTHER)
-                (others,) = await other.responses([b"GET"])
-                if second is None and not client.is_ended and not isinstance(case.outcome, Tunnelled):
-                    second = await _ask_again(client, case)
-            await assert_clean(worker, idle=1)
-            _check_connections(upstream, case)
-        _check_first(first, client, case)
-        assert (others.status, others.body) == (200, b"GET /other")
-        assert second is None or (second.status, second.body) == (200, b"GET /second")
-        assert (second is None) == _is_last(case)
-        assert upstream.problems == []
-    assert complaints.found == []
+    return serve
+
+
+async def _is_clean_or_none(case: ResponseCase, way: Way, upstream: RawUpstream, worker: Worker) -> None:
+    to = port(worker, way.value)
+    async with raw_client(to) as client, raw_client(to) as other:
+        first, second = await _converse(client, case, is_pipelined=way is Way.PIPELINED)
+        await asyncio.sleep(MOMENT_SECONDS * 3)
+        await other.send(OTHER)
+        (others,) = await other.responses([b"GET"])
+        if second is None and not client.is_ended and not isinstance(case.outcome, Tunnelled):
+            second = await _ask_again(client, case)
+    await assert_clean(worker)
+    assert sum(pool.idle_count for pool in worker.assembly.clusters[way.value].pools) == 1
+    _check_connections(upstream, case)
+    _check_first(first, client, case)
+    assert (others.status, others.body) == (200, b"GET /other")
+    assert second is None or (second.status, second.body) == (200, b"GET /second")
+    assert (second is None) == _is_last(case)
+    assert upstream.problems == []
 
 
 @pytest.mark.parametrize("name", CUT_IN_TWO)
