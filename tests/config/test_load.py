@@ -572,7 +572,7 @@ def problems_of(text: str) -> tuple[Problem, ...] | None:
     return None
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.lists(WORDS, max_size=40).map(" ".join) | st.text(max_size=100))
 def test_garbage_is_refused_and_nothing_else_happens(text: str) -> None:
     for candidate in (
@@ -593,7 +593,7 @@ KEYS = [key for key in keys_of_model(File) if "*" not in key and not key.startsw
 ROUTE_KEYS = [key.removeprefix("routes.*.") for key in keys_of_model(File) if key.startswith("routes.*.")]
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.sampled_from(KEYS), st.sampled_from(ROUTE_KEYS), JSON, JSON)
 def test_any_value_under_any_key_is_read_or_refused(
     key: str, route_key: str, value: object, other: object
