@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -20,7 +19,6 @@ from tests.support.raw import RawPeer, raw_upstream
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
 
 UPLOAD_BYTES = 20_000_000
-TIMES = 2
 
 URLLIB = f"""\
 import sys, urllib.error, urllib.request
@@ -169,18 +167,18 @@ async def run(arguments: list[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("early", EARLY)
 @pytest.mark.parametrize("client", ["urllib", "http.client in chunks", "fetch", "node http", "curl"])
-async def test_a_client_gets_its_early_answer_each_time(answering: Setting, client: str, early: str) -> None:
+async def test_a_client_gets_its_early_answer(answering: Setting, client: str, early: str) -> None:
     """POST of 20 MB: `fetch` was told EPIPE and `urllib` a broken pipe, 3 of 3."""
     to_be = EARLY[early]
     called = command(client, f"http://127.0.0.1:{answering.port}{to_be.path}", "POST", answering.upload)
-    seen = [await run(called) for _ in range(TIMES)]
-    statuses = [output.partition(" ")[0] or errors[-300:] for output, errors in seen]
-    assert statuses == [str(to_be.status)] * TIMES
-    assert all(int(output.partition(" ")[2]) > 0 for output, _ in seen)
+    output, errors = await run(called)
+    status, _, size = output.partition(" ")
+    assert status == str(to_be.status), errors[-300:]
+    assert int(size) > 0
 
 
 @pytest.mark.parametrize("client", ["urllib", "fetch"])
 async def test_a_put_is_no_different(answering: Setting, client: str) -> None:
     called = command(client, f"http://127.0.0.1:{answering.port}/no-route", "PUT", answering.upload)
-    outputs = [await run(called) for _ in range(TIMES)]
-    assert [output.partition(" ")[0] for output, _ in outputs] == ["404"] * TIMES, json.dumps(outputs)[:600]
+    output, errors = await run(called)
+    assert output.partition(" ")[0] == "404", errors[-300:]
