@@ -18,7 +18,7 @@ from tests.support.process import sidecar
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
-EXAMPLES = 20
+EXAMPLES = 10
 """Of each operation, in the phase that makes them up."""
 ENDING = "^/(drain|quitquitquit)$"
 ENDLESS = "^/(events|tap)$"

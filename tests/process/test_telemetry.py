@@ -655,9 +655,10 @@ async def test_killed_collector_fails_no_request_and_telemetry_resumes_with_an_h
         before = stage.payments.memory_kib()
         await asyncio.to_thread(stage.collector.kill)
         load.is_sampled = True
-        await until(lambda: load.sampled >= 200 + 8 * QUEUE)
+        await until(lambda: load.sampled >= 200 + 3 * QUEUE)
+        while not (await dropped(stage.payments))["queue_full"]:  # noqa: ASYNC110  (it stands in a page)
+            await asyncio.sleep(0.05)
         assert stage.payments.memory_kib() - before < 32 * 1024
-        assert (await dropped(stage.payments))["queue_full"] > 0
         at_return = load.received()
         await asyncio.to_thread(stage.collector.start)
         await until(lambda: load.received() > at_return + 500)
