@@ -39,6 +39,9 @@ BAD_EVERY = 5
 """Reloads: one of so many is a file that is refused."""
 REST_SECONDS = 5.0
 """After the last client has left, until what is left is looked at."""
+LOOKS, LOOK_SECONDS = 40, 0.5
+LEAST_LATE = 5
+"""Samples of the second half: on a busy machine a short soak goes on until it has them."""
 PORTS = ("inbound", "outbound", "admin", "probes", "collector", "good", "flapping", "gone", "nobody")
 FILE = """\
 version: 1
@@ -127,11 +130,32 @@ async def soak(options: argparse.Namespace, directory: Path) -> int:
         changing.cancel()
         await clients.end()
         await asyncio.sleep(REST_SECONDS)
-        after, held = await watch.sample(), await watch.held()
+        after = await rested(watch, before)
+        held = await watch.held()
         _, ready = await http_get(ports["probes"], "/readyz")
     print("after the load", after.line(), sep="\n")
     print(f"clients: {', '.join(f'{name} {count:,}' for name, count in sorted(clients.done.items()))}")
     return tell(samples, before, after, halfway, held) or int("ok" not in ready)
+
+
+async def rested(watch: Watch, before: Sample) -> Sample:
+    """A sample once nothing is left of the load, or the last one: what a busy machine has under way takes longer than
+    the rest before it."""
+    for _ in range(LOOKS):
+        after = await watch.sample()
+        if not left_behind(before, after):
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    return after
+
+
+def left_behind(before: Sample, after: Sample) -> dict[str, tuple[float, float]]:
+    """What there is more of than before the load, that should have ended with it."""
+    return {
+        name: (before.values[name], after.values[name])
+        for name in ("tasks", "active", "pending")
+        if after.values[name] > before.values[name]
+    }
 
 
 async def watched(
@@ -139,8 +163,16 @@ async def watched(
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Load for so long; the samples, and what was held at half time."""
     started = watch.started = time.monotonic()
-    loading = asyncio.create_task(clients.load(rate, lambda: time.monotonic() >= started + seconds))
     samples: list[Sample] = []
+
+    def is_over() -> bool:
+        return (
+            time.monotonic() >= started + seconds
+            and bool(samples)
+            and len(growth.second_half(samples)) >= LEAST_LATE
+        )
+
+    loading = asyncio.create_task(clients.load(rate, is_over))
     halfway: asyncio.Task[dict[str, Any]] | None = None
     while not loading.done():
         await asyncio.wait([loading], timeout=every)
@@ -174,11 +206,7 @@ def tell(
     for line in growth.told(halfway, held):
         print(f"  grown: {line}")
     is_over = abs(lines["rest MiB"].an_hour) > growth.MOST_MIB_AN_HOUR
-    left = {
-        name: (before.values[name], after.values[name])
-        for name in ("tasks", "active", "pending")
-        if after.values[name] > before.values[name]
-    }
+    left = left_behind(before, after)
     for name, (was, now) in left.items():
         print(f"left behind: {name} {was:.0f} -> {now:.0f}")
     if "tasks" in left:
