@@ -320,7 +320,7 @@ async def test_an_upstream_that_is_stopped_gets_no_new_call_on_its_connection(tm
     [port] = free_ports(1)
     async with (
         server("nghttpd", port, "--no-tls", "-d", root, str(port)) as process,
-        served(tmp_path, port, upstream=H2, route="timeouts: {request: 500ms}") as sidecar,
+        served(tmp_path, port, upstream=H2, route="timeouts: {request: 1s}") as sidecar,
     ):
         url = f"http://127.0.0.1:{sidecar.port}/small"
         assert await status(url) == "200"
