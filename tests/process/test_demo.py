@@ -11,6 +11,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 _random = random.Random(8)
 MOMENTS = [_random.uniform(start, start + 1.5) for start in (0.0, 1.5, 3.0, 4.5)]
-"""Seconds after Python has started, one of each part of the story's first six; what is later in it is met by its
+"""Seconds after the program has begun, one of each part of the story's first six; what is later in it is met by its
 words."""
+BEGUN = "from sidecar.__main__ import main; print('begun', flush=True); raise SystemExit(main())"
+"""Says when it is the program that an interrupt meets, and no longer Python that starts."""
 INTERRUPTED = {130, -signal.SIGINT}
 """A shell says 130 of both. `python -m` ends by the signal itself where the interrupt strikes within `exec`, which
 makes the methods of a dataclass while its module is imported."""
@@ -40,11 +43,13 @@ HOPS = ("frontend", "frontend-to-orders", "orders", "orders-to-payments", "payme
 """The routes that a call through the first three passes."""
 
 
-async def started(folder: Path, *arguments: str, path: str = "") -> Process:
+async def started(
+    folder: Path, *arguments: str, path: str = "", program: Sequence[str] = ("-m", "sidecar")
+) -> Process:
     """The demo, with its temporary files in `folder`; `path`: where Python looks first."""
     more = {"PYTHONPATH": path} if path else {}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", "demo", *arguments,
+        sys.executable, *program, "demo", *arguments,
         stdout=PIPE, stderr=PIPE, env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **more},
     )  # fmt: skip
 
@@ -272,18 +277,12 @@ async def interrupted(parent: Path, after: float) -> tuple[float, str, bool, lis
     """When, what it complained of, whether it told its shell of the interrupt, and what it has left."""
     folder = parent / f"{after:.3f}"
     folder.mkdir()
-    process = await started(folder, "--once")
-    while not takes_interrupts(process):  # noqa: ASYNC110  (until then it is Python that starts, and nothing else)
-        await asyncio.sleep(0.005)
+    process = await started(folder, "--once", program=("-c", BEGUN))
+    await output_until(process, "begun")
     await asyncio.sleep(after)
     process.send_signal(signal.SIGINT)
     _, errors = await process.communicate()
     return after, errors.decode(), process.returncode in INTERRUPTED, left_in(folder)
-
-
-def takes_interrupts(process: Process) -> bool:
-    (caught,) = re.findall(r"^SigCgt:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    return bool(int(caught, 16) & 1 << (signal.SIGINT - 1))
 
 
 async def a_trace_of_all_hops(tap: Any) -> None:
