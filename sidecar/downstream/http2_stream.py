@@ -414,11 +414,9 @@ class ServedStream(ServerStream):
         if head is not None:
             self._pending_head = None
             self._write_head(head, is_end=not (body or trailers))
-        if body and not trailers:
-            is_sent = self._codec.send_last(self._stream, body)
+        if body:
+            is_sent = self._codec.send_last(self._stream, body, trailers)
         else:
-            if body:
-                self._codec.send_data(self._stream, body)
             is_sent = self._codec.end(self._stream, trailers)
         if not self._has_client_ended and exchange is not None and _has_no_more(exchange):
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1

@@ -154,9 +154,9 @@ class Http2Codec(ABC):
         `StreamSent` tells when it has gone."""
 
     @abstractmethod
-    def send_last(self, stream: Http2Stream, data: bytes) -> bool:
-        """`send_data` and `end` in one, for a message without trailers whose last bytes are here. `data` is not
-        empty. Returns what `end` does."""
+    def send_last(self, stream: Http2Stream, data: bytes, trailers: Sequence[Field] = ()) -> bool:
+        """`send_data` and `end` in one, for a message whose last bytes are here. `data` is not empty. Returns what
+        `end` does."""
 
     @abstractmethod
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:

@@ -186,13 +186,18 @@ class Connection(Http2Codec):
         self._control.has_sent(stream)
         return True
 
-    def send_last(self, stream: Http2Stream, data: bytes) -> bool:
+    def send_last(self, stream: Http2Stream, data: bytes, trailers: Sequence[Field] = ()) -> bool:
         if stream.sending is not _BODY or self._life is not _OPEN:
             return stream.sending is not _ENDING
-        self._outbox.data(stream, data, _END_STREAM)
+        self._outbox.data(stream, data, 0 if trailers else _END_STREAM)
         if stream.sending is not _SENT:
-            return self.end(stream)  # it waits
-        self._control.has_sent(stream)
+            if stream.unsent_bytes or not trailers:
+                return self.end(stream, trailers)  # it waits, or took more than one frame
+            self._outbox.trailers(stream, trailers, (), NONE_INDEXED)
+        if stream.receiving is _ENDED:  # as `Control.has_sent`, without the call
+            self._streams.end(stream)
+        else:
+            self._control.has_sent(stream)
         return True
 
     def reset(self, stream: Http2Stream, code: ErrorCode) -> None:
@@ -205,7 +210,8 @@ class Connection(Http2Codec):
 
     def release(self, stream: Http2Stream) -> None:
         self._streams.release(stream)
-        if stream.sending is _ENDING or stream.sending is _SENT:
+        sending = stream.sending
+        if sending is _SENT or sending is _ENDING:
             if stream.receiving is not _ENDED:
                 self.reset(stream, ErrorCode.NO_ERROR if self._streams.is_server else ErrorCode.CANCEL)
         else:

@@ -83,7 +83,7 @@ class Outbox:
     # Heads
 
     def head(self, stream: Http2Stream, block: bytes, flags: int) -> None:
-        """The final head of a stream. `flags` are END_STREAM, or 0."""
+        """The final head of a stream, or its trailers. `flags` are END_STREAM, or 0."""
         stream.sending = _ENDED if flags else _BODY
         size = len(block)
         if size <= MAX_BYTES:
@@ -249,16 +249,32 @@ class Outbox:
         return stream.sending is _ENDED or (stream.is_blocked and stream.unsent_bytes <= LOW_WATER_BYTES)
 
     def _finish(self, stream: Http2Stream) -> None:
+        trailers = stream.trailers
+        if trailers is not None:
+            stream.trailers = None
+            fields, pairs, never_indexed = trailers
+            self.trailers(stream, fields, pairs, never_indexed)
+        else:
+            self._end(stream)
+
+    def trailers(
+        self,
+        stream: Http2Stream,
+        fields: Sequence[Field],
+        pairs: Sequence[Pair],
+        never_indexed: frozenset[bytes],
+    ) -> None:
+        """What stands behind a body of which nothing waits; without any that may stand there, END_STREAM alone."""
+        block = self.encoder.encode((), fields, NEVER_IN_TRAILERS, pairs, never_indexed)
+        if block:
+            self.head(stream, block, _END_STREAM)
+        else:
+            self._end(stream)
+
+    def _end(self, stream: Http2Stream) -> None:
         stream.sending = _ENDED
         stream_id = stream.stream_id
-        block = b""
-        if stream.trailers is not None:
-            fields, pairs, never_indexed = stream.trailers
-            stream.trailers = None
-            block = self.encoder.encode((), fields, NEVER_IN_TRAILERS, pairs, never_indexed)
-        if block:
-            self.block(stream_id, block, _END_STREAM)
-        elif self._data_stream == stream_id:
+        if self._data_stream == stream_id:
             self.out[self._data_at] = pack_header(self._data_size << 8, _END_STREAM, stream_id)
         else:
             self.out.append(pack_header(0, _END_STREAM, stream_id))

@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 
+from sidecar.core.plain import Field
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
@@ -31,6 +32,9 @@ from tests.http2.wire import (
 )
 
 WINDOW = 65_535
+STATUS: Field = b"grpc-status", b"grpc-status: 0\r\n", b"0"
+LENGTH: Field = b"content-length", b"content-length: 1\r\n", b"1"
+"""It must not stand in trailers."""
 PADDED = 8
 
 
@@ -352,6 +356,31 @@ def test_the_last_of_a_body_says_so_in_its_own_frame_also_where_it_waits(size: i
     assert [one.flags for one in written] == [0] * (len(written) - 1) + [END_STREAM]
     assert sum(len(one.payload) for one in written) == size
     assert connection.end(stream)  # it has ended: nothing follows
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("is_body_here", [False, True])
+@pytest.mark.parametrize("trailers", [[STATUS], [STATUS, LENGTH], [LENGTH]])
+@pytest.mark.parametrize("size", [1, 20_000, WINDOW, WINDOW + 1])
+def test_the_last_of_a_body_goes_with_its_trailers_as_by_data_and_end(
+    size: int, trailers: list[Field], is_body_here: bool, is_held: bool
+) -> None:
+    def written(*, at_once: bool) -> tuple[bool, bool, list[Frame]]:
+        connection = started(Role.SERVER)
+        [stream] = answering(connection, 1, is_end=is_body_here)
+        if is_held:
+            connection.hold_data()
+        if at_once:
+            is_sent = connection.send_last(stream, bytes(size), trailers)
+        else:
+            connection.send_data(stream, bytes(size))
+            is_sent = connection.end(stream, trailers)
+        frames = frames_of(connection.take())
+        connection.resume_data()
+        connection.receive(window(1, 1) + window(0, 1), 0.0)
+        return is_sent, stream.is_over, frames + frames_of(connection.take())
+
+    assert written(at_once=True) == written(at_once=False)
 
 
 def test_the_last_of_a_body_is_not_sent_while_the_link_is_full() -> None:
