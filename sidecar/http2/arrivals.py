@@ -119,8 +119,10 @@ class Arrivals:
         event.data = data
         event.is_end = is_end
         self.events.append(event)
-        if is_end:
-            self._end(stream)
+        if is_end:  # as `_end`, without the call
+            stream.receiving = _ENDED
+            if stream.sending is _SENT:
+                self._streams.end(stream)
 
     def _take_stray_data(self, stream_id: int, stream: Http2Stream | None, length: int) -> None:
         """DATA for a stream that expects none."""
@@ -186,7 +188,7 @@ class Arrivals:
             self.heads.skip(block)
             return
         try:
-            head = self.heads.read_request(block)
+            head = self.heads.requests.get(block) or self.heads.read_request(block)
         except HeadTooLarge as error:
             self._answer_too_large(stream_id, error, is_end=is_end)
             return
@@ -220,7 +222,7 @@ class Arrivals:
 
     def _take_answer(self, stream: Http2Stream, block: bytes, flags: int) -> None:
         is_end = flags & _END_STREAM != 0
-        head = self.heads.read_response(block)
+        head = self.heads.responses.get(block) or self.heads.read_response(block)
         status = head.status
         if status < 200:
             self._take_interim(stream, is_end=is_end)
@@ -261,7 +263,8 @@ class Arrivals:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too many interim answers")
 
     def _take_trailers(self, stream: Http2Stream, block: bytes, flags: int) -> None:
-        fields, never_indexed = self.heads.read_trailers(block)
+        known = self.heads.trailers.get(block)
+        fields, never_indexed = (known, NONE_INDEXED) if known else self.heads.read_trailers(block)
         if not flags & _END_STREAM:
             raise malformed("HEADERS in the middle of a body")
         if stream.left:
@@ -271,7 +274,9 @@ class Arrivals:
         event.fields = fields
         event.never_indexed = never_indexed
         self.events.append(event)
-        self._end(stream)
+        stream.receiving = _ENDED  # as `_end`, without the call
+        if stream.sending is _SENT:
+            self._streams.end(stream)
 
     # RST_STREAM
 

@@ -42,8 +42,7 @@ class Heads:
     """Of one direction of one connection."""
 
     __slots__ = (
-        "_has_changed_table", "_max_list_bytes", "_requests", "_responses", "_seen", "_trailers", "_version",
-        "decoder",
+        "_has_changed_table", "_max_list_bytes", "_seen", "_version", "decoder", "requests", "responses", "trailers",
     )  # fmt: skip
 
     def __init__(self, max_list_bytes: int) -> None:
@@ -53,9 +52,12 @@ class Heads:
         """The decoder's, for which the following hold."""
         self._has_changed_table = False
         """The last block has."""
-        self._requests: dict[bytes, RequestFields] = {}
-        self._responses: dict[bytes, ResponseFields] = {}
-        self._trailers: dict[bytes, list[Field]] = {}
+        self.requests: dict[bytes, RequestFields] = {}
+        """Those that are remembered, by their blocks, to be read alone: who finds one here needs no `read_request`.
+        So with the next two."""
+        self.responses: dict[bytes, ResponseFields] = {}
+        self.trailers: dict[bytes, list[Field]] = {}
+        """None of them has a field that is never indexed."""
         self._seen: set[int] = set()
 
     def set_table_bytes(self, size: int) -> None:
@@ -64,36 +66,32 @@ class Heads:
         self._forget()
 
     def read_request(self, block: bytes) -> RequestFields:
-        """Raises: StreamFault, ConnectionFault."""
-        head = self._requests.get(block)
-        if head is None:
-            fields = self._decode(block)
-            head = read_request(fields, self.decoder.never_indexed)
-            if self._is_worth_keeping(block, fields):
-                keep(head)
-                self._requests[block] = head
+        """One that is not remembered. Raises: StreamFault, ConnectionFault."""
+        fields = self._decode(block)
+        head = read_request(fields, self.decoder.never_indexed)
+        if self._is_worth_keeping(block, fields):
+            keep(head)
+            self.requests[block] = head
         return head
 
     def read_response(self, block: bytes) -> ResponseFields:
-        """Raises: StreamFault, ConnectionFault."""
-        head = self._responses.get(block)
-        if head is None:
-            fields = self._decode(block)
-            head = read_response(fields, self.decoder.never_indexed)
-            if self._is_worth_keeping(block, fields):
-                keep(head)
-                self._responses[block] = head
+        """The same. Raises: StreamFault, ConnectionFault."""
+        fields = self._decode(block)
+        head = read_response(fields, self.decoder.never_indexed)
+        if self._is_worth_keeping(block, fields):
+            keep(head)
+            self.responses[block] = head
         return head
 
     def read_trailers(self, block: bytes) -> tuple[list[Field], frozenset[bytes]]:
-        """The trailers, and which of them are never indexed. Raises: StreamFault, ConnectionFault."""
-        known = self._trailers.get(block)
-        if known is not None:
-            return known, _NONE
+        """Those that are not remembered, and which of them are never indexed.
+
+        Raises: StreamFault, ConnectionFault.
+        """
         fields = read_trailers(self._decode(block))
         never_indexed = self.decoder.never_indexed
         if not never_indexed and self._is_worth_keeping(block, fields):
-            self._trailers[block] = Block(fields, {})
+            self.trailers[block] = Block(fields, {})
         return fields, never_indexed
 
     def skip(self, block: bytes) -> None:
@@ -132,15 +130,12 @@ class Heads:
             return False
         if self.decoder.never_indexed or not _SECRET.isdisjoint([key for key, _, _ in fields]):
             return False
-        if max(len(self._requests), len(self._responses), len(self._trailers)) >= MAX_KNOWN:
+        if max(len(self.requests), len(self.responses), len(self.trailers)) >= MAX_KNOWN:
             self._forget()
         return True
 
     def _forget(self) -> None:
-        self._requests.clear()
-        self._responses.clear()
-        self._trailers.clear()
+        self.requests.clear()
+        self.responses.clear()
+        self.trailers.clear()
         self._seen.clear()
-
-
-_NONE: Final[frozenset[bytes]] = frozenset()

@@ -12,11 +12,14 @@ from typing import Final
 
 from sidecar.http2.codec import CodecLoad
 from sidecar.http2.settings import PeerLimits
-from sidecar.http2.stream import Http2Stream
+from sidecar.http2.stream import Http2Stream, Receiving, Sending
 
 MAX_REMEMBERED: Final = 1000
 """Streams that were reset; of those before, it is assumed that we have reset them."""
 MAX_STREAM_ID: Final = 2**31 - 1
+_TO_RECEIVE: Final = Receiving.HEAD
+"""Read from here in the hot path, as the next: an enum's own lookup costs 15 to 50 ns each time."""
+_TO_SEND: Final = Sending.HEAD
 STREAMS_BEFORE_SETTINGS: Final = 100
 """That a client opens before it knows the server's limit (RFC 9113 6.5.2 says that it is rarely less)."""
 
@@ -67,7 +70,21 @@ class Streams:
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id
-        stream = self.live[stream_id] = Http2Stream().take(stream_id, send_window, receive_window)
+        stream = self.live[stream_id] = Http2Stream()
+        stream.stream_id = stream_id
+        stream.owner = None
+        stream.receiving = _TO_RECEIVE
+        stream.sending = _TO_SEND
+        stream.send_window = send_window
+        stream.receive_window = receive_window
+        stream.credit = 0
+        stream.interims = 0
+        stream.is_released = False
+        stream.is_blocked = False
+        stream.unsent = None
+        stream.unsent_bytes = 0
+        stream.trailers = None
+        stream.reset_after = None
         self._load.open_streams += 1
         return stream
 
