@@ -62,7 +62,7 @@ class Http2ClientConnection(PhaseClock, Host):
     __slots__ = (
         "_account", "_behind", "_events", "_has_said_last", "_is_reading",
         "_is_turn_over", "_is_write_due", "_is_write_paused", "_kept_bytes", "_share", "_since",
-        "_streams", "_unread_requests", "_untaken", "bucket", "codec",
+        "_streams", "_uncredited", "_unread_requests", "_untaken", "bucket", "codec",
         "due", "forwarded", "is_draining", "lack", "link", "listener", "phase", "secured", "service",
     )  # fmt: skip
 
@@ -95,6 +95,8 @@ class Http2ClientConnection(PhaseClock, Host):
         self._is_reading = False
         self._is_write_due = False
         self._is_write_paused = False
+        self._uncredited = 0
+        """Bytes of bodies that this read has brought, of which the codec is told once for all of them."""
         self._unread_requests = 0
         """That came since the client takes nothing."""
         self._untaken = UNSEEN
@@ -307,16 +309,19 @@ class Http2ClientConnection(PhaseClock, Host):
                 at = self._request(event, told, at)
             else:
                 _HANDLERS[kind](self, event)
+        if self._uncredited:
+            size, self._uncredited = self._uncredited, 0
+            self.codec.credit_connection(size)
 
     def _joined(
         self, event: events.DataReceived, told: Sequence[Any], at: int
     ) -> tuple[bytes, events.DataReceived, int]:
-        """See `events.joined`; with credit for it on the connection."""
+        """See `events.joined`; it is to be credited on the connection."""
         begin, data, last = at - 1, event.data, event
         if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
         self._share.left -= DATA_UNITS * (at - begin)
-        self.codec.credit_connection(len(data))
+        self._uncredited += len(data)
         return data, last, at
 
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
@@ -370,18 +375,22 @@ class Http2ClientConnection(PhaseClock, Host):
             self.phase = _ANSWER  # as `_enter`, without the clock: nothing ends this phase
         stream = ServedStream().take(self, event.stream)
         self._streams.add(stream)
-        has_body = (
-            at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream
-        )
-        if has_body:
-            data, last, at = self._joined(told[at], told, at + 1)
+        part = told[at] if at < len(told) else None
+        if part.__class__ is not events.DataReceived or part.stream is not event.stream:
+            stream.begin(event)
+        elif part.is_end and not event.head.protocol:  # as below, without the call
+            at += 1
+            data = part.data
+            self._share.left -= DATA_UNITS
+            self._uncredited += len(data)
+            stream.begin(event, data)
+        else:
+            data, last, at = self._joined(part, told, at + 1)
             if last.is_end and not event.head.protocol:
                 stream.begin(event, data)
             else:
                 stream.begin(event)
                 stream.received(data, is_end=last.is_end)
-        else:
-            stream.begin(event)
         if self.lack is not None and not self._has_said_last:
             self._take_no_more()
         return at

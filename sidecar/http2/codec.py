@@ -175,8 +175,8 @@ class Http2Codec(ABC):
 
     @abstractmethod
     def credit_connection(self, size: int) -> None:
-        """Let the peer send `size` bytes more on the connection: at receipt of each `DataReceived`, while there is
-        memory; what was not given then, later. WINDOW_UPDATE goes out for several at once."""
+        """Let the peer send `size` bytes more on the connection: for all `DataReceived` of a read at once, while
+        there is memory; what was not given then, later. WINDOW_UPDATE goes out for several at once."""
 
     @abstractmethod
     def credit_stream(self, stream: Http2Stream, size: int) -> None:

@@ -52,8 +52,8 @@ class Http2UpstreamConnection(Carrier):
 
     __slots__ = (
         "_account", "_asked_at", "_behind", "_events", "_is_lost", "_is_reading", "_is_suspect", "_is_turn_over",
-        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_share", "_timer", "codec", "expires", "heard_at",
-        "idle_since", "is_open", "link", "pool", "streams", "was_used",
+        "_is_write_due", "_is_write_paused", "_loop", "_lost_by", "_share", "_timer", "_uncredited", "codec",
+        "expires", "heard_at", "idle_since", "is_open", "link", "pool", "streams", "was_used",
     )  # fmt: skip
 
     link: Link
@@ -84,6 +84,8 @@ class Http2UpstreamConnection(Carrier):
         turns = pool.cluster.turns
         self._share = TurnShare(SLICE_UNITS, turns.take, turns.give_back)
         self._is_turn_over = False
+        self._uncredited = 0
+        """Bytes of bodies that this read has brought, of which the codec is told once for all of them."""
         self._is_lost = False
         """There is no socket any more; its streams hear of it behind what had come before."""
         self._lost_by: Exception | None = None
@@ -339,16 +341,19 @@ class Http2UpstreamConnection(Carrier):
                     owner.received(data, is_end=event.is_end)
             else:
                 _HANDLERS[kind](self, event)
+        if self._uncredited:
+            size, self._uncredited = self._uncredited, 0
+            self.codec.credit_connection(size)
 
     def _joined(
         self, event: events.DataReceived, told: Sequence[Any], at: int
     ) -> tuple[bytes, events.DataReceived, int]:
-        """See `events.joined`; with credit for it on the connection."""
+        """See `events.joined`; it is to be credited on the connection."""
         begin, data, last = at - 1, event.data, event
         if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
             data, last, at = events.joined(event, told, at)
         self._share.left -= DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0)
-        self.codec.credit_connection(len(data))
+        self._uncredited += len(data)
         return data, last, at
 
     def _response(self, event: events.ResponseReceived, told: Sequence[Any], at: int) -> int:
@@ -359,12 +364,24 @@ class Http2UpstreamConnection(Carrier):
         if event.is_end:
             owner.answered(event, b"")
         elif at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream:
-            data, last, at = self._joined(told[at], told, at + 1)
+            data, last = told[at].data, told[at]
+            at += 1
+            following = told[at] if at < len(told) else None
+            if following.__class__ is events.DataReceived and not last.is_end:
+                data, last, at = self._joined(last, told, at)
+                following = told[at] if at < len(told) else None
+            else:  # as `_joined`, without the call
+                self._share.left -= DATA_UNITS + (END_UNITS if last.is_end else 0)
+                self._uncredited += len(data)
             if last.is_end:
                 owner.answered(event, data)
-            elif owner.is_call and at < len(told) and _are_trailers_of(event.stream, told[at]):
+            elif (
+                following.__class__ is events.TrailersReceived
+                and following.stream is event.stream
+                and owner.is_call
+            ):
                 self._share.left -= END_UNITS
-                owner.answered(event, data, told[at].fields)
+                owner.answered(event, data, following.fields)
                 at += 1
             else:
                 owner.head(event)
@@ -524,10 +541,6 @@ class Http2UpstreamConnection(Carrier):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _are_trailers_of(stream: Http2Stream, event: Any) -> bool:
-    return event.__class__ is events.TrailersReceived and event.stream is stream
 
 
 _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2UpstreamConnection, Any], None]]] = {
