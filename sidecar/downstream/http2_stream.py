@@ -420,10 +420,12 @@ class ServedStream(ServerStream):
             is_sent = self._codec.end(self._stream, trailers)
         if not self._has_client_ended and exchange is not None and _has_no_more(exchange):
             self._codec.reset(self._stream, ErrorCode.NO_ERROR)  # RFC 9113 8.1
-        if is_sent:
-            self._read_past()
-        else:
+        if not is_sent:
             self._await_client(Phase.UNSENT)  # what waits is memory: until it has gone, the stream counts
+        elif self._has_client_ended:
+            self._release()
+        else:
+            self._read_past()
         self._connection.write_end()
 
     def sent(self) -> None:

@@ -129,15 +129,9 @@ class Http2UpstreamConnection(Carrier):
         """A place for one request; None if it has none."""
         return SentStream().take(self) if self.has_room else None
 
-    def released(self, now: float, *, is_silent: bool) -> None:
-        """One stream has ended. `is_silent`: its time was up, and nothing has come of it."""
+    def released(self, now: float) -> None:
+        """One stream has ended, however that came: see whether it was the last one, and who may have its place."""
         self.was_used = True
-        if is_silent:
-            self._ask(now)
-        self._settle(now)
-
-    def _settle(self, now: float) -> None:
-        """A stream has ended, however that came: see whether it was the last one, and who may have its place."""
         if not self.codec.load.open_streams:
             self.idle_since = now
             if self.is_open and (self.codec.load.is_draining or self.pool.is_retired or self.expires <= now):
@@ -153,7 +147,7 @@ class Http2UpstreamConnection(Carrier):
         if self.is_open and not stream.is_over:
             self.codec.reset(stream, ErrorCode.CANCEL)
             self._write()
-            self._settle(self.now())
+            self.released(self.now())
 
     # What asyncio does
 
@@ -432,7 +426,7 @@ class Http2UpstreamConnection(Carrier):
     def _reset(self, event: events.StreamReset) -> None:
         owner: SentStream | None = event.stream.owner
         if owner is None:
-            self._settle(self.now())
+            self.released(self.now())
         elif not event.is_by_peer:
             owner.failed(Reason.PROTOCOL_ERROR, f"malformed response: {event.detail}", Processed.YES)
         elif event.is_unprocessed:
@@ -458,7 +452,7 @@ class Http2UpstreamConnection(Carrier):
     def _sent(self, event: events.StreamSent) -> None:
         owner: SentStream | None = event.stream.owner
         if owner is None:
-            self._settle(self.now())
+            self.released(self.now())
         else:
             owner.sent()
 
@@ -516,7 +510,7 @@ class Http2UpstreamConnection(Carrier):
 
     # Is it alive?
 
-    def _ask(self, now: float) -> None:
+    def ask(self, now: float) -> None:
         """Its streams run out of time: has the connection lost its other end, or is the upstream just slow?"""
         if not self.pool.may_ping or now - self._asked_at < PING_EVERY_SECONDS or not self.is_open:
             return
