@@ -118,8 +118,8 @@ class Attempt(ResponseSink, Seeker):
     """
 
     __slots__ = (
-        "_is_held", "_lease", "_said", "_stream", "_wait", "_withheld", "allowed_seconds", "answer",
-        "awaits_message", "cause", "ejected", "ended", "fails_at", "is_retry", "is_whole", "permit", "pool",
+        "_is_held", "_lease", "_stream", "_wait", "_withheld", "allowed_seconds", "answer", "awaits_message",
+        "cause", "ejected", "ended", "fails_at", "grpc_status", "is_retry", "is_whole", "permit", "pool",
         "race", "reason", "resend", "rest", "route", "sent_ms", "sent_seconds", "span_id", "started", "status",
         "trailers", "upstream", "waited_seconds",
     )  # fmt: skip
@@ -155,6 +155,8 @@ class Attempt(ResponseSink, Seeker):
     """A gRPC answer of which the head has come, and no message."""
     is_whole: bool
     """The response has ended as it should."""
+    grpc_status: int | None
+    """What a whole answer to a gRPC call says; None of any other, and until it is whole."""
     trailers: Sequence[Field]
     answer: ResponseHead
     """The response's head; set with `status`."""
@@ -166,8 +168,6 @@ class Attempt(ResponseSink, Seeker):
     _is_held: bool
     _withheld: Withheld | None
     """What has come of the body of an answer that another try may better; None for any other answer."""
-    _said: int | None
-    """`grpc_status`, once somebody has asked for it."""
 
     def begin(
         self,
@@ -202,7 +202,7 @@ class Attempt(ResponseSink, Seeker):
         self._wait = None
         self.ejected = None
         self._withheld = None
-        self._said = None
+        self.grpc_status = None
         self.cause = None
         self.sent_seconds = 0.0
         self.waited_seconds = 0.0
@@ -515,13 +515,6 @@ class Attempt(ResponseSink, Seeker):
     def tls(self) -> TlsFacts | None:
         return self.pool.tls if self.pool is not None else None
 
-    @property
-    def grpc_status(self) -> int | None:
-        said = self._said
-        if said is None and self.is_whole and self.race.story.request.traits.is_grpc:
-            said = self._said = verdicts.told_grpc_status(self.answer, self.trailers)
-        return said
-
     # What the upstream's connection says
 
     def interim(self, head: ResponseHead) -> None:
@@ -610,6 +603,8 @@ class Attempt(ResponseSink, Seeker):
     def end(self, trailers: Sequence[Field]) -> None:
         self.is_whole = True
         self.trailers = trailers
+        if self.race.story.request.traits.is_grpc:
+            self.grpc_status = verdicts.told_grpc_status(self.answer, trailers)
         if self._withheld is not None:
             self.race.answered(self, self.answer, self.drop_withheld())
             return
@@ -621,7 +616,11 @@ class Attempt(ResponseSink, Seeker):
         self.answer = head
         self.trailers = trailers
         self.is_whole = True
-        if (head.status == 503 or race.story.request.traits.is_grpc) and self._falls_back():
+        if race.story.request.traits.is_grpc:
+            self.grpc_status = verdicts.told_grpc_status(head, trailers)
+            if self.route.policy.fallback is not None and self._falls_back():
+                return
+        elif head.status == 503 and self._falls_back():
             return
         race.answered(self, head, body)
 

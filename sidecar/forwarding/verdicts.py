@@ -109,5 +109,7 @@ def _is_said_in(proxy_status: bytes) -> bool:
 
 def told_grpc_status(head: ResponseHead, trailers: Sequence[Field]) -> int:
     """The same for logs and spans: an answer that does not say it is UNKNOWN to its caller."""
-    said = grpc_status(head, trailers)
+    said = grpc.status_in(trailers)
+    if said is None:
+        said = grpc_status(head, ())
     return grpc.UNKNOWN if said is None else said
