@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import islice
-from typing import Final, cast
+from typing import Final
 
 from sidecar.core.block import Block
 from sidecar.core.contract import SLOTTED
@@ -171,7 +171,8 @@ def budget_of(block: Block, policy: DeadlinePolicy, route_seconds: float) -> Bud
     """The same for a head that is remembered, where no trace bounds it: a fortieth of reading its timeouts anew."""
     known = block.budget
     if known is not None and known[0] is policy and known[1] == route_seconds:
-        return cast(Budget, known[2])
+        remembered: Budget = known[2]
+        return remembered
     found = budget(block.lookup, policy, route_seconds, None)
     block.budget = policy, route_seconds, found
     return found
@@ -361,6 +362,8 @@ def whole_milliseconds(seconds_left: float) -> int | None:
 
 def grpc_timeout(seconds: float) -> bytes:
     """Return finite `seconds` as `grpc-timeout`: rounded down, in the finest unit that its eight digits allow."""
+    if 0.1 <= seconds < 99.0:  # as below, where microseconds are the finest that fit
+        return b"%du" % int(seconds * 1e6)
     for per_second, unit in _GRPC_UNITS:
         number = int(seconds * per_second)
         if number <= _GRPC_MAX:

@@ -175,7 +175,8 @@ class RequestBody:
         """Before `send`: where what is held is all of it, it stays here as well, until the exchange ends."""
         if self.is_complete and self.size <= MAX_HELD_BYTES:
             self._kept = list(self._held)
-            self._charge_kept()
+            if self._memory is not None:
+                self._charge_kept()
 
     def send(self, stream: ClientStream, head: RequestHead) -> None:
         """Send `head` to `stream` with what was held: from now on what arrives goes there, too."""
@@ -216,7 +217,8 @@ class RequestBody:
             if self._kept is not None:
                 self._held, self._kept = self._kept, None
                 self.held_bytes = self.size
-                self._charge_kept()
+                if self._memory is not None:
+                    self._charge_kept()
 
     def keep_no_more(self) -> None:
         """An answer goes to the client: nothing is sent again."""
