@@ -125,10 +125,11 @@ class Connection(Http2Codec):
         *,
         is_end: bool = False,
     ) -> Http2Stream:
-        if self._life is not _OPEN or not self._streams.can_open(self.peer):  # `can_open`, without the call
-            raise RuntimeError(f"{self!r} opens no more streams; ask can_open first")
         streams = self._streams
-        stream = streams.begin(streams.next_id(), self.peer.stream_window, self._credit.stream_window)
+        if self._life is not _OPEN or not streams.can_open(self.peer):  # `can_open`, without the call
+            raise RuntimeError(f"{self!r} opens no more streams; ask can_open first")
+        stream_id = streams.last_id + 2 if streams.last_id else 1
+        stream = streams.begin(stream_id, self.peer.stream_window, self._credit.stream_window)
         stream.method = pseudo[0][1]
         block = self._outbox.encoder.encode(pseudo, fields, drop, pairs, never_indexed, added, shared, own)
         self._outbox.head(stream, block, _END_STREAM if is_end else 0)

@@ -134,21 +134,23 @@ def gathered(told: Sequence[Any]) -> Sequence[Http2Event]:
     kinds = first.__class__, last.__class__
     if _OF_MESSAGES.issuperset(kinds) and first.stream is last.stream:
         return told  # it is one message
-    messages: dict[Http2Stream, list[Http2Event]] = {}
-    parts: list[list[Http2Event]] = []
-    part: list[Http2Event]
+    parts: dict[Http2Stream | Http2Event, list[Any]] = {}
+    known = parts.get
     for event in told:
         kind = event.__class__
         if kind is DataReceived or kind is TrailersReceived:
-            message = messages.get(event.stream)
+            message = known(event.stream)
             if message is not None:
                 message.append(event)
                 continue
-        part = [event]
-        parts.append(part)
-        if kind is RequestReceived or kind is ResponseReceived:
-            messages[event.stream] = part
-    return [event for part in parts for event in part]
+        elif kind is RequestReceived or kind is ResponseReceived:
+            parts[event.stream] = [event]
+            continue
+        parts[event] = [event]
+    together: list[Any] = []
+    for part in parts.values():
+        together += part
+    return together
 
 
 class TrailersReceived(Http2Event):

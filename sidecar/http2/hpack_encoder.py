@@ -164,8 +164,8 @@ class HpackEncoder:
                 out += pieces
             else:
                 self._encode_own(own, key, layout, out)
-        if pairs:
-            self._encode_pairs(pairs, out)
+        for pair in pairs:
+            out.append(self._pairs.get(pair) or self._encode_pair(pair))
         return b"".join(out)
 
     def _encode_pairs(self, pairs: Sequence[Pair], out: list[bytes]) -> None:

@@ -65,8 +65,9 @@ class Streams:
     def can_open(self, peer: PeerLimits) -> bool:
         """A client may open one more."""
         limit = peer.max_concurrent_streams if peer.is_known else STREAMS_BEFORE_SETTINGS
-        is_full = len(self.live) >= limit or self.last_id >= MAX_STREAM_ID
-        return not (is_full or self._load.is_draining or self.is_server)
+        if len(self.live) >= limit or self.last_id >= MAX_STREAM_ID:
+            return False
+        return not (self._load.is_draining or self.is_server)
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id
@@ -87,10 +88,6 @@ class Streams:
         stream.reset_after = None
         self._load.open_streams += 1
         return stream
-
-    def next_id(self) -> int:
-        """For a client."""
-        return self.last_id + 2 if self.last_id else 1
 
     def end(self, stream: Http2Stream) -> None:
         """Both sides have ended it."""

@@ -23,7 +23,7 @@ from sidecar.http2.errors import ErrorCode
 from sidecar.http2.outbox import HIGH_WATER_BYTES
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.stream_link import StreamLink
-from sidecar.upstream.lease import Fate, Lease, LeasePool, SharingPool
+from sidecar.upstream.lease import Fate, Lease, SharingPool
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
 
 _BROKEN: Final = Fate.BROKEN
@@ -206,7 +206,7 @@ class SentStream(Lease, ClientStream):
             shared, own = own[0], own[1:]
         pseudo = (
             (b":method", request.method),
-            _scheme_of(self.pool),
+            _HTTP if self.pool.secure is None else _HTTPS,
             (b":authority", head.authority),
             (b":path", head.target),
         )
@@ -225,13 +225,14 @@ class SentStream(Lease, ClientStream):
         connection.streams.add(self)
         self._sent_at = connection.now()
         if held:
-            self._send_held(stream, held, trailers)
+            if trailers is not None and not trailers and len(held) == 1 and len(held[0]) < HIGH_WATER_BYTES:
+                data = held[0]
+                self._codec.send_last(stream, data if data.__class__ is bytes else bytes(data))
+            else:
+                self._send_held(held, trailers)
         connection.write_soon()
 
-    def _send_held(self, stream: Http2Stream, held: Sequence[Any], trailers: Sequence[Field] | None) -> None:
-        if trailers is not None and not trailers and len(held) == 1 and len(held[0]) < HIGH_WATER_BYTES:
-            self._codec.send_last(stream, bytes(held[0]))
-            return
+    def _send_held(self, held: Sequence[Any], trailers: Sequence[Field] | None) -> None:
         for data in held:
             self.send_data(bytes(data))
         if trailers is not None:
@@ -243,7 +244,7 @@ class SentStream(Lease, ClientStream):
         pseudo = (
             (b":method", b"CONNECT"),
             (b":protocol", websocket.WEBSOCKET),
-            _scheme_of(self.pool),
+            _HTTP if self.pool.secure is None else _HTTPS,
             (b":authority", head.authority),
             (b":path", head.target),
         )
@@ -392,10 +393,6 @@ class SentStream(Lease, ClientStream):
             self._link.writable()
         elif self._sink is not None:
             self._sink.writable()
-
-
-def _scheme_of(pool: LeasePool) -> tuple[bytes, bytes]:
-    return _HTTP if pool.secure is None else _HTTPS
 
 
 def _head_of(event: events.ResponseReceived | events.InterimReceived, length: int | None) -> ResponseHead:
