@@ -26,7 +26,7 @@ from sidecar.http2.hpack import (
     write_integer,
     write_string,
 )
-from sidecar.http2.layouts import LINE_END, MAX_LAYOUTS, Key, Layout, make_layout
+from sidecar.http2.layouts import LINE_END, MAX_LAYOUTS, Key, Layout, key_of, make_layout
 from sidecar.http2.static_table import STATIC
 
 MAX_VALUES_OF_A_NAME: Final = 8
@@ -156,12 +156,15 @@ class HpackEncoder:
         if shared:
             out.append(self._groups.get(shared) or self._encode_group(shared, own_pairs([shared])))
         if own:
-            key: Key = (*own[:-1:2], *map(len, own[1::2]))
+            key = key_of(own)
             layout = self._layouts.get(key)
             if layout and own[-1] == LINE_END:
-                pieces = own[:-1]
-                pieces[::2] = layout
-                out += pieces
+                if len(layout) == 1:  # as below, without two lists
+                    out += (layout[0], own[1])
+                else:
+                    pieces = own[:-1]
+                    pieces[::2] = layout
+                    out += pieces
             else:
                 self._encode_own(own, key, layout, out)
         for pair in pairs:

@@ -19,9 +19,24 @@ MAX_LAYOUTS: Final = 64
 """Of one connection; when they are so many, all are forgotten."""
 Key = tuple[bytes | int, ...]
 """Each other piece from the first one on, without the last of all, and the lengths of those between. Pieces that have
-the same one have the same layout, if the last begins with the end of a line."""
+the same one have the same layout, if the last begins with the end of a line. Made by `key_of`."""
 Layout = tuple[bytes, ...]
 """What stands in the place of each other piece, without the last; empty where it can't be said so."""
+
+
+def key_of(own: Own) -> Key:
+    """Written out for the numbers of pieces that an answer, a request and a gRPC call have: slices, `map` and a tuple
+    of both take 4,500 to 6,000 instructions, 2,600 of which this saves."""
+    count = len(own)
+    if count == 3:
+        return own[0], len(own[1])
+    if count == 11:
+        a, b, c, d, e, f, g, h, i, j, _ = own
+        return a, len(b), c, len(d), e, len(f), g, len(h), i, len(j)
+    if count == 13:
+        a, b, c, d, e, f, g, h, i, j, k, m, _ = own
+        return a, len(b), c, len(d), e, len(f), g, len(h), i, len(j), k, len(m)
+    return (*own[:-1:2], *map(len, own[1::2]))
 
 
 def make_layout(own: Own, begins: Mapping[bytes, bytes]) -> Layout:

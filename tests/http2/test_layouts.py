@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sidecar.core.head import own_pairs
 from sidecar.http2.hpack_decoder import HpackDecoder
 from sidecar.http2.hpack_encoder import HpackEncoder
-from sidecar.http2.layouts import MAX_LAYOUTS, make_layout
+from sidecar.http2.layouts import MAX_LAYOUTS, key_of, make_layout
 
 NONE: frozenset[bytes] = frozenset()
 ID, TRACE, SPAN = b"r" * 36, b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
@@ -63,6 +63,18 @@ def test_a_layout_says_what_stands_around_the_values() -> None:
     begins = {b"x-request-id": b"<id>", b"traceparent": b"<parent>", b"tracestate": b"<state>"}
     expected = (b"<id>\x24", b"<parent>\x3700-", b"-", b"-01<state>\x18sidecar=")
     assert make_layout([*IDS, b"\r\n"], begins) == expected
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 11, 13, 15])
+def test_a_key_tells_each_text_and_each_length_but_no_value(count: int) -> None:
+    own = [b"%d" % number * 4 for number in range(count)]
+    for at in range(count - 1):
+        other, longer = own.copy(), own.copy()
+        other[at] = other[at][::-1].replace(other[at][:1], b"x")
+        longer[at] += b"x"
+        is_value = at % 2 == 1
+        assert (key_of(other) == key_of(own)) is is_value
+        assert key_of(longer) != key_of(own)
 
 
 def test_no_more_layouts_than_the_bound_are_remembered() -> None:
