@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_what_is_compiled_is_written_so_that_it_can_be(name: str) -> None:
     assert "@dataclass(slots=True" not in source, "use `**SLOTTED`"
     module = ast.parse(source)
     assert not list(unknown_types(module)), "a compiled NamedTuple crashes the interpreter; use a class"
+
+
+def test_classes_that_are_interpreted_have_their_methods_made_late() -> None:
+    """`core/dataclass.py`; a demo and what draws in a terminal stand below `core`, or beside it."""
+    compiled = SOURCES - HOOK["interpreted"].keys()
+    at_once = re.compile(r"^from dataclasses import .*\bdataclass\b", re.MULTILINE)
+    names = (path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+    others = [
+        name for name in names if name not in compiled and name.split("/")[0] not in ("demo", "terminal")
+    ]
+    assert not [name for name in others if at_once.search((PACKAGE / name).with_suffix(".py").read_text())]
 
 
 def unknown_types(module: ast.Module) -> Iterator[str]:

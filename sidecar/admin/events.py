@@ -15,13 +15,13 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 from sidecar.admin.answers import Refused
 from sidecar.admin.cursor import place_of
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
+from sidecar.core.dataclass import dataclass
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.failover import FailoverChange
 from sidecar.core.listing import EndpointsChange

@@ -7,9 +7,9 @@ everything as the resource.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.sources import ProcessNumbers, Sources, WorkerNumbers
 
 COUNTER, GAUGE, INFO = "counter", "gauge", "info"

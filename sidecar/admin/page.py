@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from sidecar.admin.answers import Refused
+from sidecar.core.dataclass import dataclass
 from sidecar.serving.message import Request, Response
 from sidecar.serving.routes import Routes
 

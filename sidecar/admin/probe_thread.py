@@ -16,8 +16,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from sidecar.core.dataclass import dataclass
 
 PATIENCE_SECONDS: Final = 0.05
 """How long the loop may take to its next turn when a connection has come, and how long one that was taken may say

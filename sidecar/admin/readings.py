@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from sidecar.admin.events import Events
 from sidecar.admin.outcomes import page, told_store
 from sidecar.admin.process import Data, Process, Standby
 from sidecar.admin.traffic import Traffic
+from sidecar.core.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

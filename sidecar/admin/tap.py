@@ -13,13 +13,13 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.admin.answers import Refused
 from sidecar.admin.events import lost_event
 from sidecar.admin.stream import HEARTBEAT_SECONDS, Stream
 from sidecar.core.checked import Checked
+from sidecar.core.dataclass import dataclass
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.finished import FinishedExchange
 from sidecar.core.mirrored import CopyOutcome, Mirrored

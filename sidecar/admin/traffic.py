@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from sidecar.admin import views
 from sidecar.admin.cursor import place_of
 from sidecar.admin.process import Data, Process
 from sidecar.admin.recent import Recent
 from sidecar.core.breaker import Breaker
+from sidecar.core.dataclass import dataclass
 from sidecar.core.numbers import RouteNumbers
 from sidecar.core.snapshot import Direction, Route, Snapshot
 

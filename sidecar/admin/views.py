@@ -7,7 +7,6 @@ keys are those of the configuration and of SPEC 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,6 +16,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.numbers import BreakerNumbers
 from sidecar.core.breaker.words import because, held, since, told
 from sidecar.core.candidate import candidate_policy
+from sidecar.core.dataclass import dataclass
 from sidecar.core.ejection.change import EndpointChange, Health
 from sidecar.core.ejection.standing import Standing
 from sidecar.core.errors import GONE

@@ -7,13 +7,13 @@ so the lists of `clients` are told and not applied.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sidecar.config.schema.units import format_size
 from sidecar.core.actions.cors import Cors
 from sidecar.core.actions.redirect import Redirect
 from sidecar.core.actions.rewrite import with_path, with_prefix
 from sidecar.core.conditions import Entry
+from sidecar.core.dataclass import dataclass
 from sidecar.core.path import has_dot_segment
 from sidecar.core.snapshot import Route
 

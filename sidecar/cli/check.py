@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from sidecar.cli.as_json import add_json, print_object
@@ -15,6 +14,7 @@ from sidecar.cli.service_addresses import virtual_addresses
 from sidecar.cli.tls_files import Finding, findings
 from sidecar.config.load import ConfigError, load_file
 from sidecar.config.problems import Problem
+from sidecar.core.dataclass import dataclass
 
 EXIT_WARNED = 1
 EXIT_BAD = 2

@@ -10,11 +10,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.cli import exit_codes
 from sidecar.cli.commands import COMMANDS, parser_of
+from sidecar.core.dataclass import dataclass
 
 HOW = """\
 bash:  sidecar completion bash > ~/.local/share/bash-completion/completions/sidecar

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from sidecar.cli import admin_client
 from sidecar.cli.admin_client import AskFailed, Asking
 from sidecar.cli.as_json import add_json, print_line, print_object
 from sidecar.cli.status_picture import UNLIMITED, Reading, Room, picture
+from sidecar.core.dataclass import dataclass
 from sidecar.terminal import colours, pager
 
 PERIOD_SECONDS = 1.0

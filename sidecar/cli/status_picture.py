@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.cli.tables import Column, fitted
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import ORIGINAL
 
 Data = dict[str, Any]

@@ -6,11 +6,12 @@ A number, a state or a heading is shown whole or not at all: half of one tells t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from sidecar.core.dataclass import dataclass
 
 _GAP_COLUMNS = 2
 """Characters between two columns."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import CertificateFiles, Endpoint, Snapshot, Source, Upstream
 from sidecar.transport.tls.client import context_key
 from sidecar.transport.tls.files import (

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from sidecar.core.dataclass import dataclass
 
 ADVICE = "advice: "
 _SHOWN_COLUMNS = 120

@@ -7,7 +7,6 @@ rule and no other key, and never imports pydantic; whether a file is good is `lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sidecar.config.files import Files, beside
 from sidecar.config.problems import ConfigError, Report
@@ -16,6 +15,7 @@ from sidecar.config.schema.units import parse_address
 from sidecar.config.tell.hidden_in_problems import without_secrets
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import MappingNode, Scalar, is_null
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Address
 
 

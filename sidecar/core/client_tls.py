@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from sidecar.core.dataclass import dataclass
 
 XFCC_NAMES: Final = frozenset(
     b"x%bforwarded%bclient%bcert" % (first, second, third)

@@ -7,10 +7,11 @@ nothing of hosts and tables.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from sidecar.core.client_tls import is_client
+from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.question import Question
 from sidecar.core.secrets import HIDDEN, is_hidden

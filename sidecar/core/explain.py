@@ -6,11 +6,11 @@ Asks the table and its entries, and has no rules of its own. Not for the data pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import TypeVar
 
 from sidecar.core.conditions import Entry, text
+from sidecar.core.dataclass import dataclass
 from sidecar.core.hosts import asked_port, normal_host, normal_pattern, pattern_port
 from sidecar.core.question import Question, TooMuchWork
 from sidecar.core.routing import RoutingTable, path_holds

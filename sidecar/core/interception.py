@@ -9,9 +9,10 @@ the same for nft.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
+
+from sidecar.core.dataclass import dataclass
 
 INBOUND_CHAIN: Final = "SIDECAR_INBOUND"
 OUTBOUND_CHAIN: Final = "SIDECAR_OUTBOUND"

@@ -5,9 +5,9 @@ Records cross rooms, so nothing in them changes after birth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Endpoint
 
 MOST_ENDPOINTS: Final = 10_000

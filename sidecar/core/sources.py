@@ -8,8 +8,9 @@ of Prometheus and OTLP treat that as a counter reset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.ejection.change import EjectionReason, Health
 from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.snapshot import Upstream

@@ -7,10 +7,10 @@ What a process that has died had counted stays in the sum. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from operator import add
 from typing import TypeVar
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.exponential import ExponentialBuckets, merged
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import (

@@ -6,9 +6,9 @@ transitions of one breaker from 1 without gaps: a reader that sees n and n+2 kno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.override import Order
 
 

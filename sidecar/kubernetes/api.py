@@ -11,10 +11,11 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.core.dataclass import dataclass
 
 if TYPE_CHECKING:
     import aiohttp

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.protocols import Judged, Speaks, judged
 from sidecar.kubernetes.shapes import items_of
 

@@ -10,11 +10,11 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import Any
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.positions import Entry, Mapping, Node, Sequence
 
 _PLAIN = re.compile(r"[A-Za-z/$][-A-Za-z0-9_./$(){}]*(?::[0-9][-0-9A-Za-z.]*)?")

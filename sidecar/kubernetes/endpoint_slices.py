@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Protocol
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Endpoint, Source
 from sidecar.kubernetes.api import TOKEN_FOLDERS, Api, ApiError, ApiServer, connected, decoded
 from sidecar.kubernetes.slices import MOST_SLICES, Malformed, Service, Slice, SliceBook, read_slice

@@ -5,9 +5,10 @@ it is, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes import edits, services
 from sidecar.kubernetes.choices import Mode
 from sidecar.kubernetes.container import CONTAINER_NAME

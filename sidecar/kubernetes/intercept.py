@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.interception import SKIPPED_CIDRS, UID
 from sidecar.kubernetes.choices import ClusterUser
 from sidecar.kubernetes.settings import Settings, init_image_of

@@ -8,9 +8,9 @@ sidecar, which share one network. So it closes the app's ports to others, and ca
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.app_port import ports_of
 from sidecar.kubernetes.edits import block
 from sidecar.kubernetes.inject import Injected, uninject

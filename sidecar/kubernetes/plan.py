@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes import intercept
 from sidecar.kubernetes.app_port import AppPort, app_port, ports_of
 from sidecar.kubernetes.choices import AppProtocol, Mode

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Any
 
@@ -23,6 +23,7 @@ from ruamel.yaml import events as ruamel
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from sidecar.config.yaml.nodes import resolve_plain
+from sidecar.core.dataclass import dataclass
 
 MAX_DEPTH = 100
 """Levels of nesting; an OpenAPI schema in a CustomResourceDefinition has about 40."""

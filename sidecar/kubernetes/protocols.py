@@ -7,9 +7,10 @@ whatever is known to be something else is left as it is.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
+
+from sidecar.core.dataclass import dataclass
 
 
 class Speaks(Enum):

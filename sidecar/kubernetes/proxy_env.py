@@ -5,9 +5,10 @@ only one, and its own exceptions from the proxy are kept beside ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.settings import Settings
 from sidecar.kubernetes.shapes import items_of
 

@@ -14,9 +14,9 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.admission import BadReview, review, shortened, told
 from sidecar.kubernetes.settings import Settings
 from sidecar.serving.message import Request, Response

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.choices import AppProtocol
 from sidecar.kubernetes.editor import Editor
 from sidecar.kubernetes.edits import Edit, Removals

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError
 from ipaddress import ip_network
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.installed import version
 from sidecar.kubernetes.choices import (
     MAX_USER_ID,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.listing import MOST_ENDPOINTS
 from sidecar.core.snapshot import Endpoint
 

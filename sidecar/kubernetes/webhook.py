@@ -11,10 +11,10 @@ import contextlib
 import hashlib
 import logging
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Address
 from sidecar.kubernetes.reviewing import Reviewer
 from sidecar.kubernetes.settings import Settings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from sidecar.core.dataclass import dataclass
 from sidecar.kubernetes.positions import Alias, Mapping, Node, Scalar, Sequence, target
 
 _PATHS: dict[str, tuple[str, ...]] = {

@@ -13,10 +13,10 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from sidecar.core.dataclass import dataclass
 from sidecar.runtime.restarts import Restarts
 
 M = TypeVar("M")

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Collection, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Protocol
 
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.warmup import WarmUp
+from sidecar.core.dataclass import dataclass
 from sidecar.core.failover import Failover
 from sidecar.core.history import Archive
 from sidecar.core.outcomes.store import OutcomeStore, outcome_bytes

@@ -13,10 +13,11 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
+from sidecar.core.dataclass import dataclass
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.tls_numbers import CertificateNumbers, Handshake
 from sidecar.core.wall import to_the_second

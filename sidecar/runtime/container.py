@@ -7,9 +7,10 @@ would be other processes' too: then nothing is read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from sidecar.core.dataclass import dataclass
 
 NO_LIMIT_BYTES: Final = 1 << 60
 """cgroup v1 says a number of this size where there is no limit."""

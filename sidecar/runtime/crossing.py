@@ -11,12 +11,12 @@ import contextlib
 import mmap
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sidecar.core.across.dealing import Load
 from sidecar.core.across.exchanges import AcrossWorkers, bury_worker, load_of
 from sidecar.core.across.segment import Segment, add_one, read_number
 from sidecar.core.callers import CAPACITY
+from sidecar.core.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Snapshot
 from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.serving.http import MAX_CONNECTIONS

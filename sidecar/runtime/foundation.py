@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from sidecar.admin.events import Events
+from sidecar.core.dataclass import dataclass
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import ObservedExchange

@@ -7,10 +7,11 @@ bound before anything is let go: an address that cannot be had refuses the whole
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from socket import socket as Socket
 
 from sidecar.config.watch import Watch
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Address, Listener, ListenerTls, Snapshot, Unmatched
 from sidecar.downstream.listener import AnyClient, ListenerSocket
 from sidecar.forwarding.service import Service

@@ -12,9 +12,10 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from socket import socket as Socket
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.request import Asked
 from sidecar.core.snapshot import (
     ORIGINAL,

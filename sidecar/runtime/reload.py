@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from sidecar.admin.process import Ending
 from sidecar.config.problems import ConfigError
 from sidecar.config.tell.diff import Diff, Kind, diff, waiting
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
+from sidecar.core.dataclass import dataclass
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import ConfigNumbers, ReloadReport

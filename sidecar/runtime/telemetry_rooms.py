@@ -11,8 +11,9 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import Sources

@@ -7,8 +7,8 @@ loop's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Snapshot, Upstream
 from sidecar.transport.tls.client import ClientContext, ContextKey, LoadedClient, context_key
 from sidecar.transport.tls.files import TlsFileError

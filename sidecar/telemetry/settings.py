@@ -11,8 +11,8 @@ value that cannot be read is ignored with a warning, and an empty one is none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Otlp, Propagator, Telemetry
 
 GRPC, HTTP = "grpc", "http/protobuf"

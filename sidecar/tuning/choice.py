@@ -11,9 +11,9 @@ and the present policy stays."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.tuning.grid import Grid, Point
 
 LEAST_OUTAGES: Final = 3

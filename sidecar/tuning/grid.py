@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import BreakerPolicy
 
 Point = tuple[int, ...]

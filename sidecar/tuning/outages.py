@@ -9,10 +9,10 @@ belongs to it, since that is how long a breaker may take to find out that it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.outcome import Verdict
 from sidecar.tuning.quantiles import LEAST_SECONDS, median
 from sidecar.tuning.seen import Call

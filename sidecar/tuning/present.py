@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 from urllib.parse import quote
 
 from sidecar.config.load import load_text
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import BreakerPolicy, EjectionPolicy, Snapshot
 from sidecar.tuning.pages import Ask
 from sidecar.tuning.seen import CannotTune

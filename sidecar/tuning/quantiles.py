@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Final
+
+from sidecar.core.dataclass import dataclass
 
 SHARES: Final = (0.5, 0.95, 0.99, 0.999)
 BEYOND: Final = 10

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from heapq import heappop, heappush
 from math import inf
@@ -17,6 +16,7 @@ from typing import Final
 from sidecar.core.breaker import Breaker
 from sidecar.core.breaker.door import Door
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
+from sidecar.core.dataclass import dataclass
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Kind, Outcome, Verdict

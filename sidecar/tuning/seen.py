@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Verdict
 from sidecar.core.transition import State

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import BreakerMode, BreakerPolicy, EjectionPolicy
 from sidecar.tuning.choice import LEAST_OUTAGES, Choice, Cost, choose, is_no_worse
 from sidecar.tuning.grid import Grid, Point, make_grid

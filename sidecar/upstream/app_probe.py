@@ -12,10 +12,10 @@ import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.core import grpc_health
+from sidecar.core.dataclass import dataclass
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import DataReceived, ResponseReceived, StreamReset, TrailersReceived

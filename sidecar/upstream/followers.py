@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.listing import MOST_ENDPOINTS, Listing, are_alike
 from sidecar.core.snapshot import Endpoint
 

@@ -14,9 +14,9 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream import hosts_file
 

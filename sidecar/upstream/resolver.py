@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.listing import Listing, are_alike
 from sidecar.core.snapshot import Endpoint, Source
 from sidecar.upstream.lookup import UNREACHABLE, Answer, CaresLookup, LookupFailed

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.lookup import (
     UNREACHABLE,

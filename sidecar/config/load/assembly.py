@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from sidecar.config.files import Files, beside
@@ -52,6 +52,7 @@ from sidecar.config.yaml.nodes import (
     is_null,
 )
 from sidecar.core import snapshot as core
+from sidecar.core.dataclass import dataclass
 
 __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
 

@@ -6,7 +6,6 @@ between keys can still be checked and all problems are told at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 from sidecar.config.load import slips
 from sidecar.config.problems import Problem, Report
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
+from sidecar.core.dataclass import dataclass
 
 M = TypeVar("M", bound=BaseModel)
 M_co = TypeVar("M_co", bound=BaseModel, covariant=True)

@@ -6,7 +6,6 @@ An origin is the node that `defaults.py` left in place, so nothing has to be kep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.config.load.defaults import HEADER_MAPS, Path
@@ -16,6 +15,7 @@ from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.section import Section, about_key, section_of
 from sidecar.config.yaml.environment import has_variable
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, is_null
+from sidecar.core.dataclass import dataclass
 from sidecar.core.secrets import HIDDEN, may_be_secret
 
 

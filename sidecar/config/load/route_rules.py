@@ -8,7 +8,6 @@ so that a mistake in `defaults` is told once and not for each route.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 
@@ -24,6 +23,7 @@ from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import format_duration
 from sidecar.config.schema.upstreams import upstream_name
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, Scalar, Sequence, is_null
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import BreakerPolicy, HedgePolicy, RouteTimeouts, WindowType
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from sidecar.config.load import tls_rules
 from sidecar.config.load.check import Checked
@@ -15,6 +14,7 @@ from sidecar.config.schema.addresses import ADMIN_ADDRESS, LISTENER_ADDRESSES, L
 from sidecar.config.schema.file import BUILT_IN, Settings
 from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.yaml.nodes import Entry, MappingNode, Node, is_null
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Address
 
 _ALL_HOSTS = ("0.0.0.0", "::")

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from sidecar.config.schema import hidden_values
 from sidecar.core.actions.template import Value, value_of
+from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 
 Hidden = frozenset[str]

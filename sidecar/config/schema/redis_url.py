@@ -11,12 +11,12 @@ exists.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from sidecar.config.schema import units
+from sidecar.core.dataclass import dataclass
 
 FORMS: Final = (
     "write redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/NAME or redis+cluster://HOST:PORT,HOST:PORT; "

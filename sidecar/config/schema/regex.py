@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sidecar.core.dataclass import dataclass
 
 MAX_STEPS = 600
 """Of one compiled expression. The worst text was measured to take 5.8 ns for each byte and step, so there is a bound

@@ -8,7 +8,7 @@ built-in value that people and editors are shown, and the way back, from a snaps
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from operator import attrgetter
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from sidecar.config.schema.form import Form, Hidden
+from sidecar.core.dataclass import dataclass
 
 T = TypeVar("T")
 

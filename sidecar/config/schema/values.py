@@ -6,7 +6,6 @@ A type here is a Python type with a reader in front.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, TypeAlias
 
@@ -17,6 +16,7 @@ from sidecar.config.schema import names, readers, redis_url, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
 from sidecar.core.breaker.window import MAX_COUNT_SIZE
+from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
     MOST_WEIGHT,

@@ -8,12 +8,13 @@ endpoints stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
 from sidecar.config.tell import render
 from sidecar.config.tell.render import Rendered
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Route, Snapshot
 
 T = TypeVar("T")

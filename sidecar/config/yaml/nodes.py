@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from sidecar.config.problems import Place, Problem
 from sidecar.core.actions.template import MARK, as_written
+from sidecar.core.dataclass import dataclass
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import yaml
@@ -28,6 +28,7 @@ from sidecar.config.yaml.nodes import (
     Source,
     resolve_plain,
 )
+from sidecar.core.dataclass import dataclass
 
 MAX_DEPTH = 32
 """Levels of nesting; the format itself needs 8."""

@@ -5,10 +5,10 @@ Shares of a path, a host and a port are those of the request where they are unse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.actions.template import Value
+from sidecar.core.dataclass import dataclass
 
 SCHEMES: Final = {"http": 80, "https": 443}
 """With the port that each stands for."""

@@ -9,8 +9,9 @@ hold: so `$${client.address}` (the text itself) and a value of the environment a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from sidecar.core.dataclass import dataclass
 
 MARK: Final = "\0"
 """Before and behind the name of a variable, in text that the parser has read."""

@@ -6,9 +6,9 @@ Points are made lazily, so that a reader of 1,000 routes can pause between any t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.exponential import ExponentialBuckets
 from sidecar.core.numbers import Exemplar, Histogram, RouteNumbers
 from sidecar.core.sources import Sources

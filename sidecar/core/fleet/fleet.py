@@ -6,11 +6,11 @@ when it is due, and sends what that returns. Nothing of this stands on a request
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 from sidecar.core.breaker import Breaker, Override
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.encoding import BadMessage, decode
 from sidecar.core.fleet.member import FleetMember, Reach
 from sidecar.core.fleet.messages import (

@@ -6,9 +6,9 @@ asked, so he has let it go by then."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.messages import PermitAnswer, PermitAsk, PermitReturn
 
 MAX_BREAKERS: Final = 4096

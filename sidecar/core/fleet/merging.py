@@ -4,10 +4,11 @@ keeps it: a process that has ended, or cannot be heard any more, leaves the wind
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from sidecar.core.breaker.window import Counts
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.messages import SLOTS, BreakerReport
 from sidecar.core.snapshot import WindowPolicy, WindowType
 

@@ -8,9 +8,9 @@ relative ("so many seconds are left"), since no two machines' clocks are compare
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.override import Override
 from sidecar.core.transition import State
 

@@ -6,9 +6,10 @@ It decides nothing. Breakers of several pods never pass through here: each worke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.decided import Decided
 from sidecar.core.fleet.lending import Lender
 from sidecar.core.fleet.merging import SILENT_SECONDS, Reports

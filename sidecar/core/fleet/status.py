@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.member import Reach
 from sidecar.core.transition import State
 

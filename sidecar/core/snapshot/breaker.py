@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.snapshot.upstream import CheckPolicy
 

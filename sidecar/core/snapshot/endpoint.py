@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot.modes import Source
 
 _ORIGINAL = "original"

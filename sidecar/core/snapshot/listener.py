@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot.endpoint import Address, HttpVersion
 from sidecar.core.snapshot.tls import ListenerTls
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot.endpoint import Address
 from sidecar.core.snapshot.telemetry import MOST_SERIES
 from sidecar.core.snapshot.tls import CertificateFiles

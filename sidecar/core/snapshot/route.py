@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from sidecar.core.actions.policy import EVERYBODY, ClientPolicy, CorsPolicy, RedirectPolicy, RespondPolicy
 from sidecar.core.actions.template import Value
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot.breaker import BreakerMode, BreakerPolicy
 from sidecar.core.snapshot.deadline import AdmissionPolicy, DeadlinePolicy, RouteTimeouts
 from sidecar.core.snapshot.listener import Direction

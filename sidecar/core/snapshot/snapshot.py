@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot.endpoint import Address
 from sidecar.core.snapshot.listener import Listener
 from sidecar.core.snapshot.process import Admin, Drain, ProcessLimits, Share

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.member import scale_of
 from sidecar.core.fleet.messages import FleetBatch, PermitAnswer
 from sidecar.core.snapshot import RedisPolicy

@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.schema.redis_url import RedisKind, RedisPlace, parse
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import RedisPolicy, RedisTls
 from sidecar.runtime.fleet.failed import Lack, StoreFailed
 

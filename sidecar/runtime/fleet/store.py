@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeVar
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.fleet.encoding import MAX_BYTES
 from sidecar.core.fleet.keys import fleet_prefix
 from sidecar.core.fleet.lending import MAX_SECONDS

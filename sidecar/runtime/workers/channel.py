@@ -11,8 +11,9 @@ import asyncio
 import pickle
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
+
+from sidecar.core.dataclass import dataclass
 
 LENGTH_BYTES: Final = 4
 MAX_FRAME_BYTES: Final = 32 * 1024 * 1024

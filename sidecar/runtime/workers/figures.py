@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from sidecar.core import source_totals, totals
+from sidecar.core.dataclass import dataclass
 from sidecar.core.numbers import Numbers, RouteNumbers
 from sidecar.core.sources import MemoryNumbers, Sources, WorkerNumbers
 from sidecar.core.totals import RouteState

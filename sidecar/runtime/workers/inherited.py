@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from sidecar.config.process.pickles import LENGTH_BYTES, Unpacking, frame, pack
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Snapshot
 from sidecar.runtime.activation import Activated
 from sidecar.runtime.crossing import Crossing

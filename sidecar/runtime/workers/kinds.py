@@ -6,9 +6,9 @@ To add one: a name here, and an entry in `ControlEnd.handlers` (worker) or `Hub.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.override import Command
 
 

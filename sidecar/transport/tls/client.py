@@ -12,10 +12,11 @@ from __future__ import annotations
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from sidecar.core.alpn import OFFERED
+from sidecar.core.dataclass import dataclass
 from sidecar.core.errors import Reason
 from sidecar.core.snapshot import CertificateFiles, Upstream, UpstreamTls
 from sidecar.transport.tls import names

@@ -11,9 +11,9 @@ import os
 import re
 import ssl
 import stat
-from dataclasses import dataclass
 from typing import Final
 
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import CertificateFiles, TlsVersion
 from sidecar.transport.tls.failures import verdict
 from sidecar.transport.tls.names import Certificate

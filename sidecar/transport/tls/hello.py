@@ -8,8 +8,9 @@ a name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from sidecar.core.dataclass import dataclass
 
 MAX_HELLO_BYTES: Final = 16 * 1024
 """Of the message, with the headers of its records. Clients with keys of post-quantum algorithms send about 2 KB."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.alpn import OFFERED
 from sidecar.core.client_tls import ShownCertificate
+from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import CertificateFiles, ClientCertificate, Listener, ListenerTls
 from sidecar.transport.tls.files import OwnCertificate, load_pair, server_context, trust
 from sidecar.transport.tls.names import of_kind, subject
