@@ -15,7 +15,7 @@ import uvloop
 from sidecar.cli import early_signals
 from sidecar.config.problems import ConfigError
 from sidecar.core.snapshot import Snapshot
-from sidecar.runtime import container, file_limits
+from sidecar.runtime import container, file_limits, memory
 from sidecar.runtime.activation import Activated
 from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.container import Container
@@ -69,7 +69,8 @@ async def _serve(
     try:
         with contextlib.suppress(OSError):  # `load` says it, if it is still so
             await loader.warm()
-        from sidecar.runtime.worker import Worker
+        with memory.imports():
+            from sidecar.runtime.worker import Worker
 
         snapshot = await loader.load(path, os.environ)
     finally:

@@ -39,7 +39,6 @@ from sidecar.config.schema.routes import Route, filters
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
-from sidecar.config.tell.hidden_in_problems import without_secrets
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import (
     Entry,
@@ -138,6 +137,9 @@ def _load(
             unmatched = environ.get(UNMATCHED)
             loaded = _Assembly(whole, files, report, is_strict, unmatched).loaded()
     if report or loaded is None:
+        # Many expressions, for bad files alone.
+        from sidecar.config.tell.hidden_in_problems import without_secrets
+
         sources = {
             name: (parse.lines(contents[name], top), top)
             for name, top in zip(contents, documents, strict=True)

@@ -35,6 +35,7 @@ def main(niceness: int) -> None:
         except BrokenPipeError:
             os._exit(0)  # who asked was killed meanwhile; what is in the buffer would be tried again
         gc.collect()
+        gc.freeze()  # nor what a load has built for those to come
 
 
 def _answer(path: str, environ: dict[str, str], most_routes: int | None, answers: BinaryIO) -> None:

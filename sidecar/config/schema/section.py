@@ -78,7 +78,9 @@ def required(
 class Section(BaseModel):
     """A mapping of the file: no unknown keys, no silent conversions, no change after birth."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    # Built when the first of its kind is read: most sections are in no file, and pydantic would build each of them
+    # for itself and in every section around it.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     built_in: ClassVar[Any] = None
     """The object of `core/snapshot` whose fields the keys fill, as it is when none is given."""
