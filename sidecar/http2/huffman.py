@@ -16,6 +16,10 @@ class MalformedHuffman(Exception):
     """The string has EOS in it, or ends in something else than at most 7 bits of EOS's beginning (RFC 7541 5.2)."""
 
 
+_UNKNOWN: Final[list[tuple[bytes, HuffmanNode] | None]] = [None] * 256
+"""The steps of a node that no text has come to: one list for all, since each takes 2 KiB."""
+
+
 class HuffmanNode:
     """An inner node of the tree."""
 
@@ -27,7 +31,7 @@ class HuffmanNode:
         self.one: HuffmanNode | int = EOS
         self.is_end = False
         """A string may end here: the bits since the last symbol are padding."""
-        self.steps: list[tuple[bytes, HuffmanNode] | None] = [None] * 256
+        self.steps = _UNKNOWN
         """By byte: the symbols that it ends, and the node that it leads to; as far as it was wanted."""
 
 
@@ -86,5 +90,7 @@ def _step(start: HuffmanNode, byte: int) -> tuple[bytes, HuffmanNode]:
         else:
             symbols.append(following)
             node = _ROOT
+    if start.steps is _UNKNOWN:
+        start.steps = _UNKNOWN.copy()
     step = start.steps[byte] = bytes(symbols), node
     return step

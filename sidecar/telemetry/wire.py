@@ -60,7 +60,7 @@ def number(name: str, value: int) -> bytes:
 
 def new_number_of(name: bytes, value: int) -> bytes:
     """The same with an encoded name, for numbers that hardly come again: ports of clients."""
-    digits = _LENGTHS[value] if 0 <= value < 16384 else varint(value)
+    digits = _LENGTHS[value] if 0 <= value < 2048 else varint(value)
     size = len(digits) + 1
     return b"\x4a%c%b\x12%c\x18%b" % (len(name) + size + 2, name, size, digits)
 
@@ -113,7 +113,7 @@ def span(
         head = _ROOT(b"\x0a\x10", trace_id, b"\x12\x08", span_id, 0x39, start_ns, 0x41, end_ns)
     payload = b"".join((head, *rest))
     size = len(payload)
-    return b"\x12" + (_LENGTHS[size] if size < 16384 else varint(size)) + payload
+    return b"\x12" + (_LENGTHS[size] if size < 2048 else varint(size)) + payload
 
 
 def request(resource: bytes, scope: bytes, spans: Sequence[bytes], schema_url: bytes = b"") -> bytes:
