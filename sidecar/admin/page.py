@@ -46,7 +46,8 @@ class File:
 
 
 class Page:
-    """All files, read once: they are small, and an installed package does not change under its process."""
+    """All files, each read once, when it is first asked for: they are small, and an installed package does not change
+    under its process."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._files = _files(folder)
@@ -60,9 +61,10 @@ class Page:
         routes.get("/dashboard/{name}", self._get)
 
     async def _get(self, request: Request) -> Response:
-        file = self._files.get(request.path)
-        if file is None:
+        path = self._files.get(request.path)
+        if path is None:
             raise Refused(404, f"there is nothing at {request.path[:100]}")
+        file = _read(path)
         fields = {**HEADERS, "ETag": f'"{file.etag}"'}
         known = ",".join(request.headers.all("if-none-match"))[:_MAX_KNOWN].split(",")
         if any(one.strip().removeprefix("W/") in (fields["ETag"], "*") for one in known):  # RFC 9110 13.1.2
@@ -71,12 +73,13 @@ class Page:
 
 
 @cache
-def _files(folder: Path) -> Mapping[str, File]:
+def _files(folder: Path) -> Mapping[str, Path]:
     """By the path that is asked for."""
-    files = {f"/dashboard/{path.name}": _read(path) for path in folder.iterdir() if path.suffix in KINDS}
+    files = {f"/dashboard/{path.name}": path for path in folder.iterdir() if path.suffix in KINDS}
     return {"/": files.pop(f"/dashboard/{INDEX}"), **files}
 
 
+@cache
 def _read(path: Path) -> File:
     body = path.read_bytes()
     return File(body, KINDS[path.suffix], hashlib.sha256(body).hexdigest()[:20])

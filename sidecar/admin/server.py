@@ -7,6 +7,7 @@ What changes something, or tried to, is in the event log with who asked for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from sidecar.core.listing import EndpointsChange
 from sidecar.core.snapshot import Address
 from sidecar.core.transition import Transition
 from sidecar.serving.http import HttpServer
-from sidecar.serving.message import Handler, Request, Response
+from sidecar.serving.message import Request, Response
 from sidecar.serving.routes import Routes
 from sidecar.transport.bind import OWNER_ONLY
 
@@ -99,7 +100,7 @@ class AdminServer:
         routes.get("/events", self._stream, has_head=False)
         routes.get("/tap", self._tap, has_head=False)
         routes.get("/loglevel", self._log_level)
-        routes.get("/openapi.json", _described())
+        routes.get("/openapi.json", _described)
         self._page.add_to(routes)
         Changes(self._process, self.readings).add_to(routes)
         return routes
@@ -179,11 +180,11 @@ def _chosen(request: Request, key: str) -> frozenset[str] | None:
     return frozenset(request.query.all(key)) if key in request.query else None
 
 
-def _described() -> Handler:
-    """The description of this API, an OpenAPI file that tests hold to what is answered."""
-    text = Path(__file__).with_name("openapi.json").read_bytes()
+async def _described(_request: Request) -> Response:
+    return Response(body=_description(), kind="application/json; charset=utf-8")
 
-    async def describe(_request: Request) -> Response:
-        return Response(body=text, kind="application/json; charset=utf-8")
 
-    return describe
+@cache
+def _description() -> bytes:
+    """Of this API, an OpenAPI file that tests hold to what is answered. Most processes are never asked for it."""
+    return Path(__file__).with_name("openapi.json").read_bytes()
