@@ -13,7 +13,7 @@ import sys
 
 from sidecar.cli import early_signals
 from sidecar.config.files import chosen, how_to_begin
-from sidecar.runtime import core_dumps, first_loading, memory
+from sidecar.runtime import core_dumps, first_loading
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,5 @@ def main(options: argparse.Namespace) -> int:
         return 2
     with early_signals.interrupts_wait():
         loading = first_loading.start()
-        with memory.imports():
-            from sidecar.cli.serving import serve
+        from sidecar.cli.serving import serve
     return serve(path, loading)

@@ -27,6 +27,9 @@ from sidecar.runtime.signals import hear
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.workers.cores import worker_count
 
+TURNS_TO_ASK = 3
+"""Of the loop, until the question to the loading process is on its way: that one loads while this one imports."""
+
 
 def serve(path: str, loading: subprocess.Popen[bytes] | None) -> int:
     """Load what is at `path` by that process, and serve; the exit code of `sidecar run`."""
@@ -69,10 +72,16 @@ async def _serve(
     try:
         with contextlib.suppress(OSError):  # `load` says it, if it is still so
             await loader.warm()
-        with memory.imports():
-            from sidecar.runtime.worker import Worker
+        asked = asyncio.create_task(loader.load(path, os.environ))
+        try:
+            for _ in range(TURNS_TO_ASK):
+                await asyncio.sleep(0)
+            with memory.imports():
+                from sidecar.runtime.worker import Worker
 
-        snapshot = await loader.load(path, os.environ)
+            snapshot = await asked
+        finally:
+            asked.cancel()
     finally:
         await loader.close()
     if worker_count(snapshot.workers) > 1:

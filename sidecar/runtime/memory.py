@@ -28,16 +28,19 @@ _settled = 0
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """No collections in the block: what is imported stays, so that looking through it finds next to nothing."""
+    """One collection at the end of the block, and then what was imported is frozen: it stays, so that to look through
+    it more often, or again at the end of the start, finds nothing."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def settle_all() -> None:
-    """Collect and freeze everything: at the end of the start, and when there may be too much dead among it."""
+    """Collect and freeze everything: when there may be too much dead among it."""
     global _frozen_at_best  # the collector is one to a process, and so is this
     gc.unfreeze()
     gc.collect()
@@ -52,8 +55,9 @@ def freeze_for_fork() -> None:
     gc.freeze()
 
 
-def settle_forked() -> None:
-    """In place of `settle_all` in a process that was forked: thawing would write to every page that it shares."""
+def settle_start() -> None:
+    """At the end of the start. What is frozen stays so: imports, and what came before a fork, since thawing would
+    write to every page that is shared."""
     global _frozen_at_best
     gc.collect()
     gc.freeze()
@@ -66,7 +70,7 @@ def hold() -> None:
 
 
 def settle() -> None:
-    """Freeze what a reload has made. Does nothing in a process that never called `settle_all`."""
+    """Freeze what a reload has made. Does nothing in a process that never called `settle_start`."""
     global _settled
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
     if not _frozen_at_best:

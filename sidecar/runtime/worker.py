@@ -101,7 +101,7 @@ class Worker:
         self._handle_signals()
         try:
             await self.start()
-            memory.settle_all()
+            memory.settle_start()
             self._manager.ready()
             if predecessor is not None:
                 predecessor.ready()

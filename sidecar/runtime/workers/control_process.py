@@ -136,7 +136,7 @@ class ControlProcess:
         control = self.control
         try:
             await self._start()
-            memory.settle_forked()
+            memory.settle_start()
             await control.drain.begun()
             await control.stop_reloading()
             self._dealer.leave_lent()

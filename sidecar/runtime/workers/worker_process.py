@@ -143,7 +143,7 @@ class WorkerProcess:
         control = self.control
         try:
             await self._start()
-            memory.settle_forked()
+            memory.settle_start()
             await control.drain.begun()
             await control.drain.wait()
             if await self._was_handed_last():
