@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
 import struct
@@ -59,6 +58,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
     Of many words it compares those that begin or end most like this one: a thousand would hold up the loop for 90 ms.
     """
+    import difflib  # for misspelt words alone
+
     found = difflib.get_close_matches(word[:MAX_TEXT], _alike(word[:MAX_TEXT], list(words)), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
 

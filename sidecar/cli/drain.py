@@ -12,7 +12,7 @@ import sys
 import time
 
 from sidecar.cli.admin_client import AskFailed, Asking, url_of
-from sidecar.config.files import chosen
+from sidecar.config.chosen import chosen
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.server_addresses import server_addresses_or_usual
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.cli.admin_client import AskFailed, Asking, url_of
 from sidecar.cli.as_json import add_json, print_object
-from sidecar.config.files import chosen
+from sidecar.config.chosen import chosen
 from sidecar.config.schema.units import parse_duration
 from sidecar.config.server_addresses import server_addresses_or_usual
 from sidecar.core.snapshot import Address

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from sidecar.config.files import DEFAULT_FILE
+from sidecar.config.chosen import DEFAULT_FILE
 
 _STARTER = """\
 # Where calls come in, where they go, and what protects them. `sidecar check {file}` says what is wrong, and where;

@@ -12,7 +12,7 @@ import os
 import sys
 
 from sidecar.cli import early_signals
-from sidecar.config.files import chosen, how_to_begin
+from sidecar.config.chosen import chosen, how_to_begin
 from sidecar.runtime import core_dumps, first_loading
 
 

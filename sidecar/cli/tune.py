@@ -12,7 +12,7 @@ from typing import TextIO
 from sidecar.cli import admin_client
 from sidecar.cli.admin_client import AskFailed, Asking
 from sidecar.cli.as_json import add_json, print_object
-from sidecar.config.files import chosen
+from sidecar.config.chosen import chosen
 from sidecar.config.load import ConfigError, load_file
 from sidecar.terminal import pager
 from sidecar.tuning.logs import MAX_LINE, read_log

@@ -10,14 +10,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
 
 from sidecar.config.problems import Problem, Report
 from sidecar.config.yaml.nodes import MAX_FILE_BYTES, Scalar
 
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
-DEFAULT_FILE = "sidecar.yaml"
 _UNREADABLE = b"\0unreadable"
 _SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """What `sidecar check <(…)` reads from."""
@@ -123,21 +121,6 @@ def _content(name: str) -> bytes:
 def _opened_at_once(name: str, flags: int) -> int:
     """A named pipe would be waited for until somebody writes to it."""
     return os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)
-
-
-def chosen(given: str | None, environ: Mapping[str, str]) -> str:
-    """The path that a command was given, or `$SIDECAR_CONFIG`, or `sidecar.yaml`."""
-    return given or environ.get("SIDECAR_CONFIG") or DEFAULT_FILE
-
-
-def how_to_begin(given: str | None, environ: Mapping[str, str]) -> str:
-    """For somebody who named no file where there is none: what was looked for, and what to do. Else empty."""
-    if given or environ.get("SIDECAR_CONFIG") or os.path.exists(DEFAULT_FILE):
-        return ""
-    return (
-        f"no configuration: no FILE was given, $SIDECAR_CONFIG is not set, and there is no {DEFAULT_FILE} in "
-        f"{os.getcwd()}. Write one to begin with by `sidecar init`, or see it work first by `sidecar demo`"
-    )
 
 
 def configuration_files(path: str) -> list[str]:

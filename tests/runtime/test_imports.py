@@ -15,3 +15,9 @@ def test_a_serving_process_has_no_library_in_memory_that_it_does_not_serve_with(
     program = "import sys, sidecar.cli.run, sidecar.cli.serving, sidecar.runtime.worker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert NOT_THERE.isdisjoint(done.stdout.split())
+
+
+def test_the_loading_process_is_started_before_what_takes_long_to_import() -> None:
+    program = "import sys, sidecar.cli.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"asyncio", "dataclasses", "hashlib", "logging", "ssl", "uvloop"}.isdisjoint(done.stdout.split())
