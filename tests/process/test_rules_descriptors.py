@@ -206,4 +206,5 @@ async def test_the_soft_limit_is_raised_to_the_hard_one_at_the_start(tmp_path: P
         to.may_answer.set()
         async with asyncio.timeout(40):
             kinds = Counter(kind(answer) for answer in await asyncio.gather(*waiting))
-        assert kinds == {"ok": CLIENTS}
+        assert kinds.keys() <= {"ok", "overloaded"}, "a busy machine may refuse some of so many at once"
+        assert kinds["ok"] > 256, "each of these has a file, and so has what it was sent on by"

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.admin import prometheus, request_facts
+from sidecar.admin import prometheus
 from sidecar.admin.long_answers import TAKE_SECONDS
 from sidecar.admin.probes import MAX_SCRAPES
 from sidecar.admin.request_facts import MAX_COMPARED, nearest
@@ -38,14 +38,13 @@ def test_among_a_thousand_names_the_nearest_is_found_with_a_few_comparisons(
     written: str, meant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[int] = []
+    get_close_matches = difflib.get_close_matches
 
     def counted(word: str, words: list[str], n: int) -> list[str]:
         compared.append(len(words))
-        return difflib.get_close_matches(word, words, n)
+        return get_close_matches(word, words, n)
 
-    monkeypatch.setattr(
-        request_facts, "difflib", type("Counted", (), {"get_close_matches": staticmethod(counted)})
-    )
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
     assert nearest(written, NAMES) == f"; did you mean {meant!r}?"
     assert compared[0] <= MAX_COMPARED
 

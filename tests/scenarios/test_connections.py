@@ -295,7 +295,7 @@ async def test_waiting_requests_get_the_next_free_connection_in_their_order() ->
         assert order == [b"/0", b"/1", b"/2", b"/3"]
         assert len(to.app.peers) == 1
         # One opened the connection, the others had to wait for 1, 2 and 3 seconds.
-        counts, seconds = to.cluster.waited.state
+        counts, seconds, _ = to.cluster.waited.state
         assert (sum(counts), round(seconds, 1)) == (4, 6.0)
         (told,) = [one for one in to.worker.sources().upstreams if one.name == to.cluster.name]
         assert told.waits == (counts, seconds)
@@ -313,7 +313,7 @@ async def test_a_waiting_request_that_is_given_up_leaves_the_line() -> None:
             await turns()
         late = await to.ask(get(b"/late", b"x-request-timeout-ms: 500"))
         assert (late.status, to.cluster.pending) == (504, 0)
-        counts, seconds = to.cluster.waited.state
+        counts, seconds, _ = to.cluster.waited.state
         assert (sum(counts), round(seconds, 1)) == (2, 0.5), "of who gave up as well"
         assert (await first).status == 200
         assert len(to.requests) == 1
