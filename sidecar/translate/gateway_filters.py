@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sidecar.config.schema.names import OWNED_BY_PROXY
 from sidecar.config.schema.policies import Policies
+from sidecar.config.schema.section import keys_of
 from sidecar.translate.draft import Draft, Keys
 from sidecar.translate.source import Item
 
@@ -143,7 +144,7 @@ def _mirror(body: Item, draft: Draft, namespace: str, keys: Keys) -> None:
 
 def mirror(keys: Keys, draft: Draft, item: Item, upstream: str, share: str) -> None:
     """A copy of the requests, where this version of the sidecar makes any."""
-    if "mirror" in Policies.model_fields:
+    if "mirror" in keys_of(Policies):
         keys["mirror"] = {"upstream": upstream, "share": share}
     else:
         draft.lose(item, "requests are not mirrored here", reach=False)

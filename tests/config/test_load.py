@@ -10,13 +10,14 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from sidecar.__main__ import main
 from sidecar.config.load import ConfigError, load_file, load_text
 from sidecar.config.problems import Problem, Report
+from sidecar.config.schema import models
 from sidecar.config.schema.file import File
 from sidecar.config.schema.regex import Regex
+from sidecar.config.schema.section import Section, keys_of
 from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
@@ -235,48 +236,48 @@ def test_the_reference_states_the_built_in_values_of_all_but_routes() -> None:
     assert stated.upstreams["payments"] == Upstream("payments", (Endpoint("payments", 80),))
 
 
-def keys_of_model(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def keys_below(section: type[Section], prefix: str = "") -> Iterator[str]:
     """Dotted keys; below a list or a map of free names, `*`."""
-    for name, field in model.model_fields.items():
+    for name, about in keys_of(section).items():
         yield prefix + name
-        yield from keys_inside(field.annotation, f"{prefix}{name}")
+        yield from keys_inside(about.annotation, f"{prefix}{name}")
 
 
 def keys_inside(annotation: Any, path: str) -> Iterator[str]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield from keys_of_model(annotation, f"{path}.")
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield from keys_below(annotation, f"{path}.")
         return
     step = ".*" if getattr(annotation, "__origin__", None) in (list, dict) else ""
     for argument in get_args(annotation):
         yield from keys_inside(argument, path + step)
 
 
-def keys_of_document(node: Node, models: set[str], path: str = "") -> Iterator[str]:
+def keys_of_document(node: Node, known_keys: set[str], path: str = "") -> Iterator[str]:
     if isinstance(node, Sequence):
         for item in node.items:
-            yield from keys_of_document(item, models, f"{path}.*")
+            yield from keys_of_document(item, known_keys, f"{path}.*")
     elif isinstance(node, MappingNode):
         if path.endswith("match"):  # one match instead of a list
             path += ".*"
         for key, entry in node.entries.items():
             here = f"{path}.{key}" if path else key
-            known = here if here in models else f"{path}.*"
+            known = here if here in known_keys else f"{path}.*"
             yield known
-            yield from keys_of_document(entry.value, models, known)
+            yield from keys_of_document(entry.value, known_keys, known)
 
 
-def test_every_key_of_the_model_stands_in_the_reference() -> None:
+def test_every_declared_key_stands_in_the_reference() -> None:
     path = EXAMPLES / "reference.yaml"
     node = parse.parse_bytes(path.read_bytes(), str(path), {}, Report())
     assert node is not None
-    models = set(keys_of_model(File))
-    written = set(keys_of_document(node, models))
-    policies = {key for key in models if key.startswith("defaults.")}  # the same keys stand in the routes
-    assert models - policies - written == set()
-    assert len(models) > 150
+    declared = set(keys_below(File))
+    written = set(keys_of_document(node, declared))
+    policies = {key for key in declared if key.startswith("defaults.")}  # the same keys stand in the routes
+    assert declared - policies - written == set()
+    assert len(declared) > 150
 
 
-def test_every_key_of_the_model_is_described() -> None:
+def test_every_declared_key_is_described() -> None:
     def undescribed(schema: dict[str, Any]) -> list[str]:
         return [
             f"{name}.{key}"
@@ -285,7 +286,7 @@ def test_every_key_of_the_model_is_described() -> None:
             if not field.get("description")
         ]
 
-    schema = File.model_json_schema()
+    schema = models.json_schema(File)
     assert undescribed({"File": schema, **schema["$defs"]}) == []
 
 
@@ -589,8 +590,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = [key for key in keys_of_model(File) if "*" not in key and not key.startswith("version")]
-ROUTE_KEYS = [key.removeprefix("routes.*.") for key in keys_of_model(File) if key.startswith("routes.*.")]
+KEYS = [key for key in keys_below(File) if "*" not in key and not key.startswith("version")]
+ROUTE_KEYS = [key.removeprefix("routes.*.") for key in keys_below(File) if key.startswith("routes.*.")]
 
 
 @settings(max_examples=300)

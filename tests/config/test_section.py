@@ -8,12 +8,13 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from sidecar.config.load import load_text
+from sidecar.config.schema import models
 from sidecar.config.schema.breaker import CircuitBreaker, Thresholds
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.schema.policies import Timeouts
 from sidecar.config.schema.routes import Match, Route
-from sidecar.config.schema.section import Section, about_key, section_of
+from sidecar.config.schema.section import Section, keys_of, section_of
 from sidecar.config.schema.upstreams import UpstreamSection
 from sidecar.core import snapshot as core
 
@@ -40,8 +41,8 @@ WHOLES: list[tuple[type[Section], object]] = [
 
 def declared(section: type[Section], at: str = "") -> Iterator[tuple[str, str | None]]:
     """Each key that holds a value, dotted, and the dotted field that it fills."""
-    for name, field in section.model_fields.items():
-        about, inner = about_key(section, name), section_of(field.annotation)
+    for name, about in keys_of(section).items():
+        inner = section_of(about.annotation)
         fills = None if about.fills is None else f"{at}{about.fills}"
         if inner is None or about.form is not None:
             yield name, fills
@@ -83,19 +84,19 @@ def test_each_field_of_the_snapshot_has_a_key(section: type[Section], value: obj
 
 def test_a_section_changes_what_it_gives_and_nothing_else() -> None:
     base = core.RouteTimeouts(1.0, 2.0, 3.0, 4.0)
-    given = Timeouts.model_validate({"attempt": "7s"})
+    given = models.read(Timeouts, {"attempt": "7s"})
     assert given.store(base) == core.RouteTimeouts(1.0, 7.0, 3.0, 4.0)
-    assert Timeouts().store(base) is base
+    assert models.read(Timeouts, {}).store(base) is base
 
 
 def test_a_key_may_fill_a_field_further_in() -> None:
     """`drain_timeout` and `drain.delay` fill one object, which neither of them may lose."""
-    both = Settings.model_validate({"version": 1, "drain_timeout": "9s", "drain": {"delay": "1s"}})
+    both = models.read(Settings, {"version": 1, "drain_timeout": "9s", "drain": {"delay": "1s"}})
     assert both.store(BUILT_IN).drain == core.Drain(9.0, 1.0)
 
 
 def test_what_is_built_in_is_shown_as_the_file_would_say_it() -> None:
-    shown = {name: about_key(CircuitBreaker, name).default for name in CircuitBreaker.model_fields}
+    shown = {name: about.default for name, about in keys_of(CircuitBreaker).items()}
     assert shown == {
         "sliding_window": None,
         "minimum_calls": 20,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.operator import Operator
 from tests.support.edits import PLAIN_WAYS, config_map, swap
+from tests.support.hanging import family
 from tests.support.ports import free_ports
-from tests.support.process import Running, http_get, sidecar
+from tests.support.process import Running, admin, http_get, sidecar
 from tests.support.traffic import traffic
 from tests.support.upstream import answering, scripted
 
@@ -102,6 +104,49 @@ async def test_traffic_never_notices_reloads(tmp_path: Path, *, is_config_map: b
         log = (tmp_path / "log").read_text()
         assert f"{file}:1:" in log, "the mistake is told with its place"
         assert "route extra2 added" in log
+
+
+def libraries(running: Running) -> dict[str, set[str]]:
+    """Of each process but the loading one, which libraries are mapped of those that read and check files."""
+    found = {}
+    for pid in family(running.process.pid):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        if "sidecar.runtime.loading" not in words:
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            found[f"{pid} {words}"] = {name for name in ("/pydantic_core/", "/yaml/") if name in maps}
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_reloads_and_what_is_told_of_them_bring_no_library_for_good(
+    tmp_path: Path, *, workers: int
+) -> None:
+    """Pydantic would be 10 MiB that a process keeps from its first reload on: it tells what changed without."""
+    inbound, probes, api, dead = free_ports(4)
+    base = BASE.format(inbound=inbound, probes=probes, app=dead, dead=dead)
+    base = base.replace("127.0.0.1:0", f"127.0.0.1:{api}").replace(
+        "version: 1", f"version: 1\nworkers: {workers}"
+    )
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(base + ROUTES)
+    hand = Operator(api)
+    async with sidecar(file, probes, tmp_path / "log") as running:
+        await running.logged('"process.started"', times=1 if workers == 1 else 1 + workers)
+        changed = f"{base.replace('50s', '40s')}  extra: {{endpoints: ['127.0.0.1:1']}}\n{ROUTES}"
+        file.write_text(changed.replace("drain: {delay: 0s}", "drain: {delay: 1s}"))
+        told = await hand.post("/reload")
+        assert "circuit_breaker.open_for" in str(told["diff"]["routes"])
+        assert told["diff"]["process"]
+        file.write_text(BAD)
+        assert not (await hand.post("/reload"))["is_success"]
+        config = await hand.get("/config")
+        assert "circuit_breaker.open_for" in config["active"]["routes"][0]
+        assert config["last_change"]["diff"] == told["diff"]
+        for path in ("routes", "status", "upstreams", "breakers", "breakers/app", "history", "outcomes/app"):
+            assert (await admin(api, "GET", f"/{path}"))[0] == 200
+        found = libraries(running)
+        assert len(found) >= workers
+        assert {words for words, names in found.items() if names} == set()
 
 
 async def test_a_signal_reloads_at_once(tmp_path: Path) -> None:

@@ -17,6 +17,26 @@ def test_a_serving_process_has_no_library_in_memory_that_it_does_not_serve_with(
     assert NOT_THERE.isdisjoint(done.stdout.split())
 
 
+def test_what_a_snapshot_says_is_told_without_pydantic() -> None:
+    """It would take 10 MiB at the first reload, for good: only the loading process reads files."""
+    program = """if True:
+        import sys
+        from sidecar.config.schema.file import BUILT_IN
+        from sidecar.config.tell import diff, render
+        from sidecar.core.snapshot import Listener, Address, Route, Upstream, Match
+
+        render.prepare()
+        route = Route("one", "inbound", (Match(),), (("app", 1),))
+        told = [render.process(BUILT_IN), render.upstream(Upstream("app", ())), render.route(route)]
+        told.append(render.listener(Listener("inbound", Address("127.0.0.1", 1))))
+        assert all(told)
+        assert diff.diff(BUILT_IN, BUILT_IN) == diff.Diff()
+        print(*sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"pydantic", "pydantic_core", "yaml"}.isdisjoint(done.stdout.split())
+
+
 def test_the_loading_process_is_started_before_what_takes_long_to_import() -> None:
     program = "import sys, sidecar.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -34,7 +34,7 @@ async def within(seconds: float, running: Running, ports: Iterable[int] = ()) ->
 async def told(running: Running, ports: Iterable[int] = ()) -> str:
     """Sockets of these ports, the tasks here, and log and stacks of all its processes, which end by it."""
     before = [*_sockets(frozenset(ports)), *_tasks()]
-    for pid in _family(running.process.pid):
+    for pid in family(running.process.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGABRT)
     with suppress(TimeoutError):
@@ -58,7 +58,7 @@ def _tasks() -> Iterator[str]:
         yield text.getvalue()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all that come from it, itself first."""
     found = [pid]
     for one in found:

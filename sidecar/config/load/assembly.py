@@ -28,15 +28,16 @@ from sidecar.config.load.origins import Origins
 from sidecar.config.load.strict import strict_advice
 from sidecar.config.load.urls import urls_of
 from sidecar.config.problems import ConfigError, Problem, Report
+from sidecar.config.schema import models
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
-from sidecar.config.schema.listeners import listeners
+from sidecar.config.schema.listeners import ListenerSection
 from sidecar.config.schema.names import TAKEN, is_extension, own_name
 from sidecar.config.schema.passed import passed_route
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.routes import Route, filters
-from sidecar.config.schema.section import stored
+from sidecar.config.schema.section import keys_of, stored
 from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
 from sidecar.config.yaml import parse
@@ -260,7 +261,10 @@ class _Assembly:
         return replace(snapshot, admin=replace(snapshot.admin, token_file=beside(node)))
 
     def _served(self, settings: Checked[Settings]) -> dict[str, core.Listener]:
-        served = listeners(settings.value.listeners)
+        sections = settings.value.listeners
+        if sections is None:
+            sections = dict.fromkeys(LISTENER_ADDRESSES, models.read(ListenerSection, {}))
+        served = {name: section.listener(name) for name, section in sections.items()}
         for name, listener in served.items():
             node = settings.node.get("listeners", name)
             if self._unmatched and not settings.is_given("listeners", name, "unmatched"):
@@ -394,7 +398,7 @@ class _Assembly:
         return found
 
     def _misspelt(self, key: str) -> str:
-        known = File.model_fields
+        known = keys_of(File)
         others = [name for name in self._top.entries if name not in known and not is_extension(name)]
         return " (it may be misspelt above)" if nearest(key, others) else ""
 

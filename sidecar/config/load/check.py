@@ -1,4 +1,4 @@
-"""One node against one model: the values it holds, and each problem at its own place.
+"""One node against one section: the values it holds, and each problem at its own place.
 
 Goes on past what is wrong: the faulty leaves are taken out and the rest is read again, so that rules
 between keys can still be checked and all problems are told at once.
@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sidecar.config.load import slips
 from sidecar.config.problems import Problem, Report
+from sidecar.config.schema import models
+from sidecar.config.schema.section import Section, keys_of
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 from sidecar.core.dataclass import dataclass
 
-M = TypeVar("M", bound=BaseModel)
-M_co = TypeVar("M_co", bound=BaseModel, covariant=True)
+S = TypeVar("S", bound=Section)
+S_co = TypeVar("S_co", bound=Section, covariant=True)
 Loc = tuple[int | str, ...]
 
 _EXPECTED = {"model_type": "a mapping", "dict_type": "a mapping", "list_type": "a list"}
 
 
 @dataclass(frozen=True, slots=True)
-class Checked(Generic[M_co]):
+class Checked(Generic[S_co]):
     """A section as read, and which of its keys could not be (those are None in `value`)."""
 
-    value: M_co
+    value: S_co
     node: MappingNode
     bad: frozenset[tuple[str, ...]] = frozenset()
 
@@ -40,27 +42,27 @@ class Checked(Generic[M_co]):
 
 
 def check(
-    model: type[M], node: MappingNode, report: Report, names: type[BaseModel] | None = None
-) -> Checked[M] | None:
-    """Read `node` as `model`; None when too little of it is left.
+    section: type[S], node: MappingNode, report: Report, names: type[Section] | None = None
+) -> Checked[S] | None:
+    """Read `node` as a `section`; None when too little of it is left.
 
     Args:
-        names: the model whose keys are suggested for unknown ones at the top, if not `model` itself.
+        names: the section whose keys are suggested for unknown ones at the top, if not `section` itself.
     """
     data = to_data(node)
     try:
-        return Checked(model.model_validate(data), node)
+        return Checked(models.read(section, data), node)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     for item in errors:
-        problem = _problem(names or model, node, item)
+        problem = _problem(names or section, node, item)
         if problem is not None:
             report.add(problem)
     for loc in sorted((item["loc"] for item in errors), key=_deepest_first):
         _take_out(data, loc)
     bad = frozenset(tuple(part for part in item["loc"] if isinstance(part, str)) for item in errors)
     try:
-        return Checked(model.model_validate(data), node, bad)
+        return Checked(models.read(section, data), node, bad)
     except ValidationError:
         return None
 
@@ -70,11 +72,11 @@ def _deepest_first(loc: Loc) -> tuple[int, list[tuple[int, str]]]:
     return -len(loc), [(-part, "") if isinstance(part, int) else (0, part) for part in loc]
 
 
-def _problem(model: type[BaseModel], root: MappingNode, item: ErrorDetails) -> Problem | None:
+def _problem(section: type[Section], root: MappingNode, item: ErrorDetails) -> Problem | None:
     loc, kind = item["loc"], item["type"]
     key, node = _find(root, loc)
     if kind == "extra_forbidden" and key is not None:
-        return key.problem(_unknown_key(key.text, model, loc[:-1]))
+        return key.problem(_unknown_key(key.text, section, loc[:-1]))
     if isinstance(node, Scalar) and node.is_broken:
         return None
     if kind == "missing":
@@ -94,19 +96,19 @@ def _message(item: ErrorDetails, node: Node) -> str:
     return item["msg"]
 
 
-def _unknown_key(key: str, model: type[BaseModel], loc: Loc) -> str:
-    hint = slips.of_unknown_key(key, known_keys(model, loc), lambda name: _below(model, (*loc, name)))
+def _unknown_key(key: str, section: type[Section], loc: Loc) -> str:
+    hint = slips.of_unknown_key(key, known_keys(section, loc), lambda name: _below(section, (*loc, name)))
     return f"unknown key {key!r}{hint}"
 
 
-def _below(model: type[BaseModel], loc: Loc) -> list[str]:
+def _below(section: type[Section], loc: Loc) -> list[str]:
     """The keys of the mapping at `loc`, or of each one in a list there."""
-    annotation: Any = model
+    annotation: Any = section
     for part in loc:
         annotation = _step(annotation, part)
     if get_origin(annotation) is list:
         loc = (*loc, 0)
-    return known_keys(model, loc)
+    return known_keys(section, loc)
 
 
 def _find(root: MappingNode, loc: Loc) -> tuple[Scalar | None, Node]:
@@ -143,22 +145,21 @@ def _named(loc: Loc) -> int | str | None:
     return named[-1] if named else None
 
 
-def known_keys(model: type[BaseModel], loc: Loc) -> list[str]:
-    """The keys of the mapping at `loc` inside `model`; empty where any key may stand."""
-    current: Any = model
+def known_keys(section: type[Section], loc: Loc) -> list[str]:
+    """The keys of the mapping at `loc` inside `section`; empty where any key may stand."""
+    current: Any = section
     for part in loc:
         current = _step(current, part)
         if current is None:
             return []
-    found = _first_model(current)
-    return list(found.model_fields) if found else []
+    return list(keys_of(current)) if _is_section(current) else []
 
 
 def _step(annotation: Any, part: int | str) -> Any:
     """The annotation one level down."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(str(part))
-        return None if field is None else _bare(field.annotation)
+    if _is_section(annotation):
+        about = keys_of(annotation).get(str(part))
+        return None if about is None else _bare(about.annotation)
     arguments = get_args(annotation)
     return _bare(arguments[-1]) if arguments else None
 
@@ -171,5 +172,5 @@ def _bare(annotation: Any) -> Any:
     return annotation
 
 
-def _first_model(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)

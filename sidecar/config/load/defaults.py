@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 
 from sidecar.config.schema.form import FIELDS
 from sidecar.config.schema.policies import Policies
-from sidecar.config.schema.section import Section, about_key, section_of
+from sidecar.config.schema.section import Section, keys_of, section_of
 from sidecar.config.yaml.nodes import Entry, MappingNode, Scalar, is_null
 
 Path = tuple[str, ...]
 
-_SECTIONS = frozenset(Policies.model_fields)
+_SECTIONS = frozenset(keys_of(Policies))
 _ABSENT_WHEN_NULL = frozenset(
     {("fallback",), ("cors",), ("hedge",), ("mirror",), ("circuit_breaker", "candidate")}
 )
@@ -36,12 +36,12 @@ _REWRITTEN_BY = {"prefix": "path", "path": "prefix"}
 """A route's key of `rewrite` → that of `defaults` which it excludes."""
 
 
-def _header_maps(model: type[Section], prefix: Path = ()) -> Iterator[Path]:
-    for name, field in model.model_fields.items():
-        inner = section_of(field.annotation)
+def _header_maps(section: type[Section], prefix: Path = ()) -> Iterator[Path]:
+    for name, about in keys_of(section).items():
+        inner = section_of(about.annotation)
         if inner is not None:
             yield from _header_maps(inner, (*prefix, name))
-        elif about_key(model, name).form is FIELDS:
+        elif about.form is FIELDS:
             yield (*prefix, name)
 
 

@@ -12,7 +12,7 @@ from sidecar.config.load.defaults import HEADER_MAPS, Path
 from sidecar.config.problems import Place
 from sidecar.config.schema.form import flow
 from sidecar.config.schema.policies import Policies
-from sidecar.config.schema.section import Section, about_key, section_of
+from sidecar.config.schema.section import Section, keys_of, section_of
 from sidecar.config.yaml.environment import has_variable
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, is_null
 from sidecar.core.dataclass import dataclass
@@ -81,15 +81,15 @@ class Origins:
         return self._routes[route][0].place
 
 
-def _leaves(model: type[Section], prefix: Path) -> list[tuple[Path, object]]:
-    """Every key of `model` that holds a value, with its built-in default."""
+def _leaves(section: type[Section], prefix: Path) -> list[tuple[Path, object]]:
+    """Every key of `section` that holds a value, with its built-in default."""
     found: list[tuple[Path, object]] = []
-    for name, field in model.model_fields.items():
-        inner = section_of(field.annotation)
+    for name, about in keys_of(section).items():
+        inner = section_of(about.annotation)
         if inner is not None:
             found += _leaves(inner, (*prefix, name))
         else:
-            found.append(((*prefix, name), None if "candidate" in prefix else about_key(model, name).default))
+            found.append(((*prefix, name), None if "candidate" in prefix else about.default))
     return found
 
 

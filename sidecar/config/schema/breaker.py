@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -156,10 +157,9 @@ class CircuitBreaker(Thresholds):
         fills="candidate",
     )
 
-    def store(self, base: T) -> T:
+    def store(self, base: T, but: Collection[str] = ()) -> T:
         """`base`, a `BreakerPolicy`, with what is given, and with what follows from it."""
-        given = self if self.candidate is None else self.model_copy(update={"candidate": None})
-        policy: Any = Thresholds.store(given, base)
+        policy: Any = super().store(base, (*but, "candidate"))
         if self.minimum_calls is None and policy.window.type is core.WindowType.COUNT:
             # resilience4j: a built-in number that a short count window could never hold shrinks to the window.
             policy = replace(policy, minimum_calls=min(policy.minimum_calls, int(policy.window.size)))

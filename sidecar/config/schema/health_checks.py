@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sidecar.config.schema import values
@@ -21,7 +22,7 @@ class GrpcCheckSection(Section):
         fills="service",
     )
 
-    def _changes(self, base: Any) -> dict[str, Any]:
+    def _changes(self, base: Any, but: Collection[str] = ()) -> dict[str, Any]:
         return {"service": self.service or ""}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from sidecar.config.schema import values
@@ -164,13 +163,6 @@ class ListenerSection(Section):
         if self.ambiguous is None and listener.trust is core.Trust.NONE:
             listener = replace(listener, ambiguous=core.Ambiguous.REFUSE)
         return listener
-
-
-def listeners(sections: Mapping[str, ListenerSection] | None) -> dict[str, core.Listener]:
-    """Those of a file; the built-in ones where it says nothing of them."""
-    if sections is None:
-        sections = dict.fromkeys(LISTENER_ADDRESSES, ListenerSection())
-    return {name: section.listener(name) for name, section in sections.items()}
 
 
 def _forwarded(direction: core.Direction, trust: core.Trust) -> core.Forwarded:

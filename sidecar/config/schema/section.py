@@ -1,22 +1,20 @@
 """A mapping of the file as a class, in which each key is declared once.
 
 A declaration says of which type the key's value is (`values.py`), what it means, and which field of the snapshot it
-fills. From there come the reader and the JSON Schema (pydantic makes both), the value in the snapshot (`store`), the
-built-in value that people and editors are shown, and the way back, from a snapshot to the words of the file (`told`).
+fills. From there come the reader and the JSON Schema (`models.py` has pydantic make both), the value in the snapshot
+(`store`), the built-in value that people and editors are shown, and the way back, from a snapshot to the words of the
+file (`told`). A process that serves needs the way back alone, and gets it without pydantic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cache
+from inspect import get_annotations
 from itertools import chain
 from operator import attrgetter
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
-
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
 
 from sidecar.config.schema.form import Form, Hidden
 from sidecar.core.dataclass import dataclass
@@ -26,8 +24,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Key:
-    """What a declaration says beside the type. Pydantic keeps it and calls it for the JSON Schema."""
+    """What a declaration says."""
 
+    description: str
     fills: str | None
     """The field of the snapshot's object, with dots to one inside; None: no field of its own."""
     form: Form | None
@@ -35,10 +34,10 @@ class Key:
     default: object = None
     """The built-in value as the file would say it; None: unset, or it depends on other keys."""
     is_derived: bool = False
-
-    def __call__(self, schema: dict[str, Any]) -> None:
-        if self.default is not None:
-            schema["default"] = self.default
+    is_required: bool = False
+    examples: list[object] | None = None
+    annotation: Any = None
+    """The type of its value, once the class is made."""
 
 
 def key(
@@ -59,8 +58,7 @@ def key(
         default: to show, where it is not what the snapshot's field has: the class's `built_in` says that.
         is_derived: without it something else decides, so there is no default to show.
     """
-    about = Key(fills, form, default, is_derived)
-    return Field(default=None, description=description, examples=examples, json_schema_extra=about)
+    return Key(description, fills, form, default, is_derived, examples=examples)
 
 
 def required(
@@ -71,39 +69,44 @@ def required(
     examples: list[object] | None = None,
 ) -> Any:
     """A key that must be given; as above."""
-    about = Key(fills, form, is_derived=True)
-    return Field(description=description, examples=examples, json_schema_extra=about)
+    return Key(description, fills, form, is_derived=True, is_required=True, examples=examples)
 
 
-class Section(BaseModel):
-    """A mapping of the file: no unknown keys, no silent conversions, no change after birth."""
-
-    # Built when the first of its kind is read: most sections are in no file, and pydantic would build each of them
-    # for itself and in every section around it.
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+class Section:
+    """A mapping of the file. Those that were read are instances of its model (`models.py`)."""
 
     built_in: ClassVar[Any] = None
     """The object of `core/snapshot` whose fields the keys fill, as it is when none is given."""
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        for name, field in cls.model_fields.items():
-            about = about_key(cls, name)
+    _keys: ClassVar[Mapping[str, Key]] = {}
+    _entries: ClassVar[tuple[_Entry, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Collect what the class declares."""
+        types = get_annotations(cls, eval_str=True)
+        own = {name: _taken(cls, name) for name in types}
+        for name, about in own.items():
+            about.annotation = types[name]
+        cls.__annotations__ = {}  # pydantic would work them out again for each model, and has them from the keys
+        cls._keys = {**cls._keys, **own}
+        for about in cls._keys.values():
             if about.form is None:
-                about.form = _form_of(field)
+                about.form = _form_of(about.annotation)
             has_default = about.fills is not None and about.form is not None and not about.is_derived
             if has_default and about.default is None and cls.built_in is not None:
                 about.default = _default(about, cls.built_in)
+        entries = (_entry(name, about) for name, about in cls._keys.items())
+        cls._entries = tuple(entry for entry in entries if entry.fills or entry.section)
 
-    def store(self, base: T) -> T:
-        """`base` with what this section gives."""
-        return _with(base, self._changes(base))
+    def store(self, base: T, but: Collection[str] = ()) -> T:
+        """`base` with what this section gives, except for the keys `but`."""
+        return _with(base, self._changes(base, but))
 
-    def _changes(self, base: Any) -> dict[str, Any]:
+    def _changes(self, base: Any, but: Collection[str] = ()) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        for entry in _entries(type(self)):
+        for entry in self._entries:
             value = entry.given(self)
-            if value is None:
+            if value is None or entry.name in but:
                 continue
             if entry.fills is None:
                 changes |= value._changes(base)
@@ -120,18 +123,18 @@ class Section(BaseModel):
         Keys are dotted, behind `prefix`, and stand in the order of the reference.
         """
         told: dict[str, str] = {}
-        for entry in _entries(cls, prefix):
+        for entry in cls._entries:
             found = value if entry.fills is None else entry.get(value)
             if found is None:
                 if entry.form is not None and entry.form.unset is not None:
-                    told[entry.name] = entry.form.unset
+                    told[prefix + entry.name] = entry.form.unset
                 continue
             if entry.section is not None:
-                told |= entry.section.told(found, hidden, f"{entry.name}.")
+                told |= entry.section.told(found, hidden, f"{prefix}{entry.name}.")
             elif entry.form is not None:
                 text = entry.form.text(found, hidden)
                 if text is not None:
-                    told[entry.name] = text
+                    told[prefix + entry.name] = text
         return told
 
 
@@ -140,11 +143,9 @@ def stored(section: Section | None, base: T) -> T:
     return base if section is None else section.store(base)
 
 
-def about_key(section: type[BaseModel], name: str) -> Key:
-    """What the declaration of a key says."""
-    about = section.model_fields[name].json_schema_extra
-    assert isinstance(about, Key), f"{section.__name__}.{name} is declared with `key` or `required`"
-    return about
+def keys_of(section: type[Section]) -> Mapping[str, Key]:
+    """What the declarations of its keys say, by name, in the order of the reference."""
+    return section._keys
 
 
 def section_of(annotation: Any) -> type[Section] | None:
@@ -160,7 +161,6 @@ class _Entry:
     """A key, as `store` and `told` want it: worked out once for each class."""
 
     name: str
-    """Dotted."""
     fills: str | None
     form: Form | None
     section: type[Section] | None
@@ -171,15 +171,18 @@ class _Entry:
     """The value in an object of the snapshot."""
 
 
-@cache
-def _entries(cls: type[Section], prefix: str = "") -> tuple[_Entry, ...]:
-    entries = []
-    for name, field in cls.model_fields.items():
-        about = about_key(cls, name)
-        section = section_of(field.annotation) if about.form is None else None
-        get = attrgetter(about.fills) if about.fills else _nothing
-        entries.append(_Entry(prefix + name, about.fills, about.form, section, attrgetter(name), get))
-    return tuple(entry for entry in entries if entry.fills or entry.section)
+def _entry(name: str, about: Key) -> _Entry:
+    section = section_of(about.annotation) if about.form is None else None
+    get = attrgetter(about.fills) if about.fills else _nothing
+    return _Entry(name, about.fills, about.form, section, attrgetter(name), get)
+
+
+def _taken(cls: type[Section], name: str) -> Key:
+    """A declaration, which the class gives away: its instances have the value in that place."""
+    about = vars(cls).get(name)
+    assert isinstance(about, Key), f"{cls.__name__}.{name} is declared with `key` or `required`"
+    delattr(cls, name)
+    return about
 
 
 def _nothing(_: Any) -> None:
@@ -196,10 +199,10 @@ def _with(base: T, changes: dict[str, Any]) -> T:
     return replace(base, **own) if own else base  # type: ignore[type-var]
 
 
-def _form_of(field: FieldInfo) -> Form | None:
+def _form_of(annotation: Any) -> Form | None:
     """That of the type, without `| None`."""
-    of_parts = (getattr(part, "__metadata__", ()) for part in get_args(field.annotation))
-    for metadata in chain(field.metadata, *of_parts):
+    parts = (annotation, *get_args(annotation))
+    for metadata in chain.from_iterable(getattr(part, "__metadata__", ()) for part in parts):
         form = getattr(metadata, "form", None)
         if isinstance(form, Form):
             return form

@@ -5,8 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from sidecar.config.schema import hidden_values, units, values
 from sidecar.config.schema.form import Form, Hidden, flow
 from sidecar.config.schema.section import Section, key, required
@@ -90,7 +88,7 @@ class MetricsSection(Section):
     built_in = core.Telemetry()
 
     interval: values.Duration | None = key("Between two exports.", fills="metrics_interval_seconds")
-    buckets: Annotated[list[values.Duration], AfterValidator(_ascending)] | None = key(
+    buckets: Annotated[list[values.Duration], values.Rule(_ascending)] | None = key(
         "Upper bounds of the buckets of `http.server.request.duration` and `http.client.request.duration`, "
         f"ascending, up to {MAX_BUCKETS}. Another bucket takes what is longer.",
         fills="duration_bounds",

@@ -1,6 +1,6 @@
 """The types of values in the file: how each is read, shown in the JSON Schema of editors, and written back.
 
-A type here is a Python type with a reader in front.
+A type here is a Python type with a reader in front. What the annotations mean to pydantic is in `models.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, TypeAlias
-
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import core_schema
 
 from sidecar.config.schema import names, readers, redis_url, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
@@ -56,16 +53,6 @@ class Read:
     schema: dict[str, Any]
     form: Form = PLAIN
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_before_validator_function(self.reader, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return dict(self.schema)
-
 
 def _typed(reader: Callable[[object], object], form: Form = PLAIN, **schema: Any) -> Read:
     return Read(reader, schema, form)
@@ -84,16 +71,13 @@ class OrShorthand:
     short: dict[str, Any] | None = None
     """The short form's schema; None for "one item instead of a list"."""
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_before_validator_function(self.reader, handler(source))
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        long = handler(schema)
-        return {"anyOf": [self.short or long["items"], long]}
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """Annotation: once the value was read, `check` looks at all of it."""
+
+    check: Callable[[Any], Any]
+    """Gives the value, or raises ValueError."""
 
 
 AUTO = readers.AUTO

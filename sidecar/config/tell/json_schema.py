@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sidecar.config.schema import models
 from sidecar.config.schema.file import File
 
 _VARIABLE = {"$ref": "#/$defs/Variable"}
@@ -17,7 +18,7 @@ _RESTRICTED = ("integer", "number", "boolean")
 
 def json_schema() -> dict[str, Any]:
     """The schema, as plain data."""
-    schema = File.model_json_schema()
+    schema = models.json_schema(File)
     definitions = {name: _clean(value) for name, value in schema.pop("$defs").items()}
     definitions["Variable"] = {
         "type": "string",
