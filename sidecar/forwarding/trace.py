@@ -53,7 +53,13 @@ class Trace(TraceContext):
             self._decide(service, came.is_sampled)
         elif b"traceparent" in lookup:
             read_into(self, lookup[b"traceparent"], lookup.get(b"tracestate"), service.ids)
-            self._decide(service, None if self.parent_id is None else IS_SAMPLED[self.flags])
+            # As `_decide`, without the call.
+            was_sampled = IS_SAMPLED[self.flags]
+            decide = service.decide
+            is_sampled = decide(None if self.parent_id is None else was_sampled, self.trace_id)
+            self.is_sampled = is_sampled
+            if is_sampled is not was_sampled:
+                self.flags ^= SAMPLED
         else:
             self.trace_id = new_id
             self.parent_id = self.own_member = None
