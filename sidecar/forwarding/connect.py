@@ -68,7 +68,7 @@ class TunnelExchange(Exchange):
         self.route_name = route.name
         if len(service.exchanges) > service.crowd:
             self._check_room(route)
-        self._take_plain_deadline(route, now)
+        self._take_deadline(route, {}, now)  # no field bounds a tunnel
         if self.request.listener in service.shut.every:
             self._check_guard(route, refusal)
         if passed is not None and not service.passing.is_known(passed, now):
