@@ -477,9 +477,19 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 return b""
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
-        request = Request().take(listener.name, method, target, target, host, fields, lookup)
-        if self.link.asked is not None:
-            request.asked = self.link.asked
+        request = Request()  # `take`, without the call
+        request.listener = listener.name
+        request.method = method
+        request.target = target
+        request.origin_target = target
+        request.host = host
+        request.fields = fields
+        request.lookup = lookup
+        request.length = 0
+        request.traits = PLAIN
+        request.added = b""
+        request.asked = self.link.asked
+        request.tls = None
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         if listener.tells_of_client:
             known = self._forwarded
