@@ -85,7 +85,8 @@ def request_head(
         own[10] = _NUMBERS.get(sent_ms) or _number(sent_ms)
     elif known := _around_milliseconds(drop, carried):
         drop, text = known
-        own[9:] = ((b"%d" % sent_ms).join(text),)
+        number = own[10] = b"%d" % sent_ms
+        own[11] = number.join(text)
     else:
         del own[9:]
         drop = _unusual(exchange, route, told_seconds, own)
@@ -145,8 +146,8 @@ def _authority(endpoint: Endpoint | None) -> bytes:
 def _around_milliseconds(
     drop: frozenset[bytes], carried: tuple[Carried, ...]
 ) -> tuple[frozenset[bytes], list[bytes]] | None:
-    """What is left out where these timeouts are written anew, and the last lines, cut wherever the milliseconds
-    stand; None if they cannot be written so.
+    """What is left out where these timeouts are written anew, and what follows the first of them, `_EXPECTED`, cut
+    wherever the milliseconds stand; None if they cannot be written so.
     """
     if any(field.form not in deadline.IN_MILLISECONDS for field in carried):
         return None
@@ -156,7 +157,7 @@ def _around_milliseconds(
         text.append(unit + b"\r\n" + name + b": ")
         unit = zero[1:]
     text.append(unit + b"\r\n")
-    return drop | {name for name, _ in fields}, text
+    return drop | {name for name, _ in fields}, text[1:]
 
 
 _GRPC_ALONE: Final = ((), (deadline.carried_field(deadline.GRPC_TIMEOUT, Form.GRPC),))
