@@ -111,16 +111,12 @@ class Race(AttemptOwner):
     hedge_at: float
     """When one more is begun beside those that run; infinite for never."""
     _has_hedged: bool
-    _was_refused: bool
-    """One endpoint has refused, and another was tried."""
-    _was_unprocessed: bool
-    """An upstream has said that it did nothing with the request."""
-    _was_stale: bool
-    """One pooled connection had been closed: no other is taken from a pool."""
+    _once_more: tuple[RetryCause, ...] | None
+    """Why it was tried again without being asked to, of `_may_try_again`: once for each cause. None: it was not."""
 
     __slots__ = (
-        "_aside", "_destination", "_has_hedged", "_retrying", "_route", "_shift", "_was_refused", "_was_stale",
-        "_was_unprocessed", "detour", "exchange", "hedge_at", "is_postponed", "running", "story", "stream", "winner",
+        "_aside", "_destination", "_has_hedged", "_once_more", "_retrying", "_route", "_shift", "detour", "exchange",
+        "hedge_at", "is_postponed", "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -155,9 +151,7 @@ class Race(AttemptOwner):
         self.detour = None
         self._route = route
         self._destination = destination
-        self._was_refused = False
-        self._was_stale = False
-        self._was_unprocessed = False
+        self._once_more = None
         self.is_postponed = False
         self._has_hedged = False
         self.hedge_at = inf
@@ -352,7 +346,8 @@ class Race(AttemptOwner):
         pool.in_flight += 1
         pool.begun_at = now
         lease = None
-        if pool.idle and not self._was_stale:
+        # Where one pooled connection had been closed, no other is taken from a pool.
+        if pool.idle and (self._once_more is None or not self._was_tried_for(RetryCause.STALE_CONNECTION)):
             lease = pool.take(now, exchange.body is not None or exchange.request.method not in REPEATABLE)
         if lease is not None:
             attempt.send(lease, now)
@@ -584,7 +579,9 @@ class Race(AttemptOwner):
             return
         is_again = self._may_try_again(error)
         # A probe's permit goes on to the attempt that follows; a stale connection said nothing of the upstream.
-        is_blameless = error.is_stale or (error.processed is Processed.NEVER and not self._was_unprocessed)
+        is_blameless = error.is_stale or (
+            error.processed is Processed.NEVER and not self._was_tried_for(RetryCause.REFUSED)
+        )
         keeps_permit = is_again and (attempt.permit.is_probe or is_blameless)
         if not keeps_permit:
             self._tell(attempt.judge(kind, now, error))
@@ -652,26 +649,32 @@ class Race(AttemptOwner):
         """
         if self.winner is not None:
             return False
-        if error.processed is Processed.NEVER and not self._was_unprocessed:
+        if error.processed is Processed.NEVER and not self._was_tried_for(RetryCause.REFUSED):
             body = self.exchange.body
             return body is None or body.is_resendable
         if error.reason is Reason.CONNECTION_REFUSED:
-            has_other = len(self._destination.cluster.pools) > 1 and not self._was_refused
+            has_other = len(self._destination.cluster.pools) > 1 and not self._was_tried_for(
+                RetryCause.NOT_CONNECTED
+            )
             body = self.exchange.body  # a stream that was refused has been given some of it
             return has_other and (body is None or body.is_resendable)
         exchange = self.exchange
         body = exchange.body
         is_resendable = exchange.request.method in REPEATABLE and (body is None or body.is_untouched)
-        return error.is_stale and is_resendable and not self._was_stale
+        return error.is_stale and is_resendable and not self._was_tried_for(RetryCause.STALE_CONNECTION)
+
+    def _was_tried_for(self, cause: RetryCause) -> bool:
+        return self._once_more is not None and cause in self._once_more
 
     def _try_again(self, failed: Attempt, error: GivenUp, now: float, *, keeps_permit: bool) -> bool:
         """False where the breaker or a limit is against it: nobody is told of that, and the first failure stands."""
         if error.processed is Processed.NEVER:
-            self._was_unprocessed, cause = True, RetryCause.REFUSED
+            cause = RetryCause.REFUSED
         elif error.is_stale:
-            self._was_stale, cause = True, RetryCause.STALE_CONNECTION
+            cause = RetryCause.STALE_CONNECTION
         else:
-            self._was_refused, cause = True, RetryCause.NOT_CONNECTED
+            cause = RetryCause.NOT_CONNECTED
+        self._once_more = (*(self._once_more or ()), cause)
         permit = failed.permit if keeps_permit else self._ask_once_more(now)
         if permit is None:
             return False
