@@ -14,7 +14,7 @@ from sidecar.core.breaker.numbers import Tally
 from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal, Keeper
 from sidecar.core.breaker.rows import Rows
 from sidecar.core.breaker.triggers import Triggers
-from sidecar.core.breaker.window import Window
+from sidecar.core.breaker.window import TimeWindow, Window
 from sidecar.core.transition import State, Transition
 
 
@@ -90,7 +90,10 @@ class Door:
         if rows.is_begun:
             rows.end()
         window = self._window
-        window.add(now, 0)
+        if window.__class__ is TimeWindow and now < window.bucket_ends:
+            window.total += 1  # `add`, without the call
+        else:
+            window.add(now, 0)
         if (window.failed or window.slow) and self._triggers.check_rates(window) is not None:
             return self._keeper.check_rates(now)
         return None

@@ -79,7 +79,11 @@ class TimeWindow(Counts):
     bucket.
     """
 
-    __slots__ = ("_base", "_bucket_ends", "_index", "_rings", "_started", "_width")
+    __slots__ = ("_base", "_index", "_rings", "_started", "_width", "bucket_ends")
+
+    bucket_ends: float
+    """Until then the current bucket takes what comes. A success in good time is one more in `total` and nothing else,
+    so who has only that to record may add it there in the place of `add`."""
 
     def __init__(self, size_seconds: float, now: float) -> None:
         """Raises ValueError unless `size_seconds` is above zero."""
@@ -94,7 +98,7 @@ class TimeWindow(Counts):
     def _begin(self, now: float) -> None:
         self._started = now
         self._index = 0
-        self._bucket_ends = now + self._width
+        self.bucket_ends = now + self._width
         self._reset()
         # The current bucket is what came since it began, so an outcome touches the running totals alone and
         # the ring is written only when a bucket ends: 47 ns for `add` instead of 104.
@@ -102,7 +106,7 @@ class TimeWindow(Counts):
 
     def add(self, now: float, mark: int) -> int:
         """Record one outcome, and return its place."""
-        if now >= self._bucket_ends:
+        if now >= self.bucket_ends:
             self._rotate(now)
         self.total += 1
         if mark:
@@ -115,7 +119,7 @@ class TimeWindow(Counts):
 
     def change(self, place: int, old: int, new: int, now: float, count: int = 1) -> bool:
         """Give `count` calls at `place` another mark; False if they have left the window."""
-        if now >= self._bucket_ends:
+        if now >= self.bucket_ends:
             self._rotate(now)
         if place <= self._index - BUCKETS:
             return False
@@ -134,7 +138,7 @@ class TimeWindow(Counts):
     def slots(self, count: int, now: float) -> tuple[tuple[int, int, int], ...]:
         """Calls, failures and slow calls of `count` equal parts of the window, the youngest first; parts at its end
         that are empty are left out. The part that has just begun holds less time than the others."""
-        if now >= self._bucket_ends:
+        if now >= self.bucket_ends:
             self._rotate(now)
         width, rings = BUCKETS // count, self._rings
         sums = [[0, 0, 0] for _ in range(count)]
@@ -153,7 +157,7 @@ class TimeWindow(Counts):
 
     def expire(self, now: float) -> None:
         """Drop what is too old, so that the counts are those of `now`."""
-        if now >= self._bucket_ends:
+        if now >= self.bucket_ends:
             self._rotate(now)
 
     def clear(self, now: float) -> None:
@@ -183,7 +187,7 @@ class TimeWindow(Counts):
                 self.silent -= silent
                 rings[slot : slot + 5] = _EMPTY
         self._index = index
-        self._bucket_ends = self._started + (index + 1) * self._width
+        self.bucket_ends = self._started + (index + 1) * self._width
         self._base = self._now()
 
 
