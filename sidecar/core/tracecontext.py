@@ -65,7 +65,7 @@ class IdSource:
     its own after a fork, or two workers would hand out the same ids.
     """
 
-    __slots__ = ("_batch", "_random", "_sets", "_spans", "_traces")
+    __slots__ = ("_batch", "_random", "_spans", "_traces", "sets")
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom, batch: int = 256) -> None:
         """Fetch `batch` ids at a time from `random_bytes` (a cryptographic source, but in tests)."""
@@ -73,7 +73,8 @@ class IdSource:
         self._batch = batch
         self._traces: list[bytes] = []
         self._spans: list[bytes] = []
-        self._sets: list[tuple[bytes, bytes, bytes]] = []
+        self.sets: list[tuple[bytes, bytes, bytes]] = []
+        """Of `for_exchange`: while there are any, one may be popped here in the place of the call."""
 
     def trace_id(self) -> bytes:
         """Return 32 hex digits, all of them random (hence `RANDOM`)."""
@@ -89,9 +90,9 @@ class IdSource:
 
     def for_exchange(self) -> tuple[bytes, bytes, bytes]:
         """Return a trace id and two span ids, what one exchange needs: 0.15 µs, where three calls take 0.26."""
-        if not self._sets:
-            self._sets = cast(list[tuple[bytes, bytes, bytes]], self._fetch("32s16s16s"))
-        return self._sets.pop()
+        if not self.sets:
+            self.sets = cast(list[tuple[bytes, bytes, bytes]], self._fetch("32s16s16s"))
+        return self.sets.pop()
 
     def _fetch(self, layout: str) -> list[tuple[bytes, ...]]:
         """A batch of ids as `struct` cuts them out; drawn anew if any could be all zero (once in 2^60)."""

@@ -37,7 +37,8 @@ class Trace(TraceContext):
 
     def begin(self, service: Service, lookup: Mapping[bytes, bytes]) -> None:
         """Read the ids that the request came with, and draw those that it did not bring."""
-        new_id, self.span_id, self.client_span_id = service.ids.for_exchange()
+        sets = service.ids.sets
+        new_id, self.span_id, self.client_span_id = sets.pop() if sets else service.ids.for_exchange()
         self.untrusted = self.forms = None
         propagation = service.propagation
         # Asked here, without a call: 0.09 µs for each request where `b3` is read, 0.13 with one.
