@@ -164,7 +164,13 @@ def budget(
         seconds = 0.0
     if policy.mode is _OBSERVE:
         return Budget().take(route_seconds, source, False, invalid, (), seconds)
-    return Budget().take(seconds, source, seconds <= 0.0, invalid, carried, seconds)
+    found = Budget()  # `take`, without the call
+    found.seconds = found.measured_seconds = seconds
+    found.source = source
+    found.is_spent = seconds <= 0.0
+    found.invalid = invalid
+    found.carried = carried
+    return found
 
 
 def budget_of(block: Block, policy: DeadlinePolicy, route_seconds: float) -> Budget:
