@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.core.block import AnswerBlock, Begun, Block
+from sidecar.core.tracecontext import AS_HEX
 
 Field = tuple[bytes, bytes, bytes]
 """The key to look it up by (lower case), the line as it is passed on (`Name: value` CRLF), the value."""
@@ -238,9 +239,12 @@ def _read_traced(before: Block, text: bytes) -> _Fields | None:
     Of seven lines, two of which vary: 1.0 µs less than line by line.
     """
     lines = text.split(b"\r\n")
-    value = lines.pop(0).strip(b" \t")
-    if value.translate(_AS_VALUE) != value:
-        return None
+    value = lines.pop(0)
+    # Of digits and dashes alone there is nothing to strip, and nothing that may not stand there.
+    if value.translate(AS_HEX) != value:
+        value = value.strip(b" \t")
+        if value.translate(_AS_VALUE) != value:
+            return None
     fields = Begun(before)
     fields.block = before
     fields.append((b"traceparent", b"traceparent: " + value + b"\r\n", value))

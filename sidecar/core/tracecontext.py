@@ -32,7 +32,7 @@ _OWN_KEY: Final = b"sidecar"
 _OWN_PREFIX: Final = b"sidecar="
 _OWN_LENGTH: Final = len(_OWN_PREFIX) + 16
 _HEX: Final = b"0123456789abcdef"
-_AS_HEX: Final = bytes(byte if byte in _HEX + b"-" else byte ^ 0x80 for byte in range(256))
+AS_HEX: Final = bytes(byte if byte in _HEX + b"-" else byte ^ 0x80 for byte in range(256))
 """Translates digits and dashes to themselves, and all else to something else. To compare a value with what it is
 translated to takes 600 instructions less than to translate with a set of bytes to delete."""
 _ZERO_TRACE: Final = b"0" * 32
@@ -159,7 +159,7 @@ def read_into(context: TraceContext, traceparent: bytes, tracestate: bytes | Non
     # Splitting checks and cuts at once: 0.44 µs for all of this, 0.52 with a regex and groups. `parent_of` reads
     # the same, for those who need no more.
     parts = traceparent.split(b"-", 4)
-    if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(_AS_HEX) != traceparent:
+    if len(parts) != 4 or parts[0] != b"00" or traceparent.translate(AS_HEX) != traceparent:
         parts = _as_version_00(traceparent).split(b"-")
     _, trace_id, parent_id, flags = parts
     if (
