@@ -140,12 +140,13 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         now = self.started = self.moved_at = clock()
         service.exchanges.add(self)
         trace = self.trace = Trace()
-        if service.strangers and request.listener in service.strangers:
-            trace.begin_anew(service, request.lookup)
-            without_context(request)
-        else:
-            trace.begin(service, request.lookup)
         lookup = request.lookup
+        if service.strangers and request.listener in service.strangers:
+            trace.begin_anew(service, lookup)
+            without_context(request)
+            lookup = request.lookup
+        else:
+            trace.begin(service, lookup)
         if refusal is not None and not refusal.is_own_lack:
             # Not raised: its traceback would hold the frame that holds it, which only the collector undoes.
             self.fail(refusal)
@@ -529,7 +530,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         if service.is_draining:
             service.departed.set()
         attempts = self.attempts
-        now = self.ended = attempts[-1].ended if reason is None and len(attempts) == 1 else service.clock()
+        only = attempts[0] if len(attempts) == 1 else None
+        now = self.ended = only.ended if reason is None and only is not None else service.clock()
         if self.caller is not None or self.remembered_as is not None:
             lineage.forget(self, now)
         route = self.route
@@ -540,8 +542,12 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 self._keep_refusal(route.outcomes)
         finished = service.observe.finished
         finished(self)
-        for attempt in attempts:
-            del attempt.race  # no cycle is left, so nothing waits for the garbage collector
+        # No cycle is left, so nothing waits for the garbage collector.
+        if only is not None:
+            del only.race
+        else:
+            for attempt in attempts:
+                del attempt.race
         self.race = None
         self.stream = NO_CLIENT
         if self.body is not None:
