@@ -448,6 +448,31 @@ def test_blocks_are_bounded_and_still_right() -> None:
         assert len(plain._heads) <= plain.MAX_BLOCKS
 
 
+@pytest.mark.parametrize("body", [b"", b"\n", b"\r\ntraceparent: 7\r\n\r\n"])
+def test_traced_heads_and_others_in_turn_are_each_read_as_if_alone(body: bytes) -> None:
+    other = b"POST /b HTTP/1.1\r\nX-A: 1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for number in range(4):
+        for _ in range(2):
+            traced = read_request(
+                b"GET /a HTTP/1.1\r\nX-A: 1\r\ntraceparent: \t%d \r\nX-B: 1\r\n\r\n" % number
+            )
+            assert traced is not None
+            assert traced[3] == {b"x-a": b"1", b"traceparent": b"%d" % number, b"x-b": b"1"}
+        for _ in range(2):
+            found = read_request(other + body)
+            assert found is not None
+            assert found[:2] == (b"POST", b"/b")
+            assert found[3] == {b"x-a": b"1", b"content-length": b"%d" % len(body)}
+            assert found[4] == len(other)
+
+
+def test_no_trace_is_remembered() -> None:
+    for number in range(3):
+        assert read_request(b"GET / HTTP/1.1\r\nX-A: 1\r\ntraceparent: 00-%d\r\n\r\n" % number) is not None
+    (before,) = plain._blocks_before_trace.values()
+    assert before.lookup == {b"x-a": b"1", b"traceparent": b""}
+
+
 @pytest.mark.parametrize("rest", [b"X-A: 1", b"X-A: 1\r\ntraceparent: ", b"HTTP/1.1\r\nX-A: 1", b"\n", b""])
 def test_what_was_remembered_of_a_traced_head_is_no_head_by_itself(rest: bytes) -> None:
     for number in range(3):
