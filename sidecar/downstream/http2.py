@@ -36,7 +36,7 @@ from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
 from sidecar.http2.floods import TRUSTED, UNTRUSTED
-from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TurnShare
+from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TINY_SLICE_BYTES, TurnShare
 from sidecar.transport.link import Link
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
 
@@ -187,12 +187,18 @@ class Http2ClientConnection(PhaseClock, Host):
             self._behind += data
             self._charge()
             return
-        self._share.begin()
+        share = self._share
+        share.left = share.take(SLICE_UNITS)  # as `begin`, without the call
         try:
             self._read(data)
         except Exception as error:
             self._break_off(error)
-        self._share.end()
+        left = share.left
+        if left > 0:  # as `end`, without the call
+            share.left = 0
+            share.give_back(left)
+        else:
+            share.end()
 
     def _break_off(self, error: Exception) -> None:
         """A mistake of ours ends this connection and its exchanges, and nothing else."""
@@ -265,18 +271,32 @@ class Http2ClientConnection(PhaseClock, Host):
     # From bytes to requests
 
     def _read(self, data: bytes) -> None:
+        codec = self.codec
         self._is_reading = True
         try:
+            if len(data) > TINY_SLICE_BYTES:
+                self._read_slices(data)
+            elif data:  # too few frames to be counted
+                self._handle(codec.receive(data, self.service.clock()))
+        finally:
+            self._is_reading = False
+        load = codec.load
+        if codec.out or load.unsent_bytes or self._is_write_paused or self._account is not None:
+            self._write()  # the read of a request alone has nothing to write
+        if not load.open_streams:
+            self._settle()
+
+    def _read_slices(self, data: bytes) -> None:
+        share = self._share
+        share.begin_slices()
+        try:
             while data and not self._is_turn_over:
-                told, data, has_time = self._share.receive(self.codec, data, self.service.clock())
+                told, data, has_time = share.receive(self.codec, data, self.service.clock())
                 self._handle(told)
                 if data and not has_time and not (self._is_turn_over or self.link.is_closing):
                     self._put_off(())
         finally:
-            self._is_reading = False
             self._behind = data + self._behind
-        self._write()
-        self._settle()
 
     def _handle(self, told: Sequence[Http2Event]) -> None:
         """Work through what the codec tells, as far as this turn of the loop allows."""

@@ -63,6 +63,8 @@ class Http2Codec(ABC):
     """What the peer allows."""
     load: CodecLoad
     """To be read alone."""
+    out: list[bytes | memoryview]
+    """What `take` would give, in pieces: to be asked alone whether there is any."""
 
     # Bytes
 

@@ -50,7 +50,9 @@ _OPEN = Life.OPEN
 class Connection(Http2Codec):
     """SETTINGS, and a client's preface, are with `take` from the beginning."""
 
-    __slots__ = ("_control", "_credit", "_inbox", "_life", "_outbox", "_streams", "floods", "load", "peer")
+    __slots__ = (
+        "_control", "_credit", "_inbox", "_life", "_outbox", "_streams", "floods", "load", "out", "peer",
+    )  # fmt: skip
 
     def __init__(self, role: Role, ours: Http2Settings = OURS, limits: FloodLimits = TRUSTED) -> None:
         is_server = role is Role.SERVER
@@ -58,6 +60,7 @@ class Connection(Http2Codec):
         load = self.load = CodecLoad()
         self._streams = Streams(load, is_server=is_server)
         self._outbox = Outbox(load)
+        self.out = self._outbox.out
         self.floods: Final = Floods(limits)
         """What was counted of each bound."""
         self._control = Control(self._streams, self._outbox, self.floods)
@@ -94,8 +97,7 @@ class Connection(Http2Codec):
         events.append(ConnectionFailed(fault.code, fault.detail, fault.flood))
 
     def take(self) -> bytes:
-        outbox = self._outbox
-        return outbox.take() if outbox.out else b""
+        return self._outbox.take()
 
     def hold_data(self) -> None:
         self._outbox.is_held = True

@@ -51,7 +51,7 @@ class Outbox:
         self.data_frames = 0
         """Sent so far."""
         self.out: list[bytes | memoryview] = []
-        """What `take` will give."""
+        """What `take` will give; the same list for good."""
         self._waiting: dict[int, Http2Stream] = {}
         """Streams with something unsent that wait for the connection's window or the link, not for their own windows;
         who has waited longest is first. So one WINDOW_UPDATE costs no more than the frames that it lets go."""

@@ -35,7 +35,7 @@ class TurnShare:
     """What one connection may take of a turn of the loop, from `begin` to `end`: it begins anew with each read, and
     each later turn."""
 
-    __slots__ = ("_give_back", "_is_tiny", "_take", "_units", "left")
+    __slots__ = ("_is_tiny", "_units", "give_back", "left", "take")
 
     def __init__(self, units: int, take: Callable[[int], int], give_back: Callable[[int], None]) -> None:
         """`units`: all that it may take; `take` takes them from the turn of all, and says how many it got;
@@ -44,26 +44,27 @@ class TurnShare:
         self.left = 0
         """Units. Whoever works through what came takes off what a thing costs, and begins none where nothing is left:
         a call for each would cost more than many of them. What is begun is ended, so it may fall below 0."""
-        self._take = take
-        self._give_back = give_back
+        self.take = take
+        self.give_back = give_back
         self._is_tiny = True
         """The frames of the last slice were, or may be."""
 
     def begin(self) -> None:
-        """Take all that it may have; what is left of it goes back at the end.
-
-        What the frames of a read are like shows its first slice: a large one may be full of small heads.
-        """
-        self.left = self._take(self._units)
-        self._is_tiny = True
+        """Take all that it may have; what is left of it goes back at the end."""
+        self.left = self.take(self._units)
 
     def end(self) -> None:
         """Of the read, or the later turn."""
         left, self.left = self.left, 0
         if left > 0:
-            self._give_back(left)
+            self.give_back(left)
         elif left < 0:
-            self._take(-left)  # the last has taken more
+            self.take(-left)  # the last has taken more
+
+    def begin_slices(self) -> None:
+        """Of a read that is longer than the smallest. What its frames are like shows its first slice: a large read
+        may be full of small heads."""
+        self._is_tiny = True
 
     def cut(self, data: bytes) -> tuple[bytes, bytes]:
         """The next slice, and the rest."""

@@ -20,7 +20,7 @@ from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import Http2Event
-from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TurnShare
+from sidecar.http2.slices import DATA_UNITS, END_UNITS, OTHER_UNITS, TINY_SLICE_BYTES, TurnShare
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.kernel import limit_unacknowledged
@@ -215,25 +215,43 @@ class Http2UpstreamConnection(Carrier):
         if self._is_turn_over:
             self._behind += data
             self._charge()
+            return
+        share = self._share
+        share.left = share.take(SLICE_UNITS)  # as `begin`, without the call
+        self._read(data)
+        left = share.left
+        if left > 0:  # as `end`, without the call
+            share.left = 0
+            share.give_back(left)
         else:
-            self._share.begin()
-            self._read(data)
-            self._share.end()
+            share.end()
 
     def _read(self, data: bytes) -> None:
+        codec = self.codec
         self._is_reading = True
         try:
-            while data and not self._is_turn_over:
-                told, data, has_time = self._share.receive(self.codec, data, self.heard_at)
-                self._handle(told)
-                if data and not has_time and self.is_open and not self._is_turn_over:
-                    self._put_off(_NOTHING)
+            if len(data) > TINY_SLICE_BYTES:
+                self._read_slices(data)
+            elif data:  # too few frames to be counted
+                self._handle(codec.receive(data, self.heard_at))
         except Exception as error:
             self._break_off(error)
         finally:
             self._is_reading = False
+        if codec.out or codec.load.unsent_bytes or self._is_write_paused or self._account is not None:
+            self._write()  # the read of an answer alone has nothing to write
+
+    def _read_slices(self, data: bytes) -> None:
+        share = self._share
+        share.begin_slices()
+        try:
+            while data and not self._is_turn_over:
+                told, data, has_time = share.receive(self.codec, data, self.heard_at)
+                self._handle(told)
+                if data and not has_time and self.is_open and not self._is_turn_over:
+                    self._put_off(_NOTHING)
+        finally:
             self._behind = data + self._behind if self._is_turn_over else b""
-        self._write()
 
     def _break_off(self, error: Exception) -> None:
         """A mistake of ours ends this connection and the attempts on it, and nothing else."""
