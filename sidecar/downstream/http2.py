@@ -54,6 +54,9 @@ _UNSENT: Final = Phase.UNSENT
 _CLOSING: Final = Phase.CLOSING
 _CLOSED: Final = Phase.CLOSED
 _ENDED: Final = (_CLOSING, _CLOSED)
+_REQUEST: Final = events.RequestReceived
+_DATA: Final = events.DataReceived
+_RESET: Final = events.StreamReset
 
 
 class Http2ClientConnection(PhaseClock, Host):
@@ -305,29 +308,26 @@ class Http2ClientConnection(PhaseClock, Host):
             return
         share = self._share
         at, count = 0, len(told)
-        if count > 3 and told[-1].__class__ is not events.RequestReceived:  # fewer are of one message mostly
+        if count > 3 and told[-1].__class__ is not _REQUEST:  # fewer are of one message mostly
             told = events.gathered(told)
         while at < count:
-            event: Any = told[at]
-            kind = event.__class__
-            units = OTHER_UNITS
-            if kind is events.RequestReceived:
-                units = REQUEST_UNITS + len(event.head.fields)
-            elif kind is events.StreamReset:
-                units = END_UNITS
             if share.left <= 0:
                 self._put_off(told[at:])
                 return
-            share.left -= units
+            event: Any = told[at]
+            kind = event.__class__
             at += 1
-            if kind is events.DataReceived:
+            if kind is _REQUEST:
+                share.left -= REQUEST_UNITS + len(event.head.fields)
+                at = self._request(event, told, at)
+            elif kind is _DATA:
+                share.left -= OTHER_UNITS
                 data, last, at = self._joined(event, told, at)
                 owner: ServedStream | None = event.stream.owner
                 if owner is not None:
                     owner.received(data, is_end=last.is_end)
-            elif kind is events.RequestReceived:
-                at = self._request(event, told, at)
             else:
+                share.left -= END_UNITS if kind is _RESET else OTHER_UNITS
                 _HANDLERS[kind](self, event)
         if self._uncredited:
             size, self._uncredited = self._uncredited, 0
@@ -338,7 +338,7 @@ class Http2ClientConnection(PhaseClock, Host):
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; it is to be credited on the connection."""
         begin, data, last = at - 1, event.data, event
-        if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
+        if not event.is_end and at < len(told) and told[at].__class__ is _DATA:
             data, last, at = events.joined(event, told, at)
         self._share.left -= DATA_UNITS * (at - begin)
         self._uncredited += len(data)
@@ -395,8 +395,8 @@ class Http2ClientConnection(PhaseClock, Host):
             self.phase = _ANSWER  # as `_enter`, without the clock: nothing ends this phase
         stream = ServedStream().take(self, event.stream)
         self._streams.add(stream)
-        part = told[at] if at < len(told) else None
-        if part.__class__ is not events.DataReceived or part.stream is not event.stream:
+        part = None if event.is_end or at >= len(told) else told[at]
+        if part.__class__ is not _DATA or part.stream is not event.stream:
             stream.begin(event)
         elif part.is_end and not event.head.protocol:  # as below, without the call
             at += 1

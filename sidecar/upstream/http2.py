@@ -46,6 +46,12 @@ _PING: Final = b"sidecar?"
 _TOO_MANY_PINGS: Final = b"too_many_pings"
 _NOTHING: Final[Sequence[Http2Event]] = ()
 
+# Read from module globals in the hot path: a module's own attribute costs a look-up more each time.
+_RESPONSE: Final = events.ResponseReceived
+_DATA: Final = events.DataReceived
+_TRAILERS: Final = events.TrailersReceived
+_RESET: Final = events.StreamReset
+
 
 class Http2UpstreamConnection(Carrier):
     """One connection. `pool` is where it came from."""
@@ -329,29 +335,26 @@ class Http2UpstreamConnection(Carrier):
             return
         share = self._share
         at, count = 0, len(told)
-        if count > 3 and told[-1].__class__ is not events.ResponseReceived:  # fewer are of one message mostly
+        if count > 3 and told[-1].__class__ is not _RESPONSE:  # fewer are of one message mostly
             told = events.gathered(told)
         while at < count:
-            event: Any = told[at]
-            kind = event.__class__
-            units = OTHER_UNITS
-            if kind is events.ResponseReceived:
-                units = REQUEST_UNITS + len(event.fields)
-            elif kind is events.TrailersReceived or kind is events.StreamReset:
-                units = END_UNITS
             if share.left <= 0:
                 self._put_off(told[at:])
                 return
-            share.left -= units
+            event: Any = told[at]
+            kind = event.__class__
             at += 1
-            if kind is events.ResponseReceived:
+            if kind is _RESPONSE:
+                share.left -= REQUEST_UNITS + len(event.fields)
                 at = self._response(event, told, at)
-            elif kind is events.DataReceived:
+            elif kind is _DATA:
+                share.left -= OTHER_UNITS
                 data, event, at = self._joined(event, told, at)
                 owner: SentStream | None = event.stream.owner
                 if owner is not None:
                     owner.received(data, is_end=event.is_end)
             else:
+                share.left -= END_UNITS if kind is _TRAILERS or kind is _RESET else OTHER_UNITS
                 _HANDLERS[kind](self, event)
         if self._uncredited:
             size, self._uncredited = self._uncredited, 0
@@ -362,7 +365,7 @@ class Http2UpstreamConnection(Carrier):
     ) -> tuple[bytes, events.DataReceived, int]:
         """See `events.joined`; it is to be credited on the connection."""
         begin, data, last = at - 1, event.data, event
-        if not event.is_end and at < len(told) and told[at].__class__ is events.DataReceived:
+        if not event.is_end and at < len(told) and told[at].__class__ is _DATA:
             data, last, at = events.joined(event, told, at)
         self._share.left -= DATA_UNITS * (at - begin) + (END_UNITS if last.is_end else 0)
         self._uncredited += len(data)
@@ -375,32 +378,35 @@ class Http2UpstreamConnection(Carrier):
             return at
         if event.is_end:
             owner.answered(event, b"")
-        elif at < len(told) and told[at].__class__ is events.DataReceived and told[at].stream is event.stream:
-            data, last = told[at].data, told[at]
-            at += 1
-            following = told[at] if at < len(told) else None
-            if following.__class__ is events.DataReceived and not last.is_end:
-                data, last, at = self._joined(last, told, at)
-                following = told[at] if at < len(told) else None
-            else:  # as `_joined`, without the call
-                self._share.left -= DATA_UNITS + (END_UNITS if last.is_end else 0)
-                self._uncredited += len(data)
-            if last.is_end:
-                owner.answered(event, data)
-            elif (
-                following.__class__ is events.TrailersReceived
-                and following.stream is event.stream
-                and owner.is_call
-            ):
-                self._share.left -= END_UNITS
-                owner.answered(event, data, following.fields)
-                at += 1
-            else:
-                owner.head(event)
-                owner.received(data, is_end=False)
-        else:
+            return at
+        last = told[at] if at < len(told) else None
+        if last.__class__ is not _DATA or last.stream is not event.stream:
             owner.head(event)
             owner.flush()  # a head whose body is still to come says something by itself
+            return at
+        at += 1
+        data = last.data
+        if last.is_end:  # as `_joined`, without the call
+            self._share.left -= DATA_UNITS + END_UNITS
+            self._uncredited += len(data)
+            owner.answered(event, data)
+            return at
+        following = told[at] if at < len(told) else None
+        if following.__class__ is _DATA:
+            data, last, at = self._joined(last, told, at)
+            following = told[at] if at < len(told) else None
+        else:
+            self._share.left -= DATA_UNITS
+            self._uncredited += len(data)
+        if last.is_end:
+            owner.answered(event, data)
+        elif following.__class__ is _TRAILERS and following.stream is event.stream and owner.is_call:
+            self._share.left -= END_UNITS
+            owner.answered(event, data, following.fields)
+            at += 1
+        else:
+            owner.head(event)
+            owner.received(data, is_end=False)
         return at
 
     def _put_off(self, rest: Sequence[Http2Event]) -> None:
