@@ -92,6 +92,7 @@ class Connection(Http2Codec):
 
     def _fail(self, fault: ConnectionFault, events: list[Http2Event]) -> None:
         self._life = Life.FAILED
+        self._streams.open_no_more()
         last_id = self._last_taken()
         self._outbox.control(frames.goaway(last_id, fault.code, fault.detail.encode()))
         events.append(ConnectionFailed(fault.code, fault.detail, fault.flood))
@@ -112,7 +113,8 @@ class Connection(Http2Codec):
     # Heads
 
     def can_open(self) -> bool:
-        return self._life is _OPEN and self._streams.can_open(self.peer)
+        streams = self._streams
+        return len(streams.live) < streams.most and streams.last_id < MAX_STREAM_ID
 
     def open_stream(
         self,
@@ -128,7 +130,7 @@ class Connection(Http2Codec):
         is_end: bool = False,
     ) -> Http2Stream:
         streams = self._streams
-        if self._life is not _OPEN or not streams.can_open(self.peer):  # `can_open`, without the call
+        if not self.can_open():
             raise RuntimeError(f"{self!r} opens no more streams; ask can_open first")
         stream_id = streams.last_id + 2 if streams.last_id else 1
         stream = streams.begin(stream_id, self.peer.stream_window, self._credit.stream_window)
@@ -241,6 +243,7 @@ class Connection(Http2Codec):
     def drain(self) -> None:
         if self._life is _OPEN and not self.load.is_draining:
             self.load.is_draining = True
+            self._streams.open_no_more()
             self._outbox.control(frames.goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR, b""))
 
     def goaway(self, code: ErrorCode = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
@@ -248,6 +251,7 @@ class Connection(Http2Codec):
             self.load.is_draining = True
             last_id = self._last_taken()
             self._streams.goaway_sent = last_id
+            self._streams.open_no_more()
             self._outbox.control(frames.goaway(last_id, code, debug))
 
     def _last_taken(self) -> int:

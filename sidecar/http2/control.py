@@ -67,6 +67,7 @@ class Control:
             key, value = frames.unpack_setting(payload, position)
             self._set(key, value)
         self.peer.is_known = True
+        self.streams.allow(self.peer.max_concurrent_streams)
         if self.peer.no_priorities is None:
             self.peer.no_priorities = 0
         self.outbox.answer(frames.SETTINGS_ACK)
@@ -140,6 +141,7 @@ class Control:
             raise protocol_error("a GOAWAY with a higher stream than the one before")
         streams.goaway_received = last_id
         self.outbox.load.is_draining = True
+        self.streams.open_no_more()
         events.append(GoawayReceived(last_id, code, payload[8 : 8 + MAX_DEBUG_BYTES]))
         if streams.is_server:
             return

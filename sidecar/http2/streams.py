@@ -11,7 +11,6 @@ from enum import Enum, auto
 from typing import Final
 
 from sidecar.http2.codec import CodecLoad
-from sidecar.http2.settings import PeerLimits
 from sidecar.http2.stream import Http2Stream, Receiving, Sending
 
 MAX_REMEMBERED: Final = 1000
@@ -39,13 +38,15 @@ class Streams:
     """`live` are those in which something may still go; a client opens odd ids, and nobody opens even ones."""
 
     __slots__ = (
-        "_before", "_gone", "_load", "goaway_received", "goaway_sent", "is_server", "last_id", "live",
+        "_before", "_gone", "_load", "goaway_received", "goaway_sent", "is_server", "last_id", "live", "most",
     )  # fmt: skip
 
     def __init__(self, load: CodecLoad, *, is_server: bool) -> None:
         """Those that are not released, or of which something waits still, are counted in `load`."""
         self._load = load
         self.is_server = is_server
+        self.most = 0 if is_server else STREAMS_BEFORE_SETTINGS
+        """That a client may have open at once; 0 once none may be opened any more."""
         self.live: dict[int, Http2Stream] = {}
         self.last_id = 0
         """The last one that the client has begun; all below have begun, or never will."""
@@ -62,12 +63,14 @@ class Streams:
         """How many so far, those included that were passed over."""
         return (self.last_id + 1) >> 1
 
-    def can_open(self, peer: PeerLimits) -> bool:
-        """A client may open one more."""
-        limit = peer.max_concurrent_streams if peer.is_known else STREAMS_BEFORE_SETTINGS
-        if len(self.live) >= limit or self.last_id >= MAX_STREAM_ID:
-            return False
-        return not (self._load.is_draining or self.is_server)
+    def allow(self, most: int) -> None:
+        """The peer's SETTINGS allow so many at once."""
+        if not (self._load.is_draining or self.is_server):
+            self.most = most
+
+    def open_no_more(self) -> None:
+        """Either side has said GOAWAY, or the connection has failed."""
+        self.most = 0
 
     def begin(self, stream_id: int, send_window: int, receive_window: int) -> Http2Stream:
         self.last_id = stream_id

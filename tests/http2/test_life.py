@@ -285,6 +285,16 @@ def test_a_client_says_goaway_and_opens_no_more() -> None:
     assert names(client.receive(answer(1), 0.0)) == ["ResponseReceived"]
 
 
+@pytest.mark.parametrize("said", [goaway(3, 0), frame(DATA, 0, 0, b"")], ids=["goaway", "fault"])
+def test_after_the_peers_goaway_or_fault_its_settings_let_nothing_be_opened(said: bytes) -> None:
+    client = started(Role.CLIENT)
+    client.receive(said, 0.0)
+    client.receive(setting((3, 500)), 0.0)
+    assert not client.can_open()
+    with pytest.raises(RuntimeError, match="can_open"):
+        client.open_stream(GET, (), is_end=True)
+
+
 def test_after_a_failure_nothing_is_done_any_more() -> None:
     connection = started(Role.SERVER)
     stream = asked(connection)
