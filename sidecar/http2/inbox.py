@@ -63,8 +63,8 @@ class Inbox:
     """Of one connection."""
 
     __slots__ = (
-        "_arrivals", "_block", "_buffer", "_control", "_events", "_expecting", "_floods", "_load",
-        "_max_continuations", "_needed", "_now", "_streams", "_table_bytes",
+        "_arrivals", "_block", "_buffer", "_control", "_expecting", "_floods", "_load",
+        "_max_continuations", "_needed", "_streams", "_table_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -83,8 +83,6 @@ class Inbox:
         self._needed = 0
         """Bytes that it takes to go on; at most a frame's."""
         self._block: UnfinishedBlock | None = None
-        self._now = 0.0
-        self._events: list[Http2Event] = []
 
     def receive(self, data: bytes, events: list[Http2Event], now: float) -> None:
         """Raises: ConnectionFault."""
@@ -95,8 +93,8 @@ class Inbox:
             data = bytes(self._buffer)
             self._buffer.clear()
         arrivals, load = self._arrivals, self._load
-        self._now = arrivals.now = now
-        self._events = arrivals.events = events
+        arrivals.now = now
+        arrivals.events = events
         start = HEADER_BYTES  # of the payload of the next frame
         if self._expecting is _PREFACE:
             if not self._take_preface(data):
@@ -166,9 +164,9 @@ class Inbox:
             self._arrivals.take_block(stream_id, b"".join(block.parts), block.flags, block.fault)
 
     def _take_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        control = self._control
+        control, events, now = self._control, self._arrivals.events, self._arrivals.now
         if kind == frames.WINDOW_UPDATE:
-            control.take_window_update(stream_id, payload, self._events)
+            control.take_window_update(stream_id, payload, events)
         elif kind == frames.RST_STREAM:
             self._arrivals.take_reset(stream_id, payload)
         elif kind == frames.PRIORITY:
@@ -177,13 +175,13 @@ class Inbox:
             if stream_id:
                 raise protocol_error("a frame about the connection on a stream")
             if kind == frames.SETTINGS:
-                control.take_settings(flags, payload, self._events, self._now)
+                control.take_settings(flags, payload, events, now)
                 if flags & frames.ACK:
                     self._arrivals.heads.set_table_bytes(self._table_bytes)
             elif kind == frames.PING:
-                control.take_ping(flags, payload, self._events, self._now)
+                control.take_ping(flags, payload, events, now)
             else:
-                control.take_goaway(payload, self._events)
+                control.take_goaway(payload, events)
         elif kind in (frames.PUSH_PROMISE, frames.CONTINUATION):
             raise protocol_error("PUSH_PROMISE, or CONTINUATION of no header block")
         else:
