@@ -32,6 +32,22 @@ def begun(stage: Http2Stage, *more: tuple[str, str], is_end: bool = True) -> Han
     return lease
 
 
+# Writes
+
+
+def test_a_call_that_comes_in_one_read_is_answered_in_one_write() -> None:
+    stage = Http2Stage()
+    lease = stage.upstream()
+    before = stage.transport.writes
+    stage.send(request(1, GRPC, is_end=False) + wire.frame(DATA, END_STREAM, 1, b"\0\0\0\0\0"))
+    assert stage.transport.writes == before
+    assert lease.heard_by is not None
+    head = response_head(200, [field(*GRPC)], None)
+    lease.heard_by.answered(head, b"\0\0\0\0\0", [field("grpc-status", "0")])
+    assert [one.kind for one in stage.frames()] == [HEADERS, DATA, HEADERS]
+    assert stage.transport.writes == before + 1
+
+
 # Phases
 
 

@@ -155,6 +155,8 @@ class HandTransport(asyncio.Transport):
     def __init__(self, *, can_write_eof: bool = True) -> None:
         super().__init__(extra={"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)})
         self.written = b""
+        self.writes = 0
+        """How often: each is a call of the system, or waits for one."""
         self.unsent = 0
         """What the other side has not taken, in bytes."""
         self.calls: list[str] = []
@@ -167,6 +169,7 @@ class HandTransport(asyncio.Transport):
         if self._is_closing or self.has_ended_writing:
             raise RuntimeError("written to a transport that is closed")
         self.written += bytes(data)
+        self.writes += 1
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.write(b"".join(list_of_data))

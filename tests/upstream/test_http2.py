@@ -25,8 +25,16 @@ from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed
 from tests.http2 import wire
 from tests.http2.wire import DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM
-from tests.support.by_hand import HandConnecting, request
-from tests.upstream.http2_stage import KEY, MAX_CONCURRENT_STREAMS, Call, Peer, Upstream, switching
+from tests.support.by_hand import HandConnecting, Hearing, request
+from tests.upstream.http2_stage import (
+    KEY,
+    MAX_CONCURRENT_STREAMS,
+    Call,
+    Peer,
+    Upstream,
+    request_head,
+    switching,
+)
 
 
 @pytest.fixture
@@ -43,6 +51,26 @@ def give_up(call: Call) -> None:
 def let_go(call: Call) -> None:
     """As an attempt that has its answer."""
     call.place.release(Fate.REUSABLE, asyncio.get_running_loop().time())
+
+
+# Writes
+
+
+async def test_requests_of_one_turn_are_sent_in_one_write_and_their_answers_need_none(
+    upstream: Upstream,
+) -> None:
+    peer = upstream.connect()
+    await peer.frames()
+    before = peer.transport.writes
+    first, second = upstream.ask(), upstream.pool.take(0.0, is_sure=True)
+    assert second is not None
+    second.begin(Hearing()).send_head(request_head(length=2), [b"ab"], ())
+    assert [one.kind for one in await peer.frames()] == [HEADERS, HEADERS, DATA]
+    assert peer.transport.writes == before + 1
+    peer.say(wire.answer(1, is_end=False), wire.frame(DATA, END_STREAM, 1, b"c"), wire.answer(3))
+    assert first.heard == [("answered", 200, b"c")]
+    assert await peer.frames() == []
+    assert peer.transport.writes == before + 1
 
 
 # Answers
