@@ -1,4 +1,8 @@
-"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called."""
+"""The command `sidecar`: one sub-command a file in `cli/`, imported only when it is called.
+
+`sidecar run FILE` and `sidecar run`, as containers call it, are read without `argparse`: it and what it imports would
+stay in the memory of a process that serves.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, TextIO
 
 from sidecar.cli import early_signals
+
+if TYPE_CHECKING:
+    import argparse
 
 INTERRUPTED = 130
 """128 and SIGINT, as shells have it."""
@@ -67,6 +75,9 @@ def _let_go() -> None:
 
 
 def _run(words: list[str]) -> int:
+    if words[:1] == ["run"] and not any(word.startswith("-") for word in words[1:]) and len(words) <= 2:
+        early_signals.hold()
+        return _called(SimpleNamespace(command="run", file=words[1] if len(words) == 2 else None))
     with early_signals.interrupts_wait():
         # Not on top, where nothing heeds Ctrl-C yet.
         from sidecar.cli.commands import COMMANDS, parser_of, unknown
@@ -78,7 +89,10 @@ def _run(words: list[str]) -> int:
         return 2
     with early_signals.interrupts_wait():
         parser, _ = parser_of(*([name] if name in COMMANDS else []))
-    options = parser.parse_args(words)
+    return _called(parser.parse_args(words))
+
+
+def _called(options: argparse.Namespace | SimpleNamespace) -> int:
     with early_signals.interrupts_wait():
         command = importlib.import_module(f"sidecar.cli.{options.command}")
     code: int = command.main(options)

@@ -7,7 +7,6 @@ another a tenth of it. Such a file has `add_arguments(parser)` and `main(options
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import textwrap
 
@@ -85,6 +84,8 @@ def _add_exit_codes(name: str, parser: argparse.ArgumentParser) -> None:
 
 def unknown(word: str) -> str:
     """What to say to somebody who asks for a command that there is not."""
+    import difflib
+
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     return f"sidecar: there is no command {word!r}{meant} `sidecar help` lists them"

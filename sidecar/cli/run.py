@@ -7,13 +7,16 @@ the two takes a third of a second to import what it needs.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from sidecar.cli import early_signals
 from sidecar.config.chosen import chosen, how_to_begin
 from sidecar.runtime import core_dumps, first_loading
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

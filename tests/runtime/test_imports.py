@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 NOT_THERE = {
     "aiohttp", "email", "importlib.metadata", "importlib.resources", "opentelemetry", "pydantic", "redis", "rich",
     "tempfile", "urllib.request", "yaml", "zipfile",
@@ -41,3 +43,18 @@ def test_the_loading_process_is_started_before_what_takes_long_to_import() -> No
     program = "import sys, sidecar.cli.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {"asyncio", "dataclasses", "hashlib", "logging", "ssl", "uvloop"}.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "sidecar.yaml"]])
+def test_the_words_of_a_container_are_read_without_argparse(words: list[str]) -> None:
+    program = """
+import sys, sidecar.__main__, sidecar.cli.run
+sidecar.cli.run.main = lambda options: print(options.file, *sys.modules) or 7
+sys.exit(sidecar.__main__.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+    )
+    file, *modules = done.stdout.split()
+    assert (done.returncode, file) == (7, (*words, "None")[1])
+    assert {"argparse", "bz2", "difflib", "gettext", "shutil"}.isdisjoint(modules)
