@@ -33,7 +33,7 @@ from sidecar.runtime.certificates import Rotation
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.endpoint_sources import EndpointSources
-from sidecar.runtime.fleet.side import FleetSide
+from sidecar.runtime.fleet.membership import Membership
 from sidecar.runtime.reload import Active, Outcome
 from sidecar.runtime.sources import memory_numbers
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
@@ -56,7 +56,7 @@ class Administered:
         rooms: TelemetryRooms,
         rotation: Rotation,
         lists: EndpointSources,
-        fleet: FleetSide,
+        fleet: Membership,
         *,
         reload: Callable[[], Awaitable[Outcome]],
         sources: Callable[[], Sources],

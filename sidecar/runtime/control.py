@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.admin.probes import Probes
 from sidecar.admin.process import Ending
@@ -39,8 +39,7 @@ from sidecar.runtime.certificates import HandshakesTold, Rotation, rotating
 from sidecar.runtime.drain import Drain
 from sidecar.runtime.endpoint_sources import EndpointSources
 from sidecar.runtime.file_limits import warning_of_limit
-from sidecar.runtime.fleet.link import LinkNumbers
-from sidecar.runtime.fleet.side import FleetSide
+from sidecar.runtime.fleet.membership import Membership
 from sidecar.runtime.foundation import Foundation, Ground
 from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
 from sidecar.runtime.health import HealthChecking
@@ -50,6 +49,10 @@ from sidecar.runtime.reload import Active, Install, Outcome, Reloading, Request,
 from sidecar.runtime.report import report_failover, report_fleet, report_overload, report_reload
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
+
+if TYPE_CHECKING:
+    from sidecar.runtime.fleet.link import LinkNumbers
+    from sidecar.runtime.fleet.side import FleetSide
 
 LAST_LINE_SECONDS: Final = 0.5
 """For the log's thread to write what waits, where a second signal leaves no more time."""
@@ -90,9 +93,9 @@ class Control:
         clock, sockets = datapath.service.clock, datapath.listeners.sockets
         self.rotation = Rotation(lambda: rotating(datapath), clock, self._event)
         self._handshakes = HandshakesTold(sockets.values, clock, self._event)
-        tell = datapath.service.transitioned
         self._is_in_fleet = False
-        self.fleet = FleetSide(self.parts, clock, rooms.resource, tell, self._fleet_linked, replica)
+        self.fleet = Membership(self._fleet_side)
+        self._replica = replica
         self.administered = Administered(
             datapath,
             self.active,
@@ -399,8 +402,15 @@ class Control:
         }
         self._event(level, "process.ended", f"ended after {seconds:.0f} s: {why}", fields)
 
+    def _fleet_side(self) -> FleetSide:
+        from sidecar.runtime.fleet.side import FleetSide  # see `imports.py`
+
+        service = self._datapath.service
+        told, linked = service.transitioned, self._fleet_linked
+        return FleetSide(self.parts, service.clock, self.rooms.resource, told, linked, self._replica)
+
     def _fleet_linked(self, numbers: LinkNumbers) -> None:
-        level, kind, message, fields = report_fleet(self.fleet.name, numbers)
+        level, kind, message, fields = report_fleet(self.fleet.side().name, numbers)
         self._event(level, kind, message, fields)
 
     def _overloaded(self, told: Told) -> None:

@@ -5,13 +5,13 @@ Tells the data path of each other list, and whoever is interested of what has co
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sidecar.core.listing import EndpointsChange, Listing, change_of
 from sidecar.core.snapshot import Endpoint, Source
-from sidecar.kubernetes.endpoint_slices import EndpointSlices
 from sidecar.runtime.actor import Run
 from sidecar.runtime.endpoint_files import EndpointFiles
 from sidecar.upstream.followers import OnChange
@@ -99,13 +99,47 @@ class EndpointSources:
         self.tell_error(entry, error)
 
 
+class _OnceWatched:
+    """A kind of source that few configurations have: made when its first entry is watched."""
+
+    def __init__(self, make: Callable[[], Lists]) -> None:
+        self._make = make
+        self._lists: Lists | None = None
+        self._is_made = asyncio.Event()
+
+    def watch(self, entry: Endpoint) -> tuple[Endpoint, ...]:
+        if self._lists is None:
+            self._lists = self._make()
+            self._is_made.set()
+        return self._lists.watch(entry)
+
+    def unwatch(self, entry: Endpoint) -> None:
+        if self._lists is None:
+            raise KeyError(entry)
+        self._lists.unwatch(entry)
+
+    def listing(self, entry: Endpoint) -> Listing | None:
+        return None if self._lists is None else self._lists.listing(entry)
+
+    async def run(self) -> None:
+        await self._is_made.wait()
+        if self._lists is not None:
+            await self._lists.run()
+
+
 def endpoint_sources(environ: Mapping[str, str], on_change: OnChange) -> EndpointSources:
     """All kinds of a process with this environment."""
     lists = EndpointSources(on_change)
     resolver = lists.resolver
-    slices = EndpointSlices(environ, resolver, lists.changed, lists.troubled)
-    lists.also_resolved = slices.resolved
+
+    def kubernetes() -> Lists:
+        from sidecar.kubernetes.endpoint_slices import EndpointSlices  # see `imports.py`
+
+        slices = EndpointSlices(environ, resolver, lists.changed, lists.troubled)
+        lists.also_resolved = slices.resolved
+        return slices
+
     lists.use("resolver", resolver, Source.ADDRESS, Source.SRV)
     lists.use("endpoint_files", EndpointFiles(lists.changed, lists.troubled), Source.FILE)
-    lists.use("endpoint_slices", slices, Source.KUBERNETES)
+    lists.use("endpoint_slices", _OnceWatched(kubernetes), Source.KUBERNETES)
     return lists

@@ -23,6 +23,7 @@ from sidecar.core.sources import ConfigNumbers, ReloadReport
 from sidecar.runtime import memory
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.datapath import DataPath
+from sidecar.runtime.imports import import_for
 from sidecar.runtime.loader import Loader, LoaderFailed
 
 NOTHING = Diff()
@@ -120,7 +121,7 @@ class Active:
         Raises:
             OSError: a listener's address cannot be bound; nothing has changed then.
         """
-        found = await asyncio.to_thread(diff, self.snapshot, snapshot)
+        found = await asyncio.to_thread(self._prepared, snapshot)
         memory.hold()
         try:
             self.put_in_place(await self._install(snapshot), self.generation + 1)
@@ -128,6 +129,11 @@ class Active:
         finally:
             memory.settle()
         return found
+
+    def _prepared(self, snapshot: Snapshot) -> Diff:
+        """In a thread: both take their time."""
+        import_for(snapshot)
+        return diff(self.snapshot, snapshot)
 
     def put_in_place(self, snapshot: Snapshot, generation: int) -> None:
         """The data path has it."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from sidecar.config.tell.diff import Diff, Item
 from sidecar.core.failover import FailoverChange, FailoverPhase
 from sidecar.core.overload import Change
 from sidecar.downstream.pressure import Told
 from sidecar.runtime.fleet.failed import Lack
-from sidecar.runtime.fleet.link import LinkNumbers
 from sidecar.runtime.reload import Outcome
 from sidecar.telemetry.log_lines import Level
 from sidecar.telemetry.room import TelemetryRoom
+
+if TYPE_CHECKING:
+    from sidecar.runtime.fleet.link import LinkNumbers
 
 MAX_LINES = 50
 """Of one reload; the rest is a number. `sidecar diff` and the admin API show all."""

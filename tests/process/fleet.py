@@ -82,7 +82,7 @@ class Replica:
 
     @property
     def is_linked(self) -> bool:
-        return self.worker.control.fleet.link.numbers.is_linked
+        return self.worker.control.fleet.side().link.numbers.is_linked
 
     @property
     def told(self) -> dict[str, Any]:

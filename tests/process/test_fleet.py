@@ -53,7 +53,7 @@ async def test_a_new_replica_begins_with_the_state_of_its_peers(server: RedisSer
     text = configuration(app.port, server.port, "open_for: 60s")
     async with replicas(1, text) as (first,):
         await fails(first, app)
-        await until(lambda: first.worker.control.fleet.link.numbers.written)
+        await until(lambda: first.worker.control.fleet.side().link.numbers.written)
         async with replica("late", text) as late:
             assert late.state is State.OPEN
             assert await late.call() == 503

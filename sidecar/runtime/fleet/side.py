@@ -1,7 +1,7 @@
 """What one process has of its fleet: the breakers that have joined, the pure half, and the link.
 
-Made by the control for every process, and nothing more than an object until a configuration names a `share.redis`:
-then its two parts are started. A reload lets breakers join and leave, and may move the link.
+Made when a configuration names a `share.redis` (`membership.py`), which starts its two parts, and in each of several
+workers. A reload lets breakers join and leave, and may move the link.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import sidecar.runtime.fleet.side  # noqa: F401  (by `Control`, but before the fork, so that its pages are shared)
 from sidecar.admin.readings import Table
 from sidecar.admin.tap import Wanted
 from sidecar.config.process.pickles import Unpacking
@@ -104,7 +105,7 @@ class WorkerProcess:
         self._shared = SharedBreakers(
             inherited.pod, self.control_end, self.datapath.service.transitioned, time.monotonic
         )
-        self._fleet_in_pod = FleetInPod(self.control.fleet.acting, self.control_end)
+        self._fleet_in_pod = FleetInPod(self.control.fleet.side().acting, self.control_end)
         self._pod_link = PodLink(self.control_end)
         self._pod_link.on_found += [self._shared.connected, self._fleet_in_pod.found]
         self._pod_link.on_lost += [self._shared.lost, self._fleet_in_pod.lost]
