@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sidecar.core.breaker.window import (
     BUCKETS,
     FAILED,
-    MAX_COUNT_SIZE,
     PENDING,
     SILENT,
     SLOW,
@@ -19,7 +18,7 @@ from sidecar.core.breaker.window import (
     TimeWindow,
     new_window,
 )
-from sidecar.core.snapshot import WindowPolicy, WindowType
+from sidecar.core.snapshot import MAX_COUNT_SIZE, WindowPolicy, WindowType
 
 MARKS = st.sampled_from([0, 0, FAILED, SLOW, FAILED | SLOW, SLOW | PENDING, SILENT])
 

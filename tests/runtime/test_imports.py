@@ -46,6 +46,12 @@ def test_the_loading_process_is_started_before_what_takes_long_to_import() -> No
     assert {"asyncio", "dataclasses", "hashlib", "logging", "ssl", "uvloop"}.isdisjoint(done.stdout.split())
 
 
+def test_the_loading_process_has_nothing_of_what_serves_in_memory() -> None:
+    program = "import sys, sidecar.config.process.program, sidecar.config.load.assembly; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"asyncio", "sidecar.core.breaker", "sidecar.core.ejection"}.isdisjoint(done.stdout.split())
+
+
 @pytest.mark.parametrize("words", [["run"], ["run", "sidecar.yaml"]])
 def test_the_words_of_a_container_are_read_without_argparse(words: list[str]) -> None:
     program = """

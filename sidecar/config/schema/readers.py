@@ -18,10 +18,9 @@ from sidecar.config.schema import names, units
 from sidecar.config.yaml.nodes import Interpolated, resolve_plain
 from sidecar.core.actions.policy import SCHEMES
 from sidecar.core.actions.template import has_variable
-from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.grpc_status import PREFIX as GRPC_PREFIX
 from sidecar.core.grpc_status import GrpcStatus
-from sidecar.core.snapshot import MOST_WORKERS, Failure, RetryOn, TlsVersion
+from sidecar.core.snapshot import MAX_COUNT_SIZE, MOST_WORKERS, Failure, RetryOn, TlsVersion
 
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000

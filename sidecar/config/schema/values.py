@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeAlias
 from sidecar.config.schema import names, readers, redis_url, sources, units
 from sidecar.config.schema.form import PLAIN, URL, WORD, Form
 from sidecar.config.schema.regex import Regex
-from sidecar.core.breaker.window import MAX_COUNT_SIZE
 from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import PREFIX, GrpcStatus
 from sidecar.core.snapshot import (
+    MAX_COUNT_SIZE,
     MOST_WEIGHT,
     MOST_WORKERS,
     Address,

@@ -23,7 +23,7 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from sidecar.core.snapshot import WindowPolicy, WindowType
+from sidecar.core.snapshot import MAX_COUNT_SIZE, WindowPolicy, WindowType
 
 FAILED: Final = 1
 SLOW: Final = 2
@@ -33,8 +33,6 @@ EXCUSED: Final = 16
 
 BUCKETS: Final = 64
 """Of a time window. A power of two, so the buckets' width is exact in binary."""
-MAX_COUNT_SIZE: Final = 10_000
-"""Calls that a count window may hold; a byte each, so 1,000 breakers of that size take 10 MB."""
 
 _TOTAL, _FAILED, _SLOW, _PENDING, _SILENT = range(5)
 

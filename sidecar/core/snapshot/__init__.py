@@ -6,6 +6,7 @@ from birth: `config/load` has checked them against each other.
 """
 
 from sidecar.core.snapshot.breaker import (
+    MAX_COUNT_SIZE,
     BreakerMode,
     BreakerPolicy,
     CandidatePolicy,
@@ -85,6 +86,7 @@ from sidecar.core.snapshot.upstream import (
 
 __all__ = [
     "DURATION_BOUNDS",
+    "MAX_COUNT_SIZE",
     "MOST_SERIES",
     "MOST_WEIGHT",
     "MOST_WORKERS",

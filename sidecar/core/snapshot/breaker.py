@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 from sidecar.core.dataclass import dataclass
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.snapshot.upstream import CheckPolicy
+
+MAX_COUNT_SIZE: Final = 10_000
+"""Calls that a count window may hold; a byte each, so 1,000 breakers of that size take 10 MB."""
 
 
 class BreakerMode(Enum):
