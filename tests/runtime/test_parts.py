@@ -91,6 +91,7 @@ async def test_a_telemetry_that_has_died_is_replaced_under_traffic() -> None:
     routes = 'upstreams: {{app: {{endpoints: ["127.0.0.1:{}"]}}}}\nroutes: [{{name: app, upstream: app}}]\n'
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with scripted(answering(ok)) as app, running(routes.format(app.port)) as worker:
+        await asyncio.sleep(0.05)  # its part has begun, and finds it dead later
         dead = worker.control.rooms.room
         dead.log.dropped = 7
         dead.stop()
