@@ -42,7 +42,7 @@ _BREAKER_SUMS: Final = ("total", "failed", "rejected", "probes_in_flight")
 _BREAKER_PARTS: Final = ("state", "why", "total", "failed", "rejected", "failure_count", "is_overridden")
 _UPSTREAM_SUMS: Final = ("in_flight", "pending", "connections", "refused_by_limits")
 _ENDPOINT_SUMS: Final = ("in_flight", "connections", "idle", "own_pod")
-_STATUS_SUMS: Final = ("exchanges", "memory", "overload", "pass_through", "outcomes")
+_STATUS_SUMS: Final = ("exchanges", "memory", "pass_through", "outcomes")
 _FLEET_SUMS: Final = (
     "writes",
     "reads",
@@ -100,11 +100,20 @@ def status(own: Data, parts: Parts) -> Data:
     found = list(parts.values())
     whole = {**own, **_sums(_STATUS_SUMS, found)} if found else dict(own)
     if found:
+        whole["overload"] = _overload([one["overload"] for one in found])
         whole["breakers"] = _breakers_in_all([one["breakers"] for one in found])
         whole["fleet"] = _fleet([one["fleet"] for one in found if one["fleet"] is not None])
         whole["parts"] = [*own["parts"], *_parts(parts)]
         whole["untied_calls"] = next((one["untied_calls"] for one in found if one["untied_calls"]), None)
     return whole
+
+
+def _overload(rows: Sequence[Data]) -> Data:
+    """By listener: sums, but for the share that is taken up, of which the smallest is shown."""
+    return {
+        name: {**whole, "admission": min(row[name]["admission"] for row in rows if name in row)}
+        for name, whole in total(rows).items()
+    }
 
 
 def _by_key(

@@ -142,7 +142,8 @@ async def test_reloads_and_what_is_told_of_them_bring_no_library_for_good(
         config = await hand.get("/config")
         assert "circuit_breaker.open_for" in config["active"]["routes"][0]
         assert config["last_change"]["diff"] == told["diff"]
-        for path in ("routes", "status", "upstreams", "breakers", "breakers/app", "history", "outcomes/app"):
+        await hand.get("/status")
+        for path in ("routes", "upstreams", "breakers", "breakers/app", "history", "outcomes/app"):
             assert (await admin(api, "GET", f"/{path}"))[0] == 200
         found = libraries(running)
         assert len(found) >= workers

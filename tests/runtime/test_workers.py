@@ -299,13 +299,25 @@ def test_a_pod_is_shown_alone_in_its_fleet_where_one_of_its_workers_is() -> None
     linked = {"is_alone": False, "reason": None, "writes": 3, "failures": {"slow": 1}}
     alone = {"is_alone": True, "reason": "slow", "writes": 2, "failures": {"slow": 2}}
     counts = dict.fromkeys(("reads", "sent", "received", "refused", "unheard", "dropped"), 1)
-    rest = {"breakers": nothing, "parts": [], "untied_calls": None}
+    rest = {"breakers": nothing, "parts": [], "untied_calls": None, "overload": {}}
     parts = {number: {**rest, "fleet": {**one, **counts}} for number, one in ((1, linked), (2, alone))}
     shown = merged.status({"parts": []}, parts)["fleet"]
     assert (shown["is_alone"], shown["reason"]) == (True, "slow")
     assert (shown["writes"], shown["reads"], shown["failures"]) == (5, 2, {"slow": 3})
     without = {number: {**rest, "fleet": None} for number in (1, 2)}
     assert merged.status({"parts": []}, without)["fleet"] is None
+
+
+def test_of_what_workers_take_up_in_an_overload_the_smallest_share_is_shown() -> None:
+    """It is a share of the usual: the sum of two workers said 2."""
+    nothing = {"open": [], "open_count": 0, "probe_due_count": 0, "overridden_count": 0}
+    rest = {"breakers": nothing, "parts": [], "untied_calls": None, "fleet": None}
+    calm = {"is_on": False, "admission": 1.0, "waiting": 0, "refused": 2}
+    busy = {"is_on": True, "admission": 0.4, "waiting": 7, "refused": 3}
+    parts = {1: {**rest, "overload": {"inbound": calm}}, 2: {**rest, "overload": {"inbound": busy}}}
+    shown = merged.status({"parts": []}, parts)["overload"]
+    assert shown == {"inbound": {"is_on": True, "admission": 0.4, "waiting": 7, "refused": 5}}
+    assert merged.status({"parts": []}, {1: parts[1]})["overload"] == {"inbound": calm}
 
 
 async def test_the_last_minute_of_all_is_read_by_the_loop_which_writes_it() -> None:
