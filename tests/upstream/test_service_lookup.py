@@ -95,7 +95,8 @@ async def test_a_truncated_answer_is_asked_for_again_by_tcp() -> None:
         dns.replies |= {host: Reply((f"10.0.{n // 250}.{n % 250}",), ttl=30) for n, host in enumerate(hosts)}
         answer = await asking(dns)(NAME)
         assert len(answer.endpoints(ENTRY)) == 300
-        assert dns.tcp_questions == [(NAME, SRV)]
+        # Once, or again where its connection was closed before c-ares had read all of it.
+        assert set(dns.tcp_questions) == {(NAME, SRV)}
 
 
 @pytest.mark.parametrize(
