@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +26,7 @@ from tests.scenarios.lacking import (
 )
 from tests.scenarios.stage import GET, Stage, inbound, stage
 from tests.support.authority import Authority
+from tests.support.open_files import every_file_taken
 from tests.support.proxy import HEADER
 from tests.support.raw import RawClient, raw_client, turns
 from tests.support.tls_client import tls_client
@@ -137,24 +135,6 @@ async def test_in_an_overload_too_who_comes_is_answered_at_once() -> None:
 # No open file at all
 
 
-@contextmanager
-def no_file_left() -> Iterator[None]:
-    """This process, in which both ends are, cannot open a single one more."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
-    taken: list[int] = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for file in taken:
-            os.close(file)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 async def ask_with(peer: socket.socket, port: int) -> bytes:
     """The answer to one request by a socket that is there already."""
     loop = asyncio.get_running_loop()
@@ -171,7 +151,7 @@ async def test_without_any_open_file_who_comes_is_answered_503_until_there_are_s
     async with stage(answer_but_never) as to:
         listener, visitors = to.worker.listeners["inbound"], to.worker.service.beside.visitors
         peers = [socket.socket() for _ in range(3)]
-        with no_file_left():
+        with every_file_taken():  # both ends are in this process
             for peer in peers:
                 answer = await ask_with(peer, to.port)
                 assert answer.startswith(b"HTTP/1.1 503 "), answer

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import resource
 import socket
 import ssl
 import struct
 import tracemalloc
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from sidecar.serving.message import Handler, Request, Response
 from sidecar.serving.routes import Routes
 from tests.scenarios.operator import serving_by
 from tests.support.certificates import Certificates
+from tests.support.open_files import every_file_taken, open_files
 from tests.support.raw import RawClient, raw_client
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -505,32 +504,6 @@ def test_whoever_has_left_before_he_was_accepted_is_nobody(caplog: pytest.LogCap
     uvloop.run(converse())
     assert len(known) >= 4
     assert caplog.records == []
-
-
-@contextlib.contextmanager
-def open_files(most: int) -> Iterator[None]:
-    """A limit of so many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def every_file_taken() -> Iterator[None]:
-    """Of a limit that is a little above what is open."""
-    taken: list[int] = []
-    with open_files(max(map(int, os.listdir("/proc/self/fd"))) + 8):
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    taken.append(os.open(os.devnull, os.O_RDONLY))
-            yield
-        finally:
-            for one in taken:
-                os.close(one)
 
 
 def connect(sock: socket.socket, port: int, data: bytes) -> None:

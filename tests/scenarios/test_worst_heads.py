@@ -56,9 +56,11 @@ def calls(exchange: Callable[[], None]) -> int:
 
 
 @asynccontextmanager
-async def working() -> AsyncIterator[Worker]:
+async def working(limits: str = "") -> AsyncIterator[Worker]:
+    """`limits`: those of the first listener."""
+    header = HEADER.replace("direction: inbound}", f"direction: inbound, limits: {{{limits}}}}}", 1)
     log = os.open(os.devnull, os.O_WRONLY)
-    worker = Worker(load_text(HEADER + FILE).snapshot, {}, log_fd=log, clock=asyncio.get_running_loop().time)
+    worker = Worker(load_text(header + FILE).snapshot, {}, log_fd=log, clock=asyncio.get_running_loop().time)
     await worker.start()
     try:
         yield worker
@@ -100,28 +102,21 @@ async def test_one_more_than_a_limit_allows_is_431(limit: str, head: bytes) -> N
 
 async def test_limits_hold_for_a_head_that_is_no_longer_small() -> None:
     """Between the number of cookies that are allowed and that of parameters, where most traced heads lie."""
-    limits = "limits: {headers: 90, parameters: 400, cookies: 20}"
-    header = HEADER.replace("direction: inbound}", f"direction: inbound, {limits}}}", 1)
-    log = os.open(os.devnull, os.O_WRONLY)
-    worker = Worker(load_text(header + FILE).snapshot, {}, log_fd=log, clock=asyncio.get_running_loop().time)
-    await worker.start()
-    driver = HeadDriver(worker, "mesh")
-    traced = b"traceparent: 00-%032x-%016x-01\r\n" % (1, 1)
-    for line, target, status in (
-        (b"", b"/", 200),
-        (b"", b"/?" + b"&" * 20, 200),
-        (b"", b"/?" + b"&" * 400, 431),
-        (b"Cookie: a" + b";" * 19 + b"\r\n", b"/", 200),
-        (b"Cookie: a" + b";" * 20 + b"\r\n", b"/", 431),
-        (b"".join(b"%d: \r\n" % number for number in range(10, 98)), b"/", 200),
-        (b"".join(b"%d: \r\n" % number for number in range(10, 99)), b"/", 431),
-    ):
-        for _ in range(2):  # read, and read again as it is remembered
-            head = b"GET %b HTTP/1.1\r\nHost: x\r\n%b%b\r\n" % (target, traced, line)
-            assert driver.send(head, calls)[1] == status, head
-    worker.service.exchanges.clear()
-    await worker.stop()
-    os.close(log)
+    async with working("headers: 90, parameters: 400, cookies: 20") as worker:
+        driver = HeadDriver(worker, "mesh")
+        traced = b"traceparent: 00-%032x-%016x-01\r\n" % (1, 1)
+        for line, target, status in (
+            (b"", b"/", 200),
+            (b"", b"/?" + b"&" * 20, 200),
+            (b"", b"/?" + b"&" * 400, 431),
+            (b"Cookie: a" + b";" * 19 + b"\r\n", b"/", 200),
+            (b"Cookie: a" + b";" * 20 + b"\r\n", b"/", 431),
+            (b"".join(b"%d: \r\n" % number for number in range(10, 98)), b"/", 200),
+            (b"".join(b"%d: \r\n" % number for number in range(10, 99)), b"/", 431),
+        ):
+            for _ in range(2):  # read, and read again as it is remembered
+                head = b"GET %b HTTP/1.1\r\nHost: x\r\n%b%b\r\n" % (target, traced, line)
+                assert driver.send(head, calls)[1] == status, head
 
 
 @pytest.mark.parametrize("separator", [b"&", b";"])
@@ -134,22 +129,15 @@ async def test_one_parameter_more_than_the_limit_is_431(separator: bytes) -> Non
 
 
 async def test_limits_that_a_file_sets_hold_for_small_heads_too() -> None:
-    limits = "limits: {parameters: 2, cookies: 2, connection_options: 1}"
-    header = HEADER.replace("direction: inbound}", f"direction: inbound, {limits}}}", 1)
-    log = os.open(os.devnull, os.O_WRONLY)
-    worker = Worker(load_text(header + FILE).snapshot, {}, log_fd=log, clock=asyncio.get_running_loop().time)
-    await worker.start()
-    driver = HeadDriver(worker, "mesh")
-    for line, target, status in (
-        (b"", b"/?a&b", 200), (b"", b"/?a&b&c", 431),
-        (b"Cookie: a;b\r\n", b"/", 200), (b"Cookie: a;b;c\r\n", b"/", 431),
-        (b"Connection: keep-alive\r\n", b"/", 200), (b"Connection: keep-alive, a\r\n", b"/", 431),
-    ):  # fmt: skip
-        head = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, line)
-        assert driver.send(head, calls)[1] == status, head
-    worker.service.exchanges.clear()
-    await worker.stop()
-    os.close(log)
+    async with working("parameters: 2, cookies: 2, connection_options: 1") as worker:
+        driver = HeadDriver(worker, "mesh")
+        for line, target, status in (
+            (b"", b"/?a&b", 200), (b"", b"/?a&b&c", 431),
+            (b"Cookie: a;b\r\n", b"/", 200), (b"Cookie: a;b;c\r\n", b"/", 431),
+            (b"Connection: keep-alive\r\n", b"/", 200), (b"Connection: keep-alive, a\r\n", b"/", 431),
+        ):  # fmt: skip
+            head = b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, line)
+            assert driver.send(head, calls)[1] == status, head
 
 
 async def test_a_text_too_long_for_many_expressions_is_431() -> None:
