@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,52 @@ from typing import Any
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _OWN = random.Random()
 """Not the global one: what seeds that would have several runs on one machine draw the same ports."""
-_given: set[int] = set()
+BLOCK = 512
+"""So many are claimed at once: enough that each has been bound, or is done with, when its turn comes again."""
+CLAIM = "sidecar-tests-ports"
+_own: deque[int] = deque()
+"""This process's, the one that was given longest ago first."""
+_claims: list[socket.socket] = []
 LISTEN_SECONDS = 100.0
 """Against hanging."""
 
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody holds now and that nobody is given by chance before they are bound: the kernel takes the
-    ports of outgoing connections from its own range, and no port is handed out here twice.
+    ports of outgoing connections from its own range, and another process that runs tests has other ones.
 
     Raises:
         OSError: all are taken.
     """
-    candidates = [port for port in _candidates() if port not in _given]
-    _OWN.shuffle(candidates)
     found: list[int] = []
-    for port in candidates:
-        if len(found) == count:
-            break
+    looked_at = 0
+    while len(found) < count:
+        if looked_at == len(_own) and not _claim():
+            raise OSError(f"{count} free ports wanted, {len(found)} found")
+        port = _own.popleft()
+        _own.append(port)
+        looked_at += 1
         if _is_free(port):
             found.append(port)
-    if len(found) < count:
-        raise OSError(f"{count} free ports wanted, {len(found)} found")
-    _given.update(found)
     return found
+
+
+def _claim() -> bool:
+    """Make a block of ports this process's own, by a name that the kernel gives to one process at a time and takes
+    back when that has ended."""
+    candidates = _candidates()
+    blocks = [candidates[at : at + BLOCK] for at in range(0, len(candidates), BLOCK)]
+    for block in _OWN.sample(blocks, len(blocks)):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0{CLAIM}-{block[0]}")
+        except OSError:
+            name.close()
+            continue
+        _claims.append(name)
+        _own.extendleft(_OWN.sample(block, len(block)))
+        return True
+    return False
 
 
 def _candidates() -> Sequence[int]:
