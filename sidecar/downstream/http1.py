@@ -2,8 +2,11 @@
 
 Decides framing towards the client, keep-alive, and when to read. It knows nothing of routes: a complete head
 becomes an `Exchange`, which then answers to this connection as its `ServerStream`. A plain head is read by
-`core/plain.py`, every other one by `reader.py`. What a client sends behind a request that is not answered yet stays
-bytes, within a limit. Owned by its listener; `phase.py` says how long each of its phases may last.
+`core/plain.py`, every other one by `reader.py`. Owned by its listener; `phase.py` says how long each of its phases
+may last.
+
+It stands on parts of its own. Each is a class that alone writes what it keeps, and knows those below it:
+`phase_clock.py` at the bottom, then `http1_flow.py`: when it is read, and what waits meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import re
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecar.core import headers
@@ -39,9 +41,10 @@ from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
+from sidecar.downstream.http1_flow import BEHIND, GATE, HOLD, LOOK_SECONDS, MEMORY, TURN, FlowControl
 from sidecar.downstream.http2 import Http2ClientConnection
-from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
-from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
+from sidecar.downstream.phase import ENDED, LAST_CALL_SECONDS, Phase, Then
+from sidecar.downstream.phase_clock import UNSEEN
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
@@ -49,7 +52,7 @@ from sidecar.forwarding.connect import TunnelExchange
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
-from sidecar.forwarding.sweep import Expiring, Sweep
+from sidecar.forwarding.sweep import Sweep
 from sidecar.forwarding.visitors import Lack
 from sidecar.http1 import parse
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
@@ -63,25 +66,16 @@ if TYPE_CHECKING:
 
 MAX_SKIP_BYTES = 64 * 1024
 """Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
-MAX_BEHIND_BYTES = 16 * 1024
-"""Kept of what comes behind a request that is not answered yet; beyond it, the client is not read any more. What one
-read brings may be more."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 EMPTY_BYTES = 8192
 """Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
-LOOK_SECONDS = 0.04
-"""Between two looks at whether a client that is not being read has left."""
-
 _BODYLESS: Final = frozenset({204, 304})
 _status_line = headers.STATUS_LINES.get
 _FORWARDED: Final = NAMES
 _AS_IT_IS, _CHUNKED, _BODYLESS_FORM = 0, 1, 2
 """How an answer's body is written: as it comes, in chunks, not at all."""
-_HOLD, _BEHIND, _TURN, _GATE, _MEMORY = 1, 2, 4, 8, 16
-"""Why reading is paused: the body has nowhere to go, much waits behind a request, this turn of the loop is used
-up, the listener is overloaded, memory is short."""
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _IDLE: Final = Phase.IDLE
@@ -92,7 +86,6 @@ _ANSWER: Final = Phase.ANSWER
 _UNSENT: Final = Phase.UNSENT
 _SKIP: Final = Phase.SKIP
 _LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
-_ENDED: Final = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
 
 
 class Stay(IntEnum):
@@ -105,29 +98,20 @@ class Stay(IntEnum):
     """The same, and that answer is no: there is nothing left to serve it (`forwarding/visitors.py`)."""
 
 
-class ClientConnection(PhaseClock, ServerStream, Waiting):
+class ClientConnection(FlowControl, ServerStream, Waiting):
     """One client."""
 
     __slots__ = (
-        "_account", "_answer_form", "_behind", "_body_left", "_chunked", "_exchange", "_forwarded", "_has_ended",
-        "_is_distrusted", "_is_fresh", "_is_looking", "_is_reading", "_is_write_paused", "_keep_alive",
-        "_pauses", "_pending_head", "_secured", "_service", "_since", "_stay", "_unfinished", "_untaken", "_verdict",
-        "bucket", "due", "link", "listener", "phase", "place", "ticket",
+        "_account", "_answer_form", "_body_left", "_chunked", "_forwarded", "_is_distrusted", "_is_fresh",
+        "_is_reading", "_is_write_paused", "_keep_alive", "_pending_head", "_secured", "_stay", "_unfinished",
+        "_verdict", "place", "ticket",
     )  # fmt: skip
 
     link: Link
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
         """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
-        self.listener = listener
-        self._service = listener.service
-        self.phase = _IDLE
-        self._since = 0.0
-        """When the phase's clock started."""
-        self.due = inf
-        self.bucket: set[Expiring] | None = None
-        self._exchange: Exchange | None = None
-        """Which is being answered."""
+        super().__init__(listener)
         self._keep_alive = True
         """Whether another request may follow the present one."""
         self._body_left = 0
@@ -135,24 +119,15 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._chunked: ChunkedBody | None = None
         """Reads the present request's body."""
         self._unfinished: UnfinishedHead | None = None
-        self._behind = b""
-        """Read, and not worked through: what comes behind a request, or what this turn of the loop had no time
-        for."""
         self._is_reading = False
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
         self._stay = Stay.KEPT
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
-        self._has_ended = False
-        """The client sends nothing more, and waits for what an upgrade brings."""
         self._pending_head: bytes | None = None
         self._answer_form = _AS_IT_IS
         self._is_write_paused = False
-        self._untaken = UNSEEN
-        """What waited for the client at the last look."""
-        self._pauses = 0
-        self._is_looking = False
         self.place = OUTSIDE
         self.ticket: Ticket | None = None
         self._verdict: GivenUp | None = None
@@ -230,7 +205,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             self._service.turns.end(self._have_last_call)  # thousands are old together, and each has a timer
 
     def _have_last_call(self) -> None:
-        if self.phase not in _ENDED:
+        if self.phase not in ENDED:
             self._service.loop.call_later(LAST_CALL_SECONDS, self._service.turns.end, self._leave)
 
     def _leave(self) -> None:
@@ -262,7 +237,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         Sweep.remove(self)
         self.listener.forget(self)
         self.link.lost()
-        self._behind = b""
+        self._keep_only(b"")
         self._unfinished = self._chunked = None
         account, self._account = self._account, None
         if account is not None:
@@ -271,16 +246,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if exchange is not None:
             self._service.turns.end(partial(exchange.gone, Reason.CLIENT_GONE, "the client went away"))
 
-    def eof_received(self) -> bool:
-        exchange = self._exchange
-        if exchange is not None and exchange.request.traits.upgrade:
-            self._has_ended = True  # the other direction of what it asks for goes on
-            return True
-        return False  # a client that sends no more is taken to be gone, as Go, Envoy and nginx do
-
     def pause_writing(self) -> None:
         self._is_write_paused = True
-        if self.phase not in _ENDED:
+        if self.phase not in ENDED:
             self._await_taking(_UNSENT, self._service.clock())
         self.link.bound_buffers(self._service.memory.buffer_bytes)
         self._charge()
@@ -326,12 +294,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
 
     def _take(self, data: bytes) -> None:
         """Work through `data` as far as answers allow."""
-        if self._is_reading or self._pauses & _TURN:
+        if self._is_reading or self._pauses & TURN:
             self._keep(data)
             self._charge()
             return
         if self._behind:
-            data, self._behind = self._behind + data, b""
+            data = self._take_kept() + data
         self._is_reading = True
         try:
             while data:
@@ -351,7 +319,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return self._take_body(data)
         if self._chunked is not None:
             return self._take_chunks(self._chunked, data)
-        if self.phase in _ENDED:
+        if self.phase in ENDED:
             return b""  # nobody listens any more
         if not self._keep_alive:
             self._is_distrusted = True  # a client that goes on behind its last request
@@ -366,30 +334,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         units = self._service.turns.take(REQUEST_UNITS)
         return self._begin_head(data) if units else self._put_off(data)
 
-    def _keep(self, data: bytes) -> bytes:
-        """It waits for its turn, as bytes."""
-        self._behind += data
-        if len(self._behind) > MAX_BEHIND_BYTES:
-            self._pause(_BEHIND)
-        return b""
-
-    def _put_off(self, data: bytes) -> bytes:
-        """This turn of the loop has no time left for it."""
-        self._behind = data
-        self._pause(_TURN)
-        self._service.turns.later(self._take_up)
-        return b""
-
-    def _take_up(self) -> None:
-        self._resume(_TURN)
-        self._go_on(is_due=True)
-
     def _go_on(self, *, is_due: bool = False) -> None:
         """Work through what was kept, if it is its turn."""
-        if self._is_reading or not self._behind or (self._pauses & _TURN and not is_due):
+        if self._is_reading or not self._behind or (self._pauses & TURN and not is_due):
             return
-        data, self._behind = self._behind, b""
-        self._resume(_BEHIND)
+        data = self._take_kept()
+        self._resume(BEHIND)
         try:
             self._take(data)
         except (
@@ -632,7 +582,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def _note_progress(self) -> None:
         if self.phase is _BODY:
             self._since = self._service.clock()
-        elif self.phase is _ANSWER and not self._pauses & _HOLD:
+        elif self.phase is _ANSWER and not self._pauses & HOLD:
             self._enter(_BODY, self._service.clock())  # it did not wait for the 100
 
     def _take_chunks(self, chunked: ChunkedBody, data: bytes) -> bytes:
@@ -676,7 +626,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         is_body_due = bool(self._body_left) or self._chunked is not None
         if exchange is None:
             return _SKIP if is_body_due else _IDLE
-        if not is_body_due or self._pauses & _HOLD:
+        if not is_body_due or self._pauses & HOLD:
             return _ANSWER
         return _ANSWER if exchange.request.traits.expects_continue and not exchange.request_bytes else _BODY
 
@@ -702,7 +652,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return  # its exchange may hear of that a little later
         memory = self._service.memory
         kernel_bytes = memory.buffer_bytes if self._is_write_paused else 0
-        if self._pauses & (_HOLD | _BEHIND):
+        if self._pauses & (HOLD | BEHIND):
             kernel_bytes += 2 * memory.buffer_bytes
         size = self._held_bytes() + more
         self._account = settled(self._account, memory, self._service.clock(), size, kernel_bytes)
@@ -759,7 +709,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
             return None  # a request has come this very moment
         if held is Held.PIPELINE:
             self._distrust()  # what is behind was never begun: its client may send it again (RFC 9112 9.3.2)
-            self._resume(_BEHIND)
+            self._resume(BEHIND)
         elif held is not None:
             exchange = self._exchange
             if exchange is not None:
@@ -771,19 +721,17 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
                 )  # now, or others would be closed for it until the loop has told of its end
                 self._account = None
                 self._unfinished = None
-                self._behind = b""
+                self._keep_only(b"")
         return held
 
     def hold_for_memory(self) -> None:
         """Read nothing more until `go_on`."""
-        if self.phase not in _ENDED and not self.link.is_closing:
-            if not self._pauses:
-                self.link.pause()  # without a look for its end: it will not be long
-            self._pauses |= _MEMORY
+        if self.phase not in ENDED and not self.link.is_closing:
+            self._pause_unwatched(MEMORY)
 
     def go_on(self) -> None:
-        self._resume(_MEMORY)
-        if self._pauses & ~_GATE:  # since it was held: nobody looks for its end yet
+        self._resume(MEMORY)
+        if self._pauses & ~GATE:  # since it was held: nobody looks for its end yet
             self._look_later()
 
     # Refusals
@@ -813,36 +761,9 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._keep_alive = False
         self._body_left = 0
         self._chunked = self._unfinished = None
-        self._behind = b""
+        self._keep_only(b"")
         if self._account is not None:
             self._charge()
-
-    # Pauses
-
-    def _pause(self, why: int) -> None:
-        if not self._pauses:
-            self.link.pause()
-            self.link.bound_buffers(self._service.memory.buffer_bytes)
-            self._look_later()
-        self._pauses |= why
-
-    def _look_later(self) -> None:
-        if not self._is_looking:
-            self._is_looking = True
-            self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
-
-    def _look_for_end(self) -> None:
-        """A client that is not read cannot be seen to leave, so ask the kernel as long as that lasts."""
-        self._is_looking = False
-        if not self._pauses or self.link.is_closing or self.phase in _ENDED:
-            return
-        exchange = self._exchange
-        is_switching = exchange is not None and bool(exchange.request.traits.upgrade)
-        if self.link.is_reset() if is_switching else self.link.has_left():
-            self.link.abort()
-            return
-        self._is_looking = True
-        self._service.loop.call_later(LOOK_SECONDS, self._look_for_end)
 
     # The gate of an overloaded listener
 
@@ -851,7 +772,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if self.place >= _LET_IN:
             self._take_verdict()
             return True
-        self._behind = data
+        self._keep_only(data)
         gate.queue(self, self._service.clock(), len(data))
         return False
 
@@ -871,14 +792,12 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         elif self._behind:
             gate.queue(self, self._service.clock(), len(self._behind))
         elif gate.is_full and not self.link.is_closing:
-            if not self._pauses:
-                self.link.pause()  # without a look for its end: the gate hears of that
-            self._pauses |= _GATE
+            self._pause_unwatched(GATE)  # the gate hears of its end
             gate.watch(self)
 
     def let_in(self, *, is_refused: bool) -> None:
         self.place = _REFUSED if is_refused else _LET_IN
-        self._resume(_GATE)
+        self._resume(GATE)
         if self._behind:
             self._take_verdict()
             self._go_on()
@@ -907,16 +826,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if gate is not None:
             gate.forget(self)
 
-    def _resume(self, why: int) -> None:
-        if self._pauses & why:
-            self._pauses &= ~why
-            if not self._pauses and not self.link.is_closing:
-                self.link.resume()
-
     # What an exchange asks for (`forwarding.streams.ServerStream`)
 
     def hold(self) -> None:
-        self._pause(_HOLD)
+        self._pause(HOLD)
         self._charge()
         if self.phase is _BODY:
             self._enter(_ANSWER, self._service.clock())
@@ -924,7 +837,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
     def resume(self) -> None:
         if not self._pauses and self._account is None:
             return  # nothing was held back, as where a body is here whole: 0.15 µs less
-        self._resume(_HOLD)
+        self._resume(HOLD)
         if self._account is not None:
             self._charge()
         if self.phase is _ANSWER:
@@ -942,7 +855,7 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         if (
             self.phase is _ANSWER
             and (self._body_left or self._chunked is not None)
-            and not self._pauses & _HOLD
+            and not self._pauses & HOLD
         ):
             self._enter(_BODY, self._service.clock())  # it has been told to go on
 
@@ -1081,10 +994,10 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self.link.reset()
 
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
-        behind, self._behind = self._behind, b""
+        behind = self._take_kept()
         self._part()
         self.link.set_sink(protocol)
-        self._resume(_HOLD | _BEHIND | _TURN | _MEMORY)
+        self._resume(HOLD | BEHIND | TURN | MEMORY)
         return self.link, behind, self._has_ended
 
     def _part(self) -> None:
@@ -1143,8 +1056,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         is_body_due = bool(self._body_left) or self._chunked is not None
         if exchange.request.method == b"CONNECT":
             is_body_due = True  # of a tunnel that was refused, bytes may be on their way
-        if self._pauses & _HOLD:
-            self._resume(_HOLD)
+        if self._pauses & HOLD:
+            self._resume(HOLD)
         if not self._keep_alive or self._has_ended or (is_body_due and not self._can_skip_body()):
             self._close(exchange.ended, is_body_due=is_body_due)
         elif self._is_write_paused:
@@ -1174,9 +1087,8 @@ class ClientConnection(PhaseClock, ServerStream, Waiting):
         self._distrust()
         if may_come and link.can_half_close and not self._has_ended and self._stay is not Stay.VISITOR:
             self._await_taking(Phase.LINGER, now)
-            self._pauses = 0
             link.end_writing()
-            link.resume()
+            self._read_to_end()
         else:
             self._await_taking(Phase.CLOSING, now)
             link.close()

@@ -40,6 +40,10 @@ class Phase(IntEnum):
     """What the client speaks is not known yet."""
 
 
+ENDED: Final = frozenset({Phase.LINGER, Phase.CLOSING, Phase.TUNNEL, Phase.CLOSED})
+"""No request is made any more of what still comes."""
+
+
 class Then(Enum):
     """What a phase that lasts too long leads to."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.downstream.http1 import MAX_BEHIND_BYTES
+from sidecar.downstream.http1_flow import MAX_BEHIND_BYTES
 from sidecar.downstream.phase import Phase
 from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS, TURN_UNITS
 from sidecar.upstream.http1 import UpstreamConnection
