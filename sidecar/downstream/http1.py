@@ -5,8 +5,11 @@ becomes an `Exchange`, which then answers to this connection as its `ServerStrea
 `core/plain.py`, every other one by `reader.py`. Owned by its listener; `phase.py` says how long each of its phases
 may last.
 
-It stands on parts of its own. Each is a class that alone writes what it keeps, and knows those below it:
-`phase_clock.py` at the bottom, then `http1_flow.py`: when it is read, and what waits meanwhile.
+It stands on parts, each a class that alone writes what it keeps and knows those below it. From the bottom up:
+
+    phase_clock.py     its phase, and how long that may last
+    http1_flow.py      when it is read, and what waits meanwhile
+    http1_between.py   whether and when there is a next request
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -40,10 +42,11 @@ from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
-from sidecar.downstream.gate import OUTSIDE, QUEUED, Gate, Place, Ticket, Waiting
-from sidecar.downstream.http1_flow import BEHIND, GATE, HOLD, LOOK_SECONDS, MEMORY, TURN, FlowControl
+from sidecar.downstream.gate import OUTSIDE
+from sidecar.downstream.http1_between import LET_IN, BetweenRequests, Stay
+from sidecar.downstream.http1_flow import BEHIND, GATE, HOLD, LOOK_SECONDS, MEMORY, TURN
 from sidecar.downstream.http2 import Http2ClientConnection
-from sidecar.downstream.phase import ENDED, LAST_CALL_SECONDS, Phase, Then
+from sidecar.downstream.phase import ENDED, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
@@ -53,7 +56,6 @@ from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Sweep
-from sidecar.forwarding.visitors import Lack
 from sidecar.http1 import parse
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
 from sidecar.http1.parse import known_hosts
@@ -85,35 +87,19 @@ _BODY: Final = Phase.BODY
 _ANSWER: Final = Phase.ANSWER
 _UNSENT: Final = Phase.UNSENT
 _SKIP: Final = Phase.SKIP
-_LET_IN, _REFUSED = Place.LET_IN, Place.REFUSED
 
 
-class Stay(IntEnum):
-    """Whether a connection is kept for more requests, as far as its listener has a say."""
-
-    KEPT = 0
-    LAST = 1
-    """Its next answer is the last one."""
-    VISITOR = 2
-    """The same, and that answer is no: there is nothing left to serve it (`forwarding/visitors.py`)."""
-
-
-class ClientConnection(FlowControl, ServerStream, Waiting):
+class ClientConnection(BetweenRequests, ServerStream):
     """One client."""
 
     __slots__ = (
         "_account", "_answer_form", "_body_left", "_chunked", "_forwarded", "_is_distrusted", "_is_fresh",
-        "_is_reading", "_is_write_paused", "_keep_alive", "_pending_head", "_secured", "_stay", "_unfinished",
-        "_verdict", "place", "ticket",
+        "_is_reading", "_is_write_paused", "_pending_head", "_secured", "_unfinished",
     )  # fmt: skip
-
-    link: Link
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
         """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
         super().__init__(listener)
-        self._keep_alive = True
-        """Whether another request may follow the present one."""
         self._body_left = 0
         """Of a request's body whose length is known: bytes that are still to come."""
         self._chunked: ChunkedBody | None = None
@@ -122,16 +108,11 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
         self._is_reading = False
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
-        self._stay = Stay.KEPT
         self._is_distrusted = False
         """What arrives is not read any more, since it could be read in two ways."""
         self._pending_head: bytes | None = None
         self._answer_form = _AS_IT_IS
         self._is_write_paused = False
-        self.place = OUTSIDE
-        self.ticket: Ticket | None = None
-        self._verdict: GivenUp | None = None
-        """Of the gate, on the present request, or for a visitor; None: it is taken."""
         self._forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self._secured = secured
@@ -151,12 +132,6 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
     def is_secured(self) -> bool:
         return self._secured is not None
 
-    def was_idle(self, at: float) -> bool:
-        """Between two requests since that time, with nothing on its way that the kernel knows of: others may get its
-        place. A visitor has none."""
-        is_idle = self.phase is _IDLE and self._since <= at and self._stay is not Stay.VISITOR
-        return is_idle and not self._behind and not self.link.is_readable()
-
     @property
     def is_silent(self) -> bool:
         return self.phase is _IDLE and not self._behind and self._secured is None
@@ -174,43 +149,11 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
             case Then.CUT:
                 self.link.reset()
 
-    def _close_idle(self, now: float) -> None:
-        if self._behind or self.link.is_readable():  # a request has come this very moment
-            self._enter(_IDLE, now)
-        else:
-            self._enter(Phase.CLOSING, now)
-            self.link.close()
-
     def _await_taking(self, phase: Phase, now: float) -> None:
         """The client is to take what waits for it. A first look comes soon, when the kernel's own room is full."""
         self._untaken = UNSEEN
         self._enter(phase, now)
         self._watch(min(self.due, now + LOOK_SECONDS), now)
-
-    def drain(self) -> None:
-        """The listener accepts no more: close once it is certain that no request is on its way."""
-        if self.phase is _IDLE:
-            now = self._service.clock()
-            self._watch(max(self._since + self.listener.phase_seconds[_IDLE], now), now)
-
-    @property
-    def is_retired(self) -> bool:
-        return self._stay is Stay.LAST
-
-    def retire(self) -> None:
-        """It is old, or was made on other terms than those of its listener now: its next answer is the last one, and
-        it has `LAST_CALL_SECONDS` to ask for that."""
-        if self._stay is Stay.KEPT:
-            self._stay = Stay.LAST
-            self._service.turns.end(self._have_last_call)  # thousands are old together, and each has a timer
-
-    def _have_last_call(self) -> None:
-        if self.phase not in ENDED:
-            self._service.loop.call_later(LAST_CALL_SECONDS, self._service.turns.end, self._leave)
-
-    def _leave(self) -> None:
-        if self.phase is _IDLE:
-            self._close_idle(self._service.clock())
 
     # What asyncio does
 
@@ -329,7 +272,7 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
         if self._unfinished is not None:
             return self._go_on_with_head(self._unfinished, data)
         gate = self.listener.gate
-        if gate is not None and self.place < _LET_IN:
+        if gate is not None and self.place < LET_IN:
             return self._keep_at_gate(gate, data)
         units = self._service.turns.take(REQUEST_UNITS)
         return self._begin_head(data) if units else self._put_off(data)
@@ -473,10 +416,12 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
         """Begin the exchange of any other request."""
         try:
-            request, self._keep_alive = reader.read_request(self.listener, head)
+            request, keeps_alive = reader.read_request(self.listener, head)
         except parse.Refused as refused:
             self._refuse(refused, now)
             return b""
+        if not keeps_alive:
+            self._keep_no_longer()
         self._service.turns.take(len(request.fields))  # each is looked at several times
         size = charge_of_head(len(head), len(request.fields))
         if size > STEP_BYTES and not self._charge_head(size, now):
@@ -611,7 +556,7 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
     def _message_read(self, trailers: Sequence[Field]) -> None:
         """The request is whole."""
         if trailers and any(key == b"connection" for key, _, _ in trailers):
-            self._keep_alive = False  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
+            self._keep_no_longer()  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
         exchange = self._exchange
         if exchange is not None:
             if self.phase is _BODY:
@@ -758,73 +703,12 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
 
     def _distrust(self) -> None:
         self._is_distrusted = True
-        self._keep_alive = False
+        self._keep_no_longer()
         self._body_left = 0
         self._chunked = self._unfinished = None
         self._keep_only(b"")
         if self._account is not None:
             self._charge()
-
-    # The gate of an overloaded listener
-
-    def _may_begin(self, gate: Gate, data: bytes) -> bool:
-        """Whether it has been let in; else `data` waits for its turn."""
-        if self.place >= _LET_IN:
-            self._take_verdict()
-            return True
-        self._keep_only(data)
-        gate.queue(self, self._service.clock(), len(data))
-        return False
-
-    def _keep_at_gate(self, gate: Gate, data: bytes) -> bytes:
-        """More has come, or a request stood behind one that was answered at once."""
-        self._keep(data)
-        if self.place is not QUEUED:
-            gate.queue(self, self._service.clock(), len(data))
-        return b""
-
-    def _next_request(self) -> None:
-        """Between two requests: go on with what is here, or wait for its turn."""
-        gate = self.listener.gate
-        if gate is None:
-            if self._behind:
-                self._go_on()
-        elif self._behind:
-            gate.queue(self, self._service.clock(), len(self._behind))
-        elif gate.is_full and not self.link.is_closing:
-            self._pause_unwatched(GATE)  # the gate hears of its end
-            gate.watch(self)
-
-    def let_in(self, *, is_refused: bool) -> None:
-        self.place = _REFUSED if is_refused else _LET_IN
-        self._resume(GATE)
-        if self._behind:
-            self._take_verdict()
-            self._go_on()
-
-    def turn_away(self, lack: Lack) -> None:
-        """There is none of that for it, and nobody to close for it: its first request is answered no, and it ends.
-        It does not wait for its turn in an overload: its place is one that others need."""
-        self._stay = Stay.VISITOR
-        self._verdict = lack.refusal()
-        self.place = _LET_IN
-
-    def _take_verdict(self) -> None:
-        """Its request has come to its turn. A client that has left meanwhile gets no answer: 499."""
-        if self._stay is not Stay.VISITOR:
-            self._verdict = None
-        if self.link.is_ended():
-            self._verdict = GivenUp(Reason.CLIENT_GONE, "the client went away while its request waited")
-            self._service.loop.call_soon(self.abort)
-        elif self.place is _REFUSED:
-            self._verdict = GivenUp(
-                Reason.OVERLOADED, "this sidecar is overloaded", retry_after_seconds=1.0, is_own_lack=True
-            )
-
-    def _leave_gate(self) -> None:
-        gate = self.listener.gate
-        if gate is not None:
-            gate.forget(self)
 
     # What an exchange asks for (`forwarding.streams.ServerStream`)
 
@@ -883,7 +767,7 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
                 self._answer_form = _CHUNKED
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
-                self._keep_alive = False
+                self._keep_no_longer()
         if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending:
             self._end_head(exchange, lines)
         else:
@@ -900,7 +784,7 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
         ):
             # Whether the body of an `Expect` still comes, or the bytes of a tunnel, is anybody's guess (RFC 9110
             # 10.1.1).
-            self._keep_alive = False
+            self._keep_no_longer()
         if not self._keep_alive:
             lines.append(b"Connection: close\r\n\r\n")
         elif request.traits.http_version == "1.0":
@@ -966,8 +850,8 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
     def _send_unusual(self, exchange: Exchange, head: ResponseHead, body: bytes | memoryview) -> None:
         """Send any other whole answer."""
         lines, request = _lines(head), exchange.request
-        if self._body_left or self._chunked is not None:
-            self._keep_alive = self._keep_alive and self._can_skip_body()
+        if (self._body_left or self._chunked is not None) and not self._can_skip_body():
+            self._keep_no_longer()
         if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
         if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending or self._stay:
@@ -990,7 +874,7 @@ class ClientConnection(FlowControl, ServerStream, Waiting):
 
     def reset(self, reason: Reason) -> None:
         self._pending_head = None
-        self._keep_alive = False
+        self._keep_no_longer()
         self.link.reset()
 
     def hand_over(self, protocol: Any) -> tuple[Link, bytes, bool]:
