@@ -10,6 +10,7 @@ It stands on parts, each a class that alone writes what it keeps and knows those
     phase_clock.py     its phase, and how long that may last
     http1_flow.py      when it is read, and what waits meanwhile
     http1_between.py   whether and when there is a next request
+    http1_partial.py   a request of which a part is here
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecar.core import headers
 from sidecar.core.block import AnswerBlock, Block
-from sidecar.core.chunked import ChunkedBody, MalformedChunk, TooLarge
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
@@ -43,8 +43,9 @@ from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
 from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE
-from sidecar.downstream.http1_between import LET_IN, BetweenRequests, Stay
+from sidecar.downstream.http1_between import LET_IN, Stay
 from sidecar.downstream.http1_flow import BEHIND, GATE, HOLD, LOOK_SECONDS, MEMORY, TURN
+from sidecar.downstream.http1_partial import PartialReader
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.phase import ENDED, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN
@@ -57,17 +58,14 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.streams import ServerStream
 from sidecar.forwarding.sweep import Sweep
 from sidecar.http1 import parse
-from sidecar.http1.llhttp import HEAD_END, MalformedHead
+from sidecar.http1.llhttp import HEAD_END
 from sidecar.http1.parse import known_hosts
-from sidecar.http1.unfinished import UnfinishedHead
 from sidecar.transport.link import Link
-from sidecar.transport.turns import REQUEST_UNITS, SLICE_UNITS
+from sidecar.transport.turns import REQUEST_UNITS
 
 if TYPE_CHECKING:
     from sidecar.downstream.terms import ListenerTerms
 
-MAX_SKIP_BYTES = 64 * 1024
-"""Rest of a request body that is read past to keep a connection; beyond it, it is closed."""
 JOIN_BYTES = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
 EMPTY_BYTES = 8192
@@ -89,27 +87,20 @@ _UNSENT: Final = Phase.UNSENT
 _SKIP: Final = Phase.SKIP
 
 
-class ClientConnection(BetweenRequests, ServerStream):
+class ClientConnection(PartialReader, ServerStream):
     """One client."""
 
     __slots__ = (
-        "_account", "_answer_form", "_body_left", "_chunked", "_forwarded", "_is_distrusted", "_is_fresh",
-        "_is_reading", "_is_write_paused", "_pending_head", "_secured", "_unfinished",
+        "_account", "_answer_form", "_forwarded", "_is_fresh",
+        "_is_reading", "_is_write_paused", "_pending_head", "_secured",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
         """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
         super().__init__(listener)
-        self._body_left = 0
-        """Of a request's body whose length is known: bytes that are still to come."""
-        self._chunked: ChunkedBody | None = None
-        """Reads the present request's body."""
-        self._unfinished: UnfinishedHead | None = None
         self._is_reading = False
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
-        self._is_distrusted = False
-        """What arrives is not read any more, since it could be read in two ways."""
         self._pending_head: bytes | None = None
         self._answer_form = _AS_IT_IS
         self._is_write_paused = False
@@ -181,7 +172,8 @@ class ClientConnection(BetweenRequests, ServerStream):
         self.listener.forget(self)
         self.link.lost()
         self._keep_only(b"")
-        self._unfinished = self._chunked = None
+        self._drop_body()
+        self._drop_head()
         account, self._account = self._account, None
         if account is not None:
             account.hold(0)
@@ -265,8 +257,7 @@ class ClientConnection(BetweenRequests, ServerStream):
         if self.phase in ENDED:
             return b""  # nobody listens any more
         if not self._keep_alive:
-            self._is_distrusted = True  # a client that goes on behind its last request
-            return b""
+            return self._disregard()
         if self._exchange is not None or self._is_write_paused:
             return self._keep(data)
         if self._unfinished is not None:
@@ -316,8 +307,7 @@ class ClientConnection(BetweenRequests, ServerStream):
             end += len(HEAD_END)
             return self._take_head(data[:end], data[end:], now)
         self._enter(Phase.HEAD, now)
-        unfinished = self._unfinished = UnfinishedHead(is_request=True)
-        return self._go_on_with_head(unfinished, data)
+        return self._begin_unfinished(data)
 
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
@@ -328,30 +318,11 @@ class ClientConnection(BetweenRequests, ServerStream):
         listener.replace(self, served)
         served.start(data)
 
-    def _go_on_with_head(self, unfinished: UnfinishedHead, data: bytes) -> bytes:
-        try:
-            used = unfinished.add(data)
-        except MalformedHead as error:
-            line, _, fields = unfinished.whole().partition(b"\r\n")
-            version = "1.0" if line.endswith(b"1.0") else "1.1"
-            self._refuse(reader.refusal_of(error, fields, version), self._service.clock())
-            return b""
-        if used is None:
-            self._check_unfinished(unfinished)
-            return b""
-        self._unfinished = None
-        head, rest = unfinished.whole(), data[used:]
+    def _take_whole_head(self, head: bytes, rest: bytes) -> bytes:
         plain = read_request(head)
         if plain is not None:
             return self._take_plain(plain, head + rest if rest else head)
         return self._take_head(head, rest, self._service.clock())
-
-    def _check_unfinished(self, unfinished: UnfinishedHead) -> None:
-        """One that is malformed or too large already is not read to its end."""
-        try:
-            reader.check_unfinished(self.listener, unfinished)
-        except parse.Refused as refused:
-            self._refuse(refused, self._service.clock())
 
     def _take_plain(self, plain: PlainRequest, data: bytes) -> bytes:
         """Begin the exchange of a plain request, the usual case; returns what is behind it."""
@@ -489,92 +460,6 @@ class ClientConnection(BetweenRequests, ServerStream):
         """It has not ended yet. A call: by what was assigned, a type checker would know the answer."""
         return exchange is self._exchange
 
-    # Bodies
-
-    def _begin_body(self, exchange: Exchange, request: Request, data: bytes) -> tuple[bytes, GivenUp | None]:
-        """What is here of a body that comes in pieces, before its exchange begins."""
-        if request.length > 0:
-            self._body_left = request.length
-        else:
-            self._chunked = ChunkedBody(self.listener.limits.headers, self.listener.limits.head_bytes)
-        self.link.bound_buffers(self._service.memory.buffer_bytes)
-        phase = _ANSWER if request.traits.expects_continue and not data else _BODY
-        self._enter(phase, self._service.clock())
-        if not data:
-            return b"", None
-        if self._chunked is None:
-            self._body_left -= len(data)
-            exchange.data(data)
-            return b"", None
-        try:
-            return self._read_chunks(self._chunked, exchange, data), None
-        except MalformedChunk as error:
-            self._distrust()
-            return b"", GivenUp(_reason_of(error), str(error))
-
-    def _take_body(self, data: bytes) -> bytes:
-        """Pass on the body of a known length, and return what is behind it."""
-        piece = data[: self._body_left]
-        self._body_left -= len(piece)
-        exchange = self._exchange
-        if exchange is not None:
-            self._note_progress()
-            exchange.data(piece)
-        if not self._body_left:
-            self._message_read(())
-        return data[len(piece) :]
-
-    def _note_progress(self) -> None:
-        if self.phase is _BODY:
-            self._since = self._service.clock()
-        elif self.phase is _ANSWER and not self._pauses & HOLD:
-            self._enter(_BODY, self._service.clock())  # it did not wait for the 100
-
-    def _take_chunks(self, chunked: ChunkedBody, data: bytes) -> bytes:
-        exchange = self._exchange
-        if exchange is not None:
-            self._note_progress()
-        try:
-            return self._read_chunks(chunked, exchange, data)
-        except MalformedChunk as error:
-            self._refuse(parse.Refused(_reason_of(error), str(error)), self._service.clock())
-            return b""
-
-    def _read_chunks(self, chunked: ChunkedBody, exchange: Exchange | None, data: bytes) -> bytes:
-        """Pass on what this turn of the loop has time for, joined; returns what is behind the body."""
-        units = self._service.turns.take(SLICE_UNITS)
-        read = chunked.feed(data, 0, units) if units else 0
-        body = chunked.take()
-        if body and exchange is not None:
-            exchange.data(body)
-        if chunked.is_done:
-            self._chunked = None
-            self._message_read(chunked.trailers)
-            return data[read:]
-        return self._put_off(data[read:]) if read < len(data) else b""
-
-    def _message_read(self, trailers: Sequence[Field]) -> None:
-        """The request is whole."""
-        if trailers and any(key == b"connection" for key, _, _ in trailers):
-            self._keep_no_longer()  # some reader heeds it, though it frames nothing here (RFC 9110 6.5.1)
-        exchange = self._exchange
-        if exchange is not None:
-            if self.phase is _BODY:
-                self._enter(_ANSWER, self._service.clock())
-            exchange.end(trailers)
-        elif self.phase is _SKIP:
-            self._enter(_IDLE, self._service.clock())
-
-    def _phase_of_request(self) -> Phase:
-        """Whose turn it is, apart from what the client has not taken yet."""
-        exchange = self._exchange
-        is_body_due = bool(self._body_left) or self._chunked is not None
-        if exchange is None:
-            return _SKIP if is_body_due else _IDLE
-        if not is_body_due or self._pauses & HOLD:
-            return _ANSWER
-        return _ANSWER if exchange.request.traits.expects_continue and not exchange.request_bytes else _BODY
-
     # What it holds of the memory of all connections (`core/memory_budget.py`)
 
     def _held_bytes(self) -> int:
@@ -624,8 +509,7 @@ class ClientConnection(BetweenRequests, ServerStream):
         """What its end would give back; None where it must not be ended: its request is whole and not answered."""
         phase = self.phase
         if phase is _ANSWER:
-            is_body_due = bool(self._body_left) or self._chunked is not None
-            return Held.PIPELINE if self._behind and not is_body_due else None
+            return Held.PIPELINE if self._behind and not self._is_body_due() else None
         return _HELD[phase]
 
     def claim(self, now: float) -> Claim | None:
@@ -665,7 +549,7 @@ class ClientConnection(BetweenRequests, ServerStream):
                     0
                 )  # now, or others would be closed for it until the loop has told of its end
                 self._account = None
-                self._unfinished = None
+                self._drop_head()
                 self._keep_only(b"")
         return held
 
@@ -702,11 +586,7 @@ class ClientConnection(BetweenRequests, ServerStream):
         self._exchange.begin(error)
 
     def _distrust(self) -> None:
-        self._is_distrusted = True
-        self._keep_no_longer()
-        self._body_left = 0
-        self._chunked = self._unfinished = None
-        self._keep_only(b"")
+        super()._distrust()
         if self._account is not None:
             self._charge()
 
@@ -736,11 +616,7 @@ class ClientConnection(BetweenRequests, ServerStream):
         lines = _lines(head)
         lines.append(b"\r\n")
         self.link.write(b"".join(lines))
-        if (
-            self.phase is _ANSWER
-            and (self._body_left or self._chunked is not None)
-            and not self._pauses & HOLD
-        ):
+        if self.phase is _ANSWER and self._is_body_due() and not self._pauses & HOLD:
             self._enter(_BODY, self._service.clock())  # it has been told to go on
 
     def send_switch(self, head: ResponseHead, upgrade: bytes) -> None:
@@ -850,7 +726,7 @@ class ClientConnection(BetweenRequests, ServerStream):
     def _send_unusual(self, exchange: Exchange, head: ResponseHead, body: bytes | memoryview) -> None:
         """Send any other whole answer."""
         lines, request = _lines(head), exchange.request
-        if (self._body_left or self._chunked is not None) and not self._can_skip_body():
+        if self._is_body_due() and not self._can_skip_body():
             self._keep_no_longer()
         if head.length is None and request.method != b"HEAD" and head.status not in _BODYLESS:
             lines.append(b"Content-Length: %d\r\n" % len(body))  # HTTP/2 ends a message without it
@@ -937,7 +813,7 @@ class ClientConnection(BetweenRequests, ServerStream):
             self._account.head_bytes = 0
         if form == _CHUNKED:
             self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
-        is_body_due = bool(self._body_left) or self._chunked is not None
+        is_body_due = self._is_body_due()
         if exchange.request.method == b"CONNECT":
             is_body_due = True  # of a tunnel that was refused, bytes may be on their way
         if self._pauses & HOLD:
@@ -951,10 +827,6 @@ class ClientConnection(BetweenRequests, ServerStream):
         else:
             self._enter(_IDLE, exchange.ended)
             self._next_request()
-
-    def _can_skip_body(self) -> bool:
-        """Whether the rest of the body is known to be short."""
-        return self._chunked is None and self._body_left <= MAX_SKIP_BYTES
 
     # The end of the connection
 
@@ -990,10 +862,6 @@ _HELD: dict[Phase, Held | None] = {
     Phase.CLOSED: None,
 }
 """By phase; `_ANSWER` is not among them, see `held_as`."""
-
-
-def _reason_of(error: MalformedChunk) -> Reason:
-    return Reason.HEAD_TOO_LARGE if isinstance(error, TooLarge) else Reason.BAD_REQUEST
 
 
 def _lines(head: ResponseHead) -> list[bytes]:

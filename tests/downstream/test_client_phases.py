@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.core.head import response_head
 from sidecar.core.snapshot import RouteTimeouts
-from sidecar.downstream.http1 import MAX_SKIP_BYTES
+from sidecar.downstream.http1_partial import MAX_SKIP_BYTES
 from sidecar.downstream.phase import LINGER_SECONDS, SKIP_SECONDS, Phase
 from tests.downstream.stage import GET, Stage, post
 from tests.support.by_hand import Path
