@@ -11,6 +11,7 @@ It stands on parts, each a class that alone writes what it keeps and knows those
     http1_flow.py      when it is read, and what waits meanwhile
     http1_between.py   whether and when there is a next request
     http1_partial.py   a request of which a part is here
+    http1_memory.py    what it holds of the memory of all connections
 """
 
 from __future__ import annotations
@@ -28,15 +29,9 @@ from sidecar.core.grpc_status import is_grpc
 from sidecar.core.head import ResponseHead
 from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.memory_budget import (
-    CONNECTION_BYTES,
     FIELD_BYTES,
-    SECURED_BYTES,
     STEP_BYTES,
-    Account,
-    Claim,
-    Held,
     charge_of_head,
-    settled,
 )
 from sidecar.core.plain import Field, PlainRequest, read_request
 from sidecar.core.request import PLAIN, TUNNEL, Asked, Request, Traits
@@ -44,11 +39,10 @@ from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
 from sidecar.downstream.gate import OUTSIDE
 from sidecar.downstream.http1_between import LET_IN, Stay
-from sidecar.downstream.http1_flow import BEHIND, GATE, HOLD, LOOK_SECONDS, MEMORY, TURN
-from sidecar.downstream.http1_partial import PartialReader
+from sidecar.downstream.http1_flow import BEHIND, HOLD, MEMORY, TURN
+from sidecar.downstream.http1_memory import ClientMemory
 from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.phase import ENDED, Phase, Then
-from sidecar.downstream.phase_clock import UNSEEN
 from sidecar.downstream.secured import Secured
 from sidecar.downstream.sniff import Sniffed, sniff
 from sidecar.forwarding import date
@@ -87,12 +81,12 @@ _UNSENT: Final = Phase.UNSENT
 _SKIP: Final = Phase.SKIP
 
 
-class ClientConnection(PartialReader, ServerStream):
+class ClientConnection(ClientMemory, ServerStream):
     """One client."""
 
     __slots__ = (
-        "_account", "_answer_form", "_forwarded", "_is_fresh",
-        "_is_reading", "_is_write_paused", "_pending_head", "_secured",
+        "_answer_form", "_forwarded", "_is_fresh",
+        "_is_reading", "_pending_head", "_secured",
     )  # fmt: skip
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
@@ -103,13 +97,10 @@ class ClientConnection(PartialReader, ServerStream):
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
         self._pending_head: bytes | None = None
         self._answer_form = _AS_IT_IS
-        self._is_write_paused = False
         self._forwarded: Known | None = None
         """A host, and the lines that tell an upstream of this client's address."""
         self._secured = secured
         """Its TLS; None in clear text."""
-        self._account: Account | None = None
-        """What it holds above its own 4 KiB of the memory of all connections; None while that is nothing."""
 
     def __repr__(self) -> str:
         peer = self.link.peer if hasattr(self, "link") else None
@@ -140,12 +131,6 @@ class ClientConnection(PartialReader, ServerStream):
             case Then.CUT:
                 self.link.reset()
 
-    def _await_taking(self, phase: Phase, now: float) -> None:
-        """The client is to take what waits for it. A first look comes soon, when the kernel's own room is full."""
-        self._untaken = UNSEEN
-        self._enter(phase, now)
-        self._watch(min(self.due, now + LOOK_SECONDS), now)
-
     # What asyncio does
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -174,32 +159,10 @@ class ClientConnection(PartialReader, ServerStream):
         self._keep_only(b"")
         self._drop_body()
         self._drop_head()
-        account, self._account = self._account, None
-        if account is not None:
-            account.hold(0)
+        self._give_back()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             self._service.turns.end(partial(exchange.gone, Reason.CLIENT_GONE, "the client went away"))
-
-    def pause_writing(self) -> None:
-        self._is_write_paused = True
-        if self.phase not in ENDED:
-            self._await_taking(_UNSENT, self._service.clock())
-        self.link.bound_buffers(self._service.memory.buffer_bytes)
-        self._charge()
-        if self._exchange is not None:
-            self._exchange.blocked()
-
-    def resume_writing(self) -> None:
-        self._is_write_paused = False
-        if self._account is not None:
-            self._note_moved()
-        if self.phase is _UNSENT:
-            self._enter(self._phase_of_request(), self._service.clock())
-        if self._exchange is not None:
-            self._exchange.writable()
-        else:
-            self._go_on()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -460,109 +423,6 @@ class ClientConnection(PartialReader, ServerStream):
         """It has not ended yet. A call: by what was assigned, a type checker would know the answer."""
         return exchange is self._exchange
 
-    # What it holds of the memory of all connections (`core/memory_budget.py`)
-
-    def _held_bytes(self) -> int:
-        """What waits for somebody, beside the connection's own objects."""
-        size = len(self._behind)
-        if self._is_write_paused:
-            size += self.link.unsent_bytes  # else it goes out with this turn of the loop
-        if self._unfinished is not None:
-            size += len(self._unfinished)
-        if self._chunked is not None:
-            size += self._chunked.held_bytes
-        exchange = self._exchange
-        if exchange is not None and exchange.body is not None:
-            size += exchange.body.held_bytes
-        return size
-
-    def _charge(self, more: int = 0) -> None:
-        """After a change: `more` is about to be written to a client that takes nothing."""
-        if self.phase is Phase.CLOSED:
-            return  # its exchange may hear of that a little later
-        memory = self._service.memory
-        kernel_bytes = memory.buffer_bytes if self._is_write_paused else 0
-        if self._pauses & (HOLD | BEHIND):
-            kernel_bytes += 2 * memory.buffer_bytes
-        size = self._held_bytes() + more
-        self._account = settled(self._account, memory, self._service.clock(), size, kernel_bytes)
-
-    def _note_moved(self) -> None:
-        """The client has sent or taken something."""
-        if self._account is not None:
-            self._account.moved_at = self._service.clock()
-            self._charge()
-
-    def _charge_head(self, size: int, now: float) -> bool:
-        """For a large head; False where it is refused since there is no memory for it."""
-        if not self._service.memory.may_begin(size):
-            self._refuse(parse.Refused(Reason.OVERLOADED, "no memory for so large a head"), now)
-            return False
-        if self._account is None:
-            self._account = Account(self._service.memory, now)
-        self._account.head_bytes = size
-        self._charge()
-        return True
-
-    @property
-    def held_as(self) -> Held | None:
-        """What its end would give back; None where it must not be ended: its request is whole and not answered."""
-        phase = self.phase
-        if phase is _ANSWER:
-            return Held.PIPELINE if self._behind and not self._is_body_due() else None
-        return _HELD[phase]
-
-    def claim(self, now: float) -> Claim | None:
-        """What its end would give back, for whoever must choose; None where it must not be ended."""
-        held = self.held_as
-        if held is None or self._stay is Stay.VISITOR:
-            return None
-        account = self._account
-        size, since = CONNECTION_BYTES, self._since
-        if self._secured is not None:
-            size += SECURED_BYTES
-        if account is not None:
-            size += account.charged_bytes + account.kernel_bytes
-            since = account.moved_at
-        if held is Held.PIPELINE:
-            size = len(self._behind)
-        elif held is Held.TUNNEL:
-            size = CONNECTION_BYTES + self.link.unsent_bytes
-            since = now  # what moves in it is not seen here: it goes last
-        return Claim(self, self.link.address, size, now - since, self.link.is_in_process)
-
-    def end_for_memory(self) -> Held | None:
-        """Give back what it holds; returns what that was, None if it must not be ended any more."""
-        held = self.held_as
-        if held is Held.IDLE and self.link.is_readable():
-            return None  # a request has come this very moment
-        if held is Held.PIPELINE:
-            self._distrust()  # what is behind was never begun: its client may send it again (RFC 9112 9.3.2)
-            self._resume(BEHIND)
-        elif held is not None:
-            exchange = self._exchange
-            if exchange is not None:
-                exchange.gone(Reason.OVERLOADED, "its connection was closed to give memory back")
-            self.link.abort()
-            if self._account is not None:
-                self._account.hold(
-                    0
-                )  # now, or others would be closed for it until the loop has told of its end
-                self._account = None
-                self._drop_head()
-                self._keep_only(b"")
-        return held
-
-    def hold_for_memory(self) -> None:
-        """Read nothing more until `go_on`."""
-        if self.phase not in ENDED and not self.link.is_closing:
-            self._pause_unwatched(MEMORY)
-
-    def go_on(self) -> None:
-        self._resume(MEMORY)
-        if self._pauses & ~GATE:  # since it was held: nobody looks for its end yet
-            self._look_later()
-
     # Refusals
 
     def _refuse(self, refused: parse.Refused, now: float) -> None:
@@ -584,11 +444,6 @@ class ClientConnection(PartialReader, ServerStream):
         self._enter(_ANSWER, now)
         self._exchange = Exchange().take(self._service, self, request)
         self._exchange.begin(error)
-
-    def _distrust(self) -> None:
-        super()._distrust()
-        if self._account is not None:
-            self._charge()
 
     # What an exchange asks for (`forwarding.streams.ServerStream`)
 
@@ -766,7 +621,7 @@ class ClientConnection(PartialReader, ServerStream):
         self._enter(Phase.TUNNEL, self._service.clock())
         Sweep.remove(self)
         if self._account is not None:
-            self._account.head_bytes = 0
+            self._uncharge_head()
             self._charge()
 
     def end(self, trailers: Sequence[Field]) -> None:
@@ -809,8 +664,7 @@ class ClientConnection(PartialReader, ServerStream):
         if self._pending_head is not None:
             self.flush()
         form, self._answer_form = self._answer_form, _AS_IT_IS
-        if self._account is not None:
-            self._account.head_bytes = 0
+        self._uncharge_head()
         if form == _CHUNKED:
             self.link.write(b"0\r\n%b\r\n" % (headers.trailer_block(trailers) if trailers else b""))
         is_body_due = self._is_body_due()
@@ -848,20 +702,6 @@ class ClientConnection(PartialReader, ServerStream):
         else:
             self._await_taking(Phase.CLOSING, now)
             link.close()
-
-
-_HELD: dict[Phase, Held | None] = {
-    Phase.IDLE: Held.IDLE,
-    Phase.HEAD: Held.HEAD,
-    Phase.BODY: Held.BODY,
-    Phase.UNSENT: Held.ANSWER,
-    Phase.SKIP: Held.BODY,
-    Phase.LINGER: Held.ANSWER,
-    Phase.CLOSING: Held.ANSWER,
-    Phase.TUNNEL: Held.TUNNEL,
-    Phase.CLOSED: None,
-}
-"""By phase; `_ANSWER` is not among them, see `held_as`."""
 
 
 def _lines(head: ResponseHead) -> list[bytes]:
