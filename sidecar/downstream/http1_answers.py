@@ -254,6 +254,11 @@ class AnswerWriter(ClientMemory, ServerStream):
         if self._behind or listener.gate is not None:
             self._next_request()
 
+    def _leave_exchange(self) -> Exchange | None:
+        """Its answer has nobody to go to any more."""
+        exchange, self._exchange = self._exchange, None
+        return exchange
+
     def _end_unusual(self, exchange: Exchange, trailers: Sequence[Field]) -> None:
         """The same where something is left to be written or read, or the connection ends."""
         self.place = OUTSIDE

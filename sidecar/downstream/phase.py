@@ -1,6 +1,6 @@
 """Where a client's connection is, how long it may stay there, and what ends it then.
 
-The connection has one phase at a time and one writer of it (`ClientConnection._enter`); entering a phase starts its
+The connection has one phase at a time and one writer of it (`PhaseClock._enter`); entering a phase starts its
 clock, so that no phase inherits the time of another. Phases in which it is the upstream's turn have no limit here:
 there the exchange's own deadline holds.
 """
