@@ -112,7 +112,7 @@ class AnswerWriter(ClientMemory, ServerStream):
                 lines.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self._keep_no_longer()
-        if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending:
+        if request.traits is not PLAIN or not self._keep_alive or self.listener.is_ending or self._stay:
             self._end_head(exchange, lines)
         else:
             lines.append(b"\r\n")

@@ -12,7 +12,7 @@ from sidecar.downstream.listener import AGE_SPREAD, LEAST_AGE
 from sidecar.runtime.worker import Worker
 from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, raw_client, raw_upstream
+from tests.support.raw import RawPeer, Script, raw_client, raw_upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
@@ -25,6 +25,8 @@ STEPS = 30
 
 LONGER = 1.5
 """Times the age: by then it should have ended."""
+ANSWER_SECONDS = 2.0
+"""Of one that comes slowly: longer than an old connection that is idle is kept."""
 
 
 async def answering(peer: RawPeer) -> None:
@@ -32,18 +34,26 @@ async def answering(peer: RawPeer) -> None:
         await peer.send(OK)
 
 
+async def answering_slowly(peer: RawPeer) -> None:
+    """The head of each answer comes long before its body."""
+    while await peer.request() is not None:
+        await peer.send(OK[:-2])
+        await asyncio.sleep(ANSWER_SECONDS)
+        await peer.send(OK[-2:])
+
+
 @asynccontextmanager
-async def aging(inbound: str = "") -> AsyncIterator[Worker]:
+async def aging(inbound: str = "", script: Script = answering) -> AsyncIterator[Worker]:
     header = HEADER.replace("  inbound: {", f"  inbound: {{{inbound}")
-    async with raw_upstream(answering) as app:
+    async with raw_upstream(script) as app:
         routes = f"upstreams: {{app: {{endpoints: ['127.0.0.1:{app.port}']}}}}\nroutes: [{{name: a, upstream: app}}]"
         async with running(routes, header) as worker:
             yield worker
 
 
-async def until_the_last_answer(worker: Worker, age: float) -> float | None:
-    """Ask again and again, until an answer says that it is the last, or the connection ended between two: after how
-    many seconds, or None if neither comes for `LONGER` than that."""
+async def until_the_last_answer(worker: Worker, age: float, pause: float | None = None) -> float | None:
+    """Ask again and again, `pause` seconds behind each answer, until one says that it is the last, or the connection
+    ended between two: after how many seconds, or None if neither comes for `LONGER` than that."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with raw_client(port(worker)) as client:
@@ -55,7 +65,7 @@ async def until_the_last_answer(worker: Worker, age: float) -> float | None:
             if not responses or responses[0].value(b"connection") == b"close":
                 await client.read_to_end()
                 return loop.time() - began
-            await asyncio.sleep(age / STEPS)
+            await asyncio.sleep(age / STEPS if pause is None else pause)
     return None
 
 
@@ -94,6 +104,13 @@ async def test_those_that_ask_nothing_are_closed_as_well() -> None:
         for reader, writer in streams:
             assert await reader.read() == b""
             writer.close()
+
+
+async def test_a_connection_that_is_never_idle_ends_with_an_answer_that_comes_in_pieces() -> None:
+    async with aging("max_connection_age: 60s, ", answering_slowly) as worker:
+        seconds = await until_the_last_answer(worker, 60.0, pause=0.0)
+    assert seconds is not None
+    assert seconds <= (LEAST_AGE + AGE_SPREAD) * 60.0 + 3 * ANSWER_SECONDS
 
 
 @pytest.mark.parametrize("is_http2", [False, True])
