@@ -48,7 +48,7 @@ class ClientConnection(HeadReader):
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None = None) -> None:
         """`secured`: its TLS, whose handshake is over; it has its place at the listener then."""
-        super().__init__(listener, secured)
+        HeadReader.__init__(self, listener, secured)
         self._is_reading = False
 
     def __repr__(self) -> str:
@@ -92,14 +92,13 @@ class ClientConnection(HeadReader):
         self.data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._leave_gate()
+        if self.listener.gate is not None:
+            self._leave_gate()
         self._enter(Phase.CLOSED, self._since)
         Sweep.remove(self)
         self.listener.forget(self)
         self.link.lost()
-        self._keep_only(b"")
-        self._drop_body()
-        self._drop_head()
+        self._drop_read()
         self._give_back()
         exchange = self._leave_exchange()
         if exchange is not None:

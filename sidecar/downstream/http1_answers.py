@@ -57,7 +57,7 @@ class AnswerWriter(ClientMemory, ServerStream):
     __slots__ = ("_answer_form", "_pending_head")
 
     def __init__(self, listener: ListenerTerms) -> None:
-        super().__init__(listener)
+        ClientMemory.__init__(self, listener)
         self._pending_head: bytes | None = None
         """It is written with the first piece of the body, or by `flush`."""
         self._answer_form = _AS_IT_IS

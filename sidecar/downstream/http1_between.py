@@ -45,7 +45,7 @@ class BetweenRequests(FlowControl, Waiting):
     link: Link
 
     def __init__(self, listener: ListenerTerms) -> None:
-        super().__init__(listener)
+        FlowControl.__init__(self, listener)
         self._keep_alive = True
         """Whether another request may follow the present one; once it may not, none ever may."""
         self._stay = Stay.KEPT

@@ -39,7 +39,10 @@ MEMORY: Final = 16
 
 
 class FlowControl(PhaseClock):
-    """Writes `_behind`, `_pauses`, `_is_looking` and `_has_ended`."""
+    """Writes `_behind`, `_pauses`, `_is_looking` and `_has_ended`.
+
+    Each part that stands on it begins by naming the one below: six calls of `super()` take 0.4 µs more.
+    """
 
     __slots__ = (
         "_behind", "_exchange", "_has_ended", "_is_looking", "_pauses", "_service", "_since", "_untaken", "bucket",

@@ -47,7 +47,7 @@ class HeadReader(AnswerWriter):
     __slots__ = ("_forwarded", "_is_fresh", "_secured")
 
     def __init__(self, listener: ListenerTerms, secured: Secured | None) -> None:
-        super().__init__(listener)
+        AnswerWriter.__init__(self, listener)
         self._is_fresh = True
         """Nothing was read yet but, perhaps, the beginning of HTTP/2's preface."""
         self._forwarded: Known | None = None

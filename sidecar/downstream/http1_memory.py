@@ -46,7 +46,7 @@ class ClientMemory(PartialReader):
     __slots__ = ("_account", "_is_write_paused")
 
     def __init__(self, listener: ListenerTerms) -> None:
-        super().__init__(listener)
+        PartialReader.__init__(self, listener)
         self._is_write_paused = False
         """The client takes nothing: what is written waits here."""
         self._account: Account | None = None
@@ -191,7 +191,6 @@ class ClientMemory(PartialReader):
                 # Now, or others would be closed for it until the loop has told of its end.
                 self._give_back()
                 self._drop_head()
-                self._keep_only(b"")
         return held
 
     def hold_for_memory(self) -> None:

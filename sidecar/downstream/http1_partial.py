@@ -45,7 +45,7 @@ class PartialReader(BetweenRequests):
     __slots__ = ("_body_left", "_chunked", "_is_distrusted", "_unfinished")
 
     def __init__(self, listener: ListenerTerms) -> None:
-        super().__init__(listener)
+        BetweenRequests.__init__(self, listener)
         self._unfinished: UnfinishedHead | None = None
         self._body_left = 0
         """Of a request's body whose length is known: bytes that are still to come."""
@@ -66,9 +66,7 @@ class PartialReader(BetweenRequests):
         """Read nothing more of what arrives, and drop what is here of it."""
         self._is_distrusted = True
         self._keep_no_longer()
-        self._drop_head()
-        self._drop_body()
-        self._keep_only(b"")
+        self._drop_read()
 
     def _disregard(self) -> bytes:
         """Of a client that goes on behind its last request: nothing of it is read, nor is what is to come."""
@@ -179,13 +177,15 @@ class PartialReader(BetweenRequests):
             self._enter(_IDLE, self._service.clock())
 
     def _drop_head(self) -> None:
-        """The unfinished one."""
+        """The unfinished one, and what came too early."""
         self._unfinished = None
+        self._keep_only(b"")
 
-    def _drop_body(self) -> None:
-        """None of it is read any more."""
+    def _drop_read(self) -> None:
+        """All that was read and not worked through."""
+        self._unfinished = self._chunked = None
         self._body_left = 0
-        self._chunked = None
+        self._keep_only(b"")
 
     # What is left of the body
 
