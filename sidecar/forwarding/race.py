@@ -652,7 +652,7 @@ class Race(AttemptOwner):
         if error.processed is Processed.NEVER and not self._was_tried_for(RetryCause.REFUSED):
             body = self.exchange.body
             return body is None or body.is_resendable
-        if error.reason is Reason.CONNECTION_REFUSED:
+        if error.reason is Reason.CONNECTION_REFUSED and error.processed is not Processed.NEVER:
             has_other = len(self._destination.cluster.pools) > 1 and not self._was_tried_for(
                 RetryCause.NOT_CONNECTED
             )

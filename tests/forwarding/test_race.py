@@ -701,3 +701,13 @@ def test_a_stream_that_is_refused_after_it_had_the_beginning_of_a_body_is_the_la
     exchange.end(())
     assert len(exchange.attempts) == 2
     assert "502" in str(client.notes)
+
+
+def test_streams_that_all_are_refused_are_tried_again_once() -> None:
+    path = Path(HERE, THERE)
+    leases = [path.idle_lease(number % 2) for number in range(8)]
+    exchange, client = begun(path)
+    while refused := [one for one in leases if one.heard_by is not None]:
+        sink(refused[0]).failed(Reason.CONNECTION_REFUSED, "upstream refused the stream", Processed.NEVER)
+    assert [one.cause for one in exchange.attempts] == [None, RetryCause.REFUSED]
+    assert "502" in str(client.notes)

@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
+from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import RequestReceived
 from tests.scenarios.stage import app_routes
 from tests.scenarios.websockets import http2_app
@@ -17,6 +18,10 @@ from tests.support.raw import raw_client
 
 TIMES = 5
 """A head that has come often enough is read from memory, and must be written like the first."""
+REFUSING = """\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{one}", "127.0.0.1:{other}"], protocol: http2}}}}
+routes: [{{name: app, upstream: app}}]
+"""
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
@@ -78,3 +83,23 @@ async def test_the_date_of_an_answer_is_its_own_however_often_it_comes() -> None
             await client.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
         responses = await client.responses([b"GET"] * TIMES)
         assert [one.value(b"date") for one in responses] == [date] * TIMES
+
+
+async def test_where_all_endpoints_refuse_the_stream_a_request_is_sent_twice_and_no_more() -> None:
+    asked = []
+
+    def refuse(event: RequestReceived, stream: Stream) -> None:
+        asked.append(event)
+        end = stream._connection
+        end.codec.reset(stream._stream, ErrorCode.REFUSED_STREAM)
+        end.flush()
+
+    async with (
+        http2_app(lambda: Connection(Role.SERVER), refuse, lambda _: None) as one,
+        http2_app(lambda: Connection(Role.SERVER), refuse, lambda _: None) as other,
+        running(REFUSING.format(one=one, other=other)) as worker,
+        raw_client(port(worker)) as client,
+    ):
+        await client.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        (response,) = await client.responses([b"GET"])
+    assert (response.status, len(asked)) == (502, 2)
