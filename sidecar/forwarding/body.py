@@ -122,6 +122,7 @@ class RequestBody:
         if self._tee is not None:
             self._tee.teed(data)
         if self._to is not None:
+            self.is_untouched = False
             if self._kept is not None:
                 self._keep(data)
             self._to.send_data(data)
@@ -211,8 +212,6 @@ class RequestBody:
     def stop(self) -> None:
         """The attempt is over: nothing more goes to its stream."""
         if self._to is not None:
-            if self.size:
-                self.is_untouched = False
             self._to = None
             if self._kept is not None:
                 self._held, self._kept = self._kept, None

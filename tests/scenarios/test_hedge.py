@@ -14,7 +14,7 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import OK, get, post, scraped
 from tests.support.clean import assert_clean
 from tests.support.proxy import port, running
-from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream
+from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream, turns
 
 Script = Callable[[RawPeer], Awaitable[None]]
 BAD = b"HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\nbad"
@@ -203,6 +203,25 @@ async def test_a_body_longer_than_the_buffer_is_not_sent_twice() -> None:
     async with stage(after(0.5), after(0.0), route="retry: {non_idempotent: true, buffer: 4KiB}") as to:
         assert await to.seconds(post(body)) >= 0.5
         assert to.requests == [1, 0]
+
+
+async def test_nor_is_one_of_which_nothing_had_come_when_its_head_was_sent() -> None:
+    body = b"x" * 5000
+    route = "retry: {non_idempotent: true, buffer: 4KiB}"
+    async with stage(lasting(0.0, 0.5), lasting(0.0), route=route) as to:
+        for _ in to.apps:
+            await to.ask()  # for connections that take a head at once
+        async with raw_client(port(to.worker)) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not to.worker.service.exchanges:
+                await turns()
+            for piece in (body[:2500], body[2500:]):
+                await client.send(b"9c4\r\n%b\r\n" % piece)
+                await turns()
+            await client.send(b"0\r\n\r\n")
+            (response,) = await client.responses([b"POST"])
+        assert response.status == 200
+        assert [[request.body for request in app.requests] for app in to.apps] == [[b"", body], [b""]]
 
 
 async def test_what_fails_fast_does_not_win_a_race() -> None:

@@ -140,6 +140,27 @@ async def test_a_body_longer_than_the_buffer_is_not_sent_again() -> None:
         assert (await to.ask(post(body[:4000]))).status == 200
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_nor_is_one_of_which_nothing_had_come_when_its_head_was_sent(*, is_chunked: bool) -> None:
+    body = b"x" * 5000
+    framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: 5000"
+    retry = RETRY.replace("}", ", non_idempotent: true, buffer: 4KiB}")
+    async with stage(then(OK, BAD, OK), retry=retry) as to:
+        await to.ask()  # for the connection that takes the head at once
+        async with raw_client(port(to.worker)) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % framing)
+            while not to.worker.service.exchanges:
+                await turns()
+            for piece in (body[:2500], body[2500:]):
+                await client.send(b"9c4\r\n%b\r\n" % piece if is_chunked else piece)
+                await turns()
+            if is_chunked:
+                await client.send(b"0\r\n\r\n")
+            (response,) = await client.responses([b"POST"])
+        assert (response.status, response.body) == (503, b"bad")
+        assert [request.body for request in to.apps[0].requests] == [b"", body]
+
+
 async def test_what_is_a_retry_already_is_not_tried_again() -> None:
     marked = get(b"/", b"x-sidecar-retry: 1")
     async with stage(then(BAD)) as to:
