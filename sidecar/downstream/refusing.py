@@ -45,16 +45,12 @@ def answer(service: Service, *, is_stranger: bool) -> bytes:
 
 
 class Refusing:
-    """Those of one listener, and how many it has turned away in overloads. Owned by the event loop."""
+    """Those of one listener. Owned by the event loop."""
 
-    __slots__ = ("_service", "_silent", "gone_clients", "requests")
+    __slots__ = ("_service", "_silent")
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.requests = 0
-        """That were refused in all overloads before this one."""
-        self.gone_clients = 0
-        """Who left in those while they waited for their turn, and who left the kernel's queue in this one."""
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
         """Who has said nothing yet, with the end of the time to do so; the oldest first."""
 

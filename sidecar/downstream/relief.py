@@ -43,7 +43,7 @@ class Relief:
         close_idle_upstreams: Callable[[], int],
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`connections`: with clients (`listener.AnyClient`); `with_upstreams`: those that can be held. `is_ending`:
+        """`connections`: with clients (`connected.AnyClient`); `with_upstreams`: those that can be held. `is_ending`:
         not all has ended yet that was to end."""
         self._loop = loop
         self._clock = clock

@@ -164,7 +164,7 @@ class Administered:
                     "waiting": one.gate.waiting if one.gate is not None else 0,
                     "refused": one.refused_requests,
                     "left": one.gone_clients,
-                    "waits_for_room": one.waits_for_room,
+                    "waits_for_room": one.queues.waits_for_room,
                     "turned_away": one.turned_away,
                 }
                 for name, one in sockets.items()

@@ -212,7 +212,7 @@ class DataPath:
     def hand_on(self) -> None:
         """Another process has the same listening sockets, and takes who connects from now on."""
         for socket in self.listeners.all():
-            socket.hand_on()
+            socket.queues.hand_on()
 
     def retire(self) -> None:
         """The last, after `close`: let go of upstreams and deadlines, and see that every exchange is told."""

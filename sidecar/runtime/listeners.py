@@ -13,7 +13,8 @@ from socket import socket as Socket
 from sidecar.config.watch import Watch
 from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Address, Listener, ListenerTls, Snapshot, Unmatched
-from sidecar.downstream.listener import AnyClient, ListenerSocket
+from sidecar.downstream.connected import AnyClient
+from sidecar.downstream.listener import ListenerSocket
 from sidecar.forwarding.service import Service
 from sidecar.transport.bind import Bind, bind_own
 from sidecar.transport.namespace import has_ipv6
@@ -87,7 +88,7 @@ class Listeners:
 
     def listening(self) -> list[Socket]:
         """The sockets of those in use."""
-        return [each for one in self.sockets.values() for each in one.listening()]
+        return [each for one in self.sockets.values() for each in one.queues.listening()]
 
     def connections(self) -> list[AnyClient]:
         """All that are open now, of all listeners."""
@@ -153,7 +154,6 @@ class Listeners:
         self.sockets.update(prepared.sockets)
         for name, policy in with_second_sockets(snapshot).items():
             socket = self.sockets[name]
-            socket.name = policy.name
             if policy.name in prepared.served:
                 socket.served = prepared.served[policy.name]
             if socket.policy != policy:

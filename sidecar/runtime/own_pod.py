@@ -111,7 +111,7 @@ class OwnPod:
             OSError: there is no room for another connection.
         """
         for listener, asked in self._standing_for(endpoint):
-            if listener.serves and (listener.served is not None) is is_secured:
+            if listener.queues.accepts_own and (listener.served is not None) is is_secured:
                 return listener.take_in_process(endpoint.host, asked) if self.is_pods(endpoint.host) else None
         return None
 

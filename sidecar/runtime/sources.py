@@ -73,7 +73,7 @@ def collect(
                 one.overload.is_on,
                 one.refused_requests,
                 one.gone_clients,
-                one.waits_for_room,
+                one.queues.waits_for_room,
                 one.turned_away,
             )
             for name, one in sockets

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.downstream.listener import AGE_SPREAD, LEAST_AGE
+from sidecar.downstream.connected import AGE_SPREAD, LEAST_AGE
 from sidecar.runtime.worker import Worker
 from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running

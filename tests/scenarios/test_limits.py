@@ -202,7 +202,7 @@ async def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
         await client.send(get())
         while not to.app.peers:
             await turns()
-        (connection,) = to.worker.listeners["inbound"]._connections
+        (connection,) = to.worker.listeners["inbound"].connections()
         await closed.wait()
         assert (
             asyncio.get_running_loop().time() - connection._since <= 5
@@ -387,7 +387,7 @@ async def test_looks_for_a_client_that_has_left_do_not_pile_up() -> None:
         await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
         while not to.app.peers:
             await turns()
-        (connection,) = to.worker.listeners["inbound"]._connections
+        (connection,) = to.worker.listeners["inbound"].connections()
         for _ in range(100):
             connection.hold()
             connection.resume()
@@ -406,7 +406,7 @@ async def narrow_client(to: Stage) -> AsyncIterator[tuple[socket.socket, ClientC
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", to.port))
         await turns()
-        (connection,) = to.worker.listeners["inbound"]._connections
+        (connection,) = to.worker.listeners["inbound"].connections()
         sock = connection.link._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         yield client, connection

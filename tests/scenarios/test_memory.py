@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from sidecar.core.memory_budget import CONNECTION_BYTES, Held
-from sidecar.downstream.listener import ACCEPTS_A_TURN
+from sidecar.downstream.accept_queues import ACCEPTS_A_TURN
 from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.runtime import file_limits
 from sidecar.runtime.worker import Worker

@@ -231,8 +231,8 @@ async def test_a_process_that_takes_no_connections_of_the_listener_uses_the_netw
     """Control beside several workers, which checks the health of endpoints."""
     async with own_pod() as to:
         listener = to.worker.listeners["inbound"]
-        assert listener._bound is not None
-        listener._bound = replace(listener._bound, accepts=False)
+        assert listener.queues.bound is not None
+        listener.queues.bound = replace(listener.queues.bound, accepts=False)
         assert (await to.call()).status == 200
         assert to.taken() == {"out": 1}
 

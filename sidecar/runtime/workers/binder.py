@@ -91,6 +91,6 @@ class Binder:
             if listener is None:
                 continue
             if is_on:
-                listener.accept_also(queue)
+                listener.queues.add(queue)
             else:
-                listener.accept_no_more(queue)
+                listener.queues.remove(queue)

@@ -85,7 +85,7 @@ class Dealer:
     def leave_lent(self) -> None:
         """The end has begun: of sockets that systemd keeps, the workers take by themselves what they still serve, and
         leave the rest to the next process."""
-        lent = {listener.name for listener in self._listeners() if listener.is_lent}
+        lent = {listener.name for listener in self._listeners() if listener.queues.is_lent}
         for queue in [queue for queue, name in self._queues.items() if name in lent]:
             self._drop(queue)
 

@@ -94,16 +94,16 @@ class Hands:
             self._let_go(listener)
         for listener in exact - self._handed.keys():
             handed = self._handed[listener] = Handed()
-            listener.accept_also(handed)
+            listener.queues.add(handed)
         for listener in exact:
-            listener.accept_own(is_on=not self._is_dealt(listener))
+            listener.queues.take_own(is_on=not self._is_dealt(listener))
         self._read_on()
         self.tell_load()
 
     def _let_go(self, listener: ListenerSocket) -> None:
         handed = self._handed.pop(listener)
-        listener.accept_no_more(handed)
-        listener.accept_own(is_on=True)
+        listener.queues.remove(handed)
+        listener.queues.take_own(is_on=True)
         for connection in handed.rest():
             listener.take(connection)
         handed.close()
@@ -153,7 +153,7 @@ class Hands:
         for listener in self._listeners():
             if listener.name == name:
                 handed = self._handed.get(listener)
-                if handed is not None and listener.is_accepting:
+                if handed is not None and listener.queues.is_accepting:
                     handed.put(connection)
                 else:  # it ends, or is balanced otherwise since then: whoever has connected is served once
                     listener.take(connection)

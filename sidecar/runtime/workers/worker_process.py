@@ -249,7 +249,7 @@ class WorkerProcess:
 
     def _is_dealt(self, listener: ListenerSocket) -> bool:
         """Control accepts what connects there, and hands it over."""
-        is_left = listener.is_lent and self.control.drain.has_begun
+        is_left = listener.queues.is_lent and self.control.drain.has_begun
         return self._pod_link.is_answering and not is_left
 
     def _control_changed(self) -> None:
