@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import floor, inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.core.breaker.permit import Turn
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS, with_margin
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
-    from sidecar.forwarding.standby import Detour
     from sidecar.transport.channel import Channel
     from sidecar.upstream.cluster import Wait
 
@@ -60,8 +59,6 @@ class AttemptOwner(ABC):
     __slots__ = ()
 
     story: Story
-    detour: Detour[Any] | None
-    """Where its upstream has others to take over."""
 
     @abstractmethod
     def interim(self, attempt: Attempt, head: ResponseHead) -> None: ...

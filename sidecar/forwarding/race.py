@@ -15,7 +15,7 @@ from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.observe import Notice
-from sidecar.core.outcome import PROBE_SECONDS, Kind, Verdict, judge_status
+from sidecar.core.outcome import PROBE_SECONDS, Kind
 from sidecar.core.retry import (
     REPEATABLE,
     RetryCause,
@@ -39,9 +39,8 @@ from sidecar.forwarding.retrying import (
     seconds_to_retry,
     untried,
 )
-from sidecar.forwarding.shift import Shift, shift_around, shift_from
-from sidecar.forwarding.standby import Detour, Standby, supply_of
 from sidecar.forwarding.story import Story
+from sidecar.forwarding.takers import Takers
 from sidecar.forwarding.withheld import Answered
 from sidecar.upstream.streams import Processed
 
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from sidecar.core.snapshot import RetryPolicy
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import Destination, LiveRoute
+    from sidecar.forwarding.standby import Standby
     from sidecar.forwarding.streams import ServerStream
     from sidecar.forwarding.sweep import Expiring
     from sidecar.upstream.cluster import AnyPool, Cluster
@@ -102,8 +102,8 @@ class Race(AttemptOwner):
     running: list[Attempt]
     winner: Attempt | None
     """The one whose head has gone to the client."""
-    _shift: Shift | None
-    """From the first refusal of a weighted upstream on."""
+    _takers: Takers | None
+    """From the first refusal on, or from the beginning where others may take over."""
     _retrying: Retrying | None
     """From the first failure on that is tried again by the route's `retry`."""
     _aside: SetAside | None
@@ -115,7 +115,7 @@ class Race(AttemptOwner):
     """Why it was tried again without being asked to, of `_may_try_again`: once for each cause. None: it was not."""
 
     __slots__ = (
-        "_aside", "_destination", "_has_hedged", "_once_more", "_retrying", "_route", "_shift", "detour", "exchange",
+        "_aside", "_destination", "_has_hedged", "_once_more", "_retrying", "_route", "_takers", "exchange",
         "hedge_at", "is_postponed", "running", "story", "stream", "winner",
     )  # fmt: skip
 
@@ -145,10 +145,9 @@ class Race(AttemptOwner):
         self.stream = stream
         self.running = []
         self.winner = None
-        self._shift = None
+        self._takers = None
         self._retrying = None
         self._aside = None
-        self.detour = None
         self._route = route
         self._destination = destination
         self._once_more = None
@@ -177,8 +176,10 @@ class Race(AttemptOwner):
     def _go(self, exchange: RaceOwner, admitted: Any, destination: Destination, now: float) -> None:
         """A breaker has answered."""
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
-            admitted = self._ask_others(admitted, now)
-            if admitted is None:
+            takers = self._takers = self._takers or Takers(self._route)
+            self._destination, admitted = takers.ask(exchange, destination, admitted, now)
+            if admitted.__class__ is Refusal:
+                self._postpone(admitted)
                 return
             destination = self._destination
         permit: Permit = admitted
@@ -196,80 +197,25 @@ class Race(AttemptOwner):
 
     def _start_by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> None:
         """The same where others may take over."""
-        destination = self._destination = self._by_failover(home, standby, now)
+        exchange = self.exchange
+        change = standby.look(home, now)
+        if change is not None:
+            exchange.service.failed_over(change)
+        takers = self._takers = Takers(self._route)
+        destination = self._destination = takers.first(exchange, home, standby, now)
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
             if destination.hedging is not None:
                 destination.hedging.requests += 1
-        self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
-        if self._is_trial and self.running:
-            # It leaves time for the other: half of it at least.
-            seconds = min(max(PROBE_SECONDS, home.breaker.counts_after), (self.exchange.deadline - now) / 2.0)
-            self.running[0].fails_at = min(self.running[0].fails_at, now + seconds)
-            self.exchange.watch(now)
-
-    def _by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> Destination:
-        """The upstream itself, or one that takes over."""
-        exchange = self.exchange
-        service = exchange.service
-        detour = self.detour = Detour(home, standby)
-        change = standby.look(home, now)
-        if change is not None:
-            service.failed_over(change)
-        if standby.keeps(service.rng):
-            return home
-        may_be_sent_again = exchange.request.method in REPEATABLE and exchange.body is None
-        if may_be_sent_again and standby.takes_trial(home, now):
-            detour.is_trial = True
-            return home
-        if home.breaker.is_shut:
-            self._shift = shift_around(self._route, home, service.rng)
-            member = None if self._shift is None else self._shift.next(home)
-            if member is not None:
-                return member
-        return standby.taker(supply_of(home), service.rng) or home
-
-    def _ask_others(self, refusal: Refusal, now: float) -> Permit | None:
-        """One has refused: ask those that take over its share. None: it is to be asked again, with the whole body.
-
-        Raises:
-            GivenUp: nobody takes it.
-        """
-        first = refusal
-        while not refusal.is_postponed:
-            self._report(refusal.transition)
-            other = self._next_destination(refusal)
-            if other is None:
-                self.exchange.refused(first if self._shift is None else self._shift.first or first)
-            self._destination = other
-            admitted = other.admit(now, self.exchange)
-            if not isinstance(admitted, Refusal):
-                return admitted
-            refusal = admitted
-        self.is_postponed = True
-        breaker = self._destination.breaker
-        self.exchange.service.postponed[self.exchange] = breaker.route, breaker.upstream
-        self._report(refusal.transition)
-        return None
-
-    def _next_destination(self, refusal: Refusal) -> Destination | None:
-        if self._shift is None:
-            rng = self.exchange.service.rng
-            self._shift = shift_from(self._route, self._destination, refusal, rng)
-        other = None if self._shift is None else self._shift.next(self._destination)
-        detour = self.detour
-        if detour is not None:
-            is_moved = refusal.reason is Reason.CIRCUIT_OPEN or detour.is_trial
-            detour.is_trial = False
-            if other is None and is_moved:
-                other = detour.next(self._destination, self.exchange.service.rng)
-        return other
+        self._go(exchange, destination.admit(now, exchange), destination, now)
+        if takers.is_trial and self.running:
+            first = self.running[0]
+            first.fails_at = min(first.fails_at, now + takers.trial_seconds(exchange, home, now))
+            exchange.watch(now)
 
     def has_asked(self, destination: Destination) -> bool:
         """Whether this upstream's breaker has answered the exchange already."""
-        asked = [self._destination]
-        for way in (self._shift, self.detour):
-            asked += way.asked if way is not None else ()
+        asked = [self._destination, *(self._takers.asked if self._takers is not None else ())]
         return any(one.breaker is destination.breaker for one in asked)
 
     def _report(self, transition: Transition | None) -> None:
@@ -291,6 +237,13 @@ class Race(AttemptOwner):
         self._wait_no_more()
         destination = self._destination
         self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
+
+    def _postpone(self, refusal: Refusal) -> None:
+        """Until the request's body has come as far as the breaker needs it for a probe."""
+        self.is_postponed = True
+        breaker = self._destination.breaker
+        self.exchange.service.postponed[self.exchange] = breaker.route, breaker.upstream
+        self._report(refusal.transition)
 
     def _wait_no_more(self) -> None:
         self.is_postponed = False
@@ -362,7 +315,7 @@ class Race(AttemptOwner):
 
     def answered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
         exchange = self.exchange
-        if self.detour is not None and self._is_trial and self._has_failed_trial(attempt, head):
+        if self._takers is not None and self._has_failed_trial(head):
             self._end_trial(attempt, head, body)
             return
         if (
@@ -587,7 +540,12 @@ class Race(AttemptOwner):
             self._tell(attempt.judge(kind, now, error))
         if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
             return
-        if self._is_trial and self.winner is None and self._is_sent_on(now):
+        if (
+            self._takers is not None
+            and self._takers.is_trial
+            and self.winner is None
+            and self._is_sent_on(now)
+        ):
             return
         policy = self._route.retry
         if policy is None or is_again or self.winner is not None:
@@ -708,15 +666,14 @@ class Race(AttemptOwner):
 
     # Of a request that finds out whether an upstream is well again
 
-    @property
-    def _is_trial(self) -> bool:
-        return self.detour is not None and self.detour.is_trial
-
-    def _has_failed_trial(self, attempt: Attempt, head: ResponseHead) -> bool:
-        """Whether this answer is what the upstream is not to get requests for."""
-        policy = self._destination.breaker.policy
-        is_marked = verdicts.is_marked(head, policy)
-        return judge_status(head.status, is_marked, policy) is Verdict.FAILURE
+    def _has_failed_trial(self, head: ResponseHead) -> bool:
+        """Whether this is one, and its answer what the upstream is not to get requests for."""
+        takers = self._takers
+        return (
+            takers is not None
+            and takers.is_trial
+            and verdicts.is_failure(head, self._destination.breaker.policy)
+        )
 
     def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
         """It has failed, and goes on to one that takes over; without any the client gets this answer."""
@@ -728,11 +685,8 @@ class Race(AttemptOwner):
             self._stand(attempt, Answered(head, body, self.exchange.service.memory, now))
 
     def _is_sent_on(self, now: float) -> bool:
-        detour = self.detour
-        if detour is None:
-            return False
-        detour.is_trial = False
-        other = detour.next(self._destination, self.exchange.service.rng)
+        takers = self._takers
+        other = None if takers is None else takers.after_trial(self.exchange, self._destination)
         if other is None:
             return False
         self._destination = other
@@ -745,8 +699,8 @@ class Race(AttemptOwner):
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try, or one that is under way, may bring the client something better than this answer."""
-        if self.detour is not None and self._is_trial:
-            return self._has_failed_trial(attempt, head)
+        if self._takers is not None and self._takers.is_trial:
+            return self._has_failed_trial(head)
         if self._destination.retry_budget is None or self.winner is not None:
             return False
         if len(self.running) > 1:

@@ -1,7 +1,7 @@
 """Who takes over from an upstream of a route that has too few usable endpoints (`failover`).
 
 How much the upstream keeps is decided in `core/failover.py`; here is what that is asked with, and which request finds
-out whether an upstream that gets none is well again. Owned by the event loop; a `Detour` by its race.
+out whether an upstream that gets none is well again. Owned by the event loop; a `Detour` by its exchange's `Takers`.
 """
 
 from __future__ import annotations
@@ -102,15 +102,13 @@ class Standby(Generic[D]):
 class Detour(Generic[D]):
     """The way of one exchange whose upstream has others to take over."""
 
-    __slots__ = ("asked", "home", "is_trial", "standby")
+    __slots__ = ("asked", "home", "standby")
 
     def __init__(self, home: D, standby: Standby[D]) -> None:
         self.home = home
         self.standby = standby
         self.asked: list[D] = []
         """Those that refused it, or failed in a trial."""
-        self.is_trial = False
-        """It is to find out whether the upstream is well again; its race says when it is no more."""
 
     def __repr__(self) -> str:
         return f"<Detour {len(self.asked)} asked>"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.core.grpc_status import GrpcStatus, from_http
 from sidecar.core.http_date import seconds_of
-from sidecar.core.outcome import Limit
+from sidecar.core.outcome import Limit, Verdict, judge_status
 from sidecar.core.plain import Field
 from sidecar.forwarding import grpc
 
@@ -42,6 +42,11 @@ def is_marked(head: ResponseHead, policy: BreakerPolicy) -> bool:
     """Whether a field of `failure_header` makes the answer a failure."""
     marks = policy.failure_headers
     return bool(marks) and any((key, value) in marks for key, _, value in head.fields)
+
+
+def is_failure(head: ResponseHead, policy: BreakerPolicy) -> bool:
+    """Whether the policy counts the answer as one, by its head alone."""
+    return judge_status(head.status, is_marked(head, policy), policy) is Verdict.FAILURE
 
 
 def retry_after(head: ResponseHead) -> float:
