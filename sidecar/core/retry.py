@@ -1,4 +1,4 @@
-"""What may be tried again, when, and how often: decisions alone, for `forwarding/race.py`.
+"""What may be tried again, when, and how often: decisions alone, for `forwarding/retrying.py`.
 
 A retry is load that nobody asked for, so it has a budget in tokens: each request puts some in, each retry takes one.
 A bound on those in flight is none where failures are fast: 2.5 times the load with each hop.

@@ -16,6 +16,7 @@ from sidecar.forwarding import lineage
 if TYPE_CHECKING:
     from sidecar.core.snapshot import RetryPolicy
     from sidecar.forwarding.attempt import Attempt
+    from sidecar.forwarding.live import Destination
     from sidecar.forwarding.story import Story
     from sidecar.upstream.cluster import AnyPool, Cluster
 
@@ -44,6 +45,28 @@ def is_worse(status: int, grpc_status: int | None) -> bool:
     return status >= 500 or grpc_status in FAILURES
 
 
-def has_room(cluster: Cluster, pool: AnyPool) -> bool:
-    """A hedge does not stand in line for a connection: it would be late, and in others' way."""
+def is_for_hedge(cluster: Cluster, pool: AnyPool, attempts: Sequence[Attempt]) -> bool:
+    """Whether a hedge may go to this endpoint: one that was not tried, and that has a place. It stands in no line
+    for a connection: it would be late, and in the way of others."""
+    if any(one.pool is pool for one in attempts):
+        return False
     return bool(pool.idle) or cluster.connections < cluster.policy.limits.max_connections
+
+
+def take_token(destination: Destination, now: float) -> bool:
+    """Whether one more hedge may be sent, by its own bound and the budget of retries; it is taken off both if so."""
+    hedging, budget = destination.hedging, destination.retry_budget
+    if hedging is None or budget is None or not hedging.take():
+        return False
+    if not budget.take(now, destination.breaker.tally.successful):
+        hedging.give_back()
+        return False
+    return True
+
+
+def give_token_back(destination: Destination) -> None:
+    """The hedge that was taken last is not sent."""
+    if destination.hedging is not None:
+        destination.hedging.give_back()
+    if destination.retry_budget is not None:
+        destination.retry_budget.give_back()

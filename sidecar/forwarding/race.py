@@ -16,26 +16,30 @@ from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
-from sidecar.core.retry import (
-    REPEATABLE,
-    RetryCause,
-    cause_after,
-    cause_of,
-    is_wanted,
-)
+from sidecar.core.retry import REPEATABLE, RetryCause
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
 from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
-from sidecar.forwarding.hedging import has_room, is_body_here, is_worse, may_hedge
+from sidecar.forwarding.hedging import (
+    give_token_back,
+    is_body_here,
+    is_for_hedge,
+    is_worse,
+    may_hedge,
+    take_token,
+)
+from sidecar.forwarding.once_more import cause_to_try_again, says_nothing
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.retrying import (
     ADMITTING,
     Retrying,
     SetAside,
-    may_retry,
+    asked_to_wait,
+    cause_after_answer,
+    cause_after_failure,
     seconds_to_retry,
     untried,
 )
@@ -46,7 +50,6 @@ from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
     from sidecar.core.head import ResponseHead
-    from sidecar.core.snapshot import RetryPolicy
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import Destination, LiveRoute
     from sidecar.forwarding.standby import Standby
@@ -111,8 +114,8 @@ class Race(AttemptOwner):
     hedge_at: float
     """When one more is begun beside those that run; infinite for never."""
     _has_hedged: bool
-    _once_more: tuple[RetryCause, ...] | None
-    """Why it was tried again without being asked to, of `_may_try_again`: once for each cause. None: it was not."""
+    _once_more: tuple[RetryCause, ...]
+    """Why it was tried again without being asked to (`once_more.py`): once for each cause."""
 
     __slots__ = (
         "_aside", "_destination", "_has_hedged", "_once_more", "_retrying", "_route", "_takers", "exchange",
@@ -150,7 +153,7 @@ class Race(AttemptOwner):
         self._aside = None
         self._route = route
         self._destination = destination
-        self._once_more = None
+        self._once_more = ()
         self.is_postponed = False
         self._has_hedged = False
         self.hedge_at = inf
@@ -300,7 +303,7 @@ class Race(AttemptOwner):
         pool.begun_at = now
         lease = None
         # Where one pooled connection had been closed, no other is taken from a pool.
-        if pool.idle and (self._once_more is None or not self._was_tried_for(RetryCause.STALE_CONNECTION)):
+        if pool.idle and (not self._once_more or RetryCause.STALE_CONNECTION not in self._once_more):
             lease = pool.take(now, exchange.body is not None or exchange.request.method not in REPEATABLE)
         if lease is not None:
             attempt.send(lease, now)
@@ -400,8 +403,7 @@ class Race(AttemptOwner):
         if not may_hedge(exchange, self._route.policy.retry, self.running, now):
             return
         pool = self._untried(destination.cluster)
-        is_tried = any(one.pool is pool for one in exchange.attempts)
-        if pool is None or is_tried or not has_room(destination.cluster, pool):
+        if pool is None or not is_for_hedge(destination.cluster, pool, exchange.attempts):
             self._notice(Notice.HEDGE_NO_ENDPOINT)
             return
         permit = self._hedge_permit(now)
@@ -415,20 +417,14 @@ class Race(AttemptOwner):
     def _hedge_permit(self, now: float) -> Permit | None:
         """None: budget, breaker or a limit is against it."""
         destination = self._destination
-        hedging, budget, breaker = destination.hedging, destination.retry_budget, destination.breaker
-        if hedging is None or budget is None or breaker.state not in ADMITTING:
+        if destination.breaker.state not in ADMITTING:
             return None
-        if not hedging.take():
-            self._notice(Notice.HEDGE_BUDGET_EXHAUSTED)
-            return None
-        if not budget.take(now, breaker.tally.successful):
-            hedging.give_back()
+        if not take_token(destination, now):
             self._notice(Notice.HEDGE_BUDGET_EXHAUSTED)
             return None
         permit = self._ask_once_more(now)
         if permit is None:
-            hedging.give_back()
-            budget.give_back()
+            give_token_back(destination)
             self._notice(Notice.HEDGE_REFUSED)
         return permit
 
@@ -438,11 +434,9 @@ class Race(AttemptOwner):
     def _stand_after_all(self, aside: SetAside, now: float) -> None:
         """A bad answer came first, and nothing better after it."""
         self._aside = None
-        attempt, head = aside.attempt, aside.answer.head
-        if self._may_retry_after(attempt, head, attempt.grpc_status):
-            self._plan_retry_after(attempt, aside.answer, now)
-        else:
-            self._stand(attempt, aside.answer)
+        attempt, answer = aside.attempt, aside.answer
+        cause = self._cause_to_retry(attempt, answer.head, attempt.grpc_status)
+        self._retry_or_stand(attempt, answer, cause, now)
 
     def _drop_aside(self) -> None:
         aside, self._aside = self._aside, None
@@ -525,38 +519,35 @@ class Race(AttemptOwner):
             if error.is_stale or error.processed is Processed.NEVER:
                 kind = Kind.ABANDONED
             self._tell(attempt.judge(kind, now, error))
-            return
-        if self._aside is not None:
+        elif self._aside is not None:
             self._tell(attempt.judge(kind, now, error))
             self._stand_after_all(self._aside, now)
-            return
-        is_again = self._may_try_again(error)
-        # A probe's permit goes on to the attempt that follows; a stale connection said nothing of the upstream.
-        is_blameless = error.is_stale or (
-            error.processed is Processed.NEVER and not self._was_tried_for(RetryCause.REFUSED)
+        elif self.winner is not None:
+            self._tell(attempt.judge(kind, now, error))
+            self.exchange.lost(error)
+        else:
+            self._mend(attempt, error, kind, now)
+
+    def _mend(self, attempt: Attempt, error: GivenUp, kind: Kind, now: float) -> None:
+        """The only attempt has failed, and the client has nothing yet: another one, if there is to be one."""
+        again = cause_to_try_again(
+            self.exchange, error, self._once_more, has_other=len(self._destination.cluster.pools) > 1
         )
-        keeps_permit = is_again and (attempt.permit.is_probe or is_blameless)
+        # A probe's permit goes on to the attempt that follows.
+        keeps_permit = again is not None and (attempt.permit.is_probe or says_nothing(error, self._once_more))
         if not keeps_permit:
             self._tell(attempt.judge(kind, now, error))
-        if is_again and self._try_again(attempt, error, now, keeps_permit=keeps_permit):
+        if again is not None and self._try_again(attempt, again, now, keeps_permit=keeps_permit):
             return
-        if (
-            self._takers is not None
-            and self._takers.is_trial
-            and self.winner is None
-            and self._is_sent_on(now)
-        ):
+        if self._takers is not None and self._takers.is_trial and self._is_sent_on(now):
             return
-        policy = self._route.retry
-        if policy is None or is_again or self.winner is not None:
+        cause = None
+        if again is None and self._route.retry is not None:
+            cause = cause_after_failure(self.exchange, self._route.retry, self._retrying, error)
+        if cause is None:
             self.exchange.lost(error)
-            return
-        is_unprocessed = error.is_below or error.processed is Processed.NEVER
-        cause = cause_of(error.reason, is_unprocessed=is_unprocessed)
-        if is_wanted(policy, cause) and may_retry(self.exchange, policy, self._retrying, cause):
-            self._plan_retry(attempt, error, cause, 0.0, now)
         else:
-            self.exchange.lost(error)
+            self._plan_retry(attempt, error, cause, 0.0, now)
 
     def cancel(self, error: GivenUp) -> None:
         """The exchange ends, whatever its attempts do."""
@@ -599,45 +590,14 @@ class Race(AttemptOwner):
         if transition is not None:
             self.exchange.tripped_breaker(transition)
 
-    def _may_try_again(self, error: GivenUp) -> bool:
-        """Once more for each of three reasons, where it is certain that the attempt has done nothing.
-
-        A refused connection has another endpoint to go to; a stale one is replaced by a fresh one; a stream that was
-        not processed (RFC 9113 8.7) goes on another connection, if its body is still here.
-        """
-        if self.winner is not None:
-            return False
-        if error.processed is Processed.NEVER and not self._was_tried_for(RetryCause.REFUSED):
-            body = self.exchange.body
-            return body is None or body.is_resendable
-        if error.reason is Reason.CONNECTION_REFUSED and error.processed is not Processed.NEVER:
-            has_other = len(self._destination.cluster.pools) > 1 and not self._was_tried_for(
-                RetryCause.NOT_CONNECTED
-            )
-            body = self.exchange.body  # a stream that was refused has been given some of it
-            return has_other and (body is None or body.is_resendable)
-        exchange = self.exchange
-        body = exchange.body
-        is_resendable = exchange.request.method in REPEATABLE and (body is None or body.is_untouched)
-        return error.is_stale and is_resendable and not self._was_tried_for(RetryCause.STALE_CONNECTION)
-
-    def _was_tried_for(self, cause: RetryCause) -> bool:
-        return self._once_more is not None and cause in self._once_more
-
-    def _try_again(self, failed: Attempt, error: GivenUp, now: float, *, keeps_permit: bool) -> bool:
+    def _try_again(self, failed: Attempt, cause: RetryCause, now: float, *, keeps_permit: bool) -> bool:
         """False where the breaker or a limit is against it: nobody is told of that, and the first failure stands."""
-        if error.processed is Processed.NEVER:
-            cause = RetryCause.REFUSED
-        elif error.is_stale:
-            cause = RetryCause.STALE_CONNECTION
-        else:
-            cause = RetryCause.NOT_CONNECTED
-        self._once_more = (*(self._once_more or ()), cause)
+        self._once_more = (*self._once_more, cause)
         permit = failed.permit if keeps_permit else self._ask_once_more(now)
         if permit is None:
             return False
         pool = cast("AnyPool | None", failed.pool)
-        if pool is None or pool.is_retired or not error.is_stale:
+        if pool is None or pool.is_retired or cause is not RetryCause.STALE_CONNECTION:
             pool = self._untried(self._destination.cluster)
         self._run_again(permit, pool, cause, now)
         return True
@@ -705,7 +665,7 @@ class Race(AttemptOwner):
             return False
         if len(self.running) > 1:
             return is_worse(head.status, grpc_status)
-        return self._may_retry_after(attempt, head, grpc_status)
+        return self._cause_to_retry(attempt, head, grpc_status) is not None
 
     def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
         # Where the client has more to send, it may wait for this head before it goes on.
@@ -713,26 +673,20 @@ class Race(AttemptOwner):
             return False
         return self.may_better(attempt, head, GrpcStatus.UNAVAILABLE)
 
-    def _may_retry_after(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
+    def _cause_to_retry(
+        self, attempt: Attempt, head: ResponseHead, grpc_status: int | None
+    ) -> RetryCause | None:
         policy = self._route.retry
         if policy is None:
-            return False
-        cause = self._cause_after(policy, attempt, head, grpc_status)
-        return cause is not RetryCause.OTHER and may_retry(self.exchange, policy, self._retrying, cause)
-
-    @staticmethod
-    def _cause_after(
-        policy: RetryPolicy, attempt: Attempt, head: ResponseHead, grpc_status: int | None
-    ) -> RetryCause:
-        if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
-            return RetryCause.REFUSED
-        return cause_after(policy, head.status, grpc_status)
+            return None
+        return cause_after_answer(self.exchange, policy, self._retrying, attempt, head, grpc_status)
 
     def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> bool:
         """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the
         client has been told by then."""
         if not self.may_better(attempt, head, attempt.grpc_status):
             return False
+        cause = self._cause_to_retry(attempt, head, attempt.grpc_status)  # before it lets go of the body
         now = self.exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
@@ -743,20 +697,18 @@ class Race(AttemptOwner):
             self._drop_aside()
             self._aside = SetAside(attempt, answer)
         else:
-            self._plan_retry_after(attempt, answer, now)
+            self._retry_or_stand(attempt, answer, cause, now)
         return True
 
-    def _plan_retry_after(self, attempt: Attempt, answer: Answered, now: float) -> None:
-        """`_may_retry_after` has said so."""
-        head = answer.head
-        cause = self._cause_after(self._route.policy.retry, attempt, head, attempt.grpc_status)
-        self._plan_retry(attempt, answer, cause, self._asked_to_wait(attempt, head), now)
-
-    def _asked_to_wait(self, attempt: Attempt, head: ResponseHead) -> float:
-        """Seconds, below 0 for no further try."""
-        if verdicts.is_refusal_below(head, attempt.is_mesh) and len(self._destination.cluster.pools) > 1:
-            return 0.0  # that is said of the endpoint, and there is another one
-        return verdicts.asks_to_wait(head, attempt.trailers)
+    def _retry_or_stand(
+        self, attempt: Attempt, answer: Answered, cause: RetryCause | None, now: float
+    ) -> None:
+        if cause is None:
+            self._stand(attempt, answer)
+        else:
+            has_other = len(self._destination.cluster.pools) > 1
+            asked_seconds = asked_to_wait(attempt, answer.head, has_other=has_other)
+            self._plan_retry(attempt, answer, cause, asked_seconds, now)
 
     def _plan_retry(
         self,
@@ -777,13 +729,11 @@ class Race(AttemptOwner):
         if seconds is None:
             self._stand(attempt, stands)
             return
-        retrying.count += 1
-        retrying.cause = cause
-        retrying.timer = self.exchange.service.loop.call_later(seconds, self._retry, retrying)
+        retrying.wait(cause, self.exchange.service.loop.call_later(seconds, self._retry, retrying))
 
     def _retry(self, retrying: Retrying) -> None:
         """The wait is over."""
-        retrying.timer = None
+        retrying.waited()
         now, destination = self.exchange.service.clock(), self._destination
         permit = self._ask_once_more(now) if destination.breaker.state in ADMITTING else None
         if permit is None:

@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, cast
 
 from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.observe import Notice
-from sidecar.core.retry import MARK, REPEATABLE, RetryCause, wait_seconds
+from sidecar.core.retry import (
+    MARK,
+    REPEATABLE,
+    RetryCause,
+    cause_after,
+    cause_of,
+    is_wanted,
+    wait_seconds,
+)
 from sidecar.core.transition import State
-from sidecar.forwarding import lineage
+from sidecar.forwarding import lineage, verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.withheld import Answered
+from sidecar.upstream.streams import Processed
 
 if TYPE_CHECKING:
+    from sidecar.core.head import ResponseHead
     from sidecar.core.snapshot import RetryPolicy
     from sidecar.forwarding.attempt import Attempt
     from sidecar.forwarding.live import Destination, LiveRoute
@@ -62,6 +72,16 @@ class Retrying:
         self.release()
         self.attempt, self.stands = attempt, stands
 
+    def wait(self, cause: RetryCause, timer: asyncio.TimerHandle) -> None:
+        """Another try is made when the timer comes to its end, and not before."""
+        self.count += 1
+        self.cause = cause
+        self.timer = timer
+
+    def waited(self) -> None:
+        """The timer has come to its end."""
+        self.timer = None
+
     def release(self) -> None:
         """What stood does no more: another try is made, or the client has it."""
         stands, self.stands = self.stands, None
@@ -87,6 +107,41 @@ def may_retry(story: Story, policy: RetryPolicy, retrying: Retrying | None, caus
     if story.body is not None and not story.body.is_resendable:
         return False
     return policy.is_nested or not (MARK in story.request.lookup or lineage.is_for_retry(story))
+
+
+def cause_after_failure(
+    story: Story, policy: RetryPolicy, retrying: Retrying | None, error: GivenUp
+) -> RetryCause | None:
+    """Why there is to be one more try after an attempt without a whole answer; None: there is not."""
+    is_unprocessed = error.is_below or error.processed is Processed.NEVER
+    cause = cause_of(error.reason, is_unprocessed=is_unprocessed)
+    is_again = is_wanted(policy, cause) and may_retry(story, policy, retrying, cause)
+    return cause if is_again else None
+
+
+def cause_after_answer(
+    story: Story,
+    policy: RetryPolicy,
+    retrying: Retrying | None,
+    attempt: Attempt,
+    head: ResponseHead,
+    grpc_status: int | None,
+) -> RetryCause | None:
+    """The same after an answer. `grpc_status`: None unless it is one to a gRPC call."""
+    if verdicts.is_refusal_below(head, attempt.is_mesh) and is_wanted(policy, RetryCause.REFUSED):
+        cause = RetryCause.REFUSED
+    else:
+        cause = cause_after(policy, head.status, grpc_status)
+    is_again = cause is not RetryCause.OTHER and may_retry(story, policy, retrying, cause)
+    return cause if is_again else None
+
+
+def asked_to_wait(attempt: Attempt, head: ResponseHead, *, has_other: bool) -> float:
+    """Seconds that the answer asks to wait before one more try, below 0 for none. `has_other`: the upstream has
+    more than one endpoint."""
+    if has_other and verdicts.is_refusal_below(head, attempt.is_mesh):
+        return 0.0  # that is said of the endpoint, and there is another one
+    return verdicts.asks_to_wait(head, attempt.trailers)
 
 
 def seconds_to_retry(
