@@ -44,7 +44,7 @@ class MeantRace(Race):
 
     def await_hedge(self, now: float) -> None:
         """A hedge goes to another endpoint: where one was meant, there is none."""
-        if self._meant(self._destination.cluster) is None:
+        if self._meant(self.destination.cluster) is None:
             super().await_hedge(now)
 
     def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:

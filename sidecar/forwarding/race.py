@@ -1,15 +1,17 @@
 """The attempts of one exchange: begun, tried again where that is safe, and which of them has the client.
 
 Whoever has a head first wins: it alone speaks to the client, and the others end, uncounted. With one attempt at a
-time the race is short. The exchange begins it once it knows its upstream, and hears `finish`, `switched` or
-`lost`. Owned by the exchange; ends with it.
+time the race is short. It acts: who else is asked decides `takers.py`, what follows a failure `mending.py`, what a
+hedge needs `hedging.py`. It is long since all that begins and ends an attempt is here, and with it the only writer of
+`running` and `winner`. The exchange begins it once it knows its upstream, and hears `finish`, `switched` or `lost`.
+Owned by the exchange; ends with it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
@@ -20,7 +22,7 @@ from sidecar.core.retry import REPEATABLE, RetryCause
 from sidecar.core.transition import State
 from sidecar.forwarding import heads, lineage, verdicts
 from sidecar.forwarding.affinity import key_in
-from sidecar.forwarding.attempt import Attempt, AttemptOwner
+from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.heads import complete_response
 from sidecar.forwarding.hedging import (
@@ -31,18 +33,9 @@ from sidecar.forwarding.hedging import (
     may_hedge,
     take_token,
 )
-from sidecar.forwarding.once_more import cause_to_try_again, says_nothing
+from sidecar.forwarding.mending import Mended, Mending
 from sidecar.forwarding.permit import Permit, Refusal
-from sidecar.forwarding.retrying import (
-    ADMITTING,
-    Retrying,
-    SetAside,
-    asked_to_wait,
-    cause_after_answer,
-    cause_after_failure,
-    seconds_to_retry,
-    untried,
-)
+from sidecar.forwarding.retrying import ADMITTING, cause_after_answer, untried
 from sidecar.forwarding.story import Story
 from sidecar.forwarding.takers import Takers
 from sidecar.forwarding.withheld import Answered
@@ -96,7 +89,7 @@ class RaceOwner(Story):
         """101: from here on bytes go both ways until both sides end."""
 
 
-class Race(AttemptOwner):
+class Race(Mended):
     """See the module. `start` comes first and sets what it has: the call of an `__init__` takes 0.1 µs."""
 
     exchange: RaceOwner
@@ -107,19 +100,14 @@ class Race(AttemptOwner):
     """The one whose head has gone to the client."""
     _takers: Takers | None
     """From the first refusal on, or from the beginning where others may take over."""
-    _retrying: Retrying | None
-    """From the first failure on that is tried again by the route's `retry`."""
-    _aside: SetAside | None
-    """A bad answer that came while another attempt was under way."""
+    _mending: Mending | None
+    """From the first attempt on that has failed, or was answered badly."""
     hedge_at: float
     """When one more is begun beside those that run; infinite for never."""
     _has_hedged: bool
-    _once_more: tuple[RetryCause, ...]
-    """Why it was tried again without being asked to (`once_more.py`): once for each cause."""
-
     __slots__ = (
-        "_aside", "_destination", "_has_hedged", "_once_more", "_retrying", "_route", "_takers", "exchange",
-        "hedge_at", "is_postponed", "running", "story", "stream", "winner",
+        "_has_hedged", "_mending", "_takers", "destination", "exchange", "hedge_at", "is_postponed", "route",
+        "running", "story", "stream", "winner",
     )  # fmt: skip
 
     is_postponed: bool
@@ -149,11 +137,9 @@ class Race(AttemptOwner):
         self.running = []
         self.winner = None
         self._takers = None
-        self._retrying = None
-        self._aside = None
-        self._route = route
-        self._destination = destination
-        self._once_more = ()
+        self._mending = None
+        self.route = route
+        self.destination = destination
         self.is_postponed = False
         self._has_hedged = False
         self.hedge_at = inf
@@ -179,12 +165,12 @@ class Race(AttemptOwner):
     def _go(self, exchange: RaceOwner, admitted: Any, destination: Destination, now: float) -> None:
         """A breaker has answered."""
         if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
-            takers = self._takers = self._takers or Takers(self._route)
-            self._destination, admitted = takers.ask(exchange, destination, admitted, now)
+            takers = self._takers = self._takers or Takers(self.route)
+            self.destination, admitted = takers.ask(exchange, destination, admitted, now)
             if admitted.__class__ is Refusal:
                 self._postpone(admitted)
                 return
-            destination = self._destination
+            destination = self.destination
         permit: Permit = admitted
         exchange.breaker_state = permit.state
         transition = permit.transition
@@ -204,8 +190,8 @@ class Race(AttemptOwner):
         change = standby.look(home, now)
         if change is not None:
             exchange.service.failed_over(change)
-        takers = self._takers = Takers(self._route)
-        destination = self._destination = takers.first(exchange, home, standby, now)
+        takers = self._takers = Takers(self.route)
+        destination = self.destination = takers.first(exchange, home, standby, now)
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
             if destination.hedging is not None:
@@ -218,7 +204,7 @@ class Race(AttemptOwner):
 
     def has_asked(self, destination: Destination) -> bool:
         """Whether this upstream's breaker has answered the exchange already."""
-        asked = [self._destination, *(self._takers.asked if self._takers is not None else ())]
+        asked = [self.destination, *(self._takers.asked if self._takers is not None else ())]
         return any(one.breaker is destination.breaker for one in asked)
 
     def _report(self, transition: Transition | None) -> None:
@@ -228,7 +214,7 @@ class Race(AttemptOwner):
 
     def awaits_probes(self, now: float) -> bool:
         """Whether the breaker that it is postponed by may still let it probe, but does not let everybody through."""
-        breaker = self._destination.breaker
+        breaker = self.destination.breaker
         return breaker.state is _HALF_OPEN or breaker.is_probe_due(now)
 
     def start_again(self, now: float) -> None:
@@ -238,13 +224,13 @@ class Race(AttemptOwner):
             GivenUp: it may not be asked, or cannot be.
         """
         self._wait_no_more()
-        destination = self._destination
+        destination = self.destination
         self._go(self.exchange, destination.admit(now, self.exchange), destination, now)
 
     def _postpone(self, refusal: Refusal) -> None:
         """Until the request's body has come as far as the breaker needs it for a probe."""
         self.is_postponed = True
-        breaker = self._destination.breaker
+        breaker = self.destination.breaker
         self.exchange.service.postponed[self.exchange] = breaker.route, breaker.upstream
         self._report(refusal.transition)
 
@@ -261,7 +247,7 @@ class Race(AttemptOwner):
         cause: RetryCause | None = None,
     ) -> None:
         """One attempt against one endpoint. `cause`: why, if this race has made another one before."""
-        exchange, route = self.exchange, self._route
+        exchange, route = self.exchange, self.route
         attempts = exchange.attempts
         is_first = not attempts
         seconds = exchange.deadline - now
@@ -269,7 +255,7 @@ class Race(AttemptOwner):
             seconds = route.attempt_seconds
         if is_first:
             trace = exchange.trace
-            span_id = trace.span_id if self._destination.joins_spans else trace.client_span_id
+            span_id = trace.span_id if self.destination.joins_spans else trace.client_span_id
         else:
             span_id = exchange.service.ids.span_id()
         if route.acting is not None:
@@ -277,7 +263,8 @@ class Race(AttemptOwner):
         attempt = Attempt()
         attempt.begin(self, route, permit, pool, cluster.name, span_id, now, seconds)
         is_hedge = cause is _HEDGE
-        is_retry = self._retrying is not None or is_hedge
+        mending = self._mending
+        is_retry = is_hedge or (mending is not None and mending.retries > 0)
         if is_retry or (exchange.caller is not None and lineage.is_for_retry(exchange)):
             attempt.is_retry = True
         if not is_first:
@@ -289,7 +276,7 @@ class Race(AttemptOwner):
         if not is_first or route.bounds_attempts:
             if route.head_seconds < seconds:
                 attempt.fails_at = now + route.head_seconds
-            if self._destination.hedging is not None:
+            if self.destination.hedging is not None:
                 self.await_hedge(now)
             if route.attempt_seconds < inf or route.head_seconds < inf or not is_first:
                 exchange.watch(now)
@@ -303,7 +290,7 @@ class Race(AttemptOwner):
         pool.begun_at = now
         lease = None
         # Where one pooled connection had been closed, no other is taken from a pool.
-        if pool.idle and (not self._once_more or RetryCause.STALE_CONNECTION not in self._once_more):
+        if pool.idle and (mending is None or RetryCause.STALE_CONNECTION not in mending.tried):
             lease = pool.take(now, exchange.body is not None or exchange.request.method not in REPEATABLE)
         if lease is not None:
             attempt.send(lease, now)
@@ -322,7 +309,7 @@ class Race(AttemptOwner):
             self._end_trial(attempt, head, body)
             return
         if (
-            self._destination.retry_budget is not None
+            self.destination.retry_budget is not None
             and (head.status >= 400 or exchange.request.traits.is_grpc)  # no other can be bad: 0.8 µs less
             and self._is_bettered(attempt, head, body)
         ):
@@ -361,7 +348,8 @@ class Race(AttemptOwner):
         if attempts[-1] is not winner:
             attempts.remove(winner)
             attempts.append(winner)
-        self._drop_aside()
+        if self._mending is not None:
+            self._mending.drop_aside()
         for loser in [one for one in self.running if one is not winner]:
             self.running.remove(loser)
             seconds = loser.permit.upstream_seconds(now)
@@ -372,7 +360,7 @@ class Race(AttemptOwner):
             is_fault = is_overtaken and seconds > 0.0 and not self._was_held(loser, now)
             loser.lose(now, is_fault=is_fault)
             if seconds > 0.0:
-                self._destination.breaker.lost_to_hedge(seconds)
+                self.destination.breaker.lost_to_hedge(seconds)
         if exchange.body is not None:
             exchange.body.let_go()  # a loser that took no more of it says nothing any more
 
@@ -380,7 +368,7 @@ class Race(AttemptOwner):
 
     def await_hedge(self, now: float) -> None:
         """The youngest attempt has all of the request from now on: see when another one is to be begun beside it."""
-        hedging, exchange = self._destination.hedging, self.exchange
+        hedging, exchange = self.destination.hedging, self.exchange
         self.hedge_at = inf
         if hedging is None or self.winner is not None:
             return
@@ -393,63 +381,48 @@ class Race(AttemptOwner):
     def _hedge(self, now: float) -> None:
         """`hedge_at` has come."""
         self.hedge_at = inf
-        destination, exchange = self._destination, self.exchange
+        destination, exchange = self.destination, self.exchange
         hedging = destination.hedging
         if hedging is None or self.winner is not None or not self.running:
             return
         if any(attempt.is_in_line for attempt in self.running):
             self.hedge_at = now + hedging.look(now)  # that is our own affair
             return
-        if not may_hedge(exchange, self._route.policy.retry, self.running, now):
+        if not may_hedge(exchange, self.route.policy.retry, self.running, now):
             return
-        pool = self._untried(destination.cluster)
+        pool = self.untried()
         if pool is None or not is_for_hedge(destination.cluster, pool, exchange.attempts):
             self._notice(Notice.HEDGE_NO_ENDPOINT)
             return
         permit = self._hedge_permit(now)
         if permit is None:
             return
-        try:
-            self._run(permit, destination.cluster, pool, now, _HEDGE)
-        except GivenUp as error:
-            self.failed(exchange.attempts[-1], error)
+        self.run_again(permit, pool, _HEDGE, now)
 
     def _hedge_permit(self, now: float) -> Permit | None:
         """None: budget, breaker or a limit is against it."""
-        destination = self._destination
+        destination = self.destination
         if destination.breaker.state not in ADMITTING:
             return None
         if not take_token(destination, now):
             self._notice(Notice.HEDGE_BUDGET_EXHAUSTED)
             return None
-        permit = self._ask_once_more(now)
+        permit = self.ask_once_more(now)
         if permit is None:
             give_token_back(destination)
             self._notice(Notice.HEDGE_REFUSED)
         return permit
 
     def _notice(self, notice: Notice) -> None:
-        self.exchange.service.observe.noticed(notice, self._route.name)
-
-    def _stand_after_all(self, aside: SetAside, now: float) -> None:
-        """A bad answer came first, and nothing better after it."""
-        self._aside = None
-        attempt, answer = aside.attempt, aside.answer
-        cause = self._cause_to_retry(attempt, answer.head, attempt.grpc_status)
-        self._retry_or_stand(attempt, answer, cause, now)
-
-    def _drop_aside(self) -> None:
-        aside, self._aside = self._aside, None
-        if aside is not None:
-            aside.answer.release()
+        self.exchange.service.observe.noticed(notice, self.route.name)
 
     def stands(self, error: GivenUp) -> bool:
         """The time is up: whether there is a bad answer, which goes to the client in the place of none."""
-        aside, self._aside = self._aside, None
+        aside = None if self._mending is None else self._mending.take_aside()
         if aside is None:
             return False
         self.cancel(error)
-        self._stand(aside.attempt, aside.answer)
+        self.give(aside.attempt, aside.answer)
         return True
 
     def data(self, attempt: Attempt, data: bytes | memoryview) -> None:
@@ -472,7 +445,7 @@ class Race(AttemptOwner):
         attempt.finish(now)
         if (
             status < 400
-            and self._route.is_plainly_judged
+            and self.route.is_plainly_judged
             and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
         ):
             pool = attempt.pool
@@ -483,8 +456,8 @@ class Race(AttemptOwner):
             else:  # what `judge` does for a plain success: 0.3 µs less
                 transition = attempt.permit.succeed(standing, now, exchange.trace)
         else:
-            if status < 400 and self._route.admission is not None:
-                self._route.admission.record(now - attempt.started, now)
+            if status < 400 and self.route.admission is not None:
+                self.route.admission.record(now - attempt.started, now)
             is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
             transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
         if transition is not None:
@@ -518,51 +491,31 @@ class Race(AttemptOwner):
         if self.running:  # another is still under way
             if error.is_stale or error.processed is Processed.NEVER:
                 kind = Kind.ABANDONED
-            self._tell(attempt.judge(kind, now, error))
-        elif self._aside is not None:
-            self._tell(attempt.judge(kind, now, error))
-            self._stand_after_all(self._aside, now)
+            self.tell(attempt.judge(kind, now, error))
         elif self.winner is not None:
-            self._tell(attempt.judge(kind, now, error))
+            self.tell(attempt.judge(kind, now, error))
             self.exchange.lost(error)
         else:
-            self._mend(attempt, error, kind, now)
+            self._begin_mending().failed(self, attempt, error, kind, now)
 
-    def _mend(self, attempt: Attempt, error: GivenUp, kind: Kind, now: float) -> None:
-        """The only attempt has failed, and the client has nothing yet: another one, if there is to be one."""
-        again = cause_to_try_again(
-            self.exchange, error, self._once_more, has_other=len(self._destination.cluster.pools) > 1
-        )
-        # A probe's permit goes on to the attempt that follows.
-        keeps_permit = again is not None and (attempt.permit.is_probe or says_nothing(error, self._once_more))
-        if not keeps_permit:
-            self._tell(attempt.judge(kind, now, error))
-        if again is not None and self._try_again(attempt, again, now, keeps_permit=keeps_permit):
-            return
-        if self._takers is not None and self._takers.is_trial and self._is_sent_on(now):
-            return
-        cause = None
-        if again is None and self._route.retry is not None:
-            cause = cause_after_failure(self.exchange, self._route.retry, self._retrying, error)
-        if cause is None:
-            self.exchange.lost(error)
-        else:
-            self._plan_retry(attempt, error, cause, 0.0, now)
+    def _begin_mending(self) -> Mending:
+        mending = self._mending
+        if mending is None:
+            mending = self._mending = Mending()
+        return mending
 
     def cancel(self, error: GivenUp) -> None:
         """The exchange ends, whatever its attempts do."""
         if self.is_postponed:
             self._wait_no_more()
-        self._drop_aside()
-        retrying, budget = self._retrying, self._destination.retry_budget
-        if retrying is not None and retrying.cancel() and budget is not None:
-            budget.give_back()
+        if self._mending is not None:
+            self._mending.cancel(self)
         if not self.running:
             return
         now = self.exchange.service.clock()
         for attempt in list(self.running):
             kind = self._detach(attempt, error, now)
-            self._tell(attempt.judge(kind, now, error))
+            self.tell(attempt.judge(kind, now, error))
 
     def _detach(self, attempt: Attempt, error: GivenUp, now: float) -> Kind:
         """Take one out of the race. Returns how it ended, for its judge."""
@@ -583,44 +536,31 @@ class Race(AttemptOwner):
     def _was_held(self, attempt: Attempt, now: float) -> bool:
         """Whether our own loop was held for so much of the time in which the attempt had to end that its end says
         nothing of the upstream."""
-        seconds = PROBE_SECONDS if attempt.permit.is_probe else self._destination.breaker.counts_after
+        seconds = PROBE_SECONDS if attempt.permit.is_probe else self.destination.breaker.counts_after
         return self.exchange.service.sweep.pace.held.blinds(seconds, now)
 
-    def _tell(self, transition: Transition | None) -> None:
+    def tell(self, transition: Transition | None) -> None:
         if transition is not None:
             self.exchange.tripped_breaker(transition)
 
-    def _try_again(self, failed: Attempt, cause: RetryCause, now: float, *, keeps_permit: bool) -> bool:
-        """False where the breaker or a limit is against it: nobody is told of that, and the first failure stands."""
-        self._once_more = (*self._once_more, cause)
-        permit = failed.permit if keeps_permit else self._ask_once_more(now)
-        if permit is None:
-            return False
-        pool = cast("AnyPool | None", failed.pool)
-        if pool is None or pool.is_retired or cause is not RetryCause.STALE_CONNECTION:
-            pool = self._untried(self._destination.cluster)
-        self._run_again(permit, pool, cause, now)
-        return True
-
-    def _ask_once_more(self, now: float) -> Permit | None:
-        """For a further attempt; None: it is refused, and the client hears of the one before instead."""
-        destination = self._destination
+    def ask_once_more(self, now: float) -> Permit | None:
+        destination = self.destination
         admitted = destination.admit(now, self.exchange)
         if isinstance(admitted, Refusal):
-            self._tell(admitted.transition)
+            self.tell(admitted.transition)
             if admitted.reason is Reason.CIRCUIT_OPEN and not admitted.is_postponed:
                 destination.breaker.withdraw()
             return None
         self._report(admitted.transition)
         return admitted
 
-    def _untried(self, cluster: Cluster) -> AnyPool | None:
-        exchange = self.exchange
+    def untried(self) -> AnyPool | None:
+        exchange, cluster = self.exchange, self.destination.cluster
         return untried(cluster, exchange.attempts, key_in(exchange, cluster.hash_key))
 
-    def _run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
+    def run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
         try:
-            self._run(permit, self._destination.cluster, pool, now, cause)
+            self._run(permit, self.destination.cluster, pool, now, cause)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
 
@@ -632,7 +572,7 @@ class Race(AttemptOwner):
         return (
             takers is not None
             and takers.is_trial
-            and verdicts.is_failure(head, self._destination.breaker.policy)
+            and verdicts.is_failure(head, self.destination.breaker.policy)
         )
 
     def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
@@ -640,19 +580,21 @@ class Race(AttemptOwner):
         now = self.exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
-        self._tell(attempt.judge(_ANSWERED, now))
-        if not self._is_sent_on(now):
-            self._stand(attempt, Answered(head, body, self.exchange.service.memory, now))
+        self.tell(attempt.judge(_ANSWERED, now))
+        if not self.is_sent_on(now):
+            self.give(attempt, Answered(head, body, self.exchange.service.memory, now))
 
-    def _is_sent_on(self, now: float) -> bool:
+    def is_sent_on(self, now: float) -> bool:
         takers = self._takers
-        other = None if takers is None else takers.after_trial(self.exchange, self._destination)
+        if takers is None or not takers.is_trial:
+            return False
+        other = takers.after_trial(self.exchange, self.destination)
         if other is None:
             return False
-        self._destination = other
-        permit = self._ask_once_more(now)
+        self.destination = other
+        permit = self.ask_once_more(now)
         if permit is not None:
-            self._run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
+            self.run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
         return permit is not None
 
     # By the route's `retry`
@@ -661,7 +603,7 @@ class Race(AttemptOwner):
         """Whether another try, or one that is under way, may bring the client something better than this answer."""
         if self._takers is not None and self._takers.is_trial:
             return self._has_failed_trial(head)
-        if self._destination.retry_budget is None or self.winner is not None:
+        if self.destination.retry_budget is None or self.winner is not None:
             return False
         if len(self.running) > 1:
             return is_worse(head.status, grpc_status)
@@ -669,17 +611,15 @@ class Race(AttemptOwner):
 
     def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
         # Where the client has more to send, it may wait for this head before it goes on.
-        if self._destination.retry_budget is None or not is_body_here(self.exchange):
+        if self.destination.retry_budget is None or not is_body_here(self.exchange):
             return False
         return self.may_better(attempt, head, GrpcStatus.UNAVAILABLE)
 
     def _cause_to_retry(
         self, attempt: Attempt, head: ResponseHead, grpc_status: int | None
     ) -> RetryCause | None:
-        policy = self._route.retry
-        if policy is None:
-            return None
-        return cause_after_answer(self.exchange, policy, self._retrying, attempt, head, grpc_status)
+        retries = 0 if self._mending is None else self._mending.retries
+        return cause_after_answer(self.exchange, self.route, retries, attempt, head, grpc_status)
 
     def _is_bettered(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> bool:
         """A whole answer has come: whether another try is to be made first, or this stands after all, as of which the
@@ -691,73 +631,19 @@ class Race(AttemptOwner):
         self.running.remove(attempt)
         attempt.finish(now)
         is_late_below = attempt.status == 504 and self._was_held(attempt, now)
-        self._tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
+        self.tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
         answer = Answered(head, body, self.exchange.service.memory, now)
-        if self.running:
-            self._drop_aside()
-            self._aside = SetAside(attempt, answer)
-        else:
-            self._retry_or_stand(attempt, answer, cause, now)
+        self._begin_mending().answered(self, attempt, answer, cause, now)
         return True
 
-    def _retry_or_stand(
-        self, attempt: Attempt, answer: Answered, cause: RetryCause | None, now: float
-    ) -> None:
-        if cause is None:
-            self._stand(attempt, answer)
-        else:
-            has_other = len(self._destination.cluster.pools) > 1
-            asked_seconds = asked_to_wait(attempt, answer.head, has_other=has_other)
-            self._plan_retry(attempt, answer, cause, asked_seconds, now)
-
-    def _plan_retry(
-        self,
-        attempt: Attempt,
-        stands: Answered | GivenUp,
-        cause: RetryCause,
-        asked_seconds: float,
-        now: float,
-    ) -> None:
-        """Try once more after a while, if budget and time allow it; else what there is stands."""
-        retrying = self._retrying
-        if retrying is None:
-            retrying = self._retrying = Retrying()
-        retrying.stand(attempt, stands)
-        seconds = seconds_to_retry(
-            self.exchange, self._route, self._destination, retrying, asked_seconds, now
-        )
-        if seconds is None:
-            self._stand(attempt, stands)
-            return
-        retrying.wait(cause, self.exchange.service.loop.call_later(seconds, self._retry, retrying))
-
-    def _retry(self, retrying: Retrying) -> None:
-        """The wait is over."""
-        retrying.waited()
-        now, destination = self.exchange.service.clock(), self._destination
-        permit = self._ask_once_more(now) if destination.breaker.state in ADMITTING else None
-        if permit is None:
-            if destination.retry_budget is not None:
-                destination.retry_budget.give_back()
-            attempt, stands = retrying.attempt, retrying.stands
-            if attempt is not None and stands is not None:
-                self._stand(attempt, stands)
-        else:
-            retrying.release()
-            self._run_again(permit, self._untried(destination.cluster), retrying.cause, now)
-
-    def _stand(self, attempt: Attempt, stands: Answered | GivenUp) -> None:
-        """No further try is made: the client gets what there is."""
+    def give(self, attempt: Attempt, answer: Answered) -> None:
         exchange = self.exchange
-        if isinstance(stands, GivenUp):
-            exchange.lost(stands)
-        else:
-            self._win(attempt)
-            exchange.response_bytes = len(stands.body)
-            complete_response(exchange, attempt.route, stands.head)
-            self.stream.send_whole(stands.head, stands.body)
-            stands.release()
-            exchange.finish(attempt.status)
+        self._win(attempt)
+        exchange.response_bytes = len(answer.body)
+        complete_response(exchange, attempt.route, answer.head)
+        self.stream.send_whole(answer.head, answer.body)
+        answer.release()
+        exchange.finish(attempt.status)
 
     def overdue(self, now: float) -> list[Attempt]:
         """Those whose own timeout has passed."""
@@ -769,11 +655,11 @@ class Race(AttemptOwner):
             self._hedge(now)
         for attempt in list(self.running):
             if attempt.permit.next_look <= now:
-                self._tell(attempt.permit.look(now, self.exchange.trace))
+                self.tell(attempt.permit.look(now, self.exchange.trace))
                 attempt.settle(now)
 
     def linger_seconds(self, now: float) -> float:
-        return self._destination.usual_seconds(now) or LINGER_SECONDS
+        return self.destination.usual_seconds(now) or LINGER_SECONDS
 
     # Pauses
 
