@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
+from sidecar.forwarding import guards
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.meant import MeantRace
@@ -67,10 +68,10 @@ class TunnelExchange(Exchange):
         self.route = route
         self.route_name = route.name
         if len(service.exchanges) > service.crowd:
-            self._check_room(route)
+            guards.check_room(self, route)
         self._take_deadline(route, {}, now)  # no field bounds a tunnel
         if self.request.listener in service.shut.every:
-            self._check_guard(route, refusal)
+            guards.check_listener(self, route, refusal)
         if passed is not None and not service.passing.is_known(passed, now):
             service.passing.wait_for(passed, self)
             return

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
-from sidecar.core.admission import BudgetAdmission
 from sidecar.core.block import Block
 from sidecar.core.callers import Found
 from sidecar.core.conditions import Entry
@@ -27,15 +26,13 @@ from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import from_http
 from sidecar.core.observe import Notice
 from sidecar.core.outcome import Limit, could_count
-from sidecar.core.path import has_dot_segment
 from sidecar.core.plain import Field
 from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
-from sidecar.core.retry import REPEATABLE
 from sidecar.core.snapshot import FallbackPolicy, Match
 from sidecar.core.transition import State, Transition
-from sidecar.forwarding import answers, date, grpc, lineage, strict
-from sidecar.forwarding.acting import Acting, Rewriting
+from sidecar.forwarding import answers, date, grpc, guards, instead, lineage, strict
+from sidecar.forwarding.acting import Acting
 from sidecar.forwarding.answers import OwnAnswer
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
@@ -43,7 +40,6 @@ from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute, Recorder
 from sidecar.forwarding.meant import MeantRace, is_meant
 from sidecar.forwarding.outcomes import NOT_ADMITTED
-from sidecar.forwarding.own_fields import UNCHANGED
 from sidecar.forwarding.permit import Refusal
 from sidecar.forwarding.race import Race, RaceOwner
 from sidecar.forwarding.service import Service, WaitsForAddress
@@ -52,22 +48,8 @@ from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, Expiring, Sweep
 from sidecar.forwarding.trace import Trace, without_context
 from sidecar.forwarding.tunnel import Tunnel
 
-FALLBACK_FOR: Final = frozenset({
-    Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
-    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET, Reason.TLS_CERTIFICATE,
-    Reason.TLS_PROTOCOL, Reason.TLS_ALERT,
-})  # fmt: skip
-"""What a fallback may stand in for, as long as no head was sent."""
-
-NOT_SENT: Final = frozenset({
-    Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.CONNECTION_TIMEOUT, Reason.CONNECTION_REFUSED, Reason.DNS_ERROR,
-    Reason.TLS_CERTIFICATE,
-})  # fmt: skip
-"""After these the request has certainly reached nobody."""
-
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
-_OVERLOADED: Final = Reason.OVERLOADED
 _MAX_FORWARDS_METHODS: Final = max_forwards.METHODS
 _QUESTION_MARK: Final = 0x3F
 _NO_BUDGET: Final = deadline.Budget().take(0.0, "")
@@ -178,14 +160,14 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 passed, route = None, entry.target
                 self.matched = entry
                 if route.rewriting is not None:
-                    self._check_prefix(route.rewriting, path)
+                    guards.check_prefix(route.rewriting, path)
             else:
                 passed = service.passing.find(request, self.stream.peer)
                 route = passed.route
             self.route = route
             self.route_name = route.name
             if len(service.exchanges) > service.crowd:
-                self._check_room(route)
+                guards.check_room(self, route)
             if request.method in _MAX_FORWARDS_METHODS and self._ends_here():
                 return
             if route.is_egress:
@@ -193,13 +175,13 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self._take_deadline(route, lookup, now)
             guarded = service.shut.every
             if guarded and request.listener in guarded:
-                self._check_guard(route, refusal)
+                guards.check_listener(self, route, refusal)
             if route.acting is not None:
                 prefix_end = entry.prefix_end(path) if entry and passed is None else 0
                 if self._is_answered(route.acting, path, prefix_end):
                     return
             if route.admission is not None:
-                self._check_admission(route.admission)
+                guards.check_admission(self, route.admission)
             if self.body is not None and (route.policy.retry.attempts or route.policy.hedge is not None):
                 self.body.keep_to_resend(route.policy.retry.buffer_bytes, service.memory)
             if passed is None or service.passing.is_known(passed, now):
@@ -236,10 +218,6 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
     def _new_race(self) -> Race:
         return Race() if self.request.asked is None else MeantRace()
 
-    def _check_prefix(self, rewriting: Rewriting, path: bytes) -> None:
-        if rewriting.prefix is not None and has_dot_segment(path):
-            raise GivenUp(Reason.BAD_REQUEST, "a dot segment could leave the rewritten prefix")
-
     def _take_deadline(self, route: LiveRoute, lookup: Mapping[bytes, bytes], now: float) -> None:
         seconds = route.first_check_seconds
         if self.caller is None and route.deadline_fields.isdisjoint(lookup):
@@ -270,40 +248,6 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         else:
             sweep.add(self, now)
 
-    def _check_room(self, route: LiveRoute) -> None:
-        """There is a crowd: `limits.max_requests` holds.
-
-        The app's own calls have as much again, since the requests that they are made for would end with them;
-        critical routes have a tenth.
-        """
-        service = self.service
-        service.crowded(self.request.listener, self.started)
-        most = service.max_requests
-        if route.is_egress:
-            most *= 2
-        if route.policy.is_critical:
-            most += most // 10
-        if len(service.exchanges) <= most:
-            return
-        service.filled(self.request.listener)
-        detail = f"this sidecar has {service.max_requests} requests under way (limits.max_requests)"
-        raise GivenUp(_OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
-
-    def _check_guard(self, route: LiveRoute, refusal: GivenUp | None) -> None:
-        """The listener ends, or is overloaded: then those are refused whom the gate has chosen, and those whose time
-        would hardly do; critical routes never."""
-        service = self.service
-        if self.request.listener in service.shut.closed_to_new:
-            raise GivenUp(Reason.DRAINING, "this sidecar is shutting down")
-        if route.policy.is_critical:
-            return
-        if refusal is not None:
-            raise refusal
-        budget = self.budget
-        if budget is not route.plain_budget and budget.seconds < route.usual_seconds(self.started):
-            detail = "this sidecar is overloaded, and less time is left than this route usually needs"
-            raise GivenUp(_OVERLOADED, detail, is_own_lack=True)
-
     def _is_answered(self, acting: Acting, path: bytes, matched: int) -> bool:
         """Whether the route has answered itself. Raises: GivenUp, if it refuses the request."""
         size = 0 if self.body is None else max(self.request.length, self.body.size)
@@ -314,10 +258,6 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         self._answer_whole(answer)
         self.finish(self.status)
         return True
-
-    def _check_admission(self, admission: BudgetAdmission) -> None:
-        if admission.should_refuse(self.budget.seconds, self.started):
-            raise GivenUp(Reason.DEADLINE_EXCEEDED, "less time is left than this route usually needs")
 
     def _ends_here(self) -> bool:
         """`Max-Forwards` (RFC 9110 7.6.2): one hop less is left, and at none the request is answered here."""
@@ -455,28 +395,21 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         return self.race is not None and self.race.winner is not None
 
     def _choose_error(self, first: GivenUp, second: GivenUp) -> GivenUp:
-        """The fallback's upstream failed as well: the client hears of the first failure, if it hears of any."""
+        """The fallback's upstream failed as well: the client hears of one of them, if it hears of any."""
         is_head_sent = self._is_head_sent
         if not is_head_sent:
             self.fallback = None
-        is_final = is_head_sent or second.reason in (Reason.CLIENT_GONE, Reason.CALLER_GONE)
-        return second if is_final else first
+        return second if instead.is_told(second, is_head_sent=is_head_sent) else first
 
     def _may_fall_back(self, route: LiveRoute, error: GivenUp) -> bool:
-        """Before the head went out; to another upstream only with time and the whole body left, and nothing that may
-        have been acted on (RFC 9110 9.2.2)."""
-        if route.policy.fallback is None or error.reason not in FALLBACK_FOR or self._is_head_sent:
+        """Before the head went out; each upstream is asked once (SPEC 3)."""
+        if self._is_head_sent or not instead.has_fallback(route, error):
             return False
-        if route.fallback_destination is None:
+        destination = route.fallback_destination
+        if destination is None:
             return True
-        if self.race is not None and self.race.has_asked(route.fallback_destination):
-            return False  # each upstream is asked once (SPEC 3)
-        if error.reason not in NOT_SENT and self.request.method not in REPEATABLE:
-            return False
-        if error.is_own_lack:
-            return False
-        has_time = self.deadline - self.service.clock() >= deadline.MIN_SEND_SECONDS
-        return has_time and (self.body is None or self.body.is_untouched)
+        is_asked = self.race is not None and self.race.has_asked(destination)
+        return not is_asked and instead.may_ask_fallback(self, error)
 
     def _fall_back(self, route: LiveRoute, destination: Destination, error: GivenUp) -> None:
         """Ask the fallback's upstream, within the time that is left."""
@@ -498,24 +431,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.status = self.attempts[-1].status
             self.stream.reset(error.reason)
         else:
-            fields = UNCHANGED if self.route is None else self.route.instead.fields
-            answer = answers.answer(
-                error.reason,
-                error.detail,
-                request_id=self.trace.request_id,
-                date_line=date.line(),
-                route=self.route_name,
-                is_stranger=self.trace.untrusted is not None,
-                retry_after_seconds=error.retry_after_seconds,
-                is_grpc=self.request.traits.is_grpc,
-                fallback=fallback,
-                fields=fields,
-            )
-            if self.route is not None and self.route.acting is not None:
-                acting, own = self.route.acting, answer.head.own
-                own += acting.lines_for_errors(self) if fallback is None else acting.lines_for_fallback(self)
-                own.append(fields.lines(self))
-            self._answer_whole(answer)
+            self._answer_whole(instead.answer_to(self, self.route, error, fallback))
 
     def finish(self, status: int) -> None:
         """The end of every exchange, whatever happened: let go of everything, tell, hand the client back."""
