@@ -43,6 +43,7 @@ class Mended(AttemptOwner):
     destination: Destination
     """Who is asked now."""
     running: list[Attempt]
+    """Under way."""
 
     @abstractmethod
     def ask_once_more(self, now: float) -> Permit | None:

@@ -95,23 +95,22 @@ class Race(Mended):
     exchange: RaceOwner
     stream: ServerStream
     """The client's."""
-    running: list[Attempt]
     winner: Attempt | None
     """The one whose head has gone to the client."""
+    is_postponed: bool
+    """The breaker is to be asked again when the request's body is whole."""
+    hedge_at: float
+    """When one more is begun beside those that run; infinite for never."""
+    _has_hedged: bool
     _takers: Takers | None
     """From the first refusal on, or from the beginning where others may take over."""
     _mending: Mending | None
     """From the first attempt on that has failed, or was answered badly."""
-    hedge_at: float
-    """When one more is begun beside those that run; infinite for never."""
-    _has_hedged: bool
+
     __slots__ = (
         "_has_hedged", "_mending", "_takers", "destination", "exchange", "hedge_at", "is_postponed", "route",
         "running", "story", "stream", "winner",
     )  # fmt: skip
-
-    is_postponed: bool
-    """The breaker is to be asked again when the request's body is whole."""
 
     def __repr__(self) -> str:
         return f"<Race {len(self.running)} running, winner {self.winner!r}>"
@@ -335,6 +334,69 @@ class Race(Mended):
         complete_response(exchange, attempt.route, head)
         self.stream.send_head(head)
 
+    def data(self, attempt: Attempt, data: bytes | memoryview) -> None:
+        if attempt is self.winner:
+            exchange = self.exchange
+            exchange.response_bytes += len(data)
+            exchange.moved_at = exchange.service.clock()
+            self.stream.send_data(data)
+
+    def flush(self, attempt: Attempt) -> None:
+        if attempt is self.winner:
+            self.stream.flush()
+
+    def completed(self, attempt: Attempt) -> None:
+        """The winner's answer is whole."""
+        exchange, status = self.exchange, attempt.status
+        clock = exchange.service.clock
+        now = clock()
+        self.running.remove(attempt)
+        attempt.finish(now)
+        if (
+            status < 400
+            and self.route.is_plainly_judged
+            and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
+        ):
+            pool = attempt.pool
+            assert pool is not None  # which has answered
+            standing = pool.standing
+            if standing.is_watched:
+                transition = attempt.judge(_ANSWERED, now)
+            else:  # what `judge` does for a plain success: 0.3 µs less
+                transition = attempt.permit.succeed(standing, now, exchange.trace)
+        else:
+            if status < 400 and self.route.admission is not None:
+                self.route.admission.record(now - attempt.started, now)
+            is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
+            transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
+        if transition is not None:
+            exchange.tripped_breaker(transition)
+        exchange.finish(status)
+
+    def switched(self, attempt: Attempt, head: ResponseHead) -> None:
+        """101: what comes from here on is a tunnel's."""
+        chosen = heads.chosen_upgrade(self.exchange.request, head)
+        if chosen is None:
+            attempt.status = 0
+            detail = "a switch to a protocol that was not asked for"
+            self.failed(attempt, GivenUp(Reason.PROTOCOL_ERROR, detail))
+            return
+        self._win(attempt)
+        now = attempt.ended = self.exchange.service.clock()
+        transition = attempt.judge(_ANSWERED, now)
+        complete_response(self.exchange, attempt.route, head)
+        self.stream.send_switch(head, chosen)
+        self.exchange.switched(attempt, transition)
+
+    def give(self, attempt: Attempt, answer: Answered) -> None:
+        exchange = self.exchange
+        self._win(attempt)
+        exchange.response_bytes = len(answer.body)
+        complete_response(exchange, attempt.route, answer.head)
+        self.stream.send_whole(answer.head, answer.body)
+        answer.release()
+        exchange.finish(attempt.status)
+
     def _win(self, attempt: Attempt) -> None:
         self.winner = attempt
         if self._has_hedged:
@@ -416,69 +478,6 @@ class Race(Mended):
     def _notice(self, notice: Notice) -> None:
         self.exchange.service.observe.noticed(notice, self.route.name)
 
-    def stands(self, error: GivenUp) -> bool:
-        """The time is up: whether there is a bad answer, which goes to the client in the place of none."""
-        aside = None if self._mending is None else self._mending.take_aside()
-        if aside is None:
-            return False
-        self.cancel(error)
-        self.give(aside.attempt, aside.answer)
-        return True
-
-    def data(self, attempt: Attempt, data: bytes | memoryview) -> None:
-        if attempt is self.winner:
-            exchange = self.exchange
-            exchange.response_bytes += len(data)
-            exchange.moved_at = exchange.service.clock()
-            self.stream.send_data(data)
-
-    def flush(self, attempt: Attempt) -> None:
-        if attempt is self.winner:
-            self.stream.flush()
-
-    def completed(self, attempt: Attempt) -> None:
-        """The winner's answer is whole."""
-        exchange, status = self.exchange, attempt.status
-        clock = exchange.service.clock
-        now = clock()
-        self.running.remove(attempt)
-        attempt.finish(now)
-        if (
-            status < 400
-            and self.route.is_plainly_judged
-            and (not exchange.request.traits.is_grpc or attempt.grpc_status == 0)
-        ):
-            pool = attempt.pool
-            assert pool is not None  # which has answered
-            standing = pool.standing
-            if standing.is_watched:
-                transition = attempt.judge(_ANSWERED, now)
-            else:  # what `judge` does for a plain success: 0.3 µs less
-                transition = attempt.permit.succeed(standing, now, exchange.trace)
-        else:
-            if status < 400 and self.route.admission is not None:
-                self.route.admission.record(now - attempt.started, now)
-            is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
-            transition = attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now)
-        if transition is not None:
-            exchange.tripped_breaker(transition)
-        exchange.finish(status)
-
-    def switched(self, attempt: Attempt, head: ResponseHead) -> None:
-        """101: what comes from here on is a tunnel's."""
-        chosen = heads.chosen_upgrade(self.exchange.request, head)
-        if chosen is None:
-            attempt.status = 0
-            detail = "a switch to a protocol that was not asked for"
-            self.failed(attempt, GivenUp(Reason.PROTOCOL_ERROR, detail))
-            return
-        self._win(attempt)
-        now = attempt.ended = self.exchange.service.clock()
-        transition = attempt.judge(_ANSWERED, now)
-        complete_response(self.exchange, attempt.route, head)
-        self.stream.send_switch(head, chosen)
-        self.exchange.switched(attempt, transition)
-
     # Failure
 
     def failed(self, attempt: Attempt, error: GivenUp) -> None:
@@ -543,6 +542,8 @@ class Race(Mended):
         if transition is not None:
             self.exchange.tripped_breaker(transition)
 
+    # A further attempt
+
     def ask_once_more(self, now: float) -> Permit | None:
         destination = self.destination
         admitted = destination.admit(now, self.exchange)
@@ -564,40 +565,7 @@ class Race(Mended):
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
 
-    # Of a request that finds out whether an upstream is well again
-
-    def _has_failed_trial(self, head: ResponseHead) -> bool:
-        """Whether this is one, and its answer what the upstream is not to get requests for."""
-        takers = self._takers
-        return (
-            takers is not None
-            and takers.is_trial
-            and verdicts.is_failure(head, self.destination.breaker.policy)
-        )
-
-    def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
-        """It has failed, and goes on to one that takes over; without any the client gets this answer."""
-        now = self.exchange.service.clock()
-        self.running.remove(attempt)
-        attempt.finish(now)
-        self.tell(attempt.judge(_ANSWERED, now))
-        if not self.is_sent_on(now):
-            self.give(attempt, Answered(head, body, self.exchange.service.memory, now))
-
-    def is_sent_on(self, now: float) -> bool:
-        takers = self._takers
-        if takers is None or not takers.is_trial:
-            return False
-        other = takers.after_trial(self.exchange, self.destination)
-        if other is None:
-            return False
-        self.destination = other
-        permit = self.ask_once_more(now)
-        if permit is not None:
-            self.run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
-        return permit is not None
-
-    # By the route's `retry`
+    # An answer that another attempt may better
 
     def may_better(self, attempt: Attempt, head: ResponseHead, grpc_status: int | None) -> bool:
         """Whether another try, or one that is under way, may bring the client something better than this answer."""
@@ -636,14 +604,49 @@ class Race(Mended):
         self._begin_mending().answered(self, attempt, answer, cause, now)
         return True
 
-    def give(self, attempt: Attempt, answer: Answered) -> None:
-        exchange = self.exchange
-        self._win(attempt)
-        exchange.response_bytes = len(answer.body)
-        complete_response(exchange, attempt.route, answer.head)
-        self.stream.send_whole(answer.head, answer.body)
-        answer.release()
-        exchange.finish(attempt.status)
+    # Of a request that finds out whether an upstream is well again
+
+    def _has_failed_trial(self, head: ResponseHead) -> bool:
+        """Whether this is one, and its answer what the upstream is not to get requests for."""
+        takers = self._takers
+        return (
+            takers is not None
+            and takers.is_trial
+            and verdicts.is_failure(head, self.destination.breaker.policy)
+        )
+
+    def _end_trial(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> None:
+        """It has failed, and goes on to one that takes over; without any the client gets this answer."""
+        now = self.exchange.service.clock()
+        self.running.remove(attempt)
+        attempt.finish(now)
+        self.tell(attempt.judge(_ANSWERED, now))
+        if not self.is_sent_on(now):
+            self.give(attempt, Answered(head, body, self.exchange.service.memory, now))
+
+    def is_sent_on(self, now: float) -> bool:
+        takers = self._takers
+        if takers is None or not takers.is_trial:
+            return False
+        other = takers.after_trial(self.exchange, self.destination)
+        if other is None:
+            return False
+        self.destination = other
+        permit = self.ask_once_more(now)
+        if permit is not None:
+            self.run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
+        return permit is not None
+
+    # What time brings
+
+    def stands(self, error: GivenUp) -> bool:
+        """The time is up: whether there is a bad answer, which goes to the client in the place of none."""
+        aside = None if self._mending is None else self._mending.take_aside()
+        if aside is None:
+            return False
+        self.cancel(error)
+        self.give(aside.attempt, aside.answer)
+        return True
 
     def overdue(self, now: float) -> list[Attempt]:
         """Those whose own timeout has passed."""
