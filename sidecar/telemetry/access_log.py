@@ -22,6 +22,7 @@ from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Transition
+from sidecar.telemetry.access_line import usual_line
 from sidecar.telemetry.log_lines import Event, Level, Record, as_json, as_text, level_of, make_line
 from sidecar.telemetry.log_tried import tried_fields
 from sidecar.telemetry.spans import Wake
@@ -179,6 +180,17 @@ class Log:
                 return
             self._wake.wait(_IDLE_SECONDS)
 
+    def _text(self, record: Record, offset_ns: int) -> bytes:
+        is_json = self._format is not LogFormat.TEXT
+        if is_json and isinstance(record, FinishedExchange) and not self._attempts:
+            text = usual_line(record, offset_ns, self._worker)
+            if text is not None:
+                return text
+        line = make_line(record, offset_ns)
+        if isinstance(record, FinishedExchange) and self._attempts:
+            line.fields |= tried_fields(record, offset_ns, self._sample_ratio)
+        return (as_json if is_json else as_text)(line, self._worker)
+
     def _tell_of_trouble(self, is_written: bool) -> None:
         """Lines can be written again: say how many could not be, and why."""
         if is_written and self._trouble:
@@ -200,11 +212,7 @@ class Log:
                 self._also(record, offset)
             if self._format is LogFormat.OFF and isinstance(record, FinishedExchange):
                 continue
-            line = make_line(record, offset)
-            if self._attempts and isinstance(record, FinishedExchange):
-                line.fields |= tried_fields(record, offset, self._sample_ratio)
-            write = as_text if self._format is LogFormat.TEXT else as_json
-            texts.append(write(line, self._worker))
+            texts.append(self._text(record, offset))
         self._in_flight = len(texts)
         try:
             for piece in _pieces(texts) if self._worker else (b"".join(texts),):

@@ -159,9 +159,12 @@ def as_json(line: LogLine, worker: str = "") -> bytes:
         data = orjson.dumps(whole, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:  # a number of over 64 bits, or half of a surrogate pair in a text
         data = f"{_dumps(whole)}\n".encode("utf-8", "replace")
-    if data.isascii() and _DELETE not in data:
-        return data
-    return escaped(data.decode()).encode()
+    return visible(data)
+
+
+def visible(data: bytes) -> bytes:
+    """As `escaped`, of text in UTF-8."""
+    return data if data.isascii() and _DELETE not in data else escaped(data.decode()).encode()
 
 
 def as_text(line: LogLine, worker: str = "") -> bytes:
@@ -198,7 +201,7 @@ def access_fields(record: FinishedExchange) -> Fields:
         "request_bytes": record.request_bytes,
         "response_bytes": record.response_bytes,
         "client": None if peer is None else peer[0],
-        "user_agent": agent and agent.decode("utf-8", "replace"),
+        "user_agent": None if agent is None else agent.decode("utf-8", "replace"),
     }
     if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
         fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")

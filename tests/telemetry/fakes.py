@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sidecar.core.client_tls import ClientTls
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
@@ -77,6 +78,7 @@ class FakeExchange:
     tripped: Transition | None = None
     fallback: str | None = None
     grpc_status: int | None = None
+    tls: ClientTls | None = None
     attempts: Sequence[FakeAttempt] = (FakeAttempt(),)
 
     def __post_init__(self) -> None:
@@ -91,9 +93,11 @@ class FakeExchange:
     def request(self) -> Request:
         lookup = {} if self.user_agent is None else {b"user-agent": self.user_agent}
         traits = Traits(http_version=self.http_version, is_grpc=self.grpc_status is not None)
-        return Request().take(
+        request = Request().take(
             self.listener, self.method, self.target, self.target, self.host, [], lookup, traits=traits
         )
+        request.tls = self.tls
+        return request
 
     @property
     def trace(self) -> FakeExchange:

@@ -102,6 +102,10 @@ def test_a_line_without_a_bound_tells_of_no_budget() -> None:
     assert not {"budget_ms", "budget_source"} & line.keys()
 
 
+def test_an_empty_user_agent_is_an_empty_text() -> None:
+    assert make_line(FinishedExchange(FakeExchange(user_agent=b"")), 0).fields["user_agent"] == ""
+
+
 def test_refused_exchange_is_a_warning_with_its_reason() -> None:
     written = Written()
     written.log.finished(
