@@ -158,8 +158,12 @@ class Asking:
             return {}
         try:
             token = Path(self._token_file).read_bytes().strip()
-        except OSError as error:
-            told = f"the token file {self._token_file} cannot be read: {error.strerror or error}"
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a NUL in its name, where the file is none that a sidecar takes
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            told = f"the token file {self._token_file} cannot be read: {reason}"
             raise AskFailed(told, is_wrong_use=True) from error
         if len(token.splitlines()) > 1:
             raise AskFailed(f"the token file {self._token_file} has more than one line", is_wrong_use=True)

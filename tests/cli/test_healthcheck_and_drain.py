@@ -199,6 +199,16 @@ def test_drain_posts_with_the_token_that_the_configuration_names(
     assert found.asked == [("POST /drain", "Bearer s3cret")]
 
 
+def test_a_name_of_a_token_file_that_no_file_can_have_is_told(
+    server: tuple[Answering, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, address = server
+    assert (
+        main(["drain", configured(tmp_path, f'admin: {{address: "{address}", token_file: "a\\0b"}}\n')]) == 1
+    )
+    assert "cannot be read: embedded null byte" in capsys.readouterr().err
+
+
 def test_a_drain_that_is_refused_is_1_and_says_why(
     server: tuple[Answering, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,7 +62,7 @@ class Respond(Section):
         form=FIELDS,
     )
     body: values.Text | None = key("Sent as UTF-8.", examples=["gone"], fills="body", form=BODY)
-    body_file: values.NonEmptyText | None = key(
+    body_file: values.FileName | None = key(
         "A file that holds the body, in the directory of the configuration file or below; read at each load and "
         "watched.",
         examples=["gone.html"],

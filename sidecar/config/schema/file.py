@@ -27,7 +27,7 @@ class AdminSection(Section):
         "Of the admin API, which may change state: loopback or a UNIX socket, else `token_file` is needed.",
         fills="address",
     )
-    token_file: values.NonEmptyText | None = key(
+    token_file: values.FileName | None = key(
         "A file that holds the bearer token callers must send, relative to the configuration file. "
         "Unset: no token is asked for.",
         examples=["/var/run/secrets/sidecar/token"],

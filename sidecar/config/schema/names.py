@@ -266,3 +266,12 @@ def alpn(text: str) -> str:
             f"{text!r} is not the name of a protocol: write it as registered, such as h2 or http/1.1"
         )
     return text
+
+
+def file_name(text: str) -> str:
+    """Of a file that is opened later on, where the system's own refusal would end a part of the process."""
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if "\0" in text:
+        raise ValueError("a file's name holds no NUL")
+    return text

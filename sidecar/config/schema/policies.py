@@ -286,7 +286,7 @@ class Fallback(Section):
     body: values.Text | None = key(
         "Of the fixed response, sent as UTF-8.", examples=['{"items": []}'], fills="body", form=BODY
     )
-    body_file: values.NonEmptyText | None = key(
+    body_file: values.FileName | None = key(
         "A file that holds the body, in the directory of the configuration file or below; read at each load and "
         "watched.",
         examples=["fallback.json"],

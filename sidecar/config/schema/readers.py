@@ -266,11 +266,14 @@ def hedge_after(value: object) -> float | str:
 
 
 def url(value: str) -> str:
+    if not value.isprintable() or " " in value:  # some of which the standard library would drop
+        raise ValueError(f"{value!r} is not a URL: it holds a space or a control character")
     try:
         parts = urlsplit(value)
+        parts.port  # noqa: B018  (looked at when it is asked for)
     except ValueError as error:
         raise ValueError(f"{value!r} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is not a URL such as http://otel-collector:4317")
     return value
 

@@ -11,7 +11,7 @@ from sidecar.core import snapshot as core
 class RedisTlsSection(Section):
     built_in = core.RedisTls()
 
-    ca: values.NonEmptyText | None = key(
+    ca: values.FileName | None = key(
         "A PEM file: who signs its certificate. Relative to the configuration file. Unset: those whom the system "
         "trusts.",
         examples=["/var/run/secrets/redis/ca.crt"],
@@ -31,7 +31,7 @@ class RedisSection(Section):
         examples=["redis://redis:6379", "rediss+sentinel://s1:26379,s2:26379/primary"],
         fills="url",
     )
-    password_file: values.NonEmptyText | None = key(
+    password_file: values.FileName | None = key(
         "A file that holds the password, relative to the configuration file; read at each connection.",
         examples=["/var/run/secrets/redis/password"],
         fills="password_file",

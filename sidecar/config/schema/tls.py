@@ -14,12 +14,12 @@ from sidecar.core import snapshot as core
 class CertificateSection(Section):
     built_in = core.CertificateFiles("", "")
 
-    chain: values.NonEmptyText = required(
+    chain: values.FileName = required(
         "A PEM file: the certificate, then those that lead to its CA. Relative to the configuration file.",
         examples=["/var/run/secrets/tls/tls.crt"],
         fills="chain",
     )
-    key: values.NonEmptyText = required(
+    key: values.FileName = required(
         "A PEM file: its private key, not encrypted. Relative to the configuration file.",
         examples=["/var/run/secrets/tls/tls.key"],
         fills="key",
@@ -45,7 +45,7 @@ class ListenerTlsSection(Section):
         fills="certificates",
         form=Form(_stored, _written),
     )
-    client_ca: values.NonEmptyText | None = key(
+    client_ca: values.FileName | None = key(
         "A PEM file: who signs the certificates of clients. Relative to the configuration file. Needed for `client`.",
         fills="client_ca",
     )
@@ -62,7 +62,7 @@ class ListenerTlsSection(Section):
 class UpstreamTlsSection(Section):
     built_in = core.UpstreamTls()
 
-    ca: values.NonEmptyText | None = key(
+    ca: values.FileName | None = key(
         "A PEM file: who signs the upstream's certificates. Relative to the configuration file. Unset: those whom "
         "the system trusts.",
         examples=["/var/run/secrets/tls/ca.crt"],

@@ -119,6 +119,7 @@ Text: TypeAlias = Annotated[str, _typed(readers.text, **_STRING)]
 NonEmptyText: TypeAlias = Annotated[
     str, _typed(readers.of_text(readers.non_empty), type="string", minLength=1)
 ]
+FileName: TypeAlias = Annotated[str, _typed(readers.of_text(names.file_name), type="string", minLength=1)]
 Flag: TypeAlias = Annotated[bool, _typed(readers.flag, type="boolean")]
 Duration: TypeAlias = Annotated[float, _typed(readers.positive_duration, _DURATION, **_DURATION_SCHEMA)]
 DurationOrZero: TypeAlias = Annotated[float, _typed(readers.duration, _DURATION, **_DURATION_SCHEMA)]
