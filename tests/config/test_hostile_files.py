@@ -175,3 +175,37 @@ def test_more_problems_than_anybody_reads_are_counted() -> None:
     *told, last = map(str, caught.value.problems)
     assert len(told) == MAX_PROBLEMS
     assert last == "sidecar.yaml:1004:27: 5 more problems from here on"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: VALUE\n",
+        TOP + "routes: [{name: 'VALUE'}]\n",
+        "version: 1\nupstreams: {a: {endpoints: ['VALUE:1']}}\nroutes: []\n",
+        TOP + "routes: [{name: a, upstream: a, timeouts: {request: VALUEs}}]\n",
+    ],
+)
+def test_a_value_of_megabytes_is_not_told_whole(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(text.replace("VALUE", "9" * 1_000_000))
+    for problem in caught.value.problems:
+        assert len(problem.message) < 2100
+        assert not problem.message.endswith("9"), "the reason stands at the end"
+
+
+def test_a_secret_is_hidden_before_what_is_too_long_is_cut() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(TOP + f"telemetry: {{otlp: {{endpoint: 'http://ann:{'hush' * 1000}@a b'}}}}\nroutes: []\n")
+    assert "is not a URL" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a:99999", "http://:4317", "http://a:x", "http://a b", "http://a\0b", " http://a", "http://a\n"],
+)
+def test_an_address_of_a_collector_that_nobody_can_ask_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a URL") as caught:
+        load_text(TOP + f"telemetry: {{otlp: {{endpoint: {json.dumps(url)}}}}}\nroutes: []\n")
+    assert len(caught.value.problems) == 1

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import cache
+from typing import Final
 
 from sidecar.config.problems import Problem
 from sidecar.config.schema.names import is_extension
@@ -77,6 +78,10 @@ _URL = re.compile(r"://(?:(.*)@)?[^?]*(?:\?(.+))?")
 _URL_IN_WORDS = re.compile(r"://(?:([^\s'\"]*)@)?[^'\"?]*(?:\?([^'\"]+))?")
 _USER = re.compile(r"(?<![^\s'\"\[{,])([^/?#@\s'\",:\[{]{1,256}:[^/?#@\s'\"]{0,256})@")
 
+_MOST_SHOWN: Final = 2000
+"""Characters of a message, which a log has on one line. Where no value of the file makes it long, it has some
+hundreds."""
+
 
 def without_secrets(
     problems: Iterable[Problem], files: Mapping[str, tuple[tuple[str, ...], MappingNode | None]]
@@ -100,6 +105,7 @@ class _Mask:
         message = _covered(problem.message, [*_url_spans(problem.message, _URL_IN_WORDS)], _KEPT)
         for value in self._nodes.values.get((problem.line, problem.column), ()) if self._nodes else ():
             message = without_value(message, value, HIDDEN)
+        message = _in_part(message)  # of the whole, no piece of what is hidden would be known
         if problem.text and problem.line not in self._shown:
             self._shown[problem.line] = self._line(problem.line, problem.text)
         return replace(problem, message=message, text=self._shown.get(problem.line, ""))
@@ -289,6 +295,13 @@ def _url_spans(text: str, url: re.Pattern[str] = _URL) -> Iterator[tuple[int, in
         for group in range(1, found.re.groups + 1):
             if found[group]:
                 yield found.span(group)
+
+
+def _in_part(message: str) -> str:
+    """Without the middle of a very long one, which is a value of the file: why it is wrong stands at the end."""
+    if len(message) <= _MOST_SHOWN:
+        return message
+    return f"{message[: _MOST_SHOWN // 2]}… ({len(message):,} characters) …{message[-_MOST_SHOWN // 2 :]}"
 
 
 def _covered(text: str, spans: _Spans, kept: re.Pattern[str]) -> str:
