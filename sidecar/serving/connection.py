@@ -345,6 +345,10 @@ class Connection(asyncio.Protocol, Client):
     def is_gone(self) -> bool:
         return self.is_closed or self._has_ended
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self._transport is None or self.is_closed else self._transport.get_write_buffer_size()
+
     def about(self, name: str) -> Any:
         if name in _KEPT:
             return self._about.get(name)

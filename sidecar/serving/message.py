@@ -73,6 +73,11 @@ class Client(ABC):
     def is_gone(self) -> bool:
         """The same, or it has ended its side: whoever reads events without an end does so when it leaves."""
 
+    @property
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """Of answers, that nobody has taken."""
+
     @abstractmethod
     def about(self, name: str) -> Any:
         """What the transport knows: `peername`, `sockname`, `socket`, `peercert`; None for what it does not."""

@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.admin import prometheus
-from sidecar.admin.long_answers import TAKE_SECONDS
+from sidecar.admin import long_answers, prometheus
+from sidecar.admin.long_answers import LEAST_BYTES_PER_SECOND, SPARED_SECONDS, TAKE_SECONDS, LongAnswers
 from sidecar.admin.probes import MAX_SCRAPES
 from sidecar.admin.request_facts import MAX_COMPARED, nearest
 from sidecar.runtime.worker import Worker
 from sidecar.serving.message import Request, Response
 from tests.scenarios.operator import serving_by
 from tests.scenarios.stage import app_routes
+from tests.support.asked import Nobody, asked
 from tests.support.proxy import running
 from tests.support.raw import raw_client
 
@@ -98,20 +99,88 @@ async def test_long_answers_are_made_one_after_the_other_and_more_than_few_are_r
         assert await status_of(port, "/metrics") == 200
 
 
-async def test_long_answers_that_nobody_takes_are_few_and_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def deaf_scrapers(port: int, count: int) -> list[socket.socket]:
+    """Clients that ask for metrics and read nothing."""
+    deaf = [socket.socket() for _ in range(count)]
+    for one in deaf:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the kernel's are no buffers of ours
+        one.connect(("127.0.0.1", port))
+        one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    return deaf
+
+
+async def test_who_takes_no_long_answer_keeps_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_answers, "MAX_HELD_BYTES", 1 << 40)
     async with rendering(monkeypatch, size=4 << 20) as (worker, notes):
         port = worker.control.probes.server.port
-        deaf = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_SCRAPES + 5)]
-        for one in deaf:
-            one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(TAKE_SECONDS / 2)
+        deaf = deaf_scrapers(port, MAX_SCRAPES + 5)
+        await asyncio.sleep(SPARED_SECONDS / 2)
         assert len(notes) == 3 * MAX_SCRAPES
-        assert await status_of(port, "/metrics") == 503
+        assert await status_of(port, "/metrics") == 503, "none of them has had its time"
         assert await status_of(port, "/livez") == 200
-        await asyncio.sleep(TAKE_SECONDS)
-        assert await status_of(port, "/metrics") == 200
+        await asyncio.sleep(SPARED_SECONDS)
+        for _ in range(2 * MAX_SCRAPES):
+            assert await status_of(port, "/metrics") == 200
         for one in deaf:
             one.close()
+
+
+async def test_long_answers_that_nobody_takes_are_few_in_memory_and_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rendering(monkeypatch, size=4 << 20) as (worker, notes):
+        server = worker.control.probes.server
+        deaf = deaf_scrapers(server.port, MAX_SCRAPES)
+        await asyncio.sleep(SPARED_SECONDS / 2)
+        assert len(notes) == 2 * 3, "two are beyond the limit already"
+        await asyncio.sleep(MAX_SCRAPES * 3 * SPARED_SECONDS)
+        assert len(notes) == MAX_SCRAPES * 3
+        assert server.connection_count == 2
+        await asyncio.sleep(TAKE_SECONDS)
+        assert server.connection_count == 0, "nobody else has asked, and they are cut all the same"
+        for one in deaf:
+            one.close()
+
+
+async def test_a_long_answer_waits_no_longer_than_until_the_one_before_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(long_answers, "MAX_HELD_BYTES", 0)
+    async with rendering(monkeypatch, size=4 << 20) as (worker, _):
+        port = worker.control.probes.server.port
+        began = asyncio.get_running_loop().time()
+        assert await asyncio.gather(*(status_of(port, "/metrics") for _ in range(4))) == [200] * 4
+        assert asyncio.get_running_loop().time() - began < SPARED_SECONDS
+
+
+class Steady(Nobody):
+    """A client that takes so many bytes a second of an answer of 32 MiB."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        super().__init__()
+        self._rate = bytes_per_second
+
+    async def send(self, response: Response) -> None:
+        self.unsent_bytes = len(response.body)
+        while self.unsent_bytes > 0 and not self.is_closed:
+            await asyncio.sleep(0.1)
+            self.unsent_bytes -= int(self._rate * 0.1)
+
+
+@pytest.mark.parametrize(("share", "is_cut"), [(1.5, False), (0.75, True)])
+async def test_who_takes_a_long_answer_steadily_is_not_cut_for_the_next_one(
+    share: float, is_cut: bool
+) -> None:
+    async def long_one(_: Request) -> Response:
+        return Response(body=bytes(32 << 20))
+
+    answers = LongAnswers(2).wrap(long_one)
+    slow, next_one = Steady(share * LEAST_BYTES_PER_SECOND), Steady(1e9)
+    first = asyncio.create_task(answers(asked("/", client=slow)))
+    await asyncio.sleep(2 * SPARED_SECONDS)
+    await answers(asked("/", client=next_one))
+    assert (slow.is_closed, next_one.is_closed) == (is_cut, False)
+    await first
 
 
 async def test_a_body_is_left_as_it_came_and_never_blown_up() -> None:

@@ -13,6 +13,7 @@ class Nobody(Client):
 
     is_closed = False
     is_gone = False
+    unsent_bytes = 0
 
     def __init__(self) -> None:
         self.sent: list[Response | bytes] = []
@@ -36,11 +37,11 @@ class Nobody(Client):
         self.is_closed = self.is_gone = True
 
 
-def asked(target: str, method: str = "GET", **fields: str) -> Request:
+def asked(target: str, method: str = "GET", client: Client | None = None, **fields: str) -> Request:
     """As a client of loopback asks, with these fields."""
     lines = [
         f"{method} {target} HTTP/1.1",
         "Host: localhost",
         *(f"{key}: {value}" for key, value in fields.items()),
     ]
-    return read_request("\r\n".join([*lines, "", ""]).encode(), Nobody())
+    return read_request("\r\n".join([*lines, "", ""]).encode(), client or Nobody())
