@@ -80,10 +80,17 @@ def merged(one: ExponentialBuckets, other: ExponentialBuckets) -> ExponentialBuc
     return _bounded(scale, one.zeros + other.zeros, counts)
 
 
-def grown(before: ExponentialBuckets, now: ExponentialBuckets) -> ExponentialBuckets:
-    """What has come since; `before` is an earlier state of the same histogram."""
-    earlier = at_scale(before, now.scale).counts
-    counts = {index: more for index, count in now.counts.items() if (more := count - earlier.get(index, 0))}
+def grown(before: ExponentialBuckets, now: ExponentialBuckets) -> ExponentialBuckets | None:
+    """What has come since; None if `before` cannot be an earlier state of the same histogram: a scale gets coarser
+    alone, and no bucket loses anything."""
+    if before.scale < now.scale or before.zeros > now.zeros:
+        return None
+    left = dict(now.counts)
+    for index, count in at_scale(before, now.scale).counts.items():
+        left[index] = left.get(index, 0) - count
+    if left and min(left.values()) < 0:
+        return None
+    counts = {index: count for index, count in left.items() if count}
     return ExponentialBuckets(now.scale, now.zeros - before.zeros, counts)
 
 

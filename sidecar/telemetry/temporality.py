@@ -114,6 +114,8 @@ def _growth(before: Value, value: Value) -> Value:
         exponential = value.exponential
         if exponential is not None and before.exponential is not None:
             exponential = grown(before.exponential, exponential)
+            if exponential is None:
+                return value
         return replace(value, counts=counts, sum=value.sum - before.sum, exponential=exponential)
     assert not isinstance(before, HistogramRow)
     return value - before if value >= before else value

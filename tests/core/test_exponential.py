@@ -130,8 +130,21 @@ def test_what_has_come_since_is_the_difference(
     since = since + (ALL_OVER if is_spread else [])
     now = merged(earlier, recorded(since))
     more = grown(earlier, now)
+    assert more is not None
     assert more == at_scale(recorded(since), now.scale)
     assert more.total == len(since)
+
+
+@given(DURATIONS, DURATIONS, st.booleans())
+def test_nothing_has_come_since_what_was_no_earlier_state(
+    one: list[float], other: list[float], is_spread: bool
+) -> None:
+    """What is told as growth adds up to the later one, whatever stands before it."""
+    before, now = recorded(one), recorded(other + (ALL_OVER if is_spread else []))
+    more = grown(before, now)
+    if more is not None:
+        assert min(more.zeros, *more.counts.values(), 0) == 0
+        assert merged(before, more) == now
 
 
 @given(DURATIONS, DURATIONS, st.integers(-4, SCALE), st.integers(-4, SCALE))

@@ -12,7 +12,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from sidecar.core.numbers import Numbers
-from sidecar.core.snapshot import Otlp, Telemetry
+from sidecar.core.snapshot import DURATION_BOUNDS, Otlp, Telemetry
 from sidecar.core.sources import BreakerReading, Sources
 from sidecar.core.transition import State
 from sidecar.telemetry.metrics import MetricBuilder
@@ -26,6 +26,10 @@ DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 START_NS = 1_700_000_000_000_000_000
 SERVER, REJECTED = "http.server.request.duration", "sidecar.circuit_breaker.not_permitted"
 CONNECTIONS, STATE = "sidecar.upstream.connections", "sidecar.circuit_breaker.state"
+
+
+SPREAD = [1.5e-6 * 1.0905**step for step in range(180)]
+"""Seconds, in more buckets than are kept at the finest scale."""
 
 
 class Collector:
@@ -204,6 +208,32 @@ def test_a_route_that_comes_back_is_counted_from_nothing() -> None:
     stage.numbers.finished(FakeExchange())
     stage.numbers.finished(FakeExchange())
     assert count(stage.collect()[SERVER]) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([0.011], [0.019, 0.019]),  # the same bucket of those with given bounds
+        (SPREAD, [min(bound for bound in DURATION_BOUNDS if bound >= one) for one in SPREAD] * 2),
+        ([0.0, 0.0], [0.001, 0.001, 0.001]),
+        ([0.012, 0.018], [0.011, 0.011, 0.0111]),
+    ],
+    ids=["other buckets", "a finer scale", "fewer zeros", "one bucket more and one less"],
+)
+def test_a_route_that_left_and_came_back_between_two_rounds_is_counted_from_nothing(
+    before: list[float], after: list[float]
+) -> None:
+    """As by a reload and its taking back. Not by one of its buckets there are fewer than before."""
+    stage = Stage("delta", is_exponential=True)
+    for seconds in before:
+        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+    stage.collect()
+    stage.numbers.retain(set())
+    for seconds in after:
+        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+    (point,) = stage.collect()[SERVER].data_points
+    assert point.count == len(after)
+    assert point.zero_count + sum(exponential_counts(point).values()) == len(after)
 
 
 def clocks(monkeypatch: pytest.MonkeyPatch, wall_ns: int, monotonic_ns: int) -> None:
