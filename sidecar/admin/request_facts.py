@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from bisect import bisect
@@ -87,8 +86,11 @@ def peer_process(request: Request) -> tuple[int, int] | None:
     connection = request.client.about("socket")
     if connection is None or connection.family != socket.AF_UNIX:
         return None
-    # By a copy of the descriptor: what uvloop gives out as a socket has no options.
-    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-        raw = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    # What uvloop gives out as a socket has no options. Of the same descriptor: there may be none left for a copy.
+    same = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, connection.fileno())
+    try:
+        raw = same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    finally:
+        same.detach()
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return uid, pid

@@ -24,6 +24,9 @@ NICENESS = 10
 """Traffic goes first where both want the same core."""
 LOAD_TIMEOUT_SECONDS = 30.0
 REAP_SECONDS = 0.002
+"""Between two looks at whether a process that was killed has ended."""
+LATE_REAP_SECONDS = 0.1
+"""The same for one that ends by itself."""
 
 
 _BROKEN = (asyncio.IncompleteReadError, pickle.UnpicklingError, EOFError, RuntimeError)
@@ -54,22 +57,24 @@ class Loader:
         self._started = started
         self._most_routes = most_routes
         self._niceness = niceness
-        self._process: asyncio.subprocess.Process | _Started | None = None
+        self._process: _Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
     async def warm(self) -> None:
         """Start the process now: it takes half a second, which may pass while a change settles."""
-        started, self._started = self._started, None
-        if started is not None:
-            self._process = _Started(started)
-            await self._process.take_over()
-        elif self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                *first_loading.command(self._niceness),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+        if self._process is not None and self._process.returncode is not None:
+            self._process.let_go()
+            self._process = None
+        if self._process is None:
+            started, self._started = self._started, None
+            process = _Process(started or first_loading.started(self._niceness))
+            try:
+                await process.take_over()
+                self._process = process
+            finally:
+                if self._process is None:
+                    process.kill()
+                    process.let_go()
         self._rest()
 
     async def load(self, path: str, environ: Mapping[str, str]) -> Snapshot:
@@ -106,8 +111,6 @@ class Loader:
     async def _ask(self, path: str, environ: Mapping[str, str]) -> Snapshot:
         assert self._process is not None
         process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
         request = pickle.dumps((path, dict(environ), self._most_routes))
         process.stdin.write(frame(request))
         await process.stdin.drain()
@@ -139,7 +142,7 @@ class Loader:
         process, self._process = self._process, None
         started, self._started = self._started, None
         if started is not None:  # nobody has come to ask it
-            process = _Started(started)
+            process = _Process(started)
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -152,13 +155,13 @@ class Loader:
         self._idle = loop.call_later(IDLE_SECONDS, self._let_go) if self._process is not None else None
 
     def _let_go(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()  # it ends with its input, and the loop reaps it
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.let_go()
 
 
-class _Started:
-    """A process that was started without a loop, as those that a loop has started."""
+class _Process:
+    """A loading process, whose pipes are the loop's."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid = process.pid
@@ -186,14 +189,27 @@ class _Started:
     def kill(self) -> None:
         self._process.kill()
 
+    def let_go(self) -> None:
+        """It ends with its input, and nobody waits for that."""
+        self._close()
+        self._reap()
+
     async def wait(self) -> None:
         """Once it was killed."""
-        for one in self._ends:
-            if one is not None:
-                one.close()
+        self._close()
         while self._process.poll() is None:  # noqa: ASYNC110  (no event comes of it)
             await asyncio.sleep(REAP_SECONDS)
         await asyncio.sleep(0)  # transports end in the next turn
+
+    def _close(self) -> None:
+        for one in self._ends:
+            if one is not None:
+                one.close()
+
+    def _reap(self) -> None:
+        """Look at it until it has ended; else its entry would stay in the system's table."""
+        if self._process.poll() is None:
+            asyncio.get_running_loop().call_later(LATE_REAP_SECONDS, self._reap)
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:

@@ -168,6 +168,30 @@ def test_a_process_that_cannot_be_started_early_is_started_when_it_is_asked(
     assert first_loading.start() is None
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_a_loader_without_work_ends_and_leaves_nothing(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+
+    async def loaded() -> int:
+        loader = Loader()
+        await loader.load(str(written(tmp_path)), {})
+        assert loader._process is not None
+        pid = loader._process.pid
+        loader._let_go()
+        while is_there(pid):  # noqa: ASYNC110  (no event comes of it)
+            await asyncio.sleep(0.05)
+        await loader.close()
+        return pid
+
+    assert run(loaded())
+
+
+def is_there(pid: int) -> bool:
+    """Also one that has ended and was not reaped."""
+    return Path(f"/proc/{pid}").exists()
+
+
 async def _niceness(loader: Loader, file: Path) -> int:
     """Of its process, once that has loaded."""
     try:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sidecar.config.load import load_file
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import Snapshot
+from sidecar.runtime import first_loading
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.loader import Loader, LoaderFailed
 from sidecar.runtime.reload import Active, Outcome, Reloading, Request, Warm, Watching
+from tests.support.open_files import every_file_taken
 from tests.support.proxy import HEADER, running
 
 ROUTES = """\
@@ -144,13 +149,54 @@ async def test_a_change_that_comes_while_no_process_can_be_started_is_told_once_
 async def test_a_loader_that_cannot_be_started_says_that_the_lack_is_our_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def refused(*_: object, **__: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    monkeypatch.setattr(first_loading.subprocess, "Popen", refused)
     with pytest.raises(LoaderFailed, match=r"^Too many open files: nothing is known") as caught:
         await Loader().load("sidecar.yaml", {})
     assert caught.value.is_own_lack
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_loads_that_fail_for_want_of_files_keep_none(run: Callable[..., Any], tmp_path: Path) -> None:
+    """With more and more that are free, so that each of those that a process takes is once the first that lacks."""
+    file = written(tmp_path)
+
+    async def is_loaded(loader: Loader) -> bool:
+        try:
+            return bool((await loader.load(str(file), {})).digest)
+        except LoaderFailed as error:
+            if not error.is_own_lack:
+                raise
+            return False
+        finally:
+            await loader.close()
+            await asyncio.sleep(0.02)  # a loop of uvloop closes its pipes in some turns
+
+    async def loading() -> None:
+        loader = Loader()
+        assert await is_loaded(loader)  # uvloop keeps one file of its own from its first pipe on
+        with every_file_taken(at_least=16) as taken:
+            before = open_ones()
+            while not await is_loaded(loader):
+                assert open_ones() == before
+                before.remove(taken[-1])
+                os.close(taken.pop())
+            assert open_ones() == before
+
+    run(loading())
+
+
+def open_ones() -> list[int]:
+    """Files of this process, without opening one to see."""
+    found = []
+    for number in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            found.append(number)
+    return found
 
 
 def test_an_error_that_was_raised_from_our_own_lack_is_one() -> None:

@@ -14,7 +14,7 @@ from sidecar.core.breaker.machine import Machine
 from sidecar.core.outcome import Verdict
 from sidecar.core.snapshot import Snapshot
 from sidecar.core.transition import State
-from sidecar.runtime import assembly
+from sidecar.runtime import assembly, first_loading
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.reload import Outcome, Reloading, Request, Warm
 from sidecar.runtime.worker import Worker
@@ -156,12 +156,12 @@ async def test_an_override_that_comes_while_a_reload_is_built_is_not_lost() -> N
 async def test_a_process_that_cannot_be_started_ahead_of_a_reload_stops_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def refused(*_: object, **__: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         tries.append(1)
         raise OSError(11, "Resource temporarily unavailable")
 
     tries: list[int] = []
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    monkeypatch.setattr(first_loading.subprocess, "Popen", refused)
     outcomes: list[Outcome] = []
     async with running(ROUTES) as worker:
         mailbox: Mailbox[Request | Warm] = Mailbox()

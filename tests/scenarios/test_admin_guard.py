@@ -21,6 +21,7 @@ from sidecar.runtime.worker import Worker
 from tests.scenarios.operator import operator, serving
 from tests.scenarios.stage import app_routes
 from tests.support.contract import operations
+from tests.support.open_files import every_file_taken
 from tests.support.proxy import HEADER, running
 from tests.support.raw import raw_client
 
@@ -273,6 +274,19 @@ async def test_a_unix_socket_serves_any_host(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"GET /status HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+
+
+async def test_a_unix_socket_answers_where_no_file_can_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    header = HEADER.replace('admin: {address: "127.0.0.1:0"}', f"admin: {{address: 'unix:{path}'}}")
+    async with running(NOBODY, header):
+        reader, writer = await asyncio.open_unix_connection(path)
+        with every_file_taken():
+            for request in (b"GET /status", b"POST /breakers/app/open?for=5s"):
+                writer.write(request + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+                await reader.readuntil(b"}\n")
         writer.close()
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import subprocess
 import time
 from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from sidecar.runtime import first_loading
 from tests.support.outside import Outside
 
 PATIENCE_SECONDS = 0.002
@@ -104,6 +106,10 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self.outside.child_began(child)
         return child
 
+    def child_began(self, child: subprocess.Popen[bytes]) -> None:
+        """One that was started without the loop, and speaks to it by pipes."""
+        self.outside.child_began(_Child(child))
+
     def _make_socket_transport(self, *args: Any, **options: Any) -> _Transport:
         return _Transport(self, *args, **options)
 
@@ -114,3 +120,31 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         then = self._now + seconds
         self._now = max(then, round(then, 9))
+
+
+class _Child:
+    """As a transport tells of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def get_pid(self) -> int:
+        return self._process.pid
+
+    def get_returncode(self) -> int | None:
+        return self._process.poll()
+
+
+_start_loading = first_loading.started
+
+
+def _started(niceness: int) -> subprocess.Popen[bytes]:
+    """The loading process, which a loop whose clock jumps must know of."""
+    process = _start_loading(niceness)
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, JumpingLoop):
+        loop.child_began(process)
+    return process
+
+
+first_loading.started = _started

@@ -21,15 +21,15 @@ def open_files(most: int) -> Iterator[None]:
 
 
 @contextmanager
-def every_file_taken() -> Iterator[None]:
-    """It cannot open a single one more."""
+def every_file_taken(at_least: int = 0) -> Iterator[list[int]]:
+    """It cannot open a single one more. Gives those that are taken, so many or more, for who lets go of some."""
     taken: list[int] = []
-    with open_files(max(map(int, os.listdir("/proc/self/fd"))) + 1):
+    with open_files(max(map(int, os.listdir("/proc/self/fd"))) + 1 + at_least):
         try:
             with contextlib.suppress(OSError):
                 while True:
                     taken.append(os.open(os.devnull, os.O_RDONLY))
-            yield
+            yield taken
         finally:
             for file in taken:
                 os.close(file)

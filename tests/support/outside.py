@@ -21,7 +21,7 @@ import socket
 import struct
 import termios
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 TCP_INFO_BYTES = 216
 _RECEIVED = struct.Struct("=Q")
@@ -42,6 +42,13 @@ SLEEPING = {"S", "T", "t"}
 """States of a process (proc_pid_stat(5)) that wait for something, or that somebody has stopped."""
 
 
+class Child(Protocol):
+    """A process that the loop has started, such as a transport of asyncio's."""
+
+    def get_pid(self) -> int | None: ...
+    def get_returncode(self) -> int | None: ...
+
+
 class Outside:
     """What is under way to one loop. Made anew for each loop."""
 
@@ -50,7 +57,7 @@ class Outside:
         """The loop's own, by descriptor: asyncio keeps them."""
         self._jobs: dict[asyncio.Future[Any], int] = {}
         """How many looks each of them has left."""
-        self._children: list[asyncio.SubprocessTransport] = []
+        self._children: list[Child] = []
         self._ports: dict[int, int] = {}
         """Where the loop listens, by descriptor."""
         self._by_hand: dict[int, int] = {}
@@ -60,7 +67,7 @@ class Outside:
         self._jobs[job] = JOB_LOOKS
         job.add_done_callback(self._jobs.pop)
 
-    def child_began(self, child: asyncio.SubprocessTransport) -> None:
+    def child_began(self, child: Child) -> None:
         self._children.append(child)
 
     def is_transport(self, fd: int) -> bool:
@@ -163,7 +170,7 @@ def _described(fd: int) -> tuple[bool, int]:
         sock.detach()
 
 
-def _is_running(child: asyncio.SubprocessTransport) -> bool:
+def _is_running(child: Child) -> bool:
     """It is not asleep: it computes, waits for a core or a disk, or has ended and the loop is about to hear of it."""
     try:
         told = Path(f"/proc/{child.get_pid()}/stat").read_text(encoding="ascii", errors="replace")
