@@ -6,9 +6,9 @@ What a process that has died had counted stays in the sum. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import add
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sidecar.core.dataclass import dataclass
 from sidecar.core.exponential import ExponentialBuckets, merged
@@ -82,15 +82,75 @@ def _row(histogram: Histogram) -> Row:
     return tuple(counts), total, exponential, tuple(histogram.exemplars or ())
 
 
-def summed(parts: Iterable[Iterable[RouteState]], like: Numbers) -> Numbers:
+class RowPlace(NamedTuple):
+    """A row, of a server or of a client, that has a place of its own in a sum."""
+
+    route: str | None
+    listener: str
+    server: ServerKey | None
+    client: ClientKey | None
+
+    def is_taken_in(self, numbers: Numbers) -> bool:
+        """Take it there, if there is room. The lock is held, or nobody else has these numbers."""
+        route = numbers.route(self.route, self.listener)
+        if self.server is not None:
+            route.server_row(self.server)
+            return self.server in route.server
+        if self.client is not None:
+            route.client_row(self.client)
+        return self.client in route.client
+
+
+class RowPlaces:
+    """Which rows have a place of their own where the bound on series leaves out some: those that came first keep it.
+
+    Else the order of the parts would decide, which changes with each process that dies, and by new rows of the first
+    one: counters would go on in the row that the others share, and leave that again.
+    """
+
+    __slots__ = ("_rows", "taken")
+
+    def __init__(self, like: Numbers) -> None:
+        self._rows = _empty(like)
+        self.taken: tuple[RowPlace, ...] = ()
+        """In the order in which they came; replaced as a whole, never changed."""
+
+    def offer(self, part: Iterable[RouteState], max_series: int) -> None:
+        """Let the rows of a part have places, if there are some."""
+        self._rows.max_series = max_series
+        new = [place for state in part for place in self._new(state) if place.is_taken_in(self._rows)]
+        if new:
+            self.taken = (*self.taken, *new)
+
+    def _new(self, state: RouteState) -> list[RowPlace]:
+        name, listener = state.name, state.listener
+        route = self._rows.route(name, listener)
+        servers = [RowPlace(name, listener, key, None) for key in state.server if key not in route.server]
+        clients = [RowPlace(name, listener, None, key) for key in state.client if key not in route.client]
+        return servers + clients
+
+    def retain(self, names: Collection[str]) -> None:
+        """Forget those of routes that a reload removed."""
+        self._rows.retain(names)
+        self.taken = tuple(one for one in self.taken if one.route is None or one.route in names)
+
+
+def summed(parts: Iterable[Iterable[RouteState]], like: Numbers, places: Sequence[RowPlace] = ()) -> Numbers:
     """Those of all parts together, whose durations fall into the buckets of `like`, exponential ones among them if
-    it keeps any. Its bound on series holds."""
-    numbers = Numbers(
-        duration_bounds=like.duration_bounds, max_series=like.max_series, is_exponential=like.is_exponential
-    )
+    it keeps any. Its bound on series holds, but that rows of `places` stay."""
+    numbers = _empty(like)
+    numbers.max_series = max(like.max_series, len(places))
+    for place in places:
+        place.is_taken_in(numbers)
     for part in parts:
         absorb(numbers, part)
     return numbers
+
+
+def _empty(like: Numbers) -> Numbers:
+    return Numbers(
+        duration_bounds=like.duration_bounds, max_series=like.max_series, is_exponential=like.is_exponential
+    )
 
 
 def absorb(numbers: Numbers, part: Iterable[RouteState], *, is_over: bool = False) -> None:

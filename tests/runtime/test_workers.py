@@ -1,7 +1,9 @@
 """What several processes share and tell each other: bounded, added up, and never lost by a death."""
 
 import asyncio
+import itertools
 import os
+import random
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,10 +25,10 @@ from sidecar.config.load import load_text
 from sidecar.config.process.pickles import pack
 from sidecar.config.tell.diff import diff
 from sidecar.core import source_totals
-from sidecar.core.numbers import Numbers
+from sidecar.core.numbers import OVERFLOW_STATUS, Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.place import WorkerPlace
-from sidecar.core.snapshot import Address, Snapshot
+from sidecar.core.snapshot import MOST_SERIES, Address, Snapshot
 from sidecar.core.source_totals import remains, summed
 from sidecar.core.sources import AdaptiveNumbers, BreakerReading, Sources, UpstreamNumbers
 from sidecar.core.totals import states_of
@@ -56,6 +58,7 @@ from sidecar.runtime.workers.worker_process import WorkerProcess
 from sidecar.transport.bind import BACKLOG
 from sidecar.transport.handed import receive
 from sidecar.transport.last_accepts import last_accepts, listen_again
+from tests.telemetry.fakes import FakeExchange
 
 CONFIG = """\
 version: 1
@@ -274,6 +277,42 @@ def test_the_sum_does_not_go_back_while_a_dead_worker_is_added_to_the_departed(
     figures.gone(1)
     assert seen == [(7, 30, State.OPEN, 4)]
     assert told(figures) == (7, 30, State.CLOSED, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_series", [MOST_SERIES, 100], ids=["of a route", "of all"])
+def test_no_row_of_the_sum_goes_back_where_there_is_no_room_for_all(seed: int, max_series: int) -> None:
+    """Workers see other statuses first, and die."""
+    rng = random.Random(seed)
+    kept: list[int] = []
+    bound = Numbers(max_series=max_series)
+    figures = Figures(bound, None, lambda file: kept.append(os.dup(file)))
+    workers = {1: Numbers(max_series=max_series), 2: Numbers(max_series=max_series)}
+    pids = itertools.count(1)
+    lives = {number: next(pids) for number in workers}
+    before: dict[object, int] = {}
+    for _ in range(60):
+        for number, numbers in workers.items():
+            for _ in range(8):
+                name, status = rng.choice(["a", "b"]), rng.randrange(200, 299)
+                numbers.finished(FakeExchange(route_name=name, status=status, attempts=()))
+            figures.reported(number, Report(lives[number], states_of(numbers), Sources()))
+        if rng.random() < 0.1:
+            number = rng.choice([1, 2])
+            figures.gone(number)
+            workers[number], lives[number] = Numbers(max_series=max_series), next(pids)
+        rows = {
+            (one.name, key): sum(row.counts) for one in figures.routes() for key, row in one.server.items()
+        }
+        assert [key for key, count in before.items() if rows.get(key, 0) < count] == []
+        before = rows
+    assert any(key[1] == OVERFLOW_STATUS for _, key in rows), "there was no room for all"
+    bound.max_series = 10
+    assert {(one.name, key) for one in figures.routes() for key in one.server} == set(rows), (
+        "who is there stays"
+    )
+    for file in kept:
+        os.close(file)
 
 
 def test_the_worst_state_is_shown() -> None:

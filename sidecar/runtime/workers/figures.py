@@ -71,6 +71,8 @@ class Figures:
         if remembered is not None:
             departed = pickle.loads(_whole(remembered))
         self._known = _Known(*departed, {})
+        self._places = totals.RowPlaces(like)
+        self._places.offer(departed[0], like.max_series)
 
     @property
     def duration_bounds(self) -> tuple[float, ...]:
@@ -86,6 +88,7 @@ class Figures:
         before = self.last.get(number)
         if before is not None and before.pid != report.pid:
             self.gone(number)
+        self._places.offer(report.routes, self._like.max_series)
         self._known = self._known._replace(last={**self.last, number: report})
 
     def gone(self, number: int) -> None:
@@ -94,7 +97,7 @@ class Figures:
         report = last.get(number)
         if report is None:
             return
-        numbers = totals.summed([routes], self._like)
+        numbers = totals.summed([routes], self._like, self._places.taken)
         totals.absorb(numbers, report.routes, is_over=True)
         over = source_totals.remains(report.sources)
         self._known = _Known(
@@ -108,6 +111,7 @@ class Figures:
         """A reload has removed routes: forget what the dead had counted of those."""
         routes = [one for one in self._known.routes if one.name is None or one.name in names]
         self._known = self._known._replace(routes=routes)
+        self._places.retain(names)
 
     def each(self, died: Mapping[int, int]) -> list[WorkerNumbers]:
         """The part of each worker; `died`: how often each has."""
@@ -117,7 +121,7 @@ class Figures:
         """The sum of all reports so far, by route."""
         known = self._known
         parts = [known.routes, *(one.routes for one in known.last.values())]
-        return totals.summed(parts, self._like).routes()
+        return totals.summed(parts, self._like, self._places.taken).routes()
 
     def total(self, own: Sources) -> tuple[Numbers, Sources]:
         """All together; `own` is control's, which serves nothing."""
@@ -125,7 +129,7 @@ class Figures:
         reports = last.values()
         first = source_totals.summed(replace(own, memory=MemoryNumbers(), overloads=()), [departed])
         return (
-            totals.summed([routes, *(one.routes for one in reports)], self._like),
+            totals.summed([routes, *(one.routes for one in reports)], self._like, self._places.taken),
             source_totals.summed(first, [one.sources for one in reports]),
         )
 
