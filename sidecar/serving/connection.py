@@ -267,14 +267,20 @@ class Connection(asyncio.Protocol, Client):
             raise
         finally:
             self.task = None
-        if goes_on and not self.is_gone:
-            self._request = None
-            self._phase = Phase.IDLE
-            self._limit(IDLE_SECONDS)
-            self._advance()
+        if goes_on and self._may_have_more:
+            self._go_on()
         else:
             self._end()
             self._request = None  # which knows this connection: neither waits for the garbage collector
+
+    def _go_on(self) -> None:
+        """With what the client has sent meanwhile, or sends yet."""
+        self._request = None
+        self._phase = Phase.IDLE
+        self._limit(IDLE_SECONDS)
+        self._advance()
+        if self.task is None and self._has_ended:  # what is left is no whole request, and never will be
+            self._end()
 
     async def _complete(self, response: Response | None) -> None:
         """Send what the handler has not sent itself."""
@@ -286,7 +292,12 @@ class Connection(asyncio.Protocol, Client):
             await self._write(b"0\r\n\r\n")
 
     def _goes_on(self, request: Request) -> bool:
-        return request.keeps_alive and not (self._server.is_ending or self.is_gone)
+        return request.keeps_alive and self._may_have_more and not self._server.is_ending
+
+    @property
+    def _may_have_more(self) -> bool:
+        """Whoever ends its side is answered all that it has sent before."""
+        return not self.is_closed and bool(self._data or not self._has_ended)
 
     async def _has_dropped_rest(self) -> bool:
         """What is left of a body that nobody wants is read, for a while. Returns whether it came to its end."""

@@ -323,6 +323,25 @@ async def test_old_clients_and_those_who_end_their_side_get_their_answer() -> No
             assert await answers(client, b"GET") == [(200, b"GET /")]
 
 
+@pytest.mark.parametrize("handler", [echo, unread])
+@pytest.mark.parametrize(
+    "behind", [b"", b"\r\n", GET[:-1], b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nbo"]
+)
+async def test_who_ends_its_side_is_answered_all_that_it_has_sent_before(
+    handler: Handler, behind: bytes
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with serving_by(handler) as server, raw_client(server.port) as client:
+        began = loop.time()
+        client.writer.write(GET + post(b"body", "Content-Length: 4") + GET + behind)
+        client.writer.write_eof()
+        await client.read_to_end()
+        assert client.received.count(b"HTTP/1.1 200 OK") >= 3
+        assert client.received.count(b"GET /") == 2
+        assert b"POST /x" in client.received
+        assert loop.time() - began < LINGER_SECONDS / 2
+
+
 async def test_head_and_304_have_no_body_and_every_answer_says_when_and_who() -> None:
     async def handler(request: Request) -> Response:
         return Response(304 if request.path == "/kept" else 200, b"abc", fields={"ETag": '"x"'})
