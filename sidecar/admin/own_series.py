@@ -101,7 +101,7 @@ def own_families(sources: Sources) -> Iterator[OwnFamily]:
         yield OwnFamily("sidecar_build", INFO, meaning, [(sources.build, 1)])
     if sources.resource:
         meaning = "Who is scraped, as the resource of OpenTelemetry."
-        yield OwnFamily("target", INFO, meaning, [(sources.resource, 1)])
+        yield OwnFamily("target", INFO, meaning, [(_as_labels(sources.resource), 1)])
     process = sources.process
     if process is not None:
         for name, kind, meaning, read in _PROCESS:
@@ -110,3 +110,18 @@ def own_families(sources: Sources) -> Iterator[OwnFamily]:
         for name, kind, meaning, read_worker in _WORKER:
             rows = [((("worker", str(one.number)),), read_worker(one)) for one in sources.workers]
             yield OwnFamily(name, kind, meaning, rows)
+
+
+def _as_labels(attributes: Labels) -> Labels:
+    """Attributes that whoever deploys has named, as OpenTelemetry's "Prometheus and OpenMetrics Compatibility" says:
+    of names that become the same, one label has all values, joined in the order of these names."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for key, value in attributes:
+        found.setdefault(_label_name(key), []).append((key, str(value)))
+    return tuple((name, ";".join(value for _, value in sorted(same))) for name, same in found.items())
+
+
+def _label_name(key: str) -> str:
+    """A scraper takes nothing of a scrape with a name that has another form, or is its own."""
+    name = "".join(one if one.isascii() and one.isalnum() else "_" for one in key)
+    return f"key_{name}" if name[0].isdigit() or name.startswith("__") else name

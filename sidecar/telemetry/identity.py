@@ -54,7 +54,12 @@ def resource_attributes(service_name: str | None, environ: Mapping[str, str]) ->
             found[key.strip()] = unquote(value.strip())
     if name := environ.get("OTEL_SERVICE_NAME", "").strip():
         found["service.name"] = name
-    return found
+    return {_readable(key): _readable(value) for key, value in found.items()}
+
+
+def _readable(text: str) -> str:
+    """With a sign in place of each byte of the environment that is no UTF-8: no format can tell those."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @cache

@@ -14,6 +14,13 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.38.0"
 
 
 def make_resource(service_name: str | None, environ: Mapping[str, str]) -> Resource:
-    """The resource of this process, with the SDK's own facts."""
+    """The resource of this process, with the SDK's own facts.
+
+    It reads the environment, too, and takes bytes that are no UTF-8 as they are, which cannot be sent."""
     named = Resource(resource_attributes(service_name, environ), SCHEMA_URL)
-    return Resource.create().merge(named)
+    own = {
+        key: value
+        for key, value in Resource.create().attributes.items()
+        if key in named.attributes or key.isascii()
+    }
+    return Resource(own).merge(named)

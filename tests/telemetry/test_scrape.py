@@ -15,6 +15,7 @@ import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
 
+from sidecar.admin import prometheus_protobuf
 from sidecar.admin.prometheus import OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE, render_own
 from sidecar.admin.scrape import Format, accepts_gzip, metrics_response, preferred
 from sidecar.core.installed import version
@@ -23,7 +24,9 @@ from sidecar.core.sources import Sources
 from sidecar.runtime.own_numbers import process_numbers
 from sidecar.serving.message import Response
 from sidecar.telemetry.identity import resource_attributes
+from sidecar.telemetry.resource import make_resource
 from tests.support.asked import asked
+from tests.support.prometheus_messages import families
 from tests.telemetry.fakes import FakeExchange
 
 PROMETHEUS = (
@@ -188,9 +191,78 @@ def test_a_strict_parser_reads_who_is_scraped(openmetrics: bool, parse: object) 
     assert 0.0 <= time.time() - samples["process_start_time_seconds"].value < 86_400.0
 
 
+ODD_ATTRIBUTES = {
+    "app.kubernetes.io/name": "orders",
+    "team-name": "shop",
+    "a.b": "2",
+    "a_b": "3",
+    "a-b": "1",
+    "1st": "x",
+    "__name__": "evil",
+    'x="1"} 1\nevil{y': "z",
+    "größe": "ü\n\r\0",
+}
+AS_LABELS = {
+    "app_kubernetes_io_name": "orders",
+    "team_name": "shop",
+    "a_b": "1;2;3",
+    "key_1st": "x",
+    "key___name__": "evil",
+    "x__1___1_evil_y": "z",
+    "gr__e": "ü\n\r\0",
+}
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_whatever_attributes_are_called_a_scraper_takes_them(openmetrics: bool) -> None:
+    text = "".join(render_own(Sources(resource=tuple(ODD_ATTRIBUTES.items())), openmetrics=openmetrics))
+    parse = (
+        prometheus_client.openmetrics.parser.text_string_to_metric_families
+        if openmetrics
+        else prometheus_client.parser.text_string_to_metric_families
+    )
+    (family,) = parse(text + ("# EOF\n" if openmetrics else ""))
+    (sample,) = family.samples
+    assert (sample.name, sample.labels) == ("target_info", AS_LABELS)
+    (told,) = families(
+        b"".join(prometheus_protobuf.render_own(Sources(resource=tuple(ODD_ATTRIBUTES.items()))))
+    ).values()
+    assert {one.name: one.value for one in told.metric[0].label} == AS_LABELS
+
+
+def test_bytes_of_the_environment_that_are_no_text_are_told_as_such() -> None:
+    environ = {
+        "POD_NAME": "p\udcff",
+        "OTEL_RESOURCE_ATTRIBUTES": "k\udcfe=v\udcff,deployment.environment=%FF",
+        "OTEL_SERVICE_NAME": "gr\udcc3\udcb6\udcff",
+    }
+    told = resource_attributes("orders", environ)
+    assert (told["k8s.pod.name"], told["k\ufffd"], told["service.name"]) == (
+        "p\ufffd",
+        "v\ufffd",
+        "grö\ufffd",
+    )
+    for openmetrics in (False, True):
+        assert "".join(render_own(Sources(resource=tuple(told.items())), openmetrics=openmetrics)).encode()
+
+
+def test_bytes_of_the_environment_that_are_no_text_cost_no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"OTEL_RESOURCE_ATTRIBUTES": "k\udcfe=v\udcff", "OTEL_SERVICE_NAME": "s\udcff"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    made = make_resource(None, environ)
+    assert made.attributes["telemetry.sdk.language"] == "python"
+    assert {key: made.attributes[key] for key in ("service.name", "k\ufffd")} == {
+        "service.name": "s\ufffd",
+        "k\ufffd": "v\ufffd",
+    }
+    assert all(f"{key}{value}".encode() for key, value in made.attributes.items())
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's package `prometheus` is not installed")
-def test_promtool_finds_nothing_to_say() -> None:
-    text = "".join(render_own(SOURCES, openmetrics=False))
+@pytest.mark.parametrize("sources", [SOURCES, Sources(resource=tuple(ODD_ATTRIBUTES.items()))])
+def test_promtool_finds_nothing_to_say(sources: Sources) -> None:
+    text = "".join(render_own(sources, openmetrics=False))
     told = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
