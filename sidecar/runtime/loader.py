@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import pickle
 import subprocess
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class Loader:
         except TimeoutError:
             raise LoaderFailed(f"loading took more than {LOAD_TIMEOUT_SECONDS:g} s") from None
         except OSError as error:
-            if not is_own_lack(error):
+            if not is_own_lack(error) and error.errno != errno.EAGAIN:  # no more processes (fork(2))
                 raise LoaderFailed(f"the loading process ended: {error!r}") from error
             detail = f"{error.strerror}: nothing is known of the configuration, and it is tried again"
             raise LoaderFailed(detail, is_own_lack=True) from error

@@ -146,14 +146,16 @@ async def test_a_change_that_comes_while_no_process_can_be_started_is_told_once_
         assert worker.control.active.numbers(0.0).reloads_failed == 1
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN])
 async def test_a_loader_that_cannot_be_started_says_that_the_lack_is_our_own(
+    number: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(first_loading.subprocess, "Popen", refused)
-    with pytest.raises(LoaderFailed, match=r"^Too many open files: nothing is known") as caught:
+    with pytest.raises(LoaderFailed, match=rf"^{os.strerror(number)}: nothing is known") as caught:
         await Loader().load("sidecar.yaml", {})
     assert caught.value.is_own_lack
 
