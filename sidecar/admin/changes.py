@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.admin import request_facts
 from sidecar.admin.answers import Refused, answer, listed
 from sidecar.admin.breakers import breakers_of, find_route
-from sidecar.admin.process import Ending, Process
+from sidecar.admin.process import Ending, Process, Undecided
 from sidecar.admin.readings import Readings
 from sidecar.admin.request_facts import nearest
 from sidecar.core.breaker import Breaker, Override
@@ -89,7 +89,7 @@ class Changes:
             outcome = await self._process.reload()
         except RuntimeError as error:
             raise Refused(409, str(error)) from None
-        except Ending as error:
+        except (Ending, Undecided) as error:
             raise Refused(503, str(error)) from None
         if not outcome["is_success"]:
             raise Refused(422, "the configuration is bad; the one in use stays", **outcome)

@@ -69,6 +69,10 @@ class Standby(Protocol):
         """Requests that went to each of them."""
 
 
+class Undecided(Exception):
+    """Whether a configuration is good could not be found out; the text says why."""
+
+
 class Ending(Exception):
     """This process drains and takes no new configuration any more: the one that takes its place reads the new one."""
 
@@ -152,6 +156,7 @@ class Process(Vitals, Protocol):
 
         Raises:
             RuntimeError: there is nothing to load, or it cannot be done now.
+            Undecided: nothing is known of it, and the one in use stays.
             Ending: the process is about to end.
         """
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sidecar.admin.process import Data, Standby
+from sidecar.admin.process import Data, Standby, Undecided
 from sidecar.admin.recent import Recent
 from sidecar.admin.tap import Taps
 from sidecar.config.schema.units import parse_duration
@@ -290,7 +290,10 @@ class Administered:
             await self.also_set_level(name)
 
     async def reload(self) -> Data:
-        return await asyncio.to_thread(self.told, await self._reload())
+        outcome = await self._reload()
+        if outcome.is_undecided:
+            raise Undecided("; ".join(outcome.report.problems))
+        return await asyncio.to_thread(self.told, outcome)
 
     def drain(self) -> None:
         self._drain.announce()

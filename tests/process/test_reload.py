@@ -1,6 +1,9 @@
 """A busy sidecar's configuration is changed in every way, and nobody who calls it can tell."""
 
 import asyncio
+import itertools
+import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +118,38 @@ def libraries(running: Running) -> dict[str, set[str]]:
             maps = Path(f"/proc/{pid}/maps").read_text()
             found[f"{pid} {words}"] = {name for name in ("/pydantic_core/", "/yaml/") if name in maps}
     return found
+
+
+async def test_a_reload_that_lacks_files_says_so_and_is_made_when_there_are_some(tmp_path: Path) -> None:
+    """By whoever asks, and by the change of the file that could not be looked into."""
+    inbound, probes, api, dead = free_ports(4)
+    base = BASE.format(inbound=inbound, probes=probes, app=dead, dead=dead).replace(
+        "127.0.0.1:0", f"127.0.0.1:{api}"
+    )
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(base + ROUTES)
+    hand = Operator(api)
+    async with sidecar(file, probes, tmp_path / "log") as running:
+        pid = running.process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_with_free(pid, 2), hard))
+        for _ in range(3):
+            told = await hand.post("/reload")
+            assert hand.status == 503
+            assert told["detail"].startswith("Too many open files: nothing is known of the configuration")
+        file.write_text(variant(base, 1))
+        await running.logged("Too many open files", times=3)
+        assert limit_with_free(pid, 2) <= resource.prlimit(pid, resource.RLIMIT_NOFILE)[0], "none is kept"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        while (await http_get(inbound, "/extra"))[1] != "1":  # noqa: ASYNC110  (no event comes of it)
+            await asyncio.sleep(0.1)
+        assert (await hand.post("/reload"))["is_success"]
+
+
+def limit_with_free(pid: int, count: int) -> int:
+    """Of open files, that leaves a process so many beside those that it has."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(limit for limit in itertools.count() if len(set(range(limit)) - taken) == count)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
