@@ -48,7 +48,7 @@ MAY_IMPORT = {
         "core",
     },
     "terminal": set(),
-    "demo": {"terminal", "config"},
+    "demo": {"terminal", "config", "core"},
     "translate": {"config", "core"},
     "tuning": {"config", "core"},
     "runtime": {

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from string import Template
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from sidecar.core.program import command
 
 START_SECONDS = 20.0
 END_SECONDS = 3.0
@@ -111,7 +112,7 @@ class Sidecar:
         """Start it; at once, so that a cancellation cannot come between the birth of a process and its record."""
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", "run", str(self.file)],
+                command("sidecar", "run", str(self.file)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

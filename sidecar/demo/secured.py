@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sidecar.core.program import command
 from sidecar.demo.processes import DemoFailed
 
 CLIENT: Final = "client"
@@ -32,7 +32,7 @@ class Secured:
         """For these services and a client. Raises: DemoFailed."""
         pairs = [word for name in (*names, CLIENT) for word in ("--for", name, f"{DOMAIN}/{name}")]
         done = subprocess.run(
-            [sys.executable, "-m", "sidecar", "certs", str(folder), *pairs], capture_output=True, text=True
+            command("sidecar", "certs", str(folder), *pairs), capture_output=True, text=True
         )
         if done.returncode:
             raise DemoFailed(done.stderr.strip())

@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.core.program import command
 from sidecar.demo.scenes import Scene, play_all
 from sidecar.demo.stage import ROUTE, Stage
 from sidecar.demo.story import REFUSED, dead, deadline, healthy, leaving
@@ -51,7 +52,7 @@ async def _command(stage: Stage, *words: str) -> tuple[int, str]:
     """Run `sidecar WORDS` and show it: exit code and output."""
     stage.journal.note(f"$ sidecar {shlex.join(words)}")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sidecar", *words, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT
+        *command("sidecar", *words), stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT
     )
     try:
         out, _ = await process.communicate()

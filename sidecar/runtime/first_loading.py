@@ -7,16 +7,17 @@ served (30 ms in a process of 300 MiB, where this takes 0.7), and where files ru
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Final
+
+from sidecar.core.program import command
 
 PROGRAM: Final = "sidecar.runtime.loading"
 
 
 def started(niceness: int) -> subprocess.Popen[bytes]:
     """Such a process, at any time. `niceness` is added to that of who starts it. Raises: OSError."""
-    command = [sys.executable, "-m", PROGRAM, str(niceness)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    words = command(PROGRAM, str(niceness))
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
 
 def start() -> subprocess.Popen[bytes] | None:
