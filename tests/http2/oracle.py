@@ -225,8 +225,8 @@ STRICTER = {
     "the size of PRIORITY is not 5": "the same",
     ":authority and host differ": "RFC 9113 8.3.1 says SHOULD",
     "the value of :path is malformed": "RFC 3986: visible ASCII, no fragment; nghttp2 takes bytes above",
-    ":path does not begin with a slash": "RFC 9113 8.3.1 asks that of http and https alone, as nghttp2 does; what has "
-    "another scheme could not be passed on in origin form",
+    ":path does not begin with a slash": "RFC 9113 8.3.1 asks that of http and https, as nghttp2 does; by another "
+    "scheme it could not be passed on in origin form",
     "te in an answer": "RFC 9113 8.2.2 allows it in requests",
     "content-length in trailers": "RFC 9110 6.5.1; nghttp2 refuses only one that is not the body's",
     "DATA before the head": "RFC 9113 8.1; nghttp2 takes an empty one",
