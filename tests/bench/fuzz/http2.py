@@ -93,19 +93,21 @@ class Http2Conversation(Conversation):
 
 
 def _told(written: bytes) -> list[tuple[Any, ...]]:
-    """Heads, resets and ends; the end alone where the connection has failed, since what is answered before that
-    depends on the pieces. So does whether a request had ended when it was answered: what follows then, a reset
-    without an error, is left out. Raises: whatever is wrong with what the sidecar has written."""
-    decoder, told = HpackDecoder(), []
+    """Heads, then resets and ends; the end alone where the connection has failed, and the reset alone where a stream
+    has, since what is answered before that depends on the pieces. So does whether a request had ended when it was
+    answered: what follows then, a reset without an error, is left out. Raises: whatever is wrong with what the
+    sidecar has written."""
+    decoder, heads, ends = HpackDecoder(), [], []
     for one in frames_of(written):
         if one.kind == HEADERS:
             assert one.flags & END_HEADERS, "the sidecar's heads are small here"
             fields = decoder.decode(one.payload)
-            told.append((one.stream_id, fields[0][2], bool(one.flags & END_STREAM)))
+            heads.append((one.stream_id, fields[0][2], bool(one.flags & END_STREAM)))
         elif one.kind == GOAWAY or (one.kind == RST_STREAM and any(one.payload)):
-            told.append((one.kind, one.stream_id, one.payload))
-    failed = [one for one in told if one[0] == GOAWAY and any(one[2][4:8])]
-    return failed or told
+            ends.append((one.kind, one.stream_id, one.payload))
+    failed = [one for one in ends if one[0] == GOAWAY and any(one[2][4:8])]
+    reset = {stream_id for kind, stream_id, _ in ends if kind == RST_STREAM}
+    return failed or [one for one in heads if one[0] not in reset] + ends
 
 
 def http2_client(data: bytes) -> None:
