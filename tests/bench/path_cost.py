@@ -47,6 +47,11 @@ BESIDE = {
     "GET, two endpoints, mirror of none": "  mirror: {upstream: app, share: 0%}\n",
 }
 """Keys of the route: nothing of them happens, so this is what it costs to be ready for it."""
+SAMPLED = {
+    "GET 256 B, sampled": "",
+    "GET 256 B, sampled, CLIENT span": ", client_spans: all",
+}
+"""Beside `sample_ratio` for the traces: all are recorded, and become OTLP requests that nobody is sent."""
 GET = b"GET /api/small HTTP/1.1\r\nHost: orders.test\r\n\r\n"
 BROWSER = (
     b"GET /api/small?page=3 HTTP/1.1\r\nHost: orders.test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
@@ -172,6 +177,23 @@ async def measure(is_profile: bool, log: int) -> None:
 def beside(case: str) -> str:
     """The configuration of one of `BESIDE`."""
     return CONFIG.replace('"127.0.0.1:9"', '"127.0.0.1:9", "127.0.0.1:19"') + BESIDE[case]
+
+
+def recorded(case: str) -> str:
+    """The beginning of a configuration for one of `SAMPLED`."""
+    return HEADER.replace(
+        "telemetry: {",
+        f'telemetry: {{otlp: {{endpoint: "http://127.0.0.1:9"}}, traces: {{sample_ratio: 1{SAMPLED[case]}}}, ',
+    )
+
+
+class Nowhere:
+    """Takes the requests of exporters, and sends them to nobody."""
+
+    def send(self, request: bytes) -> int:
+        return 0
+
+    def close(self) -> None: ...
 
 
 async def started(config: str, log: int) -> Worker:
