@@ -16,7 +16,7 @@ from typing import Any
 
 from sidecar.core.checked import Checked
 from sidecar.core.ejection.change import EndpointChange
-from sidecar.core.finished import FinishedExchange, with_spans
+from sidecar.core.finished import FinishedExchange, with_verdicts
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.snapshot import AccessLog, LogFormat
@@ -124,8 +124,10 @@ class Log:
         if waiting >= CAPACITY:
             self._drop()
             return
-        if record is None:
-            record = with_spans(exchange) if self._attempts else FinishedExchange(exchange)
+        if self._attempts:
+            record = with_verdicts(exchange)
+        elif record is None:
+            record = FinishedExchange(exchange)
         queue.append(record)
         if waiting == _BATCH:
             self._wake.raise_flag()

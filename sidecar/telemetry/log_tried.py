@@ -25,6 +25,7 @@ def tried_fields(record: FinishedExchange, offset_ns: int, sample_ratio: float) 
 
 
 def _attempt(attempt: FinishedAttempt, offset: float) -> dict[str, Any]:
+    assert attempt.judged is not None
     verdict, state, sent_at, head, whole = attempt.judged
     if head is None and attempt.status:
         head = whole

@@ -17,6 +17,7 @@ from sidecar.core.finished import (
     FinishedExchange,
     Spoken,
     with_spans,
+    with_verdicts,
 )
 from sidecar.core.numbers import Numbers
 from sidecar.core.snapshot import AccessLog, Endpoint
@@ -86,11 +87,11 @@ def test_a_record_with_spans_tells_the_match_and_what_was_asked_of_the_upstream(
 @pytest.mark.parametrize("attempts", [(), (FIRST,), (FIRST, SECOND)])
 def test_a_record_with_spans_holds_each_attempt(attempts: tuple[FakeAttempt, ...]) -> None:
     exchange = FakeExchange(attempts=attempts)
-    kept = with_spans(exchange).attempts
-    assert len(kept) == len(attempts)
-    for one, attempt in zip(kept, attempts, strict=True):
-        for field in fields_of(FinishedAttempt):
-            assert getattr(one, field) == getattr(attempt, field)
+    for make in (with_spans, with_verdicts):
+        for one, attempt in zip(make(exchange).attempts, attempts, strict=True):
+            for field in fields_of(FinishedAttempt) - {"judged"}:
+                assert getattr(one, field) == getattr(attempt, field)
+            assert one.judged == (attempt.judged if make is with_verdicts else None)
 
 
 def test_a_record_without_spans_leaves_out_what_they_alone_tell() -> None:
