@@ -15,47 +15,36 @@ from sidecar.core.snapshot import Endpoint
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_endpoint, of_wait
 
-_SENT_MS = wire.key("sidecar.deadline.sent_ms")
-_MAX_CACHED = 4096
+_DURATION = wire.before_seconds("sidecar.upstream.duration")
+_SENT_MS = wire.numbers("sidecar.deadline.sent_ms")
 MAX_IDENTITY = 256
 """Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
 
 
-class JoinedShaper:
-    """Caches what attempts at one endpoint have in common."""
+def place_of(attempt: FinishedAttempt) -> bytes:
+    """Where it went: the same for all attempts at one endpoint. Replaces the SERVER span's own `server.address`."""
+    upstream = attempt.upstream
+    return wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(attempt.endpoint, upstream))
 
-    def __init__(self) -> None:
-        self._places: dict[tuple[str, int], tuple[Endpoint | None, bytes]] = {}
 
-    def parts(self, record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> Iterator[bytes]:
-        """For the SERVER span, whose own words for `server.address` these replace."""
-        yield self._place(attempt.upstream, attempt.endpoint)
-        yield wire.seconds("sidecar.upstream.duration", attempt.ended - attempt.started)
-        if attempt.sent_ms is not None:
-            yield wire.number_of(_SENT_MS, attempt.sent_ms)
-        if record.rewritten_target is not None:
-            yield wire.text(
-                "sidecar.upstream.path", redacted_path(record.rewritten_target.partition(b"?")[0])
-            )
-        if attempt.tls is not None and attempt.tls.identity is not None:
-            yield wire.text("sidecar.upstream.identity", attempt.tls.identity[:MAX_IDENTITY].encode())
-        if attempt.waited_seconds:
-            yield of_wait(attempt.started, attempt.waited_seconds, offset_ns)
-        if attempt.ejected is not None:
-            yield of_endpoint(attempt.ejected, offset_ns)
-        is_last = len(record.attempts) == 1
-        if attempt.upstream != record.fallback and not (is_last and record.fallback is None):
-            yield _failure(attempt, offset_ns)
-
-    def _place(self, upstream: str, endpoint: Endpoint | None) -> bytes:
-        key = upstream, id(endpoint)  # the entry keeps the endpoint alive, so that no other one gets its id
-        entry = self._places.get(key)
-        if entry is None:
-            if len(self._places) >= _MAX_CACHED:
-                self._places.clear()
-            place = wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(endpoint, upstream))
-            entry = self._places[key] = endpoint, place
-        return entry[1]
+def joined_fields(record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> list[bytes]:
+    """What the SERVER span says of it besides."""
+    sent = record.routed[1]
+    fields = [_DURATION, wire.fraction(attempt.ended - attempt.started)]
+    if attempt.sent_ms is not None:
+        fields.append(_SENT_MS[attempt.sent_ms])
+    if sent is not None:
+        fields.append(wire.text("sidecar.upstream.path", redacted_path(sent.partition(b"?")[0])))
+    if attempt.tls is not None and attempt.tls.identity is not None:
+        fields.append(wire.text("sidecar.upstream.identity", attempt.tls.identity[:MAX_IDENTITY].encode()))
+    if attempt.waited_seconds:
+        fields.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
+    if attempt.ejected is not None:
+        fields.append(of_endpoint(attempt.ejected, offset_ns))
+    is_last = len(record.attempts) == 1
+    if attempt.upstream != record.fallback and not (is_last and record.fallback is None):
+        fields.append(_failure(attempt, offset_ns))
+    return fields
 
 
 def server_of(endpoint: Endpoint | None, upstream: str) -> Iterator[bytes]:

@@ -10,6 +10,8 @@ import re
 from binascii import unhexlify
 from collections.abc import Iterator
 from functools import lru_cache
+from math import floor
+from typing import TypeAlias
 
 from sidecar.core.checked import USER_AGENT, Checked
 from sidecar.core.client_tls import ClientTls
@@ -26,7 +28,7 @@ from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
 from sidecar.telemetry.event_shape import EventShaper
-from sidecar.telemetry.joined import MAX_IDENTITY, JoinedShaper, server_of
+from sidecar.telemetry.joined import MAX_IDENTITY, joined_fields, place_of, server_of
 from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
@@ -41,12 +43,12 @@ MAX_PATH_CHARACTERS = 256
 _SOME_CLIENT = ClientTls()
 """In the place of each client, where all that matters is that there is TLS."""
 
-_URL_PATH, _URL_FULL = wire.key("url.path"), wire.key("url.full")
-_REQUEST_ID, _PEER_PORT = wire.key("sidecar.request_id"), wire.key("network.peer.port")
-_BUDGET_MS, _USED_MS = wire.key("sidecar.deadline.budget_ms"), wire.key("sidecar.deadline.used_ms")
-_SENT_MS = wire.key("sidecar.deadline.sent_ms")
+_URL_PATH, _URL_FULL = wire.before_text("url.path"), wire.before_text("url.full")
+_REQUEST_ID, _PEER_PORT = wire.before_text("sidecar.request_id"), wire.key("network.peer.port")
+_BUDGET_MS, _USED_MS = wire.numbers("sidecar.deadline.budget_ms"), wire.numbers("sidecar.deadline.used_ms")
+_SENT_MS = wire.numbers("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
-_text_of, _number_of = wire.text_of, wire.number_of
+_clean = wire.clean
 
 _CAUSES = {cause: wire.text("sidecar.retry.reason", cause.value.encode()) for cause in RetryCause}
 _HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
@@ -58,7 +60,15 @@ _CANCELLED_BY: dict[Reason | None, bytes] = {
 }
 """What was cut short by somebody above: nobody here or below is to blame, so their spans are no errors."""
 
+_SLASH = 0x2F
+_SEMICOLON = 0x3B
+"""As numbers: to look for bytes in bytes takes 0.2 µs more than for one of them."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
+
+
+_InCommon: TypeAlias = tuple[Match | None, Endpoint | None, bytes, bool]
+"""What keeps the identities in its key alive; what such exchanges say alike; whether that is all, but for what each
+has."""
 
 
 class SpanShaper:
@@ -67,7 +77,7 @@ class SpanShaper:
     def __init__(self, ids: TransitionIds) -> None:
         self._ids = ids
         self._events = EventShaper(ids)
-        self._joined = JoinedShaper()
+        self._servers: dict[tuple[object, ...], _InCommon] = {}
         self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
 
     def exchange_spans(self, record: FinishedExchange, offset_ns: int) -> list[bytes]:
@@ -75,23 +85,110 @@ class SpanShaper:
 
         `offset_ns` is added to a monotonic time to get nanoseconds since the epoch.
         """
-        trace_id, span_id = unhexlify(record.trace_id), unhexlify(record.span_id)
-        parent_id = unhexlify(record.parent_id) if record.parent_id else b""
-        path, query = split_target(record.target)
-        came = record.tracestate
-        state = b"" if isinstance(came, Untrusted) else wire.trace_state(came)
-        parts = self._server_parts(record, path, query, offset_ns)
-        parts.append(state)
-        start_ns, end_ns = int(record.started * 1e9) + offset_ns, int(record.ended * 1e9) + offset_ns
-        spans = [wire.span(trace_id, span_id, parent_id, start_ns, end_ns, parts)]
-        sent = record.rewritten_target
+        attempts, span_id, target, came = record.attempts, record.span_id, record.target, record.tracestate
+        joined = attempts[0] if attempts and attempts[0].span_id == span_id else None
+        path, query = split_target(target)
+        state = wire.trace_state(came) if came and not isinstance(came, Untrusted) else b""
+        fields = self._server_fields(record, joined, path, query, offset_ns)
+        fields.append(state)
+        spans = [wire.span_of(fields)]
+        if joined is None or len(attempts) > 1:
+            spans += self._client_spans(record, path, query, state, offset_ns)
+        return spans
+
+    def _server_fields(
+        self,
+        record: FinishedExchange,
+        joined: FinishedAttempt | None,
+        path: bytes,
+        query: bytes,
+        offset_ns: int,
+    ) -> list[bytes]:
+        """The fields of a SERVER span but for its trace state. `joined`: the attempt that it stands for as well."""
+        started, ended, budget, agent = record.started, record.ended, record.budget, record.user_agent
+        request_id, peer = record.request_id, record.peer
+        start_ns, end_ns = floor(started * 1e9) + offset_ns, floor(ended * 1e9) + offset_ns
+        if not request_id.isascii():
+            request_id = _clean(request_id)
+        if not path.isascii():
+            path = _clean(path)
+        host = b"" if joined is not None else record.host
+        _, _, fixed, is_usual = self._in_common(record, joined)
+        fields = [
+            wire.ids_and_times(record.trace_id, record.span_id, record.parent_id, start_ns, end_ns),
+            fixed,
+            _REQUEST_ID[len(request_id)],
+            request_id,
+            _USED_MS[floor((ended - started) * 1000 + 0.5)],
+        ]
+        if record.target:
+            fields += (_URL_PATH[len(path)], path)
+        if query:
+            fields.append(wire.text("url.query", query))
+        if budget.source:
+            fields.append(_BUDGET_MS[floor(budget.measured_seconds * 1000 + 0.5)])
+        if host or agent:
+            fields.append(_ASKED[host, agent])
+        if peer is not None:
+            fields.append(_PEERS[peer])
+        if joined is not None:
+            fields += joined_fields(record, joined, offset_ns)
+        if not is_usual or record.tripped is not None or isinstance(record.tracestate, Untrusted):
+            fields += self._rare(record, path, offset_ns)
+        return fields
+
+    def _rare(self, record: FinishedExchange, path: bytes, offset_ns: int) -> Iterator[bytes]:
+        """What few exchanges have."""
+        method, spoken = record.method, record.spoken
+        if method not in _KNOWN:
+            yield wire.text("http.request.method_original", method[:32])
+        if spoken.tls is not None:
+            yield _client_tls(spoken.tls)
+        if isinstance(record.tracestate, Untrusted):
+            yield from _untrusted(record.tracestate)
+        if spoken.grpc_status is not None:
+            yield _rpc(path)
+        if _may_have_failed(record):
+            yield from self._failure_parts(record)
+        if record.tripped is not None:
+            at_ns = ns(record.tripped.at, offset_ns)
+            yield wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped))
+            yield wire.link(*self._ids.cause_of(record.tripped), is_sampled=True)
+
+    def _in_common(self, record: FinishedExchange, joined: FinishedAttempt | None) -> _InCommon:
+        spoken, match, breaker = record.spoken, record.routed[0], record.breaker_state
+        method = record.method if record.method in _KNOWN else b"_OTHER"
+        if spoken.tls is not None:
+            spoken = spoken._replace(tls=_SOME_CLIENT)
+        state = "" if breaker is None else breaker._value_
+        upstream, endpoint = ("", None) if joined is None else (joined.upstream, joined.endpoint)
+        # by identity: hashing a dataclass costs as much as all the rest; the entry keeps both alive
+        key = (
+            method, record.route_name, id(match), record.listener, spoken, record.status, record.reason,
+            record.fallback, state, record.budget.source, upstream, id(endpoint),
+        )  # fmt: skip
+        entry = self._servers.get(key)
+        if entry is None:
+            if len(self._servers) >= _MAX_CACHED:
+                self._servers.clear()
+            fixed = b"".join(_server_fixed(record, method, spoken, state))
+            if joined is not None:
+                fixed += place_of(joined)
+            is_usual = method != b"_OTHER" and spoken[1:] == (None, None) and not _may_have_failed(record)
+            entry = self._servers[key] = match, endpoint, fixed, is_usual
+        return entry
+
+    def _client_spans(
+        self, record: FinishedExchange, path: bytes, query: bytes, state: bytes, offset_ns: int
+    ) -> Iterator[bytes]:
+        trace_id, span_id, sent = record.trace_id, record.span_id, record.rewritten_target
         sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
         for attempt in record.attempts:
-            if attempt.span_id == record.span_id:
+            if attempt.span_id == span_id:
                 continue  # it was joined with the SERVER span
             authority, parts = self._client_parts(record, attempt)
-            url = _full_url(attempt.scheme, authority or record.host, sent_path, query)
-            parts += (_text_of(_URL_FULL, url), state)
+            url = _clean(_full_url(attempt.scheme, authority or record.host, sent_path, query))
+            parts += (_URL_FULL[len(url)], url, state)
             if attempt.resend:
                 parts.append(wire.number("http.request.resend_count", attempt.resend))
             if attempt.is_hedge:
@@ -104,64 +201,10 @@ class SpanShaper:
                 parts.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
             if attempt.ejected is not None:
                 parts.append(of_endpoint(attempt.ejected, offset_ns))
-            start_ns, end_ns = int(attempt.started * 1e9) + offset_ns, int(attempt.ended * 1e9) + offset_ns
-            spans.append(wire.span(trace_id, unhexlify(attempt.span_id), span_id, start_ns, end_ns, parts))
-        return spans
-
-    def _server_parts(
-        self, record: FinishedExchange, path: bytes, query: bytes, offset_ns: int
-    ) -> list[bytes]:
-        """What stands in a SERVER span besides ids, times and trace state."""
-        method, budget, breaker = record.method, record.budget, record.breaker_state
-        spoken = record.spoken
-        tls = spoken.tls
-        first = record.attempts[0] if record.attempts else None
-        joined = first if first is not None and first.span_id == record.span_id else None
-        parts = [
-            _server_fixed(
-                method if method in _KNOWN else b"_OTHER",
-                record.route_name,
-                _path_of(record.match),
-                record.listener,
-                spoken if tls is None else spoken._replace(tls=_SOME_CLIENT),
-                record.status,
-                record.reason,
-                record.fallback,
-            ),
-            _admission(
-                "" if breaker is None else breaker._value_,
-                budget.source,
-                record.host if joined is None else b"",
-                record.user_agent,
-            ),
-            _text_of(_URL_PATH, path) if record.target else b"",
-            _text_of(_REQUEST_ID, record.request_id),
-            _number_of(_USED_MS, int((record.ended - record.started) * 1000 + 0.5)),
-        ]
-        if budget.source:
-            parts.append(_number_of(_BUDGET_MS, int(budget.measured_seconds * 1000 + 0.5)))
-        if method not in _KNOWN:
-            parts.append(wire.text("http.request.method_original", method[:32]))
-        if query:
-            parts.append(wire.text("url.query", query))
-        if joined is not None:
-            parts += self._joined.parts(record, joined, offset_ns)
-        if record.peer is not None:
-            parts.append(_peer(record.peer))
-        if tls is not None:
-            parts.append(_client_tls(tls))
-        if isinstance(record.tracestate, Untrusted):
-            parts += _untrusted(record.tracestate)
-        grpc_status = record.spoken.grpc_status
-        if grpc_status is not None:
-            parts.append(_rpc(path))
-        if grpc_status or record.status >= 500 or record.reason is not None:
-            parts += self._failure_parts(record)
-        if record.tripped is not None:
-            at_ns = ns(record.tripped.at, offset_ns)
-            parts.append(wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped)))
-            parts.append(wire.link(*self._ids.cause_of(record.tripped), is_sampled=True))
-        return parts
+            start_ns = floor(attempt.started * 1e9) + offset_ns
+            end_ns = floor(attempt.ended * 1e9) + offset_ns
+            parts.append(wire.ids_and_times(trace_id, attempt.span_id, span_id, start_ns, end_ns))
+            yield wire.span_of(parts)
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
         reason = record.reason
@@ -180,7 +223,7 @@ class SpanShaper:
         if method not in _KNOWN:
             parts.append(wire.text("http.request.method_original", method[:32]))
         if attempt.sent_ms is not None:
-            parts.append(_number_of(_SENT_MS, attempt.sent_ms))
+            parts.append(_SENT_MS[attempt.sent_ms])
         return authority, parts
 
     def _client_fixed(
@@ -217,7 +260,7 @@ class SpanShaper:
         path, query = split_target(copy.target)
         parts = [
             fixed,
-            _text_of(_URL_FULL, _full_url(copy.scheme, authority or copy.host, path, query)),
+            wire.text("url.full", _full_url(copy.scheme, authority or copy.host, path, query)),
             wire.text("sidecar.mirror.outcome", copy.outcome.value.encode()),
             wire.link(unhexlify(copy.of_trace_id), unhexlify(copy.of_span_id)),
         ]
@@ -230,14 +273,18 @@ class SpanShaper:
         authority, fixed = self._client_fixed(b"GET", checked.route, checked)
         parts = [
             fixed,
-            _text_of(
-                _URL_FULL, _full_url(checked.scheme, authority, redacted_path(checked.path.encode()), b"")
+            wire.text(
+                "url.full", _full_url(checked.scheme, authority, redacted_path(checked.path.encode()), b"")
             ),
             wire.text("user_agent.original", USER_AGENT.encode()),
         ]
         trace_id, span_id = unhexlify(checked.trace_id), unhexlify(checked.span_id)
         times = int(checked.started * 1e9) + offset_ns, int(checked.ended * 1e9) + offset_ns
         return wire.span(trace_id, span_id, b"", *times, parts)
+
+
+def _may_have_failed(record: FinishedExchange) -> bool:
+    return bool(record.spoken.grpc_status) or record.status >= 500 or record.reason is not None
 
 
 def is_server_error(
@@ -260,10 +307,10 @@ def is_server_error(
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
     """The path and the query, both with secrets redacted, of a request target in any form."""
-    if target[:1] != b"/":
+    if not target or target[0] != _SLASH:
         target = _ABSOLUTE.sub(b"", target, count=1) or b"/"
-    path, mark, query = target.partition(b"?")
-    return redacted_path(path), redacted_query(query) if mark else query
+    path, _, query = target.partition(b"?")
+    return redacted_path(path) if _SEMICOLON in path else path, redacted_query(query) if query else query
 
 
 def _full_url(scheme: str, authority: bytes, path: bytes, query: bytes) -> bytes:
@@ -288,41 +335,34 @@ def _path_of(match: Match | None) -> str:
     return "" if path is None else path.value[:MAX_PATH_CHARACTERS]
 
 
-@lru_cache(maxsize=_MAX_CACHED)
-def _server_fixed(
-    method: bytes,
-    route: str | None,
-    path: str,
-    listener: str,
-    spoken: Spoken,
-    status: int,
-    reason: Reason | None,
-    fallback: str | None,
-) -> bytes:
+def _server_fixed(record: FinishedExchange, method: bytes, spoken: Spoken, state: str) -> Iterator[bytes]:
+    """Of words of the configuration, and of what is one of a few."""
     verb = "HTTP" if method == b"_OTHER" else method.decode()
-    parts = [
-        _PARENT_ELSEWHERE,
-        wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER),
-        wire.text("http.request.method", method),
-        wire.text("url.scheme", b"http" if spoken.tls is None else b"https"),
-        wire.text("network.protocol.version", spoken.http_version.encode()),
-        wire.text("sidecar.listener", listener.encode()),
-    ]
+    route, reason = record.route_name, record.reason
+    yield _PARENT_ELSEWHERE
+    yield wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER)
+    yield wire.text("http.request.method", method)
+    yield wire.text("url.scheme", b"http" if spoken.tls is None else b"https")
+    yield wire.text("network.protocol.version", spoken.http_version.encode())
+    yield wire.text("sidecar.listener", record.listener.encode())
     if spoken.grpc_status is not None:
-        parts.append(wire.number("rpc.grpc.status_code", spoken.grpc_status))
+        yield wire.number("rpc.grpc.status_code", spoken.grpc_status)
     if route is not None:
-        parts.append(wire.text("sidecar.route", route.encode()))
-    if path:
-        parts.append(wire.text("http.route", path.encode()))
-    if reason is not Reason.CLIENT_GONE and status:  # 499 was never sent
-        parts.append(wire.number("http.response.status_code", status))
-    if error := server_error_type(status, reason, spoken.grpc_status):
-        parts.append(wire.text("error.type", error.encode()))
-    if fallback is not None:
-        parts.append(wire.text("sidecar.fallback", fallback.encode()))
+        yield wire.text("sidecar.route", route.encode())
+    if path := _path_of(record.match):
+        yield wire.text("http.route", path.encode())
+    if reason is not Reason.CLIENT_GONE and record.status:  # 499 was never sent
+        yield wire.number("http.response.status_code", record.status)
+    if error := server_error_type(record.status, reason, spoken.grpc_status):
+        yield wire.text("error.type", error.encode())
+    if record.fallback is not None:
+        yield wire.text("sidecar.fallback", record.fallback.encode())
     if reason in _CANCELLED_BY:
-        parts.append(_CANCELLED_BY[reason])
-    return b"".join(parts)
+        yield _CANCELLED_BY[reason]
+    if state:
+        yield wire.text("sidecar.circuit_breaker.state", state.encode())
+    if record.budget.source:
+        yield wire.text("sidecar.deadline.source", record.budget.source.encode())
 
 
 def _client_fixed(method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored) -> bytes:
@@ -377,11 +417,10 @@ def _endpoint_attributes(endpoint: Endpoint | None, upstream: str) -> Iterator[b
         yield wire.number("network.peer.port", endpoint.port)
 
 
-@lru_cache(maxsize=_MAX_OF_CLIENTS)
-def _admission(state: str, source: str, host: bytes, agent: bytes | None) -> bytes:
-    parts = [wire.text("sidecar.circuit_breaker.state", state.encode())] if state else []
-    if source:
-        parts.append(wire.text("sidecar.deadline.source", source.encode()))
+def _asked(key: tuple[bytes, bytes | None]) -> bytes:
+    """What a client says of whom it asks (the Host), and with what (`User-Agent`)."""
+    host, agent = key
+    parts = []
     name, colon, port = host.rpartition(b":")
     if not colon or not port.isdigit():
         name, port = host, b""
@@ -418,12 +457,15 @@ def _client_tls(tls: ClientTls) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=_MAX_PEERS)
 def _peer(peer: tuple[str, int]) -> bytes:
-    """Cached, as a client sends many exchanges by one connection."""
     address, port = peer
     return (
         wire.text("client.address", address.encode())
         + wire.text("network.peer.address", address.encode())
-        + (wire.new_number_of(_PEER_PORT, port) if port else b"")  # of one within the process there is none
+        + (wire.number_of(_PEER_PORT, port) if port else b"")  # of one within the process there is none
     )
+
+
+_ASKED = wire.Memo(_asked, _MAX_OF_CLIENTS)
+_PEERS = wire.Memo(_peer, _MAX_PEERS)
+"""A client sends many exchanges by one connection."""

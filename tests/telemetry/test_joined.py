@@ -12,7 +12,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.finished import with_spans
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
-from sidecar.telemetry import joined
+from sidecar.telemetry import joined, span_shape
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from tests.telemetry.fakes import FakeAttempt, FakeExchange
@@ -139,10 +139,11 @@ def test_a_cancelled_grpc_call_is_no_error() -> None:
 
 
 def test_endpoints_that_never_come_again_leave_little_in_the_table() -> None:
-    shaper = joined.JoinedShaper()
-    for number in range(joined._MAX_CACHED + 10):
-        shaper._place(f"upstream-{number}", None)
-    assert len(shaper._places) == 10
+    shaper = SpanShaper(TransitionIds(b"k" * 16))
+    for number in range(span_shape._MAX_CACHED + 10):
+        record = with_spans(FakeExchange(attempts=(with_first(upstream=f"upstream-{number}"),)))
+        shaper.exchange_spans(record, 0)
+    assert len(shaper._servers) == 10
 
 
 def test_what_a_full_queue_and_the_end_leave_out_is_counted_by_spans() -> None:
