@@ -249,7 +249,9 @@ class TelemetryRoom:
         who = resource.make_resource(settings.service_name, environ)
         if (sink := self._sink("traces", settings.traces)) is not None:
             self._recorder = SpanRecorder(
-                capacity=settings.span_queue, wake_at=settings.span_batch, wake=self._wake.raise_flag
+                capacity=settings.span_queue,
+                wake_at=min(settings.span_batch, pipeline.RECORDS_PER_SLICE),
+                wake=self._wake.raise_flag,
             )
             spans = pipeline.SpanPipeline(
                 self._recorder,
