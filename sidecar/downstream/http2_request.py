@@ -56,7 +56,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     parse.check_counts(limits, target, fields, lookup)
     if target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
         raise parse.bad_request("unsupported form of the request target")
-    if b"#" in target:
+    if parse.FRAGMENT in target:
         raise parse.bad_request("a fragment in the request target")
     host = parse.check_host(event.authority)
     if not listener.is_trusted:

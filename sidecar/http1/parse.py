@@ -22,6 +22,8 @@ MAX_CODINGS: Final = 8
 MAX_PROTOCOLS: Final = 16
 """Of `Upgrade`; a longer list is not heeded, as RFC 9110 7.8 allows."""
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
+FRAGMENT: Final = 0x23
+"""`#`, as a number: to look for bytes in bytes takes 0.2 µs more."""
 _KNOWN_HOSTS_LIMIT = 1024
 known_hosts: set[bytes] = set()
 """Hosts that were found valid: saves 0.2 µs a request. Bounded; cleared when full."""
@@ -234,7 +236,7 @@ def split_target(
     Raises:
         Refused: not origin form, absolute form or `OPTIONS *`; a fragment; a missing or invalid host.
     """
-    is_plain = target[:1] == b"/" and b"#" not in target and version == "1.1" and method != b"CONNECT"
+    is_plain = target[:1] == b"/" and FRAGMENT not in target and version == "1.1" and method != b"CONNECT"
     if is_plain and host in known_hosts:
         return host, target
     if host is not None:
@@ -246,7 +248,7 @@ def split_target(
             detail = "CONNECT is for the app's own calls (outbound listeners): send the request itself"
             raise Refused(Reason.METHOD_NOT_ALLOWED, detail)
         return check_authority(target), target
-    if b"#" in target:
+    if FRAGMENT in target:
         raise bad_request("a fragment in the request target")
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return host or b"", target
