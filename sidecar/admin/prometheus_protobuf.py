@@ -123,7 +123,7 @@ def _labels(attributes: Sequence[tuple[str, str | int | bool]]) -> bytes:
 
 
 def _label(tag: bytes, key: str, value: str | int | bool) -> bytes:
-    text = prometheus.label_value(value).encode()
+    text = prometheus.label_value(value).encode("utf-8", "replace")
     return field(tag, _key(key) + field(_LABEL_VALUE, text))
 
 

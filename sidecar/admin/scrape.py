@@ -70,7 +70,7 @@ def _rendered(form: Format, numbers: Numbers, sources: Sources, wall_offset: flo
     own = prometheus.render_own(sources, openmetrics=is_open)
     others = prometheus.render(numbers, sources, openmetrics=is_open, wall_offset=wall_offset)
     for piece in chain(own, others):
-        yield piece.encode()
+        yield piece.encode("utf-8", "replace")  # a file's name need not be text
 
 
 def preferred(accept: str, *, may_be_protobuf: bool) -> Format:

@@ -21,6 +21,7 @@ from sidecar.admin.scrape import Format, accepts_gzip, metrics_response, preferr
 from sidecar.core.installed import version
 from sidecar.core.numbers import Numbers
 from sidecar.core.sources import Sources
+from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.runtime.own_numbers import process_numbers
 from sidecar.serving.message import Response
 from sidecar.telemetry.identity import resource_attributes
@@ -228,6 +229,22 @@ def test_whatever_attributes_are_called_a_scraper_takes_them(openmetrics: bool) 
         b"".join(prometheus_protobuf.render_own(Sources(resource=tuple(ODD_ATTRIBUTES.items()))))
     ).values()
     assert {one.name: one.value for one in told.metric[0].label} == AS_LABELS
+
+
+@pytest.mark.parametrize("form", [PROTOBUF, "application/openmetrics-text", "text/plain"])
+async def test_the_name_of_a_file_that_is_no_text_costs_no_scrape(form: str) -> None:
+    """Of a certificate in a folder with such a name."""
+    told = Sources(
+        certificates=[CertificateNumbers("listener/inbound", "d\udcff/tls.crt", 1.0)], native_histograms=True
+    )
+
+    class Named(Process):
+        async def scraped(self) -> tuple[Numbers, Sources]:
+            return self.numbers, told
+
+    response = await metrics_response(asked("/metrics", accept=form), Named())
+    assert isinstance(response.body, bytes)
+    assert b"d?/tls.crt" in response.body
 
 
 def test_bytes_of_the_environment_that_are_no_text_are_told_as_such() -> None:
