@@ -246,9 +246,11 @@ async def test_the_same_key_goes_to_the_same_endpoint(hash_on: str, field: bytes
     async with AsyncExitStack() as stack:
         apps = [await stack.enter_async_context(raw_upstream()) for _ in range(4)]
         worker = await stack.enter_async_context(running(ring_of(apps, hash_on)))
-        seen = [await served_by(port(worker), apps, field % (number % 20)) for number in range(60)]
-        assert seen[:20] == seen[20:40] == seen[40:]
-        assert len(set(seen)) == 4
+        seen = [await served_by(port(worker), apps, field % (number % 80)) for number in range(240)]
+        assert seen[:80] == seen[80:160] == seen[160:]
+        assert len(set(seen)) == 4, (
+            "by ports that differ each time, one of 4 has none of 80 keys once in 10^8"
+        )
         without = {await served_by(port(worker), apps, b"") for _ in range(40)}
         assert len(without) > 1
         await assert_clean(worker)
