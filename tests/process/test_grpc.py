@@ -329,12 +329,12 @@ async def test_a_thousand_calls_at_once(row: Row) -> None:
 
 async def test_a_slow_reader_holds_its_server_back_and_nobody_else(row: Row) -> None:
     with row.calls() as client:
-        stream = client.channel.unary_stream(f"/{NAME}/CountDown")(b"100000 500", timeout=PATIENCE_SECONDS)
+        stream = client.channel.unary_stream(f"/{NAME}/CountDown")(b"100000 1000", timeout=PATIENCE_SECONDS)
         assert len(await asyncio.to_thread(next, stream)) == 100_000
         for number in range(20):
             assert (await client.unary("Echo", b"%d" % number))[0] == b"%d" % number
         rest = await asyncio.to_thread(lambda: sum(map(len, stream)))
-        assert rest == 499 * 100_000
+        assert rest == 999 * 100_000
 
 
 async def test_a_server_that_says_unavailable_opens_the_breaker(guarded: Guarded) -> None:

