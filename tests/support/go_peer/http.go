@@ -15,7 +15,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -25,22 +24,6 @@ import (
 	"sync"
 	"time"
 )
-
-var out sync.Mutex
-
-func tell(values map[string]any) {
-	out.Lock()
-	defer out.Unlock()
-	line, _ := json.Marshal(values)
-	fmt.Println(string(line))
-}
-
-func must(err error) {
-	if err != nil {
-		tell(map[string]any{"error": err.Error()})
-		os.Exit(1)
-	}
-}
 
 func authority(file string) *x509.CertPool {
 	text, err := os.ReadFile(file)

@@ -11,8 +11,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -27,22 +25,6 @@ import (
 )
 
 const service = "/test.Service/"
-
-var out sync.Mutex
-
-func tell(values map[string]interface{}) {
-	out.Lock()
-	defer out.Unlock()
-	line, _ := json.Marshal(values)
-	fmt.Println(string(line))
-}
-
-func must(err error) {
-	if err != nil {
-		tell(map[string]interface{}{"error": err.Error()})
-		os.Exit(1)
-	}
-}
 
 // Bytes as they are, where others have messages of protobuf.
 type raw struct{}
