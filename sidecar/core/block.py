@@ -1,4 +1,4 @@
-"""A header block that heads share, or begin with.
+"""A header block that heads share, and the fields of a head that shares most of them.
 
 A module of its own because a class that extends a builtin one can't be compiled by mypyc.
 """
@@ -6,7 +6,10 @@ A module of its own because a class that extends a builtin one can't be compiled
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidecar.core.head_template import HeadTemplate
 
 
 class Block(list[tuple[bytes, bytes, bytes]]):
@@ -43,10 +46,12 @@ class AnswerBlock(Block):
     __slots__ = ()
 
 
-class Begun(list[tuple[bytes, bytes, bytes]]):
-    """The fields of one head that begin with those of a block, so that who joins their lines need not join these."""
+class Filled(list[tuple[bytes, bytes, bytes]]):
+    """The fields of one head that fill in a template, so that who joins their lines need not join those of it."""
 
-    __slots__ = ("block",)
+    __slots__ = ("lookup", "template")
 
-    block: Block
-    """Set by whoever makes it."""
+    template: HeadTemplate
+    """Set by whoever makes it, as the next one."""
+    lookup: dict[bytes, bytes]
+    """Values by key."""

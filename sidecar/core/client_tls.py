@@ -19,7 +19,7 @@ XFCC_NAMES: Final = frozenset(
     for second in (b"-", b"_")
     for third in (b"-", b"_")
 )
-"""`X-Forwarded-Client-Cert` in all spellings that some server takes for it (see `forwarded.NAMES`)."""
+"""`X-Forwarded-Client-Cert` in all spellings that some server takes for it (see `headers.FORWARDED`)."""
 
 SPIFFE: Final = "spiffe://"
 _SPIFFE_ID: Final = re.compile(r"spiffe://[a-z0-9._-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)*")

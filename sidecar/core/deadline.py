@@ -18,6 +18,7 @@ from typing import Final
 
 from sidecar.core.block import Block
 from sidecar.core.contract import SLOTTED
+from sidecar.core.head_template import HeadTemplate
 from sidecar.core.snapshot import DeadlinePolicy, Mode
 
 MIN_SEND_SECONDS: Final = 0.001
@@ -131,17 +132,18 @@ def budget(
     policy: DeadlinePolicy,
     route_seconds: float,
     recovered_seconds: float | None,
+    names: tuple[bytes, ...] | None = None,
 ) -> Budget:
     """Return the smallest of what the caller, the trace and the route allow.
 
     `route_seconds` is infinite for a route without a timeout. `recovered_seconds` is what is left of the inbound
     exchange that this one descends from (zero or less once it is over), None without one, infinite if nothing
     bounds it. The offset comes off the caller's own figure before `max` caps it: where the cap is far below, the
-    caller waits long enough.
+    caller waits long enough. `names`: those of the policy's header fields that are there, where somebody knows.
     """
     if policy.mode is _OFF:
         return _route_budget(route_seconds)
-    given, invalid, carried = _read_fields(fields, policy.headers)
+    given, invalid, carried = _read_fields(fields, policy.headers if names is None else names)
     if recovered_seconds is None and not carried and not invalid:
         return _route_budget(route_seconds)
     seconds, source = route_seconds, "route"
@@ -182,6 +184,16 @@ def budget_of(block: Block, policy: DeadlinePolicy, route_seconds: float) -> Bud
     found = budget(block.lookup, policy, route_seconds, None)
     block.budget = policy, route_seconds, found
     return found
+
+
+def timeouts_of(
+    template: HeadTemplate, policy: DeadlinePolicy
+) -> tuple[DeadlinePolicy, tuple[bytes, ...], bool]:
+    """Return `policy`, which of its header fields are in the heads of this template, and whether anything there may
+    bound an exchange. What the template keeps of it."""
+    names = tuple([name for name in policy.headers if name in template.lookup])
+    template.timeouts = policy, names, bool(names) or BAGGAGE in template.lookup
+    return template.timeouts
 
 
 @lru_cache(maxsize=4096)  # One for each timeout in use: 0.1 µs, where making one takes 0.25.

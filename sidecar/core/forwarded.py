@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+from sidecar.core.headers import FORWARDED
 from sidecar.core.plain import TOKEN_BYTES
 from sidecar.core.snapshot import Forwarded
 
@@ -21,15 +22,6 @@ _FOR: Final = b"x-forwarded-for"
 _PROTO: Final = b"x-forwarded-proto"
 _HOST: Final = b"x-forwarded-host"
 _FORWARDED: Final = b"forwarded"
-
-NAMES: Final[frozenset[bytes]] = frozenset({_FORWARDED}) | {
-    b"x%bforwarded%b%b" % (first, second, last)
-    for first in (b"-", b"_")
-    for second in (b"-", b"_")
-    for last in (b"for", b"proto", b"host")
-}
-"""The fields that this is about, lower-case. Spellings with `_` are among them, since servers that hand fields on as
-variables (CGI, WSGI) make one name of both: a client could slip in what its own field was dropped for."""
 
 UNKNOWN: Final = b"unknown"
 """For a peer without an address, as on a UNIX socket (RFC 7239 6.2)."""
@@ -47,7 +39,7 @@ def forwarded_lines(
 ) -> tuple[frozenset[bytes], bytes]:
     """Return which fields of a request are left out, and the lines that take their place.
 
-    If none of `NAMES` is in `lookup`, nothing is left out, and the lines depend on the other arguments alone.
+    If none of `FORWARDED` is in `lookup`, nothing is left out, and the lines depend on the other arguments alone.
 
     Args:
         mode: `SET` replaces what came, `APPEND` goes on with it, `KEEP` leaves it as it is, `OFF` leaves it out.
@@ -60,7 +52,7 @@ def forwarded_lines(
     """
     if mode is Forwarded.KEEP:
         return _NOTHING, b""
-    drop = _NOTHING if NAMES.isdisjoint(lookup) else NAMES
+    drop = _NOTHING if FORWARDED.isdisjoint(lookup) else FORWARDED
     if mode is Forwarded.OFF:
         return drop, b""
     address, node = _UNADDRESSED if peer is None else _rendered(peer[0])

@@ -32,6 +32,18 @@ HOP_BY_HOP = frozenset(
 _NOT_FOR_ONE_HOP = frozenset({b"content-length", b"host", b"traceparent", b"tracestate", b"cache-control"})
 """What `Connection` may list and must not (RFC 9110 7.6.1): a body without its length would be the next request."""
 
+FORWARDED = frozenset({b"forwarded"}) | {
+    b"x%bforwarded%b%b" % (first, second, last)
+    for first in (b"-", b"_")
+    for second in (b"-", b"_")
+    for last in (b"for", b"proto", b"host")
+}
+"""`X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`. Spellings with `_` are among them, since servers that hand
+fields on as variables (CGI, WSGI) make one name of both: a client could slip in what its own was dropped for."""
+
+TELLS_OF_CLIENT = FORWARDED | XFCC_NAMES
+"""The fields that a listener may drop, and write itself."""
+
 REPLACED_IN_REQUEST = frozenset(
     {b"host", b"traceparent", b"tracestate", b"x-request-id", b"proxy-authorization"}
 )

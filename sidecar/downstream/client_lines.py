@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.core import forwarded
 from sidecar.core.block import Block
 from sidecar.core.client_tls import XFCC_NAMES
+from sidecar.core.headers import TELLS_OF_CLIENT
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
 
@@ -24,9 +25,6 @@ more than `MOST_KEPT` fields: where the same block comes once more, nobody looks
 MOST_KEPT: Final = 8
 """Each connection may be the last one that keeps its block's values in memory."""
 
-NAMES: Final[frozenset[bytes]] = forwarded.NAMES | XFCC_NAMES
-"""The fields that a listener may drop, lower-case."""
-
 
 def tell_of_client(
     request: Request, listener: ListenerTerms, peer: tuple[str, int] | None, known: Known | None
@@ -37,7 +35,7 @@ def tell_of_client(
     """
     lookup, host, tls = request.lookup, request.host, request.tls
     mode = listener.forwarded
-    if known is not None and known[0] == host and known[2] is mode and NAMES.isdisjoint(lookup):
+    if known is not None and known[0] == host and known[2] is mode and TELLS_OF_CLIENT.isdisjoint(lookup):
         request.added = known[1]
         return known
     drop, lines = forwarded.forwarded_lines(mode, lookup, peer, tls is not None, host)
@@ -48,8 +46,8 @@ def tell_of_client(
         _drop_client_cert(request)
         drop |= XFCC_NAMES
     if not drop:
-        is_kept = request.fields.__class__ is Block and len(lookup) <= MOST_KEPT and NAMES.isdisjoint(lookup)
-        return host, lines, mode, lookup if is_kept else None
+        is_kept = request.fields.__class__ is Block and len(lookup) <= MOST_KEPT
+        return host, lines, mode, lookup if is_kept and TELLS_OF_CLIENT.isdisjoint(lookup) else None
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known
 

@@ -11,14 +11,15 @@ import re
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from sidecar.core.block import Block
+from sidecar.core.block import Block, Filled
 from sidecar.core.grpc_status import is_grpc
+from sidecar.core.headers import TELLS_OF_CLIENT
 from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.memory_budget import FIELD_BYTES, STEP_BYTES, charge_of_head
 from sidecar.core.plain import PlainRequest, read_request
 from sidecar.core.request import PLAIN, Asked, Request, Traits
 from sidecar.downstream import reader
-from sidecar.downstream.client_lines import MOST_KEPT, NAMES, Known, tell_of_client
+from sidecar.downstream.client_lines import MOST_KEPT, Known, tell_of_client
 from sidecar.downstream.http1_answers import AnswerWriter
 from sidecar.downstream.phase import Phase
 from sidecar.downstream.secured import Secured
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 EMPTY_BYTES: Final = 8192
 """Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
-_FORWARDED: Final = NAMES
+_OF_CLIENT: Final = TELLS_OF_CLIENT
 _ANSWER: Final = Phase.ANSWER
 """Read from a module global in the hot path: an enum's own lookup costs 15 to 50 ns each time."""
 
@@ -136,7 +137,11 @@ class HeadReader(AnswerWriter):
                 self._tell_of_client(request)
             elif known[3] is lookup:
                 request.added = known[1]
-            elif known[0] == host and _FORWARDED.isdisjoint(lookup):
+            elif known[0] == host and (
+                not fields.template.tells_of_client
+                if fields.__class__ is Filled
+                else _OF_CLIENT.isdisjoint(lookup)
+            ):
                 request.added = known[1]
                 if known[3] is None and fields.__class__ is Block and len(lookup) <= MOST_KEPT:
                     self._forwarded = host, known[1], known[2], lookup  # its first head was not known yet

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
-from sidecar.core.block import Block
+from sidecar.core.block import Block, Filled
 from sidecar.core.callers import Found
 from sidecar.core.conditions import Entry
 from sidecar.core.errors import Reason
@@ -220,16 +220,24 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
 
     def _take_deadline(self, route: LiveRoute, lookup: Mapping[bytes, bytes], now: float) -> None:
         seconds = route.first_check_seconds
-        if self.caller is None and route.deadline_fields.isdisjoint(lookup):
+        fields, policy = self.request.fields, route.deadline
+        names = None
+        if fields.__class__ is Filled and fields.lookup is lookup:
+            known = fields.template.timeouts
+            if known is None or known[0] is not policy:
+                known = deadline.timeouts_of(fields.template, policy)
+            _, names, may_bound = known
+        else:
+            may_bound = not route.deadline_fields.isdisjoint(lookup)
+        if self.caller is None and not may_bound:
             self.budget = route.plain_budget  # the route alone decides: 0.4 µs less than asking everybody
             self.deadline = now + route.request_seconds
         else:
             recovered = self.caller.deadline - now if self.caller is not None else None
-            fields, policy = self.request.fields, route.deadline
             if recovered is None and fields.__class__ is Block and fields.lookup is lookup:
                 budget = deadline.budget_of(fields, policy, route.request_seconds)
             else:
-                budget = deadline.budget(lookup, policy, route.request_seconds, recovered)
+                budget = deadline.budget(lookup, policy, route.request_seconds, recovered, names)
             self.budget = budget
             self.deadline = now + budget.seconds
             if budget.invalid:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from sidecar.core import balance, deadline, forwarded, headers
+from sidecar.core import balance, deadline, headers
 from sidecar.core.actions.cors import OWNED
 from sidecar.core.actions.fields import static
 from sidecar.core.admission import BudgetAdmission
@@ -256,7 +256,7 @@ class LiveRoute:
             self.drop_response |= OWNED
         self.added_to_request = _added(REQUEST_VIA, policy.request_headers)
         self.added_to_response = _added(VIA, policy.response_headers)
-        self.own_forwarded = self.drop_request & forwarded.NAMES
+        self.own_forwarded = self.drop_request & headers.FORWARDED
         """What the route says itself of the client, in the place of its listener."""
         self.is_deadline_sent = policy.deadline.mode is Mode.ENFORCE
         if self.is_deadline_sent:

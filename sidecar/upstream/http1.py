@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Final, cast
 
 from sidecar.core import headers, websocket
-from sidecar.core.block import AnswerBlock, Begun, Block
+from sidecar.core.block import AnswerBlock, Block, Filled
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
@@ -191,11 +191,13 @@ class UpstreamConnection(Lease, ClientStream):
         ]  # fmt: skip
         if fields.__class__ is Block:
             lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
+        elif fields.__class__ is Filled:
+            template = fields.template
+            lines.append(template.kept if template.drop is drop else template.keep(drop))
+            for place, text in template.behind:
+                lines.append(fields[place][1])
+                lines.append(text)
         else:
-            if fields.__class__ is Begun:
-                block = fields.block
-                lines.append(block.kept if block.drop is drop else block.keep(drop))
-                fields = fields[len(block) :]
             for key, line, _ in fields:
                 if key not in drop:
                     lines.append(line)  # a comprehension is a call of its own until Python 3.12

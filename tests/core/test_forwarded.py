@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core import forwarded
-from sidecar.core.forwarded import NAMES, forwarded_lines, lines_without
+from sidecar.core.forwarded import forwarded_lines, lines_without
+from sidecar.core.headers import FORWARDED
 from sidecar.core.snapshot import Forwarded
 
 PEER = ("192.0.2.7", 40_000)
@@ -31,7 +32,7 @@ def told(
 ) -> tuple[bool, bytes]:
     """Whether what came is left out, and the lines."""
     drop, lines = forwarded_lines(mode, lookup, peer, is_tls, host)
-    assert drop in (frozenset(), NAMES)
+    assert drop in (frozenset(), FORWARDED)
     return bool(drop), lines
 
 
@@ -84,7 +85,7 @@ def test_off_leaves_all_out() -> None:
 
 
 @pytest.mark.parametrize("mode", [Forwarded.SET, Forwarded.APPEND, Forwarded.OFF])
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(FORWARDED))
 def test_no_spelling_of_a_field_passes_beside_ours(name: bytes, mode: Forwarded) -> None:
     """A server that hands fields on as variables takes `X_Forwarded_For` for `X-Forwarded-For`."""
     drop, _ = forwarded_lines(mode, {name: b"evil"}, PEER, False, b"a.test")
@@ -197,7 +198,7 @@ def test_a_long_forwarded_is_read_in_linear_time(piece: bytes) -> None:
         ({b"accept"}, OURS),
         ({b"x-forwarded-proto"}, b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Host: a.test\r\n"),
         ({b"x-forwarded-for", b"x-forwarded-host"}, b"X-Forwarded-Proto: http\r\n"),
-        (NAMES, b""),
+        (FORWARDED, b""),
     ],
 )
 def test_what_a_route_sets_or_removes_is_not_told(names: frozenset[bytes], left: bytes) -> None:
@@ -210,7 +211,7 @@ VALUES = st.binary(max_size=12).map(lambda value: value.translate(None, b"\r\n\x
 
 @given(
     st.sampled_from(Forwarded),
-    st.dictionaries(st.sampled_from([*sorted(NAMES), b"accept"]), VALUES),
+    st.dictionaries(st.sampled_from([*sorted(FORWARDED), b"accept"]), VALUES),
     st.sampled_from([None, PEER, ("::1", 1)]),
     st.booleans(),
     VALUES,
@@ -222,13 +223,13 @@ def test_whatever_comes_whole_lines_go_on(
     keys = [line.partition(b": ")[0].lower() for line in lines.split(b"\r\n")]
     assert keys.pop() == b""
     assert len(set(keys)) == len(keys)
-    assert set(keys) <= NAMES
-    assert drop >= (NAMES & set(lookup) if mode is not Forwarded.KEEP else frozenset())
+    assert set(keys) <= FORWARDED
+    assert drop >= (FORWARDED & set(lookup) if mode is not Forwarded.KEEP else frozenset())
     if mode in (Forwarded.SET, Forwarded.APPEND):
         assert {b"x-forwarded-for", b"x-forwarded-proto"} <= set(keys)
     if mode is Forwarded.SET:
         assert forwarded_lines(mode, {}, peer, is_tls, host)[1] == lines
-    if NAMES.isdisjoint(lookup):
+    if FORWARDED.isdisjoint(lookup):
         assert (drop, lines) == forwarded_lines(mode, {}, peer, is_tls, host)
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import plain
-from sidecar.core.block import Block
+from sidecar.core.block import Block, Filled
 from sidecar.core.plain import MAX_KNOWN, MAX_LINES_OF_A_NAME, Field, read_request, read_response
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nUser-Agent:  curl \r\n\r\n"
@@ -33,8 +33,8 @@ def _forgotten() -> None:
         plain._varying,
         plain._lines_of,
         plain._blocks,
-        plain._blocks_before_trace,
         plain._heads,
+        plain._templates,
     ):
         memory.clear()
 
@@ -242,27 +242,30 @@ def mutations(draw: st.DrawFn, heads: list[bytes]) -> bytes:
     return b"\r\n".join(lines)
 
 
-MEMORIES: list[dict[Any, Any]] = [
+MEMORIES: list[dict[Any, Any] | list[Any]] = [
     plain._known,
     plain._statuses,
     plain._varying,
     plain._lines_of,
     plain._blocks,
-    plain._blocks_before_trace,
     plain._heads,
+    plain._templates,
 ]
-Contents = list[dict[Any, Any]]
+Contents = list[dict[Any, Any] | list[Any]]
 
 
 def put(contents: Contents) -> None:
     for memory, content in zip(MEMORIES, contents, strict=True):
         memory.clear()
-        memory.update(content)
+        if isinstance(memory, dict):
+            memory.update(content)
+        else:
+            memory.extend(content)
 
 
 def warm(*, is_varying: bool) -> Contents:
     """What is remembered after all real heads; of names that vary, after more lines than are remembered."""
-    put([{} for _ in MEMORIES])
+    put([type(memory)() for memory in MEMORIES])
     for head in REQUESTS:
         assert read_request(head) is not None
     for head in RESPONSES:
@@ -273,8 +276,8 @@ def warm(*, is_varying: bool) -> Contents:
             for number in range(MAX_LINES_OF_A_NAME + 1):
                 plain._learn(b"%b: %d" % (name, number))
         assert {b"Host", b"X-Empty", b"Cookie", b"Server", b"x-request-id"} < set(plain._varying)
-    contents = [dict(memory) for memory in MEMORIES]
-    put([{} for _ in MEMORIES])
+    contents = [memory.copy() for memory in MEMORIES]
+    put([type(memory)() for memory in MEMORIES])
     return contents
 
 
@@ -290,8 +293,8 @@ def compare_with_a_cold_reader(heads: list[Head], is_varying: bool) -> None:
         read: Callable[[bytes], Any] = read_request if is_request else read_response
         put(contents)
         found = read(data)
-        contents = [dict(memory) for memory in MEMORIES]
-        put([{} for _ in MEMORIES])
+        contents = [memory.copy() for memory in MEMORIES]
+        put([type(memory)() for memory in MEMORIES])
         assert found == read(data)
         if found is not None:
             (agrees_on_request if is_request else agrees_on_response)(data, found)
@@ -328,7 +331,7 @@ def test_each_small_change_of_a_head_is_read_as_if_nothing_were_remembered(
     changed = [data for head in heads for data in small_changes(head)]
     cold = []
     for data in changed:
-        put([{} for _ in MEMORIES])
+        put([type(memory)() for memory in MEMORIES])
         cold.append(read(data))
     put(WARM[is_varying])
     for data, expected in zip(changed, cold, strict=True):
@@ -444,7 +447,7 @@ def test_blocks_are_bounded_and_still_right() -> None:
         assert traced is not None
         assert traced[3] == {**found[3], b"traceparent": b"%d" % number}
         assert len(plain._blocks) <= plain.MAX_BLOCKS
-        assert len(plain._blocks_before_trace) <= plain.MAX_BLOCKS
+        assert len(plain._templates) <= plain.MAX_TEMPLATES
         assert len(plain._heads) <= plain.MAX_BLOCKS
 
 
@@ -467,18 +470,125 @@ def test_traced_heads_and_others_in_turn_are_each_read_as_if_alone(body: bytes) 
 
 
 def test_no_trace_is_remembered() -> None:
-    for number in range(3):
+    for number in range(2 * plain.LEARNING_TURN):
         assert read_request(b"GET / HTTP/1.1\r\nX-A: 1\r\ntraceparent: 00-%d\r\n\r\n" % number) is not None
-    (before,) = plain._blocks_before_trace.values()
-    assert before.lookup == {b"x-a": b"1", b"traceparent": b""}
+    (template,) = plain._templates
+    assert template.lookup == {b"x-a": b"1", b"traceparent": b""}
+    assert template.begins == ((b"x-a", b"X-A: 1\r\n", b"1"), None)
 
 
 @pytest.mark.parametrize("rest", [b"X-A: 1", b"X-A: 1\r\ntraceparent: ", b"HTTP/1.1\r\nX-A: 1", b"\n", b""])
 def test_what_was_remembered_of_a_traced_head_is_no_head_by_itself(rest: bytes) -> None:
-    for number in range(3):
+    for number in range(2 * plain.LEARNING_TURN):
         assert read_request(b"GET / HTTP/1.1\r\nX-A: 1\r\ntraceparent: %d\r\n\r\n" % number) is not None
-    assert plain._blocks_before_trace
+    assert plain._templates
     assert read_request(b"GET / " + rest) is None
+
+
+VARIED = (
+    b"traceparent: %d\r\nHost: a\r\nX-A: 1",
+    b"Host: a\r\ntraceparent: %d\r\nX-A: 1\r\nCookie: %d",
+    b"Host: a\r\nX-A: 1\r\ncookie: %d\r\nTRACEPARENT: %d",
+    b"Authorization: %d\r\nETag: %d\r\nDate: %d",
+    b"Content-Length: 0\r\nbaggage: %d",
+    b"X-Request-Id: %d\r\nb3: %d\r\nX-Empty:\r\nHost: a",
+)
+
+
+@pytest.mark.parametrize("lines", VARIED)
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"7",
+        b"",
+        b" 7",
+        b"7 ",
+        b"\t7",
+        b"a b",
+        b"\xff",
+        b"7\x00",
+        b"7\rX: 1",
+        b"7\nX: 1",
+        b":",
+        b"7\r\nX-A: 2",
+    ],
+)
+def test_what_fills_in_a_template_is_read_as_by_a_cold_reader(lines: bytes, value: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\n" + lines.replace(b"%d", b"%b") + b"\r\n\r\n"
+    gaps = lines.count(b"%d")
+    for number in range(2 * plain.LEARNING_TURN):
+        found = read_request(head % ((b"%d" % number,) * gaps))
+        assert found is not None
+    assert plain._templates
+    assert found is not None
+    assert found[2].__class__ is Filled
+    for gap in range(gaps):
+        odd = head % tuple(value if place == gap else b"8" for place in range(gaps))
+        for data in (odd, odd + b"body", odd + odd, odd[:-1], odd[:-4], odd[: len(odd) // 2]):
+            found = read_request(data)
+            learned = [memory.copy() for memory in MEMORIES]
+            put([type(memory)() for memory in MEMORIES])
+            assert found == read_request(data)
+            put(learned)
+
+
+def test_the_length_of_a_body_fills_in_a_template_if_it_is_one() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\ntraceparent: 1\r\nContent-Length: %b\r\n\r\n"
+    for number in range(MAX_LINES_OF_A_NAME + 2 * plain.LEARNING_TURN):
+        found = read_request(head % b"%d" % number)
+        assert found is not None
+    assert found is not None
+    assert found[2].__class__ is Filled
+    assert found[3][b"content-length"] == b"%d" % number
+    for odd in (b"", b"-1", b"+1", b"1 ", b"0x1", b"1,1", b"9" * (plain.MAX_LENGTH_DIGITS + 1), b"\xb2"):
+        found = read_request(head % odd)
+        assert (found is not None) is (odd == b"1 ")
+
+
+def test_templates_are_bounded_and_those_in_use_stay() -> None:
+    for _ in range(2 * plain.LEARNING_TURN):
+        for kind in range(4):
+            head = b"GET / HTTP/1.1\r\nX-Kind: %d\r\ntraceparent: 1\r\n\r\n" % kind
+            assert read_request(head) is not None
+    for kind in range(4, 60):
+        for _ in range(plain.LEARNING_TURN):
+            assert read_request(b"GET / HTTP/1.1\r\nX-Kind: %d\r\ntraceparent: 1\r\n\r\n" % kind) is not None
+            assert len(plain._templates) <= plain.MAX_TEMPLATES
+    starts = {template.begins[0] for template in plain._templates}
+    assert {(b"x-kind", b"X-Kind: %d\r\n" % kind, b"%d" % kind) for kind in range(4)} <= starts
+
+
+LONG = b"Accept: " + b"a" * 120
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_template"),
+    [
+        (b"traceparent: 1", True),
+        (b"traceparent:1", False),
+        (b"traceparent: 1 ", False),
+        (b"traceparent: 1\r\n" + LONG, True),
+        (b"traceparent: 1\r\n" + LONG + b"\r\n" + LONG.replace(b"Accept", b"X-Accept"), False),
+        (b"\r\n".join(b"x-%d: %b" % (n, b"b" * 260) for n in range(2)), True),
+        (b"\r\n".join(b"x-%d: %b" % (n, b"b" * 260) for n in range(5)), False),
+    ],
+)
+def test_a_template_has_bounds_and_the_usual_form(lines: bytes, is_template: bool) -> None:
+    for _ in range(3 * plain.LEARNING_TURN):
+        assert read_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n\r\n") is not None
+    assert bool(plain._templates) is is_template
+
+
+def test_a_template_has_a_bound_of_what_differs() -> None:
+    for gaps in (plain.MAX_GAPS + 1, plain.MAX_GAPS):
+        names = [b"x-%d" % gap for gap in range(gaps)]
+        for name in names:
+            for number in range(MAX_LINES_OF_A_NAME + 1):
+                plain._learn(b"%b: %d" % (name, number))
+        for number in range(3 * plain.LEARNING_TURN):
+            lines = b"".join(b"%b: %d\r\n" % (name, 100 + number) for name in names)
+            assert read_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n") is not None
+        assert len(plain._templates) == (gaps == plain.MAX_GAPS)
 
 
 @pytest.mark.parametrize("size", [2, plain.MAX_BLOCK_BYTES, plain.PARTED_BYTES, 3 * plain.PARTED_BYTES])

@@ -9,9 +9,10 @@ from math import inf
 
 import pytest
 
-from sidecar.core.block import Begun, Block
+from sidecar.core.block import Filled
 from sidecar.core.errors import Reason
 from sidecar.core.head import NOTHING, RequestHead
+from sidecar.core.head_template import HeadTemplate
 from sidecar.core.plain import Field
 from sidecar.core.request import Request, Traits
 from sidecar.core.snapshot import UpstreamLimits
@@ -531,6 +532,7 @@ def sent(asked: Request, *, held: tuple[bytes, ...] = (), drop: frozenset[bytes]
 
 
 FIELD: Field = (b"a", b"A: 1\r\n", b"1")
+NAMED = tuple(enumerate((b"a", b"b", b"c", b"d")))
 START = b"POST /new HTTP/1.1\r\nHost: host\r\n"
 
 
@@ -540,14 +542,21 @@ def test_a_head_has_the_fields_that_go_on_and_its_own() -> None:
     assert sent(asked, drop=frozenset({b"b"})) == START + b"A: 1\r\nown: 1\r\n\r\n"
 
 
-def test_of_fields_that_begin_with_a_block_the_same_go_on() -> None:
-    block = Block([FIELD, (b"b", b"B: 2\r\n", b"2")], {b"a": b"1", b"b": b"2"})
-    asked = request(b"POST")
-    asked.fields = fields = Begun([*block, (b"c", b"C: 3\r\n", b"3"), (b"d", b"D: 4\r\n", b"4")])
-    fields.block = block
-    for drop in (frozenset({b"b", b"c"}), frozenset({b"a"}), frozenset[bytes]()):
-        lines = b"".join([line for key, line, _ in fields if key not in drop])
-        assert sent(asked, drop=drop) == START + lines + b"own: 1\r\n\r\n"
+@pytest.mark.parametrize("places", [(0,), (3,), (0, 1, 2, 3), (1, 2), (0, 3), (2, 3)])
+@pytest.mark.parametrize("drop", [b"", b"a", b"b", b"d", b"ab", b"bc", b"ad", b"cd", b"abcd"])
+def test_of_fields_that_fill_in_a_template_the_same_go_on(places: tuple[int, ...], drop: bytes) -> None:
+    whole = [(name, b"%b: %d\r\n" % (name.upper(), number), b"%d" % number) for number, name in NAMED]
+    known = [None if place in places else field for place, field in enumerate(whole)]
+    template = HeadTemplate(known, b"", [(place, whole[place][0], b"", b"") for place in places])
+    dropped = frozenset(bytes([letter]) for letter in drop)
+    for start in (0, 5):
+        others = [(name, line[:3] + b"%d\r\n" % start, b"") for name, line, _ in whole]
+        asked = request(b"POST")
+        asked.fields = fields = Filled(others[n] if n in places else field for n, field in enumerate(whole))
+        fields.template = template
+        for gone in (dropped, frozenset[bytes](), dropped):
+            lines = b"".join([line for key, line, _ in fields if key not in gone])
+            assert sent(asked, drop=gone) == START + lines + b"own: 1\r\n\r\n"
 
 
 def test_what_was_held_of_a_body_goes_with_the_head() -> None:

@@ -116,7 +116,7 @@ def forwarded_by(data: bytes) -> None:
         for line in lines.split(b"\r\n")[:-1]:
             name, colon, value = line.partition(b": ")
             assert colon
-            assert name.lower() in forwarded.NAMES
+            assert name.lower() in headers.FORWARDED
             assert not value.translate(None, VALUE_BYTES)
         same(
             "lines without what a route drops", lines, forwarded.lines_without(lines, frozenset({b"x-other"}))
