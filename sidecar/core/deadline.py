@@ -127,23 +127,45 @@ class Budget:
         return self
 
 
+@dataclass(frozen=True, eq=False, **SLOTTED)
+class Timeouts:
+    """What bounds an exchange by its header, as far as the names of its fields tell."""
+
+    policy: DeadlinePolicy
+    names: tuple[bytes, ...]
+    """Those of the policy's header fields that are there, in its order."""
+    may_bound: bool
+    """Whether any of them is there, or a baggage."""
+    alone: tuple[Carried, ...]
+    """The field, where it is the only one that may bound an exchange and has bare milliseconds; else empty."""
+
+
 def budget(
     fields: Mapping[bytes, bytes],
     policy: DeadlinePolicy,
     route_seconds: float,
     recovered_seconds: float | None,
-    names: tuple[bytes, ...] | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Budget:
     """Return the smallest of what the caller, the trace and the route allow.
 
     `route_seconds` is infinite for a route without a timeout. `recovered_seconds` is what is left of the inbound
     exchange that this one descends from (zero or less once it is over), None without one, infinite if nothing
     bounds it. The offset comes off the caller's own figure before `max` caps it: where the cap is far below, the
-    caller waits long enough. `names`: those of the policy's header fields that are there, where somebody knows.
+    caller waits long enough. `timeouts`: what is known of `fields` by their names.
     """
     if policy.mode is _OFF:
         return _route_budget(route_seconds)
-    given, invalid, carried = _read_fields(fields, policy.headers if names is None else names)
+    if timeouts is None:
+        given, invalid, carried = _read_fields(fields, policy.headers)
+    elif (
+        timeouts.alone
+        and len(value := fields[timeouts.names[0]]) <= _MAX_DIGITS
+        and value.isdigit()  # as `_read_fields`, without the call: 1,800 instructions less
+    ):
+        given, invalid, carried = int(value) / 1000.0, 0, timeouts.alone
+    else:
+        given, invalid, carried = _read_fields(fields, timeouts.names)
     if recovered_seconds is None and not carried and not invalid:
         return _route_budget(route_seconds)
     seconds, source = route_seconds, "route"
@@ -186,14 +208,18 @@ def budget_of(block: Block, policy: DeadlinePolicy, route_seconds: float) -> Bud
     return found
 
 
-def timeouts_of(
-    template: HeadTemplate, policy: DeadlinePolicy
-) -> tuple[DeadlinePolicy, tuple[bytes, ...], bool]:
-    """Return `policy`, which of its header fields are in the heads of this template, and whether anything there may
-    bound an exchange. What the template keeps of it."""
+def timeouts_of(template: HeadTemplate, policy: DeadlinePolicy) -> Timeouts:
+    """Return what `policy` has to look at in the heads of this template; the template keeps it."""
     names = tuple([name for name in policy.headers if name in template.lookup])
-    template.timeouts = policy, names, bool(names) or BAGGAGE in template.lookup
-    return template.timeouts
+    has_baggage = BAGGAGE in template.lookup
+    alone: tuple[Carried, ...] = ()
+    if len(names) == 1 and not has_baggage:
+        known = _KNOWN.get(names[0])
+        if known is not None and known.form is _MILLISECONDS:
+            alone = (known,)
+    found = Timeouts(policy, names, bool(names) or has_baggage, alone)
+    template.timeouts = found
+    return found
 
 
 @lru_cache(maxsize=4096)  # One for each timeout in use: 0.1 µs, where making one takes 0.25.

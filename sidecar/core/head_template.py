@@ -8,12 +8,9 @@ and not for each head. Shared by all heads that fill it in; owner: the loop's th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sidecar.core.headers import TELLS_OF_CLIENT
-
-if TYPE_CHECKING:
-    from sidecar.core.snapshot import DeadlinePolicy
 
 Field = tuple[bytes, bytes, bytes]
 Gap = tuple[int, bytes, bytes, bytes]
@@ -47,8 +44,8 @@ class HeadTemplate:
         self.behind: tuple[tuple[int, bytes], ...] = ()
         """Which of those that differ goes on next, by its place, and the lines behind it, joined."""
         self.tells_of_client = not TELLS_OF_CLIENT.isdisjoint(self.lookup)
-        self.timeouts: tuple[DeadlinePolicy, tuple[bytes, ...], bool] | None = None
-        """Of the policy that was asked for last (`deadline.timeouts_of`); None before."""
+        self.timeouts: Any = None
+        """What the deadline policy that was asked for last has to look at (`deadline.timeouts_of`); None before."""
 
     def __repr__(self) -> str:
         return f"<HeadTemplate {b', '.join(self.lookup).decode('latin-1')}>"

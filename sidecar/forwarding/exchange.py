@@ -221,12 +221,12 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
     def _take_deadline(self, route: LiveRoute, lookup: Mapping[bytes, bytes], now: float) -> None:
         seconds = route.first_check_seconds
         fields, policy = self.request.fields, route.deadline
-        names = None
+        timeouts: deadline.Timeouts | None = None
         if fields.__class__ is Filled and fields.lookup is lookup:
-            known = fields.template.timeouts
-            if known is None or known[0] is not policy:
-                known = deadline.timeouts_of(fields.template, policy)
-            _, names, may_bound = known
+            timeouts = fields.template.timeouts
+            if timeouts is None or timeouts.policy is not policy:
+                timeouts = deadline.timeouts_of(fields.template, policy)
+            may_bound = timeouts.may_bound
         else:
             may_bound = not route.deadline_fields.isdisjoint(lookup)
         if self.caller is None and not may_bound:
@@ -237,7 +237,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             if recovered is None and fields.__class__ is Block and fields.lookup is lookup:
                 budget = deadline.budget_of(fields, policy, route.request_seconds)
             else:
-                budget = deadline.budget(lookup, policy, route.request_seconds, recovered, names)
+                budget = deadline.budget(lookup, policy, route.request_seconds, recovered, timeouts)
             self.budget = budget
             self.deadline = now + budget.seconds
             if budget.invalid:

@@ -7,11 +7,13 @@ adds was computed when the route was built (`live.py`); here only what differs f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core import deadline, headers
+from sidecar.core.contract import SLOTTED
 from sidecar.core.deadline import Carried, Form
 from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
@@ -44,6 +46,23 @@ _NUMBERS: Final[dict[int, bytes]] = {}
 write the number. When they are so many, all are forgotten."""
 _BETWEEN_TRACE_FIELDS: Final = tuple(flags + b"\r\ntracestate: sidecar=" for flags in FLAG_TEXT)
 """What stands between the span id in `traceparent` and the one in `tracestate` (`tracecontext.format_...`)."""
+
+
+@dataclass(frozen=True, eq=False, **SLOTTED)
+class _Written:
+    """How some timeouts are written anew."""
+
+    drop: frozenset[bytes]
+    """What the route leaves out in any case."""
+    drop_also: frozenset[bytes]
+    """The same and these timeouts."""
+    text: list[bytes]
+    """What follows the first of them, `_EXPECTED`, cut wherever the milliseconds stand."""
+
+
+MAX_WRITTEN: Final = 64
+_written: Final[dict[tuple[Carried, ...], _Written]] = {}
+"""By the timeouts, for the route that wrote them last. When they are so many, all are forgotten."""
 
 
 def request_head(
@@ -83,13 +102,17 @@ def request_head(
         del own[9:11]
     elif not carried:  # the usual case: a list that does not grow takes 300 instructions less
         own[10] = _NUMBERS.get(sent_ms) or _number(sent_ms)
-    elif known := _around_milliseconds(drop, carried):
-        drop, text = known
-        number = own[10] = b"%d" % sent_ms
-        own[11] = number.join(text)
     else:
-        del own[9:]
-        drop = _unusual(exchange, route, told_seconds, own)
+        known = _written.get(carried)
+        if known is None or known.drop is not drop:
+            known = _written_by(drop, carried)
+        if known is None:
+            del own[9:]
+            drop = _unusual(exchange, route, told_seconds, own)
+        else:
+            drop = known.drop_also
+            number = own[10] = b"%d" % sent_ms
+            own[11] = number.join(known.text)
     head = RequestHead()
     head.request = request
     rewriting = route.rewriting
@@ -142,13 +165,18 @@ def _authority(endpoint: Endpoint | None) -> bytes:
     return b"localhost" if endpoint is None or endpoint.path is not None else str(endpoint).encode()
 
 
+def _written_by(drop: frozenset[bytes], carried: tuple[Carried, ...]) -> _Written | None:
+    """How these timeouts are written anew by a route that leaves out `drop`; None if they cannot be written so."""
+    known = _around_milliseconds(drop, carried)
+    if known is not None:
+        if len(_written) >= MAX_WRITTEN:
+            _written.clear()
+        _written[carried] = known
+    return known
+
+
 @lru_cache(maxsize=1024)  # 0.2 µs, where `_unusual` takes 2
-def _around_milliseconds(
-    drop: frozenset[bytes], carried: tuple[Carried, ...]
-) -> tuple[frozenset[bytes], list[bytes]] | None:
-    """What is left out where these timeouts are written anew, and what follows the first of them, `_EXPECTED`, cut
-    wherever the milliseconds stand; None if they cannot be written so.
-    """
+def _around_milliseconds(drop: frozenset[bytes], carried: tuple[Carried, ...]) -> _Written | None:
     if any(field.form not in deadline.IN_MILLISECONDS for field in carried):
         return None
     fields = deadline.timeout_fields(carried, 0.0, is_grpc=False)
@@ -157,7 +185,7 @@ def _around_milliseconds(
         text.append(unit + b"\r\n" + name + b": ")
         unit = zero[1:]
     text.append(unit + b"\r\n")
-    return drop | {name for name, _ in fields}, text[1:]
+    return _Written(drop, drop | {name for name, _ in fields}, text[1:])
 
 
 _GRPC_ALONE: Final = ((), (deadline.carried_field(deadline.GRPC_TIMEOUT, Form.GRPC),))

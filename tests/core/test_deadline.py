@@ -24,9 +24,11 @@ from sidecar.core.deadline import (
     grpc_timeout,
     parse_timeout,
     timeout_fields,
+    timeouts_of,
     whole_milliseconds,
     with_baggage_deadline,
 )
+from sidecar.core.head_template import HeadTemplate
 from sidecar.core.snapshot import TIMEOUT_HEADERS, DeadlinePolicy, Mode
 
 NO_OFFSET = DeadlinePolicy(offset_seconds=0.0)
@@ -322,6 +324,40 @@ def test_a_remembered_head_is_read_once_for_each_policy_and_timeout() -> None:
     observing = replace(policy, mode=Mode.OBSERVE)
     assert budget_of(block, observing, 1.0) == budget(lookup, observing, 1.0, None)
     assert budget_of(block, policy, 15.0) == first
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"x-request-timeout-ms": b"200"},
+        {b"x-request-timeout-ms": b"soon"},
+        {b"x-request-timeout-ms": b"200, 100"},
+        {b"x-request-timeout-ms": b"0"},
+        {b"x-request-timeout-ms": b"9" * 18},
+        {b"x-request-timeout-ms": b"9" * 19},
+        {b"x-request-timeout-ms": b""},
+        {b"grpc-timeout": b"2S"},
+        {b"l5d-timeout": b"200ms"},
+        {b"l5d-timeout": b"200"},
+        {b"x-request-timeout-ms": b"200", b"l5d-timeout": b"100ms"},
+        {b"x-request-timeout-ms": b"200", b"baggage": b"deadline-ms=100"},
+        {b"baggage": b"deadline-ms=100"},
+        {b"x-my-timeout": b"1s"},
+        {},
+    ],
+)
+def test_what_a_template_knows_of_timeouts_changes_no_budget(fields: dict[bytes, bytes]) -> None:
+    names = (*DeadlinePolicy().headers, b"x-my-timeout")
+    gaps = [(place, name, b"", b"") for place, name in enumerate(fields)]
+    template = HeadTemplate([None] * len(gaps), b"", gaps)
+    for policy in (DeadlinePolicy(), DeadlinePolicy(headers=names), DeadlinePolicy(mode=Mode.OBSERVE)):
+        known = timeouts_of(template, policy)
+        assert template.timeouts is known
+        for recovered in (None, 0.05, 5.0):
+            found = budget(fields, policy, 15.0, recovered, known)
+            assert found == budget(fields, policy, 15.0, recovered)
+        if not known.may_bound:
+            assert budget(fields, policy, 15.0, None).source == "route"
 
 
 def test_off_ignores_everything() -> None:
