@@ -45,6 +45,8 @@ CALL: Final = (
 )  # fmt: skip
 MAX_REQUESTS: Final = 160
 """In one input: the shortest take 13 bytes."""
+OVERFLOWN: Final = b"\x00\x00\x00\x03"
+"""What `RST_STREAM` says of a window that grew beyond its limit: FLOW_CONTROL_ERROR."""
 HELLO: Final = frame(0, END_STREAM, 1, b"hello")
 WORDS: Final = (
     request(1), request(3, is_end=False), HELLO, rst(3), setting((4, 0)), setting((1, 0)), ping(), window(0, 9),
@@ -116,7 +118,26 @@ def http2_client(data: bytes) -> None:
     policy = listener(Trust.NONE, Forwarded.SET) if is_stranger else listener()
     whole = Http2Conversation(policy).feed([data])
     for pieces in cuttings(data):
-        same("a client of HTTP/2 in pieces", whole, Http2Conversation(policy).feed(pieces))
+        parted = Http2Conversation(policy).feed(pieces)
+        same("a client of HTTP/2 in pieces", *_without_overflown(whole, parted))
+
+
+def _without_overflown(*conversations: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Leave out streams whose window one of them saw overflow: one that was answered whole in time is closed by then,
+    and the increment is ignored (RFC 9113 5.1)."""
+    overflown = {
+        one[1] for _, told, _ in conversations for one in told if one[::2] == (RST_STREAM, OVERFLOWN)
+    }
+    return [
+        (seen, [one for one in told if _stream_of(one) not in overflown], has_ended)
+        for seen, told, has_ended in conversations
+    ]
+
+
+def _stream_of(told: tuple[Any, ...]) -> int:
+    """Of a head, or of an end, which begins with its kind and ends with its payload."""
+    stream_id: int = told[0] if isinstance(told[2], bool) else told[1]
+    return stream_id
 
 
 def http2_seeds() -> Iterator[bytes]:
