@@ -14,9 +14,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from sidecar.core.client_tls import ClientTls
+from sidecar.core.endpoint_facts import NO_ENDPOINT
 from sidecar.core.observe import ObservedAttempt, ObservedExchange
 from sidecar.core.outcome import Judged
-from sidecar.core.snapshot import Match
+from sidecar.core.retry import RetryCause
+from sidecar.core.secured import TlsFacts
+from sidecar.core.snapshot import Endpoint, Match
 
 MAX_TARGET_BYTES: Final = 1024
 MAX_NAME_BYTES: Final = 256
@@ -56,19 +59,20 @@ _NOT_TOLD: Final[tuple[Match | None, bytes | None]] = (None, None)
 
 
 class FinishedAttempt:
-    """One try against one endpoint; the fields are those of `ObservedAttempt`.
+    """One try against one endpoint; the fields are those of `ObservedAttempt`, and what is known of the endpoint.
 
     `judged` is None unless who asks for the record wants it: to put it together takes 0.9 of 3.9 µs.
     """
 
     __slots__ = (
-        "cause", "ejected", "ended", "endpoint", "grpc_status", "http_version", "is_hedge", "judged", "reason",
-        "resend", "scheme", "sent_ms", "span_id", "started", "status", "tls", "upstream", "waited_seconds",
+        "cause", "ejected", "ended", "facts", "grpc_status", "judged", "reason", "resend", "sent_ms", "span_id",
+        "started", "status", "upstream", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, attempt: ObservedAttempt, judged: Judged | None = None) -> None:
+        pool = attempt.pool
         self.upstream: Final = attempt.upstream
-        self.endpoint: Final = attempt.endpoint
+        self.facts: Final = NO_ENDPOINT if pool is None else pool.facts
         self.span_id: Final = attempt.span_id
         self.started: Final = attempt.started
         self.ended: Final = attempt.ended
@@ -78,13 +82,29 @@ class FinishedAttempt:
         self.ejected: Final = attempt.ejected
         self.resend: Final = attempt.resend
         self.cause: Final = attempt.cause
-        self.is_hedge: Final = attempt.is_hedge
         self.waited_seconds: Final = attempt.waited_seconds
         self.sent_ms: Final = attempt.sent_ms
-        self.http_version: Final = attempt.http_version
         self.grpc_status: Final = attempt.grpc_status
-        self.scheme: Final = attempt.scheme
-        self.tls: Final = attempt.tls
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.facts.endpoint
+
+    @property
+    def http_version(self) -> str:
+        return self.facts.http_version
+
+    @property
+    def scheme(self) -> str:
+        return self.facts.scheme
+
+    @property
+    def tls(self) -> TlsFacts | None:
+        return self.facts.tls
+
+    @property
+    def is_hedge(self) -> bool:
+        return self.cause is RetryCause.HEDGE
 
 
 class FinishedExchange:
@@ -116,7 +136,7 @@ class FinishedExchange:
         self.method: Final = request.method
         self.target: Final = target if len(target) <= MAX_TARGET_BYTES else target[:MAX_TARGET_BYTES]
         self.host: Final = host if len(host) <= MAX_NAME_BYTES else host[:MAX_NAME_BYTES]
-        self.peer: Final = exchange.peer
+        self.peer: Final = exchange.stream.peer
         self.user_agent: Final = (
             agent if agent is None or len(agent) <= MAX_NAME_BYTES else agent[:MAX_NAME_BYTES]
         )
@@ -127,29 +147,29 @@ class FinishedExchange:
         self.status: Final = exchange.status
         self.reason: Final = exchange.reason
         self.detail: Final = detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL]
-        self.request_bytes: Final = exchange.request_bytes
+        body = exchange.body
+        self.request_bytes: Final = 0 if body is None else body.size
         self.response_bytes: Final = exchange.response_bytes
         self.budget: Final = exchange.budget
         self.breaker_state: Final = exchange.breaker_state
         self.fallback: Final = exchange.fallback
         self.spoken: Final = _spoken(exchange)
         tried = exchange.attempts
-        last = attempts[-1] if attempts else tried[-1] if tried else None
+        last = tried[-1] if tried else None
+        pool = None if last is None else last.pool
         self.attempt_count: Final = len(tried)
         self.upstream: Final = None if last is None else last.upstream
         """Of the last attempt, None without any."""
-        self.endpoint: Final = None if last is None else last.endpoint
+        self.endpoint: Final = None if pool is None else pool.facts.endpoint
         """The same."""
         has_spans = attempts is not None
         state = trace.tracestate if has_spans else b""
         self.tracestate: Final = trace.untrusted or (state if len(state) <= MAX_TRACESTATE_BYTES else b"")
         """A stranger's request has what it brought in the place of it, also if it is only logged."""
-        sent = exchange.rewritten_target if has_spans else None
         self.attempts: Final = attempts or ()
         """This and all that follows is empty in a record without spans."""
         self.parent_id: Final = trace.parent_id if has_spans else None
-        cut = sent if sent is None or len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
-        self.routed: Final = (exchange.match, cut) if has_spans else _NOT_TOLD
+        self.routed: Final = _routed(exchange) if has_spans else _NOT_TOLD
         """`match` and `rewritten_target`."""
         self.refused_by: Final = exchange.refused_by if has_spans else None
         self.tripped: Final = exchange.tripped if has_spans else None
@@ -161,6 +181,14 @@ class FinishedExchange:
     @property
     def rewritten_target(self) -> bytes | None:
         return self.routed[1]
+
+
+def _routed(exchange: ObservedExchange) -> tuple[Match | None, bytes | None]:
+    entry, route = exchange.matched, exchange.route
+    match = None if entry is None else entry.match
+    if route is None or route.rewriting is None or (sent := exchange.rewritten_target) is None:
+        return match, None
+    return match, sent if len(sent) <= MAX_TARGET_BYTES else sent[:MAX_TARGET_BYTES]
 
 
 def with_spans(exchange: ObservedExchange) -> FinishedExchange:

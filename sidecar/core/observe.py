@@ -15,15 +15,25 @@ from typing import Protocol
 from sidecar.core.checked import Checked
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.outcome import Judged
 from sidecar.core.request import Request
 from sidecar.core.retry import RetryCause
-from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import Endpoint, Match
+from sidecar.core.snapshot import Match
 from sidecar.core.transition import State, Transition
 from sidecar.core.untrusted import Untrusted
+
+# What is asked for each exchange with spans is asked of the parts that have it (`pool`, `stream`, `matched`): a
+# property on the way takes 700 instructions more.
+
+
+class ObservedPool(Protocol):
+    """The connections of one endpoint."""
+
+    @property
+    def facts(self) -> EndpointFacts: ...
 
 
 class ObservedAttempt(Protocol):
@@ -32,7 +42,7 @@ class ObservedAttempt(Protocol):
     @property
     def upstream(self) -> str: ...
     @property
-    def endpoint(self) -> Endpoint | None:
+    def pool(self) -> ObservedPool | None:
         """None when no endpoint could be had."""
 
     @property
@@ -81,18 +91,6 @@ class ObservedAttempt(Protocol):
         """The budget sent to the upstream, None if none was sent."""
 
     @property
-    def http_version(self) -> str:
-        """Spoken with the upstream: `1.1` or `2`."""
-
-    @property
-    def scheme(self) -> str:
-        """`http` or `https`."""
-
-    @property
-    def tls(self) -> TlsFacts | None:
-        """Of the last handshake with that endpoint; None in clear text, and where none has succeeded."""
-
-    @property
     def grpc_status(self) -> int | None:
         """What the upstream said of a gRPC call; None for another request, and without a whole answer."""
 
@@ -123,6 +121,37 @@ class ObservedTrace(Protocol):
         """What a stranger brought, whose trace starts here all the same; None for everybody else."""
 
 
+class ObservedRoute(Protocol):
+    """What the configuration says of it."""
+
+    @property
+    def rewriting(self) -> object | None:
+        """None where it rewrites no path."""
+
+
+class ObservedEntry(Protocol):
+    """One match of a route."""
+
+    @property
+    def match(self) -> Match: ...
+
+
+class ObservedStream(Protocol):
+    """A client's one request."""
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address, None for UNIX sockets."""
+
+
+class ObservedBody(Protocol):
+    """That of the request."""
+
+    @property
+    def size(self) -> int:
+        """Bytes received."""
+
+
 class ObservedExchange(Protocol):
     """One request from a client to the end of its response, as an observer may read it."""
 
@@ -137,16 +166,22 @@ class ObservedExchange(Protocol):
         """None when no route matched."""
 
     @property
-    def match(self) -> Match | None:
-        """Of the route, by which it took the request; None when no route did."""
+    def route(self) -> ObservedRoute | None:
+        """The one that took it, or that passes it through; None when there is none."""
+
+    @property
+    def matched(self) -> ObservedEntry | None:
+        """By which of the route's matches it was taken; None when none was."""
 
     @property
     def rewritten_target(self) -> bytes | None:
         """What upstreams are asked for instead; None where the route rewrites no path."""
 
     @property
-    def peer(self) -> tuple[str, int] | None:
-        """The client's address, None for UNIX sockets."""
+    def stream(self) -> ObservedStream: ...
+    @property
+    def body(self) -> ObservedBody | None:
+        """None for a request without one."""
 
     @property
     def started(self) -> float: ...
@@ -162,10 +197,6 @@ class ObservedExchange(Protocol):
 
     @property
     def detail(self) -> str: ...
-    @property
-    def request_bytes(self) -> int:
-        """Body bytes received."""
-
     @property
     def response_bytes(self) -> int:
         """Body bytes relayed."""

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sidecar.core.ejection.change import EndpointChange
     from sidecar.core.head import ResponseHead
     from sidecar.core.plain import Field
-    from sidecar.core.secured import TlsFacts
     from sidecar.core.snapshot import Endpoint
     from sidecar.core.transition import Transition
     from sidecar.forwarding.live import LiveRoute
@@ -499,18 +498,6 @@ class Attempt(ResponseSink, Seeker):
     @property
     def judged(self) -> Judged:
         return self.permit.judged(self.ended)
-
-    @property
-    def http_version(self) -> str:
-        return "2" if self.pool is not None and self.pool.is_shared else "1.1"
-
-    @property
-    def scheme(self) -> str:
-        return "https" if self.pool is not None and self.pool.secure is not None else "http"
-
-    @property
-    def tls(self) -> TlsFacts | None:
-        return self.pool.tls if self.pool is not None else None
 
     # What the upstream's connection says
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core.checked import USER_AGENT
+from sidecar.core.endpoint_facts import NO_ENDPOINT
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.head import ResponseHead
 from sidecar.core.outcome import Kind, Limit, Outcome, is_good_check
-from sidecar.core.secured import TlsFacts
-from sidecar.core.snapshot import CheckKind, CheckPolicy, Endpoint
+from sidecar.core.snapshot import CheckKind, CheckPolicy
 from sidecar.core.transition import Transition
 from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
@@ -35,8 +35,8 @@ class Check(Way):
     """See the module. It is its own culprit: what the breaker remembers of it are its ids."""
 
     __slots__ = (
-        "_cluster", "_has_place", "_on_end", "_pool", "_service", "_wait", "endpoint", "ids", "is_good", "is_shared",
-        "permit", "request", "scheme", "tls",
+        "_cluster", "_has_place", "_on_end", "_pool", "_service", "_wait", "facts", "ids", "is_good",
+        "permit", "request",
     )  # fmt: skip
 
     def __init__(
@@ -52,11 +52,8 @@ class Check(Way):
         state that its verdict made."""
         self.permit = permit
         self.ids = Ids(service, is_traced=True)
-        self.endpoint: Endpoint | None = None
-        self.is_shared = False
-        """It went by HTTP/2."""
-        self.scheme = "http"
-        self.tls: TlsFacts | None = None
+        self.facts = NO_ENDPOINT
+        """Of where it went, once it is over."""
         self.is_good = False
         self._service = service
         self._cluster = cluster
@@ -146,8 +143,7 @@ class Check(Way):
         pool = self._pool
         if pool is not None:
             pool.in_flight -= 1
-            self.endpoint, self.is_shared, self.tls = pool.endpoint, pool.is_shared, pool.tls
-            self.scheme = "http" if pool.secure is None else "https"
+            self.facts = pool.facts
         if self._wait is not None:
             self._wait.cancel()
             self._wait = None

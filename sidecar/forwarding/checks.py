@@ -108,14 +108,14 @@ class Checker:
 
     def _ended(self, check: Check, transition: Transition | None) -> None:
         self._running = None
-        breaker, error = self.destination.breaker, check.error
+        breaker, error, facts = self.destination.breaker, check.error, check.facts
         is_news = not check.is_good and not self._has_failed
         self._has_failed = self._has_failed or not check.is_good
         checked = Checked(
             breaker.route,
             breaker.upstream,
             check.request.policy.told,
-            check.endpoint,
+            facts.endpoint,
             check.trace_id,
             check.span_id,
             check.ids.is_sampled,
@@ -126,9 +126,9 @@ class Checker:
             "" if error is None else error.detail,
             check.is_good,
             is_news,
-            "2" if check.is_shared else "1.1",
-            scheme=check.scheme,
-            tls=check.tls,
+            facts.http_version,
+            scheme=facts.scheme,
+            tls=facts.tls,
         )
         self._service.observe.checked(checked)
         if transition is not None:

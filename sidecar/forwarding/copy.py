@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mypy_extensions import trait
 
 from sidecar.core.contract import NO_SLOTS
+from sidecar.core.endpoint_facts import NO_ENDPOINT
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import Account
 from sidecar.core.mirrored import MARK, CopyOutcome, Mirrored
@@ -283,7 +284,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
         trace = self.trace
         if not trace.is_sampled or not (is_sent or reason is not None):
             return
-        request = story.request
+        request, facts = story.request, NO_ENDPOINT if pool is None else pool.facts
         observe.mirrored(
             Mirrored(
                 route.name,
@@ -292,7 +293,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
                 request.method,
                 request.host,
                 self._target,
-                None if pool is None else pool.endpoint,
+                facts.endpoint,
                 trace.trace_id,
                 trace.span_id,
                 story.trace.trace_id,
@@ -302,8 +303,8 @@ class Copy(ResponseSink, Seeker, BodyTee):
                 now,
                 self._status,
                 reason,
-                "2" if pool is not None and pool.is_shared else "1.1",
-                scheme="https" if pool is not None and pool.secure is not None else "http",
-                tls=None if pool is None else pool.tls,
+                facts.http_version,
+                scheme=facts.scheme,
+                tls=facts.tls,
             )
         )

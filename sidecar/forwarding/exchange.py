@@ -29,7 +29,7 @@ from sidecar.core.outcome import Limit, could_count
 from sidecar.core.plain import Field
 from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
-from sidecar.core.snapshot import FallbackPolicy, Match
+from sidecar.core.snapshot import FallbackPolicy
 from sidecar.core.transition import State, Transition
 from sidecar.forwarding import answers, date, grpc, guards, instead, lineage, strict
 from sidecar.forwarding.acting import Acting
@@ -301,10 +301,6 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
     def prefix_length(self) -> int:
         path = self.request.origin_target.partition(b"?")[0]
         return 0 if self.matched is None else self.matched.prefix_end(path)
-
-    @property
-    def match(self) -> Match | None:
-        return None if self.matched is None else self.matched.match
 
     @property
     def tries(self) -> Sequence[Attempt]:

@@ -195,7 +195,7 @@ class Cluster(LeaseLine):
         ]
         for place, pool in kept.items():
             if place in wanted:
-                pool.endpoint = wanted[place]  # its weight, for one, may be another
+                pool.meet(wanted[place])  # its weight, for one, may be another
             else:
                 pool.retire()
                 self.peers.leave(pool.endpoint, pool, now)

@@ -155,7 +155,7 @@ async def _connect_securely(pool: LeasePool, who: ServerIdentity, seconds: float
         facts = transport.facts
         assert facts is not None
         pool = pool.cluster.pool_speaking(pool, facts.alpn)
-        pool.tls = facts
+        pool.shaken(facts)
         connection = pool.new_connection()
         transport.attach(connection)
         is_connected = True

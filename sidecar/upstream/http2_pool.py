@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
-from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.http2.settings import age_seconds
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
@@ -37,15 +37,15 @@ class Http2Pool(SharingPool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "begun_at", "cluster", "connecting", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
-        "is_shared", "lingering", "may_ping", "more_from", "secure", "standing", "stream_limit", "tls",
+        "begun_at", "cluster", "connecting", "endpoint", "facts", "idle", "in_flight", "is_own_pod", "is_retired",
+        "is_shared", "lingering", "may_ping", "more_from", "secure", "standing", "stream_limit",
     )  # fmt: skip
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
         self.secure = secure
-        self.tls: TlsFacts | None = None
+        self.facts = EndpointFacts(endpoint, "2", "http" if secure is None else "https")
         self.is_own_pod = False
         self.is_shared = True
         self.in_flight = self.lingering = 0

@@ -18,6 +18,7 @@ from sidecar.core.contract import NO_SLOTS
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.ejection.standing import Standing
+from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.numbers import Histogram
@@ -131,10 +132,23 @@ class LeasePool(ABC):
     """Its connections carry many requests at a time."""
     secure: ServerIdentity | None
     """Who has to be there, and how a TLS connection begins; None: in clear text."""
-    tls: TlsFacts | None
-    """What the last handshake with it came to."""
+    facts: EndpointFacts
+    """What log and spans tell of an attempt here."""
     is_own_pod: bool
     """Its last connection is served by a listener of this process (`Departure.own_pod`)."""
+
+    def meet(self, endpoint: Endpoint) -> None:
+        """Its endpoint is the same one, and something else is known of it."""
+        self.endpoint = endpoint
+        facts, told = self.facts, self.facts.endpoint
+        if told is None or told.facts != endpoint.facts:
+            self.facts = EndpointFacts(endpoint, facts.http_version, facts.scheme, facts.tls)
+
+    def shaken(self, tls: TlsFacts) -> None:
+        """A handshake with it came to this. Most come to the same: then nothing is made anew."""
+        facts = self.facts
+        if tls != facts.tls:
+            self.facts = EndpointFacts(facts.endpoint, facts.http_version, facts.scheme, tls)
 
     @abstractmethod
     def new_connection(self) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
+from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
-from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.transport.tls.client import ServerIdentity
 from sidecar.upstream.http1 import UpstreamConnection
@@ -24,15 +24,15 @@ class Pool(LeasePool):
     """One endpoint with its connections; `in_flight` is what the balancer compares."""
 
     __slots__ = (
-        "_connections", "begun_at", "cluster", "endpoint", "idle", "in_flight", "is_own_pod", "is_retired",
-        "is_shared", "lingering", "secure", "standing", "tls",
+        "_connections", "begun_at", "cluster", "endpoint", "facts", "idle", "in_flight", "is_own_pod", "is_retired",
+        "is_shared", "lingering", "secure", "standing",
     )  # fmt: skip
 
     def __init__(self, cluster: LeaseLine, endpoint: Endpoint, secure: ServerIdentity | None = None) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
         self.secure = secure
-        self.tls: TlsFacts | None = None
+        self.facts = EndpointFacts(endpoint, "1.1", "http" if secure is None else "https")
         self.is_own_pod = False
         self.is_shared = False
         self.in_flight = self.lingering = 0

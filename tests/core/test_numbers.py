@@ -82,13 +82,13 @@ def test_upper_bounds_are_inclusive_and_the_last_bucket_is_open(seconds: float, 
 
 def test_a_hedge_is_counted_by_what_became_of_it_and_is_no_retry() -> None:
     numbers = Numbers()
-    lost, won = FakeAttempt(status=0), FakeAttempt(resend=1, is_hedge=True)
+    lost, won = FakeAttempt(status=0), FakeAttempt(resend=1, cause=RetryCause.HEDGE)
     pass_through(numbers, FakeExchange(attempts=(lost, won)))
-    slow_hedge = FakeAttempt(status=0, resend=1, is_hedge=True)
+    slow_hedge = FakeAttempt(status=0, resend=1, cause=RetryCause.HEDGE)
     pass_through(
         numbers, FakeExchange(attempts=(slow_hedge, FakeAttempt()))
     )  # who has the client is the last
-    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, resend=1, is_hedge=True)
+    failed = FakeAttempt(status=0, reason=Reason.CONNECTION_REFUSED, resend=1, cause=RetryCause.HEDGE)
     pass_through(numbers, FakeExchange(attempts=(failed, FakeAttempt())))
     where = (*ROUTE, ("sidecar.upstream", "payments"))
     assert read(numbers, "sidecar.hedge.attempts") == {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
+from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Judged, Verdict
 from sidecar.core.request import Request, Traits
@@ -21,6 +23,14 @@ from sidecar.core.untrusted import Untrusted
 
 ENDPOINT = Endpoint("10.0.0.7", 8080)
 JUDGED = Judged(Verdict.SUCCESS, State.CLOSED, 100.001, 0.02, 0.02)
+
+
+@cache
+def _facts(
+    endpoint: Endpoint | None, _more: object, version: str, scheme: str, tls: TlsFacts | None
+) -> EndpointFacts:
+    """One for all attempts at an endpoint of which the same is known."""
+    return EndpointFacts(endpoint, version, scheme, tls)
 
 
 @dataclass(slots=True)
@@ -40,9 +50,36 @@ class FakeAttempt:
     scheme: str = "http"
     tls: TlsFacts | None = None
     resend: int = 0
-    is_hedge: bool = False
     cause: RetryCause | None = None
     judged: Judged = JUDGED
+
+    @property
+    def is_hedge(self) -> bool:
+        return self.cause is RetryCause.HEDGE
+
+    @property
+    def facts(self) -> EndpointFacts:
+        more = None if self.endpoint is None else self.endpoint.facts
+        return _facts(self.endpoint, more, self.http_version, self.scheme, self.tls)
+
+    @property
+    def pool(self) -> FakeAttempt:
+        return self
+
+
+@dataclass(slots=True)
+class FakeRoute:
+    rewriting: object | None
+
+
+@dataclass(slots=True)
+class FakeEntry:
+    match: Match
+
+
+@dataclass(slots=True)
+class FakeBody:
+    size: int
 
 
 @dataclass(slots=True)
@@ -88,6 +125,22 @@ class FakeExchange:
                 replace(one, resend=number, cause=one.cause or RetryCause.NOT_CONNECTED if number else None)
                 for number, one in enumerate(self.attempts)
             ]
+
+    @property
+    def stream(self) -> FakeExchange:
+        return self
+
+    @property
+    def body(self) -> FakeBody | None:
+        return FakeBody(self.request_bytes) if self.request_bytes else None
+
+    @property
+    def route(self) -> FakeRoute | None:
+        return None if self.route_name is None else FakeRoute(self.rewritten_target)
+
+    @property
+    def matched(self) -> FakeEntry | None:
+        return None if self.match is None else FakeEntry(self.match)
 
     @property
     def request(self) -> Request:

@@ -30,6 +30,7 @@ from sidecar.core.health import CheckEnd, CheckState
 from sidecar.core.mirrored import CopyOutcome
 from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Notice
+from sidecar.core.retry import RetryCause
 from sidecar.core.sources import (
     AdaptiveNumbers,
     BreakerReading,
@@ -61,7 +62,7 @@ def full(*, is_exponential: bool = False) -> tuple[Numbers, Sources]:
             route_name='odd "name"\\',
             budget_source="trace",
             is_sampled=False,
-            attempts=(FakeAttempt(), FakeAttempt(status=0, resend=1, is_hedge=True)),
+            attempts=(FakeAttempt(), FakeAttempt(status=0, resend=1, cause=RetryCause.HEDGE)),
         ),
     ):
         numbers.finished(exchange)

@@ -157,7 +157,7 @@ def test_resolved_endpoint_is_told_by_its_name_and_its_address() -> None:
 
 def test_a_hedge_says_so_and_the_one_that_it_was_faster_than_is_no_error() -> None:
     lost = FakeAttempt(status=0)
-    hedge = FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1, is_hedge=True)
+    hedge = FakeAttempt(span_id=b"00f067aa0ba902b9", resend=1, cause=RetryCause.HEDGE)
     _, first, second = spans_of(FakeExchange(attempts=(lost, hedge)))
     assert attributes(first)["sidecar.cancellation.cause"] == "hedge"
     assert first.status.code == Status.STATUS_CODE_UNSET

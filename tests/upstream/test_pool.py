@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, nextafter
 
 import pytest
 
+from sidecar.core.secured import TlsFacts
+from sidecar.core.snapshot import Endpoint
 from sidecar.upstream.pool import Pool
 from tests.support.by_hand import HERE, HandLease, HandLoop, hand_cluster
 
@@ -150,3 +153,23 @@ def test_an_operator_sees_what_a_pool_holds() -> None:
     opened(pool)
     pool.in_flight = 2
     assert repr(pool) == f"<Pool {HERE} idle=1 open=1 in_flight=2>"
+
+
+def test_what_is_told_of_an_endpoint_is_made_anew_by_what_is_new_alone() -> None:
+    pool = new_pool()
+    told = pool.facts
+    assert (told.endpoint, told.http_version, told.scheme, told.tls) == (HERE, "1.1", "http", None)
+
+    pool.meet(Endpoint(HERE.host, HERE.port))
+    assert pool.facts is told
+    pool.meet(replace(HERE, name="app"))
+    assert (pool.endpoint.name, pool.facts.endpoint) == ("app", pool.endpoint)
+
+    tls = TlsFacts("1.3", "TLS_AES_128_GCM_SHA256", None, "app", None, is_resumed=False)
+    pool.shaken(tls)
+    told = pool.facts
+    assert (told.endpoint, told.tls) == (pool.endpoint, tls)
+    pool.shaken(replace(tls))
+    assert pool.facts is told
+    pool.shaken(replace(tls, is_resumed=True))
+    assert pool.facts.tls == replace(tls, is_resumed=True)
