@@ -15,28 +15,25 @@ from sidecar.core.snapshot import Endpoint
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_endpoint, of_wait
 
-_DURATION = wire.before_seconds("sidecar.upstream.duration")
-_SENT_MS = wire.numbers("sidecar.deadline.sent_ms")
+DURATION = wire.before_seconds("sidecar.upstream.duration")
 MAX_IDENTITY = 256
 """Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
 
 
 def place_of(attempt: FinishedAttempt) -> bytes:
     """Where it went: the same for all attempts at one endpoint. Replaces the SERVER span's own `server.address`."""
-    upstream = attempt.upstream
-    return wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(attempt.endpoint, upstream))
+    upstream, tls = attempt.upstream, attempt.tls
+    place = wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(attempt.endpoint, upstream))
+    if tls is not None and tls.identity is not None:
+        place += wire.text("sidecar.upstream.identity", tls.identity[:MAX_IDENTITY].encode())
+    return place
 
 
 def joined_fields(record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> list[bytes]:
-    """What the SERVER span says of it besides."""
-    sent = record.routed[1]
-    fields = [_DURATION, wire.fraction(attempt.ended - attempt.started)]
-    if attempt.sent_ms is not None:
-        fields.append(_SENT_MS[attempt.sent_ms])
+    """What the SERVER span says of few attempts."""
+    sent, fields = record.routed[1], []
     if sent is not None:
         fields.append(wire.text("sidecar.upstream.path", redacted_path(sent.partition(b"?")[0])))
-    if attempt.tls is not None and attempt.tls.identity is not None:
-        fields.append(wire.text("sidecar.upstream.identity", attempt.tls.identity[:MAX_IDENTITY].encode()))
     if attempt.waited_seconds:
         fields.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
     if attempt.ejected is not None:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from sidecar.core.checked import USER_AGENT, Checked
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.errors import Reason
-from sidecar.core.finished import FinishedAttempt, FinishedExchange, Spoken
+from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.grpc_status import SERVER_ERRORS
 from sidecar.core.mirrored import Mirrored
 from sidecar.core.numbers import METHODS, client_error_type, server_error_type
@@ -28,7 +28,7 @@ from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
 from sidecar.telemetry.event_shape import EventShaper
-from sidecar.telemetry.joined import MAX_IDENTITY, joined_fields, place_of, server_of
+from sidecar.telemetry.joined import DURATION, MAX_IDENTITY, joined_fields, place_of, server_of
 from sidecar.telemetry.spans import EventRecord, TransitionIds
 
 _KNOWN = frozenset(METHODS)
@@ -40,15 +40,12 @@ _MAX_PEERS = 256
 """Clients whose exchanges are shaped in the same second; each new connection is another."""
 MAX_PATH_CHARACTERS = 256
 """Of `http.route`: an expression may be long."""
-_SOME_CLIENT = ClientTls()
-"""In the place of each client, where all that matters is that there is TLS."""
-
 _URL_PATH, _URL_FULL = wire.before_text("url.path"), wire.before_text("url.full")
 _REQUEST_ID, _PEER_PORT = wire.before_text("sidecar.request_id"), wire.key("network.peer.port")
 _BUDGET_MS, _USED_MS = wire.numbers("sidecar.deadline.budget_ms"), wire.numbers("sidecar.deadline.used_ms")
 _SENT_MS = wire.numbers("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
-_clean = wire.clean
+_clean, _times, _fraction = wire.clean, wire.TIMES, wire.FRACTION
 
 _CAUSES = {cause: wire.text("sidecar.retry.reason", cause.value.encode()) for cause in RetryCause}
 _HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
@@ -60,15 +57,19 @@ _CANCELLED_BY: dict[Reason | None, bytes] = {
 }
 """What was cut short by somebody above: nobody here or below is to blame, so their spans are no errors."""
 
+_SCHEMES = {"http": b"http://", "https": b"https://"}
 _SLASH = 0x2F
 _SEMICOLON = 0x3B
+_QUESTION_MARK = 0x3F
 """As numbers: to look for bytes in bytes takes 0.2 µs more than for one of them."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 
 
-_InCommon: TypeAlias = tuple[Match | None, Endpoint | None, bytes, bool]
-"""What keeps the identities in its key alive; what such exchanges say alike; whether that is all, but for what each
+_InCommon: TypeAlias = tuple[Match | None, bytes, bool]
+"""What keeps the identity in its key alive; what such exchanges say alike; whether that is all, but for what each
 has."""
+_AttemptsInCommon: TypeAlias = tuple[bytes, bytes, bool]
+"""Of attempts, what `url.full` begins with (empty: by the Host); then the same."""
 
 
 class SpanShaper:
@@ -78,64 +79,81 @@ class SpanShaper:
         self._ids = ids
         self._events = EventShaper(ids)
         self._servers: dict[tuple[object, ...], _InCommon] = {}
-        self._attempts: dict[tuple[object, ...], tuple[Endpoint | None, bytes, bytes]] = {}
+        self._attempts: dict[tuple[object, ...], _AttemptsInCommon] = {}
 
     def exchange_spans(self, record: FinishedExchange, offset_ns: int) -> list[bytes]:
         """The SERVER span of one exchange, then a CLIENT span for each attempt that has an id of its own.
 
         `offset_ns` is added to a monotonic time to get nanoseconds since the epoch.
-        """
-        attempts, span_id, target, came = record.attempts, record.span_id, record.target, record.tracestate
-        joined = attempts[0] if attempts and attempts[0].span_id == span_id else None
-        path, query = split_target(target)
-        state = wire.trace_state(came) if came and not isinstance(came, Untrusted) else b""
-        fields = self._server_fields(record, joined, path, query, offset_ns)
-        fields.append(state)
-        spans = [wire.span_of(fields)]
-        if joined is None or len(attempts) > 1:
-            spans += self._client_spans(record, path, query, state, offset_ns)
-        return spans
 
-    def _server_fields(
-        self,
-        record: FinishedExchange,
-        joined: FinishedAttempt | None,
-        path: bytes,
-        query: bytes,
-        offset_ns: int,
-    ) -> list[bytes]:
-        """The fields of a SERVER span but for its trace state. `joined`: the attempt that it stands for as well."""
-        started, ended, budget, agent = record.started, record.ended, record.budget, record.user_agent
-        request_id, peer = record.request_id, record.peer
-        start_ns, end_ns = floor(started * 1e9) + offset_ns, floor(ended * 1e9) + offset_ns
-        if not request_id.isascii():
-            request_id = _clean(request_id)
+        What nearly all have is here in one piece: by calls, and by a list that grows, it took twice the instructions.
+        """
+        attempts, span_id, target, budget = record.attempts, record.span_id, record.target, record.budget
+        started, ended, request_id, peer = record.started, record.ended, record.request_id, record.peer
+        spoken, breaker, parent_id, came = (
+            record.spoken,
+            record.breaker_state,
+            record.parent_id,
+            record.tracestate,
+        )
+        agent, (match, sent) = record.user_agent, record.routed
+        joined = attempts[0] if attempts and attempts[0].span_id == span_id else None
+        # `match` by its identity: to hash a dataclass costs as much as all the rest; the entry keeps it alive
+        key = (
+            record.method, record.route_name, id(match), record.listener,
+            spoken if spoken[2] is None else (spoken[0], spoken[1], True), record.status, record.reason,
+            record.fallback, None if breaker is None else breaker._value_, budget.source,
+            None if joined is None else (joined.upstream, joined.facts),
+        )  # fmt: skip
+        common = self._servers.get(key) or self._server_common(key, record, joined)
+        path, query = target, b""
+        if not target or target[0] != _SLASH or _QUESTION_MARK in target or _SEMICOLON in target:
+            path, query = split_target(target)
         if not path.isascii():
             path = _clean(path)
-        host = b"" if joined is not None else record.host
-        _, _, fixed, is_usual = self._in_common(record, joined)
-        fields = [
-            wire.ids_and_times(record.trace_id, record.span_id, record.parent_id, start_ns, end_ns),
-            fixed,
-            _REQUEST_ID[len(request_id)],
-            request_id,
-            _USED_MS[floor((ended - started) * 1000 + 0.5)],
-        ]
-        if record.target:
-            fields += (_URL_PATH[len(path)], path)
+        if not request_id.isascii():
+            request_id = _clean(request_id)
+        state = wire.trace_state(came) if came and not isinstance(came, Untrusted) else b""
+        if parent_id:
+            ids = b"".join((b"0a10", record.trace_id, b"1208", span_id, b"2208", parent_id))
+        else:
+            ids = b"".join((b"0a10", record.trace_id, b"1208", span_id))
+        if joined is None:
+            host, duration, took, sent_ms, more = record.host, b"", b"", None, b""
+        else:
+            host, sent_ms, duration = b"", joined.sent_ms, DURATION
+            took = _fraction(floor((joined.ended - joined.started) * 1e6 + 0.5) / 1e6)  # as `wire.fraction`
+            is_plain = sent is None and not joined.waited_seconds and joined.ejected is None
+            is_plain = is_plain and record.fallback is None and len(attempts) == 1
+            more = b"" if is_plain else b"".join(joined_fields(record, joined, offset_ns))
         if query:
-            fields.append(wire.text("url.query", query))
-        if budget.source:
-            fields.append(_BUDGET_MS[floor(budget.measured_seconds * 1000 + 0.5)])
-        if host or agent:
-            fields.append(_ASKED[host, agent])
-        if peer is not None:
-            fields.append(_PEERS[peer])
-        if joined is not None:
-            fields += joined_fields(record, joined, offset_ns)
-        if not is_usual or record.tripped is not None or isinstance(record.tracestate, Untrusted):
-            fields += self._rare(record, path, offset_ns)
-        return fields
+            more += wire.text("url.query", query)
+        if not common[2] or record.tripped is not None or came.__class__ is Untrusted:
+            more += b"".join(self._rare(record, path, offset_ns))
+        payload = b"".join(
+            (
+                unhexlify(ids),
+                _times(0x39, floor(started * 1e9) + offset_ns, 0x41, floor(ended * 1e9) + offset_ns),
+                common[1],
+                _REQUEST_ID[len(request_id)],
+                request_id,
+                _USED_MS[floor((ended - started) * 1000 + 0.5)],
+                _URL_PATH[len(path)] if target else b"",
+                path if target else b"",
+                _BUDGET_MS[floor(budget.measured_seconds * 1000 + 0.5)] if budget.source else b"",
+                _ASKED[host, agent] if host or agent else b"",
+                b"" if peer is None else _PEERS[peer],
+                duration,
+                took,
+                b"" if sent_ms is None else _SENT_MS[sent_ms],
+                more,
+                state,
+            )
+        )
+        spans = [wire.framed(payload)]
+        if joined is None or len(attempts) > 1:
+            self._add_client_spans(spans, record, path, query, state, offset_ns)
+        return spans
 
     def _rare(self, record: FinishedExchange, path: bytes, offset_ns: int) -> Iterator[bytes]:
         """What few exchanges have."""
@@ -155,56 +173,96 @@ class SpanShaper:
             yield wire.event("circuit_breaker.transition", at_ns, of_breaker(record.tripped))
             yield wire.link(*self._ids.cause_of(record.tripped), is_sampled=True)
 
-    def _in_common(self, record: FinishedExchange, joined: FinishedAttempt | None) -> _InCommon:
-        spoken, match, breaker = record.spoken, record.routed[0], record.breaker_state
-        method = record.method if record.method in _KNOWN else b"_OTHER"
-        if spoken.tls is not None:
-            spoken = spoken._replace(tls=_SOME_CLIENT)
-        state = "" if breaker is None else breaker._value_
-        upstream, endpoint = ("", None) if joined is None else (joined.upstream, joined.endpoint)
-        # by identity: hashing a dataclass costs as much as all the rest; the entry keeps both alive
-        key = (
-            method, record.route_name, id(match), record.listener, spoken, record.status, record.reason,
-            record.fallback, state, record.budget.source, upstream, id(endpoint),
-        )  # fmt: skip
-        entry = self._servers.get(key)
-        if entry is None:
-            if len(self._servers) >= _MAX_CACHED:
-                self._servers.clear()
-            fixed = b"".join(_server_fixed(record, method, spoken, state))
-            if joined is not None:
-                fixed += place_of(joined)
-            is_usual = method != b"_OTHER" and spoken[1:] == (None, None) and not _may_have_failed(record)
-            entry = self._servers[key] = match, endpoint, fixed, is_usual
+    def _server_common(
+        self, key: tuple[object, ...], record: FinishedExchange, joined: FinishedAttempt | None
+    ) -> _InCommon:
+        """What such exchanges have in common: a new entry, unless a client made its method up."""
+        method = record.method
+        if method not in _KNOWN:
+            method = b"_OTHER"
+            key = (method, *key[1:])
+            known = self._servers.get(key)
+            if known is not None:
+                return known
+        if len(self._servers) >= _MAX_CACHED:
+            self._servers.clear()
+        fixed = b"".join(_server_fixed(record, method))
+        if joined is not None:
+            fixed += place_of(joined)
+        is_usual = method != b"_OTHER" and record.spoken[1:] == (None, None) and not _may_have_failed(record)
+        entry = self._servers[key] = record.match, fixed, is_usual
         return entry
 
-    def _client_spans(
-        self, record: FinishedExchange, path: bytes, query: bytes, state: bytes, offset_ns: int
-    ) -> Iterator[bytes]:
-        trace_id, span_id, sent = record.trace_id, record.span_id, record.rewritten_target
-        sent_path = path if sent is None else redacted_path(sent.partition(b"?")[0])
+    def _add_client_spans(
+        self,
+        spans: list[bytes],
+        record: FinishedExchange,
+        path: bytes,
+        query: bytes,
+        state: bytes,
+        offset_ns: int,
+    ) -> None:
+        """As above, in one piece for what nearly all have."""
+        trace_id, span_id, sent, method = record.trace_id, record.span_id, record.routed[1], record.method
+        if sent is not None:
+            path = redacted_path(sent.partition(b"?")[0])
+        if query:
+            path = b"%b?%b" % (path, query)
         for attempt in record.attempts:
-            if attempt.span_id == span_id:
+            own_id = attempt.span_id
+            if own_id == span_id:
                 continue  # it was joined with the SERVER span
-            authority, parts = self._client_parts(record, attempt)
-            url = _clean(_full_url(attempt.scheme, authority or record.host, sent_path, query))
-            parts += (_URL_FULL[len(url)], url, state)
-            if attempt.resend:
-                parts.append(wire.number("http.request.resend_count", attempt.resend))
-            if attempt.is_hedge:
-                parts.append(_HEDGE)
-            elif attempt.cause is not None:
-                parts.append(_CAUSES[attempt.cause])
-            if not attempt.status and attempt.reason is None:
-                parts.append(_LOST_TO_HEDGE)
-            if attempt.waited_seconds:
-                parts.append(of_wait(attempt.started, attempt.waited_seconds, offset_ns))
-            if attempt.ejected is not None:
-                parts.append(of_endpoint(attempt.ejected, offset_ns))
-            start_ns = floor(attempt.started * 1e9) + offset_ns
-            end_ns = floor(attempt.ended * 1e9) + offset_ns
-            parts.append(wire.ids_and_times(trace_id, attempt.span_id, span_id, start_ns, end_ns))
-            yield wire.span_of(parts)
+            sent_ms = attempt.sent_ms
+            key = (
+                method, record.route_name, attempt.upstream, attempt.facts, attempt.status, attempt.reason,
+                attempt.grpc_status,
+            )  # fmt: skip
+            origin, fixed, is_usual = self._attempts.get(key) or self._client_common(key, record, attempt)
+            url = origin + path if origin else b"%b%b%b" % (_SCHEMES[attempt.scheme], record.host, path)
+            if not url.isascii():
+                url = _clean(url)
+            is_plain = (
+                is_usual and attempt.cause is None and not attempt.resend and not attempt.waited_seconds
+            )
+            is_plain = is_plain and attempt.ejected is None and record.spoken[1] is None
+            ids = b"".join((b"0a10", trace_id, b"1208", own_id, b"2208", span_id))
+            start_ns, end_ns = (
+                floor(attempt.started * 1e9) + offset_ns,
+                floor(attempt.ended * 1e9) + offset_ns,
+            )
+            payload = b"".join(
+                (
+                    unhexlify(ids),
+                    _times(0x39, start_ns, 0x41, end_ns),
+                    fixed,
+                    b"" if sent_ms is None else _SENT_MS[sent_ms],
+                    _URL_FULL[len(url)],
+                    url,
+                    b"" if is_plain else b"".join(_rare_of_attempt(record, attempt, offset_ns)),
+                    state,
+                )
+            )
+            spans.append(wire.framed(payload))
+
+    def _client_common(
+        self, key: tuple[object, ...], record: FinishedExchange, attempt: FinishedAttempt
+    ) -> _AttemptsInCommon:
+        """As `_server_common`."""
+        method = record.method
+        if method not in _KNOWN:
+            method = b"_OTHER"
+            key = (method, *key[1:])
+            known = self._attempts.get(key)
+            if known is not None:
+                return known
+        if len(self._attempts) >= _MAX_CACHED:
+            self._attempts.clear()
+        authority = _authority(attempt.endpoint)
+        origin = _SCHEMES[attempt.scheme] + authority if authority else b""
+        is_usual = method != b"_OTHER" and bool(attempt.status or attempt.reason is not None)
+        fixed = _client_fixed(method, record.route_name, attempt)
+        entry = self._attempts[key] = origin, fixed, is_usual
+        return entry
 
     def _failure_parts(self, record: FinishedExchange) -> Iterator[bytes]:
         reason = record.reason
@@ -212,39 +270,6 @@ class SpanShaper:
             yield wire.status(wire.ERROR, record.detail.encode() if reason is not None else b"")
         if record.refused_by is not None:
             yield wire.link(*self._ids.cause_of(record.refused_by), is_sampled=True)
-
-    def _client_parts(self, record: FinishedExchange, attempt: FinishedAttempt) -> tuple[bytes, list[bytes]]:
-        """The authority for `url.full` (empty: use Host), and what stands in a CLIENT span besides it."""
-        method = record.method
-        authority, fixed = self._client_fixed(method, record.route_name, attempt)
-        parts = [fixed]
-        if record.spoken.grpc_status is not None:
-            parts.append(_rpc(split_target(record.target)[0]))
-        if method not in _KNOWN:
-            parts.append(wire.text("http.request.method_original", method[:32]))
-        if attempt.sent_ms is not None:
-            parts.append(_SENT_MS[attempt.sent_ms])
-        return authority, parts
-
-    def _client_fixed(
-        self, method: bytes, route: str | None, attempt: FinishedAttempt | Checked | Mirrored
-    ) -> tuple[bytes, bytes]:
-        """The endpoint's authority for `url.full` (empty: use Host), and what attempts like this have in common."""
-        known = method if method in _KNOWN else b"_OTHER"
-        endpoint = attempt.endpoint
-        # by identity: hashing the dataclass costs as much as all the rest; the entry keeps the endpoint alive
-        key = (
-            known, route, attempt.upstream, id(endpoint), attempt.status, attempt.reason, attempt.http_version,
-            attempt.grpc_status, attempt.scheme, attempt.tls,
-        )  # fmt: skip
-        entry = self._attempts.get(key)
-        if entry is None:
-            if len(self._attempts) >= _MAX_CACHED:
-                self._attempts.clear()
-            authority = b"" if endpoint is None or endpoint.path is not None else _authority(endpoint)
-            fixed = _client_fixed(known, route, attempt)
-            entry = self._attempts[key] = (endpoint, authority, fixed)
-        return entry[1], entry[2]
 
     def event_spans(self, record: EventRecord, offset_ns: int) -> list[bytes]:
         """The spans of a transition (an outage has many, or none yet), of a reload, or of a check."""
@@ -256,11 +281,11 @@ class SpanShaper:
 
     def _copy_span(self, copy: Mirrored, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace, linked to the SERVER span of the request."""
-        authority, fixed = self._client_fixed(copy.method, copy.route, copy)
         path, query = split_target(copy.target)
+        url = _full_url(copy.scheme, _authority(copy.endpoint) or copy.host, path, query)
         parts = [
-            fixed,
-            wire.text("url.full", _full_url(copy.scheme, authority or copy.host, path, query)),
+            _client_fixed(copy.method if copy.method in _KNOWN else b"_OTHER", copy.route, copy),
+            wire.text("url.full", url),
             wire.text("sidecar.mirror.outcome", copy.outcome.value.encode()),
             wire.link(unhexlify(copy.of_trace_id), unhexlify(copy.of_span_id)),
         ]
@@ -270,17 +295,35 @@ class SpanShaper:
 
     def _check_span(self, checked: Checked, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace: no exchange asked for it."""
-        authority, fixed = self._client_fixed(b"GET", checked.route, checked)
+        path = redacted_path(checked.path.encode())
         parts = [
-            fixed,
-            wire.text(
-                "url.full", _full_url(checked.scheme, authority, redacted_path(checked.path.encode()), b"")
-            ),
+            _client_fixed(b"GET", checked.route, checked),
+            wire.text("url.full", _full_url(checked.scheme, _authority(checked.endpoint), path, b"")),
             wire.text("user_agent.original", USER_AGENT.encode()),
         ]
         trace_id, span_id = unhexlify(checked.trace_id), unhexlify(checked.span_id)
         times = int(checked.started * 1e9) + offset_ns, int(checked.ended * 1e9) + offset_ns
         return wire.span(trace_id, span_id, b"", *times, parts)
+
+
+def _rare_of_attempt(record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> Iterator[bytes]:
+    """What few CLIENT spans have."""
+    if record.spoken.grpc_status is not None:
+        yield _rpc(split_target(record.target)[0])
+    if record.method not in _KNOWN:
+        yield wire.text("http.request.method_original", record.method[:32])
+    if attempt.resend:
+        yield wire.number("http.request.resend_count", attempt.resend)
+    if attempt.is_hedge:
+        yield _HEDGE
+    elif attempt.cause is not None:
+        yield _CAUSES[attempt.cause]
+    if not attempt.status and attempt.reason is None:
+        yield _LOST_TO_HEDGE
+    if attempt.waited_seconds:
+        yield of_wait(attempt.started, attempt.waited_seconds, offset_ns)
+    if attempt.ejected is not None:
+        yield of_endpoint(attempt.ejected, offset_ns)
 
 
 def _may_have_failed(record: FinishedExchange) -> bool:
@@ -314,7 +357,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _full_url(scheme: str, authority: bytes, path: bytes, query: bytes) -> bytes:
-    start = b"http://" if scheme == "http" else b"https://"
+    start = _SCHEMES[scheme]
     return b"%b%b%b?%b" % (start, authority, path, query) if query else b"%b%b%b" % (start, authority, path)
 
 
@@ -335,10 +378,10 @@ def _path_of(match: Match | None) -> str:
     return "" if path is None else path.value[:MAX_PATH_CHARACTERS]
 
 
-def _server_fixed(record: FinishedExchange, method: bytes, spoken: Spoken, state: str) -> Iterator[bytes]:
+def _server_fixed(record: FinishedExchange, method: bytes) -> Iterator[bytes]:
     """Of words of the configuration, and of what is one of a few."""
     verb = "HTTP" if method == b"_OTHER" else method.decode()
-    route, reason = record.route_name, record.reason
+    route, reason, spoken, state = record.route_name, record.reason, record.spoken, record.breaker_state
     yield _PARENT_ELSEWHERE
     yield wire.name_and_kind(f"{verb} {route}" if route is not None else verb, wire.SERVER)
     yield wire.text("http.request.method", method)
@@ -359,8 +402,8 @@ def _server_fixed(record: FinishedExchange, method: bytes, spoken: Spoken, state
         yield wire.text("sidecar.fallback", record.fallback.encode())
     if reason in _CANCELLED_BY:
         yield _CANCELLED_BY[reason]
-    if state:
-        yield wire.text("sidecar.circuit_breaker.state", state.encode())
+    if state is not None:
+        yield wire.text("sidecar.circuit_breaker.state", state.value.encode())
     if record.budget.source:
         yield wire.text("sidecar.deadline.source", record.budget.source.encode())
 
@@ -400,7 +443,10 @@ def _rpc(path: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _authority(endpoint: Endpoint) -> bytes:
+def _authority(endpoint: Endpoint | None) -> bytes:
+    """For `url.full`; empty where there is none."""
+    if endpoint is None or endpoint.path is not None:
+        return b""
     name = endpoint.name
     return (str(endpoint) if name is None else f"{name}:{endpoint.port}").encode()
 

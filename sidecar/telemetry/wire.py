@@ -10,7 +10,6 @@ otherwise, so `text` cleans it.
 from __future__ import annotations
 
 import struct
-from binascii import unhexlify
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache, partial
 from math import floor
@@ -27,10 +26,13 @@ ERROR = 2
 """Status code."""
 
 _SAMPLED, _HAS_IS_REMOTE, _IS_REMOTE = 0x01, 0x100, 0x200
+_FRAMES = tuple(b"\x12" + length for length in _LENGTHS)
+"""What is before a span of so many bytes, in `ScopeSpans`."""
 _MOST = 1024
 """Values, or lengths of values, that are known of one attribute."""
 _IDS = struct.Struct("<2s16s2s8s").pack  # trace_id, span_id
-_TIMES = struct.Struct("<BQBQ").pack  # start, end
+TIMES = struct.Struct("<BQBQ").pack
+"""The fields of a span's start (0x39) and end (0x41), in nanoseconds."""
 
 
 class Memo(dict[K, bytes]):
@@ -99,7 +101,7 @@ def numbers(name: str) -> Memo[int]:
     return Memo(partial(number_of, key(name)))
 
 
-_FRACTION = struct.Struct("<d").pack
+FRACTION = struct.Struct("<d").pack
 
 
 def seconds(name: str, value: float) -> bytes:
@@ -115,7 +117,7 @@ def before_seconds(name: str) -> bytes:
 
 def fraction(seconds: float) -> bytes:
     """To the microsecond. By way of an integer, as `round` goes by way of a text and takes four times as long."""
-    return _FRACTION(floor(seconds * 1e6 + 0.5) / 1e6)
+    return FRACTION(floor(seconds * 1e6 + 0.5) / 1e6)
 
 
 def flag(name: str, *, value: bool) -> bytes:
@@ -147,25 +149,13 @@ def span(
     """
     ids = _IDS(b"\x0a\x10", trace_id, b"\x12\x08", span_id)
     parent = b"\x22\x08" + parent_id if parent_id else b""
-    return span_of((ids, parent, _TIMES(0x39, start_ns, 0x41, end_ns), *rest))
+    return framed(b"".join((ids, parent, TIMES(0x39, start_ns, 0x41, end_ns), *rest)))
 
 
-def span_of(fields: Iterable[bytes]) -> bytes:
-    """The same of all its fields."""
-    payload = b"".join(fields)
+def framed(payload: bytes) -> bytes:
+    """The same of all its fields in one."""
     size = len(payload)
-    return b"\x12" + (_LENGTHS[size] if size < 2048 else varint(size)) + payload
-
-
-def ids_and_times(
-    trace_id: bytes, span_id: bytes, parent_id: bytes | None, start_ns: int, end_ns: int
-) -> bytes:
-    """Those fields of a span whose ids are in hex; all are read in one go. Without a parent it is a root."""
-    if parent_id:
-        ids = b"".join((b"0a10", trace_id, b"1208", span_id, b"2208", parent_id))
-    else:
-        ids = b"".join((b"0a10", trace_id, b"1208", span_id))
-    return unhexlify(ids) + _TIMES(0x39, start_ns, 0x41, end_ns)
+    return (_FRAMES[size] if size < 2048 else b"\x12" + varint(size)) + payload
 
 
 def request(resource: bytes, scope: bytes, spans: Sequence[bytes], schema_url: bytes = b"") -> bytes:
