@@ -43,7 +43,7 @@ def usual_line(record: FinishedExchange, offset_ns: int, worker: str) -> bytes |
         or record.detail
         or record.fallback is not None
         or (grpc_status is not None and grpc_status in SERVER_ERRORS)
-        or record.tracestate.__class__ is not bytes
+        or record.untrusted is not None
     ):
         return None
     target, request_id, peer, budget = record.target, record.request_id, record.peer, record.budget

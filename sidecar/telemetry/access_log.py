@@ -107,11 +107,8 @@ class Log:
         self.unwritten += left
         self.dropped += left + self._in_flight
 
-    def finished(self, exchange: ObservedExchange, record: FinishedExchange | None = None) -> None:
-        """Keep the exchange's line; `record` is that of the exchange, if there is one already.
-
-        Exchanges that failed are logged whatever the sampling.
-        """
+    def finished(self, exchange: ObservedExchange) -> None:
+        """Keep the exchange's line. Exchanges that failed are logged whatever the sampling."""
         if exchange.reason is not None or exchange.status >= 500 or is_grpc_error(exchange):
             if self._level > _WARNING:
                 return
@@ -124,11 +121,7 @@ class Log:
         if waiting >= CAPACITY:
             self._drop()
             return
-        if self._attempts:
-            record = with_verdicts(exchange)
-        elif record is None:
-            record = FinishedExchange(exchange)
-        queue.append(record)
+        queue.append(with_verdicts(exchange) if self._attempts else FinishedExchange(exchange))
         if waiting == _BATCH:
             self._wake.raise_flag()
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.core.finished import FinishedAttempt, FinishedExchange
 from sidecar.core.numbers import client_error_type
+from sidecar.core.recorded import RecordedAttempt, RecordedExchange
 from sidecar.core.secrets import redacted_path
 from sidecar.core.snapshot import Endpoint
 from sidecar.telemetry import wire
@@ -20,18 +20,19 @@ MAX_IDENTITY = 256
 """Characters of who an upstream is that are told; a SPIFFE ID may have 2048."""
 
 
-def place_of(attempt: FinishedAttempt) -> bytes:
+def place_of(attempt: RecordedAttempt) -> bytes:
     """Where it went: the same for all attempts at one endpoint. Replaces the SERVER span's own `server.address`."""
-    upstream, tls = attempt.upstream, attempt.tls
-    place = wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(attempt.endpoint, upstream))
+    upstream, facts = attempt.upstream, attempt.facts
+    place = wire.text("sidecar.upstream", upstream.encode()) + b"".join(server_of(facts.endpoint, upstream))
+    tls = facts.tls
     if tls is not None and tls.identity is not None:
         place += wire.text("sidecar.upstream.identity", tls.identity[:MAX_IDENTITY].encode())
     return place
 
 
-def joined_fields(record: FinishedExchange, attempt: FinishedAttempt, offset_ns: int) -> list[bytes]:
+def joined_fields(record: RecordedExchange, attempt: RecordedAttempt, offset_ns: int) -> list[bytes]:
     """What the SERVER span says of few attempts."""
-    sent, fields = record.routed[1], []
+    sent, fields = record.rewritten_target, []
     if sent is not None:
         fields.append(wire.text("sidecar.upstream.path", redacted_path(sent.partition(b"?")[0])))
     if attempt.waited_seconds:
@@ -55,12 +56,12 @@ def server_of(endpoint: Endpoint | None, upstream: str) -> Iterator[bytes]:
         yield wire.number("server.port", endpoint.port)
 
 
-def _failure(attempt: FinishedAttempt, offset_ns: int) -> bytes:
+def _failure(attempt: RecordedAttempt, offset_ns: int) -> bytes:
     """An attempt that did not serve, at its end."""
     told = [
         wire.text("sidecar.upstream", attempt.upstream.encode()),
         wire.seconds("sidecar.upstream.duration", attempt.ended - attempt.started),
-        *server_of(attempt.endpoint, attempt.upstream),
+        *server_of(attempt.facts.endpoint, attempt.upstream),
     ]
     if attempt.status:
         told.append(wire.number("http.response.status_code", attempt.status))

@@ -21,7 +21,6 @@ from sidecar.core.finished import FinishedExchange
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Cause, State, Transition
-from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry.span_shape import split_target
 
 Fields = dict[str, Any]
@@ -204,8 +203,8 @@ def access_fields(record: FinishedExchange) -> Fields:
         "client": None if peer is None else peer[0],
         "user_agent": None if agent is None else agent.decode("utf-8", "replace"),
     }
-    if isinstance(record.tracestate, Untrusted) and record.tracestate.request_id:
-        fields["untrusted_request_id"] = record.tracestate.request_id.decode("ascii")
+    if record.untrusted is not None and record.untrusted.request_id:
+        fields["untrusted_request_id"] = record.untrusted.request_id.decode("ascii")
     tls = record.spoken.tls
     if tls is not None:
         fields["tls"] = tls.protocol

@@ -27,7 +27,7 @@ from sidecar.telemetry import wire
 from sidecar.telemetry.export import Sink
 from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.span_shape import SpanShaper
-from sidecar.telemetry.spans import SpanRecorder, Wake, spans_of
+from sidecar.telemetry.spans import SpanRecorder, Wake, spans_in
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class SpanPipeline(Pipeline):
         recorder = self._recorder
         while recorder.exchanges:
             record = recorder.exchanges.popleft()
-            self.failed += spans_of(record.attempts, record.span_id)
+            self.failed += spans_in(record)
         self.failed += len(recorder.events) + len(self._spans)
         recorder.events.clear()
         self._spans = []
@@ -208,7 +208,7 @@ class SpanPipeline(Pipeline):
             try:  # as `_shaped`, without two calls for each
                 spans += shaper.exchange_spans(record, offset)
             except Exception:
-                self._left_out(spans_of(record.attempts, record.span_id))
+                self._left_out(spans_in(record))
 
 
 class MetricPipeline(Pipeline):

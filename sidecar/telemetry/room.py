@@ -104,9 +104,10 @@ def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callabl
 
     def tell_all(exchange: ObservedExchange) -> None:
         count(exchange)
-        record = keep(exchange) if exchange.trace.is_sampled else None
+        if exchange.trace.is_sampled:
+            keep(exchange)
         if has_access_log:
-            log.finished(exchange, record)
+            log.finished(exchange)
 
     return tell_all
 

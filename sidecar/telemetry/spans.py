@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sidecar.core.checked import Checked
-from sidecar.core.finished import FinishedAttempt, FinishedExchange, with_spans
 from sidecar.core.mirrored import Mirrored
 from sidecar.core.observe import ObservedAttempt, ObservedExchange
+from sidecar.core.recorded import ExchangeFields, RecordedAttempt, RecordedExchange, recorded
 from sidecar.core.sources import ReloadReport
 from sidecar.core.transition import Transition
 
@@ -74,9 +74,15 @@ class TransitionIds:
         return trace_id, span_id
 
 
-def spans_of(attempts: Sequence[ObservedAttempt | FinishedAttempt], span_id: bytes) -> int:
+def spans_of(attempts: Sequence[ObservedAttempt | RecordedAttempt], span_id: bytes) -> int:
     """How many spans an exchange makes: its own, and that of each attempt that it does not stand for."""
     return 1 + len(attempts) - (bool(attempts) and attempts[0].span_id == span_id)
+
+
+def spans_in(record: ExchangeFields) -> int:
+    """The same of its record."""
+    told = RecordedExchange(*record)
+    return spans_of([RecordedAttempt(*one) for one in told.attempts], told.span_id)
 
 
 class SpanRecorder:
@@ -84,26 +90,24 @@ class SpanRecorder:
 
     def __init__(self, *, capacity: int, wake_at: int, wake: Callable[[], None]) -> None:
         """Hold at most `capacity` exchanges; call `wake` when `wake_at` of them wait."""
-        self.exchanges: deque[FinishedExchange] = deque()
+        self.exchanges: deque[ExchangeFields] = deque()
         self.events: deque[EventRecord] = deque()
         self.dropped_spans = 0
         self._capacity = capacity
         self._wake_at = wake_at
         self._wake = wake
 
-    def finished(self, exchange: ObservedExchange) -> FinishedExchange | None:
-        """Keep a sampled exchange; the record of it, for others who keep it too."""
+    def finished(self, exchange: ObservedExchange) -> None:
+        """Keep a sampled exchange."""
         if not exchange.trace.is_sampled:
-            return None
+            return
         waiting = len(self.exchanges)
         if waiting >= self._capacity:
             self.dropped_spans += spans_of(exchange.attempts, exchange.trace.span_id)
-            return None
-        record = with_spans(exchange)
-        self.exchanges.append(record)
+            return
+        self.exchanges.append(recorded(exchange))
         if waiting + 1 == self._wake_at:
             self._wake()
-        return record
 
     def transitioned(self, transition: Transition) -> None:
         """Keep every transition."""

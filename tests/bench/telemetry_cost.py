@@ -60,9 +60,9 @@ class Shown:
     """A fake exchange as the data path's are: what it is asked for is there, and is not made for each question."""
 
     __slots__ = (
-        "attempts", "breaker_state", "budget", "detail", "ended", "fallback", "match", "peer", "reason",
-        "refused_by", "request", "request_bytes", "response_bytes", "rewritten_target", "route_name", "started",
-        "status", "trace", "tripped",
+        "attempts", "body", "breaker_state", "budget", "detail", "ended", "fallback", "matched", "reason",
+        "refused_by", "request", "response_bytes", "rewritten_target", "route", "route_name", "started", "status",
+        "stream", "trace", "tripped",
     )  # fmt: skip
 
     def __init__(self, exchange: FakeExchange) -> None:

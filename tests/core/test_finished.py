@@ -1,25 +1,27 @@
-"""The record of a finished exchange: what is in it, what is cut, and what is left out."""
+"""The records of a finished exchange, for its log line and for its spans: what is in them, and what is cut."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 
+from sidecar.core.client_tls import ClientTls
+from sidecar.core.endpoint_facts import NO_ENDPOINT
 from sidecar.core.errors import Reason
 from sidecar.core.finished import (
     MAX_DETAIL,
     MAX_NAME_BYTES,
     MAX_REQUEST_ID_BYTES,
     MAX_TARGET_BYTES,
-    MAX_TRACESTATE_BYTES,
     FinishedAttempt,
     FinishedExchange,
     Spoken,
-    with_spans,
     with_verdicts,
 )
 from sidecar.core.numbers import Numbers
+from sidecar.core.recorded import MAX_TRACESTATE_BYTES, RecordedAttempt, RecordedExchange, recorded
 from sidecar.core.snapshot import AccessLog, Endpoint
 from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.room import Reporter
@@ -41,14 +43,6 @@ EXCHANGE = FakeExchange(
     fallback="spare",
     attempts=(FIRST, SECOND),
 )
-OF_SPANS_ALONE = {
-    "attempts": (),
-    "parent_id": None,
-    "tracestate": b"",
-    "rewritten_target": None,
-    "refused_by": None,
-    "tripped": None,
-}
 OF_THE_LAST_ATTEMPT = {"attempt_count", "upstream", "endpoint"}
 
 
@@ -59,57 +53,69 @@ def fields_of(record: type) -> set[str]:
     }
 
 
-SHARED = fields_of(FinishedExchange) - OF_SPANS_ALONE.keys() - OF_THE_LAST_ATTEMPT - {"spoken", "routed"}
-"""`spoken` and `routed` have each two of them in one field."""
+def named(exchange: FakeExchange) -> RecordedExchange:
+    return RecordedExchange(*recorded(exchange))
 
 
-@pytest.mark.parametrize("field", sorted(SHARED | OF_SPANS_ALONE.keys() - {"attempts"}))
-def test_a_record_holds_what_the_exchange_tells(field: str) -> None:
-    assert getattr(with_spans(EXCHANGE), field) == getattr(EXCHANGE, field)
+@pytest.mark.parametrize(
+    "field", sorted(fields_of(FinishedExchange) - OF_THE_LAST_ATTEMPT - {"spoken", "attempts"})
+)
+def test_a_record_for_the_log_holds_what_the_exchange_tells(field: str) -> None:
+    assert getattr(FinishedExchange(EXCHANGE), field) == getattr(EXCHANGE, field)
 
 
-@pytest.mark.parametrize("make", [FinishedExchange, with_spans])
+@pytest.mark.parametrize("field", sorted({*RecordedExchange._fields} - {"spoken", "attempts"}))
+def test_a_record_for_spans_holds_what_the_exchange_tells(field: str) -> None:
+    assert getattr(named(EXCHANGE), field) == getattr(EXCHANGE, field)
+
+
+@pytest.mark.parametrize("make", [FinishedExchange, named])
 @pytest.mark.parametrize("version", ["1.0", "1.1", "2"])
 @pytest.mark.parametrize("status", [None, 0, 14])
+@pytest.mark.parametrize("tls", [None, ClientTls("1.3")])
 def test_a_record_tells_what_was_spoken(
-    make: type[FinishedExchange], version: str, status: int | None
+    make: Callable[[FakeExchange], FinishedExchange | RecordedExchange],
+    version: str,
+    status: int | None,
+    tls: ClientTls | None,
 ) -> None:
-    record = make(FakeExchange(http_version=version, grpc_status=status))
-    assert record.spoken == Spoken(version, status)
-
-
-def test_a_record_with_spans_tells_the_match_and_what_was_asked_of_the_upstream() -> None:
-    whole, bare = with_spans(EXCHANGE), FinishedExchange(EXCHANGE)
-    assert (whole.match, whole.rewritten_target) == (EXCHANGE.match, b"/v2")
-    assert (bare.match, bare.rewritten_target) == (None, None)
+    record = make(FakeExchange(http_version=version, grpc_status=status, tls=tls))
+    assert record.spoken == Spoken(version, status, tls)
 
 
 @pytest.mark.parametrize("attempts", [(), (FIRST,), (FIRST, SECOND)])
-def test_a_record_with_spans_holds_each_attempt(attempts: tuple[FakeAttempt, ...]) -> None:
+def test_a_record_holds_each_attempt_for_spans_and_with_its_verdict_for_the_log(
+    attempts: tuple[FakeAttempt, ...],
+) -> None:
     exchange = FakeExchange(attempts=attempts)
-    for make in (with_spans, with_verdicts):
-        for one, attempt in zip(make(exchange).attempts, attempts, strict=True):
-            for field in fields_of(FinishedAttempt) - {"judged"}:
-                assert getattr(one, field) == getattr(attempt, field)
-            assert one.judged == (attempt.judged if make is with_verdicts else None)
+    for one, attempt in zip(with_verdicts(exchange).attempts, attempts, strict=True):
+        for field in fields_of(FinishedAttempt):
+            assert getattr(one, field) == getattr(attempt, field)
+    for fields, attempt in zip(named(exchange).attempts, attempts, strict=True):
+        for name, value in RecordedAttempt(*fields)._asdict().items():
+            assert value == getattr(attempt, name)
 
 
-def test_a_record_without_spans_leaves_out_what_they_alone_tell() -> None:
+def test_an_attempt_without_an_endpoint_is_told_too() -> None:
+    class Nowhere(FakeAttempt):
+        @property
+        def pool(self) -> None:  # type: ignore[override]
+            return None
+
+    exchange = FakeExchange(attempts=(Nowhere(),))
+    (one,) = named(exchange).attempts
+    assert RecordedAttempt(*one).facts is NO_ENDPOINT
+    assert with_verdicts(exchange).attempts[0].endpoint is FinishedExchange(exchange).endpoint is None
+
+
+def test_a_line_is_told_of_the_last_attempt_and_how_many_there_were() -> None:
     record = FinishedExchange(EXCHANGE)
-    for field in SHARED:
-        assert getattr(record, field) == getattr(EXCHANGE, field)
-    assert {field: getattr(record, field) for field in OF_SPANS_ALONE} == OF_SPANS_ALONE
-
-
-@pytest.mark.parametrize("make", [FinishedExchange, with_spans])
-def test_a_line_is_told_of_the_last_attempt_and_how_many_there_were(make: type[FinishedExchange]) -> None:
-    record = make(EXCHANGE)
     assert (record.attempt_count, record.upstream, record.endpoint) == (2, "spare", SECOND.endpoint)
-    record = make(FakeExchange(attempts=()))
+    record = FinishedExchange(FakeExchange(attempts=()))
     assert (record.attempt_count, record.upstream, record.endpoint) == (0, None, None)
 
 
-def test_log_and_spans_keep_the_same_record() -> None:
+def test_spans_are_kept_of_what_is_sampled_and_lines_of_all() -> None:
     spans = SpanRecorder(capacity=9, wake_at=9, wake=lambda: None)
     log = Log(AccessLog(), -1)
     report = Reporter(Numbers(), spans, log).finished
@@ -117,10 +123,8 @@ def test_log_and_spans_keep_the_same_record() -> None:
     report(EXCHANGE)
     report(FakeExchange(is_sampled=False))
 
-    (kept,), (first, second) = spans.exchanges, log._queue
-    assert first is kept
-    assert isinstance(second, FinishedExchange)
-    assert second.parent_id is None
+    assert list(spans.exchanges) == [recorded(EXCHANGE)]
+    assert [one.status for one in log._queue if isinstance(one, FinishedExchange)] == [502, 200]
 
 
 @pytest.mark.parametrize(
@@ -135,12 +139,15 @@ def test_log_and_spans_keep_the_same_record() -> None:
 )
 def test_what_a_client_makes_long_is_cut(field: str, limit: int) -> None:
     for length in (limit - 1, limit, limit + 1):
-        record = with_spans(FakeExchange(**{field: b"x" * length}))  # type: ignore[arg-type]
-        assert getattr(record, field) == b"x" * min(length, limit)
+        exchange = FakeExchange(**{field: b"x" * length})  # type: ignore[arg-type]
+        assert getattr(named(exchange), field) == b"x" * min(length, limit)
+        if field != "rewritten_target":
+            assert getattr(FinishedExchange(exchange), field) == b"x" * min(length, limit)
 
 
 def test_a_long_detail_is_cut_and_a_long_tracestate_left_out() -> None:
-    assert with_spans(FakeExchange(detail="x" * (MAX_DETAIL + 1))).detail == "x" * MAX_DETAIL
+    for make in (FinishedExchange, named):
+        assert make(FakeExchange(detail="x" * (MAX_DETAIL + 1))).detail == "x" * MAX_DETAIL
     longest = b"a=" + b"x" * (MAX_TRACESTATE_BYTES - 2)
-    assert with_spans(FakeExchange(tracestate=longest)).tracestate == longest
-    assert with_spans(FakeExchange(tracestate=longest + b"x")).tracestate == b""
+    assert named(FakeExchange(tracestate=longest)).tracestate == longest
+    assert named(FakeExchange(tracestate=longest + b"x")).tracestate == b""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import load_text
-from sidecar.core.finished import FinishedExchange, with_spans
+from sidecar.core.recorded import RecordedExchange, recorded
 from sidecar.core.untrusted import MAX_KEPT_BYTES, Untrusted, what_came
 from sidecar.forwarding.exchange import Exchange
 from sidecar.telemetry.span_shape import SpanShaper
@@ -39,14 +39,14 @@ CONTEXT = (
 STRANGE = inbound("trust: none")
 
 
-async def finished(to: Stage, *lines: bytes) -> tuple[FinishedExchange, Request]:
+async def finished(to: Stage, *lines: bytes) -> tuple[RecordedExchange, Request]:
     """One request's record, and what the app saw."""
     records = []
     observe = to.worker.service.observe
     usual = observe.finished
 
     def keep(exchange: Exchange) -> None:
-        records.append(with_spans(exchange))
+        records.append(RecordedExchange(*recorded(exchange)))
         usual(exchange)
 
     observe.finished = keep  # type: ignore[assignment, method-assign]
@@ -67,7 +67,7 @@ async def test_a_strangers_trace_starts_anew_with_a_link_to_theirs() -> None:
     assert seen.value(b"x-request-id") == trace_id
     for name in (b"baggage", b"b3", b"x-b3-traceid", b"uber-trace-id", b"x-datadog-sampling-priority"):
         assert seen.value(name) is None, name
-    assert record.tracestate == Untrusted(TRACE, SPAN, b"a=1", b"user=1,deadline-ms=5", b"theirs")
+    assert record.untrusted == Untrusted(TRACE, SPAN, b"a=1", b"user=1,deadline-ms=5", b"theirs")
 
 
 async def test_a_trusted_callers_trace_goes_on_beside_it() -> None:
@@ -84,7 +84,7 @@ async def test_their_sampled_flag_makes_no_span() -> None:
     header = STRANGE.replace("telemetry: {", "telemetry: {traces: {sample_ratio: 0}, ")
     async with stage(saying(OK), header=header) as to:
         record, _ = await finished(to, TRACEPARENT)
-        assert isinstance(record.tracestate, Untrusted)
+        assert isinstance(record.untrusted, Untrusted)
         await to.ask(get(b"/", TRACEPARENT))
         assert not any(one.trace.is_sampled for one in to.worker.service.exchanges)
     async with stage(saying(OK), header=header.replace("trust: none", "trust: all")) as to:
@@ -94,7 +94,7 @@ async def test_their_sampled_flag_makes_no_span() -> None:
 
 def test_a_span_tells_what_a_stranger_brought_and_links_to_it() -> None:
     came = what_came({b"traceparent": TRACEPARENT[13:], b"x-request-id": b"theirs", b"baggage": b"b" * 999})
-    record = with_spans(FakeExchange(untrusted=came, parent_id=None))
+    record = recorded(FakeExchange(untrusted=came, parent_id=None))
     server, client = SpanShaper(TransitionIds(b"k" * 16)).exchange_spans(record, 0)
     assert bytes.fromhex(TRACE.decode()) + b"\x12\x08" + bytes.fromhex(SPAN.decode()) in server
     for part in (b"sidecar.untrusted.request_id", b"theirs", b"sidecar.untrusted.baggage"):

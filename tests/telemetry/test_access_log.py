@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.errors import Reason
-from sidecar.core.finished import FinishedExchange, with_spans
+from sidecar.core.finished import FinishedExchange
 from sidecar.core.override import Order, Override
 from sidecar.core.snapshot import AccessLog, LogFormat
 from sidecar.core.sources import ReloadReport
@@ -153,7 +153,9 @@ SIGNS = ["\x7f", "\x85", "\x9b", "\u202e", "\u2028", "\u2029", "\u2066", "\u200b
 def test_what_a_reader_cannot_see_is_escaped(sign: str, kind: Callable[[LogLine], bytes]) -> None:
     """C1 controls move a terminal's cursor, U+202E turns a text round, U+2028 ends a line."""
     raw = f"/a{sign}b".encode()
-    line = kind(make_line(with_spans(FakeExchange(target=raw, user_agent=b"x" + raw, host=b"h" + raw)), 0))
+    line = kind(
+        make_line(FinishedExchange(FakeExchange(target=raw, user_agent=b"x" + raw, host=b"h" + raw)), 0)
+    )
     assert sign not in line.decode()
     assert line.count(f"\\u{ord(sign):04x}".encode()) >= 3
     if kind is as_json:
@@ -162,7 +164,7 @@ def test_what_a_reader_cannot_see_is_escaped(sign: str, kind: Callable[[LogLine]
 
 @pytest.mark.parametrize("text", ["/ä/日本", "/👍", "/a b"])
 def test_what_a_reader_can_see_stays(text: str) -> None:
-    assert text.encode() in as_json(make_line(with_spans(FakeExchange(target=text.encode())), 0))
+    assert text.encode() in as_json(make_line(FinishedExchange(FakeExchange(target=text.encode())), 0))
 
 
 def test_what_no_json_has_does_not_lose_the_line() -> None:

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
-from sidecar.core.finished import with_spans
+from sidecar.core.recorded import recorded
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 from sidecar.telemetry import joined, span_shape
@@ -23,7 +23,7 @@ SHAPER = SpanShaper(TransitionIds(b"k" * 16))
 
 
 def spans_of(exchange: FakeExchange) -> list[Span]:
-    return list(ScopeSpans.FromString(b"".join(SHAPER.exchange_spans(with_spans(exchange), 0))).spans)
+    return list(ScopeSpans.FromString(b"".join(SHAPER.exchange_spans(recorded(exchange), 0))).spans)
 
 
 def attributes(item: Any) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def test_a_cancelled_grpc_call_is_no_error() -> None:
 def test_endpoints_that_never_come_again_leave_little_in_the_table() -> None:
     shaper = SpanShaper(TransitionIds(b"k" * 16))
     for number in range(span_shape._MAX_CACHED + 10):
-        record = with_spans(FakeExchange(attempts=(with_first(upstream=f"upstream-{number}"),)))
+        record = recorded(FakeExchange(attempts=(with_first(upstream=f"upstream-{number}"),)))
         shaper.exchange_spans(record, 0)
     assert len(shaper._servers) == 10
 

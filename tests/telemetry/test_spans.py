@@ -7,14 +7,17 @@ from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from sidecar.core.checked import Checked
+from sidecar.core.client_tls import ClientTls
 from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
-from sidecar.core.finished import with_spans
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.override import Order, Override
+from sidecar.core.recorded import recorded
 from sidecar.core.retry import RetryCause
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint, GrpcMatch, Match, PathKind, PathMatch
@@ -551,7 +554,7 @@ def test_clients_that_never_come_again_leave_little_in_the_tables() -> None:
     for number in range(3_000):
         host, agent = b"host-%d" % number, b"agent-%d" % number
         one = FakeExchange(peer=("192.0.2.1", 1024 + number), host=host, user_agent=agent)
-        shaper.exchange_spans(with_spans(one), 0)
+        shaper.exchange_spans(recorded(one), 0)
     assert 0 < len(span_shape._PEERS) <= span_shape._MAX_PEERS
     assert 0 < len(span_shape._ASKED) <= span_shape._MAX_OF_CLIENTS
     assert len(span_shape._USED_MS) == 1
@@ -571,3 +574,63 @@ def test_http_route_is_what_the_match_asks_of_the_path() -> None:
         server, client = spans_of(FakeExchange(match=match))
         assert attributes(server).get("http.route") == told
         assert "http.route" not in attributes(client)
+
+
+OF_ATTEMPTS: dict[str, list[Any]] = {
+    "upstream": ["payments", "spare"],
+    "endpoint": [None, Endpoint("10.0.0.7", 8080), Endpoint("10.0.0.9", 81, name="app")],
+    "span_id": [b"00f067aa0ba902b7", b"00f067aa0ba902b8"],
+    "status": [0, 200, 503],
+    "reason": [None, Reason.TIMEOUT],
+    "sent_ms": [None, 0, 1990],
+    "waited_seconds": [0.0, 0.25],
+    "http_version": ["1.1", "2"],
+    "scheme": ["http", "https"],
+    "tls": [None, TlsFacts("1.3", "AES", "h2", "pay.test", "spiffe://pay", is_resumed=False)],
+    "grpc_status": [None, 0, 14],
+}
+OF_EXCHANGES: dict[str, list[Any]] = {
+    "request_id": [b"req-1", b"\xff"],
+    "listener": ["inbound", "outbound"],
+    "route_name": [None, "checkout"],
+    "method": [b"GET", b"POST", b"BREW", b"MELT"],
+    "target": [b"", b"/", b"/v1?sig=secret", b"/a;sid=9", b"http://a/b?c=d", b"/\xff"],
+    "match": [None, Match(path=PathMatch(PathKind.PREFIX, "/v1"))],
+    "host": [b"", b"payments:80"],
+    "http_version": ["1.1", "2"],
+    "peer": [None, ("10.0.0.1", 0), ("10.0.0.1", 4711)],
+    "user_agent": [None, b"curl/8"],
+    "parent_id": [None, b"b7ad6b7169203331"],
+    "tracestate": [b"", b"vendor=1"],
+    "status": [200, 404, 504],
+    "reason": [None, Reason.CLIENT_GONE],
+    "budget_source": ["", "header", "route"],
+    "breaker_state": [None, State.CLOSED, State.OPEN],
+    "fallback": [None, "spare"],
+    "grpc_status": [None, 0, 14],
+    "tls": [None, ClientTls("spiffe://orders", protocol="1.3"), ClientTls()],
+}
+
+
+def built(kind: type, values: dict[str, list[Any]], **others: Any) -> st.SearchStrategy[Any]:
+    return st.builds(kind, **{name: st.sampled_from(some) for name, some in values.items()}, **others)
+
+
+ATTEMPTS = built(FakeAttempt, OF_ATTEMPTS)
+
+
+@settings(max_examples=20)
+@given(built(FakeExchange, OF_EXCHANGES, attempts=st.lists(ATTEMPTS, min_size=1, max_size=3)))
+def test_what_is_remembered_of_others_changes_no_span(exchange: FakeExchange) -> None:
+    """Of such that are the same in all but one thing."""
+    others = [replace(exchange, **{name: value}) for name, some in OF_EXCHANGES.items() for value in some]
+    for at, attempt in enumerate(exchange.attempts):
+        for name, some in OF_ATTEMPTS.items():
+            for value in some:
+                attempts = [*exchange.attempts]
+                attempts[at] = replace(attempt, **{name: value})
+                others.append(replace(exchange, attempts=attempts))
+    used = SpanShaper(IDS)
+    for other in [exchange, *others]:
+        record = recorded(other)
+        assert used.exchange_spans(record, OFFSET_NS) == SpanShaper(IDS).exchange_spans(record, OFFSET_NS)
