@@ -26,7 +26,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from operator import sub
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.errors import Reason
@@ -59,6 +59,9 @@ FOLD_AT = 128
 Sampled = tuple[bytes, bytes, bytes, float, float, float, float]
 """Of an exchange: trace id, span id, that of its first attempt; its seconds, ended, both of that attempt. Flat: one
 tuple for each exchange."""
+_SECONDS: Final = 3
+_FIRST_SECONDS: Final = 5
+"""Their places in it."""
 Exemplar = tuple[bytes, bytes, float, float]
 """Trace id, span id (hex), the value, and when, on the monotonic clock."""
 ServerKey = tuple[bytes, int, str, int | None]
@@ -291,8 +294,9 @@ class Shape:
                 spared = map(sub, values[2::_WIDTH], values[::_WIDTH])
                 by = TIMEOUT if reason is Reason.TIMEOUT else LATE
                 self.route.exceeded[by] += sum(map(CLOCK_NOISE_SECONDS.__ge__, spared))
+        first_seconds = values[1::_WIDTH]
         if self.client is not None:
-            self.client.add(values[1::_WIDTH])
+            self.client.add(first_seconds)
         while self.retries:
             self._count_retry(*self.retries.pop())
         while self.again:
@@ -300,15 +304,17 @@ class Shape:
         sampled = self.sampled[:]
         del self.sampled[: len(sampled)]
         if sampled:
-            self._keep_exemplars(sampled)
+            self._keep_exemplars(sampled, seconds, first_seconds)
 
-    def _keep_exemplars(self, sampled: list[Sampled]) -> None:
+    def _keep_exemplars(
+        self, sampled: list[Sampled], seconds: list[float], first_seconds: list[float]
+    ) -> None:
         """Only the last ones of each bucket are made: a hundred that wait fall in a few buckets."""
         bounds = self.server.bounds
-        for one in {bisect_left(bounds, one[3]): one for one in sampled}.values():
+        for one in _last_of_buckets(bounds, sampled, _SECONDS, seconds):
             self.server.add_exemplar((one[0], one[1], one[3], one[4]))
         if self.client is not None:
-            for one in {bisect_left(bounds, one[5]): one for one in sampled}.values():
+            for one in _last_of_buckets(bounds, sampled, _FIRST_SECONDS, first_seconds):
                 self.client.add_exemplar((one[0], one[2], one[5], one[6]))
 
     def _count_retry(self, retry: Retry, trace_id: bytes | None) -> None:
@@ -536,6 +542,25 @@ class Numbers:
                 active[known] = active.get(known, 0) + 1
         for route, active in counts.items():
             route.active = active
+
+
+def _last_of_buckets(
+    bounds: Sequence[float], sampled: list[Sampled], what: Literal[3, 5], values: list[float]
+) -> list[Sampled]:
+    """Those of `sampled` that are the last ones of their buckets by `what`. `values` are sorted, and hold theirs:
+    from the last one back, all is found as soon as each bucket between the ends of `values` has one."""
+    first, last = bisect_left(bounds, values[0]), bisect_left(bounds, values[-1])
+    found: dict[int, Sampled] = {}
+    missing = last - first + 1
+    for one in reversed(sampled):
+        bucket = bisect_left(bounds, one[what])
+        if bucket not in found:
+            found[bucket] = one
+            if first <= bucket <= last:  # while a thread folds, the loop may add one that is not in `values`
+                missing -= 1
+                if not missing:
+                    break
+    return list(found.values())
 
 
 def _retry(attempt: ObservedAttempt) -> Retry:

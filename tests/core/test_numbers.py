@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import bisect_left
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.admin.prometheus import render
 from sidecar.core.errors import Reason
@@ -385,6 +388,39 @@ def test_exemplar_is_the_last_sampled_exchange_of_its_bucket() -> None:
     (exemplar,) = filter(None, row.exemplars)
     assert exemplar[:2] == (b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7")
     assert row.counts[row.exemplars.index(exemplar)] == 2
+
+
+TIMES = st.sampled_from([0.001, 0.005, 0.006, 0.02, 0.3, 20.0])
+
+
+@given(st.lists(st.tuples(st.booleans(), TIMES, TIMES), min_size=1, max_size=20), st.integers(1, 300))
+def test_each_bucket_has_the_last_sampled_exchange_that_fell_in_it(
+    told: list[tuple[bool, float, float]], times: int
+) -> None:
+    numbers = Numbers()
+    expected: dict[tuple[str, int], tuple[bytes, float]] = {}
+    for number in range(times):
+        is_sampled, seconds, first_seconds = told[number % len(told)]
+        trace_id = b"%032x" % number
+        attempt = FakeAttempt(started=100.0, ended=100.0 + first_seconds)
+        numbers.finished(
+            FakeExchange(trace_id=trace_id, is_sampled=is_sampled, ended=100.0 + seconds, attempts=(attempt,))
+        )
+        if is_sampled:
+            for name, value in (
+                ("http.server.request.duration", 100.0 + seconds - 100.0),
+                ("http.client.request.duration", 100.0 + first_seconds - 100.0),
+            ):
+                expected[name, bisect_left(DURATION_BOUNDS, value)] = trace_id, value
+
+    found = {}
+    for name in ("http.server.request.duration", "http.client.request.duration"):
+        (row,) = read(numbers, name).values()
+        assert isinstance(row, HistogramRow)
+        for bucket, exemplar in enumerate(row.exemplars):
+            if exemplar is not None:
+                found[name, bucket] = exemplar[0], exemplar[2]
+    assert found == expected
 
 
 @pytest.mark.parametrize(
