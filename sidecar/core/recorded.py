@@ -152,9 +152,9 @@ def recorded(exchange: ObservedExchange) -> ExchangeFields:
         host = host[:MAX_NAME_BYTES]
     if agent is not None and len(agent) > MAX_NAME_BYTES:
         agent = agent[:MAX_NAME_BYTES]
-    if len(state) > MAX_TRACESTATE_BYTES:
+    if state and len(state) > MAX_TRACESTATE_BYTES:
         state = b""
-    if len(detail) > MAX_DETAIL:
+    if detail and len(detail) > MAX_DETAIL:
         detail = detail[:MAX_DETAIL]
     sent = None
     if route is not None and route.rewriting is not None:

@@ -7,6 +7,7 @@ cached; only ids, times, the URL and the budgets are written for each.
 from __future__ import annotations
 
 import re
+import struct
 from binascii import unhexlify
 from collections.abc import Iterator
 from functools import lru_cache
@@ -46,7 +47,8 @@ _REQUEST_ID, _PEER_PORT = wire.before_text("sidecar.request_id"), wire.key("netw
 _BUDGET_MS, _USED_MS = wire.numbers("sidecar.deadline.budget_ms"), wire.numbers("sidecar.deadline.used_ms")
 _SENT_MS = wire.numbers("sidecar.deadline.sent_ms")
 _PARENT_ELSEWHERE, _PARENT_HERE = wire.flags(is_remote=True), wire.flags(is_remote=False)
-_clean, _times, _fraction = wire.clean, wire.TIMES, wire.FRACTION
+_clean, _times = wire.clean, wire.TIMES
+_times_and_duration = struct.Struct(f"<BQBQ{len(DURATION)}sd").pack
 
 _CAUSES = {cause: wire.text("sidecar.retry.reason", cause.value.encode()) for cause in RetryCause}
 _HEDGE = wire.text("sidecar.attempt.kind", b"hedge")
@@ -123,11 +125,13 @@ class SpanShaper:
         else:
             ids = b"".join((b"0a10", trace_id, b"1208", span_id))
         more = state
+        start_ns, end_ns = floor(started * 1e9) + offset_ns, floor(ended * 1e9) + offset_ns
         if joined is None:
-            took, sent_ms = b"", None
+            times, sent_ms = _times(0x39, start_ns, 0x41, end_ns), None
         else:
             host = b""
-            took = DURATION + _fraction(floor((finished - began) * 1e6 + 0.5) / 1e6)  # as `wire.fraction`
+            took = floor((finished - began) * 1e6 + 0.5) / 1e6  # as `wire.fraction`
+            times = _times_and_duration(0x39, start_ns, 0x41, end_ns, DURATION, took)
             if (
                 sent is not None
                 or waited_seconds
@@ -145,7 +149,7 @@ class SpanShaper:
         payload = b"".join(
             (
                 unhexlify(ids),
-                _times(0x39, floor(started * 1e9) + offset_ns, 0x41, floor(ended * 1e9) + offset_ns),
+                times,
                 common[1],
                 _REQUEST_ID[len(request_id)],
                 request_id,
@@ -155,7 +159,6 @@ class SpanShaper:
                 _BUDGET_MS[floor(budget.measured_seconds * 1000 + 0.5)] if budget.source else b"",
                 _ASKED[host, agent] if host or agent else b"",
                 b"" if peer is None else _PEERS[peer],
-                took,
                 b"" if sent_ms is None else _SENT_MS[sent_ms],
                 more,
             )

@@ -101,7 +101,7 @@ def numbers(name: str) -> Memo[int]:
     return Memo(partial(number_of, key(name)))
 
 
-FRACTION = struct.Struct("<d").pack
+_FRACTION = struct.Struct("<d").pack
 
 
 def seconds(name: str, value: float) -> bytes:
@@ -117,7 +117,7 @@ def before_seconds(name: str) -> bytes:
 
 def fraction(seconds: float) -> bytes:
     """To the microsecond. By way of an integer, as `round` goes by way of a text and takes four times as long."""
-    return FRACTION(floor(seconds * 1e6 + 0.5) / 1e6)
+    return _FRACTION(floor(seconds * 1e6 + 0.5) / 1e6)
 
 
 def flag(name: str, *, value: bool) -> bytes:
