@@ -37,13 +37,15 @@ class CompileDataPath(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def modules(config: dict[str, Any]) -> list[str]:
-    """The files to compile, by what `pyproject.toml` says of folders and of the modules that stay out."""
+    """The files to compile, by what `pyproject.toml` says of folders, of the modules in them that stay out, and of
+    other modules."""
     stay_out = {f"sidecar/{name}.py" for name in config["interpreted"]}
     found = [
         path.as_posix()
         for folder in config["folders"]
         for path in sorted(Path("sidecar", folder).rglob("*.py"))
     ]
+    found += [f"sidecar/{name}.py" for name in config["modules"]]
     unknown = stay_out - set(found)
     if unknown:
         raise SystemExit(

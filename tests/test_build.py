@@ -26,7 +26,7 @@ SOURCES = {
     for folder in HOOK["folders"]
     for path in (PACKAGE / folder).rglob("*.py")
     if path.name != "__init__.py"
-}
+} | {*HOOK["modules"]}
 
 
 def test_it_is_off_unless_asked_for() -> None:
