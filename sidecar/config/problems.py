@@ -5,11 +5,14 @@ format.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sidecar.core.dataclass import dataclass
 
 ADVICE = "advice: "
+MAX_REMEDIES = 100
+"""Problems whose remedies are looked for: to compare a word with all that it may stand for takes up to some
+milliseconds, and a file of 8 MiB has room for a million misspelt ones."""
 _SHOWN_COLUMNS = 120
 _UNSHOWABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
@@ -53,9 +56,8 @@ class Problem:
         head = _UNSHOWABLE.sub(" ", f"{self.file}:{self.line}:{self.column}: {self.message}")
         if not self.text:
             return head
-        line = _UNSHOWABLE.sub(" ", self.text)
-        shown, column = _window(line, self.column)
-        return f"{head}\n{shown}\n{' ' * (column - 1)}^"
+        shown, column = _window(self.text, self.column)
+        return f"{head}\n{_UNSHOWABLE.sub(' ', shown)}\n{' ' * (column - 1)}^"
 
 
 def _window(text: str, column: int) -> tuple[str, int]:
@@ -89,18 +91,29 @@ class Report:
     __slots__ = ("_problems",)
 
     def __init__(self) -> None:
-        self._problems: dict[tuple[str, int, int, str], Problem] = {}
+        self._problems: dict[tuple[str, int, int, str], tuple[Problem, Callable[[], Problem] | None]] = {}
 
     def __bool__(self) -> bool:
         """True once there is a problem."""
         return bool(self._problems)
 
-    def add(self, problem: Problem) -> None:
-        self._problems[(problem.file, problem.line, problem.column, problem.message)] = problem
+    def add(self, problem: Problem, with_remedy: Callable[[], Problem] | None = None) -> None:
+        """`with_remedy` gives the same problem with a remedy that takes long to find."""
+        key = (problem.file, problem.line, problem.column, problem.message)
+        self._problems[key] = problem, with_remedy
 
     def sorted(self, files: Sequence[str]) -> list[Problem]:
-        """All problems by file, in the order of `files` (unlisted ones last), then by position."""
+        """All problems by file, in the order of `files` (unlisted ones last), then by position. The first
+        `MAX_REMEDIES` have their remedies.
+        """
         rank = {name: index for index, name in enumerate(files)}
-        return sorted(
-            self._problems.values(), key=lambda p: (rank.get(p.file, len(rank)), p.file, p.line, p.column)
-        )
+
+        def by_place(item: tuple[Problem, object]) -> tuple[int, str, int, int]:
+            one = item[0]
+            return rank.get(one.file, len(rank)), one.file, one.line, one.column
+
+        found = sorted(self._problems.values(), key=by_place)
+        return [
+            with_remedy() if with_remedy is not None and number < MAX_REMEDIES else problem
+            for number, (problem, with_remedy) in enumerate(found)
+        ]

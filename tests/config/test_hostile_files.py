@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import random
@@ -16,7 +17,12 @@ import pytest
 import yaml
 
 from sidecar.__main__ import main
+from sidecar.config import problems
 from sidecar.config.load import MAX_PROBLEMS, ConfigError, load_file, load_text
+from sidecar.config.problems import MAX_REMEDIES
+from sidecar.config.tell import hidden_in_problems
+from sidecar.config.yaml import parse
+from sidecar.config.yaml.nodes import Source, without_value
 
 REFERENCE = (Path(__file__).parents[2] / "config" / "reference.yaml").read_bytes()
 TOP = "version: 1\nupstreams: {a: {endpoints: ['a:1']}}\n"
@@ -112,13 +118,13 @@ def judge(data: bytes, directory: Path) -> None:
     (directory / "fallback.json").write_text("{}")
     file = directory / "sidecar.yaml"
     file.write_bytes(data)
-    problems: tuple[Any, ...] = ()
+    found: tuple[Any, ...] = ()
     try:
         load_file(file, {})
     except ConfigError as error:
-        problems = error.problems
-        assert problems
-    for problem in problems:
+        found = error.problems
+        assert found
+    for problem in found:
         assert PLACE.match(str(problem)), str(problem)
         assert problem.column <= len(problem.text) + 1 or not problem.text
 
@@ -166,6 +172,158 @@ def test_no_file_takes_the_square_of_its_length(text: str) -> None:
     """Each of these took minutes."""
     with pytest.raises(ConfigError):
         load_text(text)
+
+
+ROUTES = "".join(f"- {{name: r{n}, upstream: a}}\n" for n in range(1000))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{TOP}routes: [{{name: r, upstream: a, REPEATED}}]\n",
+        f"{TOP}routes: [{{name: r, upstream: a, circuit_breaker: {{failure_on: [REPEATED]}}}}]\n",
+        f"{TOP}routes: [{{name: r, weights: {{REPEATED}}}}]\n",
+        "version: 1\nupstreams: {a: {endpoints: ['a:1'], failover: [REPEATED]}}\nroutes: []\n",
+    ],
+    ids=["unknown keys", "unknown words", "unknown upstreams", "failovers"],
+)
+def test_remedies_are_looked_for_as_often_as_somebody_may_read(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def counted(word: str, *_: Any, **__: Any) -> list[str]:
+        compared.append(word)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", counted)
+    colon = "" if "[REPEATED]" in text else ": 1"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text.replace("REPEATED", ", ".join(f"k{n}{colon}" for n in range(2000))))
+    assert 0 < len(compared) <= 2 * MAX_REMEDIES
+    assert len(caught.value.problems) == MAX_PROBLEMS + 1
+
+
+def test_the_first_problems_of_a_file_have_their_remedies_wherever_they_are_found() -> None:
+    many = ", ".join(f"k{n}: 1" for n in range(2000))
+    with pytest.raises(ConfigError) as caught:
+        load_text(
+            f"version: 1\nroutes: [{{name: r, upstream: a, tiemouts: {{}}}}]\n"
+            f"upstreams: {{a: {{endpoints: ['a:1'], {many}}}}}\n"
+        )
+    assert caught.value.problems[0].message == "unknown key 'tiemouts': did you mean 'timeouts'?"
+
+
+def test_of_many_long_words_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compare two such words takes a millisecond."""
+    lengths: list[int] = []
+
+    class Counted(difflib.SequenceMatcher[str]):
+        def ratio(self) -> float:
+            lengths.append(len(self.a) * len(self.b))
+            return super().ratio()
+
+    monkeypatch.setattr("difflib.SequenceMatcher", Counted)
+    for length in (50, 120):
+        names = "".join(f"  {'a' * length}{n}: {{endpoints: ['a:1']}}\n" for n in range(900))
+        with pytest.raises(ConfigError):
+            load_text(
+                f"version: 1\nupstreams:\n{names}routes: [{{name: r, upstream: {'a' * (length - 1)}b}}]\n"
+            )
+    assert 0 < sum(lengths) < 200_000
+
+
+def test_a_long_line_is_gone_over_once_however_many_problems_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    class Counted:
+        def sub(self, new: str, text: str) -> str:
+            looked_at.append(len(text))
+            return text
+
+    text = f"{TOP}routes: [{{name: r, upstream: a, {', '.join(f'k{n}: 1' for n in range(2000))}}}]\n"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    monkeypatch.setattr(problems, "_UNSHOWABLE", Counted())
+    assert [*map(str, caught.value.problems)]
+    assert sum(looked_at) < 500 * (MAX_PROBLEMS + 1)
+
+
+def test_a_scalar_of_many_variables_is_gone_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    class Counted(str):
+        def find(self, *arguments: Any) -> int:
+            looked_at.append(1)
+            return super().find(*arguments)
+
+    made = parse._source
+
+    def counted(text: str, name: str) -> Source:
+        return Source(name, tuple(map(Counted, made(text, name).lines)))
+
+    monkeypatch.setattr(parse, "_source", counted)
+    with pytest.raises(ConfigError):
+        load_text(
+            f"{TOP}routes:\n- name: a\n  upstream: >\n" + "".join(f"    ${{N{n}}}\n" for n in range(1000))
+        )
+    assert len(looked_at) < 4000
+
+
+def test_each_of_many_variables_has_its_own_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"{TOP}routes:\n- name: a\n  upstream: >\n    ${{A}} ${{B}} ${{A}}\n    x ${{C}}\n")
+    assert [(one.line, one.column) for one in caught.value.problems] == [(6, 5), (6, 10), (7, 7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            f"x-a: &a {'y' * 200_000}\n{TOP}routes: [{', '.join(['*a'] * 1000)}]\n",
+            "aliases stand for more than 100000 nodes (a text is one for each 250 characters)",
+        ),
+        (
+            TOP
+            + f"defaults: {{fallback: {{status: 200, headers: {{{', '.join(f'h{n}: v' for n in range(1200))}}}}}}}\n"
+            + f"routes:\n{ROUTES}",
+            "`defaults` has 1204 nodes (a text is one for each 250 characters), which 1000 routes would have: more "
+            "than 1000000; write what few of them need into these",
+        ),
+        (
+            TOP + f"defaults: {{timeouts: {{request: {'9' * 250_000}}}}}\nroutes:\n{ROUTES}",
+            "`defaults` has 1003 nodes (a text is one for each 250 characters), which 1000 routes would have: more "
+            "than 1000000; write what few of them need into these",
+        ),
+    ],
+    ids=["aliases of a long text", "defaults of many fields", "defaults of a long text"],
+)
+def test_what_a_file_has_once_is_not_read_without_bounds(text: str, why: str) -> None:
+    """One of 260 KB took a gigabyte of memory."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    assert [one.message for one in caught.value.problems] == [why]
+
+
+def test_what_an_alias_stands_for_is_looked_at_for_secrets_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    made = hidden_in_problems._url_spans
+
+    def counted(text: str, *rest: Any) -> Any:
+        looked_at.append(len(text))
+        return made(text, *rest)
+
+    monkeypatch.setattr(hidden_in_problems, "_url_spans", counted)
+    monkeypatch.setitem(hidden_in_problems._LOOK_AT, hidden_in_problems._How.SETTING, counted)
+    with pytest.raises(ConfigError):
+        load_text(f"x-a: &a {'y' * 1000}\n{TOP}routes: [{', '.join(['*a'] * 1000)}]\n")
+    assert sum(looked_at) < 20_000
+
+
+@pytest.mark.parametrize("value", ["Straße", "İstanbul", "ſecret", "HUSH", "it's", "K-kelvin"])
+def test_a_value_of_the_environment_is_hidden_in_either_case(value: str) -> None:
+    for told in (value, value.lower(), repr(value)[1:-1]):
+        assert without_value(f"x {told} y {told}", value, "${V}") == "x ${V} y ${V}"
 
 
 def test_more_problems_than_anybody_reads_are_counted() -> None:

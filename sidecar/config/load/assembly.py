@@ -42,6 +42,7 @@ from sidecar.config.schema.units import parse_upstream_url
 from sidecar.config.schema.upstreams import UpstreamSection, implicit_upstream
 from sidecar.config.yaml import parse
 from sidecar.config.yaml.nodes import (
+    LONG_TEXTS,
     Entry,
     MappingNode,
     Node,
@@ -50,6 +51,7 @@ from sidecar.config.yaml.nodes import (
     describe,
     given_by_environment,
     is_null,
+    weight,
 )
 from sidecar.core import snapshot as core
 from sidecar.core.dataclass import dataclass
@@ -57,6 +59,8 @@ from sidecar.core.dataclass import dataclass
 __all__ = ["ConfigError", "Loaded", "load_file", "load_text"]
 
 MAX_PROBLEMS = 1000
+MAX_LAID_NODES = 1_000_000
+"""Nodes of `defaults` times the routes that have them: a megabyte of each would fill any memory."""
 _PARTS = ("upstreams", "defaults", "routes")
 UNMATCHED = "SIDECAR_UNMATCHED"
 """The environment variable that says what listeners do that have no `unmatched` of their own: whoever makes an app's
@@ -134,7 +138,7 @@ def _load(
         # A file that cannot be read at all may hold what the others refer to: judge them only together.
         is_whole = is_whole and len(readable) == len(documents)
         whole = _together(readable, report)
-        if is_whole and _have_room(whole, most_routes, report):
+        if is_whole and _have_room(whole, most_routes, report) and _is_laid_within_bounds(whole, report):
             unmatched = environ.get(UNMATCHED)
             loaded = _Assembly(whole, files, report, is_strict, unmatched).loaded()
     if report or loaded is None:
@@ -173,6 +177,19 @@ def _have_room(whole: MappingNode, most_routes: int | None, report: Report) -> b
             "raise the limit (16 KiB a route), or divide the routes among several sidecars"
         )
     )
+    return False
+
+
+def _is_laid_within_bounds(whole: MappingNode, report: Report) -> bool:
+    """Whether `defaults` under all routes are no more than can be read in some seconds."""
+    defaults, routes = whole.entry("defaults"), whole.get("routes")
+    if defaults is None or not isinstance(routes, Sequence):
+        return True
+    nodes, count = weight(defaults.value), len(routes.items)
+    if nodes * count <= MAX_LAID_NODES:
+        return True
+    told = f"`defaults` has {nodes} nodes{LONG_TEXTS}, which {count} routes would have: more than {MAX_LAID_NODES}"
+    report.add(defaults.key.problem(f"{told}; write what few of them need into these"))
     return False
 
 

@@ -6,6 +6,7 @@ between keys can still be checked and all problems are told at once.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from sidecar.config.load import slips
 from sidecar.config.problems import Problem, Report
 from sidecar.config.schema import models
+from sidecar.config.schema.readers import NotAmong, nearest
 from sidecar.config.schema.section import Section, keys_of
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 from sidecar.core.dataclass import dataclass
@@ -55,9 +57,7 @@ def check(
     except ValidationError as error:
         errors = error.errors(include_url=False, include_input=False)
     for item in errors:
-        problem = _problem(names or section, node, item)
-        if problem is not None:
-            report.add(problem)
+        _tell(names or section, node, item, report)
     for loc in sorted((item["loc"] for item in errors), key=_deepest_first):
         _take_out(data, loc)
     bad = frozenset(tuple(part for part in item["loc"] if isinstance(part, str)) for item in errors)
@@ -72,33 +72,42 @@ def _deepest_first(loc: Loc) -> tuple[int, list[tuple[int, str]]]:
     return -len(loc), [(-part, "") if isinstance(part, int) else (0, part) for part in loc]
 
 
-def _problem(section: type[Section], root: MappingNode, item: ErrorDetails) -> Problem | None:
+def _tell(section: type[Section], root: MappingNode, item: ErrorDetails, report: Report) -> None:
     loc, kind = item["loc"], item["type"]
     key, node = _find(root, loc)
     if kind == "extra_forbidden" and key is not None:
-        return key.problem(_unknown_key(key.text, section, loc[:-1]))
-    if isinstance(node, Scalar) and node.is_broken:
-        return None
-    if kind == "missing":
-        return node.problem(f"missing key {loc[-1]!r}")
-    if loc and loc[-1] == "[key]" and key is not None:
-        return key.problem(_message(item, key))
-    return node.problem(_message(item, node))
+        message = f"unknown key {key.text!r}"
+        report.add(key.problem(message), partial(_of_unknown_key, key, message, section, loc[:-1]))
+    elif isinstance(node, Scalar) and node.is_broken:
+        return
+    elif kind == "missing":
+        report.add(node.problem(f"missing key {loc[-1]!r}"))
+    else:
+        _tell_of_value(key if loc and loc[-1] == "[key]" and key is not None else node, item, report)
 
 
-def _message(item: ErrorDetails, node: Node) -> str:
+def _tell_of_value(node: Node, item: ErrorDetails, report: Report) -> None:
     kind = item["type"]
     if kind == "value_error":
-        return str(item["ctx"]["error"])
-    if kind in _EXPECTED:
+        error = item["ctx"]["error"]
+        with_remedy = partial(_of_word, node, error) if isinstance(error, NotAmong) else None
+        report.add(node.problem(str(error)), with_remedy)
+    elif kind in _EXPECTED:
         wanted = _EXPECTED[kind]
-        return f"expected {wanted}, got {describe(node)}{slips.of_kind(item['loc'], wanted, node)}"
-    return item["msg"]
+        remedy = slips.of_kind(item["loc"], wanted, node)
+        report.add(node.problem(f"expected {wanted}, got {describe(node)}{remedy}"))
+    else:
+        report.add(node.problem(item["msg"]))
 
 
-def _unknown_key(key: str, section: type[Section], loc: Loc) -> str:
-    hint = slips.of_unknown_key(key, known_keys(section, loc), lambda name: _below(section, (*loc, name)))
-    return f"unknown key {key!r}{hint}"
+def _of_word(node: Node, error: NotAmong) -> Problem:
+    return node.problem(f"{error}{nearest(error.word, error.words)}")
+
+
+def _of_unknown_key(key: Scalar, message: str, section: type[Section], loc: Loc) -> Problem:
+    known = known_keys(section, loc)
+    remedy = slips.of_unknown_key(key.text, known, lambda name: _below(section, (*loc, name)))
+    return key.problem(f"{message}{remedy}")
 
 
 def _below(section: type[Section], loc: Loc) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
+from heapq import nsmallest
 
 from sidecar.config.load.check import Checked
-from sidecar.config.problems import Report
+from sidecar.config.problems import Problem, Report
 from sidecar.config.schema.readers import nearest
 from sidecar.config.schema.section import stored
 from sidecar.config.schema.units import format_back_after, format_duration, format_share
@@ -79,16 +81,22 @@ def check_failovers(sections: Sections, names: Mapping[str, object], report: Rep
             report.add(
                 node.problem("an empty list: name an upstream that takes over, or leave `failover` out")
             )
-        for number, (to, item) in enumerate(zip(given.to, items, strict=False)):
+        seen: set[str] = set()
+        for to, item in zip(given.to, items, strict=False):
             if to == name:
                 report.add(item.problem(f"upstream {name!r} cannot take over from itself"))
             elif to not in names:
-                others = f"; known are {', '.join(sorted(names)[:10])}"
-                report.add(item.problem(f"unknown upstream {to!r}{nearest(to, names) or others}"))
-            elif to in given.to[:number]:
+                report.add(item.problem(f"unknown upstream {to!r}"), partial(_of_unknown, item, to, names))
+            elif to in seen:
                 report.add(item.problem(f"{to!r} stands here twice: each upstream is asked once"))
+            seen.add(to)
         _check_shares(section, stored(given, FailoverPolicy(())), node, report)
     _check_circles(sections, report)
+
+
+def _of_unknown(item: Node, to: str, names: Collection[str]) -> Problem:
+    remedy = nearest(to, names) or f"; known are {', '.join(nsmallest(10, names))}"
+    return item.problem(f"unknown upstream {to!r}{remedy}")
 
 
 def _items(node: Node) -> list[Node]:

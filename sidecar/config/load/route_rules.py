@@ -14,7 +14,7 @@ from math import inf
 from sidecar.config.load import action_rules, defaults
 from sidecar.config.load.action_rules import BODILESS, DESTINATIONS, match_nodes
 from sidecar.config.load.check import Checked
-from sidecar.config.problems import Report
+from sidecar.config.problems import Problem, Report
 from sidecar.config.schema.breaker import Thresholds
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.readers import nearest
@@ -108,8 +108,16 @@ def _refers_to(node: Node, names: Collection[str], kind: str, report: Report) ->
     name = node.value if isinstance(node.value, str) and node.value else node.text
     if not name or "://" in name or name in names:
         return
-    others = f"; known are {', '.join(nsmallest(10, names))}" if names else "; none is configured"
-    report.add(node.problem(f"unknown {kind} {name!r}{nearest(name, names) or others}"))
+    message = f"unknown {kind} {name!r}"
+
+    def with_remedy() -> Problem:
+        return node.problem(f"{message}{nearest(name, names) or _others(names)}")
+
+    report.add(node.problem(message), with_remedy)
+
+
+def _others(names: Collection[str]) -> str:
+    return f"; known are {', '.join(nsmallest(10, names))}" if names else "; none is configured"
 
 
 def _listener(route: Checked[Route], known: Known, report: Report) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
+from heapq import nlargest
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +26,13 @@ from sidecar.core.snapshot import MAX_COUNT_SIZE, MOST_WORKERS, Failure, RetryOn
 
 AUTO = "auto"
 _MAX_NEIGHBOURS = 1000
-_MAX_WORD_CHARACTERS = 200
+_MAX_COMPARED = 20
+_MAX_WORD_CHARACTERS = 64
+"""`difflib` compares two words in up to the square of their length."""
+_FAILURES: dict[str, Failure | int] = {
+    **{member.value: member for member in Failure},
+    **{GRPC_PREFIX + status.name: status for status in GrpcStatus if status},
+}
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9_.-]+:[0-9]{1,5}|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
@@ -37,8 +45,30 @@ def nearest(word: str, words: Iterable[str], least: float = 0.6) -> str:
     words = list(islice(words, _MAX_NEIGHBOURS + 1))
     if len(words) > _MAX_NEIGHBOURS or len(word) > _MAX_WORD_CHARACTERS:
         return ""
-    found = difflib.get_close_matches(word, words, n=1, cutoff=least)
+    found = difflib.get_close_matches(word, _with_most_in_common(word, words), n=1, cutoff=least)
     return f": did you mean {found[0]!r}?" if found else ""
+
+
+def _with_most_in_common(word: str, words: list[str]) -> list[str]:
+    """Those of `words` that have the most characters of `word`, in whatever order, for their own length."""
+    words = [other for other in words if len(other) <= _MAX_WORD_CHARACTERS]
+    if len(words) <= _MAX_COMPARED:
+        return words
+    counts = Counter(word).items()
+
+    def in_common(other: str) -> float:
+        return sum(min(count, other.count(one)) for one, count in counts) / (len(word) + len(other) or 1)
+
+    return nlargest(_MAX_COMPARED, words, key=in_common)
+
+
+class NotAmong(ValueError):
+    """A word that is none of those that may stand there. Which of them is meant is found where it is told."""
+
+    def __init__(self, message: str, word: str, words: Iterable[str]) -> None:
+        super().__init__(message)
+        self.word = word
+        self.words = words
 
 
 def plain(value: object) -> object:
@@ -215,8 +245,7 @@ def one_of(choices: dict[str, Any]) -> Callable[[object], Any]:
         if isinstance(value, str) and value in choices:
             return choices[value]
         wanted = ", ".join(choices)
-        shown = units.shown(value)
-        raise ValueError(f"expected one of {wanted}; got {_quoted(value)}{nearest(shown, choices)}")
+        raise NotAmong(f"expected one of {wanted}; got {_quoted(value)}", units.shown(value), choices)
 
     return read
 
@@ -231,13 +260,10 @@ def failure(value: object) -> Failure | int:
         if not 100 <= value <= 599:
             raise ValueError(f"{value} is not a status from 100 to 599")
         return value
-    words: dict[str, Failure | int] = {member.value: member for member in Failure}
-    words |= {GRPC_PREFIX + status.name: status for status in GrpcStatus if status}
-    if isinstance(value, str) and value in words:
-        return words[value]
-    shown = units.shown(value)
+    if isinstance(value, str) and value in _FAILURES:
+        return _FAILURES[value]
     wanted = f"{', '.join(member.value for member in Failure)}, a status such as 429, or one such as grpc:UNAVAILABLE"
-    raise ValueError(f"expected one of {wanted}; got {_quoted(value)}{nearest(shown, words)}")
+    raise NotAmong(f"expected one of {wanted}; got {_quoted(value)}", units.shown(value), _FAILURES)
 
 
 def window_size(value: object) -> float | int:

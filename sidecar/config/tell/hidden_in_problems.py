@@ -167,11 +167,15 @@ class _Marks:
         """Where the last scalar of a line ends: a comment begins behind it."""
         self.values: dict[tuple[int, int], list[str]] = {}
         """What is hidden of the scalar at a line and column (from 1), for messages that repeat it."""
+        self._seen: set[tuple[int, _How]] = set()
+        """Scalars that were looked at, by `id`, and as what: an alias stands for one in many places."""
         self._walk(top, (), _How.SETTING)
 
     def _walk(self, node: Node, path: _Path, how: _How) -> None:
         if isinstance(node, Scalar):
-            self._scalar(node, how)
+            if (id(node), how) not in self._seen:
+                self._seen.add((id(node), how))
+                self._scalar(node, how)
         elif isinstance(node, Sequence):
             for item in node.items:
                 self._walk(item, path, how)

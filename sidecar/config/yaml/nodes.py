@@ -19,6 +19,9 @@ from sidecar.core.dataclass import dataclass
 MAX_FILE_BYTES = 8 * 1024 * 1024
 """Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
 
+_NODE_CHARACTERS = 250
+LONG_TEXTS = f" (a text is one for each {_NODE_CHARACTERS} characters)"
+
 ScalarValue: TypeAlias = "str | int | float | bool | None"
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
@@ -109,9 +112,26 @@ def without_value(message: str, value: str, instead: str) -> str:
         return message
     spelt = repr(value)[1:-1]
     for form in (spelt, value):
-        message = re.sub(re.escape(form), lambda _: instead, message, flags=re.IGNORECASE)
+        message = _replaced(message, form, instead)
     parts = f"{value}\n{spelt}".lower()
     return _QUOTED.sub(lambda found: f"'{instead}'" if found[1].lower() in parts else found[0], message)
+
+
+def _replaced(message: str, form: str, instead: str) -> str:
+    """An expression of a long value would take a thousand times as long to make as the search itself."""
+    lowered, wanted = message.lower(), form.lower()
+    if len(lowered) != len(message) or len(wanted) != len(
+        form
+    ):  # some capitals have two characters in lower case
+        return re.sub(
+            f"{re.escape(form)}|{re.escape(wanted)}", lambda _: instead, message, flags=re.IGNORECASE
+        )
+    parts: list[str] = []
+    start = 0
+    while (found := lowered.find(wanted, start)) >= 0:
+        parts += message[start:found], instead
+        start = found + len(form)
+    return "".join((*parts, message[start:]))
 
 
 def given_by_environment(node: Node) -> frozenset[str]:
@@ -166,6 +186,19 @@ class MappingNode(_Placed):
 
 
 Node: TypeAlias = "Scalar | Sequence | MappingNode"
+
+
+def text_weight(text: str) -> int:
+    """As how many nodes a text counts that stands in many places: in each it is read, judged and told."""
+    return 1 + len(text) // _NODE_CHARACTERS
+
+
+def weight(node: Node) -> int:
+    """The nodes in it, itself among them, aliases counted as what they stand for; keys are none."""
+    if isinstance(node, Scalar):
+        return text_weight(node.text)
+    children = node.items if isinstance(node, Sequence) else (entry.value for entry in node.entries.values())
+    return 1 + sum(map(weight, children))
 
 
 def is_null(node: Node | None) -> bool:

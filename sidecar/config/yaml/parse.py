@@ -17,6 +17,7 @@ import yaml
 from sidecar.config.problems import Problem, Report
 from sidecar.config.yaml.environment import has_variable, interpolate, reads_environment
 from sidecar.config.yaml.nodes import (
+    LONG_TEXTS,
     MAX_FILE_BYTES,
     Entry,
     Interpolated,
@@ -27,6 +28,7 @@ from sidecar.config.yaml.nodes import (
     Sequence,
     Source,
     resolve_plain,
+    text_weight,
 )
 from sidecar.core.dataclass import dataclass
 
@@ -152,6 +154,32 @@ class _Open:
         return self.is_mapping and len(self.children) % 2 == 0
 
 
+class _Places:
+    """Where parts of a scalar stand, which are asked for in their own order: each line is gone over once."""
+
+    def __init__(self, event: Any, source: Source) -> None:
+        self._own = event.start_mark.line + 1, event.start_mark.column + 1
+        self._lines = source.lines
+        self._line, self._start = event.start_mark.line, event.start_mark.column
+        self._end = min(event.end_mark.line + 1, len(source.lines))
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def of(self, written: str) -> tuple[int, int]:
+        """Line and column where it stands first; the scalar's own from a part on that is spelt with escapes."""
+        if written not in self._known:
+            self._known[written] = self._found(written)
+        return self._known[written]
+
+    def _found(self, written: str) -> tuple[int, int]:
+        while self._line < self._end:
+            column = self._lines[self._line].find(written, self._start)
+            if column >= 0:
+                self._start = column
+                return self._line + 1, column + 1
+            self._line, self._start = self._line + 1, 0
+        return self._own
+
+
 class _Composer:
     """Turns the events of one document into nodes. Owned by one call of `parse_text`."""
 
@@ -169,7 +197,7 @@ class _Composer:
         is_second = False
         for event in _events(text):
             if isinstance(event, yaml.ScalarEvent):
-                self._add(self._scalar(event), 1, event.anchor)
+                self._add(self._scalar(event), text_weight(event.value), event.anchor)
             elif isinstance(event, yaml.CollectionStartEvent):
                 self._start(event)
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -218,7 +246,9 @@ class _Composer:
         node, weight = known
         self._aliased += weight
         if self._aliased > MAX_ALIASED_NODES:
-            raise self._unreadable(event, f"aliases stand for more than {MAX_ALIASED_NODES} nodes")
+            raise self._unreadable(
+                event, f"aliases stand for more than {MAX_ALIASED_NODES} nodes{LONG_TEXTS}"
+            )
         self._add(node, weight, None)
 
     def _refuse_tag(self, event: Any) -> None:
@@ -247,26 +277,16 @@ class _Composer:
 
     def _interpolated(self, event: Any) -> tuple[str, bool]:
         problems: list[Problem] = []
+        places = _Places(event, self._source)
 
         def fail(written: str, message: str) -> None:
-            line, column = self._find(event, written)
-            problems.append(self._source.problem(line, column, message))
+            problems.append(self._source.problem(*places.of(written), message))
 
         value = interpolate(event.value, self._environ, fail)
         for problem in problems:
             self._report.add(problem)
         is_secret = reads_environment(event.value)
         return (Interpolated(value) if is_secret else value), bool(problems)
-
-    def _find(self, event: Any, written: str) -> tuple[int, int]:
-        """Where `written` stands inside the scalar; the scalar's own place if it is spelt with escapes."""
-        first, last = event.start_mark, event.end_mark
-        for line in range(first.line, min(last.line + 1, len(self._source.lines))):
-            start = first.column if line == first.line else 0
-            column = self._source.lines[line].find(written, start)
-            if column >= 0:
-                return line + 1, column + 1
-        return first.line + 1, first.column + 1
 
     def _sequence(self, done: _Open) -> Sequence:
         mark = done.event.start_mark
