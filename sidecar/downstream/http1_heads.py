@@ -113,7 +113,7 @@ class HeadReader(AnswerWriter):
             if not is_sure and not reader.fits(listener, start, target, fields, lookup):
                 return self._take_head(data[:start], data[start:], self._service.clock())
             size = start + FIELD_BYTES * len(fields)  # `charge_of_head`
-            if size > STEP_BYTES and not self._take_large_head(size, len(fields)):
+            if size > STEP_BYTES and not self._take_large_head(size, len(fields), data[:start]):
                 return b""
         if not listener.is_trusted:
             fields, lookup = parse.without_internal(fields, lookup)
@@ -159,23 +159,23 @@ class HeadReader(AnswerWriter):
         exchange.begin(verdict)
         return data[start:] if len(data) > start else b""
 
-    def _take_large_head(self, size: int, fields: int) -> bool:
+    def _take_large_head(self, size: int, fields: int, head: bytes) -> bool:
         """A plain head that holds more than a step of memory; False where it is refused."""
         self._service.turns.take(fields)
-        return self._charge_head(size, self._service.clock())
+        return self._charge_head(size, self._service.clock(), head)
 
     def _take_head(self, head: bytes, rest: bytes, now: float) -> bytes:
         """Begin the exchange of any other request."""
         try:
             request, keeps_alive = reader.read_request(self.listener, head)
         except parse.Refused as refused:
-            self._refuse(refused, now)
+            self._refuse(refused, now, head)
             return b""
         if not keeps_alive:
             self._keep_no_longer()
         self._service.turns.take(len(request.fields))  # each is looked at several times
         size = charge_of_head(len(head), len(request.fields))
-        if size > STEP_BYTES and not self._charge_head(size, now):
+        if size > STEP_BYTES and not self._charge_head(size, now, head):
             return b""
         verdict = self._verdict if self._secured is None else self._secure(self._secured, request)
         request.asked = self.link.asked
@@ -244,20 +244,24 @@ class HeadReader(AnswerWriter):
 
     # Refusals
 
-    def _refuse(self, refused: parse.Refused, now: float) -> None:
+    def _refuse(self, refused: parse.Refused, now: float, head: bytes = b"") -> None:
         """Nothing that arrives from here on can be trusted: answer this, then close."""
-        self._answer(GivenUp(refused.reason, refused.detail), now)
+        self._answer(GivenUp(refused.reason, refused.detail), now, head)
 
-    def _answer(self, error: GivenUp, now: float) -> None:
-        """Whatever it was about to ask, and close."""
-        head = self._unfinished.whole() if self._unfinished is not None else b""
+    def _answer(self, error: GivenUp, now: float, head: bytes = b"") -> None:
+        """Whatever it was about to ask, and close. `head`: that of its request, where it is whole."""
+        if self._unfinished is not None:
+            head = self._unfinished.whole()
         self._distrust()
         exchange = self._exchange
         if exchange is not None:
             exchange.gone(error.reason, error.detail)
             return
-        target = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0]
-        request = Request().take(self.listener.name, b"", target[:1024], b"", b"", [], {})
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        target = rest.partition(b" ")[0]
+        # By HEAD an answer has no body (RFC 9110 9.3.2); any other method makes none, and may be malformed.
+        known = method if method == b"HEAD" else b""
+        request = Request().take(self.listener.name, known, target[:1024], b"", b"", [], {})
         if self._secured is not None:
             request.tls = self._secured.told
         self._enter(_ANSWER, now)

@@ -118,10 +118,10 @@ class ClientMemory(PartialReader):
             self._account.moved_at = self._service.clock()
             self._charge()
 
-    def _charge_head(self, size: int, now: float) -> bool:
+    def _charge_head(self, size: int, now: float, head: bytes) -> bool:
         """For a large head; False where it is refused since there is no memory for it."""
         if not self._service.memory.may_begin(size):
-            self._refuse(parse.Refused(Reason.OVERLOADED, "no memory for so large a head"), now)
+            self._refuse(parse.Refused(Reason.OVERLOADED, "no memory for so large a head"), now, head)
             return False
         if self._account is None:
             self._account = Account(self._service.memory, now)

@@ -55,8 +55,9 @@ class PartialReader(BetweenRequests):
         """What arrives is not read any more, since it could be read in two ways."""
 
     @abstractmethod
-    def _refuse(self, refused: parse.Refused, now: float) -> None:
-        """Nothing that arrives from here on can be trusted: answer this, then close."""
+    def _refuse(self, refused: parse.Refused, now: float, head: bytes = b"") -> None:
+        """Nothing that arrives from here on can be trusted: answer this, then close. `head`: that of its request, if
+        it was read whole and no exchange has begun."""
 
     @abstractmethod
     def _take_whole_head(self, head: bytes, rest: bytes) -> bytes:

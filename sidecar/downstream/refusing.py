@@ -2,8 +2,8 @@
 
 Nothing is made of it, no protocol and no exchange, so it has no line in the access log and costs a small part of a
 request: only so does a queue of thousands come to its end soon, on a tenth of the time. It is read once, and what it
-sent is looked at no further than for HTTP/2. What a client sends may be on its way when its connection is taken from
-the queue: one of which nothing has come is kept for a moment, a few at a time.
+sent is looked at no further than for HTTP/2 and HEAD. What a client sends may be on its way when its connection is
+taken from the queue: one of which nothing has come is kept for a moment, a few at a time.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ READ_BYTES: Final = 64 * 1024
 SILENT_SECONDS: Final = LAST_CALL_SECONDS
 """For one that has said nothing to do so, unless others want its place: they are as many at a time as visitors."""
 _HTTP2_BEGINS: Final = b"PRI "
+_HEAD_BEGINS: Final = b"HEAD "
 _GOODBYE: Final = frames.settings({}) + frames.goaway(0, ErrorCode.NO_ERROR, b"")
 """Nothing was processed: what it asked for may be sent again (RFC 9113 6.8)."""
 
 
-def answer(service: Service, *, is_stranger: bool) -> bytes:
-    """To whatever it asked."""
+def answer(service: Service, *, is_stranger: bool, is_head: bool) -> bytes:
+    """To whatever it asked; `is_head`: by HEAD, whose answer has no body (RFC 9110 9.3.2)."""
     told = answers.answer(
         Reason.OVERLOADED,
         "this sidecar is overloaded",
@@ -40,8 +41,8 @@ def answer(service: Service, *, is_stranger: bool) -> bytes:
         retry_after_seconds=1.0,
         is_stranger=is_stranger,
     )
-    lines = [headers.status_line(told.status), *told.head.own, b"Connection: close\r\n\r\n", told.body]
-    return b"".join(lines)
+    lines = [headers.status_line(told.status), *told.head.own, b"Connection: close\r\n\r\n"]
+    return b"".join(lines if is_head else (*lines, told.body))
 
 
 class Refusing:
@@ -92,7 +93,8 @@ class Refusing:
             if data.startswith(_HTTP2_BEGINS):
                 one.send(_GOODBYE)
             elif data:
-                one.send(answer(self._service, is_stranger=is_stranger))
+                is_head = data.startswith(_HEAD_BEGINS)
+                one.send(answer(self._service, is_stranger=is_stranger, is_head=is_head))
         except BlockingIOError:
             return False
         except OSError:

@@ -226,8 +226,9 @@ class Connection(asyncio.Protocol, Client):
             check_line(self._head)
             return
         del self._data[:used]
-        head, self._head, self._may_skip = self._head.whole(), UnfinishedHead(is_request=True), True
-        self._begin(read_request(head, self))
+        request = read_request(self._head.whole(), self)
+        self._head, self._may_skip = UnfinishedHead(is_request=True), True
+        self._begin(request)
 
     def _read_on(self, more: bool) -> None:
         if self._transport is None or self._has_ended or self.is_closed:
@@ -324,7 +325,8 @@ class Connection(asyncio.Protocol, Client):
             response, http_date(time.time()), self._server.fields,
             length=len(response.body), connection="close", is_chunked=False,
         )  # fmt: skip
-        self._transport.write(head + response.body)
+        is_head = self._head.whole().startswith(b"HEAD ")  # whose answer has no body (RFC 9110 9.3.2)
+        self._transport.write(head if is_head else head + response.body)
         self._end()
 
     def _end(self) -> None:

@@ -481,3 +481,30 @@ async def test_listeners_share_no_routes() -> None:
         await client.send(get())
         (response,) = await client.responses([b"GET"])
         assert response.status == 404
+
+
+@pytest.mark.parametrize("is_bytewise", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", 400),
+        (b"HEAD /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"HEAD /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 20_000), 414),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"x: y\r\n" * 200), 431),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"HEAD / HTTP/2.1\r\nHost: a\r\n\r\n", 505),
+        (b"HEAD / HTTP/1.1\r\nHo st: a\r\n\r\n", 400),
+        (b"HEAD / HTTP/1.1\r\nHost", 408),
+        (b"HEADS / HTTP/1.1\r\n\r\n", 400),
+    ],
+)
+async def test_a_head_request_that_is_refused_gets_no_body(
+    asked: bytes, status: int, *, is_bytewise: bool
+) -> None:
+    async with stage(saying(OK), header=inbound("timeouts: {head: 1s}")) as to, raw_client(to.port) as client:
+        await client.send(asked, is_bytewise=is_bytewise and len(asked) < 1000)
+        await client.read_to_end()
+    head, _, body = client.received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nContent-Length: " in head
+    assert bool(body) is not asked.startswith(b"HEAD ")

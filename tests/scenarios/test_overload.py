@@ -194,6 +194,18 @@ async def test_who_is_refused_before_their_request_has_come_is_answered_503_when
             )
 
 
+async def test_who_is_refused_and_asked_by_head_gets_a_head_alone() -> None:
+    async with long_line(MOST_VISITORS) as (to, _, clients):
+        await refused(to, 5)
+        for client, method in zip(clients[:5], [b"HEAD", b"GET", b"HEAD", b"HEADS", b"head"], strict=True):
+            await client.send(method + b" / HTTP/1.1\r\nHost: app\r\n\r\n")
+            await client.read_to_end()
+            head, _, body = bytes(client.received).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nContent-Length: " in head
+            assert bool(body) is (method != b"HEAD")
+
+
 async def test_who_is_refused_and_says_nothing_is_closed_after_a_moment() -> None:
     async with long_line(MOST_VISITORS) as (to, _, clients):
         loop = asyncio.get_running_loop()

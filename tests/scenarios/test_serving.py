@@ -119,6 +119,24 @@ async def test_what_is_no_request_is_told_so_and_never_reaches_a_handler(head: b
 
 
 @pytest.mark.parametrize(
+    ("data", "has_body"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", False),
+        (b"HEAD / HTTP/3.0\r\n", False),
+        (b"HEAD /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"%41" * 6000), False),
+        (GET.replace(b"GET", b"HEAD") + b"GET / HTTP/1.1\r\n\r\n", True),
+    ],
+)
+async def test_what_is_refused_has_no_body_by_head(data: bytes, has_body: bool) -> None:
+    async with serving_by(echo) as server, raw_client(server.port) as client:
+        await client.send(data)
+        await client.read_to_end()
+    head, _, body = client.received.rpartition(b"\r\n\r\n")
+    assert b"\r\nContent-Length: " in head
+    assert bool(body) is has_body
+
+
+@pytest.mark.parametrize(
     "line", [b"GET / HTTP/3.0\r\n", b"GET /\r\n", b"\r\n\r\n", b"GET / HTTP/1.1 \r\nHost: a"]
 )
 async def test_a_first_line_that_is_none_is_refused_before_its_head_has_ended(line: bytes) -> None:
