@@ -159,7 +159,7 @@ class ClientConnection(HeadReader):
             return self._take_chunks(self._chunked, data)
         if self.phase in ENDED:
             return b""  # nobody listens any more
-        if not self._keep_alive:
+        if not self._keep_alive and (self._is_distrusted or not self._is_switching()):
             return self._disregard()
         if self._exchange is not None or self._is_write_paused:
             return self._keep(data)

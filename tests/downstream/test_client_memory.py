@@ -156,6 +156,19 @@ def test_a_request_that_is_whole_is_left_alone_and_what_is_behind_it_dropped() -
     assert stage.transport.has_ended_writing or stage.transport.is_closing()
 
 
+def test_what_is_behind_an_upgrade_is_not_dropped_without_the_upgrade() -> None:
+    """The other end would take what comes later for the beginning."""
+    stage = Stage()
+    stage.upstream()
+    stage.send(b"GET / HTTP/1.1\r\nHost: app\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+    assert stage.connection.end_for_memory() is None
+    stage.send(b"ahead" * 2000)
+    assert stage.connection.end_for_memory() is Held.PIPELINE
+    assert stage.transport.is_aborted
+    assert held(stage) == 0
+    assert not stage.path.service.exchanges
+
+
 def test_a_large_head_is_refused_where_there_is_no_memory() -> None:
     stage = Stage()
     memory = stage.path.service.memory

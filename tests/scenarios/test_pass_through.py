@@ -363,9 +363,15 @@ async def test_connect_reaches_a_host_that_no_route_names() -> None:
         assert to.there.peers[0].received == b"GET /inside HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def test_bytes_that_come_with_a_connect_are_the_tunnels() -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"", b""), (b"HTTP/1.1", b"HTTP/1.0"), (b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")],
+)
+async def test_bytes_that_come_with_a_connect_are_the_tunnels(old: bytes, new: bytes) -> None:
     async with passage() as to, raw_client(to.port) as client:
-        await client.send(connect(to.authority) + b"GET /early HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.send(
+            connect(to.authority).replace(old, new, 1) + b"GET /early HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
         await until(client, b"GET /early")
         assert len(to.there.requests) == 1
 

@@ -69,6 +69,41 @@ async def test_what_both_sides_send_ahead_is_not_lost() -> None:
         await client.read_to_end()
 
 
+@pytest.mark.parametrize("ahead", [b"hello", b"h" * 40_000])
+async def test_what_a_client_sends_ahead_is_not_lost_where_it_asks_for_a_close_too(ahead: bytes) -> None:
+    """`close` is about the next request, and behind a switch there is none."""
+    asked = asyncio.Event()
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await asked.wait()
+        await peer.send(SWITCHING)
+        while data := peer.rest or await peer.reader.read(65536):
+            peer.rest = b""
+            await peer.send(data)
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(UPGRADE.replace(b"Upgrade, X-Hop", b"close, Upgrade, X-Hop") + ahead)
+        await turns(20)
+        asked.set()
+        await expect(client, b"\r\n\r\n" + ahead)
+        await client.send(b"more")
+        await expect(client, ahead + b"more")
+
+
+async def test_behind_an_upgrade_that_is_declined_a_client_that_asked_for_a_close_gets_one() -> None:
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await turns(20)
+        await peer.send(OK)
+
+    async with stage(script) as to, raw_client(to.port) as client:
+        await client.send(UPGRADE.replace(b"Upgrade, X-Hop", b"close, Upgrade, X-Hop") + get(b"/next"))
+        (answer,) = await client.responses([b"GET", b"GET"])
+        assert (answer.status, answer.value(b"connection")) == (200, b"close")
+        assert len(to.requests) == 1
+
+
 async def test_an_upgrade_that_is_declined_is_an_ordinary_exchange() -> None:
     async def script(peer: RawPeer) -> None:
         while await peer.request() is not None:
