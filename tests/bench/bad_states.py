@@ -1,6 +1,7 @@
 """Thousands of clients that hold memory: python -m tests.bench.bad_states [--connections N] [STATE ...].
 
-For each bad state a sidecar process of its own gets two bursts of connections; meanwhile one honest client goes on.
+For each bad state a sidecar process of its own gets bursts of connections, two unless `--bursts` says otherwise;
+meanwhile one honest client goes on.
 Prints, in MiB: what the sidecar takes before, at the most in each burst, and some seconds after each, with what the
 kernel holds for its sockets beside it (`ss -m`); how many connections it closed, and the honest client's times.
 
@@ -271,7 +272,7 @@ routes: [{{name: app, upstream: app, timeouts: {{request: 300s}}}}]
 
 
 async def run_state(name: str, options: argparse.Namespace, group: contained.Group | None) -> None:
-    """Two bursts, each with what is seen before, meanwhile and afterwards."""
+    """The bursts, each with what is seen before, meanwhile and afterwards."""
     with tempfile.TemporaryDirectory() as written, app_process() as app:
         folder = Path(written)
         file, port, probes = _written(folder, app, "" if group is not None else options.memory)
@@ -282,7 +283,7 @@ async def run_state(name: str, options: argparse.Namespace, group: contained.Gro
             to = Served(process, port)
             peak, honest = await phase(to, app, asyncio.sleep(3.0))
             _tell(name, "before", peak, honest)
-            for burst in (1, 2):
+            for burst in range(1, options.bursts + 1):
                 attacking = attack(port, options.connections, STATES[name], options.hold)
                 peak, honest = await phase(to, app, attacking)
                 _tell(name, f"burst {burst}", peak, honest, await _closed(to))
@@ -319,6 +320,7 @@ def main() -> None:
     )
     parser.add_argument("states", nargs="*", metavar="STATE", help=f"one of {', '.join(STATES)}")
     parser.add_argument("--connections", type=int, default=10_000, help="in each burst")
+    parser.add_argument("--bursts", type=int, default=2, help="one after another")
     parser.add_argument("--memory", default="32MiB", help="the budget of all connections")
     parser.add_argument("--hold", type=float, default=5.0, help="seconds after the last one was opened")
     parser.add_argument("--limit", type=int, default=0, help="MiB of a memory cgroup; 0: none")
