@@ -23,6 +23,10 @@ LOOK_SECONDS: Final = 1.0
 TELL_SECONDS: Final = 10.0
 TRIM_SECONDS: Final = 10.0
 """Between two trims at least."""
+SHORT_TRIM_SECONDS: Final = 2.0
+"""The same while connections are closed to give memory back. What they held lies in pieces among what others hold,
+where objects of Python find no place: without a trim a process takes what its buffers have at their height and what
+its objects have at theirs, and these are not the same moments."""
 BURST_BYTES: Final = 8 * 1024 * 1024
 """What must have been given back since the last trim to make one worth its while."""
 
@@ -48,19 +52,26 @@ def most_routes(container: Container | None) -> int | None:
 
 
 class Trimming:
-    """Decides when a burst is over."""
+    """Decides when much has come free: a burst is over, or connections are closed to make room."""
 
     def __init__(self) -> None:
         self._peak = 0
+        self._closed = 0
         self._trimmed_at = -TRIM_SECONDS
 
-    def is_due(self, used_bytes: int, now: float) -> bool:
-        """Whether to give memory back to the system now. True at most each 10 s."""
+    def is_due(self, used_bytes: int, closed: int, now: float) -> bool:
+        """Whether to give memory back to the system now. True at most each 10 s, or 2 s while memory is short.
+
+        Args:
+            closed: connections that were closed to give memory back, so far.
+        """
         self._peak = max(self._peak, used_bytes)
         has_burst = self._peak - used_bytes >= max(BURST_BYTES, used_bytes)
-        if not has_burst or now - self._trimmed_at < TRIM_SECONDS:
+        is_short = closed > self._closed
+        seconds = SHORT_TRIM_SECONDS if is_short else TRIM_SECONDS
+        if not (has_burst or is_short) or now - self._trimmed_at < seconds:
             return False
-        self._peak, self._trimmed_at = used_bytes, now
+        self._peak, self._closed, self._trimmed_at = used_bytes, closed, now
         return True
 
 
@@ -87,7 +98,8 @@ class MemoryWatch:
         while True:
             if self._container is not None:
                 await self.look(self._container)
-            if self._trimming.is_due(self._budget.used_bytes, self._clock()):
+            closed = sum(self._budget.closed.values())
+            if self._trimming.is_due(self._budget.used_bytes, closed, self._clock()):
                 await asyncio.to_thread(give_back)
             self.tell_closed()
             await mailbox.get(LOOK_SECONDS)

@@ -12,6 +12,7 @@ from sidecar.runtime.container import Container, Usage, find
 from sidecar.runtime.memory_watch import (
     FIXED_BYTES,
     ROUTE_BYTES,
+    SHORT_TRIM_SECONDS,
     TRIM_SECONDS,
     MemoryWatch,
     Trimming,
@@ -100,15 +101,26 @@ def test_so_many_routes_fit(tmp_path: Path) -> None:
 
 def test_memory_goes_back_after_a_burst_and_not_too_often() -> None:
     trimming = Trimming()
-    assert not trimming.is_due(4 * MIB, 0.0)
-    assert not trimming.is_due(2 * MIB, 1.0), "too little"
-    assert not trimming.is_due(20 * MIB, 2.0)
-    assert not trimming.is_due(11 * MIB, 3.0), "half of it is still needed"
-    assert trimming.is_due(10 * MIB, 4.0)
-    assert not trimming.is_due(40 * MIB, 5.0)
-    assert not trimming.is_due(MIB, 4.0 + TRIM_SECONDS - 0.1)
-    assert trimming.is_due(MIB, 4.0 + TRIM_SECONDS)
-    assert not trimming.is_due(MIB, 1000.0), "it has gone back already"
+    assert not trimming.is_due(4 * MIB, 0, 0.0)
+    assert not trimming.is_due(2 * MIB, 0, 1.0), "too little"
+    assert not trimming.is_due(20 * MIB, 0, 2.0)
+    assert not trimming.is_due(11 * MIB, 0, 3.0), "half of it is still needed"
+    assert trimming.is_due(10 * MIB, 0, 4.0)
+    assert not trimming.is_due(40 * MIB, 0, 5.0)
+    assert not trimming.is_due(MIB, 0, 4.0 + TRIM_SECONDS - 0.1)
+    assert trimming.is_due(MIB, 0, 4.0 + TRIM_SECONDS)
+    assert not trimming.is_due(MIB, 0, 1000.0), "it has gone back already"
+
+
+def test_memory_goes_back_while_connections_are_closed_for_it() -> None:
+    """Although as much is used as before: others come in the place of those that were closed."""
+    trimming = Trimming()
+    assert not trimming.is_due(32 * MIB, 0, 0.0)
+    assert trimming.is_due(32 * MIB, 1, 1.0)
+    assert not trimming.is_due(32 * MIB, 500, 1.0 + SHORT_TRIM_SECONDS - 0.1)
+    assert trimming.is_due(32 * MIB, 500, 1.0 + SHORT_TRIM_SECONDS)
+    assert not trimming.is_due(32 * MIB, 500, 1000.0), "nobody was closed since"
+    assert trimming.is_due(MIB, 500, 1001.0), "the burst is over"
 
 
 def test_giving_back_does_no_harm() -> None:
