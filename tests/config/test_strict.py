@@ -180,3 +180,27 @@ def test_strict_is_exit_1_for_a_warning_and_2_for_a_problem(
     assert "never reached" not in capsys.readouterr().err
     assert [main(["check", "--strict", str(file)]) for file in (good, odd, bad)] == [0, 1, 2]
     assert "odd.yaml:5:" in capsys.readouterr().err
+
+
+def test_routes_that_differ_in_a_field_or_a_parameter_are_not_compared_in_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[int] = []
+    made = strict._takes_all_of
+
+    def counted(one: conditions.Entry[None], other: conditions.Entry[None]) -> bool:
+        compared.append(1)
+        return made(one, other)
+
+    monkeypatch.setattr(strict, "_takes_all_of", counted)
+    assert told(*(match(f"{{headers: {{x-tenant: t{n}}}, query: {{a: b}}}}") for n in range(300))) == []
+    assert told(*(match(f"{{query: {{q: '{n}'}}}}") for n in range(300))) == []
+    assert len(compared) < 1000
+
+
+def test_the_one_that_is_looked_at_first_is_named() -> None:
+    both = match("{headers: {a: x, b: y}, query: {q: '1'}}")
+    assert told(match("{headers: {b: y}, query: {q: '1'}}"), match("{headers: {a: x}}"), both) == []
+    first = match("{headers: {a: x, b: y}, query: {q: '1'}, methods: [GET]}")
+    assert told(both, first, both) == [(2, never(0))]
+    assert told(match("{headers: {b: y, a: x}, query: {q: '1'}}"), both) == [(1, never(0))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 from sidecar.config.load.check import Checked
@@ -108,23 +109,58 @@ class _Place:
     """The entries under one host: those of one path together, since a thousand routes are not compared in pairs."""
 
     def __init__(self, entries: list[Entry[None]]) -> None:
-        self._by_path: dict[tuple[PathKind | None, bytes], list[Entry[None]]] = defaultdict(list)
+        self._by_path: dict[tuple[PathKind | None, bytes], _Alike] = defaultdict(_Alike)
         for entry in sorted(entries, key=rank):
-            self._by_path[_path(entry)].append(entry)
+            self._by_path[_path(entry)].add(entry)
 
     def before(self, entry: Entry[None]) -> Entry[None] | None:
         """One that takes all of its requests, and is looked at first."""
-        kind, key = _path(entry)
-        for other in self._by_path[(kind, key)]:
-            if other is entry:
-                break
-            if _takes_all_of(other, entry):
-                return other
+        alike = self._by_path[_path(entry)]
+        found = alike.first_that_takes(entry, alike.number_of(entry))
+        if found is not None:
+            return found
         for wider in _wider(entry.match.path_asked()):
-            for other in self._by_path.get(wider, ()):
-                if _takes_all_of(other, entry):
-                    return other
+            other = self._by_path[wider].first_that_takes(entry) if wider in self._by_path else None
+            if other is not None:
+                return other
         return None
+
+
+class _Alike:
+    """The entries of one path, in the order in which they are looked at.
+
+    They lie by one of the conditions that each has on fields or on the query: who does not have that one as well is
+    not taken by it, so that routes which differ in a field alone are not compared in pairs either.
+    """
+
+    def __init__(self) -> None:
+        self._by_condition: dict[object, list[tuple[int, Entry[None]]]] = defaultdict(list)
+        self._numbers: dict[int, int] = {}
+        """By the entry's `id`."""
+
+    def add(self, entry: Entry[None]) -> None:
+        number = self._numbers[id(entry)] = len(self._numbers)
+        self._by_condition[next(_conditions(entry), None)].append((number, entry))
+
+    def number_of(self, entry: Entry[None]) -> int:
+        return self._numbers[id(entry)]
+
+    def first_that_takes(self, entry: Entry[None], before: float = inf) -> Entry[None] | None:
+        """The first one that takes all of the entry's requests, of those with a number under `before`."""
+        first = None
+        for condition in (None, *_conditions(entry)):
+            for number, other in self._by_condition.get(condition, ()):
+                if number >= before:
+                    break
+                if _takes_all_of(other, entry):
+                    before, first = number, other
+                    break
+        return first
+
+
+def _conditions(entry: Entry[None]) -> Iterator[object]:
+    yield from (("field", one) for one in entry.match.headers)
+    yield from (("query", one) for one in entry.match.query)
 
 
 def _path(entry: Entry[None]) -> tuple[PathKind | None, bytes]:
