@@ -14,7 +14,7 @@ _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 def retry(route: Route, method: bytes, fields: Mapping[bytes, bytes]) -> str:
     """What is tried again of this request, how often and when."""
-    once = "a request that has certainly reached nobody goes to another endpoint once"
+    once = "a request that has certainly reached nobody goes to another endpoint"
     policy = route.retry
     if not policy.attempts:
         return f"none; {once}"

@@ -1,9 +1,9 @@
 """Which endpoint gets the next attempt.
 
 How one is chosen among candidates is `candidates.py`'s, by the upstream's policy; here is who is one. Endpoints that
-are ejected are not, spared ones have 2 % of the picks together but few in a second, and one that has just come back a
-growing share. Groups of endpoints take over from one another by degrees (`tiers.py`). An attempt that has failed
-stays in its endpoint's load for a while (`linger`): what fails fast would look idle, and attract all that comes.
+are ejected are not, spared ones are only tried now and then (`trial`), and one that has just come back has a growing
+share. Groups of endpoints take over from one another by degrees (`tiers.py`). An attempt that has failed stays in its
+endpoint's load for a while (`linger`): what fails fast would look idle, and attract all that comes.
 
 With `ring_hash` a request that has a key gets the endpoint of that key (`ring.py`), or the next one on the ring that
 is usable, was not tried, and has less than 1.25 times its part of the load (Mirrokni and others, 2018). One without a
@@ -28,10 +28,12 @@ from sidecar.core.snapshot import Balancing
 from sidecar.core.tiers import divide
 
 SPARED_SHARE: Final = 0.02
-"""Of the picks, for all spared endpoints together, while others are usable."""
+"""Of the requests, for all spared endpoints together, while others are usable."""
 SPARED_SECONDS: Final = 2.0
-"""Between two picks of a spared endpoint, on average, unless the last one's answer was good: what it fails shows no
+"""Between two trials of a spared endpoint, on average, unless the last one's answer was good: what it fails shows no
 more at a thousand requests a second than at ten."""
+COSTLY_SECONDS: Final = 4.0
+"""The same where the failure of the trial is its client's; twice as long after each, up to the ejection's `base`."""
 LOAD_BOUND: Final = 1.25
 """Of its part of the load, for an endpoint that a key leads to."""
 MOST_STEPS: Final = 512
@@ -59,8 +61,8 @@ class Balancer(Generic[T]):
     """The choice of one upstream. `renew` tells it of each change of endpoints or of what is thought of them."""
 
     __slots__ = (
-        "_all", "_clock", "_groups", "_is_even", "_lingering", "_policy", "_ready", "_ring", "_rng", "_slow_until",
-        "_spared", "_spared_at", "_tried",
+        "_all", "_clock", "_costly_at", "_costly_seconds", "_groups", "_is_even", "_lingering",
+        "_most_costly_seconds", "_policy", "_ready", "_ring", "_rng", "_slow_until", "_spared_at", "_tried", "spared",
     )  # fmt: skip
 
     def __init__(self, policy: Balancing, rng: random.Random, clock: Callable[[], float]) -> None:
@@ -70,9 +72,15 @@ class Balancer(Generic[T]):
         self._all: Sequence[T] = ()
         self._ready: Sequence[T] = ()
         self._groups: list[Candidates[T]] = []
-        self._spared: Candidates[T] | None = None
+        self.spared: Candidates[T] | None = None
+        """Where there are some, `trial` is to be asked before `pick`."""
         self._spared_at = -inf
         """When a spared one may be tried again, if the last one that was, `_tried`, has not answered well."""
+        self._costly_at = -inf
+        """The same for a request that cannot be sent again."""
+        self._costly_seconds = COSTLY_SECONDS
+        """From a trial until the next one with such a request."""
+        self._most_costly_seconds = COSTLY_SECONDS
         self._tried: T | None = None
         self._ring: Ring | None = None
         self._lingering: deque[tuple[float, T]] = deque()
@@ -97,15 +105,48 @@ class Balancer(Generic[T]):
         self._groups = [
             Candidates(group, share, policy, self._rng) for group, share in divide(places, ready, zone)
         ]
-        self._spared = Candidates(spared, SPARED_SHARE, policy, self._rng) if spared else None
-        if self._tried not in spared:
-            self._tried = None
+        self._spare(spared, peers.policy.base_seconds, now)
         back = [one.standing for one in ready if one.standing.share(now) < 1.0]
         # Where all are new there is nobody to take their share.
         is_slow = 0 < len(back) < len(ready)
         self._slow_until = max(one.back_at + one.slow_seconds for one in back) if is_slow else -inf
         self._place_on_ring()
         self._settle()
+
+    def _spare(self, spared: Sequence[T], base_seconds: float, now: float) -> None:
+        """These are spared. The first of them have just failed: they are not tried at once."""
+        was_none = self.spared is None
+        self.spared = Candidates(spared, SPARED_SHARE, self._policy, self._rng) if spared else None
+        self._most_costly_seconds = max(base_seconds, SPARED_SECONDS)
+        if self._tried not in spared:
+            self._tried = None
+        if was_none and spared:
+            self._costly_seconds = min(COSTLY_SECONDS, self._most_costly_seconds)
+            self._await_trial(len(spared), now)
+
+    def _await_trial(self, count: int, now: float) -> None:
+        self._spared_at = now + SPARED_SECONDS / count
+        self._costly_at = now + self._costly_seconds / count
+
+    def trial(self, *, is_free: bool) -> T | None:
+        """The spared endpoint that this request is to try; None: it is not its turn.
+
+        `is_free`: the request can be sent again, so that a failure would be nobody's. Another one is taken for it
+        only where none of these has come for a time that doubles with each.
+        """
+        spared, tried = self.spared, self._tried
+        if spared is None or self._rng.random() >= SPARED_SHARE:
+            return None
+        now = self._clock()
+        if tried is not None and tried.standing.streak:
+            self._costly_seconds = min(COSTLY_SECONDS, self._most_costly_seconds)
+        elif now < (self._spared_at if is_free else self._costly_at):
+            return None
+        elif not is_free:
+            self._costly_seconds = min(2.0 * self._costly_seconds, self._most_costly_seconds)
+        self._await_trial(spared.count, now)
+        self._tried = chosen = spared.pick()
+        return chosen
 
     def use_ring(self, ring: Ring | None) -> None:
         """Keys are looked up there from now on; None: by nothing."""
@@ -152,40 +193,38 @@ class Balancer(Generic[T]):
         now = self._clock()
         self._let_go(now)
         is_single = (
-            self._spared is None and len(self._groups) == 1
+            self.spared is None and len(self._groups) == 1
         )  # the usual case, without a generator: 1 µs
-        for group in self._groups if is_single else self._in_order(self._rng.random(), now):
+        for group in self._groups if is_single else self._in_order(self._rng.random()):
             chosen = group.pick(avoid)
             if chosen is not None:
-                self._note(group, chosen)
                 return self._slowly(group, chosen, avoid, now) if now < self._slow_until else chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else ()) if avoid else None
 
-    def _in_order(self, point: float, now: float) -> Iterator[Candidates[T]]:
-        """The group whose turn it is, then the others. `point`: by chance or by a key, from 0 up to 1."""
-        first = spared = self._spared
-        if spared is None or not self._is_spareds_turn(spared, now):
-            first = self._group_at(point)
+    def pick_well(self, avoid: Collection[T], key: int | None = None, load: int = 1) -> T | None:
+        """The same for a request that has failed elsewhere: one that is not suspect, and not of those to `avoid`.
+        None: a few picks have found nobody."""
+        others = [*avoid]
+        for _ in range(REDRAWS):
+            chosen = self.pick(others, key, load)
+            if chosen is None or chosen in others:
+                return None
+            if not chosen.standing.is_suspect:
+                return chosen
+            others.append(chosen)
+        return None
+
+    def _in_order(self, point: float) -> Iterator[Candidates[T]]:
+        """The group whose turn it is, then the others, spared ones last. `point`: by chance or by a key, from 0 up to
+        1."""
+        first = self._group_at(point)
         if first is not None:
             yield first
         for group in self._groups:
             if group is not first:
                 yield group
-        if spared is not None and spared is not first:
-            yield spared
-
-    def _is_spareds_turn(self, spared: Candidates[T], now: float) -> bool:
-        if self._rng.random() >= SPARED_SHARE:
-            return False
-        tried = self._tried
-        if now < self._spared_at and (tried is None or not tried.standing.streak):
-            return False
-        self._spared_at = now + SPARED_SECONDS / spared.count
-        return True
-
-    def _note(self, group: Candidates[T], chosen: T) -> None:
-        if group is self._spared:
-            self._tried = chosen
+        if self.spared is not None:
+            yield self.spared
 
     def _group_at(self, point: float) -> Candidates[T] | None:
         for group in self._groups:
@@ -210,13 +249,12 @@ class Balancer(Generic[T]):
     def _by_key(self, key: int, avoid: Collection[T], load: int) -> T | None:
         now = self._clock()
         self._let_go(now)
-        is_single = self._spared is None and len(self._groups) == 1
-        for group in self._groups if is_single else self._in_order(key / _KEYS, now):
+        is_single = self.spared is None and len(self._groups) == 1
+        for group in self._groups if is_single else self._in_order(key / _KEYS):
             chosen = self._on_ring(group, key, avoid, load, now) if group.on_ring else None
             if chosen is None:
                 chosen = group.pick(avoid)
             if chosen is not None:
-                self._note(group, chosen)
                 return chosen
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else (), key, load) if avoid else None
 

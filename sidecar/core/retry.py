@@ -32,6 +32,10 @@ FALLS_WITHIN_SECONDS: Final = 0.02
 ROUNDING: Final = 1e-9
 """Of sums of floats: five fifths are one."""
 GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
+MOST_REFUSED: Final = 3
+"""Further endpoints that a request is sent to whose connections are refused, one after the other."""
+MOST_LEFT: Final = 2
+"""Further endpoints that a request is sent to since those before were suspect, whatever its route says."""
 
 
 class RetryCause(Enum):
@@ -48,6 +52,8 @@ class RetryCause(Enum):
     """The same of a gRPC call."""
     STALE_CONNECTION = "stale_connection"
     """A pooled connection had been closed before the request came."""
+    SUSPECT = "suspect"
+    """It failed at an endpoint that fails often, and is sent to one that does not."""
     FALLBACK = "fallback"
     """Nothing that the upstream could mend: the fallback's is asked."""
     FAILOVER = "failover"
@@ -94,7 +100,7 @@ def is_wanted(policy: RetryPolicy, cause: RetryCause) -> bool:
 def causes_at(route: Route, name: str, upstreams: Mapping[str, Upstream]) -> list[RetryCause]:
     """Why a further attempt of the route may come to the upstream `name`, by what the route and its upstreams say."""
     policy = route.retry
-    causes = [RetryCause.NOT_CONNECTED, RetryCause.REFUSED, RetryCause.STALE_CONNECTION]
+    causes = [RetryCause.NOT_CONNECTED, RetryCause.REFUSED, RetryCause.STALE_CONNECTION, RetryCause.SUSPECT]
     if policy.attempts:
         causes += (
             cause for cause in (RetryCause.RESET, RetryCause.ATTEMPT_TIMEOUT) if is_wanted(policy, cause)
@@ -155,7 +161,8 @@ class RetryBudget:
         "_seen", "_seen_at", "_until_begun", "requests", "second_ends",
     )  # fmt: skip
 
-    def __init__(self, ratio: float, min_per_second: float, now: float) -> None:
+    def __init__(self, ratio: float, min_per_second: float, now: float, requests: int = 0) -> None:
+        """`requests`: of those that `count` is told of, how many came before and put nothing in."""
         self._ratio = ratio
         self._least_a_second = min_per_second
         self._earned = 0.0
@@ -165,8 +172,10 @@ class RetryBudget:
         """Of the present second."""
         self.second_ends = now + KEPT_SECONDS
         """A request before it is one more in `requests`; see `put`."""
-        self.requests = self._until_begun = self._before = self._counted = 0
-        """In all, before the present second, in the second before it, and those that `_earned` knows of."""
+        self.requests = self._until_begun = self._counted = requests
+        """In all, before the present second, and those that `_earned` knows of."""
+        self._before = 0
+        """In the second before it."""
         self._seen = -1
         self._asked = 0
         """Calls of `take` since the last success."""
@@ -187,6 +196,17 @@ class RetryBudget:
         self._begun = now - gone % KEPT_SECONDS
         self.second_ends = self._begun + KEPT_SECONDS
         self.requests += 1
+
+    def count(self, requests: int, now: float) -> None:
+        """In the place of `put`, where nobody calls it: so many have come in all. They are taken for evenly spread
+        over the time since the last call that was more than a second ago."""
+        gone = now - self._begun
+        if gone >= KEPT_SECONDS:
+            self._before = int((requests - self._until_begun) / gone * KEPT_SECONDS)
+            self._until_begun = requests
+            self._begun = now
+            self.second_ends = now + KEPT_SECONDS
+        self.requests = requests
 
     def take(self, now: float, successes: int) -> bool:
         """Whether one more retry may be sent now; it is taken off if so. `successes`: of the upstream, counted since

@@ -80,6 +80,11 @@ class AttemptOwner(ABC):
         """`head`, `data` and `completed` in one."""
 
     @abstractmethod
+    def left(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> bool:
+        """A whole answer may be a failure of a suspect endpoint: whether the race has seen to it, so that `answered`
+        is not to come."""
+
+    @abstractmethod
     def switched(self, attempt: Attempt, head: ResponseHead) -> None:
         """101."""
 
@@ -590,7 +595,9 @@ class Attempt(ResponseSink, Seeker):
         if self.race.story.request.traits.is_grpc:
             self.grpc_status = verdicts.told_grpc_status(self.answer, trailers)
         if self._withheld is not None:
-            self.race.answered(self, self.answer, self.drop_withheld())
+            body = self.drop_withheld()
+            if not self.race.left(self, self.answer, body):
+                self.race.answered(self, self.answer, body)
             return
         self.race.completed(self)
 
@@ -604,9 +611,13 @@ class Attempt(ResponseSink, Seeker):
             self.grpc_status = verdicts.told_grpc_status(head, trailers)
             if self.route.policy.fallback is not None and self._falls_back():
                 return
-        elif head.status == 503 and self._falls_back():
+        elif head.status >= 500 and self._is_kept_from_client(head, body):
             return
         race.answered(self, head, body)
+
+    def _is_kept_from_client(self, head: ResponseHead, body: bytes | memoryview) -> bool:
+        """Whether somebody else answers in the place of a whole answer of 5xx."""
+        return (head.status == 503 and self._falls_back()) or self.race.left(self, head, body)
 
     def _falls_back(self) -> bool:
         """The breaker of the next sidecar was open, and this route has a fallback: that serves, as it does where our

@@ -92,8 +92,8 @@ class Destination:
     """An upstream as one route sees it: the cluster is shared between routes, the breaker is not."""
 
     __slots__ = (
-        "_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "joins_spans", "retry_budget",
-        "standby",
+        "_usual_seconds", "_usual_until", "breaker", "cluster", "copying", "hedging", "joins_spans", "leaving",
+        "retry_budget", "standby",
     )  # fmt: skip
 
     def __init__(self, cluster: Cluster, breaker: Breaker) -> None:
@@ -101,6 +101,8 @@ class Destination:
         self.breaker = breaker
         self.retry_budget: RetryBudget | None = None
         """None where nothing is tried again, nor hedged."""
+        self.leaving = RetryBudget(0.0, 0.0, 0.0)
+        """What requests that leave a suspect endpoint take from: the same, where there is one."""
         self.copying: Copier | None = None
         """None where no copies are made."""
         self.hedging: Hedging | None = None
@@ -122,6 +124,13 @@ class Destination:
             self._usual_seconds = self.breaker.durations.median() or 0.0
             self._usual_until = now + USUAL_FOR_SECONDS
         return self._usual_seconds
+
+    def take_to_leave(self, now: float) -> bool:
+        """Whether one more request may leave an endpoint that is suspect; it is taken off the budget if so."""
+        tally = self.breaker.tally
+        if self.retry_budget is None:  # nobody tells this one of each request
+            self.leaving.count(tally.total, now)
+        return self.leaving.take(now, tally.successful)
 
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
@@ -230,11 +239,13 @@ class LiveRoute:
         self.single = self.choices[0][0] if len(self.choices) == 1 else None
         self.instead = Instead(fallback_destination, OwnFields.of(policy))
         retry, hedge = policy.retry, policy.hedge
-        if retry.attempts or hedge is not None:
-            for destination in self.everywhere():
-                destination.retry_budget = RetryBudget(retry.ratio, retry.min_per_second, now)
-                if hedge is not None:
-                    destination.hedging = Hedging(hedge, destination.breaker.durations)
+        for destination in self.everywhere():
+            total = destination.breaker.tally.total
+            destination.leaving = RetryBudget(retry.ratio, retry.min_per_second, now, total)
+            if retry.attempts or hedge is not None:
+                destination.retry_budget = destination.leaving
+            if hedge is not None:
+                destination.hedging = Hedging(hedge, destination.breaker.durations)
         self.deadline = policy.deadline
         self.request_seconds = policy.timeouts.request_seconds
         self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)

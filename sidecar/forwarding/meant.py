@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sidecar.core.conditions import Entry
     from sidecar.core.request import Asked
     from sidecar.core.retry import RetryCause
+    from sidecar.forwarding.attempt import Attempt
     from sidecar.forwarding.live import LiveRoute
     from sidecar.forwarding.permit import Permit
     from sidecar.upstream.cluster import AnyPool, Cluster
@@ -42,10 +43,17 @@ class MeantRace(Race):
     ) -> None:
         super()._run(permit, cluster, self._pool(cluster, pool), now, cause)
 
-    def await_hedge(self, now: float) -> None:
-        """A hedge goes to another endpoint: where one was meant, there is none."""
-        if self._meant(self.destination.cluster) is None:
-            super().await_hedge(now)
+    def is_bound(self) -> bool:
+        return self._meant(self.destination.cluster) is not None
+
+    def _is_on_trial(self, permit: Permit, cluster: Cluster, now: float) -> bool:
+        return not self.is_bound() and super()._is_on_trial(permit, cluster, now)
+
+    def may_leave(self, attempt: Attempt) -> bool:
+        return not self.is_bound() and super().may_leave(attempt)
+
+    def others(self) -> int:
+        return 0 if self.is_bound() else super().others()
 
     def _pool(self, cluster: Cluster, pool: AnyPool | None) -> AnyPool | None:
         return self._meant(cluster) or pool

@@ -13,9 +13,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core.contract import NO_SLOTS
+from sidecar.core.observe import Notice
 from sidecar.core.retry import RetryCause
 from sidecar.forwarding.attempt import Attempt, AttemptOwner
 from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.leaving import is_of_endpoint
 from sidecar.forwarding.once_more import cause_to_try_again, says_nothing
 from sidecar.forwarding.retrying import (
     ADMITTING,
@@ -48,6 +50,18 @@ class Mended(AttemptOwner):
     @abstractmethod
     def ask_once_more(self, now: float) -> Permit | None:
         """For a further attempt; None: it is refused, and the client hears of the one before instead."""
+
+    @abstractmethod
+    def others(self) -> int:
+        """Endpoints that may be asked beside the one that was."""
+
+    @abstractmethod
+    def may_leave(self, attempt: Attempt) -> bool:
+        """Whether a failure of this attempt, which is not counted yet, is not to be its client's."""
+
+    @abstractmethod
+    def well_endpoint(self, now: float) -> AnyPool | None:
+        """One that was not tried, and that does not fail; None: nothing is sent there."""
 
     @abstractmethod
     def untried(self) -> AnyPool | None:
@@ -113,8 +127,9 @@ class Mending:
             race.tell(attempt.judge(kind, now, error))
             self._stand_after_all(race, aside, now)
             return
-        story, has_other = race.story, len(race.destination.cluster.pools) > 1
-        again = cause_to_try_again(story, error, self.tried, has_other=has_other)
+        story = race.story
+        again = cause_to_try_again(story, error, self.tried, race.others())
+        is_left = again is None and is_of_endpoint(error) and race.may_leave(attempt)
         # A probe's permit goes on to the attempt that follows.
         keeps_permit = again is not None and (attempt.permit.is_probe or says_nothing(error, self.tried))
         if not keeps_permit:
@@ -124,10 +139,10 @@ class Mending:
         if race.is_sent_on(now):
             return
         cause = None if again is not None else cause_after_failure(story, race.route, self.retries, error)
-        if cause is None:
-            story.lost(error)
-        else:
+        if cause is not None:
             self._plan_retry(race, attempt, error, cause, 0.0, now)
+        elif not (is_left and self.leave(race, now)):
+            story.lost(error)
 
     def answered(
         self, race: Mended, attempt: Attempt, answer: Answered, cause: RetryCause | None, now: float
@@ -138,6 +153,23 @@ class Mending:
             self._aside = SetAside(attempt, answer)
         else:
             self._retry_or_stand(race, attempt, answer, cause, now)
+
+    def leave(self, race: Mended, now: float) -> bool:
+        """Whether the request is sent on to an endpoint that is well, from one that was suspect."""
+        destination = race.destination
+        pool = race.well_endpoint(now)
+        if pool is None:
+            return False
+        if not destination.take_to_leave(now):
+            race.story.service.observe.noticed(Notice.RETRY_BUDGET_EXHAUSTED, race.route.name)
+            return False
+        permit = race.ask_once_more(now)
+        if permit is None:
+            destination.leaving.give_back()
+            return False
+        self.retries += 1
+        race.run_again(permit, pool, RetryCause.SUSPECT, now)
+        return True
 
     def take_aside(self) -> SetAside | None:
         """The bad answer that was kept, for whoever gives it to the client."""

@@ -20,7 +20,7 @@ from sidecar.core.observe import Notice
 from sidecar.core.outcome import PROBE_SECONDS, Kind
 from sidecar.core.retry import REPEATABLE, RetryCause
 from sidecar.core.transition import State
-from sidecar.forwarding import heads, lineage, verdicts
+from sidecar.forwarding import heads, leaving, lineage, verdicts
 from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.given_up import GivenUp
@@ -178,10 +178,30 @@ class Race(Mended):
         cluster = destination.cluster
         pool = cluster.single
         if pool is None:
+            if cluster.balancer.spared is not None and self._is_on_trial(permit, cluster, now):
+                return
             avoid = () if permit.state is _CLOSED else cluster.at(permit.avoid)
             hash_key = cluster.hash_key
             pool = cluster.pick(avoid, None if hash_key is None else key_in(exchange, hash_key))
         self._run(permit, cluster, pool, now)
+
+    def _is_on_trial(self, permit: Permit, cluster: Cluster, now: float) -> bool:
+        """Whether it is the one that finds out how a spared endpoint is, and has been sent there."""
+        exchange = self.exchange
+        if permit.state not in ADMITTING:
+            return False  # a probe prefers one that did not fail last
+        is_free = exchange.body is None and leaving.may_be_sent_twice(exchange, self.route.policy.retry)
+        pool = cluster.balancer.trial(is_free=is_free)
+        if pool is None:
+            return False
+        self._run(permit, cluster, pool, now)
+        if is_free and self.running:
+            self._bound_trial(self.running[0], leaving.trial_seconds(exchange, self.destination, now), now)
+        return True
+
+    def _bound_trial(self, attempt: Attempt, seconds: float, now: float) -> None:
+        attempt.fails_at = min(attempt.fails_at, now + seconds)
+        self.exchange.watch(now)
 
     def _start_by_failover(self, home: Destination, standby: Standby[Destination], now: float) -> None:
         """The same where others may take over."""
@@ -197,9 +217,7 @@ class Race(Mended):
                 destination.hedging.requests += 1
         self._go(exchange, destination.admit(now, exchange), destination, now)
         if takers.is_trial and self.running:
-            first = self.running[0]
-            first.fails_at = min(first.fails_at, now + takers.trial_seconds(exchange, home, now))
-            exchange.watch(now)
+            self._bound_trial(self.running[0], leaving.trial_seconds(exchange, home, now), now)
 
     def has_asked(self, destination: Destination) -> bool:
         """Whether this upstream's breaker has answered the exchange already."""
@@ -320,6 +338,22 @@ class Race(Mended):
         complete_response(exchange, attempt.route, head)
         self.stream.send_whole(head, body)
         self.completed(attempt)
+
+    def left(self, attempt: Attempt, head: ResponseHead, body: bytes | memoryview) -> bool:
+        if not self._may_leave_answer(attempt, head):
+            return False
+        now = self.exchange.service.clock()
+        self._end_badly(attempt, now)
+        if not self._begin_mending().leave(self, now):
+            self.give(attempt, Answered(head, body, self.exchange.service.memory, now))
+        return True
+
+    def _end_badly(self, attempt: Attempt, now: float) -> None:
+        """A whole answer is not for the client, or not yet."""
+        self.running.remove(attempt)
+        attempt.finish(now)
+        is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
+        self.tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
         if self.winner is not None:
@@ -445,7 +479,7 @@ class Race(Mended):
         self.hedge_at = inf
         destination, exchange = self.destination, self.exchange
         hedging = destination.hedging
-        if hedging is None or self.winner is not None or not self.running:
+        if hedging is None or self.winner is not None or not self.running or self.is_bound():
             return
         if any(attempt.is_in_line for attempt in self.running):
             self.hedge_at = now + hedging.look(now)  # that is our own affair
@@ -559,6 +593,20 @@ class Race(Mended):
         exchange, cluster = self.exchange, self.destination.cluster
         return untried(cluster, exchange.attempts, key_in(exchange, cluster.hash_key))
 
+    def is_bound(self) -> bool:
+        """Whether its client was on its way to one endpoint, so that no other one is asked."""
+        return False
+
+    def others(self) -> int:
+        return len(self.destination.cluster.pools) - 1
+
+    def may_leave(self, attempt: Attempt) -> bool:
+        retries = 0 if self._mending is None else self._mending.retries
+        return leaving.may_leave(self.exchange, self.route.policy.retry, self.destination, attempt, retries)
+
+    def well_endpoint(self, now: float) -> AnyPool | None:
+        return leaving.well_endpoint(self.exchange, self.destination, self.exchange.attempts, now)
+
     def run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
         try:
             self._run(permit, self.destination.cluster, pool, now, cause)
@@ -571,11 +619,27 @@ class Race(Mended):
         """Whether another try, or one that is under way, may bring the client something better than this answer."""
         if self._takers is not None and self._takers.is_trial:
             return self._has_failed_trial(head)
-        if self.destination.retry_budget is None or self.winner is not None:
+        if self.winner is not None:
             return False
-        if len(self.running) > 1:
-            return is_worse(head.status, grpc_status)
-        return self._cause_to_retry(attempt, head, grpc_status) is not None
+        if self.destination.retry_budget is not None:
+            if len(self.running) > 1:
+                return is_worse(head.status, grpc_status)
+            if self._cause_to_retry(attempt, head, grpc_status) is not None:
+                return True
+        return head.status >= 500 and self._may_leave_answer(attempt, head)
+
+    def _may_leave_answer(self, attempt: Attempt, head: ResponseHead) -> bool:
+        """Whether this is a failure of a suspect endpoint, for which the client has something better to get, and
+        which nobody else sees to."""
+        if self.winner is not None or len(self.running) > 1 or not self.may_leave(attempt):
+            return False
+        if self._takers is not None and self._takers.is_trial:
+            return False
+        if self.destination.retry_budget is not None:
+            cause = self._cause_to_retry(attempt, head, attempt.grpc_status)
+            if cause is not None:
+                return False
+        return verdicts.is_failure(head, self.destination.breaker.policy)
 
     def may_better_call(self, attempt: Attempt, head: ResponseHead) -> bool:
         # Where the client has more to send, it may wait for this head before it goes on.
@@ -596,10 +660,7 @@ class Race(Mended):
             return False
         cause = self._cause_to_retry(attempt, head, attempt.grpc_status)  # before it lets go of the body
         now = self.exchange.service.clock()
-        self.running.remove(attempt)
-        attempt.finish(now)
-        is_late_below = attempt.status == 504 and self._was_held(attempt, now)
-        self.tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
+        self._end_badly(attempt, now)
         answer = Answered(head, body, self.exchange.service.memory, now)
         self._begin_mending().answered(self, attempt, answer, cause, now)
         return True

@@ -108,6 +108,7 @@ def seconds_to_retry(
 
 
 def untried(cluster: Cluster, attempts: Sequence[Attempt], key: int | None) -> AnyPool | None:
-    """An endpoint that has not been tried; where all were, another than the last one, if there is one."""
+    """An endpoint that has not been tried, and is not suspect if a few picks find such a one; where all were, another
+    than the last one, if there is one."""
     tried = cast("list[AnyPool]", [attempt.pool for attempt in attempts if attempt.pool is not None])
-    return cluster.pick(tried, key)
+    return cluster.pick_well(tried, key) or cluster.pick(tried, key)

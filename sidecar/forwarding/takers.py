@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sidecar.core.errors import Reason
-from sidecar.core.outcome import PROBE_SECONDS
 from sidecar.core.retry import REPEATABLE
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.shift import Shift, shift_around, shift_from
@@ -94,10 +93,6 @@ class Takers:
             if other is None and is_moved:
                 other = detour.next(refused, rng)
         return other
-
-    def trial_seconds(self, story: Story, home: Destination, now: float) -> float:
-        """How long a trial may take: it leaves time for who takes over, half of it at least."""
-        return min(max(PROBE_SECONDS, home.breaker.counts_after), (story.deadline - now) / 2.0)
 
     def after_trial(self, story: Story, failed: Destination) -> Destination | None:
         """The trial has failed: who takes it then. None: nobody."""

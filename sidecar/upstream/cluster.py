@@ -132,8 +132,8 @@ class Cluster(LeaseLine):
         """What is thought of its endpoints; outlives it."""
         self.on_endpoint: Callable[[EndpointChange], None] = lambda _: None
         """Whom to tell of changes of endpoints."""
-        self._balancer: Balancer[AnyPool] = Balancer(policy.balancing.policy, rng, clock)
-        self._ring = RingKeeper(self._balancer.use_ring)
+        self.balancer: Balancer[AnyPool] = Balancer(policy.balancing.policy, rng, clock)
+        self._ring = RingKeeper(self.balancer.use_ring)
         self._zone = zone
         self.hash_key: HashKey | None = None
         """By what of a request its endpoint is chosen; None: by nothing of it."""
@@ -268,7 +268,12 @@ class Cluster(LeaseLine):
         `avoid`: what was tried already, the last one last, and is chosen again only if there is nobody else. `key`:
         of the request, where there is a `hash_key`.
         """
-        return self.single or self._balancer.pick(avoid, key, self.in_flight)
+        return self.single or self.balancer.pick(avoid, key, self.in_flight)
+
+    def pick_well(self, avoid: Collection[AnyPool], key: int | None = None) -> AnyPool | None:
+        """An endpoint that was not tried and is not suspect, for a further attempt; None where a few picks find
+        none."""
+        return self.balancer.pick_well(avoid, key, self.in_flight)
 
     def at(self, endpoint: object) -> tuple[AnyPool, ...]:
         """The pool of an endpoint, for `avoid`; nothing if it has left."""
@@ -289,7 +294,7 @@ class Cluster(LeaseLine):
 
     def linger(self, pool: AnyPool, seconds: float) -> None:
         if self.single is None:
-            self._balancer.linger(pool, seconds)
+            self.balancer.linger(pool, seconds)
 
     def settle(self, now: float) -> EndpointChange | None:
         return self._renew(now) if self.peers.news else None
@@ -301,7 +306,7 @@ class Cluster(LeaseLine):
         news, self.peers.news = self.peers.news, []
         balancing = self.policy.balancing
         zone = self._zone if balancing.prefers_zone else None
-        self._balancer.renew(self.pools, self.peers, balancing.policy, now, zone)
+        self.balancer.renew(self.pools, self.peers, balancing.policy, now, zone)
         self._watch_ejections(now)
         for change in news:
             self.on_endpoint(change)

@@ -54,7 +54,7 @@ def test_explain_says_which_route_and_why_and_where_each_limit_comes_from(
 @pytest.mark.parametrize(
     ("retry", "more", "plan"),
     [
-        ("", [], "none; a request that has certainly reached nobody goes to another endpoint once"),
+        ("", [], "none; a request that has certainly reached nobody goes to another endpoint"),
         (
             "{attempts: 2, on: [5xx, refused]}",
             [],

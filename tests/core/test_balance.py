@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.balance import LOAD_BOUND
+from sidecar.core.candidates import REDRAWS
 from sidecar.core.ejection.change import Health
 from sidecar.core.ring import key_of
 from sidecar.core.snapshot import Balancing, EjectionPolicy, Endpoint
@@ -109,8 +111,8 @@ def test_a_retry_never_repeats_an_endpoint_while_another_is_in_the_choice(
     choice, avoid, key = situation
     # Everybody that picks without `avoid` may give, spared ones and reserves of the same groups included.
     possible = {group_place for group in choice.balancer._groups for group_place in group.places}
-    if choice.balancer._spared is not None:
-        possible |= set(choice.balancer._spared.places)
+    if choice.balancer.spared is not None:
+        possible |= set(choice.balancer.spared.places)
     chosen = choice.pick(avoid, key)
     assert chosen in possible
     if possible - set(avoid):
@@ -126,41 +128,84 @@ def test_a_retry_does_not_go_back_to_the_only_spared_endpoint() -> None:
     assert {choice.pick((spared,)) for _ in range(2_000)} == {usable}
 
 
-def tries_of_spared(choice: Choice, seconds: int, a_second: int) -> list[int]:
-    """How often spared endpoints were picked in each second, at so many picks of each."""
-    counts = []
-    for _ in range(seconds):
-        picked = 0
-        for _ in range(a_second):
-            choice.now += 1 / a_second
-            picked += choice.pick().standing.health is Health.SPARED
-        counts.append(picked)
-    return counts
+def trials(choice: Choice, seconds: int, a_second: int, *, is_free: bool = True) -> list[float]:
+    """When spared endpoints were tried, in seconds from now on, by so many requests in a second."""
+    began, tried = choice.now, []
+    for _ in range(seconds * a_second):
+        choice.now += 1 / a_second
+        if choice.balancer.trial(is_free=is_free) is not None:
+            tried.append(choice.now - began)
+        else:
+            assert choice.pick().standing.health is not Health.SPARED
+    return tried
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_spared_endpoints_fail_does_not_grow_with_the_load(policy: Balancing) -> None:
     choice = Choice(endpoints(3), policy)
     choice.set_health(lambda one: Health.USABLE if one is choice.places[2] else Health.SPARED)
-    assert sum(tries_of_spared(choice, 60, 1_000)) == pytest.approx(60, abs=5), "one of two each 2 s"
+    assert len(trials(choice, 60, 1_000)) == pytest.approx(60, abs=5), "one of two each 2 s"
     choice.set_health(lambda one: Health.EJECTED if one is choice.places[0] else one.standing.health)
-    assert sum(tries_of_spared(choice, 60, 1_000)) == pytest.approx(30, abs=3), "the one each 2 s"
+    assert len(trials(choice, 60, 1_000)) == pytest.approx(30, abs=3), "the one each 2 s"
+
+
+def test_trials_that_may_cost_a_client_an_answer_back_off_up_to_base() -> None:
+    choice = Choice(endpoints(2))
+    choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
+    tried = [0.0, *trials(choice, 200, 1_000, is_free=False)]
+    waits = [later - earlier for earlier, later in pairwise(tried)]
+    assert waits == pytest.approx([4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0], abs=0.5)
+
+
+def test_a_request_that_can_be_sent_again_is_tried_where_another_one_would_have_to_wait() -> None:
+    choice = Choice(endpoints(2))
+    choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
+    trials(choice, 100, 1_000, is_free=False)
+    assert len(trials(choice, 20, 1_000)) == pytest.approx(10, abs=1)
+    assert trials(choice, 25, 1_000, is_free=False) == [], "nor is another one needed while these come"
+
+
+def test_a_request_that_cannot_be_sent_again_is_tried_often_again_after_a_good_answer() -> None:
+    choice = Choice(endpoints(2))
+    choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
+    trials(choice, 100, 1_000, is_free=False)
+    choice.places[0].standing.streak = 1
+    trials(choice, 1, 1_000, is_free=False)
+    choice.places[0].standing.streak = 0
+    assert trials(choice, 10, 1_000, is_free=False)[0] == pytest.approx(4.0, abs=0.5)
 
 
 def test_at_little_load_spared_endpoints_have_their_share_of_it() -> None:
     choice = Choice(endpoints(2))
     choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
-    assert sum(tries_of_spared(choice, 1_000, 5)) == pytest.approx(100, abs=35)
+    assert len(trials(choice, 1_000, 5)) == pytest.approx(100, abs=35)
 
 
 def test_a_spared_endpoint_that_answers_well_has_all_of_its_share_again() -> None:
     choice = Choice(endpoints(2))
     choice.set_health(lambda one: Health.SPARED if one is choice.places[0] else Health.USABLE)
-    tries_of_spared(choice, 10, 1_000)
+    trials(choice, 10, 1_000)
     choice.places[0].standing.streak = 1
-    assert sum(tries_of_spared(choice, 10, 1_000)) == pytest.approx(200, abs=60)
+    assert len(trials(choice, 10, 1_000)) == pytest.approx(200, abs=60)
     choice.places[0].standing.streak = 0
-    assert sum(tries_of_spared(choice, 10, 1_000)) == pytest.approx(5, abs=1)
+    assert len(trials(choice, 10, 1_000)) == pytest.approx(5, abs=1)
+
+
+@settings(deadline=None, max_examples=300)
+@given(situations(), st.data())
+def test_a_request_that_has_failed_goes_only_to_one_that_is_well(
+    situation: tuple[Choice, list[Place], int | None], data: st.DataObject
+) -> None:
+    choice, avoid, key = situation
+    for place in choice.places:
+        place.standing.good_at_failure = data.draw(st.sampled_from([-10, -9, 0]))
+        place.standing.row = data.draw(st.sampled_from([0, 0, 1]))
+    chosen = choice.balancer.pick_well(avoid, key)
+    if chosen is not None:
+        assert chosen not in avoid
+        assert not chosen.standing.is_suspect
+    elif len(choice.places) <= REDRAWS:
+        assert all(one.standing.is_suspect or one in avoid for one in choice.places)
 
 
 @settings(deadline=None, max_examples=300)

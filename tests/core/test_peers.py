@@ -61,6 +61,49 @@ def test_a_success_ends_a_row() -> None:
     assert healths(peers) == [U, U, U]
 
 
+def succeed(peers: Peers, endpoint: int, count: int, now: float) -> None:
+    for _ in range(count):
+        peers.succeeded(endpoint, 0.01, now)
+
+
+def test_an_endpoint_is_suspect_from_a_failure_until_ten_good_answers_later() -> None:
+    peers = peers_of(3)
+    one = peers.members[1]
+    assert not one.is_suspect, "nothing is known of it"
+    succeed(peers, 1, 3, 0.5)
+    fail(peers, 1, 1, 1.0)
+    assert one.is_suspect
+    succeed(peers, 1, 9, 2.0)
+    assert one.is_suspect
+    succeed(peers, 1, 1, 2.0)
+    assert not one.is_suspect
+    assert not peers.members[0].is_suspect
+
+
+def test_another_interval_begins_no_new_opinion_of_an_endpoint() -> None:
+    peers = peers_of(3)
+    one = peers.members[1]
+    fail(peers, 1, 1, 1.0)
+    succeed(peers, 1, 5, 2.0)
+    one.begin_interval(12.0)
+    assert one.is_suspect
+    succeed(peers, 1, 5, 12.0)
+    assert not one.is_suspect
+
+
+def test_an_endpoint_that_is_left_out_or_has_just_come_back_is_suspect() -> None:
+    peers = peers_of(3)
+    one = peers.members[1]
+    succeed(peers, 1, 100, 0.5)
+    fail(peers, 1, 5, 1.0)
+    assert one.is_suspect
+    peers.tick(31.0)
+    assert one.health is U
+    assert one.is_suspect
+    succeed(peers, 1, 10, 32.0)
+    assert not one.is_suspect
+
+
 def test_a_share_of_failures_ejects_an_endpoint() -> None:
     peers = peers_of(3, replace(POLICY, consecutive_failures=0))
     fail(peers, 1, 16, 1.0)

@@ -66,7 +66,7 @@ def test_what_may_come_again_is_known_from_the_route(retry: str, more: set[str])
     route = f"{{name: r, upstream: a, fallback: {{upstream: c}}, {retry}}}"
     snapshot = load_text(f"{HEADER}upstreams: {upstreams}\nroutes: [{route}]\n").snapshot
     (one,) = snapshot.routes
-    always = {"connect_failure", "refused", "stale_connection"} | more
+    always = {"connect_failure", "refused", "stale_connection", "suspect"} | more
     causes = {name: {cause.value for cause in causes_at(one, name, snapshot.upstreams)} for name in "abc"}
     assert causes == {"a": always, "b": always | {"fallback", "failover"}, "c": always | {"fallback"}}
 
@@ -160,6 +160,24 @@ def test_many_that_end_at_one_moment_are_not_taken_for_a_fall() -> None:
     for number in range(500):
         budget.put(number * 0.002)
     assert sum(budget.take(1.0, 400) for _ in range(80)) == 80
+
+
+def test_a_budget_that_is_told_a_total_keeps_what_a_second_of_it_brings_on_average() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0)
+    budget.count(5_000, 5.0)
+    assert sum(budget.take(5.0, number) for number in range(1_000)) == 200
+    budget.count(5_050, 5.05)
+    assert sum(budget.take(5.05, number) for number in range(1_000)) == 10
+    budget.count(5_050, 60.0)
+    assert not budget.take(60.0, 0), "nothing came since"
+
+
+def test_requests_from_before_a_budget_put_nothing_in() -> None:
+    budget = RetryBudget(0.2, 0.0, 0.0, 10_000)
+    budget.count(10_000, 0.5)
+    assert not budget.take(0.5, 0)
+    budget.count(10_010, 0.6)
+    assert sum(budget.take(0.6, number) for number in range(10)) == 2
 
 
 def test_one_success_ends_a_fall() -> None:

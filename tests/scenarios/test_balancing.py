@@ -113,13 +113,19 @@ async def test_a_request_with_a_body_may_be_passed_on_to_the_next_endpoint_too()
         assert len(app.requests) == 20
 
 
-async def test_when_two_refuse_the_third_is_not_asked() -> None:
-    first, second, third = free_ports(3)
-    async with running(routes_to(first, second, third)) as worker:
+@pytest.mark.parametrize(("count", "asked"), [(1, 1), (3, 3), (6, 4)])
+async def test_where_endpoints_refuse_three_others_are_asked_each_once(count: int, asked: int) -> None:
+    async with running(routes_to(*free_ports(count))) as worker:
         assert await ask(port(worker)) == 502
         pools = worker.assembly.clusters["app"].pools
-        assert [pool.in_flight for pool in pools] == [0, 0, 0]
-        assert scraped(worker, "http_client_request_duration_seconds_count{") == 2
+        assert [pool.in_flight for pool in pools] == [0] * count
+        assert scraped(worker, "http_client_request_duration_seconds_count{") == asked
+
+
+async def test_one_endpoint_of_four_that_listens_answers_all_of_the_first_requests() -> None:
+    async with raw_upstream() as app, running(routes_to(*free_ports(3), app.port)) as worker:
+        assert {await ask(port(worker)) for _ in range(10)} == {200}
+        await assert_clean(worker)
 
 
 async def test_who_waited_in_line_is_counted_at_the_endpoint_that_serves_it() -> None:

@@ -63,7 +63,7 @@ routes: [{{name: app, upstream: {asks}, {hedge}{route and ", " + route}}}]
 """
         worker = await stack.enter_async_context(running(routes))
         await asyncio.sleep(0.01)  # the health part looks at new upstreams once, and their turns begin anew
-        (group,) = worker.assembly.clusters["app"]._balancer._groups
+        (group,) = worker.assembly.clusters["app"].balancer._groups
         assert group._turns is not None
         count = len(apps)
         group._turns._due = [(number / count, number) for number in range(count)]  # in the order of the file

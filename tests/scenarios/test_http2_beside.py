@@ -94,7 +94,7 @@ async def hedging(*apps: App, route: str = "") -> AsyncIterator[Worker]:
             sidecar(upstream, f"hedge: {{after: 100ms}}{route and ', ' + route}")
         )
         await asyncio.sleep(0.01)  # the health part looks at new upstreams once, and their turns begin anew
-        (group,) = worker.assembly.clusters["app"]._balancer._groups
+        (group,) = worker.assembly.clusters["app"].balancer._groups
         assert group._turns is not None
         group._turns._due = [(number / len(ports), number) for number in range(len(ports))]
         yield worker

@@ -79,6 +79,7 @@ async def test_why_something_may_be_tried_again_has_its_series_before_it_is() ->
             "connect_failure",
             "refused",
             "stale_connection",
+            "suspect",
             "reset",
             "attempt_timeout",
             "status",

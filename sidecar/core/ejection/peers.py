@@ -230,6 +230,7 @@ class Peers:
             standing.late += 1
         else:
             standing.row += is_in_row
+        standing.good_at_failure = standing.good
         standing.streak = 0
         standing.is_watched = True
         if not self.is_judging or standing.health is _EJECTED or standing.health is _UNHEALTHY:
@@ -412,6 +413,7 @@ class Peers:
         elif standing.health is _UNHEALTHY:
             self.unhealthy -= 1
         self._forget(standing, now)
+        standing.good_at_failure = standing.good
         standing.back_at = now
         standing.slow_seconds = max(SLOW_START_SECONDS, self.slow_start_seconds)
         self.usable += 1

@@ -17,6 +17,9 @@ SLOW_START_SECONDS: Final = 10.0
 SLOW_START_FROM: Final = 0.1
 """The share that it begins with."""
 
+WELL_AFTER: Final = 10
+"""Good answers since its last failure, or since it came back, that make an endpoint one that is not suspect."""
+
 EWMA_SECONDS: Final = 10.0
 """In which what was seen loses all but 37 % of its weight."""
 
@@ -33,9 +36,9 @@ class Standing:
     """Of one endpoint among its peers. Times are monotonic seconds."""
 
     __slots__ = (
-        "back_at", "bad", "check", "eased_at", "endpoint", "ewma", "ewma_at", "failed", "fell_at", "freed_at", "good",
-        "health", "is_watched", "late", "latencies", "places", "row", "since", "slow_seconds", "streak", "times",
-        "until", "why",
+        "back_at", "bad", "check", "eased_at", "endpoint", "ewma", "ewma_at", "failed", "fell_at", "freed_at",
+        "good", "good_at_failure", "health", "is_watched", "late", "latencies", "places", "row", "since",
+        "slow_seconds", "streak", "times", "until", "why",
     )  # fmt: skip
 
     def __init__(self, endpoint: object, now: float) -> None:
@@ -47,6 +50,8 @@ class Standing:
         """Something of each attempt is of interest; otherwise successes are just counted."""
         self.good = 0
         """Attempts that ended well since `since`."""
+        self.good_at_failure = -WELL_AFTER
+        """What `good` was at the last failure, or when it came back."""
         self.bad = 0
         """Those that failed."""
         self.failed = 0
@@ -93,6 +98,14 @@ class Standing:
         """The longer one of the two rows."""
         return max(self.row, self.late)
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether one more failure would be no surprise: it is not usable, or has hardly answered well since it last
+        failed or came back."""
+        if self.health is not Health.USABLE or self.longest > 0:
+            return True
+        return self.good - self.good_at_failure < WELL_AFTER
+
     def share(self, now: float) -> float:
         """What part of its usual share it may have; 1 unless it came back lately."""
         gone, seconds = now - self.back_at, self.slow_seconds
@@ -116,6 +129,7 @@ class Standing:
 
     def begin_interval(self, now: float) -> None:
         self.since = now
+        self.good_at_failure -= self.good
         self.good = self.bad = 0
         if self.latencies is not None:
             self.latencies.clear()

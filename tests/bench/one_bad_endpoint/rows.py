@@ -25,7 +25,7 @@ def good(rng: random.Random, _now: float) -> Plan:
     return Plan(USUAL_SECONDS * rng.lognormvariate(0.0, 0.3))
 
 
-def _fails(_rng: random.Random, _now: float) -> Plan:
+def fails(_rng: random.Random, _now: float) -> Plan:
     return Plan(0.002, 500)
 
 
@@ -42,7 +42,7 @@ def _refuses(_rng: random.Random, _now: float) -> Plan:
 
 
 def _flaps(rng: random.Random, now: float) -> Plan:
-    return good(rng, now) if int((now - BEGINS) / 5.0) % 2 else _fails(rng, now)
+    return good(rng, now) if int((now - BEGINS) / 5.0) % 2 else fails(rng, now)
 
 
 def _fails_often(rng: random.Random, now: float) -> Plan:
@@ -70,18 +70,18 @@ class Row:
 
 
 ROWS = (
-    Row("one of ten answers 500 at once", 10, 1, _fails),
+    Row("one of ten answers 500 at once", 10, 1, fails),
     Row("one of ten hangs", 10, 1, _hangs),
     Row("one of ten is 20 times slower", 10, 1, _is_slow),
     Row("one of ten refuses", 10, 1, _refuses),
     Row("one of ten flaps each 5 s", 10, 1, _flaps),
     Row("two of ten refuse", 10, 2, _refuses),
     Row("three of ten refuse", 10, 3, _refuses),
-    Row("two of three answer 500", 3, 2, _fails),
+    Row("two of three answer 500", 3, 2, fails),
     Row("two of three refuse", 3, 2, _refuses),
     Row("three of four refuse", 4, 3, _refuses),
     Row("four of six refuse", 6, 4, _refuses),
     Row("one of two fails 60 % of its calls", 2, 1, _fails_often),
     Row("all of ten refuse", 10, 10, _refuses, True),
-    Row("all of ten answer 500", 10, 10, _fails, True),
+    Row("all of ten answer 500", 10, 10, fails, True),
 )
