@@ -1,6 +1,7 @@
 """The same rows with real sockets, beside other proxies with what they have for it.
 
-    python -m tests.bench.one_bad_endpoint.live [--only TEXT] [--proxies NAME,NAME] [--seconds N] [--markdown]
+    python -m tests.bench.one_bad_endpoint.live [--only TEXT] [--proxies NAME,NAME] [--method POST] [--seconds N]
+        [--markdown]
 
 Twenty clients in a closed loop, each with one connection; endpoints, clients and chance are those of the table in
 virtual time. All proxies have the defaults of their means, and 15 s for a request (`peers/`). The endpoints and the
@@ -26,7 +27,7 @@ import uvloop
 
 from tests.bench.one_bad_endpoint.__main__ import p99
 from tests.bench.one_bad_endpoint.proxies import PROXIES, Proxy, started
-from tests.bench.one_bad_endpoint.rows import BEGINS, ROWS, Row
+from tests.bench.one_bad_endpoint.rows import BEGINS, Row, rows_with
 from tests.support.ports import free_ports
 
 CLIENTS = 20
@@ -36,7 +37,11 @@ PAUSE_SECONDS = 0.05
 """After an answer that is the proxy's own, since nobody asks on at once where there is nobody."""
 PROXYS_OWN = frozenset({0, 502, 503, 504})
 ANSWERS = {status: f"HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok".encode() for status in (200, 500)}
-REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+REQUESTS = {
+    b"GET": b"GET / HTTP/1.1\r\nHost: app\r\n\r\n",
+    b"POST": b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n",
+}
+"""By method. What may be sent again, and what may not."""
 
 
 @dataclass
@@ -134,8 +139,9 @@ class Connection(asyncio.Protocol):
 class Client:
     """One request after the other, on one connection as long as that lives."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, method: bytes) -> None:
         self._port = port
+        self._request = REQUESTS[method]
         self._ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self) -> int:
@@ -151,7 +157,7 @@ class Client:
         if self._ends is None:
             self._ends = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._ends
-        writer.write(REQUEST)
+        writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         _, _, length = head.partition(b"content-length: ")
         await reader.readexactly(int(length.split(b"\r\n")[0] or 0))
@@ -177,7 +183,7 @@ class Client:
         self.close()
 
 
-async def run(proxy: Proxy, row: Row, seconds: float, core: int) -> Seen:
+async def run(proxy: Proxy, row: Row, seconds: float, core: int, method: bytes) -> Seen:
     """One proxy in one row."""
     group = Group(row, seed=1)
     await group.listen()
@@ -187,7 +193,7 @@ async def run(proxy: Proxy, row: Row, seconds: float, core: int) -> Seen:
         # In a thread: it asks the endpoints, which answer here.
         port = await asyncio.to_thread(stack.enter_context, started(proxy, group.ports, directory, core))
         group.began = time.monotonic()
-        clients = asyncio.gather(*(Client(port).go(group, BEGINS + seconds) for _ in range(CLIENTS)))
+        clients = asyncio.gather(*(Client(port, method).go(group, BEGINS + seconds) for _ in range(CLIENTS)))
         await asyncio.sleep(BEGINS)
         group.refuse()
         await clients
@@ -201,20 +207,23 @@ def told(seen: Seen, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.one_bad_endpoint.live", description=__doc__)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--method", choices=["GET", "POST"], default="GET", help="a POST is sent once")
     parser.add_argument("--proxies", default=",".join(PROXIES))
     parser.add_argument("--seconds", type=float, default=30.0, help="of trouble")
     parser.add_argument("--markdown", action="store_true", help="the table as it stands in the README")
     options = parser.parse_args()
+    rows = rows_with(options.only)
     here, there = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {here})
     names = options.proxies.split(",")
     if options.markdown:
         print(f"| situation | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}", flush=True)
-    for row in ROWS:
-        if options.only not in row.name:
-            continue
+    for row in rows:
         cells = [
-            told(uvloop.run(run(PROXIES[name], row, options.seconds, there)), options.seconds)
+            told(
+                uvloop.run(run(PROXIES[name], row, options.seconds, there, options.method.encode())),
+                options.seconds,
+            )
             for name in names
         ]
         if options.markdown:

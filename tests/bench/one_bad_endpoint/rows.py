@@ -69,6 +69,18 @@ class Row:
         return self.answer(rng, now) if is_bad else good(rng, now)
 
 
+def rows_with(text: str) -> list[Row]:
+    """Those whose name contains it.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    found = [row for row in ROWS if text in row.name]
+    if not found:
+        raise SystemExit(f"no row has {text!r} in its name: {', '.join(row.name for row in ROWS)}")
+    return found
+
+
 ROWS = (
     Row("one of ten answers 500 at once", 10, 1, fails),
     Row("one of ten hangs", 10, 1, _hangs),
