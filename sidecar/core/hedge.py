@@ -26,7 +26,7 @@ FRESH_SECONDS: Final = 0.1
 class Hedging:
     """Of one route and upstream. Times are monotonic seconds."""
 
-    __slots__ = ("_durations", "_is_by_p95", "_left", "after", "fresh_until", "policy", "requests")
+    __slots__ = ("_counted", "_durations", "_is_by_p95", "_left", "after", "fresh_until", "policy")
 
     def __init__(self, policy: HedgePolicy, durations: Durations) -> None:
         """`durations`: of the route's successes there."""
@@ -37,8 +37,8 @@ class Hedging:
         """Seconds from the beginning of a try until a hedge; infinite while too few successes are known. It holds
         until `fresh_until`, and is then to be looked up by `look`."""
         self.fresh_until = -inf if self._is_by_p95 else inf
-        self.requests = 0
-        """That have come since one was taken: whoever begins a request adds to it."""
+        self._counted = 0
+        """Requests that `_left` knows of."""
         self._left = MOST_KEPT
 
     def __repr__(self) -> str:
@@ -53,12 +53,12 @@ class Hedging:
         self.fresh_until = now + FRESH_SECONDS
         return self.after
 
-    def take(self) -> bool:
-        """Whether one more may be sent; it is taken off if so."""
+    def take(self, requests: int) -> bool:
+        """Whether one more may be sent; it is taken off if so. `requests`: that have come, in all."""
         if not self._is_by_p95:
             return True
-        self._left = min(self._left + self.requests * P95_SHARE, MOST_KEPT)
-        self.requests = 0
+        self._left = min(self._left + (requests - self._counted) * P95_SHARE, MOST_KEPT)
+        self._counted = requests
         if self._left < 1.0:
             return False
         self._left -= 1.0

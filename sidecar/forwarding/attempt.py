@@ -297,7 +297,7 @@ class Attempt(ResponseSink, Seeker):
         if traits.upgrade and (detail := lease.cannot_switch(exchange.request)):
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
-        if route.bounds_attempts and route.head_seconds < inf:
+        if route.early_look and route.head_seconds < inf:
             # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
             seconds_left = self.started + self.allowed_seconds - now
         told_seconds = seconds_left

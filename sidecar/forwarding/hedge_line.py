@@ -25,8 +25,8 @@ class HedgeLine:
     """All exchanges of a process that wait for a hedge."""
 
     __slots__ = (
-        "_buckets", "_clock", "_latest", "_latest_from", "_latest_until", "_loop", "_sweep", "_ticks", "_timer",
-        "_timer_tick",
+        "_buckets", "_clock", "_loop", "_sweep", "_ticks", "_timer", "_timer_tick", "latest", "latest_from",
+        "latest_until",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sweep: Sweep) -> None:
@@ -40,9 +40,9 @@ class HedgeLine:
         """By the tick that ends when all in it are due. Whoever ends takes itself out."""
         self._ticks: list[int] = []
         """A heap of the keys."""
-        self._latest: set[Expiring] = set()
+        self.latest: set[Expiring] = set()
         """The bucket that was added to last: with one p95 for all, the next one is nearly always for it, too."""
-        self._latest_from = self._latest_until = 0.0
+        self.latest_from = self.latest_until = 0.0
 
     def __repr__(self) -> str:
         return f"<HedgeLine {len(self)} waiting>"
@@ -58,8 +58,8 @@ class HedgeLine:
             bucket = self._buckets[tick] = set()
             heappush(self._ticks, tick)
         bucket.add(item)
-        item.bucket = self._latest = bucket
-        self._latest_from, self._latest_until = (tick - 1) / TICKS_PER_SECOND, tick / TICKS_PER_SECOND
+        item.bucket = self.latest = bucket
+        self.latest_from, self.latest_until = (tick - 1) / TICKS_PER_SECOND, tick / TICKS_PER_SECOND
         if tick < self._timer_tick:
             self._arm(tick, now)
 
@@ -68,9 +68,9 @@ class HedgeLine:
         if item.bucket is not None:
             item.bucket.discard(item)
         item.due = due
-        if self._latest_from <= due < self._latest_until:
-            item.bucket = self._latest
-            self._latest.add(item)
+        if self.latest_from <= due < self.latest_until:
+            item.bucket = self.latest
+            self.latest.add(item)
         else:
             self.add(item, now)
 
@@ -85,8 +85,8 @@ class HedgeLine:
         self._forget_latest()
 
     def _forget_latest(self) -> None:
-        self._latest = set()
-        self._latest_from = self._latest_until = 0.0
+        self.latest = set()
+        self.latest_from = self.latest_until = 0.0
 
     def _arm(self, tick: int, now: float) -> None:
         if self._timer is not None:
@@ -103,7 +103,7 @@ class HedgeLine:
         due = []
         while ticks and (ticks[0] <= until or not self._buckets[ticks[0]]):
             bucket = self._buckets.pop(heappop(ticks))
-            if bucket is self._latest:
+            if bucket is self.latest:
                 self._forget_latest()
             if bucket:
                 due.append(bucket)

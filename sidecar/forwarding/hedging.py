@@ -56,7 +56,7 @@ def is_for_hedge(cluster: Cluster, pool: AnyPool, attempts: Sequence[Attempt]) -
 def take_token(destination: Destination, now: float) -> bool:
     """Whether one more hedge may be sent, by its own bound and the budget of retries; it is taken off both if so."""
     hedging, budget = destination.hedging, destination.retry_budget
-    if hedging is None or budget is None or not hedging.take():
+    if hedging is None or budget is None or not hedging.take(budget.requests):
         return False
     if not budget.take(now, destination.breaker.tally.successful):
         hedging.give_back()

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from sidecar.core import balance, deadline, headers
 from sidecar.core.actions.cors import OWNED
@@ -55,6 +55,11 @@ MOST_TURNS = 8
 NEVER_SECONDS = 1e9
 """Until the first look where idleness ends nothing (`timeouts.idle: off`): about thirty years. Infinity has no tick
 in the sweep."""
+
+NO_LOOK: Final = 0
+HEDGE_ALONE: Final = 1
+LIMITS: Final = 2
+"""Of attempts, `timeouts.attempt` or `timeouts.head`; and maybe a hedge."""
 
 USUAL_FOR_SECONDS = 0.1
 
@@ -194,13 +199,13 @@ class LiveRoute:
         "added_to_response",
         "admission",
         "attempt_seconds",
-        "bounds_attempts",
         "choices",
         "deadline",
         "deadline_fields",
         "destinations",
         "drop_request",
         "drop_response",
+        "early_look",
         "first_check_seconds",
         "has_plain_failures",
         "head_seconds",
@@ -250,10 +255,9 @@ class LiveRoute:
         self.request_seconds = policy.timeouts.request_seconds
         self.attempt_seconds = _or_never(policy.timeouts.attempt_seconds)
         self.head_seconds = _or_never(policy.timeouts.head_seconds)
-        self.bounds_attempts = (
-            self.attempt_seconds < inf or self.head_seconds < inf or policy.hedge is not None
-        )
-        """There is something to look at before the deadline: a limit of the attempt's own, or a hedge."""
+        has_limits = self.attempt_seconds < inf or self.head_seconds < inf
+        self.early_look = LIMITS if has_limits else NO_LOOK if policy.hedge is None else HEDGE_ALONE
+        """What there is to look at before the deadline."""
         self.drop_request = headers.drop_set(
             headers.HOP_BY_HOP | headers.REPLACED_IN_REQUEST, policy.request_headers
         )

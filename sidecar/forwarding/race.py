@@ -33,6 +33,7 @@ from sidecar.forwarding.hedging import (
     may_hedge,
     take_token,
 )
+from sidecar.forwarding.live import LIMITS
 from sidecar.forwarding.mending import Mended, Mending
 from sidecar.forwarding.permit import Permit, Refusal
 from sidecar.forwarding.retrying import ADMITTING, cause_after_answer, untried
@@ -151,8 +152,6 @@ class Race(Mended):
                 budget.requests += 1
             else:
                 budget.begin_second(now)
-            if destination.hedging is not None:
-                destination.hedging.requests += 1
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         cluster = destination.cluster
         if admitted.__class__ is Permit and admitted.transition is None and cluster.single is not None:
@@ -213,8 +212,6 @@ class Race(Mended):
         destination = self.destination = takers.first(exchange, home, standby, now)
         if destination.retry_budget is not None:
             destination.retry_budget.put(now)
-            if destination.hedging is not None:
-                destination.hedging.requests += 1
         self._go(exchange, destination.admit(now, exchange), destination, now)
         if takers.is_trial and self.running:
             self._bound_trial(self.running[0], leaving.trial_seconds(exchange, home, now), now)
@@ -268,7 +265,7 @@ class Race(Mended):
         attempts = exchange.attempts
         is_first = not attempts
         seconds = exchange.deadline - now
-        if route.bounds_attempts and route.attempt_seconds < seconds:
+        if route.early_look and route.attempt_seconds < seconds:
             seconds = route.attempt_seconds
         if is_first:
             trace = exchange.trace
@@ -290,15 +287,29 @@ class Race(Mended):
             self._has_hedged = self._has_hedged or is_hedge
         attempts.append(attempt)
         self.running.append(attempt)
-        if not is_first or route.bounds_attempts:
+        if not is_first or route.early_look:
             if route.head_seconds < seconds:
                 attempt.fails_at = now + route.head_seconds
-            if self.destination.hedging is not None:
-                self.await_hedge(now)
-            if route.attempt_seconds < inf or route.head_seconds < inf or not is_first:
+            hedging = self.destination.hedging
+            if hedging is not None:
+                if is_first and exchange.body is None:  # `await_hedge` in the usual case, without the call
+                    self.hedge_at = now + (hedging.after if now < hedging.fresh_until else hedging.look(now))
+                else:
+                    self.await_hedge(now)
+            if route.early_look == LIMITS or not is_first:
                 exchange.watch(now)
             elif self.hedge_at < exchange.due:  # `watch`, where there is nothing else to look at
-                exchange.service.beside.hedges.wait(exchange, self.hedge_at, now)
+                hedges, due = exchange.service.beside.hedges, self.hedge_at
+                bucket = exchange.bucket
+                if (
+                    bucket is not None and hedges.latest_from <= due < hedges.latest_until
+                ):  # `wait`, without the call
+                    bucket.discard(exchange)
+                    exchange.due = due
+                    bucket = exchange.bucket = hedges.latest
+                    bucket.add(exchange)
+                else:
+                    hedges.wait(exchange, due, now)
         if exchange.service.has_egress and route.is_remembered and not is_hedge:
             lineage.remember(exchange, span_id, now, is_retry=is_retry)
         if pool is None:

@@ -42,7 +42,7 @@ RETRY = "  retry: {attempts: 2, on: [gateway_error]}\n"
 BESIDE = {
     "GET, two endpoints": "",
     "GET, two endpoints, retry": RETRY,
-    "GET, two endpoints, hedge by p95": "  hedge: {after: p95}\n",
+    "GET, two endpoints, hedge": "  hedge: {after: 50ms}\n",
     "GET, two endpoints, retry, hedge": RETRY + "  hedge: {after: 50ms}\n",
     "GET, two endpoints, mirror of none": "  mirror: {upstream: app, share: 0%}\n",
 }
