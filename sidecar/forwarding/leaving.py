@@ -32,9 +32,10 @@ _WITHOUT_ANSWER = frozenset({RetryCause.NOT_CONNECTED, RetryCause.RESET, RetryCa
 
 
 def may_be_sent_twice(story: Story, policy: RetryPolicy) -> bool:
-    """Whether it does no harm: an idempotent method (or what the route allows), a body that is still here, and
-    nobody further up who sends it again."""
-    if story.request.method not in REPEATABLE and not policy.is_non_idempotent:
+    """Whether it does no harm: a safe method, an idempotent one where the route tries again at all (or what it allows
+    beyond), a body that is still here, and nobody further up who sends it again."""
+    methods = REPEATABLE if policy.attempts else lineage.SAFE
+    if story.request.method not in methods and not policy.is_non_idempotent:
         return False
     if story.request.traits.upgrade or (story.body is not None and not story.body.is_resendable):
         return False

@@ -107,15 +107,23 @@ async def test_of_the_row_that_ejects_an_endpoint_one_failure_is_a_clients(
     [
         post(b"x"),
         get(b"/", b"x-sidecar-retry: 1"),
-        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok",
+        b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
-    ids=["not idempotent", "a retry already", "a body that is not kept"],
+    ids=["not idempotent", "a retry already", "a body that is not kept", "idempotent alone"],
 )
 async def test_what_may_not_be_sent_twice_is_not(request_: bytes) -> None:
     async with stage(2, 1) as to:
         assert await to.failures(60, request_) == 5
         assert to.asked_of_bad == 5
         assert tried_again(to.worker) == {}
+
+
+@pytest.mark.parametrize("request_", [b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", get(b"/")])
+async def test_where_a_route_tries_again_an_idempotent_request_leaves_too(request_: bytes) -> None:
+    async with stage(2, 1, route=", retry: {attempts: 1, on: [refused]}") as to:
+        assert await to.failures(60, request_) == 1
+        assert tried_again(to.worker) == {"suspect": 4}
 
 
 @pytest.mark.parametrize(
