@@ -1,7 +1,7 @@
-"""`sidecar run FILE` in a memory cgroup of its own, to benches alone: python -m tests.bench.contained FOLDER FILE.
+"""cgroups (v1 or v2) of a bench's own: a memory limit for a whole sidecar, a share of a core for one process.
 
-FOLDER is a cgroup (v1 or v2) that exists already, see `made`. The process joins it before anything else, as a
-container's does.
+`python -m tests.bench.contained FOLDER FILE` is `sidecar run FILE` in the cgroup FOLDER, which exists already (see
+`made`). The process joins it before anything else, as a container's does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+PERIOD_US = 20_000
+"""In each of which a process has its share of a core: short, so that answers do not wait long for the next."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def made(limit_bytes: int) -> Iterator[Group]:
     Raises:
         OSError: this system has no memory cgroup that may be divided; v2 also wants that nobody is in the parent.
     """
-    parent, is_v2 = _own()
+    parent, is_v2 = _own("memory")
     group = Group(parent / f"bench-{os.getpid()}", is_v2)
     group.folder.mkdir()
     try:
@@ -57,14 +60,38 @@ def made(limit_bytes: int) -> Iterator[Group]:
         group.folder.rmdir()
 
 
-def _own() -> tuple[Path, bool]:
+@contextlib.contextmanager
+def share_of_core(pid: int, share: float) -> Iterator[None]:
+    """The kernel gives this process, with all its threads, at most so much of one core while the block runs.
+
+    Raises:
+        OSError: this system has no CPU cgroup that may be divided; v2 also wants that nobody is in the parent.
+    """
+    parent, is_v2 = _own("cpu")
+    folder = parent / f"bench-{os.getpid()}-{pid}"
+    quota_us = round(PERIOD_US * share)
+    folder.mkdir()
+    try:
+        if is_v2:
+            (folder / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+        else:
+            (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+        (folder / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        (parent / "cgroup.procs").write_text(str(pid))
+        folder.rmdir()
+
+
+def _own(controller: str) -> tuple[Path, bool]:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            return Path("/sys/fs/cgroup/memory" + path), False
+        if controller in controllers.split(","):
+            return Path(f"/sys/fs/cgroup/{controller}{path}"), False
         if number == "0" and Path("/sys/fs/cgroup/cgroup.controllers").exists():
             return Path("/sys/fs/cgroup" + path), True
-    raise OSError("no memory cgroup here")
+    raise OSError(f"no {controller} cgroup here")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Target:
 
     def measure(self, seconds: int) -> Round:
         before, began = _cpu(self.root), time.monotonic()
-        answered = _wrk(self.port, seconds)
+        answered = wrk(self.port, seconds)
         took = time.monotonic() - began
         return Round(answered / took, (_cpu(self.root) - before) / answered * 1e6)
 
@@ -90,9 +90,9 @@ def _pss_mib(pid: int) -> float:
     raise AssertionError("no Pss")
 
 
-def _wrk(port: int, seconds: int) -> int:
+def wrk(port: int, seconds: int, connections: int = CONNECTIONS) -> int:
     """Requests that were answered by 200. Raises AssertionError on any error."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "errors" not in text, text
     assert "Non-2xx" not in text, text
