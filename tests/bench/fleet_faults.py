@@ -1,166 +1,208 @@
-"""Requests while the Redis of a fleet is ill: python -m tests.bench.fleet_faults [--rounds 8] [--seconds 1.5].
+"""Requests while the Redis of a fleet is ill: python -m tests.bench.fleet_faults [--rounds 4] [--seconds 3].
 
-One sidecar process of a fleet serves a fixed rate (`--rps 400`). In short turns, all in one run, its Redis is well,
-killed, well, hung (SIGSTOP), well, slow (100 ms each way), well, flushed each second, and so on. Prints for each how
-many requests failed, and p50, p99 and the CPU time of the sidecar's loop for each request, beside those of the turns
-with a well Redis that came right before. Exit code 1 if a request failed.
+Two sidecars, each the only one of its fleet and with a Redis of its own, share a core and an upstream; the load is on
+the other core. Both serve the same fixed rate at the same time (`--rps 400` each), a request to the one always in the
+middle between two to the other. Then the Redis of one of them falls ill, from its first second to the last, and the
+same again with their parts exchanged. Whatever else the machine does meanwhile meets both.
 
-Honest when the well turns agree among themselves: `well p99` has the quartiles of theirs. Where these are apart by
-more than a tenth, other work on the machine is in the p99, and the CPU time alone tells something.
+Each turn is cut into slices. In each, p50 and p99 of the sidecar whose Redis is ill are divided by those of its twin
+in the same seconds, and so is the CPU time of the loop for each request. A pair is a slice of either turn, and its
+ratio the geometric mean of both: what the sidecars differ by from the start falls out. Told are the median of all
+pairs, and in brackets where the true median is with 95 % certainty (by the order of the pairs alone, whatever their
+distribution). The row `none` is the same with both Redis well: it tells how small an effect this run can show.
+
+What it does not see: what a sidecar with an ill Redis takes from its twin, since they share a core. A request waits
+for the other's work only if that is going on when it comes, and the CPU time tells how much work it is. Exit code 1
+if a request failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import gc
+import json
+import math
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
+
 from tests.bench.load import quantile
+from tests.bench.machine import pick_cores
+from tests.bench.program import say
+from tests.bench.redis_faults import FAULTS, LINKED_SECONDS, PASSWORD, Fault
 from tests.support.ports import free_ports
-from tests.support.process import sidecar
+from tests.support.process import admin, sidecar
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.relay import Relay, relay
 from tests.support.traffic import Traffic, traffic
 
 CONNECTIONS = 16
-SETTLE_SECONDS = 2.5
-"""A hung Redis is told to be slow after two seconds: failures count from the beginning, the p99 from then on."""
+"""To each sidecar."""
+NONE = "none"
+FIGURES = ("p50", "p99", "CPU")
+CERTAINTY = 0.95
+MOST_TOLD = 10
+"""Failures, in words."""
 
 
-@asynccontextmanager
-async def killed(server: RedisServer, _between: Relay) -> AsyncIterator[None]:
-    await server.kill()
-    yield
-    await server.start()
+@dataclass(frozen=True)
+class Twin:
+    """One of the two sidecars."""
 
+    pid: int
+    admin: int
+    server: RedisServer
+    way: Relay
+    record: Traffic
 
-@asynccontextmanager
-async def hung(server: RedisServer, _between: Relay) -> AsyncIterator[None]:
-    server.hang()
-    yield
-    server.go_on()
+    async def is_alone(self) -> bool:
+        """What it says of itself."""
+        _, text = await admin(self.admin, "GET", "/status")
+        return bool(json.loads(text)["fleet"]["is_alone"])
 
-
-@asynccontextmanager
-async def slow(_server: RedisServer, between: Relay) -> AsyncIterator[None]:
-    between.delay_seconds = 0.1
-    yield
-    between.delay_seconds = 0.0
-
-
-@asynccontextmanager
-async def flushed(server: RedisServer, _between: Relay) -> AsyncIterator[None]:
-    async def flush() -> None:
-        while True:
-            await server.ask("FLUSHALL")
-            await asyncio.sleep(1.0)
-
-    task = asyncio.create_task(flush())
-    yield
-    task.cancel()
-    await asyncio.wait([task])
-
-
-Fault = Callable[[RedisServer, Relay], AbstractAsyncContextManager[None]]
-FAULTS: tuple[Fault, ...] = (killed, hung, slow, flushed)
+    def loop_cpu_us(self) -> float:
+        """Of the thread with the event loop, since it began (/proc/PID/schedstat, in ns)."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e3
 
 
 @dataclass
-class Turns:
-    """What came of all turns of one kind."""
+class Found:
+    """All turns with one fault."""
 
-    p99_us: list[float] = field(default_factory=list)
-    """Of each turn."""
-    us: list[int] = field(default_factory=list)
-    """Of each request."""
-    cpu_us: float = 0.0
+    ratios: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in FIGURES})
+    """Of each pair."""
+    requests: int = 0
     failed: int = 0
+    turns: int = 0
+    alone: int = 0
+    """Turns at the end of which the ill one said that it was alone."""
 
-    async def measure(self, record: Traffic, pid: int, seconds: float) -> None:
-        """One more turn."""
-        record.take_seconds()
-        failed, cpu = len(record.failures), _loop_cpu_us(pid)
-        await asyncio.sleep(seconds)
-        taken = [int(1e6 * one) for one in record.take_seconds()]
-        self.us += taken
-        self.p99_us.append(quantile(taken, 0.99))
-        self.cpu_us += _loop_cpu_us(pid) - cpu
-        self.failed += len(record.failures) - failed
-
-    def quantile(self, share: float) -> float:
-        return quantile(sorted(self.us), share)
-
-    @property
-    def cpu_each_us(self) -> float:
-        return self.cpu_us / len(self.us)
+    def row(self, name: str) -> str:
+        cells = [f"{self.failed} of {self.requests}", f"{self.alone} of {self.turns}"]
+        for ratios in self.ratios.values():
+            low, high = bounds(ratios)
+            cells.append(f"{statistics.median(ratios):.3f} ({low:.3f}–{high:.3f})")
+        return f"| {name} | {' | '.join(cells)} |"
 
 
-def _loop_cpu_us(pid: int) -> float:
-    """Of the thread with the event loop, since it began (/proc/PID/schedstat, in ns)."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e3
+def bounds(values: list[float]) -> tuple[float, float]:
+    """Where the median of what these are a sample of lies with 95 % certainty; of fewer than six, with less."""
+    ordered, left_out, tail = sorted(values), 0, 0.0
+    for count in range(len(ordered) // 2):
+        tail += math.comb(len(ordered), count) / 2 ** len(ordered)
+        if tail > (1 - CERTAINTY) / 2:
+            break
+        left_out = count
+    return ordered[left_out], ordered[-1 - left_out]
+
+
+async def turn(
+    ill: Twin, well: Twin, fault: Fault | None, options: argparse.Namespace, found: Found
+) -> list[list[float]]:
+    """The ratios of each slice."""
+    before = len(ill.record.failures)
+    slices = []
+    async with contextlib.nullcontext() if fault is None else fault(ill.server, ill.way):
+        for one in (ill, well):
+            one.record.take_seconds()
+        for _ in range(options.slices):
+            began = [one.loop_cpu_us() for one in (ill, well)]
+            await asyncio.sleep(options.seconds)
+            used = [one.loop_cpu_us() for one in (ill, well)]
+            taken = [[int(1e6 * each) for each in one.record.take_seconds()] for one in (ill, well)]
+            figures = [
+                [quantile(each, 0.5), quantile(each, 0.99), (end - start) / len(each)]
+                for each, start, end in zip(taken, began, used, strict=True)
+            ]
+            slices.append([one / other for one, other in zip(*figures, strict=True)])
+            found.requests += len(taken[0])
+        found.alone += await ill.is_alone()
+    await asyncio.sleep(LINKED_SECONDS)
+    found.failed += len(ill.record.failures) - before
+    found.turns += 1
+    return slices
 
 
 async def run(options: argparse.Namespace, folder: Path) -> bool:
-    inbound, probes, admin, app = free_ports(4)
+    faults: dict[str, Fault | None] = {NONE: None, **FAULTS}
+    wanted = options.faults.split(",") if options.faults else list(FAULTS)
+    found = {name: Found() for name in (NONE, *wanted)}
+    async with twins(options.rps, folder) as (one, other):
+        await asyncio.sleep(LINKED_SECONDS)
+        for number in range(options.rounds):
+            for name, each in found.items():
+                first = await turn(one, other, faults[name], options, each)
+                second = await turn(other, one, faults[name], options, each)
+                for pair in zip(first, second, strict=True):
+                    for figure, ratios in zip(each.ratios.values(), zip(*pair, strict=True), strict=True):
+                        figure.append(math.sqrt(math.prod(ratios)))
+                say(f"round {number + 1}: {each.row(name)}")
+        failures = one.record.failures + other.record.failures
+        asked = one.record.requests + other.record.requests
+    print("| its Redis | failed | alone at the end | p50 ÷ the twin's | p99 ÷ | CPU a request ÷ |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, each in found.items():
+        print(each.row(name))
+    print(f"{asked} requests in all, {len(failures)} failed")
+    for failure in failures[:MOST_TOLD]:
+        print(failure)
+    return not failures
+
+
+@asynccontextmanager
+async def twins(rps: float, folder: Path) -> AsyncIterator[tuple[Twin, Twin]]:
+    """Both under load."""
+    cores = pick_cores()
+    os.sched_setaffinity(0, {cores.load})  # what is started from here on inherits it
+    (app,) = free_ports(1)
     upstream = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.bench.upstream", str(app))
-    file = folder / "sidecar.yaml"
-    failed = 0
     try:
-        async with redis_server(folder) as server, relay(server.port) as between:
-            file.write_text(configuration(inbound, probes, admin, app, between.port))
-            async with (
-                sidecar(file, probes, folder / "log") as running,
-                traffic(inbound, ["/app"], connections=CONNECTIONS, per_second=options.rps) as record,
-            ):
-                await asyncio.sleep(SETTLE_SECONDS)
-                found = {fault: (Turns(), Turns()) for fault in FAULTS}
-                pid = running.process.pid
-                for _ in range(options.rounds):
-                    for fault, (well, ill) in found.items():
-                        await well.measure(record, pid, options.seconds)
-                        async with fault(server, between):
-                            before = len(record.failures)
-                            await asyncio.sleep(SETTLE_SECONDS)
-                            ill.failed += len(record.failures) - before
-                            await ill.measure(record, pid, options.seconds)
-                        await asyncio.sleep(SETTLE_SECONDS)
-                for fault, (well, ill) in found.items():
-                    print(told(getattr(fault, "__name__", "?"), well, ill))
-                print(f"{record.requests} requests in all, {len(record.failures)} failed")
-                failed = len(record.failures)
+        async with (
+            twin(folder, "one", app, cores.proxy, rps, 0.0) as one,
+            twin(folder, "other", app, cores.proxy, rps, 0.5) as other,
+        ):
+            yield one, other
     finally:
         upstream.kill()
         await upstream.wait()
-    return failed == 0
 
 
-def told(name: str, well: Turns, ill: Turns) -> str:
-    """A line of the report."""
-    pairs = [(ill.quantile(share), well.quantile(share)) for share in (0.5, 0.99)]
-    pairs.append((ill.cpu_each_us, well.cpu_each_us))
-    cells = [
-        f"{label} {one:.0f}/{other:.0f} µs ({one / other:.2f} ×)"
-        for label, (one, other) in zip(("p50", "p99", "CPU a request"), pairs, strict=True)
-    ]
-    low, _, high = statistics.quantiles(well.p99_us, n=4)
-    return f"{name}: {ill.failed} failed; {', '.join(cells)}; well p99 {low:.0f} to {high:.0f}"
+@asynccontextmanager
+async def twin(folder: Path, name: str, app: int, core: int, rps: float, phase: float) -> AsyncIterator[Twin]:
+    """`phase`: of its requests, in the time between two of them."""
+    inbound, probes, admin_port = free_ports(3)
+    file = folder / f"{name}.yaml"
+    async with redis_server(folder) as server, relay(server.port) as way:
+        file.write_text(configuration(inbound, probes, admin_port, app, way.port))
+        async with sidecar(file, probes, folder / f"{name}.log") as running:
+            pid = running.process.pid
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), {core})
+            first_at = (math.ceil(asyncio.get_running_loop().time() * rps) + phase) / rps
+            async with traffic(
+                inbound, ["/app"], connections=CONNECTIONS, per_second=rps, first_at=first_at
+            ) as record:
+                yield Twin(pid, admin_port, server, way, record)
 
 
-def configuration(inbound: int, probes: int, admin: int, app: int, redis: int) -> str:
+def configuration(inbound: int, probes: int, admin_port: int, app: int, redis: int) -> str:
     return f"""
 version: 1
-listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
+listeners: {{inbound: {{address: "127.0.0.1:{inbound}", max_connection_age: off}}}}
 probes: {{address: "127.0.0.1:{probes}"}}
-admin: {{address: "127.0.0.1:{admin}"}}
+admin: {{address: "127.0.0.1:{admin_port}"}}
 telemetry: {{service_name: bench, access_log: {{format: "off"}}}}
 drain: {{delay: 0s}}
-share: {{redis: {{url: "redis://127.0.0.1:{redis}"}}}}
+share: {{redis: {{url: "redis://default:{PASSWORD}@127.0.0.1:{redis}"}}}}
 upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
 routes: [{{name: app, upstream: app, circuit_breaker: {{scope: fleet}}}}]
 """
@@ -168,12 +210,16 @@ routes: [{{name: app, upstream: app, circuit_breaker: {{scope: fleet}}}}]
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--rps", type=float, default=400.0)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--slices", type=int, default=5, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="a slice")
+    parser.add_argument("--rps", type=float, default=400.0, help="to each sidecar")
+    parser.add_argument("--faults", help=", ".join(FAULTS) + "; without, all of them")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        return 0 if asyncio.run(run(options, Path(folder))) else 1
+    gc.freeze()
+    gc.disable()  # a collection in the client would be in a p99
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as folder:
+        return 0 if uvloop.run(run(options, Path(folder))) else 1
 
 
 if __name__ == "__main__":

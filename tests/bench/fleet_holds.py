@@ -1,9 +1,9 @@
 """How long an ill Redis holds a sidecar's event loop: python -m tests.bench.fleet_holds [--rounds 4] [--seconds 4].
 
-One sidecar of a fleet in this process, without traffic; its Redis is well, killed, well, hung, well, slow, well,
-flushed each second, in turns (`fleet_faults.py`). A beat each millisecond takes the CPU time that the thread of the
-loop has used since the one before: what all else on the loop took without a pause, and a request waits for it that
-comes at this moment. Other work on the machine is not in it, but for what sharing a core costs, in all turns alike.
+One sidecar of a fleet in this process, without traffic; its Redis is well, killed, well, hung, well, and so on
+through all of `redis_faults.py`. A beat each millisecond takes the CPU time that the thread of the loop has used
+the one before: what all else on the loop took without a pause, and a request waits for it that comes at this moment.
+Other work on the machine is not in it, but for what sharing a core costs, in all turns alike.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from pathlib import Path
 import uvloop
 
 from sidecar.runtime import memory
-from tests.bench.fleet_faults import FAULTS
 from tests.bench.load import quantile
+from tests.bench.redis_faults import FAULTS, LINKED_SECONDS
 from tests.process.fleet import Flaky, configuration, replica
 from tests.support.redis_server import redis_server
 from tests.support.relay import relay
 
 BEAT_SECONDS = 0.001
-SETTLE_SECONDS = 2.5
-"""After a fault, until the sidecar is linked again."""
 
 
 async def beat(held_us: list[int]) -> None:
@@ -66,12 +64,12 @@ async def run(options: argparse.Namespace, folder: Path) -> None:
         memory.settle_all()
         beating = asyncio.create_task(beat(held_us))
         for _ in range(options.rounds):
-            for fault in FAULTS:
-                ill, well = found.setdefault(getattr(fault, "__name__", "?"), ([], []))
+            for name, fault in FAULTS.items():
+                ill, well = found.setdefault(name, ([], []))
                 well += await turn()
                 async with fault(server, between):
                     ill += await turn()
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(LINKED_SECONDS)
         beating.cancel()
     for name, (ill, well) in found.items():
         print(told(name, ill, well))

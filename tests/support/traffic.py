@@ -25,13 +25,15 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic(
-    port: int, paths: Sequence[str], *, connections: int, per_second: float
+    port: int, paths: Sequence[str], *, connections: int, per_second: float, first_at: float | None = None
 ) -> AsyncIterator[Traffic]:
-    """Send GETs to `paths` in turn, evenly paced over all connections, until the end of the block."""
+    """Send GETs to `paths` in turn, evenly paced over all connections, until the end of the block. `first_at`: of the
+    first one, by the loop's clock; else now."""
     record = Traffic()
     gap = connections / per_second
+    begin = asyncio.get_running_loop().time() if first_at is None else first_at
     tasks = [
-        asyncio.create_task(_client(port, paths, gap, gap * number / connections, record))
+        asyncio.create_task(_client(port, paths, gap, begin + gap * number / connections, record))
         for number in range(connections)
     ]
     try:
@@ -44,10 +46,9 @@ async def traffic(
                 record.failures.append(repr(result))
 
 
-async def _client(port: int, paths: Sequence[str], gap: float, offset: float, record: Traffic) -> None:
+async def _client(port: int, paths: Sequence[str], gap: float, due: float, record: Traffic) -> None:
     loop = asyncio.get_running_loop()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    due = loop.time() + offset
     try:
         while True:
             for path in paths:
