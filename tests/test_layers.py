@@ -81,8 +81,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "yaml": {"config/yaml/parse.py", "kubernetes/", "translate/"},
     "opentelemetry": {"telemetry/"},
-    "pydantic": {"config/schema/models.py", "config/load/check.py"},
-    "pydantic_core": {"config/schema/models.py", "config/load/check.py"},
+    "pydantic": {"config/schema/models.py"},
+    "pydantic_core": {"config/schema/models.py"},
     "re2": {"config/schema/regex.py"},
     "orjson": {"telemetry/"},
     "httptools": {"http1/"},

@@ -1,7 +1,7 @@
 """Where a running sidecar is asked, read from its configuration in a fraction of the time that a whole load takes.
 
 For commands that run often and must start fast: a health check each few seconds, a hook of the kubelet. Knows no
-rule and no other key, and never imports pydantic; whether a file is good is `load.py`'s to say.
+rule and no other key, and never imports all of them; whether a file is good is `load.py`'s to say.
 """
 
 from __future__ import annotations

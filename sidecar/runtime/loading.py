@@ -1,7 +1,6 @@
 """The loading process as a running sidecar starts it: `python -m sidecar.runtime.loading NICENESS`."""
 
 import gc
-import os
 import signal
 import sys
 
@@ -12,9 +11,6 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     core_dumps.forbid()
     gc.disable()  # imports leave next to no cycles: 3 % of them went into the search
-    # Plugins of pydantic, which other packages may bring along: it would read what every installed package says of
-    # itself, to find some, and let them change how a configuration is read.
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     from sidecar.config.process.program import main
 
     main(int(sys.argv[1]))

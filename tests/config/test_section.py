@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from sidecar.config.load import load_text
-from sidecar.config.schema import models
+from sidecar.config.schema import reading
 from sidecar.config.schema.breaker import CircuitBreaker, Thresholds
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import ListenerSection
@@ -84,14 +84,14 @@ def test_each_field_of_the_snapshot_has_a_key(section: type[Section], value: obj
 
 def test_a_section_changes_what_it_gives_and_nothing_else() -> None:
     base = core.RouteTimeouts(1.0, 2.0, 3.0, 4.0)
-    given = models.read(Timeouts, {"attempt": "7s"})
+    given = reading.read(Timeouts, {"attempt": "7s"})
     assert given.store(base) == core.RouteTimeouts(1.0, 7.0, 3.0, 4.0)
-    assert models.read(Timeouts, {}).store(base) is base
+    assert reading.read(Timeouts, {}).store(base) is base
 
 
 def test_a_key_may_fill_a_field_further_in() -> None:
     """`drain_timeout` and `drain.delay` fill one object, which neither of them may lose."""
-    both = models.read(Settings, {"version": 1, "drain_timeout": "9s", "drain": {"delay": "1s"}})
+    both = reading.read(Settings, {"version": 1, "drain_timeout": "9s", "drain": {"delay": "1s"}})
     assert both.store(BUILT_IN).drain == core.Drain(9.0, 1.0)
 
 

@@ -28,7 +28,7 @@ from sidecar.config.load.origins import Origins
 from sidecar.config.load.strict import strict_advice
 from sidecar.config.load.urls import urls_of
 from sidecar.config.problems import ConfigError, Problem, Report
-from sidecar.config.schema import models
+from sidecar.config.schema import reading
 from sidecar.config.schema.addresses import LISTENER_ADDRESSES
 from sidecar.config.schema.file import BUILT_IN, File, Settings
 from sidecar.config.schema.listeners import ListenerSection
@@ -280,7 +280,7 @@ class _Assembly:
     def _served(self, settings: Checked[Settings]) -> dict[str, core.Listener]:
         sections = settings.value.listeners
         if sections is None:
-            sections = dict.fromkeys(LISTENER_ADDRESSES, models.read(ListenerSection, {}))
+            sections = dict.fromkeys(LISTENER_ADDRESSES, reading.read(ListenerSection, {}))
         served = {name: section.listener(name) for name, section in sections.items()}
         for name, listener in served.items():
             node = settings.node.get("listeners", name)

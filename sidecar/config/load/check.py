@@ -9,22 +9,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from sidecar.config.load import slips
 from sidecar.config.problems import Problem, Report
-from sidecar.config.schema import models
+from sidecar.config.schema import reading
 from sidecar.config.schema.readers import NotAmong, nearest
+from sidecar.config.schema.reading import KEY, Fault, FaultKind, Loc, UnreadableError
 from sidecar.config.schema.section import Section, keys_of
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence, describe, to_data
 from sidecar.core.dataclass import dataclass
 
 S = TypeVar("S", bound=Section)
 S_co = TypeVar("S_co", bound=Section, covariant=True)
-Loc = tuple[int | str, ...]
-
-_EXPECTED = {"model_type": "a mapping", "dict_type": "a mapping", "list_type": "a list"}
+_EXPECTED = {FaultKind.NO_MAPPING: "a mapping", FaultKind.NO_LIST: "a list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +49,17 @@ def check(
     """
     data = to_data(node)
     try:
-        return Checked(models.read(section, data), node)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-    for item in errors:
-        _tell(names or section, node, item, report)
-    for loc in sorted((item["loc"] for item in errors), key=_deepest_first):
+        return Checked(reading.read(section, data), node)
+    except UnreadableError as error:
+        faults = error.faults
+    for fault in faults:
+        _tell(names or section, node, fault, report)
+    for loc in sorted((fault.loc for fault in faults), key=_deepest_first):
         _take_out(data, loc)
-    bad = frozenset(tuple(part for part in item["loc"] if isinstance(part, str)) for item in errors)
+    bad = frozenset(tuple(part for part in fault.loc if isinstance(part, str)) for fault in faults)
     try:
-        return Checked(models.read(section, data), node, bad)
-    except ValidationError:
+        return Checked(reading.read(section, data), node, bad)
+    except UnreadableError:
         return None
 
 
@@ -72,32 +68,28 @@ def _deepest_first(loc: Loc) -> tuple[int, list[tuple[int, str]]]:
     return -len(loc), [(-part, "") if isinstance(part, int) else (0, part) for part in loc]
 
 
-def _tell(section: type[Section], root: MappingNode, item: ErrorDetails, report: Report) -> None:
-    loc, kind = item["loc"], item["type"]
+def _tell(section: type[Section], root: MappingNode, fault: Fault, report: Report) -> None:
+    loc, kind = fault.loc, fault.kind
     key, node = _find(root, loc)
-    if kind == "extra_forbidden" and key is not None:
+    if kind is FaultKind.UNKNOWN_KEY and key is not None:
         message = f"unknown key {key.text!r}"
         report.add(key.problem(message), partial(_of_unknown_key, key, message, section, loc[:-1]))
     elif isinstance(node, Scalar) and node.is_broken:
         return
-    elif kind == "missing":
+    elif kind is FaultKind.MISSING_KEY:
         report.add(node.problem(f"missing key {loc[-1]!r}"))
     else:
-        _tell_of_value(key if loc and loc[-1] == "[key]" and key is not None else node, item, report)
+        _tell_of_value(key if loc and loc[-1] == KEY and key is not None else node, fault, report)
 
 
-def _tell_of_value(node: Node, item: ErrorDetails, report: Report) -> None:
-    kind = item["type"]
-    if kind == "value_error":
-        error = item["ctx"]["error"]
+def _tell_of_value(node: Node, fault: Fault, report: Report) -> None:
+    wanted, error = _EXPECTED.get(fault.kind), fault.error
+    if wanted is None:
         with_remedy = partial(_of_word, node, error) if isinstance(error, NotAmong) else None
         report.add(node.problem(str(error)), with_remedy)
-    elif kind in _EXPECTED:
-        wanted = _EXPECTED[kind]
-        remedy = slips.of_kind(item["loc"], wanted, node)
-        report.add(node.problem(f"expected {wanted}, got {describe(node)}{remedy}"))
     else:
-        report.add(node.problem(item["msg"]))
+        remedy = slips.of_kind(fault.loc, wanted, node)
+        report.add(node.problem(f"expected {wanted}, got {describe(node)}{remedy}"))
 
 
 def _of_word(node: Node, error: NotAmong) -> Problem:
@@ -149,8 +141,8 @@ def _take_out(data: Any, loc: Loc) -> None:
 
 
 def _named(loc: Loc) -> int | str | None:
-    """The last part that stands in the file: pydantic puts `[key]` behind a key that is itself wrong."""
-    named = [part for part in loc if part != "[key]"]
+    """The last part that stands in the file: `[key]` is behind a key that is itself wrong."""
+    named = [part for part in loc if part != KEY]
     return named[-1] if named else None
 
 

@@ -1,9 +1,9 @@
 """A mapping of the file as a class, in which each key is declared once.
 
 A declaration says of which type the key's value is (`values.py`), what it means, and which field of the snapshot it
-fills. From there come the reader and the JSON Schema (`models.py` has pydantic make both), the value in the snapshot
-(`store`), the built-in value that people and editors are shown, and the way back, from a snapshot to the words of the
-file (`told`). A process that serves needs the way back alone, and gets it without pydantic.
+fills. From there come the reader (`reading.py`), the JSON Schema (`models.py` has pydantic make it), the value in the
+snapshot (`store`), the built-in value that people and editors are shown, and the way back, from a snapshot to the
+words of the file (`told`). A process that serves needs the way back alone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def required(
 
 
 class Section:
-    """A mapping of the file. Those that were read are instances of its model (`models.py`)."""
+    """A mapping of the file. Those that were read have the value of each key, or None (`reading.py`)."""
 
     built_in: ClassVar[Any] = None
     """The object of `core/snapshot` whose fields the keys fill, as it is when none is given."""

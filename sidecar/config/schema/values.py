@@ -1,6 +1,7 @@
 """The types of values in the file: how each is read, shown in the JSON Schema of editors, and written back.
 
-A type here is a Python type with a reader in front. What the annotations mean to pydantic is in `models.py`.
+A type here is a Python type with a reader in front. What the annotations mean is in `reading.py`, and to
+editors in `models.py`.
 """
 
 from __future__ import annotations
