@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from math import inf, sqrt
 from typing import Final
 
 from sidecar.core.admission import Quantiles
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 
 LEAST: Final = 4
 """No limit is below it."""

@@ -1,9 +1,9 @@
-"""`dataclass` for classes that are interpreted in both builds: their methods are made at their first use.
+"""`dataclass` for classes that are interpreted: their methods are made at their first use.
 
 The standard library has five methods or more of each class compiled when the class is made, and most are never
 called: a quarter of all that a serving process took to import. Here a class has its fields and slots from the
 standard library at once, and each method when somebody asks for it. What is made is the same, and to a type checker
-it is the standard library's own `dataclass`.
+it is the standard library's own `dataclass`. Modules that one of the builds compiles take `path_dataclass.py`'s.
 """
 
 from __future__ import annotations

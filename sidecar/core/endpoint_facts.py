@@ -4,10 +4,10 @@ by its identity."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint
 

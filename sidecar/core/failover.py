@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, TypeVar
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import FailoverPolicy
 
 OVERPROVISION: Final = 1.4

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 from heapq import nlargest
 from typing import Any, Final
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 
 STEP_BYTES: Final = 4096
 CONNECTION_BYTES: Final = 4096

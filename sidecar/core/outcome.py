@@ -5,13 +5,13 @@ Pure: called once for each attempt, knows no HTTP beyond a status number, and ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
 from sidecar.core.contract import SLOTTED
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS
 from sidecar.core.grpc_status import FAILURES, GrpcStatus
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import BreakerPolicy, Failure
 from sidecar.core.transition import State
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.plain import Field
 from sidecar.core.snapshot import Endpoint
 

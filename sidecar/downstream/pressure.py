@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.contract import SLOTTED
 from sidecar.core.overload import LATE_SECONDS, Change, LeastTurn
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import Direction
 
 if TYPE_CHECKING:

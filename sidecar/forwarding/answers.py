@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.actions.fields import static
 from sidecar.core.contract import SLOTTED
 from sidecar.core.errors import Reason
 from sidecar.core.head import NOTHING, Added, Own, ResponseHead, own_answer
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import FallbackPolicy
 from sidecar.forwarding import date, grpc
 from sidecar.forwarding.own_fields import UNCHANGED, OwnFields

@@ -7,7 +7,6 @@ adds was computed when the route was built (`live.py`); here only what differs f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from sidecar.core.contract import SLOTTED
 from sidecar.core.deadline import Carried, Form
 from sidecar.core.forwarded import lines_without
 from sidecar.core.head import NOTHING, Own, RequestHead, ResponseHead
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.propagation.chain import lines_of
 from sidecar.core.propagation.form import ContextForm, NextIds
 from sidecar.core.request import PLAIN, PLAIN_2, Request

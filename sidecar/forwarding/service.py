@@ -7,7 +7,7 @@ import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mypy_extensions import trait
 
@@ -18,6 +18,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.failover import FailoverChange
 from sidecar.core.memory_budget import MemoryBudget
 from sidecar.core.observe import Observe, ObservedExchange
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.propagation.chain import PropagationChain
 from sidecar.core.request import Asked, Request
 from sidecar.core.routing import RoutingTable

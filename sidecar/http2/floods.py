@@ -6,10 +6,10 @@ ENHANCE_YOUR_CALM (RFC 9113 10.5). The numbers are SPEC-PROTOCOLS.md 12's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 from sidecar.http2.errors import ConnectionFault, ErrorCode
 
 RESET: Final = "reset"

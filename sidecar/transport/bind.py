@@ -10,11 +10,12 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import Address
 from sidecar.transport import kernel
 from sidecar.transport.given import GIVEN, address_of

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sidecar.core.breaker.words import told
 from sidecar.core.contract import SLOTTED
 from sidecar.core.override import Order
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import BreakerMode
 from sidecar.core.transition import State, WindowNumbers
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Final
@@ -28,6 +27,7 @@ from sidecar.core.breaker.words import told
 from sidecar.core.contract import SLOTTED
 from sidecar.core.history import Culprit
 from sidecar.core.outcome import Kind, Outcome, Verdict, judge_status
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.snapshot import BreakerPolicy
 from sidecar.core.transition import State, Transition
 

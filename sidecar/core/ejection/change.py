@@ -5,10 +5,10 @@ Records cross threads (telemetry, admin), so nothing in them changes after birth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from sidecar.core.contract import SLOTTED
+from sidecar.core.path_dataclass import dataclass
 
 
 class Health(Enum):

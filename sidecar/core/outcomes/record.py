@@ -5,13 +5,13 @@ needs to be told once more, and nothing of who asked or for what."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final
 
 from sidecar.core.contract import SLOTTED
 from sidecar.core.errors import Reason
 from sidecar.core.outcome import Verdict
+from sidecar.core.path_dataclass import dataclass
 from sidecar.core.transition import State
 
 FORM: Final = Struct("<dffHHBBBB")
