@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sidecar.config.schema.names import OWNED_BY_PROXY
 from sidecar.config.schema.policies import Policies
 from sidecar.config.schema.section import keys_of
+from sidecar.config.schema.units import digits
 from sidecar.translate.draft import Draft, Keys
 from sidecar.translate.source import Item
 
@@ -129,7 +130,7 @@ def _mirror(body: Item, draft: Draft, namespace: str, keys: Keys) -> None:
         return
     space = ref.get("namespace")
     where = space.text() if space is not None else namespace
-    share = "100%" if percent is None else f"{percent.number():g}%"
+    share = "100%" if percent is None else f"{digits(percent.number())}%"
     if body_share is not None:
         over, under = body_share.get("numerator"), body_share.get("denominator")
         parts = over.number() if over is not None else 0.0
@@ -137,7 +138,7 @@ def _mirror(body: Item, draft: Draft, namespace: str, keys: Keys) -> None:
         if of <= 0:
             draft.lose(body_share, "a mirror of a fraction whose denominator is not above 0", reach=False)
             return
-        share = f"{parts / of * 100:g}%"
+        share = f"{digits(parts / of * 100)}%"
     upstream = draft.upstream(name.text(), where, port.whole(), f"{ref.place} mirror")
     mirror(keys, draft, ref, upstream.name, share)
 
@@ -158,7 +159,7 @@ def cors(body: Item) -> Keys:
         found["allow_origins"] = [one.text() for one in origins.items()]
     found |= cors_leave(body)
     if age is not None:
-        found["max_age"] = f"{age.number():g}s" if age.number() else "0s"
+        found["max_age"] = f"{digits(age.number())}s" if age.number() else "0s"
     return found
 
 

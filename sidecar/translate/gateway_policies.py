@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sidecar.config.schema.units import digits
 from sidecar.translate.draft import Draft, DraftUpstream, Keys
 from sidecar.translate.durations import seconds
 from sidecar.translate.gateway import metadata
@@ -57,7 +58,7 @@ def translate_traffic(document: Item, draft: Draft) -> None:
         share, least = constraint.at("budget", "percent"), constraint.get("minRetryRate")
         interval = constraint.at("budget", "interval")
         if share is not None:
-            budget["ratio"] = f"{share.number():g}%"
+            budget["ratio"] = f"{digits(share.number())}%"
         if interval is not None:
             draft.lose(interval, "a budget looks at the last second here", reach=False)
         if least is not None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from sidecar.config.schema.units import digits
 from sidecar.translate.draft import Draft, Keys, Loss
 from sidecar.translate.durations import spring_seconds, written
 from sidecar.translate.source import Item
@@ -260,10 +261,10 @@ def _breaker(settings: Settings, draft: Draft) -> Keys:
         if is_count
         else {"type": "time", "size": f"{size}s"},
         "minimum_calls": min(least, size) if is_count else least,
-        "failure_rate_threshold": f"{rate:g}%",
+        "failure_rate_threshold": f"{digits(rate)}%",
         "consecutive_failures": 0,
         "slow_call_duration": written(settings.seconds("slowcalldurationthreshold", 60.0)),
-        "slow_call_rate_threshold": f"{slow_rate:g}%",
+        "slow_call_rate_threshold": f"{digits(slow_rate)}%",
         "open_for": written(wait),
         "max_open_for": written(max(longest, wait)),
         "half_open": half_open,

@@ -119,6 +119,20 @@ def test_shares(value: object, share: float) -> None:
     assert units.parse_share(value) == share
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.5, 0.123456789, 1 / 3, 5e-8, 1.5e-9, 1e-12])
+def test_a_share_is_told_as_it_can_be_written(share: float) -> None:
+    told = units.format_share(share)
+    assert "e" not in told
+    assert units.parse_share(told) == pytest.approx(share, rel=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 2.5e-8, 60.000000001, 0.0000015, 3600.5, 1e8])
+def test_a_duration_is_told_as_it_can_be_written(seconds: float) -> None:
+    told = units.format_duration(seconds)
+    assert "e" not in told
+    assert units.parse_duration(told) == pytest.approx(seconds, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "value", [50, 1.1, -0.1, "101%", "0.5", "half", "", True, None, float("nan"), float("inf")]
 )

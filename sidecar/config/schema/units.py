@@ -19,7 +19,7 @@ SHARE_PATTERN = r"^[0-9]+(\.[0-9]+)?%$"
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of Linux, less the closing zero."""
 
-_N = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
+_N = r"([0-9]{1,12}(?:\.[0-9]{1,24})?)"
 _DURATION = re.compile(rf"(?:{_N}h)?(?:{_N}m(?!s))?(?:{_N}s)?(?:{_N}ms)?")
 _UNIT_MS = (3_600_000.0, 60_000.0, 1000.0, 1.0)
 _BARE_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
@@ -57,12 +57,12 @@ def format_duration(seconds: float) -> str:
     if seconds == 0:
         return "0s"
     if seconds < 1:
-        return f"{seconds * 1000:.10g}ms"
+        return f"{digits(seconds * 1000)}ms"
     whole_minutes = int(seconds // 60)
     rest = round(seconds - whole_minutes * 60, 9)
     hours, minutes = divmod(whole_minutes, 60)
     parts = ((hours, "h"), (minutes, "m"))
-    return "".join(f"{n}{unit}" for n, unit in parts if n) + (f"{rest:.10g}s" if rest else "")
+    return "".join(f"{n}{unit}" for n, unit in parts if n) + (f"{digits(rest)}s" if rest else "")
 
 
 def parse_size(value: object) -> int:
@@ -112,9 +112,19 @@ def parse_share(value: object) -> float:
     return share
 
 
+def digits(number: float) -> str:
+    """A number to ten places that count, without an exponent, which no reader here takes."""
+    text = f"{number:.10g}"
+    mantissa, _, exponent = text.partition("e")
+    if not exponent:
+        return text
+    places = len(mantissa.partition(".")[2]) - int(exponent)
+    return f"{number:.{max(places, 0)}f}"
+
+
 def format_share(share: float) -> str:
-    """As a percentage, for a threshold."""
-    return f"{share * 100:.10g}%"
+    """As a percentage, for a threshold: in digits, as `parse_share` reads it, however small."""
+    return f"{digits(share * 100)}%"
 
 
 def parse_back_after(value: object) -> BackAfter:
