@@ -30,6 +30,7 @@ from tests.bench.targets import (
     DIRECT,
     HTTP2_TARGETS,
     LOGGED_TARGETS,
+    RELAY,
     TARGETS,
     TLS_TARGETS,
     TargetError,
@@ -199,7 +200,10 @@ def plan_of(options: argparse.Namespace) -> Plan:
     names, scenario_names = [DIRECT, *TARGETS], [scenario.name for scenario in known]
     if options.tls:
         names.remove(DIRECT)  # the upstream speaks none
-    targets = _chosen(options.targets or ",".join(names), names)
+    usual = ",".join(
+        name for name in names if name != RELAY
+    )  # which is no proxy, but what one cannot go below
+    targets = _chosen(options.targets or usual, names)
     if options.before:
         TARGETS["before"] = elsewhere("before", options.before.resolve(), TARGETS["sidecar"])
         targets.append("before")
