@@ -193,7 +193,7 @@ async def test_openssl_answers(made: Certificates, arguments: list[str]) -> None
             response = await to.ask(get())
             assert response.status == 200
             assert b"s_server" in response.body
-            facts = to.worker.assembly.clusters["app"].pools[0].tls
+            facts = to.worker.assembly.clusters["app"].pools[0].facts.tls
             assert facts is not None
             assert facts.version == arguments[0].removeprefix("-tls").replace("_", ".")
 

@@ -70,7 +70,7 @@ async def test_a_request_goes_by_tls_and_the_connection_is_used_again(
         assert (await to.ask(get(b"/x"))).body == b"GET /x"
         assert (await to.ask(post(b"hello"))).status == 200
         assert len(to.app.peers) == 1
-        facts = to.cluster.pools[0].tls
+        facts = to.cluster.pools[0].facts.tls
         assert facts is not None
         assert (facts.sni, facts.identity, facts.alpn) == ("a.test", "a.test", None)
 
@@ -147,7 +147,7 @@ async def test_a_name_among_several_and_an_address_are_found(made: Certificates)
         assert (await to.ask()).status == 200
     async with stage(upstream=f'tls: {{ca: "{made.ca}"}}', tls=context) as to:
         assert (await to.ask()).status == 200
-        facts = to.cluster.pools[0].tls
+        facts = to.cluster.pools[0].facts.tls
         assert facts is not None
         assert facts.identity == "*.shop.test"
 
@@ -283,7 +283,7 @@ async def test_a_session_is_used_once_and_again_made(made: Certificates, version
         assert resumed == [False, True, True, True]
         (kept,) = to.worker.assembly.tls
         assert len(kept.sessions) == 1
-        facts = to.cluster.pools[0].tls
+        facts = to.cluster.pools[0].facts.tls
         assert facts is not None
         assert facts.is_resumed
         assert facts.identity == "a.test"
