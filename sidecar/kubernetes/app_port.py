@@ -98,7 +98,7 @@ def _grpc_probes(container: Mapping[str, Any]) -> Iterator[Any]:
 
 def _is_guard(container: Mapping[str, Any]) -> bool:
     image = str(container.get("image", "")).rpartition("/")[2].partition(":")[0].partition("@")[0]
-    return container.get("name") in _GUARDS or image in _GUARDS
+    return str(container.get("name")) in _GUARDS or image in _GUARDS
 
 
 def _is_aside(name: str | None) -> bool:

@@ -121,7 +121,7 @@ def _variables(spec: dict[str, Any], env: _Env) -> Iterator[dict[str, Any]]:
                 continue
             path = f"/spec/{key}/{index}/env"
             known = container.get("env") or []
-            last = {item.get("name"): at for at, item in enumerate(known)}
+            last = {str(item.get("name")): at for at, item in enumerate(known)}  # it may be anything
             for name, value in found.changed.items():
                 yield _add(f"{path}/{last[name]}/value", value)
             yield from _front(known, path, list(found.new))

@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -434,6 +434,9 @@ _JSON = st.recursive(
         _JSON | st.lists(st.dictionaries(_KEYS, _JSON, max_size=3), max_size=3),
     ),
 )
+@example(None, {"containers": [{"name": None, "env": [{"name": []}]}, {}]})
+@example(None, {"containers": [{"name": "a", "env": [{"name": {}}, {"name": "HTTP_PROXY"}]}, {"name": []}]})
+@example({"annotations": {"sidecar.io/app-port": "80"}}, {"containers": [{"name": {}, "ports": []}]})
 def test_whatever_a_pod_looks_like_there_is_an_answer_whose_patch_applies(metadata: Any, spec: Any) -> None:
     pod = {"metadata": metadata, "spec": spec}
     answer = review(admission(pod), SETTINGS)
