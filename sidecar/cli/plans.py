@@ -9,8 +9,6 @@ from sidecar.core import mirrored
 from sidecar.core.retry import MARK, REPEATABLE
 from sidecar.core.snapshot import P95, RetryOn, Route, WhenOpen
 
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-
 
 def retry(route: Route, method: bytes, fields: Mapping[bytes, bytes]) -> str:
     """What is tried again of this request, how often and when."""

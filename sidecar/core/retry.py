@@ -16,6 +16,8 @@ from sidecar.core.snapshot import RetryOn, RetryPolicy, Route, Upstream
 
 MARK: Final = b"x-sidecar-retry"
 """The field of a request that is a retry: it is not tried again further down."""
+SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that change nothing (RFC 9110 9.2.1), but TRACE."""
 REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 9.2.2): may be sent once more."""
 KEPT_SECONDS: Final = 1.0

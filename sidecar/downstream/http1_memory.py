@@ -179,9 +179,8 @@ class ClientMemory(PartialReader):
         held = self.held_as
         if held is Held.IDLE and self.link.is_readable():
             return None  # a request has come this very moment
-        if (
-            held is Held.PIPELINE and not self._is_switching()
-        ):  # else a tunnel would begin without its first bytes
+        # Behind a switch these are the first bytes of a tunnel.
+        if held is Held.PIPELINE and not self._is_switching():
             self._distrust()  # what is behind was never begun: its client may send it again (RFC 9112 9.3.2)
             self._resume(BEHIND)
         elif held is not None:

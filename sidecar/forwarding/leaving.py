@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.outcome import PROBE_SECONDS
-from sidecar.core.retry import MARK, MOST_LEFT, REPEATABLE, RetryCause, cause_of
+from sidecar.core.retry import MARK, MOST_LEFT, REPEATABLE, SAFE, RetryCause, cause_of
 from sidecar.forwarding import lineage
 from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.retrying import ADMITTING
@@ -34,7 +34,7 @@ _WITHOUT_ANSWER = frozenset({RetryCause.NOT_CONNECTED, RetryCause.RESET, RetryCa
 def may_be_sent_twice(story: Story, policy: RetryPolicy) -> bool:
     """Whether it does no harm: a safe method, an idempotent one where the route tries again at all (or what it allows
     beyond), a body that is still here, and nobody further up who sends it again."""
-    methods = REPEATABLE if policy.attempts else lineage.SAFE
+    methods = REPEATABLE if policy.attempts else SAFE
     if story.request.method not in methods and not policy.is_non_idempotent:
         return False
     if story.request.traits.upgrade or (story.body is not None and not story.body.is_resendable):

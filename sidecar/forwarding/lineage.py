@@ -14,14 +14,11 @@ from typing import cast
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import NEAR_THE_END_GRPC
-from sidecar.core.retry import MARK
+from sidecar.core.retry import MARK, SAFE
 from sidecar.core.snapshot import CancelWithCaller, Mode
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import LiveRoute
 from sidecar.forwarding.story import Story
-
-SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-"""RFC 9110 9.2.1: stopping such a call half-way changes nothing."""
 
 _CUT_SHORT = frozenset({Reason.CLIENT_GONE, Reason.CALLER_GONE, Reason.TIMEOUT, Reason.DEADLINE_EXCEEDED})
 """Ends of an inbound exchange after which nobody waits for what its app still does."""
@@ -66,7 +63,7 @@ def recover(exchange: Story, route: LiveRoute) -> None:
 
 def _may_cancel(exchange: Story, policy: CancelWithCaller) -> bool:
     if policy is CancelWithCaller.SAFE:
-        return exchange.request.method in SAFE
+        return exchange.request.method in SAFE  # to stop such a call half-way changes nothing
     return policy is CancelWithCaller.ALL
 
 

@@ -301,9 +301,8 @@ class Race(Mended):
             elif self.hedge_at < exchange.due:  # `watch`, where there is nothing else to look at
                 hedges, due = exchange.service.beside.hedges, self.hedge_at
                 bucket = exchange.bucket
-                if (
-                    bucket is not None and hedges.latest_from <= due < hedges.latest_until
-                ):  # `wait`, without the call
+                # `wait`, without the call.
+                if bucket is not None and hedges.latest_from <= due < hedges.latest_until:
                     bucket.discard(exchange)
                     exchange.due = due
                     bucket = exchange.bucket = hedges.latest

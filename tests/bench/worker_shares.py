@@ -28,23 +28,19 @@ from pathlib import Path
 from tests.bench.contained import share_of_core
 from tests.bench.machine import cpu_seconds, tree
 from tests.bench.program import say
-from tests.bench.workers import wrk
+from tests.bench.workers import HEADER, wrk
 from tests.support.ports import free_ports
 from tests.support.process import Running, sidecar
 from tests.support.workers import Pod
 
 COUNTS = (1, 2, 4)
-CONFIG = """\
-version: 1
-workers: {workers}
-listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
-probes: {{address: "127.0.0.1:{probes}"}}
-admin: {{address: "127.0.0.1:0"}}
-telemetry: {{access_log: {{format: "off"}}}}
-drain: {{delay: 0s}}
+CONFIG = (
+    HEADER
+    + """\
 upstreams: {{app: {{endpoints: ["127.0.0.1:{app}"]}}}}
 routes: [{{name: app, upstream: app}}]
 """
+)
 CONNECTIONS = 64
 """For each worker."""
 WARM_SECONDS = 1

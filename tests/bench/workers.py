@@ -31,7 +31,7 @@ from tests.support.process import http_get, sidecar
 from tests.support.workers import CLIENTS, kill, load, pod
 
 COUNTS = (1, 2, 3)
-CONFIG = """\
+HEADER = """\
 version: 1
 workers: {workers}
 listeners: {{inbound: {{address: "127.0.0.1:{inbound}"}}}}
@@ -39,10 +39,15 @@ probes: {{address: "127.0.0.1:{probes}"}}
 admin: {{address: "127.0.0.1:0"}}
 telemetry: {{access_log: {{format: "off"}}}}
 drain: {{delay: 0s}}
+"""
+CONFIG = (
+    HEADER
+    + """\
 upstreams: {{app: {{endpoints: ["127.0.0.1:1"]}}}}
 routes:
 - {{name: own, match: {{path: {{prefix: /}}}}, respond: {{status: 200, body: ok}}}}
 """
+)
 CONNECTIONS = 64
 DEATHS_A_WORKER = 5
 """In a minute; one more would end the pod."""

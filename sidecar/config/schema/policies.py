@@ -194,7 +194,7 @@ class Retry(Section):
 
     attempts: values.FewTries | None = key(
         "Tries after the first one; 0: none. Whatever it says, a request that has certainly reached nobody is "
-        "given to another endpoint, and one of an idempotent method leaves an endpoint that has just failed others.",
+        "given to another endpoint, and a GET, HEAD or OPTIONS leaves an endpoint that has just failed others.",
         fills="attempts",
     )
     on: list[values.RetryItem] | None = key(

@@ -135,9 +135,9 @@ def _annotated(inner: Any, metadata: object, *others: object) -> _Reader:
         # Many a reader of numbers takes whole ones.
         return _value(metadata.reader, float) if inner is float else _value(metadata.reader)
     if isinstance(metadata, OrShorthand):
-        return _long(metadata.reader, _reader(inner))
+        return _then(_value(metadata.reader), _reader(inner))
     assert isinstance(metadata, Rule), "there are no other annotations"
-    return _ruled(metadata.check, _reader(inner))
+    return _then(_reader(inner), _value(metadata.check))
 
 
 def _value(reader: Callable[[Any], object], kind: Callable[[Any], object] | None = None) -> _Reader:
@@ -156,26 +156,15 @@ def _or_none(reader: _Reader) -> _Reader:
     return lambda data, faults: None if data is None else reader(data, faults)
 
 
-def _long(shorthand: Callable[[object], object], reader: _Reader) -> _Reader:
-    write_long = _value(shorthand)
+def _then(first: _Reader, second: _Reader) -> _Reader:
+    """What the first one gives is read by the second one, unless something is wrong with it."""
 
-    def read_long(data: object, faults: list[Fault]) -> Any:
+    def read_both(data: object, faults: list[Fault]) -> Any:
         before = len(faults)
-        data = write_long(data, faults)
-        return reader(data, faults) if len(faults) == before else None
+        found = first(data, faults)
+        return second(found, faults) if len(faults) == before else None
 
-    return read_long
-
-
-def _ruled(check: Callable[[Any], Any], reader: _Reader) -> _Reader:
-    rule = _value(check)
-
-    def read_ruled(data: object, faults: list[Fault]) -> Any:
-        before = len(faults)
-        found = reader(data, faults)
-        return rule(found, faults) if len(faults) == before else None
-
-    return read_ruled
+    return read_both
 
 
 def _list(reader: _Reader) -> _Reader:

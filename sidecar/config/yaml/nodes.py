@@ -120,9 +120,8 @@ def without_value(message: str, value: str, instead: str) -> str:
 def _replaced(message: str, form: str, instead: str) -> str:
     """An expression of a long value would take a thousand times as long to make as the search itself."""
     lowered, wanted = message.lower(), form.lower()
-    if len(lowered) != len(message) or len(wanted) != len(
-        form
-    ):  # some capitals have two characters in lower case
+    # Some capitals have two characters in lower case.
+    if len(lowered) != len(message) or len(wanted) != len(form):
         return re.sub(
             f"{re.escape(form)}|{re.escape(wanted)}", lambda _: instead, message, flags=re.IGNORECASE
         )
