@@ -14,9 +14,10 @@ from hypothesis import settings
 from sidecar.core import contract
 from sidecar.core.contract import BUILD, IS_COMPILED
 
-# How long one example takes says how busy the machine is.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# How long one example takes says how busy the machine is. Where `CI` is set, as `.ci/run` does, the examples are the
+# same in each run: what it says is about the change. New ones are looked for where somebody is there to look at them.
+settings.register_profile("sidecar", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("sidecar")
 
 WORKERS_A_CORE = 2
 """Tests with real processes wait for most of their time, and leave the core to another worker."""

@@ -297,9 +297,11 @@ class Attempt(ResponseSink, Seeker):
         if traits.upgrade and (detail := lease.cannot_switch(exchange.request)):
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.PROTOCOL_ERROR, detail, is_uncounted=True)
-        if route.early_look and route.head_seconds < inf:
-            # The body may take longer than the head: a sidecar that is told of the head's limit would cut it.
-            seconds_left = self.started + self.allowed_seconds - now
+        fails_at = self.started + self.allowed_seconds
+        if self.fails_at < fails_at:
+            # The body may take longer than the head, and a trial may go on: a sidecar that is told of their limits
+            # would cut it.
+            seconds_left = fails_at - now
         told_seconds = seconds_left
         if traits.is_grpc:
             # Its server ends the call at the deadline by itself, and tells why: that comes before our cut.

@@ -137,6 +137,13 @@ class Destination:
             self.leaving.count(tally.total, now)
         return self.leaving.take(now, tally.successful)
 
+    def has_to_leave(self, now: float) -> bool:
+        """Whether `take_to_leave` would say so; nothing is taken off."""
+        if not self.take_to_leave(now):
+            return False
+        self.leaving.give_back()
+        return True
+
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
         breaker, cluster = self.breaker, self.cluster

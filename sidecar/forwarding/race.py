@@ -189,7 +189,9 @@ class Race(Mended):
         exchange = self.exchange
         if permit.state not in ADMITTING:
             return False  # a probe prefers one that did not fail last
-        is_free = exchange.body is None and leaving.may_be_sent_twice(exchange, self.route.policy.retry)
+        policy = self.route.policy.retry
+        has_budget = policy.ratio > 0.0 or policy.min_per_second > 0.0
+        is_free = has_budget and exchange.body is None and leaving.may_be_sent_twice(exchange, policy)
         pool = cluster.balancer.trial(is_free=is_free)
         if pool is None:
             return False
@@ -721,7 +723,20 @@ class Race(Mended):
 
     def overdue(self, now: float) -> list[Attempt]:
         """Those whose own timeout has passed."""
-        return [attempt for attempt in self.running if attempt.fails_at <= now]
+        return [one for one in self.running if one.fails_at <= now and not self._goes_on(one, now)]
+
+    def _goes_on(self, attempt: Attempt, now: float) -> bool:
+        """Whether no more than a trial's bound has passed, and nobody else is there to be asked: then the request
+        has the time there that it would have without the trial."""
+        fails_at = attempt.started + min(attempt.allowed_seconds, attempt.route.head_seconds)
+        if now >= fails_at or len(self.running) > 1:
+            return False
+        if self._takers is not None and self._takers.is_trial:
+            return False
+        if self.may_leave(attempt) and self.well_endpoint(now) and self.destination.has_to_leave(now):
+            return False
+        attempt.fails_at = fails_at
+        return True
 
     def look(self, now: float) -> None:
         """Let the breaker look at those that it wants to look at by now, and begin another one if that is due."""

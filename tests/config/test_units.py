@@ -119,7 +119,9 @@ def test_shares(value: object, share: float) -> None:
     assert units.parse_share(value) == share
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, 0.5, 0.123456789, 1 / 3, 5e-8, 1.5e-9, 1e-12, 0.00018446744073709551616005])
+@pytest.mark.parametrize(
+    "share", [0.0, 1.0, 0.5, 0.123456789, 1 / 3, 5e-8, 1.5e-9, 1e-12, 0.00018446744073709551616005]
+)
 def test_a_share_is_told_as_it_can_be_written(share: float) -> None:
     told = units.format_share(share)
     assert "e" not in told

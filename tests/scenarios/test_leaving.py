@@ -199,6 +199,32 @@ async def test_a_trial_that_hangs_costs_its_client_a_second_at_most() -> None:
         assert asyncio.get_running_loop().time() - began < 250 * 0.12 + tried * 1.0
 
 
+@pytest.mark.parametrize("has_budget", [True, False])
+async def test_a_slow_trial_that_nobody_else_can_be_asked_for_has_its_whole_time(has_budget: bool) -> None:
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            if is_slow:
+                await asyncio.sleep(1.2)
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            await peer.send(BAD)
+
+    is_slow = False
+    route = "" if has_budget else ", retry: {budget: {ratio: 0, min_per_second: 0}}"
+    async with stage(1, 2, script, route=route, upstream=LONG) as to:
+        await to.failures(60)
+        assert to.healths() == [Health.EJECTED, Health.SPARED, Health.USABLE]
+        (usable,) = (one for one in to.peers.members.values() if one.health is Health.USABLE)
+        if has_budget:
+            usable.good_at_failure = usable.good + 1000  # it has failed, too, and is suspect from here on
+        is_slow = True
+        before = to.asked_of_bad
+        assert await to.failures(250) == 0
+        assert to.asked_of_bad > before
+        told = {one.value(b"x-envoy-expected-rq-timeout-ms") for app in to.bad for one in app.requests}
+        assert all(int(one or b"") > 10_000 for one in told), "the route's time, and not the trial's"
+
+
 async def test_a_spared_endpoint_that_is_well_again_is_found_by_requests_without_a_second_chance() -> None:
     async def script(peer: RawPeer) -> None:
         while await peer.request() is not None:
