@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 
 from sidecar.core.client_tls import XFCC_NAMES
 from sidecar.core.snapshot import HeaderOps
 
 Fields = Sequence[tuple[bytes, bytes, bytes]]
 
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -32,7 +33,7 @@ HOP_BY_HOP = frozenset(
 _NOT_FOR_ONE_HOP = frozenset({b"content-length", b"host", b"traceparent", b"tracestate", b"cache-control"})
 """What `Connection` may list and must not (RFC 9110 7.6.1): a body without its length would be the next request."""
 
-FORWARDED = frozenset({b"forwarded"}) | {
+FORWARDED: Final = frozenset({b"forwarded"}) | {
     b"x%bforwarded%b%b" % (first, second, last)
     for first in (b"-", b"_")
     for second in (b"-", b"_")
@@ -41,17 +42,17 @@ FORWARDED = frozenset({b"forwarded"}) | {
 """`X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`. Spellings with `_` are among them, since servers that hand
 fields on as variables (CGI, WSGI) make one name of both: a client could slip in what its own was dropped for."""
 
-TELLS_OF_CLIENT = FORWARDED | XFCC_NAMES
+TELLS_OF_CLIENT: Final = FORWARDED | XFCC_NAMES
 """The fields that a listener may drop, and write itself."""
 
-REPLACED_IN_REQUEST = frozenset(
+REPLACED_IN_REQUEST: Final = frozenset(
     {b"host", b"traceparent", b"tracestate", b"x-request-id", b"proxy-authorization"}
 )
 """Written anew by this hop. `Proxy-Authorization` was meant for this proxy (RFC 9110 11.7.2)."""
 
-REPLACED_IN_RESPONSE = frozenset({b"x-request-id"})
+REPLACED_IN_RESPONSE: Final = frozenset({b"x-request-id"})
 
-NEVER_IN_TRAILERS = HOP_BY_HOP | {
+NEVER_IN_TRAILERS: Final = HOP_BY_HOP | {
     b"content-length", b"host", b"trailer", b"content-encoding", b"content-type", b"content-range",
     b"authorization", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"te",
     b"traceparent", b"tracestate",
@@ -66,7 +67,7 @@ _RENAMED = {
 }
 """Phrases of RFC 9110 that older versions of the standard library do not have."""
 
-STATUS_LINES = {
+STATUS_LINES: Final = {
     int(status): b"HTTP/1.1 %d %s\r\n" % (status, _RENAMED.get(int(status), status.phrase).encode())
     for status in HTTPStatus
 }

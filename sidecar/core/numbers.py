@@ -33,7 +33,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.exponential import EMPTY, ExponentialBuckets, added
 from sidecar.core.grpc_status import SERVER_ERRORS, GrpcStatus
 from sidecar.core.mirrored import CopyOutcome
-from sidecar.core.observe import Notice, ObservedAttempt, ObservedExchange
+from sidecar.core.observe import Notice, ObservedExchange
 from sidecar.core.retry import RetryCause
 from sidecar.core.snapshot import DURATION_BOUNDS, MOST_SERIES, PASS_THROUGH
 from sidecar.core.statechart import BY_TRAFFIC
@@ -89,7 +89,8 @@ HEDGE_OUTCOMES = ("won", "lost", "failed")
 SPENT, TOO_SMALL, NOT_SENT = "spent", "too_small", "not_sent"
 REJECTED_FOR = (SPENT, TOO_SMALL, NOT_SENT)
 """The budget was spent on arrival; it was less than `admission` asks for; it was spent before anything was sent."""
-TIMEOUT, LATE = "timeout", "late"
+TIMEOUT: Final = "timeout"
+LATE: Final = "late"
 EXCEEDED_BY = (TIMEOUT, LATE)
 """The sidecar ended it at its deadline; it ended by itself, and after it."""
 
@@ -99,7 +100,7 @@ OVERFLOW_STATUS = -1
 """Stands in a key for "any status": the row that takes what there was no room for."""
 _Key = TypeVar("_Key", ServerKey, ClientKey)
 _WIDTH: Final = 3
-_FOLD_VALUES: Final = FOLD_AT * _WIDTH
+FOLD_VALUES: Final = FOLD_AT * _WIDTH
 _CANCELLED_BY: Final = {
     Reason.CLIENT_GONE: "client",
     Reason.CALLER_GONE: "caller",
@@ -342,10 +343,10 @@ class Shape:
 
 
 class Numbers:
-    """The `Observe` that counts."""
+    """What is counted of a process. Exchanges that have ended add to it by `forwarding/counting.py`."""
 
     __slots__ = (
-        "_live", "_routes", "_shapes", "duration_bounds", "is_exponential", "lock", "max_series", "series",
+        "_live", "_routes", "duration_bounds", "is_exponential", "lock", "max_series", "series", "shapes",
     )  # fmt: skip
 
     def __init__(
@@ -370,7 +371,8 @@ class Numbers:
         self.lock = threading.Lock()
         """Held by whoever folds."""
         self._routes: dict[str | None, RouteNumbers] = {}
-        self._shapes: dict[ShapeKey, Shape] = {}
+        self.shapes: dict[ShapeKey, Shape] = {}
+        """What exchanges are counted by, as far as there have been such; `shape` makes what is missing."""
 
     def routes(self) -> list[RouteNumbers]:
         """Every route that was seen, its `active` as of now; safe to call and to read from another thread.
@@ -410,50 +412,18 @@ class Numbers:
         for name, route in list(self._routes.items()):
             if name is not None and name not in names and not any(route.active.values()):
                 del self._routes[name]
-                self._shapes = {key: shape for key, shape in self._shapes.items() if shape.route is not route}
+                self.shapes = {key: shape for key, shape in self.shapes.items() if shape.route is not route}
         with self.lock:
             # Counted anew: a reader may still fold a route that has gone.
             self.series = sum(len(route.server) + len(route.client) for route in self._routes.values())
 
-    def finished(self, exchange: ObservedExchange) -> None:
-        attempts = exchange.attempts
-        ended = exchange.ended
-        seconds = ended - exchange.started
-        budget = exchange.budget
-        if attempts:
-            first = attempts[0]
-            request = exchange.request
-            key = (
-                exchange.route_name,
-                request.method,
-                exchange.status,
-                exchange.reason,
-                budget.source,
-                first.upstream,
-                first.status,
-                first.reason,
-                (exchange.grpc_status, first.grpc_status) if request.traits.is_grpc else None,
-            )
-            shape = self._shapes.get(key) or self._shape(key, exchange.request.listener)
-            first_ended = first.ended
-            first_seconds = first_ended - first.started
-            if exchange.trace.is_sampled:
-                trace = exchange.trace
-                shape.sampled.append(
-                    (trace.trace_id, trace.span_id, first.span_id, seconds, ended, first_seconds, first_ended)
-                )
-            if len(attempts) > 1:
-                self._keep_retries(shape, exchange)
-        else:
-            shape = self._shape_without_attempt(exchange)
-            first_seconds = 0.0
-            if exchange.trace.is_sampled:
-                trace = exchange.trace
-                shape.sampled.append((trace.trace_id, trace.span_id, b"", seconds, ended, 0.0, 0.0))
-        values = shape.values
-        values.extend((seconds, first_seconds, budget.measured_seconds))
-        if len(values) >= _FOLD_VALUES:
-            self._fold_if_free(shape)
+    def fold_if_free(self, shape: Shape) -> None:
+        """Count what waits in it; left for the next one while a reader folds."""
+        if self.lock.acquire(blocking=False):
+            try:
+                shape.fold()
+            finally:
+                self.lock.release()
 
     def transitioned(self, transition: Transition) -> None:
         route = self._routes.get(transition.route) or self._add(transition.route, "")
@@ -473,25 +443,10 @@ class Numbers:
         """In one step: the loop may add a route while a reader folds."""
         return self._routes.setdefault(name, RouteNumbers(self, name, listener))
 
-    def _shape_without_attempt(self, exchange: ObservedExchange) -> Shape:
-        key: ShapeKey = (
-            exchange.route_name,
-            exchange.request.method,
-            exchange.status,
-            exchange.reason,
-            exchange.budget.source,
-            None,
-            0,
-            Reason.DEADLINE_EXCEEDED if exchange.budget.is_spent else None,
-            (exchange.grpc_status, None) if exchange.request.traits.is_grpc else None,
-        )
-        return self._shapes.get(key) or self._shape(key, exchange.request.listener)
-
-    def _shape(self, key: ShapeKey, listener: str) -> Shape:
-        """The shape of a key that is not at hand: a new one, unless a client made its method up."""
+    def shape(self, key: ShapeKey, listener: str) -> Shape:
         if key[1] not in _KNOWN:
             key = (key[0], OTHER, *key[2:])
-            known = self._shapes.get(key)
+            known = self.shapes.get(key)
             if known is not None:
                 return known
         with self.lock:
@@ -499,33 +454,15 @@ class Numbers:
             route.listener = listener  # a transition may have made the route, without one
             if len(route.shapes) >= MAX_SHAPES:
                 self._make_room(route)
-            shape = self._shapes[key] = Shape(route, key)
+            shape = self.shapes[key] = Shape(route, key)
             route.shapes.append(shape)
         return shape
 
     def _make_room(self, route: RouteNumbers) -> None:
         """Count and forget the shapes of a route whose upstream makes up ever new statuses."""
         route.fold_locked()
-        self._shapes = {key: shape for key, shape in self._shapes.items() if shape.route is not route}
+        self.shapes = {key: shape for key, shape in self.shapes.items() if shape.route is not route}
         route.shapes.clear()
-
-    @staticmethod
-    def _keep_retries(shape: Shape, exchange: ObservedExchange) -> None:
-        trace_id = exchange.trace.trace_id if exchange.trace.is_sampled else None
-        attempts = exchange.attempts
-        for attempt in attempts[1:]:
-            shape.retries.append((_retry(attempt), trace_id))
-        for attempt in attempts:
-            if attempt.resend:
-                hedge = _hedge_outcome(attempt, is_last=attempt is attempts[-1]) if attempt.is_hedge else ""
-                shape.again.append((attempt.upstream, attempt.cause, hedge))
-
-    def _fold_if_free(self, shape: Shape) -> None:
-        if self.lock.acquire(blocking=False):
-            try:
-                shape.fold()
-            finally:
-                self.lock.release()
 
     def _count_live(self) -> None:
         """Count what is under way, by route and method. The lock is held.
@@ -563,24 +500,11 @@ def _last_of_buckets(
     return list(found.values())
 
 
-def _retry(attempt: ObservedAttempt) -> Retry:
-    seconds = attempt.ended - attempt.started
-    return (
-        attempt.upstream, attempt.status, attempt.reason, attempt.grpc_status, seconds, attempt.ended, attempt.span_id
-    )  # fmt: skip
-
-
 def _rejected_for(upstream: str | None, first_reason: Reason | None) -> str:
     """Of the key of a shape."""
     if upstream is not None:
         return NOT_SENT
     return SPENT if first_reason is Reason.DEADLINE_EXCEEDED else TOO_SMALL
-
-
-def _hedge_outcome(attempt: ObservedAttempt, *, is_last: bool) -> str:
-    if attempt.reason is not None:
-        return "failed"
-    return "won" if is_last and attempt.status else "lost"
 
 
 def server_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:

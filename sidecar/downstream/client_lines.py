@@ -46,7 +46,7 @@ def tell_of_client(
         _drop_client_cert(request)
         drop |= XFCC_NAMES
     if not drop:
-        is_kept = request.fields.__class__ is Block and len(lookup) <= MOST_KEPT
+        is_kept = type(request.fields) is Block and len(lookup) <= MOST_KEPT
         return host, lines, mode, lookup if is_kept and TELLS_OF_CLIENT.isdisjoint(lookup) else None
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known

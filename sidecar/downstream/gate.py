@@ -64,7 +64,9 @@ class Place(IntEnum):
 
 
 # An enum's own lookup costs 15 to 50 ns each time.
-OUTSIDE, WATCHED, QUEUED = Place.OUTSIDE, Place.WATCHED, Place.QUEUED
+OUTSIDE: Final = Place.OUTSIDE
+WATCHED: Final = Place.WATCHED
+QUEUED: Final = Place.QUEUED
 
 
 class Ticket:

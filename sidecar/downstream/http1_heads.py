@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 EMPTY_BYTES: Final = 8192
 """Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
+# As finals, since compiled code asks the module for each name otherwise.
+_BLOCK: Final = Block
+_FILLED: Final = Filled
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
 _OF_CLIENT: Final = TELLS_OF_CLIENT
 _ANSWER: Final = Phase.ANSWER
@@ -139,11 +142,11 @@ class HeadReader(AnswerWriter):
                 request.added = known[1]
             elif known[0] == host and (
                 not fields.template.tells_of_client
-                if fields.__class__ is Filled
+                if type(fields) is _FILLED
                 else _OF_CLIENT.isdisjoint(lookup)
             ):
                 request.added = known[1]
-                if known[3] is None and fields.__class__ is Block and len(lookup) <= MOST_KEPT:
+                if known[3] is None and type(fields) is _BLOCK and len(lookup) <= MOST_KEPT:
                     self._forwarded = host, known[1], known[2], lookup  # its first head was not known yet
             else:
                 self._tell_of_client(request)

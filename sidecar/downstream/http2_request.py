@@ -68,7 +68,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
         _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
-    if fields.__class__ is Block and not is_connect:
+    if type(fields) is Block and not is_connect:
         head.known = listener, listener.limits, event.is_end, host, request.traits, request.length
     return request
 

@@ -61,8 +61,8 @@ class Pressure:
         self._told: list[ListenerSocket] = []
         """Those of them whose clients had to wait for longer than a window: a burst is no news."""
         self.tell: Callable[[Told], None] = lambda _told: None
-        service.filled = self.filled
-        service.crowded = self.crowded
+        service.shut.filled = self.filled
+        service.shut.crowded = self.crowded
         service.sweep.pace.heard = self.turned
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 from mypy_extensions import trait
 
@@ -17,7 +18,7 @@ from sidecar.core.plain import Field
 from sidecar.forwarding.streams import ServerStream
 from sidecar.upstream.streams import ClientStream
 
-MAX_HELD_BYTES = 64 * 1024
+MAX_HELD_BYTES: Final = 64 * 1024
 """Kept while there is no upstream connection yet; beyond it the client is not read any more. Where there are many
 connections it is less, see `core/memory_budget.py`."""
 

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from time import time
+import time
+from typing import Final
 
 from sidecar.core.http_date import http_date
 
-KEY = b"date"
+KEY: Final = b"date"
 
 
-_from = _until = 0.0
-"""The second whose line is at hand. No whole numbers: to compare one with `time()` takes 400 instructions more."""
-_line = b""
+class _Line:
+    """The one that is at hand, and its second."""
+
+    __slots__ = ("since", "text", "until")
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.since = self.until = 0.0
+        """No whole numbers: to compare one with `time()` takes 400 instructions more."""
+
+
+_line: Final = _Line()
+_now: Final = time.time
 
 
 def line() -> bytes:
     """The field line that says now."""
-    now = time()
-    return _line if _from <= now < _until else _written(now)  # most answers share theirs
+    now, at_hand = _now(), _line
+    return (
+        at_hand.text if at_hand.since <= now < at_hand.until else _written(now)
+    )  # most answers share theirs
 
 
 def _written(now: float) -> bytes:
-    global _from, _until, _line
-    _from = float(int(now))
-    _until = _from + 1.0
-    _line = b"Date: %b\r\n" % http_date(_from).encode()
-    return _line
+    at_hand = _line
+    at_hand.since = float(int(now))
+    at_hand.until = at_hand.since + 1.0
+    at_hand.text = b"Date: %b\r\n" % http_date(at_hand.since).encode()
+    return at_hand.text
 
 
 def value() -> bytes:

@@ -24,7 +24,7 @@ from sidecar.core.callers import Found
 from sidecar.core.conditions import Entry
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import from_http
-from sidecar.core.observe import Notice
+from sidecar.core.observe import Notice, nobody_asks
 from sidecar.core.outcome import Limit, could_count
 from sidecar.core.plain import Field
 from sidecar.core.question import TooMuchWork
@@ -36,6 +36,7 @@ from sidecar.forwarding.acting import Acting
 from sidecar.forwarding.answers import OwnAnswer
 from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.body import RequestBody
+from sidecar.forwarding.counting import count
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.live import MOST_TURNS, PSEUDONYM, Destination, LiveRoute, Recorder
 from sidecar.forwarding.meant import MeantRace, is_meant
@@ -50,6 +51,10 @@ from sidecar.forwarding.tunnel import Tunnel
 
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
+_NOBODY_ASKS: Final = nobody_asks
+# As finals, since compiled code asks the module for each name otherwise.
+_BLOCK: Final = Block
+_FILLED: Final = Filled
 _MAX_FORWARDS_METHODS: Final = max_forwards.METHODS
 _QUESTION_MARK: Final = 0x3F
 _NO_BUDGET: Final = deadline.Budget().take(0.0, "")
@@ -222,7 +227,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         seconds = route.first_check_seconds
         fields, policy = self.request.fields, route.deadline
         timeouts: deadline.Timeouts | None = None
-        if fields.__class__ is Filled and fields.lookup is lookup:
+        if type(fields) is _FILLED and fields.lookup is lookup:
             timeouts = fields.template.timeouts
             if timeouts is None or timeouts.policy is not policy:
                 timeouts = deadline.timeouts_of(fields.template, policy)
@@ -234,7 +239,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.deadline = now + route.request_seconds
         else:
             recovered = self.caller.deadline - now if self.caller is not None else None
-            if recovered is None and fields.__class__ is Block and fields.lookup is lookup:
+            if recovered is None and type(fields) is _BLOCK and fields.lookup is lookup:
                 budget = deadline.budget_of(fields, policy, route.request_seconds)
             else:
                 budget = deadline.budget(lookup, policy, route.request_seconds, recovered, timeouts)
@@ -460,8 +465,10 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 route.outcomes.keep(attempts, reason)
             else:
                 self._keep_refusal(route.outcomes)
+        count(service.numbers, self)
         finished = service.observe.finished
-        finished(self)
+        if finished is not _NOBODY_ASKS:
+            finished(self)
         # No cycle is left, so nothing waits for the garbage collector.
         if only is not None:
             del only.race

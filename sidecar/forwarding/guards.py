@@ -32,7 +32,7 @@ def check_room(story: Story, route: LiveRoute) -> None:
     routes have a tenth.
     """
     service, listener = story.service, story.request.listener
-    service.crowded(listener, story.started)
+    service.shut.crowded(listener, story.started)
     most = service.max_requests
     if route.is_egress:
         most *= 2
@@ -40,7 +40,7 @@ def check_room(story: Story, route: LiveRoute) -> None:
         most += most // 10
     if len(service.exchanges) <= most:
         return
-    service.filled(listener)
+    service.shut.filled(listener)
     detail = f"this sidecar has {service.max_requests} requests under way (limits.max_requests)"
     raise GivenUp(Reason.OVERLOADED, detail, retry_after_seconds=1.0, is_own_lack=True)
 

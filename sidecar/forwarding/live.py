@@ -19,7 +19,8 @@ from sidecar.core.actions.cors import OWNED
 from sidecar.core.actions.fields import static
 from sidecar.core.admission import BudgetAdmission
 from sidecar.core.breaker import Breaker
-from sidecar.core.breaker.permit import BreakerRefusal
+from sidecar.core.breaker.door import Door
+from sidecar.core.breaker.permit import BreakerPermit, BreakerRefusal
 from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
@@ -46,10 +47,10 @@ from sidecar.upstream.cluster import Cluster
 
 VIA = (b"Via", b"1.1 sidecar")
 """RFC 9110 7.6.3, in answers."""
-PSEUDONYM = b"sidecar-" + os.urandom(4).hex().encode()
+PSEUDONYM: Final = b"sidecar-" + os.urandom(4).hex().encode()
 """Of this process: by it a request that comes back is known. All workers of a process have the same."""
 REQUEST_VIA = (b"Via", b"1.1 " + PSEUDONYM)
-MOST_TURNS = 8
+MOST_TURNS: Final = 8
 """So often may one request pass through this process; one that comes once more goes round for ever."""
 
 NEVER_SECONDS = 1e9
@@ -63,7 +64,7 @@ LIMITS: Final = 2
 
 USUAL_FOR_SECONDS = 0.1
 
-_CLOSED = State.CLOSED
+_CLOSED: Final = State.CLOSED
 
 
 class Copier(ABC):
@@ -147,10 +148,16 @@ class Destination:
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""
         breaker, cluster = self.breaker, self.cluster
-        answer: Any = breaker.machine.door  # an `Answer`, whose class tells which
-        if answer is not None and breaker.candidate is None:
+        door = breaker.machine.door
+        if door is not None and breaker.candidate is None:
             breaker.tally.total += 1  # `Breaker.admit`, in the usual case: 0.2 µs less
-        elif breaker.state is _CLOSED:
+            if cluster.in_flight < cluster.in_flight_limit.free_below:
+                cluster.in_flight += 1
+                permit = Permit()
+                permit.begin(cluster, door.state, door, None)
+                return permit
+            return self._admit_within_limits(door, now)
+        if breaker.state is _CLOSED:
             answer = breaker.admit(now)
         else:
             answer = breaker.admit(
@@ -159,8 +166,13 @@ class Destination:
                 is_whole=asking.is_body_whole(),
                 is_complete=asking.is_body_complete(),
             )
-        if answer.__class__ is BreakerRefusal:
+        if isinstance(answer, BreakerRefusal):
             return _refusal(breaker, answer)
+        return self._admit_within_limits(answer, now)
+
+    def _admit_within_limits(self, answer: Door | BreakerPermit, now: float) -> Permit | Refusal:
+        """The breaker lets it go."""
+        cluster = self.cluster
         if cluster.in_flight < cluster.in_flight_limit.free_below:
             cluster.in_flight += 1
         elif not cluster.admit():
@@ -169,7 +181,10 @@ class Destination:
         elif cluster.adaptive is not None:
             answer = answer.own()  # whose head is timed
         permit = Permit()
-        permit.begin(cluster, answer)
+        if isinstance(answer, BreakerPermit):
+            permit.begin(cluster, answer.state, None, answer)
+        else:
+            permit.begin(cluster, answer.state, answer, None)
         return permit
 
 

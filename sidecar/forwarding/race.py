@@ -154,7 +154,7 @@ class Race(Mended):
                 budget.begin_second(now)
         admitted: Any = destination.admit(now, exchange)  # a `Permit` or a `Refusal`, which its class tells
         cluster = destination.cluster
-        if admitted.__class__ is Permit and admitted.transition is None and cluster.single is not None:
+        if type(admitted) is Permit and admitted.transition is None and cluster.single is not None:
             exchange.breaker_state = admitted.state  # what `_go` does in the usual case: 0.1 µs less
             self._run(admitted, cluster, cluster.single, now)
         else:
@@ -162,10 +162,10 @@ class Race(Mended):
 
     def _go(self, exchange: RaceOwner, admitted: Any, destination: Destination, now: float) -> None:
         """A breaker has answered."""
-        if admitted.__class__ is Refusal:  # `isinstance` takes 50 ns more
+        if type(admitted) is Refusal:  # `isinstance` takes 50 ns more
             takers = self._takers = self._takers or Takers(self.route)
             self.destination, admitted = takers.ask(exchange, destination, admitted, now)
-            if admitted.__class__ is Refusal:
+            if type(admitted) is Refusal:
                 self._postpone(admitted)
                 return
             destination = self.destination

@@ -17,6 +17,7 @@ from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.errors import Reason
 from sidecar.core.failover import FailoverChange
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.path_dataclass import dataclass
 from sidecar.core.propagation.chain import PropagationChain
@@ -91,7 +92,7 @@ class NobodyPasses(Passing):
 class Shut:
     """Listeners, by name, that are not open to every request. Read by each request, written by drain and pressure."""
 
-    __slots__ = ("closed_to_new", "every", "pressed")
+    __slots__ = ("closed_to_new", "crowded", "every", "filled", "pressed")
 
     def __init__(self) -> None:
         self.closed_to_new: frozenset[str] = frozenset()
@@ -100,6 +101,10 @@ class Shut:
         """They are overloaded."""
         self.every: frozenset[str] = frozenset()
         """Both, so that a request asks once."""
+        self.crowded: Callable[[str, float], None] = lambda _listener, _now: None
+        """A request of this listener found a crowd."""
+        self.filled: Callable[[str], None] = lambda _listener: None
+        """A request of this listener found `max_requests` under way."""
 
     def close_to_new(self, listeners: frozenset[str]) -> None:
         """Their last call is over."""
@@ -120,6 +125,8 @@ class Service:
     clock: Callable[[], float]
     rng: random.Random
     ids: IdSource
+    numbers: Numbers
+    """What exchanges that have ended are counted in."""
     observe: Observe
     sweep: Sweep
     turns: Turns
@@ -155,10 +162,6 @@ class Service:
     app's own calls."""
     crowd: int = sys.maxsize
     """So many exchanges are a crowd, whose further ones look at the time that this turn of the loop has taken."""
-    crowded: Callable[[str, float], None] = lambda _listener, _now: None
-    """A request of this listener found a crowd."""
-    filled: Callable[[str], None] = lambda _listener: None
-    """A request of this listener found `max_requests` under way."""
     shut: Shut = field(init=False)
     """Listeners that take no further request, or not every one."""
     beside: Beside = field(init=False)

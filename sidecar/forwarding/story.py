@@ -38,6 +38,9 @@ class Story(Asking):
     body: RequestBody | None
     budget: Budget
     started: float
+    ended: float
+    status: int
+    """Sent to the client; 499 if it went away first."""
     deadline: float
     due: float
     """When the sweep is to look here next."""
@@ -59,6 +62,11 @@ class Story(Asking):
     @abstractmethod
     def peer(self) -> tuple[str, int] | None:
         """The client's address, None for UNIX sockets."""
+
+    @property
+    @abstractmethod
+    def grpc_status(self) -> int | None:
+        """How a gRPC call ended for its caller; None for another request."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr, trait
 
@@ -128,4 +128,4 @@ class NoClient(ServerStream):
         raise RuntimeError("a request that has ended has no connection to hand over")
 
 
-NO_CLIENT = NoClient()
+NO_CLIENT: Final = NoClient()

@@ -16,16 +16,16 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from math import floor
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.transport.pace import Pace, after_poll
 from sidecar.transport.turns import Turns
 
-TICKS_PER_SECOND = 40.0
-TICK_SECONDS = 1 / TICKS_PER_SECOND
-OWN_TIMER_SECONDS = 0.1
+TICKS_PER_SECOND: Final = 40.0
+TICK_SECONDS: Final = 1 / TICKS_PER_SECOND
+OWN_TIMER_SECONDS: Final = 0.1
 """A deadline nearer than this gets its own timer at once."""
-LATE_SECONDS = 0.01
+LATE_SECONDS: Final = 0.01
 """A deadline that is handled later than this is put off by one turn, so that what has come is read first."""
 
 

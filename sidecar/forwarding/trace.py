@@ -12,8 +12,8 @@ from sidecar.core.tracecontext import IS_SAMPLED, TraceContext, read_into
 from sidecar.core.untrusted import Untrusted, is_context, what_came
 from sidecar.forwarding.service import Service
 
-SAMPLED = tracecontext.SAMPLED
-RANDOM = tracecontext.RANDOM
+SAMPLED: Final = tracecontext.SAMPLED
+RANDOM: Final = tracecontext.RANDOM
 _NEW_SAMPLED: Final = RANDOM | SAMPLED
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
 

@@ -25,7 +25,7 @@ _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 FRAGMENT: Final = 0x23
 """`#`, as a number: to look for bytes in bytes takes 0.2 µs more."""
 _KNOWN_HOSTS_LIMIT = 1024
-known_hosts: set[bytes] = set()
+known_hosts: Final[set[bytes]] = set()
 """Hosts that were found valid: saves 0.2 µs a request. Bounded; cleared when full."""
 
 

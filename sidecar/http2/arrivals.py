@@ -42,10 +42,10 @@ from sidecar.http2.streams import Streams, Was
 MAX_INTERIMS: Final = 32
 """1xx before an answer's final head."""
 
-_HEAD = Receiving.HEAD
-_BODY = Receiving.BODY
-_ENDED = Receiving.ENDED
-_SENT = Sending.ENDED
+_HEAD: Final = Receiving.HEAD
+_BODY: Final = Receiving.BODY
+_ENDED: Final = Receiving.ENDED
+_SENT: Final = Sending.ENDED
 _END_STREAM: Final = frames.END_STREAM
 _PADDED: Final = frames.PADDED
 _BODYLESS: Final = frozenset({204, 304})

@@ -28,11 +28,11 @@ from sidecar.http2.settings import DEFAULT_WINDOW, OURS, Http2Settings
 from sidecar.http2.stream import Http2Stream, Receiving, Sending
 from sidecar.http2.streams import MAX_STREAM_ID, Streams
 
-_HEAD = Sending.HEAD
-_BODY = Sending.BODY
-_ENDING = Sending.ENDING
-_SENT = Sending.ENDED
-_ENDED = Receiving.ENDED
+_HEAD: Final = Sending.HEAD
+_BODY: Final = Sending.BODY
+_ENDING: Final = Sending.ENDING
+_SENT = Sending.ENDED  # not final: a type checker would hold that nothing is sent between two looks
+_ENDED: Final = Receiving.ENDED
 _END_STREAM: Final = frames.END_STREAM
 
 
@@ -44,7 +44,7 @@ class Life(Enum):
     """The peer has broken a rule, and GOAWAY says which."""
 
 
-_OPEN = Life.OPEN
+_OPEN: Final = Life.OPEN
 
 
 class Connection(Http2Codec):

@@ -5,7 +5,7 @@ Credit that the owner gives is kept until half of a window is together: each WIN
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from sidecar.http2 import frames
 from sidecar.http2.errors import ConnectionFault, ErrorCode, StreamFault
@@ -13,7 +13,7 @@ from sidecar.http2.outbox import Outbox
 from sidecar.http2.settings import Http2Settings
 from sidecar.http2.stream import Http2Stream, Receiving
 
-_BODY = Receiving.BODY
+_BODY: Final = Receiving.BODY
 
 
 class Credit:

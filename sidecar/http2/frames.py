@@ -35,8 +35,8 @@ _SETTING: Final = struct.Struct(">HL")
 _GOAWAY: Final = struct.Struct(">LL")
 _WITH_LONG: Final = struct.Struct(">LBLL")
 
-pack_header = HEADER.pack
-unpack_header = HEADER.unpack_from
+pack_header: Final = HEADER.pack
+unpack_header: Final = HEADER.unpack_from
 unpack_long = _LONG.unpack_from
 unpack_setting = _SETTING.unpack_from
 unpack_goaway = _GOAWAY.unpack_from

@@ -27,9 +27,9 @@ LOW_WATER_BYTES: Final = 16 * 1024
 _HEADERS: Final = frames.HEADERS
 _END_HEADERS: Final = frames.END_HEADERS
 _END_STREAM: Final = frames.END_STREAM
-_BODY = Sending.BODY
-_ENDING = Sending.ENDING
-_ENDED = Sending.ENDED
+_BODY: Final = Sending.BODY
+_ENDING: Final = Sending.ENDING
+_ENDED: Final = Sending.ENDED
 
 
 class Outbox:

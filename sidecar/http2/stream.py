@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 
 class Receiving(Enum):
@@ -36,7 +36,7 @@ class Sending(Enum):
 
 # Read from module globals in the hot path: an enum's own lookup costs 15 to 50 ns each time.
 _OVER = (Receiving.ENDED, Receiving.RESET)
-_SENT = (Sending.ENDED, Sending.RESET)
+_SENT: Final = (Sending.ENDED, Sending.RESET)
 
 
 class Http2Stream:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from sidecar.core.callers import Callers
 from sidecar.core.dataclass import dataclass
 from sidecar.core.memory_budget import MemoryBudget
+from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Observe, ObservedExchange
 from sidecar.core.propagation.chain import PropagationChain
 from sidecar.core.snapshot import Snapshot
@@ -60,6 +61,7 @@ class DataPath:
         clock: Callable[[], float],
         rng: random.Random,
         names: Names,
+        numbers: Numbers,
         observe: Observe,
         decide: Decide,
         live: set[ObservedExchange],
@@ -84,6 +86,7 @@ class DataPath:
             clock=clock,
             rng=rng,
             ids=IdSource(),
+            numbers=numbers,
             observe=observe,
             sweep=Sweep(loop, clock, Pace(loop, clock, throttled.counter()), turns),
             turns=turns,

@@ -97,6 +97,7 @@ def lay(
         clock=ground.clock,
         rng=ground.rng,
         names=names,
+        numbers=numbers,
         observe=rooms.room.observer,
         decide=rooms.room.decide,
         propagation=chain_of(rooms.room.settings.propagators),

@@ -20,7 +20,7 @@ from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.installed import version
 from sidecar.core.mirrored import CopyOutcome, Mirrored
 from sidecar.core.numbers import Numbers
-from sidecar.core.observe import Notice, Observe, ObservedExchange
+from sidecar.core.observe import Notice, Observe, ObservedExchange, nobody_asks
 from sidecar.core.snapshot import Telemetry
 from sidecar.core.sources import ReloadReport, Sources
 from sidecar.core.transition import Transition
@@ -62,7 +62,7 @@ class Reporter:
         self._log = log
         self._also = also
         self.noticed: Callable[[Notice, str], None] = numbers.noticed
-        self.finished: Callable[[ObservedExchange], None] = _finished(numbers, spans, log)
+        self.finished: Callable[[ObservedExchange], None] = _finished(spans, log)
 
     def transitioned(self, transition: Transition) -> None:
         self._numbers.transitioned(transition)
@@ -88,22 +88,13 @@ class Reporter:
         self._log.checked(checked)
 
 
-def _finished(numbers: Numbers, spans: SpanRecorder | None, log: Log) -> Callable[[ObservedExchange], None]:
+def _finished(spans: SpanRecorder | None, log: Log) -> Callable[[ObservedExchange], None]:
     """The shortest function that tells all who want to know: a layer of calls costs 0.2 µs."""
-    count = numbers.finished
-    if spans is None and not log.has_access_log:
-        return count
-
-    def count_and_log(exchange: ObservedExchange) -> None:
-        count(exchange)
-        log.finished(exchange)
-
     if spans is None:
-        return count_and_log
+        return log.finished if log.has_access_log else nobody_asks
     keep, has_access_log = spans.finished, log.has_access_log
 
     def tell_all(exchange: ObservedExchange) -> None:
-        count(exchange)
         if exchange.trace.is_sampled:
             keep(exchange)
         if has_access_log:

@@ -45,6 +45,10 @@ JOIN_BYTES = 4096
 KEEP_MARGIN = 0.9
 """Of the time that the upstream says it keeps an idle connection: beyond, ours and its end might cross."""
 
+# As finals, since compiled code asks the module for each name otherwise.
+_BLOCK: Final = Block
+_FILLED: Final = Filled
+_ANSWER_BLOCK: Final = AnswerBlock
 _REUSABLE: Final = Fate.REUSABLE
 
 _NO_REQUEST: Final = Request().take("", b"", b"", b"", b"", [], {})
@@ -189,9 +193,9 @@ class UpstreamConnection(Lease, ClientStream):
         lines = [
             request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
         ]  # fmt: skip
-        if fields.__class__ is Block:
+        if type(fields) is _BLOCK:
             lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
-        elif fields.__class__ is Filled:
+        elif type(fields) is _FILLED:
             template = fields.template
             lines.append(template.kept if template.drop is drop else template.keep(drop))
             for place, text in template.behind:
@@ -368,7 +372,7 @@ class UpstreamConnection(Lease, ClientStream):
                 self._pending += data
             elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
                 plain = read_response(data)
-                if plain is None or (plain[1].__class__ is not AnswerBlock and _is_too_large(plain, data)):
+                if plain is None or (type(plain[1]) is not _ANSWER_BLOCK and _is_too_large(plain, data)):
                     self._begin_head()
                     self._read(sink, data)
                     return

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr, trait
 
@@ -145,4 +145,4 @@ class NoUpstream(ClientStream):
         return 0
 
 
-NO_UPSTREAM = NoUpstream()
+NO_UPSTREAM: Final = NoUpstream()

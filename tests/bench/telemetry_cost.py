@@ -24,6 +24,7 @@ from sidecar.core.numbers import FOLD_AT, Histogram, Numbers
 from sidecar.core.snapshot import DURATION_BOUNDS, AccessLog, Telemetry
 from sidecar.core.sources import BreakerReading, Sources
 from sidecar.core.transition import State
+from sidecar.forwarding import counting
 from sidecar.telemetry import access_log, wire
 from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.metrics import MetricBuilder
@@ -35,7 +36,7 @@ from sidecar.telemetry.settings import read_settings
 from sidecar.telemetry.span_shape import SpanShaper
 from sidecar.telemetry.spans import SpanRecorder, TransitionIds
 from sidecar.telemetry.temporality import Temporality
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeExchange, count_ended
 
 ROUNDS, CALLS, ROUTES = 15, 20_000, 1000
 
@@ -101,17 +102,20 @@ def measure_the_loop() -> None:
     sampled: Any = Shown(FakeExchange())
 
     def both(exchange: Any) -> Callable[[], None]:
-        finished = numbers.finished
-
         def call() -> None:
-            finished(exchange)
+            counting.count(numbers, exchange)
 
         return call
 
     recorder = SpanRecorder(capacity=1 << 30, wake_at=1 << 30, wake=lambda: None)
     access_log.CAPACITY = 1 << 30  # nothing is written, and nothing is to be dropped
     log = Log(AccessLog(), os.open(os.devnull, os.O_WRONLY))
-    told = Reporter(Numbers(), recorder, log).finished
+    tell = Reporter(Numbers(), recorder, log).finished
+
+    def told(exchange: Any) -> None:
+        counting.count(numbers, exchange)
+        tell(exchange)
+
     decide = make_decide(read_settings(Telemetry(), {}))
 
     def clear() -> None:
@@ -150,7 +154,7 @@ def thousand_routes() -> tuple[Numbers, Sources]:
     numbers = Numbers()
     for index in range(ROUTES):
         exchange = FakeExchange(route_name=f"route-{index}")
-        numbers.finished(exchange)
+        count_ended(numbers, exchange)
     breakers = [BreakerReading(f"route-{index}", "payments", State.CLOSED) for index in range(ROUTES)]
     return numbers, Sources(breakers=breakers)
 

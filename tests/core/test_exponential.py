@@ -22,7 +22,7 @@ from sidecar.core.exponential import (
     merged,
 )
 from sidecar.core.numbers import Histogram, Numbers
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, count_ended
 
 LONGEST = 2.0**26 / 2 ** (1 / 8)
 """Nearly two years; what is longer shares the bucket above."""
@@ -202,7 +202,7 @@ def test_a_row_that_is_changed_leaves_what_a_reader_has_as_it_was() -> None:
 
 def test_both_durations_are_kept_in_them_and_nothing_else_is() -> None:
     numbers = Numbers(is_exponential=True)
-    numbers.finished(FakeExchange(attempts=(FakeAttempt(), FakeAttempt(resend=1))))
+    count_ended(numbers, FakeExchange(attempts=(FakeAttempt(), FakeAttempt(resend=1))))
     (route,) = numbers.routes()
     route.fold()
     rows = [*route.server.values(), *route.client.values()]
@@ -212,7 +212,7 @@ def test_both_durations_are_kept_in_them_and_nothing_else_is() -> None:
 
 def test_without_the_option_nothing_of_them_is_there() -> None:
     numbers = Numbers()
-    numbers.finished(FakeExchange())
+    count_ended(numbers, FakeExchange())
     (route,) = numbers.routes()
     route.fold()
     assert {row.state[2] for row in route.server.values()} == {None}
@@ -221,9 +221,9 @@ def test_without_the_option_nothing_of_them_is_there() -> None:
 def test_workers_of_different_scales_add_up() -> None:
     fine, coarse = Numbers(is_exponential=True), Numbers(is_exponential=True)
     for seconds in ALL_OVER:
-        coarse.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+        count_ended(coarse, FakeExchange(started=0.0, ended=seconds, attempts=()))
     for _ in range(3):
-        fine.finished(FakeExchange(started=0.0, ended=0.5, attempts=()))
+        count_ended(fine, FakeExchange(started=0.0, ended=0.5, attempts=()))
     parts = [totals.states_of(one) for one in (fine, coarse)]
     whole = totals.summed(parts, fine)
     (row,) = whole.routes()[0].server.values()
@@ -239,7 +239,7 @@ def test_a_sum_with_a_part_that_kept_none_has_none() -> None:
     """Their count would not be that of the row."""
     with_them, without = Numbers(is_exponential=True), Numbers()
     for one in (with_them, without):
-        one.finished(FakeExchange())
+        count_ended(one, FakeExchange())
     whole = totals.summed([totals.states_of(with_them), totals.states_of(without)], with_them)
     (row,) = whole.routes()[0].server.values()
     assert row.state[2] is None

@@ -35,7 +35,7 @@ from sidecar.core.sources import (
 )
 from sidecar.core.statechart import BY_TRAFFIC
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, count_ended
 
 ROUTE: Attributes = (("sidecar.route", "checkout"), ("sidecar.listener", "outbound"))
 GET: Attributes = (("http.request.method", "GET"), ("url.scheme", "http"))
@@ -63,7 +63,7 @@ def retries(numbers: Numbers) -> dict[object, Value]:
 
 
 def pass_through(numbers: Numbers, exchange: FakeExchange) -> None:
-    numbers.finished(exchange)
+    count_ended(numbers, exchange)
 
 
 def test_bounds_are_those_of_the_conventions() -> None:
@@ -239,7 +239,7 @@ def test_exchange_without_a_route_is_counted_without_attributes_a_client_chose()
     exchange = FakeExchange(
         route_name=None, status=404, reason=Reason.NO_ROUTE, attempts=(), budget_source=""
     )
-    numbers.finished(exchange)
+    count_ended(numbers, exchange)
     expected = (*GET, ("http.response.status_code", 404), ("error.type", "no_route"))
     assert list(read(numbers, "http.server.request.duration")) == [expected]
     assert read(numbers, "http.server.active_requests") == {}
@@ -374,7 +374,7 @@ def test_removed_routes_are_forgotten_once_nothing_is_under_way() -> None:
     numbers = Numbers(live)
     numbers.retain({"new"})
     assert [route.name for route in numbers.routes()] == ["old"]
-    numbers.finished(live.pop())
+    count_ended(numbers, live.pop())
     numbers.retain({"new"})
     assert numbers.routes() == []
 
@@ -403,8 +403,11 @@ def test_each_bucket_has_the_last_sampled_exchange_that_fell_in_it(
         is_sampled, seconds, first_seconds = told[number % len(told)]
         trace_id = b"%032x" % number
         attempt = FakeAttempt(started=100.0, ended=100.0 + first_seconds)
-        numbers.finished(
-            FakeExchange(trace_id=trace_id, is_sampled=is_sampled, ended=100.0 + seconds, attempts=(attempt,))
+        count_ended(
+            numbers,
+            FakeExchange(
+                trace_id=trace_id, is_sampled=is_sampled, ended=100.0 + seconds, attempts=(attempt,)
+            ),
         )
         if is_sampled:
             for name, value in (
@@ -540,7 +543,7 @@ def test_an_opening_before_the_first_look_is_seen_by_its_time() -> None:
 
 def test_durations_fall_into_the_buckets_that_were_configured() -> None:
     numbers = Numbers(duration_bounds=(0.01, 1.0))
-    numbers.finished(FakeExchange(started=100.0, ended=100.5))
+    count_ended(numbers, FakeExchange(started=100.0, ended=100.5))
     (row,) = read(numbers, "http.server.request.duration").values()
     assert isinstance(row, HistogramRow)
     assert (row.counts, row.sum, row.bounds) == ([0, 1, 0], 0.5, (0.01, 1.0))

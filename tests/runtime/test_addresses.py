@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from sidecar.config.load import load_text
+from sidecar.core.numbers import Numbers
 from sidecar.core.observe import Observe
 from sidecar.core.snapshot import Endpoint
 from sidecar.runtime.datapath import RESOLUTION_SECONDS, DataPath
@@ -43,6 +44,7 @@ def datapath_of(names: Names) -> DataPath:
         clock=asyncio.get_running_loop().time,
         rng=random.Random(0),
         names=names,
+        numbers=Numbers(),
         observe=cast(Observe, None),
         decide=lambda _flag, _trace_id: False,
         live=set(),

@@ -58,7 +58,7 @@ from sidecar.runtime.workers.worker_process import WorkerProcess
 from sidecar.transport.bind import BACKLOG
 from sidecar.transport.handed import receive
 from sidecar.transport.last_accepts import last_accepts, listen_again
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeExchange, count_ended
 
 CONFIG = """\
 version: 1
@@ -295,7 +295,7 @@ def test_no_row_of_the_sum_goes_back_where_there_is_no_room_for_all(seed: int, m
         for number, numbers in workers.items():
             for _ in range(8):
                 name, status = rng.choice(["a", "b"]), rng.randrange(200, 299)
-                numbers.finished(FakeExchange(route_name=name, status=status, attempts=()))
+                count_ended(numbers, FakeExchange(route_name=name, status=status, attempts=()))
             figures.reported(number, Report(lives[number], states_of(numbers), Sources()))
         if rng.random() < 0.1:
             number = rng.choice([1, 2])

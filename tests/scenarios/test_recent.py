@@ -12,7 +12,7 @@ from sidecar.core.errors import Reason
 from sidecar.core.numbers import Numbers, RouteNumbers
 from tests.scenarios.operator import operator
 from tests.scenarios.stage import OK, get, saying, stage
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeExchange, count_ended
 
 
 class Clock:
@@ -29,7 +29,7 @@ def numbers() -> Numbers:
 
 
 def end(numbers: Numbers, route: str = "checkout", **more: object) -> None:
-    numbers.finished(FakeExchange(route_name=route, **more))  # type: ignore[arg-type]
+    count_ended(numbers, FakeExchange(route_name=route, **more))
 
 
 async def test_a_route_that_begins_is_seen_to_grow_from_nothing(numbers: Numbers) -> None:

@@ -17,6 +17,7 @@ from sidecar.core.breaker import Breaker
 from sidecar.core.callers import Callers
 from sidecar.core.errors import Reason
 from sidecar.core.head import RequestHead, ResponseHead
+from sidecar.core.numbers import Numbers
 from sidecar.core.observe import ObservedExchange
 from sidecar.core.plain import Field
 from sidecar.core.request import PLAIN, Request, Traits
@@ -507,6 +508,7 @@ class Path:
             clock=self.loop.time,
             rng=random.Random(7),
             ids=IdSource(),
+            numbers=Numbers(),
             observe=self.told,
             sweep=Sweep(loop, self.loop.time, turns=self.cluster.turns),
             turns=self.cluster.turns,

@@ -425,7 +425,7 @@ def app_for(name: str, flood_bytes: int) -> Iterator[App]:
 def _have_no_overload(worker: Worker) -> None:
     """To count calls makes each take several times as long: what is late by that is not the loop's own doing."""
     worker.service.sweep.pace.heard = lambda _seconds, _now: False
-    worker.service.crowded = lambda _listener, _now: None
+    worker.service.shut.crowded = lambda _listener, _now: None
 
 
 async def flooded(

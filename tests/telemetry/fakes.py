@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from sidecar.core.client_tls import ClientTls
 from sidecar.core.deadline import Budget
 from sidecar.core.ejection.change import EndpointChange
 from sidecar.core.endpoint_facts import EndpointFacts
 from sidecar.core.errors import Reason
+from sidecar.core.numbers import Numbers
 from sidecar.core.outcome import Judged, Verdict
 from sidecar.core.request import Request, Traits
 from sidecar.core.retry import RetryCause
@@ -20,6 +21,8 @@ from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint, Match
 from sidecar.core.transition import Cause, State, Transition, TransitionReason, WindowNumbers
 from sidecar.core.untrusted import Untrusted
+from sidecar.forwarding import counting
+from sidecar.forwarding.race import RaceOwner
 
 ENDPOINT = Endpoint("10.0.0.7", 8080)
 JUDGED = Judged(Verdict.SUCCESS, State.CLOSED, 100.001, 0.02, 0.02)
@@ -160,6 +163,11 @@ class FakeExchange:
     def budget(self) -> Budget:
         seconds = self.budget_seconds
         return Budget().take(seconds, self.budget_source, is_spent=seconds <= 0.0, measured_seconds=seconds)
+
+
+def count_ended(numbers: Numbers, exchange: FakeExchange) -> None:
+    """What the data path does with one that has ended."""
+    counting.count(numbers, cast(RaceOwner, exchange))
 
 
 def transition(

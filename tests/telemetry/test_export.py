@@ -28,7 +28,7 @@ from sidecar.telemetry.room import TelemetryRoom
 from sidecar.telemetry.settings import Export
 from tests.support.ports import free_ports
 from tests.telemetry.conftest import Collector
-from tests.telemetry.fakes import FakeAttempt, FakeExchange, opening
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, count_ended, opening
 
 
 def make_room(file: Telemetry, numbers: Numbers | None = None, log_fd: int | None = None) -> TelemetryRoom:
@@ -59,7 +59,8 @@ async def wait_until(condition: Callable[[], bool], seconds: float = 100.0) -> N
 async def test_spans_metrics_and_logs_come_out_of_a_collector(
     tap: Any, collector: Collector, protocol: str
 ) -> None:
-    room = make_room(collector.telemetry(protocol, logs=True))
+    numbers = Numbers()
+    room = make_room(collector.telemetry(protocol, logs=True), numbers)
     room.start()
     try:
         now = time.monotonic()
@@ -91,6 +92,7 @@ async def test_spans_metrics_and_logs_come_out_of_a_collector(
         )
         record = asyncio.ensure_future(tap.await_log(lambda log: "503" in log.body.string_value, timeout=100))
         for one in (exchange, refused):
+            count_ended(numbers, one)
             room.observer.finished(one)
         room.observer.transitioned(opened)
         room.reloaded(ReloadReport(at=now, seconds=0.01, generation=2, is_success=True, routes_added=1))

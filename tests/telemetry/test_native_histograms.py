@@ -21,7 +21,7 @@ from sidecar.core.sources import ProcessNumbers, Sources, WorkerNumbers
 from sidecar.serving.message import Response
 from tests.support.asked import asked
 from tests.support.prometheus_messages import COUNTER, GAUGE, HISTOGRAM, families, labels, native_counts
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, count_ended
 from tests.telemetry.test_prometheus import ODD_NAMES, full
 from tests.telemetry.test_scrape import NATIVE, PROMETHEUS, SOURCES
 
@@ -34,9 +34,9 @@ def everything(*, is_exponential: bool = True) -> tuple[Numbers, Sources]:
     """Numbers in which every metric has a point, and names that must be written with care."""
     numbers, sources = full(is_exponential=is_exponential)
     for name in ODD_NAMES:
-        numbers.finished(FakeExchange(route_name=name, attempts=(FakeAttempt(upstream=name),)))
+        count_ended(numbers, FakeExchange(route_name=name, attempts=(FakeAttempt(upstream=name),)))
     for seconds in (0.0, 0.0005, 0.012, 0.013, 0.7, 80.0):
-        numbers.finished(FakeExchange(started=100.0, ended=100.0 + seconds))
+        count_ended(numbers, FakeExchange(started=100.0, ended=100.0 + seconds))
     process = ProcessNumbers(1.5, 2, 3, 4, 5, 6.25)
     workers = [WorkerNumbers(0, True, 2, 7, process), WorkerNumbers(1, False, 2, 7)]
     return numbers, replace(
@@ -124,7 +124,7 @@ def test_runs_and_differences_give_the_buckets_back(values: list[float], is_spre
     if is_spread:
         values = values + [1.5e-6 * 1.0905**step for step in range(300)]
     for value in values:
-        numbers.finished(FakeExchange(started=0.0, ended=value, attempts=()))
+        count_ended(numbers, FakeExchange(started=0.0, ended=value, attempts=()))
     (metric,) = written(numbers, Sources())[SERVER].metric
     ((row,),) = [list(route.server.values()) for route in numbers.routes()]
     buckets = row.state[2]
@@ -137,7 +137,7 @@ def test_runs_and_differences_give_the_buckets_back(values: list[float], is_spre
 
 def test_a_row_of_nothing_but_zeros_is_native_too() -> None:
     numbers = Numbers(is_exponential=True)
-    numbers.finished(FakeExchange(started=1.0, ended=1.0, attempts=()))
+    count_ended(numbers, FakeExchange(started=1.0, ended=1.0, attempts=()))
     (metric,) = written(numbers, Sources())[SERVER].metric
     assert (metric.histogram.zero_count, native_counts(metric.histogram)) == (1, {})
     assert metric.histogram.zero_threshold > 0.0
@@ -159,7 +159,7 @@ def test_exemplars_stand_in_the_buckets_of_the_other_kind() -> None:
 def test_thousand_routes_are_made_in_pieces() -> None:
     numbers = Numbers(is_exponential=True)
     for index in range(1000):
-        numbers.finished(FakeExchange(route_name=f"route-{index}"))
+        count_ended(numbers, FakeExchange(route_name=f"route-{index}"))
     pieces = list(prometheus_protobuf.render(numbers, Sources(), wall_offset=0.0))
     assert pieces.count(b"") >= 2 * 1000 / 50
     assert len(families(b"".join(pieces))[SERVER].metric) == 1000

@@ -45,7 +45,7 @@ from sidecar.core.tls_numbers import CertificateNumbers
 from sidecar.core.transition import State, Transition, TransitionReason, WindowNumbers
 from tests.support.prometheus import MONITORING, dashboard, needs_prometheus, panels, prometheus
 from tests.support.web_app import web_app
-from tests.telemetry.fakes import FakeAttempt, FakeExchange
+from tests.telemetry.fakes import FakeAttempt, FakeExchange, count_ended
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian's package `prometheus`)"
@@ -65,7 +65,7 @@ def full(*, is_exponential: bool = False) -> tuple[Numbers, Sources]:
             attempts=(FakeAttempt(), FakeAttempt(status=0, resend=1, cause=RetryCause.HEDGE)),
         ),
     ):
-        numbers.finished(exchange)
+        count_ended(numbers, exchange)
     numbers.noticed(Notice.RETRY_BUDGET_EXHAUSTED, "checkout")
     numbers.copy_ended("checkout", "shadow", CopyOutcome.ANSWERED)
     reason = TransitionReason.FAILURE_RATE
@@ -167,7 +167,7 @@ def test_openmetrics_has_exemplars_units_and_an_end() -> None:
 def test_thousand_routes_are_rendered_in_pieces() -> None:
     numbers = Numbers()
     for index in range(1000):
-        numbers.finished(FakeExchange(route_name=f"route-{index}"))
+        count_ended(numbers, FakeExchange(route_name=f"route-{index}"))
     pieces = list(render(numbers, Sources(), openmetrics=False, wall_offset=0.0))
     assert max(map(len, pieces)) < len("".join(pieces)) / 20
 
@@ -236,7 +236,7 @@ def test_a_strict_parser_reads_whatever_name_a_route_has(parse: Any, *, openmetr
     numbers, sources = full()
     for name in ODD_NAMES:
         attempts = (FakeAttempt(upstream=name),)
-        numbers.finished(FakeExchange(route_name=name, attempts=attempts, started=100.0219999))
+        count_ended(numbers, FakeExchange(route_name=name, attempts=attempts, started=100.0219999))
     page = "".join(render(numbers, sources, openmetrics=openmetrics, wall_offset=1_700_000_000.0))
     families = {family.name: family for family in parse(page)}
     assert len(families) == len(FAMILIES)

@@ -28,7 +28,7 @@ from sidecar.telemetry.identity import resource_attributes
 from sidecar.telemetry.resource import make_resource
 from tests.support.asked import asked
 from tests.support.prometheus_messages import families
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeExchange, count_ended
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -156,7 +156,7 @@ def test_a_preference_that_is_too_long_is_none_and_costs_nothing(filler: str) ->
 
 
 async def test_a_compressed_answer_is_the_same_text() -> None:
-    Process.numbers.finished(FakeExchange())
+    count_ended(Process.numbers, FakeExchange())
     plain = await scrape(accept="text/plain")
     packed = await scrape(accept="text/plain", accept_encoding="gzip")
     assert plain.fields["Content-Type"] == packed.fields["Content-Type"] == TEXT_CONTENT_TYPE

@@ -19,7 +19,7 @@ from sidecar.telemetry.metrics import MetricBuilder
 from sidecar.telemetry.pipeline import MetricPipeline
 from sidecar.telemetry.room import TelemetryRoom
 from sidecar.telemetry.temporality import Temporality
-from tests.telemetry.fakes import FakeExchange
+from tests.telemetry.fakes import FakeExchange, count_ended
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
@@ -90,7 +90,7 @@ def test_the_preference_decides_for_counters_and_histograms(
     preference: str, of_routes: int, of_breakers: int
 ) -> None:
     stage = Stage(preference)
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     got = stage.collect()
     assert got[SERVER].aggregation_temporality == of_routes
     assert got[REJECTED].aggregation_temporality == of_breakers
@@ -102,19 +102,19 @@ def test_the_preference_decides_for_counters_and_histograms(
 def test_a_cumulative_sum_keeps_its_start() -> None:
     stage = Stage("cumulative")
     for calls in (1, 2, 3):
-        stage.numbers.finished(FakeExchange())
+        count_ended(stage.numbers, FakeExchange())
         point = stage.collect()[SERVER].data_points[0]
         assert (point.count, point.start_time_unix_nano) == (calls, START_NS)
 
 
 def test_a_delta_begins_where_the_last_one_ended() -> None:
     stage = Stage("delta")
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     stage.rejected = 5
     first = stage.collect()
     assert (count(first[SERVER]), first[REJECTED].data_points[0].as_int) == (1, 5)
     for _ in range(3):
-        stage.numbers.finished(FakeExchange(started=100.0, ended=100.25))
+        count_ended(stage.numbers, FakeExchange(started=100.0, ended=100.25))
     stage.rejected = 7
     second = stage.collect()
     point = second[SERVER].data_points[0]
@@ -125,13 +125,13 @@ def test_a_delta_begins_where_the_last_one_ended() -> None:
 
 def test_what_a_collector_missed_is_in_the_next_delta() -> None:
     stage = Stage("delta")
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     first = stage.collect()
     stage.collector.is_up = False
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     stage.collect()
     stage.collector.is_up = True
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     point = stage.collect()[SERVER].data_points[0]
     assert point.count == 2
     assert point.start_time_unix_nano == first[SERVER].data_points[0].time_unix_nano
@@ -146,7 +146,7 @@ def exponential_counts(point: Any) -> dict[int, int]:
 def test_exponential_histograms_stand_where_the_others_did() -> None:
     stage = Stage("cumulative", is_exponential=True)
     for seconds in (0.0, 0.25, 0.26, 0.26, 4.0, 4.1):
-        stage.numbers.finished(FakeExchange(started=100.0, ended=100.0 + seconds))
+        count_ended(stage.numbers, FakeExchange(started=100.0, ended=100.0 + seconds))
     got = stage.collect()
     assert got[SERVER].aggregation_temporality == CUMULATIVE
     (point,) = got[SERVER].data_points
@@ -160,7 +160,7 @@ def test_exponential_histograms_stand_where_the_others_did() -> None:
 
 def test_a_row_of_zeros_alone_is_sent() -> None:
     stage = Stage("cumulative", is_exponential=True)
-    stage.numbers.finished(FakeExchange(started=100.0, ended=100.0, attempts=()))
+    count_ended(stage.numbers, FakeExchange(started=100.0, ended=100.0, attempts=()))
     (point,) = stage.collect()[SERVER].data_points
     assert (point.count, point.zero_count, exponential_counts(point)) == (1, 1, {})
 
@@ -168,23 +168,23 @@ def test_a_row_of_zeros_alone_is_sent() -> None:
 def test_deltas_of_exponential_histograms_add_up_across_scales() -> None:
     """The second one has come to a coarser scale meanwhile."""
     stage = Stage("delta", is_exponential=True)
-    stage.numbers.finished(FakeExchange(started=0.0, ended=0.25, attempts=()))
+    count_ended(stage.numbers, FakeExchange(started=0.0, ended=0.25, attempts=()))
     first = stage.collect()[SERVER].data_points[0]
     stage.collector.is_up = False
     spread = [1.5e-6 * 1.0905**step for step in range(340)]
     for seconds in (0.0, *spread[:170]):
-        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+        count_ended(stage.numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
     stage.collect()
     stage.collector.is_up = True
     for seconds in spread[170:]:
-        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+        count_ended(stage.numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
     second = stage.collect()[SERVER].data_points[0]
     assert (first.count, first.scale) == (1, 3)
     assert second.scale < 3
     assert (second.count, second.zero_count) == (341, 1)
     assert sum(exponential_counts(second).values()) == 340
     assert second.start_time_unix_nano == first.time_unix_nano
-    stage.numbers.finished(FakeExchange(started=0.0, ended=0.25, attempts=()))
+    count_ended(stage.numbers, FakeExchange(started=0.0, ended=0.25, attempts=()))
     third = stage.collect()[SERVER].data_points[0]
     assert (third.count, list(exponential_counts(third).values())) == (1, [1])
 
@@ -199,14 +199,14 @@ def test_a_count_that_begins_anew_is_all_new() -> None:
 
 def test_a_route_that_comes_back_is_counted_from_nothing() -> None:
     stage = Stage("delta")
-    stage.numbers.finished(FakeExchange())
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     stage.collect()
     stage.numbers.retain(set())
     stage.collect()
-    stage.numbers.finished(FakeExchange())
-    stage.numbers.finished(FakeExchange())
-    stage.numbers.finished(FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
+    count_ended(stage.numbers, FakeExchange())
     assert count(stage.collect()[SERVER]) == 3
 
 
@@ -226,11 +226,11 @@ def test_a_route_that_left_and_came_back_between_two_rounds_is_counted_from_noth
     """As by a reload and its taking back. Not by one of its buckets there are fewer than before."""
     stage = Stage("delta", is_exponential=True)
     for seconds in before:
-        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+        count_ended(stage.numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
     stage.collect()
     stage.numbers.retain(set())
     for seconds in after:
-        stage.numbers.finished(FakeExchange(started=0.0, ended=seconds, attempts=()))
+        count_ended(stage.numbers, FakeExchange(started=0.0, ended=seconds, attempts=()))
     (point,) = stage.collect()[SERVER].data_points
     assert point.count == len(after)
     assert point.zero_count + sum(exponential_counts(point).values()) == len(after)
@@ -249,7 +249,7 @@ def test_a_cumulative_series_that_comes_back_begins_after_it_was_gone(
     for round_number, is_there in enumerate((True, True, False, False, True, True), start=1):
         clocks(monkeypatch, START_NS + round_number * 10, round_number * 10)
         if is_there:
-            stage.numbers.finished(FakeExchange())
+            count_ended(stage.numbers, FakeExchange())
         else:
             stage.numbers.retain(set())
         got = stage.collect()
@@ -282,7 +282,7 @@ def test_a_wall_clock_that_is_set_makes_nothing_end_before_it_begins(
         wall += (10 + (step_seconds if round_number == 3 else 0)) * second
         clocks(monkeypatch, wall, monotonic)
         stage.rejected += 1
-        stage.numbers.finished(FakeExchange())
+        count_ended(stage.numbers, FakeExchange())
         for metric in (got := stage.collect())[SERVER], got[REJECTED]:
             (point,) = metric.data_points
             lasted = (point.time_unix_nano - point.start_time_unix_nano) / second
@@ -321,9 +321,9 @@ def test_a_prefix_changes_names_and_nothing_else() -> None:
     def data(prefix: str | None) -> dict[str, Any]:
         stage = Stage("delta")
         stage.prefix = prefix
-        stage.numbers.finished(FakeExchange())
+        count_ended(stage.numbers, FakeExchange())
         stage.collect()
-        stage.numbers.finished(FakeExchange())
+        count_ended(stage.numbers, FakeExchange())
         return stage.collect()
 
     plain, named = data(None), data("mesh")
@@ -359,7 +359,7 @@ def test_a_room_that_stands_for_one_that_ended_tells_no_delta_twice(monkeypatch:
         room = TelemetryRoom(file, numbers, Sources, environ=environ, log_fd=fd, instead_of=room)
         room.start()
         for _ in range(calls):
-            numbers.finished(FakeExchange())
+            count_ended(numbers, FakeExchange())
         room.stop()
         told.append(count(collector.got[SERVER]))
     os.close(fd)

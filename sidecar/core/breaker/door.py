@@ -22,8 +22,8 @@ class Door:
     """It identifies no attempt. Owned by one breaker, for one state period and one policy at most."""
 
     __slots__ = (
-        "_durations", "_keeper", "_rows", "_tally", "_triggers", "_window", "generation", "is_current",
-        "is_looking", "judge_after_seconds", "looks_after", "slow_seconds", "state", "twin",
+        "_by_time", "_durations", "_keeper", "_rows", "_tally", "_triggers", "_window", "generation",
+        "is_current", "is_looking", "judge_after_seconds", "looks_after", "slow_seconds", "state", "twin",
     )  # fmt: skip
 
     is_admitted = True
@@ -64,6 +64,7 @@ class Door:
         self._durations = durations
         self._rows = rows
         self._window = window
+        self._by_time = window if isinstance(window, TimeWindow) else None
         self._triggers = triggers
 
     def __repr__(self) -> str:
@@ -89,9 +90,9 @@ class Door:
         rows = self._rows
         if rows.is_begun:
             rows.end()
-        window = self._window
-        if window.__class__ is TimeWindow and now < window.bucket_ends:
-            window.total += 1  # `add`, without the call
+        window, by_time = self._window, self._by_time
+        if by_time is not None and now < by_time.bucket_ends:
+            by_time.total += 1  # `add`, without the call
         else:
             window.add(now, 0)
         if (window.failed or window.slow) and self._triggers.check_rates(window) is not None:
