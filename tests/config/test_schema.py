@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -47,6 +48,25 @@ def test_a_restricted_value_may_be_a_variable() -> None:
     shapes = properties["request"]["anyOf"][0]["anyOf"]
     assert {"$ref": "#/$defs/Variable"} in shapes
     assert shapes[0]["type"] == "string"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_value_of_the_examples_may_be_a_variable(path: Path) -> None:
+    document = yaml.load(path.read_text(), TextLoader)
+    within = with_variables(document) | {"version": document["version"]}
+    wrong = [
+        error.instance_path for error in jsonschema_rs.Draft202012Validator(json_schema()).iter_errors(within)
+    ]
+    assert wrong == []
+
+
+def with_variables(value: Any) -> Any:
+    """The same with a variable of the environment in the place of each value."""
+    if isinstance(value, dict):
+        return {key: with_variables(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_variables(inner) for inner in value]
+    return f"${{NAME:-{value}}}"
 
 
 def test_every_key_of_the_top_level_is_there() -> None:

@@ -412,6 +412,7 @@ UpstreamHttpName: TypeAlias = Annotated[
     _typed(
         readers.one_of({"http1": HttpVersion.HTTP1, "http2": HttpVersion.HTTP2, "auto": HttpVersion.AUTO}),
         WORD,
+        type="string",
         enum=["http1", "http2", "auto"],
     ),
 ]
