@@ -326,6 +326,34 @@ def test_a_value_of_the_environment_is_hidden_in_either_case(value: str) -> None
         assert without_value(f"x {told} y {told}", value, "${V}") == "x ${V} y ${V}"
 
 
+@pytest.mark.parametrize("value", ["many", "Straße", "İstanbul", "it's", "a${V:-", "${V:-", "x many"])
+def test_what_a_variable_stands_for_is_hidden_once_where_its_default_is_the_same(value: str) -> None:
+    instead = f"${{V:-{value}}}"
+    for told in (value, value.lower(), repr(value)[1:-1], instead):
+        assert without_value(f"x {told} y '{told}'", value, instead) == f"x {instead} y '{instead}'"
+        assert without_value(f"{instead} {told} {instead}", value, instead) == " ".join([instead] * 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("workers: ${W:-many}", "expected a whole number or auto, got '${W:-many}'"),
+        ("probes: ${W:-here}", "expected a mapping, got the text '${W:-here}'"),
+        ("drain_timeout: ${W:-long}", "'${W:-long}' is not a duration such as 250ms, 2s or 1m30s"),
+    ],
+)
+def test_a_problem_tells_a_variable_as_it_is_written(line: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"{TOP}routes: [{{name: r, upstream: a}}]\n{line}\n")
+    assert [one.message[: len(why)] for one in caught.value.problems] == [why]
+
+
+@pytest.mark.parametrize("value", ["(hidden)x", "x(hidden)y", "idden)x", "x(hidde"])
+def test_a_secret_that_is_like_what_stands_in_its_place_is_hidden(value: str) -> None:
+    for told in (value, f"(hidden){value}", f"(h{value}", f"{value}n)"):
+        assert value not in without_value(f"got {told}!", value, "(hidden)")
+
+
 def test_more_problems_than_anybody_reads_are_counted() -> None:
     routes = "".join(f"- {{name: r{n}, upstream: b}}\n" for n in range(MAX_PROBLEMS + 5))
     with pytest.raises(ConfigError) as caught:

@@ -118,18 +118,24 @@ def without_value(message: str, value: str, instead: str) -> str:
 
 
 def _replaced(message: str, form: str, instead: str) -> str:
-    """An expression of a long value would take a thousand times as long to make as the search itself."""
-    lowered, wanted = message.lower(), form.lower()
+    """`form` as a part of `instead` stays: the default of a variable may be its value. An expression of a long value
+    would take a thousand times as long to make as the search itself.
+    """
+    lowered, wanted, kept = message.lower(), form.lower(), instead.lower()
     # Some capitals have two characters in lower case.
-    if len(lowered) != len(message) or len(wanted) != len(form):
-        return re.sub(
-            f"{re.escape(form)}|{re.escape(wanted)}", lambda _: instead, message, flags=re.IGNORECASE
-        )
+    if len(lowered) != len(message) or len(wanted) != len(form) or len(kept) != len(instead):
+        pattern = "|".join(map(re.escape, sorted((form, wanted, instead), key=len, reverse=True)))
+        return re.sub(pattern, lambda _: instead, message, flags=re.IGNORECASE)
     parts: list[str] = []
-    start = 0
+    start, there = 0, lowered.find(kept)
     while (found := lowered.find(wanted, start)) >= 0:
+        end = found + len(form)
+        while 0 <= there <= found and (there < start or there + len(instead) < end):
+            there = lowered.find(kept, there + 1)
+        if 0 <= there <= found:
+            found, end = there, there + len(instead)
         parts += message[start:found], instead
-        start = found + len(form)
+        start = end
     return "".join((*parts, message[start:]))
 
 
