@@ -65,6 +65,38 @@ def test_a_memory_that_changes_what_is_read_is_found(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.plain
+def test_a_template_that_changes_what_is_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_in = plain._fill_in
+
+    def lenient(template: Any, text: bytes) -> Any:
+        filled = fill_in(template, text)
+        if filled is not None:
+            fields, behind = filled
+            fields[:] = [(key, line, value) for key, line, value in fields if value != b"b"]
+            filled = fields, behind
+        return filled
+
+    monkeypatch.setattr(plain, "_fill_in", lenient)
+    again = BETWEEN.join((PLAIN_REQUESTS[1],) * 3)
+    target = replace(TARGETS["request_heads"], name="planted", seeds=lambda: [again])
+    assert findings_of(target, 3) != []
+
+
+@pytest.mark.plain
+def test_what_is_remembered_is_forgotten_for_each_input() -> None:
+    target = TARGETS["request_heads"]
+    with memories.small():
+        for data in islice(mutations.inputs(target, 7), 300):
+            target.feed(data)
+            memories.forget()
+            memories.cold()
+            for module in (plain, memories.COLD):
+                kept = (module._known, module._blocks, module._heads, module._templates, module._misses)
+                assert not any(kept)
+                assert not module._was_filled
+
+
+@pytest.mark.plain
 def test_a_reader_that_sees_its_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(self: ChunkedBody, line: bytes) -> None:
         self._part = line[-2:]

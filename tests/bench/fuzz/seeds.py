@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.bench.fuzz.pieces import BETWEEN
 from tests.scenarios.corpus import requests_connection, requests_framing, requests_head, responses
 
 TESTS: Final = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ PLAIN_RESPONSES: Final = (
 
 def request_seeds() -> Iterator[bytes]:
     yield from PLAIN_REQUESTS
+    yield BETWEEN.join((PLAIN_REQUESTS[1],) * 4)  # the last ones are read by what the first ones taught
     for case in (*requests_head.CASES, *requests_framing.CASES, *requests_connection.CASES):
         if len(case.data) <= MAX_SEED_BYTES:
             yield case.data
