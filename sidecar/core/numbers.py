@@ -509,12 +509,13 @@ def _rejected_for(upstream: str | None, first_reason: Reason | None) -> str:
 
 def server_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:
     """`error.type` of a SERVER span and row: our own reason, else the name of a gRPC status that is the server's
-    fault, else a 5xx status, else empty."""
+    fault, else a 5xx status, else empty. A gRPC call that was answered by another status of HTTP has that one, where
+    either of its two is the server's fault."""
     if reason is not None:
         return reason.error_type
     if grpc is not None and status < 400:
         return GrpcStatus(grpc).name if grpc in SERVER_ERRORS else ""
-    return str(status) if status >= 500 else ""
+    return str(status) if status >= 500 or grpc in SERVER_ERRORS else ""
 
 
 def client_error_type(status: int, reason: Reason | None, grpc: int | None = None) -> str:

@@ -354,17 +354,18 @@ def is_server_error(
     status: int, reason: Reason | None, fallback: str | None, grpc_status: int | None = None
 ) -> bool:
     """Whether a SERVER span's status is ERROR: a 5xx, or an answer that the sidecar cut short. For a gRPC call its
-    own status tells, whoever set it: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
+    own status tells too, whoever set it: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and
+    DATA_LOSS.
 
     A 4xx is the client's fault and leaves it unset, as the conventions demand; so does a fallback that
     served. What was cancelled is nobody's fault here: a client that left, or the one that the call was made for.
     """
     if reason in _CANCELLED_BY:
         return False
-    if grpc_status is not None:
-        return grpc_status in SERVER_ERRORS
     if status >= 500:
         return True
+    if grpc_status is not None:
+        return grpc_status in SERVER_ERRORS
     return reason is not None and fallback is None and status < 400
 
 

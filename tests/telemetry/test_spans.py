@@ -16,6 +16,7 @@ from sidecar.core.client_tls import ClientTls
 from sidecar.core.ejection.change import EjectionReason, EndpointChange, Health
 from sidecar.core.errors import Reason
 from sidecar.core.mirrored import CopyOutcome, Mirrored
+from sidecar.core.numbers import server_error_type
 from sidecar.core.override import Order, Override
 from sidecar.core.recorded import recorded
 from sidecar.core.retry import RetryCause
@@ -282,6 +283,29 @@ def test_status_of_a_server_span_of_a_grpc_call(
     told = attributes(server)
     assert told["rpc.grpc.status_code"] == code
     assert told.get("error.type") == error_type
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_error", "error_type"),
+    [
+        (404, 14, True, "404"),
+        (429, 14, True, "429"),
+        (404, 5, False, None),
+        (404, 0, False, None),
+        (404, None, False, None),
+        (503, 14, True, "503"),
+        (503, 0, True, "503"),
+        (500, 5, True, "500"),
+    ],
+)
+def test_a_grpc_call_with_another_status_of_http_is_an_error_in_span_and_row_alike(
+    status: int, code: int | None, is_error: bool, error_type: str | None
+) -> None:
+    """What stands before the server may well answer a call by HTTP alone."""
+    (server,) = spans_of(FakeExchange(status=status, grpc_status=code, attempts=()))
+    assert (server.status.code == Status.STATUS_CODE_ERROR) is is_error
+    assert attributes(server).get("error.type") == error_type
+    assert (server_error_type(status, None, code) or None) == error_type
 
 
 @pytest.mark.parametrize("code", range(17))
