@@ -29,6 +29,7 @@ _MAX_NEIGHBOURS = 1000
 _MAX_COMPARED = 20
 _MAX_WORD_CHARACTERS = 64
 """`difflib` compares two words in up to the square of their length."""
+_RETRIED = {member.value: member for member in RetryOn}
 _FAILURES: dict[str, Failure | int] = {
     **{member.value: member for member in Failure},
     **{GRPC_PREFIX + status.name: status for status in GrpcStatus if status},
@@ -96,6 +97,17 @@ def _quoted(value: object) -> str:
     return repr(str(value)) if isinstance(value, str) else units.shown(value)
 
 
+def _got(value: object, *kinds: type) -> str:
+    """A value that is refused; where it is one of `kinds` in quotes, which make a text of it, that too."""
+    if not _is_in_quotes(value, *kinds):
+        return _quoted(value)
+    return f"the text {_quoted(value)}: write {value}, without quotes"
+
+
+def _is_in_quotes(value: object, *kinds: type) -> bool:
+    return isinstance(value, str) and value != "" and type(resolve_plain(value)) in kinds
+
+
 def non_empty(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
@@ -118,7 +130,7 @@ def of_text(reader: Callable[[str], object]) -> Callable[[object], object]:
 def flag(value: object) -> bool:
     value = plain(value)
     if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {_quoted(value)}")
+        raise ValueError(f"expected true or false, got {_got(value, bool)}")
     return value
 
 
@@ -134,7 +146,7 @@ def whole(lowest: int, highest: int | None = None) -> Callable[[object], int]:
     def read(value: object) -> int:
         value = plain(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"expected a whole number, got {_quoted(value)}{_zero_hint(value)}")
+            raise ValueError(f"expected a whole number, got {_got(value, int)}{_zero_hint(value)}")
         if value < lowest or (highest is not None and value > highest):
             raise ValueError(f"{value} is out of range: {bounds}")
         return value
@@ -148,7 +160,7 @@ def workers(value: object) -> int | str:
     if value == AUTO:
         return AUTO
     if isinstance(value, str):
-        raise ValueError(f"expected a whole number or {AUTO}, got {_quoted(value)}")
+        raise ValueError(f"expected a whole number or {AUTO}, got {_got(value, int)}")
     return whole(1, MOST_WORKERS)(value)
 
 
@@ -216,7 +228,7 @@ def positive_size(value: object) -> int:
 def factor(value: object) -> float:
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number such as 2 or 1.5, got {_quoted(value)}")
+        raise ValueError(f"expected a number such as 2 or 1.5, got {_got(value, int, float)}")
     if not 1 <= value <= 100:
         raise ValueError(f"{value:g} is out of range: from 1 to 100")
     return float(value)
@@ -229,8 +241,9 @@ def retry_on(value: object) -> RetryOn | int:
         if not 400 <= value <= 599:
             raise ValueError(f"{value} is out of range: a status from 400 to 599")
         return value
-    found: RetryOn = member_of(RetryOn)(value)
-    return found
+    if isinstance(value, str) and value in _RETRIED:
+        return _RETRIED[value]
+    raise _neither_word_nor_status(value, [*_RETRIED, "or a status such as 503"], _RETRIED)
 
 
 def factor_or_off(value: object) -> float:
@@ -262,15 +275,29 @@ def failure(value: object) -> Failure | int:
         return value
     if isinstance(value, str) and value in _FAILURES:
         return _FAILURES[value]
-    wanted = f"{', '.join(member.value for member in Failure)}, a status such as 429, or one such as grpc:UNAVAILABLE"
-    raise NotAmong(f"expected one of {wanted}; got {_quoted(value)}", units.shown(value), _FAILURES)
+    words = [member.value for member in Failure]
+    raise _neither_word_nor_status(
+        value, [*words, "a status such as 429", "or one such as grpc:UNAVAILABLE"], _FAILURES
+    )
+
+
+def _neither_word_nor_status(value: object, wanted: list[str], words: Iterable[str]) -> ValueError:
+    message = f"expected one of {', '.join(wanted)}; got {_got(value, int)}"
+    if _is_in_quotes(value, int):
+        return ValueError(message)
+    return NotAmong(message, units.shown(value), words)
 
 
 def window_size(value: object) -> float | int:
     value = plain(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return whole(1, MAX_COUNT_SIZE)(value)
-    return positive_duration(value)
+    try:
+        return positive_duration(value)
+    except ValueError as error:
+        if _is_in_quotes(value, int):
+            raise ValueError(f"{error}; for so many calls {value}, without quotes") from None
+        raise
 
 
 def min_budget(value: object) -> float | str:
