@@ -69,15 +69,15 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     else:
         request.traits = PLAIN_2
     if type(fields) is Block and not is_connect:
-        head.known = listener, listener.limits, event.is_end, host, request.traits, request.length
+        head.known = listener.policy, event.is_end, host, request.traits, request.length
     return request
 
 
 def _again(listener: ListenerTerms, event: RequestReceived) -> Request | None:
     """The same head has come before, and this listener has found nothing against it: 0.6 µs instead of 3."""
     head = event.head
-    known_to, limits, is_end, host, traits, length = head.known
-    if known_to is not listener or limits is not listener.limits or is_end is not event.is_end:
+    policy, is_end, host, traits, length = head.known
+    if policy is not listener.policy or is_end is not event.is_end:
         return None
     path = head.path
     request = Request().take(listener.name, head.method, path, path, host, head.fields, head.lookup)

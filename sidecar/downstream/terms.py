@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mypy_extensions import mypyc_attr
 
-from sidecar.core.snapshot import Forwarded, HttpVersion, ListenerLimits, Unmatched
+from sidecar.core.snapshot import Forwarded, HttpVersion, Listener, ListenerLimits, Unmatched
 from sidecar.core.tls_numbers import Handshake
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class ListenerTerms(ABC):
     """A listener as its connections see it. A reload may change all but the name."""
 
+    policy: Listener
+    """What the file says. Another one after each reload: what was found under the last one is known by it."""
     name: str
     service: Service
     limits: ListenerLimits

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from sidecar.config.load import load_text
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import DataReceived, ResponseReceived
-from tests.scenarios.stage import OK, inbound, saying, stage
-from tests.support.raw import raw_client
+from tests.scenarios.stage import OK, app_routes, inbound, saying, stage
+from tests.support.raw import RawClient, raw_client
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 MATCH = "match: [{headers: {x-debug: '1'}, query: {beta: '1'}}, {path: {prefix: /}}]"
@@ -121,3 +122,33 @@ async def test_a_connection_that_has_sent_http_1_1_never_becomes_one_of_http_2()
         answers = await client.responses([b"GET", b"PRI"])
         assert answers[-1].status in (400, 505)
         await client.read_to_end()
+
+
+@pytest.mark.parametrize(("before", "after"), [("all", "none"), ("none", "all")])
+async def test_a_head_that_is_known_is_believed_as_its_listener_says_now(before: str, after: str) -> None:
+    """A reload changes whom a listener believes; connections that are there stay, with what they have sent."""
+    codec = Connection(Role.CLIENT)
+    pseudo: Pairs = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"x"))
+
+    async def same_again(client: RawClient) -> None:
+        codec.open_stream(pseudo, (), pairs=[(b"x-envoy-original-path", b"/forged")], is_end=True)
+        await client.send(codec.take())
+        is_answered = False
+        while not is_answered:
+            read = len(client.received)
+            await client.read_some()
+            events = codec.receive(client.received[read:], 0.0)
+            is_answered = any(isinstance(event, DataReceived) and event.is_end for event in events)
+
+    async with (
+        stage(saying(OK), header=inbound(f"trust: {before}")) as to,
+        raw_client(to.port) as client,
+    ):
+        for _ in range(4):
+            await same_again(client)
+        text = inbound(f"trust: {after}") + app_routes(to.app.port)
+        await to.worker.control.active.install(load_text(text).snapshot)
+        for _ in range(2):
+            await same_again(client)
+        came = [request.value(b"x-envoy-original-path") == b"/forged" for request in to.requests]
+    assert came == [before == "all"] * 4 + [after == "all"] * 2

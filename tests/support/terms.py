@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar.core.request import Asked
-from sidecar.core.snapshot import ListenerLimits, Unmatched
+from sidecar.core.snapshot import Address, Listener, ListenerLimits, Unmatched
 from sidecar.core.tls_numbers import Handshake
 from sidecar.downstream.terms import ListenerTerms
 from sidecar.transport.link import Link
@@ -15,6 +15,7 @@ class HandTerms(ListenerTerms):
     """As much of a listener as a reader of heads asks for."""
 
     def __init__(self, limits: ListenerLimits, *, small_head_bytes: int, is_trusted: bool = True) -> None:
+        self.policy = Listener("inbound", Address("127.0.0.1", 0), limits)
         self.name = "inbound"
         self.limits = limits
         self.small_head_bytes = self.cookieless_head_bytes = small_head_bytes
