@@ -731,7 +731,7 @@ class Race(Mended):
         fails_at = attempt.started + min(attempt.allowed_seconds, attempt.route.head_seconds)
         if now >= fails_at or len(self.running) > 1:
             return False
-        if self._takers is not None and self._takers.is_trial:
+        if self._takers is not None and self._takers.is_trial and self._takers.has_other():
             return False
         if self.may_leave(attempt) and self.well_endpoint(now) and self.destination.has_to_leave(now):
             return False

@@ -113,6 +113,10 @@ class Detour(Generic[D]):
     def __repr__(self) -> str:
         return f"<Detour {len(self.asked)} asked>"
 
+    def has_next(self) -> bool:
+        """Whether somebody takes over who has not been asked."""
+        return any(supply_of(one).usable for one in self.standby.targets if one not in self.asked)
+
     def next(self, refused: D, rng: random.Random) -> D | None:
         """Who is asked after `refused`: somebody who takes over, or else the upstream itself after all."""
         self.asked.append(refused)

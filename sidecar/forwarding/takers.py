@@ -94,6 +94,10 @@ class Takers:
                 other = detour.next(refused, rng)
         return other
 
+    def has_other(self) -> bool:
+        """Whether somebody takes it if the trial fails."""
+        return self._detour is not None and self._detour.has_next()
+
     def after_trial(self, story: Story, failed: Destination) -> Destination | None:
         """The trial has failed: who takes it then. None: nobody."""
         self.is_trial = False

@@ -76,6 +76,20 @@ def routes(groups: list[list[CheckedApp]], failover: str, upstream: str, route: 
     return "upstreams:\n" + "\n".join(lines) + f"\nroutes: [{{name: app, upstream: u0{route}}}]\n"
 
 
+def two_upstreams(home: int, other: int) -> str:
+    """Of one endpoint each, by their ports."""
+    return f"""\
+upstreams:
+  u0: {{endpoints: ["127.0.0.1:{home}"], failover: [u1]}}
+  u1: {{endpoints: ["127.0.0.1:{other}"]}}
+routes:
+  - name: app
+    upstream: u0
+    circuit_breaker: {{open_for: 5s, max_open_for: 5s}}
+    timeouts: {{request: 10s}}
+"""
+
+
 @asynccontextmanager
 async def stage(
     *counts: int, failover: str = "[u1]", upstream: str = CHECK, route: str = ""
@@ -206,6 +220,29 @@ async def test_a_probe_that_hangs_leaves_time_for_the_other() -> None:
         assert to.served() == [6, 1]
         assert to.state() is State.OPEN
         assert tried_again(to.worker) == {"failover": 1}
+
+
+async def test_a_slow_probe_that_nobody_takes_has_its_whole_time() -> None:
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(2.0 if is_slow else 0.0)
+            await peer.send(OK if is_slow else FAILURE)
+
+    is_slow = False
+    async with (
+        raw_upstream(script) as home,
+        raw_upstream() as other,
+        running(two_upstreams(home.port, other.port)) as worker,
+    ):
+        to = Stage(worker, [])
+        await to.ask(5)
+        is_slow = True
+        await asyncio.sleep(6.0)
+        worker.assembly.breakers["app", "u1"].override(Override.OPEN, worker.service.clock())
+        assert await to.ask() == [200]
+        assert len(home.requests) == 6
+        assert to.state() is State.CLOSED
+        await assert_clean(worker)
 
 
 async def test_a_probe_that_finds_no_room_at_its_upstream_is_sent_on() -> None:
