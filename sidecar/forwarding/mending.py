@@ -68,8 +68,16 @@ class Mended(AttemptOwner):
         """An endpoint that has not been tried; where all were, another than the last one, if there is one."""
 
     @abstractmethod
-    def run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
-        """Begin a further attempt."""
+    def run_again(
+        self,
+        permit: Permit,
+        pool: AnyPool | None,
+        cause: RetryCause,
+        now: float,
+        before: Attempt | None = None,
+    ) -> None:
+        """Begin a further attempt. Where `before` was a trial that this one goes on with, it ends with that one's
+        time."""
 
     @abstractmethod
     def is_sent_on(self, now: float) -> bool:
@@ -205,7 +213,7 @@ class Mending:
         pool = cast("AnyPool | None", failed.pool)
         if pool is None or pool.is_retired or cause is not RetryCause.STALE_CONNECTION:
             pool = race.untried()
-        race.run_again(permit, pool, cause, now)
+        race.run_again(permit, pool, cause, now, failed)
         return True
 
     def _stand_after_all(self, race: Mended, aside: SetAside, now: float) -> None:

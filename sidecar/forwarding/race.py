@@ -505,7 +505,7 @@ class Race(Mended):
         permit = self._hedge_permit(now)
         if permit is None:
             return
-        self.run_again(permit, pool, _HEDGE, now)
+        self.run_again(permit, pool, _HEDGE, now, self.running[0])
 
     def _hedge_permit(self, now: float) -> Permit | None:
         """None: budget, breaker or a limit is against it."""
@@ -619,11 +619,24 @@ class Race(Mended):
     def well_endpoint(self, now: float) -> AnyPool | None:
         return leaving.well_endpoint(self.exchange, self.destination, self.exchange.attempts, now)
 
-    def run_again(self, permit: Permit, pool: AnyPool | None, cause: RetryCause, now: float) -> None:
+    def run_again(
+        self,
+        permit: Permit,
+        pool: AnyPool | None,
+        cause: RetryCause,
+        now: float,
+        before: Attempt | None = None,
+    ) -> None:
         try:
             self._run(permit, self.destination.cluster, pool, now, cause)
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
+            return
+        if before is not None and before.fails_at < _latest_end(before):
+            attempt = self.exchange.attempts[-1]
+            is_upstreams = self._takers is not None and self._takers.is_trial
+            if attempt in self.running and (is_upstreams or pool is before.pool):
+                self._bound_trial(attempt, before.fails_at - now, now)
 
     # An answer that another attempt may better
 
@@ -728,7 +741,7 @@ class Race(Mended):
     def _goes_on(self, attempt: Attempt, now: float) -> bool:
         """Whether no more than a trial's bound has passed, and nobody else is there to be asked: then the request
         has the time there that it would have without the trial."""
-        fails_at = attempt.started + min(attempt.allowed_seconds, attempt.route.head_seconds)
+        fails_at = _latest_end(attempt)
         if now >= fails_at or len(self.running) > 1:
             return False
         if self._takers is not None and self._takers.is_trial and self._takers.has_other():
@@ -777,3 +790,8 @@ class Race(Mended):
             body.let_go()
             for attempt in self.running:
                 attempt.body_writable(now)
+
+
+def _latest_end(attempt: Attempt) -> float:
+    """When its time is up if there is no head, but for the bound of a trial."""
+    return attempt.started + min(attempt.allowed_seconds, attempt.route.head_seconds)

@@ -18,7 +18,7 @@ from sidecar.core.transition import State
 from sidecar.runtime.worker import Worker
 from tests.scenarios.checked import CheckedApp
 from tests.scenarios.operator import operator
-from tests.scenarios.stage import OK, get, post, scraped, tried_again
+from tests.scenarios.stage import OK, get, hang, post, scraped, tried_again
 from tests.support.clean import Complaints, assert_clean
 from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
@@ -220,6 +220,56 @@ async def test_a_probe_that_hangs_leaves_time_for_the_other() -> None:
         assert to.served() == [6, 1]
         assert to.state() is State.OPEN
         assert tried_again(to.worker) == {"failover": 1}
+
+
+async def test_a_probe_that_hangs_behind_a_stale_connection_leaves_time_for_the_other() -> None:
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            if is_hanging:
+                await hang(peer)
+                return
+            await peer.send(FAILURE)
+            if peer.number == 0 and len(home.requests) == 5:
+                await closing.wait()
+                return
+
+    is_hanging, closing = False, asyncio.Event()
+    async with (
+        raw_upstream(script) as home,
+        raw_upstream() as other,
+        running(two_upstreams(home.port, other.port)) as worker,
+    ):
+        to = Stage(worker, [])
+        assert await to.ask(5) == [500] * 5
+        await asyncio.sleep(6.0)
+        is_hanging, began = True, worker.service.clock()
+        async with raw_client(port(worker)) as client:
+            closing.set()
+            await client.send(get())
+            (answer,) = await client.responses([b"GET"])
+        assert answer.status == 200
+        assert worker.service.clock() - began == pytest.approx(0.8, abs=0.05)
+        assert tried_again(worker) == {"stale_connection": 1, "failover": 1}
+        await assert_clean(worker)
+
+
+async def test_a_hedge_of_a_probe_that_hangs_too_leaves_time_for_the_other() -> None:
+    route = (
+        ", circuit_breaker: {mode: disabled, open_for: 5s}, hedge: {after: 100ms}, timeouts: {request: 10s}"
+    )
+    async with stage(2, 1, upstream="ejection: {max_ejected: 0%}", route=route) as to:
+        to.set(0, FAILURE)
+        for _ in range(60):
+            await to.ask()
+            await asyncio.sleep(0.11)
+        assert to.kept == 0.0
+        to.set(0, b"")
+        await asyncio.sleep(6.0)
+        to.served()
+        began = to.worker.service.clock()
+        assert await to.ask() == [200]
+        assert to.worker.service.clock() - began == pytest.approx(0.8, abs=0.05)
+        assert to.served() == [2, 1]
 
 
 async def test_a_slow_probe_that_nobody_takes_has_its_whole_time() -> None:

@@ -199,6 +199,30 @@ async def test_a_trial_that_hangs_costs_its_client_a_second_at_most() -> None:
         assert asyncio.get_running_loop().time() - began < 250 * 0.12 + tried * 1.0
 
 
+async def test_a_trial_that_hangs_behind_a_stale_connection_costs_its_client_a_second_at_most() -> None:
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            if is_hanging:
+                await hang(peer)
+                return
+            await peer.send(BAD)
+            if await peer.read_some() and is_hanging:  # a connection from before dies of its next request
+                peer.writer.transport.abort()
+                return
+
+    is_hanging = False
+    async with stage(1, 2, script, upstream=LONG) as to:
+        await to.failures(60)
+        assert to.healths() == [Health.EJECTED, Health.SPARED, Health.USABLE]
+        is_hanging = True
+        loop = asyncio.get_running_loop()
+        for _ in range(500):
+            began = loop.time()
+            assert await to.ask() == 200
+            assert loop.time() - began < 1.0
+        assert tried_again(to.worker)["stale_connection"] >= 1
+
+
 @pytest.mark.parametrize("has_budget", [True, False])
 async def test_a_slow_trial_that_nobody_else_can_be_asked_for_has_its_whole_time(has_budget: bool) -> None:
     async def script(peer: RawPeer) -> None:
