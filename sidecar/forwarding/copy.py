@@ -105,7 +105,7 @@ class Copy(ResponseSink, Seeker, BodyTee):
         if not self._has_place:
             self._end(CopyOutcome.CROWDED)
             return
-        pool = self._pool = cluster.balancer.trial(is_free=True) or cluster.pick()
+        pool = self._pool = cluster.pick()  # and no trial: what comes of it is not counted
         if pool is None:
             self._end(CopyOutcome.FAILED, Reason.DNS_ERROR)
             return

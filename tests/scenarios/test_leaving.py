@@ -268,6 +268,40 @@ async def test_a_spared_endpoint_that_is_well_again_is_found_by_requests_without
         assert to.healths() == [Health.EJECTED, Health.USABLE, Health.USABLE]
 
 
+async def test_copies_take_no_trial_since_nobody_counts_what_comes_of_them() -> None:
+    """An endpoint that is well again is found as soon beside them, by the requests."""
+
+    async def script(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await peer.send(OK if is_well else BAD)
+
+    is_well = False
+    async with AsyncExitStack() as stack:
+        apps = [await stack.enter_async_context(raw_upstream(*one)) for one in ((), (), (script,), (script,))]
+        other, *endpoints = (f'"127.0.0.1:{app.port}"' for app in apps)
+        routes = f"""\
+upstreams:
+  other: {{endpoints: [{other}]}}
+  app: {{endpoints: [{", ".join(endpoints)}]{LONG}}}
+routes:
+  - {{name: copied, match: {{path: {{prefix: /copied}}}}, upstream: other, mirror: {{upstream: app}}}}
+  - {{name: app, upstream: app}}
+"""
+        worker = await stack.enter_async_context(running(routes))
+        to = Stage(worker, apps[:2], apps[2:])
+        await to.failures(60, post(b"x"))
+        assert to.healths() == [Health.EJECTED, Health.SPARED, Health.USABLE]
+        is_well, before = True, to.asked_of_bad
+        for _ in range(900):
+            assert await to.ask(get(b"/copied")) == 200
+            await to.ask(post(b"x"))
+            if Health.SPARED not in to.healths():
+                break
+        assert to.healths() == [Health.EJECTED, Health.USABLE, Health.USABLE]
+        assert to.asked_of_bad - before == 5
+        await assert_clean(worker)
+
+
 async def test_a_hedged_route_and_one_that_retries_go_by_their_own_rules() -> None:
     async with stage(2, 1, route=", retry: {attempts: 1, on: [500]}") as to:
         assert await to.failures(60) == 0
