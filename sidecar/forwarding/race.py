@@ -720,7 +720,8 @@ class Race(Mended):
         self.destination = other
         permit = self.ask_once_more(now)
         if permit is not None:
-            self.run_again(permit, other.cluster.pick(), RetryCause.FAILOVER, now)
+            pool = other.cluster.pick(key=key_in(self.exchange, other.cluster.hash_key))
+            self.run_again(permit, pool, RetryCause.FAILOVER, now)
         return permit is not None
 
     # What time brings

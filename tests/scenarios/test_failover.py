@@ -308,6 +308,18 @@ async def test_a_probe_that_finds_no_room_at_its_upstream_is_sent_on() -> None:
         cluster.in_flight -= 1
 
 
+async def test_a_probe_that_is_sent_on_goes_to_the_endpoint_of_its_key() -> None:
+    keyed = "load_balancing: {policy: ring_hash, hash_on: {header: x-user}}"
+    async with stage(1, 4, upstream=keyed, route=", circuit_breaker: {open_for: 5s, max_open_for: 5s}") as to:
+        to.set(0, FAILURE)
+        await to.ask(5)
+        for _ in range(8):
+            await asyncio.sleep(6.0)
+            assert await to.ask(1, get(b"/", b"x-user: a")) == [200]
+        assert tried_again(to.worker) == {"failover": 8}
+        assert sorted(app.served for app in to.groups[1]) == [0, 0, 0, 8]
+
+
 async def test_a_failed_probe_that_nobody_takes_is_the_answer() -> None:
     async with stage(1, 1, upstream="", route=", circuit_breaker: {open_for: 5s, max_open_for: 5s}") as to:
         to.set(0, FAILURE)
