@@ -227,6 +227,11 @@ class Attempt(ResponseSink, Seeker):
         return self.pool.endpoint if self.pool is not None else None
 
     @property
+    def latest_end(self) -> float:
+        """When its time is up if there is no head, but for the bound of a trial."""
+        return self.started + min(self.allowed_seconds, self.route.head_seconds)
+
+    @property
     def is_stale(self) -> bool:
         """It met a connection that had been open for long, and that ended before one byte of the response."""
         return self.status == 0 and self._lease is not None and self._lease.is_reused
@@ -291,7 +296,8 @@ class Attempt(ResponseSink, Seeker):
         traits = exchange.request.traits
         stream = lease.begin(self)
         seconds_left = self.fails_at - now
-        if seconds_left < MIN_SEND_SECONDS:
+        # Past the bound of a trial alone, it is the race's to say whether it goes on.
+        if seconds_left < MIN_SEND_SECONDS and self.latest_end - now < MIN_SEND_SECONDS:
             lease.release(_REUSABLE, now)
             raise GivenUp(Reason.DEADLINE_EXCEEDED, "no time was left to send the request")
         if traits.upgrade and (detail := lease.cannot_switch(exchange.request)):

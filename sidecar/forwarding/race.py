@@ -632,7 +632,7 @@ class Race(Mended):
         except GivenUp as again:
             self.failed(self.exchange.attempts[-1], again)
             return
-        if before is not None and before.fails_at < _latest_end(before):
+        if before is not None and before.fails_at < before.latest_end:
             attempt = self.exchange.attempts[-1]
             is_upstreams = self._takers is not None and self._takers.is_trial
             if attempt in self.running and (is_upstreams or pool is before.pool):
@@ -742,7 +742,7 @@ class Race(Mended):
     def _goes_on(self, attempt: Attempt, now: float) -> bool:
         """Whether no more than a trial's bound has passed, and nobody else is there to be asked: then the request
         has the time there that it would have without the trial."""
-        fails_at = _latest_end(attempt)
+        fails_at = attempt.latest_end
         if now >= fails_at or len(self.running) > 1:
             return False
         if self._takers is not None and self._takers.is_trial and self._takers.has_other():
@@ -791,8 +791,3 @@ class Race(Mended):
             body.let_go()
             for attempt in self.running:
                 attempt.body_writable(now)
-
-
-def _latest_end(attempt: Attempt) -> float:
-    """When its time is up if there is no head, but for the bound of a trial."""
-    return attempt.started + min(attempt.allowed_seconds, attempt.route.head_seconds)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from sidecar.core.balance import SPARED_SECONDS
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead, response_head
-from sidecar.core.outcome import Kind, Outcome
+from sidecar.core.outcome import PROBE_SECONDS, Kind, Outcome
 from sidecar.core.request import Request, Traits
 from sidecar.core.retry import RetryCause
 from sidecar.core.snapshot import BreakerPolicy, RouteTimeouts
@@ -57,6 +60,13 @@ def answer(lease: HandLease, status: int = 200, body: bytes = b"ok") -> None:
 
 def whole(status: int, body: bytes = b"ok") -> list[Note]:
     return [("whole", status, body), ("end", [])]
+
+
+class Lowest(random.Random):
+    """Whose numbers are all 0: what happens at times happens each time."""
+
+    def random(self) -> float:
+        return 0.0
 
 
 def assert_over(path: Path, *, successful: int = 0, failed: int = 0, ignored: int = 0) -> None:
@@ -303,6 +313,29 @@ def test_a_full_line_is_told_at_once(connectings: list[HandConnecting]) -> None:
     assert client.names == ["whole", "end"]
     assert path.in_flight == (1, [1])
     assert path.cluster.overflows == 1
+
+
+def test_a_connection_that_comes_behind_a_trials_time_is_used(connectings: list[HandConnecting]) -> None:
+    """The request has time beyond that: it is sent, and sent on as soon as others have had their turn."""
+    path = Path(HERE, THERE)
+    cluster, now = path.cluster, path.loop.now
+    spared, well = cluster.pools
+    cluster.peers.adopt(replace(cluster.peers.policy, max_ejected=0.0), now)
+    for _ in range(5):
+        cluster.peers.failed(spared.endpoint, "reset", now)
+    cluster.settle(now)
+    cluster.balancer._rng = Lowest()
+    path.loop.advance(SPARED_SECONDS)
+    _, client = begun(path)
+    assert connectings[0].pool is spared
+    path.loop.now += PROBE_SECONDS + 0.02
+    late = connectings[0].open()
+    assert late.names == ["head"]
+    path.loop.advance(0.1)
+    assert late.fates == [Fate.BROKEN]
+    assert connectings[1].pool is well
+    answer(connectings[1].open())
+    assert client.notes == whole(200)
 
 
 def test_a_connection_that_comes_too_late_goes_back_unused(connectings: list[HandConnecting]) -> None:
