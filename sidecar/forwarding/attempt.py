@@ -101,6 +101,10 @@ class AttemptOwner(ABC):
         """The same of the head of a gRPC answer, which may be all of it but for a bad status."""
 
     @abstractmethod
+    def may_use(self, pool: LeasePool) -> bool:
+        """Whether an attempt that waits in line may go to this endpoint instead, which is usable."""
+
+    @abstractmethod
     def linger_seconds(self, now: float) -> float:
         """How long an attempt that failed stays in the load of its endpoint."""
 
@@ -273,6 +277,9 @@ class Attempt(ResponseSink, Seeker):
             self.send(lease, now)
         except GivenUp as error:
             race.failed(self, error)
+
+    def may_use(self, pool: LeasePool) -> bool:
+        return self.race.may_use(pool)
 
     def _end_wait(self, now: float) -> None:
         self._wait = None

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sidecar.forwarding.streams import ServerStream
     from sidecar.forwarding.sweep import Expiring
     from sidecar.upstream.cluster import AnyPool, Cluster
+    from sidecar.upstream.lease import LeasePool
 
 LINGER_SECONDS = 0.1
 """How long a failed attempt stays in its endpoint's load while too few good answers are known."""
@@ -608,6 +609,12 @@ class Race(Mended):
     def is_bound(self) -> bool:
         """Whether its client was on its way to one endpoint, so that no other one is asked."""
         return False
+
+    def may_use(self, pool: LeasePool) -> bool:
+        if self.is_bound():
+            return False
+        # On a shared connection of one that was tried others may keep who waits from ever having another one.
+        return pool.is_shared or all(one.pool is not pool for one in self.exchange.attempts)
 
     def others(self) -> int:
         return len(self.destination.cluster.pools) - 1

@@ -105,6 +105,9 @@ class Apart(LeaseLine):
 
     def open_more(self, pool: LeasePool) -> None: ...
 
+    def suits_first(self, pool: LeasePool) -> bool:
+        return True
+
     def hand_to_waiter(self, lease: Lease) -> bool:
         return False
 

@@ -447,7 +447,7 @@ class Cluster(LeaseLine):
     def _take_idle(self) -> Lease | None:
         now = self._clock()
         for pool in self.pools:
-            connection = pool.take(now, True) if pool.idle else None
+            connection = pool.take(now, True) if pool.idle and self.suits_first(pool) else None
             if connection is not None:
                 return connection
         return None
@@ -460,8 +460,18 @@ class Cluster(LeaseLine):
         wait, _ = self._line.popitem(last=False)
         return wait
 
+    def suits_first(self, pool: LeasePool) -> bool:
+        """Whether the first who waits, if anybody does, may have a connection to this endpoint: the one that was
+        chosen for it, or another one that is usable. What fails fast comes free first, and would get most of what
+        waits, though it is left out."""
+        wait = next(iter(self._line), None)
+        if wait is None or pool is wait.pool:
+            return True
+        return self.peers.counts(pool.endpoint) and wait.seeker.may_use(pool)
+
     def hand_to_waiter(self, connection: Lease) -> bool:
-        """Give a connection that has become free to the first who waits; False when it is to lie idle.
+        """Give a connection that has become free to the first who waits, or close it where that may not use it: its
+        place goes to a connection to where it is on its way. False when it is to lie idle.
 
         One who has no time left gives it back within the call. Then the next one gets it from the loop here, not
         from within: hundreds who run out of time together would be as many calls deep, and break off half-way.
@@ -472,10 +482,15 @@ class Cluster(LeaseLine):
         try:
             free: Lease | None = connection
             while free is not None:
+                if not self.suits_first(free.pool):
+                    free.abort()
+                    break
                 self._first_in_line().seeker.leased(free)
                 free = self._take_idle() if self.waits else None
         finally:
             self._is_handing_over = False
+        while self.waits and self._close_one_idle():
+            pass  # what was given back, and the next one may not use
         return True
 
     def connection_closed(self) -> None:

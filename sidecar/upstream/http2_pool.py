@@ -120,9 +120,13 @@ class Http2Pool(SharingPool):
     def came_free(self, connection: Http2UpstreamConnection, now: float) -> None:
         cluster = self.cluster
         if cluster.waits:
-            place = connection.place()
-            if place is not None:
-                cluster.hand_to_waiter(place)
+            if cluster.suits_first(self):
+                place = connection.place()
+                if place is not None:
+                    cluster.hand_to_waiter(place)
+            elif not connection.codec.load.open_streams:
+                connection.close()  # makes room for a connection to elsewhere
+                return
         if connection.codec.load.open_streams:
             return
         if self.is_retired:

@@ -101,6 +101,10 @@ class Seeker(ABC):
     def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         """`is_counted`: it says something of the upstream. One failure is one, however many waited for it."""
 
+    def may_use(self, pool: LeasePool) -> bool:
+        """Whether a connection to this endpoint will do, too, which is usable, and not the one that was chosen."""
+        return True
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OpenSeeker(Seeker):
@@ -223,8 +227,13 @@ class LeaseLine(ABC):
         """Open another connection, though nobody waits for one, if the limits allow it."""
 
     @abstractmethod
+    def suits_first(self, pool: LeasePool) -> bool:
+        """Whether the first who waits, if anybody does, may have a connection to this endpoint."""
+
+    @abstractmethod
     def hand_to_waiter(self, lease: Lease) -> bool:
-        """Give it to the first who waits; False when it is to lie idle."""
+        """Give it to the first who waits, or close it to make room for a connection that it may use; False when it
+        is to lie idle."""
 
     @abstractmethod
     def watch_idle(self, now: float) -> None:

@@ -332,6 +332,33 @@ async def test_where_one_endpoint_was_meant_no_other_one_is_asked_for_it() -> No
         assert (len(to.good[0].requests), to.asked_of_bad) == (0, 8)
 
 
+async def test_who_waits_in_line_for_the_endpoint_that_was_meant_gets_no_connection_to_another() -> None:
+    async def slowly(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(1.0)
+            await peer.send(OK)
+
+    async def by_connect(worker: Worker, endpoint: int) -> int:
+        target = b"127.0.0.1:%d" % endpoint
+        async with raw_client(port(worker, "outbound")) as client:
+            await client.send(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
+            await client.reader.readuntil(b"\r\n\r\n")
+            await client.send(get(b"/"))
+            (answer,) = await client.responses([b"GET"])
+            return answer.status
+
+    async with raw_upstream(slowly) as one, raw_upstream(slowly) as two:
+        routes = f"""\
+upstreams: {{app: {{endpoints: ["127.0.0.1:{one.port}", "127.0.0.1:{two.port}"], limits: {{max_connections: 1}}}}}}
+routes: [{{name: app, upstream: app, listener: outbound}}]
+"""
+        async with running(routes) as worker:
+            asked = [by_connect(worker, app.port) for app in (one, two, one, two)]
+            assert await asyncio.gather(*asked) == [200] * 4
+            assert (len(one.requests), len(two.requests)) == (2, 2)
+            await assert_clean(worker)
+
+
 async def test_where_one_that_refuses_was_meant_it_is_asked_once() -> None:
     (dead,) = free_ports(1)
     async with raw_upstream() as good:

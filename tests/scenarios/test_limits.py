@@ -14,10 +14,10 @@ from sidecar.config.load import load_text
 from sidecar.core import deadline
 from sidecar.downstream.http1 import ClientConnection
 from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, post, saying, stage
-from tests.support.clean import Complaints
+from tests.support.clean import Complaints, assert_clean
 from tests.support.loop import JumpingLoop
-from tests.support.proxy import HEADER
-from tests.support.raw import RawPeer, Response, raw_client, turns
+from tests.support.proxy import HEADER, port, running
+from tests.support.raw import RawPeer, Response, raw_client, raw_upstream, turns
 
 
 def error_of(response: Response) -> bytes:
@@ -352,6 +352,40 @@ async def test_hundreds_in_line_who_run_out_of_time_together_leave_nothing_behin
             answers = [await client.responses([b"GET"]) for client in (first, *late)]
         assert [answer.status for (answer,) in answers] == [200] + [504] * crowd
         assert [request.target for request in to.requests] == [b"/first"]
+
+
+async def test_a_connection_to_an_endpoint_that_is_left_out_is_not_given_to_who_waits() -> None:
+    """What fails at once comes free first."""
+
+    async def slowly(peer: RawPeer) -> None:
+        while await peer.request() is not None:
+            await asyncio.sleep(0.05)
+            await peer.send(OK)
+
+    bad = saying(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+    async with raw_upstream(slowly) as one, raw_upstream(slowly) as two, raw_upstream(bad) as three:
+        endpoints = ", ".join(f'"127.0.0.1:{app.port}"' for app in (one, two, three))
+        routes = f"""\
+upstreams: {{app: {{endpoints: [{endpoints}], limits: {{max_connections: 4}}, ejection: {{base: 250s}}}}}}
+routes: [{{name: app, upstream: app}}]
+"""
+        async with running(routes) as worker:
+
+            async def answers(count: int) -> list[int]:
+                async with raw_client(port(worker)) as client:
+                    statuses = []
+                    for _ in range(count):
+                        await client.send(post(b"x"))
+                        (answer,) = await client.responses([b"POST"])
+                        statuses.append(answer.status)
+                        client.received = b""
+                    return statuses
+
+            found = await asyncio.gather(*[answers(40) for _ in range(12)])
+            failed = sum(status != 200 for statuses in found for status in statuses)
+            assert worker.assembly.clusters["app"].peers.ejected == 1
+            assert failed == len(three.requests) < 5 + 12, "those that chose it before it was left out"
+            await assert_clean(worker)
 
 
 async def test_who_waits_in_line_goes_on_when_a_reload_raises_the_limit() -> None:

@@ -7,15 +7,17 @@ from math import inf
 
 import pytest
 
+from sidecar.core.ejection.change import Health
 from sidecar.core.errors import Reason
 from sidecar.http2.settings import AGE_JITTER, AGE_SECONDS
 from sidecar.http2.streams import STREAMS_BEFORE_SETTINGS
 from sidecar.transport.turns import ENDS_A_TURN
+from sidecar.upstream.cluster import Wait
 from sidecar.upstream.connecting import Connecting
-from sidecar.upstream.http2_pool import JOIN_MOST, MORE_EVERY_SECONDS
+from sidecar.upstream.http2_pool import JOIN_MOST, MORE_EVERY_SECONDS, Http2Pool
 from sidecar.upstream.lease import Fate
 from tests.http2 import wire
-from tests.support.by_hand import HandConnecting, Waiting
+from tests.support.by_hand import THERE, HandConnecting, Waiting
 from tests.support.raw import turns
 from tests.upstream.http2_stage import Asking, Call, Upstream
 
@@ -111,6 +113,31 @@ async def test_who_waits_in_line_gets_the_place_of_a_stream_that_ends(
     peer.say(wire.answer(3))
     end(waiting[0].calls[0])
     assert (len(waiting[1].calls), upstream.cluster.pending) == (1, 0)
+
+
+async def test_who_waits_gets_no_place_at_another_endpoint_that_is_left_out(
+    connectings: list[HandConnecting],
+) -> None:
+    """Its connection makes room with its last stream."""
+    upstream = Upstream(max_connections=1)
+    cluster = upstream.cluster
+    peer = upstream.connect(limit=2)
+    calls = [upstream.ask() for _ in range(2)]
+    other = cluster._join_peers(cluster.pool_for(Http2Pool, THERE), 0.0)
+    cluster._use([upstream.pool, other], 0.0)
+    waits = [Asking(), Asking()]
+    for one in waits:
+        assert isinstance(cluster.wait_for(other, one), Wait)
+    upstream.pool.standing.health = Health.EJECTED
+    cluster.peers.usable -= 1
+    for number, call in enumerate(calls):
+        assert connectings == []
+        peer.say(wire.answer(2 * number + 1))
+        end(call)
+    (opened,) = connectings
+    assert opened.pool is other
+    assert [one.calls for one in waits] == [[], []]
+    assert cluster.connections == 1
 
 
 async def test_a_limit_is_remembered_for_the_next_connection_of_its_endpoint(
