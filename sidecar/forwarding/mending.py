@@ -153,14 +153,22 @@ class Mending:
             story.lost(error)
 
     def answered(
-        self, race: Mended, attempt: Attempt, answer: Answered, cause: RetryCause | None, now: float
+        self,
+        race: Mended,
+        attempt: Attempt,
+        answer: Answered,
+        cause: RetryCause | None,
+        now: float,
+        *,
+        is_left: bool,
     ) -> None:
-        """An answer came that may be bettered: by an attempt that is under way, or by another try for `cause`."""
+        """An answer came that may be bettered: by an attempt that is under way, or by another try for `cause`.
+        `is_left`: its endpoint was suspect before."""
         if race.running:
             self.drop_aside()
             self._aside = SetAside(attempt, answer)
         else:
-            self._retry_or_stand(race, attempt, answer, cause, now)
+            self._retry_or_stand(race, attempt, answer, cause, now, is_left=is_left)
 
     def leave(self, race: Mended, now: float) -> bool:
         """Whether the request is sent on to an endpoint that is well, from one that was suspect."""
@@ -225,13 +233,22 @@ class Mending:
         self._retry_or_stand(race, attempt, answer, cause, now)
 
     def _retry_or_stand(
-        self, race: Mended, attempt: Attempt, answer: Answered, cause: RetryCause | None, now: float
+        self,
+        race: Mended,
+        attempt: Attempt,
+        answer: Answered,
+        cause: RetryCause | None,
+        now: float,
+        *,
+        is_left: bool = False,
     ) -> None:
         if cause is None:
             race.give(attempt, answer)
         else:
             has_other = len(race.destination.cluster.pools) > 1
             asked_seconds = asked_to_wait(attempt, answer.head, has_other=has_other)
+            if asked_seconds > 0.0 and is_left and race.well_endpoint(now) is not None:
+                asked_seconds = 0.0  # that is said of an endpoint that fails, and there is one that does not
             self._plan_retry(race, attempt, answer, cause, asked_seconds, now)
 
     def _plan_retry(

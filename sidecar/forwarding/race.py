@@ -690,11 +690,13 @@ class Race(Mended):
         client has been told by then."""
         if not self.may_better(attempt, head, attempt.grpc_status):
             return False
-        cause = self._cause_to_retry(attempt, head, attempt.grpc_status)  # before it lets go of the body
+        # Before it lets go of the body, and is counted.
+        cause = self._cause_to_retry(attempt, head, attempt.grpc_status)
+        is_left = head.status >= 500 and self.may_leave(attempt)
         now = self.exchange.service.clock()
         self._end_badly(attempt, now)
         answer = Answered(head, body, self.exchange.service.memory, now)
-        self._begin_mending().answered(self, attempt, answer, cause, now)
+        self._begin_mending().answered(self, attempt, answer, cause, now, is_left=is_left)
         return True
 
     # Of a request that finds out whether an upstream is well again

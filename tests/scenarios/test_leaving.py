@@ -308,6 +308,17 @@ async def test_a_hedged_route_and_one_that_retries_go_by_their_own_rules() -> No
         assert tried_again(to.worker) == {"status": 5}
 
 
+@pytest.mark.parametrize("route", ["", ", retry: {attempts: 1, on: [503]}"], ids=["alone", "with retry"])
+async def test_how_long_a_suspect_endpoint_asks_to_wait_is_not_said_of_one_that_is_well(route: str) -> None:
+    waits = saying(b"HTTP/1.1 503 X\r\nRetry-After: 60\r\nContent-Length: 3\r\n\r\nbad")
+    async with stage(1, 2, waits, route=route, upstream=LONG) as to:
+        assert await to.failures(60) == 2, "of each the first one"
+        assert to.healths() == [Health.EJECTED, Health.SPARED, Health.USABLE]
+        before = to.asked_of_bad
+        assert await to.failures(250) == 0
+        assert to.asked_of_bad > before, "in trials"
+
+
 async def test_budget_that_is_spent_is_counted() -> None:
     async with stage(2, 1, route=", retry: {budget: {ratio: 0, min_per_second: 0}}") as to:
         await to.failures(60)
