@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidecar.core.breaker.permit import Turn
 from sidecar.core.deadline import CLOCK_NOISE_SECONDS, MIN_SEND_SECONDS, with_margin
+from sidecar.core.ejection.change import Health
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
 from sidecar.core.outcome import Judged, Kind, Limit, Outcome
@@ -45,6 +46,7 @@ _REUSABLE: Final = Fate.REUSABLE
 _CLIENT: Final = Turn.CLIENT
 _UPSTREAM: Final = Turn.UPSTREAM
 _HEDGE: Final = RetryCause.HEDGE
+_SPARED: Final = Health.SPARED
 _LOST: Final = "lost to a hedge"
 _EARLY_SECONDS: Final = 0.001
 """By so much a server may be early: what it was told is rounded down."""
@@ -279,6 +281,9 @@ class Attempt(ResponseSink, Seeker):
             race.failed(self, error)
 
     def may_use(self, pool: LeasePool) -> bool:
+        own = None if self.pool is None else self.pool.standing
+        if own is not None and own.health is _SPARED and own.fell_at <= self.started:
+            return False  # a trial, which would show nothing elsewhere
         return self.race.may_use(pool)
 
     def _end_wait(self, now: float) -> None:

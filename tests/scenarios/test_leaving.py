@@ -268,6 +268,37 @@ async def test_a_spared_endpoint_that_is_well_again_is_found_by_requests_without
         assert to.healths() == [Health.EJECTED, Health.USABLE, Health.USABLE]
 
 
+async def test_a_trial_that_waits_in_line_is_made_where_it_was_to_be() -> None:
+    """There are always fewer connections than requests, and those to usable endpoints come free."""
+
+    async def script(peer: RawPeer) -> None:
+        while (request := await peer.request()) is not None:
+            if request.target == b"/slow":
+                await asyncio.sleep(0.05)
+            await peer.send(OK if is_well else BAD)
+
+    is_well = False
+    async with stage(0, 3, script, upstream=f"{LONG}, limits: {{max_connections: 2}}") as to:
+        peers = to.peers
+        for one in list(peers.members)[1:]:
+            for _ in range(5):
+                peers.failed(one, "500", asyncio.get_running_loop().time())
+        to.worker.assembly.clusters["app"].settle(asyncio.get_running_loop().time())
+        assert to.healths() == [Health.EJECTED, Health.SPARED, Health.USABLE]
+        is_well = True
+
+        async def many() -> None:
+            async with raw_client(port(to.worker)) as client:
+                for _ in range(500):
+                    await client.send(get(b"/slow"))
+                    (answer,) = await client.responses([b"GET"])
+                    assert answer.status == 200
+                    client.received = b""
+
+        await asyncio.gather(*[many() for _ in range(6)])
+        assert to.healths() == [Health.EJECTED, Health.USABLE, Health.USABLE]
+
+
 async def test_copies_take_no_trial_since_nobody_counts_what_comes_of_them() -> None:
     """An endpoint that is well again is found as soon beside them, by the requests."""
 
