@@ -270,15 +270,26 @@ class Attempt(ResponseSink, Seeker):
         pool = self.pool
         assert pool is not None
         if lease.pool is not pool:  # it is the first that came free, of whatever endpoint
-            pool.in_flight -= 1
-            self.pool = lease.pool
-            self.pool.in_flight += 1
-            self.pool.begun_at = self.started
+            self._move_to(lease.pool)
         race = self.race
         try:
             self.send(lease, now)
         except GivenUp as error:
             race.failed(self, error)
+
+    def opening(self, pool: LeasePool) -> None:
+        if pool is not self.pool:
+            self._move_to(pool)
+        now = self.race.story.service.clock()
+        if self.permit.sent(pool.endpoint, now):
+            self._watch(now)
+
+    def _move_to(self, pool: LeasePool) -> None:
+        if self.pool is not None:
+            self.pool.in_flight -= 1
+        self.pool = pool
+        pool.in_flight += 1
+        pool.begun_at = self.started
 
     def may_use(self, pool: LeasePool) -> bool:
         own = None if self.pool is None else self.pool.standing

@@ -464,10 +464,20 @@ class Cluster(LeaseLine):
         """Whether the first who waits, if anybody does, may have a connection to this endpoint: the one that was
         chosen for it, or another one that is usable. What fails fast comes free first, and would get most of what
         waits, though it is left out."""
-        wait = next(iter(self._line), None)
-        if wait is None or pool is wait.pool:
+        if not self.waits:
             return True
-        return self.peers.counts(pool.endpoint) and wait.seeker.may_use(pool)
+        wait = self._aimed_first()
+        return pool is wait.pool or (self.peers.counts(pool.endpoint) and wait.seeker.may_use(pool))
+
+    def _aimed_first(self) -> Wait:
+        """The first who waits, with another endpoint where its own one has left, or is left out since it was
+        chosen."""
+        wait = next(iter(self._line))
+        if wait.pool.is_retired or not self.peers.counts(wait.pool.endpoint):
+            other = self.pick()
+            if other is not None and (wait.pool.is_retired or wait.seeker.may_use(other)):
+                wait.pool = other
+        return wait
 
     def hand_to_waiter(self, connection: Lease) -> bool:
         """Give a connection that has become free to the first who waits, or close it where that may not use it: its
@@ -534,9 +544,7 @@ class Cluster(LeaseLine):
 
     def _hand_out_places(self) -> None:
         while self.waits and self.connections < self.policy.limits.max_connections:
-            wait = next(iter(self._line))
-            if wait.pool.is_retired:
-                wait.pool = self.pick() or wait.pool
+            wait = self._aimed_first()
             pool = wait.pool
             if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
                 self._first_in_line()
@@ -544,6 +552,7 @@ class Cluster(LeaseLine):
                 self._open_for(self._first_in_line())
             else:
                 return
+            wait.seeker.opening(wait.pool)
 
     # Life
 

@@ -101,6 +101,9 @@ class Seeker(ABC):
     def not_leased(self, reason: Reason, detail: str, *, is_counted: bool = True) -> None:
         """`is_counted`: it says something of the upstream. One failure is one, however many waited for it."""
 
+    def opening(self, pool: LeasePool) -> None:  # noqa: B027  # most need not know
+        """It stood in line, and a connection to this endpoint is being opened for it now."""
+
     def may_use(self, pool: LeasePool) -> bool:
         """Whether a connection to this endpoint will do, too, which is usable, and not the one that was chosen."""
         return True

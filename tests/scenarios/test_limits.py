@@ -12,12 +12,14 @@ import pytest
 
 from sidecar.config.load import load_text
 from sidecar.core import deadline
+from sidecar.core.ejection.change import Health
 from sidecar.downstream.http1 import ClientConnection
 from tests.scenarios.stage import OK, Stage, app_routes, get, hang, inbound, post, saying, stage
 from tests.support.clean import Complaints, assert_clean
 from tests.support.loop import JumpingLoop
+from tests.support.ports import free_ports
 from tests.support.proxy import HEADER, port, running
-from tests.support.raw import RawPeer, Response, raw_client, raw_upstream, turns
+from tests.support.raw import RawPeer, Response, ask, raw_client, raw_upstream, turns
 
 
 def error_of(response: Response) -> bytes:
@@ -385,6 +387,34 @@ routes: [{{name: app, upstream: app}}]
             failed = sum(status != 200 for statuses in found for status in statuses)
             assert worker.assembly.clusters["app"].peers.ejected == 1
             assert failed == len(three.requests) < 5 + 12, "those that chose it before it was left out"
+            await assert_clean(worker)
+
+
+async def test_an_endpoint_that_refuses_who_stood_in_line_is_left_out() -> None:
+    """Where each answer ends its connection, all connections are opened for who waits."""
+
+    async def script(peer: RawPeer) -> None:
+        await peer.request()
+        await asyncio.sleep(0.05)
+        await peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+
+    (dead,) = free_ports(1)
+    async with raw_upstream(script) as one:
+        routes = f"""\
+upstreams:
+  app:
+    endpoints: ["127.0.0.1:{one.port}", "127.0.0.1:{dead}"]
+    limits: {{max_connections: 2}}
+    ejection: {{base: 250s}}
+routes: [{{name: app, upstream: app, circuit_breaker: {{warm_up: off}}}}]
+"""
+        async with running(routes) as worker:
+            asked = [ask(port(worker), post(b"x")) for _ in range(60)]
+            assert [answer.status for answer in await asyncio.gather(*asked)] == [200] * 60
+            members = worker.assembly.clusters["app"].peers.members.values()
+            (refusing,) = (one for one in members if one.failed)
+            assert refusing.health is Health.EJECTED
+            assert refusing.failed <= 6, "but for one that was under way, who waits goes elsewhere by then"
             await assert_clean(worker)
 
 
