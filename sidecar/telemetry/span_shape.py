@@ -26,6 +26,7 @@ from sidecar.core.retry import RetryCause
 from sidecar.core.secrets import redacted_path, redacted_query
 from sidecar.core.secured import TlsFacts
 from sidecar.core.snapshot import Endpoint, Match
+from sidecar.core.sources import ReloadReport
 from sidecar.core.untrusted import Untrusted
 from sidecar.telemetry import wire
 from sidecar.telemetry.attributes import ns, of_breaker, of_endpoint, of_wait
@@ -294,7 +295,15 @@ class SpanShaper:
             return [self._check_span(record, offset_ns)]
         if isinstance(record, Mirrored):
             return [self._copy_span(record, offset_ns)]
+        if isinstance(record, ReloadReport):
+            self._forget()
         return self._events.spans(record, offset_ns)
+
+    def _forget(self) -> None:
+        """A reload makes each match anew: what is known of the ones before would not be asked for again, and keeps
+        them alive."""
+        self._servers.clear()
+        self._attempts.clear()
 
     def _copy_span(self, copy: Mirrored, offset_ns: int) -> bytes:
         """A CLIENT span that is the root of its trace, linked to the SERVER span of the request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -345,6 +346,15 @@ def test_an_attempt_that_failed_says_nothing_of_a_status_of_grpc() -> None:
     told = attributes(client)
     assert "rpc.grpc.status_code" not in told
     assert (told["rpc.system"], told["error.type"]) == ("grpc", "connection_refused")
+
+
+def test_what_is_known_of_a_configuration_goes_with_it() -> None:
+    shaper, match = SpanShaper(IDS), Match(PathMatch(PathKind.PREFIX, "/v1"))
+    before = sys.getrefcount(match)
+    shaper.exchange_spans(recorded(FakeExchange(match=match)), OFFSET_NS)
+    assert sys.getrefcount(match) > before, "it is remembered by its identity"
+    shaper.event_spans(ReloadReport(50.0, 0.5, 4, is_success=True), OFFSET_NS)
+    assert sys.getrefcount(match) == before
 
 
 def test_unknown_method_is_other_and_kept_as_original() -> None:
