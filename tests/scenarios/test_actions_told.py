@@ -70,7 +70,6 @@ async def test_the_log_has_the_bytes_of_what_was_answered_here(
 
 async def test_the_numbers_have_the_route_and_no_upstream() -> None:
     async with acting(ROUTES) as to:
-        to.worker.service.observe = to.worker.numbers
         await to.ask("1.1", b"/away")
         server = 'http_server_request_duration_seconds_count{sidecar_route="away"'
         assert scraped(to.worker, server) == 1
