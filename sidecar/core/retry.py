@@ -213,17 +213,30 @@ class RetryBudget:
     def take(self, now: float, successes: int) -> bool:
         """Whether one more retry may be sent now; it is taken off if so. `successes`: of the upstream, counted since
         whenever; where they have not grown for a second, or in spite of many calls, it has fallen."""
-        if successes != self._seen:
-            self._seen, self._seen_at, self._asked = successes, now, 0
+        self._look(now, successes)
         self._asked += 1
-        self._feed(now)
+        if not self._has_one(now):
+            return False
         if self._free >= 1.0:
             self._free -= 1.0
-            return True
-        if self._earned < 1.0 - ROUNDING or self._has_fallen(now - self._seen_at):
-            return False
-        self._earned -= 1.0
+        else:
+            self._earned -= 1.0
         return True
+
+    def may_take(self, now: float, successes: int) -> bool:
+        """Whether `take` would say so. Nothing is taken off, and it is no call of that one."""
+        self._look(now, successes)
+        return self._has_one(now)
+
+    def _look(self, now: float, successes: int) -> None:
+        if successes != self._seen:
+            self._seen, self._seen_at, self._asked = successes, now, 0
+        self._feed(now)
+
+    def _has_one(self, now: float) -> bool:
+        if self._free >= 1.0:
+            return True
+        return self._earned >= 1.0 - ROUNDING and not self._has_fallen(now - self._seen_at)
 
     def _has_fallen(self, seconds: float) -> bool:
         """`seconds`: since the first failure after the last success."""

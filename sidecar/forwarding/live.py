@@ -133,17 +133,16 @@ class Destination:
 
     def take_to_leave(self, now: float) -> bool:
         """Whether one more request may leave an endpoint that is suspect; it is taken off the budget if so."""
-        tally = self.breaker.tally
-        if self.retry_budget is None:  # nobody tells this one of each request
-            self.leaving.count(tally.total, now)
-        return self.leaving.take(now, tally.successful)
+        return self._counted_leaving(now).take(now, self.breaker.tally.successful)
 
     def has_to_leave(self, now: float) -> bool:
         """Whether `take_to_leave` would say so; nothing is taken off."""
-        if not self.take_to_leave(now):
-            return False
-        self.leaving.give_back()
-        return True
+        return self._counted_leaving(now).may_take(now, self.breaker.tally.successful)
+
+    def _counted_leaving(self, now: float) -> RetryBudget:
+        if self.retry_budget is None:  # nobody tells this one of each request
+            self.leaving.count(self.breaker.tally.total, now)
+        return self.leaving
 
     def admit(self, now: float, asking: Asking) -> Permit | Refusal:
         """May an attempt be made now? Asks the breaker, then the limits of its upstream."""

@@ -142,6 +142,20 @@ def test_an_upstream_that_has_fallen_gets_what_comes_by_itself_alone() -> None:
     assert taken == pytest.approx(3 * 49, abs=4)
 
 
+def test_to_ask_whether_one_could_be_sent_takes_nothing_off_and_earns_nothing() -> None:
+    asked, other = RetryBudget(0.2, 3.0, 0.0), RetryBudget(0.2, 3.0, 0.0)
+    answers: list[tuple[bool, bool]] = []
+    for number in range(3000):
+        now = number * 0.01
+        for budget in (asked, other):
+            budget.put(now)
+        could_be = [asked.may_take(now, min(number, 1000)) for _ in range(3)]
+        answers.append((asked.take(now, min(number, 1000)), other.take(now, min(number, 1000))))
+        assert could_be[0] or not answers[-1][0], "what is taken could be taken"
+        assert len(set(could_be)) == 1
+    assert [one for one, _ in answers] == [one for _, one in answers]
+
+
 def test_an_upstream_that_falls_does_not_get_all_that_was_kept() -> None:
     """500 requests a second, until all fail: within 40 ms it is known."""
     budget = RetryBudget(0.2, 3.0, 0.0)
