@@ -412,7 +412,7 @@ class Numbers:
         for name, route in list(self._routes.items()):
             if name is not None and name not in names and not any(route.active.values()):
                 del self._routes[name]
-                self.shapes = {key: shape for key, shape in self.shapes.items() if shape.route is not route}
+                self._forget_shapes(route)
         with self.lock:
             # Counted anew: a reader may still fold a route that has gone.
             self.series = sum(len(route.server) + len(route.client) for route in self._routes.values())
@@ -461,8 +461,11 @@ class Numbers:
     def _make_room(self, route: RouteNumbers) -> None:
         """Count and forget the shapes of a route whose upstream makes up ever new statuses."""
         route.fold_locked()
-        self.shapes = {key: shape for key, shape in self.shapes.items() if shape.route is not route}
+        self._forget_shapes(route)
         route.shapes.clear()
+
+    def _forget_shapes(self, route: RouteNumbers) -> None:
+        self.shapes = {key: shape for key, shape in self.shapes.items() if shape.route is not route}
 
     def _count_live(self) -> None:
         """Count what is under way, by route and method. The lock is held.

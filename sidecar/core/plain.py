@@ -93,6 +93,11 @@ _statuses: dict[bytes, int] = {}
 _recall = _known.get
 
 
+# As finals, by which compiled code tells the kinds of fields apart: it asks the module for any other name.
+BLOCK: Final = Block
+FILLED: Final = Filled
+ANSWER_BLOCK: Final = AnswerBlock
+
 PlainRequest = tuple[bytes, bytes, list[Field], dict[bytes, bytes], int]
 """Method, target, fields, their values by key (none comes twice), and where in the data the body begins. Fields and
 values may be a `Block`'s, so nobody changes them; those of a template are `Filled`."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core import forwarded
-from sidecar.core.block import Block
 from sidecar.core.client_tls import XFCC_NAMES
 from sidecar.core.headers import TELLS_OF_CLIENT
+from sidecar.core.plain import BLOCK
 from sidecar.core.request import Request
 from sidecar.core.snapshot import Forwarded
 
@@ -46,7 +46,7 @@ def tell_of_client(
         _drop_client_cert(request)
         drop |= XFCC_NAMES
     if not drop:
-        is_kept = type(request.fields) is Block and len(lookup) <= MOST_KEPT
+        is_kept = type(request.fields) is BLOCK and len(lookup) <= MOST_KEPT
         return host, lines, mode, lookup if is_kept and TELLS_OF_CLIENT.isdisjoint(lookup) else None
     request.fields = [field for field in request.fields if field[0] not in drop]
     return known

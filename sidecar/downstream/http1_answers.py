@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.core import headers
-from sidecar.core.block import AnswerBlock, Block
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
-from sidecar.core.plain import Field
+from sidecar.core.plain import ANSWER_BLOCK, BLOCK, Field
 from sidecar.core.request import PLAIN, TUNNEL
 from sidecar.downstream.gate import OUTSIDE
 from sidecar.downstream.http1_between import Stay
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 JOIN_BYTES: Final = 8192
 """A body piece up to this size is copied behind the head into one write; beyond, the copy costs more."""
-# As finals, since compiled code asks the module for each name otherwise.
-_BLOCK: Final = Block
-_ANSWER_BLOCK: Final = AnswerBlock
 _status_line: Final = headers.STATUS_LINES.get  # to ask it as a method takes 500 instructions more here
 _BODYLESS: Final = frozenset({204, 304})
 
@@ -105,7 +101,7 @@ class AnswerWriter(ClientMemory, ServerStream):
         if exchange is None:
             return
         lines, request = _lines(head), exchange.request
-        if type(head.fields) is _ANSWER_BLOCK:
+        if type(head.fields) is ANSWER_BLOCK:
             pass  # its request is no HEAD, its status allows a body, whose length it says
         elif request.method == b"HEAD" or head.status in _BODYLESS:
             self._answer_form = _BODYLESS_FORM
@@ -169,7 +165,7 @@ class AnswerWriter(ClientMemory, ServerStream):
             return
         request, fields = exchange.request, head.fields
         if (
-            type(fields) is not _ANSWER_BLOCK
+            type(fields) is not ANSWER_BLOCK
             or request.traits is not PLAIN
             or not self._keep_alive
             or self._body_left
@@ -342,7 +338,7 @@ def _lines(head: ResponseHead) -> list[bytes]:
     status = head.status
     first = _status_line(status) or headers.status_line(status)
     has_date, drop, fields = head.has_own_date, head.drop, head.fields
-    if type(fields) is _ANSWER_BLOCK or (type(fields) is _BLOCK and b"date" not in fields.lookup):
+    if type(fields) is ANSWER_BLOCK or (type(fields) is BLOCK and b"date" not in fields.lookup):
         kept = fields.kept if fields.drop is drop else fields.keep(drop)
         return [first, kept, b"" if has_date else date.line(), head.added.lines, *head.own]
     out = [first]

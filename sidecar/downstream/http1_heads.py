@@ -11,12 +11,11 @@ import re
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from sidecar.core.block import Block, Filled
 from sidecar.core.grpc_status import is_grpc
 from sidecar.core.headers import TELLS_OF_CLIENT
 from sidecar.core.hosts import asked_port, normal_host
 from sidecar.core.memory_budget import FIELD_BYTES, STEP_BYTES, charge_of_head
-from sidecar.core.plain import PlainRequest, read_request
+from sidecar.core.plain import BLOCK, FILLED, PlainRequest, read_request
 from sidecar.core.request import PLAIN, Asked, Request, Traits
 from sidecar.downstream import reader
 from sidecar.downstream.client_lines import MOST_KEPT, Known, tell_of_client
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 EMPTY_BYTES: Final = 8192
 """Of empty lines that are passed over at once; the next ones are asked for anew, as a request would be."""
-# As finals, since compiled code asks the module for each name otherwise.
-_BLOCK: Final = Block
-_FILLED: Final = Filled
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+").match
 _OF_CLIENT: Final = TELLS_OF_CLIENT
 _ANSWER: Final = Phase.ANSWER
@@ -142,11 +138,11 @@ class HeadReader(AnswerWriter):
                 request.added = known[1]
             elif known[0] == host and (
                 not fields.template.tells_of_client
-                if type(fields) is _FILLED
+                if type(fields) is FILLED
                 else _OF_CLIENT.isdisjoint(lookup)
             ):
                 request.added = known[1]
-                if known[3] is None and type(fields) is _BLOCK and len(lookup) <= MOST_KEPT:
+                if known[3] is None and type(fields) is BLOCK and len(lookup) <= MOST_KEPT:
                     self._forwarded = host, known[1], known[2], lookup  # its first head was not known yet
             else:
                 self._tell_of_client(request)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sidecar.core.block import Block
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import is_grpc
+from sidecar.core.plain import BLOCK
 from sidecar.core.request import PLAIN_2, TUNNEL, Request, Traits
 from sidecar.core.websocket import ACCEPT, KEY, WEBSOCKET
 from sidecar.http1 import parse
@@ -68,7 +68,7 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
         _read_further(request, event, has_underscores=has_underscores)
     else:
         request.traits = PLAIN_2
-    if type(fields) is Block and not is_connect:
+    if type(fields) is BLOCK and not is_connect:
         head.known = listener.policy, event.is_end, host, request.traits, request.length
     return request
 

@@ -24,53 +24,40 @@ def count(numbers: Numbers, exchange: RaceOwner) -> None:
     seconds = ended - exchange.started
     if attempts:
         first = attempts[0]
-        key: ShapeKey = (
-            exchange.route_name,
-            request.method,
-            exchange.status,
-            exchange.reason,
-            budget.source,
-            first.upstream,
-            first.status,
-            first.reason,
-            (exchange.grpc_status, first.grpc_status) if request.traits.is_grpc else None,
-        )
-        shape = numbers.shapes.get(key) or numbers.shape(key, request.listener)
+        upstream: str | None = first.upstream
+        span_id = first.span_id  # a line for each: a tuple of four is made and taken apart
+        status = first.status
+        reason = first.reason
+        grpc_status = first.grpc_status
         first_ended = first.ended
         first_seconds = first_ended - first.started
-        trace = exchange.trace
-        if trace.is_sampled:
-            shape.sampled.append(
-                (trace.trace_id, trace.span_id, first.span_id, seconds, ended, first_seconds, first_ended)
-            )
-        if len(attempts) > 1:
-            _keep_retries(shape, exchange)
     else:
-        shape = _shape_without_attempt(numbers, exchange)
-        first_seconds = 0.0
-        trace = exchange.trace
-        if trace.is_sampled:
-            shape.sampled.append((trace.trace_id, trace.span_id, b"", seconds, ended, 0.0, 0.0))
-    values = shape.values
-    values.extend((seconds, first_seconds, budget.measured_seconds))
-    if len(values) >= FOLD_VALUES:
-        numbers.fold_if_free(shape)
-
-
-def _shape_without_attempt(numbers: Numbers, exchange: RaceOwner) -> Shape:
-    budget, request = exchange.budget, exchange.request
+        upstream, span_id, status, grpc_status = None, b"", 0, None
+        reason = Reason.DEADLINE_EXCEEDED if budget.is_spent else None
+        first_ended = first_seconds = 0.0
     key: ShapeKey = (
         exchange.route_name,
         request.method,
         exchange.status,
         exchange.reason,
         budget.source,
-        None,
-        0,
-        Reason.DEADLINE_EXCEEDED if budget.is_spent else None,
-        (exchange.grpc_status, None) if request.traits.is_grpc else None,
+        upstream,
+        status,
+        reason,
+        (exchange.grpc_status, grpc_status) if request.traits.is_grpc else None,
     )
-    return numbers.shapes.get(key) or numbers.shape(key, request.listener)
+    shape = numbers.shapes.get(key) or numbers.shape(key, request.listener)
+    trace = exchange.trace
+    if trace.is_sampled:
+        shape.sampled.append(
+            (trace.trace_id, trace.span_id, span_id, seconds, ended, first_seconds, first_ended)
+        )
+    if len(attempts) > 1:
+        _keep_retries(shape, exchange)
+    values = shape.values
+    values.extend((seconds, first_seconds, budget.measured_seconds))
+    if len(values) >= FOLD_VALUES:
+        numbers.fold_if_free(shape)
 
 
 def _keep_retries(shape: Shape, exchange: RaceOwner) -> None:

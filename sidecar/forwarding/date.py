@@ -28,9 +28,9 @@ _now: Final = time.time
 def line() -> bytes:
     """The field line that says now."""
     now, at_hand = _now(), _line
-    return (
-        at_hand.text if at_hand.since <= now < at_hand.until else _written(now)
-    )  # most answers share theirs
+    if at_hand.since <= now < at_hand.until:  # most answers share theirs
+        return at_hand.text
+    return _written(now)
 
 
 def _written(now: float) -> bytes:

@@ -19,14 +19,13 @@ from functools import partial
 from typing import Final, NoReturn
 
 from sidecar.core import deadline, max_forwards
-from sidecar.core.block import Block, Filled
 from sidecar.core.callers import Found
 from sidecar.core.conditions import Entry
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import from_http
 from sidecar.core.observe import Notice, nobody_asks
 from sidecar.core.outcome import Limit, could_count
-from sidecar.core.plain import Field
+from sidecar.core.plain import BLOCK, FILLED, Field
 from sidecar.core.question import TooMuchWork
 from sidecar.core.request import Request
 from sidecar.core.snapshot import FallbackPolicy
@@ -52,9 +51,6 @@ from sidecar.forwarding.tunnel import Tunnel
 CLIENT_GONE_STATUS: Final = 499
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
 _NOBODY_ASKS: Final = nobody_asks
-# As finals, since compiled code asks the module for each name otherwise.
-_BLOCK: Final = Block
-_FILLED: Final = Filled
 _MAX_FORWARDS_METHODS: Final = max_forwards.METHODS
 _QUESTION_MARK: Final = 0x3F
 _NO_BUDGET: Final = deadline.Budget().take(0.0, "")
@@ -227,7 +223,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         seconds = route.first_check_seconds
         fields, policy = self.request.fields, route.deadline
         timeouts: deadline.Timeouts | None = None
-        if type(fields) is _FILLED and fields.lookup is lookup:
+        if type(fields) is FILLED and fields.lookup is lookup:
             timeouts = fields.template.timeouts
             if timeouts is None or timeouts.policy is not policy:
                 timeouts = deadline.timeouts_of(fields.template, policy)
@@ -239,7 +235,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
             self.deadline = now + route.request_seconds
         else:
             recovered = self.caller.deadline - now if self.caller is not None else None
-            if recovered is None and type(fields) is _BLOCK and fields.lookup is lookup:
+            if recovered is None and type(fields) is BLOCK and fields.lookup is lookup:
                 budget = deadline.budget_of(fields, policy, route.request_seconds)
             else:
                 budget = deadline.budget(lookup, policy, route.request_seconds, recovered, timeouts)

@@ -41,9 +41,8 @@ class ProxyEnv:
 def proxy_env(container: Mapping[str, Any], settings: Settings) -> ProxyEnv:
     """Decide for a container with its `env` as plain data."""
     found = ProxyEnv()
-    known = {
-        str(item.get("name")): item for item in items_of(container, "env")
-    }  # of two, the last one counts
+    # Of two, the last one counts.
+    known = {str(item.get("name")): item for item in items_of(container, "env")}
     proxy = f"http://127.0.0.1:{settings.outbound_port}"
     own = [name for name in _PROXY if name in known]
     if own:

@@ -17,12 +17,11 @@ from math import inf
 from typing import Any, Final, cast
 
 from sidecar.core import headers, websocket
-from sidecar.core.block import AnswerBlock, Block, Filled
 from sidecar.core.chunked import ChunkedBody, MalformedChunk
 from sidecar.core.errors import Reason
 from sidecar.core.head import NONE_INDEXED, RequestHead, ResponseHead, response_head
 from sidecar.core.memory_budget import SECURED_BYTES, Account, settled
-from sidecar.core.plain import Field, PlainResponse, read_response
+from sidecar.core.plain import ANSWER_BLOCK, BLOCK, FILLED, Field, PlainResponse, read_response
 from sidecar.core.request import PLAIN, Request, Traits
 from sidecar.http1 import llhttp
 from sidecar.http1.llhttp import HEAD_END, MalformedHead
@@ -45,10 +44,6 @@ JOIN_BYTES = 4096
 KEEP_MARGIN = 0.9
 """Of the time that the upstream says it keeps an idle connection: beyond, ours and its end might cross."""
 
-# As finals, since compiled code asks the module for each name otherwise.
-_BLOCK: Final = Block
-_FILLED: Final = Filled
-_ANSWER_BLOCK: Final = AnswerBlock
 _REUSABLE: Final = Fate.REUSABLE
 
 _NO_REQUEST: Final = Request().take("", b"", b"", b"", b"", [], {})
@@ -193,9 +188,9 @@ class UpstreamConnection(Lease, ClientStream):
         lines = [
             request.method, b" ", head.target, b" HTTP/1.1\r\nHost: ", head.authority, b"\r\n",
         ]  # fmt: skip
-        if type(fields) is _BLOCK:
+        if type(fields) is BLOCK:
             lines.append(fields.kept if fields.drop is drop else fields.keep(drop))
-        elif type(fields) is _FILLED:
+        elif type(fields) is FILLED:
             template = fields.template
             lines.append(template.kept if template.drop is drop else template.keep(drop))
             for place, text in template.behind:
@@ -372,7 +367,7 @@ class UpstreamConnection(Lease, ClientStream):
                 self._pending += data
             elif self._is_plain and not self._has_head and self._unfinished is None and not self._interims:
                 plain = read_response(data)
-                if plain is None or (type(plain[1]) is not _ANSWER_BLOCK and _is_too_large(plain, data)):
+                if plain is None or (type(plain[1]) is not ANSWER_BLOCK and _is_too_large(plain, data)):
                     self._begin_head()
                     self._read(sink, data)
                     return
