@@ -129,6 +129,15 @@ async def ended(pid: int) -> None:
         os.close(file)
 
 
+@asynccontextmanager
+async def bound_to(path: Path) -> AsyncIterator[socket.socket]:
+    """Where a service manager hears what is told to it (sd_notify(3))."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        one.bind(str(path))
+        one.setblocking(False)
+        yield one
+
+
 def with_another(port: int) -> tuple[str, str]:
     """What makes the file one with a second listener: text, and what to write in its place."""
     return "}}\n", f'}}, other: {{direction: inbound, address: "127.0.0.1:{port}"}}}}\n'
@@ -139,11 +148,8 @@ async def test_the_program_is_started_anew_and_takes_every_socket_over_and_no_re
 ) -> None:
     inbound, probes, *others = free_ports(4)
     file, log = tmp_path / "sidecar.yaml", tmp_path / "log"
-    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    systemd.bind(str(tmp_path / "notify"))
-    systemd.setblocking(False)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    async with scripted(answering(OK)) as app:
+    async with bound_to(tmp_path / "notify") as systemd, scripted(answering(OK)) as app:
 
         def write(workers: int, balance: str = "kernel", more: str = "") -> None:
             text = CONFIG.format(
@@ -186,12 +192,56 @@ async def test_the_program_is_started_anew_and_takes_every_socket_over_and_no_re
             finally:
                 os.kill(pids[-1], signal.SIGTERM)
                 await ended(pids[-1])
+        messages = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                messages.append(systemd.recv(1000).decode())
     assert clients.failed == []
     *_, last = told(running, f'"pid":{pids[0]},')
     assert "as it was asked to by its successor, " in last
-    messages = []
-    with contextlib.suppress(BlockingIOError), systemd:
-        while True:
-            messages.append(systemd.recv(1000).decode())
     main = [one for pid in pids[1:] for one in ("READY=1", f"MAINPID={pid}")]
     assert messages == ["READY=1", *main, "STOPPING=1"]
+
+
+async def asked(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> str:
+    """The status of `/readyz` on a connection that is there already; empty where it has been cut."""
+    reader, writer = connection
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return (await reader.read()).decode()[9:12]
+    except ConnectionError:
+        return ""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_probe_that_came_before_the_end_is_told_that_the_pod_is_ready_though_the_workers_have_gone(
+    tmp_path: Path, workers: int
+) -> None:
+    inbound, probes = free_ports(2)
+    file, statuses = tmp_path / "sidecar.yaml", []
+    file.write_text(
+        CONFIG.format(
+            workers=workers, inbound=inbound, probes=probes, app=1, folder=tmp_path, balance="kernel"
+        )
+    )
+    async with sidecar(file, probes, tmp_path / "log") as running:
+        successor = None
+        os.kill(running.process.pid, signal.SIGUSR2)
+        try:
+            # Another hundred each time, as they may say nothing for half a second.
+            while successor is None:
+                kept = [await asyncio.open_connection("127.0.0.1", probes) for _ in range(60)]
+                await asyncio.sleep(0.2)
+                if lines := told(running, "has taken over"):
+                    successor = pid_in(lines[-1])
+                for connection in kept:
+                    statuses.append(await asked(connection))
+                    await asyncio.sleep(0.01)
+            assert await running.process.wait() == 0
+        finally:
+            if successor is not None:
+                os.kill(successor, signal.SIGTERM)
+                await ended(successor)
+    assert set(statuses) <= {"200", ""}

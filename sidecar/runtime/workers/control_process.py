@@ -92,6 +92,8 @@ class ControlProcess:
         self._ordered: set[str] = set()
         """Routes of which an operator has said something to this process."""
         self._all_came = asyncio.Event()
+        self._is_replaced = False
+        """Another process serves in this pod's place."""
         self._is_over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._compose()
@@ -206,6 +208,7 @@ class ControlProcess:
                 self._begin(self._hand_over())
             case Drain(is_urgent, by, is_replaced):
                 if is_replaced:
+                    self._is_replaced = True
                     self._dealer.hand_on()
                     self._begin(self.control.hand_on())
                 else:
@@ -267,7 +270,10 @@ class ControlProcess:
         self._dealer.left(link.number)
 
     def _count_present(self) -> None:
-        """Traffic may be sent here while anybody takes it, once all have been there."""
+        """Traffic may be sent here while anybody takes it, once all have been there. It still may when workers leave
+        because others serve in their place: who asks this process for the last time asks about the pod."""
+        if self._is_replaced:
+            return
         present = len(self.hub.present)
         if present == self.hub.count:
             self._all_came.set()
