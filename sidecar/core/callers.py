@@ -277,6 +277,11 @@ class Callers:
             self._others.entered(entry, latest)
         return entry
 
+    def is_live(self, span_id: bytes) -> bool:
+        """Whether it is an exchange's here that has not ended."""
+        entry = self._by_span.get(span_id)
+        return entry is not None and entry.end is None
+
     def extend(self, span_id: bytes, deadline: float) -> None:
         """A live exchange may take longer than was said. Harmless if it is gone."""
         entry = self._by_span.get(span_id)

@@ -61,8 +61,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
 
     __slots__ = (
         "_fell_back_for", "_is_over", "attempts", "body", "breaker_state", "bucket", "budget", "caller",
-        "deadline", "detail", "due", "ended", "fallback", "matched", "moved_at", "race", "reason",
-        "refused_by", "remembered_as", "request", "response_bytes", "route", "route_name", "service", "started",
+        "deadline", "detail", "due", "ended", "fallback", "is_remembered", "matched", "moved_at", "race", "reason",
+        "refused_by", "request", "response_bytes", "route", "route_name", "service", "started",
         "status", "stream", "trace", "tripped", "tunnel",
     )  # fmt: skip
 
@@ -101,8 +101,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         self.fallback: str | None = None
         self.tunnel: Tunnel | None = None
         self.caller: Found | None = None
-        self.remembered_as: bytes | None = None
-        """The span id under which the app's calls find this exchange."""
+        self.is_remembered = False
+        """The app's calls find it, by the span id of the attempt that they are made for."""
         self._fell_back_for: GivenUp | None = None
         self._is_over = False
         return self
@@ -453,7 +453,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
         attempts = self.attempts
         only = attempts[0] if len(attempts) == 1 else None
         now = self.ended = only.ended if reason is None and only is not None else service.clock()
-        if self.caller is not None or self.remembered_as is not None:
+        if self.caller is not None or self.is_remembered:
             lineage.forget(self, now)
         route = self.route
         if route is not None and route.outcomes is not None:

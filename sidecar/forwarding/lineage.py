@@ -13,6 +13,7 @@ from typing import cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.grpc_status import GrpcStatus
+from sidecar.core.observe import ObservedAttempt
 from sidecar.core.outcome import NEAR_THE_END_GRPC
 from sidecar.core.retry import MARK, SAFE
 from sidecar.core.snapshot import CancelWithCaller, Mode
@@ -74,10 +75,9 @@ def is_for_retry(exchange: Story) -> bool:
 
 
 def remember(exchange: Story, span_id: bytes, now: float, *, is_retry: bool = False) -> None:
-    """An exchange to the app is about to be sent: from now on the app's calls can be recognised."""
-    if exchange.remembered_as is not None:
-        _end(exchange, exchange.remembered_as, exchange.tries[-2].reason, now)
-    exchange.remembered_as = span_id
+    """An attempt at the app is about to be sent: from now on the app's calls can be recognised. Each has an entry of
+    its own, also beside one that is slow: what the app does for either ends with that one."""
+    exchange.is_remembered = True
     trace = exchange.trace
     trace_id = trace.trace_id if trace.untrusted is None else None
     is_retry = is_retry or MARK in exchange.request.lookup
@@ -86,8 +86,16 @@ def remember(exchange: Story, span_id: bytes, now: float, *, is_retry: bool = Fa
 
 def switched(exchange: Story) -> None:
     """101: a tunnel outlives its handshake's deadline, and so may the calls that the app makes for it from now on."""
-    if exchange.remembered_as is not None:
-        exchange.service.callers.extend(exchange.remembered_as, inf)
+    if exchange.is_remembered:
+        exchange.service.callers.extend(exchange.tries[-1].span_id, inf)
+
+
+def attempt_ended(exchange: Story, attempt: ObservedAttempt, reason: Reason | None, now: float) -> None:
+    """One of the attempts is over, whatever becomes of the exchange: nobody waits any more for what the app does for
+    it. `reason`: None where the app has answered."""
+    if reason is None and _is_timeout_of_app(exchange, attempt, now):
+        reason = Reason.TIMEOUT
+    _end(exchange, attempt.span_id, reason, now)
 
 
 def forget(exchange: Story, now: float) -> None:
@@ -96,17 +104,16 @@ def forget(exchange: Story, now: float) -> None:
     caller = exchange.caller
     if caller is not None and caller.entry is not None:
         callers.detach(caller.entry, exchange)
-    if exchange.remembered_as is not None:
-        # Of the attempt, not of the exchange: where a fallback's upstream answered, its app was waited for.
-        reason = exchange.tries[-1].reason
-        if reason is None and _is_timeout_of_app(exchange, now):
-            reason = Reason.TIMEOUT
-        _end(exchange, exchange.remembered_as, reason, now)
+    if exchange.is_remembered:
+        # Of the attempt, not of the exchange: where a fallback's upstream answered, its app was waited for. All but
+        # the last one have ended before.
+        last = exchange.tries[-1]
+        attempt_ended(exchange, last, last.reason, now)
 
 
-def _is_timeout_of_app(exchange: Story, now: float) -> bool:
+def _is_timeout_of_app(exchange: Story, attempt: ObservedAttempt, now: float) -> bool:
     """A gRPC server says itself that the time is up, a little before our own cut: its call is over by that."""
-    if not exchange.request.traits.is_grpc or exchange.tries[-1].grpc_status != GrpcStatus.DEADLINE_EXCEEDED:
+    if not exchange.request.traits.is_grpc or attempt.grpc_status != GrpcStatus.DEADLINE_EXCEEDED:
         return False
     return exchange.deadline - now <= (exchange.deadline - exchange.started) * (1.0 - NEAR_THE_END_GRPC)
 
@@ -117,6 +124,8 @@ def _end(exchange: Story, span_id: bytes, reason: Reason | None, now: float) -> 
     if reason is None or reason not in _CUT_SHORT:
         callers.leave(span_id, now)
         return
+    if not callers.is_live(span_id):
+        return  # its attempt has ended before the exchange
     hanging = callers.bury(span_id, now, reason)
     if exchange.service.beside.others is not None:
         exchange.service.beside.others.tell(span_id, reason)

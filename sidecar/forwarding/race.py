@@ -312,7 +312,7 @@ class Race(Mended):
                     bucket.add(exchange)
                 else:
                     hedges.wait(exchange, due, now)
-        if exchange.service.has_egress and route.is_remembered and not is_hedge:
+        if exchange.service.has_egress and route.is_remembered:
             lineage.remember(exchange, span_id, now, is_retry=is_retry)
         if pool is None:
             raise GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
@@ -365,6 +365,8 @@ class Race(Mended):
         """A whole answer is not for the client, or not yet."""
         self.running.remove(attempt)
         attempt.finish(now)
+        if self.exchange.is_remembered:
+            lineage.attempt_ended(self.exchange, attempt, None, now)
         is_late_below = attempt.is_timeout_below and self._was_held(attempt, now)
         self.tell(attempt.judge(Kind.ABANDONED if is_late_below else _ANSWERED, now))
 
@@ -464,6 +466,8 @@ class Race(Mended):
             seconds = loser.permit.upstream_seconds(now)
             loser.drop_withheld()
             loser.finish(now)
+            if exchange.is_remembered:
+                lineage.attempt_ended(exchange, loser, Reason.CALLER_GONE, now)
             # Who was overtaken was slow; a hedge that the first one was faster than is not.
             is_overtaken = winner.is_hedge and loser.started < winner.started and not loser.status
             is_fault = is_overtaken and seconds > 0.0 and not self._was_held(loser, now)
@@ -577,6 +581,8 @@ class Race(Mended):
         attempt.drop_withheld()
         self.running.remove(attempt)
         attempt.finish(now)
+        if self.exchange.is_remembered:
+            lineage.attempt_ended(self.exchange, attempt, attempt.reason, now)
         return kind
 
     def _was_held(self, attempt: Attempt, now: float) -> bool:
@@ -715,6 +721,8 @@ class Race(Mended):
         now = self.exchange.service.clock()
         self.running.remove(attempt)
         attempt.finish(now)
+        if self.exchange.is_remembered:
+            lineage.attempt_ended(self.exchange, attempt, None, now)
         self.tell(attempt.judge(_ANSWERED, now))
         if not self.is_sent_on(now):
             self.give(attempt, Answered(head, body, self.exchange.service.memory, now))

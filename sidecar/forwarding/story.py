@@ -55,8 +55,8 @@ class Story(Asking):
     """What serves instead of the upstream."""
     caller: Found | None
     """The inbound exchange that this one descends from."""
-    remembered_as: bytes | None
-    """The span id under which the app's calls find this exchange."""
+    is_remembered: bool
+    """The app's calls find it, by the span id of the attempt that they are made for."""
 
     @property
     @abstractmethod

@@ -183,11 +183,12 @@ async def turns_until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def routes(app: int, service: int, outbound: str, inbound: str, listener: str = "outbound") -> str:
+def routes(apps: list[int], service: int, outbound: str, inbound: str, listener: str = "outbound") -> str:
     """One route each way; `outbound` and `inbound` are further keys of them, in flow style."""
+    endpoints = ", ".join(f'"127.0.0.1:{app}"' for app in apps)
     return f"""\
 upstreams:
-  app: {{endpoints: ["127.0.0.1:{app}"]}}
+  app: {{endpoints: [{endpoints}]}}
   service: {{endpoints: ["127.0.0.1:{service}"]}}
 routes:
 - {{name: in, upstream: app{f", {inbound}" if inbound else ""}}}
@@ -223,10 +224,12 @@ async def pod(
     listener: str = "outbound",
     trust: str = "all",
     crossing: Crossing | None = None,
+    apps: int = 1,
 ) -> AsyncIterator[Pod]:
     """Run it; in the end nothing may be left, and nobody may have complained. `listener` is what the listener of the
     app's own calls is called, `trust` says whether the inbound one believes its callers. With a `crossing` of two the
-    pod has two workers: requests come through the first, and the app's calls leave through the second.
+    pod has two workers: requests come through the first, and the app's calls leave through the second. `apps`: at so
+    many endpoints the app is served, all of them alike.
     """
     loop = asyncio.get_running_loop()
     header = HEADER.replace("  outbound: {", f"  {listener}: {{direction: outbound, ")
@@ -242,9 +245,9 @@ async def pod(
 
     with Complaints(loop) as complaints:
         async with AsyncExitStack() as stack:
-            app_server = await stack.enter_async_context(raw_upstream(serve))
+            servers = [await stack.enter_async_context(raw_upstream(serve)) for _ in range(apps)]
             service_server = await stack.enter_async_context(raw_upstream(service))
-            text = routes(app_server.port, service_server.port, outbound, inbound, listener)
+            text = routes([one.port for one in servers], service_server.port, outbound, inbound, listener)
             shares = [None] if crossing is None else [crossing.join(0), crossing.join(1)]
             workers = [
                 await stack.enter_async_context(running(text, header, joined=share)) for share in shares
@@ -256,6 +259,6 @@ async def pod(
             await stage[0].until(lambda: stage[0].finished == len(stage[0].served))
             for worker in workers:
                 await assert_clean(worker)
-        assert app_server.problems == []
+        assert [one.problems for one in servers] == [[]] * apps
         assert service_server.problems == []
     assert complaints.found == []

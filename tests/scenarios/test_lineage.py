@@ -532,6 +532,81 @@ async def test_calls_of_an_attempt_that_a_fallback_stands_in_for_are_ended() -> 
     assert at.answers[0].at <= 0.302
 
 
+# Several attempts at the app
+
+HEDGED = "hedge: {after: 100ms}"
+
+
+def _slow_at_first(*, hedge_calls: bool = True) -> App:
+    """The first attempt calls and hangs on that; the hedge answers when it has worked for 100 ms."""
+
+    async def app(at: Pod, request: Request) -> bytes:
+        if len(at.served) == 1:
+            await at.call(request)
+        else:
+            if hedge_calls:
+                await at.call(request, target=b"/of-hedge")
+            await asyncio.sleep(0.1)
+        return OK
+
+    return app
+
+
+async def test_a_call_of_a_hedge_is_bound_by_the_same_deadline_and_ends_with_it() -> None:
+    async with pod(_slow_at_first(), inbound=HEDGED, apps=2) as at:
+        async with at.asking(ONE_SECOND):
+            await at.until(lambda: len(at.calls) == 2)
+            left = at.seconds
+        await at.until(lambda: len(at.answers) == 2)
+
+    assert at.budgets == [pytest.approx(990, abs=1), pytest.approx(888, abs=3)]
+    assert [(one.why, one.at <= left + 0.002) for one in at.answers] == [(CALLER_GONE, True)] * 2
+    assert at.calls[1].value(b"x-sidecar-retry") == b"1"
+
+
+async def test_calls_of_who_lost_to_a_hedge_end_when_it_is_cut() -> None:
+    async with pod(_slow_at_first(hedge_calls=False), inbound=HEDGED, apps=2) as at:
+        response = await at.ask(ONE_SECOND)
+        answered = at.seconds
+        await at.until(lambda: bool(at.answers))
+
+    assert response.status == 200
+    assert (at.answers[0].why, at.answers[0].at <= answered + 0.002) == (CALLER_GONE, True)
+
+
+async def test_calls_of_a_hedge_that_lost_end_and_those_of_who_won_go_on() -> None:
+    background: list[asyncio.Task[object]] = []
+
+    async def app(at: Pod, request: Request) -> bytes:
+        is_hedge = len(at.served) == 2
+        background.append(asyncio.create_task(at.call(request, target=b"/hedge" if is_hedge else b"/first")))
+        await asyncio.sleep(0.2)
+        return OK
+
+    async with pod(app, answering_after(0.5), inbound=HEDGED, apps=2) as at:
+        response = await at.ask(ONE_SECOND)
+        await asyncio.gather(*background)
+
+    assert response.status == 200
+    assert [(one.status, one.at) for one in at.answers] == [(503, 0.2), (200, 0.5)]
+
+
+async def test_calls_of_an_attempt_that_is_over_do_not_wait_for_the_next_one() -> None:
+    async def app(at: Pod, request: Request) -> bytes:
+        if len(at.served) == 1:
+            await at.call(request)
+        return OK
+
+    retry = "retry: {attempts: 1, on: [attempt_timeout], backoff: {base: 10s, max: 10s}}"
+    async with pod(app, inbound=f"timeouts: {{request: 60s, attempt: 300ms}}, {retry}") as at:
+        response = await at.ask()
+        retried = at.seconds
+
+    assert (response.status, len(at.served)) == (200, 2)
+    assert retried > 0.4, "it has waited before it tried again"
+    assert (at.answers[0].why, at.answers[0].at) == (CALLER_GONE, 0.3)
+
+
 # What the next hop is told
 
 
