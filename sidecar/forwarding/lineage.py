@@ -91,11 +91,18 @@ def switched(exchange: Story) -> None:
 
 
 def attempt_ended(exchange: Story, attempt: ObservedAttempt, reason: Reason | None, now: float) -> None:
-    """One of the attempts is over, whatever becomes of the exchange: nobody waits any more for what the app does for
-    it. `reason`: None where the app has answered."""
+    """One of the attempts is over, whatever becomes of the exchange. `reason`: None where the app has answered; then,
+    and where the app broke it off, what it still does for it goes on."""
     if reason is None and _is_timeout_of_app(exchange, attempt, now):
         reason = Reason.TIMEOUT
     _end(exchange, attempt.span_id, reason, now)
+
+
+def attempt_cut(exchange: Story, attempt: ObservedAttempt, now: float) -> None:
+    """The same of one that is given up while the app is at it, for whatever reason: because of its client, of the
+    request's own body, or of another attempt that was faster."""
+    reason = attempt.reason
+    _end(exchange, attempt.span_id, reason if reason in _CUT_SHORT else Reason.CALLER_GONE, now)
 
 
 def forget(exchange: Story, now: float) -> None:

@@ -467,7 +467,7 @@ class Race(Mended):
             loser.drop_withheld()
             loser.finish(now)
             if exchange.is_remembered:
-                lineage.attempt_ended(exchange, loser, Reason.CALLER_GONE, now)
+                lineage.attempt_cut(exchange, loser, now)
             # Who was overtaken was slow; a hedge that the first one was faster than is not.
             is_overtaken = winner.is_hedge and loser.started < winner.started and not loser.status
             is_fault = is_overtaken and seconds > 0.0 and not self._was_held(loser, now)
@@ -538,6 +538,8 @@ class Race(Mended):
             return  # it has ended already
         now = self.exchange.service.clock()
         kind = self._detach(attempt, error, now)
+        if self.exchange.is_remembered:
+            lineage.attempt_ended(self.exchange, attempt, attempt.reason, now)
         if self.running:  # another is still under way
             if error.is_stale or error.processed is Processed.NEVER:
                 kind = Kind.ABANDONED
@@ -565,6 +567,8 @@ class Race(Mended):
         now = self.exchange.service.clock()
         for attempt in list(self.running):
             kind = self._detach(attempt, error, now)
+            if self.exchange.is_remembered:
+                lineage.attempt_cut(self.exchange, attempt, now)
             self.tell(attempt.judge(kind, now, error))
 
     def _detach(self, attempt: Attempt, error: GivenUp, now: float) -> Kind:
@@ -581,8 +585,6 @@ class Race(Mended):
         attempt.drop_withheld()
         self.running.remove(attempt)
         attempt.finish(now)
-        if self.exchange.is_remembered:
-            lineage.attempt_ended(self.exchange, attempt, attempt.reason, now)
         return kind
 
     def _was_held(self, attempt: Attempt, now: float) -> bool:

@@ -225,11 +225,12 @@ async def pod(
     trust: str = "all",
     crossing: Crossing | None = None,
     apps: int = 1,
+    app_at: int | None = None,
 ) -> AsyncIterator[Pod]:
     """Run it; in the end nothing may be left, and nobody may have complained. `listener` is what the listener of the
     app's own calls is called, `trust` says whether the inbound one believes its callers. With a `crossing` of two the
     pod has two workers: requests come through the first, and the app's calls leave through the second. `apps`: at so
-    many endpoints the app is served, all of them alike.
+    many endpoints the app is served, all of them alike; `app_at`: at this port alone, by the test itself.
     """
     loop = asyncio.get_running_loop()
     header = HEADER.replace("  outbound: {", f"  {listener}: {{direction: outbound, ")
@@ -247,7 +248,8 @@ async def pod(
         async with AsyncExitStack() as stack:
             servers = [await stack.enter_async_context(raw_upstream(serve)) for _ in range(apps)]
             service_server = await stack.enter_async_context(raw_upstream(service))
-            text = routes([one.port for one in servers], service_server.port, outbound, inbound, listener)
+            ports_of_app = [one.port for one in servers] if app_at is None else [app_at]
+            text = routes(ports_of_app, service_server.port, outbound, inbound, listener)
             shares = [None] if crossing is None else [crossing.join(0), crossing.join(1)]
             workers = [
                 await stack.enter_async_context(running(text, header, joined=share)) for share in shares

@@ -24,7 +24,7 @@ from tests.scenarios.pod import (
     silent,
 )
 from tests.scenarios.stage import numbers_of, scraped
-from tests.support.raw import RawPeer, Request, raw_client
+from tests.support.raw import RawPeer, Request, raw_client, raw_upstream
 
 ONE_SECOND = b"x-request-timeout-ms: 1000"
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -534,6 +534,7 @@ async def test_calls_of_an_attempt_that_a_fallback_stands_in_for_are_ended() -> 
 
 # Several attempts at the app
 
+SIXTY = "timeouts: {request: 60s}"
 HEDGED = "hedge: {after: 100ms}"
 
 
@@ -605,6 +606,51 @@ async def test_calls_of_an_attempt_that_is_over_do_not_wait_for_the_next_one() -
     assert (response.status, len(at.served)) == (200, 2)
     assert retried > 0.4, "it has waited before it tried again"
     assert (at.answers[0].why, at.answers[0].at) == (CALLER_GONE, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("rest", "status", "seconds"),
+    [
+        (b"14\r\n" + b"x" * 20 + b"\r\n", 413, 0.0),
+        (b"no chunk\r\n", 400, 0.0),
+        (b"", 408, 30.0),
+    ],
+    ids=["too_long", "malformed", "stalled"],
+)
+async def test_calls_of_a_request_that_is_given_up_for_its_body_end_with_it(
+    rest: bytes, status: int, seconds: float
+) -> None:
+    """The app reads heads alone, and calls before the body is whole."""
+
+    async def app(peer: RawPeer) -> None:
+        await peer.head()
+        text, _, _ = peer.rest.partition(b"\r\n\r\n")
+        lines = dict(line.lower().split(b": ", 1) for line in text.split(b"\r\n")[1:])
+        request = Request(list(lines.items()))
+        await stage[0].call(request)
+
+    stage: list[Pod] = []
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"
+    async with (
+        raw_upstream(app) as server,
+        pod(
+            calling(),
+            inbound="max_request_body: 10B, timeouts: {request: 60s}",
+            outbound=SIXTY,
+            app_at=server.port,
+        ) as at,
+    ):
+        stage.append(at)
+        async with raw_client(at.inbound) as client:
+            await client.send(chunked)
+            await at.until(lambda: bool(at.calls))
+            await client.send(rest)
+            (response,) = await client.responses([b"POST"])
+            given_up = at.seconds
+            await at.until(lambda: bool(at.answers))
+
+    assert (response.status, given_up) == (status, pytest.approx(seconds, abs=0.1))
+    assert (at.answers[0].why, at.answers[0].at <= given_up + 0.002) == (CALLER_GONE, True)
 
 
 # What the next hop is told
