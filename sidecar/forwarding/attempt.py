@@ -247,6 +247,11 @@ class Attempt(ResponseSink, Seeker):
         """It waits for one of our own connections to come free."""
         return self._wait is not None and self._wait.connecting is None
 
+    @property
+    def awaits_connection(self) -> bool:
+        """It has none yet: it stands in line, or one is being opened for it."""
+        return self._wait is not None
+
     # On its way to the upstream
 
     def wait(self, wait: Wait | NoPlace) -> None:
@@ -275,7 +280,9 @@ class Attempt(ResponseSink, Seeker):
         try:
             self.send(lease, now)
         except GivenUp as error:
-            race.failed(self, error)
+            # In a turn of its own: this place may be one that another attempt of the race is just leaving, which then
+            # is not to find the race over.
+            race.story.service.loop.call_soon(race.failed, self, error)
 
     def opening(self, pool: LeasePool) -> None:
         if pool is not self.pool:

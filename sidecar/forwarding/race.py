@@ -461,7 +461,9 @@ class Race(Mended):
             attempts.append(winner)
         if self._mending is not None:
             self._mending.drop_aside()
-        for loser in [one for one in self.running if one is not winner]:
+        for loser in self._waiting_first():
+            if loser is winner:
+                continue
             self.running.remove(loser)
             seconds = loser.permit.upstream_seconds(now)
             loser.drop_withheld()
@@ -565,11 +567,22 @@ class Race(Mended):
         if not self.running:
             return
         now = self.exchange.service.clock()
-        for attempt in list(self.running):
+        for attempt in self._waiting_first():
             kind = self._detach(attempt, error, now)
             if self.exchange.is_remembered:
                 lineage.attempt_cut(self.exchange, attempt, now)
             self.tell(attempt.judge(kind, now, error))
+
+    def _waiting_first(self) -> list[Attempt]:
+        """All under way, who waits for a connection first: the place that another one leaves goes to the first in
+        line within the call, which must not be one that ends with it."""
+        running = self.running
+        if len(running) == 1:
+            return [*running]
+        return [
+            *[one for one in running if one.awaits_connection],
+            *[one for one in running if not one.awaits_connection],
+        ]
 
     def _detach(self, attempt: Attempt, error: GivenUp, now: float) -> Kind:
         """Take one out of the race. Returns how it ended, for its judge."""

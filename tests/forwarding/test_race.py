@@ -344,6 +344,7 @@ def test_a_connection_that_comes_too_late_goes_back_unused(connectings: list[Han
     path.loop.now += 2.0  # nothing had its turn, and the connection is first
     lease = connectings[0].open()
     assert (lease.notes, lease.fates) == ([], [Fate.REUSABLE])
+    path.loop.advance(0.0)
     assert [(name, rest[0]) for name, *rest in client.notes] == [("whole", 504), ("end", [])]
     assert path.told.finishes[0][1] is Reason.DEADLINE_EXCEEDED
     assert_over(path, ignored=1)

@@ -10,9 +10,13 @@ import pytest
 
 from sidecar.core.ejection.change import Health
 from sidecar.core.transition import TransitionReason
+from sidecar.http2.codec import Role
+from sidecar.http2.connection import Connection
+from sidecar.http2.settings import Http2Settings
 from sidecar.runtime.worker import Worker
 from tests.scenarios.stage import OK, get, post, scraped
-from tests.support.clean import assert_clean
+from tests.scenarios.websockets import http2_app
+from tests.support.clean import Complaints, assert_clean
 from tests.support.proxy import port, running
 from tests.support.raw import RawPeer, RawUpstream, Response, ask, raw_client, raw_upstream, turns
 
@@ -372,3 +376,47 @@ async def test_the_loser_enters_the_p95_with_the_time_that_it_had() -> None:
         known = len(durations)
         assert 0.1 <= await to.seconds() < 0.13
         assert len(durations) == known + 2
+
+
+def _one_stream_at_a_time() -> Connection:
+    return Connection(Role.SERVER, Http2Settings(max_concurrent_streams=1))
+
+
+@pytest.mark.parametrize(
+    ("time", "route"),
+    [(b"x-request-timeout-ms: 300", ""), (b"grpc-timeout: 205500u", ", timeouts: {attempt: 200ms}")],
+    ids=["deadline", "attempt_just_before_it"],
+)
+async def test_a_hedge_that_waits_in_line_when_the_time_is_up_is_not_given_the_place_of_the_first(
+    time: bytes, route: str
+) -> None:
+    """The place that the first one leaves would go to the hedge in the middle of their common end."""
+    loop = asyncio.get_running_loop()
+    with Complaints(loop) as complaints:
+        async with AsyncExitStack() as stack:
+            hanging = [http2_app(_one_stream_at_a_time, lambda *_: None, lambda _: None) for _ in range(2)]
+            ports = [await stack.enter_async_context(one) for one in hanging]
+            endpoints = ", ".join(f'"127.0.0.1:{one}"' for one in ports)
+            routes = f"""\
+upstreams:
+  app:
+    endpoints: [{endpoints}]
+    protocol: http2
+    load_balancing: {{policy: round_robin}}
+    limits: {{max_connections: 2}}
+routes:
+- {{name: app, upstream: app, {HEDGE}{route}}}
+- {{name: holder, match: {{path: {{exact: /holder}}}}, upstream: app}}
+"""
+            worker = await stack.enter_async_context(running(routes))
+            (cluster,) = worker.assembly.clusters.values()
+            holder = await stack.enter_async_context(raw_client(port(worker)))
+            await holder.send(get(b"/holder"))
+            await asyncio.sleep(0.05)
+            client = await stack.enter_async_context(raw_client(port(worker)))
+            await client.send(get(b"/", time))
+            await asyncio.sleep(0.15)
+            assert (cluster.in_flight, cluster.pending) == (3, 1), "its hedge stands in line"
+            (response,) = await client.responses([b"GET"])
+            assert (response.status, cluster.in_flight, cluster.pending) == (504, 1, 0)
+    assert complaints.found == []
