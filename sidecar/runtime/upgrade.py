@@ -10,6 +10,7 @@ end is like, `workers/supervisor.py` and `upgrading.py` know.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -49,10 +50,7 @@ class Predecessor:
         told = environ.pop(VARIABLE, "")
         if told:
             try:
-                self._pipe, *files = map(int, told.split(","))
-                os.set_inheritable(self._pipe, False)
-                for file in files:
-                    os.set_inheritable(file, False)
+                self._pipe, *files = map(_lowest, map(int, told.split(",")))
                 GIVEN.adopt(files)
             except (OSError, ValueError) as error:
                 raise OSError(
@@ -73,6 +71,15 @@ class Predecessor:
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)
+
+
+def _lowest(file: int) -> int:
+    """The same open file, not inherited, by a lower number if one is free: a predecessor gives numbers above all of
+    its own, which would grow from one upgrade to the next, up to the limit of open files."""
+    os.set_inheritable(file, False)
+    free = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 0)
+    os.close(max(file, free))
+    return min(file, free)
 
 
 class Successor:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.snapshot import Address
 from sidecar.runtime.upgrade import VARIABLE, Predecessor, Succession
 from sidecar.transport.given import GIVEN
 
@@ -125,4 +126,22 @@ def test_what_was_left_is_taken_over_and_let_go_when_all_serve() -> None:
     assert not GIVEN
     assert os.read(read, 100) == b"ready"
     assert os.read(read, 100) == b"", "nobody holds the pipe any more"
+    os.close(read)
+
+
+def test_sockets_get_no_higher_numbers_from_one_upgrade_to_the_next() -> None:
+    read, write = os.pipe()
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        numbers = [500, 600]
+        for number in numbers:
+            os.dup2(left.fileno(), number)
+        predecessor = Predecessor({VARIABLE: f"{write},500,600"})
+        taken = GIVEN.take(Address(*left.getsockname()))
+    assert all(one.fileno() < 500 and not one.get_inheritable() for one in taken)
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    for one in taken:
+        one.close()
+    predecessor.ready()
     os.close(read)
