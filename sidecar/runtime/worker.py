@@ -102,12 +102,14 @@ class Worker:
         try:
             await self.start()
             memory.settle_start()
-            self._manager.ready()
-            if predecessor is not None:
-                predecessor.ready()
+            is_serving = not control.drain.has_begun  # one that is about to end may not be relied upon
+            if is_serving:
+                self._manager.ready()
+                if predecessor is not None:
+                    predecessor.ready()
             await control.drain.begun()
             self._upgrading.end()
-            if not self._upgrading.is_over:  # else it is no longer the service that systemd knows
+            if is_serving and not self._upgrading.is_over:  # else it is not the service that systemd knows
                 self._manager.stopping()
             await control.stop_reloading()  # what comes now would open what is being closed
             await control.drain.wait()

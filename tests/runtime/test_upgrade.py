@@ -145,3 +145,65 @@ def test_sockets_get_no_higher_numbers_from_one_upgrade_to_the_next() -> None:
         one.close()
     predecessor.ready()
     os.close(read)
+
+
+ALONE = """
+import asyncio, os
+from sidecar.config.load import load_text
+from sidecar.runtime.upgrade import Predecessor
+from sidecar.runtime.worker import Worker
+
+async def live():
+    worker = Worker(load_text(os.environ["FILE"]).snapshot, os.environ)
+    worker.control.drain.begin("SIGTERM")  # between its handlers and its listeners
+    await worker.run(Predecessor(os.environ))
+
+asyncio.run(live())
+"""
+SEVERAL = """
+import os, select, signal, sys
+from sidecar.runtime.crossing import Crossing
+from sidecar.runtime.upgrade import Predecessor
+from sidecar.runtime.workers.inherited import Inherited
+from sidecar.runtime.workers.orders import Drain, Serving
+from sidecar.runtime.workers.sockets import SharedSockets
+from sidecar.runtime.workers.supervisor import Supervisor
+
+def live(number, inherited, lifeline):
+    predecessor.leave()
+    if number == 2:  # the last
+        os.kill(os.getppid(), signal.SIGTERM)
+    order = None
+    while not isinstance(order, Drain):
+        select.select([lifeline], [], [])
+        order, _ = lifeline.receive()
+    lifeline.send(Serving())
+    return 0
+
+predecessor = Predecessor(os.environ)
+inherited = Inherited(2, None, SharedSockets(2), Crossing(2), bytes(32))
+sys.exit(Supervisor(inherited, live, 10.0, predecessor, str).run())
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("program", [ALONE, SEVERAL], ids=["alone", "several"])
+def test_one_that_is_told_to_end_before_it_serves_does_not_say_that_it_does(
+    program: str, tmp_path: Path
+) -> None:
+    read, write = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, open(read, "rb") as said:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        environ = {
+            **os.environ,
+            VARIABLE: str(write),
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "FILE": 'version: 1\nprobes: {address: "127.0.0.1:0"}\nroutes: []\nadmin: {address: "127.0.0.1:0"}\n',
+        }
+        done = subprocess.run([sys.executable, "-c", program], env=environ, pass_fds=[write])
+        os.close(write)
+        assert done.returncode == 0
+        assert said.read() == b"", "who was to be replaced goes on"
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)

@@ -343,8 +343,11 @@ class Supervisor:
         return number != CONTROL or self._ends_at is None
 
     def _say_ready(self) -> None:
-        """Once, when all have come."""
-        if self._is_ready or not all(child.has_served for child in self._children.values()):
+        """Once, when all have come. Of a pod that is about to end, nobody may rely on it: whom it was to replace goes
+        on."""
+        if self._is_ready or self._ends_at is not None:
+            return
+        if not all(child.has_served for child in self._children.values()):
             return
         self._is_ready = True
         self._manager.say_ready()
