@@ -133,24 +133,26 @@ class AcceptQueues:
         self._queues = [queue for queue in self._queues if isinstance(queue, Handed)]
         self.watch()
 
-    def stop(self) -> list[socket.socket]:
+    def stop(self, *, is_last: bool = True) -> list[socket.socket]:
         """Nothing is taken any more, and its own sockets close. Returns the last connections, which are to be served
-        once; none of a socket that another process serves after this one."""
+        once; none of a socket that another process serves after this one. `is_last`: no other worker takes any more
+        either; else a UNIX socket, which is one for all, is left to those that do."""
         takes, self._takes = self._takes, _Takes.NONE
         self._leave()
         self._take = None
         queues, self._queues = self._queues, []
         if self.accepts_own and takes is _Takes.ALL:
             queues += [queue for queue in self.listening() if queue not in queues]
-        last = [taken for queue in queues for taken in self._last_of(queue)]
+        last = [taken for queue in queues for taken in self._last_of(queue, is_last)]
         for queue in self.listening():
             queue.close()
         return last
 
-    def _last_of(self, queue: socket.socket | Handed) -> list[socket.socket]:
+    def _last_of(self, queue: socket.socket | Handed, is_last: bool) -> list[socket.socket]:
         if isinstance(queue, Handed):
             return queue.rest()
-        if self.is_lent or GIVEN.lends(queue):
+        is_left = not is_last and queue.family == socket.AF_UNIX
+        if is_left or self.is_lent or GIVEN.lends(queue):
             return []
         return last_accepts(queue, is_shared=self.bound is not None and self.bound.is_shared)
 

@@ -148,15 +148,16 @@ class ListenerSocket(ListenerTerms):
             return ClientHandshake(self, served)
         return ClientConnection(self) if self.unmatched is Unmatched.REFUSE else OpaqueConnection(self)
 
-    def stop_accepting(self) -> None:
-        """No new connections. What has connected or sent a request already is served once more.
+    def stop_accepting(self, *, is_last: bool = True) -> None:
+        """No new connections. What has connected or sent a request already is served once more. `is_last`: as of
+        `AcceptQueues.stop`.
 
         A connection that has been quiet for long is closed now, any other when it has had `LAST_CALL_SECONDS`: the
         request that follows an answer is on its way for as long as the network takes.
         """
         self.is_ending = True
         if self.queues.is_accepting:
-            last = self.queues.stop()
+            last = self.queues.stop(is_last=is_last)
             self.adopt(self.policy)  # whose times are others from now on
             for taken in last:
                 self.take(taken)

@@ -17,6 +17,9 @@ from sidecar.core.across.exchanges import AcrossWorkers, bury_worker, load_of
 from sidecar.core.across.segment import Segment, add_one, read_number
 from sidecar.core.callers import CAPACITY
 from sidecar.core.dataclass import dataclass
+from sidecar.core.snapshot import Direction
+
+_DIRECTIONS = tuple(Direction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,16 @@ class Crossing:
         self._pairs = [_pair(socket.SOCK_DGRAM) for _ in range(workers)]
         self.hands = [_pair(socket.SOCK_SEQPACKET) for _ in range(workers)]
         """Where each worker takes connections that control has accepted, and where control hands them over."""
+        self._shut = {one: mmap.mmap(-1, workers) for one in _DIRECTIONS}
+        """By worker: 1 where it takes nobody any more from listeners of this direction."""
 
     def __repr__(self) -> str:
         return f"<Crossing {len(self._pairs)} workers, {self._segment.size} bytes>"
 
     def join(self, worker: int) -> Joined:
         """In the worker, after its fork."""
+        for shut in self._shut.values():
+            shut[worker] = 0
         return Joined(
             AcrossWorkers(self._memory, self._segment, worker),
             self._segment.capacity,
@@ -62,6 +69,12 @@ class Crossing:
             {number: told for number, (_, told) in enumerate(self._pairs) if number != worker},
             self.hands[worker][0],
         )
+
+    def is_last(self, worker: int, direction: Direction) -> bool:
+        """This worker takes nobody any more from listeners of this direction. Whether no other one does."""
+        shut = self._shut[direction]
+        shut[worker] = 1
+        return all(shut[:])
 
     def load_of(self, worker: int) -> Load:
         """What it told of the connections that it was handed."""
@@ -87,6 +100,8 @@ class Crossing:
         """In the process that forks, once `waitpid` has told that a worker is dead, and before the next one is
         forked: nobody waits any more for what it had under way. `now`: CLOCK_MONOTONIC, in seconds."""
         bury_worker(self._memory, self._segment, worker, now)
+        for shut in self._shut.values():
+            shut[worker] = 1
         for number, (_, told) in enumerate(self._pairs):
             if number != worker:
                 with contextlib.suppress(OSError):  # its queue is full: the part's epoch says it too
@@ -98,6 +113,8 @@ class Crossing:
             for end in pair:
                 end.close()
         self._memory.close()
+        for shut in self._shut.values():
+            shut.close()
 
 
 def _pair(kind: int) -> tuple[socket.socket, socket.socket]:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from sidecar.core import snapshot
 from sidecar.core.snapshot import Direction
-from sidecar.downstream.listener import ListenerSocket
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.service import Service
 from sidecar.runtime.listeners import Listeners
@@ -43,6 +42,9 @@ class Drain:
         """Called once, when this process stops being ready."""
         self.on_cut: Callable[[], None] = lambda: None
         """Called before a second signal ends the process at once."""
+        self.is_last: Callable[[Direction], bool] = lambda _: True
+        """Told that this process lets nobody else in by listeners of this direction; says whether no other one does
+        that has the same sockets."""
 
     @property
     def has_begun(self) -> bool:
@@ -118,21 +120,19 @@ class Drain:
         await self._delay()
         try:
             async with asyncio.timeout(self.policy.timeout_seconds):
-                await self._end(
-                    [one for one in self._listeners.all() if one.policy.direction is Direction.INBOUND]
-                )
-                await self._end(
-                    [one for one in self._listeners.all() if one.policy.direction is Direction.OUTBOUND]
-                )
+                await self._end(Direction.INBOUND)
+                await self._end(Direction.OUTBOUND)
                 await self._until(lambda: not exchanges)
         except TimeoutError:
             _LOG.warning("drain timeout: %d exchanges are cut", len(exchanges))
 
-    async def _end(self, sockets: list[ListenerSocket]) -> None:
+    async def _end(self, direction: Direction) -> None:
         """Let nobody else in, and wait for those who are: until all have their answers, and have taken them."""
+        sockets = [one for one in self._listeners.all() if one.policy.direction is direction]
         names = frozenset(one.name for one in sockets)
+        is_last = self.is_last(direction)
         for one in sockets:
-            one.stop_accepting()
+            one.stop_accepting(is_last=is_last)
         closing = self._service.loop.call_later(LAST_CALL_SECONDS, self._close_to_new, names)
         try:
             # Tunnels are exchanges whose connection is no listener's any more.

@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.edits import rename_over
 from tests.support.ports import free_ports
-from tests.support.process import http_get
-from tests.support.workers import Pod, connections_of, kill, load, pod
+from tests.support.process import http_get, sidecar
+from tests.support.upstream import Peer, scripted
+from tests.support.workers import OK, Pod, connections_of, kill, load, pod
 
 pytestmark = pytest.mark.process
 
@@ -236,3 +237,47 @@ async def test_without_a_supervisor_all_end(tmp_path: Path) -> None:
         one.running.process.kill()
         await one.running.ended()
         await one.running.logged('"process.ended"', times=3)
+
+
+async def test_a_worker_that_is_done_leaves_a_unix_socket_to_those_that_drain(tmp_path: Path) -> None:
+    """There is one for all, and the app still has calls to make for what it answers."""
+    (inbound, probes), arrived, is_over = free_ports(2), asyncio.Event(), asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        if b"/slow" in (await peer.head()):
+            arrived.set()
+            await is_over.wait()
+        await peer.send(OK)
+
+    async with scripted(answer) as app:
+        file, own = tmp_path / "sidecar.yaml", tmp_path / "own"
+        file.write_text(
+            f"""version: 1
+workers: 2
+listeners:
+  inbound: {{address: "127.0.0.1:{inbound}"}}
+  outbound: {{address: "unix:{own}", direction: outbound}}
+probes: {{address: "127.0.0.1:{probes}"}}
+admin: {{address: "unix:{tmp_path}/admin"}}
+telemetry: {{access_log: {{format: "off"}}}}
+drain: {{delay: 0s}}
+upstreams: {{app: {{endpoints: ["127.0.0.1:{app.port}"]}}}}
+routes:
+- {{name: in, listener: inbound, upstream: app}}
+- {{name: out, listener: outbound, upstream: app}}
+"""
+        )
+        async with sidecar(file, probes, tmp_path / "log") as running:
+            slow = asyncio.ensure_future(http_get(inbound, "/slow"))
+            await arrived.wait()
+            running.process.send_signal(signal.SIGTERM)
+            await running.logged('"process.ended"')
+            reader, writer = await asyncio.open_unix_connection(str(own))
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            is_over.set()
+            assert await slow == (200, "ok")
+            assert await running.ended() == 0
+        with pytest.raises(OSError):
+            await asyncio.open_unix_connection(str(own))

@@ -28,7 +28,7 @@ from sidecar.core import source_totals
 from sidecar.core.numbers import OVERFLOW_STATUS, Numbers
 from sidecar.core.observe import Notice
 from sidecar.core.place import WorkerPlace
-from sidecar.core.snapshot import MOST_SERIES, Address, Snapshot
+from sidecar.core.snapshot import MOST_SERIES, Address, Direction, Snapshot
 from sidecar.core.source_totals import remains, summed
 from sidecar.core.sources import AdaptiveNumbers, BreakerReading, Sources, UpstreamNumbers
 from sidecar.core.totals import states_of
@@ -643,3 +643,17 @@ async def test_a_connection_that_nobody_took_is_dealt_though_its_listener_has_go
                 at.queue.accept()[
                     0
                 ].close()  # it was left to another process, though a reload was still under way
+
+
+def test_the_last_worker_that_takes_from_a_socket_is_known_and_the_dead_take_nothing() -> None:
+    crossing = Crossing(3)
+    for worker in range(3):
+        crossing.join(worker)
+    assert not crossing.is_last(0, Direction.INBOUND)
+    crossing.bury(1, 0.0)
+    assert crossing.is_last(2, Direction.INBOUND)
+    assert not crossing.is_last(0, Direction.OUTBOUND)
+    crossing.join(1)
+    assert not crossing.is_last(2, Direction.OUTBOUND), "one has come in its place"
+    assert crossing.is_last(1, Direction.OUTBOUND)
+    crossing.close()

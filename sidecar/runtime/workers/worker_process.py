@@ -119,6 +119,7 @@ class WorkerProcess:
         """One step with a snapshot at a time: a new control process knows nothing of what another one asked for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.control.is_overseen = True
+        self.control.drain.is_last = lambda direction: inherited.crossing.is_last(place.number - 1, direction)
         self._checks = ToldChecks(lambda: self.datapath.assembly.clusters, time.monotonic)
         self._events = ToldEvents(foundation.events, self.control.taps, self.control.admin, self.control_end)
         self._add_handlers()
