@@ -14,11 +14,11 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from sidecar.config.files import Files
+from sidecar.config.files import MAX_FILE_BYTES, Files
 from sidecar.config.problems import Report
 from sidecar.config.schema.names import ZONE_PATTERN
 from sidecar.config.schema.units import parse_endpoint
-from sidecar.config.yaml.nodes import MAX_FILE_BYTES, MappingNode, Node, Scalar, Sequence
+from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence
 from sidecar.core.own_lack import is_own_lack
 from sidecar.core.snapshot import MOST_WEIGHT, Endpoint
 

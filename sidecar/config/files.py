@@ -10,10 +10,15 @@ import errno
 import hashlib
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from sidecar.config.problems import Problem, Report
-from sidecar.config.yaml.nodes import MAX_FILE_BYTES, Scalar
 
+if TYPE_CHECKING:  # a process that serves looks at files, and makes no nodes of them
+    from sidecar.config.yaml.nodes import Scalar
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+"""Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
 MAX_BODY_BYTES = 1024 * 1024
 """Of a fallback's body: it is held in memory for every route that has one."""
 _UNREADABLE = b"\0unreadable"

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from sidecar.core.listing import EndpointsChange, Listing, change_of
 from sidecar.core.snapshot import Endpoint, Source
 from sidecar.runtime.actor import Run
-from sidecar.runtime.endpoint_files import EndpointFiles
 from sidecar.upstream.followers import OnChange
 from sidecar.upstream.lookup import Answer
 from sidecar.upstream.resolver import Resolver
@@ -132,6 +131,11 @@ def endpoint_sources(environ: Mapping[str, str], on_change: OnChange) -> Endpoin
     lists = EndpointSources(on_change)
     resolver = lists.resolver
 
+    def files() -> Lists:
+        from sidecar.runtime.endpoint_files import EndpointFiles  # see `imports.py`
+
+        return EndpointFiles(lists.changed, lists.troubled)
+
     def kubernetes() -> Lists:
         from sidecar.kubernetes.endpoint_slices import EndpointSlices  # see `imports.py`
 
@@ -140,6 +144,6 @@ def endpoint_sources(environ: Mapping[str, str], on_change: OnChange) -> Endpoin
         return slices
 
     lists.use("resolver", resolver, Source.ADDRESS, Source.SRV)
-    lists.use("endpoint_files", EndpointFiles(lists.changed, lists.troubled), Source.FILE)
+    lists.use("endpoint_files", _OnceWatched(files), Source.FILE)
     lists.use("endpoint_slices", _OnceWatched(kubernetes), Source.KUBERNETES)
     return lists

@@ -13,5 +13,7 @@ def import_for(snapshot: Snapshot) -> None:
     if snapshot.share.redis is not None:
         importlib.import_module("sidecar.runtime.fleet.side")
     sources = {entry.source for upstream in snapshot.upstreams.values() for entry in upstream.endpoints}
+    if Source.FILE in sources:
+        importlib.import_module("sidecar.runtime.endpoint_files")
     if Source.KUBERNETES in sources:
         importlib.import_module("sidecar.kubernetes.endpoint_slices")

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.problems import Place, Report
 from sidecar.config.yaml import parse
-from sidecar.config.yaml.nodes import MAX_FILE_BYTES, to_data
+from sidecar.config.yaml.nodes import to_data
 
 
 def parsed(text: str, **environ: str) -> object:

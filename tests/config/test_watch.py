@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.load import ConfigError, load_file
 from sidecar.config.watch import (
     PATIENCE_SECONDS,
@@ -15,7 +16,6 @@ from sidecar.config.watch import (
     Watch,
     own_mount,
 )
-from sidecar.config.yaml.nodes import MAX_FILE_BYTES
 
 MINIMAL = """\
 version: 1

@@ -9,8 +9,9 @@ import pytest
 
 NOT_THERE = {
     "aiohttp", "email", "importlib.metadata", "importlib.resources", "opentelemetry", "pydantic", "redis", "rich",
-    "sidecar.core.fleet", "sidecar.kubernetes", "sidecar.runtime.fleet.redis_client", "sidecar.runtime.fleet.side",
-    "tempfile", "urllib.request", "yaml", "zipfile",
+    "sidecar.config.endpoint_file", "sidecar.config.yaml", "sidecar.core.fleet", "sidecar.kubernetes",
+    "sidecar.runtime.fleet.redis_client", "sidecar.runtime.fleet.side", "tempfile", "urllib.request",
+    "yaml", "zipfile",
 }  # fmt: skip
 
 

@@ -16,9 +16,6 @@ from sidecar.config.problems import Place, Problem
 from sidecar.core.actions.template import MARK, as_written
 from sidecar.core.dataclass import dataclass
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""Of one configuration file; a Kubernetes ConfigMap holds 1 MiB."""
-
 _NODE_CHARACTERS = 250
 LONG_TEXTS = f" (a text is one for each {_NODE_CHARACTERS} characters)"
 

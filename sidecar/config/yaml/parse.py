@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
+from sidecar.config.files import MAX_FILE_BYTES
 from sidecar.config.problems import Problem, Report
 from sidecar.config.yaml.environment import has_variable, interpolate, reads_environment
 from sidecar.config.yaml.nodes import (
     LONG_TEXTS,
-    MAX_FILE_BYTES,
     Entry,
     Interpolated,
     MappingNode,
