@@ -25,6 +25,7 @@ from sidecar.runtime.crossing import Joined
 from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.foundation import Ground, lay
+from sidecar.runtime.memory_watch import give_back
 from sidecar.runtime.service_manager import ServiceManager
 from sidecar.runtime.signals import hear
 from sidecar.runtime.upgrade import Predecessor
@@ -102,6 +103,7 @@ class Worker:
         try:
             await self.start()
             memory.settle_start()
+            give_back()  # what imports have freed: 0.1 MiB in 0.1 ms, 0.9 where there is no byte code to read
             is_serving = not control.drain.has_begun  # one that is about to end may not be relied upon
             if is_serving:
                 self._manager.ready()
